@@ -1,0 +1,1 @@
+"""The order service: one package, one image; `orders <process>` chooses what runs."""

@@ -1,0 +1,57 @@
+"""Brings the schema up to date: numbered SQL files, run by yoyo under an advisory lock.
+
+Each change goes in three releases: expand (add what the new code needs, harmless to the old),
+deploy, contract (drop what nobody reads any more).
+"""
+
+from importlib import resources
+from typing import Final
+
+import psycopg
+import structlog
+import yoyo
+
+from orders.database.failures import translated
+from orders.errors import Permanent
+
+_LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
+_log = structlog.get_logger()
+
+
+def migrate(url: str) -> list[str]:
+    """Apply every migration that is missing and return their names. Safe to run at once with others.
+
+    Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
+    """
+    with translated(), psycopg.connect(url, autocommit=True, connect_timeout=3) as guard:
+        guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        try:
+            return _apply(url)
+        except psycopg.ProgrammingError as error:
+            raise Permanent(f"a migration was refused: {error}", reason="migration") from error
+
+
+def pending(url: str) -> list[str]:
+    """Return the names of migrations that are not applied yet."""
+    with translated():
+        backend = yoyo.get_backend(_yoyo_url(url))
+        return [migration.id for migration in backend.to_apply(_migrations())]
+
+
+def _apply(url: str) -> list[str]:
+    backend = yoyo.get_backend(_yoyo_url(url))
+    missing = backend.to_apply(_migrations())
+    for migration in missing:
+        _log.info("migration.started", migration=migration.id)
+    backend.apply_migrations(missing)
+    return [migration.id for migration in missing]
+
+
+def _migrations() -> "yoyo.migrations.MigrationList":
+    return yoyo.read_migrations(str(resources.files(__package__).joinpath("migrations")))
+
+
+def _yoyo_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
+        "postgres://", "postgresql+psycopg://", 1
+    )

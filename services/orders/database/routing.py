@@ -1,0 +1,131 @@
+"""Which server a read goes to: the replica, as long as nobody can tell.
+
+A replica is read from while it provably is at most `replica_max_lag_s` behind. A user who wrote a
+moment ago is sent to the primary by the caller (`own_writes=True`), and a row the replica does not
+have is looked for on the primary before it is called missing.
+"""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from orders.database.pool import Pool, Row, connection_arguments
+from orders.errors import Transient
+from orders.settings import DatabaseSettings
+from orders.telemetry.metrics import DB_ROUTE
+
+_SAMPLE_S: Final = 0.1
+_log = structlog.get_logger()
+
+
+class ReplicaLag:
+    """How far a replica is behind, measured by comparing its replay position with the primary's.
+
+    The age of the last replayed transaction would not do: it grows on an idle system, and stands
+    still on a replica that has lost its primary.
+    """
+
+    def __init__(self, settings: DatabaseSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
+        self._caught_up_to = float("-inf")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="replica-lag", daemon=True)
+
+    def start(self) -> None:
+        """Begin to measure. Call it after fork: it starts a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End measuring."""
+        self._stop.set()
+
+    def lag_s(self) -> float:
+        """Seconds the replica may be behind; infinite while it is not known."""
+        return self._clock() - self._caught_up_to
+
+    def observe(self, asked_at: float, primary: int, replica: int) -> None:
+        """Take in one pair of write positions (bytes); the primary's was read at `asked_at`."""
+        self._seen.append((asked_at, primary))
+        while self._seen and self._seen[0][1] <= replica:
+            self._caught_up_to = self._seen.popleft()[0]
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._sample_until_broken()
+            except psycopg.Error as error:
+                _log.debug("replica_lag.unknown", error=type(error).__name__)
+            self._stop.wait(1)
+
+    def _sample_until_broken(self) -> None:
+        arguments = connection_arguments(self._settings, "orders-replica-lag")
+        replica_url = self._settings.replica_url or self._settings.url
+        with (
+            psycopg.connect(self._settings.url, **arguments) as primary,
+            psycopg.connect(replica_url, **arguments) as replica,
+        ):
+            while not self._stop.wait(_SAMPLE_S):
+                asked_at = self._clock()
+                written = _position(primary, b"SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+                replayed = _position(replica, b"SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn")
+                self.observe(asked_at, written, replayed)
+
+
+def _position(connection: psycopg.Connection[Row], query: bytes) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row and row[0] is not None else -1
+
+
+class Reads:
+    """Runs reading statements on the right server."""
+
+    def __init__(self, primary: Pool, replica: Pool | None, lag: ReplicaLag | None, max_lag_s: float) -> None:
+        self._primary, self._replica, self._lag = primary, replica, lag
+        self._max_lag_s = max_lag_s
+
+    def rows(self, name: str, arguments: Mapping[str, Any], *, own_writes: bool) -> list[Row]:
+        """Run a statement whose result has no telling gaps; `own_writes` asks for the primary."""
+        replica = None if own_writes else self._usable()
+        if replica is None:
+            return self._on_primary(name, arguments, "own_writes" if own_writes else "no_replica")
+        try:
+            return self._on_replica(replica, name, arguments)
+        except Transient:
+            return self._on_primary(name, arguments, "replica_failed")
+
+    def one(self, name: str, arguments: Mapping[str, Any]) -> Row | None:
+        """Look a row up; what the replica does not have is looked for on the primary."""
+        replica = self._usable()
+        reason = "no_replica"
+        if replica is not None:
+            try:
+                rows = self._on_replica(replica, name, arguments)
+            except Transient:
+                rows, reason = [], "replica_failed"
+            else:
+                reason = "replica_miss"
+            if rows:
+                return rows[0]
+        rows = self._on_primary(name, arguments, reason)
+        return rows[0] if rows else None
+
+    def _usable(self) -> Pool | None:
+        if self._replica is None or self._lag is None or self._lag.lag_s() > self._max_lag_s:
+            return None
+        return self._replica
+
+    def _on_primary(self, name: str, arguments: Mapping[str, Any], reason: str) -> list[Row]:
+        DB_ROUTE.labels("primary", reason).inc()
+        return self._primary.execute(name, arguments)
+
+    def _on_replica(self, replica: Pool, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        rows = replica.execute(name, arguments)
+        DB_ROUTE.labels("replica", "fresh").inc()
+        return rows

@@ -1,0 +1,3 @@
+INSERT INTO processed_messages (consumer, message_id)
+VALUES (%(consumer)s, %(message_id)s)
+ON CONFLICT DO NOTHING

@@ -1,0 +1,36 @@
+"""The messages that tell other processes what happened to an order.
+
+One message = one outbox row = one event of one order. The body carries ids and facts of the event;
+a consumer reads the order itself from the database, so a message can never make it charge another
+amount. Schemas are additive only: a member may be added, none may change or go.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+OrderId = Annotated[int, Meta(ge=1)]
+Version = Annotated[int, Meta(ge=1, description="Version of the order after the event.")]
+
+
+class OrderEvent(msgspec.Struct, rename="camel", frozen=True):
+    """The body of every message on exchange `orders`."""
+
+    order_id: OrderId
+    version: Version
+    status: str
+    reason: str | None = None
+
+
+CREATED: Final = "order.created.v1"
+COMPLETED: Final = "order.completed.v1"
+FAILED: Final = "order.failed.v1"
+CANCELLED: Final = "order.cancelled.v1"
+REFUND_DUE: Final = "order.refund_due.v1"
+REFUNDED: Final = "order.refunded.v1"
+STALLED: Final = "order.stalled.v1"  # an order sat in one status past its deadline
+
+# What each queue is interested in; the topology binds it so, the consumer refuses anything else.
+PROCESSING: Final = (CREATED, STALLED, COMPLETED, FAILED, CANCELLED, REFUND_DUE, REFUNDED)
+NOTIFICATIONS: Final = (COMPLETED, FAILED, CANCELLED, REFUNDED)

@@ -1,0 +1,97 @@
+"""The life of an order: every status, every event, and the one table of what may follow what."""
+
+import enum
+from typing import Final
+
+import msgspec
+
+
+class Status(enum.StrEnum):
+    """Where an order stands. The values are what the API answers and PostgreSQL stores."""
+
+    PENDING = "Pending"  # accepted; nothing is held yet
+    RESERVED = "Reserved"  # Inventory holds the stock
+    CHARGING = "Charging"  # a payment attempt exists; its outcome may be unknown
+    COMPLETED = "Completed"  # paid
+    FAILED = "Failed"  # ended without payment; `status_reason` says why
+    CANCELLED = "Cancelled"  # ended by the customer before payment
+    REFUNDING = "Refunding"  # paid, then cancelled: the money is on its way back
+    REFUNDED = "Refunded"  # paid and given back
+
+
+class Event(enum.StrEnum):
+    """What can happen to an order."""
+
+    STOCK_RESERVED = "stock_reserved"
+    STOCK_REFUSED = "stock_refused"
+    CHARGE_STARTED = "charge_started"
+    PAYMENT_CAPTURED = "payment_captured"
+    PAYMENT_DECLINED = "payment_declined"
+    CANCEL_REQUESTED = "cancel_requested"
+    REFUND_CONFIRMED = "refund_confirmed"
+
+
+class Reason(enum.StrEnum):
+    """Why an order failed."""
+
+    OUT_OF_STOCK = "OutOfStock"
+    PAYMENT_DECLINED = "PaymentDeclined"
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One row of the table: the status that follows, why, and the message it is announced by.
+
+    `announces` is the message type that goes into the outbox in the same transaction, if any.
+    """
+
+    to: Status
+    reason: Reason | None = None
+    announces: str | None = None
+
+
+TERMINAL: Final = frozenset(
+    {Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.REFUNDED}
+)
+ACTIVE: Final = frozenset(Status) - TERMINAL
+
+# A cancel that arrives while a charge is under way is remembered on the order (`cancel_requested`)
+# and decides what the outcome of the charge leads to.
+_TABLE: Final[dict[tuple[Status, Event], Transition]] = {
+    (Status.PENDING, Event.STOCK_RESERVED): Transition(Status.RESERVED),
+    (Status.PENDING, Event.STOCK_REFUSED): Transition(
+        Status.FAILED, Reason.OUT_OF_STOCK, "order.failed.v1"
+    ),
+    (Status.PENDING, Event.CANCEL_REQUESTED): Transition(
+        Status.CANCELLED, None, "order.cancelled.v1"
+    ),
+    (Status.RESERVED, Event.CHARGE_STARTED): Transition(Status.CHARGING),
+    (Status.RESERVED, Event.CANCEL_REQUESTED): Transition(
+        Status.CANCELLED, None, "order.cancelled.v1"
+    ),
+    (Status.CHARGING, Event.PAYMENT_CAPTURED): Transition(
+        Status.COMPLETED, None, "order.completed.v1"
+    ),
+    (Status.CHARGING, Event.PAYMENT_DECLINED): Transition(
+        Status.FAILED, Reason.PAYMENT_DECLINED, "order.failed.v1"
+    ),
+    (Status.COMPLETED, Event.CANCEL_REQUESTED): Transition(
+        Status.REFUNDING, None, "order.refund_due.v1"
+    ),
+    (Status.REFUNDING, Event.REFUND_CONFIRMED): Transition(
+        Status.REFUNDED, None, "order.refunded.v1"
+    ),
+}
+
+_CANCELLED_WHILE_CHARGING: Final[dict[Event, Transition]] = {
+    Event.PAYMENT_CAPTURED: Transition(Status.REFUNDING, None, "order.refund_due.v1"),
+    Event.PAYMENT_DECLINED: Transition(Status.CANCELLED, None, "order.cancelled.v1"),
+}
+
+
+def transition(
+    status: Status, event: Event, *, cancel_requested: bool = False
+) -> Transition | None:
+    """Return what `event` does to an order in `status`, or None when it has no effect there."""
+    if status is Status.CHARGING and cancel_requested and event in _CANCELLED_WHILE_CHARGING:
+        return _CANCELLED_WHILE_CHARGING[event]
+    return _TABLE.get((status, event))

@@ -1,0 +1,92 @@
+"""An order, as asked for and as stored."""
+
+import datetime as dt
+import hashlib
+import re
+from decimal import Decimal
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from orders.domain.lifecycle import Status
+
+MAX_ID: Final = 2**53 - 1  # the largest integer every JSON reader keeps exact
+MAX_TOTAL: Final = Decimal("99999999.99")  # numeric(10,2)
+CENT: Final = Decimal("0.01")
+
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+Quantity = Annotated[int, Meta(ge=1, le=1000, description="Units of the product.")]
+PaymentMethod = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z",
+        description="Opaque token of a payment method; never a card number.",
+    ),
+]
+
+
+class NewOrder(msgspec.Struct, frozen=True):
+    """An order as the customer asks for it; every value is already within its bounds."""
+
+    user_id: int
+    product_id: int
+    quantity: int
+    total: Decimal
+    payment_method: str
+
+    def fingerprint(self) -> bytes:
+        """Digest of the decoded values (32 bytes): 19.9 and 19.90 are the same order."""
+        canonical = (
+            f"{self.user_id}\n{self.product_id}\n{self.quantity}\n"
+            f"{self.total:.2f}\n{self.payment_method}"
+        )
+        return hashlib.sha256(canonical.encode()).digest()
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order as it is stored. `version` starts at 1 and grows by one with each transition."""
+
+    id: int
+    user_id: int
+    product_id: int
+    quantity: int
+    total: Decimal
+    status: Status
+    version: int
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    status_reason: str | None = None
+
+    @property
+    def etag(self) -> str:
+        """Strong entity tag: an order's representation changes exactly with its version."""
+        return etag(self.version)
+
+
+def etag(version: int) -> str:
+    """Return the entity tag of an order at `version`, quotes included."""
+    return f'"v{version}"'
+
+
+class InvalidTotal(ValueError):
+    """Give `total` as a JSON number above 0, at most 99999999.99, with at most two decimals."""
+
+
+_NUMBER: Final = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,9})?\Z")
+
+
+def parse_total(literal: bytes) -> Decimal:
+    """Read the literal of a JSON number as money, without passing through a float.
+
+    Raises InvalidTotal for another JSON type, and for what is out of range or finer than a cent.
+    """
+    if _NUMBER.match(literal) is None:
+        raise InvalidTotal("expected a number with at most two decimal places")
+    amount = Decimal(literal.decode("ascii"))
+    if not 0 < amount <= MAX_TOTAL:
+        raise InvalidTotal(f"expected a number > 0 and <= {MAX_TOTAL}")
+    cents = amount.quantize(CENT)
+    if cents != amount:
+        raise InvalidTotal("expected at most two decimal places")
+    return cents

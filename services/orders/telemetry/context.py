@@ -1,0 +1,84 @@
+"""The two ids that follow an order through every process: correlation id and W3C trace context.
+
+Source: W3C Trace Context, https://www.w3.org/TR/trace-context/ (version 00).
+"""
+
+import contextlib
+import contextvars
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+CORRELATION_HEADER: Final = "X-Correlation-ID"
+_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
+)
+
+
+class Context(msgspec.Struct, frozen=True):
+    """The ids of the work at hand. `trace_id` is 32 and `span_id` 16 lower-case hex digits."""
+
+    correlation_id: str
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C header that makes the receiver a child of this span."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+
+_current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("context", default=None)
+
+
+def current() -> Context | None:
+    """Return the ids of the work at hand; None outside of any."""
+    return _current.get()
+
+
+def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context, bool]:
+    """Take over the ids a peer sent, replacing what is missing or malformed by new ones.
+
+    The second value tells whether the trace was the peer's.
+    """
+    known = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
+    correlation = correlation_id if known and correlation_id else uuid.uuid4().hex
+    match = _TRACEPARENT.match(traceparent) if traceparent else None
+    if match is None:
+        return Context(correlation, os.urandom(16).hex(), os.urandom(8).hex(), False), False
+    trace_id, span_id, flags = match.groups()
+    return Context(correlation, trace_id, span_id, bool(int(flags, 16) & 1)), True
+
+
+def enter(context: Context) -> contextvars.Token[Context | None]:
+    """Make `context` current until `leave` is given the token."""
+    return _current.set(context)
+
+
+def leave(token: contextvars.Token[Context | None]) -> None:
+    """Restore what was current before `enter`."""
+    _current.reset(token)
+
+
+@contextlib.contextmanager
+def using(context: Context) -> Iterator[Context]:
+    """Make `context` current inside the block."""
+    token = enter(context)
+    try:
+        yield context
+    finally:
+        leave(token)
+
+
+def outgoing_headers() -> dict[str, str]:
+    """Return the headers that carry the ids to the next hop; none outside of any work."""
+    context = _current.get()
+    if context is None:
+        return {}
+    return {CORRELATION_HEADER: context.correlation_id, "traceparent": context.traceparent}

@@ -1,0 +1,192 @@
+"""Structured logs: one JSON object a line in a pod, colours on a terminal.
+
+Every line carries `Application`, `host`, `process`, and inside of work the correlation and trace
+id. Values are ids and facts; payloads and secrets are never logged.
+"""
+
+import datetime as dt
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from orders.settings import LogSettings
+from orders.telemetry import context
+
+APPLICATION: Final = "OrderService"
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Libraries whose own lines below this level say nothing that ours do not.
+_QUIET: Final = {"pika": logging.WARNING, "urllib3": logging.ERROR, "yoyo": logging.WARNING}
+
+
+def configure(settings: LogSettings, process: str) -> None:
+    """Send all lines of this process, those of libraries included, to stdout (and the file)."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _identity(process),
+        _ids,
+    ]
+    level = _LEVELS[settings.level]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+        if console
+        else [*shared, structlog.processors.format_exc_info, _render_json],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_stdlib_factory if console else _direct_factory(_sinks(settings)),
+        cache_logger_on_first_use=True,
+    )
+    _route_stdlib(settings, shared, console)
+
+
+def _identity(process: str) -> Processor:
+    host = socket.gethostname()
+
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["Application"] = APPLICATION
+        event["host"] = host
+        event["process"] = process
+        return event
+
+    return add
+
+
+def _ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    now = context.current()
+    if now is not None:
+        event.setdefault("correlationId", now.correlation_id)
+        event.setdefault("traceId", now.trace_id)
+    return event
+
+
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr) + b"\n"
+
+
+class DailyFile:
+    """A file of JSON lines, a new one each day (UTC): `orders.log` → `orders-2026-01-31.log`.
+
+    Each process appends whole lines, so several may write to the same file.
+    """
+
+    def __init__(self, path: Path, keep_days: int) -> None:
+        self._path, self._keep = path, keep_days
+        self._day: dt.date | None = None
+        self._file: int | None = None
+        self._lock = threading.Lock()
+
+    def write(self, line: bytes) -> None:
+        """Append one line to today's file."""
+        today = dt.datetime.now(dt.UTC).date()
+        with self._lock:
+            if self._file is None or today != self._day:
+                self._open(today)
+            if self._file is not None:
+                os.write(self._file, line)
+
+    def _open(self, today: dt.date) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        name = self._path.with_stem(f"{self._path.stem}-{today}")
+        self._file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._day = today
+        dated = self._path.with_stem(f"{self._path.stem}-[0-9]*-[0-9]*-[0-9]*")
+        for old in sorted(self._path.parent.glob(dated.name))[: -self._keep]:
+            old.unlink(missing_ok=True)
+
+
+class _Stdout:
+    """Whole lines in one write each: lines of several processes on one pipe do not mix."""
+
+    def write(self, line: bytes) -> None:
+        """Write one line."""
+        view = memoryview(line)
+        while view:
+            view = view[os.write(1, view) :]
+
+
+class _Lines:
+    """What structlog calls with a rendered line."""
+
+    def __init__(self, sinks: list[Any]) -> None:
+        self._sinks = sinks
+
+    def msg(self, line: bytes) -> None:
+        """Write a rendered line to every sink; a full disk must not fail a request."""
+        for sink in self._sinks:
+            try:
+                sink.write(line)
+            except OSError:
+                continue
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+def _sinks(settings: LogSettings) -> list[Any]:
+    sinks: list[Any] = [_Stdout()]
+    if settings.file:
+        sinks.append(DailyFile(Path(settings.file), settings.file_days))
+    return sinks
+
+
+def _direct_factory(sinks: list[Any]) -> Any:
+    lines = _Lines(sinks)
+    return lambda *_args: lines
+
+
+def _stdlib_factory(*_args: Any) -> logging.Logger:
+    return logging.getLogger("orders")
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, sinks: list[Any]) -> None:
+        super().__init__()
+        self._lines = _Lines(sinks)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.msg(self.format(record).encode() + b"\n")
+
+
+def _route_stdlib(settings: LogSettings, shared: list[Processor], console: bool) -> None:
+    """Give the lines of libraries the same shape, and on a terminal ours the same way out."""
+    stream: TextIO = sys.stdout
+    handlers: list[logging.Handler] = []
+    if console:
+        terminal = logging.StreamHandler(stream)
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        terminal.setFormatter(_formatter(shared, renderer))
+        handlers.append(terminal)
+    sinks = _sinks(settings)[1 if console else 0 :]
+    if sinks:
+        lines = _LineHandler(sinks)
+        lines.setFormatter(_formatter(shared, _render_text))
+        handlers.append(lines)
+    logging.basicConfig(handlers=handlers, level=_LEVELS[settings.level], force=True)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _formatter(shared: list[Processor], renderer: Processor) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info
+            if renderer is _render_text
+            else structlog.processors.CallsiteParameterAdder([]),
+            renderer,
+        ],
+    )
+
+
+def _render_text(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    return _render_json(logger, method, event)[:-1].decode()
