@@ -154,7 +154,7 @@ class WorkerSettings(Group, frozen=True):
     prefetch: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")] = 10
     max_attempts: Annotated[Annotated[int, Meta(ge=1, le=100)], Meta(description="Tries of a message before it is dead-lettered.")] = 8
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 25
-    stalled_after_s: Annotated[Seconds, Meta(description="An order in one unfinished status for longer is emitted again.")] = 120
+    stalled_after_s: Annotated[Seconds, Meta(description="An order in one unfinished status for longer is emitted again; longer than the retry tiers together.")] = 1800
     sweep_s: Annotated[Seconds, Meta(description="How often stalled orders and old rows are looked for.")] = 15
     collect_s: Annotated[Seconds, Meta(description="How often the gauges from the database are refreshed.")] = 5
 

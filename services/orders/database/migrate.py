@@ -4,6 +4,8 @@ Each change goes in three releases: expand (add what the new code needs, harmles
 deploy, contract (drop what nobody reads any more).
 """
 
+import time
+from collections.abc import Callable
 from importlib import resources
 from typing import Final
 
@@ -12,7 +14,7 @@ import structlog
 import yoyo
 
 from orders.database.failures import translated
-from orders.errors import Permanent
+from orders.errors import Permanent, Transient
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
 _log = structlog.get_logger()
@@ -29,6 +31,19 @@ def migrate(url: str) -> list[str]:
             return _apply(url)
         except psycopg.ProgrammingError as error:
             raise Permanent(f"a migration was refused: {error}", reason="migration") from error
+
+
+def waiting(attempt: Callable[[], list[str]], patience_s: float) -> list[str]:
+    """Repeat `attempt` while the server is not to be had, up to `patience_s` seconds."""
+    give_up_at_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return attempt()
+        except Transient as error:
+            if time.monotonic() > give_up_at_s:
+                raise
+            _log.warning("migration.waiting", error=str(error))
+            time.sleep(1)
 
 
 def pending(url: str) -> list[str]:

@@ -154,8 +154,20 @@ class Work(msgspec.Struct, frozen=True):
     cancel_requested: bool
     reservation: Reservation
     attempt_id: uuid.UUID | None
-    attempt_outcome: Outcome | None
-    processed: bool  # this very message was handled before
+    processed: bool  # this very message needs no more work
+    # False only right after the attempt was written: Payment cannot have heard of it.
+    attempt_may_be_known: bool = True
+
+    def after(self, order: Order, step: "Step") -> "Work":
+        """Return how the work stands once `step` has moved its order on."""
+        return msgspec.structs.replace(
+            self,
+            order=order,
+            reservation=step.reservation or self.reservation,
+            attempt_id=step.new_attempt or self.attempt_id,
+            attempt_may_be_known=step.new_attempt is None,
+            processed=step.message_id is not None,
+        )
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,13 +237,10 @@ class Progress:
 def _work(row: Row) -> Work:
     (
         order_id, user_id, product_id, quantity, total, method, status, version, reason, cancel,
-        reservation, created_at, updated_at, attempt_id, outcome, processed,
+        reservation, created_at, updated_at, attempt_id, processed,
     ) = row
     order = Order(
         order_id, user_id, product_id, quantity, Decimal(total), Status(status), version,
         created_at, updated_at, reason,
     )
-    return Work(
-        order, method, cancel, Reservation(reservation), attempt_id,
-        Outcome(outcome) if outcome else None, processed,
-    )
+    return Work(order, method, cancel, Reservation(reservation), attempt_id, processed)

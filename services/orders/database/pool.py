@@ -88,6 +88,11 @@ class Pool:
             cursor = connection.execute(statement(name), arguments)
             return cursor.fetchall() if cursor.description else []
 
+    def count(self, name: str, arguments: Mapping[str, Any]) -> int:
+        """Run `sql/<name>.sql` and return how many rows it touched."""
+        with self.connection() as connection:
+            return connection.execute(statement(name), arguments).rowcount
+
     def ping(self) -> None:
         """Ask the server a question; raises Transient if it does not answer."""
         with self.connection() as connection:

@@ -114,6 +114,8 @@ CREATE TABLE notifications (
     template text NOT NULL,
     message_id uuid NOT NULL,
     tries integer NOT NULL DEFAULT 1,
+    -- Until then one sender has it to itself; a crashed sender's claim runs out.
+    claimed_until timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     sent_at timestamptz,
     PRIMARY KEY (order_id, template)

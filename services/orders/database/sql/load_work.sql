@@ -2,7 +2,7 @@
 SELECT
     o.id, o.user_id, o.product_id, o.quantity, o.total, o.payment_method, o.status, o.version,
     o.status_reason, o.cancel_requested, o.reservation, o.created_at, o.updated_at,
-    a.id AS attempt_id, a.outcome AS attempt_outcome,
+    a.id AS attempt_id,
     EXISTS (
         SELECT FROM processed_messages
         WHERE consumer = %(consumer)s AND message_id = %(message_id)s

@@ -1,0 +1,134 @@
+"""The `orders` command: one verb a process, and the tools people need around them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from orders import settings
+from orders.errors import OrdersError, SettingError
+
+_PROCESSES: Final = {
+    "api": "serve the HTTP API (gunicorn)",
+    "relay": "move committed outbox rows to RabbitMQ",
+    "worker": "bring orders to their end (queue order-processing)",
+    "notifier": "send webhooks (queue order-notifications)",
+}
+_SETTINGS_NOTE: Final = "Settings come from ORDERS_* variables: `orders settings` lists them."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code: 0 done, 1 failed, 2 wrong usage or setting."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = chosen.run
+    try:
+        return run(chosen)
+    except SettingError as error:
+        print(f"orders: {error}", file=sys.stderr)
+        return 2
+    except OrdersError as error:
+        print(f"orders: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orders", description=__doc__, epilog=_SETTINGS_NOTE)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for process, text in _PROCESSES.items():
+        verb = verbs.add_parser(process, help=text, description=text, epilog=_SETTINGS_NOTE)
+        verb.set_defaults(run=_process(process))
+    _add_migrate(verbs)
+    _add_topology(verbs)
+    _add_dead_letters(verbs)
+    listing = verbs.add_parser("settings", help="list every setting of every process")
+    listing.set_defaults(run=_list_settings)
+    return parser
+
+
+# Imported by verb, so that a process loads only what it runs.
+
+
+def _process(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(_chosen: argparse.Namespace) -> int:
+        match name:
+            case "api":
+                from orders.api.main import run
+            case "relay":
+                from orders.relay.main import run
+            case "worker":
+                from orders.worker.main import run
+            case _:
+                from orders.notifier.main import run
+        return run(os.environ)
+
+    return run
+
+
+def _add_migrate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser("migrate", help="bring the database schema up to date")
+    verb.add_argument("--check", action="store_true", help="only tell: exit 1 if one is missing")
+    verb.add_argument("--wait-s", type=float, default=60, help="keep trying to connect for so long")
+    verb.set_defaults(run=_migrate)
+
+
+def _migrate(chosen: argparse.Namespace) -> int:
+    from orders.database.migrate import migrate, pending, waiting
+    from orders.telemetry import logs
+
+    logs.configure(settings.load(settings.LogSettings), "migrate")
+    url = settings.load(settings.DatabaseSettings).url
+    if chosen.check:
+        missing = pending(url)
+        print("\n".join(missing) or "the schema is up to date")
+        return 1 if missing else 0
+    done = waiting(lambda: migrate(url), chosen.wait_s)
+    print(f"applied {', '.join(done)}" if done else "the schema is up to date")
+    return 0
+
+
+def _add_topology(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser("topology", help="exchanges, queues, bindings and policies of RabbitMQ")
+    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    apply = actions.add_parser("apply", help="make RabbitMQ have what is missing or differs")
+    apply.set_defaults(run=_apply_topology)
+    show = actions.add_parser("show", help="print it as JSON")
+    show.set_defaults(run=_show_topology)
+
+
+def _apply_topology(_chosen: argparse.Namespace) -> int:
+    from orders.messaging.apply import main_apply
+    from orders.telemetry import logs
+
+    logs.configure(settings.load(settings.LogSettings), "topology")
+    return main_apply(settings.load(settings.TopologySettings))
+
+
+def _show_topology(_chosen: argparse.Namespace) -> int:
+    from orders.messaging.topology import main_show
+
+    return main_show(os.environ)
+
+
+def _add_dead_letters(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from orders.messaging import dead_letters
+
+    verb = verbs.add_parser("dead-letters", help="look at, replay or drop what was put aside")
+    dead_letters.add_arguments(verb)
+    verb.set_defaults(
+        run=lambda chosen: dead_letters.run(chosen, settings.load(settings.MessagingSettings))
+    )
+
+
+def _list_settings(_chosen: argparse.Namespace) -> int:
+    for setting in settings.describe():
+        print(f"{setting.name}  ({setting.type}, default {setting.default})")
+        print(f"    {setting.description}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The consumer of order-processing: brings an order to its end, and looks after those that stall."""

@@ -1,0 +1,63 @@
+"""The gauges that are counted in the database; exported by the one worker that counts them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector as PrometheusCollector
+
+from orders.database.pool import Pool
+from orders.domain.lifecycle import Status
+
+_ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
+
+
+class Collector(PrometheusCollector):
+    """Holds the latest counts; empty, not zero, in a process that does not count."""
+
+    def __init__(self, lag_s: Callable[[], float] | None = None) -> None:
+        self._lag_s = lag_s
+        self._lock = threading.Lock()
+        self._rounds = 0
+        self._ended: dict[str, int] = {}
+        self._families: list[Metric] = []
+
+    def collect_from(self, pool: Pool) -> None:
+        """Count anew. Raises Transient when PostgreSQL is not to be had."""
+        if self._rounds % _ENDED_EVERY == 0:
+            self._ended = dict(pool.execute("count_ended", {}))
+        self._rounds += 1
+        counts = dict.fromkeys(Status, 0) | self._ended | dict(pool.execute("count_unfinished", {}))
+        unknown = pool.execute("count_unknown_payments", {})[0][0]
+        lag_s = self._lag_s() if self._lag_s else None
+        with self._lock:
+            self._families = [_in_state(counts), _unknown(unknown), _lag(lag_s)]
+
+    def clear(self) -> None:
+        """Forget the counts: another process exports them now, or nobody can."""
+        with self._lock:
+            self._families, self._rounds = [], 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics, declared even while there is nothing to say."""
+        with self._lock:
+            families = self._families
+        yield from families or [_in_state({}), _unknown(None), _lag(None)]
+
+
+def _in_state(counts: dict[str, int]) -> Metric:
+    family = GaugeMetricFamily("orders_in_state", "Orders by status.", labels=["status"])
+    for status, count in counts.items():
+        family.add_metric([str(status)], count)
+    return family
+
+
+def _unknown(count: int | None) -> Metric:
+    text = "Payment attempts whose outcome is unknown for more than 15 s."
+    return GaugeMetricFamily("payment_unknown", text, value=count)
+
+
+def _lag(lag_s: float | None) -> Metric:
+    text = "How far the read replica is behind; infinite while it is not known."
+    return GaugeMetricFamily("db_replica_lag_seconds", text, value=lag_s)

@@ -1,0 +1,84 @@
+"""What one elected worker does besides: find stalled orders, purge old rows, count for the gauges."""
+
+import threading
+import time
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from orders.database.leadership import Leadership
+from orders.database.pool import Pool
+from orders.errors import OrdersError
+from orders.settings import WorkerSettings
+from orders.worker.collector import Collector
+
+_SWEEP_LIMIT: Final = 500  # orders emitted again in one go: a stall of all must not flood the queue
+_PURGE_LIMIT: Final = 1000  # rows deleted in one statement: short locks, short transactions
+_PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages")
+_PURGE_TURNS: Final = 20
+_TICK_S: Final = 0.5
+
+ORDERS_STALLED: Final = Counter(
+    "orders_stalled_total", "Orders emitted again because they sat in one status for too long."
+)
+_log = structlog.get_logger()
+
+
+class Housekeeping:
+    """A thread that does its rounds while this process holds the lock for it."""
+
+    def __init__(
+        self, pool: Pool, leadership: Leadership, collector: Collector, settings: WorkerSettings
+    ) -> None:
+        self._pool, self._leadership, self._collector = pool, leadership, collector
+        self._settings = settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._next_sweep_s = self._next_collect_s = 0.0
+
+    def start(self) -> None:
+        """Begin; the first round is due at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the statement at hand and give the lock up."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._leadership.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TICK_S):
+            try:
+                self.round()
+            except OrdersError as error:
+                self._collector.clear()
+                _log.warning("housekeeping.failed", error=str(error))
+                self._stop.wait(1)
+
+    def round(self) -> None:
+        """Do what is due, if this process leads."""
+        if not self._leadership.held():
+            self._collector.clear()
+            return
+        now_s = time.monotonic()
+        if now_s >= self._next_collect_s:
+            self._next_collect_s = now_s + self._settings.collect_s
+            self._collector.collect_from(self._pool)
+        if now_s >= self._next_sweep_s:
+            self._next_sweep_s = now_s + self._settings.sweep_s
+            self._sweep()
+            self._purge()
+
+    def _sweep(self) -> None:
+        limits = {"after_s": self._settings.stalled_after_s, "limit": _SWEEP_LIMIT}
+        stalled = [row[0] for row in self._pool.execute("emit_stalled", limits)]
+        if stalled:
+            ORDERS_STALLED.inc(len(stalled))
+            _log.warning("order.stalled", orders=len(stalled), first=stalled[0])
+
+    def _purge(self) -> None:
+        for name in _PURGES:
+            for _ in range(_PURGE_TURNS):
+                if self._stop.is_set() or self._pool.count(name, {"limit": _PURGE_LIMIT}) == 0:
+                    break

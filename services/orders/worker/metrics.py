@@ -1,0 +1,13 @@
+"""Metrics only the worker exports."""
+
+from typing import Final
+
+from prometheus_client import Histogram
+
+from orders.telemetry.metrics import HTTP_BUCKETS
+
+ORDER_PROCESSING: Final = Histogram(
+    "order_processing_duration_seconds",
+    "Working time of one message of an order, calls to Inventory and Payment included.",
+    buckets=HTTP_BUCKETS,
+)
