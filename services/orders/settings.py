@@ -30,50 +30,70 @@ class DatabaseSettings(Group, frozen=True):
 
     url: Annotated[Url, Meta(description="Primary, as a libpq URL. Secret.")]
     replica_url: Annotated[
-        Url | None, Meta(description="Read replica, as a libpq URL; unset: all reads on the primary.")
+        Url | None,
+        Meta(description="Read replica, as a libpq URL; unset: all reads on the primary."),
     ] = None
     pool_size: Annotated[Count, Meta(description="Connections to each server per process.")] = 4
     connect_timeout_s: Annotated[Seconds, Meta(description="Longest wait for a connection.")] = 3
-    statement_timeout_s: Annotated[Seconds, Meta(description="PostgreSQL ends a statement after this.")] = 5
+    statement_timeout_s: Annotated[
+        Seconds, Meta(description="PostgreSQL ends a statement after this.")
+    ] = 5
     lock_timeout_s: Annotated[
-        Seconds, Meta(description="Longest wait for a lock; how long the loser of an idempotency race waits.")
+        Seconds,
+        Meta(description="Longest wait for a lock, and of the loser of an idempotency race."),
     ] = 1
     replica_max_lag_s: Annotated[
         Seconds, Meta(description="A replica further behind than this is not read from.")
     ] = 0.5
     prepare: Annotated[
-        bool, Meta(description="Use prepared statements; false behind pgbouncer in transaction mode.")
+        bool,
+        Meta(description="Use prepared statements; false behind pgbouncer in transaction mode."),
     ] = True
 
 
 class CacheSettings(Group, frozen=True):
-    """Redis (or Valkey): order cache, rate limits, recent-writer marks. The service works without."""
+    """Redis or Valkey: order cache, rate limits, recent-writer marks. All works without it."""
 
-    url: Annotated[Url | None, Meta(description="redis://[user:password@]host:port/db. Secret.")] = None
+    url: Annotated[
+        Url | None, Meta(description="redis://[user:password@]host:port/db. Secret.")
+    ] = None
     timeout_s: Annotated[
         Seconds, Meta(description="Budget of one call; slower counts as gone and is bypassed.")
     ] = 0.05
     retry_after_s: Annotated[
-        Seconds, Meta(description="How long Redis is bypassed after a failure before it is tried again.")
+        Seconds,
+        Meta(description="How long Redis is bypassed after a failure before it is tried again."),
     ] = 1
-    terminal_ttl_s: Annotated[Seconds, Meta(description="Life of an ended order in the cache.")] = 300
+    terminal_ttl_s: Annotated[Seconds, Meta(description="Life of an ended order in the cache.")] = (
+        300
+    )
     live_ttl_s: Annotated[Seconds, Meta(description="Life of an order that still changes.")] = 2
-    local_entries: Annotated[int, Meta(ge=0, le=10_000_000, description="Orders kept in a process (L1); 0 turns L1 off.")] = 10_000
+    local_entries: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="Orders kept in a process (L1); 0 turns L1 off.")
+    ] = 10_000
 
 
 class MessagingSettings(Group, frozen=True):
     """RabbitMQ."""
 
     url: Annotated[Url, Meta(description="amqp://user:password@host:port/vhost. Secret.")]
-    heartbeat_s: Annotated[int, Meta(ge=5, le=600, description="AMQP heartbeat; a dead peer is noticed in two.")] = 20
+    heartbeat_s: Annotated[
+        int, Meta(ge=5, le=600, description="AMQP heartbeat; a dead peer is noticed in two.")
+    ] = 20
 
 
 class TopologySettings(Group, frozen=True):
     """Where and how exchanges, queues and policies are made."""
 
-    management_url: Annotated[Url, Meta(description="http://user:password@host:port of RabbitMQ's management API. Secret.")]
+    management_url: Annotated[
+        Url,
+        Meta(description="http://user:password@host:port of RabbitMQ's management API. Secret."),
+    ]
     vhost: Annotated[str, Meta(min_length=1, description="Virtual host.")] = "/"
-    delivery_limit: Annotated[Count, Meta(description="Deliveries of one message to crashing consumers before it is dead-lettered.")] = 20
+    delivery_limit: Annotated[
+        Count,
+        Meta(description="Deliveries to crashing consumers before a dead letter."),
+    ] = 20
 
 
 class ApiSettings(Group, frozen=True):
@@ -81,46 +101,101 @@ class ApiSettings(Group, frozen=True):
 
     host: Annotated[str, Meta(description="Address to listen on; also unix:/path.")] = "0.0.0.0"  # noqa: S104 a pod's own address is not known beforehand
     port: Annotated[Port, Meta(description="Port behind the gateway.")] = 8000
-    worker_class: Annotated[Literal["meinheld", "gthread"], Meta(description="gunicorn worker class.")] = "meinheld"
-    workers: Annotated[Annotated[int, Meta(ge=1, le=256)], Meta(description="Processes; a meinheld process serves one request at a time.")] = 4
-    threads: Annotated[Annotated[int, Meta(ge=1, le=256)], Meta(description="Threads per process (gthread only).")] = 16
-    max_requests: Annotated[int, Meta(ge=0, description="Requests after which a process is replaced; 0: never.")] = 0
-    max_requests_jitter: Annotated[int, Meta(ge=0, description="Random addition, so that processes do not go together.")] = 0
-    timeout_s: Annotated[Annotated[int, Meta(ge=1, le=3600)], Meta(description="A process silent for longer is killed.")] = 30
-    graceful_timeout_s: Annotated[Annotated[int, Meta(ge=1, le=3600)], Meta(description="Time for requests in flight at a stop.")] = 10
-    keepalive_s: Annotated[Annotated[int, Meta(ge=0, le=3600)], Meta(description="Idle life of a connection from the gateway.")] = 75
+    worker_class: Annotated[
+        Literal["meinheld", "gthread"], Meta(description="gunicorn worker class.")
+    ] = "meinheld"
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=256)],
+        Meta(description="Processes; a meinheld process serves one request at a time."),
+    ] = 4
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=256)], Meta(description="Threads per process (gthread only).")
+    ] = 16
+    max_requests: Annotated[
+        int, Meta(ge=0, description="Requests after which a process is replaced; 0: never.")
+    ] = 0
+    max_requests_jitter: Annotated[
+        int, Meta(ge=0, description="Random addition, so that processes do not go together.")
+    ] = 0
+    timeout_s: Annotated[
+        Annotated[int, Meta(ge=1, le=3600)],
+        Meta(description="A process silent for longer is killed."),
+    ] = 30
+    graceful_timeout_s: Annotated[
+        Annotated[int, Meta(ge=1, le=3600)],
+        Meta(description="Time for requests in flight at a stop."),
+    ] = 10
+    keepalive_s: Annotated[
+        Annotated[int, Meta(ge=0, le=3600)],
+        Meta(description="Idle life of a connection from the gateway."),
+    ] = 75
     backlog: Annotated[Count, Meta(description="Connections the kernel queues.")] = 2048
-    drain_delay_s: Annotated[Annotated[float, Meta(ge=0, le=300)], Meta(description="Wait between readiness going false and the stop.")] = 0
+    drain_delay_s: Annotated[
+        Annotated[float, Meta(ge=0, le=300)],
+        Meta(description="Wait between readiness going false and the stop."),
+    ] = 0
     docs: Annotated[bool, Meta(description="Serve Swagger UI at /docs.")] = True
-    max_in_flight: Annotated[int, Meta(ge=0, description="Requests a process works on before it sheds with 503; 0: no limit (gthread only).")] = 0
-    trusted_proxies: Annotated[int, Meta(ge=0, le=8, description="Proxies in front that append to X-Forwarded-For.")] = 1
+    max_in_flight: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Requests in flight per process before it sheds with 503; 0: no limit.",
+        ),
+    ] = 0
+    trusted_proxies: Annotated[
+        int, Meta(ge=0, le=8, description="Proxies in front that append to X-Forwarded-For.")
+    ] = 1
 
 
 class OrderSettings(Group, frozen=True):
     """How orders are taken."""
 
-    cursor_secret: Annotated[str, Meta(min_length=16, description="Key that signs list cursors; the same in every replica. Secret.")]
-    idempotency_required: Annotated[bool, Meta(description="Refuse a POST without Idempotency-Key.")] = False
-    stock_check: Annotated[Literal["required", "best-effort", "off"], Meta(description="Ask Inventory before accepting.")] = "best-effort"
-    stock_check_budget_s: Annotated[Seconds, Meta(description="Longest time the question may add to a request.")] = 0.3
-    stock_check_ttl_s: Annotated[Seconds, Meta(description="How long an answer serves further orders of the product.")] = 1
-    read_own_writes_s: Annotated[Seconds, Meta(description="How long a writer's lists are read on the primary.")] = 10
+    cursor_secret: Annotated[
+        str,
+        Meta(
+            min_length=16,
+            description="Key that signs list cursors; the same in every replica. Secret.",
+        ),
+    ]
+    idempotency_required: Annotated[
+        bool, Meta(description="Refuse a POST without Idempotency-Key.")
+    ] = False
+    stock_check: Annotated[
+        Literal["required", "best-effort", "off"],
+        Meta(description="Ask Inventory before accepting."),
+    ] = "best-effort"
+    stock_check_budget_s: Annotated[
+        Seconds, Meta(description="Longest time the question may add to a request.")
+    ] = 0.3
+    stock_check_ttl_s: Annotated[
+        Seconds, Meta(description="How long an answer serves further orders of the product.")
+    ] = 1
+    read_own_writes_s: Annotated[
+        Seconds, Meta(description="How long a writer's lists are read on the primary.")
+    ] = 10
 
 
 class RateLimitSettings(Group, frozen=True):
     """The limit per principal over all of /api/."""
 
     enabled: Annotated[bool, Meta(description="Turn the limit off for load tests.")] = True
-    requests: Annotated[int, Meta(ge=1, le=10_000_000, description="Requests per window and principal.")] = 100
-    window_s: Annotated[Annotated[int, Meta(ge=1, le=86_400)], Meta(description="Sliding window.")] = 60
+    requests: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="Requests per window and principal.")
+    ] = 100
+    window_s: Annotated[
+        Annotated[int, Meta(ge=1, le=86_400)], Meta(description="Sliding window.")
+    ] = 60
 
 
 class AuthSettings(Group, frozen=True):
-    """Who may call: `ORDERS_AUTH=jwt` asks for a bearer token, `off` trusts everybody (local only)."""
+    """Who may call: `ORDERS_AUTH=jwt` wants a bearer token, `off` trusts everybody (local)."""
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="Set as ORDERS_AUTH.")] = "off"
     jwks_url: Annotated[Url | None, Meta(description="Where the issuer publishes its keys.")] = None
-    key: Annotated[str | None, Meta(description="Public key (PEM) or shared secret, instead of a JWKS URL. Secret.")] = None
+    key: Annotated[
+        str | None,
+        Meta(description="Public key (PEM) or shared secret, instead of a JWKS URL. Secret."),
+    ] = None
     algorithms: Annotated[str, Meta(description="Accepted algorithms, by comma.")] = "RS256,ES256"
     issuer: Annotated[str | None, Meta(description="Required `iss`.")] = None
     audience: Annotated[str | None, Meta(description="Required `aud`.")] = None
@@ -130,42 +205,81 @@ class UpstreamSettings(Group, frozen=True):
     """Calls to Inventory and Payment."""
 
     inventory_url: Annotated[Url, Meta(description="Base URL of the inventory service.")]
-    payment_url: Annotated[Url | None, Meta(description="Base URL of the payment service (worker).")] = None
+    payment_url: Annotated[
+        Url | None, Meta(description="Base URL of the payment service (worker).")
+    ] = None
     timeout_s: Annotated[Seconds, Meta(description="Deadline of a call, all tries together.")] = 10
     try_timeout_s: Annotated[Seconds, Meta(description="Deadline of one try.")] = 3
     retries: Annotated[int, Meta(ge=0, le=10, description="Further tries after the first.")] = 3
-    backoff_base_s: Annotated[Seconds, Meta(description="Wait before try n+1 is this × 2^n, plus jitter.")] = 1
-    backoff_jitter_s: Annotated[Annotated[float, Meta(ge=0, le=60)], Meta(description="Largest random addition to a wait.")] = 1
-    breaker_failures: Annotated[Count, Meta(description="Failures in a row that open the breaker.")] = 5
-    breaker_reset_s: Annotated[Seconds, Meta(description="How long an open breaker refuses before one probe.")] = 30
-    concurrency: Annotated[Count, Meta(description="Calls in flight per upstream and process (bulkhead).")] = 16
+    backoff_base_s: Annotated[
+        Seconds, Meta(description="Wait before try n+1 is this × 2^n, plus jitter.")
+    ] = 1
+    backoff_jitter_s: Annotated[
+        Annotated[float, Meta(ge=0, le=60)], Meta(description="Largest random addition to a wait.")
+    ] = 1
+    breaker_failures: Annotated[
+        Count, Meta(description="Failures in a row that open the breaker.")
+    ] = 5
+    breaker_reset_s: Annotated[
+        Seconds, Meta(description="How long an open breaker refuses before one probe.")
+    ] = 30
+    concurrency: Annotated[
+        Count, Meta(description="Calls in flight per upstream and process (bulkhead).")
+    ] = 16
 
 
 class RelaySettings(Group, frozen=True):
     """Outbox to RabbitMQ."""
 
-    batch: Annotated[Count, Meta(description="Rows published before their confirms are collected.")] = 500
-    poll_s: Annotated[Seconds, Meta(description="Look at the outbox this often even without a wake-up.")] = 1
+    batch: Annotated[
+        Count, Meta(description="Rows published before their confirms are collected.")
+    ] = 500
+    poll_s: Annotated[
+        Seconds, Meta(description="Look at the outbox this often even without a wake-up.")
+    ] = 1
 
 
 class WorkerSettings(Group, frozen=True):
     """Consumer of order-processing."""
 
-    prefetch: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")] = 10
-    max_attempts: Annotated[Annotated[int, Meta(ge=1, le=100)], Meta(description="Tries of a message before it is dead-lettered.")] = 8
+    prefetch: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")
+    ] = 10
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(description="Tries of a message before it is dead-lettered."),
+    ] = 8
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 25
-    stalled_after_s: Annotated[Seconds, Meta(description="An order in one unfinished status for longer is emitted again; longer than the retry tiers together.")] = 1800
-    sweep_s: Annotated[Seconds, Meta(description="How often stalled orders and old rows are looked for.")] = 15
-    collect_s: Annotated[Seconds, Meta(description="How often the gauges from the database are refreshed.")] = 5
+    stalled_after_s: Annotated[
+        Seconds,
+        Meta(description="An order that stands still for longer is emitted again."),
+    ] = 1800
+    sweep_s: Annotated[
+        Seconds, Meta(description="How often stalled orders and old rows are looked for.")
+    ] = 15
+    collect_s: Annotated[
+        Seconds, Meta(description="How often the gauges from the database are refreshed.")
+    ] = 5
 
 
 class NotificationSettings(Group, frozen=True):
     """Webhooks, signed after Standard Webhooks."""
 
     url: Annotated[Url, Meta(description="Where notifications are POSTed.")]
-    secret: Annotated[str, Meta(pattern=r"^whsec_[A-Za-z0-9+/=]{24,}$", description="Signing key, `whsec_` + base64. Secret.")]
-    prefetch: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")] = 10
-    max_attempts: Annotated[Annotated[int, Meta(ge=1, le=100)], Meta(description="Tries of a message before it is dead-lettered.")] = 8
+    secret: Annotated[
+        str,
+        Meta(
+            pattern=r"^whsec_[A-Za-z0-9+/=]{24,}$",
+            description="Signing key, `whsec_` + base64. Secret.",
+        ),
+    ]
+    prefetch: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")
+    ] = 10
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(description="Tries of a message before it is dead-lettered."),
+    ] = 8
     timeout_s: Annotated[Seconds, Meta(description="Deadline of one delivery.")] = 5
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 15
 
@@ -174,15 +288,25 @@ class AdminSettings(Group, frozen=True):
     """Probes and metrics."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"  # noqa: S104 probes come from the node
-    port: Annotated[Port | None, Meta(description="Default: api 8081, relay 8082, worker 8083, notifier 8084.")] = None
+    port: Annotated[
+        Port | None, Meta(description="Default: api 8081, relay 8082, worker 8083, notifier 8084.")
+    ] = None
 
 
 class LogSettings(Group, frozen=True):
     """Structured logs."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least severe level written.")] = "info"
-    format: Annotated[Literal["auto", "json", "console"], Meta(description="auto: console on a terminal, else JSON.")] = "auto"
-    file: Annotated[str | None, Meta(description="Also write JSON lines to this file, a new one each day.")] = None
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Least severe level written."),
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"],
+        Meta(description="auto: console on a terminal, else JSON."),
+    ] = "auto"
+    file: Annotated[
+        str | None, Meta(description="Also write JSON lines to this file, a new one each day.")
+    ] = None
     file_days: Annotated[Count, Meta(description="Daily files kept.")] = 7
 
 
@@ -253,7 +377,11 @@ def _explain(group: type[Group], message: str) -> str:
         return f"{variable(group, field)} is not set: {_describe(group)[field].description}"
     text, _, place = message.partition(" - at `$.")
     field = place.rstrip("`")
-    return f"{variable(group, field)} is wrong: {text[:1].lower()}{text[1:]}" if field else text
+    if not field:
+        return text
+    fault = f"{text[:1].lower()}{text[1:]}".replace(", got `str`", "")
+    kind = _describe(group)[field].type
+    return f"{variable(group, field)} is wrong: {fault} ({kind})"
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:

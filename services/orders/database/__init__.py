@@ -1,1 +1,1 @@
-"""PostgreSQL: the one place where an order is true. One statement a hop, named columns, plain SQL."""
+"""PostgreSQL, where alone an order is true: one statement a hop, named columns, plain SQL."""

@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 def migrate(url: str) -> list[str]:
-    """Apply every migration that is missing and return their names. Safe to run at once with others.
+    """Apply the migrations that are missing and return their names; others may do so too.
 
     Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
     """

@@ -24,8 +24,10 @@ class Notifications:
         rows = self._primary.execute(
             "claim_notification",
             {
-                "order_id": order_id, "template": template,
-                "message_id": message_id, "claim_s": self._claim_s,
+                "order_id": order_id,
+                "template": template,
+                "message_id": message_id,
+                "claim_s": self._claim_s,
             },
         )
         if not rows:  # another sender's first claim committed while this statement ran

@@ -59,7 +59,9 @@ class Ledger:
         Transient when PostgreSQL is not to be had (nothing is stored then, or it can be replayed).
         """
         with tracing.span("SaveOrder"):
-            rows = self._primary.execute("accept_order", _acceptance(order, context, principal, key))
+            rows = self._primary.execute(
+                "accept_order", _acceptance(order, context, principal, key)
+            )
         if rows:
             return _accepted(rows[0][0])
         if key is None:
@@ -87,8 +89,11 @@ class Ledger:
         """Return up to `limit` orders of a user, newest first, after a position or an offset."""
         before_at, before_id = (after.created_at, after.order_id) if after else _NEWEST
         arguments = {
-            "user_id": user_id, "before_at": before_at, "before_id": before_id,
-            "limit": limit, "offset": offset,
+            "user_id": user_id,
+            "before_at": before_at,
+            "before_id": before_id,
+            "limit": limit,
+            "offset": offset,
         }
         rows = self._reads.rows("list_orders", arguments, own_writes=own_writes)
         return [_order(row) for row in rows]
@@ -125,7 +130,16 @@ def _accepted(order_id: int) -> Answer:
 def _order(row: Row) -> Order:
     (order_id, user_id, product_id, quantity, total, status, version, created, updated, why) = row
     return Order(
-        order_id, user_id, product_id, quantity, total, Status(status), version, created, updated, why
+        order_id,
+        user_id,
+        product_id,
+        quantity,
+        total,
+        Status(status),
+        version,
+        created,
+        updated,
+        why,
     )
 
 
@@ -199,13 +213,21 @@ class Progress:
         rows = self._primary.execute(
             "advance_order",
             {
-                "id": order.id, "version": order.version, "from": order.status,
-                "to": transition.to, "reason": transition.reason,
-                "announces": transition.announces, "actor": self._consumer,
-                "reservation": step.reservation, "new_attempt": step.new_attempt,
-                "attempt": step.attempt, "outcome": step.outcome,
-                "consumer": self._consumer, "message_id": step.message_id,
-                "correlation_id": context.correlation_id, "traceparent": context.traceparent,
+                "id": order.id,
+                "version": order.version,
+                "from": order.status,
+                "to": transition.to,
+                "reason": transition.reason,
+                "announces": transition.announces,
+                "actor": self._consumer,
+                "reservation": step.reservation,
+                "new_attempt": step.new_attempt,
+                "attempt": step.attempt,
+                "outcome": step.outcome,
+                "consumer": self._consumer,
+                "message_id": step.message_id,
+                "correlation_id": context.correlation_id,
+                "traceparent": context.traceparent,
                 "trace_id": context.trace_id,
             },
         )
@@ -213,7 +235,10 @@ class Progress:
             return None
         version, updated_at, _ = rows[0]
         return msgspec.structs.replace(
-            order, status=transition.to, version=version, updated_at=updated_at,
+            order,
+            status=transition.to,
+            version=version,
+            updated_at=updated_at,
             status_reason=transition.reason,
         )
 
@@ -222,8 +247,10 @@ class Progress:
         self._primary.execute(
             "settle_stock",
             {
-                "id": order_id, "reservation": reservation,
-                "consumer": self._consumer, "message_id": message_id,
+                "id": order_id,
+                "reservation": reservation,
+                "consumer": self._consumer,
+                "message_id": message_id,
             },
         )
 
@@ -236,11 +263,32 @@ class Progress:
 
 def _work(row: Row) -> Work:
     (
-        order_id, user_id, product_id, quantity, total, method, status, version, reason, cancel,
-        reservation, created_at, updated_at, attempt_id, processed,
+        order_id,
+        user_id,
+        product_id,
+        quantity,
+        total,
+        method,
+        status,
+        version,
+        reason,
+        cancel,
+        reservation,
+        created_at,
+        updated_at,
+        attempt_id,
+        processed,
     ) = row
     order = Order(
-        order_id, user_id, product_id, quantity, Decimal(total), Status(status), version,
-        created_at, updated_at, reason,
+        order_id,
+        user_id,
+        product_id,
+        quantity,
+        Decimal(total),
+        Status(status),
+        version,
+        created_at,
+        updated_at,
+        reason,
     )
     return Work(order, method, cancel, Reservation(reservation), attempt_id, processed)

@@ -30,7 +30,9 @@ class ReplicaLag:
     still on a replica that has lost its primary.
     """
 
-    def __init__(self, settings: DatabaseSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
@@ -86,7 +88,9 @@ def _position(connection: psycopg.Connection[Row], query: bytes) -> int:
 class Reads:
     """Runs reading statements on the right server."""
 
-    def __init__(self, primary: Pool, replica: Pool | None, lag: ReplicaLag | None, max_lag_s: float) -> None:
+    def __init__(
+        self, primary: Pool, replica: Pool | None, lag: ReplicaLag | None, max_lag_s: float
+    ) -> None:
         self._primary, self._replica, self._lag = primary, replica, lag
         self._max_lag_s = max_lag_s
 

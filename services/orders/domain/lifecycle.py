@@ -49,9 +49,7 @@ class Transition(msgspec.Struct, frozen=True):
     announces: str | None = None
 
 
-TERMINAL: Final = frozenset(
-    {Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.REFUNDED}
-)
+TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.REFUNDED})
 ACTIVE: Final = frozenset(Status) - TERMINAL
 
 # A cancel that arrives while a charge is under way is remembered on the order (`cancel_requested`)

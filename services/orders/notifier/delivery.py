@@ -68,9 +68,7 @@ class Delivery:
     def _send(self, message: Message, webhook_id: str) -> None:
         now_s = int(self._wall_clock())
         sent_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
-        body = msgspec.json.encode(
-            Webhook(message.type.removesuffix(".v1"), sent_at, message.body)
-        )
+        body = msgspec.json.encode(Webhook(message.type.removesuffix(".v1"), sent_at, message.body))
         headers = signed_headers(webhook_id, now_s, body, self._secret)
         self._receiver.call(Request("POST", self._path, "/", body, headers), _accepted)
 

@@ -12,7 +12,7 @@ _PREFIX: Final = "whsec_"
 
 
 def signed_headers(webhook_id: str, at_s: int, body: bytes, secret: str) -> dict[str, str]:
-    """Return the three headers of a signed webhook; `secret` is `whsec_` + base64, `at_s` unix time."""
+    """Return the headers of a signed webhook; `secret` is `whsec_` + base64, `at_s` unix time."""
     key = base64.b64decode(secret.removeprefix(_PREFIX))
     content = b".".join((webhook_id.encode(), str(at_s).encode(), body))
     digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()

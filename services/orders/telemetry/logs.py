@@ -44,7 +44,7 @@ def configure(settings: LogSettings, process: str) -> None:
         logger_factory=_stdlib_factory if console else _direct_factory(_sinks(settings)),
         cache_logger_on_first_use=True,
     )
-    _route_stdlib(settings, shared, console)
+    _route_stdlib(settings, shared, console=console)
 
 
 def _identity(process: str) -> Processor:
@@ -156,7 +156,7 @@ class _LineHandler(logging.Handler):
         self._lines.msg(self.format(record).encode() + b"\n")
 
 
-def _route_stdlib(settings: LogSettings, shared: list[Processor], console: bool) -> None:
+def _route_stdlib(settings: LogSettings, shared: list[Processor], *, console: bool) -> None:
     """Give the lines of libraries the same shape, and on a terminal ours the same way out."""
     stream: TextIO = sys.stdout
     handlers: list[logging.Handler] = []

@@ -9,49 +9,83 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 # Seconds. OpenTelemetry's buckets for HTTP durations, and 0.3 because an SLO is stated at it.
-HTTP_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+HTTP_BUCKETS: Final = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.3,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+)
 # Seconds. From one hop in an idle system to the last retry tier.
 COMPLETION_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 ORDER_REQUESTS: Final = Counter(
-    "order_requests_total", "Requests about orders, by what was asked and how it ended.",
+    "order_requests_total",
+    "Requests about orders, by what was asked and how it ended.",
     ["action", "status"],
 )
 HTTP_DURATION: Final = Histogram(
-    "http_server_request_duration_seconds", "Duration of HTTP requests.",
-    ["http_request_method", "http_route", "http_response_status_code"], buckets=HTTP_BUCKETS,
+    "http_server_request_duration_seconds",
+    "Duration of HTTP requests.",
+    ["http_request_method", "http_route", "http_response_status_code"],
+    buckets=HTTP_BUCKETS,
 )
 CACHE_REQUESTS: Final = Counter(
-    "cache_requests_total", "Order cache look-ups, by level (l1, l2) and result (hit, miss, error).",
+    "cache_requests_total",
+    "Order cache look-ups, by level (l1, l2) and result (hit, miss, error).",
     ["level", "result"],
 )
 RATELIMIT_DECISIONS: Final = Counter(
-    "ratelimit_decisions_total", "Rate-limit decisions (allowed, refused, and both of the fallback).",
+    "ratelimit_decisions_total",
+    "Rate-limit decisions (allowed, refused, and both of the fallback).",
     ["policy", "decision"],
 )
 DB_ROUTE: Final = Counter(
-    "db_route_total", "Reads by the server they went to (primary, replica) and why.",
+    "db_route_total",
+    "Reads by the server they went to (primary, replica) and why.",
     ["target", "reason"],
 )
 UPSTREAM_DURATION: Final = Histogram(
-    "upstream_request_duration_seconds", "Duration of calls to external services, retries included.",
-    ["upstream", "outcome"], buckets=HTTP_BUCKETS,
+    "upstream_request_duration_seconds",
+    "Duration of calls to external services, retries included.",
+    ["upstream", "outcome"],
+    buckets=HTTP_BUCKETS,
 )
 CIRCUIT_BREAKER_STATE: Final = Gauge(
-    "circuit_breaker_state", "0 closed, 1 half-open, 2 open.",
-    ["upstream"], multiprocess_mode="livemax",
+    "circuit_breaker_state",
+    "0 closed, 1 half-open, 2 open.",
+    ["upstream"],
+    multiprocess_mode="livemax",
 )
 MESSAGING_DURATION: Final = Histogram(
-    "messaging_process_duration_seconds", "Duration of handling a message.",
-    ["queue", "outcome"], buckets=HTTP_BUCKETS,
+    "messaging_process_duration_seconds",
+    "Duration of handling a message.",
+    ["queue", "outcome"],
+    buckets=HTTP_BUCKETS,
 )
 MESSAGING_RETRIES: Final = Counter(
-    "messaging_retries_total", "Messages put off to a retry tier.", ["queue", "tier"],
+    "messaging_retries_total",
+    "Messages put off to a retry tier.",
+    ["queue", "tier"],
 )
 MESSAGING_DEAD_LETTER: Final = Counter(
-    "messaging_dead_letter_total", "Messages put aside for a person.", ["queue", "reason"],
+    "messaging_dead_letter_total",
+    "Messages put aside for a person.",
+    ["queue", "reason"],
 )
 ORDER_COMPLETION: Final = Histogram(
-    "order_completion_seconds", "From the 202 to the end of the order.",
-    ["outcome"], buckets=COMPLETION_BUCKETS,
+    "order_completion_seconds",
+    "From the 202 to the end of the order.",
+    ["outcome"],
+    buckets=COMPLETION_BUCKETS,
 )

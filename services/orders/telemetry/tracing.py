@@ -53,9 +53,9 @@ def configure(process: str) -> None:
     # The decision is taken here; the SDK only has to follow it.
     os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
     # Imported late: a process that does not trace does not pay for the SDK's memory.
-    from opentelemetry.distro import OpenTelemetryConfigurator  # noqa: PLC0415
+    from opentelemetry.distro import OpenTelemetryConfigurator
 
-    OpenTelemetryConfigurator().configure()
+    OpenTelemetryConfigurator().configure()  # type: ignore[no-untyped-call]
     _tracer = trace.get_tracer("orders")
 
 
@@ -70,10 +70,11 @@ def shutdown() -> None:
 @contextlib.contextmanager
 def root(
     context: Context,
-    remote: bool,
     name: str,
     kind: SpanKind,
     attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    remote: bool,
 ) -> Iterator[Span | None]:
     """Do a unit of work that came in from outside: a request or a message.
 
@@ -126,6 +127,4 @@ def _remote_parent(context: Context) -> OtelContext:
 
 def _joined(context: Context, current: Span) -> Context:
     made = current.get_span_context()
-    return Context(
-        context.correlation_id, f"{made.trace_id:032x}", f"{made.span_id:016x}", True
-    )
+    return Context(context.correlation_id, f"{made.trace_id:032x}", f"{made.span_id:016x}", True)

@@ -1,1 +1,1 @@
-"""The consumer of order-processing: brings an order to its end, and looks after those that stall."""
+"""The consumer of order-processing: brings orders to their end, finds those that stall."""

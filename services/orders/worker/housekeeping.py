@@ -1,4 +1,4 @@
-"""What one elected worker does besides: find stalled orders, purge old rows, count for the gauges."""
+"""What one elected worker does besides: stalled orders, old rows, counts for the gauges."""
 
 import threading
 import time

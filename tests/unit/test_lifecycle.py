@@ -1,0 +1,69 @@
+"""The life of an order, as a table and under any sequence of events."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orders.domain.lifecycle import TERMINAL, Event, Reason, Status, transition
+
+EVENTS = st.lists(st.tuples(st.sampled_from(Event), st.booleans()), max_size=12)
+
+TABLE = {
+    (Status.PENDING, Event.STOCK_RESERVED): (Status.RESERVED, None),
+    (Status.PENDING, Event.STOCK_REFUSED): (Status.FAILED, Reason.OUT_OF_STOCK),
+    (Status.PENDING, Event.CANCEL_REQUESTED): (Status.CANCELLED, None),
+    (Status.RESERVED, Event.CANCEL_REQUESTED): (Status.CANCELLED, None),
+    (Status.RESERVED, Event.CHARGE_STARTED): (Status.CHARGING, None),
+    (Status.CHARGING, Event.PAYMENT_CAPTURED): (Status.COMPLETED, None),
+    (Status.CHARGING, Event.PAYMENT_DECLINED): (Status.FAILED, Reason.PAYMENT_DECLINED),
+    (Status.COMPLETED, Event.CANCEL_REQUESTED): (Status.REFUNDING, None),
+    (Status.REFUNDING, Event.REFUND_CONFIRMED): (Status.REFUNDED, None),
+}
+
+
+def test_every_pair_of_status_and_event_does_what_the_design_says():
+    for status in Status:
+        for event in Event:
+            change = transition(status, event)
+            made = (change.to, change.reason) if change else None
+            assert made == TABLE.get((status, event)), (status, event)
+
+
+def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to():
+    captured = transition(Status.CHARGING, Event.PAYMENT_CAPTURED, cancel_requested=True)
+    declined = transition(Status.CHARGING, Event.PAYMENT_DECLINED, cancel_requested=True)
+    assert captured is not None
+    assert captured.to is Status.REFUNDING
+    assert declined is not None
+    assert declined.to is Status.CANCELLED
+
+
+@given(EVENTS)
+def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(events):
+    status, charges, seen = Status.PENDING, 0, [Status.PENDING]
+    for event, cancelled in events:
+        change = transition(status, event, cancel_requested=cancelled)
+        if change is None:
+            continue
+        charges += change.to is Status.CHARGING
+        assert status not in TERMINAL or (status, change.to) == (
+            Status.COMPLETED,
+            Status.REFUNDING,
+        )
+        status = change.to
+        seen.append(status)
+    assert charges <= 1
+    assert len(seen) == len(set(seen)), "a status came back"
+    if Status.COMPLETED in seen or Status.REFUNDING in seen:
+        assert Status.CHARGING in seen
+
+
+@given(EVENTS)
+def test_every_end_is_announced(events):
+    status = Status.PENDING
+    for event, cancelled in events:
+        change = transition(status, event, cancel_requested=cancelled)
+        if change is None:
+            continue
+        status = change.to
+        if status in TERMINAL:
+            assert change.announces == f"order.{status.lower()}.v1"

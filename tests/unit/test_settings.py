@@ -1,0 +1,60 @@
+"""A wrong setting is named, with what is wrong about it, before anything starts."""
+
+import msgspec
+import pytest
+
+from orders import settings
+from orders.errors import SettingError
+
+
+def test_values_come_from_the_environment_with_their_types():
+    given = {"ORDERS_API_PORT": "8123", "ORDERS_API_DOCS": "false", "ORDERS_API_DRAIN_DELAY_S": "2.5"}
+    api = settings.load(settings.ApiSettings, given)
+    assert (api.port, api.docs, api.drain_delay_s) == (8123, False, 2.5)
+
+
+def test_an_empty_variable_counts_as_unset():
+    assert settings.load(settings.ApiSettings, {"ORDERS_API_PORT": " "}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("group", "given", "named"),
+    [
+        (settings.DatabaseSettings, {}, "ORDERS_DATABASE_URL is not set"),
+        (settings.DatabaseSettings, {"ORDERS_DATABASE_URL": "localhost"}, "ORDERS_DATABASE_URL"),
+        (settings.ApiSettings, {"ORDERS_API_PORT": "0"}, "ORDERS_API_PORT is wrong"),
+        (settings.ApiSettings, {"ORDERS_API_PORT": "http"}, "ORDERS_API_PORT is wrong"),
+        (settings.ApiSettings, {"ORDERS_API_WORKER_CLASS": "sync"}, "gthread"),
+        (settings.AuthSettings, {"ORDERS_AUTH": "maybe"}, "ORDERS_AUTH is wrong"),
+        (settings.CacheSettings, {"ORDERS_REDIS_TIMEOUT_S": "nan"}, "ORDERS_REDIS_TIMEOUT_S"),
+        (settings.OrderSettings, {"ORDERS_CURSOR_SECRET": "short"}, "ORDERS_CURSOR_SECRET"),
+    ],
+)
+def test_an_error_names_the_variable(group, given, named):
+    with pytest.raises(SettingError, match=named):
+        settings.load(group, given)
+
+
+def test_an_error_never_shows_a_secret():
+    with pytest.raises(SettingError) as caught:
+        settings.load(settings.OrderSettings, {"ORDERS_CURSOR_SECRET": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_every_setting_is_documented_once():
+    listed = list(settings.describe())
+    assert all(setting.description for setting in listed)
+    assert len({setting.name for setting in listed}) == len(listed)
+
+
+def test_misspelt_variables_are_found():
+    assert settings.unknown({"ORDERS_API_PROT": "1", "ORDERS_API_PORT": "1", "PATH": ""}) == [
+        "ORDERS_API_PROT"
+    ]
+
+
+def test_defaults_are_within_their_own_bounds():
+    for group in settings.GROUPS.values():
+        for field in msgspec.structs.fields(group):
+            if not field.required and field.default is not None:
+                msgspec.convert(field.default, field.type, strict=False)
