@@ -130,4 +130,5 @@ def _refuse_if_server_spoke(connection: Connection[Row]) -> None:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
+        connection.close()  # else the pool would take it for a good one and lend it again
         raise psycopg.OperationalError("the server closed the connection while it was idle")

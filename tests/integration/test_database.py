@@ -1,0 +1,245 @@
+"""PostgreSQL as the order service uses it: idempotency, outages, the replica, migrations."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from devstack.testing import Database, Postgres
+from orders import settings
+from orders.database.failures import Busy
+from orders.database.leadership import HOUSEKEEPING, Leadership
+from orders.database.migrate import migrate, pending
+from orders.database.orders import Answer, KeyReused, Ledger, Position
+from orders.database.pool import Pool
+from orders.database.routing import Reads, ReplicaLag
+from orders.domain.order import NewOrder
+from orders.errors import Transient
+from orders.telemetry import context
+from orders.telemetry.metrics import DB_ROUTE
+
+ORDER = NewOrder(7, 1, 2, Decimal("19.90"), "card")
+
+
+@pytest.fixture(scope="module")
+def options(database: Database) -> settings.DatabaseSettings:
+    return settings.load(
+        settings.DatabaseSettings,
+        {
+            "ORDERS_DATABASE_URL": database.url,
+            "ORDERS_DATABASE_REPLICA_URL": database.replica_url,
+            "ORDERS_DATABASE_POOL_SIZE": "20",
+        },
+    )
+
+
+@pytest.fixture
+def pool(options: settings.DatabaseSettings) -> Iterator[Pool]:
+    made = Pool(options.url, options, "test")
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger(pool: Pool) -> Ledger:
+    return Ledger(pool, Reads(pool, None, None, 1))
+
+
+def accept(ledger: Ledger, key: str | None = None, order: NewOrder = ORDER) -> Answer:
+    return ledger.accept(order, context.accept("test", None)[0], "u:7", key)
+
+
+def count(pool: Pool, table: str) -> int:
+    with pool.connection() as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()[0]
+
+
+def routed(target: str, reason: str) -> float:
+    return DB_ROUTE.labels(target, reason)._value.get()
+
+
+def wait_for(holds, within_s: float = 10) -> None:
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, "not within the time"
+        time.sleep(0.02)
+
+
+def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Ledger):
+    tables = ("orders", "order_history", "outbox", "idempotency_keys")
+    before = [count(pool, table) for table in tables]
+    accept(ledger, str(uuid.uuid4()))
+    assert [count(pool, table) for table in tables] == [number + 1 for number in before]
+
+
+def test_the_same_key_gives_the_stored_answer(ledger: Ledger):
+    key = str(uuid.uuid4())
+    first, second = accept(ledger, key), accept(ledger, key)
+    assert second.replayed
+    assert (second.status, second.body, second.location, second.etag) == (
+        first.status, first.body, first.location, first.etag,
+    )  # fmt: skip
+
+
+def test_the_same_key_with_another_order_is_refused(ledger: Ledger):
+    key = str(uuid.uuid4())
+    accept(ledger, key)
+    with pytest.raises(KeyReused):
+        accept(ledger, key, NewOrder(7, 1, 3, Decimal("19.90"), "card"))
+
+
+def test_an_expired_key_is_free_again(pool: Pool, ledger: Ledger):
+    key = str(uuid.uuid4())
+    first = accept(ledger, key)
+    with pool.connection() as connection:
+        connection.execute(b"UPDATE idempotency_keys SET expires_at = now() WHERE key = %s", (key,))
+    second = accept(ledger, key)
+    assert not second.replayed
+    assert second.order_id != first.order_id
+
+
+def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Ledger):
+    key, before = str(uuid.uuid4()), count(pool, "orders")
+    gate = threading.Barrier(20)
+
+    def send(_: int) -> bytes:
+        gate.wait(timeout=10)
+        return accept(ledger, key).body
+
+    with ThreadPoolExecutor(20) as threads:
+        bodies = set(threads.map(send, range(20))) | set(threads.map(send, range(20)))
+    assert len(bodies) == 1
+    assert count(pool, "orders") == before + 1
+
+
+def test_the_loser_of_a_race_waits_a_second_and_is_told_that_the_winner_is_busy(
+    pool: Pool, ledger: Ledger
+):
+    key = str(uuid.uuid4())
+    with psycopg.connect(pool._pool.conninfo) as winner:
+        winner.execute(
+            b"INSERT INTO idempotency_keys (principal, route, key, fingerprint, status, body,"
+            b" location, etag, expires_at) VALUES"
+            b" ('u:7', 'POST /api/orders', %s, '', 202, '', '', '', now() + interval '1 day')",
+            (key,),
+        )
+        started_s = time.monotonic()
+        with pytest.raises(Busy):
+            accept(ledger, key)
+        assert 0.8 < time.monotonic() - started_s < 3
+        winner.rollback()
+    assert not accept(ledger, key).replayed, "a rolled-back winner leaves the key free"
+
+
+def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger):
+    user = 4711
+    mine = [accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card")).order_id for _ in range(25)]
+    seen: list[int] = []
+    after: Position | None = None
+    while page := ledger.page(user, 10, after, 0, own_writes=True):
+        seen += [order.id for order in page]
+        after = Position(page[-1].created_at, page[-1].id)
+        accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card"))
+    assert seen == mine[::-1]
+
+
+def test_a_restart_of_the_server_costs_no_request_after_it(
+    postgres: Postgres, pool: Pool, ledger: Ledger
+):
+    accept(ledger)
+    postgres.stop()
+    postgres.start()
+    wait_for(lambda: not _fails(ledger), within_s=8)
+    for _ in range(20):
+        accept(ledger)
+
+
+def _fails(ledger: Ledger) -> bool:
+    try:
+        accept(ledger)
+    except Transient:
+        return True
+    return False
+
+
+def test_an_outage_is_told_fast_and_ends_with_it(postgres: Postgres, pool: Pool, ledger: Ledger):
+    accept(ledger)
+    postgres.stop()
+    try:
+        with pytest.raises(Transient):
+            accept(ledger)
+        started_s = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(Transient):
+                accept(ledger)
+        assert time.monotonic() - started_s < 6, "each request of an outage waited for it"
+        time.sleep(4)  # longer than the pool keeps trying one connection
+    finally:
+        postgres.start()
+    wait_for(lambda: not _fails(ledger), within_s=8)
+
+
+def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
+    options: settings.DatabaseSettings, pool: Pool
+):
+    assert options.replica_url
+    replica, lag = Pool(options.replica_url, options, "test"), ReplicaLag(options)
+    replica.open()
+    lag.start()
+    ledger = Ledger(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
+    try:
+        wait_for(lambda: lag.lag_s() < options.replica_max_lag_s)
+        fresh = routed("replica", "fresh")
+        order_id = accept(ledger).order_id
+        found = ledger.find(order_id)
+        assert found is not None, "a new order is found, on the replica or behind it"
+        assert routed("replica", "fresh") > fresh
+        with psycopg.connect(_as_admin(options.replica_url), autocommit=True) as admin:
+            admin.execute(b"SELECT pg_wal_replay_pause()")
+            try:
+                unseen = accept(ledger).order_id
+                assert ledger.find(unseen) is not None, "what the replica lacks is on the primary"
+                wait_for(lambda: lag.lag_s() > options.replica_max_lag_s)
+                before = routed("primary", "no_replica")
+                assert ledger.find(unseen) is not None
+                assert routed("primary", "no_replica") == before + 1
+            finally:
+                admin.execute(b"SELECT pg_wal_replay_resume()")
+        wait_for(lambda: lag.lag_s() < options.replica_max_lag_s)
+    finally:
+        lag.stop()
+        replica.close()
+
+
+def _as_admin(url: str) -> str:
+    return url.replace("//orders:", "//postgres:", 1)
+
+
+def test_leadership_is_one_processes_and_passes_on(options: settings.DatabaseSettings):
+    first = Leadership(options.url, options, HOUSEKEEPING, "first")
+    second = Leadership(options.url, options, HOUSEKEEPING, "second")
+    assert first.held()
+    assert not second.held()
+    assert first.held()
+    first.close()
+    wait_for(second.held)
+    second.close()
+
+
+def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres):
+    name = f"migrate_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
+    url = postgres.url_of(name)
+    with ThreadPoolExecutor(4) as threads:
+        applied = list(threads.map(lambda _: migrate(url), range(4)))
+    assert sorted(len(names) > 0 for names in applied) == [False, False, False, True]
+    assert pending(url) == []
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
