@@ -2,17 +2,87 @@
 
 from collections.abc import Mapping
 
+import msgspec
+from prometheus_client import REGISTRY
+
 from orders import settings
+from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.orders import Progress
 from orders.database.pool import Pool
 from orders.database.routing import ReplicaLag
-from orders.messaging.consumer import Consumer
-from orders.process import Check, running
+from orders.errors import SettingError
+from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.topology import PROCESSING_QUEUE
+from orders.probes import Check
+from orders.process import problem_check, running
+from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
+from orders.upstream.policy import policy_of
+from orders.views import snapshot
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.housekeeping import Housekeeping
+
+ADMIN_PORT = 8083
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Consume order-processing until a signal comes; 0 if all in flight ended in time."""
+    mine, database = load(WorkerSettings, environ), load(DatabaseSettings, environ)
+    upstreams, messaging = (
+        load(UpstreamSettings, environ),
+        load(settings.MessagingSettings, environ),
+    )
+    caching = load(settings.CacheSettings, environ)
+    if upstreams.payment_url is None:
+        raise SettingError("ORDERS_PAYMENT_URL is not set: the worker charges there")
+
+    pool = Pool(database.url, _roomy(database, mine), "orders-worker")
+    cache = OrderCache(Redis(caching), caching)
+    policy = policy_of(upstreams)
+    inventory = Upstream("inventory", upstreams.inventory_url, policy)
+    payment = Upstream("payment", upstreams.payment_url, policy)
+    fulfilment = Fulfilment(
+        Ports(
+            Progress(pool, "worker"),
+            Inventory(inventory),
+            Payment(payment),
+            lambda order: cache.put(snapshot(order)),
+        )
+    )
+    limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
+    consumer = Consumer(messaging, PROCESSING_QUEUE, fulfilment.handle, limits)
+    lag = ReplicaLag(database) if database.replica_url else None
+    collector = Collector(lag.lag_s if lag else None)
+    REGISTRY.register(collector)
+    leadership = Leadership(database.url, database, HOUSEKEEPING, "orders-housekeeping")
+    housekeeping = Housekeeping(pool, leadership, collector, mine)
+
+    checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
+    with running("worker", environ, ADMIN_PORT, checks) as life:
+        pool.open()
+        cache.start()
+        if lag:
+            lag.start()
+        housekeeping.start()
+        consumer.start()
+        life.last()
+        drained = consumer.stop()
+        housekeeping.stop()
+        if lag:
+            lag.stop()
+        cache.close()
+        for upstream in (inventory, payment):
+            upstream.close()
+        pool.close()
+    return 0 if drained else 1
+
+
+def _roomy(database: DatabaseSettings, worker: WorkerSettings) -> DatabaseSettings:
+    """Give every handler thread a connection, and housekeeping and the probe one more."""
+    size = max(database.pool_size, worker.prefetch + 1)
+    return msgspec.structs.replace(database, pool_size=size)

@@ -1,0 +1,93 @@
+"""What relay, worker and notifier have in common as processes: start, probes, signals, drain."""
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+import structlog
+
+from orders import settings
+from orders.admin import Admin, AdminServer, listen
+from orders.errors import OrdersError, Transient
+from orders.probes import Check, Checks, ProcessState
+from orders.telemetry import logs, tracing
+
+_BEAT_S: Final = 1.0
+_STALLED_AFTER_S: Final = 30.0  # a guess: far beyond any pause of the scheduler
+_log = structlog.get_logger()
+
+
+class Life:
+    """From ready to the signal that ends the process."""
+
+    def __init__(self, state: ProcessState) -> None:
+        self._state = state
+        self._ending = threading.Event()
+
+    def end(self, number: int, _frame: object) -> None:
+        """Begin to end (a signal handler). Readiness turns false first."""
+        self._state.drain()
+        _log.info("process.stopping", signal=signal.Signals(number).name)
+        self._ending.set()
+
+    def last(self) -> None:
+        """Say that the start is done, then stay until a signal comes."""
+        self._state.start()
+        _log.info("process.started")
+        while not self._ending.wait(_BEAT_S):
+            self._state.beat()
+
+
+@contextlib.contextmanager
+def running(
+    name: str, environ: Mapping[str, str], admin_port: int, checks: Iterable[Check]
+) -> Iterator[Life]:
+    """Set up logs, traces, probes and signals; what the block starts, it also stops.
+
+    `admin_port` is the port unless a setting says otherwise. Raises SettingError, and OrdersError
+    when the admin port is taken.
+    """
+    begin_telemetry(name, environ)
+    state = ProcessState(_STALLED_AFTER_S)
+    life = Life(state)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, life.end)
+    admin = AdminServer(_listener(environ, admin_port), Admin(Checks(checks), state))
+    admin.start()
+    try:
+        yield life
+    finally:
+        tracing.shutdown()
+        admin.stop()
+        _log.info("process.stopped")
+
+
+def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:
+    """Set up logs and traces, and point at settings that nobody reads."""
+    logs.configure(settings.load(settings.LogSettings, environ), name)
+    tracing.configure(name)
+    for variable in settings.unknown(environ):
+        _log.warning("setting.unknown", variable=variable)
+
+
+def problem_check(name: str, problem: Callable[[], str | None]) -> Check:
+    """Make a readiness check of something that knows what is wrong with it."""
+
+    def test() -> None:
+        if (text := problem()) is not None:
+            raise Transient(text)
+
+    return Check(name, test)
+
+
+def _listener(environ: Mapping[str, str], default_port: int) -> socket.socket:
+    admin = settings.load(settings.AdminSettings, environ)
+    port = admin.port or default_port
+    try:
+        return listen(admin.host, port)
+    except OSError as error:
+        message = f"cannot listen on {admin.host}:{port} (ORDERS_ADMIN_PORT): {error.strerror}"
+        raise OrdersError(message) from error
