@@ -1,0 +1,56 @@
+"""The whole stack, started as a person would start it, with a receiver for its traces."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import SERVICES, Stack, port_offset
+from traces import Receiver
+
+SETTINGS = {
+    # The chaos tests place more orders than a person may.
+    "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
+    # Small, so that what gets lost in a fault is found again within the test.
+    "ORDERS_WORKER_STALLED_AFTER_S": "20",
+    "ORDERS_WORKER_SWEEP_S": "2",
+    "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
+    "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.2",
+    "ORDERS_UPSTREAM_BACKOFF_JITTER_S": "0.2",
+    "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
+    "ORDERS_API_TIMEOUT_S": "10",
+    "ORDERS_LOG_FORMAT": "json",
+}
+
+
+@pytest.fixture(scope="session")
+def traces() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def stack(traces: Receiver) -> Iterator[Stack]:
+    """Start the stack once; every test leaves it whole."""
+    with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
+        offset = port_offset()
+        Path(folder).chmod(0o755)
+        environment = os.environ | SETTINGS | {
+            "PYTHONPATH": str(SERVICES),
+            "DEVSTACK_STATE": f"{folder}/state",
+            "DEVSTACK_PORT_OFFSET": str(offset),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
+        made = Stack(Path(folder) / "state", 8080 + offset, environment)
+        try:
+            started = made.devstack("start")
+            assert started.returncode == 0, started.stdout + started.stderr
+            yield made
+        finally:
+            subprocess.run(
+                [sys.executable, "-m", "devstack", "stop"], env=environment, check=False
+            )

@@ -1,0 +1,241 @@
+"""A running stack, as its users and its operators see it."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import psutil
+
+SERVICES = Path(__file__).parents[2] / "services"
+ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
+
+
+def port_offset() -> int:
+    """Choose an offset at which the gateway's port is free; the others are as far from theirs."""
+    for offset in range(-7000, -2000, 50):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", 8080 + offset))
+            except OSError:
+                continue
+            return offset
+    raise AssertionError("no free ports")
+
+
+def eventually(holds: Callable[[], Any], within_s: float = 30.0) -> Any:
+    """Wait until `holds` returns something true, and return it."""
+    until = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < until, f"not within {within_s:g} s"
+        time.sleep(0.05)
+    return found
+
+
+class Reply(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Stack:
+    """The stack in a state folder; the gateway listens on `port`."""
+
+    def __init__(self, state: Path, port: int, environment: dict[str, str]) -> None:
+        self.state, self.port, self.environment = state, port, environment
+        self.offset = port - 8080
+
+    def devstack(self, *verb: str) -> "subprocess.CompletedProcess[str]":
+        """Run a verb of the stack's own command line."""
+        return subprocess.run(
+            [sys.executable, "-m", "devstack", *verb],
+            env=self.environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    def do(self, *verb: str) -> None:
+        """Run a verb that must succeed."""
+        done = self.devstack(*verb)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def whole(self) -> bool:
+        """Whether every component is ready."""
+        return self.devstack("status").returncode == 0
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: dict[str, str] | None = None,
+        port: int | None = None,
+    ) -> Reply:
+        """Send one request to the gateway, or to another port of this machine."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=15)
+        try:
+            raw = None if body is None else msgspec.json.encode(body)
+            given = {"Content-Type": "application/json"} if raw else {}
+            connection.request(method, path, raw, given | (headers or {}))
+            response = connection.getresponse()
+            text = response.read()
+            kind = response.headers.get("Content-Type", "")
+            found = {name.lower(): value for name, value in response.headers.items()}
+            decoded = msgspec.json.decode(text) if "json" in kind and text else text
+            return Reply(response.status, found, decoded)
+        finally:
+            connection.close()
+
+    def simulator(self, name: str, method: str, path: str, body: object = None) -> Any:
+        """Steer a simulator through its control interface."""
+        port = {"inventory": 8091, "payment": 8092, "webhooks": 8093}[name] + self.offset
+        reply = self.request(method, f"/control/{path}", body, port=port)
+        assert reply.status < 300, reply
+        return reply.body
+
+    @contextmanager
+    def faults(self, name: str, **faults: float) -> Iterator[None]:
+        """Let a simulator misbehave inside the block."""
+        self.simulator(name, "PUT", "faults", faults)
+        try:
+            yield
+        finally:
+            self.simulator(name, "PUT", "faults", {})
+
+    def metric(self, process: str, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples with these labels, as a process exports it."""
+        port = {"api": 8081, "relay": 8082, "worker": 8083, "notifier": 8084}[process]
+        text = self.request("GET", "/metrics", port=port + self.offset).body.decode()
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.split("{")[0].split(" ")[0] == name and all(pair in line for pair in wanted)
+        )
+
+    def log(self, component: str) -> list[dict[str, Any]]:
+        """Return the JSON lines of a component's log."""
+        lines = (self.state / "logs" / f"{component}.log").read_bytes().splitlines()
+        return [msgspec.json.decode(line) for line in lines if line.startswith(b"{")]
+
+    def processes(self, marker: str) -> list[psutil.Process]:
+        """Find processes of this stack by a word of their command line."""
+        mine = []
+        for process in psutil.process_iter():
+            try:
+                if marker in " ".join(process.cmdline()) and (
+                    process.environ().get("DEVSTACK_STATE") == str(self.state)
+                ):
+                    mine.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return mine
+
+    def kill_a_gunicorn_worker(self) -> None:
+        """Kill one of the api's processes, not the master."""
+        masters = {process.pid for process in self.processes("orders api")}
+        workers = [
+            child
+            for process in self.processes("orders")
+            for child in process.children()
+            if process.pid in masters and "worker" in " ".join(child.cmdline())
+        ]
+        victims = workers or [
+            child for pid in masters for child in psutil.Process(pid).children()
+        ]
+        os.kill(victims[0].pid, signal.SIGKILL)
+
+    def order(self, user: int = 1, **more: Any) -> Reply:
+        """Place one order."""
+        headers = more.pop("headers", {})
+        body = {
+            "userId": user, "productId": 101, "quantity": 1, "total": 19.90,
+            "paymentMethod": "card",
+        } | more  # fmt: skip
+        return self.request("POST", "/api/orders", body, headers)
+
+    def status_of(self, order_id: int) -> str:
+        """Return where an order stands."""
+        reply = self.request("GET", f"/api/orders/{order_id}")
+        return str(reply.body["status"]) if reply.status == 200 else f"({reply.status})"
+
+    def ended(self, order_id: int, within_s: float = 30) -> str:
+        """Wait for the end of an order and return it."""
+        eventually(lambda: self.status_of(order_id) in ENDED, within_s)
+        return self.status_of(order_id)
+
+
+class Traffic:
+    """Customers that place orders while the block runs, as a good client does.
+
+    Each order carries an idempotency key and is sent again until it is accepted or refused, so
+    that `accepted` maps every key to the one order id that all answers agreed on.
+    """
+
+    def __init__(self, stack: Stack, customers: int = 4, product: int = 101) -> None:
+        self._stack, self._product = stack, product
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._shop, args=(10_000 + number,))
+            for number in range(customers)
+        ]
+        self.accepted: dict[str, int] = {}
+        self.statuses: dict[int | str, int] = {}
+        self.disagreements: list[str] = []
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _shop(self, user: int) -> None:
+        while not self._stop.is_set():
+            self._buy(user, uuid.uuid4().hex)
+            time.sleep(0.02)
+
+    def _buy(self, user: int, key: str) -> None:
+        for _ in range(60):
+            answer = self._try(user, key)
+            if answer is not None and answer.status in (202, 400, 422):
+                self._note(key, answer)
+                return
+            time.sleep(0.2)
+
+    def _try(self, user: int, key: str) -> Reply | None:
+        try:
+            reply = self._stack.order(
+                user, productId=self._product, headers={"Idempotency-Key": key}
+            )
+        except (OSError, http.client.HTTPException) as error:
+            self._count(type(error).__name__)
+            return None
+        self._count(reply.status)
+        return reply
+
+    def _count(self, what: int | str) -> None:
+        with self._lock:
+            self.statuses[what] = self.statuses.get(what, 0) + 1
+
+    def _note(self, key: str, reply: Reply) -> None:
+        if reply.status != 202:
+            return
+        with self._lock:
+            known = self.accepted.setdefault(key, reply.body["orderId"])
+            if known != reply.body["orderId"]:
+                self.disagreements.append(key)
