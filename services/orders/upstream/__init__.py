@@ -1,0 +1,1 @@
+"""Calls to the external services: Inventory and Payment, by contract and within limits."""

@@ -1,0 +1,239 @@
+"""A resilient client of one upstream: deadline, retries, circuit breaker, bulkhead.
+
+Every call is idempotent by an id in its path, so that any of them may be repeated.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import pybreaker
+import structlog
+
+from orders.errors import Permanent, Transient
+from orders.telemetry import tracing
+from orders.telemetry.context import outgoing_headers
+from orders.telemetry.metrics import UPSTREAM_DURATION
+from orders.upstream.breaker import Breaker, CircuitOpen
+from orders.upstream.policy import UpstreamPolicy
+from orders.upstream.transport import Outcome, Reply, Request, Transport, TryFailed
+
+T = TypeVar("T")
+
+_RETRIED: Final = frozenset(
+    {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED}
+)
+# 429 is the word of a healthy upstream, and a full bulkhead says nothing about it.
+_BREAKING: Final = frozenset(
+    {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.INVALID_ANSWER}
+)
+_SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
+_HEADERS: Final = {
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "User-Agent": "orders",
+}
+_log = structlog.get_logger()
+
+
+class Upstream:
+    """Call one upstream under its policy. Make it after fork; any thread may use it.
+
+    `name` is the label of its metrics. `clock`, `sleep` and `jitter` (0 to 1) are for tests.
+    """
+
+    def __init__(  # noqa: PLR0913 the last ones are for tests
+        self,
+        name: str,
+        url: str,
+        policy: UpstreamPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name, self.policy = name, policy
+        self._clock, self._sleep, self._jitter = clock, sleep, jitter
+        self._permits = threading.BoundedSemaphore(policy.concurrency)
+        self._breaker = Breaker(name, policy.breaker_failures, policy.breaker_reset_s, clock)
+        self._transport = Transport(url, policy.concurrency, policy.response_limit_bytes)
+        address = urlsplit(url)
+        self._address: dict[str, str | int] = {"server.address": address.hostname or ""}
+        if address.port is not None:
+            self._address["server.port"] = address.port
+
+    @property
+    def breaker_state(self) -> str:
+        """`closed`, `half-open` or `open`."""
+        return self._breaker.state
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def call(self, request: Request, read: Callable[[Reply], T]) -> T:
+        """Send a request until `read` can make something of the answer, 2xx or 4xx.
+
+        `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
+        Raises Transient when no answer to rely on came in time, and Permanent.
+        """
+        started_s = self._clock()
+        outcome = Outcome.REFUSED  # what remains when `read` raises
+        try:
+            result = self._call(request, read, started_s + self.policy.deadline_s)
+            outcome = Outcome.SUCCESS
+        except _GaveUp as error:
+            outcome = error.outcome
+            raise Transient(str(error), retry_after_s=error.retry_after_s) from error.__cause__
+        else:
+            return result
+        finally:
+            UPSTREAM_DURATION.labels(self.name, outcome).observe(self._clock() - started_s)
+
+    def _call(self, request: Request, read: Callable[[Reply], T], deadline_s: float) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            left_s = max(deadline_s - self._clock(), _SHORTEST_TRY_S)
+            timeout_s = min(self.policy.try_timeout_s, left_s)
+            try:
+                return self._guarded_try(request, read, timeout_s, tries)
+            except TryFailed as error:
+                wait_s = self._wait_s(error, tries, deadline_s)
+                if wait_s is None:
+                    raise _GaveUp(self.name, request, tries, error) from error
+                _log.warning(
+                    "upstream.retried",
+                    upstream=self.name,
+                    request=f"{request.method} {request.template}",
+                    tries=tries,
+                    failure=str(error),
+                    wait_s=round(wait_s, 3),
+                )
+            self._sleep(wait_s)
+
+    def _wait_s(self, error: TryFailed, tries: int, deadline_s: float) -> float | None:
+        """Return how long to wait before the next try; None if there is to be none."""
+        if error.outcome not in _RETRIED or tries > self.policy.retries:
+            return None
+        if self._breaker.state == pybreaker.STATE_OPEN:
+            return None
+        wait_s = error.retry_after_s
+        if wait_s is None:
+            wait_s = self.policy.backoff_base_s * 2**tries
+        wait_s += self._jitter() * self.policy.backoff_jitter_s
+        return wait_s if self._clock() + wait_s < deadline_s else None
+
+    def _guarded_try(
+        self, request: Request, read: Callable[[Reply], T], timeout_s: float, tries: int
+    ) -> T:
+        # The permit first: a probe of the breaker must not be spent on a full bulkhead.
+        if not self._permits.acquire(blocking=False):
+            raise TryFailed(Outcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
+        try:
+            admission = self._breaker.enter()
+        except CircuitOpen as error:
+            self._permits.release()
+            raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
+        failed = True
+        try:
+            result = _understand(self._exchange(request, timeout_s, tries), read)
+            failed = False
+        except Permanent:
+            failed = False
+            raise
+        except TryFailed as error:
+            failed = error.outcome in _BREAKING
+            raise
+        else:
+            return result
+        finally:
+            self._breaker.leave(admission, failed=failed)
+
+    def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
+        attributes = {
+            **self._address,
+            "http.request.method": request.method,
+            "http.request.resend_count": tries - 1,
+            "url.template": request.template,
+        }
+        name = f"{request.method} {request.template}"
+        with tracing.span(name, attributes, tracing.CLIENT) as span:
+            ids = outgoing_headers()  # in the span: it is the parent of the peer's
+            headers = {**_HEADERS, **request.headers, **ids}
+            try:
+                reply = self._transport.send(request, headers, timeout_s, self._permits.release)
+            except TryFailed as error:
+                tracing.fail(span, error.outcome)
+                raise
+            if span is not None:
+                span.set_attribute("http.response.status_code", reply.status)
+            return reply
+
+
+class InvalidAnswer(Exception):
+    """The upstream answered something that is not its contract; ask again later."""
+
+
+class _GaveUp(Exception):
+    """No further try is worth it."""
+
+    def __init__(self, upstream: str, request: Request, tries: int, last: TryFailed) -> None:
+        plural = "tries" if tries > 1 else "try"
+        super().__init__(
+            f"{upstream}: {request.method} {request.template} failed after {tries} {plural}: {last}"
+        )
+        self.outcome, self.retry_after_s = last.outcome, last.retry_after_s
+
+
+def _understand(reply: Reply, read: Callable[[Reply], T]) -> T:
+    _check_status(reply)
+    try:
+        return read(reply)
+    except InvalidAnswer as error:
+        raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
+
+
+def _check_status(reply: Reply) -> None:
+    """Let only 2xx and definite 4xx pass."""
+    status = reply.status
+    if 200 <= status < 300 or (400 <= status < 500 and status not in (408, 429)):
+        return
+    outcome = {408: Outcome.TIMEOUT, 429: Outcome.THROTTLED}.get(status, Outcome.SERVER_ERROR)
+    if status < 400:  # a redirect: followed, it would send the order's data elsewhere
+        outcome = Outcome.INVALID_ANSWER
+    raise TryFailed(outcome, f"status {status}", retry_after_s=reply.retry_after_s)
+
+
+class _Problem(msgspec.Struct):
+    error: str = ""
+
+
+def error_code(reply: Reply) -> str:
+    """Return the machine-readable code of a 4xx answer; empty if it has none."""
+    try:
+        return msgspec.json.decode(reply.body, type=_Problem).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+
+
+def decode(reply: Reply, kind: type[T]) -> T:
+    """Decode a 2xx answer. Raises InvalidAnswer, and Permanent for any 4xx."""
+    if reply.status >= 400:
+        raise refusal(reply)
+    try:
+        return msgspec.json.decode(reply.body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidAnswer(f"status {reply.status}, {error}") from error
+
+
+def refusal(reply: Reply) -> Permanent:
+    """Return the error for a definite no that the contract does not foresee."""
+    code = error_code(reply)
+    known = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"
+    reason = "upstream_conflict" if reply.status == 409 else "upstream_refused"
+    return Permanent(f"upstream refused: status {reply.status}, {known}", reason=reason)

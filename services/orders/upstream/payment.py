@@ -1,0 +1,141 @@
+"""Payment: captures and refunds, each keyed by the id of its attempt."""
+
+import enum
+from decimal import Decimal
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from orders.upstream.http import InvalidAnswer, Upstream, decode
+from orders.upstream.transport import Reply, Request
+
+_CENT: Final = Decimal("0.01")
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")  # 19.90, never "19.90"
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """The money was taken under this attempt."""
+
+    attempt_id: str
+    order_id: int
+    amount: Decimal
+
+
+class Declined(msgspec.Struct, frozen=True):
+    """The attempt is over; no money moved and none will."""
+
+    attempt_id: str
+    order_id: int
+    amount: Decimal
+
+
+class Refunded(msgspec.Struct, frozen=True):
+    """The money was given back under this attempt."""
+
+    attempt_id: str
+    order_id: int
+    amount: Decimal
+
+
+class _Status(enum.StrEnum):
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    REFUNDED = "refunded"
+
+
+class _Attempt(msgspec.Struct, rename="camel", frozen=True):
+    attempt_id: str
+    order_id: int
+    status: _Status
+    amount: Decimal
+
+
+class _NewCapture(msgspec.Struct, rename="camel", frozen=True):
+    order_id: int
+    amount: Decimal
+    payment_method: str
+
+
+class _NewRefund(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
+    order_id: int
+    amount: Decimal
+    capture_id: str | None = None
+
+
+class Payment:
+    """The payment service. Every method may be repeated: it takes effect once per attempt id.
+
+    Every method raises Transient when no answer to rely on came: the outcome is then *unknown*,
+    and only asking again under the same attempt id may settle it. Permanent is a definite no to
+    the request itself (malformed, or the attempt id was used for something else).
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def capture(
+        self, attempt_id: str, order_id: int, amount: Decimal, method: str
+    ) -> Captured | Declined:
+        """Take the money for an order."""
+        body = _encoder.encode(_NewCapture(order_id, _cents(amount), method))
+        request = _request("PUT", "payments", attempt_id, body)
+
+        def read(reply: Reply) -> Captured | Declined:
+            return _captured(_checked(reply, attempt_id, order_id, amount))
+
+        return self._upstream.call(request, read)
+
+    def find(self, attempt_id: str) -> Captured | Declined | None:
+        """Return what became of a capture; None if Payment never received it."""
+
+        def read(reply: Reply) -> Captured | Declined | None:
+            if reply.status == 404:
+                return None
+            attempt = decode(reply, _Attempt)
+            return _captured(_checked(reply, attempt_id, attempt.order_id, attempt.amount))
+
+        return self._upstream.call(_request("GET", "payments", attempt_id), read)
+
+    def refund(
+        self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
+    ) -> Refunded | Declined:
+        """Give money back; with `capture_id`, at most what was taken under it."""
+        body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
+        request = _request("PUT", "refunds", attempt_id, body)
+
+        def read(reply: Reply) -> Refunded | Declined:
+            attempt = _checked(reply, attempt_id, order_id, amount)
+            if attempt.status is _Status.CAPTURED:
+                raise InvalidAnswer("a refund cannot be captured")
+            made = Refunded if attempt.status is _Status.REFUNDED else Declined
+            return made(attempt_id, order_id, attempt.amount)
+
+        return self._upstream.call(request, read)
+
+
+def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None) -> Request:
+    path = f"/{kind}/{quote(attempt_id, safe='')}"
+    return Request(method, path, f"/{kind}/{{attemptId}}", body)
+
+
+def _checked(reply: Reply, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
+    """Decode an answer and make sure that it is about the attempt that was asked for."""
+    attempt = decode(reply, _Attempt)
+    if (attempt.attempt_id, attempt.order_id, attempt.amount) != (attempt_id, order_id, amount):
+        raise InvalidAnswer("another attempt than the one asked for")
+    return attempt
+
+
+def _captured(attempt: _Attempt) -> Captured | Declined:
+    if attempt.status is _Status.REFUNDED:
+        raise InvalidAnswer("a capture cannot be refunded")
+    made = Captured if attempt.status is _Status.CAPTURED else Declined
+    return made(attempt.attempt_id, attempt.order_id, attempt.amount)
+
+
+def _cents(amount: Decimal) -> Decimal:
+    cents = amount.quantize(_CENT)
+    if cents != amount or amount <= 0:
+        raise ValueError("give an amount above 0 with at most two decimals")
+    return cents

@@ -1,0 +1,232 @@
+"""One HTTP exchange with an upstream that ends when its time is over, whatever the server does.
+
+The timeouts of requests hold for each socket operation, so a server that sends a byte now and then
+keeps a caller for ever, and resolving a name has none at all. Therefore the exchange runs on a
+thread of its own, and the caller waits for it no longer than it may; then it shuts the socket
+down, which ends the thread too.
+"""
+
+import contextlib
+import datetime as dt
+import email.utils
+import enum
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
+
+import msgspec
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+RETRY_AFTER_LIMIT_S: Final = 3600.0  # beyond every deadline and retry tier
+
+
+class Outcome(enum.StrEnum):
+    """How a call ended: the label of its metric."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"  # a definite no (4xx)
+    TIMEOUT = "timeout"
+    CONNECTION_ERROR = "connection_error"
+    SERVER_ERROR = "server_error"
+    THROTTLED = "throttled"
+    INVALID_ANSWER = "invalid_answer"
+    CIRCUIT_OPEN = "circuit_open"
+    BULKHEAD_FULL = "bulkhead_full"
+
+
+class TryFailed(Exception):
+    """Try again if it pays: no answer to rely on came; `outcome` says why."""
+
+    def __init__(
+        self, outcome: Outcome, detail: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(f"{outcome}: {detail}" if detail else outcome)
+        self.outcome, self.retry_after_s = outcome, retry_after_s
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to send. `template` is the path without its ids, for names of spans and log lines."""
+
+    method: str
+    path: str
+    template: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}  # beyond the ones every request has
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came back, whole."""
+
+    status: int
+    body: bytes
+    retry_after_s: float | None = None
+
+
+class Transport:
+    """A pool of connections to one upstream. Make it after fork; any thread may use it."""
+
+    def __init__(self, url: str, concurrency: int, response_limit_bytes: int) -> None:
+        self._url = url.rstrip("/")
+        self._limit_bytes = response_limit_bytes
+        self._session = _session(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="upstream")
+
+    def close(self) -> None:
+        """Close idle connections and let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    def send(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        ended: Callable[[], None],
+    ) -> Reply:
+        """Exchange once, within the time. Raises TryFailed.
+
+        `ended` is called when the exchange is really over, which may be after this returned.
+        """
+        exchange = _Exchange()
+
+        def run() -> Reply:
+            try:
+                _thread.exchange = exchange
+                return self._exchange(request, headers, timeout_s)
+            finally:
+                ended()
+
+        future = self._threads.submit(run)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            exchange.abort()
+            raise TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
+
+    def _exchange(self, request: Request, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        prepared = requests.Request(
+            request.method, self._url + request.path, headers=dict(headers), data=request.body
+        ).prepare()
+        try:
+            with self._session.send(
+                prepared, stream=True, timeout=timeout_s, allow_redirects=False, proxies={}
+            ) as response:
+                return self._read(response)
+        except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+            raise TryFailed(Outcome.TIMEOUT, _word(error)) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
+
+    def _read(self, response: requests.Response) -> Reply:
+        body = bytearray()
+        # Not one `read` of the limit: that one returns a body cut short as if it were whole.
+        for chunk in response.raw.stream(self._limit_bytes + 1, decode_content=False):
+            body += chunk
+            if len(body) > self._limit_bytes:
+                raise TryFailed(Outcome.INVALID_ANSWER, f"more than {self._limit_bytes} bytes")
+        return Reply(response.status_code, bytes(body), _retry_after_s(response.headers))
+
+
+def _session(concurrency: int) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no proxy, no .netrc: the settings say where calls go
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.clear()
+    adapter = _Adapter(pool_connections=1, pool_maxsize=concurrency)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After`: seconds, or a date. Anything else is ignored."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), RETRY_AFTER_LIMIT_S)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    wait = at.replace(tzinfo=at.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)
+    return min(max(wait.total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
+
+
+def _word(error: Exception) -> str:
+    """Name an error by its class: texts of requests and urllib3 carry addresses."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    return type(getattr(cause, "reason", None) or cause).__name__
+
+
+class _Exchange:
+    """The socket of an exchange, known from the moment its answer is waited for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._aborted = False
+        self._socket: socket.socket | None = None
+
+    def uses(self, sock: socket.socket) -> None:
+        """Remember the socket; shut it down at once if the time is over already."""
+        with self._lock:
+            self._socket = sock
+            if self._aborted:
+                _shut_down(sock)
+
+    def abort(self) -> None:
+        """Make the thread's next read fail."""
+        with self._lock:
+            self._aborted = True
+            if self._socket is not None:
+                _shut_down(self._socket)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    # The plain socket's method: SSLSocket's own also drops TLS state another thread is using.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Thread(threading.local):
+    exchange: _Exchange | None = None
+
+
+_thread: Final = _Thread()
+
+
+def _expose(sock: Any) -> None:
+    if _thread.exchange is not None and sock is not None:
+        _thread.exchange.uses(sock)
+
+
+class _HTTPConnection(HTTPConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
+        _expose(self.sock)
+        return super().getresponse()
+
+
+class _HTTPSConnection(HTTPSConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
+        _expose(self.sock)
+        return super().getresponse()
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """urllib3's pool with connections that tell which socket they use."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

@@ -1,0 +1,205 @@
+"""Payment: captures and refunds, each done once per attempt id however often it is asked for."""
+
+import datetime as dt
+import enum
+import random
+import re
+import threading
+from decimal import Decimal
+from typing import Annotated, Final
+
+import falcon
+import msgspec
+from msgspec import Meta
+
+from upstreams import control
+from upstreams.control import RowsResource
+from upstreams.faults import FaultMiddleware, Script, Stop
+from upstreams.settings import Settings
+from upstreams.web import MAX_ID, Refusal, answer, app, body, money
+
+_ATTEMPT_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+OrderId = Annotated[int, Meta(ge=1, le=MAX_ID)]
+
+
+class Kind(enum.StrEnum):
+    """What an attempt does with the money."""
+
+    CAPTURE = "capture"
+    REFUND = "refund"
+
+
+class Status(enum.StrEnum):
+    """How an attempt ended."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    REFUNDED = "refunded"
+
+
+class NewCapture(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """What a caller asks to charge."""
+
+    order_id: OrderId
+    amount: msgspec.Raw
+    payment_method: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class NewRefund(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """What a caller asks to pay back; with `capture_id` it is checked against that capture."""
+
+    order_id: OrderId
+    amount: msgspec.Raw
+    capture_id: str | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The content of an attempt; the same attempt must always ask for the same."""
+
+    kind: Kind
+    order_id: int
+    amount: Decimal
+    reference: str | None  # payment method of a capture, capture id of a refund
+
+
+class Attempt(msgspec.Struct, rename="camel"):
+    """A row of the ledger; `calls` counts how often this attempt was asked for."""
+
+    attempt_id: str
+    order_id: int
+    kind: Kind
+    amount: Decimal
+    status: Status
+    calls: int
+    at: dt.datetime
+
+
+class Answer(msgspec.Struct, rename="camel", frozen=True):
+    """What a caller is told about an attempt: the same every time."""
+
+    attempt_id: str
+    order_id: int
+    status: Status
+    amount: Decimal
+
+
+class Till:
+    """Every attempt; all changes are under one lock, so none is done twice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: dict[tuple[Kind, str], tuple[Asked, Attempt]] = {}
+        self._refunded: dict[str, Decimal] = {}  # per capture
+
+    def reset(self) -> None:
+        """Forget every attempt."""
+        with self._lock:
+            self._attempts.clear()
+            self._refunded.clear()
+
+    def capture(self, attempt_id: str, asked: Asked, *, decline: bool) -> Answer:
+        """Charge, or decline if told so and the attempt is new."""
+        with self._lock:
+            status = Status.DECLINED if decline else Status.CAPTURED
+            return self._once(attempt_id, asked, status)
+
+    def refund(self, attempt_id: str, asked: Asked) -> Answer:
+        """Pay back."""
+        with self._lock:
+            capture_id = asked.reference
+            if capture_id is not None and (Kind.REFUND, attempt_id) not in self._attempts:
+                self._refunded[capture_id] = self._total_refund(capture_id, asked)
+            return self._once(attempt_id, asked, Status.REFUNDED)
+
+    def find(self, attempt_id: str) -> Answer | None:
+        """Return what became of a capture; None if it never came here."""
+        with self._lock:
+            known = self._attempts.get((Kind.CAPTURE, attempt_id))
+            return _answer(known[1]) if known else None
+
+    def ledger(self) -> list[Attempt]:
+        """Return a copy of every attempt, in the order they first came."""
+        with self._lock:
+            return [msgspec.structs.replace(row) for _, row in self._attempts.values()]
+
+    def _once(self, attempt_id: str, asked: Asked, status: Status) -> Answer:
+        key = (asked.kind, attempt_id)
+        if key not in self._attempts:
+            now = dt.datetime.now(dt.UTC)
+            row = Attempt(attempt_id, asked.order_id, asked.kind, asked.amount, status, 0, now)
+            self._attempts[key] = (asked, row)
+        before, row = self._attempts[key]
+        if before != asked:
+            raise Refusal(409, "conflict", "this attempt asked for something else before")
+        row.calls += 1
+        return _answer(row)
+
+    def _total_refund(self, capture_id: str, asked: Asked) -> Decimal:
+        known = self._attempts.get((Kind.CAPTURE, capture_id))
+        if known is None:
+            raise Refusal(404, "unknown_capture")
+        _, capture = known
+        if capture.status is not Status.CAPTURED or capture.order_id != asked.order_id:
+            raise Refusal(409, "not_captured", "no money of this order was taken under this id")
+        total = self._refunded.get(capture_id, Decimal(0)) + asked.amount
+        if total > capture.amount:
+            raise Refusal(409, "exceeds_capture", "more than was captured")
+        return total
+
+
+def _answer(row: Attempt) -> Answer:
+    return Answer(row.attempt_id, row.order_id, row.status, row.amount)
+
+
+class PaymentResource:
+    """`PUT|GET /payments/{attemptId}`."""
+
+    def __init__(self, till: Till, script: Script) -> None:
+        self._till, self._script = till, script
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
+        """Capture, once per attempt."""
+        _check(attempt_id)
+        new = body(req, NewCapture)
+        asked = Asked(Kind.CAPTURE, new.order_id, money(new.amount), new.payment_method)
+        chance = random.random() < self._script.current.decline_ratio  # noqa: S311 no secret
+        decline = chance or new.payment_method.startswith("decline")
+        answer(resp, self._till.capture(attempt_id, asked, decline=decline))
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
+        """Answer what became of an attempt."""
+        _check(attempt_id)
+        found = self._till.find(attempt_id)
+        if found is None:
+            raise Refusal(404, "unknown_attempt")
+        answer(resp, found)
+
+
+class RefundResource:
+    """`PUT /refunds/{attemptId}`."""
+
+    def __init__(self, till: Till) -> None:
+        self._till = till
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
+        """Pay back, once per attempt."""
+        _check(attempt_id)
+        new = body(req, NewRefund)
+        asked = Asked(Kind.REFUND, new.order_id, money(new.amount), new.capture_id)
+        answer(resp, self._till.refund(attempt_id, asked))
+
+
+def _check(attempt_id: str) -> None:
+    if not _ATTEMPT_ID.match(attempt_id):
+        raise Refusal(400, "invalid", "an attempt id is 1 to 128 of A-Z a-z 0-9 _ . : -")
+
+
+def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, falcon.Response]:
+    """Wire the payment simulator."""
+    till, script = Till(), Script()
+    made = app(FaultMiddleware(script, stop, settings.threads))
+    made.add_route("/payments/{attempt_id}", PaymentResource(till, script))
+    made.add_route("/refunds/{attempt_id}", RefundResource(till))
+    made.add_route("/control/ledger", RowsResource(till.ledger))
+    control.add(made, script, till.reset)
+    return made

@@ -1,0 +1,417 @@
+"""The resilient client against a server that misbehaves byte by byte."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client import REGISTRY
+
+from orders.errors import Permanent, Transient
+from orders.telemetry import context
+from orders.upstream.http import Upstream, decode
+from orders.upstream.policy import UpstreamPolicy
+from orders.upstream.transport import Reply, Request
+
+GET = Request("GET", "/thing/1", "/thing/{id}")
+DEFAULTS = UpstreamPolicy()
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
+
+# What the server does with the n-th request (from 1); it closes the connection when told False.
+Script = Callable[[socket.socket, int], bool]
+
+
+class ScriptedServer:
+    """A TCP server that answers each request as the script says."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.open: list[socket.socket] = []
+        host, port = self._listener.getsockname()
+        self.url = f"http://{host}:{port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for sock in [self._listener, *self.open]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                self.open.append(sock)
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            while head := self._head(sock):
+                with self._lock:
+                    self.requests.append(head)
+                    number = len(self.requests)
+                if not self._script(sock, number):
+                    return
+
+    def _head(self, sock: socket.socket) -> bytes:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = sock.recv(65536)
+            if not more:
+                return b""
+            data += more
+        return data
+
+
+Serve = Callable[[Script], ScriptedServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with contextlib.ExitStack() as stack:
+
+        def make(script: Script) -> ScriptedServer:
+            server = ScriptedServer(script)
+            stack.callback(server.close)
+            return server
+
+        yield make
+
+
+class Time:
+    """A clock that only sleeping moves, and what was slept."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.slept_s: list[float] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.slept_s.append(duration_s)
+        self.now_s += duration_s
+
+
+Connect = Callable[..., Upstream]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    with contextlib.ExitStack() as stack:
+
+        def make(url: str, policy: UpstreamPolicy = DEFAULTS, time: Time | None = None) -> Upstream:
+            ticks = {"clock": time.clock, "sleep": time.sleep} if time else {}
+            made = Upstream("scripted", url, policy, jitter=lambda: 0.5, **ticks)  # type: ignore[arg-type]
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+def answering(*answers: bytes) -> Script:
+    """Send these answers in turn; the last one again and again."""
+
+    def script(sock: socket.socket, number: int) -> bool:
+        sock.sendall(answers[min(number, len(answers)) - 1])
+        return True
+
+    return script
+
+
+def status(code: int, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {code} X", "Content-Length: 0", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def truth(reply: Reply) -> bool:
+    return decode(reply, bool)
+
+
+def calls(outcome: str) -> float:
+    labels = {"upstream": "scripted", "outcome": outcome}
+    return REGISTRY.get_sample_value("upstream_request_duration_seconds_count", labels) or 0
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504, 599])
+def test_a_passing_failure_is_retried_after_a_growing_wait(
+    serve: Serve, connect: Connect, code: int
+) -> None:
+    server, time = serve(answering(status(code), status(code), OK)), Time()
+    before = calls("success")
+    assert connect(server.url, time=time).call(GET, truth) is True
+    assert time.slept_s == [2.5, 4.5]
+    assert calls("success") == before + 1
+
+
+def test_all_tries_are_spent_when_the_deadline_allows(serve: Serve, connect: Connect) -> None:
+    server, time = serve(answering(status(503))), Time()
+    upstream = connect(server.url, UpstreamPolicy(deadline_s=60), time)
+    with pytest.raises(Transient, match="failed after 4 tries: server_error: status 503"):
+        upstream.call(GET, truth)
+    assert time.slept_s == [2.5, 4.5, 8.5]
+    assert len(server.requests) == 4
+
+
+def test_a_wait_that_would_outlast_the_deadline_is_not_begun(
+    serve: Serve, connect: Connect
+) -> None:
+    server, time = serve(answering(status(503))), Time()
+    with pytest.raises(Transient):
+        connect(server.url, time=time).call(GET, truth)
+    assert time.slept_s == [2.5, 4.5]  # 8.5 more would be past 10
+    assert len(server.requests) == 3
+
+
+def test_retry_after_replaces_the_wait(serve: Serve, connect: Connect) -> None:
+    server, time = serve(answering(status(429, "Retry-After: 5"), OK)), Time()
+    assert connect(server.url, time=time).call(GET, truth) is True
+    assert time.slept_s == [5.5]
+
+
+def test_a_retry_after_beyond_the_deadline_is_handed_to_the_caller(
+    serve: Serve, connect: Connect
+) -> None:
+    server, time = serve(answering(status(503, "Retry-After: 120"))), Time()
+    with pytest.raises(Transient) as failed:
+        connect(server.url, time=time).call(GET, truth)
+    assert failed.value.retry_after_s == 120
+    assert (time.slept_s, len(server.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 410, 422])
+def test_a_definite_no_is_permanent_and_not_retried(
+    serve: Serve, connect: Connect, code: int
+) -> None:
+    server = serve(answering(status(code)))
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    with pytest.raises(Permanent):
+        upstream.call(GET, truth)
+    assert (len(server.requests), upstream.breaker_state) == (1, "closed")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b" " * 100_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"2\r\n  \r\n" * 40_000,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00",
+        status(302, "Location: http://127.0.0.1:1/elsewhere"),
+    ],
+    ids=["html", "empty", "long", "endless", "gzip", "redirect"],
+)  # fmt: skip
+def test_an_answer_outside_the_contract_is_transient_and_counts(
+    serve: Serve, connect: Connect, answer: bytes
+) -> None:
+    server = serve(answering(answer))
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    with pytest.raises(Transient, match="invalid_answer"):
+        upstream.call(GET, truth)
+    assert (len(server.requests), upstream.breaker_state) == (1, "open")
+
+
+def test_a_chunked_answer_is_fine(serve: Serve, connect: Connect) -> None:
+    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\ntr\r\n2\r\nue\r\n0\r\n\r\n"
+    assert connect(serve(answering(chunks)).url).call(GET, truth) is True
+
+
+def test_a_cut_connection_is_retried(serve: Serve, connect: Connect) -> None:
+    def script(sock: socket.socket, number: int) -> bool:
+        if number == 1:
+            return False  # no answer at all
+        if number == 2:
+            sock.sendall(OK[:-2])  # half of one
+            return False
+        sock.sendall(OK)
+        return True
+
+    server, time = serve(script), Time()
+    assert connect(server.url, time=time).call(GET, truth) is True
+    assert (len(server.requests), time.slept_s) == (3, [2.5, 4.5])
+
+
+def test_nobody_listening_is_transient(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    upstream = connect(f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
+    with pytest.raises(Transient, match="connection_error: NewConnectionError"):
+        upstream.call(GET, truth)
+
+
+def test_a_timeout_is_retried_and_counts(serve: Serve, connect: Connect) -> None:
+    server, time = serve(lambda _sock, _number: True), Time()  # never answers
+    policy = UpstreamPolicy(try_timeout_s=0.1, breaker_failures=2)
+    upstream = connect(server.url, policy, time)
+    with pytest.raises(Transient, match="failed after 2 tries: timeout"):
+        upstream.call(GET, truth)
+    assert upstream.breaker_state == "open"
+
+
+def test_the_time_left_bounds_each_try(serve: Serve, connect: Connect) -> None:
+    server = serve(lambda _sock, _number: True)
+    policy = UpstreamPolicy(
+        deadline_s=0.4, try_timeout_s=0.35, backoff_base_s=0.02, backoff_jitter_s=0
+    )
+    started = time.monotonic()
+    with pytest.raises(Transient, match="failed after 2 tries"):
+        connect(server.url, policy).call(GET, truth)
+    assert time.monotonic() - started < 0.7  # two whole tries would take 0.74
+
+
+def dripping(whole: bytes) -> Script:
+    """Send a byte every 20 ms: no single read ever waits long."""
+
+    def script(sock: socket.socket, _number: int) -> bool:
+        for byte in whole:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.02)
+        return True
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b" " * 1000,
+    ],
+    ids=["header", "body"],
+)
+def test_the_budget_of_a_user_holds_against_a_dripping_server(
+    serve: Serve, connect: Connect, whole: bytes
+) -> None:
+    server = serve(dripping(whole))
+    upstream = connect(server.url, UpstreamPolicy(concurrency=1).within(0.3))
+    started = time.monotonic()
+    with pytest.raises(Transient, match="timeout"):
+        upstream.call(GET, truth)
+    assert time.monotonic() - started < 1  # all of it would take 20
+    # The thread left behind has ended too: the only permit is free again.
+    assert eventually(lambda: "timeout" in failure(upstream))
+
+
+def failure(upstream: Upstream) -> str:
+    with pytest.raises(Transient) as failed:
+        upstream.call(GET, truth)
+    return str(failed.value)
+
+
+def eventually(holds: Callable[[], object], within_s: float = 3) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_full_bulkhead_refuses_at_once(serve: Serve, connect: Connect) -> None:
+    release = threading.Event()
+
+    def script(sock: socket.socket, _number: int) -> bool:
+        release.wait(5)
+        sock.sendall(OK)
+        return True
+
+    server = serve(script)
+    upstream = connect(server.url, UpstreamPolicy(concurrency=2))
+    with ThreadPoolExecutor(2) as threads:
+        held = [threads.submit(upstream.call, GET, truth) for _ in range(2)]
+        assert eventually(lambda: len(server.requests) == 2)
+        started = time.monotonic()
+        with pytest.raises(Transient, match="bulkhead_full: 2 in flight"):
+            upstream.call(GET, truth)
+        assert time.monotonic() - started < 1
+        release.set()
+        assert [call.result() for call in held] == [True, True]
+    assert upstream.call(GET, truth) is True
+    assert upstream.breaker_state == "closed"
+
+
+def test_calls_one_after_another_need_one_permit_and_one_connection(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(answering(OK))
+    upstream = connect(server.url, UpstreamPolicy(concurrency=1))
+    assert [upstream.call(GET, truth) for _ in range(100)] == [True] * 100
+    assert server.connections == 1
+
+
+def test_the_breaker_opens_refuses_probes_once_and_closes(serve: Serve, connect: Connect) -> None:
+    healed = threading.Event()
+    probing = threading.Event()
+
+    def script(sock: socket.socket, _number: int) -> bool:
+        if healed.is_set():
+            probing.wait(5)
+        sock.sendall(OK if healed.is_set() else status(500))
+        return True
+
+    server, time = serve(script), Time()
+    upstream = connect(server.url, UpstreamPolicy(retries=0), time)
+    for _ in range(5):
+        with pytest.raises(Transient, match="server_error"):
+            upstream.call(GET, truth)
+    with pytest.raises(Transient, match="circuit_open") as refused:
+        upstream.call(GET, truth)
+    assert refused.value.retry_after_s == 30
+    assert len(server.requests) == 5
+
+    healed.set()
+    time.now_s += 30
+    with ThreadPoolExecutor(8) as threads:
+        results = [threads.submit(attempt, upstream) for _ in range(8)]
+        assert eventually(lambda: sum(result.done() for result in results) == 7)
+        probing.set()
+        assert sorted(result.result() for result in results) == [False] * 7 + [True]
+    assert len(server.requests) == 6
+    assert upstream.breaker_state == "closed"
+
+
+def attempt(upstream: Upstream) -> bool:
+    try:
+        return upstream.call(GET, truth)
+    except Transient:
+        return False
+
+
+def test_an_open_breaker_ends_the_retries_of_a_call(serve: Serve, connect: Connect) -> None:
+    server, time = serve(answering(status(503))), Time()
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=2), time)
+    with pytest.raises(Transient, match="failed after 2 tries"):
+        upstream.call(GET, truth)
+    assert time.slept_s == [2.5]
+
+
+def test_the_ids_of_the_work_at_hand_go_along(serve: Serve, connect: Connect) -> None:
+    server = serve(answering(OK))
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+    given, _ = context.accept("corr-7", traceparent)
+    with context.using(given):
+        connect(server.url).call(GET, truth)
+    head = server.requests[0].lower()
+    assert b"x-correlation-id: corr-7\r\n" in head
+    assert f"traceparent: {traceparent}\r\n".encode() in head
+
+
+def test_no_proxy_no_netrc_no_cookie(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: session=1\r\n\r\n")
+    server = serve(answering(answer))
+    upstream = connect(server.url)
+    assert upstream.call(GET, truth) is True
+    assert upstream.call(GET, truth) is True
+    assert b"cookie" not in server.requests[1].lower()
