@@ -1,0 +1,175 @@
+"""The admin port of every process: probes for Kubernetes, metrics for Prometheus, `/health`."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import BaseRequestHandler, TCPServer
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from orders import probes
+from orders.probes import Checks, Report, State
+
+# A request and its answer are small; whoever takes longer than this is cut off.
+REQUEST_S: Final = 5.0
+# Probes and scrapers need a handful. One more pushes out the oldest, which is the stuck one.
+CONNECTIONS: Final = 32
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Admin:
+    """What the admin port answers, apart from HTTP."""
+
+    def __init__(self, checks: Checks, state: State, metrics: Collector = REGISTRY) -> None:
+        self._checks, self._state, self._metrics = checks, state, metrics
+        self._pages: dict[str, Callable[[dict[str, list[str]], str], Answer]] = {
+            "/livez": lambda query, _: _probe(probes.livez(state), query),
+            "/readyz": lambda query, _: _probe(probes.readyz(state, checks), query),
+            "/startupz": lambda query, _: _probe(probes.startupz(state), query),
+            "/health": lambda _query, _: self._health(),
+            "/metrics": lambda _query, accept: self._scrape(accept),
+        }
+
+    def answer(self, target: str, accept: str = "") -> Answer:
+        """Answer a GET of `target` (path and query)."""
+        parts = urlsplit(target)
+        page = self._pages.get(parts.path)
+        if page is None:
+            return Answer(404, _TEXT, f"Try {', '.join(self._pages)}.\n".encode())
+        return page(parse_qs(parts.query, keep_blank_values=True), accept)
+
+    def _health(self) -> Answer:
+        status, body = probes.health(self._checks)
+        return Answer(status, "application/json", msgspec.json.encode(body))
+
+    def _scrape(self, accept: str) -> Answer:
+        encode, content_type = choose_encoder(accept)
+        return Answer(200, content_type, encode(self._metrics))
+
+
+def _probe(report: Report, query: dict[str, list[str]]) -> Answer:
+    """Answer like Kubernetes' own probes: `ok`, or every line on `?verbose` and on failure."""
+    everything = "verbose" in query or report.status != HTTPStatus.OK
+    text = "\n".join(report.lines) if everything else "ok"
+    return Answer(report.status, _TEXT, f"{text}\n".encode())
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the admin port; port 0 takes a free one. Raises OSError when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
+class AdminServer:
+    """Serve an Admin over HTTP/1.0, a thread for each connection, from a daemon thread."""
+
+    def __init__(self, listener: socket.socket, admin: Admin) -> None:
+        self._server = _Server(listener, admin)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.5},
+            daemon=True,
+            name="admin",
+        )
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        port: int = self._server.socket.getsockname()[1]
+        return port
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer no more and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(REQUEST_S)
+
+
+class _Server(TCPServer):
+    """TCPServer and not HTTPServer: that one asks the DNS for its own name while it binds."""
+
+    def __init__(self, listener: socket.socket, admin: Admin) -> None:
+        super().__init__(listener.getsockname(), _handler(admin), bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._open: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= CONNECTIONS:
+                _cut_off(min(self._open, key=self._open.__getitem__))
+            self._open[request] = time.monotonic()
+        threading.Thread(
+            target=self._serve, args=(request, client_address), daemon=True, name="admin-request"
+        ).start()
+
+    def _serve(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except OSError:
+            pass  # the client went away, or was cut off
+        finally:
+            with self._lock:
+                self._open.pop(request, None)
+            self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut off who takes too long; called twice a second by serve_forever."""
+        late = time.monotonic() - REQUEST_S
+        with self._lock:
+            for connection, began_at in self._open.items():
+                if began_at < late:
+                    _cut_off(connection)
+
+
+def _cut_off(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _handler(admin: Admin) -> type[BaseRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
+        def do_GET(self) -> None:
+            answer = admin.answer(self.path, self.headers.get("Accept", ""))
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        do_HEAD = do_GET  # noqa: N815 http.server looks for this name
+
+        def version_string(self) -> str:
+            return "orders"
+
+        def log_message(self, *_: object) -> None:
+            """Probes come every few seconds: no line for each."""
+
+    return Handler

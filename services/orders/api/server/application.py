@@ -1,0 +1,161 @@
+"""Serve the API with gunicorn: its configuration, from our settings, and nothing from elsewhere."""
+
+import gc
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from wsgiref.types import WSGIApplication
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from prometheus_client.multiprocess import mark_process_dead
+
+from orders.admin import listen
+from orders.api.server.admin_process import AdminProcess, name_process
+from orders.api.server.arbiter import ApiArbiter
+from orders.api.server.master_state import MasterState
+from orders.api.server.metrics_folder import memory_folder
+from orders.errors import SettingError
+from orders.probes import Check
+from orders.settings import AdminSettings, ApiSettings
+
+ADMIN_PORT: Final = 8081
+WORKER_CLASSES: Final = {
+    "meinheld": "orders.api.server.meinheld_worker.MeinheldWorker",
+    "gthread": "gthread",
+}
+# Connections a gthread worker holds, idle ones included.
+_CONNECTIONS: Final = 10_000
+# The kernel keeps a connection back until it carries data: idle ones cost gthread no thread.
+_DEFER_ACCEPT_S: Final = 60
+
+
+def serve(
+    settings: ApiSettings,
+    app_factory: Callable[[], WSGIApplication],
+    admin: AdminSettings,
+    checks: Callable[[], Sequence[Check]],
+) -> int:
+    """Serve until a signal ends it; return the exit code. Call it inside `metrics_folder()`.
+
+    `app_factory` runs in each worker, `checks` in the admin process, both after the fork: there
+    they open connections and start threads. What is imported before is shared by all of them.
+    Raises SettingError if the admin port is taken.
+    """
+    master = os.getpid()
+    state = MasterState(settings.timeout_s)
+    process = AdminProcess(_admin_listener(admin), checks, state)
+    try:
+        ApiArbiter(_Application(settings, app_factory, process, state), process, state).run()
+    except SystemExit as end:
+        if os.getpid() != master:
+            raise  # a worker that ends
+        return end.code if isinstance(end.code, int) else 1
+    finally:
+        if os.getpid() == master:
+            process.end()
+    return 0
+
+
+def _admin_listener(admin: AdminSettings) -> socket.socket:
+    port = admin.port or ADMIN_PORT
+    try:
+        return listen(admin.host, port)
+    except OSError as error:
+        raise SettingError(
+            f"ORDERS_ADMIN_PORT: cannot listen on {port}: {error.strerror}"
+        ) from error
+
+
+class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no types
+    """What gunicorn asks for its configuration and for the WSGI application."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        app_factory: Callable[[], WSGIApplication],
+        admin: AdminProcess,
+        state: MasterState,
+    ) -> None:
+        self._settings, self._app_factory = settings, app_factory
+        self._admin, self._state = admin, state
+        self.drain_delay_s = settings.drain_delay_s
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in {**configuration(self._settings), **self._hooks()}.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApplication:
+        return self._app_factory()
+
+    def _hooks(self) -> dict[str, Callable[..., None]]:
+        def post_fork(_master: Any, worker: Any) -> None:
+            name_process("orders-worker")
+            self._admin.listener.close()
+            worker.notify()  # from here on the clock runs: a start that hangs is killed, too
+
+        def post_worker_init(_worker: Any) -> None:
+            self._state.start()
+
+        def child_exit(_master: Any, worker: Any) -> None:
+            mark_process_dead(worker.pid)  # type: ignore[no-untyped-call] # no types
+
+        return {
+            "when_ready": _prepare_to_fork,
+            "post_fork": post_fork,
+            "post_worker_init": post_worker_init,
+            "child_exit": child_exit,
+        }
+
+
+def configuration(settings: ApiSettings) -> dict[str, Any]:
+    """Return gunicorn's settings."""
+    return {
+        "bind": _address(settings),
+        "backlog": settings.backlog,
+        "worker_class": WORKER_CLASSES[settings.worker_class],
+        "workers": settings.workers,
+        "threads": settings.threads if settings.worker_class == "gthread" else 1,
+        "worker_connections": _CONNECTIONS,
+        "max_requests": settings.max_requests,
+        "max_requests_jitter": settings.max_requests_jitter,
+        "timeout": settings.timeout_s,
+        "graceful_timeout": settings.graceful_timeout_s,
+        "keepalive": settings.keepalive_s,
+        "worker_tmp_dir": memory_folder(),
+        "preload_app": False,  # pools and telemetry do not survive a fork
+        "control_socket_disable": True,  # it would be made in $HOME
+        "logger_class": _Log,
+        "proc_name": "orders-api",
+    }
+
+
+def _address(settings: ApiSettings) -> str:
+    if settings.host.startswith("unix:"):
+        return settings.host
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
+
+
+def _prepare_to_fork(master: Any) -> None:
+    """Keep what the master loaded in pages that all workers share."""
+    name_process("orders-api")
+    for listener in master.LISTENERS:
+        if listener.sock.family != socket.AF_UNIX:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_ACCEPT_S)
+    gc.collect()
+    gc.freeze()
+
+
+class _Log(Logger):  # type: ignore[misc] # gunicorn ships no types
+    """gunicorn's lines go where all others go; the application writes the access log."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)

@@ -1,0 +1,70 @@
+"""The client connections of this process, asked from the kernel: meinheld keeps them to itself."""
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+# `tcpi_last_data_recv` in struct tcp_info of linux/tcp.h: milliseconds.
+_LAST_DATA_RECV = struct.Struct("=52xI")
+
+
+def open_connections(listeners: Sequence[Any]) -> Iterator[socket.socket]:
+    """Yield a duplicate of every accepted connection; the receiver closes it."""
+    endpoints = {_endpoint(listener.getsockname()) for listener in listeners}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 numbers, not paths
+        with suppress(OSError):  # closed meanwhile, or not a socket
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            candidate = socket.socket(fileno=os.dup(int(name)))
+            if _endpoint(candidate.getsockname()) in endpoints and not _listens(candidate):
+                yield candidate
+            else:
+                candidate.close()
+
+
+def idle_for(connection: socket.socket, seconds: float) -> bool:
+    """Tell whether nothing came in for so long; a Unix socket cannot tell and counts as idle."""
+    if connection.family == socket.AF_UNIX:
+        return True
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
+    last_data_ms: int = _LAST_DATA_RECV.unpack(info)[0]
+    return last_data_ms >= seconds * 1000
+
+
+def shut_for_reading(connection: socket.socket) -> None:
+    """Let the server see an end of input.
+
+    It closes an idle connection and answers 503 to a request sent by half; whatever came whole
+    before is still read and answered.
+    """
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+
+
+def peer_address(environ: dict[str, Any]) -> str:
+    """Return who is at the other end of the request's connection.
+
+    meinheld's own REMOTE_ADDR is the address of the connection accepted *last*: all of them share
+    the static buffer of inet_ntoa(), and a Unix or IPv6 peer's is what was on the stack.
+    """
+    client = environ.get("meinheld.client")
+    if client is None:
+        return str(environ.get("REMOTE_ADDR", ""))
+    with socket.socket(fileno=os.dup(client.get_fd())) as connection:
+        return _host(connection.getpeername())
+
+
+def _host(address: Any) -> str:
+    return address[0] if isinstance(address, tuple) else ""
+
+
+def _endpoint(address: Any) -> Any:
+    return address[1] if isinstance(address, tuple) else address
+
+
+def _listens(candidate: socket.socket) -> bool:
+    return bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -1,0 +1,69 @@
+"""What the admin process must know of gunicorn's master and its workers, in shared memory."""
+
+import mmap
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from orders.probes import Unwell
+
+# The master's loop turns once a second, but starts up to 256 workers 0.1 s apart.
+MASTER_SILENT_S: Final = 60.0
+# What gunicorn needs, past `timeout`, to kill a worker that hangs and have another one up.
+REPAIR_S: Final = 15.0
+
+_MASTER_BEAT, _WORKER_BEAT, _STARTED, _DRAINING = range(4)
+
+
+class MasterState:
+    """Make one before forking. The master writes, each worker says once that it started.
+
+    Times are of the monotonic clock, which all processes of a machine share. A cell is an aligned
+    double: read and written whole.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._worker_silent_s = timeout_s + REPAIR_S
+        self._cells: Any = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
+        self._cells[_MASTER_BEAT] = self._cells[_WORKER_BEAT] = time.monotonic()
+
+    def beat(self, worker_beats: Iterable[float]) -> None:
+        """Note that the master's loop turns, and when a worker's last did.
+
+        A busy worker's heart beats between requests, so one beat within `timeout` is proof of
+        life: unlike a request to the API, it tells busy from dead.
+        """
+        now = time.monotonic()
+        self._cells[_MASTER_BEAT] = now
+        # A worker yet to beat shows the time of day at which its file was made.
+        known = [beat for beat in worker_beats if beat <= now]
+        self._cells[_WORKER_BEAT] = max(known, default=self._cells[_WORKER_BEAT])
+
+    def start(self) -> None:
+        """Note that a worker loaded the application."""
+        self._cells[_STARTED] = 1.0
+
+    def drain(self) -> None:
+        """Note that the master ends."""
+        self._cells[_DRAINING] = 1.0
+
+    @property
+    def started(self) -> bool:
+        """Whether a worker ever loaded the application."""
+        return bool(self._cells[_STARTED])
+
+    @property
+    def draining(self) -> bool:
+        """Whether the master was told to end."""
+        return bool(self._cells[_DRAINING])
+
+    def check_progress(self) -> None:
+        """Raise Unwell when gunicorn no longer repairs itself: then only a restart helps."""
+        if self.draining:
+            return  # the master waits for its workers and beats no more
+        now = time.monotonic()
+        if now - self._cells[_MASTER_BEAT] > MASTER_SILENT_S:
+            raise Unwell("gunicorn's master hangs")
+        silent_s = now - self._cells[_WORKER_BEAT]
+        if silent_s > self._worker_silent_s:
+            raise Unwell(f"no worker made progress for {silent_s:.0f} s")

@@ -1,0 +1,149 @@
+"""A gunicorn worker class over meinheld's C server.
+
+meinheld's own glue is broken with today's gunicorn: it replaces methods of gunicorn's `Logger` (the
+master dies with a killed worker), sends a heartbeat gunicorn no longer reads (a hung handler is
+never killed) and ignores `max_requests`. This class uses `meinheld.server` alone.
+
+Source: meinheld 1.0.2 `meinheld/server/*.c`, gunicorn 27 `workers/base.py`, `arbiter.py`.
+"""
+
+import logging
+import os
+import resource
+import time
+import traceback
+from collections.abc import Iterable
+from types import FrameType, TracebackType
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from gunicorn.workers.base import Worker
+from meinheld import server
+
+from orders.api.server.connections import idle_for, open_connections, shut_for_reading
+from orders.api.server.pacing import paced
+
+# Above this meinheld answers 413 itself, as HTML; below, the application does, as problem+json.
+# Bodies stay in memory up to here: a spilled one would go through an unchecked tmpfile().
+MAX_BODY_BYTES = 1024 * 1024
+# meinheld keeps 24 bytes per possible descriptor, and stops serving when it runs out of them.
+MAX_DESCRIPTORS = 65_536
+# A stopping worker keeps idle connections this long, for a request already on its way.
+# gunicorn's own gthread waits as long.
+LINGER_S = 2.0
+
+
+class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
+    """Serve one request at a time from meinheld's event loop, many connections at once."""
+
+    alive: bool
+
+    def run(self) -> None:
+        """Serve until told to stop, by a signal, by `max_requests` or by the master's death."""
+        self._drain_from = 0.0
+        _limit_descriptors()
+        server.set_access_logger(None)
+        server.set_error_logger(_ErrorLog(self.log))
+        server.set_keepalive(self.cfg.keepalive)
+        server.set_max_content_length(MAX_BODY_BYTES)
+        server.set_client_body_buffer_size(MAX_BODY_BYTES)
+        server.set_watchdog(self.beat)
+        server.set_listen_socket([listener.fileno() for listener in self.sockets])
+        # run() installs C signal handlers that stop without grace; ours go over them from inside.
+        server.schedule_call(0, self.init_signals)
+        server.run(self._application(), silent=True)
+        for listener in self.sockets:
+            listener.detach()  # closed by run(): its number may be another file's by now
+
+    def _application(self) -> Any:
+        wsgi = self.wsgi
+
+        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            try:
+                raise _Forgotten  # noqa: TRY301 a call would fail as the application's does
+            except Exception:  # noqa: BLE001, S110 SystemError if there was one
+                pass
+            self.nr += 1
+            if self.nr == self.max_requests:
+                self.log.info(
+                    "Worker %s served %d requests: making room for a new one.", self.pid, self.nr
+                )
+                self.drain()
+            return paced(wsgi(environ, start_response), environ)
+
+        return call
+
+    def beat(self) -> None:
+        """Tell the master that the loop turns; called once a second, between requests."""
+        self.notify()
+        if self.ppid != os.getppid():
+            self.drain()
+        if self._drain_from and time.monotonic() - self._drain_from >= LINGER_S:
+            self._close_idle(LINGER_S)
+
+    def drain(self) -> None:
+        """Accept no more, answer what is under way with `Connection: close`, then end."""
+        if not self.alive:
+            return  # a second server.stop() would miscount the open connections
+        self.alive = False
+        self._drain_from = time.monotonic()
+        server.set_keepalive(0)
+        server.stop(max(1, int(self.cfg.graceful_timeout)))
+
+    def _close_idle(self, idle_s: float) -> None:
+        for connection in open_connections(self.sockets):
+            with connection:
+                if idle_for(connection, idle_s):
+                    shut_for_reading(connection)
+
+    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
+        """SIGTERM: finish what was begun."""
+        self.drain()
+
+    def handle_quit(self, _sig: int, _frame: FrameType | None) -> None:
+        """SIGINT, SIGQUIT: finish at most the request being handled.
+
+        An exception is no way out: raised in a handler it becomes a 500 and the loop goes on.
+        """
+        self.cfg.worker_int(self)
+        if self.alive:
+            self.alive = False
+            server.stop(1)
+            self._close_idle(0)
+
+    def handle_abort(self, _sig: int, frame: FrameType | None) -> None:
+        """SIGABRT, from the master after `timeout` without a beat: say where it hangs and die."""
+        self.cfg.worker_abort(self)
+        self.log.critical(
+            "Worker %s hangs at:\n%s", self.pid, "".join(traceback.format_stack(frame))
+        )
+        logging.shutdown()
+        os._exit(1)
+
+
+class _Forgotten(Exception):
+    """Raise and catch this to clear the error that meinheld leaves pending.
+
+    It does after `Upgrade` and `CONNECT` requests, and the next request of the process would fail.
+    """
+
+
+class _ErrorLog:
+    """What meinheld calls with an exception that left the application."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def error(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        self._log.error("The application raised.", exc_info=(kind, error, trace))
+
+
+def _limit_descriptors() -> None:
+    """Make the process's limit and meinheld's table agree: beyond the table is beyond memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    server.set_picoev_max_fd(allowed)

@@ -1,0 +1,250 @@
+"""Is the process alive, started, ready, healthy: the questions behind the admin port's answers.
+
+Answers go to whoever can reach the port, so they carry names and short reasons, never addresses,
+users or queries. The whole error is logged once, when a check begins to fail.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from orders.errors import OrdersError
+
+# A result is good for this long: probes and scrapers together cannot overrun a dependency.
+FRESH_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Unwell(OrdersError):
+    """Restart the process: it makes no progress."""
+
+
+class State(Protocol):
+    """How far the process is in its life; kept by the process, read by the probes."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the start finished once."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is on its way out."""
+
+    def check_progress(self) -> None:
+        """Raise Unwell if the process hangs."""
+
+
+class ProcessState:
+    """The state of a process that probes itself, from another thread."""
+
+    def __init__(self, stalled_after_s: float) -> None:
+        self._stalled_after_s = stalled_after_s
+        self._beat_at = time.monotonic()
+        self.started = False
+        self.draining = False
+
+    def beat(self) -> None:
+        """Say that the main loop turns; call it more often than `stalled_after_s`."""
+        self._beat_at = time.monotonic()
+
+    def start(self) -> None:
+        """Say that the start is done."""
+        self.started = True
+        self.beat()
+
+    def drain(self) -> None:
+        """Make readiness false for good."""
+        self.draining = True
+
+    def check_progress(self) -> None:
+        """Raise Unwell if the last beat is too old."""
+        silent_s = time.monotonic() - self._beat_at
+        if silent_s > self._stalled_after_s:
+            raise Unwell(f"no progress for {silent_s:.0f} s")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A dependency and how to try it: `test` returns, or raises what is wrong.
+
+    A critical one decides about readiness and health. `budget_s` is how long a probe waits.
+    """
+
+    name: str
+    test: Callable[[], None]
+    critical: bool = True
+    budget_s: float = 1.0
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How a check went; `reason` is safe to show, empty when it passed."""
+
+    name: str
+    critical: bool
+    reason: str = ""
+    took_s: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the dependency answered."""
+        return not self.reason
+
+
+class Checks:
+    """Run checks in parallel, within their budgets, and share fresh results. Thread-safe."""
+
+    def __init__(self, checks: Iterable[Check]) -> None:
+        self._trials = [_Trial(check) for check in checks]
+        self._lock = threading.Lock()
+        self._results: list[Result] = []
+        self._done_at = float("-inf")
+
+    def results(self) -> Sequence[Result]:
+        """Return a result for each check, at most FRESH_S old."""
+        with self._lock:  # whoever waits here finds fresh results
+            if time.monotonic() - self._done_at >= FRESH_S:
+                for trial in self._trials:
+                    trial.begin()
+                self._results = [trial.result() for trial in self._trials]
+                self._done_at = time.monotonic()
+            return self._results
+
+
+class _Trial:
+    """One check, at most one run of it at a time: a dependency that hangs costs one thread."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._done = threading.Event()
+        self._done.set()
+        self._began_at = self._ended_at = 0.0
+        self._error: BaseException | None = None
+        self._failing = False
+
+    def begin(self) -> None:
+        if self._done.is_set():
+            self._done.clear()
+            self._began_at = time.monotonic()
+            threading.Thread(
+                target=self._run, name=f"check-{self._check.name}", daemon=True
+            ).start()
+
+    def _run(self) -> None:
+        self._error = None
+        try:
+            self._check.test()
+        except Exception as error:  # noqa: BLE001 whatever a check raises is its answer
+            self._error = error
+        self._ended_at = time.monotonic()
+        self._done.set()
+
+    def result(self) -> Result:
+        check = self._check
+        left_s = check.budget_s - (time.monotonic() - self._began_at)
+        ended = self._done.wait(max(0.0, left_s))
+        error = self._error if ended else TimeoutError(f"no answer within {check.budget_s:g} s")
+        took_s = (self._ended_at if ended else time.monotonic()) - self._began_at
+        self._log_change(error)
+        return Result(check.name, check.critical, reason(error) if error else "", took_s)
+
+    def _log_change(self, error: BaseException | None) -> None:
+        if error and not self._failing:
+            _log.warning("check.failed", check=self._check.name, error=repr(error))
+        elif self._failing and not error:
+            _log.info("check.recovered", check=self._check.name)
+        self._failing = error is not None
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words what went wrong, without any of the error's details."""
+    if isinstance(error, OrdersError):
+        return str(error)  # by definition safe to show
+    for cause in _chain(error):
+        if isinstance(cause, TimeoutError):
+            return "timed out"
+        if isinstance(cause, socket.gaierror):
+            return "unknown host"
+        if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+            return os.strerror(cause.errno).lower()
+    return type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(8):  # a chain can be a ring
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+class Report(msgspec.Struct, frozen=True):
+    """An answer: an HTTP status and a line for each thing looked at."""
+
+    status: int
+    lines: Sequence[str]
+
+
+def livez(state: State) -> Report:
+    """Fail when only a restart helps: no dependency can make it fail."""
+    return _report("livez", [_progress(state)])
+
+
+def startupz(state: State) -> Report:
+    """Pass once the start is done."""
+    return _report("startupz", [_condition("started", "not yet", holds=state.started)])
+
+
+def readyz(state: State, checks: Checks) -> Report:
+    """Pass when work can be sent here. A draining process says so without looking further."""
+    if state.draining:
+        return _report("readyz", [_condition("serving", "shutting down", holds=False)])
+    started = _condition("started", "not yet", holds=state.started)
+    return _report("readyz", [started, _progress(state), *checks.results()])
+
+
+def health(checks: Checks) -> tuple[int, dict[str, Any]]:
+    """Return status and body of `/health`: 503 only when something critical is out."""
+    results = checks.results()
+    failed = [result for result in results if not result.passed]
+    unhealthy = any(result.critical for result in failed)
+    word = "Unhealthy" if unhealthy else "Degraded" if failed else "Healthy"
+    parts = {result.name: _health_part(result) for result in results}
+    return 503 if unhealthy else 200, {"status": word, "checks": parts}
+
+
+def _health_part(result: Result) -> dict[str, Any]:
+    part: dict[str, Any] = {"status": "Healthy", "durationMs": round(result.took_s * 1000, 1)}
+    if not result.passed:
+        part |= {"status": "Unhealthy" if result.critical else "Degraded", "error": result.reason}
+    return part
+
+
+def _progress(state: State) -> Result:
+    try:
+        state.check_progress()
+    except Unwell as error:
+        return Result("progress", critical=True, reason=str(error))
+    return Result("progress", critical=True)
+
+
+def _condition(name: str, otherwise: str, *, holds: bool) -> Result:
+    return Result(name, critical=True, reason="" if holds else otherwise)
+
+
+def _report(probe: str, results: Sequence[Result]) -> Report:
+    passed = all(result.passed or not result.critical for result in results)
+    lines = [_line(result) for result in results]
+    lines.append(f"{probe} check {'passed' if passed else 'failed'}")
+    return Report(200 if passed else 503, lines)
+
+
+def _line(result: Result) -> str:
+    if result.passed:
+        return f"[+]{result.name} ok"
+    return f"[-]{result.name} failed: {result.reason}{'' if result.critical else ' (not critical)'}"

@@ -1,0 +1,69 @@
+"""The api's admin process: probes and metrics of a gunicorn, whatever its workers are busy with."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from integration.serving import Served, eventually, read_answer, request, serving
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("admin")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    with serving(folder, workers=2) as running:
+        yield running
+
+
+def test_probes_answer_while_every_worker_is_busy(served: Served) -> None:
+    busy = [served.connect() for _ in range(2)]
+    for connection in busy:
+        connection.sendall(request("GET", "/sleep?s=1.5"))
+        time.sleep(0.2)
+    began_at = time.monotonic()
+    probes = ("/livez", "/readyz", "/startupz", "/health", "/metrics")
+    assert [served.admin(probe)[0] for probe in probes] == [200] * 5
+    assert time.monotonic() - began_at < 1
+    for connection in busy:
+        read_answer(connection)
+
+
+def test_metrics_are_those_of_all_workers_also_of_dead_ones(served: Served) -> None:
+    before = served.counted()
+    pids = {int(served.get("/count")) for _ in range(40)}
+    assert served.counted() == before + 40
+    dead = pids.pop()
+    os.kill(dead, signal.SIGKILL)
+    eventually(lambda: dead not in served.workers and len(served.workers) == 2)
+    assert served.counted() == before + 40
+
+
+def test_a_metric_is_declared_before_it_has_a_value(served: Served) -> None:
+    _, text = served.admin("/metrics")
+    assert "# TYPE never_total counter" in text
+    assert "process_" not in text, "nothing about the admin process itself"
+
+
+def test_a_lost_dependency_shows_without_details(served: Served, folder: Path) -> None:
+    refuse = folder / "refuse"
+    refuse.touch()
+    eventually(lambda: served.admin("/readyz")[0] == 503, 3)
+    assert "[-]switch failed: connection refused\n" in served.admin("/readyz?verbose")[1]
+    status, text = served.admin("/health")
+    health = msgspec.json.decode(text)
+    assert (status, health["status"], health["checks"]["switch"]["error"]) == (
+        503,
+        "Unhealthy",
+        "connection refused",
+    )
+    assert served.admin("/livez")[0] == 200, "a restart would not help"
+    refuse.unlink()
+    eventually(lambda: served.admin("/readyz")[0] == 200, 3)

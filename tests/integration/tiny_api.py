@@ -1,0 +1,99 @@
+"""A WSGI application that does what a test asks for, served as the API is.
+
+Run it as a program:
+
+tiny_api.py '{"worker_class": "gthread", "port": 8000}' '{"port": 8081}'
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.parse import parse_qs
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import msgspec
+
+from orders.api.body import BodyIncomplete, BodyTooLarge, read_body
+from orders.api.server.connections import peer_address
+from orders.api.server.metrics_folder import metrics_folder
+from orders.probes import Check
+from orders.settings import AdminSettings, ApiSettings
+
+REFUSE_FILE = "TINY_API_REFUSE"  # the check "switch" fails while this file exists
+
+
+def main() -> int:
+    settings = msgspec.json.decode(sys.argv[1], type=ApiSettings)
+    admin = msgspec.json.decode(sys.argv[2], type=AdminSettings)
+    with metrics_folder():
+        from prometheus_client import Counter
+
+        from orders.api.server.application import serve
+
+        handled = Counter("handled_total", "Requests handled.")
+        Counter("never_total", "Never counted.", ["label"])
+        return serve(settings, lambda: make_app(handled.inc), admin, make_checks)
+
+
+def make_checks() -> list[Check]:
+    def switch() -> None:
+        if Path(os.environ[REFUSE_FILE]).exists():
+            raise ConnectionRefusedError(111, "to 10.0.0.1 as root")
+
+    return [Check("switch", switch)]
+
+
+def make_app(count_one: Callable[[], None]) -> WSGIApplication:
+    ticks = [0]
+
+    def tick() -> None:
+        while True:
+            time.sleep(0.01)
+            ticks[0] += 1
+
+    threading.Thread(target=tick, daemon=True).start()
+
+    def body(environ: WSGIEnvironment) -> bytes:
+        return str(len(read_body(environ))).encode()
+
+    def sleep(environ: WSGIEnvironment) -> bytes:
+        time.sleep(float(_query(environ)["s"]))
+        return b"slept"
+
+    def count(_environ: WSGIEnvironment) -> bytes:
+        count_one()
+        return str(os.getpid()).encode()
+
+    pages: dict[str, Callable[[WSGIEnvironment], bytes]] = {
+        "/body": body,
+        "/sleep": sleep,
+        "/count": count,
+        "/pid": lambda _: str(os.getpid()).encode(),
+        "/peer": lambda environ: peer_address(environ).encode(),
+        "/big": lambda environ: b"x" * int(_query(environ)["n"]),
+        "/ticks": lambda _: str(ticks[0]).encode(),
+    }
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        status, answer = "200 OK", b""
+        try:
+            answer = pages[environ["PATH_INFO"]](environ)
+        except BodyTooLarge:
+            status = "413 Content Too Large"
+        except BodyIncomplete:
+            status = "400 Bad Request"
+        start_response(status, [("Content-Length", str(len(answer)))])
+        return [answer]
+
+    return app
+
+
+def _query(environ: WSGIEnvironment) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
