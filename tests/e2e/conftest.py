@@ -38,19 +38,21 @@ def stack(traces: Receiver) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
         offset = port_offset()
         Path(folder).chmod(0o755)
-        environment = os.environ | SETTINGS | {
-            "PYTHONPATH": str(SERVICES),
-            "DEVSTACK_STATE": f"{folder}/state",
-            "DEVSTACK_PORT_OFFSET": str(offset),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-        }
+        environment = (
+            os.environ
+            | SETTINGS
+            | {
+                "PYTHONPATH": str(SERVICES),
+                "DEVSTACK_STATE": f"{folder}/state",
+                "DEVSTACK_PORT_OFFSET": str(offset),
+                "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
+                "OTEL_BSP_SCHEDULE_DELAY": "200",
+            }
+        )
         made = Stack(Path(folder) / "state", 8080 + offset, environment)
         try:
             started = made.devstack("start")
             assert started.returncode == 0, started.stdout + started.stderr
             yield made
         finally:
-            subprocess.run(
-                [sys.executable, "-m", "devstack", "stop"], env=environment, check=False
-            )
+            subprocess.run([sys.executable, "-m", "devstack", "stop"], env=environment, check=False)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import psutil
@@ -150,9 +150,7 @@ class Stack:
             for child in process.children()
             if process.pid in masters and "worker" in " ".join(child.cmdline())
         ]
-        victims = workers or [
-            child for pid in masters for child in psutil.Process(pid).children()
-        ]
+        victims = workers or [child for pid in masters for child in psutil.Process(pid).children()]
         os.kill(victims[0].pid, signal.SIGKILL)
 
     def order(self, user: int = 1, **more: Any) -> Reply:
@@ -194,7 +192,7 @@ class Traffic:
         self.statuses: dict[int | str, int] = {}
         self.disagreements: list[str] = []
 
-    def __enter__(self) -> "Traffic":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

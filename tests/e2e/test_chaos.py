@@ -46,8 +46,7 @@ def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
             if row["orderId"] in mine
         }
         return all(
-            (reserved.get(order_id) == "committed") == (order_id in completed)
-            for order_id in mine
+            (reserved.get(order_id) == "committed") == (order_id in completed) for order_id in mine
         )
 
     eventually(committed, 60)
@@ -66,7 +65,7 @@ FAULTS: dict[str, Callable[[Stack], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_accepted_order_ends_although(stack: Stack, fault: str):
+def test_every_accepted_order_ends_although(stack: Stack, fault: str) -> None:
     with Traffic(stack) as traffic:
         time.sleep(1)
         FAULTS[fault](stack)
@@ -77,7 +76,7 @@ def test_every_accepted_order_ends_although(stack: Stack, fault: str):
     assert_books_balance(stack, traffic)
 
 
-def test_redis_down_is_no_error_for_anybody(stack: Stack):
+def test_redis_down_is_no_error_for_anybody(stack: Stack) -> None:
     stack.do("stop", "valkey")
     try:
         with Traffic(stack) as traffic:
@@ -95,7 +94,7 @@ def test_redis_down_is_no_error_for_anybody(stack: Stack):
     assert_books_balance(stack, traffic)
 
 
-def test_rabbitmq_down_does_not_stop_a_post_and_the_outbox_drains_after(stack: Stack):
+def test_rabbitmq_down_does_not_stop_a_post_and_the_outbox_drains_after(stack: Stack) -> None:
     stack.do("stop", "rabbitmq")
     try:
         with Traffic(stack) as traffic:
@@ -124,7 +123,7 @@ def test_rabbitmq_down_does_not_stop_a_post_and_the_outbox_drains_after(stack: S
 )
 def test_a_misbehaving_upstream_costs_time_but_no_order(
     stack: Stack, upstream: str, faults: dict[str, float]
-):
+) -> None:
     with stack.faults(upstream, **faults), Traffic(stack, customers=2) as traffic:
         time.sleep(2)
     assert not {status for status in traffic.statuses if status not in (202, 409)}
@@ -132,7 +131,7 @@ def test_a_misbehaving_upstream_costs_time_but_no_order(
     assert_books_balance(stack, traffic)
 
 
-def test_a_flash_sale_sells_exactly_what_there_is(stack: Stack):
+def test_a_flash_sale_sells_exactly_what_there_is(stack: Stack) -> None:
     stack.simulator("inventory", "PUT", "stock/777", {"available": 20})
     with Traffic(stack, customers=8, product=777) as traffic:
         time.sleep(3)
@@ -141,7 +140,7 @@ def test_a_flash_sale_sells_exactly_what_there_is(stack: Stack):
     assert_books_balance(stack, traffic)
 
 
-def test_the_outcome_of_lost_payments_is_found_by_asking(stack: Stack):
+def test_the_outcome_of_lost_payments_is_found_by_asking(stack: Stack) -> None:
     with stack.faults("payment", dropReplyRatio=1), Traffic(stack, customers=1) as traffic:
         time.sleep(1)
     settle(stack, traffic)

@@ -6,7 +6,7 @@ from stack import Stack, eventually
 from traces import Receiver, Span
 
 
-def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack):
+def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack) -> None:
     reply = stack.order(user=1)
     assert reply.status == 202
     assert reply.body["status"] == "Pending"
@@ -24,19 +24,19 @@ def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack):
     assert mine[0]["payload"]["type"] == "order.completed"
 
 
-def test_a_declined_payment_fails_the_order_and_says_why(stack: Stack):
+def test_a_declined_payment_fails_the_order_and_says_why(stack: Stack) -> None:
     order_id = stack.order(user=2, paymentMethod="decline-me").body["orderId"]
     assert stack.ended(order_id) == "Failed"
     assert stack.request("GET", f"/api/orders/{order_id}").body["statusReason"] == "PaymentDeclined"
 
 
-def test_no_stock_is_refused_at_the_door(stack: Stack):
+def test_no_stock_is_refused_at_the_door(stack: Stack) -> None:
     reply = stack.order(user=3, productId=999999)
     assert reply.status == 400
     assert reply.body["error"] == "Insufficient inventory"
 
 
-def test_a_status_change_is_visible_within_a_second_whoever_asks(stack: Stack):
+def test_a_status_change_is_visible_within_a_second_whoever_asks(stack: Stack) -> None:
     order_id = stack.order(user=4).body["orderId"]
     for _ in range(10):  # every process of the api has it in its own memory now, as Pending
         stack.status_of(order_id)
@@ -46,7 +46,7 @@ def test_a_status_change_is_visible_within_a_second_whoever_asks(stack: Stack):
     assert seen == {"Completed"}
 
 
-def test_one_trace_holds_the_spans_of_every_process(stack: Stack, traces: Receiver):
+def test_one_trace_holds_the_spans_of_every_process(stack: Stack, traces: Receiver) -> None:
     trace_id, parent_id = secrets.token_hex(16), secrets.token_hex(8)
     reply = stack.order(user=5, headers={"traceparent": f"00-{trace_id}-{parent_id}-01"})
     assert reply.headers["traceparent"].split("-")[1] == trace_id
@@ -67,7 +67,7 @@ def test_one_trace_holds_the_spans_of_every_process(stack: Stack, traces: Receiv
     assert create.attributes["order.id"] in (reply.body["orderId"], str(reply.body["orderId"]))
 
 
-def test_the_correlation_id_is_in_every_process_line_of_the_order(stack: Stack):
+def test_the_correlation_id_is_in_every_process_line_of_the_order(stack: Stack) -> None:
     correlation = f"e2e-{secrets.token_hex(6)}"
     reply = stack.order(user=6, headers={"X-Correlation-ID": correlation})
     assert reply.headers["x-correlation-id"] == correlation
@@ -85,7 +85,7 @@ def test_the_correlation_id_is_in_every_process_line_of_the_order(stack: Stack):
     assert correlation in simulated, "the payment service was told the id too"
 
 
-def test_the_whole_exports_the_metrics_by_their_names(stack: Stack):
+def test_the_whole_exports_the_metrics_by_their_names(stack: Stack) -> None:
     order_id = stack.order(user=7).body["orderId"]
     stack.ended(order_id)
     assert stack.metric("api", "order_requests_total", action="create", status="success") >= 1
@@ -98,7 +98,7 @@ def test_the_whole_exports_the_metrics_by_their_names(stack: Stack):
     eventually(lambda: stack.metric("relay", "outbox_pending") == 0, 10)
 
 
-def test_no_line_of_any_log_carries_a_payment_method_or_a_secret(stack: Stack):
+def test_no_line_of_any_log_carries_a_payment_method_or_a_secret(stack: Stack) -> None:
     token = f"tok_{secrets.token_hex(8)}"
     order_id = stack.order(user=8, paymentMethod=token).body["orderId"]
     stack.ended(order_id)

@@ -2,9 +2,10 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import psycopg
 import pytest
@@ -62,6 +63,7 @@ class World:
         self.pool, self.inventory, self.payment = pool, inventory, payment
         self.ledger = Ledger(pool, Reads(pool, None, None, 1))
         self.changed: list[Order] = []
+        self.when_completed: Callable[[], None] = lambda: None
         self.upstreams = [
             Upstream("inventory", inventory.url, POLICY),
             Upstream("payment", payment.url, POLICY),
@@ -71,9 +73,14 @@ class World:
                 Progress(pool, "worker"),
                 Inventory(self.upstreams[0]),
                 Payment(self.upstreams[1]),
-                self.changed.append,
+                self.note,
             )
         )
+
+    def note(self, order: Order) -> None:
+        self.changed.append(order)
+        if order.status is Status.COMPLETED:
+            self.when_completed()
 
     def order(self, product_id: int = 1, quantity: int = 2, method: str = "card") -> int:
         new = NewOrder(7, product_id, quantity, Decimal("19.90"), method)
@@ -93,7 +100,7 @@ class World:
         assert order is not None
         return order
 
-    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self.pool.connection() as connection:
             return connection.execute(query.encode(), values).fetchall()
 
@@ -101,7 +108,7 @@ class World:
         return [row for row in self.payment.ledger() if row["orderId"] == order_id]
 
     def reservation(self, order_id: int) -> str:
-        return self.rows("SELECT reservation FROM orders WHERE id = %s", order_id)[0][0]
+        return str(self.rows("SELECT reservation FROM orders WHERE id = %s", order_id)[0][0])
 
 
 @pytest.fixture
@@ -116,7 +123,7 @@ def world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
         upstream.close()
 
 
-def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: World):
+def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: World) -> None:
     order_id = world.order()
     world.handle(order_id)
     order = world.find(order_id)
@@ -141,7 +148,7 @@ def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: W
     assert announced == [("order.created.v1", "1"), ("order.completed.v1", "4")]
 
 
-def test_out_of_stock_fails_the_order_and_takes_no_money(world: World):
+def test_out_of_stock_fails_the_order_and_takes_no_money(world: World) -> None:
     order_id = world.order(product_id=999999)
     world.handle(order_id)
     order = world.find(order_id)
@@ -150,7 +157,7 @@ def test_out_of_stock_fails_the_order_and_takes_no_money(world: World):
     assert world.rows("SELECT type FROM outbox ORDER BY seq")[-1] == ("order.failed.v1",)
 
 
-def test_a_declined_payment_fails_the_order_and_releases_its_stock(world: World):
+def test_a_declined_payment_fails_the_order_and_releases_its_stock(world: World) -> None:
     order_id = world.order(method="decline-1")
     world.handle(order_id)
     order = world.find(order_id)
@@ -159,7 +166,9 @@ def test_a_declined_payment_fails_the_order_and_releases_its_stock(world: World)
     assert world.reservation(order_id) == "released"
 
 
-def test_a_lost_payment_answer_leaves_the_order_charging_and_never_charges_twice(world: World):
+def test_a_lost_payment_answer_leaves_the_order_charging_and_never_charges_twice(
+    world: World,
+) -> None:
     order_id = world.order()
     world.payment.faults(dropReplyRatio=1)
     with pytest.raises(Transient):
@@ -172,7 +181,7 @@ def test_a_lost_payment_answer_leaves_the_order_charging_and_never_charges_twice
     assert capture["calls"] == 1, "the outcome was asked for, not sent again"
 
 
-def test_an_attempt_that_never_arrived_is_sent_again_under_its_id(world: World):
+def test_an_attempt_that_never_arrived_is_sent_again_under_its_id(world: World) -> None:
     order_id = world.order()
     world.payment.faults(errorRatio=1, errorStatus=503)
     with pytest.raises(Transient):
@@ -184,27 +193,20 @@ def test_an_attempt_that_never_arrived_is_sent_again_under_its_id(world: World):
     assert capture["attemptId"] == str(attempt)
 
 
-def test_inventory_failing_at_the_commit_keeps_the_message_until_it_is_done(world: World):
+def test_inventory_failing_at_the_commit_keeps_the_message_until_it_is_done(world: World) -> None:
     order_id, message_id = world.order(), str(uuid.uuid4())
-    original = world.fulfilment._settle_stock
-
-    def broken(*arguments: object) -> None:
-        world.inventory.faults(errorRatio=1, errorStatus=500)
-        original(*arguments)
-
-    world.fulfilment._settle_stock = broken
+    world.when_completed = lambda: world.inventory.faults(errorRatio=1, errorStatus=500)
     with pytest.raises(Transient):
         world.handle(order_id, message_id=message_id)
     assert world.find(order_id).status is Status.COMPLETED
     assert world.reservation(order_id) == "held"
-    world.fulfilment._settle_stock = original
     world.inventory.faults()
     world.handle(order_id, message_id=message_id)
     assert world.reservation(order_id) == "committed"
     assert len(world.captures(order_id)) == 1
 
 
-def test_the_same_message_again_does_nothing(world: World):
+def test_the_same_message_again_does_nothing(world: World) -> None:
     order_id, message_id = world.order(), str(uuid.uuid4())
     for _ in range(3):
         world.handle(order_id, message_id=message_id)
@@ -212,7 +214,7 @@ def test_the_same_message_again_does_nothing(world: World):
     assert [row["calls"] for row in world.captures(order_id)] == [1]
 
 
-def test_many_deliveries_of_one_order_at_once_capture_once(world: World):
+def test_many_deliveries_of_one_order_at_once_capture_once(world: World) -> None:
     order_id = world.order()
     gate = threading.Barrier(8)
 
@@ -228,7 +230,7 @@ def test_many_deliveries_of_one_order_at_once_capture_once(world: World):
     assert world.rows("SELECT count(*) FROM outbox")[0][0] == 2
 
 
-def test_a_flash_sale_never_sells_more_than_there_is(world: World):
+def test_a_flash_sale_never_sells_more_than_there_is(world: World) -> None:
     world.inventory.stock(42, 10)
     orders = [world.order(product_id=42, quantity=1) for _ in range(30)]
     with ThreadPoolExecutor(8) as threads:
@@ -238,12 +240,12 @@ def test_a_flash_sale_never_sells_more_than_there_is(world: World):
     assert ended.count(Status.FAILED) == 20
 
 
-def test_a_message_about_no_order_is_permanent(world: World):
+def test_a_message_about_no_order_is_permanent(world: World) -> None:
     with pytest.raises(Permanent, match="no order"):
         world.handle(2**40)
 
 
-def test_a_stalled_order_is_emitted_again_and_its_failure_is_not_retried(world: World):
+def test_a_stalled_order_is_emitted_again_and_its_failure_is_not_retried(world: World) -> None:
     order_id = world.order()
     world.payment.faults(errorRatio=1, errorStatus=500)
     with pytest.raises(Transient):
@@ -255,12 +257,14 @@ def test_a_stalled_order_is_emitted_again_and_its_failure_is_not_retried(world: 
     assert world.find(order_id).status is Status.CHARGING
 
 
-def test_the_database_itself_refuses_a_second_live_capture(world: World):
+def test_the_database_itself_refuses_a_second_live_capture(
+    world: World, database: Database
+) -> None:
     order_id = world.order()
     world.handle(order_id)
     with (
         pytest.raises(psycopg.errors.UniqueViolation),
-        psycopg.connect(world.pool._pool.conninfo) as connection,
+        psycopg.connect(database.url) as connection,
     ):
         connection.execute(
             b"INSERT INTO payment_attempts (order_id, kind, amount) VALUES (%s, 'capture', 1)",

@@ -20,7 +20,7 @@ TABLE = {
 }
 
 
-def test_every_pair_of_status_and_event_does_what_the_design_says():
+def test_every_pair_of_status_and_event_does_what_the_design_says() -> None:
     for status in Status:
         for event in Event:
             change = transition(status, event)
@@ -28,7 +28,7 @@ def test_every_pair_of_status_and_event_does_what_the_design_says():
             assert made == TABLE.get((status, event)), (status, event)
 
 
-def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to():
+def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to() -> None:
     captured = transition(Status.CHARGING, Event.PAYMENT_CAPTURED, cancel_requested=True)
     declined = transition(Status.CHARGING, Event.PAYMENT_DECLINED, cancel_requested=True)
     assert captured is not None
@@ -38,7 +38,9 @@ def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to():
 
 
 @given(EVENTS)
-def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(events):
+def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(
+    events: list[tuple[Event, bool]],
+) -> None:
     status, charges, seen = Status.PENDING, 0, [Status.PENDING]
     for event, cancelled in events:
         change = transition(status, event, cancel_requested=cancelled)
@@ -58,7 +60,7 @@ def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(events):
 
 
 @given(EVENTS)
-def test_every_end_is_announced(events):
+def test_every_end_is_announced(events: list[tuple[Event, bool]]) -> None:
     status = Status.PENDING
     for event, cancelled in events:
         change = transition(status, event, cancel_requested=cancelled)

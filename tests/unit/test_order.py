@@ -22,7 +22,9 @@ from orders.domain.order import InvalidTotal, NewOrder, parse_total
         (b"1999e-2", "19.99"),
     ],
 )
-def test_a_number_with_at_most_two_significant_decimals_is_money(literal, amount):
+def test_a_number_with_at_most_two_significant_decimals_is_money(
+    literal: bytes, amount: str
+) -> None:
     assert str(parse_total(literal)) == amount
 
 
@@ -34,17 +36,17 @@ def test_a_number_with_at_most_two_significant_decimals_is_money(literal, amount
         b"{}", b"NaN", b"01", b"1.", b".5", b"+1", b"1_0", b"\xd9\xa1", b"", b"1 ",
     ],
 )  # fmt: skip
-def test_anything_else_is_refused(literal):
+def test_anything_else_is_refused(literal: bytes) -> None:
     with pytest.raises(InvalidTotal):
         parse_total(literal)
 
 
 @given(st.decimals(min_value="0.01", max_value="99999999.99", places=2))
-def test_money_survives_its_literal_to_the_cent(amount):
+def test_money_survives_its_literal_to_the_cent(amount: Decimal) -> None:
     assert parse_total(str(amount).encode()) == amount
 
 
-def test_the_fingerprint_is_over_values_not_spelling():
+def test_the_fingerprint_is_over_values_not_spelling() -> None:
     first = NewOrder(1, 2, 3, parse_total(b"19.9"), "card")
     same = NewOrder(1, 2, 3, Decimal("19.90"), "card")
     assert first.fingerprint() == same.fingerprint()
@@ -61,5 +63,5 @@ def test_the_fingerprint_is_over_values_not_spelling():
         NewOrder(12, 3, 3, Decimal(1), "card"),
     ],
 )
-def test_every_member_counts_in_the_fingerprint(other):
+def test_every_member_counts_in_the_fingerprint(other: NewOrder) -> None:
     assert NewOrder(1, 2, 3, Decimal(1), "card").fingerprint() != other.fingerprint()

@@ -7,13 +7,17 @@ from orders import settings
 from orders.errors import SettingError
 
 
-def test_values_come_from_the_environment_with_their_types():
-    given = {"ORDERS_API_PORT": "8123", "ORDERS_API_DOCS": "false", "ORDERS_API_DRAIN_DELAY_S": "2.5"}
+def test_values_come_from_the_environment_with_their_types() -> None:
+    given = {
+        "ORDERS_API_PORT": "8123",
+        "ORDERS_API_DOCS": "false",
+        "ORDERS_API_DRAIN_DELAY_S": "2.5",
+    }
     api = settings.load(settings.ApiSettings, given)
     assert (api.port, api.docs, api.drain_delay_s) == (8123, False, 2.5)
 
 
-def test_an_empty_variable_counts_as_unset():
+def test_an_empty_variable_counts_as_unset() -> None:
     assert settings.load(settings.ApiSettings, {"ORDERS_API_PORT": " "}).port == 8000
 
 
@@ -30,30 +34,32 @@ def test_an_empty_variable_counts_as_unset():
         (settings.OrderSettings, {"ORDERS_CURSOR_SECRET": "short"}, "ORDERS_CURSOR_SECRET"),
     ],
 )
-def test_an_error_names_the_variable(group, given, named):
+def test_an_error_names_the_variable(
+    group: type[settings.Group], given: dict[str, str], named: str
+) -> None:
     with pytest.raises(SettingError, match=named):
         settings.load(group, given)
 
 
-def test_an_error_never_shows_a_secret():
+def test_an_error_never_shows_a_secret() -> None:
     with pytest.raises(SettingError) as caught:
         settings.load(settings.OrderSettings, {"ORDERS_CURSOR_SECRET": "s3cret"})
     assert "s3cret" not in str(caught.value)
 
 
-def test_every_setting_is_documented_once():
+def test_every_setting_is_documented_once() -> None:
     listed = list(settings.describe())
     assert all(setting.description for setting in listed)
     assert len({setting.name for setting in listed}) == len(listed)
 
 
-def test_misspelt_variables_are_found():
+def test_misspelt_variables_are_found() -> None:
     assert settings.unknown({"ORDERS_API_PROT": "1", "ORDERS_API_PORT": "1", "PATH": ""}) == [
         "ORDERS_API_PROT"
     ]
 
 
-def test_defaults_are_within_their_own_bounds():
+def test_defaults_are_within_their_own_bounds() -> None:
     for group in settings.GROUPS.values():
         for field in msgspec.structs.fields(group):
             if not field.required and field.default is not None:
