@@ -42,9 +42,14 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the statement at hand and give the lock up."""
+        """End after the statement at hand."""
         self._stop.set()
         self._thread.join(timeout=5)
+        self.stop_leading()
+
+    def stop_leading(self) -> None:
+        """Leave the rounds to another process."""
+        self._collector.clear()
         self._leadership.close()
 
     def _run(self) -> None:

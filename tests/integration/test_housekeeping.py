@@ -1,0 +1,117 @@
+"""What the elected worker does besides: stalled orders, old rows, gauges."""
+
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+
+from devstack.testing import Database
+from orders import settings
+from orders.database.leadership import HOUSEKEEPING, Leadership
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.routing import Reads
+from orders.domain.order import NewOrder
+from orders.settings import DatabaseSettings, WorkerSettings
+from orders.telemetry import context
+from orders.worker.collector import Collector
+from orders.worker.housekeeping import Housekeeping
+
+SETTINGS = WorkerSettings(stalled_after_s=0.01, sweep_s=0.01, collect_s=0.01)
+
+
+@pytest.fixture(scope="module")
+def options(database: Database) -> DatabaseSettings:
+    return settings.load(DatabaseSettings, {"ORDERS_DATABASE_URL": database.url})
+
+
+@pytest.fixture
+def pool(options: DatabaseSettings) -> Iterator[Pool]:
+    made = Pool(options.url, options, "test")
+    made.open()
+    with made.connection() as connection:
+        connection.execute(b"TRUNCATE orders, outbox, idempotency_keys, processed_messages CASCADE")
+    yield made
+    made.close()
+
+
+def housekeeping(pool: Pool, options: DatabaseSettings) -> tuple[Housekeeping, Collector]:
+    leadership = Leadership(options.url, options, HOUSEKEEPING, "test")
+    collector = Collector()
+    return Housekeeping(pool, leadership, collector, SETTINGS), collector
+
+
+def accept(pool: Pool, key: str | None = None) -> None:
+    order = NewOrder(1, 1, 1, Decimal(1), "card")
+    Ledger(pool, Reads(pool, None, None, 1)).accept(order, context.accept("", None)[0], "u:1", key)
+
+
+def values(collector: Collector) -> dict[str, float]:
+    return {
+        sample.labels.get("status", sample.name): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
+def rows(pool: Pool, query: str) -> int:
+    with pool.connection() as connection:
+        [(number,)] = connection.execute(query.encode()).fetchall()
+    return int(number)
+
+
+def test_a_stalled_order_gets_a_message_with_its_own_ids(
+    pool: Pool, options: DatabaseSettings
+) -> None:
+    accept(pool)
+    time.sleep(0.05)
+    keeper, _ = housekeeping(pool, options)
+    keeper.round()
+    keeper.stop_leading()
+    emitted = rows(
+        pool,
+        "SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1' AND traceparent <> ''",
+    )
+    assert emitted == 1
+
+
+def test_expired_rows_go_and_live_ones_stay(pool: Pool, options: DatabaseSettings) -> None:
+    accept(pool, "old")
+    accept(pool, "new")
+    with pool.connection() as connection:
+        connection.execute(b"UPDATE idempotency_keys SET expires_at = now() WHERE key = 'old'")
+        connection.execute(
+            b"INSERT INTO processed_messages VALUES"
+            b" ('worker', gen_random_uuid(), now() - interval '8 days'),"
+            b" ('worker', gen_random_uuid(), now() - interval '6 days')"
+        )
+    keeper, _ = housekeeping(pool, options)
+    keeper.round()
+    keeper.stop_leading()
+    assert rows(pool, "SELECT count(*) FROM idempotency_keys") == 1
+    assert rows(pool, "SELECT count(*) FROM processed_messages") == 1
+
+
+def test_only_the_elected_process_exports_the_counts(pool: Pool, options: DatabaseSettings) -> None:
+    accept(pool)
+    first, counted = housekeeping(pool, options)
+    second, empty = housekeeping(pool, options)
+    first.round()
+    second.round()
+    assert values(counted)["Pending"] == 1
+    assert values(counted)["Completed"] == 0
+    assert values(counted)["payment_unknown"] == 0
+    assert values(empty) == {}
+    first.stop_leading()
+    until_s = time.monotonic() + 10
+    while not values(empty):  # the server frees the lock when it notices the end of the session
+        assert time.monotonic() < until_s
+        second.round()
+    assert values(empty)["Pending"] == 1
+    second.stop_leading()
+
+
+def test_the_metrics_are_declared_before_there_is_a_count() -> None:
+    names = {family.name for family in Collector().collect()}
+    assert names == {"orders_in_state", "payment_unknown", "db_replica_lag_seconds"}
