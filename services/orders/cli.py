@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=_process(process))
     _add_migrate(verbs)
     _add_topology(verbs)
-    #_add_dead_letters(verbs)
+    _add_dead_letters(verbs)
     listing = verbs.add_parser("settings", help="list every setting of every process")
     listing.set_defaults(run=_list_settings)
     return parser

@@ -42,7 +42,7 @@ HTTP_DURATION: Final = Histogram(
 )
 CACHE_REQUESTS: Final = Counter(
     "cache_requests_total",
-    "Order cache look-ups, by level (l1, l2) and result (hit, miss, error).",
+    "Order cache look-ups, by level (l1, l2) and result (hit, miss, error, bypass).",
     ["level", "result"],
 )
 RATELIMIT_DECISIONS: Final = Counter(

@@ -64,6 +64,8 @@ class Fulfilment:
 
     def _pursue(self, order_id: int, message_id: str) -> None:
         work = self._load(order_id, message_id)
+        if work.order.version > 1:  # somebody may have died between a commit and the cache
+            self._ports.changed(work.order)
         for _ in range(_ROUNDS):
             if work.processed:
                 return

@@ -1,0 +1,141 @@
+"""The counters of `limits` in Redis, where a decision and all its headers are one round trip.
+
+`limits` brings a Redis storage of its own; it asks twice for a decision with headers, and over a
+client that costs three times as much. The counting is the same: two windows, the former weighted
+by how much of it still lies within the last `window`. Time is the Redis server's, so hosts whose
+clocks differ count alike.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from limits.storage import Storage
+from limits.storage.base import SlidingWindowCounterSupport
+
+from orders.cache.client import Command, Redis, RedisDown, Reply
+
+# A refused request is not counted. A clock set back starts a new window rather than a long wait.
+_ACQUIRE: Final = b"""
+local limit, window, amount = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local started, previous, current = now, 0, 0
+local state = redis.call('GET', KEYS[1])
+if state then
+  local s, p, c = string.match(state, '^(%d+) (%d+) (%d+)$')
+  s, p, c = tonumber(s), tonumber(p), tonumber(c)
+  if s and now >= s and now < s + window then
+    started, previous, current = s, p, c
+  elseif s and now >= s and now < s + 2 * window then
+    started, previous = s + window, c
+  end
+end
+local left = started + window - now
+local weighted = previous * left
+weighted = (weighted - weighted % window) / window
+local allowed = 0
+if weighted + current + amount <= limit and amount > 0 then
+  allowed, current = 1, current + amount
+  redis.call('SET', KEYS[1], started .. ' ' .. previous .. ' ' .. current, 'PX', left + window)
+end
+return {allowed, previous, current, left}
+"""
+
+
+class Window(NamedTuple):
+    """What counts for a principal: `left_ms` until the current window becomes the previous one."""
+
+    previous: int
+    current: int
+    left_ms: int
+
+
+class Trip:
+    """One round trip: the commands that go along, and what came back."""
+
+    def __init__(self, also: Sequence[Command] = ()) -> None:
+        self.also = also
+        self.window = Window(0, 0, 0)
+        self.replies: list[Reply] = []
+
+
+class _Trips(threading.local):
+    current: Trip | None = None
+
+
+class RedisWindows(Storage, SlidingWindowCounterSupport):
+    """Storage for the sliding window counter of `limits`; methods raise RedisDown."""
+
+    STORAGE_SCHEME = None  # made by hand, not by URL
+
+    def __init__(self, redis: Redis, prefix: str = "") -> None:
+        super().__init__()
+        self._redis = redis
+        self._key_prefix = f"{prefix}ratelimit:"
+        self._acquire = redis.register(_ACQUIRE)
+        self._trips = _Trips()
+
+    def begin(self, also: Sequence[Command] = ()) -> Trip:
+        """Return the trip that this thread's next call makes: `limits` passes on a bool only."""
+        trip = self._trips.current = Trip(also)
+        return trip
+
+    def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        """Count a request if it is within the limit."""
+        trip = self._trips.current or Trip()
+        self._trips.current = None
+        acquire = self._command(key, limit, expiry, amount)
+        (allowed, *window), *trip.replies = self._redis.run(acquire, *trip.also)
+        trip.window = Window(*window)
+        return bool(allowed)
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Return previous count, its remaining seconds, current count, its remaining seconds."""
+        _, previous, current, left_ms = self._redis.run(self._command(key, 0, expiry, 0))[0]
+        return previous, left_ms / 1000, current, left_ms / 1000 + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:  # noqa: ARG002 of the interface
+        """Forget a principal's requests."""
+        self.clear(key)
+
+    def clear(self, key: str) -> None:
+        """Forget a principal's requests."""
+        self._redis.call(b"DEL", self._key_prefix + key)
+
+    def check(self) -> bool:
+        """Return whether Redis answers."""
+        try:
+            self._redis.call(b"PING")
+        except RedisDown:
+            return False
+        return True
+
+    def _command(self, key: str, limit: int, expiry: int, amount: int) -> Command:
+        key = self._key_prefix + key
+        return (b"EVALSHA", self._acquire, 1, key, limit, expiry * 1000, amount)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The exceptions `limits` would wrap if asked to."""
+        return RedisDown
+
+    # The rest of the interface serves strategies that are not used here.
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def get(self, key: str) -> int:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def get_expiry(self, key: str) -> float:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def reset(self) -> int | None:
+        """Refuse: Redis holds more than limits; keys end by themselves."""
+        raise NotImplementedError

@@ -1,0 +1,4 @@
+"""Orders kept close to their readers: in the process (L1) and in Redis (L2), never older again.
+
+Also the Redis client, and the marks of who wrote a moment ago. All of it works without Redis.
+"""

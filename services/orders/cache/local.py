@@ -1,0 +1,130 @@
+"""L1: orders in this process, trusted only while Redis is known to tell us of every change.
+
+An entry outlives its trust: as the newest version this process knows, it keeps a late answer of a
+lagging source from taking a reader back in time.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from orders.cache.snapshot import CachedOrder
+
+# Seconds after the last proof for which an L1 is trusted. With the 50 ms that a writer may take to
+# reach Redis it stays below the 1 s in which every reader must see a change.
+TRUST_S: Final = 0.8
+# Seconds for which a known version outweighs an older answer. Longer than any replica lags; not
+# for ever, since a database restored from a backup is right to answer with older versions.
+KNOWN_S: Final = 300.0
+_STRIPES: Final = 4096  # a change drops the pending fills of 1/4096 of all orders
+
+
+class Lease(NamedTuple):
+    """The right to fill, good until the order changes or the connection to Redis is lost."""
+
+    epoch: int
+    changes: int
+
+
+class _Entry:
+    __slots__ = ("epoch", "fresh_until", "known_until", "order")
+
+    def __init__(self, order: CachedOrder, known_until: float) -> None:
+        self.order = order
+        self.known_until = known_until
+        self.epoch = -1
+        self.fresh_until = 0.0
+
+
+class LocalOrders:
+    """A bounded LRU of snapshots; `invalidate` and its kin come from one tracking thread."""
+
+    def __init__(self, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = entries
+        self._clock = clock
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._changes = [0] * _STRIPES
+        self._epoch = 0
+        self._trusted_until = 0.0
+        self._lock = threading.Lock()
+
+    # What readers call.
+
+    @property
+    def trusted(self) -> bool:
+        """Whether all changes until a moment ago are known to have been heard of."""
+        return self._clock() < self._trusted_until
+
+    def read(self, order_id: int) -> CachedOrder | None:
+        """Return the snapshot if it is current to within TRUST_S."""
+        entry = self._entries.get(order_id)
+        if entry is None or entry.epoch != self._epoch:
+            return None
+        now = self._clock()
+        if now >= entry.fresh_until or now >= self._trusted_until:
+            return None
+        try:
+            self._entries.move_to_end(order_id)
+        except KeyError:  # another thread's fill has just pushed it out
+            return None
+        return entry.order
+
+    def lease(self, order_id: int) -> Lease:
+        """Take the right to fill before reading what to fill with."""
+        return Lease(self._epoch, self._changes[order_id % _STRIPES])
+
+    def fill(self, order: CachedOrder, lease: Lease, ttl_s: float) -> None:
+        """Make a snapshot read from Redis current for `ttl_s`, unless the lease ended."""
+        with self._lock:
+            entry = self._newest(order)
+            if entry is not None and entry.order is order and self.lease(order.id) == lease:
+                entry.epoch = lease.epoch
+                entry.fresh_until = self._clock() + ttl_s
+
+    def newest(self, order: CachedOrder) -> CachedOrder:
+        """Remember a snapshot and return the newest known: `order`, or one that outdates it."""
+        with self._lock:
+            entry = self._newest(order)
+        return order if entry is None else entry.order
+
+    def _newest(self, order: CachedOrder) -> _Entry | None:
+        """Return the entry of the order's newest version; None when nothing is kept at all."""
+        now = self._clock()
+        entry = self._entries.get(order.id)
+        if entry is not None and entry.order.version > order.version and now < entry.known_until:
+            return entry
+        if entry is None or entry.order.version != order.version:
+            return self._insert(_Entry(order, now + KNOWN_S))
+        entry.order, entry.known_until = order, now + KNOWN_S
+        return entry
+
+    def _insert(self, entry: _Entry) -> _Entry | None:
+        if not self._limit:
+            return None
+        self._entries[entry.order.id] = entry
+        self._entries.move_to_end(entry.order.id)
+        if len(self._entries) > self._limit:
+            self._entries.popitem(last=False)
+        return entry
+
+    # What the tracking thread calls.
+
+    def prove(self, heard_until: float) -> None:
+        """Note that every change made before `heard_until` (clock) has been invalidated here."""
+        self._trusted_until = heard_until + TRUST_S
+
+    def invalidate(self, order_id: int) -> None:
+        """Stop serving an order: it changed. Its version stays known."""
+        with self._lock:
+            self._changes[order_id % _STRIPES] += 1
+            entry = self._entries.get(order_id)
+            if entry is not None:
+                entry.fresh_until = 0.0
+
+    def invalidate_all(self) -> None:
+        """Stop serving everything: changes may have been missed. Versions stay known."""
+        with self._lock:
+            self._epoch += 1
+            self._trusted_until = 0.0

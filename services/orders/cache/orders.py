@@ -1,0 +1,190 @@
+"""The order cache: L1, then L2, then the database, once for all who ask at the same time.
+
+What holds, and for whom:
+
+- A version that reached Redis (`put` returned with Redis up) is what every reader gets within 1 s:
+  L2 at once, L1 because it is told, or is not trusted when it cannot be told.
+- Within a process no reader gets an older version after a newer one, as long as L1 has room to
+  know the order (`local_entries`) and for `local.KNOWN_S`. Across processes this holds after 1 s.
+- A writer that cannot reach Redis leaves the old version to readers that can: at most
+  1.6 × `live_ttl_s` for a live order; for an ended one until its `Backlog` gets through, and if
+  the writer dies before that, 1.6 × `terminal_ttl_s`.
+- Redis restarted empty: nothing stale can come back, except from a reader that read the database
+  before a change and fills after it, within FILL_S; that entry lives for its TTL. Redis restarted
+  from an old snapshot, or failed over to a lagging replica: entries may be old for their TTL.
+  So run it without persistence; nothing in it is needed.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import Counter
+
+from orders.cache.absent import AbsentIds
+from orders.cache.backlog import Backlog
+from orders.cache.client import Command, Redis, RedisBypassed, RedisDown
+from orders.cache.flights import Flights
+from orders.cache.local import LocalOrders
+from orders.cache.shared import SharedOrders
+from orders.cache.snapshot import CachedOrder
+from orders.cache.tracking import Tracker
+from orders.settings import CacheSettings
+from orders.telemetry.metrics import CACHE_REQUESTS
+
+__all__ = ["CachedOrder", "OrderCache"]
+
+Fetch = Callable[[], CachedOrder | None]
+
+# A fill must come while the newer version that it might be behind is still in Redis to refuse it:
+# a live one stays 0.9 × `live_ttl_s`; a replica may lag by half a second on top.
+_FILL_SHARE: Final = 0.5
+# L1 keeps an entry for this share of its life in L2: the bound when no change is heard of.
+_LOCAL_SHARE: Final = 0.5
+
+
+class OrderCache:
+    """Cache-aside for readers (`load`), write-through for writers (`put`); never raises for Redis.
+
+    `start` begins the background work and belongs after fork; without it L1 is bypassed.
+    """
+
+    def __init__(self, redis: Redis, settings: CacheSettings, prefix: str = "") -> None:
+        self._redis = redis
+        self._shared = SharedOrders(
+            redis,
+            terminal_ttl_s=settings.terminal_ttl_s,
+            live_ttl_s=settings.live_ttl_s,
+            prefix=prefix,
+        )
+        self._fill_s = settings.live_ttl_s * _FILL_SHARE
+        self._local = LocalOrders(settings.local_entries)
+        self._absent = AbsentIds()
+        self._flights: Flights[CachedOrder] = Flights()
+        self._backlog = Backlog(self._shared, retry_after_s=settings.retry_after_s)
+        self._tracker = (
+            Tracker(
+                redis.address,
+                self._local,
+                key_prefix=self._shared.key_prefix,
+                retry_after_s=settings.retry_after_s,
+            )
+            if redis.address and settings.local_entries
+            else None
+        )
+        self._count = _Counts()
+
+    def start(self) -> None:
+        """Connect, and start the threads that hear of changes and write what could not be."""
+        self._redis.warm()
+        if self._tracker:
+            self._tracker.start()
+        self._backlog.start()
+
+    def close(self) -> None:
+        """Stop the threads; write once more what waits."""
+        if self._tracker:
+            self._tracker.close()
+        self._backlog.close()
+
+    def get(self, order_id: int) -> CachedOrder | None:
+        """Return the snapshot if the cache has it."""
+        return self._from_local(order_id) or self._newest(self._from_shared(order_id))
+
+    def load(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
+        """Return the snapshot, from `fetch` if need be: once for all threads that ask together.
+
+        A None from `fetch` must be the primary's word. Raises what `fetch` raises.
+        """
+        found = self._from_local(order_id)
+        if found is not None:
+            return found
+        if order_id in self._absent:
+            return None
+        return self._newest(self._flights.run(order_id, lambda: self._through(order_id, fetch)))
+
+    def put(self, order: CachedOrder, *also: Command) -> None:
+        """Store what was just committed, unless a newer version is there.
+
+        With Redis away it follows later. `also` goes in the same round trip, or is lost.
+        """
+        self._absent.saw(order.id)
+        self._local.newest(order)
+        try:
+            newer = self._shared.put(order, *also)
+        except RedisDown:
+            self._backlog.add(order)
+            return
+        self._backlog.written(order)
+        if newer is not None:
+            self._local.newest(newer)
+
+    def saw(self, order_id: int) -> None:
+        """Note that this order exists, as the database said; never what a client sent."""
+        self._absent.saw(order_id)
+
+    def _newest(self, found: CachedOrder | None) -> CachedOrder | None:
+        return None if found is None else self._local.newest(found)
+
+    def _from_local(self, order_id: int) -> CachedOrder | None:
+        found = self._local.read(order_id)
+        if found is not None:
+            self._count.local_hit.inc()
+        elif self._local.trusted:
+            self._count.local_miss.inc()
+        else:
+            self._count.local_bypass.inc()
+        return found
+
+    def _from_shared(self, order_id: int) -> CachedOrder | None:
+        lease = self._local.lease(order_id)
+        try:
+            found = self._shared.get(order_id)
+        except RedisDown as error:
+            self._count.shared_failure(error).inc()
+            return None
+        if found is None:
+            self._count.shared_miss.inc()
+            return None
+        self._count.shared_hit.inc()
+        self._absent.saw(order_id)
+        self._local.fill(found, lease, self._shared.ttl_s(found) * _LOCAL_SHARE)
+        return found
+
+    def _through(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
+        found = self._from_shared(order_id)
+        if found is not None:
+            return found
+        started = time.monotonic()
+        found = fetch()
+        if found is None:
+            self._absent.add(order_id)
+            return None
+        self._absent.saw(order_id)
+        newest = self._local.newest(found)
+        if newest is found and time.monotonic() - started <= self._fill_s:
+            return self._fill(found)
+        return newest
+
+    def _fill(self, order: CachedOrder) -> CachedOrder:
+        """Store what was fetched in L2 (L1 takes it from there: it is told of this very write)."""
+        try:
+            return self._shared.put(order) or order
+        except RedisDown:
+            return order
+
+
+class _Counts:
+    """The counters of look-ups, found once: `labels()` costs more than the look-up in L1."""
+
+    def __init__(self) -> None:
+        self.local_hit = CACHE_REQUESTS.labels("l1", "hit")
+        self.local_miss = CACHE_REQUESTS.labels("l1", "miss")
+        self.local_bypass = CACHE_REQUESTS.labels("l1", "bypass")
+        self.shared_hit = CACHE_REQUESTS.labels("l2", "hit")
+        self.shared_miss = CACHE_REQUESTS.labels("l2", "miss")
+        self.shared_error = CACHE_REQUESTS.labels("l2", "error")
+        self.shared_bypass = CACHE_REQUESTS.labels("l2", "bypass")
+
+    def shared_failure(self, error: RedisDown) -> Counter:
+        return self.shared_bypass if isinstance(error, RedisBypassed) else self.shared_error

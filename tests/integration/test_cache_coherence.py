@@ -1,0 +1,155 @@
+"""Any order of writes, reads, losses and lags, on a real Valkey, against a model.
+
+Several processes' worth of caches: a worker that writes, two with an L1 that read, and one without
+L1. After each step every reader reads every order: what was put is what it sees within a second
+(at once without L1), and with an L1 never less than it saw before.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import ClassVar
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from orders.cache.client import Redis
+from orders.cache.orders import CachedOrder, OrderCache
+from orders.settings import CacheSettings
+
+ORDERS = 2
+
+
+class World:
+    """The processes; they live on from one example to the next, with other order ids."""
+
+    def __init__(self, url: str) -> None:
+        given = CacheSettings(url=url, timeout_s=1, retry_after_s=0.2, live_ttl_s=60)
+        self.redis = Redis(given)
+        self.writer = OrderCache(Redis(given), given)
+        self.readers = [OrderCache(Redis(given), given) for _ in range(2)]
+        plain = msgspec.structs.replace(given, local_entries=0)
+        self.reader_without_memory = OrderCache(Redis(plain), plain)
+        for cache in (self.writer, *self.readers):
+            cache.start()
+        self.next_id = 1000
+
+    def close(self) -> None:
+        for cache in (self.writer, *self.readers):
+            cache.close()
+
+
+@pytest.fixture(scope="module")
+def world(redis_url: str) -> Iterator[World]:
+    """Give the running processes."""
+    made = World(redis_url)
+    yield made
+    made.close()
+
+
+class Coherence(RuleBasedStateMachine):
+    """Versions of two orders, their database, its replica, and what each reader saw."""
+
+    world: ClassVar[World]
+    which = st.integers(0, ORDERS - 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids = range(self.world.next_id, self.world.next_id + ORDERS)
+        self.world.next_id += ORDERS
+        self.committed = [1] * ORDERS
+        self.put = [0] * ORDERS  # the version that the cache was told of and did not lose
+        self.replicated = [1] * ORDERS
+        self.seen = [[0] * ORDERS for _ in self.world.readers]
+
+    def snapshot(self, which: int, version: int) -> CachedOrder:
+        return CachedOrder(self.ids[which], 7, version, version % 2 == 0, b"%d" % version)
+
+    def read(self, reader: int, which: int) -> int:
+        """Read through the cache; the database is a replica that may lag."""
+
+        def fetch() -> CachedOrder:
+            return self.snapshot(which, self.replicated[which])
+
+        found = self.world.readers[reader].load(self.ids[which], fetch)
+        assert found is not None
+        assert found.body == b"%d" % found.version
+        assert found.version >= self.seen[reader][which]
+        self.seen[reader][which] = found.version
+        return found.version
+
+    @invariant()
+    def readers_catch_up_and_never_go_back(self) -> None:
+        until = time.monotonic() + 1
+        for reader in range(len(self.world.readers)):
+            for which in range(ORDERS):
+                while self.read(reader, which) < self.put[which]:
+                    assert time.monotonic() < until
+
+    @invariant()
+    def redis_has_what_was_put(self) -> None:
+        for which, order_id in enumerate(self.ids):
+            found = self.world.reader_without_memory.get(order_id)
+            assert (found.version if found else 0) >= self.put[which]
+
+    @rule(which=which)
+    def commit_and_put(self, which: int) -> None:
+        self.committed[which] += 1
+        self.put[which] = self.committed[which]
+        self.world.writer.put(self.snapshot(which, self.committed[which]))
+
+    @rule(which=which)
+    def commit_and_die(self, which: int) -> None:
+        self.committed[which] += 1
+
+    @rule(which=which, behind=st.integers(1, 3))
+    def put_late(self, which: int, behind: int) -> None:
+        version = max(1, self.committed[which] - behind)
+        self.put[which] = max(self.put[which], version)
+        self.world.writer.put(self.snapshot(which, version))
+
+    @rule(which=which)
+    def replicate(self, which: int) -> None:
+        self.replicated[which] = self.committed[which]
+
+    @rule(which=which)
+    def change_during_a_read(self, which: int) -> None:
+        """Let the new version reach Redis while a reader has the old one from the database."""
+        self.expire(which)
+
+        def fetch() -> CachedOrder:
+            old = self.snapshot(which, self.replicated[which])
+            self.commit_and_put(which)
+            return old
+
+        found = self.world.reader_without_memory.load(self.ids[which], fetch)
+        assert found is not None
+        assert found.version == self.put[which]
+
+    @rule(which=which)
+    def expire(self, which: int) -> None:
+        self.put[which] = 0
+        self.world.redis.call("DEL", f"order:{self.ids[which]}")
+
+    @rule()
+    def lose_everything(self) -> None:
+        self.put = [0] * ORDERS
+        self.world.redis.call("FLUSHALL")
+
+    @rule()
+    def lose_the_connections(self) -> None:
+        """Which costs trust in L1 and nothing else."""
+        self.world.redis.call("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+
+
+def test_no_reader_goes_back_and_all_catch_up(world: World) -> None:
+    Coherence.world = world
+    patience = settings(
+        max_examples=40,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Coherence, settings=patience)

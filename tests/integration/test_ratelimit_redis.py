@@ -1,0 +1,193 @@
+"""The rate limit shared through a real Valkey: by processes, over windows, through an outage."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from limits import RateLimitItemPerSecond
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from devstack.testing import Server
+from orders.api.ratelimit import Decision, RateLimiter
+from orders.api.ratelimit_storage import RedisWindows
+from orders.cache.client import Redis, RedisDown
+from orders.cache.writers import RecentWriters
+from orders.settings import CacheSettings, RateLimitSettings
+from orders.telemetry.metrics import RATELIMIT_DECISIONS
+
+names = count(1)
+
+
+def connect(url: str, timeout_s: float = 1) -> Redis:
+    made = Redis(CacheSettings(url=url, timeout_s=timeout_s, retry_after_s=0.2))
+    assert made.warm()
+    return made
+
+
+def limiter(redis: Redis, requests: int = 100, window_s: int = 60) -> RateLimiter:
+    return RateLimiter(redis, RateLimitSettings(requests=requests, window_s=window_s))
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Give a connected client."""
+    made = connect(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def principal() -> str:
+    """Give somebody who has not asked for anything yet."""
+    return f"user:{next(names)}"
+
+
+def hammer(url: str, principal: str, decisions: "multiprocessing.Queue[int]") -> None:
+    mine = limiter(connect(url))
+    decisions.put(sum(mine.decide(principal).allowed for _ in range(200)))
+
+
+def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal: str) -> None:
+    context = multiprocessing.get_context("fork")
+    decisions = context.Queue()
+    arguments = (redis_url, principal, decisions)
+    processes = [context.Process(target=hammer, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    allowed = [decisions.get(timeout=20) for _ in processes]
+    for process in processes:
+        process.join(10)
+    assert sum(allowed) == 100
+
+
+def test_what_is_left_counts_down_and_a_refusal_costs_nothing(redis: Redis, principal: str) -> None:
+    mine = limiter(redis, requests=3)
+    made = [mine.decide(principal) for _ in range(4)]
+    assert [d.allowed for d in made] == [True, True, True, False]
+    assert [d.remaining for d in made] == [2, 1, 0, 0]
+    assert all(1 <= d.reset_s <= 60 for d in made)
+    assert 59 <= made[3].retry_after_s <= 60
+    assert mine.decide(f"{principal}0").remaining == 2
+
+
+def test_somebody_refused_costs_no_redis_call_until_they_could_pass(
+    redis: Redis, principal: str
+) -> None:
+    mine = limiter(redis, requests=1, window_s=1)
+    mine.decide(principal)
+    assert not mine.decide(principal).allowed
+    before = scripts_run(redis)
+    for _ in range(50):
+        refused = mine.decide(principal)
+        assert (refused.allowed, refused.retry_after_s) == (False, 1)
+    assert scripts_run(redis) == before
+
+
+def scripts_run(redis: Redis) -> int:
+    lines = redis.call("INFO", "commandstats").decode().splitlines()
+    line = next(line for line in lines if line.startswith("cmdstat_evalsha:"))
+    return int(line.partition("calls=")[2].partition(",")[0])
+
+
+def test_whoever_waits_as_told_passes(redis: Redis, principal: str) -> None:
+    mine = limiter(redis, requests=4, window_s=1)
+    for _ in range(3):
+        while (decision := mine.decide(principal)).allowed:
+            time.sleep(0.002)
+        time.sleep(decision.retry_after_s)
+        assert mine.decide(principal).allowed
+
+
+def test_the_window_slides(redis: Redis, principal: str) -> None:
+    """Over its border the former requests fade away evenly: no second burst."""
+    mine = limiter(redis, requests=40, window_s=1)
+    mine.decide("somebody else")
+    began = time.monotonic()
+    passed: list[float] = []
+    while (now := time.monotonic() - began) < 2.5:
+        if mine.decide(principal).allowed:
+            passed.append(now)
+    assert sum(t < 0.95 for t in passed) == 40
+    for until in (1.01, 1.1, 1.25, 1.5, 1.75, 2.0):
+        assert sum(t <= until for t in passed) <= 40 + 40 * (until - 1) + 1
+    assert sum(1 < t <= 2 for t in passed) >= 30
+
+
+def test_the_clock_is_that_of_redis(
+    redis: Redis, principal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for skew_s in (0, 3600, -3600):
+        monkeypatch.setattr(time, "time", lambda s=skew_s: 1.9e9 + s)
+        assert limiter(redis, requests=3).decide(principal).allowed
+    assert not limiter(redis, requests=3).decide(principal).allowed
+
+
+def test_another_policy_counts_from_the_start(redis: Redis, principal: str) -> None:
+    assert limiter(redis, requests=1).decide(principal).allowed
+    assert not limiter(redis, requests=1).decide(principal).allowed
+    assert limiter(redis, requests=2).decide(principal).allowed
+
+
+def test_other_commands_ride_along(redis: Redis, principal: str) -> None:
+    mine, writers = limiter(redis, requests=2), RecentWriters(redis, keep_s=5)
+    first, marked = mine.decide_with(principal, writers.marking(77), writers.asking(77))
+    assert first.remaining == 1
+    assert marked is not None
+    assert writers.answer(marked[1:]) is True
+    assert mine.decide(principal).remaining == 0
+
+
+def test_counters_end_with_their_windows(redis: Redis, principal: str) -> None:
+    limiter(redis, window_s=7).decide(principal)
+    keys = redis.call("KEYS", "ratelimit:*/100/7/second")
+    assert [13_000 < redis.call("PTTL", key) <= 14_000 for key in keys] == [True]
+
+
+def test_without_redis_each_process_limits_alone(
+    valkey: Server, redis_url: str, principal: str
+) -> None:
+    mine = limiter(connect(redis_url, timeout_s=0.05), requests=3, window_s=86_400)
+    before = counted("fallback_allowed"), counted("fallback_refused")
+    valkey.pause()
+    try:
+        began = time.monotonic()
+        made: list[Decision] = [mine.decide(principal) for _ in range(5)]
+        took_s = time.monotonic() - began
+    finally:
+        valkey.resume()
+    assert [d.allowed for d in made] == [True, True, True, False, False]
+    assert made[3].retry_after_s > 1
+    assert took_s < 0.2
+    assert counted("fallback_allowed") == before[0] + 3
+    assert counted("fallback_refused") == before[1] + 2
+    time.sleep(0.25)
+    allowed = counted("allowed")
+    assert mine.decide(f"{principal}0").allowed
+    assert counted("allowed") == allowed + 1
+
+
+def counted(decision: str) -> float:
+    return float(RATELIMIT_DECISIONS.labels("default", decision)._value.get())
+
+
+def test_the_storage_serves_limits_in_every_way_a_sliding_window_needs(
+    redis: Redis, principal: str
+) -> None:
+    storage = RedisWindows(redis)
+    strategy, item = SlidingWindowCounterRateLimiter(storage), RateLimitItemPerSecond(5, 60)
+    assert storage.check()
+    assert strategy.hit(item, principal, cost=4)
+    assert not strategy.hit(item, principal, cost=2)
+    assert strategy.test(item, principal)
+    assert strategy.get_window_stats(item, principal).remaining == 1
+    strategy.clear(item, principal)
+    assert strategy.get_window_stats(item, principal).remaining == 5
+
+
+def test_the_storage_says_when_redis_is_away() -> None:
+    storage = RedisWindows(Redis(CacheSettings()))
+    assert not storage.check()
+    with pytest.raises(RedisDown):
+        SlidingWindowCounterRateLimiter(storage).hit(RateLimitItemPerSecond(5), "x")

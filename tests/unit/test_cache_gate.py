@@ -1,0 +1,82 @@
+"""Redis is asked while it answers; after a failure by one caller a second."""
+
+import pytest
+
+from orders.cache.client import Redis
+from orders.cache.gate import Gate, RedisBypassed
+from orders.errors import SettingError
+from orders.settings import CacheSettings
+
+
+class Clock:
+    """Time that stands still until told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_failure_closes_the_gate_for_everybody() -> None:
+    gate = Gate(1, clock=Clock())
+    gate.enter()
+    gate.failed("slow")
+    with pytest.raises(RedisBypassed) as refused:
+        gate.enter()
+    assert refused.value.retry_after_s == 1
+
+
+def test_after_the_wait_one_caller_tries_and_the_others_keep_out() -> None:
+    clock = Clock()
+    gate = Gate(1, clock=clock)
+    gate.failed("slow")
+    clock.now += 1
+    gate.enter()
+    with pytest.raises(RedisBypassed):
+        gate.enter()
+    gate.passed()
+    gate.enter()
+
+
+def test_a_failed_probe_closes_the_gate_again() -> None:
+    clock = Clock()
+    gate = Gate(1, clock=clock)
+    gate.failed("slow")
+    clock.now += 1
+    gate.enter()
+    clock.now += 0.5
+    gate.failed("slow")
+    clock.now += 0.9
+    with pytest.raises(RedisBypassed):
+        gate.enter()
+
+
+def test_a_failure_is_remembered_after_redis_is_back() -> None:
+    clock = Clock()
+    gate = Gate(1, clock=clock)
+    assert not gate.failed_within(10)
+    gate.failed("slow")
+    gate.passed()
+    assert gate.failed_within(10)
+    clock.now += 10
+    assert not gate.failed_within(10)
+
+
+def test_without_a_url_redis_is_always_bypassed() -> None:
+    with pytest.raises(RedisBypassed):
+        Redis(CacheSettings()).call("PING")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://x:secret@y",
+        "redis://x:secret@y:port/0",
+        "redis://x:secret@y?unknown=1",
+        "redis://x:secret@y?socket_timeout=soon",
+    ],
+)
+def test_an_unusable_url_is_refused_without_telling_its_password(url: str) -> None:
+    with pytest.raises(SettingError, match="ORDERS_REDIS_URL") as refused:
+        Redis(CacheSettings(url=url))
+    assert "secret" not in str(refused.value)

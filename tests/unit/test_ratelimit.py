@@ -1,0 +1,91 @@
+"""The rate limit without Redis: its arithmetic, its headers, its local stand-in."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orders.api.ratelimit import RateLimiter, wait_ms, weighted
+from orders.api.ratelimit_storage import Window
+from orders.cache.client import Redis
+from orders.settings import CacheSettings, RateLimitSettings
+from orders.telemetry.metrics import RATELIMIT_DECISIONS
+
+
+def limiter(requests: int = 100, window_s: int = 60) -> RateLimiter:
+    return RateLimiter(
+        Redis(CacheSettings()), RateLimitSettings(requests=requests, window_s=window_s)
+    )
+
+
+def passes(window: Window, limit: int, window_ms: int, after_ms: int) -> bool:
+    """Say it as the script does: shift the window when it is over, then weigh."""
+    left = window.left_ms - after_ms
+    if left <= 0:
+        window = Window(window.current, 0, left + window_ms)
+    else:
+        window = window._replace(left_ms=left)
+    return window.left_ms <= 0 or weighted(window, window_ms) + 1 <= limit
+
+
+@given(
+    limit=st.integers(1, 50),
+    previous=st.integers(0, 60),
+    current=st.integers(0, 60),
+    left_ms=st.integers(1, 1000),
+)
+def test_the_wait_is_exact_to_the_millisecond(
+    limit: int, previous: int, current: int, left_ms: int
+) -> None:
+    window = Window(previous, current, left_ms)
+    wait = wait_ms(window, limit, 1000)
+    assert passes(window, limit, 1000, wait)
+    assert not wait or not passes(window, limit, 1000, wait - 1)
+
+
+def decisions(name: str) -> float:
+    return float(RATELIMIT_DECISIONS.labels("default", name)._value.get())
+
+
+def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
+    before = decisions("fallback_allowed"), decisions("fallback_refused")
+    until_border_s = 60 - time.time() % 60
+    if until_border_s < 1:  # the windows of the stand-in begin at full minutes
+        time.sleep(until_border_s)
+    here = limiter(requests=5)
+    made = [here.decide("somebody") for _ in range(7)]
+    assert [d.allowed for d in made] == [True] * 5 + [False] * 2
+    assert [d.remaining for d in made] == [4, 3, 2, 1, 0, 0, 0]
+    assert here.decide("somebody else").allowed
+    after = decisions("fallback_allowed"), decisions("fallback_refused")
+    assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
+
+
+def test_every_answer_says_the_policy_and_what_is_left() -> None:
+    here = limiter(requests=2)
+    headers = dict(here.headers(here.decide("somebody")))
+    assert headers.keys() == {"RateLimit-Policy", "RateLimit"}
+    assert headers["RateLimit-Policy"] == '"default";q=2;w=60'
+    left, _, seconds = headers["RateLimit"].removeprefix('"default";r=').partition(";t=")
+    assert left == "1"
+    assert 1 <= int(seconds) <= 60
+
+
+def test_a_refusal_says_when_to_come_back() -> None:
+    here = limiter(requests=1)
+    here.decide("somebody")
+    refused = here.decide("somebody")
+    headers = dict(here.headers(refused))
+    assert headers["RateLimit"] == f'"default";r=0;t={refused.reset_s}'
+    assert headers["Retry-After"] == str(refused.retry_after_s)
+    assert 1 <= refused.retry_after_s <= 61
+
+
+@pytest.mark.parametrize("principal", ["", "a/b", "k\r\nSET x 1\r\n", "ä€𝄞", "x" * 10_000])
+def test_any_text_can_be_a_principal(principal: str) -> None:
+    assert limiter().decide(principal).allowed
+
+
+def test_commands_that_did_not_go_have_no_replies() -> None:
+    assert limiter().decide_with("somebody", ("PING",))[1] is None
