@@ -200,9 +200,12 @@ def test_inventory_failing_at_the_commit_keeps_the_message_until_it_is_done(worl
         world.handle(order_id, message_id=message_id)
     assert world.find(order_id).status is Status.COMPLETED
     assert world.reservation(order_id) == "held"
+    world.when_completed = lambda: None
     world.inventory.faults()
+    world.changed.clear()
     world.handle(order_id, message_id=message_id)
     assert world.reservation(order_id) == "committed"
+    assert [order.status for order in world.changed] == ["Completed"], "the cache is told again"
     assert len(world.captures(order_id)) == 1
 
 
