@@ -28,8 +28,8 @@ class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
     quantity: Quantity
     total: Annotated[Decimal, Meta(description="Amount, with exactly two decimal places.")]
     status: Status
-    created_at: Annotated[dt.datetime, Meta(description="RFC 3339, UTC.")]
-    updated_at: Annotated[dt.datetime, Meta(description="RFC 3339, UTC.")]
+    created_at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
+    updated_at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
     status_reason: Annotated[
         str | UnsetType, Meta(description="Why an order failed or was cancelled.")
     ] = UNSET

@@ -66,13 +66,17 @@ class Ledger:
             return _accepted(rows[0][0])
         if key is None:
             raise Transient("PostgreSQL took the order but did not say so")
-        return self._replay(order, principal, key)
+        answer = self.replay(order, principal, key)
+        if answer is None:
+            raise Transient("the idempotency key expired this very moment", retry_after_s=1)
+        return answer
 
-    def _replay(self, order: NewOrder, principal: str, key: str) -> Answer:
+    def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
+        """Return what was answered to the first use of a key, if there was one. Raises KeyReused."""
         scope = {"principal": principal, "route": CREATE_ROUTE, "key": key}
         rows = self._primary.execute("find_answer", scope)
         if not rows:
-            raise Transient("the idempotency key expired this very moment", retry_after_s=1)
+            return None
         fingerprint, status, body, location, tag = rows[0]
         if bytes(fingerprint) != order.fingerprint():
             raise KeyReused

@@ -1,0 +1,57 @@
+# The verbs of this repository. CI calls the same ones.
+# PYTHON is only used to make the virtual environment; it must be 3.11 or 3.12.
+PYTHON ?= python3
+DEVSTACK = PYTHONPATH=services .venv/bin/python -m devstack
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: env
+env: ## make the virtual environment from the locks (done by the other verbs)
+	@PYTHONPATH=services $(PYTHON) -m devstack.bootstrap
+
+.PHONY: up
+up: env ## run the whole platform here; Ctrl-C ends it
+	@exec env $(DEVSTACK) up
+
+.PHONY: start
+start: env ## the same, detached: returns when everything is ready
+	@$(DEVSTACK) start
+
+.PHONY: stop
+stop: env ## end the detached platform and wait for its end
+	@$(DEVSTACK) stop
+
+.PHONY: status
+status: env ## show every component
+	@$(DEVSTACK) status
+
+.PHONY: logs
+logs: env ## show the last log lines; ARGS="-f worker" follows one component
+	@$(DEVSTACK) logs $(ARGS)
+
+.PHONY: demo
+demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 50"
+	@$(DEVSTACK) demo $(ARGS)
+
+.PHONY: clean-state
+clean-state: env ## remove the databases, logs and secrets of the local platform
+	@$(DEVSTACK) clean-state
+
+.PHONY: check
+check: env ## lint, format, types, import contracts
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy services tests
+	PYTHONPATH=services .venv/bin/lint-imports
+
+.PHONY: test
+test: check ## everything: check, then unit, contract and integration tests on real servers
+	.venv/bin/pytest tests/unit tests/contract tests/integration $(ARGS)
+
+.PHONY: lock
+lock: env ## choose the newest allowed versions and write the locks anew
+	@PYTHONPATH=services .venv/bin/python -m devstack.lock

@@ -1,0 +1,1 @@
+"""Run the whole order platform on this machine: embedded servers, the services and a gateway."""

@@ -1,0 +1,253 @@
+"""Make .venv from the locks: `python3 -m devstack.bootstrap`.
+
+Standard library only: it runs with the machine's Python, before anything is installed. It does
+nothing when the environment is that of the locks already.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+from devstack.packages import cache, debian, rabbitmq
+from devstack.report import Report
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ENVIRONMENT = REPOSITORY / ".venv"
+STAMP = ENVIRONMENT / "orderservice.stamp"
+LOCKS = tuple(REPOSITORY / f"requirements{part}.lock" for part in ("", "-bootstrap", "-compiler"))
+PYTHONS = ((3, 11), (3, 12))
+# Setting CFLAGS takes the place of Python's own, and without NDEBUG meinheld's workers abort.
+# The rest is for compilers that refuse undeclared functions (gcc 14, clang 16).
+CFLAGS = "-O2 -DNDEBUG -D_GNU_SOURCE -include sys/uio.h"
+
+
+class SetupFailed(Exception):
+    """Do what the message says, then run the same command again."""
+
+
+def main() -> int:
+    """Bring the environment up to date; an expected failure is told and gives 1."""
+    output = Report()
+    try:
+        use_supported_python()
+        wanted = fingerprint()
+        if STAMP.exists() and STAMP.read_text() == wanted:
+            return 0
+        with Fetch(output):
+            set_up(output)
+        STAMP.write_text(wanted)
+    except SetupFailed as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def use_supported_python() -> None:
+    """Go on in a Python we support, if another one was called. Raises: SetupFailed."""
+    if sys.version_info[:2] in PYTHONS:
+        return
+    for major, minor in reversed(PYTHONS):
+        found = shutil.which(f"python{major}.{minor}")
+        if found:
+            os.execv(found, [found, "-m", "devstack.bootstrap"])  # noqa: S606 - no shell is wanted
+    message = (
+        f"Python 3.11 or 3.12 is needed (this is {sys.version.split()[0]}): "
+        "install one, or name it: make PYTHON=/path/to/python3.12 ..."
+    )
+    raise SetupFailed(message)
+
+
+def fingerprint() -> str:
+    """Tell this environment from any other: the locks, the Python, the place."""
+    told = hashlib.sha256()
+    for lock in LOCKS:
+        told.update(lock.read_bytes())
+    told.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
+    return told.hexdigest()
+
+
+def set_up(output: Report) -> None:
+    """Make the environment anew."""
+    began = time.monotonic()
+    version = ".".join(map(str, sys.version_info[:3]))
+    output.event("environment", "making", None, f".venv with Python {version}")
+    make_environment()
+    install_tools()
+    output.event("environment", "installing", time.monotonic() - began, "requirements.lock")
+    install_packages(output)
+    install_ourselves()
+    output.event("environment", "ready", time.monotonic() - began)
+
+
+def make_environment() -> None:
+    """Create an empty virtual environment with pip. Raises: SetupFailed."""
+    STAMP.unlink(missing_ok=True)
+    advice = "on Debian: apt install python3-venv"
+    run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], advice=advice)
+
+
+def install_tools() -> None:
+    """Install uv and the build backend with pip, by hash, from files kept for other clones."""
+    pip = [program("python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--require-hashes", "-r", str(LOCKS[1])]
+
+    def download(folder: Path) -> None:
+        run([*pip, "download", "--only-binary=:all:", "--dest", str(folder), *options])
+
+    files = cache.keep(f"bootstrap-{short_hash(LOCKS[1])}", download)
+    run([*pip, "install", "--no-index", "--find-links", str(files), *options])
+
+
+def install_packages(output: Report) -> None:
+    """Install the lock: from uv's cache alone if it is all there, else from the index.
+
+    uv's cache also has what was compiled before, so a second clone needs no compiler.
+    """
+    if succeeds(uv("--offline", *from_lock())):
+        return
+    run(uv(*from_lock()), environment=compiler(output))
+
+
+def from_lock() -> list[str]:
+    """Give the options for an exact, hashed installation of the lock."""
+    return ["--no-deps", "--require-hashes", "--no-build-isolation", "-r", str(LOCKS[0])]
+
+
+def install_ourselves() -> None:
+    """Put the repository's packages and the command `orders` into the environment."""
+    run(uv("--offline", "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)))
+
+
+def uv(*args: str) -> list[str]:
+    """Give the command for `uv pip install`."""
+    return [program("uv"), "pip", "install", "--quiet", "--python", program("python"), *args]
+
+
+def program(name: str) -> str:
+    """Name a program of the environment."""
+    return str(ENVIRONMENT / "bin" / name)
+
+
+def compiler(output: Report) -> dict[str, str]:
+    """Give the variables with which meinheld compiles, fetching what the machine lacks."""
+    flags = CFLAGS
+    given = {"MEINHELD_NOGREEN": "1"}
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        flags += f" {python_headers(output)}"
+    if not shutil.which(os.environ.get("CC", "cc")):
+        # Not Python's own linker options, some of which zig does not know; any x86-64, no checks.
+        given["CC"] = f"{zig(output)} cc -mcpu=baseline -fno-sanitize=undefined"
+        given["LDSHARED"] = f"{given['CC']} -shared"
+    return given | {"CFLAGS": f"{flags} {os.environ.get('CFLAGS', '')}".strip()}
+
+
+def python_headers(output: Report) -> str:
+    """Fetch this Python's headers privately; give the options that find them."""
+    version = "{}.{}".format(*sys.version_info[:2])
+    package = f"libpython{version}-dev"
+    name = f"{package}-{rabbitmq.system()}"
+    if not cache.kept(name):
+        output.event("environment", "fetching", None, f"{package}: no Python.h here")
+    try:
+        folder = cache.keep(name, partial(unpack, package))
+    except debian.FetchFailed as error:
+        message = f"Python.h is missing and could not be fetched; install {package}.\n{error}"
+        raise SetupFailed(message) from error
+    include = folder / "usr" / "include"
+    return f"-I{include / f'python{version}'} -I{include}"
+
+
+def unpack(package: str, folder: Path) -> None:
+    """Fetch one Debian package without what it needs."""
+    debian.fetch((package,), "", package, folder)
+
+
+def zig(output: Report) -> Path:
+    """Fetch a C compiler from the package index, by hash; give its program."""
+    name = f"ziglang-{short_hash(LOCKS[2])}"
+    if not cache.kept(name):
+        output.event("environment", "fetching", None, "a C compiler (ziglang): no cc here")
+    options = ["--no-deps", "--require-hashes", "-r", str(LOCKS[2])]
+
+    def install(folder: Path) -> None:
+        run(uv("--target", str(folder), *options), advice="or install a C compiler (gcc)")
+
+    return cache.keep(name, install) / "ziglang" / "zig"
+
+
+def short_hash(lock: Path) -> str:
+    """Name a version of a lock."""
+    return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+
+
+def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: str = "") -> None:
+    """Run a command to its end. Raises: SetupFailed with its last words."""
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env=variables() | (environment or {}),
+    )
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip()[-3000:]
+        message = f"{' '.join(argv[:5])} failed with exit code {done.returncode}\n{words}\n{advice}"
+        raise SetupFailed(message.strip())
+
+
+def succeeds(argv: list[str]) -> bool:
+    """Run a command and tell whether it succeeded."""
+    done = subprocess.run(argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY)
+    return done.returncode == 0
+
+
+def variables() -> dict[str, str]:
+    """Give our environment, with pip's settings (mirror, certificates) told to uv as well."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for theirs, ours in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
+        if theirs in given:
+            given.setdefault(ours, given[theirs])
+    return given
+
+
+class Fetch:
+    """Fetch RabbitMQ's packages while the environment is made; they do not need each other."""
+
+    def __init__(self, output: Report) -> None:
+        """Take where to report."""
+        self.output = output
+        self.thread = threading.Thread(target=self.fetch)
+        self.needed = not os.environ.get("ORDERS_AMQP_URL") and not rabbitmq.cached()
+
+    def __enter__(self) -> None:
+        """Begin, if something is to be fetched."""
+        if self.needed:
+            self.output.event("rabbitmq", "fetching", None, "Debian packages, 35 MB, once")
+            self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the end."""
+        if self.needed:
+            self.thread.join()
+
+    def fetch(self) -> None:
+        """Fetch; a failure is told here and decided on by those who need a broker."""
+        began = time.monotonic()
+        try:
+            rabbitmq.release()
+        except (debian.FetchFailed, OSError) as error:
+            self.output.event("rabbitmq", "failed", None, str(error))
+        else:
+            self.output.event("rabbitmq", "fetched", time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The command line of the local stack: `python -m devstack VERB`."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from devstack import control, detached, foreground, logs, report, settings, stack, state
+from devstack.settings import Settings
+from devstack.supervisor import VERBS
+
+Run = Callable[[argparse.Namespace, Settings], int]
+NOT_RUNNING = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Carry out one verb; an expected error is told in a line and gives 2."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args, settings.load())
+    except (
+        settings.SettingError,
+        control.NotRunning,
+        control.Refused,
+        *foreground.FAILURES,
+    ) as error:
+        print(f"devstack: {error}", file=sys.stderr)
+        return foreground.FAILED
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the verbs."""
+    made = argparse.ArgumentParser(
+        prog="python -m devstack",
+        description="Run the whole order platform on this machine.",
+        epilog=f"environment:\n{settings.describe()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = made.add_subparsers(required=True, metavar="VERB")
+    add(verbs, "up", lambda _, loaded: foreground.up(loaded), "run in the foreground until Ctrl-C")
+    for verb in VERBS:
+        add_component_verb(verbs, verb)
+    add(verbs, "status", status, "show every component")
+    add_logs(verbs)
+    add_demo(verbs)
+    add(verbs, "clean-state", clean_state, "remove the state folder")
+    add(verbs, "environment", environment, "print the variables of the services, for a shell")
+    return made
+
+
+def add(verbs: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    """Add a verb."""
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    made.set_defaults(run=run)
+    return made
+
+
+def add_component_verb(verbs: Any, verb: str) -> None:
+    """Add a verb for one component; start and stop without one mean the whole stack."""
+    whole = verb in ("start", "stop")
+    text = f"{verb} a component of the running stack"
+    made = add(
+        verbs,
+        verb,
+        start_or_stop if whole else one,
+        f"{verb} the stack, or {text}" if whole else text,
+    )
+    made.add_argument("component", nargs="?" if whole else None)
+    made.set_defaults(verb=verb)
+
+
+def add_logs(verbs: Any) -> None:
+    """Add the verb `logs`."""
+    made = add(verbs, "logs", show_logs, "show the last log lines")
+    made.add_argument("component", nargs="*")
+    made.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
+    made.add_argument("-n", "--lines", type=int, default=20, help="lines of each log [20]")
+
+
+def add_demo(verbs: Any) -> None:
+    """Add the verb `demo`."""
+    made = add(verbs, "demo", show_demo, "place orders and watch them to their end")
+    made.add_argument("--count", type=positive, default=50, help="orders to place [50]")
+    made.add_argument("--rate", type=positive, default=10, help="orders a second [10]")
+    made.add_argument("--decline", type=share, default=0.1, help="share to be declined [0.1]")
+    made.add_argument("--timeout", type=positive, default=60, help="seconds an order may take [60]")
+    made.add_argument("--url", help="gateway [the local stack's]")
+
+
+def start_or_stop(args: argparse.Namespace, loaded: Settings) -> int:
+    """Start or stop the whole stack, or one component of it."""
+    if args.component:
+        return one(args, loaded)
+    return detached.start(loaded) if args.verb == "start" else detached.stop(loaded)
+
+
+def one(args: argparse.Namespace, loaded: Settings) -> int:
+    """Do something to one component of the running stack."""
+    control.ask(loaded.state, verb=args.verb, component=args.component)
+    return 0
+
+
+def status(_: argparse.Namespace, loaded: Settings) -> int:
+    """Show the table; 0 when everything is ready, 1 when something is not, 3 when nothing runs."""
+    try:
+        answered = control.ask(loaded.state, verb="status")
+    except control.NotRunning as error:
+        print(error)
+        return NOT_RUNNING
+    print(report.table(tuple(row) for row in answered["rows"]))
+    return 0 if answered["complete"] else 1
+
+
+def show_logs(args: argparse.Namespace, loaded: Settings) -> int:
+    """Show the ends of the logs."""
+    return logs.show(loaded.state / "logs", args.component, args.lines, follow=args.follow)
+
+
+def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
+    """Run the demo; 1 when an order was refused or did not end."""
+    from rich.console import Console
+
+    from devstack import demo
+
+    if not args.url:
+        control.ask(loaded.state, verb="status")
+    plan = demo.Plan(
+        url=(args.url or loaded.gateway_url).rstrip("/"),
+        count=math.ceil(args.count),
+        rate=args.rate,
+        decline_ratio=args.decline,
+        timeout_s=args.timeout,
+    )
+    return demo.run(plan, Console())
+
+
+def positive(text: str) -> float:
+    """Read a number above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1, for argparse."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def clean_state(_: argparse.Namespace, loaded: Settings) -> int:
+    """Remove the state folder of a stack that does not run."""
+    state.clean(loaded.state)
+    print(f"removed {loaded.state}")
+    return 0
+
+
+def environment(_: argparse.Namespace, loaded: Settings) -> int:
+    """Print `export` lines with which a service can be run by hand against the stack."""
+    addresses = stack.addresses(loaded, state.load_secrets(loaded.state))
+    for name, value in {**addresses, "PYTHONPATH": str(settings.SOURCE)}.items():
+        print(f"export {name}='{value}'")
+    return 0

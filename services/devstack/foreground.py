@@ -1,0 +1,119 @@
+"""Run the stack in this process until a signal or a request asks for its end."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from devstack import control, guardian, stack, state
+from devstack.component import Component
+from devstack.packages import debian, rabbitmq
+from devstack.report import Report
+from devstack.settings import Settings
+from devstack.supervisor import VERBS, PortsTaken, Supervisor
+
+FAILURES = (state.StateError, PortsTaken, debian.FetchFailed, FileNotFoundError)
+FAILED = 2
+
+
+def up(loaded: Settings) -> int:
+    """Run the whole platform; 0 when it was asked to end."""
+    output = Report()
+    return guardian.guarded(
+        lambda: run(
+            loaded.state,
+            lambda: composed(loaded, output),
+            output,
+            lambda took_s: ready_text(loaded, took_s),
+        )
+    )
+
+
+def run(
+    folder: Path,
+    compose: Callable[[], list[Component]],
+    output: Report,
+    ready: Callable[[float], str],
+) -> int:
+    """Run components over a state folder: start, stay, stop. 1 or 2 when that failed.
+
+    `compose` is called once the folder is ours.
+    """
+    try:
+        with state.locked(folder):
+            supervisor = Supervisor(compose(), output)
+            leave_on_signals(supervisor)
+            with control.serving(folder, lambda request: answer(supervisor, request)):
+                return live(supervisor, output, ready)
+    except FAILURES as error:
+        print(f"devstack: {error}", file=sys.stderr)
+        return FAILED
+
+
+def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) -> int:
+    """Start, stay, stop; 1 when the start failed."""
+    began = time.monotonic()
+    if supervisor.start():
+        output.line(ready(time.monotonic() - began))
+        supervisor.run()
+    began = time.monotonic()
+    output.line("stopping ...")
+    supervisor.stop()
+    output.line(f"stopped in {time.monotonic() - began:.1f} s")
+    return 0 if supervisor.asked else 1
+
+
+def composed(loaded: Settings, output: Report) -> list[Component]:
+    """Give the components, fetching first what they need and is not there."""
+    if not loaded.given("rabbitmq") and not rabbitmq.cached():
+        began = time.monotonic()
+        output.event("rabbitmq", "fetching", None, "Debian packages, 35 MB, once")
+        rabbitmq.release()
+        output.event("rabbitmq", "fetched", time.monotonic() - began)
+    return stack.components(loaded, state.load_secrets(loaded.state))
+
+
+def leave_on_signals(supervisor: Supervisor) -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal end the stack in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.leave())
+
+
+def answer(supervisor: Supervisor, request: dict[str, str]) -> dict[str, Any]:
+    """Serve a request that came through the control socket."""
+    verb = request["verb"]
+    if verb == "leave":
+        supervisor.leave()
+    elif verb in VERBS:
+        supervisor.command(verb, request["component"])
+    state_of_all = {"rows": supervisor.rows(), "complete": supervisor.complete()}
+    return state_of_all | {"guardian": os.getppid()}
+
+
+def ready_text(loaded: Settings, took_s: float) -> str:
+    """Say where everything is and how to place an order."""
+    gateway = loaded.gateway_url
+    order = (
+        '{"userId": 1, "productId": 101, "quantity": 2, "total": 19.90, "paymentMethod": "card"}'
+    )
+    lines = [
+        "",
+        f"ready in {took_s:.1f} s",
+        "",
+        f"  API        {gateway}/api/orders      documentation {gateway}/docs",
+        f"  logs       {loaded.state}/logs       `make logs`, `make status`, `make demo`",
+    ]
+    if not loaded.given("rabbitmq"):
+        management = f"http://127.0.0.1:{loaded.ports['rabbitmq_management']}"
+        secret = loaded.state / "secrets.json"
+        lines.append(f"  RabbitMQ   {management}      user orders, password in {secret}")
+    lines += [
+        "",
+        f"  curl -i {gateway}/api/orders -H 'Content-Type: application/json' \\",
+        f"    -d '{order}'",
+        "",
+    ]
+    return "\n".join(lines)

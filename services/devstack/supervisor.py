@@ -1,0 +1,154 @@
+"""Run the stack: start in dependency order, restart what crashes, stop in stages."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+
+import psutil
+
+from devstack import ports, report
+from devstack.component import Component
+from devstack.keeper import Keeper
+from devstack.report import Report
+
+REAP_S = 1.0
+# What has not ended by then is killed, so that all is over within 15 s.
+STOP_WITHIN_S = 13.0
+
+
+VERBS = ("start", "stop", "restart", "kill", "pause", "resume")
+
+
+class PortsTaken(Exception):
+    """Free the ports it lists, or set the variables it names to others."""
+
+
+class UnknownComponent(Exception):
+    """Name one of the components that `status` lists."""
+
+
+class Supervisor:
+    """Hold the keepers of all components."""
+
+    def __init__(self, components: list[Component], output: Report) -> None:
+        """Take the components; each must come after those it needs."""
+        self.report = output
+        self.leaving = threading.Event()
+        self.asked = False
+        self.keepers: dict[str, Keeper] = {}
+        for component in components:
+            needs = [self.keepers[name] for name in component.needs]
+            self.keepers[component.name] = Keeper(component, needs, output, self.leaving.set)
+
+    def start(self) -> bool:
+        """Start everything, as much at once as its needs allow; False when something failed.
+
+        Raises: PortsTaken before anything is started.
+        """
+        refuse_taken_ports(keeper.component for keeper in self.keepers.values())
+        for keeper in self.keepers.values():
+            keeper.thread.start()
+        return all(self.came_up(keeper) for keeper in self.keepers.values())
+
+    def came_up(self, keeper: Keeper) -> bool:
+        """Wait until a component is ready; False when the stack is leaving instead."""
+        while not keeper.ready.wait(0.1):
+            if self.leaving.is_set():
+                return False
+        return True
+
+    def run(self) -> None:
+        """Stay until told to leave; collect the processes that lost their parent."""
+        while not self.leaving.wait(REAP_S):
+            reap_adopted(self.known())
+
+    def leave(self) -> None:
+        """Ask for the end; the one who runs the supervisor carries it out."""
+        self.asked = True
+        self.leaving.set()
+
+    def known(self) -> set[int]:
+        """Give the process ids that the keepers wait for."""
+        programs = [keeper.program.process for keeper in self.keepers.values()]
+        return {process.pid for process in programs if process is not None}
+
+    def stop(self) -> None:
+        """End everything, stage by stage: gateway, api, consumers, simulators, servers."""
+        until = time.monotonic() + STOP_WITHIN_S
+        self.leaving.set()
+        last_first = sorted(
+            self.keepers.values(), key=lambda keeper: keeper.component.stage, reverse=True
+        )
+        for keeper in last_first:
+            keeper.leaving = True
+        for _, stage in groupby(last_first, key=lambda keeper: keeper.component.stage):
+            in_parallel([partial(keeper.leave, until) for keeper in stage])
+
+    def command(self, verb: str, name: str) -> None:
+        """Carry out start, stop, pause, resume, kill or restart. Raises: UnknownComponent."""
+        keeper = self.keepers.get(name)
+        if keeper is None:
+            message = f"no component {name!r}: there are {', '.join(self.keepers)}"
+            raise UnknownComponent(message)
+        actions: dict[str, list[Callable[[], None]]] = {
+            "start": [keeper.switch_on],
+            "stop": [keeper.switch_off],
+            "pause": [keeper.pause],
+            "resume": [keeper.resume],
+            "kill": [keeper.kill],
+            "restart": [keeper.switch_off, keeper.switch_on],
+        }
+        for action in actions[verb]:
+            action()
+
+    def complete(self) -> bool:
+        """Tell whether every component is ready (every step done)."""
+        return all(keeper.state in ("ready", "done") for keeper in self.keepers.values())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Give the table that `status` shows."""
+        return [row(keeper) for keeper in self.keepers.values()]
+
+
+def row(keeper: Keeper) -> tuple[str, ...]:
+    """Give a component's line of the table."""
+    up = report.duration(time.monotonic() - keeper.since)
+    pid, address = str(keeper.program.pid or "-"), keeper.component.address or "-"
+    return (keeper.component.name, keeper.state, pid, up, str(keeper.restarts), address)
+
+
+def refuse_taken_ports(components: Iterable[Component]) -> None:
+    """Look at every port before anything starts. Raises: PortsTaken naming all that are busy."""
+    lines = [
+        f"port {port} ({component.name}) is taken by {ports.holder(port)}: set {name} to another"
+        for component in components
+        for name, port in component.ports.items()
+        if ports.busy(port)
+    ]
+    if lines:
+        advice = "or move all ports at once with DEVSTACK_PORT_OFFSET"
+        raise PortsTaken("\n".join([*lines, advice]))
+
+
+def in_parallel(actions: list[Callable[[], None]]) -> None:
+    """Run actions in threads and wait for all."""
+    threads = [threading.Thread(target=action) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def reap_adopted(known: set[int]) -> None:
+    """Collect ended processes whose own parent had died: they were handed to us."""
+    session = os.getsid(0)
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+            ended = child.pid not in known and child.status() == psutil.STATUS_ZOMBIE
+            # Programs of our own session, and ones just begun, are waited for by whoever ran them.
+            if ended and os.getsid(child.pid) != session and time.time() - child.create_time() > 1:
+                os.waitpid(child.pid, os.WNOHANG)

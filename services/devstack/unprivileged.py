@@ -1,0 +1,91 @@
+"""Run as an ordinary user what refuses to run as root (PostgreSQL), or should not (nginx)."""
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+NOBODY = 65534
+# Keeps access to files that only root can read; refused inside a chroot and in most containers.
+IN_USER_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+# World-traversable on every Debian; used only when the state folder is not.
+REACHABLE = Path("/var/tmp")  # noqa: S108 - a private folder is made below it, mode 0700
+
+
+@functools.cache
+def prefix() -> tuple[str, ...]:
+    """Name the command that drops root's rights; empty for an ordinary user."""
+    if os.geteuid() != 0:
+        return ()
+    return IN_USER_NAMESPACE if succeeds((*IN_USER_NAMESPACE, "true")) else AS_NOBODY
+
+
+def folder(state: Path, name: str) -> Path:
+    """Make the folder `name` of the state so that an unprivileged server can own it.
+
+    Where the state folder itself is closed to others (root's home), the data lives below
+    /var/tmp and the state folder has a link to it.
+    """
+    wanted = state / name
+    if prefix() != AS_NOBODY:
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    real = wanted if reachable(first_existing(state)) else outside(wanted)
+    real.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.chown(real, NOBODY, NOBODY)
+    return real
+
+
+def program_tree(tree: Path, state: Path) -> Path:
+    """Give a copy of `tree` that the unprivileged user can read; `tree` itself if it can."""
+    if prefix() != AS_NOBODY or reachable(tree):
+        return tree
+    copy = outside(state / "programs") / tree.name
+    if not copy.exists():
+        shutil.copytree(tree, copy.with_suffix(".part"), dirs_exist_ok=True, symlinks=True)
+        copy.with_suffix(".part").rename(copy)
+    open_to_all(copy.parent)
+    return copy
+
+
+def outside(wanted: Path) -> Path:
+    """Link `wanted` to a folder below /var/tmp that is its own."""
+    key = hashlib.sha256(str(wanted).encode()).hexdigest()[:16]
+    real = REACHABLE / f"orderservice-devstack-{key}"
+    real.mkdir(exist_ok=True, mode=0o700)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    if not wanted.is_symlink():
+        wanted.symlink_to(real)
+    return real
+
+
+def own(path: Path) -> None:
+    """Hand a file that root wrote to the unprivileged user."""
+    if prefix() == AS_NOBODY:
+        shutil.chown(path, NOBODY, NOBODY)
+
+
+def open_to_all(path: Path) -> None:
+    """Let everybody read and enter a folder that holds programs only."""
+    path.chmod(0o755)
+
+
+def reachable(path: Path) -> bool:
+    """Tell whether the unprivileged user can enter or run `path`."""
+    return succeeds((*AS_NOBODY, "test", "-x", str(path)))
+
+
+def first_existing(path: Path) -> Path:
+    """Name `path` or its nearest parent that exists."""
+    return path if path.exists() else first_existing(path.parent)
+
+
+def succeeds(argv: tuple[str, ...]) -> bool:
+    """Run a short command and tell whether it exits with 0."""
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=10, check=False).returncode == 0
+    except OSError:
+        return False

@@ -1,0 +1,55 @@
+"""`/health` on the public port: what the admin port answers, within the same second."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from falcon import Request, Response
+from msgspec import UNSET, Meta, UnsetType
+
+from orders import probes
+from orders.api.operation import Answer, Operation
+from orders.probes import Checks
+
+Word = Literal["Healthy", "Degraded", "Unhealthy"]
+
+
+class DependencyHealth(msgspec.Struct, rename="camel", frozen=True):
+    """How one dependency does."""
+
+    status: Word
+    duration_ms: float
+    error: str | UnsetType = UNSET
+
+
+class HealthReport(msgspec.Struct, frozen=True):
+    """Unhealthy only without the primary database: nothing else stops an order."""
+
+    status: Word
+    checks: Annotated[dict[str, DependencyHealth], Meta(description="By dependency.")]
+
+
+class Health:
+    """`/health`."""
+
+    operations: Final = {
+        "GET": Operation(
+            id="health",
+            summary="Tell whether orders can be taken",
+            answers={
+                200: Answer(description="Healthy, or degraded.", body=HealthReport),
+                503: Answer(description="The primary database is out.", body=HealthReport),
+            },
+        )
+    }
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+
+    def on_get(self, _req: Request, resp: Response) -> None:
+        """Answer what the checks say; they share results for a second."""
+        status, report = probes.health(self._checks)
+        resp.status = status
+        resp.data = msgspec.json.encode(report)
+        resp.set_header("Cache-Control", "no-store")
+
+    on_head = on_get

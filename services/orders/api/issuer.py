@@ -1,0 +1,139 @@
+"""The issuer's public keys (JWKS): fetched in the background, kept while the issuer is away.
+
+No request fetches. One that needs a key nobody knows asks for a fetch and waits briefly, but only
+if the last one is long enough ago: invented key ids cause no storm, at the issuer or here.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import jwt
+import msgspec
+import structlog
+
+from orders.errors import OrdersError, Transient
+from orders.upstream.http import InvalidAnswer, Upstream, decode
+from orders.upstream.policy import UpstreamPolicy
+from orders.upstream.transport import Reply, Request
+
+_REFRESH_S: Final = 300.0
+_RETRY_S: Final = 5.0  # after a failure, and between fetches that requests ask for
+_FETCH_BUDGET_S: Final = 3.0
+_WAIT_S: Final = 0.5  # of a request, for a fetch it has asked for
+_LIMIT_BYTES: Final = 256 * 1024
+_KEYS_LIMIT: Final = 100
+_log = structlog.get_logger()
+
+KeySet = dict[tuple[str | None, str], jwt.PyJWK]  # by key id and algorithm
+
+
+class _Jwks(msgspec.Struct):
+    keys: list[dict[str, Any]]
+
+
+class IssuerKeys:
+    """Keys by id and algorithm. `start` belongs after fork: it starts a thread."""
+
+    def __init__(self, fetch: Callable[[], KeySet], *, retry_s: float = _RETRY_S) -> None:
+        self._fetch, self._retry_s = fetch, retry_s
+        self._keys: KeySet | None = None
+        self._tried_at = self._asked_at = float("-inf")
+        self._changed = threading.Condition()
+        self._asked = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="issuer-keys", daemon=True)
+
+    def start(self) -> None:
+        """Begin to fetch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End fetching."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        """Return a key. Raises Transient while none at all has ever been fetched."""
+        found = self._lookup(key_id, algorithm)
+        if found is None and self._may_ask():
+            self._await_fetch()
+            found = self._lookup(key_id, algorithm)
+        if found is None and self._keys is None:
+            raise Transient("the issuer's keys are not known yet", retry_after_s=self._retry_s)
+        return found
+
+    def _lookup(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
+        keys = self._keys or {}
+        if key_id is not None:
+            return keys.get((key_id, algorithm))
+        fitting = [key for (_, name), key in keys.items() if name == algorithm]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _may_ask(self) -> bool:
+        now = time.monotonic()
+        if now - max(self._tried_at, self._asked_at) < self._retry_s:
+            return False
+        self._asked_at = now
+        return True
+
+    def _await_fetch(self) -> None:
+        with self._changed:
+            before = self._tried_at
+            self._asked = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._tried_at != before or self._closed, _WAIT_S)
+
+    def _watch(self) -> None:
+        while not self._closed:
+            fetched = self._try_fetch()
+            with self._changed:
+                self._tried_at = time.monotonic()
+                self._asked = False
+                self._changed.notify_all()
+                pause_s = _REFRESH_S if fetched else self._retry_s
+                self._changed.wait_for(lambda: self._asked or self._closed, pause_s)
+
+    def _try_fetch(self) -> bool:
+        try:
+            self._keys = self._fetch()
+        except OrdersError as error:
+            _log.warning("issuer_keys.not_fetched", error=str(error))
+            return False
+        return True
+
+
+def jwks(url: str, algorithms: Iterable[str]) -> Callable[[], KeySet]:
+    """Return the fetch of a JWKS URL: bounded in time and size. Call it after fork."""
+    parts = urlsplit(url)
+    path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    policy = msgspec.structs.replace(
+        UpstreamPolicy().within(_FETCH_BUDGET_S), response_limit_bytes=_LIMIT_BYTES
+    )
+    upstream = Upstream("issuer", f"{parts.scheme}://{parts.netloc}", policy)
+    request = Request("GET", path, "/jwks")
+    accepted = tuple(algorithms)
+    return lambda: upstream.call(request, lambda reply: _read(reply, accepted))
+
+
+def _read(reply: Reply, algorithms: Iterable[str]) -> KeySet:
+    keys: KeySet = {}
+    for key in decode(reply, _Jwks).keys[:_KEYS_LIMIT]:
+        if key.get("kty") == "oct" or key.get("use", "sig") != "sig":
+            continue
+        for algorithm in algorithms:
+            if key.get("alg", algorithm) == algorithm:
+                _add(keys, key, algorithm)
+    if not keys:
+        raise InvalidAnswer("no usable key in the JWKS")
+    return keys
+
+
+def _add(keys: KeySet, key: dict[str, Any], algorithm: str) -> None:
+    try:
+        keys[key.get("kid"), algorithm] = jwt.PyJWK(key, algorithm)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return  # of another type than the algorithm needs, or not a key

@@ -1,0 +1,61 @@
+"""The metrics that only the API exports, and the children of the shared ones, found once.
+
+`labels()` costs more than the increment, so children are kept.
+"""
+
+import functools
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from orders.database.pool import Pool
+from orders.telemetry.metrics import HTTP_BUCKETS, HTTP_DURATION, ORDER_REQUESTS
+
+ORDER_CREATE_DURATION: Final = Histogram(
+    "order_create_duration_seconds", "Duration of requests that made an order.",
+    buckets=HTTP_BUCKETS,
+)  # fmt: skip
+DB_POOL_IN_USE: Final = Gauge(
+    "db_pool_in_use", "Database connections lent out, summed over the processes.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)
+_SAMPLE_S: Final = 1.0
+
+
+@functools.lru_cache(maxsize=1000)
+def http_duration(method: str, route: str, status: int) -> Histogram:
+    """Return the histogram of one kind of request; a method not in the standard is `_OTHER`."""
+    return HTTP_DURATION.labels(method if method in _METHODS else "_OTHER", route, str(status))
+
+
+@functools.lru_cache(maxsize=1000)
+def order_requests(action: str, status: str) -> Counter:
+    """Return the counter of one way a request about orders ends."""
+    return ORDER_REQUESTS.labels(action, status)
+
+
+class PoolGauge:
+    """Sample the pools into `db_pool_in_use`; a request lends for too short to set it itself."""
+
+    def __init__(self, pools: Sequence[Pool]) -> None:
+        self._pools = pools
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="pool-gauge", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sample. Call it after fork: it starts a thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End sampling."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SAMPLE_S):
+            DB_POOL_IN_USE.set(sum(pool.in_use for pool in self._pools))

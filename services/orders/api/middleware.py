@@ -1,0 +1,155 @@
+"""What happens to every request, whatever becomes of it: ids, trace, metrics, one log line.
+
+The outermost layer, around Falcon itself: a 404, a 429 and a crash are counted like any answer.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import structlog
+from opentelemetry.trace import Span
+
+from orders.api import problems
+from orders.api.exchange import UNMATCHED, Exchange
+from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, order_requests
+from orders.api.problems import SHED, Refusal
+from orders.telemetry import context as ids
+from orders.telemetry import tracing
+from orders.telemetry.context import CORRELATION_HEADER
+
+Headers = list[tuple[str, str]]
+
+# What order_requests_total says about a status; other 4xx are validation errors, 5xx errors.
+_OUTCOMES: Final = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    409: "conflict",
+    429: "rate_limited",
+}
+_PROBES: Final = frozenset({"/health", "/openapi.json"})  # asked all day: not worth a line each
+_NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
+_log = structlog.get_logger()
+
+
+class Observed:
+    """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never)."""
+
+    def __init__(self, application: WSGIApplication, max_in_flight: int = 0) -> None:
+        self._application = application
+        self._room = threading.BoundedSemaphore(max_in_flight) if max_in_flight else None
+
+    def __call__(self, env: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        started_s = time.perf_counter()
+        correlation_id, traceparent = env.get("HTTP_X_CORRELATION_ID"), env.get("HTTP_TRACEPARENT")
+        context, remote = ids.accept(correlation_id, traceparent)
+        method = env["REQUEST_METHOD"]
+        with tracing.root(context, method, tracing.SERVER, remote=remote) as span:
+            exchange = Exchange(ids.current() or context, method, env["PATH_INFO"], span)
+            exchange.attach(env)
+            reply = _Reply()
+            body = self._within_room(env, exchange, reply)
+            reply.headers += exchange.limit_headers
+            reply.headers.append(_NO_SNIFFING)
+            reply.headers.append((CORRELATION_HEADER, exchange.context.correlation_id))
+            reply.headers.append(("traceparent", exchange.context.traceparent))
+            start_response(reply.status, reply.headers)
+            _record(exchange, int(reply.status[:3]), time.perf_counter() - started_s)
+            return body
+
+    def _within_room(
+        self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply"
+    ) -> Iterable[bytes]:
+        if self._room is None:
+            return self._answer(env, exchange, reply)
+        if not self._room.acquire(blocking=False):
+            return reply.refuse(_shed(), exchange)
+        try:
+            return self._answer(env, exchange, reply)
+        finally:
+            self._room.release()
+
+    def _answer(self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply") -> Iterable[bytes]:
+        try:
+            return self._application(env, reply)
+        except Exception as error:  # noqa: BLE001 what Falcon's own handlers let through
+            return reply.refuse(problems.refusal(error), exchange)
+
+
+class _Reply:
+    """Takes status and headers from the application until they are complete."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.headers: Headers = []
+
+    def __call__(self, status: str, headers: Headers, _exc_info: Any = None) -> Any:
+        self.status, self.headers = status, headers
+
+    def refuse(self, refused: Refusal, exchange: Exchange) -> list[bytes]:
+        body = problems.render(refused, exchange.path, exchange.context)
+        self.status = problems.status_line(refused.kind.status)
+        self.headers = [*problems.headers(refused), ("Content-Length", str(len(body)))]
+        return [] if exchange.method == "HEAD" else [body]
+
+
+def _shed() -> Refusal:
+    return Refusal(
+        SHED, "The service is at its limit. Please retry later.", headers=[("Retry-After", "1")]
+    )
+
+
+def _record(exchange: Exchange, status: int, took_s: float) -> None:
+    http_duration(exchange.method, exchange.route, status).observe(took_s)
+    if exchange.action is not None:
+        order_requests(exchange.action, _outcome(exchange, status)).inc()
+        if exchange.action == "create" and status == HTTPStatus.ACCEPTED and not exchange.replayed:
+            ORDER_CREATE_DURATION.observe(took_s)
+    if exchange.span is not None:
+        _describe(exchange.span, exchange, status)
+    _write_line(exchange, status, took_s)
+
+
+def _outcome(exchange: Exchange, status: int) -> str:
+    if status < 400:
+        return "replayed" if exchange.replayed else "success"
+    return "error" if status >= 500 else _OUTCOMES.get(status, "validation_error")
+
+
+def _describe(span: Span, exchange: Exchange, status: int) -> None:
+    """Name the span after OpenTelemetry's conventions for HTTP; the one of the seed is kept."""
+    route = exchange.route
+    span.update_name("CreateOrder" if exchange.action == "create" else f"{exchange.method} {route}")
+    span.set_attribute("http.request.method", exchange.method)
+    span.set_attribute("http.response.status_code", status)
+    if route != UNMATCHED:
+        span.set_attribute("http.route", route)
+        span.set_attribute("url.path", exchange.path)
+    if exchange.user_id is not None:
+        span.set_attribute("user.id", exchange.user_id)
+    if exchange.order_id is not None:
+        span.set_attribute("order.id", exchange.order_id)
+    if exchange.total is not None:
+        span.set_attribute("order.total", float(exchange.total))
+    if status >= 500:
+        tracing.fail(span, str(status))
+
+
+def _write_line(exchange: Exchange, status: int, took_s: float) -> None:
+    line: dict[str, Any] = {
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": status,
+        "duration_ms": round(took_s * 1000, 2),
+    }
+    if exchange.user_id is not None:
+        line["userId"] = exchange.user_id
+    if exchange.order_id is not None:
+        line["orderId"] = exchange.order_id
+    write = _log.debug if exchange.route in _PROBES and status < 400 else _log.info
+    write("request.completed", **line)

@@ -1,0 +1,193 @@
+"""The OpenAPI 3.1 document, made from the routes, their operations and their msgspec types.
+
+Only what 3.0 and 3.1 have in common is used: the packaged Swagger UI reads 3.0 (see docs.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from falcon import Request, Response
+
+from orders.api.entrance import API
+from orders.api.operation import Answer, Operation, Parameter
+from orders.api.problems import MEDIA_TYPE, Problem
+
+API_VERSION: Final = "1.0.0"
+Json = dict[str, Any]
+Schemas = Mapping[Any, Any]
+Routes = Mapping[str, Mapping[str, Operation]]
+
+_REF: Final = "#/components/schemas/{name}"
+_LIMIT: Final = ("RateLimit", "RateLimit-Policy")
+_WAITS: Final = frozenset({409, 429, 503})
+_SCHEME: Final = "bearer"
+_BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+# What any request about orders may meet; of these 401 and 403 only where tokens are asked for.
+_ANYWHERE: Final = {
+    429: "Over the rate limit.",
+    500: "The service failed.",
+    503: "The service cannot answer right now.",
+}
+_GUARDED: Final = {
+    401: "No valid bearer token.",
+    403: "The token lacks the scope, or names another user.",
+}
+_HEADERS: Final = {
+    "Location": "The order's path.",
+    "ETag": "The order's version.",
+    "Idempotency-Replayed": "`true` when the answer was stored by an earlier request.",
+    "Link": "The next page, with rel=next; absent on the last.",
+    "Retry-After": "Seconds to wait.",
+    "RateLimit": "What is left of the quota, and until when.",
+    "RateLimit-Policy": "The quota.",
+    "X-Correlation-ID": "The id that the logs know the request by.",
+}
+
+
+class OpenApi:
+    """`/openapi.json`."""
+
+    operations: Final = {
+        "GET": Operation(
+            id="openApi", summary="This document",
+            answers={200: Answer(description="OpenAPI 3.1.", body=dict[str, Any])},
+        )
+    }  # fmt: skip
+
+    def __init__(self, document: bytes) -> None:
+        self._document = document
+
+    def on_get(self, _req: Request, resp: Response) -> None:
+        """Answer the document."""
+        resp.data = self._document
+        resp.set_header("Cache-Control", "public, max-age=60")
+
+    on_head = on_get
+
+
+def document(routes: Routes, *, tokens: bool) -> Json:
+    """Return the document; with `tokens` it asks for a bearer token and names the scopes."""
+    kinds = {Problem: None, **dict.fromkeys(_types(routes))}
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    schema_of = dict(zip(kinds, map(_plain, schemas), strict=True))
+    made: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Orders",
+            "version": API_VERSION,
+            "description": "Take orders, and tell how they are doing.",
+        },
+        "paths": {
+            template: {
+                method.lower(): _operation(
+                    operation, schema_of, _refusals(template, operation, tokens=tokens)
+                )
+                for method, operation in operations.items()
+            }
+            for template, operations in routes.items()
+        },
+        "components": {"schemas": _plain(components)},
+    }
+    if tokens:
+        made["components"]["securitySchemes"] = {_SCHEME: _BEARER}
+        _ask_for_tokens(made["paths"], routes)
+    return made
+
+
+def _types(routes: Routes) -> Iterator[Any]:
+    for operations in routes.values():
+        for operation in operations.values():
+            yield from (parameter.type for parameter in operation.parameters)
+            yield from (answer.body for answer in operation.answers.values() if answer.body)
+            if operation.body:
+                yield operation.body
+
+
+def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, str]) -> Json:
+    limited = 429 in refusals
+    answers = {
+        str(status): _answer(answer, schema_of, limited=limited)
+        for status, answer in operation.answers.items()
+    }
+    problems = {
+        str(status): _refusal(status, reason, schema_of, limited=limited)
+        for status, reason in sorted(refusals.items())
+    }
+    made: Json = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "parameters": [_parameter(parameter, schema_of) for parameter in operation.parameters],
+        "responses": {**answers, **problems},
+    }
+    if operation.body:
+        content = {"application/json": {"schema": schema_of[operation.body]}}
+        made["requestBody"] = {"required": True, "content": content}
+    return made
+
+
+def _refusals(template: str, operation: Operation, *, tokens: bool) -> dict[int, str]:
+    if not template.startswith(API):
+        return operation.refusals
+    found = {**operation.refusals, **_ANYWHERE}
+    return {**found, **operation.token_refusals, **_GUARDED} if tokens else found
+
+
+def _parameter(parameter: Parameter, schema_of: Schemas) -> Json:
+    return {
+        "name": parameter.name,
+        "in": parameter.where,
+        "required": parameter.where == "path",
+        "description": parameter.description,
+        "schema": schema_of[parameter.type],
+    }
+
+
+def _answer(answer: Answer, schema_of: Schemas, *, limited: bool) -> Json:
+    made: Json = {
+        "description": answer.description,
+        "headers": _headers(*answer.headers, *_LIMIT * limited),
+    }
+    if answer.body:
+        made["content"] = {"application/json": {"schema": schema_of[answer.body]}}
+    return made
+
+
+def _refusal(status: int, reason: str, schema_of: Schemas, *, limited: bool) -> Json:
+    waits = ("Retry-After",) if status in _WAITS else ()
+    return {
+        "description": reason,
+        "headers": _headers(*waits, *_LIMIT * limited),
+        "content": {MEDIA_TYPE: {"schema": schema_of[Problem]}},
+    }
+
+
+def _headers(*names: str) -> Json:
+    return {
+        name: {"description": _HEADERS[name], "schema": {"type": "string"}}
+        for name in (*names, "X-Correlation-ID")
+    }
+
+
+def _ask_for_tokens(paths: Json, routes: Routes) -> None:
+    for template, operations in routes.items():
+        for method, operation in operations.items():
+            if operation.scope:
+                paths[template][method.lower()]["security"] = [{_SCHEME: [operation.scope]}]
+
+
+def _plain(schema: Any) -> Any:
+    """Return a schema of msgspec in the words of JSON: patterns of ECMAScript, money a number."""
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _plain(part) for name, part in schema.items()}
+    if made.get("format") == "decimal":
+        del made["format"]
+        made["type"] = "number"
+    if isinstance(made.get("pattern"), str):
+        made["pattern"] = made["pattern"].replace(r"\Z", "$")
+    if "enum" in made:
+        made.setdefault("type", "string")
+    return made

@@ -1,0 +1,192 @@
+"""The order resources: take one, show one. Cancellation and history will be files beside this."""
+
+import http
+from typing import Any, Final
+
+import msgspec
+from falcon import Request, Response
+
+from orders.api import exchange as exchanges
+from orders.api.auth import READ, WRITE
+from orders.api.body import read_body
+from orders.api.door import Door, user_principal
+from orders.api.exchange import Exchange
+from orders.api.idempotency import IdempotencyKey, idempotency_key
+from orders.api.operation import Answer, Operation, Parameter
+from orders.api.ports import Ports
+from orders.api.preconditions import is_known
+from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
+from orders.api.query import number
+from orders.api.requests import OrderRequest, check_media_type, decode_order
+from orders.cache.orders import CachedOrder
+from orders.database.orders import Answer as Accepted
+from orders.domain.lifecycle import Status
+from orders.domain.order import Id, NewOrder, etag
+from orders.errors import OrdersError, Transient
+from orders.upstream.stock import StockAnswer
+from orders.views import OrderView, snapshot
+
+ORDER_ID: Final = Parameter(name="id", where="path", type=Id, description="The order.")
+
+
+class Acceptance(msgspec.Struct, rename="camel", frozen=True):
+    """The answer to an accepted order."""
+
+    # For the documentation: PostgreSQL makes the bytes, and keeps them for replays.
+    order_id: Id
+    status: Status
+    message: str
+
+
+class Orders:
+    """`/api/orders`: take an order."""
+
+    operations: Final = {
+        "POST": Operation(
+            id="createOrder",
+            summary="Place an order",
+            action="create",
+            scope=WRITE,
+            parameters=(
+                Parameter(
+                    name="Idempotency-Key",
+                    where="header",
+                    type=IdempotencyKey,
+                    description="Makes a repetition of this request safe, for 24 hours.",
+                ),
+            ),
+            body=OrderRequest,
+            answers={
+                202: Answer(
+                    description="The order is accepted and will be processed.",
+                    body=Acceptance,
+                    headers=("Location", "ETag", "Idempotency-Replayed"),
+                )
+            },
+            refusals={
+                400: "The request is malformed or invalid, or the inventory is insufficient.",
+                409: "The first request with this Idempotency-Key is still running.",
+                413: "The body is larger than 64 KiB.",
+                415: "The body is not plain application/json in UTF-8.",
+                422: "The Idempotency-Key was used with another body.",
+            },
+        )
+    }
+
+    def __init__(self, door: Door, ports: Ports) -> None:
+        self._door = door
+        self._ledger, self._stock = ports.ledger, ports.stock
+        self._cache, self._writers = ports.cache, ports.writers
+        self._key_required = ports.key_required
+
+    def on_post(self, req: Request, resp: Response) -> None:
+        """Take an order once per principal and key."""
+        exchange = exchanges.of(req.env)
+        order = self._come_in(exchange, req.env)
+        exchange.caller.require(WRITE)
+        exchange.caller.require_identity(order.user_id)
+        key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
+        accepted = self._accept(exchange, order, key)
+        _show_acceptance(resp, accepted)
+        exchange.replayed = accepted.replayed
+        exchange.order_id = int(accepted.location.rpartition("/")[2])
+        self._cache.saw(exchange.order_id)
+
+    def _come_in(self, exchange: Exchange, env: dict[str, Any]) -> NewOrder:
+        """Read the order and pass the door: only the order says whom it counts for."""
+        try:
+            check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
+            order = decode_order(read_body(env))
+        except (Refusal, OrdersError):
+            self._door.enter(exchange, env, None)
+            raise
+        exchange.user_id, exchange.total = order.user_id, order.total
+        mark = () if self._writers is None else (self._writers.marking(order.user_id),)
+        self._door.enter(exchange, env, order.user_id, *mark)
+        return order
+
+    def _accept(self, exchange: Exchange, order: NewOrder, key: str | None) -> Accepted:
+        principal = user_principal(exchange.caller.subject or order.user_id)
+        refusal = self._stock_refusal(order)
+        if refusal is None:
+            return self._ledger.accept(order, exchange.context, principal, key)
+        # What was answered before is answered again, whatever the stock is by now.
+        replay = self._ledger.replay(order, principal, key) if key is not None else None
+        if replay is None:
+            raise refusal
+        return replay
+
+    def _stock_refusal(self, order: NewOrder) -> Exception | None:
+        try:
+            answer = self._stock.check(order.product_id, order.quantity)
+        except Transient as error:
+            return error
+        if answer is StockAnswer.INSUFFICIENT:
+            return Refusal(INSUFFICIENT_INVENTORY, "Insufficient inventory")
+        return None
+
+
+class OneOrder:
+    """`/api/orders/{id}`: show an order."""
+
+    operations: Final = {
+        "GET": Operation(
+            id="getOrder",
+            summary="Show an order",
+            action="get",
+            scope=READ,
+            parameters=(
+                ORDER_ID,
+                Parameter(
+                    name="If-None-Match",
+                    where="header",
+                    type=str,
+                    description="Entity tags of versions the caller has.",
+                ),
+            ),
+            answers={
+                200: Answer(description="The order.", body=OrderView, headers=("ETag",)),
+                304: Answer(description="The caller has this version.", headers=("ETag",)),
+            },
+            refusals={
+                400: "The id is not an integer from 1 to 2^53-1.",
+                404: "There is no such order, or it belongs to somebody else.",
+            },
+        )
+    }
+
+    def __init__(self, door: Door, ports: Ports) -> None:
+        self._door, self._ledger, self._cache = door, ports.ledger, ports.cache
+
+    def on_get(self, req: Request, resp: Response, **path: str) -> None:
+        """Answer the bytes that the cache keeps."""
+        exchange = exchanges.of(req.env)
+        self._door.enter(exchange, req.env, None)
+        exchange.caller.require(READ)
+        wanted = exchange.order_id = number("id", path["id"])
+        order = self._cache.load(wanted, lambda: self._fetch(wanted))
+        if order is None or not exchange.caller.may_see(order.owner_id):
+            raise not_found()
+        tag = etag(order.version)
+        resp.set_header("ETag", tag)
+        resp.set_header("Cache-Control", "private, no-cache")
+        if is_known(tag, req.env.get("HTTP_IF_NONE_MATCH")):
+            resp.status = http.HTTPStatus.NOT_MODIFIED
+        else:
+            resp.data = order.body
+
+    on_head = on_get
+
+    def _fetch(self, order_id: int) -> CachedOrder | None:
+        order = self._ledger.find(order_id)
+        return None if order is None else snapshot(order)
+
+
+def _show_acceptance(resp: Response, accepted: Accepted) -> None:
+    resp.status = accepted.status
+    resp.data = accepted.body
+    resp.set_header("Location", accepted.location)
+    resp.set_header("ETag", accepted.etag)
+    resp.set_header("Cache-Control", "no-store")
+    if accepted.replayed:
+        resp.set_header("Idempotency-Replayed", "true")

@@ -1,0 +1,199 @@
+"""Errors as the caller sees them: RFC 9457 problems, and the one table from exception to answer.
+
+Nothing that an exception says reaches a caller, unless its class was made for callers: `Refusal`.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import falcon
+import msgspec
+import structlog
+
+from orders.api.body import LIMIT_BYTES, BodyIncomplete, BodyTooLarge
+from orders.database.failures import Busy
+from orders.database.orders import KeyReused
+from orders.errors import Permanent, Transient
+from orders.telemetry.context import Context
+
+MEDIA_TYPE: Final = "application/problem+json"
+Headers = Sequence[tuple[str, str]]
+_log = structlog.get_logger()
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing wrong with a request. `pointer` is a JSON pointer as a URI fragment."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """The body of every error. `error` repeats `detail` for clients of the seed contract."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    error: str
+    correlation_id: str
+    trace_id: str
+    errors: list[Fault] = msgspec.field(default_factory=list)
+    violated_policies: list[str] = msgspec.field(default_factory=list, name="violated-policies")
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of problem; `about:blank` says nothing that the status does not say."""
+
+    status: int
+    title: str
+    type: str = "about:blank"
+
+
+def _kind(status: HTTPStatus) -> Kind:
+    return Kind(status.value, status.phrase)
+
+
+_URN: Final = "urn:orders:problem:"
+_IANA: Final = "https://iana.org/assignments/http-problem-types#"
+
+MALFORMED_BODY: Final = Kind(400, "The body is not JSON", _URN + "malformed-body")
+INVALID: Final = Kind(400, "The request is not valid", _URN + "invalid-request")
+INSUFFICIENT_INVENTORY: Final = Kind(400, "Insufficient inventory", _URN + "insufficient-inventory")
+INVALID_KEY: Final = Kind(400, "The Idempotency-Key is not valid", _URN + "invalid-idempotency-key")
+MISSING_KEY: Final = Kind(400, "An Idempotency-Key is required", _URN + "missing-idempotency-key")
+UNAUTHENTICATED: Final = _kind(HTTPStatus.UNAUTHORIZED)
+FORBIDDEN: Final = _kind(HTTPStatus.FORBIDDEN)
+NOT_FOUND: Final = _kind(HTTPStatus.NOT_FOUND)
+METHOD_NOT_ALLOWED: Final = _kind(HTTPStatus.METHOD_NOT_ALLOWED)
+KEY_IN_USE: Final = Kind(409, "The Idempotency-Key is in use", _URN + "idempotency-key-in-use")
+TOO_LARGE: Final = Kind(413, "Content Too Large")
+UNSUPPORTED_MEDIA: Final = _kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+KEY_REUSED: Final = Kind(
+    422, "The Idempotency-Key belongs to another request", _URN + "idempotency-key-reused"
+)
+RATE_LIMITED: Final = Kind(429, "Too Many Requests", _IANA + "quota-exceeded")
+INTERNAL: Final = _kind(HTTPStatus.INTERNAL_SERVER_ERROR)
+UNAVAILABLE: Final = _kind(HTTPStatus.SERVICE_UNAVAILABLE)
+SHED: Final = Kind(503, "Service Unavailable", _IANA + "temporary-reduced-capacity")
+
+
+class Refusal(Exception):
+    """Answer with this problem; everything in it was written for the caller to read."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Headers = (),
+        violated_policies: Sequence[str] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.kind, self.detail, self.headers = kind, detail, headers
+        self.faults, self.violated_policies = list(faults), list(violated_policies)
+
+
+def not_found() -> Refusal:
+    """Refuse what does not exist, and what the caller may not know to exist, in the same words."""
+    return Refusal(NOT_FOUND, "There is no such order.")
+
+
+def _busy(_error: Busy) -> Refusal:
+    return Refusal(
+        KEY_IN_USE,
+        "The first request with this Idempotency-Key is still running. Ask again shortly.",
+        headers=[("Retry-After", "1")],
+    )
+
+
+def _transient(error: Transient) -> Refusal:
+    wait_s = error.retry_after_s or 1
+    _log.warning("request.unavailable", error=str(error))
+    return Refusal(
+        UNAVAILABLE,
+        "The service cannot answer right now. Please retry later.",
+        headers=[("Retry-After", str(math.ceil(wait_s)))],
+    )
+
+
+def _internal(error: Exception) -> Refusal:
+    _log.error("request.failed", error=type(error).__name__, exc_info=error)
+    return Refusal(INTERNAL, "The service failed to handle the request.")
+
+
+def _http(error: falcon.HTTPError) -> Refusal:
+    """Translate what Falcon itself refuses."""
+    status = HTTPStatus(error.status_code)
+    fields = dict(error.headers or {})
+    return Refusal(_kind(status), f"{status.phrase}.", headers=list(fields.items()))
+
+
+# Looked up by the class of the exception, then by its bases.
+_ANSWERS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
+    Refusal: lambda refusal: refusal,
+    KeyReused: lambda _: Refusal(
+        KEY_REUSED, "This Idempotency-Key was used with other contents. Use a new key."
+    ),
+    BodyTooLarge: lambda _: Refusal(TOO_LARGE, f"The body may have {LIMIT_BYTES} bytes at most."),
+    BodyIncomplete: lambda _: Refusal(MALFORMED_BODY, "The body ends early, or is framed wrongly."),
+    Busy: _busy,
+    Transient: _transient,
+    Permanent: _internal,
+    falcon.HTTPRouteNotFound: lambda _: Refusal(NOT_FOUND, "There is nothing at this path."),
+    falcon.HTTPError: _http,
+    Exception: _internal,
+}
+
+
+def refusal(error: Exception) -> Refusal:
+    """Return what a caller is told about an exception; log what only we may know."""
+    for kind in type(error).__mro__:
+        if kind in _ANSWERS:
+            return _ANSWERS[kind](error)
+    return _internal(error)
+
+
+def render(refused: Refusal, path: str, context: Context) -> bytes:
+    """Return the body of the answer to a request for `path`."""
+    kind, detail = refused.kind, refused.detail
+    problem = Problem(
+        type=kind.type,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=_reference(path),
+        error=detail,
+        correlation_id=context.correlation_id,
+        trace_id=context.trace_id,
+        errors=refused.faults,
+        violated_policies=refused.violated_policies,
+    )
+    return msgspec.json.encode(problem)
+
+
+@functools.cache
+def status_line(status: int) -> str:
+    """Return what WSGI calls a status: `404 Not Found`."""
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+def headers(refused: Refusal) -> list[tuple[str, str]]:
+    """Return the fields of the answer, without those that every answer has."""
+    return [
+        ("Content-Type", MEDIA_TYPE),
+        ("Cache-Control", "no-store"),
+        *refused.headers,
+    ]
+
+
+def _reference(path: str) -> str:
+    """Return a path, as WSGI tunnels it, as a URI reference without a host."""
+    octets = path.lstrip("/")[:256].encode("latin-1", "replace")
+    return "/" + quote(octets, safe="/:@!$&'()*+,;=-._~")

@@ -1,0 +1,161 @@
+"""Bearer tokens: JSON Web Tokens, verified with the issuer's key.
+
+Refused before anything else is looked at: an algorithm that is not configured (`none` never is),
+and a public key offered as a shared secret. RFC 8725.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Final, Protocol
+
+import jwt
+import msgspec
+
+from orders.api.auth import Caller, unauthenticated
+from orders.errors import SettingError
+from orders.settings import AuthSettings
+
+_SHARED: Final = frozenset({"HS256", "HS384", "HS512"})
+_PUBLIC: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+# A verified token is believed for so long without another look: RSA costs 60 µs, ECDSA 150.
+_REMEMBER_S: Final = 30.0
+_REMEMBER_TOKENS: Final = 5_000  # about 1 kB each
+_SUBJECT_LIMIT: Final = 128
+_LONGEST_TOKEN: Final = 8_000
+
+
+class Keys(Protocol):
+    """Where verification keys come from: a setting, or the issuer's JWKS."""
+
+    def find(self, key_id: str | None, algorithm: str) -> Any | None:
+        """Return a key as PyJWT takes it; None if there is no such key."""
+
+
+class ConfiguredKey:
+    """The one key of `ORDERS_AUTH_KEY`."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def find(self, _key_id: str | None, _algorithm: str) -> Any | None:
+        """Return the key."""
+        return self._key
+
+
+class TokenAuthentication:
+    """Turn `Authorization: Bearer …` into a Caller."""
+
+    def __init__(self, keys: Keys, settings: AuthSettings) -> None:
+        self._keys = keys
+        self._algorithms = accepted_algorithms(settings)
+        self._issuer, self._audience = settings.issuer, settings.audience
+        self._verified = _Verified()
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Return who the token speaks for. Raises Refusal, Transient while there are no keys."""
+        if authorization is None:
+            raise unauthenticated("Send a bearer token.", token_given=False)
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
+            raise unauthenticated("Send one bearer token.")
+        known = self._verified.get(token)
+        if known is None:
+            claims = self._claims(token)
+            known = Caller(_subject(claims), _scopes(claims))
+            self._verified.add(token, known, float(claims["exp"]))
+        return known
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            return self._decode(token)
+        # PyJWT lets a few errors of hostile JSON through: `exp` of 1e999, deep nesting.
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            expired = isinstance(error, jwt.ExpiredSignatureError)
+            detail = "The token has expired." if expired else "The token is not valid."
+            raise unauthenticated(detail) from error
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        header = jwt.get_unverified_header(token)
+        algorithm = header.get("alg")
+        if algorithm not in self._algorithms:
+            raise jwt.InvalidAlgorithmError
+        key = self._keys.find(header.get("kid"), algorithm)
+        if key is None:
+            raise jwt.InvalidKeyError
+        return jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=self._issuer,
+            audience=self._audience,
+            options={
+                "require": ["exp", "sub"],
+                "verify_aud": self._audience is not None,
+                "enforce_minimum_key_length": True,
+            },
+        )
+
+
+class _Verified:
+    """Tokens that were verified a moment ago."""
+
+    def __init__(self) -> None:
+        self._callers: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, token: str) -> Caller | None:
+        found = self._callers.get(token)
+        return found[0] if found is not None and time.time() < found[1] else None
+
+    def add(self, token: str, caller: Caller, expires_at: float) -> None:
+        until = min(expires_at, time.time() + _REMEMBER_S)
+        with self._lock:
+            self._callers.pop(token, None)
+            self._callers[token] = caller, until
+            if len(self._callers) > _REMEMBER_TOKENS:
+                self._callers.popitem(last=False)
+
+
+def accepted_algorithms(settings: AuthSettings) -> frozenset[str]:
+    """Return the algorithms to accept. Raises SettingError for a choice that invites forgery."""
+    names = frozenset(name.strip() for name in settings.algorithms.split(",") if name.strip())
+    unknown = sorted(names - _SHARED - _PUBLIC)
+    if unknown or not names:
+        listed = ", ".join(unknown) or "none at all"
+        raise SettingError(f"ORDERS_AUTH_ALGORITHMS is wrong: {listed}; use RS256, ES256, HS256 …")
+    if names & _SHARED and (names & _PUBLIC or settings.jwks_url is not None):
+        raise SettingError(
+            "ORDERS_AUTH_ALGORITHMS is wrong: HS* is for a shared secret in ORDERS_AUTH_KEY alone; "
+            "beside public keys it would let anybody sign"
+        )
+    if settings.key is not None:
+        _check_key(settings.key, shared=bool(names & _SHARED))
+    return names
+
+
+def _check_key(key: str, *, shared: bool) -> None:
+    if shared and key.lstrip().startswith(("-----BEGIN", "ssh-", "ecdsa-")):
+        raise SettingError("ORDERS_AUTH_KEY is a public key, but ORDERS_AUTH_ALGORITHMS is HS*")
+    if not shared and "-----BEGIN" not in key:
+        raise SettingError("ORDERS_AUTH_KEY is wrong: expected a public key in PEM")
+
+
+def _subject(claims: dict[str, Any]) -> str:
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not 0 < len(subject) <= _SUBJECT_LIMIT:
+        raise unauthenticated("The token names no subject.")
+    return subject
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """Read `scope` (RFC 8693: a string with spaces) or `scp` (a list, of some issuers)."""
+    given = claims.get("scope", claims.get("scp", ""))
+    try:
+        words = given.split() if isinstance(given, str) else msgspec.convert(given, list[str])
+    except msgspec.ValidationError:
+        return frozenset()
+    return frozenset(words)

@@ -1,0 +1,189 @@
+"""Puts the API together from its settings: the one place that knows all of its parts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final, Protocol, TypeVar
+from wsgiref.types import WSGIApplication
+
+import msgspec
+
+from orders.api.app import create_app
+from orders.api.auth import Authentication, NoAuthentication
+from orders.api.issuer import IssuerKeys, jwks
+from orders.api.metrics import PoolGauge
+from orders.api.ports import Ports
+from orders.api.ratelimit import RateLimiter
+from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
+from orders.cache.client import Redis
+from orders.cache.orders import OrderCache
+from orders.cache.writers import RecentWriters
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.routing import Reads, ReplicaLag
+from orders.errors import SettingError
+from orders.probes import Check, Checks
+from orders.settings import (
+    ApiSettings,
+    AuthSettings,
+    CacheSettings,
+    DatabaseSettings,
+    Group,
+    OrderSettings,
+    RateLimitSettings,
+    UpstreamSettings,
+    load,
+)
+from orders.upstream.http import Upstream
+from orders.upstream.inventory import Inventory
+from orders.upstream.policy import policy_of
+from orders.upstream.stock import AdmissionCheck
+
+_APPLICATION: Final = "orders-api"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that the workers and the admin process need to know; read once, before forking."""
+
+    api: ApiSettings
+    auth: AuthSettings
+    cache: CacheSettings
+    database: DatabaseSettings
+    order: OrderSettings
+    rate_limit: RateLimitSettings
+    upstream: UpstreamSettings
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A running API; `close` stops its threads and closes its connections."""
+
+    app: WSGIApplication
+    close: Callable[[], None]
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read and check all settings. Raises SettingError for the first that is wrong."""
+    groups: dict[str, Group] = {
+        field.name: load(field.type, environ) for field in msgspec.structs.fields(Settings)
+    }
+    made = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
+    _check_auth(made.auth)
+    return made
+
+
+def build(settings: Settings) -> Service:
+    """Connect to everything and return the service. Call it after fork: it starts threads.
+
+    Nothing is waited for: what is down is tried again while requests come.
+    """
+    closing = ExitStack()
+    redis = _closed_by(closing, Redis(settings.cache))
+    primary, replica = _pools(settings.database, closing)
+    ports = Ports(
+        ledger=Ledger(primary, _reads(primary, replica, settings.database, closing)),
+        stock=_stock(settings, closing),
+        cache=_started(closing, OrderCache(redis, settings.cache)),
+        writers=RecentWriters(redis, keep_s=settings.order.read_own_writes_s) if replica else None,
+        limiter=RateLimiter(redis, settings.rate_limit) if settings.rate_limit.enabled else None,
+        authentication=_authentication(settings.auth, closing),
+        checks=Checks(_checks(primary, redis)),
+        cursor_key=settings.order.cursor_secret.encode(),
+        key_required=settings.order.idempotency_required,
+        trusted_proxies=settings.api.trusted_proxies,
+        max_in_flight=settings.api.max_in_flight,
+        docs=settings.api.docs,
+        tokens=settings.auth.mode == "jwt",
+    )
+    return Service(create_app(ports), closing.close)
+
+
+def probe_checks(settings: Settings) -> Sequence[Check]:
+    """Return what the admin process asks, over connections of its own. Call it after fork."""
+    one = msgspec.structs.replace(settings.database, pool_size=1)
+    pool = Pool(one.url, one, f"{_APPLICATION}-admin")
+    pool.open()
+    return _checks(pool, Redis(settings.cache))
+
+
+def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
+    """PostgreSQL decides; without Redis the service is only slower."""
+    checks = [Check("postgres", pool.ping)]
+    if redis.address is not None:
+        checks.append(Check("redis", lambda: _ping(redis), critical=False))
+    return checks
+
+
+def _ping(redis: Redis) -> None:
+    redis.call(b"PING")
+
+
+def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, Pool | None]:
+    urls = [settings.url] if settings.replica_url is None else [settings.url, settings.replica_url]
+    pools = [_closed_by(closing, Pool(url, settings, _APPLICATION)) for url in urls]
+    for pool in pools:
+        pool.open()
+    _started(closing, PoolGauge(pools))
+    return pools[0], pools[1] if len(pools) > 1 else None
+
+
+def _reads(
+    primary: Pool, replica: Pool | None, settings: DatabaseSettings, closing: ExitStack
+) -> Reads:
+    if replica is None:
+        return Reads(primary, None, None, settings.replica_max_lag_s)
+    lag = ReplicaLag(settings)
+    lag.start()
+    closing.callback(lag.stop)
+    return Reads(primary, replica, lag, settings.replica_max_lag_s)
+
+
+def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
+    order = settings.order
+    policy = policy_of(settings.upstream).within(order.stock_check_budget_s)
+    upstream = _closed_by(closing, Upstream("inventory", settings.upstream.inventory_url, policy))
+    return AdmissionCheck(
+        Inventory(upstream).availability,
+        order.stock_check,
+        ttl_s=order.stock_check_ttl_s,
+        budget_s=order.stock_check_budget_s,
+    )
+
+
+def _authentication(settings: AuthSettings, closing: ExitStack) -> Authentication:
+    if settings.mode == "off":
+        return NoAuthentication()
+    if settings.jwks_url is None:
+        return TokenAuthentication(ConfiguredKey(settings.key or ""), settings)
+    keys = IssuerKeys(jwks(settings.jwks_url, accepted_algorithms(settings)))
+    return TokenAuthentication(_started(closing, keys), settings)
+
+
+def _check_auth(settings: AuthSettings) -> None:
+    if settings.mode == "off":
+        return
+    if (settings.jwks_url is None) == (settings.key is None):
+        raise SettingError(
+            "ORDERS_AUTH=jwt needs one of ORDERS_AUTH_JWKS_URL and ORDERS_AUTH_KEY, not both"
+        )
+    accepted_algorithms(settings)
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class _Startable(_Closable, Protocol):
+    def start(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable)
+S = TypeVar("S", bound=_Startable)
+
+
+def _closed_by(closing: ExitStack, made: C) -> C:
+    closing.callback(made.close)
+    return made
+
+
+def _started(closing: ExitStack, made: S) -> S:
+    made.start()
+    return _closed_by(closing, made)

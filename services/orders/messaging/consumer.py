@@ -1,0 +1,165 @@
+"""The runtime of a consumer process: one queue, a number of handler threads, no message lost.
+
+The handler commits, then the message is acknowledged, on the channel that delivered it. A crash in
+between delivers it again, so handlers deduplicate by `message_id`.
+"""
+
+import functools
+import queue
+import threading
+from typing import Final
+
+import msgspec
+import structlog
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.spec import Basic
+
+from orders.messaging.envelope import Delivery
+from orders.messaging.handling import Handler, Handling
+from orders.messaging.link import Link
+from orders.messaging.publisher import Publisher
+from orders.messaging.topology import RETRY_TIERS, Tier
+from orders.messaging.verdict import RetryPolicy
+from orders.settings import MessagingSettings
+
+# A message that can be neither handled nor put aside goes back to its queue, but not at once: the
+# queue counts deliveries and dead-letters what exceeds its limit.
+_PAUSE_S: Final = 5.0
+# Closing takes milliseconds; a broker that does not answer must not use up the time to stop in.
+_CLOSE_S: Final = 3.0
+# Shorter than the publisher's own default: a handler thread waits for it.
+_CONFIRM_S: Final = 10.0
+
+_log = structlog.get_logger()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much at once, how often, and for how long at the end."""
+
+    prefetch: int  # messages worked on at once, each on a thread of its own
+    max_attempts: int
+    drain_s: float
+    tiers: tuple[Tier, ...] = RETRY_TIERS
+
+
+class _Work(msgspec.Struct, frozen=True, eq=False):
+    delivery: Delivery
+    channel: Channel
+
+
+class Consumer:
+    """Consumes one queue until it is stopped, through every restart of the broker."""
+
+    def __init__(
+        self, settings: MessagingSettings, queue_name: str, handler: Handler, limits: Limits
+    ) -> None:
+        self._queue, self._limits = queue_name, limits
+        self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
+        policy = RetryPolicy(limits.max_attempts, limits.tiers)
+        self._handling = Handling(queue_name, handler, policy, self._publisher)
+        self._link = Link(settings, f"{queue_name} consumer", self)
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._idle = threading.Condition()
+        self._under_way = 0  # guarded by _idle
+
+    def start(self) -> None:
+        """Begin to connect and consume; returns at once."""
+        self._publisher.start()
+        for number in range(self._limits.prefetch):
+            # Daemons: a handler that never returns must not keep the process from ending.
+            name = f"{self._queue}-{number}"
+            threading.Thread(target=self._handle_all, name=name, daemon=True).start()
+        self._link.start()
+
+    def stop(self) -> bool:
+        """Stop taking messages, let those in flight end, close; true if all ended in time.
+
+        What did not end is given back to the queue by closing.
+        """
+        self._stopping.set()
+        self._link.call(self._cancel)
+        with self._idle:
+            drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
+            left = self._under_way
+        self._link.close(_CLOSE_S)
+        for _ in range(self._limits.prefetch):
+            self._work.put(None)
+        self._publisher.close(timeout_s=1)
+        _log.info("consumer.stopped", queue=self._queue, drained=drained, left=left)
+        return drained
+
+    @property
+    def problem(self) -> str | None:
+        """Why no messages can be worked on now, for readiness; None if they can."""
+        return self._link.problem or self._publisher.problem
+
+    # On the link's thread.
+
+    def opened(self, channel: Channel) -> None:
+        """Ask for messages on a new channel."""
+        channel.add_on_cancel_callback(self._cancelled)
+        channel.basic_qos(
+            prefetch_count=self._limits.prefetch, callback=lambda _frame: self._consume(channel)
+        )
+
+    def lost(self) -> None:
+        """Do nothing: the broker gives what was unacknowledged to whoever consumes next."""
+
+    def _consume(self, channel: Channel) -> None:
+        if not self._stopping.is_set():
+            channel.basic_consume(
+                self._queue, self._arrived, callback=lambda _frame: self._link.serving(channel)
+            )
+
+    def _arrived(
+        self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+    ) -> None:
+        if self._stopping.is_set():
+            return  # closing gives it back
+        delivery = Delivery(
+            self._queue, method.exchange, method.routing_key, properties, body, method.delivery_tag
+        )
+        with self._idle:
+            self._under_way += 1
+        self._work.put(_Work(delivery, channel))
+
+    def _cancel(self, channel: Channel | None) -> None:
+        if channel is not None:
+            for tag in channel.consumer_tags:
+                channel.basic_cancel(tag)
+
+    def _cancelled(self, _frame: object) -> None:
+        self._link.reset(f"RabbitMQ cancelled the consumer: was queue {self._queue} deleted?")
+
+    @staticmethod
+    def _settle(work: _Work, handled: bool, channel: Channel | None) -> None:  # noqa: FBT001
+        if channel is not work.channel:
+            return  # delivered by a connection that is gone: it is not ours to settle any more
+        if handled:
+            channel.basic_ack(work.delivery.tag)
+        else:
+            channel.basic_nack(work.delivery.tag, requeue=True)
+
+    # On the handler threads.
+
+    def _handle_all(self) -> None:
+        for work in iter(self._work.get, None):
+            try:
+                if work.channel.is_open:  # else it has already gone back to the queue
+                    self._handle(work)
+            finally:
+                with self._idle:
+                    self._under_way -= 1
+                    self._idle.notify_all()
+
+    def _handle(self, work: _Work) -> None:
+        try:
+            handled = self._handling.handle(work.delivery)
+        except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
+            _log.exception("message.thread_failed", queue=self._queue)
+            handled = False
+        if not handled:
+            self._stopping.wait(_PAUSE_S)
+        self._link.call(functools.partial(self._settle, work, handled))

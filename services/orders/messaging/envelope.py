@@ -1,0 +1,155 @@
+"""What a message looks like on the wire, and the door through which one comes in."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from pika import BasicProperties
+
+from orders.domain import events
+from orders.domain.events import OrderEvent
+from orders.errors import Permanent
+from orders.messaging import topology
+from orders.telemetry import context
+from orders.telemetry.context import Context
+
+APP_ID: Final = "orders"
+CONTENT_TYPE: Final = "application/json"
+PERSISTENT: Final = 2
+
+TRACEPARENT: Final = "traceparent"
+ATTEMPT: Final = "x-attempt"
+MAX_ATTEMPT: Final = 1_000_000  # only to refuse nonsense
+
+# The body of each message type. All are one struct today; a type that needs more gets its own.
+BODIES: Final[dict[str, type[OrderEvent]]] = dict.fromkeys(
+    sorted({*events.PROCESSING, *events.NOTIFICATIONS}), OrderEvent
+)
+_DECODERS: Final = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
+
+
+class Delivery(msgspec.Struct, frozen=True, eq=False):
+    """A message as it came, before anybody has looked into it."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+    properties: BasicProperties
+    body: bytes
+    tag: int = 0
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message that can be worked on. `attempt` is 1 the first time."""
+
+    message_id: str
+    type: str
+    body: OrderEvent
+    context: Context
+    queue: str
+    attempt: int
+
+    @property
+    def correlation_id(self) -> str:
+        """The id that all log lines about this order's request share."""
+        return self.context.correlation_id
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context the message came with, or a new one."""
+        return self.context.traceparent
+
+
+def properties(
+    message_id: str,
+    message_type: str,
+    *,
+    correlation_id: str | None,
+    traceparent: str | None,
+    created_at_s: int,
+) -> BasicProperties:
+    """Return the properties of a new message; `message_id` is what consumers deduplicate by.
+
+    `created_at_s` is unix time.
+    """
+    return BasicProperties(
+        message_id=message_id,
+        type=message_type,
+        correlation_id=correlation_id,
+        headers={TRACEPARENT: traceparent} if traceparent else None,
+        content_type=CONTENT_TYPE,
+        delivery_mode=PERSISTENT,
+        timestamp=created_at_s,
+        app_id=APP_ID,
+    )
+
+
+def ids(delivery: Delivery) -> tuple[Context, bool]:
+    """Return the ids a message came with, readable or not, as `context.accept` does."""
+    correlation_id = delivery.properties.correlation_id
+    traceparent = headers(delivery.properties).get(TRACEPARENT)
+    return context.accept(
+        correlation_id if isinstance(correlation_id, str) else None,
+        traceparent if isinstance(traceparent, str) else None,
+    )
+
+
+def headers(of: BasicProperties) -> Mapping[str, Any]:
+    """Return a message's headers; none is an empty mapping."""
+    return of.headers or {}
+
+
+def attempt(of: BasicProperties) -> int:
+    """Return which try this delivery is: 1 for a message that was never put off.
+
+    Raises Permanent for a header no process of ours wrote.
+    """
+    number = headers(of).get(ATTEMPT, 1)
+    if type(number) is not int or not 1 <= number <= MAX_ATTEMPT:
+        raise Permanent(f"header {ATTEMPT} is not a count", reason="malformed")
+    return number
+
+
+def decode(delivery: Delivery, ids_of_work: Context) -> Message:
+    """Read a delivery into a message.
+
+    Raises Permanent with reason `unknown_type` or `malformed`, never repeating the contents.
+    """
+    message_type = delivery.properties.type
+    decoder = _DECODERS.get(message_type) if isinstance(message_type, str) else None
+    if message_type is None or decoder is None:
+        raise Permanent("the message's type is not known here", reason="unknown_type")
+    if message_type not in topology.ACCEPTS.get(delivery.queue, BODIES):
+        raise Permanent(f"{message_type} is not for {delivery.queue}", reason="unknown_type")
+    _check_properties(delivery.properties)
+    return Message(
+        message_id=_message_id(delivery.properties),
+        type=message_type,
+        body=_body(decoder, delivery.body),
+        context=ids_of_work,
+        queue=delivery.queue,
+        attempt=attempt(delivery.properties),
+    )
+
+
+def _check_properties(given: BasicProperties) -> None:
+    if given.content_encoding is not None:
+        raise Permanent("the body is encoded; expected plain JSON", reason="malformed")
+    if given.content_type not in (None, CONTENT_TYPE):
+        raise Permanent(f"the content type is not {CONTENT_TYPE}", reason="malformed")
+
+
+def _message_id(given: BasicProperties) -> str:
+    try:
+        return str(uuid.UUID(given.message_id))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Permanent("the message id is not a UUID", reason="malformed") from error
+
+
+def _body(decoder: msgspec.json.Decoder[OrderEvent], body: bytes) -> OrderEvent:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # msgspec names the member and the type, never the value.
+        raise Permanent(f"the body cannot be read: {error}", reason="malformed") from error

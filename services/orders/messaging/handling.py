@@ -1,0 +1,128 @@
+"""Works on one message, on the caller's thread: decode, hand over, carry the verdict out."""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from opentelemetry.trace import Span
+
+from orders.errors import OrdersError, Permanent
+from orders.messaging import envelope, semconv, verdict
+from orders.messaging.envelope import Delivery, Message
+from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.verdict import Done, Retry, RetryPolicy, Verdict
+from orders.telemetry import context, tracing
+from orders.telemetry.metrics import (
+    MESSAGING_DEAD_LETTER,
+    MESSAGING_DURATION,
+    MESSAGING_RETRIES,
+)
+
+# Commits, then returns what to call it in the metric (`processed` when it says nothing).
+# Raises Transient to be called again later, Permanent to put the message aside.
+Handler = Callable[[Message], str | None]
+
+PROCESSED: Final = "processed"
+RETRIED: Final = "retried"
+DEAD: Final = "dead"
+REQUEUED: Final = "requeued"
+
+_log = structlog.get_logger()
+
+
+class Handling:
+    """What is done with each message of one queue."""
+
+    def __init__(
+        self, queue: str, handler: Handler, policy: RetryPolicy, publisher: Publisher
+    ) -> None:
+        self._queue, self._handler = queue, handler
+        self._policy, self._publisher = policy, publisher
+        MESSAGING_DURATION.labels(queue, PROCESSED)  # shown as 0 before the first message
+
+    def handle(self, delivery: Delivery) -> bool:
+        """Work on a message; true: acknowledge it, false: give it back to the queue.
+
+        Never raises for what the handler or the message does.
+        """
+        started = time.perf_counter()
+        ids, remote = envelope.ids(delivery)
+        with tracing.root(
+            ids,
+            f"{self._queue} process",
+            tracing.CONSUMER,
+            semconv.processing(delivery),
+            remote=remote,
+        ) as span:
+            decided = self._decide(delivery, span)
+            outcome = self._carry_out(delivery, decided)
+            took_s = time.perf_counter() - started
+            MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s)
+            self._report(delivery, decided, outcome, took_s)
+        return outcome != REQUEUED
+
+    def _decide(self, delivery: Delivery, span: Span | None) -> Verdict:
+        try:
+            message = envelope.decode(delivery, context.current() or envelope.ids(delivery)[0])
+            if span is not None:
+                span.set_attribute("order.id", message.body.order_id)
+            return Done(self._handler(message) or PROCESSED)
+        except Exception as error:  # noqa: BLE001 a bug must neither lose a message nor end the thread
+            tracing.fail(span, type(error).__name__)
+            if not isinstance(error, OrdersError):
+                _log.exception("message.handler_failed", message_id=delivery.properties.message_id)
+            return verdict.judge(error, _attempt(delivery), self._policy)
+
+    def _carry_out(self, delivery: Delivery, decided: Verdict) -> str:
+        if isinstance(decided, Done):
+            return decided.outcome
+        now = dt.datetime.now(dt.UTC)
+        attempt = _attempt(delivery)
+        if isinstance(decided, Retry):
+            if not self._kept(verdict.put_off(delivery, decided, attempt, now)):
+                return REQUEUED
+            MESSAGING_RETRIES.labels(self._queue, decided.tier.name).inc()
+            return RETRIED
+        if not self._kept(verdict.bury(delivery, decided, attempt, now)):
+            return REQUEUED
+        MESSAGING_DEAD_LETTER.labels(self._queue, decided.reason).inc()
+        return DEAD
+
+    def _kept(self, copy: Outgoing) -> bool:
+        """Publish a copy; only when the broker has it may the original be acknowledged."""
+        outcome = self._publisher.deliver(copy)
+        if outcome is not Outcome.CONFIRMED:
+            _log.warning(
+                "message.copy_not_kept",
+                queue=copy.routing_key,
+                outcome=outcome,
+                message_id=copy.properties.message_id,
+            )
+        return outcome is Outcome.CONFIRMED
+
+    def _report(self, delivery: Delivery, decided: Verdict, outcome: str, took_s: float) -> None:
+        facts = {
+            "queue": self._queue,
+            "outcome": outcome,
+            "message_id": delivery.properties.message_id,
+            "type": delivery.properties.type,
+            "attempt": _attempt(delivery),
+            "duration_ms": round(took_s * 1000, 1),
+        }
+        if isinstance(decided, Done):
+            _log.info("message.processed", **facts)
+        elif isinstance(decided, Retry):
+            facts |= {"reason": decided.reason, "error": decided.error, "tier": decided.tier.name}
+            _log.warning("message.retried", **facts)
+        else:
+            _log.error("message.dead", reason=decided.reason, error=decided.error, **facts)
+
+
+def _attempt(delivery: Delivery) -> int:
+    """Return which try this is; an unreadable count is the first try of a message that will die."""
+    try:
+        return envelope.attempt(delivery.properties)
+    except Permanent:
+        return 1

@@ -1,0 +1,148 @@
+"""The dead letters of one queue, opened for a person.
+
+Messages are taken without acknowledging them, so whatever interrupts the work puts them back. A
+replayed message is acknowledged only after the broker has confirmed its copy: interrupted in
+between it is there twice, under the same id, which consumers deduplicate by.
+"""
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pika
+from pika import exceptions
+from pika.adapters.blocking_connection import BlockingChannel
+
+from orders.errors import Permanent, Transient
+from orders.messaging import envelope, topology, verdict
+from orders.messaging.envelope import Delivery
+from orders.messaging.link import describe, parameters
+from orders.messaging.publisher import Outgoing
+from orders.settings import MessagingSettings
+
+
+class Letter(msgspec.Struct, frozen=True, rename="camel"):
+    """What a person needs to know of a dead letter."""
+
+    id: str
+    type: str
+    reason: str
+    attempts: int
+    order_id: int | None
+    died_at: str
+    error: str
+
+
+class Box:
+    """An open queue of dead letters: what is taken goes back on closing, unless it was removed."""
+
+    def __init__(self, channel: BlockingChannel, queue: str) -> None:
+        self._channel, self._queue = channel, queue
+        self._number: int = channel.queue_declare(queue, passive=True).method.message_count
+
+    def letters(self, limit: int | None = None) -> Iterator[Delivery]:
+        """Take the letters that were there when the box was opened, oldest first."""
+        number = self._number if limit is None else min(limit, self._number)
+        for _ in range(number):
+            method, properties, body = self._channel.basic_get(self._queue)
+            if method is None:
+                return
+            yield Delivery(
+                self._queue, method.exchange, method.routing_key, properties, body,
+                method.delivery_tag,
+            )  # fmt: skip
+
+    def replay(self, letter: Delivery) -> None:
+        """Send a letter to where it came from, as if it had never been tried, and remove it."""
+        copy = _returned(letter)
+        self._channel.basic_publish(
+            copy.exchange, copy.routing_key, copy.body, copy.properties, mandatory=True
+        )
+        self.remove(letter)
+
+    def remove(self, letter: Delivery) -> None:
+        """Remove a letter."""
+        self._channel.basic_ack(letter.tag)
+
+
+@contextlib.contextmanager
+def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
+    """Open the dead letters of `queue`; raises Transient and Permanent."""
+    with _translated(queue):
+        connection = pika.BlockingConnection(parameters(settings, "orders dead-letters"))
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            yield Box(channel, queue)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+
+@contextlib.contextmanager
+def _translated(queue: str) -> Iterator[None]:
+    try:
+        yield
+    except (exceptions.UnroutableError, exceptions.NackError) as error:
+        raise Transient(
+            "RabbitMQ did not take the copy (no such queue, or it is full); the letter stays"
+        ) from error
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code == 404:
+            raise Permanent(f"there is no queue {queue}: run `orders topology apply`") from error
+        raise Transient(describe(error)) from error
+    except (exceptions.AMQPError, OSError) as error:
+        raise Transient(describe(error)) from error
+
+
+def describe_letter(letter: Delivery) -> Letter:
+    """Read what is known of a letter, whatever state it is in."""
+    headers = envelope.headers(letter.properties)
+    deaths = headers.get("x-death")
+    death = deaths[0] if isinstance(deaths, list) and deaths else {}
+    return Letter(
+        id=printable(letter.properties.message_id),
+        type=printable(letter.properties.type),
+        reason=printable(headers.get(verdict.REASON) or death.get("reason") or "unrouted"),
+        attempts=_count(headers.get(envelope.ATTEMPT)),
+        order_id=_order_id(letter.body),
+        died_at=printable(headers.get(verdict.DIED_AT) or _moment(death, letter)),
+        error=printable(headers.get(verdict.ERROR) or "-"),
+    )
+
+
+def _returned(letter: Delivery) -> Outgoing:
+    if letter.queue == topology.UNROUTED:
+        return verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
+    return verdict.revive(letter, "", letter.queue.removesuffix(".dead"))
+
+
+def _order_id(body: bytes) -> int | None:
+    class Body(msgspec.Struct, rename="camel"):
+        order_id: int
+
+    try:
+        return msgspec.json.decode(body, type=Body).order_id
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _moment(death: dict[str, Any], letter: Delivery) -> str:
+    """When the broker dead-lettered it, or at least when it was sent."""
+    moment = death.get("time")
+    if isinstance(moment, dt.datetime):
+        return moment.replace(tzinfo=dt.UTC).isoformat(timespec="seconds")
+    sent_s = letter.properties.timestamp
+    known = isinstance(sent_s, int) and 0 <= sent_s < 2**40
+    return dt.datetime.fromtimestamp(sent_s, dt.UTC).isoformat() if known else "-"
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int else 1
+
+
+def printable(value: object) -> str:
+    """Return a stranger's text fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))[:300]

@@ -1,0 +1,236 @@
+"""One AMQP channel, kept open on a thread of its own whatever the broker does.
+
+pika's connections belong to one thread. This one runs pika's event loop, so heartbeats go on while
+others work, and reconnects with back-off; others reach the channel through `Link.call`.
+"""
+
+import collections
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, cast
+
+import pika
+import structlog
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.utils import connection_workflow
+from pika.channel import Channel
+
+from orders.errors import SettingError
+from orders.settings import MessagingSettings
+
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 5.0
+# A link that served for less begins its next life with a longer delay, not with the first one.
+_SETTLED_S: Final = 5.0
+# A broker short of memory or disk stops reading; after this we look for one that does not.
+_BLOCKED_S: Final = 60.0
+
+_log = structlog.get_logger()
+
+# Runs on the link's thread with the open channel, or anywhere with None if there is none.
+Call = Callable[[Channel | None], None]
+
+
+class User(Protocol):
+    """What publishes or consumes through a link. Called on the link's thread only."""
+
+    def opened(self, channel: Channel) -> None:
+        """Set the new channel up, then call `Link.serving`."""
+
+    def lost(self) -> None:
+        """Give up everything that was under way on the channel."""
+
+
+class _Connection(SelectConnection):  # type: ignore[misc] # pika has no types
+    """Sends the three frames of a message at once.
+
+    pika sends each in a packet of its own, which halves the rate at which the broker confirms. If
+    a pika of the future no longer calls this method, messages are merely sent as pika sends them.
+    """
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        super()._output_marshaled_frames([b"".join(marshaled_frames)])
+
+
+class Link:
+    """A channel with supervision. `problem` says why it does not serve, None if it does."""
+
+    def __init__(self, settings: MessagingSettings, name: str, user: User) -> None:
+        self._parameters = parameters(settings, name)
+        self._name, self._user = name, user
+        self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
+        self._stopping = threading.Event()
+        self._served = threading.Event()
+        self._lock = threading.Lock()  # guards the four below
+        self._loop: IOLoop | None = None
+        self._channel: Channel | None = None
+        self._calls: collections.deque[Call] = collections.deque()
+        self.problem: str | None = "not connected to RabbitMQ yet"
+        self._reason: str | None = None  # why this connection ended: the first cause stands
+        self._connection: SelectConnection | None = None
+        self._serving_since: float | None = None
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def call(self, function: Call) -> None:
+        """Have `function` run exactly once, in order of the calls. Thread-safe."""
+        with self._lock:
+            if self._channel is not None and self._loop is not None:
+                self._calls.append(function)
+                if len(self._calls) == 1:
+                    self._loop.add_callback_threadsafe(self._run_calls)
+                return
+        function(None)
+
+    def wait_until_serving(self, timeout_s: float) -> bool:
+        """Wait for the channel; false if the time is up."""
+        return self._served.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Close after the calls made so far; unacknowledged deliveries go back to their queue."""
+        self._stopping.set()
+        with self._lock:
+            if self._loop is not None:
+                self._loop.add_callback_threadsafe(self._close)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    # On the link's thread from here on.
+
+    def serving(self, channel: Channel) -> None:
+        """Let calls reach the channel: the user has set it up."""
+        with self._lock:
+            self._channel = channel
+        self.problem = None
+        self._serving_since = time.monotonic()
+        self._served.set()
+        _log.info("amqp.connected", link=self._name)
+
+    def reset(self, why: str) -> None:
+        """Drop the connection and make another: the broker said something we cannot go on from."""
+        self._reason = self._reason or why
+        self._close()
+
+    def _run(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while not self._stopping.is_set():
+            served_s = self._live()
+            if self._stopping.is_set():
+                break
+            longer_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            delay_s = _FIRST_DELAY_S if served_s > _SETTLED_S else longer_s
+            _log.warning("amqp.disconnected", link=self._name, reason=self.problem)
+            self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
+
+    def _live(self) -> float:
+        """Connect, serve until the connection is gone, and return for how long it served."""
+        self._serving_since = self._reason = None
+        loop = IOLoop()
+        with self._lock:
+            self._loop = loop
+        try:
+            self._connection = _Connection(
+                self._parameters,
+                on_open_callback=self._connected,
+                on_open_error_callback=self._gone,
+                on_close_callback=self._gone,
+                custom_ioloop=loop,
+            )
+            if not self._stopping.is_set():
+                loop.start()
+        except Exception as error:  # noqa: BLE001 whatever it is, connect again
+            # A frame or header pika cannot read ends its loop; the supervisor must outlive that.
+            _log.exception("amqp.failed", link=self._name)
+            self._reason = describe(error)
+        finally:
+            self._abandon(loop)
+        return time.monotonic() - self._serving_since if self._serving_since else 0.0
+
+    def _abandon(self, loop: IOLoop) -> None:
+        with self._lock:
+            self._loop = self._channel = None
+            calls, self._calls = self._calls, collections.deque()
+        self._served.clear()
+        self._connection = None
+        self.problem = self._reason or "the connection to RabbitMQ was closed"
+        for function in calls:
+            function(None)
+        self._user.lost()
+        loop.close()
+
+    def _connected(self, connection: SelectConnection) -> None:
+        connection.add_on_connection_blocked_callback(self._blocked)
+        connection.add_on_connection_unblocked_callback(self._unblocked)
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        self._user.opened(channel)
+
+    def _channel_closed(self, _channel: Channel, reason: Exception) -> None:
+        self.reset(describe(reason))
+
+    def _blocked(self, _connection: SelectConnection, frame: "pika.frame.Method") -> None:
+        self.problem = f"RabbitMQ blocks publishers: {frame.method.reason}"
+        _log.warning("amqp.blocked", link=self._name, reason=frame.method.reason)
+
+    def _unblocked(self, _connection: SelectConnection, _frame: "pika.frame.Method") -> None:
+        self.problem = None
+
+    def _gone(self, connection: SelectConnection, error: BaseException) -> None:
+        self._reason = self._reason or describe(error)
+        connection.ioloop.stop()
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            function = self._calls[0]
+            channel = self._channel
+            try:
+                function(channel if channel is not None and channel.is_open else None)
+            finally:
+                self._calls.popleft()
+
+    def _close(self) -> None:
+        connection = self._connection
+        if connection is not None and not (connection.is_closing or connection.is_closed):
+            connection.close()
+
+
+def parameters(settings: MessagingSettings, name: str) -> pika.URLParameters:
+    """Return what pika connects with; `name` is what the broker shows the connection as.
+
+    Raises SettingError without repeating the URL, which holds a password.
+    """
+    try:
+        given = pika.URLParameters(settings.url)
+    except (ValueError, TypeError) as error:
+        raise SettingError(
+            "ORDERS_AMQP_URL is wrong: expected amqp://user:password@host:port/vhost"
+        ) from error
+    given.heartbeat = settings.heartbeat_s
+    given.blocked_connection_timeout = _BLOCKED_S
+    given.client_properties = {"connection_name": name}
+    given.socket_timeout = 5
+    given.stack_timeout = 10
+    return given
+
+
+def describe(error: BaseException) -> str:
+    """Say what went wrong in one line, from the innermost of pika's wrapped errors."""
+    while (inner := _inner(error)) is not None:
+        error = inner
+    text = str(error) or "no reason given"
+    return f"RabbitMQ: {type(error).__name__}: {text}"[:300]
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
+        return cast("BaseException", error.exceptions[-1])
+    if isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
+        return cast("BaseException", error.exception)
+    wraps = isinstance(error, pika.exceptions.AMQPConnectionError) and error.args
+    return error.args[0] if wraps and isinstance(error.args[0], BaseException) else None

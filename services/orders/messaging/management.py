@@ -1,0 +1,112 @@
+"""The few requests to RabbitMQ's management API that making a topology takes.
+
+Source: https://www.rabbitmq.com/docs/http-api-reference
+"""
+
+import urllib.parse
+from typing import Any, Final
+
+import msgspec
+import requests
+
+from orders.errors import Permanent, SettingError, Transient
+
+_TIMEOUT_S: Final = (3.0, 15.0)  # connect; read: a busy broker answers a listing late
+_REFUSED: Final = frozenset({401, 403})
+
+
+class Management:
+    """A session with the management API of one virtual host."""
+
+    def __init__(self, url: str, vhost: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SettingError(
+                "ORDERS_MANAGEMENT_URL is wrong: expected http://user:password@host:port"
+            )
+        host = parts.netloc.rpartition("@")[2]
+        self._base = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/api"
+        self.vhost = vhost
+        self._session = requests.Session()
+        if parts.username is not None:
+            unquote = urllib.parse.unquote
+            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
+
+    def list(self, kind: str) -> list[dict[str, Any]]:
+        """Return everything of a kind (`queues`, `policies`, …) in the virtual host."""
+        # Statistics of thousands of queues are what makes this listing slow.
+        query = "?disable_stats=true&enable_queue_totals=true" if kind == "queues" else ""
+        answer = self._request("GET", f"/{kind}/{_quote(self.vhost)}{query}")
+        return msgspec.json.decode(answer.content, type=list[dict[str, Any]])
+
+    def put(self, kind: str, name: str, body: object) -> None:
+        """Make or replace one object."""
+        self._request("PUT", f"/{kind}/{_quote(self.vhost)}/{_quote(name)}", body)
+
+    def bind(self, source: str, queue: str, body: object) -> None:
+        """Bind a queue to an exchange."""
+        place = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}"
+        self._request("POST", place, body)
+
+    def unbind(self, source: str, queue: str, key: str) -> None:
+        """Remove a binding; `key` is its `properties_key` in the listing. Idempotent."""
+        place = f"/bindings/{_quote(self.vhost)}/e/{_quote(source)}/q/{_quote(queue)}/{_quote(key)}"
+        self._request("DELETE", place, absent=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _request(
+        self, method: str, place: str, body: object = None, *, absent: bool = False
+    ) -> requests.Response:
+        """Make a request; with `absent`, a 404 is as good as success."""
+        try:
+            answer = self._session.request(
+                method,
+                self._base + place,
+                data=None if body is None else msgspec.json.encode(body),
+                headers={"Content-Type": "application/json"},
+                timeout=_TIMEOUT_S,
+            )
+        except requests.RequestException as error:
+            # The text of requests' errors holds the address, ours does not need it.
+            raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
+        if absent and answer.status_code == requests.codes.not_found:
+            return answer
+        return self._checked(answer, f"{method} {place.partition('?')[0]}")
+
+    def _checked(self, answer: requests.Response, what: str) -> requests.Response:
+        status = answer.status_code
+        if status in _REFUSED:
+            raise Permanent(
+                f"{what}: {status}: give the user of ORDERS_MANAGEMENT_URL the right password, the "
+                f"tag `policymaker` and permissions on virtual host {self.vhost!r}",
+                reason="credentials",
+            )
+        if status == 404:
+            raise Permanent(
+                f"{what}: 404: make virtual host {self.vhost!r}, or correct ORDERS_MANAGEMENT_URL",
+                reason="not_found",
+            )
+        if status >= 500 or status == 429:
+            raise Transient(f"{what}: {status}")
+        if status >= 400:
+            raise Permanent(f"{what}: {status}: {_explanation(answer)}", reason="refused")
+        if "json" not in answer.headers.get("Content-Type", "json"):
+            raise Permanent(
+                f"{what}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API",
+                reason="not_found",
+            )
+        return answer
+
+
+def _explanation(answer: requests.Response) -> str:
+    try:
+        return str(answer.json().get("reason", ""))[:500]
+    except (ValueError, AttributeError):
+        return "no explanation"
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="")

@@ -1,0 +1,198 @@
+"""Publishing with confirms, pipelined: many messages under way at once, each told how it ended."""
+
+import collections
+import enum
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.frame import Method
+from pika.spec import Basic
+
+from orders.messaging.link import Link
+from orders.settings import MessagingSettings
+
+# A confirm takes milliseconds; a queue without a majority of its replicas gives none at all.
+CONFIRM_TIMEOUT_S: Final = 30.0
+_LOOK_EVERY_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Outcome(enum.StrEnum):
+    """How publishing one message ended. Only `CONFIRMED` says that the broker has it."""
+
+    CONFIRMED = "confirmed"
+    NACKED = "nacked"  # a queue it is for is full or broken
+    RETURNED = "returned"  # no queue is bound for it, not even through an alternate exchange
+    LOST = "lost"  # nobody knows: no connection, or no answer in time
+    UNENCODABLE = "unencodable"  # its properties do not fit AMQP's frames
+
+
+class Outgoing(msgspec.Struct, frozen=True, eq=False):
+    """A message to publish. `key` is the caller's own, to know it again by."""
+
+    exchange: str
+    routing_key: str
+    properties: BasicProperties
+    body: bytes
+    key: int = 0
+
+
+# Called on the publisher's thread; must not block. Each message is in exactly one call.
+Settled = Callable[[Outcome, Sequence[Outgoing]], None]
+
+
+class _Unconfirmed(msgspec.Struct, frozen=True, eq=False):
+    outgoing: Outgoing
+    settled: Settled
+    sent_at: float
+
+
+class Publisher:
+    """Publishes persistent, mandatory messages on a connection of its own."""
+
+    def __init__(
+        self, settings: MessagingSettings, name: str, confirm_timeout_s: float = CONFIRM_TIMEOUT_S
+    ) -> None:
+        self._link = Link(settings, name, self)
+        self._confirm_timeout_s = confirm_timeout_s
+        # Of the link's thread alone. Multiple and single confirms interleave: hence a set of tags.
+        self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._returned: set[tuple[str | None, str, str]] = set()
+        self._last_tag = 0
+        self._floor = 1  # every tag below has been confirmed
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._link.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Close; what has no confirm yet is settled as lost."""
+        self._link.close(timeout_s)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be published now; None if it can."""
+        return self._link.problem
+
+    def wait_until_ready(self, timeout_s: float) -> bool:
+        """Wait for the connection; false if the time is up."""
+        return self._link.wait_until_serving(timeout_s)
+
+    def publish(self, batch: Sequence[Outgoing], settled: Settled) -> None:
+        """Publish, and call `settled` for every message as its outcome is known. Thread-safe."""
+        self._link.call(lambda channel: self._send(channel, batch, settled))
+
+    def deliver(self, outgoing: Outgoing) -> Outcome:
+        """Publish one message and wait for its outcome; not on the publisher's own thread."""
+        done = threading.Event()
+        outcomes: list[Outcome] = []
+
+        def settled(outcome: Outcome, _batch: Sequence[Outgoing]) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        self.publish((outgoing,), settled)
+        # The publisher answers on time; the margin is for a machine that is short of it.
+        return outcomes[0] if done.wait(self._confirm_timeout_s + 5) else Outcome.LOST
+
+    # On the link's thread from here on.
+
+    def opened(self, channel: Channel) -> None:
+        """Set a new channel up for confirms."""
+        self._last_tag, self._floor = 0, 1
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, lambda _frame: self._ready(channel))
+
+    def lost(self) -> None:
+        """Settle what has no confirm: it may or may not have arrived."""
+        lost, self._unconfirmed = self._unconfirmed, {}
+        self._returned.clear()
+        self._settle(Outcome.LOST, lost.values())
+
+    def _ready(self, channel: Channel) -> None:
+        self._link.serving(channel)
+        channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
+
+    def _send(self, channel: Channel | None, batch: Sequence[Outgoing], settled: Settled) -> None:
+        for place, outgoing in enumerate(batch):
+            if channel is None or not channel.is_open:
+                settled(Outcome.LOST, batch[place:])
+                return
+            try:
+                channel.basic_publish(
+                    outgoing.exchange,
+                    outgoing.routing_key,
+                    outgoing.body,
+                    outgoing.properties,
+                    mandatory=True,
+                )
+            except Exception as error:  # noqa: BLE001 pika has no class for what it cannot encode
+                self._refuse(channel, outgoing, settled, error)
+                continue
+            self._last_tag += 1
+            self._unconfirmed[self._last_tag] = _Unconfirmed(outgoing, settled, time.monotonic())
+
+    def _refuse(
+        self, channel: Channel, outgoing: Outgoing, settled: Settled, error: Exception
+    ) -> None:
+        outcome = Outcome.UNENCODABLE if channel.is_open else Outcome.LOST
+        _log.error(
+            "message.not_sent",
+            message_id=outgoing.properties.message_id,
+            outcome=outcome,
+            error=type(error).__name__,
+        )
+        settled(outcome, (outgoing,))
+
+    def _on_return(
+        self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
+    ) -> None:
+        # The broker returns a message before it confirms it.
+        self._returned.add((properties.message_id, method.exchange, method.routing_key))
+
+    def _on_confirm(self, frame: Method) -> None:
+        tag = frame.method.delivery_tag
+        tags: Iterable[int] = (tag,)
+        if frame.method.multiple:
+            tags = range(self._floor, tag + 1)
+            self._floor = tag + 1
+        popped = [self._unconfirmed.pop(tag, None) for tag in tags]
+        settled = [entry for entry in popped if entry is not None]
+        if isinstance(frame.method, Basic.Nack):
+            self._settle(Outcome.NACKED, settled)
+        elif self._returned:
+            for entry in settled:
+                self._settle(self._fate(entry.outgoing), (entry,))
+        else:
+            self._settle(Outcome.CONFIRMED, settled)
+
+    def _fate(self, outgoing: Outgoing) -> Outcome:
+        known = (outgoing.properties.message_id, outgoing.exchange, outgoing.routing_key)
+        if known not in self._returned:
+            return Outcome.CONFIRMED
+        self._returned.discard(known)
+        return Outcome.RETURNED
+
+    def _expire(self, channel: Channel) -> None:
+        """Give up on what got no answer; a confirm that comes later is ignored."""
+        if not channel.is_open:
+            return
+        before = time.monotonic() - self._confirm_timeout_s
+        expired = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < before]
+        self._settle(Outcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
+        channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
+
+    @staticmethod
+    def _settle(outcome: Outcome, entries: Iterable[_Unconfirmed]) -> None:
+        groups: dict[Settled, list[Outgoing]] = collections.defaultdict(list)
+        for entry in entries:
+            groups[entry.settled].append(entry.outgoing)
+        for settled, batch in groups.items():
+            settled(outcome, batch)

@@ -1,0 +1,5 @@
+"""Write the schema files anew."""
+
+from orders.messaging.schemas import write
+
+write()

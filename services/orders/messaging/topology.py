@@ -1,0 +1,181 @@
+"""What exists in RabbitMQ, as one piece of data in the shape of RabbitMQ's definitions file.
+
+The only queue argument is the queue type: everything else is a policy, because a policy can be
+changed on a queue that holds messages. RabbitMQ applies one policy a queue, so each has its own.
+Source: https://www.rabbitmq.com/docs/definitions
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from orders import settings
+from orders.domain import events
+from orders.settings import TopologySettings
+
+EXCHANGE: Final = "orders"
+UNROUTED: Final = "orders.unrouted"
+PROCESSING_QUEUE: Final = "order-processing"
+NOTIFICATIONS_QUEUE: Final = "order-notifications"
+
+# The message types each queue is bound to; its consumer refuses all others.
+ACCEPTS: Final[dict[str, tuple[str, ...]]] = {
+    PROCESSING_QUEUE: events.PROCESSING,
+    NOTIFICATIONS_QUEUE: events.NOTIFICATIONS,
+}
+
+# A guess: about a day of orders at 10 a second. Beyond it publishers are refused, nothing is lost.
+MAX_LENGTH: Final = 1_000_000
+DELIVERY_LIMIT: Final = 20
+# Looking at dead letters counts as a delivery, and 4.x drops what exceeds its default limit of 20
+# where there is no dead-letter exchange. -1 would say "no limit", but 3.10 refuses it.
+UNLIMITED: Final = 1_000_000_000
+# Above the 0 of catch-all policies that operators of brokers like to set.
+PRIORITY: Final = 10
+
+
+QUORUM: Final = {"x-queue-type": "quorum"}
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """A retry queue's name suffix, and how long a message waits in it (a policy: may change)."""
+
+    name: str
+    delay_s: float
+
+
+RETRY_TIERS: Final = (Tier("5s", 5), Tier("30s", 30), Tier("5m", 300))
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """An exchange."""
+
+    name: str
+    vhost: str
+    type: str
+    durable: bool = True
+    auto_delete: bool = False
+    internal: bool = False
+    arguments: dict[str, str] = {}
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue."""
+
+    name: str
+    vhost: str
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: dict[str, str] = msgspec.field(default_factory=lambda: dict(QUORUM))
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A binding of a queue to an exchange."""
+
+    source: str
+    vhost: str
+    destination: str
+    routing_key: str
+    destination_type: str = "queue"
+    arguments: dict[str, str] = {}
+
+
+class Policy(msgspec.Struct, frozen=True, rename={"apply_to": "apply-to"}):
+    """A policy; `pattern` is a regular expression on the names it applies to."""
+
+    name: str
+    vhost: str
+    pattern: str
+    definition: dict[str, str | int]
+    apply_to: str = "queues"
+    priority: int = PRIORITY
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """Everything that has to exist in one virtual host, in the order it has to be made."""
+
+    policies: tuple[Policy, ...]
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def retry_queue(queue: str, tier: Tier) -> str:
+    """Name the queue in which messages of `queue` wait out a tier."""
+    return f"{queue}.retry.{tier.name}"
+
+
+def dead_queue(queue: str) -> str:
+    """Name the queue in which messages of `queue` wait for a person."""
+    return f"{queue}.dead"
+
+
+def desired(
+    vhost: str = "/",
+    *,
+    delivery_limit: int = DELIVERY_LIMIT,
+    tiers: tuple[Tier, ...] = RETRY_TIERS,
+    max_length: int = MAX_LENGTH,
+) -> Topology:
+    """Return what has to exist in `vhost`.
+
+    The names of `tiers` are part of the contract between processes; their delays may differ.
+    """
+    definitions = dict(_queue_policies(delivery_limit, tiers, max_length))
+    alternate = _policy(vhost, EXCHANGE, {"alternate-exchange": UNROUTED}, "exchanges")
+    return Topology(
+        policies=(
+            alternate,
+            *(_policy(vhost, queue, rules, "queues") for queue, rules in definitions.items()),
+        ),
+        exchanges=(Exchange(UNROUTED, vhost, "fanout"), Exchange(EXCHANGE, vhost, "topic")),
+        queues=tuple(Queue(name, vhost) for name in definitions),
+        bindings=(Binding(UNROUTED, vhost, UNROUTED, ""), *_bindings(vhost)),
+    )
+
+
+def _queue_policies(
+    delivery_limit: int, tiers: tuple[Tier, ...], max_length: int
+) -> Iterator[tuple[str, dict[str, str | int]]]:
+    """Yield each queue with its rules, those that are dead-lettered to before those that do."""
+    kept: dict[str, str | int] = {"max-length": max_length, "overflow": "reject-publish"}
+    yield UNROUTED, kept | {"delivery-limit": UNLIMITED}
+    for queue in ACCEPTS:
+        yield dead_queue(queue), kept | {"delivery-limit": UNLIMITED}
+        for tier in tiers:
+            wait: dict[str, str | int] = {"message-ttl": round(tier.delay_s * 1000)}
+            yield retry_queue(queue, tier), kept | _dead_lettered_to(queue) | wait
+        limit: dict[str, str | int] = {"delivery-limit": delivery_limit}
+        yield queue, kept | _dead_lettered_to(dead_queue(queue)) | limit
+
+
+def _dead_lettered_to(queue: str) -> dict[str, str | int]:
+    """Dead-letter through the default exchange, which always exists, and never by halves."""
+    return {
+        "dead-letter-exchange": "",
+        "dead-letter-routing-key": queue,
+        "dead-letter-strategy": "at-least-once",
+    }
+
+
+def _bindings(vhost: str) -> Iterator[Binding]:
+    for queue, types in ACCEPTS.items():
+        for routing_key in types:
+            yield Binding(EXCHANGE, vhost, queue, routing_key)
+
+
+def _policy(vhost: str, name: str, definition: dict[str, str | int], apply_to: str) -> Policy:
+    pattern = "^" + name.replace(".", r"\.") + "$"
+    kind = "exchange" if apply_to == "exchanges" else "queue"
+    return Policy(f"orders:{kind}:{name}", vhost, pattern, definition, apply_to)
+
+
+def main_show(environ: Mapping[str, str]) -> int:
+    """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
+    # Needs no broker, so it needs no address of one.
+    given = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
+    wanted = desired(given.vhost, delivery_limit=given.delivery_limit)
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(wanted), indent=2).decode() + "\n")
+    return 0

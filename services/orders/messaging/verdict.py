@@ -1,0 +1,156 @@
+"""What becomes of a message that was worked on: the one table from error to acknowledgement.
+
+Transient, or an error nobody foresaw → try again after a while, up to a number of attempts.
+Permanent, or attempts used up        → put aside for a person.
+"""
+
+import datetime as dt
+from typing import Any, Final
+
+import msgspec
+from pika import BasicProperties
+
+from orders.errors import OrdersError, Permanent, Transient
+from orders.messaging import envelope
+from orders.messaging.envelope import Delivery
+from orders.messaging.publisher import Outgoing
+from orders.messaging.topology import RETRY_TIERS, Tier, dead_queue, retry_queue
+
+FIRST_FAILED_AT: Final = "x-first-failed-at"
+REASON: Final = "x-reason"
+ERROR: Final = "x-error"
+DIED_AT: Final = "x-died-at"
+
+ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
+UNEXPECTED: Final = "unexpected_error"
+
+_OURS: Final = frozenset({envelope.ATTEMPT, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
+# What the broker writes about a message's past, and what would route a copy elsewhere: a copied
+# x-death makes the broker see a cycle and drop the message.
+_NOT_COPIED: Final = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
+_ROUTING: Final = frozenset({"CC", "BCC"})
+_LONGEST_TEXT: Final = 300
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How often, and after which waits, a message is tried again."""
+
+    max_attempts: int
+    tiers: tuple[Tier, ...] = RETRY_TIERS
+
+    def tier(self, attempt: int, at_least_s: float = 0) -> Tier:
+        """Choose the wait after attempt number `attempt` (from 1).
+
+        The attempts are spread evenly over the tiers, shortest first; a longer tier is taken when
+        the error asks for `at_least_s`.
+        """
+        retries = max(1, self.max_attempts - 1)
+        due = min((attempt - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
+        asked = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
+        return self.tiers[max(due, next(asked, len(self.tiers) - 1))]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Acknowledge it. `outcome` is what the metric and the log call it."""
+
+    outcome: str
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Put it into a retry tier, then acknowledge it."""
+
+    tier: Tier
+    reason: str
+    error: str
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """Put it into the dead-letter queue, then acknowledge it."""
+
+    reason: str
+    error: str
+
+
+Verdict = Done | Retry | Dead
+
+
+def judge(error: Exception, attempt: int, policy: RetryPolicy) -> Retry | Dead:
+    """Decide what becomes of a message whose handling raised `error`."""
+    text = describe(error)
+    if isinstance(error, Permanent):
+        return Dead(error.reason, text)
+    if attempt >= policy.max_attempts:
+        return Dead(ATTEMPTS_EXHAUSTED, text)
+    if isinstance(error, Transient):
+        tier = policy.tier(attempt, error.retry_after_s or 0)
+        return Retry(tier, type(error).__name__.lower(), text)
+    return Retry(policy.tier(attempt), UNEXPECTED, text)
+
+
+def describe(error: Exception) -> str:
+    """Return an error's class, and its text only where the text is known to hold no payload."""
+    name = type(error).__name__
+    if not isinstance(error, OrdersError):
+        return name
+    return f"{name}: {error}"[:_LONGEST_TEXT]
+
+
+def put_off(delivery: Delivery, verdict: Retry, attempt: int, now: dt.datetime) -> Outgoing:
+    """Return the copy that waits in a retry tier and comes back as the next attempt."""
+    marks = {
+        envelope.ATTEMPT: attempt + 1,
+        FIRST_FAILED_AT: _first_failed_at(delivery, now),
+        REASON: verdict.reason,
+        ERROR: verdict.error,
+    }
+    return _copy(delivery, retry_queue(delivery.queue, verdict.tier), marks)
+
+
+def bury(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> Outgoing:
+    """Return the copy that waits in the dead-letter queue."""
+    marks = {
+        envelope.ATTEMPT: attempt,
+        FIRST_FAILED_AT: _first_failed_at(delivery, now),
+        REASON: verdict.reason,
+        ERROR: verdict.error,
+        DIED_AT: now.isoformat(timespec="seconds"),
+    }
+    return _copy(delivery, dead_queue(delivery.queue), marks)
+
+
+def revive(delivery: Delivery, exchange: str, routing_key: str) -> Outgoing:
+    """Return the copy that starts afresh, as if it had never been tried."""
+    properties = _copied(delivery.properties, {})
+    return Outgoing(exchange, routing_key, properties, delivery.body)
+
+
+def _copy(delivery: Delivery, queue: str, marks: dict[str, Any]) -> Outgoing:
+    return Outgoing("", queue, _copied(delivery.properties, marks), delivery.body)
+
+
+def _copied(given: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
+    """Copy what describes the message, not what its last publisher asked of the broker.
+
+    An `expiration` would let it vanish, a foreign `user_id` makes the broker close the channel.
+    """
+    kept = {
+        name: value
+        for name, value in envelope.headers(given).items()
+        if name not in _OURS and name not in _ROUTING and not name.startswith(_NOT_COPIED)
+    }
+    return BasicProperties(
+        message_id=given.message_id,
+        type=given.type,
+        correlation_id=given.correlation_id,
+        content_type=given.content_type,
+        content_encoding=given.content_encoding,
+        timestamp=given.timestamp,
+        app_id=given.app_id,
+        delivery_mode=envelope.PERSISTENT,
+        headers=kept | marks or None,
+    )
+
+
+def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
+    known = envelope.headers(delivery.properties).get(FIRST_FAILED_AT)
+    return known if isinstance(known, str) else now.isoformat(timespec="seconds")

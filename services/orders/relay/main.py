@@ -1,0 +1,29 @@
+"""Puts the relay together: the one place that knows all of its parts."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from orders.messaging.publisher import Publisher
+from orders.process import problem_check, running
+from orders.relay.relay import Relay
+from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings, load
+
+ADMIN_PORT = 8082
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Move the outbox to RabbitMQ until a signal comes; 0 if all in flight ended in time."""
+    publisher = Publisher(load(MessagingSettings, environ), "orders-relay")
+    relay = Relay(load(DatabaseSettings, environ), publisher, load(RelaySettings, environ))
+    checks = (
+        problem_check("postgres", lambda: relay.problem),
+        problem_check("rabbitmq", lambda: publisher.problem),
+    )
+    with running("relay", environ, ADMIN_PORT, checks) as life, ThreadPoolExecutor(1) as thread:
+        publisher.start()
+        running_relay = thread.submit(relay.run)
+        life.last()
+        relay.stop()
+        drained = running_relay.result()
+        publisher.close()
+    return 0 if drained else 1

@@ -1,0 +1,23 @@
+"""The metrics that only the relay exports."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from orders.messaging.publisher import Outcome
+
+OUTBOX_PENDING: Final = Gauge(
+    "outbox_pending", "Rows that wait in the outbox (counted up to 100,000); NaN: not known."
+)
+OUTBOX_OLDEST_AGE: Final = Gauge(
+    "outbox_oldest_age_seconds", "Age of the oldest row in the outbox; NaN: not known."
+)
+OUTBOX_PUBLISHED: Final = Counter(
+    "outbox_published_total",
+    "Rows published, by how that ended; all but `confirmed` are tried again.",
+    ["outcome"],
+)
+RELAY_LEADING: Final = Gauge("relay_leading", "1 while this relay publishes, 0 while it stands by.")
+
+for _outcome in Outcome:
+    OUTBOX_PUBLISHED.labels(_outcome)  # shown as 0 before the first

@@ -1,0 +1,134 @@
+"""The relay's one connection to PostgreSQL: it holds the lock, listens, reads and deletes.
+
+One connection for all of it is what makes one relay at a time safe: a relay that lost the lock
+lost the connection, and with it the means to delete. It is a session, so a pooler in transaction
+mode must not stand in between.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+import psycopg
+
+from orders.database.failures import translated
+from orders.database.leadership import RELAY
+from orders.database.pool import Row as TupleRow
+from orders.database.pool import connection_arguments
+from orders.settings import DatabaseSettings
+
+# The server notices a relay that vanished without a word, and frees its lock, in about ten seconds.
+# Deletes need not be durable: a row that reappears after a crash is published again under the same
+# message id, which consumers take for the duplicate it is.
+_OPTIONS: Final = (
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=10000 -c idle_session_timeout=0 -c synchronous_commit=off"
+)
+
+_LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
+# NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
+_TAKE: Final = """
+    SELECT
+        seq, id::text, aggregateid, type, payload::text, correlation_id, traceparent,
+        extract(epoch FROM created_at)::bigint
+    FROM outbox
+    WHERE aggregateid NOT IN (SELECT unnest(%s::text[]))
+    ORDER BY seq
+    LIMIT %s
+"""
+_DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s)"
+_SET_IDLE: Final = "UPDATE relay_wakeup SET idle = %s WHERE idle <> %s"
+_BACKLOG: Final = """
+    SELECT
+        (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted),
+        coalesce(
+            (
+                SELECT extract(epoch FROM clock_timestamp() - created_at)::float
+                FROM outbox ORDER BY seq LIMIT 1
+            ),
+            0
+        )
+"""
+
+
+class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """An outbox row: a message that has to be published."""
+
+    seq: int
+    id: str
+    aggregate_id: str
+    type: str
+    payload: str
+    correlation_id: str | None
+    traceparent: str | None
+    created_at_s: int
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """How much waits in the outbox."""
+
+    pending: int
+    oldest_age_s: float
+
+
+class Outbox:
+    """The outbox, as the relay uses it. Every method raises Transient when the session is gone."""
+
+    def __init__(self, session: psycopg.Connection[TupleRow]) -> None:
+        self._session = session
+
+    def lead(self) -> bool:
+        """Try to become the one relay that publishes; holds until the session ends.
+
+        Trying again and again instead of waiting in the server: a statement that waits holds back
+        the clean-up of every table.
+        """
+        return bool(self._rows(_LEAD, (RELAY,))[0][0])
+
+    def take(self, limit: int, except_aggregates: Sequence[str]) -> list[Row]:
+        """Return the oldest rows, in order, leaving out those of some aggregates."""
+        rows = self._rows(_TAKE, (list(except_aggregates), limit))
+        return [Row(*row) for row in rows]
+
+    def delete(self, rows: Sequence[Row]) -> None:
+        """Delete rows that the broker has. Idempotent."""
+        self._run(_DELETE, ([row.seq for row in rows],))
+
+    def set_idle(self, *, idle: bool) -> None:
+        """Ask writers to notify (the relay sleeps), or not to: notifying locks every commit."""
+        self._run(_SET_IDLE, (idle, idle))
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a writer notifies or the time is up."""
+        with translated():
+            for _ in self._session.notifies(timeout=timeout_s, stop_after=1):
+                pass
+
+    def backlog(self) -> Backlog:
+        """Count what waits."""
+        pending, oldest_age_s = self._rows(_BACKLOG, ())[0]
+        return Backlog(pending, oldest_age_s)
+
+    def _rows(
+        self, query: "psycopg.abc.QueryNoTemplate", values: Sequence[object]
+    ) -> list[TupleRow]:
+        with translated():
+            return self._session.execute(query, values).fetchall()
+
+    def _run(self, query: "psycopg.abc.QueryNoTemplate", values: Sequence[object]) -> None:
+        with translated():
+            self._session.execute(query, values)
+
+
+@contextlib.contextmanager
+def connect(settings: DatabaseSettings) -> Iterator[Outbox]:
+    """Open the session, listening. Raises Transient when PostgreSQL is not to be had."""
+    arguments = connection_arguments(settings, "orders-relay")
+    arguments["options"] += _OPTIONS
+    with translated():
+        session = psycopg.connect(settings.url, **arguments)
+    with contextlib.closing(session):
+        with translated():
+            session.execute("LISTEN outbox")
+        yield Outbox(session)

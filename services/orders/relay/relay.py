@@ -1,0 +1,240 @@
+"""The relay's loop: read a batch, publish it, delete what the broker has confirmed.
+
+A crash between confirm and delete publishes a row twice, under the same message id; consumers
+deduplicate by it. Nothing is ever deleted that was not confirmed.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from orders.errors import OrdersError
+from orders.messaging import envelope, semconv, topology
+from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.relay import outbox
+from orders.relay.metrics import (
+    OUTBOX_OLDEST_AGE,
+    OUTBOX_PENDING,
+    OUTBOX_PUBLISHED,
+    RELAY_LEADING,
+)
+from orders.relay.outbox import Outbox, Row
+from orders.relay.window import Ended, Holds, Window
+from orders.settings import DatabaseSettings, RelaySettings
+from orders.telemetry import context, tracing
+
+_RECONNECT_S: Final = 1.0
+_DRAIN_S: Final = 10.0
+# No turn takes this long: every statement has its timeout.
+_STALLED_S: Final = 30.0
+# A short look again and again costs less than a notification for every commit, but only for a
+# moment after there was work.
+_LULL_S: Final = 0.005
+_LULLS: Final = 10
+# Rows that get no answer must not keep new ones waiting.
+_PATIENCE_S: Final = 0.05
+# While so many aggregates are refused, others are not looked at: the list goes with every query.
+_MOST_HELD: Final = 10_000
+_SAMPLED: Final = "-01"
+
+_log = structlog.get_logger()
+
+
+class Relay:
+    """One of several relays; the one that holds the lock publishes, the others stand by."""
+
+    def __init__(
+        self,
+        database: DatabaseSettings,
+        publisher: Publisher,
+        settings: RelaySettings,
+    ) -> None:
+        self._database, self._publisher, self._settings = database, publisher, settings
+        # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
+        self._window, self._holds = Window(), Holds()
+        self._stopping = threading.Event()
+        self._gauges = _Gauges()
+        self._lulls = 0
+        self._idle: bool | None = None  # what writers were told last; None: nobody knows
+        self._problem: str | None = "not connected to PostgreSQL yet"
+        self._turned_at_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Let `run` finish the batch in flight and return; for any thread or signal handler."""
+        self._stopping.set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the outbox cannot be read now; None if it can, also while standing by."""
+        silent_s = time.monotonic() - self._turned_at_s
+        return f"no progress for {silent_s:.0f} s" if silent_s > _STALLED_S else self._problem
+
+    def run(self) -> bool:
+        """Relay until told to stop, through every outage; true if all in flight ended in time."""
+        while not self._stopping.is_set():
+            self._turned_at_s = time.monotonic()
+            try:
+                with outbox.connect(self._database) as session:
+                    self._problem = None
+                    self._serve(session)
+            except OrdersError as error:  # Permanent too: a schema not migrated yet will be
+                self._problem = str(error)
+                _log.warning("relay.database_lost", reason=str(error))
+            except Exception as error:  # noqa: BLE001 a bug in one turn must not end the relay
+                self._problem = type(error).__name__
+                _log.exception("relay.failed")
+            self._idle = None
+            RELAY_LEADING.set(0)
+            self._stopping.wait(_RECONNECT_S)
+        self._gauges.unknown()
+        return self._window.in_flight == 0
+
+    def _serve(self, session: Outbox) -> None:
+        _log.info("relay.standing_by")
+        while not session.lead():
+            self._gauges.measure(session)
+            self._turned_at_s = time.monotonic()
+            if self._stopping.wait(self._settings.poll_s):
+                return
+        RELAY_LEADING.set(1)
+        _log.info("relay.leading")
+        while not self._stopping.is_set():
+            self._turn(session)
+        self._drain(session)
+
+    def _turn(self, session: Outbox) -> None:
+        self._turned_at_s = time.monotonic()
+        self._settle(session)
+        self._gauges.measure(session)
+        if self._publisher.problem is not None:
+            self._stopping.wait(_PATIENCE_S)
+            return
+        found = self._advance(session)
+        if found >= self._settings.batch:
+            # More is waiting: read on while the broker works on this batch.
+            self._window.wait(self._settings.batch, self._settings.poll_s)
+        elif self._window.in_flight:
+            self._window.wait(0, _PATIENCE_S)
+        elif found == 0:
+            self._rest(session)
+
+    def _advance(self, session: Outbox) -> int:
+        """Publish the next rows; return how many were found."""
+        held = self._holds.active()
+        if len(held) >= _MOST_HELD:
+            return 0
+        rows = session.take(self._settings.batch, [*self._window.aggregates(), *held])
+        if rows:
+            self._lulls = 0
+            self._publisher.publish(_messages(self._window.admit(rows)), self._window.settled)
+        if len(rows) > 1:
+            self._tell_writers(session, idle=False)
+        return len(rows)
+
+    def _rest(self, session: Outbox) -> None:
+        """Wait for work: first a moment, then, having looked once more, for a notification."""
+        if self._lulls < _LULLS:
+            self._lulls += 1
+            self._stopping.wait(_LULL_S)
+        elif self._idle is not True:
+            self._tell_writers(session, idle=True)
+        else:
+            session.wait(self._holds.next_in_s(self._settings.poll_s))
+
+    def _tell_writers(self, session: Outbox, *, idle: bool) -> None:
+        if self._idle is not idle:
+            session.set_idle(idle=idle)
+            self._idle = idle
+
+    def _settle(self, session: Outbox) -> None:
+        """Delete what is confirmed, put the rest off."""
+        ended = self._window.ended()
+        if not ended:
+            return
+        confirmed = [one.row for one in ended if one.outcome is Outcome.CONFIRMED]
+        if confirmed:
+            session.delete(confirmed)
+        for outcome, number in Counter(one.outcome for one in ended).items():
+            OUTBOX_PUBLISHED.labels(outcome).inc(number)
+        for one in ended:
+            self._report(one)
+        self._window.forget(ended)
+
+    def _report(self, ended: Ended) -> None:
+        row, outcome = ended.row, ended.outcome
+        facts = {
+            "order_id": row.aggregate_id,
+            "type": row.type,
+            "message_id": row.id,
+            "correlationId": row.correlation_id,
+            "traceId": row.traceparent[3:35] if row.traceparent else None,
+        }
+        if outcome is Outcome.CONFIRMED:
+            self._holds.succeeded(row.aggregate_id)
+            _log.info("message.published", **facts)
+        else:
+            hold_s = self._holds.failed(row.aggregate_id)
+            _log.warning("message.not_published", outcome=outcome, again_in_s=hold_s, **facts)
+
+    def _drain(self, session: Outbox) -> None:
+        drained = self._window.wait(0, _DRAIN_S)
+        self._settle(session)
+        self._tell_writers(session, idle=False)  # nobody listens until another relay leads
+        _log.info("relay.stopped", drained=drained)
+
+
+class _Gauges:
+    """What waits in the outbox, counted at most once a second, and less often when that is slow."""
+
+    def __init__(self) -> None:
+        self._next_at_s = 0.0
+        self.unknown()
+
+    def measure(self, session: Outbox) -> None:
+        started_s = time.monotonic()
+        if started_s < self._next_at_s:
+            return
+        try:
+            backlog = session.backlog()
+        except OrdersError:
+            self.unknown()
+            raise
+        OUTBOX_PENDING.set(backlog.pending)
+        OUTBOX_OLDEST_AGE.set(backlog.oldest_age_s)
+        ended_s = time.monotonic()
+        self._next_at_s = ended_s + max(1.0, 50 * (ended_s - started_s))
+
+    @staticmethod
+    def unknown() -> None:
+        OUTBOX_PENDING.set(float("nan"))
+        OUTBOX_OLDEST_AGE.set(float("nan"))
+
+
+def _messages(rows: Sequence[Row]) -> list[Outgoing]:
+    return [_message(row) for row in rows]
+
+
+def _message(row: Row) -> Outgoing:
+    """Turn a row into a message, a child of the request's span where that was sampled."""
+    if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
+        return _outgoing(row, row.traceparent)
+    ids, remote = context.accept(row.correlation_id, row.traceparent)
+    attributes = semconv.publishing(_outgoing(row, None), row.aggregate_id)
+    with tracing.root(ids, "orders publish", tracing.PRODUCER, attributes, remote=remote):
+        current = context.current()
+        return _outgoing(row, current.traceparent if current else row.traceparent)
+
+
+def _outgoing(row: Row, traceparent: str | None) -> Outgoing:
+    properties = envelope.properties(
+        row.id,
+        row.type,
+        correlation_id=row.correlation_id,
+        traceparent=traceparent,
+        created_at_s=row.created_at_s,
+    )
+    return Outgoing(topology.EXCHANGE, row.type, properties, row.payload.encode(), row.seq)

@@ -1,0 +1,46 @@
+"""The real application without any server behind it: what it answers before it asks one."""
+
+from typing import Any
+
+import falcon.testing
+import msgspec
+
+from orders.api.app import create_app
+from orders.api.auth import NoAuthentication
+from orders.api.ports import Ports
+from orders.api.ratelimit import RateLimiter
+from orders.cache.client import Redis
+from orders.cache.orders import OrderCache
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.routing import Reads
+from orders.probes import Check, Checks
+from orders.settings import CacheSettings, DatabaseSettings, RateLimitSettings
+from orders.upstream.inventory import Availability
+from orders.upstream.stock import AdmissionCheck
+
+CURSOR_KEY = b"a key of some length"
+ORDER = {"userId": 7, "productId": 3, "quantity": 2, "total": 19.9, "paymentMethod": "visa"}
+
+
+def ports(requests: int = 1000, **changes: Any) -> Ports:
+    """Give ports of which nothing is connected: Redis is away, PostgreSQL too."""
+    database = DatabaseSettings(url="postgresql://nobody@127.0.0.1:1/none")
+    pool = Pool(database.url, database, "contract")
+    redis = Redis(CacheSettings())
+    made = Ports(
+        ledger=Ledger(pool, Reads(pool, None, None, 1)),
+        stock=AdmissionCheck(lambda product, _: Availability(product, 100, True), "best-effort"),
+        cache=OrderCache(redis, CacheSettings()),
+        writers=None,
+        limiter=RateLimiter(redis, RateLimitSettings(requests=requests, window_s=60)),
+        authentication=NoAuthentication(),
+        checks=Checks([Check("postgres", pool.ping)]),
+        cursor_key=CURSOR_KEY,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def client(requests: int = 1000, **changes: Any) -> falcon.testing.TestClient:
+    """Give a client of the application."""
+    return falcon.testing.TestClient(create_app(ports(requests, **changes)))

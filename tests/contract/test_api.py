@@ -1,0 +1,401 @@
+"""What holds for every answer: ids, problems, methods, limits; no server is needed for it."""
+
+import re
+from typing import Any
+
+import falcon.testing
+import msgspec
+import pytest
+from prometheus_client import REGISTRY
+
+from contract.serverless_api import ORDER, client
+from orders.api.auth import Caller
+from orders.api.issuer import IssuerKeys
+from orders.api.tokens import ConfiguredKey, TokenAuthentication
+from orders.errors import Permanent
+from orders.settings import AuthSettings
+from orders.upstream.inventory import Availability
+from orders.upstream.stock import AdmissionCheck
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+MEMBERS = {"type", "title", "status", "detail", "instance", "error", "correlationId", "traceId"}
+
+
+@pytest.fixture(scope="module")
+def api() -> falcon.testing.TestClient:
+    return client()
+
+
+def post(api: falcon.testing.TestClient, body: Any = ORDER, **headers: str) -> Any:
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    fields = {"Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    return api.simulate_post("/api/orders", body=content, headers=fields)
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    """Check what every problem must have, and give it."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = answer.json
+    assert set(body) >= MEMBERS
+    assert body["status"] == status
+    assert body["error"] == body["detail"] != ""
+    assert body["correlationId"] == answer.headers["x-correlation-id"]
+    assert body["traceId"] == answer.headers["traceparent"].split("-")[1]
+    return body
+
+
+# -- ids -----------------------------------------------------------------------------------
+
+PATHS = ["/health", "/openapi.json", "/docs", "/nope", "/api/orders/1", "/api/orders/x"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_carries_the_callers_ids(api: falcon.testing.TestClient, path: str):
+    sent = {"X-Correlation-ID": "my.id-1_A", "traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
+    answer = api.simulate_get(path, headers=sent)
+    assert answer.headers["x-correlation-id"] == "my.id-1_A"
+    assert re.fullmatch(rf"00-{TRACE}-[0-9a-f]{{16}}-0[01]", answer.headers["traceparent"])
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "é", "a\nb", "a,b", '"'])
+def test_a_malformed_correlation_id_is_replaced(api: falcon.testing.TestClient, bad: str):
+    answer = api.simulate_get("/nope", headers={"X-Correlation-ID": bad})
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["x-correlation-id"])
+
+
+@pytest.mark.parametrize("bad", ["", "x", f"00-{'0' * 32}-b7ad6b7169203331-01", f"ff-{TRACE}-1-1"])
+def test_a_malformed_traceparent_is_replaced(api: falcon.testing.TestClient, bad: str):
+    answer = api.simulate_get("/nope", headers={"traceparent": bad})
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", answer.headers["traceparent"])
+
+
+# -- problems ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/api", "/api/", "/api/orders/", "/api/orders/1/x", "/API/orders", "//"]
+)
+def test_an_unknown_path_is_a_problem(api: falcon.testing.TestClient, path: str):
+    problem(api.simulate_get(path), 404)
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "x", "1.0", "9007199254740992", "9" * 3000, "٣", "%00"]
+)
+def test_an_order_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str):
+    assert "9007199254740991" in problem(api.simulate_get(f"/api/orders/{text}"), 400)["detail"]
+
+
+@pytest.mark.parametrize("text", ["0", "x", "9007199254740992"])
+def test_a_user_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str):
+    problem(api.simulate_get(f"/api/orders/user/{text}"), 400)
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "pageSize=101", "page=501", "cursor=x", "page=1&page=1"]
+)
+def test_a_list_query_that_is_none_is_a_400(api: falcon.testing.TestClient, query: str):
+    problem(api.simulate_get("/api/orders/user/7", query_string=query), 400)
+
+
+def test_an_invalid_order_names_the_place(api: falcon.testing.TestClient):
+    body = problem(post(api, {**ORDER, "quantity": 0}), 400)
+    assert body["errors"] == [{"pointer": "#/quantity", "detail": "expected an integer >= 1"}]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"[" * 60_000])
+def test_what_is_not_json_is_a_400(api: falcon.testing.TestClient, body: bytes):
+    problem(post(api, body), 400)
+
+
+def test_a_body_over_64_kib_is_a_413(api: falcon.testing.TestClient):
+    problem(post(api, b" " * (64 * 1024 + 1)), 413)
+    problem(post(api, b" " * (64 * 1024)), 400)
+
+
+@pytest.mark.parametrize("sent", [{"Content_Type": "text/plain"}, {"Content_Encoding": "gzip"}])
+def test_another_media_type_is_a_415(api: falcon.testing.TestClient, sent: dict[str, str]):
+    problem(post(api, ORDER, **sent), 415)
+
+
+def test_a_key_that_is_none_is_a_400(api: falcon.testing.TestClient):
+    problem(post(api, ORDER, Idempotency_Key=""), 400)
+    problem(post(api, ORDER, Idempotency_Key="a,b"), 400)
+
+
+def test_a_key_can_be_required():
+    problem(post(client(key_required=True)), 400)
+
+
+def stock(available: int, mode: Any = "best-effort") -> AdmissionCheck:
+    return AdmissionCheck(lambda product, _: Availability(product, available, False), mode)
+
+
+def test_too_little_stock_is_a_400_in_the_words_of_the_seed():
+    body = problem(post(client(stock=stock(1))), 400)
+    assert body["error"] == "Insufficient inventory"
+
+
+def test_stock_that_must_be_known_but_is_not_is_a_503():
+    def fail(*_: int) -> Availability:
+        raise Permanent("secret")
+
+    answer = post(client(stock=AdmissionCheck(fail, "required")))
+    assert "secret" not in answer.text
+    problem(answer, 503)
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_lost_database_is_a_503(api: falcon.testing.TestClient):
+    for answer in (
+        post(api),
+        api.simulate_get("/api/orders/5"),
+        api.simulate_get("/api/orders/user/5"),
+    ):
+        problem(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+    health = api.simulate_get("/health")
+    assert health.status_code == 503
+    assert health.json["status"] == "Unhealthy"
+
+
+def test_an_unforeseen_error_is_opaque():
+    class Broken:
+        def caller(self, _authorization: str | None) -> Caller:
+            raise RuntimeError("secret")
+
+    answer = client(authentication=Broken()).simulate_get("/api/orders/1")
+    assert "secret" not in answer.text
+    problem(answer, 500)
+
+
+# -- methods -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/api/orders", "OPTIONS, POST"),
+        ("/api/orders/1", "GET, HEAD, OPTIONS"),
+        ("/api/orders/user/1", "GET, HEAD, OPTIONS"),
+        ("/health", "GET, HEAD, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ("/docs", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_methods_are_listed_and_others_refused(
+    api: falcon.testing.TestClient, path: str, allow: str
+):
+    options = api.simulate_options(path)
+    assert (options.status_code, options.headers["allow"], options.content) == (204, allow, b"")
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - set(allow.split(", ")):
+        answer = api.simulate_request(method, path)
+        problem(answer, 405)
+        assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_answers_like_get_without_a_body(api: falcon.testing.TestClient, path: str):
+    get, head = api.simulate_get(path), api.simulate_head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+# -- limits --------------------------------------------------------------------------------
+
+
+def test_one_bucket_over_all_of_the_api():
+    api = client(requests=3)
+    for left, answer in (
+        (2, api.simulate_get("/api/orders/user/7", query_string="page=0")),
+        (1, post(api, ORDER, Idempotency_Key="")),
+        (0, api.simulate_get("/api/orders/user/7", query_string="page=0")),
+    ):
+        assert answer.status_code == 400
+        assert answer.headers["ratelimit-policy"] == '"default";q=3;w=60'
+        assert re.fullmatch(rf'"default";r={left};t=\d+', answer.headers["ratelimit"])
+    refused = post(api)
+    body = problem(refused, 429)
+    assert body["error"] == "Rate limit exceeded. Please retry later."
+    assert body["type"].endswith("#quota-exceeded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["ratelimit"].startswith('"default";r=0;')
+    assert post(api, {**ORDER, "userId": 8}).status_code != 429
+
+
+def test_who_names_no_user_counts_for_the_address_the_gateway_saw():
+    api = client(requests=1)
+
+    def get(forwarded: str, path: str = "/api/orders/0") -> int:
+        return api.simulate_get(path, headers={"X-Forwarded-For": forwarded}).status_code
+
+    assert get("198.51.100.1") == 400
+    assert get("6.6.6.6, 198.51.100.1") == 429
+    assert get("198.51.100.2") == 400
+    assert get("198.51.100.2", "/api/nope") == 429  # unknown paths count, too
+    assert get("198.51.100.2", "/nope") == 404
+    assert get("198.51.100.3", "/api/nope") == 404
+    assert get("198.51.100.3", "/api/orders/user/x") == 429
+
+
+def test_the_rest_is_exempt_from_the_limit():
+    api = client(requests=1)
+    for path in ("/health", "/openapi.json", "/docs", "/nope"):
+        for _ in range(3):
+            answer = api.simulate_get(path)
+            assert answer.status_code != 429
+            assert "ratelimit" not in answer.headers
+
+
+def test_requests_beyond_the_room_are_shed():
+    import threading
+
+    inside, leave = threading.Event(), threading.Event()
+
+    class Slow:
+        def caller(self, _authorization: str | None) -> Caller:
+            inside.set()
+            leave.wait(5)
+            return Caller(None, frozenset())
+
+    api = client(authentication=Slow(), max_in_flight=1)
+    first = threading.Thread(target=api.simulate_get, args=("/api/orders/0",))
+    first.start()
+    inside.wait(5)
+    shed = api.simulate_get("/api/orders/0")
+    leave.set()
+    first.join()
+    problem(shed, 503)
+    assert shed.headers["retry-after"] == "1"
+    assert api.simulate_get("/api/orders/0").status_code == 403
+
+
+# -- metrics -------------------------------------------------------------------------------
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "labels"),
+    [
+        ("GET", "/api/orders/0", ("GET", "/api/orders/{id}", "400")),
+        ("GET", "/api/orders/user/0", ("GET", "/api/orders/user/{userId}", "400")),
+        ("GET", "/nope/123", ("GET", "unmatched", "404")),
+        ("PUT", "/api/orders", ("PUT", "/api/orders", "405")),
+        ("BREW", "/api/orders", ("_OTHER", "/api/orders", "405")),
+    ],
+)
+def test_requests_are_counted_by_template(
+    api: falcon.testing.TestClient, method: str, path: str, labels: tuple[str, str, str]
+):
+    names = ("http_request_method", "http_route", "http_response_status_code")
+    pairs = dict(zip(names, labels, strict=True))
+    before = value("http_server_request_duration_seconds_count", **pairs)
+    with pytest.warns(match="Unknown REQUEST_METHOD") if method == "BREW" else falcon_silence():
+        api.simulate_request(method, path)
+    assert value("http_server_request_duration_seconds_count", **pairs) == before + 1
+
+
+def falcon_silence() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "ask"),
+    [
+        ("create", "validation_error", lambda api: post(api, b"")),
+        ("create", "error", post),
+        ("get", "validation_error", lambda api: api.simulate_get("/api/orders/0")),
+        ("get", "error", lambda api: api.simulate_get("/api/orders/5")),
+        ("list", "validation_error", lambda api: api.simulate_get("/api/orders/user/0")),
+    ],
+)
+def test_orders_asked_for_are_counted_by_outcome(
+    api: falcon.testing.TestClient, action: str, status: str, ask: Any
+):
+    before = value("order_requests_total", action=action, status=status)
+    ask(api)
+    assert value("order_requests_total", action=action, status=status) == before + 1
+
+
+def test_a_429_is_counted():
+    api = client(requests=1)
+    before = value("order_requests_total", action="create", status="rate_limited")
+    for _ in range(3):
+        post(api)
+    assert value("order_requests_total", action="create", status="rate_limited") == before + 2
+
+
+# -- tokens --------------------------------------------------------------------------------
+
+
+def token(scope: str, subject: str = "7") -> dict[str, str]:
+    import time
+
+    import jwt
+
+    claims = {"sub": subject, "exp": int(time.time()) + 60, "scope": scope}
+    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
+
+
+SECRET = "a shared secret of at least 32 bytes"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> falcon.testing.TestClient:
+    chosen = AuthSettings(mode="jwt", key=SECRET, algorithms="HS256")
+    return client(authentication=TokenAuthentication(ConfiguredKey(SECRET), chosen), tokens=True)
+
+
+def test_who_sends_no_token_is_a_401(guarded: falcon.testing.TestClient):
+    for answer in (post(guarded), guarded.simulate_get("/api/orders/1")):
+        problem(answer, 401)
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert "ratelimit" in answer.headers
+    assert guarded.simulate_get("/openapi.json").status_code == 200
+
+
+def test_who_lacks_the_scope_is_a_403(guarded: falcon.testing.TestClient):
+    problem(post(guarded, ORDER, **token("orders:read")), 403)
+    answer = guarded.simulate_get("/api/orders/1", headers=token("orders:write"))
+    problem(answer, 403)
+    assert 'scope="orders:read"' in answer.headers["www-authenticate"]
+
+
+def test_an_order_for_somebody_else_is_a_403(guarded: falcon.testing.TestClient):
+    problem(post(guarded, ORDER, **token("orders:write", "8")), 403)
+    assert post(guarded, ORDER, **token("orders:write", "7")).status_code == 503
+    assert post(guarded, ORDER, **token("orders:admin", "boss")).status_code == 503
+
+
+def test_the_list_of_somebody_else_is_a_404(guarded: falcon.testing.TestClient):
+    path = "/api/orders/user/7"
+    problem(guarded.simulate_get(path, headers=token("orders:read", "8")), 404)
+    assert guarded.simulate_get(path, headers=token("orders:read", "7")).status_code == 503
+
+
+def test_while_the_issuers_keys_are_unknown_the_answer_is_a_503():
+    def away() -> Any:
+        from orders.errors import Transient
+
+        raise Transient("secret")
+
+    keys = IssuerKeys(away)
+    chosen = AuthSettings(mode="jwt", jwks_url="http://x", algorithms="RS256")
+    api = client(authentication=TokenAuthentication(keys, chosen))
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    signed = jwt.encode({"sub": "7", "exp": 9e9}, rsa.generate_private_key(65537, 2048), "RS256")
+    answer = api.simulate_get("/api/orders/1", headers={"Authorization": f"Bearer {signed}"})
+    problem(answer, 503)

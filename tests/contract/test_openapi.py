@@ -1,0 +1,116 @@
+"""The OpenAPI document is valid, complete, and readable by the Swagger UI that is packaged."""
+
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+
+from contract.serverless_api import client
+
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["open", "tokens"])
+def document(request: pytest.FixtureRequest) -> dict[str, Any]:
+    answer = client(tokens=request.param).simulate_get("/openapi.json")
+    assert answer.status_code == 200
+    return answer.json
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part for path in document["paths"].values() for part in path.values()]
+
+
+def test_the_document_is_openapi_3_1(document: dict[str, Any]):
+    assert document["openapi"] == "3.1.0"
+    openapi_spec_validator.validate(document)
+
+
+def test_the_document_can_be_read_as_3_0(document: dict[str, Any]):
+    """The packaged Swagger UI knows only 3.0; `/docs` relabels the document for it."""
+    openapi_spec_validator.validate({**document, "openapi": "3.0.3"})
+
+
+def test_the_paths_are_those_of_the_contract(document: dict[str, Any]):
+    found = {(path, method) for path, parts in document["paths"].items() for method in parts}
+    assert found == {
+        ("/api/orders", "post"),
+        ("/api/orders/{id}", "get"),
+        ("/api/orders/user/{userId}", "get"),
+        ("/health", "get"),
+    }
+
+
+def test_an_order_is_described_with_its_bounds(document: dict[str, Any]):
+    asked = document["components"]["schemas"]["OrderRequest"]
+    assert asked["additionalProperties"] is False
+    assert set(asked["required"]) == set(asked["properties"])
+    assert asked["properties"]["quantity"]["maximum"] == 1000
+    assert asked["properties"]["total"]["maximum"] == 99999999.99
+    assert asked["properties"]["paymentMethod"]["pattern"] == "^[A-Za-z0-9_.:-]{1,64}$"
+    shown = document["components"]["schemas"]["OrderView"]["properties"]
+    assert shown["total"]["type"] == "number"
+    assert shown["createdAt"]["format"] == "date-time"
+    assert "statusReason" not in document["components"]["schemas"]["OrderView"]["required"]
+
+
+def test_every_error_is_a_problem(document: dict[str, Any]):
+    for operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if status >= "400" and operation["operationId"] != "health":
+                assert list(answer["content"]) == ["application/problem+json"]
+
+
+def test_names_are_unique_and_every_answer_is_described(document: dict[str, Any]):
+    named = [operation["operationId"] for operation in operations(document)]
+    assert len(set(named)) == len(named)
+    assert all(
+        answer["description"]
+        for part in operations(document)
+        for answer in part["responses"].values()
+    )
+
+
+def test_scopes_are_named_only_where_tokens_are_asked_for():
+    opened, secured = (
+        client(tokens=tokens).simulate_get("/openapi.json").json for tokens in (0, 1)
+    )
+    assert "securitySchemes" not in opened["components"]
+    assert "401" not in opened["paths"]["/api/orders"]["post"]["responses"]
+    post = secured["paths"]["/api/orders"]["post"]
+    assert post["security"] == [{"bearer": ["orders:write"]}]
+    assert {"401", "403"} <= set(post["responses"])
+    assert "security" not in secured["paths"]["/health"]["get"]
+
+
+# -- Swagger UI ----------------------------------------------------------------------------
+
+
+def test_the_page_loads_everything_from_this_server():
+    api = client()
+    page = api.simulate_get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "http" not in page.text.replace("<!DOCTYPE html>", "").replace("<html", "")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "start.js"):
+        assert f"/docs/{name}" in page.text
+        part = api.simulate_get(f"/docs/{name}")
+        assert part.status_code == 200
+        assert len(part.content) > 100
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/", "/docs/index.html", "/docs/..", "/docs/../x", "/docs/swagger-ui.js.map"]
+)
+def test_nothing_else_of_the_package_is_served(path: str):
+    assert client().simulate_get(path).status_code == 404
+
+
+def test_the_page_can_be_switched_off_but_not_the_document():
+    api = client(docs=False)
+    assert api.simulate_get("/docs").status_code == 404
+    assert api.simulate_get("/docs/start.js").status_code == 404
+    assert api.simulate_get("/openapi.json").status_code == 200

@@ -1,0 +1,169 @@
+"""`ORDERS_AUTH=jwt` on the real servers: each sees their own, an admin all, a forger nothing."""
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import msgspec
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from devstack.testing import Database
+from integration.api_process import Api, api_running, new_user, order
+from integration.serving import eventually
+
+AUDIENCE, ISSUER = "orders", "https://issuer.example"
+
+
+class Issuer:
+    """An issuer with a JWKS endpoint."""
+
+    def __init__(self) -> None:
+        self.rsa, self.ec = (
+            rsa.generate_private_key(65537, 2048),
+            ec.generate_private_key(ec.SECP256R1()),
+        )
+        self.jwks = [
+            self._public(self.rsa, "r1"),
+            self._public(self.ec, "e1"),
+            {"kty": "oct", "k": "YQ"},
+        ]
+        self.fetches = 0
+        issuer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.fetches += 1
+                body = msgspec.json.encode({"keys": issuer.jwks})
+                self.send_response(200 if self.path == "/keys?v=1" else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys?v=1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _public(self, key: Any, key_id: str) -> dict[str, Any]:
+        algorithm = jwt.algorithms.RSAAlgorithm if key_id[0] == "r" else jwt.algorithms.ECAlgorithm
+        public: dict[str, Any] = algorithm.to_jwk(key.public_key(), as_dict=True)
+        return {**public, "kid": key_id, "use": "sig"}
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def token(self, subject: object, scope: str, key: str = "r1", **claims: Any) -> dict[str, str]:
+        signer, algorithm = (self.rsa, "RS256") if key[0] == "r" else (self.ec, "ES256")
+        content = {
+            "sub": str(subject), "scope": scope, "exp": int(time.time()) + 600, "aud": AUDIENCE,
+            "iss": ISSUER, **claims,
+        }  # fmt: skip
+        signed = jwt.encode(content, signer, algorithm, {"kid": key})
+        return {"Authorization": f"Bearer {signed}"}
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    made = Issuer()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def api(
+    tmp_path_factory: pytest.TempPathFactory, database: Database, redis_url: str, issuer: Issuer
+) -> Iterator[Api]:
+    with api_running(
+        tmp_path_factory.mktemp("api"), DATABASE_URL=database.url, REDIS_URL=redis_url, AUTH="jwt",
+        AUTH_JWKS_URL=issuer.url, AUTH_AUDIENCE=AUDIENCE, AUTH_ISSUER=ISSUER, API_WORKERS="1",
+        ORDER_STOCK_CHECK="off",
+    ) as running:  # fmt: skip
+        eventually(
+            lambda: running.get("/api/orders/1", **issuer.token(1, "orders:read")).ok is False
+        )
+        yield running
+
+
+def place(api: Api, user: int, token: dict[str, str], **headers: str) -> requests.Response:
+    return api.request("POST", "/api/orders", json=order(user), headers={**token, **headers})
+
+
+@pytest.mark.parametrize("key", ["r1", "e1"])
+def test_a_user_takes_and_reads_their_own_orders(api: Api, issuer: Issuer, key: str):
+    user = new_user()
+    token = issuer.token(user, "orders:read orders:write", key)
+    accepted = place(api, user, token)
+    assert accepted.status_code == 202
+    assert api.get(accepted.headers["Location"], **token).json()["userId"] == user
+    assert len(api.get(f"/api/orders/user/{user}", **token).json()) == 1
+
+
+def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer):
+    user, other = new_user(), new_user()
+    path = place(api, user, issuer.token(user, "orders:write")).headers["Location"]
+    stranger = issuer.token(other, "orders:read orders:write")
+    hidden, missing = api.get(path, **stranger), api.get("/api/orders/999999999", **stranger)
+    assert hidden.status_code == missing.status_code == 404
+    assert hidden.json()["detail"] == missing.json()["detail"]
+    assert api.get(path, If_None_Match='"v1"', **stranger).status_code == 404
+    assert api.get(f"/api/orders/user/{user}", **stranger).status_code == 404
+    assert place(api, user, stranger).status_code == 403
+
+
+def test_an_admin_acts_for_everybody(api: Api, issuer: Issuer):
+    user, admin = new_user(), issuer.token("ops@example", "orders:admin")
+    accepted = place(api, user, admin)
+    assert accepted.status_code == 202
+    assert api.get(accepted.headers["Location"], **admin).status_code == 200
+    assert len(api.get(f"/api/orders/user/{user}", **admin).json()) == 1
+
+
+def test_a_key_belongs_to_the_subject_of_the_token(api: Api, issuer: Issuer):
+    user = new_user()
+    mine, admin = issuer.token(user, "orders:write"), issuer.token("boss", "orders:admin")
+    key = {"Idempotency-Key": "same"}
+    first, again, others = (place(api, user, token, **key) for token in (mine, mine, admin))
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.json() == first.json() != others.json()
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [({"aud": "x"}, 401), ({"iss": "x"}, 401), ({"exp": 1}, 401), ({"scope": "orders:write"}, 403)],
+)
+def test_what_the_token_lacks_is_told(api: Api, issuer: Issuer, claims: Any, status: int):
+    answer = api.get("/api/orders/1", **issuer.token(1, **{"scope": "orders:read", **claims}))
+    assert answer.status_code == status
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_the_limit_is_the_subjects(api: Api, issuer: Issuer):
+    user = new_user()
+    token = issuer.token(user, "orders:read")
+    left = [
+        int(api.get(path, **token).headers["RateLimit"].split(";r=")[1].split(";")[0])
+        for path in ("/api/orders/1", f"/api/orders/user/{user}", "/api/orders/x")
+    ]
+    assert left == [99, 98, 97]
+
+
+def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer):
+    before = issuer.fetches
+    forged = jwt.encode({"sub": "1", "exp": 9e9}, issuer.rsa, "RS256", {"kid": "r1"})
+    for number in range(30):
+        token = jwt.encode({"sub": "1", "exp": 9e9}, issuer.rsa, "RS256", {"kid": f"x{number}"})
+        for signed in (forged, token):
+            assert api.get("/api/orders/1", Authorization=f"Bearer {signed}").status_code == 401
+    assert issuer.fetches - before <= 1
+
+
+def test_keys_known_once_serve_while_the_issuer_is_away(api: Api, issuer: Issuer):
+    issuer.stop()
+    assert api.get("/api/orders/999999999", **issuer.token(1, "orders:read")).status_code == 404

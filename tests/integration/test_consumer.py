@@ -1,0 +1,287 @@
+"""The consumer runtime against a real broker."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+from prometheus_client import REGISTRY
+
+from devstack.testing import Vhost
+from integration.broker import (
+    SHORT_TIERS,
+    Broker,
+    body,
+    connected,
+    new_properties,
+    prepare,
+    settings_of,
+)
+from integration.serving import eventually
+from orders.domain import events
+from orders.errors import Permanent, Transient
+from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.envelope import Message
+from orders.messaging.handling import Handler
+from orders.telemetry import context
+
+QUEUE = "order-processing"
+DEAD = "order-processing.dead"
+
+
+@pytest.fixture
+def broker(vhost: Vhost) -> Iterator[Broker]:
+    prepare(vhost)
+    with connected(vhost) as made:
+        made.purge()
+        yield made
+
+
+@contextmanager
+def consuming(
+    vhost: Vhost, handler: Handler, *, prefetch: int = 4, drain_s: float = 5, heartbeat_s: int = 20
+) -> Iterator[Consumer]:
+    limits = Limits(prefetch=prefetch, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS)
+    consumer = Consumer(settings_of(vhost, heartbeat_s), QUEUE, handler, limits)
+    consumer.start()
+    eventually(lambda: consumer.problem is None)
+    try:
+        yield consumer
+    finally:
+        consumer.stop()
+
+
+def remember(into: list[Message]) -> Handler:
+    def handler(message: Message) -> None:
+        into.append(message)
+
+    return handler
+
+
+def raises(error: Callable[[], Exception], attempts: list[int]) -> Handler:
+    def handler(message: Message) -> None:
+        attempts.append(message.attempt)
+        raise error()
+
+    return handler
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, {"queue": QUEUE, **labels}) or 0.0
+
+
+def test_a_message_is_handled_with_its_ids_and_acknowledged(vhost: Vhost, broker: Broker) -> None:
+    seen: list[tuple[Message, context.Context | None]] = []
+    with consuming(vhost, lambda message: seen.append((message, context.current()))):
+        message_id = broker.send(QUEUE, body(7))
+        eventually(lambda: seen)
+    message, ids = seen[0]
+    assert message.message_id == message_id
+    assert (message.body.order_id, message.attempt, message.queue) == (7, 1, QUEUE)
+    assert ids is not None
+    assert (ids.correlation_id, ids.trace_id) == ("test", "4bf92f3577b34da6a3ce929d0e0e4736")
+    assert broker.count(QUEUE) == 0
+
+
+@pytest.mark.parametrize(
+    ("contents", "changes", "reason"),
+    [
+        (b"null", {}, "malformed"),
+        (b"\xff", {"correlation_id": "not allowed!", "headers": None}, "malformed"),
+        (body(), {"type": "order.unheard_of.v1"}, "unknown_type"),
+        (body(), {"type": events.REFUNDED}, "unknown_type"),
+        (body(), {"message_id": None}, "malformed"),
+        (body(), {"headers": {"x-attempt": "many"}}, "malformed"),
+    ],
+)
+def test_poison_goes_to_the_dead_letters_at_once(
+    vhost: Vhost, broker: Broker, contents: bytes, changes: dict[str, object], reason: str
+) -> None:
+    seen: list[Message] = []
+    before = metric("messaging_dead_letter_total", reason=reason)
+    with consuming(vhost, remember(seen)):
+        broker.send(QUEUE, contents, new_properties(**changes))  # type: ignore[arg-type]
+        broker.wait_for(DEAD, 1)
+    taken = broker.take(DEAD)
+    assert taken is not None
+    properties, same = taken
+    assert same == contents
+    assert properties.headers["x-reason"] == reason
+    assert properties.headers["x-died-at"]
+    assert seen == []
+    assert metric("messaging_dead_letter_total", reason=reason) == before + 1
+
+
+def test_a_permanent_error_goes_to_the_dead_letters_at_once(vhost: Vhost, broker: Broker) -> None:
+    attempts: list[int] = []
+    error = Permanent("there is no order 7", reason="unknown_order")
+    with consuming(vhost, raises(lambda: error, attempts)):
+        message_id = broker.send(QUEUE, body())
+        broker.wait_for(DEAD, 1)
+    taken = broker.take(DEAD)
+    assert taken is not None
+    assert taken[0].message_id == message_id
+    assert taken[0].headers["x-reason"] == "unknown_order"
+    assert taken[0].headers["x-error"] == "Permanent: there is no order 7"
+    assert attempts == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(Transient("no answer"), "Transient: no answer"), (ValueError("card 4111"), "ValueError")],
+)
+def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_attempts(
+    vhost: Vhost, broker: Broker, error: Exception, reason: str
+) -> None:
+    attempts: list[int] = []
+    before = {tier.name: metric("messaging_retries_total", tier=tier.name) for tier in SHORT_TIERS}
+    with consuming(vhost, raises(lambda: error, attempts)):
+        broker.send(QUEUE, body())
+        broker.wait_for(DEAD, 1, within_s=15)
+    assert attempts == [1, 2, 3, 4, 5, 6, 7, 8]
+    after = {
+        tier.name: metric("messaging_retries_total", tier=tier.name) - before[tier.name]
+        for tier in SHORT_TIERS
+    }
+    assert after == {"5s": 3, "30s": 2, "5m": 2}
+    taken = broker.take(DEAD)
+    assert taken is not None
+    headers = taken[0].headers
+    assert headers["x-reason"] == "attempts_exhausted"
+    assert headers["x-error"] == reason
+    assert headers["x-attempt"] == 8
+    assert headers["x-first-failed-at"] <= headers["x-died-at"]
+    assert "x-death" not in headers
+
+
+def test_a_blip_is_forgotten(vhost: Vhost, broker: Broker) -> None:
+    seen: list[Message] = []
+
+    def handler(message: Message) -> None:
+        seen.append(message)
+        if message.attempt < 3:
+            raise Transient("not yet")
+
+    with consuming(vhost, handler):
+        message_id = broker.send(QUEUE, body())
+        eventually(lambda: len(seen) == 3)
+        time.sleep(0.1)
+    assert {message.message_id for message in seen} == {message_id}
+    assert {message.traceparent for message in seen} == {seen[0].traceparent}
+    assert broker.count(QUEUE) == broker.count(DEAD) == 0
+
+
+def test_a_copy_that_cannot_be_kept_sends_the_message_back(
+    vhost: Vhost, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orders.messaging.consumer._PAUSE_S", 0.1)
+    retry = f"{vhost.management_url}/api/queues/{vhost.name}/order-processing.retry.5s"
+    requests.delete(retry, timeout=10).raise_for_status()
+    seen: list[int] = []
+    with consuming(vhost, raises(lambda: Transient("no"), seen)):
+        broker.send(QUEUE, body())
+        eventually(lambda: len(seen) >= 3)
+        assert set(seen) == {1}, "it was given back, not put off"
+        prepare(vhost)
+        broker.wait_for(DEAD, 1)
+
+
+def test_handlers_work_side_by_side_and_no_more_than_prefetch(vhost: Vhost, broker: Broker) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def handler(_message: Message) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+
+    with consuming(vhost, handler, prefetch=3):
+        for _ in range(12):
+            broker.send(QUEUE, body())
+        broker.wait_for(QUEUE, 0)
+    assert most == 3
+
+
+def test_heartbeats_go_on_while_handlers_work(vhost: Vhost, broker: Broker) -> None:
+    """The broker closes a connection that missed two heartbeats, long before this handler ends."""
+    seen: list[Message] = []
+
+    def handler(message: Message) -> None:
+        seen.append(message)
+        time.sleep(4)
+
+    with consuming(vhost, handler, heartbeat_s=1):
+        broker.send(QUEUE, body())
+        eventually(lambda: seen)
+    assert len(seen) == 1
+    assert broker.count(QUEUE) == 0
+
+
+def test_stopping_lets_messages_in_flight_end(vhost: Vhost, broker: Broker) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def handler(_message: Message) -> None:
+        begun.set()
+        time.sleep(0.5)
+        ended.set()
+
+    with consuming(vhost, handler, prefetch=1) as consumer:
+        broker.send(QUEUE, body(1))
+        broker.send(QUEUE, body(2))
+        assert begun.wait(5)
+        assert consumer.stop()
+        assert ended.is_set()
+    assert broker.count(QUEUE) == 1, "the second was not begun any more"
+    broker.purge()
+
+
+def test_what_does_not_end_in_time_is_given_back(vhost: Vhost, broker: Broker) -> None:
+    release = threading.Event()
+    begun = threading.Event()
+
+    def handler(_message: Message) -> None:
+        begun.set()
+        release.wait(10)
+
+    with consuming(vhost, handler, drain_s=0.2) as consumer:
+        broker.send(QUEUE, body())
+        assert begun.wait(5)
+        assert not consumer.stop()
+        broker.wait_for(QUEUE, 1)
+        release.set()
+    broker.purge()
+
+
+def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -> None:
+    queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
+    requests.delete(queue, timeout=10).raise_for_status()
+    seen: list[Message] = []
+    limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
+    consumer = Consumer(settings_of(vhost), QUEUE, remember(seen), limits)
+    consumer.start()
+    try:
+        eventually(lambda: "no queue 'order-processing'" in str(consumer.problem))
+        prepare(vhost)
+        broker.send(QUEUE, body())
+        eventually(lambda: seen)
+        assert consumer.problem is None
+        requests.delete(queue, timeout=10).raise_for_status()
+        eventually(lambda: consumer.problem is not None)
+    finally:
+        consumer.stop()
+        prepare(vhost)
+
+
+def test_a_wrong_password_is_a_problem_that_does_not_show_it(vhost: Vhost) -> None:
+    wrong = Vhost(vhost.name, vhost.url.replace("orders:", "orders:wrong-"), "")
+    limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
+    consumer = Consumer(settings_of(wrong), QUEUE, remember([]), limits)
+    consumer.start()
+    eventually(lambda: "ACCESS_REFUSED" in str(consumer.problem))
+    assert "wrong-" not in str(consumer.problem)
+    consumer.stop()

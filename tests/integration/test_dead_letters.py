@@ -1,0 +1,170 @@
+"""`orders dead-letters` against a real broker."""
+
+import argparse
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import requests
+
+from devstack.testing import Vhost
+from integration.broker import Broker, body, connected, new_properties, prepare, settings_of
+from orders.errors import OrdersError, Permanent, Transient
+from orders.messaging import dead_letters
+from orders.messaging.envelope import Delivery
+from orders.messaging.letter_box import Box
+
+QUEUE, DEAD = "order-processing", "order-processing.dead"
+MARKS = {
+    "x-reason": "unknown_order",
+    "x-error": "Permanent: there is no order 7",
+    "x-attempt": 3,
+    "x-died-at": "2026-01-31T12:00:00+00:00",
+    "x-first-failed-at": "2026-01-31T11:00:00+00:00",
+}
+
+
+@pytest.fixture
+def broker(vhost: Vhost) -> Iterator[Broker]:
+    prepare(vhost)
+    with connected(vhost) as made:
+        made.purge()
+        yield made
+
+
+def bury(broker: Broker, order_id: int = 7, contents: bytes | None = None) -> str:
+    properties = new_properties()
+    properties.headers = {**properties.headers, **MARKS}
+    return broker.send(DEAD, body(order_id) if contents is None else contents, properties)
+
+
+def run(vhost: Vhost, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    dead_letters.add_arguments(parser)
+    return dead_letters.run(parser.parse_args(words), settings_of(vhost))
+
+
+def test_list_tells_what_died_why_and_when_and_leaves_it_there(
+    vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = bury(broker, 7), bury(broker, 8, b"\x1b[31mnull")
+    assert run(vhost, "list", QUEUE) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["ID", "TYPE", "REASON", "ATTEMPTS", "ORDER"]
+    assert lines[0].split()[:6] == [
+        first, "order.created.v1", "unknown_order", "3", "7", "2026-01-31T12:00:00+00:00",
+    ]  # fmt: skip
+    assert lines[1].split()[0] == second
+    assert lines[1].split()[4] == "-"
+    broker.wait_for(DEAD, 2)
+    assert run(vhost, "list", DEAD, "--limit", "1") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_looking_often_does_not_wear_a_letter_out(
+    vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Putting back counts as a delivery, and deliveries have a limit where no policy lifts it."""
+    bury(broker)
+    for _ in range(30):
+        run(vhost, "list", QUEUE)
+    capsys.readouterr()
+    broker.wait_for(DEAD, 1)
+
+
+def test_show_prints_one_letter(
+    vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bury(broker, 1)
+    wanted = bury(broker, 2)
+    assert run(vhost, "show", QUEUE, "--id", wanted) == 0
+    shown = msgspec.json.decode(capsys.readouterr().out)
+    assert (shown["id"], shown["orderId"], shown["reason"]) == (wanted, 2, "unknown_order")
+    assert shown["body"] == body(2).decode()
+    assert shown["headers"]["x-attempt"] == "3"
+    broker.wait_for(DEAD, 2)
+
+
+def test_replay_sends_a_letter_back_as_if_never_tried(vhost: Vhost, broker: Broker) -> None:
+    stays, goes = bury(broker, 1), bury(broker, 2)
+    assert run(vhost, "replay", QUEUE, "--id", goes) == 0
+    taken = broker.take(QUEUE)
+    assert taken is not None
+    assert taken[0].message_id == goes
+    assert taken[1] == body(2)
+    assert not MARKS.keys() & taken[0].headers.keys()
+    broker.wait_for(DEAD, 1)
+    left = broker.take(DEAD)
+    assert left is not None
+    assert left[0].message_id == stays
+
+
+def test_replay_all_takes_those_that_are_there_up_to_a_limit(vhost: Vhost, broker: Broker) -> None:
+    for order_id in range(1, 6):
+        bury(broker, order_id)
+    assert run(vhost, "replay", QUEUE, "--all", "--limit", "2") == 0
+    assert broker.count(QUEUE) == 2
+    assert run(vhost, "replay", QUEUE, "--all") == 0
+    assert (broker.count(QUEUE), broker.count(DEAD)) == (5, 0)
+
+
+def test_a_letter_that_cannot_be_sent_stays(vhost: Vhost, broker: Broker) -> None:
+    bury(broker)
+    queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
+    requests.delete(queue, timeout=10).raise_for_status()
+    with pytest.raises(Transient, match="the letter stays"):
+        run(vhost, "replay", QUEUE, "--all")
+    broker.wait_for(DEAD, 1)
+    prepare(vhost)
+
+
+def test_an_interruption_between_copy_and_removal_loses_nothing(
+    vhost: Vhost, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(broker)
+
+    def interrupted(_box: Box, _letter: Delivery) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Box, "remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(vhost, "replay", QUEUE, "--all")
+    broker.wait_for(QUEUE, 1)
+    broker.wait_for(DEAD, 1)
+
+
+def test_drop_asks_for_a_yes(vhost: Vhost, broker: Broker) -> None:
+    bury(broker)
+    with pytest.raises(OrdersError, match="--yes"):
+        run(vhost, "drop", QUEUE, "--all")
+    broker.wait_for(DEAD, 1)
+    assert run(vhost, "drop", QUEUE, "--all", "--yes") == 0
+    broker.wait_for(DEAD, 0)
+
+
+def test_a_name_that_is_not_there_is_an_error(
+    vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bury(broker)
+    assert run(vhost, "drop", QUEUE, "--id", "nobody", "--yes") == 1
+    assert "there is no nobody" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(vhost, "list", "no-such-queue")
+    with pytest.raises(SystemExit):
+        run(vhost, "replay", QUEUE)
+
+
+def test_what_was_unrouted_can_be_replayed_to_the_exchange(vhost: Vhost, broker: Broker) -> None:
+    broker.channel.basic_publish("orders", "order.new.v1", body(), new_properties("order.new.v1"))
+    broker.wait_for("orders.unrouted", 1)
+    broker.channel.queue_bind(QUEUE, "orders", "order.new.v1")
+    assert run(vhost, "replay", "orders.unrouted", "--all") == 0
+    assert broker.count(QUEUE) == 1
+
+
+def test_a_broker_without_our_queues_is_explained(vhost: Vhost, broker: Broker) -> None:
+    queue = f"{vhost.management_url}/api/queues/{vhost.name}/{DEAD}"
+    requests.delete(queue, timeout=10).raise_for_status()
+    with pytest.raises(Permanent, match="orders topology apply"):
+        run(vhost, "list", QUEUE)
+    prepare(vhost)

@@ -1,0 +1,304 @@
+"""The relay against PostgreSQL and RabbitMQ, as a thread of the test."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
+
+import jsonschema  # type: ignore[import-untyped]
+import msgspec
+import psycopg
+import pytest
+import requests
+from pika.exceptions import NackError
+from prometheus_client import REGISTRY
+
+from devstack.testing import Database, Vhost
+from integration.broker import TRACEPARENT, Broker, connected, prepare, settings_of
+from integration.serving import eventually
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.routing import Reads
+from orders.domain import events
+from orders.domain.order import NewOrder
+from orders.messaging import schemas
+from orders.messaging.publisher import Publisher
+from orders.relay.relay import Relay
+from orders.settings import DatabaseSettings, RelaySettings
+from orders.telemetry import context
+
+PROCESSING, NOTIFICATIONS = "order-processing", "order-notifications"
+LONG_S = 60  # a poll that a test does not wait for
+
+
+class Table:
+    """The outbox table, from the writers' side."""
+
+    def __init__(self, session: "psycopg.Connection[tuple[object, ...]]") -> None:
+        self.session = session
+
+    def add(self, order_id: object, version: int = 1, kind: str = events.CREATED) -> None:
+        """Write a row without waking anybody."""
+        self.session.execute(
+            "INSERT INTO outbox (aggregateid, type, payload, correlation_id, traceparent)"
+            " VALUES (%s, %s, jsonb_build_object('orderId', 1, 'version', %s::int), 'test', %s)",
+            (str(order_id), kind, version, TRACEPARENT),
+        )
+
+    def announce(self, order_id: object) -> None:
+        """Write a row as the service does: with a notification if the relay asks for one."""
+        with self.session.transaction():
+            self.add(order_id)
+            self.session.execute("SELECT pg_notify('outbox', '') FROM relay_wakeup WHERE idle")
+
+    def left(self) -> int:
+        return self._value("SELECT count(*) FROM outbox")
+
+    def idle(self) -> bool:
+        return bool(self._value("SELECT idle::int FROM relay_wakeup"))
+
+    def leaders(self) -> int:
+        return self._value(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE locktype = 'advisory' AND granted AND application_name = 'orders-relay'"
+            " AND datname = current_database()"
+        )
+
+    def end_relays(self) -> None:
+        """Break the sessions of all relays, as a restart of the server does."""
+        self.session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'orders-relay' AND datname = current_database()"
+        )
+
+    def _value(self, query: str) -> int:
+        row = self.session.execute(query.encode()).fetchone()
+        assert row is not None
+        return int(str(row[0]))
+
+
+@pytest.fixture
+def table(database: Database) -> Iterator[Table]:
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute("TRUNCATE outbox")
+        yield Table(session)
+
+
+@pytest.fixture
+def broker(vhost: Vhost) -> Iterator[Broker]:
+    prepare(vhost)
+    with connected(vhost) as made:
+        made.purge()
+        yield made
+
+
+@contextmanager
+def relaying(
+    database: Database, vhost: Vhost, *, batch: int = 100, poll_s: float = 0.2
+) -> Iterator[Relay]:
+    publisher = Publisher(settings_of(vhost), "test relay")
+    settings = RelaySettings(batch=batch, poll_s=poll_s)
+    relay = Relay(DatabaseSettings(url=database.url), publisher, settings)
+    thread = threading.Thread(target=relay.run)
+    publisher.start()
+    assert publisher.wait_until_ready(5)
+    thread.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
+        thread.join(15)
+        publisher.close()
+        assert not thread.is_alive()
+
+
+def published(outcome: str) -> float:
+    return REGISTRY.get_sample_value("outbox_published_total", {"outcome": outcome}) or 0.0
+
+
+def test_a_committed_order_becomes_a_message(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    """From the statement that takes an order to the message, held to the published schema."""
+    pool = Pool(database.url, DatabaseSettings(url=database.url), "test")
+    pool.open()
+    ids, _ = context.accept("abc", TRACEPARENT)
+    new = NewOrder(7, 1, 2, Decimal("19.90"), "card")
+    answer = Ledger(pool, Reads(pool, None, None, 1)).accept(new, ids, "u:7", None)
+    pool.close()
+    with relaying(database, vhost):
+        broker.wait_for(PROCESSING, 1)
+        eventually(lambda: table.left() == 0)
+    taken = broker.take(PROCESSING)
+    assert taken is not None
+    properties, body = taken
+    jsonschema.validate(msgspec.json.decode(body), schemas.schema(properties.type))
+    assert msgspec.json.decode(body)["orderId"] == answer.order_id
+    assert (properties.type, properties.correlation_id) == (events.CREATED, "abc")
+    assert properties.headers["traceparent"] == ids.traceparent
+    assert (properties.delivery_mode, properties.app_id) == (2, "orders")
+
+
+def test_every_row_is_published_once_and_each_orders_rows_in_their_order(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    for version in range(1, 11):
+        for order_id in range(20):
+            table.add(order_id, version, events.CREATED)
+    with relaying(database, vhost, batch=7):
+        eventually(lambda: table.left() == 0)
+    versions = [
+        msgspec.json.decode(taken[1])["version"]
+        for taken in iter(lambda: broker.take(PROCESSING), None)
+    ]
+    assert sorted(versions) == sorted(list(range(1, 11)) * 20)
+
+
+def test_a_notification_wakes_it_and_a_look_finds_what_nobody_announced(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    with relaying(database, vhost, poll_s=LONG_S):
+        eventually(table.idle)
+        time.sleep(0.1)
+        table.announce(1)
+        started_s = time.monotonic()
+        broker.wait_for(PROCESSING, 1)
+        assert time.monotonic() - started_s < 1
+        table.end_relays()  # stopping need not wait for the poll
+    with relaying(database, vhost, poll_s=0.2):
+        eventually(table.idle)
+        time.sleep(0.1)
+        table.add(2)
+        broker.wait_for(PROCESSING, 2)
+
+
+def test_writers_are_asked_for_notifications_only_while_it_sleeps(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    with relaying(database, vhost):
+        eventually(table.idle)
+        numbers = itertools.count()
+
+        def work_makes_it_busy() -> bool:
+            with table.session.transaction():
+                for _ in range(50):
+                    table.announce(next(numbers))
+            return not table.idle()
+
+        eventually(work_makes_it_busy)
+        eventually(table.idle)
+    assert not table.idle(), "nobody listens any more"
+
+
+def test_a_full_queue_holds_its_messages_back_and_no_others(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    prepare(vhost, max_length=1)
+    filled = fill(broker)
+    nacked = published("nacked")
+    for order_id in range(1, 8):
+        table.add(order_id)
+    with relaying(database, vhost):
+        eventually(lambda: published("nacked") > nacked)
+        table.add(9, kind=events.COMPLETED)
+        broker.wait_for(NOTIFICATIONS, 1)
+        assert table.left() == 7
+        prepare(vhost)
+        eventually(lambda: table.left() == 0, within_s=15)
+    assert broker.count(PROCESSING) == filled + 7
+
+
+def fill(broker: Broker) -> int:
+    """Send until the queue refuses: its limit takes hold a few messages late."""
+    for sent in itertools.count():
+        try:
+            broker.send(PROCESSING, b"{}")
+        except NackError:
+            return sent
+    raise AssertionError
+
+
+def test_what_no_queue_takes_is_kept_and_holds_nobody_up(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    policy = f"{vhost.management_url}/api/policies/{vhost.name}/orders:exchange:orders"
+    requests.delete(policy, timeout=10).raise_for_status()
+    returned = published("returned")
+    table.add(1, kind="order.unheard_of.v1")
+    table.add(1, version=2)
+    table.add(2)
+    with relaying(database, vhost):
+        eventually(lambda: published("returned") > returned)
+        broker.wait_for(PROCESSING, 1)
+        assert table.left() == 2, "the order's next message waits behind the one that failed"
+        prepare(vhost)
+        broker.wait_for("orders.unrouted", 1)
+        eventually(lambda: table.left() == 0)
+    assert broker.count(PROCESSING) == 2
+
+
+def test_a_row_that_fits_no_message_is_kept_and_holds_nobody_up(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    table.add(1, kind="x" * 300)
+    table.add(2)
+    with relaying(database, vhost) as relay:
+        broker.wait_for(PROCESSING, 1)
+        eventually(lambda: table.left() == 1)
+        assert relay.problem is None
+
+
+def test_one_relay_publishes_and_another_takes_over(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    with ExitStack() as second:
+        with relaying(database, vhost):
+            eventually(lambda: table.leaders() == 1)
+            other = second.enter_context(relaying(database, vhost))
+            eventually(lambda: other.problem is None)
+            table.add(1)
+            broker.wait_for(PROCESSING, 1)
+            assert table.leaders() == 1
+        eventually(lambda: table.leaders() == 1)
+        table.add(2)
+        broker.wait_for(PROCESSING, 2)
+
+
+def test_a_lost_session_is_made_again(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    with relaying(database, vhost) as relay:
+        eventually(lambda: table.leaders() == 1)
+        table.end_relays()
+        table.add(1)
+        broker.wait_for(PROCESSING, 1)
+        eventually(lambda: relay.problem is None)
+
+
+def test_it_waits_for_a_schema_that_is_not_there_yet(database: Database, vhost: Vhost) -> None:
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute("ALTER TABLE outbox RENAME TO outbox_later")
+        with relaying(database, vhost) as relay:
+            eventually(lambda: "PostgreSQL" in str(relay.problem))
+            session.execute("ALTER TABLE outbox_later RENAME TO outbox")
+            eventually(lambda: relay.problem is None)
+
+
+def test_what_waits_is_counted_while_nothing_can_be_published(
+    database: Database, vhost: Vhost, table: Table
+) -> None:
+    for order_id in range(5):
+        table.add(order_id)
+    nowhere = Vhost(vhost.name, vhost.url.replace("orders:", "orders:wrong-"), "")
+    publisher = Publisher(settings_of(nowhere), "test relay")
+    relay = Relay(DatabaseSettings(url=database.url), publisher, RelaySettings())
+    thread = threading.Thread(target=relay.run)
+    thread.start()
+    eventually(lambda: REGISTRY.get_sample_value("outbox_pending") == 5)
+    eventually(lambda: (REGISTRY.get_sample_value("outbox_oldest_age_seconds") or 0) > 1)
+    relay.stop()
+    thread.join(15)
+    assert not thread.is_alive()
+    assert table.left() == 5

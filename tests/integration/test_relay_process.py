@@ -1,0 +1,147 @@
+"""The relay as a process: killed, told to stop, without a broker."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import psycopg
+import pytest
+import requests
+
+from devstack.ports import free_port
+from devstack.testing import Database, RabbitMQ, Vhost
+from integration.broker import connected, prepare
+from integration.serving import SERVICES, eventually
+
+QUEUE = "order-processing"
+ORDERS, ROWS = 400, 4000
+
+Session = psycopg.Connection[tuple[object, ...]]
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with psycopg.connect(database.url, autocommit=True) as made:
+        made.execute("TRUNCATE outbox")
+        yield made
+
+
+class Process:
+    """A relay and its admin port."""
+
+    def __init__(self, database: Database, vhost: Vhost) -> None:
+        self.admin = f"http://127.0.0.1:{(port := free_port())}"
+        environment = os.environ | {
+            "PYTHONPATH": str(SERVICES),
+            "ORDERS_DATABASE_URL": database.url,
+            "ORDERS_AMQP_URL": vhost.url,
+            "ORDERS_RELAY_BATCH": "200",
+            "ORDERS_ADMIN_HOST": "127.0.0.1",
+            "ORDERS_ADMIN_PORT": str(port),
+        }
+        argv = [sys.executable, "-m", "orders", "relay"]
+        self.running = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
+
+    def ready(self) -> requests.Response:
+        return requests.get(f"{self.admin}/readyz?verbose", timeout=5)
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: self.ready().status_code == 200, within_s=20)
+
+    def kill(self) -> None:
+        self.running.kill()
+        self.running.wait()
+
+    def terminate(self) -> int:
+        self.running.send_signal(signal.SIGTERM)
+        return self.running.wait(20)
+
+
+@contextmanager
+def relay(database: Database, vhost: Vhost) -> Iterator[Process]:
+    process = Process(database, vhost)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def fill(session: Session) -> None:
+    """Write rows of many orders, each order's with growing versions."""
+    session.execute(
+        "INSERT INTO outbox (aggregateid, type, payload)"
+        " SELECT (i % %s)::text, 'order.created.v1',"
+        " jsonb_build_object('orderId', i %% %s + 1, 'version', i / %s + 1, 'status', 'Pending')"
+        " FROM generate_series(0, %s - 1) AS i".replace("(i % %s)", "(i %% %s)"),
+        (ORDERS, ORDERS, ORDERS, ROWS),
+    )
+
+
+def left(session: Session) -> int:
+    row = session.execute("SELECT count(*) FROM outbox").fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def test_a_killed_relay_loses_nothing_and_keeps_each_orders_order(
+    database: Database, vhost: Vhost, session: Session
+) -> None:
+    """What was confirmed and not deleted when it died is published again, under the same id."""
+    prepare(vhost)
+    fill(session)
+    with relay(database, vhost) as first:
+        eventually(lambda: left(session) < ROWS - 300, within_s=20)
+        first.kill()
+    assert left(session) > 0, "it was killed in the middle"
+    with relay(database, vhost) as second:
+        eventually(lambda: left(session) == 0, within_s=30)
+        assert second.terminate() == 0
+    seen: dict[str, tuple[int, int]] = {}
+    with connected(vhost) as broker:
+        for properties, body in iter(lambda: broker.take(QUEUE), None):
+            event = msgspec.json.decode(body)
+            seen.setdefault(properties.message_id, (event["orderId"], event["version"]))
+    assert len(seen) == ROWS
+    orders: dict[int, list[int]] = {}
+    for order_id, version in seen.values():
+        orders.setdefault(order_id, []).append(version)
+    assert all(versions == sorted(versions) for versions in orders.values())
+
+
+def test_a_standby_is_ready_and_takes_over_when_the_leader_is_killed(
+    database: Database, vhost: Vhost, session: Session
+) -> None:
+    prepare(vhost)
+    with relay(database, vhost) as leader, relay(database, vhost) as standby:
+        leader.wait_until_ready()
+        standby.wait_until_ready()
+        leader.kill()
+        session.execute(
+            "INSERT INTO outbox (aggregateid, type, payload) VALUES ('1', 'order.created.v1', '{}')"
+        )
+        eventually(lambda: left(session) == 0, within_s=20)
+        assert standby.terminate() == 0
+
+
+def test_without_a_broker_it_waits_and_says_so(
+    rabbitmq: RabbitMQ, database: Database, vhost: Vhost, session: Session
+) -> None:
+    prepare(vhost)
+    with relay(database, vhost) as process:
+        process.wait_until_ready()
+        rabbitmq.kill()
+        fill(session)
+        eventually(lambda: process.ready().status_code == 503)
+        assert "[-]rabbitmq failed" in process.ready().text
+        assert "[+]postgres ok" in process.ready().text
+        assert left(session) == ROWS
+        rabbitmq.start()
+        eventually(lambda: left(session) == 0, within_s=30)
+        eventually(lambda: process.ready().status_code == 200)
+        text = requests.get(f"{process.admin}/metrics", timeout=5).text
+        assert f'outbox_published_total{{outcome="confirmed"}} {float(ROWS)}' in text
+        assert process.terminate() == 0

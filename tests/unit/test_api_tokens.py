@@ -1,0 +1,278 @@
+"""Who a token speaks for; and every way to forge one is refused with 401."""
+
+import base64
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from orders.api.auth import ADMIN, READ, WRITE, Caller, NoAuthentication
+from orders.api.issuer import IssuerKeys, KeySet
+from orders.api.problems import Refusal
+from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
+from orders.errors import SettingError, Transient
+from orders.settings import AuthSettings
+
+ISSUER, AUDIENCE = "https://issuer.example", "orders"
+SECRET = "a shared secret of at least 32 bytes"
+RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def pem(key: Any) -> str:
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, kind).decode()
+
+
+def settings(**changes: Any) -> AuthSettings:
+    fields = {"mode": "jwt", "issuer": ISSUER, "audience": AUDIENCE, "key": pem(RSA), **changes}
+    return AuthSettings(**fields)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    made = {
+        "sub": "7", "exp": int(time.time()) + 60, "iss": ISSUER, "aud": AUDIENCE,
+        "scope": f"{READ} {WRITE}", **changes,
+    }  # fmt: skip
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def sign(key: Any = RSA, algorithm: str = "RS256", headers: Any = None, **changes: Any) -> str:
+    return jwt.encode(claims(**changes), key, algorithm, headers)
+
+
+@pytest.fixture(scope="module")
+def authentication() -> TokenAuthentication:
+    return TokenAuthentication(ConfiguredKey(pem(RSA)), settings())
+
+
+def refused(authentication: TokenAuthentication, header: str | None) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        authentication.caller(header)
+    assert caught.value.kind.status == 401
+    return caught.value
+
+
+def test_a_token_speaks_for_its_subject(authentication: TokenAuthentication):
+    caller = authentication.caller(f"Bearer {sign()}")
+    assert caller == Caller("7", frozenset({READ, WRITE}))
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
+def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str):
+    assert authentication.caller(f"{scheme} {sign()}").subject == "7"
+
+
+@pytest.mark.parametrize(
+    ("given", "scopes"),
+    [
+        ({"scope": ADMIN}, {ADMIN}),
+        ({"scope": [READ]}, {READ}),
+        ({"scope": None, "scp": [READ, WRITE]}, {READ, WRITE}),
+        ({"scope": None}, set()),
+        ({"scope": 5}, set()),
+        ({"scope": [1]}, set()),
+    ],
+)
+def test_scopes_are_read(authentication: TokenAuthentication, given: Any, scopes: set[str]):
+    assert authentication.caller(f"Bearer {sign(**given)}").scopes == scopes
+
+
+def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentication):
+    assert refused(authentication, None).headers == [("WWW-Authenticate", "Bearer")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": None}, {"exp": 1}, {"exp": int(time.time()) - 1}, {"exp": "soon"},
+        {"exp": float("inf")}, {"sub": None}, {"sub": ""}, {"sub": 7}, {"sub": "x" * 200},
+        {"iss": None}, {"iss": "https://evil.example"}, {"aud": None}, {"aud": "other"},
+        {"aud": ["other"]}, {"nbf": int(time.time()) + 600},
+    ],
+)  # fmt: skip
+def test_claims_that_do_not_hold_are_refused(
+    authentication: TokenAuthentication, changes: dict[str, Any]
+):
+    refusal = refused(authentication, f"Bearer {sign(**changes)}")
+    assert ("WWW-Authenticate", 'Bearer error="invalid_token"') in refusal.headers
+
+
+def without_signature(algorithm: str) -> str:
+    parts = [msgspec.json.encode(part) for part in ({"alg": algorithm, "typ": "JWT"}, claims())]
+    return b".".join([base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts]).decode() + "."
+
+
+def signed_with_public_key() -> str:
+    """Offer the public key as a shared secret; PyJWT itself refuses to make such a token."""
+    import hashlib
+    import hmac
+
+    head = without_signature("HS256")[:-1]
+    mac = hmac.digest(pem(RSA).encode(), head.encode(), hashlib.sha256)
+    return f"{head}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda: without_signature("none"), lambda: without_signature("None"),
+        lambda: without_signature("RS256"), signed_with_public_key,
+        lambda: sign(OTHER_RSA), lambda: sign(RSA, "RS512"), lambda: sign(EC, "ES256"),
+        lambda: sign(SECRET, "HS256"), lambda: sign()[:-4] + "AAAA", lambda: sign() + "x",
+        lambda: "x", lambda: "a.b.c", lambda: "..", lambda: "é", lambda: sign() + ", " + sign(),
+        lambda: base64.urlsafe_b64encode(b'{"alg":' + b"[" * 5000).decode() + ".e30.e30",
+        lambda: base64.urlsafe_b64encode(b'{"alg":["RS256"]}').decode().rstrip("=") + ".e30.e30",
+        lambda: sign(headers={"crit": ["x"], "x": 1}), lambda: "x" * 9000,
+    ],
+)  # fmt: skip
+def test_a_forged_token_is_refused(authentication: TokenAuthentication, forge: Callable[[], str]):
+    refused(authentication, f"Bearer {forge()}")
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic dTpw", "Token x", "bearer\tx"])
+def test_another_authorization_is_refused(authentication: TokenAuthentication, header: str):
+    refused(authentication, header)
+
+
+def test_a_remembered_token_still_expires():
+    authentication = TokenAuthentication(ConfiguredKey(pem(RSA)), settings())
+    expires_at = int(time.time()) + 2
+    token = f"Bearer {sign(exp=expires_at)}"
+    authentication.caller(token)
+    time.sleep(expires_at - time.time() + 0.01)
+    refused(authentication, token)
+
+
+def test_a_shared_secret_works_alone():
+    chosen = settings(algorithms="HS256", key=SECRET)
+    authentication = TokenAuthentication(ConfiguredKey(SECRET), chosen)
+    assert authentication.caller(f"Bearer {sign(SECRET, 'HS256')}").subject == "7"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithms": "none"}, {"algorithms": "RS256,none"}, {"algorithms": ""},
+        {"algorithms": "HS256,RS256"}, {"algorithms": "HS256", "key": None, "jwks_url": "http://x"},
+        {"algorithms": "HS256"}, {"algorithms": "RS256", "key": SECRET},
+    ],
+)  # fmt: skip
+def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]):
+    with pytest.raises(SettingError, match="ORDERS_AUTH_"):
+        accepted_algorithms(settings(**changes))
+
+
+# -- what a caller may do ------------------------------------------------------------------
+
+
+def test_without_authentication_everybody_may_do_everything():
+    caller = NoAuthentication().caller("anything")
+    for scope in (READ, WRITE, ADMIN):
+        caller.require(scope)
+    caller.require_identity(1)
+    assert caller.may_see(2)
+
+
+@pytest.mark.parametrize("scope", [READ, WRITE])
+def test_a_missing_scope_is_refused_and_named(scope: str):
+    with pytest.raises(Refusal) as caught:
+        Caller("7", frozenset()).require(scope)
+    assert caught.value.kind.status == 403
+    assert scope in dict(caught.value.headers)["WWW-Authenticate"]
+    Caller("7", frozenset({ADMIN})).require(scope)
+
+
+def test_only_an_admin_acts_for_others():
+    someone, admin = Caller("7", frozenset({READ, WRITE})), Caller("x", frozenset({ADMIN}))
+    someone.require_identity(7)
+    admin.require_identity(8)
+    with pytest.raises(Refusal) as caught:
+        someone.require_identity(8)
+    assert caught.value.kind.status == 403
+    with pytest.raises(Refusal) as caught:
+        someone.require_sight_of(8)
+    assert caught.value.kind.status == 404
+
+
+# -- the issuer's keys ---------------------------------------------------------------------
+
+
+class Issuer:
+    """Stands for the JWKS endpoint: what it has now, or that it is away."""
+
+    def __init__(self, *key_ids: str) -> None:
+        self.key_ids, self.fetches, self.away = list(key_ids), 0, False
+
+    def fetch(self) -> KeySet:
+        self.fetches += 1
+        if self.away:
+            raise Transient("the issuer is away")
+        key = jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "RS256")
+        return {(key_id, "RS256"): key for key_id in self.key_ids}
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer("a")
+
+
+def watched(issuer: Issuer, retry_s: float = 0.05) -> IssuerKeys:
+    keys = IssuerKeys(issuer.fetch, retry_s=retry_s)
+    keys.start()
+    return keys
+
+
+def test_the_issuers_key_verifies(issuer: Issuer):
+    keys = watched(issuer)
+    authentication = TokenAuthentication(keys, settings(key=None, jwks_url="http://x"))
+    assert authentication.caller(f"Bearer {sign(headers={'kid': 'a'})}").subject == "7"
+    assert authentication.caller(f"Bearer {sign(nonce=1)}").subject == "7"  # no kid: the only key
+    refused(authentication, f"Bearer {sign(OTHER_RSA, headers={'kid': 'a'})}")
+    keys.close()
+
+
+def test_a_new_key_is_found(issuer: Issuer):
+    keys = watched(issuer, retry_s=0.01)
+    assert keys.find("b", "RS256") is None
+    issuer.key_ids.append("b")
+    time.sleep(0.02)
+    assert keys.find("b", "RS256") is not None
+    keys.close()
+
+
+def test_invented_key_ids_cause_no_storm(issuer: Issuer):
+    keys = watched(issuer, retry_s=30)
+    began = time.monotonic()
+    assert all(keys.find(f"x{i}", "RS256") is None for i in range(1000))
+    assert issuer.fetches <= 2
+    assert time.monotonic() - began < 2
+    keys.close()
+
+
+def test_keys_outlive_the_issuers_absence(issuer: Issuer):
+    keys = watched(issuer)
+    assert keys.find("a", "RS256") is not None
+    issuer.away = True
+    for _ in range(5):
+        assert keys.find("new", "RS256") is None
+        assert keys.find("a", "RS256") is not None
+        time.sleep(0.06)
+    assert issuer.fetches > 1
+    keys.close()
+
+
+def test_without_any_key_the_caller_is_told_to_come_back(issuer: Issuer):
+    issuer.away = True
+    keys = watched(issuer)
+    with pytest.raises(Transient):
+        keys.find("a", "RS256")
+    issuer.away = False
+    time.sleep(0.2)
+    assert keys.find("a", "RS256") is not None
+    keys.close()

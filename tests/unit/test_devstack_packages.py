@@ -1,0 +1,96 @@
+"""Fetching Debian packages: what can be told without fetching any."""
+
+from pathlib import Path
+
+import pytest
+
+from devstack.packages import cache, debian, rabbitmq
+
+STATUS = """\
+Package: bash
+Status: install ok installed
+
+Package: erlang-base
+Status: install ok installed
+
+Package: rabbitmq-server
+Status: install ok installed
+"""
+
+
+def test_what_the_system_has_of_rabbitmq_is_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The private copy is complete, whatever is installed; other packages are not fetched twice."""
+    (tmp_path / "status").write_text(STATUS)
+    monkeypatch.setattr(debian, "STATUS", tmp_path / "status")
+    kept = debian.status_without(rabbitmq.OURS)
+    assert "bash" in kept
+    assert "erlang" not in kept
+    assert "rabbitmq" not in kept
+
+
+def test_the_systems_hooks_and_folders_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a hook empties the system's package cache after an update, as in container images."""
+    dump = (
+        'APT::Update::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb";\n'
+        'DPkg::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb";\n'
+        'Dir::Cache "var/cache/apt";\n'
+        'Acquire::http::Proxy "http://proxy:3128";\n'
+    )
+    monkeypatch.setattr(debian, "command", lambda _: dump)
+    told = debian.configuration(tmp_path)
+    assert "rm -f" not in told
+    assert "var/cache/apt" not in told
+    assert 'Acquire::http::Proxy "http://proxy:3128";' in told
+    assert f'Dir::State "{tmp_path / "state"}";' in told
+
+
+def test_plugins_are_linked_with_all_they_need(tmp_path: Path) -> None:
+    plugins = tmp_path / "usr/lib/rabbitmq/lib/rabbitmq_server-9/plugins"
+    needs = {"rabbit": "[kernel,\n ra]", "ra": "[kernel,aten]", "aten": "[]", "mqtt": "[rabbit]"}
+    for name, listed in needs.items():
+        (plugins / f"{name}-1.2" / "ebin").mkdir(parents=True)
+        app = f'{{application,{name},[{{vsn,"1.2"}},{{applications,{listed}}}]}}.'
+        (plugins / f"{name}-1.2" / "ebin" / f"{name}.app").write_text(app)
+    rabbitmq.link_plugins(tmp_path)
+    links = tmp_path / "plugins"
+    assert {link.name for link in links.iterdir()} == {"rabbit-1.2", "ra-1.2", "aten-1.2"}
+    assert (links / "ra-1.2" / "ebin" / "ra.app").exists()
+
+
+def test_a_kept_folder_is_made_once_and_never_seen_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise debian.FetchFailed("no network")
+
+    with pytest.raises(debian.FetchFailed):
+        cache.keep("thing", fail)
+    assert not cache.kept("thing")
+    made = cache.keep("thing", lambda folder: (folder / "whole").touch())
+    assert [path.name for path in made.iterdir()] == ["whole"]
+    assert cache.keep("thing", fail) == made
+    assert [path.name for path in made.parent.iterdir()] == ["thing"]
+
+
+def test_the_quicker_of_two_runs_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def be_overtaken(folder: Path) -> None:
+        (folder / "slow").touch()
+        cache.keep("thing", lambda other: (other / "quick").touch())
+
+    made = cache.keep("thing", be_overtaken)
+    assert [path.name for path in made.iterdir()] == ["quick"]
+
+
+def test_without_apt_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "supported", lambda: False)
+    with pytest.raises(debian.FetchFailed, match="ORDERS_AMQP_URL"):
+        rabbitmq.unpack(tmp_path)

@@ -1,0 +1,90 @@
+"""What the local stack reads from the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from devstack import services, settings, stack
+
+SECRETS = {"postgres": "p", "rabbitmq": "r", "cursor": "c" * 32, "webhook": "whsec_x"}
+
+
+def load(**environ: str) -> settings.Settings:
+    return settings.load(environ)
+
+
+def test_ports_are_those_of_the_documentation_by_default() -> None:
+    loaded = load()
+    assert loaded.ports["gateway"] == 8080
+    assert loaded.ports["postgres"] == 25432
+    assert loaded.gateway_url == "http://127.0.0.1:8080"
+
+
+def test_one_offset_moves_every_port_that_is_not_set() -> None:
+    ports = load(DEVSTACK_PORT_OFFSET="100", DEVSTACK_API_PORT="9000").ports
+    assert ports["gateway"] == 8180
+    assert ports["api"] == 9000
+
+
+def test_no_two_ports_are_the_same() -> None:
+    with pytest.raises(settings.SettingError, match=r"DEVSTACK_API_ADMIN_PORT.*GATEWAY.*8080"):
+        load(DEVSTACK_API_ADMIN_PORT="8080")
+
+
+@pytest.mark.parametrize("value", ["eighty", "0", "70000", "8.5"])
+def test_a_wrong_port_names_its_variable(value: str) -> None:
+    with pytest.raises(settings.SettingError, match="DEVSTACK_GATEWAY_PORT"):
+        load(DEVSTACK_GATEWAY_PORT=value)
+
+
+def test_a_broker_of_ones_own_needs_its_management_address() -> None:
+    with pytest.raises(settings.SettingError, match="ORDERS_MANAGEMENT_URL"):
+        load(ORDERS_AMQP_URL="amqp://host/")
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert not load(ORDERS_REDIS_URL="").given("valkey")
+
+
+def test_the_addresses_of_our_servers_reach_the_services() -> None:
+    urls = stack.addresses(load(DEVSTACK_POSTGRES_PORT="1111"), SECRETS)
+    assert urls["ORDERS_DATABASE_URL"] == "postgresql://orders:p@127.0.0.1:1111/orders"
+    assert urls["ORDERS_DATABASE_REPLICA_URL"].endswith(":25433/orders")
+    assert urls["ORDERS_REDIS_URL"] == "redis://127.0.0.1:26379/0"
+    assert urls["ORDERS_AMQP_URL"] == "amqp://orders:r@127.0.0.1:25672/%2F"
+    assert urls["ORDERS_NOTIFICATION_URL"] == "http://127.0.0.1:8093/webhooks"
+
+
+def test_a_given_address_is_passed_on_and_its_standby_is_not_invented() -> None:
+    loaded = load(ORDERS_DATABASE_URL="postgresql://mine/orders")
+    urls = stack.addresses(loaded, SECRETS)
+    environment = services.components(loaded, urls)[0].environment
+    assert environment["ORDERS_DATABASE_URL"] == "postgresql://mine/orders"
+    assert "ORDERS_DATABASE_REPLICA_URL" not in environment
+
+
+def test_nothing_is_started_for_what_is_given() -> None:
+    given = {
+        "ORDERS_DATABASE_URL": "postgresql://mine/orders",
+        "ORDERS_INVENTORY_URL": "http://mine",
+        "ORDERS_PAYMENT_URL": "http://mine",
+        "ORDERS_NOTIFICATION_URL": "http://mine",
+        "ORDERS_NOTIFICATION_SECRET": "whsec_mine",
+    }
+    loaded = load(**given)
+    made = services.components(loaded, stack.addresses(loaded, SECRETS))
+    assert [c.name for c in made] == ["migrate", "topology", "api", "relay", "worker", "notifier"]
+    assert next(c for c in made if c.name == "migrate").needs == ()
+
+
+def test_the_user_may_change_a_service_but_not_its_port() -> None:
+    loaded = load(ORDERS_API_WORKERS="2", ORDERS_API_PORT="1", ORDERS_WORKER_DRAIN_S="9")
+    made = {c.name: c for c in services.components(loaded, stack.addresses(loaded, SECRETS))}
+    assert made["api"].environment["ORDERS_API_WORKERS"] == "2"
+    assert made["api"].environment["ORDERS_API_PORT"] == "8000"
+    assert made["worker"].environment["ORDERS_WORKER_DRAIN_S"] == "9"
+
+
+def test_the_state_folder_is_in_the_repository_unless_set(tmp_path: Path) -> None:
+    assert load().state == settings.REPOSITORY / ".devstack"
+    assert load(DEVSTACK_STATE=str(tmp_path)).state == tmp_path
