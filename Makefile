@@ -1,6 +1,6 @@
 # The verbs of this repository. CI calls the same ones.
-# PYTHON is only used to make the virtual environment; it must be 3.11 or 3.12.
-PYTHON ?= python3
+# PYTHON makes the virtual environment and must be 3.11 or 3.12; once made, it is kept.
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 DEVSTACK = PYTHONPATH=services .venv/bin/python -m devstack
 
 .DEFAULT_GOAL := help

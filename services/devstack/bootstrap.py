@@ -6,6 +6,7 @@ nothing when the environment is that of the locks already.
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def main() -> int:
     """Bring the environment up to date; an expected failure is told and gives 1."""
     output = Report()
     try:
+        refuse_other_machines()
         use_supported_python()
         wanted = fingerprint()
         if STAMP.exists() and STAMP.read_text() == wanted:
@@ -47,6 +49,17 @@ def main() -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def refuse_other_machines() -> None:
+    """Name what is supported. Raises: SetupFailed."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        message = (
+            "the local platform runs on x86-64 Linux only "
+            f"(this is {platform.system()} on {platform.machine()}): "
+            "use a Debian 12 container or virtual machine"
+        )
+        raise SetupFailed(message)
 
 
 def use_supported_python() -> None:
@@ -90,7 +103,9 @@ def make_environment() -> None:
     """Create an empty virtual environment with pip. Raises: SetupFailed."""
     STAMP.unlink(missing_ok=True)
     advice = "on Debian: apt install python3-venv"
-    run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], advice=advice)
+    # Not sys.executable: called by the environment's own Python, that is about to be removed.
+    python = getattr(sys, "_base_executable", sys.executable)
+    run([python, "-m", "venv", "--clear", str(ENVIRONMENT)], advice=advice)
 
 
 def install_tools() -> None:

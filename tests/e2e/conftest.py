@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import SERVICES, Stack, port_offset
-from traces import Receiver
+
+from e2e.stack import SERVICES, Stack, port_offset
+from e2e.traces import Receiver
 
 SETTINGS = {
     # The chaos tests place more orders than a person may.

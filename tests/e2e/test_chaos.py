@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from stack import ENDED, Stack, Traffic, eventually
+
+from e2e.stack import ENDED, Stack, Traffic, eventually
 
 UNDER_FIRE_S = 3.0
 

@@ -2,8 +2,8 @@
 
 import secrets
 
-from stack import Stack, eventually
-from traces import Receiver, Span
+from e2e.stack import Stack, eventually
+from e2e.traces import Receiver, Span
 
 
 def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack) -> None:

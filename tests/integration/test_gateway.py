@@ -330,9 +330,7 @@ def test_trace_and_connect_are_405(gateway: int, reached: list[Any], method: str
 
 
 @pytest.mark.parametrize("method", ["PURGE", "FOO", "get"])
-def test_unknown_methods_never_reach_the_api(
-    gateway: int, reached: list[Any], method: str
-) -> None:
+def test_unknown_methods_never_reach_the_api(gateway: int, reached: list[Any], method: str) -> None:
     assert_problem(request(gateway, method=method), 405 if method.isupper() else 400)
     assert reached == []
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from integration.broker import Broker, connected, new_properties, prepare
 
 from devstack.ports import free_port
 from devstack.testing import RabbitMQ, Vhost
+from integration.broker import Broker, connected, new_properties, prepare
 from orders.domain import events
 from orders.errors import Permanent, Transient
 from orders.messaging import topology

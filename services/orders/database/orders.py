@@ -72,7 +72,7 @@ class Ledger:
         return answer
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
-        """Return what was answered to the first use of a key, if there was one. Raises KeyReused."""
+        """Return what the first use of a key was answered, if it was used. Raises KeyReused."""
         scope = {"principal": principal, "route": CREATE_ROUTE, "key": key}
         rows = self._primary.execute("find_answer", scope)
         if not rows:
