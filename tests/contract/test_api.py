@@ -54,7 +54,7 @@ PATHS = ["/health", "/openapi.json", "/docs", "/nope", "/api/orders/1", "/api/or
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_answer_carries_the_callers_ids(api: falcon.testing.TestClient, path: str):
+def test_every_answer_carries_the_callers_ids(api: falcon.testing.TestClient, path: str) -> None:
     sent = {"X-Correlation-ID": "my.id-1_A", "traceparent": f"00-{TRACE}-b7ad6b7169203331-00"}
     answer = api.simulate_get(path, headers=sent)
     assert answer.headers["x-correlation-id"] == "my.id-1_A"
@@ -63,13 +63,13 @@ def test_every_answer_carries_the_callers_ids(api: falcon.testing.TestClient, pa
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "é", "a\nb", "a,b", '"'])
-def test_a_malformed_correlation_id_is_replaced(api: falcon.testing.TestClient, bad: str):
+def test_a_malformed_correlation_id_is_replaced(api: falcon.testing.TestClient, bad: str) -> None:
     answer = api.simulate_get("/nope", headers={"X-Correlation-ID": bad})
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["x-correlation-id"])
 
 
 @pytest.mark.parametrize("bad", ["", "x", f"00-{'0' * 32}-b7ad6b7169203331-01", f"ff-{TRACE}-1-1"])
-def test_a_malformed_traceparent_is_replaced(api: falcon.testing.TestClient, bad: str):
+def test_a_malformed_traceparent_is_replaced(api: falcon.testing.TestClient, bad: str) -> None:
     answer = api.simulate_get("/nope", headers={"traceparent": bad})
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", answer.headers["traceparent"])
 
@@ -80,55 +80,55 @@ def test_a_malformed_traceparent_is_replaced(api: falcon.testing.TestClient, bad
 @pytest.mark.parametrize(
     "path", ["/", "/nope", "/api", "/api/", "/api/orders/", "/api/orders/1/x", "/API/orders", "//"]
 )
-def test_an_unknown_path_is_a_problem(api: falcon.testing.TestClient, path: str):
+def test_an_unknown_path_is_a_problem(api: falcon.testing.TestClient, path: str) -> None:
     problem(api.simulate_get(path), 404)
 
 
 @pytest.mark.parametrize(
     "text", ["0", "-1", "x", "1.0", "9007199254740992", "9" * 3000, "٣", "%00"]
 )
-def test_an_order_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str):
+def test_an_order_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str) -> None:
     assert "9007199254740991" in problem(api.simulate_get(f"/api/orders/{text}"), 400)["detail"]
 
 
 @pytest.mark.parametrize("text", ["0", "x", "9007199254740992"])
-def test_a_user_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str):
+def test_a_user_id_that_is_none_is_a_400(api: falcon.testing.TestClient, text: str) -> None:
     problem(api.simulate_get(f"/api/orders/user/{text}"), 400)
 
 
 @pytest.mark.parametrize(
     "query", ["page=0", "pageSize=101", "page=501", "cursor=x", "page=1&page=1"]
 )
-def test_a_list_query_that_is_none_is_a_400(api: falcon.testing.TestClient, query: str):
+def test_a_list_query_that_is_none_is_a_400(api: falcon.testing.TestClient, query: str) -> None:
     problem(api.simulate_get("/api/orders/user/7", query_string=query), 400)
 
 
-def test_an_invalid_order_names_the_place(api: falcon.testing.TestClient):
+def test_an_invalid_order_names_the_place(api: falcon.testing.TestClient) -> None:
     body = problem(post(api, {**ORDER, "quantity": 0}), 400)
     assert body["errors"] == [{"pointer": "#/quantity", "detail": "expected an integer >= 1"}]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"[" * 60_000])
-def test_what_is_not_json_is_a_400(api: falcon.testing.TestClient, body: bytes):
+def test_what_is_not_json_is_a_400(api: falcon.testing.TestClient, body: bytes) -> None:
     problem(post(api, body), 400)
 
 
-def test_a_body_over_64_kib_is_a_413(api: falcon.testing.TestClient):
+def test_a_body_over_64_kib_is_a_413(api: falcon.testing.TestClient) -> None:
     problem(post(api, b" " * (64 * 1024 + 1)), 413)
     problem(post(api, b" " * (64 * 1024)), 400)
 
 
 @pytest.mark.parametrize("sent", [{"Content_Type": "text/plain"}, {"Content_Encoding": "gzip"}])
-def test_another_media_type_is_a_415(api: falcon.testing.TestClient, sent: dict[str, str]):
+def test_another_media_type_is_a_415(api: falcon.testing.TestClient, sent: dict[str, str]) -> None:
     problem(post(api, ORDER, **sent), 415)
 
 
-def test_a_key_that_is_none_is_a_400(api: falcon.testing.TestClient):
+def test_a_key_that_is_none_is_a_400(api: falcon.testing.TestClient) -> None:
     problem(post(api, ORDER, Idempotency_Key=""), 400)
     problem(post(api, ORDER, Idempotency_Key="a,b"), 400)
 
 
-def test_a_key_can_be_required():
+def test_a_key_can_be_required() -> None:
     problem(post(client(key_required=True)), 400)
 
 
@@ -136,12 +136,12 @@ def stock(available: int, mode: Any = "best-effort") -> AdmissionCheck:
     return AdmissionCheck(lambda product, _: Availability(product, available, False), mode)
 
 
-def test_too_little_stock_is_a_400_in_the_words_of_the_seed():
+def test_too_little_stock_is_a_400_in_the_words_of_the_seed() -> None:
     body = problem(post(client(stock=stock(1))), 400)
     assert body["error"] == "Insufficient inventory"
 
 
-def test_stock_that_must_be_known_but_is_not_is_a_503():
+def test_stock_that_must_be_known_but_is_not_is_a_503() -> None:
     def fail(*_: int) -> Availability:
         raise Permanent("secret")
 
@@ -151,7 +151,7 @@ def test_stock_that_must_be_known_but_is_not_is_a_503():
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_lost_database_is_a_503(api: falcon.testing.TestClient):
+def test_a_lost_database_is_a_503(api: falcon.testing.TestClient) -> None:
     for answer in (
         post(api),
         api.simulate_get("/api/orders/5"),
@@ -164,7 +164,7 @@ def test_a_lost_database_is_a_503(api: falcon.testing.TestClient):
     assert health.json["status"] == "Unhealthy"
 
 
-def test_an_unforeseen_error_is_opaque():
+def test_an_unforeseen_error_is_opaque() -> None:
     class Broken:
         def caller(self, _authorization: str | None) -> Caller:
             raise RuntimeError("secret")
@@ -190,7 +190,7 @@ def test_an_unforeseen_error_is_opaque():
 )
 def test_methods_are_listed_and_others_refused(
     api: falcon.testing.TestClient, path: str, allow: str
-):
+) -> None:
     options = api.simulate_options(path)
     assert (options.status_code, options.headers["allow"], options.content) == (204, allow, b"")
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - set(allow.split(", ")):
@@ -200,7 +200,7 @@ def test_methods_are_listed_and_others_refused(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_answers_like_get_without_a_body(api: falcon.testing.TestClient, path: str):
+def test_head_answers_like_get_without_a_body(api: falcon.testing.TestClient, path: str) -> None:
     get, head = api.simulate_get(path), api.simulate_head(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     assert head.headers["content-length"] == get.headers["content-length"]
@@ -210,7 +210,7 @@ def test_head_answers_like_get_without_a_body(api: falcon.testing.TestClient, pa
 # -- limits --------------------------------------------------------------------------------
 
 
-def test_one_bucket_over_all_of_the_api():
+def test_one_bucket_over_all_of_the_api() -> None:
     api = client(requests=3)
     for left, answer in (
         (2, api.simulate_get("/api/orders/user/7", query_string="page=0")),
@@ -229,7 +229,7 @@ def test_one_bucket_over_all_of_the_api():
     assert post(api, {**ORDER, "userId": 8}).status_code != 429
 
 
-def test_who_names_no_user_counts_for_the_address_the_gateway_saw():
+def test_who_names_no_user_counts_for_the_address_the_gateway_saw() -> None:
     api = client(requests=1)
 
     def get(forwarded: str, path: str = "/api/orders/0") -> int:
@@ -244,7 +244,7 @@ def test_who_names_no_user_counts_for_the_address_the_gateway_saw():
     assert get("198.51.100.3", "/api/orders/user/x") == 429
 
 
-def test_the_rest_is_exempt_from_the_limit():
+def test_the_rest_is_exempt_from_the_limit() -> None:
     api = client(requests=1)
     for path in ("/health", "/openapi.json", "/docs", "/nope"):
         for _ in range(3):
@@ -253,7 +253,7 @@ def test_the_rest_is_exempt_from_the_limit():
             assert "ratelimit" not in answer.headers
 
 
-def test_requests_beyond_the_room_are_shed():
+def test_requests_beyond_the_room_are_shed() -> None:
     import threading
 
     inside, leave = threading.Event(), threading.Event()
@@ -295,7 +295,7 @@ def value(name: str, **labels: str) -> float:
 )
 def test_requests_are_counted_by_template(
     api: falcon.testing.TestClient, method: str, path: str, labels: tuple[str, str, str]
-):
+) -> None:
     names = ("http_request_method", "http_route", "http_response_status_code")
     pairs = dict(zip(names, labels, strict=True))
     before = value("http_server_request_duration_seconds_count", **pairs)
@@ -322,13 +322,13 @@ def falcon_silence() -> Any:
 )
 def test_orders_asked_for_are_counted_by_outcome(
     api: falcon.testing.TestClient, action: str, status: str, ask: Any
-):
+) -> None:
     before = value("order_requests_total", action=action, status=status)
     ask(api)
     assert value("order_requests_total", action=action, status=status) == before + 1
 
 
-def test_a_429_is_counted():
+def test_a_429_is_counted() -> None:
     api = client(requests=1)
     before = value("order_requests_total", action="create", status="rate_limited")
     for _ in range(3):
@@ -357,7 +357,7 @@ def guarded() -> falcon.testing.TestClient:
     return client(authentication=TokenAuthentication(ConfiguredKey(SECRET), chosen), tokens=True)
 
 
-def test_who_sends_no_token_is_a_401(guarded: falcon.testing.TestClient):
+def test_who_sends_no_token_is_a_401(guarded: falcon.testing.TestClient) -> None:
     for answer in (post(guarded), guarded.simulate_get("/api/orders/1")):
         problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -365,26 +365,26 @@ def test_who_sends_no_token_is_a_401(guarded: falcon.testing.TestClient):
     assert guarded.simulate_get("/openapi.json").status_code == 200
 
 
-def test_who_lacks_the_scope_is_a_403(guarded: falcon.testing.TestClient):
+def test_who_lacks_the_scope_is_a_403(guarded: falcon.testing.TestClient) -> None:
     problem(post(guarded, ORDER, **token("orders:read")), 403)
     answer = guarded.simulate_get("/api/orders/1", headers=token("orders:write"))
     problem(answer, 403)
     assert 'scope="orders:read"' in answer.headers["www-authenticate"]
 
 
-def test_an_order_for_somebody_else_is_a_403(guarded: falcon.testing.TestClient):
+def test_an_order_for_somebody_else_is_a_403(guarded: falcon.testing.TestClient) -> None:
     problem(post(guarded, ORDER, **token("orders:write", "8")), 403)
     assert post(guarded, ORDER, **token("orders:write", "7")).status_code == 503
     assert post(guarded, ORDER, **token("orders:admin", "boss")).status_code == 503
 
 
-def test_the_list_of_somebody_else_is_a_404(guarded: falcon.testing.TestClient):
+def test_the_list_of_somebody_else_is_a_404(guarded: falcon.testing.TestClient) -> None:
     path = "/api/orders/user/7"
     problem(guarded.simulate_get(path, headers=token("orders:read", "8")), 404)
     assert guarded.simulate_get(path, headers=token("orders:read", "7")).status_code == 503
 
 
-def test_while_the_issuers_keys_are_unknown_the_answer_is_a_503():
+def test_while_the_issuers_keys_are_unknown_the_answer_is_a_503() -> None:
     def away() -> Any:
         from orders.errors import Transient
 

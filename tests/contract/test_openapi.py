@@ -14,24 +14,24 @@ METHODS = {"get", "post", "put", "delete", "patch"}
 def document(request: pytest.FixtureRequest) -> dict[str, Any]:
     answer = client(tokens=request.param).simulate_get("/openapi.json")
     assert answer.status_code == 200
-    return answer.json
+    return dict(answer.json)
 
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for path in document["paths"].values() for part in path.values()]
 
 
-def test_the_document_is_openapi_3_1(document: dict[str, Any]):
+def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     openapi_spec_validator.validate(document)
 
 
-def test_the_document_can_be_read_as_3_0(document: dict[str, Any]):
+def test_the_document_can_be_read_as_3_0(document: dict[str, Any]) -> None:
     """The packaged Swagger UI knows only 3.0; `/docs` relabels the document for it."""
     openapi_spec_validator.validate({**document, "openapi": "3.0.3"})
 
 
-def test_the_paths_are_those_of_the_contract(document: dict[str, Any]):
+def test_the_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
     found = {(path, method) for path, parts in document["paths"].items() for method in parts}
     assert found == {
         ("/api/orders", "post"),
@@ -41,7 +41,7 @@ def test_the_paths_are_those_of_the_contract(document: dict[str, Any]):
     }
 
 
-def test_an_order_is_described_with_its_bounds(document: dict[str, Any]):
+def test_an_order_is_described_with_its_bounds(document: dict[str, Any]) -> None:
     asked = document["components"]["schemas"]["OrderRequest"]
     assert asked["additionalProperties"] is False
     assert set(asked["required"]) == set(asked["properties"])
@@ -54,14 +54,14 @@ def test_an_order_is_described_with_its_bounds(document: dict[str, Any]):
     assert "statusReason" not in document["components"]["schemas"]["OrderView"]["required"]
 
 
-def test_every_error_is_a_problem(document: dict[str, Any]):
+def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
     for operation in operations(document):
         for status, answer in operation["responses"].items():
             if status >= "400" and operation["operationId"] != "health":
                 assert list(answer["content"]) == ["application/problem+json"]
 
 
-def test_names_are_unique_and_every_answer_is_described(document: dict[str, Any]):
+def test_names_are_unique_and_every_answer_is_described(document: dict[str, Any]) -> None:
     named = [operation["operationId"] for operation in operations(document)]
     assert len(set(named)) == len(named)
     assert all(
@@ -71,7 +71,7 @@ def test_names_are_unique_and_every_answer_is_described(document: dict[str, Any]
     )
 
 
-def test_scopes_are_named_only_where_tokens_are_asked_for():
+def test_scopes_are_named_only_where_tokens_are_asked_for() -> None:
     opened, secured = (
         client(tokens=tokens).simulate_get("/openapi.json").json for tokens in (0, 1)
     )
@@ -86,7 +86,7 @@ def test_scopes_are_named_only_where_tokens_are_asked_for():
 # -- Swagger UI ----------------------------------------------------------------------------
 
 
-def test_the_page_loads_everything_from_this_server():
+def test_the_page_loads_everything_from_this_server() -> None:
     api = client()
     page = api.simulate_get("/docs")
     assert page.status_code == 200
@@ -105,11 +105,11 @@ def test_the_page_loads_everything_from_this_server():
 @pytest.mark.parametrize(
     "path", ["/docs/", "/docs/index.html", "/docs/..", "/docs/../x", "/docs/swagger-ui.js.map"]
 )
-def test_nothing_else_of_the_package_is_served(path: str):
+def test_nothing_else_of_the_package_is_served(path: str) -> None:
     assert client().simulate_get(path).status_code == 404
 
 
-def test_the_page_can_be_switched_off_but_not_the_document():
+def test_the_page_can_be_switched_off_but_not_the_document() -> None:
     api = client(docs=False)
     assert api.simulate_get("/docs").status_code == 404
     assert api.simulate_get("/docs/start.js").status_code == 404

@@ -158,7 +158,7 @@ def document(api: Api) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_promised_answer_comes(
     api: Api, database: Database, document: dict[str, Any], case: tuple[str, str, int]
-):
+) -> None:
     check(document, case, CASES[case](Given(api, database, new_user())))
 
 
@@ -168,11 +168,11 @@ def test_a_promised_answer_comes_without_the_database(
     database: Database,
     document: dict[str, Any],
     case: tuple[str, str, int],
-):
+) -> None:
     check(document, case, WITHOUT_DATABASE[case](Given(without_database, database, new_user())))
 
 
-def test_nothing_is_promised_that_no_case_shows(document: dict[str, Any]):
+def test_nothing_is_promised_that_no_case_shows(document: dict[str, Any]) -> None:
     promised = {
         (path, method, int(status))
         for path, methods in document["paths"].items()

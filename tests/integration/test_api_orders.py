@@ -59,7 +59,7 @@ def orders_of(database: Database, user: int) -> int:
 # -- one order -----------------------------------------------------------------------------
 
 
-def test_an_order_is_accepted_and_shown(api: Api, database: Database):
+def test_an_order_is_accepted_and_shown(api: Api, database: Database) -> None:
     user = new_user()
     accepted = api.post(user)
     assert accepted.status_code == 202
@@ -87,7 +87,7 @@ def test_an_order_is_accepted_and_shown(api: Api, database: Database):
     ("literal", "shown"),
     [("0.01", "0.01"), ("20", "20.00"), ("1e1", "10.00"), ("99999999.99", "99999999.99")],
 )
-def test_money_is_answered_with_two_decimals(api: Api, literal: str, shown: str):
+def test_money_is_answered_with_two_decimals(api: Api, literal: str, shown: str) -> None:
     user = new_user()
     body = msgspec.json.encode(order(user)).replace(b"19.9", literal.encode())
     json = {"Content-Type": "application/json"}
@@ -96,12 +96,12 @@ def test_money_is_answered_with_two_decimals(api: Api, literal: str, shown: str)
     assert f'"total":{shown},' in api.get(f"/api/orders/user/{user}").text
 
 
-def test_an_unknown_order_is_a_404(api: Api):
+def test_an_unknown_order_is_a_404(api: Api) -> None:
     for number in (10**9, 2**53 - 1):
         assert api.get(f"/api/orders/{number}").status_code == 404
 
 
-def test_a_known_version_is_not_sent_again(api: Api):
+def test_a_known_version_is_not_sent_again(api: Api) -> None:
     path = api.post(new_user()).headers["Location"]
     for tags in ('"v1"', 'W/"v1"', '"x", "v1"', "*"):
         answer = api.get(path, If_None_Match=tags)
@@ -110,7 +110,7 @@ def test_a_known_version_is_not_sent_again(api: Api):
     assert api.get(path, If_None_Match='"v2"').status_code == 200
 
 
-def test_head_has_the_length_and_no_body(api: Api):
+def test_head_has_the_length_and_no_body(api: Api) -> None:
     path = api.post(new_user()).headers["Location"]
     head = api.request("HEAD", path)
     assert (head.status_code, head.content) == (200, b"")
@@ -118,7 +118,7 @@ def test_head_has_the_length_and_no_body(api: Api):
 
 
 @pytest.mark.parametrize("size", [0, 64 * 1024 - 200, 64 * 1024 + 200])
-def test_a_chunked_body_is_read_up_to_the_limit(api: Api, size: int):
+def test_a_chunked_body_is_read_up_to_the_limit(api: Api, size: int) -> None:
     body = msgspec.json.encode(order(new_user())) + b" " * size
 
     def blocks() -> Iterator[bytes]:
@@ -130,7 +130,7 @@ def test_a_chunked_body_is_read_up_to_the_limit(api: Api, size: int):
     assert answer.status_code == (202 if len(body) <= 64 * 1024 else 413)
 
 
-def test_insufficient_stock_is_refused(api: Api, database: Database):
+def test_insufficient_stock_is_refused(api: Api, database: Database) -> None:
     user = new_user()
     answer = api.post(user, productId=999999)
     assert answer.status_code == 400
@@ -141,7 +141,7 @@ def test_insufficient_stock_is_refused(api: Api, database: Database):
 # -- idempotency ---------------------------------------------------------------------------
 
 
-def test_fifty_equal_requests_at_once_make_one_order(api: Api, database: Database):
+def test_fifty_equal_requests_at_once_make_one_order(api: Api, database: Database) -> None:
     user = new_user()
     with ThreadPoolExecutor(50) as clients:
         answers = list(clients.map(lambda _: api.post(user, "same"), range(50)))
@@ -157,7 +157,7 @@ def test_fifty_equal_requests_at_once_make_one_order(api: Api, database: Databas
             assert answer.headers["Retry-After"] == "1"
 
 
-def test_a_replay_is_the_stored_answer(api: Api, database: Database):
+def test_a_replay_is_the_stored_answer(api: Api, database: Database) -> None:
     user = new_user()
     first = api.post(user, "k")
     again = api.request(
@@ -174,7 +174,7 @@ def test_a_replay_is_the_stored_answer(api: Api, database: Database):
     assert orders_of(database, user) == 1
 
 
-def test_a_key_with_another_body_is_a_422(api: Api, database: Database):
+def test_a_key_with_another_body_is_a_422(api: Api, database: Database) -> None:
     user = new_user()
     api.post(user, "k")
     for change in ({"quantity": 3}, {"total": 19.91}, {"productId": 4}, {"paymentMethod": "b"}):
@@ -182,12 +182,12 @@ def test_a_key_with_another_body_is_a_422(api: Api, database: Database):
     assert orders_of(database, user) == 1
 
 
-def test_a_key_belongs_to_its_principal(api: Api):
+def test_a_key_belongs_to_its_principal(api: Api) -> None:
     one, other = api.post(new_user(), "k"), api.post(new_user(), "k")
     assert one.json()["orderId"] != other.json()["orderId"]
 
 
-def test_a_replay_does_not_depend_on_the_stock_of_now(api: Api, inventory: Control):
+def test_a_replay_does_not_depend_on_the_stock_of_now(api: Api, inventory: Control) -> None:
     user, product = new_user(), 4_000_000 + new_user()
     inventory.stock(product, 5)
     first = api.post(user, "k", productId=product)
@@ -199,7 +199,7 @@ def test_a_replay_does_not_depend_on_the_stock_of_now(api: Api, inventory: Contr
     assert api.post(user, "k", productId=product, quantity=3).status_code == 422
 
 
-def test_a_refused_order_stores_no_answer(api: Api, inventory: Control):
+def test_a_refused_order_stores_no_answer(api: Api, inventory: Control) -> None:
     user, product = new_user(), 4_000_000 + new_user()
     inventory.stock(product, 0)
     assert api.post(user, "k", productId=product).status_code == 400
@@ -212,7 +212,7 @@ def test_a_refused_order_stores_no_answer(api: Api, inventory: Control):
     [[b""], [b" "], [b"a" * 256], [b"a b"], ["é".encode()], [b"a", b"b"], [b"aa", b"aa"],
      [b"a", b""], [b"", b"a"], [b'"a"', b'"b"']],
 )  # fmt: skip
-def test_a_key_that_is_not_one_key_is_a_400(api: Api, fields: list[bytes]):
+def test_a_key_that_is_not_one_key_is_a_400(api: Api, fields: list[bytes]) -> None:
     body = msgspec.json.encode(order(new_user()))
     connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
     connection.putrequest("POST", "/api/orders")
@@ -242,13 +242,13 @@ def next_path(answer: Any) -> str | None:
     return match[1]
 
 
-def test_a_user_without_orders_has_an_empty_list(api: Api):
+def test_a_user_without_orders_has_an_empty_list(api: Api) -> None:
     answer = api.get(f"/api/orders/user/{new_user()}")
     assert (answer.status_code, answer.json()) == (200, [])
     assert "Link" not in answer.headers
 
 
-def test_a_writer_reads_their_own_writes_at_once(api: Api):
+def test_a_writer_reads_their_own_writes_at_once(api: Api) -> None:
     user = new_user()
     for count in range(1, 21):
         made = api.post(user).json()["orderId"]
@@ -256,7 +256,7 @@ def test_a_writer_reads_their_own_writes_at_once(api: Api):
         assert (listed[0], len(listed)) == (made, count)
 
 
-def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api):
+def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api) -> None:
     user = new_user()
     before = [api.post(user).json()["orderId"] for _ in range(23)]
     seen: list[int] = []
@@ -269,7 +269,7 @@ def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api):
     assert seen == before[::-1]
 
 
-def test_pages_and_cursors_show_the_same(api: Api):
+def test_pages_and_cursors_show_the_same(api: Api) -> None:
     user = new_user()
     made = [api.post(user).json()["orderId"] for _ in range(7)][::-1]
     path = f"/api/orders/user/{user}"
@@ -286,7 +286,7 @@ def test_pages_and_cursors_show_the_same(api: Api):
     assert next_path(api.get(f"{path}?pageSize=7")) is None
 
 
-def test_a_cursor_is_for_its_own_list(api: Api):
+def test_a_cursor_is_for_its_own_list(api: Api) -> None:
     user, other = new_user(), new_user()
     for _ in range(2):
         api.post(user)
@@ -297,7 +297,7 @@ def test_a_cursor_is_for_its_own_list(api: Api):
     assert api.get(f"{follow}&page=1").status_code == 400
 
 
-def test_one_users_orders_are_not_in_anothers_list(api: Api):
+def test_one_users_orders_are_not_in_anothers_list(api: Api) -> None:
     user, other = new_user(), new_user()
     api.post(user)
     assert ids(api.get(f"/api/orders/user/{other}")) == []
@@ -306,7 +306,7 @@ def test_one_users_orders_are_not_in_anothers_list(api: Api):
 # -- limits, metrics, logs -----------------------------------------------------------------
 
 
-def test_the_limit_holds_over_all_processes(api: Api):
+def test_the_limit_holds_over_all_processes(api: Api) -> None:
     user = new_user()
     with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(lambda _: api.post(user), range(130)))
@@ -318,7 +318,7 @@ def test_the_limit_holds_over_all_processes(api: Api):
     assert api.get(f"/api/orders/user/{user}").status_code == 429
 
 
-def test_metrics_count_over_all_processes(api: Api):
+def test_metrics_count_over_all_processes(api: Api) -> None:
     created = 'order_requests_total{action="create",status="success"}'
     timed = (
         'http_server_request_duration_seconds_count{http_request_method="POST",'
@@ -335,7 +335,7 @@ def test_metrics_count_over_all_processes(api: Api):
         assert f"# HELP {name} " in text
 
 
-def test_each_request_leaves_one_line_with_ids_and_no_payload(api: Api):
+def test_each_request_leaves_one_line_with_ids_and_no_payload(api: Api) -> None:
     user, correlation_id = new_user(), f"log-{time.monotonic_ns()}"
     json = {"Content-Type": "application/json", "X-Correlation-ID": correlation_id}
     body = msgspec.json.encode(order(user))
@@ -359,14 +359,14 @@ def test_each_request_leaves_one_line_with_ids_and_no_payload(api: Api):
     assert PAYMENT_METHOD not in api.log.read_text()
 
 
-def test_health_tells_of_both_servers(api: Api):
+def test_health_tells_of_both_servers(api: Api) -> None:
     answer = api.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "Healthy")
     assert set(answer.json()["checks"]) == {"postgres", "redis"}
     assert api.admin("/readyz").status_code == 200
 
 
-def test_the_documentation_is_served_whole(api: Api):
+def test_the_documentation_is_served_whole(api: Api) -> None:
     bundle = api.get("/docs/swagger-ui-bundle.js")
     assert bundle.status_code == 200
     assert len(bundle.content) == int(bundle.headers["Content-Length"]) > 1_000_000
@@ -375,7 +375,9 @@ def test_the_documentation_is_served_whole(api: Api):
 # -- without Redis -------------------------------------------------------------------------
 
 
-def test_without_redis_everything_works(tmp_path: Path, database: Database, inventory: Control):
+def test_without_redis_everything_works(
+    tmp_path: Path, database: Database, inventory: Control
+) -> None:
     with api_running(
         tmp_path, DATABASE_URL=database.url, DATABASE_REPLICA_URL=database.replica_url,
         INVENTORY_URL=inventory.url, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0",
@@ -397,7 +399,9 @@ def test_without_redis_everything_works(tmp_path: Path, database: Database, inve
         assert api.metric(fallback) > 0
 
 
-def test_inventory_away_does_not_stop_orders(tmp_path: Path, database: Database, redis_url: str):
+def test_inventory_away_does_not_stop_orders(
+    tmp_path: Path, database: Database, redis_url: str
+) -> None:
     with api_running(
         tmp_path, DATABASE_URL=database.url, REDIS_URL=redis_url, API_WORKERS="1",
         INVENTORY_URL=f"http://127.0.0.1:{free_port()}",
@@ -405,7 +409,9 @@ def test_inventory_away_does_not_stop_orders(tmp_path: Path, database: Database,
         assert api.post(new_user()).status_code == 202
 
 
-def test_inventory_required_and_away_is_a_503(tmp_path: Path, database: Database, redis_url: str):
+def test_inventory_required_and_away_is_a_503(
+    tmp_path: Path, database: Database, redis_url: str
+) -> None:
     with api_running(
         tmp_path, DATABASE_URL=database.url, REDIS_URL=redis_url, API_WORKERS="1",
         INVENTORY_URL=f"http://127.0.0.1:{free_port()}", ORDER_STOCK_CHECK="required",

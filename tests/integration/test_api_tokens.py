@@ -96,7 +96,7 @@ def place(api: Api, user: int, token: dict[str, str], **headers: str) -> request
 
 
 @pytest.mark.parametrize("key", ["r1", "e1"])
-def test_a_user_takes_and_reads_their_own_orders(api: Api, issuer: Issuer, key: str):
+def test_a_user_takes_and_reads_their_own_orders(api: Api, issuer: Issuer, key: str) -> None:
     user = new_user()
     token = issuer.token(user, "orders:read orders:write", key)
     accepted = place(api, user, token)
@@ -105,7 +105,7 @@ def test_a_user_takes_and_reads_their_own_orders(api: Api, issuer: Issuer, key: 
     assert len(api.get(f"/api/orders/user/{user}", **token).json()) == 1
 
 
-def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer):
+def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer) -> None:
     user, other = new_user(), new_user()
     path = place(api, user, issuer.token(user, "orders:write")).headers["Location"]
     stranger = issuer.token(other, "orders:read orders:write")
@@ -117,7 +117,7 @@ def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer):
     assert place(api, user, stranger).status_code == 403
 
 
-def test_an_admin_acts_for_everybody(api: Api, issuer: Issuer):
+def test_an_admin_acts_for_everybody(api: Api, issuer: Issuer) -> None:
     user, admin = new_user(), issuer.token("ops@example", "orders:admin")
     accepted = place(api, user, admin)
     assert accepted.status_code == 202
@@ -125,7 +125,7 @@ def test_an_admin_acts_for_everybody(api: Api, issuer: Issuer):
     assert len(api.get(f"/api/orders/user/{user}", **admin).json()) == 1
 
 
-def test_a_key_belongs_to_the_subject_of_the_token(api: Api, issuer: Issuer):
+def test_a_key_belongs_to_the_subject_of_the_token(api: Api, issuer: Issuer) -> None:
     user = new_user()
     mine, admin = issuer.token(user, "orders:write"), issuer.token("boss", "orders:admin")
     key = {"Idempotency-Key": "same"}
@@ -138,13 +138,13 @@ def test_a_key_belongs_to_the_subject_of_the_token(api: Api, issuer: Issuer):
     ("claims", "status"),
     [({"aud": "x"}, 401), ({"iss": "x"}, 401), ({"exp": 1}, 401), ({"scope": "orders:write"}, 403)],
 )
-def test_what_the_token_lacks_is_told(api: Api, issuer: Issuer, claims: Any, status: int):
+def test_what_the_token_lacks_is_told(api: Api, issuer: Issuer, claims: Any, status: int) -> None:
     answer = api.get("/api/orders/1", **issuer.token(1, **{"scope": "orders:read", **claims}))
     assert answer.status_code == status
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_the_limit_is_the_subjects(api: Api, issuer: Issuer):
+def test_the_limit_is_the_subjects(api: Api, issuer: Issuer) -> None:
     user = new_user()
     token = issuer.token(user, "orders:read")
     left = [
@@ -154,7 +154,7 @@ def test_the_limit_is_the_subjects(api: Api, issuer: Issuer):
     assert left == [99, 98, 97]
 
 
-def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer):
+def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer) -> None:
     before = issuer.fetches
     forged = jwt.encode({"sub": "1", "exp": 9e9}, issuer.rsa, "RS256", {"kid": "r1"})
     for number in range(30):
@@ -164,6 +164,6 @@ def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer):
     assert issuer.fetches - before <= 1
 
 
-def test_keys_known_once_serve_while_the_issuer_is_away(api: Api, issuer: Issuer):
+def test_keys_known_once_serve_while_the_issuer_is_away(api: Api, issuer: Issuer) -> None:
     issuer.stop()
     assert api.get("/api/orders/999999999", **issuer.token(1, "orders:read")).status_code == 404

@@ -48,7 +48,7 @@ def spans(receiver: Receiver, trace_id: str, *names: str) -> dict[str, Span]:
     return {span.name: span for span in receiver.of(trace_id)}
 
 
-def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver):
+def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver) -> None:
     user = new_user()
     accepted = api.request(
         "POST", "/api/orders", json=order(user),
@@ -66,7 +66,7 @@ def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver):
     assert accepted.headers["traceparent"] == f"00-{TRACE_ID}-{create.span_id}-01"
 
 
-def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver):
+def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver) -> None:
     trace_id = TRACE_ID[::-1]
     parent = {"traceparent": f"00-{trace_id}-{CALLER}-01"}
     api.request("POST", "/api/orders", json=order(new_user()), headers=parent)
@@ -78,7 +78,7 @@ def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver):
         assert not {PAYMENT_METHOD, "secret"} & set(map(str, span.attributes.values()))
 
 
-def test_what_the_caller_does_not_sample_is_not_exported(api: Api, receiver: Receiver):
+def test_what_the_caller_does_not_sample_is_not_exported(api: Api, receiver: Receiver) -> None:
     trace_id = "1" * 32
     parent = {"traceparent": f"00-{trace_id}-{CALLER}-00"}
     answer = api.request("POST", "/api/orders", json=order(new_user()), headers=parent)

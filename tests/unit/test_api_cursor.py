@@ -20,12 +20,12 @@ ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
 @given(positions, ids)
-def test_a_cursor_gives_back_its_position(position: Position, user: int):
+def test_a_cursor_gives_back_its_position(position: Position, user: int) -> None:
     assert unseal(seal(position, user, KEY), user, KEY) == position
 
 
 @given(positions, ids, st.data())
-def test_no_altered_cursor_is_accepted(position: Position, user: int, data: st.DataObject):
+def test_no_altered_cursor_is_accepted(position: Position, user: int, data: st.DataObject) -> None:
     cursor = seal(position, user, KEY)
     place = data.draw(st.integers(0, len(cursor) - 1))
     other = data.draw(st.sampled_from(ALPHABET).filter(lambda letter: letter != cursor[place]))
@@ -34,7 +34,7 @@ def test_no_altered_cursor_is_accepted(position: Position, user: int, data: st.D
 
 
 @given(positions, ids, st.text(max_size=60))
-def test_no_other_text_is_a_cursor(position: Position, user: int, text: str):
+def test_no_other_text_is_a_cursor(position: Position, user: int, text: str) -> None:
     cursor = seal(position, user, KEY)
     for invented in (text, cursor + text, text + cursor, cursor[: len(text)]):
         if invented != cursor:
@@ -43,20 +43,20 @@ def test_no_other_text_is_a_cursor(position: Position, user: int, text: str):
 
 
 @given(positions, ids, ids)
-def test_a_cursor_belongs_to_one_user(position: Position, user: int, other: int):
+def test_a_cursor_belongs_to_one_user(position: Position, user: int, other: int) -> None:
     if user != other:
         with pytest.raises(InvalidCursor):
             unseal(seal(position, user, KEY), other, KEY)
 
 
 @pytest.mark.parametrize("decoration", ["{}=", "{}\n", " {}", "{}%3D", "{}\x00"])
-def test_a_cursor_has_one_spelling(decoration: str):
+def test_a_cursor_has_one_spelling(decoration: str) -> None:
     cursor = seal(Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3), 4, KEY)
     with pytest.raises(InvalidCursor):
         unseal(decoration.format(cursor), 4, KEY)
 
 
-def test_a_cursor_of_another_deployment_is_refused():
+def test_a_cursor_of_another_deployment_is_refused() -> None:
     cursor = seal(Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3), 4, KEY)
     with pytest.raises(InvalidCursor):
         unseal(cursor, 4, b"another key of some length")

@@ -23,7 +23,7 @@ from orders.domain.order import MAX_ID
         ("~!#$%&'()*+-./:;<=>?@[]^_`{|}", "~!#$%&'()*+-./:;<=>?@[]^_`{|}"), ('a"b', 'a"b'),
     ],
 )  # fmt: skip
-def test_a_key_is_taken_quoted_or_bare(header: str, key: str):
+def test_a_key_is_taken_quoted_or_bare(header: str, key: str) -> None:
     assert idempotency_key(header, required=True) == key
 
 
@@ -32,20 +32,20 @@ def test_a_key_is_taken_quoted_or_bare(header: str, key: str):
     ["", " ", '""', '"', '"a', "a" * 256, '"' + "a" * 256 + '"', "a b", "é", "a\x7f", "a\tb", "a\n",
      "a,b", "a, b", '"a","b"', "a,", ",", '"a"b', '"a\\x"', '"a";p=1'],
 )  # fmt: skip
-def test_a_repeated_empty_long_or_strange_key_is_refused(header: str):
+def test_a_repeated_empty_long_or_strange_key_is_refused(header: str) -> None:
     with pytest.raises(Refusal) as caught:
         idempotency_key(header, required=False)
     assert caught.value.kind.status == 400
 
 
-def test_a_key_can_be_required():
+def test_a_key_can_be_required() -> None:
     assert idempotency_key(None, required=False) is None
     with pytest.raises(Refusal):
         idempotency_key(None, required=True)
 
 
 @given(st.text())
-def test_no_key_is_longer_than_the_column(header: str):
+def test_no_key_is_longer_than_the_column(header: str) -> None:
     try:
         key = idempotency_key(header, required=True)
     except Refusal:
@@ -56,17 +56,17 @@ def test_no_key_is_longer_than_the_column(header: str):
 
 
 @pytest.mark.parametrize("header", ['"v1"', 'W/"v1"', '"v0", "v1"', '"a" , W/"v1"', "*", " * "])
-def test_a_known_version_is_recognised(header: str):
+def test_a_known_version_is_recognised(header: str) -> None:
     assert is_known('"v1"', header)
 
 
 @pytest.mark.parametrize("header", [None, "", '"v2"', "v1", '"v11"', 'W/"v2", "x"', '"*"'])
-def test_another_version_is_not(header: str | None):
+def test_another_version_is_not(header: str | None) -> None:
     assert not is_known('"v1"', header)
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("42", 42), (str(MAX_ID), MAX_ID)])
-def test_an_id_is_read(text: str, value: int):
+def test_an_id_is_read(text: str, value: int) -> None:
     assert number("id", text) == value
 
 
@@ -75,27 +75,27 @@ def test_an_id_is_read(text: str, value: int):
     ["", "0", "-1", "+1", "01", "1.0", "1e3", " 1", "1 ", "1\n", "a", "0x1", "1_000", "٣", "１",
      str(MAX_ID + 1), "9" * 5000, "null", "²", "\x00"],
 )  # fmt: skip
-def test_another_id_is_refused_by_name(text: str):
+def test_another_id_is_refused_by_name(text: str) -> None:
     with pytest.raises(Refusal, match="id must be an integer from 1 to 9007199254740991"):
         number("id", text)
 
 
-def test_a_list_has_defaults():
+def test_a_list_has_defaults() -> None:
     asked = page_query("")
     assert (asked.page, asked.page_size, asked.offset, asked.cursor) == (1, 20, 0, None)
 
 
-def test_a_page_skips_those_before_it():
+def test_a_page_skips_those_before_it() -> None:
     assert page_query("page=3&pageSize=50").offset == 100
 
 
 @pytest.mark.parametrize("query", ["page=100&pageSize=100", "page=10000&pageSize=1", "page=500"])
-def test_shallow_pages_are_allowed(query: str):
+def test_shallow_pages_are_allowed(query: str) -> None:
     page_query(query)
 
 
 @pytest.mark.parametrize("query", ["page=101&pageSize=100", "page=10001&pageSize=1", "page=501"])
-def test_deep_pages_are_refused_and_point_at_the_cursor(query: str):
+def test_deep_pages_are_refused_and_point_at_the_cursor(query: str) -> None:
     with pytest.raises(Refusal, match="cursor"):
         page_query(query)
 
@@ -106,13 +106,13 @@ def test_deep_pages_are_refused_and_point_at_the_cursor(query: str):
      "page=1&page=2", "page=1&page=1", "pageSize=1&pageSize=1", "cursor=a&cursor=a",
      "page=1&cursor=a", "page=%FF", "page=1%00", "&".join(["a=1"] * 60)],
 )  # fmt: skip
-def test_another_query_is_refused(query: str):
+def test_another_query_is_refused(query: str) -> None:
     with pytest.raises(Refusal) as caught:
         page_query(query)
     assert caught.value.kind.status == 400
 
 
-def test_unknown_query_members_are_ignored():
+def test_unknown_query_members_are_ignored() -> None:
     assert page_query("utm=1&utm=2&pageSize=7&Page=9").page_size == 7
 
 
@@ -135,5 +135,7 @@ def env(forwarded: str | None) -> dict[str, Any]:
         ("2001:DB8:0:0::1", 1, "2001:db8::1"),
     ],
 )
-def test_a_client_is_who_the_trusted_proxy_saw(forwarded: str | None, proxies: int, address: str):
+def test_a_client_is_who_the_trusted_proxy_saw(
+    forwarded: str | None, proxies: int, address: str
+) -> None:
     assert client_address(env(forwarded), proxies) == address

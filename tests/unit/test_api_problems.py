@@ -31,14 +31,16 @@ CONTEXT, _ = accept("the-id", None)
         (RecursionError("secret"), 500, None),
     ],
 )
-def test_a_class_of_error_has_one_answer(error: Exception, status: int, retry_after: str | None):
+def test_a_class_of_error_has_one_answer(
+    error: Exception, status: int, retry_after: str | None
+) -> None:
     refused = refusal(error)
     assert refused.kind.status == status
     assert dict(refused.headers).get("Retry-After") == retry_after
     assert b"secret" not in render(refused, "/", CONTEXT)
 
 
-def test_a_problem_has_all_members():
+def test_a_problem_has_all_members() -> None:
     refused = Refusal(INVALID, "wrong", faults=[Fault("#/total", "too much")])
     problem = msgspec.json.decode(
         render(refused, "/api/orders", CONTEXT), type=Problem, strict=True
@@ -55,6 +57,6 @@ def test_a_problem_has_all_members():
     [("/a b", "/a%20b"), ("//evil.example/x", "/evil.example/x"), ("/\xc3\xbc", "/%C3%BC"),
      ('/"<>\n', "/%22%3C%3E%0A"), ("", "/"), ("/" + "x" * 999, "/" + "x" * 256)],
 )  # fmt: skip
-def test_an_instance_is_a_path_without_a_host(path: str, instance: str):
+def test_an_instance_is_a_path_without_a_host(path: str, instance: str) -> None:
     problem = msgspec.json.decode(render(Refusal(INVALID, "x"), path, CONTEXT), type=Problem)
     assert problem.instance == instance

@@ -30,7 +30,7 @@ def refused(given_body: bytes) -> Refusal:
     return caught.value
 
 
-def test_a_body_becomes_an_order():
+def test_a_body_becomes_an_order() -> None:
     order = decode_order(body())
     assert (order.user_id, order.product_id, order.quantity) == (7, 3, 2)
     assert (order.total, order.payment_method) == (Decimal("19.90"), "visa")
@@ -44,7 +44,7 @@ def test_a_body_becomes_an_order():
         ("9999999999e-2", 9999999999), ("0.1" + "0" * 1000, 10), (" 5 ", 500),
     ],
 )  # fmt: skip
-def test_money_keeps_the_digits_that_were_sent(literal: str, cents: int):
+def test_money_keeps_the_digits_that_were_sent(literal: str, cents: int) -> None:
     assert decode_order(body(total=literal)).total * 100 == cents
 
 
@@ -56,20 +56,20 @@ def test_money_keeps_the_digits_that_were_sent(literal: str, cents: int):
         "[]", "{}", '"\xff"',
     ],
 )  # fmt: skip
-def test_money_out_of_bounds_is_refused_where_it_stands(literal: str):
+def test_money_out_of_bounds_is_refused_where_it_stands(literal: str) -> None:
     refusal = refused(body(total=literal))
     assert refusal.kind.status == 400
     assert [fault.pointer for fault in refusal.faults] == ["#/total"]
 
 
 @given(st.decimals("0.01", "99999999.99", places=2))
-def test_every_amount_in_bounds_arrives_exactly(amount: Decimal):
+def test_every_amount_in_bounds_arrives_exactly(amount: Decimal) -> None:
     assert decode_order(body(total=str(amount))).total == amount
 
 
 @pytest.mark.parametrize("member", ["userId", "productId"])
 @pytest.mark.parametrize("literal", ["1", str(MAX_ID)])
-def test_ids_reach_from_1_to_what_json_keeps_exact(member: str, literal: str):
+def test_ids_reach_from_1_to_what_json_keeps_exact(member: str, literal: str) -> None:
     decode_order(body(**{member: literal}))
 
 
@@ -86,33 +86,33 @@ def test_ids_reach_from_1_to_what_json_keeps_exact(member: str, literal: str):
         for literal in ('""', '"a b"', '"a\\n"', '"é"', '"' + "a" * 65 + '"', "1", "null", '"a/b"')
     ],
 )
-def test_a_value_out_of_bounds_is_refused_where_it_stands(member: str, literal: str):
+def test_a_value_out_of_bounds_is_refused_where_it_stands(member: str, literal: str) -> None:
     refusal = refused(body(**{member: literal}))
     assert refusal.kind.status == 400
     assert [fault.pointer for fault in refusal.faults] == [f"#/{member}"]
 
 
 @pytest.mark.parametrize("member", GOOD)
-def test_a_missing_member_points_at_where_it_would_be(member: str):
+def test_a_missing_member_points_at_where_it_would_be(member: str) -> None:
     assert [fault.pointer for fault in refused(body(**{member: None})).faults] == [f"#/{member}"]
 
 
-def test_every_fault_is_named():
+def test_every_fault_is_named() -> None:
     refusal = refused(b'{"userId":0,"total":-1,"x":1}')
     places = {fault.pointer for fault in refusal.faults}
     assert places == {"#/x", "#/userId", "#/total", "#/productId", "#/quantity", "#/paymentMethod"}
 
 
-def test_unknown_members_are_refused_and_escaped():
+def test_unknown_members_are_refused_and_escaped() -> None:
     assert refused(body(**{"a/b~ü": "1"})).faults[0].pointer == "#/a~1b~0%C3%BC"
 
 
-def test_a_thousand_unknown_members_make_a_short_answer():
+def test_a_thousand_unknown_members_make_a_short_answer() -> None:
     assert len(refused(body(**{f"x{i}": "1" for i in range(1000)})).faults) == 20
 
 
 @pytest.mark.parametrize(("name", "literal"), GOOD.items())
-def test_a_repeated_member_is_refused_and_named(name: str, literal: str):
+def test_a_repeated_member_is_refused_and_named(name: str, literal: str) -> None:
     refusal = refused(body()[:-1] + f',"{name}":{literal}}}'.encode())
     assert [fault.pointer for fault in refusal.faults] == [f"#/{name}"]
     escaped = f',"\\u{ord(name[0]):04x}{name[1:]}":{literal}}}'
@@ -132,23 +132,23 @@ def test_a_repeated_member_is_refused_and_named(name: str, literal: str):
         b'{"total":' + b"[" * 60_000, body()[:-1] + b",}", b"{'userId':1}", b"//\n" + body(),
     ],
 )  # fmt: skip
-def test_what_is_not_json_is_refused_without_a_crash(malformed: bytes):
+def test_what_is_not_json_is_refused_without_a_crash(malformed: bytes) -> None:
     assert refused(malformed).kind.status == 400
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_crash_the_decoder(given_body: bytes):
+def test_no_bytes_crash_the_decoder(given_body: bytes) -> None:
     with pytest.raises(Refusal):
         decode_order(given_body)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
-def test_no_json_value_crashes_the_decoder(value: Any):
+def test_no_json_value_crashes_the_decoder(value: Any) -> None:
     for name in GOOD:
         refused(body(**{name: msgspec.json.encode([value]).decode()}))
 
 
-def test_whitespace_and_order_of_members_do_not_matter():
+def test_whitespace_and_order_of_members_do_not_matter() -> None:
     members = list(GOOD.items())
     turned = ",\n ".join(f'"{name}" :\t{value}' for name, value in reversed(members))
     again = decode_order(f" {{ {turned} }}\r\n".encode())
@@ -162,7 +162,7 @@ def test_whitespace_and_order_of_members_do_not_matter():
         "application/json;charset=UTF-8", 'application/json ; charset="utf-8"',
     ],
 )  # fmt: skip
-def test_json_in_utf8_is_taken(media_type: str):
+def test_json_in_utf8_is_taken(media_type: str) -> None:
     check_media_type(media_type, None)
 
 
@@ -177,7 +177,7 @@ def test_json_in_utf8_is_taken(media_type: str):
         ("application/json", "identity"), ("application/json", ""),
     ],
 )  # fmt: skip
-def test_another_media_type_is_refused(media_type: str | None, encoding: str | None):
+def test_another_media_type_is_refused(media_type: str | None, encoding: str | None) -> None:
     with pytest.raises(Refusal) as caught:
         check_media_type(media_type, encoding)
     assert caught.value.kind.status == 415

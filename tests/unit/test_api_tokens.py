@@ -26,7 +26,7 @@ EC = ec.generate_private_key(ec.SECP256R1())
 
 def pem(key: Any) -> str:
     kind = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.PEM, kind).decode()
+    return str(key.public_key().public_bytes(serialization.Encoding.PEM, kind).decode())
 
 
 def settings(**changes: Any) -> AuthSettings:
@@ -58,13 +58,13 @@ def refused(authentication: TokenAuthentication, header: str | None) -> Refusal:
     return caught.value
 
 
-def test_a_token_speaks_for_its_subject(authentication: TokenAuthentication):
+def test_a_token_speaks_for_its_subject(authentication: TokenAuthentication) -> None:
     caller = authentication.caller(f"Bearer {sign()}")
     assert caller == Caller("7", frozenset({READ, WRITE}))
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
-def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str):
+def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str) -> None:
     assert authentication.caller(f"{scheme} {sign()}").subject == "7"
 
 
@@ -79,11 +79,11 @@ def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str
         ({"scope": [1]}, set()),
     ],
 )
-def test_scopes_are_read(authentication: TokenAuthentication, given: Any, scopes: set[str]):
+def test_scopes_are_read(authentication: TokenAuthentication, given: Any, scopes: set[str]) -> None:
     assert authentication.caller(f"Bearer {sign(**given)}").scopes == scopes
 
 
-def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentication):
+def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentication) -> None:
     assert refused(authentication, None).headers == [("WWW-Authenticate", "Bearer")]
 
 
@@ -98,7 +98,7 @@ def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentic
 )  # fmt: skip
 def test_claims_that_do_not_hold_are_refused(
     authentication: TokenAuthentication, changes: dict[str, Any]
-):
+) -> None:
     refusal = refused(authentication, f"Bearer {sign(**changes)}")
     assert ("WWW-Authenticate", 'Bearer error="invalid_token"') in refusal.headers
 
@@ -131,16 +131,18 @@ def signed_with_public_key() -> str:
         lambda: sign(headers={"crit": ["x"], "x": 1}), lambda: "x" * 9000,
     ],
 )  # fmt: skip
-def test_a_forged_token_is_refused(authentication: TokenAuthentication, forge: Callable[[], str]):
+def test_a_forged_token_is_refused(
+    authentication: TokenAuthentication, forge: Callable[[], str]
+) -> None:
     refused(authentication, f"Bearer {forge()}")
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic dTpw", "Token x", "bearer\tx"])
-def test_another_authorization_is_refused(authentication: TokenAuthentication, header: str):
+def test_another_authorization_is_refused(authentication: TokenAuthentication, header: str) -> None:
     refused(authentication, header)
 
 
-def test_a_remembered_token_still_expires():
+def test_a_remembered_token_still_expires() -> None:
     authentication = TokenAuthentication(ConfiguredKey(pem(RSA)), settings())
     expires_at = int(time.time()) + 2
     token = f"Bearer {sign(exp=expires_at)}"
@@ -149,7 +151,7 @@ def test_a_remembered_token_still_expires():
     refused(authentication, token)
 
 
-def test_a_shared_secret_works_alone():
+def test_a_shared_secret_works_alone() -> None:
     chosen = settings(algorithms="HS256", key=SECRET)
     authentication = TokenAuthentication(ConfiguredKey(SECRET), chosen)
     assert authentication.caller(f"Bearer {sign(SECRET, 'HS256')}").subject == "7"
@@ -163,7 +165,7 @@ def test_a_shared_secret_works_alone():
         {"algorithms": "HS256"}, {"algorithms": "RS256", "key": SECRET},
     ],
 )  # fmt: skip
-def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]):
+def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="ORDERS_AUTH_"):
         accepted_algorithms(settings(**changes))
 
@@ -171,7 +173,7 @@ def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]):
 # -- what a caller may do ------------------------------------------------------------------
 
 
-def test_without_authentication_everybody_may_do_everything():
+def test_without_authentication_everybody_may_do_everything() -> None:
     caller = NoAuthentication().caller("anything")
     for scope in (READ, WRITE, ADMIN):
         caller.require(scope)
@@ -180,7 +182,7 @@ def test_without_authentication_everybody_may_do_everything():
 
 
 @pytest.mark.parametrize("scope", [READ, WRITE])
-def test_a_missing_scope_is_refused_and_named(scope: str):
+def test_a_missing_scope_is_refused_and_named(scope: str) -> None:
     with pytest.raises(Refusal) as caught:
         Caller("7", frozenset()).require(scope)
     assert caught.value.kind.status == 403
@@ -188,7 +190,7 @@ def test_a_missing_scope_is_refused_and_named(scope: str):
     Caller("7", frozenset({ADMIN})).require(scope)
 
 
-def test_only_an_admin_acts_for_others():
+def test_only_an_admin_acts_for_others() -> None:
     someone, admin = Caller("7", frozenset({READ, WRITE})), Caller("x", frozenset({ADMIN}))
     someone.require_identity(7)
     admin.require_identity(8)
@@ -228,7 +230,7 @@ def watched(issuer: Issuer, retry_s: float = 0.05) -> IssuerKeys:
     return keys
 
 
-def test_the_issuers_key_verifies(issuer: Issuer):
+def test_the_issuers_key_verifies(issuer: Issuer) -> None:
     keys = watched(issuer)
     authentication = TokenAuthentication(keys, settings(key=None, jwks_url="http://x"))
     assert authentication.caller(f"Bearer {sign(headers={'kid': 'a'})}").subject == "7"
@@ -237,7 +239,7 @@ def test_the_issuers_key_verifies(issuer: Issuer):
     keys.close()
 
 
-def test_a_new_key_is_found(issuer: Issuer):
+def test_a_new_key_is_found(issuer: Issuer) -> None:
     keys = watched(issuer, retry_s=0.01)
     assert keys.find("b", "RS256") is None
     issuer.key_ids.append("b")
@@ -246,7 +248,7 @@ def test_a_new_key_is_found(issuer: Issuer):
     keys.close()
 
 
-def test_invented_key_ids_cause_no_storm(issuer: Issuer):
+def test_invented_key_ids_cause_no_storm(issuer: Issuer) -> None:
     keys = watched(issuer, retry_s=30)
     began = time.monotonic()
     assert all(keys.find(f"x{i}", "RS256") is None for i in range(1000))
@@ -255,7 +257,7 @@ def test_invented_key_ids_cause_no_storm(issuer: Issuer):
     keys.close()
 
 
-def test_keys_outlive_the_issuers_absence(issuer: Issuer):
+def test_keys_outlive_the_issuers_absence(issuer: Issuer) -> None:
     keys = watched(issuer)
     assert keys.find("a", "RS256") is not None
     issuer.away = True
@@ -267,7 +269,7 @@ def test_keys_outlive_the_issuers_absence(issuer: Issuer):
     keys.close()
 
 
-def test_without_any_key_the_caller_is_told_to_come_back(issuer: Issuer):
+def test_without_any_key_the_caller_is_told_to_come_back(issuer: Issuer) -> None:
     issuer.away = True
     keys = watched(issuer)
     with pytest.raises(Transient):

@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from typing import Final
 
@@ -47,11 +46,12 @@ def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context
 
     The second value tells whether the trace was the peer's.
     """
+    fresh = os.urandom(40).hex()  # one call to the kernel for all three ids
     known = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
-    correlation = correlation_id if known and correlation_id else uuid.uuid4().hex
+    correlation = correlation_id if known and correlation_id else fresh[:32]
     match = _TRACEPARENT.match(traceparent) if traceparent else None
     if match is None:
-        return Context(correlation, os.urandom(16).hex(), os.urandom(8).hex(), False), False
+        return Context(correlation, fresh[32:64], fresh[64:], False), False
     trace_id, span_id, flags = match.groups()
     return Context(correlation, trace_id, span_id, bool(int(flags, 16) & 1)), True
 

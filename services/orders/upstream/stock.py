@@ -70,7 +70,7 @@ class AdmissionCheck:
         question, mine = self._question(product_id)
         if mine:
             self._ask(question, product_id, quantity)
-        else:
+        elif not question.answered.is_set():  # asked first: waiting takes a lock even if it is
             question.answered.wait(self._budget_s)
         if question.available is None:
             return StockAnswer.UNKNOWN
