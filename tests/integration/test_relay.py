@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import msgspec
 import psycopg
 import pytest
