@@ -49,8 +49,8 @@ check: env ## lint, format, types, import contracts
 	PYTHONPATH=services .venv/bin/lint-imports
 
 .PHONY: test
-test: check ## everything: check, then unit, contract and integration tests on real servers
-	.venv/bin/pytest tests/unit tests/contract tests/integration $(ARGS)
+test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
+	.venv/bin/pytest $(ARGS)
 
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew

@@ -15,7 +15,7 @@ from devstack.report import Report
 from devstack.settings import Settings
 from devstack.supervisor import VERBS, PortsTaken, Supervisor
 
-FAILURES = (state.StateError, PortsTaken, debian.FetchFailed, FileNotFoundError)
+FAILURES = (state.StateError, PortsTaken, debian.FetchFailed, FileNotFoundError, PermissionError)
 FAILED = 2
 
 

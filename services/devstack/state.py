@@ -104,6 +104,11 @@ def clean(state: Path) -> None:
     if not (state / "lock").exists():
         message = f"{state} does not look like a state folder (no lock file in it): not removed"
         raise StateError(message)
-    for link in [path for path in state.iterdir() if path.is_symlink()]:
+    remove(state)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and the folders that links in it lead to."""
+    for link in [path for path in folder.iterdir() if path.is_symlink()]:
         shutil.rmtree(link.resolve(), ignore_errors=True)
-    shutil.rmtree(state)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -56,6 +56,8 @@ def outside(wanted: Path) -> Path:
     key = hashlib.sha256(str(wanted).encode()).hexdigest()[:16]
     real = REACHABLE / f"orderservice-devstack-{key}"
     real.mkdir(exist_ok=True, mode=0o700)
+    if real.is_symlink() or real.stat().st_uid not in {0, NOBODY}:
+        raise PermissionError(f"{real} belongs to another user: remove it, or set DEVSTACK_STATE")
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if not wanted.is_symlink():
         wanted.symlink_to(real)

@@ -5,7 +5,6 @@ data in a temporary folder. They end with the session, however it ends.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from devstack.program import Program
 from devstack.servers import postgres as postgres_server
 from devstack.servers import rabbitmq as rabbitmq_server
 from devstack.servers import valkey as valkey_server
+from devstack.state import remove
 from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
 
 PASSWORD = "only-for-tests"
@@ -39,7 +39,7 @@ def state() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     if not os.environ.get("DEVSTACK_KEEP"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @pytest.fixture(scope="session")

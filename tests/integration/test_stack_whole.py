@@ -88,6 +88,7 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stack]]:
     finally:
         for stack in both:
             stack.run("stop")
+            stack.run("clean-state")
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -162,5 +163,6 @@ def test_own_servers_are_used_instead(
         assert SERVERS.isdisjoint(own.components())
     finally:
         own.run("stop")
+        own.run("clean-state")
     assert leftovers(own.state) == []
     assert rabbitmq.program.running()
