@@ -50,7 +50,7 @@ check: env ## lint, format, types, import contracts
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew

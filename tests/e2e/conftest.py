@@ -1,15 +1,13 @@
 """The whole stack, started as a person would start it, with a receiver for its traces."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.stack import SERVICES, Stack, port_offset
+from e2e.stack import SERVICES, Stack
 from e2e.traces import Receiver
 
 SETTINGS = {
@@ -37,23 +35,20 @@ def traces() -> Iterator[Receiver]:
 def stack(traces: Receiver) -> Iterator[Stack]:
     """Start the stack once; every test leaves it whole."""
     with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
-        offset = port_offset()
         Path(folder).chmod(0o755)
         environment = (
             os.environ
             | SETTINGS
             | {
                 "PYTHONPATH": str(SERVICES),
-                "DEVSTACK_STATE": f"{folder}/state",
-                "DEVSTACK_PORT_OFFSET": str(offset),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
                 "OTEL_BSP_SCHEDULE_DELAY": "200",
             }
         )
-        made = Stack(Path(folder) / "state", 8080 + offset, environment)
+        made = Stack(Path(folder) / "state", environment)
         try:
             started = made.devstack("start")
             assert started.returncode == 0, started.stdout + started.stderr
             yield made
         finally:
-            subprocess.run([sys.executable, "-m", "devstack", "stop"], env=environment, check=False)
+            made.devstack("stop")

@@ -3,7 +3,6 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,20 +16,11 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import psutil
 
+from devstack import settings
+from devstack.ports import free_port
+
 SERVICES = Path(__file__).parents[2] / "services"
 ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
-
-
-def port_offset() -> int:
-    """Choose an offset at which the gateway's port is free; the others are as far from theirs."""
-    for offset in range(-7000, -2000, 50):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", 8080 + offset))
-            except OSError:
-                continue
-            return offset
-    raise AssertionError("no free ports")
 
 
 def eventually(holds: Callable[[], Any], within_s: float = 30.0) -> Any:
@@ -51,11 +41,14 @@ class Reply(NamedTuple):
 
 
 class Stack:
-    """The stack in a state folder; the gateway listens on `port`."""
+    """The stack in a state folder, each of its components on a free port."""
 
-    def __init__(self, state: Path, port: int, environment: dict[str, str]) -> None:
-        self.state, self.port, self.environment = state, port, environment
-        self.offset = port - 8080
+    def __init__(self, state: Path, environment: dict[str, str]) -> None:
+        self.state = state
+        self.ports = {name: free_port() for name in settings.PORTS}
+        given = {settings.variable(name): str(port) for name, port in self.ports.items()}
+        self.environment = environment | given | {"DEVSTACK_STATE": str(state)}
+        self.port = self.ports["gateway"]
 
     def devstack(self, *verb: str) -> "subprocess.CompletedProcess[str]":
         """Run a verb of the stack's own command line."""
@@ -98,8 +91,7 @@ class Stack:
 
     def simulator(self, name: str, method: str, path: str, body: object = None) -> Any:
         """Steer a simulator through its control interface."""
-        port = {"inventory": 8091, "payment": 8092, "webhooks": 8093}[name] + self.offset
-        reply = self.request(method, f"/control/{path}", body, port=port)
+        reply = self.request(method, f"/control/{path}", body, port=self.ports[name])
         assert reply.status < 300, reply
         return reply.body
 
@@ -114,8 +106,8 @@ class Stack:
 
     def metric(self, process: str, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples with these labels, as a process exports it."""
-        port = {"api": 8081, "relay": 8082, "worker": 8083, "notifier": 8084}[process]
-        text = self.request("GET", "/metrics", port=port + self.offset).body.decode()
+        port = self.ports[f"{process}_admin"]
+        text = self.request("GET", "/metrics", port=port).body.decode()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])

@@ -11,7 +11,7 @@ from orders.messaging.publisher import Outgoing
 Attributes = dict[str, AttributeValue]
 
 
-def publishing(outgoing: Outgoing, order_id: str) -> Attributes:
+def publishing(outgoing: Outgoing, order_id: int | str) -> Attributes:
     """Describe the publication of a message."""
     return {
         "messaging.system": "rabbitmq",

@@ -64,6 +64,11 @@ class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
     traceparent: str | None
     created_at_s: int
 
+    @property
+    def order_id(self) -> int | str:
+        """The aggregate as logs and spans name it elsewhere: an order's id is a number."""
+        return int(self.aggregate_id) if self.aggregate_id.isdecimal() else self.aggregate_id
+
 
 class Backlog(msgspec.Struct, frozen=True):
     """How much waits in the outbox."""

@@ -167,7 +167,7 @@ class Relay:
     def _report(self, ended: Ended) -> None:
         row, outcome = ended.row, ended.outcome
         facts = {
-            "order_id": row.aggregate_id,
+            "order_id": row.order_id,
             "type": row.type,
             "message_id": row.id,
             "correlationId": row.correlation_id,
@@ -223,7 +223,7 @@ def _message(row: Row) -> Outgoing:
     if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
         return _outgoing(row, row.traceparent)
     ids, remote = context.accept(row.correlation_id, row.traceparent)
-    attributes = semconv.publishing(_outgoing(row, None), row.aggregate_id)
+    attributes = semconv.publishing(_outgoing(row, None), row.order_id)
     with tracing.root(ids, "orders publish", tracing.PRODUCER, attributes, remote=remote):
         current = context.current()
         return _outgoing(row, current.traceparent if current else row.traceparent)
