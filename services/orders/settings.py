@@ -19,6 +19,9 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 Url = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://\S+$")]
+# libpq repeats what it cannot read, password included, so it must not get to see it.
+PostgresUrl = Annotated[str, Meta(pattern=r"^postgres(ql)?://([^\s%]|%[0-9A-Fa-f]{2})+$")]
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,9 +31,9 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DatabaseSettings(Group, frozen=True):
     """PostgreSQL: the primary, and optionally a read replica."""
 
-    url: Annotated[Url, Meta(description="Primary, as a libpq URL. Secret.")]
+    url: Annotated[PostgresUrl, Meta(description="Primary, as a libpq URL. Secret.")]
     replica_url: Annotated[
-        Url | None,
+        PostgresUrl | None,
         Meta(description="Read replica, as a libpq URL; unset: all reads on the primary."),
     ] = None
     pool_size: Annotated[Count, Meta(description="Connections to each server per process.")] = 4
@@ -86,7 +89,7 @@ class TopologySettings(Group, frozen=True):
     """Where and how exchanges, queues and policies are made."""
 
     management_url: Annotated[
-        Url,
+        HttpUrl,
         Meta(description="http://user:password@host:port of RabbitMQ's management API. Secret."),
     ]
     vhost: Annotated[str, Meta(min_length=1, description="Virtual host.")] = "/"
@@ -191,7 +194,9 @@ class AuthSettings(Group, frozen=True):
     """Who may call: `ORDERS_AUTH=jwt` wants a bearer token, `off` trusts everybody (local)."""
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="Set as ORDERS_AUTH.")] = "off"
-    jwks_url: Annotated[Url | None, Meta(description="Where the issuer publishes its keys.")] = None
+    jwks_url: Annotated[
+        HttpUrl | None, Meta(description="Where the issuer publishes its keys.")
+    ] = None
     key: Annotated[
         str | None,
         Meta(description="Public key (PEM) or shared secret, instead of a JWKS URL. Secret."),
@@ -204,9 +209,9 @@ class AuthSettings(Group, frozen=True):
 class UpstreamSettings(Group, frozen=True):
     """Calls to Inventory and Payment."""
 
-    inventory_url: Annotated[Url, Meta(description="Base URL of the inventory service.")]
+    inventory_url: Annotated[HttpUrl, Meta(description="Base URL of the inventory service.")]
     payment_url: Annotated[
-        Url | None, Meta(description="Base URL of the payment service (worker).")
+        HttpUrl | None, Meta(description="Base URL of the payment service (worker).")
     ] = None
     timeout_s: Annotated[Seconds, Meta(description="Deadline of a call, all tries together.")] = 10
     try_timeout_s: Annotated[Seconds, Meta(description="Deadline of one try.")] = 3
@@ -265,11 +270,11 @@ class WorkerSettings(Group, frozen=True):
 class NotificationSettings(Group, frozen=True):
     """Webhooks, signed after Standard Webhooks."""
 
-    url: Annotated[Url, Meta(description="Where notifications are POSTed.")]
+    url: Annotated[HttpUrl, Meta(description="Where notifications are POSTed.")]
     secret: Annotated[
         str,
         Meta(
-            pattern=r"^whsec_[A-Za-z0-9+/=]{24,}$",
+            pattern=r"^whsec_([A-Za-z0-9+/]{4}){6,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
             description="Signing key, `whsec_` + base64. Secret.",
         ),
     ]

@@ -6,20 +6,21 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import psycopg
 import pytest
 
 from devstack.testing import Database, Postgres
 from orders import settings
-from orders.database.failures import Busy
+from orders.database.failures import Busy, Locked
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Answer, KeyReused, Ledger, Position
 from orders.database.pool import Pool
 from orders.database.routing import Reads, ReplicaLag
 from orders.domain.order import NewOrder
-from orders.errors import Transient
+from orders.errors import Permanent, Transient
 from orders.telemetry import context
 from orders.telemetry.metrics import DB_ROUTE
 
@@ -138,6 +139,27 @@ def test_the_loser_of_a_race_waits_a_second_and_is_told_that_the_winner_is_busy(
     assert not accept(ledger, key).replayed, "a rolled-back winner leaves the key free"
 
 
+def test_a_locked_table_is_no_answer_about_somebody_elses_key(
+    database: Database, ledger: Ledger
+) -> None:
+    with psycopg.connect(database.url) as migration:
+        migration.execute(b"LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Locked):
+            accept(ledger, None)
+        with pytest.raises(Locked):
+            ledger.find(1)
+
+
+def test_what_a_migration_may_mend_is_transient_and_what_the_values_break_is_not(
+    pool: Pool,
+) -> None:
+    for query in (b"SELECT nothing FROM orders", b"SELECT FROM no_such_table"):
+        with pytest.raises(Transient), pool.connection() as connection:
+            connection.execute(query)
+    with pytest.raises(Permanent), pool.connection() as connection:
+        connection.execute(b"INSERT INTO order_history (order_id, version) VALUES (0, 1)")
+
+
 def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> None:
     user = 4711
     mine = [
@@ -235,6 +257,24 @@ def test_leadership_is_one_processes_and_passes_on(options: settings.DatabaseSet
     first.close()
     wait_for(second.held)
     second.close()
+
+
+def test_the_server_notices_a_leader_that_vanished(
+    options: settings.DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions: list[psycopg.Connection[tuple[object, ...]]] = []
+    connect = psycopg.connect
+
+    def kept(*address: str, **arguments: Any) -> psycopg.Connection[tuple[object, ...]]:
+        sessions.append(connect(*address, **arguments))
+        return sessions[-1]
+
+    monkeypatch.setattr(psycopg, "connect", kept)
+    leader = Leadership(options.url, options, HOUSEKEEPING, "leader")
+    wait_for(leader.held)
+    [(idle,)] = sessions[-1].execute("SHOW tcp_keepalives_idle").fetchall()
+    leader.close()
+    assert idle in ("5", "5s")
 
 
 def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres) -> None:

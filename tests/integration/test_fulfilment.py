@@ -23,7 +23,7 @@ from orders.errors import Permanent, Transient
 from orders.messaging.envelope import Message
 from orders.telemetry import context
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Inventory
+from orders.upstream.inventory import Inventory, OutOfStock, Reserved
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.worker.fulfilment import Fulfilment, Ports
@@ -155,6 +155,27 @@ def test_out_of_stock_fails_the_order_and_takes_no_money(world: World) -> None:
     assert (order.status, order.status_reason) == (Status.FAILED, "OutOfStock")
     assert world.captures(order_id) == []
     assert world.rows("SELECT type FROM outbox ORDER BY seq")[-1] == ("order.failed.v1",)
+
+
+def test_stock_reserved_for_an_order_that_ended_meanwhile_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = world.order()
+    reserve = Inventory.reserve
+
+    def late(inventory: Inventory, *asked: int) -> Reserved | OutOfStock:
+        held = reserve(inventory, *asked)
+        with world.pool.connection() as connection:
+            connection.execute(
+                b"UPDATE orders SET status = 'Cancelled', version = version + 1 WHERE id = %s",
+                (order_id,),
+            )
+        return held
+
+    monkeypatch.setattr(Inventory, "reserve", late)
+    world.handle(order_id)
+    assert world.find(order_id).status is Status.CANCELLED
+    assert [row["status"] for row in world.inventory.ledger()] == ["released"]
 
 
 def test_a_declined_payment_fails_the_order_and_releases_its_stock(world: World) -> None:

@@ -115,3 +115,25 @@ def test_only_the_elected_process_exports_the_counts(pool: Pool, options: Databa
 def test_the_metrics_are_declared_before_there_is_a_count() -> None:
     names = {family.name for family in Collector().collect()}
     assert names == {"orders_in_state", "payment_unknown", "db_replica_lag_seconds"}
+
+
+def test_a_bug_in_one_round_ends_neither_the_rounds_nor_leaves_the_lock_taken(
+    pool: Pool, options: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(pool)
+    keeper, collector = housekeeping(pool, options)
+    collect, bugs = Collector.collect_from, [KeyError("a bug")]
+
+    def buggy(self: Collector, pool: Pool) -> None:
+        if bugs:
+            raise bugs.pop()
+        collect(self, pool)
+
+    monkeypatch.setattr(Collector, "collect_from", buggy)
+    keeper.start()
+    until_s = time.monotonic() + 10
+    while not values(collector) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    keeper.stop()
+    assert bugs == []
+    assert rows(pool, "SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1'") > 0

@@ -26,6 +26,25 @@ def test_an_empty_variable_counts_as_unset() -> None:
     [
         (settings.DatabaseSettings, {}, "ORDERS_DATABASE_URL is not set"),
         (settings.DatabaseSettings, {"ORDERS_DATABASE_URL": "localhost"}, "ORDERS_DATABASE_URL"),
+        (
+            settings.DatabaseSettings,
+            {"ORDERS_DATABASE_URL": "postgresql://u:pa%ss@h/db"},
+            "ORDERS_DATABASE_URL is wrong",
+        ),
+        (settings.DatabaseSettings, {"ORDERS_DATABASE_URL": "mysql://h/db"}, "is wrong"),
+        (
+            settings.NotificationSettings,
+            {"ORDERS_NOTIFICATION_URL": "ftp://h/"},
+            "ORDERS_NOTIFICATION_URL is wrong",
+        ),
+        (
+            settings.NotificationSettings,
+            {
+                "ORDERS_NOTIFICATION_URL": "http://h/",
+                "ORDERS_NOTIFICATION_SECRET": "whsec_" + "A" * 25,
+            },
+            "ORDERS_NOTIFICATION_SECRET is wrong",
+        ),
         (settings.ApiSettings, {"ORDERS_API_PORT": "0"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_PORT": "http"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_WORKER_CLASS": "sync"}, "gthread"),

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from orders.database.failures import Busy, Locked
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads
 from orders.domain.lifecycle import Status, Transition
@@ -59,9 +60,7 @@ class Ledger:
         Transient when PostgreSQL is not to be had (nothing is stored then, or it can be replayed).
         """
         with tracing.span("SaveOrder"):
-            rows = self._primary.execute(
-                "accept_order", _acceptance(order, context, principal, key)
-            )
+            rows = self._insert(_acceptance(order, context, principal, key))
         if rows:
             return _accepted(rows[0][0])
         if key is None:
@@ -70,6 +69,14 @@ class Ledger:
         if answer is None:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
         return answer
+
+    def _insert(self, acceptance: dict[str, object]) -> list[Row]:
+        try:
+            return self._primary.execute("accept_order", acceptance)
+        except Locked as error:
+            if acceptance["key"] is None:  # a migration, say: no other request is to blame
+                raise
+            raise Busy("the key's first use is running", retry_after_s=1) from error
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
         """Return what the first use of a key was answered, if it was used. Raises KeyReused."""

@@ -17,13 +17,14 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from orders.errors import SettingError
 from orders.settings import LogSettings
 from orders.telemetry import context
 
 APPLICATION: Final = "OrderService"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Libraries whose own lines below this level say nothing that ours do not.
-_QUIET: Final = {"pika": logging.WARNING, "urllib3": logging.ERROR, "yoyo": logging.WARNING}
+_QUIET: Final = {"pika": logging.CRITICAL, "urllib3": logging.ERROR, "yoyo": logging.WARNING}
 
 
 def configure(settings: LogSettings, process: str) -> None:
@@ -134,8 +135,17 @@ class _Lines:
 def _sinks(settings: LogSettings) -> list[Any]:
     sinks: list[Any] = [_Stdout()]
     if settings.file:
-        sinks.append(DailyFile(Path(settings.file), settings.file_days))
+        sinks.append(_daily_file(Path(settings.file), settings.file_days))
     return sinks
+
+
+def _daily_file(path: Path, keep_days: int) -> DailyFile:
+    made = DailyFile(path, keep_days)
+    try:
+        made.write(b"")
+    except OSError as error:  # later failures are passed over: better told now
+        raise SettingError(f"ORDERS_LOG_FILE: cannot write {path}: {error.strerror}") from error
+    return made
 
 
 def _direct_factory(sinks: list[Any]) -> Any:

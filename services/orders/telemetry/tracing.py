@@ -25,6 +25,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
+from orders.errors import SettingError
 from orders.telemetry import context as ids
 from orders.telemetry.context import Context
 
@@ -49,7 +50,7 @@ def configure(process: str) -> None:
     os.environ.setdefault("OTEL_TRACES_EXPORTER", "otlp")
     os.environ.setdefault("OTEL_METRICS_EXPORTER", "none")  # Prometheus scrapes them
     os.environ.setdefault("OTEL_LOGS_EXPORTER", "none")  # stdout carries them
-    _ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG") or 1.0)
+    _ratio = _sampled_share(os.environ.get("OTEL_TRACES_SAMPLER_ARG") or "1")
     # The decision is taken here; the SDK only has to follow it.
     os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
     # Imported late: a process that does not trace does not pay for the SDK's memory.
@@ -57,6 +58,13 @@ def configure(process: str) -> None:
 
     OpenTelemetryConfigurator().configure()  # type: ignore[no-untyped-call]
     _tracer = trace.get_tracer("orders")
+
+
+def _sampled_share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) <= 1:
+            return share
+    raise SettingError("OTEL_TRACES_SAMPLER_ARG is wrong: expected a number from 0 to 1")
 
 
 def shutdown() -> None:

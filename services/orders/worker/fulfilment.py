@@ -99,7 +99,16 @@ class Fulfilment:
         if isinstance(answer, OutOfStock):
             # Nothing is held, so this is the last step.
             return self._move(work, Event.STOCK_REFUSED, Step(message_id=message_id))
-        return self._move(work, Event.STOCK_RESERVED, Step(reservation=Reservation.HELD))
+        step = Step(reservation=Reservation.HELD)
+        return self._move(work, Event.STOCK_RESERVED, step) or self._give_back(order.id, message_id)
+
+    def _give_back(self, order_id: int, message_id: str) -> Work:
+        """Release what was reserved just now if the order has ended without it meanwhile."""
+        now = self._load(order_id, message_id)
+        ended = now.order.status in TERMINAL and now.order.status is not Status.COMPLETED
+        if ended and now.reservation is Reservation.NONE:
+            self._ports.inventory.release(order_id)
+        return now
 
     def _start_charge(self, work: Work) -> Work | None:
         """Commit the attempt before the call: its id is the key that stops a second charge."""

@@ -60,6 +60,10 @@ class Housekeeping:
                 self._collector.clear()
                 _log.warning("housekeeping.failed", error=str(error))
                 self._stop.wait(1)
+            except Exception:  # noqa: BLE001 a dead thread that holds the lock ends it for everybody
+                self.stop_leading()
+                _log.exception("housekeeping.failed")
+                self._stop.wait(1)
 
     def round(self) -> None:
         """Do what is due, if this process leads."""

@@ -21,7 +21,7 @@ from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, 
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
-from orders.upstream.policy import policy_of
+from orders.upstream.policy import UpstreamPolicy, policy_of
 from orders.views import snapshot
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, Ports
@@ -43,7 +43,7 @@ def run(environ: Mapping[str, str]) -> int:
 
     pool = Pool(database.url, _roomy(database, mine), "orders-worker")
     cache = OrderCache(Redis(caching), caching)
-    policy = policy_of(upstreams)
+    policy = wide_enough(policy_of(upstreams), mine)
     inventory = Upstream("inventory", upstreams.inventory_url, policy)
     payment = Upstream("payment", upstreams.payment_url, policy)
     fulfilment = Fulfilment(
@@ -80,6 +80,11 @@ def run(environ: Mapping[str, str]) -> int:
             upstream.close()
         pool.close()
     return 0 if drained else 1
+
+
+def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolicy:
+    """Let every handler thread call at once: one turned away costs its message a try and 5 s."""
+    return msgspec.structs.replace(policy, concurrency=max(policy.concurrency, worker.prefetch))
 
 
 def _roomy(database: DatabaseSettings, worker: WorkerSettings) -> DatabaseSettings:
