@@ -258,7 +258,7 @@ class WorkerSettings(Group, frozen=True):
     stalled_after_s: Annotated[
         Seconds,
         Meta(description="An order that stands still for longer is emitted again."),
-    ] = 1800
+    ] = 900
     sweep_s: Annotated[
         Seconds, Meta(description="How often stalled orders and old rows are looked for.")
     ] = 15

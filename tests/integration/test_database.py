@@ -277,6 +277,23 @@ def test_the_server_notices_a_leader_that_vanished(
     assert idle in ("5", "5s")
 
 
+def test_a_migration_does_not_queue_behind_a_long_reader(postgres: Postgres) -> None:
+    name = f"migrate_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
+    url = postgres.url_of(name)
+    with psycopg.connect(url) as reader:
+        reader.execute(b"CREATE TABLE orders (id int)")  # its name is taken until the block ends
+        started_s = time.monotonic()
+        with pytest.raises(Transient):
+            migrate(url)
+        assert time.monotonic() - started_s < 10
+        reader.rollback()
+    assert migrate(url)
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
 def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres) -> None:
     name = f"migrate_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:

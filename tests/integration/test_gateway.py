@@ -17,7 +17,9 @@ from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import nginx
 
-PROBLEM_MEMBERS = {"type", "title", "status", "detail", "instance", "error", "correlationId"}
+PROBLEM_MEMBERS = {
+    "type", "title", "status", "detail", "instance", "error", "correlationId", "traceId",
+}  # fmt: skip
 
 
 class Answer:
@@ -177,6 +179,7 @@ def assert_problem(answer: Answer, status: int) -> None:
     assert problem["status"] == status
     assert problem["error"] == problem["detail"]
     assert problem["correlationId"] == answer.one("X-Correlation-ID")
+    assert problem["traceId"] == answer.one("traceparent").split("-")[1]
 
 
 POST = b"POST /x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n"
@@ -333,6 +336,12 @@ def test_trace_and_connect_are_405(gateway: int, reached: list[Any], method: str
 def test_unknown_methods_never_reach_the_api(gateway: int, reached: list[Any], method: str) -> None:
     assert_problem(request(gateway, method=method), 405 if method.isupper() else 400)
     assert reached == []
+
+
+def test_a_refusal_carries_the_callers_trace(gateway: int) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    answer = request(gateway, "/x", f"traceparent: 00-{trace}-00f067aa0ba902b7-01", method="PURGE")
+    assert answer.json()["traceId"] == trace
 
 
 def test_more_than_a_hundred_fields_are_431(gateway: int, reached: list[Any]) -> None:

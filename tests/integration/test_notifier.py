@@ -133,10 +133,19 @@ def test_the_claim_of_a_crashed_sender_runs_out(
 
 
 def test_a_receiver_that_refuses_for_good_is_not_asked_again(
+    pool: Pool, delivery: Delivery, receiver: Control
+) -> None:
+    receiver.faults(errorRatio=1, errorStatus=410)
+    with pytest.raises(Permanent):
+        delivery.handle(message(pool))
+
+
+def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
     pool: Pool, notifications: Notifications, receiver: Control
 ) -> None:
-    wrong = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
+    receiver.reset()
+    rotated = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
     upstream = Upstream("webhook", receiver.url, POLICY)
-    with pytest.raises(Permanent):
-        Delivery(notifications, upstream, "/webhooks", wrong).handle(message(pool))
+    with pytest.raises(Transient):
+        Delivery(notifications, upstream, "/webhooks", rotated).handle(message(pool))
     upstream.close()

@@ -168,9 +168,9 @@ def test_an_upstream_that_fails_half_of_the_time_is_reached(
     assert len(till.ledger()) == done
 
 
-def test_refused_credentials_are_permanent(payment: Payment, till: Control) -> None:
+def test_refused_credentials_are_no_fault_of_the_order(payment: Payment, till: Control) -> None:
     till.faults(errorRatio=1, errorStatus=401)
-    with pytest.raises(Permanent, match="status 401"):
+    with pytest.raises(Transient, match="status 401"):
         payment.capture("a1", 1, AMOUNT, "tok")
 
 

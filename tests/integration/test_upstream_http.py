@@ -187,7 +187,16 @@ def test_a_retry_after_beyond_the_deadline_is_handed_to_the_caller(
     assert (time.slept_s, len(server.requests)) == ([], 1)
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 410, 422])
+@pytest.mark.parametrize("code", [401, 403, 405])
+def test_a_denial_is_for_later_but_not_for_now(serve: Serve, connect: Connect, code: int) -> None:
+    server = serve(answering(status(code)))
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    with pytest.raises(Transient):
+        upstream.call(GET, truth)
+    assert (len(server.requests), upstream.breaker_state) == (1, "closed")
+
+
+@pytest.mark.parametrize("code", [400, 404, 409, 410, 422])
 def test_a_definite_no_is_permanent_and_not_retried(
     serve: Serve, connect: Connect, code: int
 ) -> None:

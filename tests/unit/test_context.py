@@ -27,6 +27,7 @@ def test_an_unusable_correlation_id_is_replaced(sent: str | None) -> None:
     [
         None, "", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01",
         f"00-{TRACE.upper()}-{SPAN}-01", f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-01x",
+        f"00-{TRACE}-{SPAN}-01-more",
     ],
 )  # fmt: skip
 def test_a_malformed_traceparent_starts_a_new_trace(sent: str | None) -> None:

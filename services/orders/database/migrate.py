@@ -67,6 +67,10 @@ def _migrations() -> "yoyo.migrations.MigrationList":
 
 
 def _yoyo_url(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
-        "postgres://", "postgresql+psycopg://", 1
-    )
+    """Return the URL in yoyo's form, with a bound on waiting for locks.
+
+    An ALTER TABLE that waits behind a long reader makes all traffic wait behind it.
+    """
+    rest = url.partition("://")[2]
+    separator = "&" if "?" in rest else "?"
+    return f"postgresql+psycopg://{rest}{separator}options=-c%20lock_timeout%3D1000"

@@ -63,7 +63,7 @@ class Delivery:
             sent = True
         finally:
             self._notifications.settle(order_id, template, sent=sent)
-        _log.info("notification.sent", order_id=order_id, template=template)
+        _log.info("notification.sent", orderId=order_id, template=template)
 
     def _send(self, message: Message, webhook_id: str) -> None:
         now_s = int(self._wall_clock())

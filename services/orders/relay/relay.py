@@ -167,7 +167,7 @@ class Relay:
     def _report(self, ended: Ended) -> None:
         row, outcome = ended.row, ended.outcome
         facts = {
-            "order_id": row.order_id,
+            "orderId": row.order_id,
             "type": row.type,
             "message_id": row.id,
             "correlationId": row.correlation_id,

@@ -15,7 +15,7 @@ import msgspec
 CORRELATION_HEADER: Final = "X-Correlation-ID"
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
+    r"(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
 )
 
 

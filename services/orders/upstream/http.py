@@ -198,9 +198,15 @@ def _understand(reply: Reply, read: Callable[[Reply], T]) -> T:
         raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
 
 
+# A rotated credential or a wrong route says nothing about the order that met it.
+_ACCESS: Final = frozenset({401, 403, 405, 407, 421, 423, 425})
+
+
 def _check_status(reply: Reply) -> None:
     """Let only 2xx and definite 4xx pass."""
     status = reply.status
+    if status in _ACCESS:
+        raise TryFailed(Outcome.DENIED, f"status {status}")
     if 200 <= status < 300 or (400 <= status < 500 and status not in (408, 429)):
         return
     outcome = {408: Outcome.TIMEOUT, 429: Outcome.THROTTLED}.get(status, Outcome.SERVER_ERROR)

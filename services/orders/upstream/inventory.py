@@ -10,6 +10,7 @@ from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
 from orders.upstream.transport import Reply, Request
 
 _OUT_OF_STOCK: Final = "out_of_stock"
+_UNKNOWN: Final = "unknown_reservation"
 
 
 class Availability(msgspec.Struct, rename="camel", frozen=True):
@@ -94,7 +95,8 @@ class Inventory:
         """Give the order's units back; a committed reservation is Permanent."""
 
         def read(reply: Reply) -> Release:
-            if reply.status == 404:
+            # Any other 404 may be a misrouted call: the units would stay held for ever.
+            if reply.status == 404 and error_code(reply) == _UNKNOWN:
                 return Release.NOTHING_RESERVED
             decode(reply, _Reservation)
             return Release.DONE

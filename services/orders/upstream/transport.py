@@ -31,6 +31,7 @@ class Outcome(enum.StrEnum):
 
     SUCCESS = "success"
     REFUSED = "refused"  # a definite no (4xx)
+    DENIED = "denied"  # about our access or route, not about this order: mended while it waits
     TIMEOUT = "timeout"
     CONNECTION_ERROR = "connection_error"
     SERVER_ERROR = "server_error"

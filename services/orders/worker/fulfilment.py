@@ -18,7 +18,7 @@ from orders.database.orders import Outcome, Progress, Reservation, Step, Work
 from orders.domain import events
 from orders.domain.lifecycle import TERMINAL, Event, Status, transition
 from orders.domain.order import Order
-from orders.errors import Permanent, Transient
+from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging.envelope import Message
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import ORDER_COMPLETION
@@ -54,11 +54,12 @@ class Fulfilment:
         started_s = time.monotonic()
         try:
             self._pursue(message.body.order_id, message.message_id)
-        except Transient as error:
+        except OrdersError as error:
             if message.type != events.STALLED:
                 raise
-            # The sweeper will emit the order again: retrying both would multiply the work.
-            _log.warning("order.still_stalled", order_id=message.body.order_id, error=str(error))
+            # The sweeper will emit the order again: retrying both would multiply the work, and
+            # what cannot be mended has put the order's first message aside already.
+            _log.error("order.still_stalled", orderId=message.body.order_id, error=str(error))
         finally:
             ORDER_PROCESSING.observe(time.monotonic() - started_s)
 
@@ -157,7 +158,7 @@ class Fulfilment:
 
 def _report(order: Order) -> None:
     reason = {"reason": order.status_reason} if order.status_reason else {}
-    _log.info("order.advanced", order_id=order.id, status=order.status, **reason)
+    _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
     if order.status in TERMINAL:
         seconds = (order.updated_at - order.created_at).total_seconds()
         ORDER_COMPLETION.labels(order.status).observe(seconds)
