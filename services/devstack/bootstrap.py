@@ -123,16 +123,21 @@ def install_tools() -> None:
 def install_packages(output: Report) -> None:
     """Install the lock: from uv's cache alone if it is all there, else from the index.
 
-    uv's cache also has what was compiled before, so a second clone needs no compiler.
+    uv's cache also has what was compiled before, so a second clone needs no compiler. The first
+    try must not compile: it has not looked for what that takes.
     """
-    if succeeds(uv("--offline", *from_lock())):
+    if succeeds(uv("--offline", *from_lock()), environment={"CC": "false"}):
         return
     run(uv(*from_lock()), environment=compiler(output))
 
 
 def from_lock() -> list[str]:
     """Give the options for an exact, hashed installation of the lock."""
-    return ["--no-deps", "--require-hashes", "--no-build-isolation", "-r", str(LOCKS[0])]
+    # The setting means nothing to meinheld, but it is part of uv's cache key, as the environment of
+    # a build is not: a meinheld that others compiled with greenlet crashes.
+    variant = ["--config-settings-package", "meinheld:variant=no-greenlet"]
+    exact = ["--no-deps", "--require-hashes", "--no-build-isolation"]
+    return [*exact, *variant, "-r", str(LOCKS[0])]
 
 
 def install_ourselves() -> None:
@@ -218,9 +223,10 @@ def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: s
         raise SetupFailed(message.strip())
 
 
-def succeeds(argv: list[str]) -> bool:
+def succeeds(argv: list[str], *, environment: dict[str, str]) -> bool:
     """Run a command and tell whether it succeeded."""
-    done = subprocess.run(argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY)
+    given = variables() | environment
+    done = subprocess.run(argv, capture_output=True, check=False, env=given, cwd=REPOSITORY)
     return done.returncode == 0
 
 
