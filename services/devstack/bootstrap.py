@@ -7,6 +7,7 @@ nothing when the environment is that of the locks already.
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -121,23 +122,41 @@ def install_tools() -> None:
 
 
 def install_packages(output: Report) -> None:
-    """Install the lock: from uv's cache alone if it is all there, else from the index.
+    """Install the lock: meinheld as we compiled it, all else from uv's cache or the index."""
+    meinheld, rest = split_lock()
+    install = ["--no-deps", "--require-hashes", "-r", str(rest)]
+    if not succeeds(uv("--offline", *install)):
+        run(uv(*install))
+    wheels = compiled(meinheld, output).glob("*.whl")
+    run(uv("--offline", "--no-deps", *map(str, wheels)))
 
-    uv's cache also has what was compiled before, so a second clone needs no compiler. The first
-    try must not compile: it has not looked for what that takes.
+
+def split_lock() -> tuple[Path, Path]:
+    """Write the lock's entry of meinheld, and the others, to files of their own."""
+    entries = re.split(r"^(?=\w)", LOCKS[0].read_text(), flags=re.MULTILINE)
+    source = ENVIRONMENT / "requirements-source.txt", ENVIRONMENT / "requirements-wheels.txt"
+    for path, wanted in zip(source, (True, False), strict=True):
+        path.write_text("".join(one for one in entries if one.startswith("meinheld=") is wanted))
+    return source
+
+
+def compiled(entry: Path, output: Report) -> Path:
+    """Give the folder with meinheld's wheel, compiled once for all clones.
+
+    Not through uv: its cache neither knows the environment of a build nor forgets the objects of
+    an earlier one, and a meinheld that others compiled with greenlet crashes.
     """
-    if succeeds(uv("--offline", *from_lock()), environment={"CC": "false"}):
-        return
-    run(uv(*from_lock()), environment=compiler(output))
+    made_of = hashlib.sha256((entry.read_text() + CFLAGS).encode()).hexdigest()
+    name = f"meinheld-{sys.implementation.cache_tag}-{made_of[:16]}"
 
+    def build(folder: Path) -> None:
+        output.event("environment", "compiling", None, "meinheld, once")
+        pip = [program("python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel"]
+        exact = ["--no-cache-dir", "--no-deps", "--require-hashes", "--no-build-isolation"]
+        target = ["--use-pep517", "--wheel-dir", str(folder), "-r", str(entry)]
+        run([*pip, *exact, *target], environment=compiler(output))
 
-def from_lock() -> list[str]:
-    """Give the options for an exact, hashed installation of the lock."""
-    # The setting means nothing to meinheld, but it is part of uv's cache key, as the environment of
-    # a build is not: a meinheld that others compiled with greenlet crashes.
-    variant = ["--config-settings-package", "meinheld:variant=no-greenlet"]
-    exact = ["--no-deps", "--require-hashes", "--no-build-isolation"]
-    return [*exact, *variant, "-r", str(LOCKS[0])]
+    return cache.keep(name, build)
 
 
 def install_ourselves() -> None:
@@ -223,10 +242,9 @@ def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: s
         raise SetupFailed(message.strip())
 
 
-def succeeds(argv: list[str], *, environment: dict[str, str]) -> bool:
+def succeeds(argv: list[str]) -> bool:
     """Run a command and tell whether it succeeded."""
-    given = variables() | environment
-    done = subprocess.run(argv, capture_output=True, check=False, env=given, cwd=REPOSITORY)
+    done = subprocess.run(argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY)
     return done.returncode == 0
 
 
