@@ -45,7 +45,7 @@ clean-state: env ## remove the databases, logs and secrets of the local platform
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy services tests
+	.venv/bin/mypy services tests/unit tests/contract tests/integration tests/e2e
 	PYTHONPATH=services .venv/bin/lint-imports
 
 .PHONY: test

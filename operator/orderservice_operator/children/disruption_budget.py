@@ -1,0 +1,35 @@
+"""PodDisruptionBudget."""
+
+from orderservice_operator.children.processes import Process, fewest_replicas, name_of, section
+from orderservice_operator.manifest import Manifest, child, selector
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.workloads import DisruptionBudget
+
+
+def disruption_budget(service: OrderService, process: Process) -> Manifest | None:
+    """Return the budget of a process, or None: with a single pod it would block every drain."""
+    budget = section(service, process).pod_disruption_budget
+    replicas = fewest_replicas(service, process)
+    if not budget.enabled or replicas < 2:
+        return None
+    made = child(
+        service,
+        "policy/v1",
+        "PodDisruptionBudget",
+        name=name_of(service, process),
+        component=process.name,
+    )
+    made["spec"] = {
+        "selector": {"matchLabels": selector(service, process.name)},
+        # A pod that is not ready anyway must not keep a node from being drained.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        **_limit(budget, replicas),
+    }
+    return made
+
+
+def _limit(budget: DisruptionBudget, replicas: int) -> dict[str, int]:
+    """Return the limit; at least one pod may always go, or nodes could never be drained."""
+    if budget.min_available is None:
+        return {"maxUnavailable": budget.max_unavailable or 1}
+    return {"minAvailable": min(budget.min_available, replicas - 1)}

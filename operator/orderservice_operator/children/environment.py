@@ -1,0 +1,153 @@
+"""The environment of each process: settings from a ConfigMap, secrets from Secrets.
+
+The names are the services' contract; a test holds them to what the services read.
+"""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER, Process
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.resource.spec import OrderService
+
+Settings = dict[str, str]
+
+_PROTOCOL_PORTS = {"http": 80, "https": 443}
+
+
+def settings(service: OrderService, process: Process) -> Settings:
+    """Return what is no secret; the keys are sorted."""
+    made = _telemetry(service, process) | {
+        "ORDERS_ADMIN_PORT": str(process.admin_port),
+        "ORDERS_DATABASE_POOL_SIZE": str(service.spec.database.pool_size),
+    }
+    made |= {
+        API.name: _api,
+        RELAY.name: lambda _: {},
+        WORKER.name: _worker,
+        NOTIFIER.name: _notifier,
+    }[process.name](service)
+    return dict(sorted(made.items()))
+
+
+def _telemetry(service: OrderService, process: Process) -> Settings:
+    observed = service.spec.observability
+    made = {"ORDERS_LOG_LEVEL": observed.log_level, "ORDERS_LOG_FORMAT": "json"}
+    if observed.otlp_endpoint:
+        made |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": observed.otlp_endpoint,
+            "OTEL_SERVICE_NAME": f"orders-{process.name}",
+            "OTEL_TRACES_SAMPLER_ARG": f"{observed.sampler_ratio:g}",
+        }
+    return made
+
+
+def _api(service: OrderService) -> Settings:
+    spec = service.spec
+    return {
+        "ORDERS_API_PORT": "8000",
+        "ORDERS_API_WORKER_CLASS": spec.api.worker_class,
+        "ORDERS_API_WORKERS": str(spec.api.workers),
+        "ORDERS_API_GRACEFUL_TIMEOUT_S": str(API.drain_s),
+        "ORDERS_RATE_LIMIT_ENABLED": _flag(on=spec.rate_limit.enabled),
+        "ORDERS_RATE_LIMIT_REQUESTS": str(spec.rate_limit.requests),
+        "ORDERS_RATE_LIMIT_WINDOW_S": str(spec.rate_limit.window_seconds),
+        "ORDERS_ORDER_STOCK_CHECK": spec.upstreams.inventory.stock_check,
+        "ORDERS_INVENTORY_URL": spec.upstreams.inventory.url,
+        **_auth(service),
+    }
+
+
+def _auth(service: OrderService) -> Settings:
+    auth = service.spec.auth
+    made = {
+        "ORDERS_AUTH": auth.mode,
+        "ORDERS_AUTH_JWKS_URL": auth.jwks_url,
+        "ORDERS_AUTH_ISSUER": auth.issuer,
+        "ORDERS_AUTH_AUDIENCE": auth.audience,
+    }
+    return {name: value for name, value in made.items() if value}
+
+
+def _worker(service: OrderService) -> Settings:
+    spec = service.spec
+    return {
+        "ORDERS_WORKER_PREFETCH": str(spec.worker.prefetch),
+        "ORDERS_WORKER_MAX_ATTEMPTS": str(spec.messaging.max_attempts),
+        "ORDERS_WORKER_DRAIN_S": str(WORKER.drain_s),
+        "ORDERS_INVENTORY_URL": spec.upstreams.inventory.url,
+        "ORDERS_PAYMENT_URL": spec.upstreams.payment.url,
+        "ORDERS_UPSTREAM_TIMEOUT_S": str(spec.upstreams.timeout_seconds),
+        "ORDERS_UPSTREAM_RETRIES": str(spec.upstreams.retries),
+    }
+
+
+def _notifier(service: OrderService) -> Settings:
+    return {
+        "ORDERS_NOTIFICATION_PREFETCH": str(service.spec.notifier.prefetch),
+        "ORDERS_NOTIFICATION_MAX_ATTEMPTS": str(service.spec.messaging.max_attempts),
+        "ORDERS_NOTIFICATION_DRAIN_S": str(NOTIFIER.drain_s),
+    }
+
+
+def secrets(service: OrderService, process: Process) -> list[Manifest]:
+    """Return the variables that come from Secrets, in the form of a container's `env`."""
+    return [from_secret(*entry) for entry in _secrets(service, process)]
+
+
+def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str, str]]:
+    spec = service.spec
+    primary, replica = spec.database.primary_secret_ref, spec.database.replica_secret_ref
+    yield "ORDERS_DATABASE_URL", primary.name, primary.key
+    if process is API:
+        yield "ORDERS_CURSOR_SECRET", spec.api.secret_ref.name, spec.api.secret_ref.key
+        if replica:
+            yield "ORDERS_DATABASE_REPLICA_URL", replica.name, replica.key
+        if key := spec.auth.key_secret_ref:
+            yield "ORDERS_AUTH_KEY", key.name, key.key
+    if process in {API, WORKER} and (cache := spec.cache.secret_ref):
+        yield "ORDERS_REDIS_URL", cache.name, cache.key
+    if process is not API:
+        broker = spec.messaging.secret_ref
+        yield "ORDERS_AMQP_URL", broker.name, broker.key
+    if process is NOTIFIER:
+        yield "ORDERS_NOTIFICATION_URL", spec.notifier.secret_ref.name, "url"
+        yield "ORDERS_NOTIFICATION_SECRET", spec.notifier.secret_ref.name, "secret"
+
+
+def from_secret(variable: str, secret: str, key: str) -> Manifest:
+    """Return one variable of a container that comes from a Secret."""
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def outgoing_ports(service: OrderService, process: Process) -> list[int]:
+    """Return the TCP ports a process connects to, without DNS; for its NetworkPolicy."""
+    spec = service.spec
+    ports = {spec.database.port, *spec.network_policy.extra_egress_ports}
+    ports |= {
+        API.name: {spec.cache.port, url_port(spec.upstreams.inventory.url)},
+        RELAY.name: {spec.messaging.port},
+        WORKER.name: {
+            spec.cache.port,
+            spec.messaging.port,
+            url_port(spec.upstreams.inventory.url),
+            url_port(spec.upstreams.payment.url),
+        },
+        # Where webhooks go is in a Secret: the ports of the web and of most services in a cluster.
+        NOTIFIER.name: {spec.messaging.port, 80, 443, 8080, 8443},
+    }[process.name]
+    if process is API and spec.auth.jwks_url:
+        ports.add(url_port(spec.auth.jwks_url))
+    if spec.observability.otlp_endpoint:
+        ports.add(url_port(spec.observability.otlp_endpoint))
+    return sorted(ports)
+
+
+def url_port(url: str) -> int:
+    """Return the port of a URL, given or implied."""
+    parts = urlsplit(url)
+    return parts.port or _PROTOCOL_PORTS[parts.scheme]
+
+
+def _flag(*, on: bool) -> str:
+    return "true" if on else "false"

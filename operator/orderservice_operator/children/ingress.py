@@ -1,0 +1,38 @@
+"""Ingress."""
+
+from orderservice_operator.children.processes import API, name_of
+from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.resource import workloads
+from orderservice_operator.resource.spec import OrderService
+
+
+def ingress(service: OrderService) -> Manifest | None:
+    """Return the Ingress, or None when none is asked for."""
+    wanted = service.spec.api.ingress
+    if wanted is None:
+        return None
+    made = child(
+        service,
+        "networking.k8s.io/v1",
+        "Ingress",
+        name=name_of(service, API),
+        component=API.name,
+    )
+    if wanted.annotations:
+        made["metadata"]["annotations"] = wanted.annotations
+    made["spec"] = {"rules": [_rule(service, wanted)]}
+    if wanted.class_name:
+        made["spec"]["ingressClassName"] = wanted.class_name
+    if wanted.tls_secret_ref:
+        tls = {"hosts": [wanted.host], "secretName": wanted.tls_secret_ref.name}
+        made["spec"]["tls"] = [tls]
+    return made
+
+
+def _rule(service: OrderService, wanted: workloads.Ingress) -> Manifest:
+    backend = {
+        "name": wanted.service_name or name_of(service, API),
+        "port": {"number": wanted.service_port},
+    }
+    path = {"path": "/", "pathType": "Prefix", "backend": {"service": backend}}
+    return {"host": wanted.host, "http": {"paths": [path]}}

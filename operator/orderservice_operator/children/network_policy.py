@@ -1,0 +1,76 @@
+"""NetworkPolicies: nothing in or out of the service's pods but what is named here."""
+
+from collections.abc import Iterable
+
+from orderservice_operator.children import environment
+from orderservice_operator.children.processes import HTTP_PORT, Process, name_of
+from orderservice_operator.manifest import Manifest, child, selector
+from orderservice_operator.resource.operations import Peer
+from orderservice_operator.resource.spec import OrderService
+
+_DNS = {
+    "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+}
+
+
+def default_deny(service: OrderService) -> Manifest:
+    """Return the policy that denies all pods of the service everything but DNS."""
+    made = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=service.metadata.name)
+    made["spec"] = {
+        "podSelector": {"matchLabels": selector(service)},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [_DNS],
+    }
+    return made
+
+
+def network_policy(service: OrderService, process: Process) -> Manifest:
+    """Return the flows of a process: by port, because where servers are is in Secrets."""
+    outgoing = environment.outgoing_ports(service, process)
+    made = _policy(service, name_of(service, process), process.name, outgoing)
+    made["spec"]["ingress"] = _incoming(service, process)
+    made["spec"]["policyTypes"].append("Ingress")
+    return made
+
+
+def migration_policy(service: OrderService, component: str) -> Manifest:
+    """Return the flows of the migration Job."""
+    name = f"{service.metadata.name}-{component}"
+    return _policy(service, name, component, [service.spec.database.port])
+
+
+def _policy(service: OrderService, name: str, component: str, ports: Iterable[int]) -> Manifest:
+    made = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name, component=component)
+    made["spec"] = {
+        "podSelector": {"matchLabels": selector(service, component)},
+        "policyTypes": ["Egress"],
+        "egress": [{"ports": [_tcp(port) for port in ports]}],
+    }
+    return made
+
+
+def _incoming(service: OrderService, process: Process) -> list[Manifest]:
+    """Return who may connect: kubelets always may, for probes."""
+    network = service.spec.network_policy
+    rules = [_from(network.metrics_from, process.admin_port)]
+    if process.serves:
+        rules.insert(0, _from(network.api_from, HTTP_PORT))
+    return rules
+
+
+def _from(peers: Iterable[Peer], port: int) -> Manifest:
+    own_namespace: Manifest = {"podSelector": {}}
+    return {"from": [own_namespace, *map(_peer, peers)], "ports": [_tcp(port)]}
+
+
+def _peer(peer: Peer) -> Manifest:
+    made: Manifest = {}
+    if peer.namespace_labels:
+        made["namespaceSelector"] = {"matchLabels": peer.namespace_labels}
+    if peer.pod_labels:
+        made["podSelector"] = {"matchLabels": peer.pod_labels}
+    return made
+
+
+def _tcp(port: int) -> Manifest:
+    return {"port": port, "protocol": "TCP"}

@@ -1,0 +1,20 @@
+"""ServiceMonitor of the Prometheus operator."""
+
+from orderservice_operator.facts import SERVICE_MONITOR, Facts
+from orderservice_operator.manifest import COMPONENT_LABEL, Manifest, child, selector
+from orderservice_operator.resource.spec import OrderService
+
+
+def service_monitor(service: OrderService, facts: Facts) -> Manifest | None:
+    """Return how Prometheus finds the pods, or None when it is not wanted or not known here."""
+    if service.spec.observability.service_monitor == "Disabled":
+        return None
+    if SERVICE_MONITOR not in facts.kinds:
+        return None
+    made = child(service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name)
+    made["spec"] = {
+        "selector": {"matchLabels": selector(service, "admin")},
+        "podTargetLabels": [COMPONENT_LABEL],
+        "endpoints": [{"port": "admin", "path": "/metrics", "interval": "15s"}],
+    }
+    return made

@@ -1,0 +1,34 @@
+"""Services."""
+
+from orderservice_operator.children.processes import API, name_of
+from orderservice_operator.manifest import Manifest, child, selector
+from orderservice_operator.resource.spec import OrderService
+
+
+def api_service(service: OrderService) -> Manifest:
+    """Return the Service that a gateway or an Ingress sends requests to."""
+    made = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
+    port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    made["spec"] = {
+        "type": "ClusterIP",
+        "selector": selector(service, API.name),
+        "ports": [port | {"appProtocol": "http"}],
+    }
+    return made
+
+
+def admin_service_name(service: OrderService) -> str:
+    """Return the name of the Service for scrapers."""
+    return f"{service.metadata.name}-admin"
+
+
+def admin_service(service: OrderService) -> Manifest:
+    """Return the headless Service by which scrapers find every pod, ready or not."""
+    made = child(service, "v1", "Service", name=admin_service_name(service), component="admin")
+    made["spec"] = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": selector(service),
+        "ports": [{"name": "admin", "port": 8081, "targetPort": "admin", "protocol": "TCP"}],
+    }
+    return made

@@ -1,0 +1,195 @@
+"""Requests to the API server: list, watch, server-side apply, delete.
+
+kopf's own client is not for users, and the official one takes more memory than all the rest here.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from orderservice_operator.cluster.credentials import Credentials
+from orderservice_operator.errors import (
+    Conflict,
+    Gone,
+    NotFound,
+    OperatorError,
+    Permanent,
+    Transient,
+)
+from orderservice_operator.manifest import Manifest
+
+# A busy API server may take a while, but not this long.
+_REQUEST: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
+# The server sends a bookmark each minute; a silent watch is a dead one.
+_WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=75)
+_WATCH_S: Final = 290
+_PAGE: Final = 200
+_FORBIDDEN_WAIT_S: Final = 15.0  # a role is mended by people, a namespace ends in seconds
+_ERRORS: Final[dict[int, type[OperatorError]]] = {404: NotFound, 409: Conflict, 410: Gone}
+
+Parameters = Mapping[str, str]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some objects of a kind; all pages of a listing are of one place in history."""
+
+    version: str
+    items: list[Manifest]
+
+
+class Client:
+    """A session with the API server; `count` hears the method of every request.
+
+    Every error is one of `errors`.
+    """
+
+    def __init__(self, credentials: Credentials, count: Callable[[str], None]) -> None:
+        self._credentials, self._count = credentials, count
+        connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=32)
+        self._session = aiohttp.ClientSession(connector=connector)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def get(self, path: str, parameters: Parameters | None = None) -> Manifest:
+        """Read one object, or a list."""
+        return await self._call("GET", path, parameters)
+
+    async def apply(
+        self, path: str, manifest: Manifest, manager: str, *, force: bool = True
+    ) -> Manifest:
+        """Apply what `manager` wants; without `force` another's field raises Conflict."""
+        parameters = {"fieldManager": manager, "force": "true" if force else "false"}
+        return await self._write(
+            "PATCH", path, parameters, manifest, "application/apply-patch+yaml"
+        )
+
+    async def create(self, path: str, manifest: Manifest) -> Manifest:
+        """Make an object in a collection."""
+        return await self._write("POST", path, {}, manifest, "application/json")
+
+    async def replace(self, path: str, manifest: Manifest) -> Manifest:
+        """Replace an object. Raises Conflict when it is no longer at the version given."""
+        return await self._write("PUT", path, {}, manifest, "application/json")
+
+    async def delete(self, path: str, uid: str | None = None) -> None:
+        """Delete an object (that one, if `uid` is given); none there is fine."""
+        body: Manifest = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._write("DELETE", path, {}, body, "application/json")
+        except NotFound:
+            return
+
+    async def pages(self, path: str, selector: str = "") -> AsyncIterator[Page]:
+        """Yield all objects, page by page: never more than one is in memory."""
+        parameters = {"labelSelector": selector, "limit": str(_PAGE)}
+        while True:
+            page = await self.get(path, parameters)
+            yield Page(page["metadata"]["resourceVersion"], page["items"])
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            parameters |= {"continue": token}
+
+    async def watch(self, path: str, version: str, selector: str = "") -> AsyncIterator[Manifest]:
+        """Yield events after `version` until the server ends the watch. Raises Gone."""
+        parameters = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "labelSelector": selector,
+            "timeoutSeconds": str(_WATCH_S),
+        }
+        async with self._send("GET", path, parameters, timeout=_WATCH) as answer:
+            async for line in _lines(answer.content):
+                event: Manifest = msgspec.json.decode(line)
+                if event["type"] == "ERROR":
+                    raise _error(event["object"].get("code", 500), event["object"], answer.headers)
+                yield event
+
+    async def _write(
+        self, method: str, path: str, parameters: Parameters, body: Manifest, content: str
+    ) -> Manifest:
+        return await self._call(method, path, parameters, body, content)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None = None,
+        body: Manifest | None = None,
+        content: str = "application/json",
+    ) -> Manifest:
+        data = None if body is None else msgspec.json.encode(body)
+        sending = self._send(
+            method, path, parameters, data=data, timeout=_REQUEST, headers={"Content-Type": content}
+        )
+        async with sending as answer:
+            read: Manifest = msgspec.json.decode(await answer.read())
+            return read
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        self._count(method)
+        try:
+            async with self._session.request(
+                method,
+                self._credentials.server + path,
+                params=parameters or {},
+                headers={**(headers or {}), **self._credentials.headers()},
+                **options,
+            ) as answer:
+                if answer.status >= 400:
+                    raise _error(answer.status, await _status(answer), answer.headers)
+                yield answer
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+            raise Transient(f"{method} {path}: {type(error).__name__}: {error}") from error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield whole lines; the reader's own limit of a line is shorter than an object may be."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+async def _status(answer: aiohttp.ClientResponse) -> Manifest:
+    try:
+        read = msgspec.json.decode(await answer.read())
+    except msgspec.DecodeError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorError:
+    """Translate an answer into what the caller has to do."""
+    message = f"{status}: {body.get('message', 'no explanation')}"
+    if status in _ERRORS:
+        return _ERRORS[status](message)
+    if status in {401, 403}:
+        return Transient(message, _FORBIDDEN_WAIT_S)
+    if status == 429 or status >= 500:
+        return Transient(message, _wait_s(headers))
+    return Permanent(message)
+
+
+def _wait_s(headers: Mapping[str, str]) -> float:
+    given = headers.get("Retry-After", "")
+    return float(given) if given.isdigit() else 0

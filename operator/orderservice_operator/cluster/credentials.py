@@ -1,0 +1,50 @@
+"""Who the operator is to the API server: kopf finds out, as it does for itself."""
+
+import ssl
+import time
+from typing import Final, Protocol
+
+import kopf
+
+from orderservice_operator.errors import OperatorError
+
+# A pod's token is renewed on disk long before it ends.
+_REREAD_S: Final = 60.0
+
+
+class Login(Protocol):
+    """One of kopf's ways to find an API server; None where it does not apply."""
+
+    def __call__(self, *, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo | None:
+        """Find it."""
+
+
+class Credentials:
+    """Where the API server is and how to authenticate; read anew once a minute."""
+
+    def __init__(self, settings: kopf.OperatorSettings) -> None:
+        self._settings = settings
+        self._info = self._read()
+        self._read_at = time.monotonic()
+
+    @property
+    def server(self) -> str:
+        """The URL of the API server."""
+        return self._info.server.rstrip("/")
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that authenticate a request."""
+        if time.monotonic() - self._read_at > _REREAD_S:
+            self._info, self._read_at = self._read(), time.monotonic()
+        return self._info.as_http_headers()
+
+    def ssl_context(self) -> ssl.SSLContext | bool:
+        """Return how to verify the server, with the client's certificate if it has one."""
+        return self._info.as_ssl_context() if self.server.startswith("https") else False
+
+    def _read(self) -> kopf.ConnectionInfo:
+        ways: tuple[Login, ...] = (kopf.login_with_service_account, kopf.login_with_kubeconfig)
+        for way in ways:
+            if (found := way(settings=self._settings)) is not None:
+                return found
+        raise OperatorError("no API server: run in a pod, or set KUBECONFIG")

@@ -1,0 +1,63 @@
+"""Which optional kinds this cluster has: they may come and go while the operator runs."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.kinds import ALWAYS, METRICS_API, OPTIONAL, Kind
+from orderservice_operator.errors import NotFound, OperatorError
+from orderservice_operator.manifest import Manifest
+
+_log = structlog.get_logger(__name__)
+
+
+class Discovery:
+    """Asks for the optional APIs; `appeared` is told of every kind that can be watched."""
+
+    def __init__(self, client: Client, appeared: Callable[[Kind], None]) -> None:
+        self._client, self._appeared = client, appeared
+        self.kinds: frozenset[str] = frozenset()
+
+    async def begin(self) -> None:
+        """Start with the kinds every cluster has, and look for the others once."""
+        for kind in ALWAYS:
+            self._appeared(kind)
+        await self.refresh()
+
+    async def run(self, every_s: float, changed: Callable[[], None]) -> None:
+        """Look again for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                if await self.refresh():
+                    changed()
+            except OperatorError as error:
+                _log.warning("discovery.failed", error=str(error))
+
+    async def refresh(self) -> bool:
+        """Look; tell whether anything came or went."""
+        served = {version: await self._served(version) for version in _versions()}
+        watched = {kind for kind in OPTIONAL if kind.name in served[kind.api_version]}
+        for kind in sorted(watched, key=lambda kind: kind.name):
+            if kind.name not in self.kinds:
+                self._appeared(kind)
+        metrics = {METRICS_API[1]} if served[METRICS_API[0]] is not _ABSENT else set()
+        found = frozenset({kind.name for kind in watched} | metrics)
+        changed, self.kinds = found != self.kinds, found
+        return changed
+
+    async def _served(self, version: str) -> frozenset[str]:
+        try:
+            answer: Manifest = await self._client.get(f"/apis/{version}")
+        except NotFound:
+            return _ABSENT
+        return frozenset(resource["kind"] for resource in answer["resources"])
+
+
+_ABSENT: frozenset[str] = frozenset({"-"})
+
+
+def _versions() -> set[str]:
+    return {METRICS_API[0], *(kind.api_version for kind in OPTIONAL)}

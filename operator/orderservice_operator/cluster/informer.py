@@ -1,0 +1,67 @@
+"""Keeps the copy of one kind of children up to date: list once, then watch."""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.kinds import Kind
+from orderservice_operator.cluster.store import Place, Store
+from orderservice_operator.errors import Gone, OperatorError, Transient
+from orderservice_operator.manifest import OWNER_LABEL
+
+_LONGEST_WAIT_S: Final = 30.0
+_PAUSE_S: Final = 0.1  # were every watch to end at once, this is all that keeps us from hammering
+_log = structlog.get_logger(__name__)
+
+
+class Informer:
+    """Lists and watches one kind until it is cancelled."""
+
+    def __init__(self, client: Client, kind: Kind, store: Store) -> None:
+        self._client, self.kind, self._store = client, kind, store
+        self._version: str | None = None
+        self.synced = asyncio.Event()
+        self.heard_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Follow the kind for ever; what goes wrong is tried again, less and less often."""
+        failures = 0
+        while True:
+            try:
+                await self._follow()
+                failures = 0
+                await asyncio.sleep(_PAUSE_S)
+            except Gone:
+                self._version = None
+            except OperatorError as error:
+                failures += 1
+                wait_s = _wait_s(error, failures)
+                _log.warning("watch.failed", kind=self.kind.name, error=str(error), wait_s=wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def _follow(self) -> None:
+        kind = (self.kind.api_version, self.kind.name)
+        if self._version is None:
+            self._version = await self._list(kind)
+            self.synced.set()
+        self.heard_at = time.monotonic()
+        async for event in self._client.watch(self.kind.path(), self._version, OWNER_LABEL):
+            self.heard_at = time.monotonic()
+            self._version = event["object"]["metadata"]["resourceVersion"]
+            self._store.see(kind, event)
+
+    async def _list(self, kind: tuple[str, str]) -> str:
+        version, places = "0", set[Place]()
+        async for page in self._client.pages(self.kind.path(), OWNER_LABEL):
+            version = page.version
+            places |= self._store.take(kind, page.items)
+        self._store.keep_only(kind, version, places)
+        return version
+
+
+def _wait_s(error: OperatorError, failures: int) -> float:
+    asked = error.after_s if isinstance(error, Transient) else 0.0
+    return max(asked, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))

@@ -1,0 +1,112 @@
+"""A Lease says which of several replicas works; the others only watch, ready to take over.
+
+Source: https://kubernetes.io/docs/concepts/architecture/leases/
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.errors import NotFound, OperatorError
+from orderservice_operator.manifest import Manifest
+
+DURATION_S: Final = 15.0
+_RENEW_S: Final = 5.0
+# Stop working well before another may start: its clock began when it last saw us renew.
+_GIVE_UP_S: Final = 10.0
+_log = structlog.get_logger(__name__)
+
+
+class Lease:
+    """One replica's view of the Lease `namespace/name`."""
+
+    def __init__(self, client: Client, place: str, identity: str) -> None:
+        namespace, _, self._name = place.partition("/")
+        self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._client, self._identity = client, identity
+        self._seen = ("", "")
+        self._seen_at = 0.0
+        self.held = False
+
+    async def acquire(self) -> None:
+        """Return once this replica is the one that works."""
+        while not self.held:
+            try:
+                self.held = await self._try()
+            except OperatorError as error:
+                _log.warning("lease.failed", error=str(error))
+            if not self.held:
+                await asyncio.sleep(_RENEW_S / 2)
+        _log.info("lease.acquired", identity=self._identity)
+
+    async def keep(self) -> None:
+        """Renew until it is lost; then return: whoever works has to stop at once."""
+        renewed_at = time.monotonic()
+        while time.monotonic() - renewed_at < _GIVE_UP_S:
+            await asyncio.sleep(_RENEW_S / 2)
+            try:
+                if not await self._try():
+                    break
+                renewed_at = time.monotonic()
+            except OperatorError as error:
+                _log.warning("lease.failed", error=str(error))
+        self.held = False
+        _log.error("lease.lost", identity=self._identity)
+
+    async def release(self) -> None:
+        """Let another one start at once, at a clean stop."""
+        if not self.held:
+            return
+        self.held = False
+        try:
+            found = await self._client.get(f"{self._all}/{self._name}")
+            if found["spec"].get("holderIdentity") == self._identity:
+                found["spec"]["holderIdentity"] = ""
+                await self._client.replace(f"{self._all}/{self._name}", found)
+        except OperatorError as error:
+            _log.warning("lease.failed", error=str(error))
+
+    async def _try(self) -> bool:
+        """Take it or renew it. Raises Conflict when somebody was faster."""
+        try:
+            found = await self._client.get(f"{self._all}/{self._name}")
+        except NotFound:
+            await self._client.create(self._all, self._new())
+            return True
+        spec = found["spec"]
+        if spec.get("holderIdentity") not in {"", None, self._identity} and not self._stale(spec):
+            return False
+        found["spec"] = self._renewed(spec)
+        await self._client.replace(f"{self._all}/{self._name}", found)
+        return True
+
+    def _stale(self, spec: Manifest) -> bool:
+        """Measure with our own clock since the last change we saw: clocks of nodes differ."""
+        seen = (str(spec.get("holderIdentity")), str(spec.get("renewTime")))
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, time.monotonic()
+        duration_s: float = spec.get("leaseDurationSeconds", DURATION_S)
+        return time.monotonic() - self._seen_at > duration_s
+
+    def _new(self) -> Manifest:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name},
+            "spec": self._renewed({}),
+        }
+
+    def _renewed(self, spec: Manifest) -> Manifest:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        mine = spec.get("holderIdentity") == self._identity
+        return spec | {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": int(DURATION_S),
+            "renewTime": now,
+            "acquireTime": spec.get("acquireTime", now) if mine else now,
+            "leaseTransitions": spec.get("leaseTransitions", 0) + (not mine),
+        }

@@ -1,0 +1,117 @@
+"""A copy of all children in this cluster, by the resource they belong to.
+
+Objects are kept as JSON: a thousand resources have twenty thousand children, and Python's own
+objects would take ten times as much memory.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Names an OrderService."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Place = tuple[Key, Reference]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    version: int
+    content: bytes
+
+
+class Store:
+    """The copy; `changed` is told the resource of every child that is not what it was."""
+
+    def __init__(self, changed: Callable[[Key], None]) -> None:
+        self._changed = changed
+        self._children: dict[Key, dict[Reference, _Kept]] = defaultdict(dict)
+        self._seen: dict[tuple[str, str], int] = defaultdict(int)
+
+    def children(self, key: Key) -> dict[Reference, Manifest]:
+        """Return the children of a resource."""
+        kept = self._children.get(key, {})
+        return {found: msgspec.json.decode(entry.content) for found, entry in kept.items()}
+
+    def take(self, kind: tuple[str, str], objects: Iterable[Manifest]) -> set[Place]:
+        """Take over a page of a listing; return where its objects are."""
+        places: set[Place] = set()
+        for item in objects:
+            self._put(item | {"apiVersion": kind[0], "kind": kind[1]})
+            places.add(_place(item, kind))
+        return places
+
+    def keep_only(self, kind: tuple[str, str], version: str, places: set[Place]) -> None:
+        """Drop what a whole listing of a kind did not have."""
+        self._seen[kind] = int(version)
+        known = [
+            (key, found)
+            for key, kept in self._children.items()
+            for found in kept
+            if (found.api_version, found.kind) == kind
+        ]
+        for place in known:
+            if place not in places:
+                self._drop(*place)
+
+    def see(self, kind: tuple[str, str], event: Manifest) -> None:
+        """Take over one event of a watch."""
+        item = event["object"]
+        self._seen[kind] = max(self._seen[kind], _version(item))
+        if event["type"] == "DELETED":
+            self._drop(*_place(item, kind))
+        elif event["type"] != "BOOKMARK":
+            self._put(item)
+
+    def wrote(self, item: Manifest) -> None:
+        """Take over the answer to a write, unless the watch is already further."""
+        if _version(item) > self._seen[item["apiVersion"], item["kind"]]:
+            self._put(item, quiet=True)
+
+    def deleted(self, key: Key, found: Reference) -> None:
+        """Forget what was deleted; if it lingers, the watch brings it back."""
+        self._children.get(key, {}).pop(found, None)
+
+    def forget(self, key: Key) -> None:
+        """Forget a resource that has no children any more."""
+        if not self._children.get(key):
+            self._children.pop(key, None)
+
+    def _put(self, item: Manifest, *, quiet: bool = False) -> None:
+        key, found = _place(item, (item["apiVersion"], item["kind"]))
+        version = _version(item)
+        old = self._children[key].get(found)
+        if old is not None and old.version >= version:
+            return
+        item["metadata"].pop("managedFields", None)
+        self._children[key][found] = _Kept(version, msgspec.json.encode(item))
+        if not quiet:
+            self._changed(key)
+
+    def _drop(self, key: Key, found: Reference) -> None:
+        if self._children.get(key, {}).pop(found, None) is not None:
+            self._changed(key)
+
+
+def _place(item: Manifest, kind: tuple[str, str]) -> Place:
+    metadata = item["metadata"]
+    owner = metadata["labels"][OWNER_LABEL]
+    return Key(metadata["namespace"], owner), Reference(*kind, metadata["name"])
+
+
+def _version(item: Manifest) -> int:
+    """Versions may be compared as numbers.
+
+    Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    """
+    return int(item["metadata"]["resourceVersion"])

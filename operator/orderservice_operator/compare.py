@@ -1,0 +1,86 @@
+"""Does a live object say everything a manifest says? Pure, and blind to what the server adds."""
+
+import re
+from decimal import Decimal
+from typing import Any, Final
+
+from orderservice_operator.manifest import Manifest
+
+# Members by which the API server merges lists: others may have added items of their own. Any other
+# list, and these maps, are one value to it.
+_KEYS: Final = ("name", "topologyKey")
+_WHOLE: Final = frozenset({"selector", "matchLabels", "podSelector", "nodeSelector"})
+_QUANTITY: Final = re.compile(r"^(\d+(?:\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")
+_SCALE: Final = {
+    "m": Decimal("0.001"),
+    "": Decimal(1),
+    "k": Decimal(10**3),
+    "Ki": Decimal(2**10),
+    "M": Decimal(10**6),
+    "Mi": Decimal(2**20),
+    "G": Decimal(10**9),
+    "Gi": Decimal(2**30),
+    "T": Decimal(10**12),
+    "Ti": Decimal(2**40),
+}
+# The server leaves out what is empty or false, and it is the same to it.
+_NOTHING: Final[tuple[object, ...]] = (None, False, "", {}, [])
+_UNSET: Final = object()
+
+
+def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
+    """Return the path of the first thing `wanted` that `live` does not have, or None."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return _in_object(wanted, live, path)
+    if isinstance(wanted, list) and isinstance(live, list):
+        return _in_list(wanted, live, path)
+    return None if _same(wanted, live) else path or "/"
+
+
+def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
+    for name, value in wanted.items():
+        found = live.get(name, _UNSET)
+        if found is _UNSET and value in _NOTHING:
+            continue
+        if name in _WHOLE and isinstance(found, dict) and found.keys() != value.keys():
+            return f"{path}/{name}"
+        if (place := first_difference(value, found, f"{path}/{name}")) is not None:
+            return place
+    return None
+
+
+def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:
+    key = _key(wanted)
+    if key is None and len(wanted) != len(live):
+        return path
+    for index, value in enumerate(wanted):
+        found = live[index] if key is None else _twin(value, live, key)
+        if (place := first_difference(value, found, f"{path}/{index}")) is not None:
+            return place
+    return None
+
+
+def _key(items: list[Any]) -> str | None:
+    return next(
+        (key for key in _KEYS if all(isinstance(item, dict) and key in item for item in items)),
+        None,
+    )
+
+
+def _twin(value: Manifest, live: list[Any], key: str) -> Any:
+    same = (item for item in live if isinstance(item, dict) and item.get(key) == value[key])
+    return next(same, _UNSET)
+
+
+def _same(wanted: Any, live: Any) -> bool:
+    if wanted == live:
+        return True
+    if isinstance(wanted, str) and isinstance(live, str):
+        return _amount(wanted) is not None and _amount(wanted) == _amount(live)
+    return False
+
+
+def _amount(text: str) -> Decimal | None:
+    """Read a quantity: the server writes 1000m as 1, and 1024Mi as 1Gi."""
+    found = _QUANTITY.match(text)
+    return Decimal(found[1]) * _SCALE[found[2] or ""] if found else None

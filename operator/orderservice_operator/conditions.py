@@ -1,0 +1,176 @@
+"""The conditions and the whole status of a resource, from what was seen. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.capacity import most_connections
+from orderservice_operator.children.autoscaler import Choice
+from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
+from orderservice_operator.manifest import selector
+from orderservice_operator.observed import Job, Rollout
+from orderservice_operator.rabbitmq.report import Report
+from orderservice_operator.rabbitmq.topology import NOTIFICATIONS, PROCESSING
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Condition, ConditionStatus, Phase, Status
+
+VERSION: Final = "0.1.0"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Everything the status is made of.
+
+    `faults` are children that could not be written, `pending` what Observe mode would write,
+    `autoscalers` what the HorizontalPodAutoscalers say, by process.
+    """
+
+    rollouts: Mapping[str, Rollout]
+    migration: Job
+    migrated: bool
+    report: Report
+    choice: Choice
+    autoscalers: Mapping[str, tuple[str, str, str]] = {}
+    faults: tuple[str, ...] = ()
+    pending: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What people have to look at."""
+        found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
+        if self.migration.failed:
+            found.append(f"migration: {self.migration.failed}")
+        if self.report.reason == "Mismatch":
+            found.append(f"RabbitMQ: {self.report.message}")
+        return (*self.faults, *found)
+
+    @property
+    def done(self) -> bool:
+        """Whether every process runs the wanted version with all its pods."""
+        return self.migrated and all(rollout.done for rollout in self.rollouts.values())
+
+
+def status(service: OrderService, seen: Seen, now: str) -> Status:
+    """Return the status; a condition keeps its time while its status stays the same."""
+    old = service.status
+    counts = {name: rollout.count for name, rollout in seen.rollouts.items()}
+    made = dict(_conditions(service, seen))
+    workers = counts[WORKER.name]
+    return Status(
+        observed_generation=service.metadata.generation,
+        phase=_phase(service, seen),
+        conditions=tuple(stamped(service, made, now)),
+        image=service.spec.image if seen.done else old.image,
+        migrated_image=service.spec.image if seen.migrated else old.migrated_image,
+        operator_version=VERSION,
+        api=counts[API.name],
+        worker=workers,
+        relay=counts[RELAY.name],
+        notifier=counts[NOTIFIER.name],
+        api_pods=f"{counts[API.name].ready}/{counts[API.name].desired}",
+        worker_pods=f"{workers.ready}/{workers.desired}",
+        worker_replicas=workers.desired,
+        worker_selector=",".join(f"{k}={v}" for k, v in selector(service, WORKER.name).items()),
+        processing=seen.report.queues.get(PROCESSING, old.processing),
+        notifications=seen.report.queues.get(NOTIFICATIONS, old.notifications),
+    )
+
+
+Verdict = tuple[ConditionStatus, str, str]
+
+
+def stamped(
+    service: OrderService, verdicts: Mapping[str, Verdict], now: str
+) -> Iterator[Condition]:
+    """Turn verdicts into conditions: with the generation they are about, and times."""
+    before = {condition.type: condition for condition in service.status.conditions}
+    for name, (value, reason, message) in verdicts.items():
+        old = before.get(name)
+        unchanged = old is not None and old.status == value
+        yield Condition(
+            type=name,
+            status=value,
+            reason=reason,
+            message=message,
+            observed_generation=service.metadata.generation,
+            last_transition_time=old.last_transition_time if old and unchanged else now,
+        )
+
+
+def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdict]]:
+    yield "Ready", _ready(service, seen)
+    yield "Progressing", _progressing(service, seen)
+    yield "Degraded", _degraded(seen)
+    yield "MigrationsComplete", _migrations(service, seen)
+    yield "TopologyReady", (seen.report.status, seen.report.reason, seen.report.message)
+    yield "AutoscalingActive", _autoscaling(service, seen)
+    yield "DatabaseCapacity", _capacity(service)
+
+
+def _ready(service: OrderService, seen: Seen) -> Verdict:
+    if service.spec.paused:
+        return "Unknown", "Paused", "paused: nothing is written until spec.paused is unset"
+    if seen.done and not seen.faults:
+        return "True", "AllReady", f"all pods run {service.spec.image}"
+    missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
+    return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
+
+
+def _progressing(service: OrderService, seen: Seen) -> Verdict:
+    if service.spec.mode == "Observe" and seen.pending:
+        return "False", "Observing", f"would write: {seen.pending}"
+    if seen.problems:
+        return "False", "Stuck", seen.problems[0]
+    if not seen.migrated:
+        return "True", "Migrating", "the roll-out waits for the migration"
+    if not seen.done:
+        return "True", "RollingOut", "pods are being replaced"
+    return "False", "Complete", "nothing is left to do"
+
+
+def _degraded(seen: Seen) -> Verdict:
+    if seen.problems:
+        return "True", "Problems", "; ".join(seen.problems)
+    return "False", "AsExpected", ""
+
+
+def _migrations(service: OrderService, seen: Seen) -> Verdict:
+    if not service.spec.migrations.enabled:
+        return "Unknown", "NotWanted", "spec.migrations.enabled is false"
+    if seen.migrated:
+        return "True", "Complete", f"the schema fits {service.spec.image}"
+    if seen.migration.failed:
+        hint = "; delete the Job to try again"
+        return "False", "Failed", seen.migration.failed + hint
+    return "False", "Running", "the migration Job has not ended"
+
+
+def _autoscaling(service: OrderService, seen: Seen) -> Verdict:
+    wanted = (service.spec.api.autoscaling, service.spec.worker.autoscaling)
+    if not any(wanted):
+        return "False", "NotWanted", "no process is autoscaled"
+    if service.spec.worker.autoscaling and seen.choice.provider is None:
+        return "False", seen.choice.reason, seen.choice.message
+    for process, (value, reason, message) in seen.autoscalers.items():
+        if value != "True":
+            return "False", reason, f"{process}: {message}"
+    return "True", "Active", f"worker: {seen.choice.message}"
+
+
+def _capacity(service: OrderService) -> Verdict:
+    most, limit = most_connections(service), service.spec.database.max_connections
+    if most > limit:
+        text = f"all pods together can take {most} connections, database.maxConnections is {limit}"
+        return "False", "PoolsExceedServer", text
+    return "True", "Enough", f"at most {most} of {limit} connections"
+
+
+def _phase(service: OrderService, seen: Seen) -> Phase:
+    ordered: Iterable[tuple[bool, Phase]] = (
+        (service.metadata.deletion_timestamp is not None, "Deleting"),
+        (service.spec.paused, "Paused"),
+        (bool(seen.problems), "Degraded"),
+        (seen.done, "Ready"),
+        (not seen.migrated, "Migrating"),
+    )
+    return next((phase for true, phase in ordered if true), "Progressing")

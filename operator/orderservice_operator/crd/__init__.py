@@ -1,0 +1,1 @@
+"""The CustomResourceDefinition, made from the types: `python -m orderservice_operator.crd`."""

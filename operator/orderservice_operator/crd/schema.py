@@ -1,0 +1,138 @@
+"""Turn the structs of the resource into a structural schema.
+
+Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+Schema = dict[str, Any]
+
+_BOUNDS: Final = {
+    "ge": "minimum",
+    "le": "maximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+}
+
+
+def schema(kind: inspect.Type) -> Schema:
+    """Return the structural schema of a type. Raises TypeError for what CRDs cannot express."""
+    match kind:
+        case inspect.Metadata():
+            return schema(kind.type) | (kind.extra_json_schema or {})
+        case inspect.StructType():
+            return _object(kind)
+        case inspect.UnionType():
+            return schema(_not_null(kind))
+        case inspect.DictType() | inspect.ListType() | inspect.VarTupleType() | inspect.TupleType():
+            return _collection(kind)
+        case _:
+            return _scalar(kind)
+
+
+def _collection(
+    kind: inspect.DictType | inspect.ListType | inspect.VarTupleType | inspect.TupleType,
+) -> Schema:
+    match kind:
+        case inspect.DictType():
+            values = {"type": "object", "additionalProperties": schema(kind.value_type)}
+            return values | _lengths(kind, "Properties")
+        case inspect.TupleType():
+            return _fixed_array(kind)
+        case _:
+            items = {"type": "array", "items": schema(kind.item_type)}
+            return items | _lengths(kind, "Items")
+
+
+def _scalar(kind: inspect.Type) -> Schema:
+    match kind:
+        case inspect.BoolType():
+            return {"type": "boolean"}
+        case inspect.IntType():
+            # Without a format the API server takes integers of any size.
+            return {"type": "integer", "format": "int64"} | _bounds(kind)
+        case inspect.FloatType():
+            return {"type": "number"} | _bounds(kind)
+        case inspect.StrType():
+            return {"type": "string"} | _bounds(kind) | _lengths(kind, "Length")
+        case inspect.LiteralType():
+            return {"type": "string", "enum": list(kind.values)}
+        case _:
+            raise TypeError(f"a CRD cannot express {kind}")
+
+
+def _object(kind: inspect.StructType) -> Schema:
+    made: Schema = {
+        "type": "object",
+        "properties": {field.encode_name: _property(field) for field in kind.fields},
+    }
+    if required := [field.encode_name for field in kind.fields if field.required]:
+        made["required"] = required
+    if rules := getattr(kind.cls, "rules", ()):
+        made["x-kubernetes-validations"] = msgspec.to_builtins(rules)
+    return made
+
+
+def _property(field: inspect.Field) -> Schema:
+    made = schema(field.type)
+    default = _default(field)
+    return made if default is None else made | {"default": default}
+
+
+def _default(field: inspect.Field) -> object:
+    """Give objects `{}`: the API server then fills in the defaults of their own fields.
+
+    Where an object has rules it looks at its default by itself, so that has to be whole.
+    """
+    value = field.default
+    if value is msgspec.NODEFAULT:
+        value = None if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    made = msgspec.to_builtins(value)
+    if not isinstance(value, msgspec.Struct):
+        return made
+    given = {name: entry for name, entry in made.items() if entry is not None}
+    return given if getattr(value, "rules", ()) else {}
+
+
+def without_defaults(made: Schema) -> Schema:
+    """Return a schema that fills in nothing."""
+    kept = {name: value for name, value in made.items() if name != "default"}
+    if "properties" in kept:
+        fields = kept["properties"].items()
+        kept["properties"] = {name: without_defaults(field) for name, field in fields}
+    if "items" in kept:
+        kept["items"] = without_defaults(kept["items"])
+    return kept
+
+
+def _not_null(kind: inspect.UnionType) -> inspect.Type:
+    """Return the type beside None: in a CRD a field without a value is left out, never null."""
+    others = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
+    if len(others) != 1:
+        raise TypeError(f"a CRD cannot express {kind}")
+    return others[0]
+
+
+def _fixed_array(kind: inspect.TupleType) -> Schema:
+    size = len(kind.item_types)
+    return {
+        "type": "array",
+        "items": schema(kind.item_types[0]),
+        "minItems": size,
+        "maxItems": size,
+    }
+
+
+def _bounds(kind: inspect.Type) -> Schema:
+    found = {name: getattr(kind, key, None) for key, name in _BOUNDS.items()}
+    if getattr(kind, "lt", None) is not None:
+        found |= {"maximum": kind.lt, "exclusiveMaximum": True}  # type: ignore[attr-defined]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _lengths(kind: inspect.Type, of: str) -> Schema:
+    found = {f"min{of}": kind.min_length, f"max{of}": kind.max_length}  # type: ignore[attr-defined]
+    return {name: value for name, value in found.items() if value is not None}

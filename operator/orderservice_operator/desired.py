@@ -1,0 +1,79 @@
+"""Everything a resource wants to exist in Kubernetes."""
+
+from collections.abc import Iterator
+
+from orderservice_operator.children import processes
+from orderservice_operator.children.autoscaler import (
+    Choice,
+    choose,
+    cpu_autoscaler,
+    queue_autoscaler,
+    trigger_authentication,
+)
+from orderservice_operator.children.config_map import config_map
+from orderservice_operator.children.deployment import deployment
+from orderservice_operator.children.disruption_budget import disruption_budget
+from orderservice_operator.children.ingress import ingress
+from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
+from orderservice_operator.children.migration_job import migration_job
+from orderservice_operator.children.network_policy import (
+    default_deny,
+    migration_policy,
+    network_policy,
+)
+from orderservice_operator.children.processes import API, WORKER, Process
+from orderservice_operator.children.prometheus_rule import prometheus_rule
+from orderservice_operator.children.service_account import service_account
+from orderservice_operator.children.service_monitor import service_monitor
+from orderservice_operator.children.services import admin_service, api_service
+from orderservice_operator.facts import Facts
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.resource.spec import OrderService
+
+
+def desired(service: OrderService, facts: Facts) -> list[Manifest]:
+    """Return the children, in the order in which they are of use to each other."""
+    return [made for made in _children(service, facts) if made is not None]
+
+
+def scaled(service: OrderService, choice: Choice) -> frozenset[str]:
+    """Return the processes whose number of pods is not the operator's to write."""
+    of_api = {API.name} if service.spec.api.autoscaling else set()
+    return frozenset(of_api | ({WORKER.name} if choice.provider else set()))
+
+
+def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
+    choice = choose(service, facts)
+    yield service_account(service)
+    yield from _network(service)
+    if service.spec.migrations.enabled and not facts.migrated:
+        yield migration_job(service)
+    yield api_service(service)
+    yield admin_service(service)
+    for process in processes.ALL:
+        by_others = process.name in scaled(service, choice)
+        yield from _process(service, process, facts, scaled=by_others)
+    yield cpu_autoscaler(service)
+    yield trigger_authentication(service, choice)
+    yield queue_autoscaler(service, choice)
+    yield ingress(service)
+    yield service_monitor(service, facts)
+    yield prometheus_rule(service, facts)
+
+
+def _process(
+    service: OrderService, process: Process, facts: Facts, *, scaled: bool
+) -> Iterator[Manifest | None]:
+    yield config_map(service, process)
+    yield deployment(service, process, scaled=scaled, migrated=facts.migrated)
+    yield disruption_budget(service, process)
+
+
+def _network(service: OrderService) -> Iterator[Manifest]:
+    if not service.spec.network_policy.enabled:
+        return
+    yield default_deny(service)
+    for process in processes.ALL:
+        yield network_policy(service, process)
+    if service.spec.migrations.enabled:
+        yield migration_policy(service, MIGRATE)

@@ -1,0 +1,34 @@
+"""The operator's metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """Every metric, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconciles = Counter(
+            "orderservice_reconcile",
+            "Looks at a resource, by result: done or failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "orderservice_reconcile_duration_seconds",
+            "Time of one look at a resource.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "orderservice_api_requests",
+            "Requests to the API server; all but GET are writes.",
+            ["method"],
+            registry=self.registry,
+        )
+        self.condition = Gauge(
+            "orderservice_condition",
+            "Resources by condition and status.",
+            ["type", "status"],
+            registry=self.registry,
+        )

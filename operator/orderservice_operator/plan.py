@@ -1,0 +1,80 @@
+"""What has to be written so that the cluster becomes what is desired. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.compare import first_difference
+from orderservice_operator.manifest import (
+    APPLIED_ANNOTATION,
+    Manifest,
+    Reference,
+    digest,
+    reference,
+)
+
+# Cannot be changed once it exists, so it is made and left alone.
+_MADE_ONCE: Final = frozenset({"Job"})
+
+Live = Mapping[Reference, Manifest]
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One object to apply, and why: `path` is what differs, empty if all of it is new."""
+
+    manifest: Manifest
+    path: str = ""
+    repair: bool = False  # the object was once as it should be: somebody changed it
+
+    @property
+    def reference(self) -> Reference:
+        """What names the object."""
+        return reference(self.manifest)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The writes and deletions that make live objects what is desired; usually none."""
+
+    writes: tuple[Write, ...] = ()
+    deletions: tuple[Reference, ...] = ()
+
+    def __str__(self) -> str:
+        made = [f"{write.reference}{write.path}" for write in self.writes]
+        return ", ".join(made + [f"delete {gone}" for gone in self.deletions])
+
+
+def plan(desired: Iterable[Manifest], live: Live, *, kept: frozenset[Reference]) -> Plan:
+    """Compare; what is live but not desired goes, except what is `kept`."""
+    signed = [with_signature(manifest) for manifest in desired]
+    wanted = {reference(manifest) for manifest in signed}
+    writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
+    return Plan(
+        writes=tuple(write for write in writes if write is not None),
+        deletions=tuple(found for found in live if found not in wanted and found not in kept),
+    )
+
+
+def with_signature(manifest: Manifest) -> Manifest:
+    """Add the hash of the manifest to its annotations."""
+    metadata = manifest["metadata"]
+    signature = {APPLIED_ANNOTATION: digest(manifest)}
+    annotations = metadata.get("annotations", {}) | signature
+    return manifest | {"metadata": metadata | {"annotations": annotations}}
+
+
+def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
+    if live is None:
+        return Write(manifest)
+    if manifest["kind"] in _MADE_ONCE:
+        return None
+    path = first_difference(manifest, live)
+    if path is None:
+        return None
+    return Write(manifest, path, repair=_signature(manifest) == _signature(live))
+
+
+def _signature(manifest: Manifest) -> str | None:
+    annotations = manifest["metadata"].get("annotations") or {}
+    found: str | None = annotations.get(APPLIED_ANNOTATION)
+    return found

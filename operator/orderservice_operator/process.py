@@ -1,0 +1,161 @@
+"""The life of the operator: everything is put together here, started and stopped."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from orderservice_operator import admin
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.credentials import Credentials
+from orderservice_operator.cluster.discovery import Discovery
+from orderservice_operator.cluster.informer import Informer
+from orderservice_operator.cluster.kinds import Kind
+from orderservice_operator.cluster.lease import Lease
+from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.events import Recorder
+from orderservice_operator.farewell import Farewell
+from orderservice_operator.metrics import Metrics
+from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.reconcile import Parts, Reconciler
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resources import Resources
+from orderservice_operator.settings import Settings
+from orderservice_operator.work import Queue
+
+_log = structlog.get_logger(__name__)
+
+
+class Operator:
+    """One replica of the operator."""
+
+    def __init__(
+        self, settings: Settings, credentials: Credentials, stop: Callable[[], None]
+    ) -> None:
+        self._settings, self._stop = settings, stop
+        self._queue, self._brokers = Queue("resources"), Queue("brokers")
+        self.resources, self.metrics = Resources(), Metrics()
+        client = Client(credentials, lambda method: self.metrics.requests.labels(method).inc())
+        self._client = client
+        self._store = Store(self._queue.add)
+        self._keeper = Keeper(client, self._queue.add)
+        self._informers: list[Informer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._discovery = Discovery(client, self._follow)
+        self._lease = Lease(client, settings.lease, f"{socket.gethostname()}-{os.getpid()}")
+        self._reconciler = self._made_reconciler()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Begin to follow the cluster; work begins once it is known, and as the leader."""
+        await self._serve()
+        await self._discovery.begin()
+        self._go(self._discovery.run(self._settings.discovery_s, self._all_again), "discovery")
+        self._go(self._lead(), "leader")
+
+    async def stop(self) -> None:
+        """End everything, and hand the lease on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lease.release()
+        await self._keeper.close()
+        await self._client.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def saw(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """Take over what kopf saw of an OrderService."""
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if event == "DELETED":
+            self.resources.drop(key)
+            self._queue.forget(key)
+            self._queue.add(key)
+        elif self.resources.put(body):
+            self._queue.add(key)
+            self._brokers.add(key)
+
+    def _made_reconciler(self) -> Reconciler:
+        recorder = Recorder(self._client)
+        parts = Parts(
+            client=self._client,
+            store=self._store,
+            resources=self.resources,
+            keeper=self._keeper,
+            recorder=recorder,
+            farewell=Farewell(self._client, self._store, self._keeper, recorder),
+            kinds=lambda: self._discovery.kinds,
+        )
+        return Reconciler(parts, self._settings.resync_s)
+
+    async def _lead(self) -> None:
+        if self._settings.lease:
+            await self._lease.acquire()
+        for informer in self._informers:
+            await informer.synced.wait()
+        for _ in range(self._settings.workers):
+            self._go(self._queue.run(self._reconcile), "resources")
+            self._go(self._brokers.run(self._keep), "brokers")
+        if self._settings.lease:
+            await self._lease.keep()
+            self._stop()
+
+    async def _reconcile(self, key: Key) -> float | None:
+        began_at, result = time.monotonic(), "failed"
+        try:
+            wait_s = await self._reconciler.reconcile(key)
+            result = "done"
+        finally:
+            self.metrics.reconciles.labels(result).inc()
+            self.metrics.duration.observe(time.monotonic() - began_at)
+        return wait_s
+
+    async def _keep(self, key: Key) -> float | None:
+        service = self.resources.get(key)
+        if not isinstance(service, OrderService) or service.metadata.deletion_timestamp:
+            return None
+        if not service.spec.paused:
+            await self._keeper.keep(key, service)
+        return self._settings.topology_s if service.spec.messaging.management_url else None
+
+    def _follow(self, kind: Kind) -> None:
+        informer = Informer(self._client, kind, self._store)
+        self._informers.append(informer)
+        self._go(informer.run(), f"watch of {kind.name}")
+
+    def _all_again(self) -> None:
+        for key in self.resources.known():
+            self._queue.add(key)
+
+    def _go(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Stop the process when a part of it ends by a fault: half an operator is worse."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("operator.broken", part=task.get_name(), exc_info=error)
+            self._stop()
+
+    async def _serve(self) -> None:
+        application = admin.application(
+            lambda: admin.problems(self._informers), self.metrics.registry, self._refresh_gauges
+        )
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(
+            self._runner, self._settings.admin_host, self._settings.admin_port
+        ).start()
+
+    def _refresh_gauges(self) -> None:
+        self.metrics.condition.clear()
+        for (kind, status), count in self.resources.conditions().items():
+            self.metrics.condition.labels(kind, status).set(count)

@@ -1,0 +1,1 @@
+"""RabbitMQ: the topology as data, and making a broker what the data says."""

@@ -1,0 +1,132 @@
+"""Requests to RabbitMQ's management API for one virtual host.
+
+Source: https://www.rabbitmq.com/docs/http-api-reference
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from orderservice_operator.errors import Permanent, Transient
+from orderservice_operator.rabbitmq.changes import Broker, Changes, Found
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
+# Statistics are what makes a listing slow.
+_TOTALS_ONLY: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a virtual host is managed, and as whom."""
+
+    url: str
+    username: str
+    password: str
+    vhost: str
+
+    def __repr__(self) -> str:
+        return f"{self.url} {self.vhost}"
+
+
+class Management:
+    """One virtual host. Raises Transient when the broker does not answer, Permanent if refused."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: Address) -> None:
+        self._session, self._address = session, address
+        self._auth = {
+            "Authorization": aiohttp.encode_basic_auth(address.username, address.password)
+        }
+
+    async def look(self) -> Broker:
+        """Return what there is."""
+        policies, exchanges, queues, bindings = await asyncio.gather(
+            self._list("policies"),
+            self._list("exchanges"),
+            self._list("queues", _TOTALS_ONLY),
+            self._list("bindings"),
+        )
+        return Broker(
+            policies={one["name"]: one for one in policies},
+            exchanges={one["name"]: one for one in exchanges},
+            queues={one["name"]: one for one in queues},
+            bindings=frozenset(
+                (one["source"], one["destination"], one["routing_key"])
+                for one in bindings
+                if one["destination_type"] == "queue"
+            ),
+        )
+
+    async def apply(self, wanted: Changes) -> None:
+        """Write changes: policies first, so that no queue is ever without its rules."""
+        for policy in wanted.policies:
+            await self._put("policies", policy.name, policy)
+        for exchange in wanted.exchanges:
+            await self._put("exchanges", exchange.name, exchange)
+        for queue in wanted.queues:
+            await self._put("queues", queue.name, queue)
+        for binding in wanted.bindings:
+            place = f"e/{_quote(binding.source)}/q/{_quote(binding.destination)}"
+            await self._call("POST", f"bindings/{self._vhost}/{place}", binding)
+
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete one object; none there is fine."""
+        await self._call("DELETE", f"{kind}/{self._vhost}/{_quote(name)}", absent_is_fine=True)
+
+    @property
+    def _vhost(self) -> str:
+        return _quote(self._address.vhost)
+
+    async def _list(self, kind: str, parameters: Mapping[str, str] | None = None) -> list[Found]:
+        answer = await self._call("GET", f"{kind}/{self._vhost}", parameters=parameters)
+        listed: list[Found] = msgspec.json.decode(answer, type=list[dict[str, Any]])
+        return listed
+
+    async def _put(self, kind: str, name: str, body: msgspec.Struct) -> None:
+        await self._call("PUT", f"{kind}/{self._vhost}/{_quote(name)}", body)
+
+    async def _call(
+        self,
+        method: str,
+        place: str,
+        body: msgspec.Struct | None = None,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        absent_is_fine: bool = False,
+    ) -> bytes:
+        url = f"{self._address.url.rstrip('/')}/api/{place}"
+        try:
+            async with self._session.request(
+                method,
+                # Virtual host `/` is %2F in the path, and has to stay so.
+                URL(url, encoded=True),
+                params=parameters,
+                data=None if body is None else msgspec.json.encode(body),
+                headers={"Content-Type": "application/json", **self._auth},
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            ) as answer:
+                content = await answer.read()
+                if not (absent_is_fine and answer.status == 404):
+                    self._check(answer.status, f"{method} {place}", content)
+                return content
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
+
+    def _check(self, status: int, what: str, content: bytes) -> None:
+        if status in {401, 403}:
+            raise Permanent(
+                f"{what}: {status}: give the user the right password, the tag `policymaker` and "
+                f"permissions on virtual host {self._address.vhost!r}"
+            )
+        if status == 429 or status >= 500:
+            raise Transient(f"{what}: {status}")
+        if status >= 300:
+            raise Permanent(f"{what}: {status}: {content[:300].decode(errors='replace')}")
+
+
+def _quote(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,25 @@
+"""What was found in a broker, for the status."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import ConditionStatus, Queue
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The condition TopologyReady, and the depth of the two queues people ask about."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+    queues: Mapping[str, Queue] = {}
+
+
+def remembered(service: OrderService) -> Report:
+    """Return the report that the status still has, so that a restart by itself writes nothing."""
+    for condition in service.status.conditions:
+        if condition.type == "TopologyReady":
+            return Report(condition.status, condition.reason, condition.message)
+    return Report("Unknown", "NotLooked", "not looked at yet")

@@ -1,0 +1,182 @@
+"""The sections of the resource about what the processes talk to."""
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from orderservice_operator.resource.schema_types import (
+    Count,
+    HttpUrl,
+    Port,
+    Rule,
+    Seconds,
+    SecretKey,
+    SecretName,
+    Section,
+)
+
+
+class Database(Section, frozen=True):
+    """PostgreSQL."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.replicaSecretRef)"
+            " || self.replicaSecretRef.name != self.primarySecretRef.name"
+            " || self.replicaSecretRef.key != self.primarySecretRef.key",
+            "replicaSecretRef is the primary itself; leave it out when there is no replica",
+        ),
+    )
+
+    primary_secret_ref: Annotated[SecretKey, Meta(description="libpq URL of the primary.")]
+    replica_secret_ref: Annotated[
+        SecretKey | None, Meta(description="libpq URL of a read replica; unset: none.")
+    ] = None
+    pool_size: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(description="Connections to each server per process of a pod."),
+    ] = 2
+    max_connections: Annotated[
+        Count,
+        Meta(
+            description="Connections this service may take of the server; DatabaseCapacity tells "
+            "whether all pods together can exceed it."
+        ),
+    ] = 200
+    port: Annotated[Port, Meta(description="Port, for the NetworkPolicy.")] = 5432
+
+
+class Cache(Section, frozen=True):
+    """Redis or Valkey; everything works without it, more slowly."""
+
+    secret_ref: Annotated[SecretKey | None, Meta(description="redis:// URL; unset: no Redis.")] = (
+        None
+    )
+    port: Annotated[Port, Meta(description="Port, for the NetworkPolicy.")] = 6379
+
+
+class Messaging(Section, frozen=True):
+    """RabbitMQ: what the processes connect to, and what the operator makes in it."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.retryDelaysSeconds[0] <= self.retryDelaysSeconds[1]"
+            " && self.retryDelaysSeconds[1] <= self.retryDelaysSeconds[2]",
+            "retryDelaysSeconds must not fall from one tier to the next",
+        ),
+        Rule(
+            "self.deletionPolicy == 'Retain' || has(self.managementUrl)",
+            "deletionPolicy DeleteIfEmpty needs managementUrl",
+        ),
+        Rule("self.vhost == oldSelf.vhost", "vhost cannot be changed: messages would stay behind"),
+    )
+
+    secret_ref: Annotated[SecretKey, Meta(description="amqp:// URL.")]
+    management_url: Annotated[
+        HttpUrl | None,
+        Meta(
+            description="RabbitMQ's management API, without user and password; unset: the operator "
+            "leaves the broker alone, and `orders topology apply` is yours to run."
+        ),
+    ] = None
+    management_secret_ref: Annotated[
+        SecretName | None,
+        Meta(
+            description="User for the management API (kubernetes.io/basic-auth; tag policymaker is "
+            "enough); unset: the user of the amqp URL."
+        ),
+    ] = None
+    vhost: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=128)], Meta(description="Virtual host.")
+    ] = "/"
+    port: Annotated[Port, Meta(description="AMQP port, for the NetworkPolicy.")] = 5672
+    delivery_limit: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(description="Deliveries to crashing consumers before a dead letter."),
+    ] = 20
+    retry_delays_seconds: Annotated[
+        tuple[Seconds, Seconds, Seconds],
+        Meta(description="Waits of the retry queues .5s, .30s and .5m; the names stay."),
+    ] = (5, 30, 300)
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=100)], Meta(description="Tries before a dead letter.")
+    ] = 8
+    max_length: Annotated[
+        Annotated[int, Meta(ge=1000, le=1_000_000_000)],
+        Meta(description="Messages a queue holds; beyond it publishers are refused."),
+    ] = 1_000_000
+    deletion_policy: Annotated[
+        Literal["Retain", "DeleteIfEmpty"],
+        Meta(
+            description="What becomes of queues and exchanges when the resource is deleted; a "
+            "queue that holds messages is never deleted."
+        ),
+    ] = "Retain"
+
+
+class RateLimit(Section, frozen=True):
+    """The limit per principal over all of /api/."""
+
+    enabled: Annotated[bool, Meta(description="Limit at all.")] = True
+    requests: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="Requests per window.")
+    ] = 100
+    window_seconds: Annotated[Seconds, Meta(description="Sliding window.")] = 60
+
+
+class Inventory(Section, frozen=True):
+    """The inventory service."""
+
+    url: Annotated[HttpUrl, Meta(description="Base URL.")] = "http://inventory:8091"
+    stock_check: Annotated[
+        Literal["required", "best-effort", "off"],
+        Meta(description="Ask before an order is accepted."),
+    ] = "best-effort"
+
+
+class Payment(Section, frozen=True):
+    """The payment service."""
+
+    url: Annotated[HttpUrl, Meta(description="Base URL.")] = "http://payment:8092"
+
+
+class Upstreams(Section, frozen=True):
+    """The services that are called."""
+
+    inventory: Annotated[Inventory, Meta(description="Stock.")] = Inventory()
+    payment: Annotated[Payment, Meta(description="Payments.")] = Payment()
+    timeout_seconds: Annotated[
+        Seconds, Meta(description="Deadline of a call, all tries together.")
+    ] = 10
+    retries: Annotated[
+        Annotated[int, Meta(ge=0, le=10)], Meta(description="Further tries after the first.")
+    ] = 3
+
+
+class Auth(Section, frozen=True):
+    """Who may call."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.mode == 'off' || has(self.jwksUrl) != has(self.keySecretRef)",
+            "mode jwt needs exactly one of jwksUrl and keySecretRef",
+        ),
+        Rule(
+            "self.mode == 'jwt' || !(has(self.jwksUrl) || has(self.keySecretRef))",
+            "jwksUrl and keySecretRef have no effect while mode is off",
+        ),
+    )
+
+    mode: Annotated[Literal["off", "jwt"], Meta(description="jwt: a bearer token is required.")] = (
+        "off"
+    )
+    jwks_url: Annotated[HttpUrl | None, Meta(description="Where the issuer has its keys.")] = None
+    key_secret_ref: Annotated[
+        SecretKey | None, Meta(description="Public key (PEM) or shared secret.")
+    ] = None
+    issuer: Annotated[
+        Annotated[str, Meta(max_length=512)] | None, Meta(description="Required `iss`.")
+    ] = None
+    audience: Annotated[
+        Annotated[str, Meta(max_length=512)] | None, Meta(description="Required `aud`.")
+    ] = None

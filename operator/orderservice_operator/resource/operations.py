@@ -1,0 +1,158 @@
+"""The sections of the resource about running: telemetry, roll-out, network, pods."""
+
+# ruff: noqa: RUF012  msgspec gives every instance its own copy of an empty default
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from orderservice_operator.resource.schema_types import (
+    Annotations,
+    HttpUrl,
+    Labels,
+    Name,
+    Port,
+    Rule,
+    Seconds,
+    Section,
+)
+
+Presence = Literal["Auto", "Enabled", "Disabled"]
+_PRESENCE = "Auto: when the cluster knows the kind."
+
+
+class Observability(Section, frozen=True):
+    """Logs, traces and metrics."""
+
+    otlp_endpoint: Annotated[
+        HttpUrl | None, Meta(description="OTLP/HTTP collector; unset: no traces are sent.")
+    ] = None
+    sampler_ratio: Annotated[
+        Annotated[float, Meta(ge=0, le=1)], Meta(description="Part of the traces that are sent.")
+    ] = 0.05
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
+    ] = "info"
+    service_monitor: Annotated[
+        Presence, Meta(description=f"Make a ServiceMonitor. {_PRESENCE}")
+    ] = "Auto"
+    prometheus_rule: Annotated[
+        Presence, Meta(description=f"Make a PrometheusRule from `slo`. {_PRESENCE}")
+    ] = "Auto"
+
+
+class Slo(Section, frozen=True):
+    """What the alerts of the PrometheusRule hold the service to."""
+
+    availability: Annotated[
+        Annotated[float, Meta(ge=50, lt=100)], Meta(description="Percentage of requests not 5xx.")
+    ] = 99.9
+    latency_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=60_000)], Meta(description="99 % of POSTs are faster.")
+    ] = 300
+    completion_seconds: Annotated[
+        Seconds, Meta(description="99 % of orders end within this time of the 202.")
+    ] = 60
+
+
+class Migrations(Section, frozen=True):
+    """The Job that brings the schema up to date before pods of a new image start."""
+
+    enabled: Annotated[bool, Meta(description="Run it; false: migrate by other means, before.")] = (
+        True
+    )
+    backoff_limit: Annotated[
+        Annotated[int, Meta(ge=0, le=100)], Meta(description="Further tries after a failure.")
+    ] = 3
+    active_deadline_seconds: Annotated[
+        Seconds, Meta(description="The Job fails if it takes longer.")
+    ] = 600
+
+
+class Rollout(Section, frozen=True):
+    """How new pods replace old ones."""
+
+    progress_deadline_seconds: Annotated[
+        Annotated[int, Meta(ge=30, le=86_400)],
+        Meta(description="A roll-out that stands still for longer is reported as failed."),
+    ] = 600
+
+
+class Peer(Section, frozen=True):
+    """Pods that may connect: of namespaces with these labels, with these labels themselves."""
+
+    rules: ClassVar = (
+        Rule(
+            "size(self.namespaceLabels) + size(self.podLabels) > 0",
+            "give namespaceLabels, podLabels or both: an empty peer would be everybody",
+        ),
+    )
+
+    namespace_labels: Annotated[
+        Labels, Meta(description="Labels of the namespace; none: the resource's own.")
+    ] = {}
+    pod_labels: Annotated[Labels, Meta(description="Labels of the pod; none: all pods.")] = {}
+
+
+class Network(Section, frozen=True):
+    """NetworkPolicies: nothing in or out but the flows the processes need."""
+
+    enabled: Annotated[bool, Meta(description="Make NetworkPolicies.")] = True
+    api_from: Annotated[
+        Annotated[list[Peer], Meta(max_length=16)],
+        Meta(description="Who may call the api, beside all pods of the namespace."),
+    ] = []
+    metrics_from: Annotated[
+        Annotated[list[Peer], Meta(max_length=16)],
+        Meta(description="Who may read metrics, beside all pods of the namespace."),
+    ] = []
+    extra_egress_ports: Annotated[
+        Annotated[list[Port], Meta(max_length=16)],
+        Meta(description="Further ports the pods may connect to."),
+    ] = []
+
+
+class Toleration(Section, frozen=True):
+    """A taint the pods tolerate."""
+
+    key: Annotated[Annotated[str, Meta(max_length=317)] | None, Meta(description="Taint.")] = None
+    operator: Annotated[
+        Literal["Exists", "Equal"], Meta(description="Compare the value, or not.")
+    ] = "Exists"
+    value: Annotated[Annotated[str, Meta(max_length=63)] | None, Meta(description="Value.")] = None
+    effect: Annotated[
+        Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
+        Meta(description="Effect; unset: all."),
+    ] = None
+
+
+class Variable(Section, frozen=True):
+    """An environment variable; the operator's own win."""
+
+    name: Annotated[
+        Annotated[str, Meta(max_length=128, pattern=r"^[A-Z_][A-Z0-9_]*$")],
+        Meta(description="Name."),
+    ]
+    value: Annotated[Annotated[str, Meta(max_length=4096)], Meta(description="Value.")]
+
+
+class PodTemplate(Section, frozen=True):
+    """What is added to every pod."""
+
+    labels: Annotated[Labels, Meta(description="Further labels; the operator's own win.")] = {}
+    annotations: Annotated[Annotations, Meta(description="Further annotations.")] = {}
+    node_selector: Annotated[Labels, Meta(description="Labels of nodes to run on.")] = {}
+    tolerations: Annotated[
+        Annotated[list[Toleration], Meta(max_length=16)], Meta(description="Tolerated taints.")
+    ] = []
+    priority_class_name: Annotated[Name | None, Meta(description="PriorityClass.")] = None
+    image_pull_secrets: Annotated[
+        Annotated[list[Name], Meta(max_length=8)], Meta(description="Secrets to pull the image.")
+    ] = []
+    image_pull_policy: Annotated[
+        Literal["IfNotPresent", "Always", "Never"], Meta(description="When the image is pulled.")
+    ] = "IfNotPresent"
+    env: Annotated[
+        Annotated[list[Variable], Meta(max_length=64)],
+        Meta(description="Further environment variables of every container."),
+    ] = []

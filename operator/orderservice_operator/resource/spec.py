@@ -1,0 +1,106 @@
+"""The custom resource as a whole."""
+
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from orderservice_operator.resource.dependencies import (
+    Auth,
+    Cache,
+    Database,
+    Messaging,
+    RateLimit,
+    Upstreams,
+)
+from orderservice_operator.resource.operations import (
+    Migrations,
+    Network,
+    Observability,
+    PodTemplate,
+    Rollout,
+    Slo,
+)
+from orderservice_operator.resource.schema_types import Image, Rule, Section
+from orderservice_operator.resource.status import Status
+from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worker
+
+GROUP: Final = "orders.platform.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "OrderService"
+PLURAL: Final = "orderservices"
+
+# `-migrate-` and ten characters of a hash are the longest suffix; a Job's name is also the value of
+# a label of its pods, so it has to fit into 63.
+NAME_LENGTH: Final = 40
+
+
+class Spec(Section, frozen=True):
+    """What is wanted."""
+
+    rules: ClassVar = (
+        Rule("!self.image.endsWith(':latest')", "image must not be :latest: name a version"),
+        Rule(
+            "self.image.contains('@')"
+            " || self.image.matches('^.*[^/]:[A-Za-z0-9_][-.A-Za-z0-9_]*$')",
+            "image must have a tag or a digest",
+        ),
+    )
+
+    image: Annotated[Image, Meta(description="Image of the order processes, with tag or digest.")]
+    api: Annotated[Api, Meta(description="The HTTP API.")]
+    notifier: Annotated[Notifier, Meta(description="Webhooks.")]
+    database: Annotated[Database, Meta(description="PostgreSQL.")]
+    messaging: Annotated[Messaging, Meta(description="RabbitMQ.")]
+    mode: Annotated[
+        Literal["Manage", "Observe"],
+        Meta(description="Observe: report what would be written, and write nothing but status."),
+    ] = "Manage"
+    paused: Annotated[bool, Meta(description="Leave everything as it is until unset.")] = False
+    worker: Annotated[Worker, Meta(description="Consumer of order-processing.")] = Worker()
+    relay: Annotated[Relay, Meta(description="Outbox to RabbitMQ.")] = Relay()
+    cache: Annotated[Cache, Meta(description="Redis or Valkey.")] = Cache()
+    rate_limit: Annotated[RateLimit, Meta(description="Limit per principal.")] = RateLimit()
+    upstreams: Annotated[Upstreams, Meta(description="Services that are called.")] = Upstreams()
+    auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
+    observability: Annotated[Observability, Meta(description="Logs, traces, metrics.")] = (
+        Observability()
+    )
+    slo: Annotated[Slo, Meta(description="Objectives, for alerts.")] = Slo()
+    migrations: Annotated[Migrations, Meta(description="Schema migrations.")] = Migrations()
+    rollout: Annotated[Rollout, Meta(description="Replacing pods.")] = Rollout()
+    network_policy: Annotated[Network, Meta(description="NetworkPolicies.")] = Network()
+    pod_template: Annotated[PodTemplate, Meta(description="Added to all pods.")] = PodTemplate()
+
+
+class Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    """The part of an object's metadata that is read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    finalizers: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class OrderService(msgspec.Struct, frozen=True, rename="camel"):
+    """An order service on Kubernetes."""
+
+    rules: ClassVar = (
+        Rule(
+            f"self.metadata.name.size() <= {NAME_LENGTH}",
+            f"metadata.name must not be longer than {NAME_LENGTH}: children add suffixes to it",
+        ),
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name must be a DNS label that begins with a letter: Services take it",
+        ),
+    )
+
+    metadata: Metadata
+    spec: Annotated[Spec, Meta(description="What is wanted.")]
+    status: Annotated[Status, Meta(description="What is.")] = Status()

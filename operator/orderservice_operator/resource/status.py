@@ -1,0 +1,72 @@
+"""The status of the resource."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+Phase = Literal["Pending", "Migrating", "Progressing", "Ready", "Degraded", "Paused", "Deleting"]
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One aspect of the service, in the shape Kubernetes uses everywhere."""
+
+    type: Annotated[str, Meta(max_length=316, description="What it is about.")]
+    status: Annotated[ConditionStatus, Meta(description="True, False or Unknown.")]
+    reason: Annotated[str, Meta(max_length=1024, description="Why, for programs.")]
+    message: Annotated[str, Meta(max_length=32768, description="Why, for people.")] = ""
+    observed_generation: Annotated[int, Meta(description="Generation of the spec it is about.")] = 0
+    last_transition_time: Annotated[
+        str,
+        Meta(
+            description="When `status` changed last.",
+            extra_json_schema={"format": "date-time"},
+        ),
+    ] = ""
+
+
+class Count(msgspec.Struct, frozen=True, rename="camel"):
+    """Pods of one process."""
+
+    desired: Annotated[int, Meta(description="Wanted.")] = 0
+    ready: Annotated[int, Meta(description="Ready.")] = 0
+    updated: Annotated[int, Meta(description="Of the wanted version.")] = 0
+
+
+class Queue(msgspec.Struct, frozen=True, rename="camel"):
+    """Messages in a queue, as last seen."""
+
+    messages: Annotated[int, Meta(description="All, being worked on included.")] = 0
+    dead: Annotated[int, Meta(description="In its dead-letter queue.")] = 0
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What is."""
+
+    observed_generation: Annotated[int, Meta(description="Generation this is about.")] = 0
+    phase: Annotated[Phase, Meta(description="Summary in one word.")] = "Pending"
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Meta(
+            description="Ready, Progressing, Degraded, MigrationsComplete, TopologyReady, "
+            "AutoscalingActive, DatabaseCapacity.",
+            extra_json_schema={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()
+    image: Annotated[str, Meta(description="Image that all pods run, once rolled out.")] = ""
+    migrated_image: Annotated[str, Meta(description="Image whose migrations are complete.")] = ""
+    operator_version: Annotated[str, Meta(description="Operator that wrote this.")] = ""
+    api: Annotated[Count, Meta(description="Pods of the api.")] = Count()
+    worker: Annotated[Count, Meta(description="Pods of the worker.")] = Count()
+    relay: Annotated[Count, Meta(description="Pods of the relay.")] = Count()
+    notifier: Annotated[Count, Meta(description="Pods of the notifier.")] = Count()
+    api_pods: Annotated[str, Meta(description="Pods of the api, ready/desired.")] = ""
+    worker_pods: Annotated[str, Meta(description="Pods of the worker, ready/desired.")] = ""
+    worker_replicas: Annotated[int, Meta(description="For the scale subresource.")] = 0
+    worker_selector: Annotated[str, Meta(description="For the scale subresource.")] = ""
+    processing: Annotated[Queue | None, Meta(description="Queue order-processing.")] = None
+    notifications: Annotated[Queue | None, Meta(description="Queue order-notifications.")] = None

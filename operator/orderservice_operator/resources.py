@@ -1,0 +1,81 @@
+"""The OrderServices as kopf hands them over, decoded once at the door."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from orderservice_operator.cluster.store import Key
+from orderservice_operator.resource.spec import Metadata, OrderService
+
+
+class Invalid(msgspec.Struct, frozen=True):
+    """A resource that cannot be read: stored before a rule was made, say."""
+
+    metadata: Metadata
+    problem: str
+
+
+class _Shell(msgspec.Struct, frozen=True):
+    metadata: Metadata
+
+
+class Resources:
+    """The last known state of every OrderService."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, OrderService | Invalid] = {}
+
+    def get(self, key: Key) -> OrderService | Invalid | None:
+        """Return a resource, or None when it is gone."""
+        return self._known.get(key)
+
+    def known(self) -> list[Key]:
+        """Return all."""
+        return list(self._known)
+
+    def put(self, body: Mapping[str, Any]) -> bool:
+        """Take over a state; tell whether it asks for anything new (a status does not)."""
+        new = _decode(body)
+        key = Key(new.metadata.namespace, new.metadata.name)
+        old = self._known.get(key)
+        if old is not None and _version(old) > _version(new):
+            return False
+        self._known[key] = new
+        return old is None or _wish(old) != _wish(new)
+
+    def drop(self, key: Key) -> None:
+        """Forget a resource that is gone."""
+        self._known.pop(key, None)
+
+    def conditions(self) -> Mapping[tuple[str, str], int]:
+        """Count conditions by type and status."""
+        return Counter(self._each_condition())
+
+    def _each_condition(self) -> Iterator[tuple[str, str]]:
+        for service in self._known.values():
+            if isinstance(service, OrderService):
+                for condition in service.status.conditions:
+                    yield condition.type, condition.status
+
+
+def _decode(body: Mapping[str, Any]) -> OrderService | Invalid:
+    try:
+        return msgspec.convert(body, OrderService)
+    except msgspec.ValidationError as error:
+        return Invalid(msgspec.convert(body, _Shell).metadata, str(error))
+
+
+def _version(service: OrderService | Invalid) -> int:
+    return int(service.metadata.resource_version or 0)
+
+
+def _wish(service: OrderService | Invalid) -> tuple[object, ...]:
+    metadata = service.metadata
+    return (
+        metadata.uid,
+        metadata.generation,
+        metadata.deletion_timestamp,
+        metadata.finalizers,
+    )

@@ -1,0 +1,59 @@
+"""Every setting of the operator: a variable with a type, a unit, a default and a reason."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from orderservice_operator.errors import OperatorError
+
+PREFIX = "OPERATOR_"
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Read once, in `main`. A field `x` is read from `OPERATOR_X`."""
+
+    namespace: Annotated[
+        str, Meta(description="Look only at this namespace; empty: at all of them.")
+    ] = ""
+    admin_host: Annotated[str, Meta(description="Address of probes and metrics.")] = "0.0.0.0"  # noqa: S104 probes come from the node
+    admin_port: Annotated[Port, Meta(description="Port of probes and metrics.")] = 8085
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=64)], Meta(description="Resources looked at at once.")
+    ] = 8
+    resync_s: Annotated[
+        Seconds,
+        Meta(description="Look at every resource this often, whatever the watches say."),
+    ] = 600
+    topology_s: Annotated[
+        Seconds, Meta(description="Look at every broker this often: drift there raises no event.")
+    ] = 30
+    discovery_s: Annotated[
+        Seconds, Meta(description="Look this often for kinds that came or went (KEDA, monitors).")
+    ] = 120
+    lease: Annotated[
+        str,
+        Meta(
+            description="`namespace/name` of the Lease that says which replica works; empty: one "
+            "replica runs and needs none."
+        ),
+    ] = ""
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
+    ] = "info"
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings. Raises OperatorError that names what is wrong."""
+    given = {
+        field: value
+        for field in Settings.__struct_fields__
+        if (value := environ.get(PREFIX + field.upper(), "").strip())
+    }
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{PREFIX}*: {error}") from error

@@ -1,0 +1,200 @@
+"""A real control plane, the operator running against it, and pods that become ready on command.
+
+There is no node: a Deployment gets real pods from the real controllers, and `Nodes` says of them
+what a kubelet would.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from control_plane.api import Api
+from control_plane.binaries import Missing, build, find
+from control_plane.nodes import Nodes
+from control_plane.plane import ControlPlane, free_ports
+
+OPERATOR = Path(__file__).parents[3] / "operator"
+PACKAGE = OPERATOR / "orderservice_operator"
+ACCOUNT = "system:serviceaccount:orders-system:orderservice-operator"
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """Start a control plane; where there are no binaries, say so and skip (in CI: make them)."""
+    try:
+        binaries = find()
+    except Missing as missing:
+        if not os.environ.get("CI"):
+            pytest.skip(str(missing))
+        binaries = build()
+    made = ControlPlane(binaries)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def api(plane: ControlPlane) -> Iterator[Api]:
+    """Give an administrator's view, with the CRD and the operator's role installed."""
+    with plane.session() as session:
+        made = Api(session, plane.url)
+        made.apply(yaml.safe_load((PACKAGE / "crd" / "orderservices.yaml").read_text()))
+        made.apply(yaml.safe_load((PACKAGE / "rbac" / "role.yaml").read_text()))
+        made.apply(_binding())
+        made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "orders-system"}})
+        made.wait(lambda: _established(made), within_s=20)
+        yield made
+
+
+def _binding() -> dict[str, Any]:
+    _, _, namespace, name = ACCOUNT.split(":")
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "orderservice-operator"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "orderservice-operator",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+    }
+
+
+def _established(api: Api) -> bool:
+    return api.session.get(f"{api.url}/apis/orders.platform.dev/v1alpha1/orderservices").ok
+
+
+class Running:
+    """One operator process."""
+
+    def __init__(self, plane: ControlPlane, name: str, **environ: str) -> None:
+        self.log = plane.folder / f"{name}.log"
+        (self.admin_port,) = free_ports(1)
+        self._environ = {
+            **os.environ,
+            "PYTHONPATH": str(OPERATOR),
+            "KUBECONFIG": str(plane.kubeconfig_of(ACCOUNT, ("system:serviceaccounts",))),
+            "OPERATOR_ADMIN_HOST": "127.0.0.1",
+            "OPERATOR_ADMIN_PORT": str(self.admin_port),
+            **environ,
+        }
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it (again)."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "orderservice_operator"],
+                env=self._environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return self.process
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> float:
+        """End it cleanly; return how many seconds that took."""
+        began_at = time.monotonic()
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        return time.monotonic() - began_at
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+
+
+@pytest.fixture(scope="session")
+def start_operator(plane: ControlPlane, api: Api) -> Iterator[Callable[..., Running]]:
+    """Start operators; all end with the session."""
+    running: list[Running] = []
+
+    def start(name: str = "operator", **environ: str) -> Running:
+        running.append(Running(plane, name, **environ))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.stop()
+
+
+@pytest.fixture(scope="module")
+def operator(start_operator: Callable[..., Running]) -> Iterator[Running]:
+    """Run one operator for a module."""
+    made = start_operator(OPERATOR_TOPOLOGY_S="2")
+    yield made
+    if made.process.poll() is None:
+        made.stop()
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """Make a namespace that admits only restricted pods; everything in it goes with the test."""
+    name = f"test-{time.monotonic_ns()}"
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": name, "labels": level}
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    api.wait(lambda: api.exists("v1", "serviceaccounts", name, "default"))
+    yield name
+    api.delete_all("orders.platform.dev/v1alpha1", "orderservices", name)
+
+
+@pytest.fixture
+def nodes(api: Api, namespace: str) -> Iterator[Nodes]:
+    """Make the namespace's pods ready, failing or slow."""
+    made = Nodes(api.twin(), namespace)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., dict[str, Any]]:
+    """Read an example; keywords replace sections of its spec."""
+
+    def build(name: str = "minimal", **spec: Any) -> dict[str, Any]:
+        given: dict[str, Any] = yaml.safe_load((OPERATOR / "examples" / f"{name}.yaml").read_text())
+        for section, value in spec.items():
+            old = given["spec"].get(section)
+            given["spec"][section] = old | value if isinstance(old, dict) else value
+        return given
+
+    return build
+
+
+_FIGURES = pytest.StashKey[dict[str, float]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Note a figure; all are printed after the run."""
+    noted = request.config.stash.setdefault(_FIGURES, {})
+    return lambda name, value: noted.update({name: float(value)})
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures."""
+    for name, value in config.stash.get(_FIGURES, {}).items():
+        terminalreporter.write_line(f"figure {name}: {value:.3g}")

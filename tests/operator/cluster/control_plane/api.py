@@ -1,0 +1,117 @@
+"""What a person does with kubectl, in the words of the tests."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import requests
+
+Object = dict[str, Any]
+
+_PLURALS: Final = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
+_CLUSTER_WIDE: Final = frozenset(
+    {"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService"}
+)
+_POLL_S: Final = 0.02
+
+
+class Refused(Exception):
+    """The API server does not take it: the message is its own."""
+
+
+class Api:
+    """One user's view of the API server."""
+
+    def __init__(self, session: requests.Session, url: str) -> None:
+        self.session, self.url = session, url
+
+    def twin(self) -> "Api":
+        """Return the same view for another thread."""
+        session = requests.Session()
+        session.trust_env = False
+        session.cert, session.verify = self.session.cert, self.session.verify
+        return Api(session, self.url)
+
+    def apply(self, manifest: Object, namespace: str = "", manager: str = "test") -> Object:
+        """Apply it with force, as `kubectl apply --server-side --force-conflicts` would."""
+        namespace = namespace or manifest["metadata"].get("namespace", "")
+        path = self.path(
+            manifest["apiVersion"],
+            plural(manifest["kind"]),
+            namespace,
+            manifest["metadata"]["name"],
+        )
+        return self._call(
+            "PATCH",
+            path,
+            json=manifest,
+            params={"fieldManager": manager, "force": "true"},
+            headers={"Content-Type": "application/apply-patch+yaml"},
+        )
+
+    def patch(self, path: str, change: Object, manager: str = "somebody") -> Object:
+        """Change an object as `kubectl edit` would."""
+        return self._call(
+            "PATCH",
+            path,
+            json=change,
+            params={"fieldManager": manager},
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+
+    def get(self, version: str, plural: str, namespace: str, name: str = "") -> Object:
+        """Read an object, or a list."""
+        return self._call("GET", self.path(version, plural, namespace, name))
+
+    def list(self, version: str, plural: str, namespace: str, selector: str = "") -> list[Object]:
+        """List objects."""
+        path = self.path(version, plural, namespace)
+        found: list[Object] = self._call("GET", path, params={"labelSelector": selector})["items"]
+        return found
+
+    def exists(self, version: str, plural: str, namespace: str, name: str) -> bool:
+        """Tell whether an object is there."""
+        return self.session.get(self.url + self.path(version, plural, namespace, name)).ok
+
+    def delete(self, version: str, plural: str, namespace: str, name: str) -> None:
+        """Delete an object."""
+        self._call("DELETE", self.path(version, plural, namespace, name))
+
+    def delete_all(self, version: str, plural: str, namespace: str) -> None:
+        """Delete all objects of a kind."""
+        self._call("DELETE", self.path(version, plural, namespace))
+
+    def path(self, version: str, plural: str, namespace: str = "", name: str = "") -> str:
+        """Return the path of an object or a collection."""
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        inside = f"/namespaces/{namespace}" if namespace else ""
+        return f"{root}{inside}/{plural}" + (f"/{name}" if name else "")
+
+    def wait(self, true: Callable[[], Any], within_s: float = 10) -> float:
+        """Wait until something is true; return how many seconds it took."""
+        began_at = time.monotonic()
+        while not true():
+            if time.monotonic() - began_at > within_s:
+                raise TimeoutError(f"not within {within_s} s")
+            time.sleep(_POLL_S)
+        return time.monotonic() - began_at
+
+    def _call(self, method: str, path: str, **options: Any) -> Object:
+        answer = self.session.request(method, self.url + path, timeout=30, **options)
+        if answer.status_code >= 400:
+            raise Refused(answer.json().get("message", answer.text))
+        found: Object = answer.json()
+        return found
+
+
+def plural(kind: str) -> str:
+    """Return the name of a kind in paths."""
+    return _PLURALS.get(kind, kind.lower() + "s")
+
+
+def changed(manifest: Object, **spec: Any) -> Object:
+    """Return a manifest with other values in its spec."""
+    made = copy.deepcopy(manifest)
+    made["spec"] |= spec
+    return made

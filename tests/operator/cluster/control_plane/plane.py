@@ -1,0 +1,210 @@
+"""Starts and stops etcd, kube-apiserver and kube-controller-manager on the loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import requests
+import yaml
+
+from control_plane.certificates import Authority, service_account_key
+
+# Below the ports the kernel hands out, so that nobody takes one between the look and the use.
+_PORTS: Final = range(37100, 37999)
+_READY_S: Final = 90.0
+_END_S: Final = 10.0
+ADMIN: Final = ("admin", ("system:masters",))
+
+
+class Broken(Exception):
+    """Read the end of the log in the message: a part did not start."""
+
+
+class ControlPlane:
+    """One control plane with its data in a folder of its own."""
+
+    def __init__(self, binaries: Path, folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="control-plane-"))
+        self._binaries = binaries
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.etcd_port, self._peer_port, self.port = free_ports(3)
+        self._authority = Authority(self.folder, "kubernetes-ca")
+        self.kubeconfig = self.kubeconfig_of(*ADMIN)
+
+    @property
+    def url(self) -> str:
+        """The URL of the API server."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that the API server's is signed with."""
+        return self._authority.certificate
+
+    def start(self) -> None:
+        """Start everything; return when the default ServiceAccount exists."""
+        self._start_etcd()
+        self._start_api_server()
+        self._wait("/readyz", "kube-apiserver")
+        self._start_controllers()
+        self._wait("/api/v1/namespaces/default/serviceaccounts/default", "kube-controller-manager")
+
+    def stop(self) -> None:
+        """End what was started, youngest first, and remove the folder."""
+        for process in reversed(self._processes.values()):
+            _end(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of what was started."""
+        return [process.pid for process in self._processes.values()]
+
+    def kubeconfig_of(self, user: str, groups: tuple[str, ...] = ()) -> Path:
+        """Write a kubeconfig for a user, whose certificate is signed now."""
+        file = self.folder / f"{user.replace(':', '-')}.kubeconfig"
+        certificate, key = self._authority.issue(file.stem, user, groups)
+        cluster = {"server": self.url, "certificate-authority": str(self.authority)}
+        credentials = {"client-certificate": str(certificate), "client-key": str(key)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": user, "user": credentials}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "current-context": "test",
+        }
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    def session(self) -> requests.Session:
+        """Return an administrator's session with the API server."""
+        made = requests.Session()
+        made.trust_env = False  # its CA bundle would be preferred to ours
+        stem = self.kubeconfig.with_suffix("")
+        made.cert = (f"{stem}.crt", f"{stem}.key")
+        made.verify = str(self.authority)
+        return made
+
+    def _start_etcd(self) -> None:
+        client, peer = (f"http://127.0.0.1:{port}" for port in (self.etcd_port, self._peer_port))
+        self._run(
+            "etcd",
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        )
+
+    def _start_api_server(self) -> None:
+        serving, key = self._authority.issue("apiserver", "kube-apiserver")
+        service_account_key(self.folder / "accounts.key")
+        self._run(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.port}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--authorization-mode=RBAC",
+            f"--tls-cert-file={serving}",
+            f"--tls-private-key-file={key}",
+            f"--client-ca-file={self.authority}",
+            f"--cert-dir={self.folder}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={self.folder / 'accounts.key'}",
+            f"--service-account-key-file={self.folder / 'accounts.key'}",
+            # A test asks for more at once than an operator ever should.
+            "--max-requests-inflight=1000",
+            "--max-mutating-requests-inflight=500",
+        )
+
+    def _start_controllers(self) -> None:
+        kubeconfig = self.kubeconfig_of("system:kube-controller-manager", ("system:masters",))
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig}",
+            f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
+            "--secure-port=0",
+            "--leader-elect=false",
+            f"--service-account-private-key-file={self.folder / 'accounts.key'}",
+            f"--root-ca-file={self.authority}",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+            "--horizontal-pod-autoscaler-sync-period=2s",
+        )
+
+    def _run(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [self._binaries / name, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "GOGC": "200"},
+            )
+        self._processes[name] = process
+
+    def _wait(self, path: str, part: str) -> None:
+        end = time.monotonic() + _READY_S
+        with self.session() as session:
+            while time.monotonic() < end:
+                self._check_alive()
+                try:
+                    if session.get(self.url + path, timeout=5).ok:
+                        return
+                except requests.exceptions.SSLError:
+                    raise
+                except (requests.ConnectionError, requests.Timeout):
+                    pass  # not listening yet, or busy
+                time.sleep(0.1)
+        raise Broken(f"{part} is not ready:\n{self._log(part)}")
+
+    def _check_alive(self) -> None:
+        for name, process in self._processes.items():
+            if (code := process.poll()) is not None:
+                raise Broken(f"{name} ended with {code}:\n{self._log(name)}")
+
+    def _log(self, name: str) -> str:
+        return _tail(self.folder / f"{name}.log")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; none is given out twice, however late it is used."""
+    return [next(_free) for _ in range(count)]
+
+
+def _each_free_port() -> Iterator[int]:
+    first = os.getpid() % len(_PORTS)  # two runs at once begin at different places
+    for port in (*_PORTS[first:], *_PORTS[:first]):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                yield port
+    raise Broken(f"no free port left in {_PORTS}")
+
+
+_free: Final = _each_free_port()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

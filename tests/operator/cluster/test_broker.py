@@ -1,0 +1,323 @@
+"""The operator against a real RabbitMQ, alone and from a resource in a real API server."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import pytest
+import requests
+from control_plane.api import Api, Object
+from control_plane.plane import free_ports
+
+from devstack.program import Program
+from devstack.servers import rabbitmq
+from orderservice_operator.errors import Permanent, Transient
+from orderservice_operator.rabbitmq import topology
+from orderservice_operator.rabbitmq.changes import Broker, Changes, changes
+from orderservice_operator.rabbitmq.management import Address, Management
+from orderservice_operator.resource.spec import OrderService
+
+PASSWORD = "only-for-tests"
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+Example = Callable[..., Object]
+
+
+class Rabbit:
+    """A running node, and what a person does to it."""
+
+    def __init__(self, node: Program, port: int, amqp_port: int) -> None:
+        self.node, self.amqp_port = node, amqp_port
+        self.url = f"http://127.0.0.1:{port}"
+        self.session = requests.Session()
+        self.session.auth = (rabbitmq.USER, PASSWORD)
+
+    def call(self, method: str, place: str, **options: Any) -> Any:
+        """Ask the management API."""
+        answer = self.session.request(method, f"{self.url}/api/{place}", timeout=10, **options)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def has(self, place: str) -> bool:
+        """Tell whether something is there."""
+        return self.session.get(f"{self.url}/api/{place}", timeout=10).ok
+
+    def address(self, vhost: str, password: str = PASSWORD) -> Address:
+        """Name a virtual host."""
+        return Address(self.url, rabbitmq.USER, password, vhost)
+
+
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """Start a node."""
+    state: Path = tmp_path_factory.mktemp("rabbitmq")
+    amqp, management, distribution, epmd = free_ports(4)
+    broker = rabbitmq.Broker(
+        state=state,
+        password=PASSWORD,
+        amqp_port=amqp,
+        management_port=management,
+        distribution_port=distribution,
+        epmd_port=epmd,
+    )
+    programs = [
+        Program(rabbitmq.epmd(broker)),
+        Program(replace(rabbitmq.component(broker), stop_signal=SIGKILL)),
+    ]
+    try:
+        for program in programs:
+            program.start()
+        yield Rabbit(programs[1], management, amqp)
+    finally:
+        for program in reversed(programs):
+            program.kill()
+
+
+@pytest.fixture
+def vhost(rabbit: Rabbit, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Make an empty virtual host; it has a slash, as the default one does."""
+    name = f"/{request.node.name[:40]}"
+    rabbit.call("PUT", f"vhosts/{quote(name, safe='')}")
+    yield name
+    rabbit.call("DELETE", f"vhosts/{quote(name, safe='')}")
+
+
+def _with(address: Address, work: Callable[[Management], Coroutine[Any, Any, Any]]) -> Any:
+    async def main() -> Any:
+        async with aiohttp.ClientSession() as session:
+            return await work(Management(session, address))
+
+    return asyncio.run(main())
+
+
+def _made(rabbit: Rabbit, vhost: str, wanted: topology.Topology) -> Changes:
+    """Apply a topology once; return what a second look would change."""
+
+    async def twice(management: Management) -> Changes:
+        await management.apply(changes(wanted, await management.look()))
+        return changes(wanted, await management.look())
+
+    result: Changes = _with(rabbit.address(vhost), twice)
+    return result
+
+
+def _at(service: Any, vhost: str) -> topology.Topology:
+    given = service(messaging={"vhost": vhost})
+    given["metadata"] |= {"namespace": "n", "uid": "u"}
+    return topology.desired(msgspec.convert(given, OrderService))
+
+
+def test_a_topology_is_made_once(rabbit: Rabbit, vhost: str, example: Example) -> None:
+    assert _made(rabbit, vhost, _at(example, vhost)) == Changes()
+
+
+def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> None:
+    _made(rabbit, vhost, _at(example, vhost))
+    message = {
+        "properties": {"delivery_mode": 2},
+        "routing_key": "order.created.v1",
+        "payload": "{}",
+        "payload_encoding": "string",
+    }
+    place = f"exchanges/{quote(vhost, safe='')}/orders/publish"
+    assert rabbit.call("POST", place, json=message) == {"routed": True}
+
+    async def look(management: Management) -> Broker:
+        return await management.look()
+
+    def counted() -> bool:
+        found: Broker = _with(rabbit.address(vhost), look)
+        return found.messages("order-processing") == 1
+
+    Api(requests.Session(), "").wait(counted, within_s=15)
+
+
+def test_a_wrong_password_says_what_to_do(rabbit: Rabbit, vhost: str) -> None:
+    with pytest.raises(Permanent, match="tag `policymaker`"):
+        _with(rabbit.address(vhost, "wrong"), lambda management: management.look())
+
+
+def test_a_broker_that_is_not_there_is_worth_trying_again() -> None:
+    with pytest.raises(Transient, match="management API"):
+        _with(Address("http://127.0.0.1:9", "a", "b", "/"), lambda management: management.look())
+
+
+def test_a_queue_of_another_type_is_told_and_left_alone(
+    rabbit: Rabbit, vhost: str, example: Example
+) -> None:
+    place = f"queues/{quote(vhost, safe='')}/order-processing"
+    rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
+    left = _made(rabbit, vhost, _at(example, vhost))
+    assert left.queues == ()
+    (mismatch,) = left.mismatches
+    assert "classic" in mismatch
+    assert "quorum" in mismatch
+
+
+def test_a_policymaker_is_enough(rabbit: Rabbit, vhost: str, example: Example) -> None:
+    """The least that has to be given: no administrator, and only names that begin with order."""
+    rabbit.call("PUT", "users/topology", json={"password": PASSWORD, "tags": "policymaker"})
+    rights = {"configure": "^order", "write": "^order", "read": "^order"}
+    rabbit.call("PUT", f"permissions/{quote(vhost, safe='')}/topology", json=rights)
+    address = Address(rabbit.url, "topology", PASSWORD, vhost)
+    wanted = _at(example, vhost)
+
+    async def make(management: Management) -> Changes:
+        await management.apply(changes(wanted, await management.look()))
+        return changes(wanted, await management.look())
+
+    assert _with(address, make) == Changes()
+
+
+# From here on through the operator.
+
+
+@pytest.fixture
+def with_broker(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, example: Example
+) -> Callable[..., None]:
+    """Apply a minimal resource that has a broker; keywords go into `messaging`."""
+    place = f"127.0.0.1:{rabbit.amqp_port}/{quote(vhost, safe='')}"
+    url = f"amqp://{rabbitmq.USER}:{PASSWORD}@{place}"
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "orders-messaging"},
+        "stringData": {"url": url},
+    }
+
+    def apply(**messaging: Any) -> None:
+        api.apply(secret, namespace)
+        given = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
+        api.apply(example(messaging=given), namespace)
+
+    return apply
+
+
+def _topology(api: Api, namespace: str) -> tuple[str, str]:
+    status = api.get(*SERVICES, namespace, "minimal").get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "TopologyReady":
+            return condition["status"], condition["reason"]
+    return "", ""
+
+
+def _in_place(api: Api, namespace: str) -> bool:
+    return _topology(api, namespace) == ("True", "InPlace")
+
+
+@pytest.mark.usefixtures("operator")
+def test_drift_in_the_broker_is_repaired(
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    with_broker: Callable[..., None],
+) -> None:
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    inside = quote(vhost, safe="")
+    rabbit.call("DELETE", f"queues/{inside}/order-processing")
+    rabbit.call("DELETE", f"policies/{inside}/orders:queue:order-notifications")
+    api.wait(lambda: rabbit.has(f"queues/{inside}/order-processing"), within_s=20)
+    api.wait(lambda: rabbit.has(f"policies/{inside}/orders:queue:order-notifications"), within_s=20)
+    bindings = f"queues/{inside}/order-processing/bindings"
+    api.wait(lambda: len(rabbit.call("GET", bindings)) == 5, within_s=20)
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_status_tells_how_deep_the_queues_are(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    message = {
+        "properties": {},
+        "routing_key": "order.created.v1",
+        "payload": "{}",
+        "payload_encoding": "string",
+    }
+    rabbit.call("POST", f"exchanges/{quote(vhost, safe='')}/orders/publish", json=message)
+
+    def counted() -> bool:
+        status = api.get(*SERVICES, namespace, "minimal")["status"]
+        depth: int = status.get("processing", {}).get("messages", 0)
+        return depth == 1
+
+    api.wait(counted, within_s=20)
+
+
+@pytest.mark.usefixtures("operator")
+def test_with_retain_a_deletion_waits_for_nobody(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.delete(*SERVICES, namespace, "minimal")
+    assert api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal")) < 2
+    assert rabbit.has(f"queues/{quote(vhost, safe='')}/order-processing")
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+def test_empty_queues_go_with_the_resource_when_asked(
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    with_broker: Callable[..., None],
+) -> None:
+    with_broker(deletionPolicy="DeleteIfEmpty")
+    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.delete(*SERVICES, namespace, "minimal")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    assert rabbit.call("GET", f"queues/{quote(vhost, safe='')}") == []
+    assert rabbit.call("GET", f"policies/{quote(vhost, safe='')}") == []
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+def test_queues_that_hold_messages_stay(
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    with_broker: Callable[..., None],
+) -> None:
+    with_broker(deletionPolicy="DeleteIfEmpty")
+    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    message = {
+        "properties": {"delivery_mode": 2},
+        "routing_key": "order.created.v1",
+        "payload": "{}",
+        "payload_encoding": "string",
+    }
+    inside = quote(vhost, safe="")
+    rabbit.call("POST", f"exchanges/{inside}/orders/publish", json=message)
+    api.delete(*SERVICES, namespace, "minimal")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    assert rabbit.has(f"queues/{inside}/order-processing")
+    reasons = {event["reason"] for event in api.list("v1", "events", namespace)}
+    assert "QueuesLeft" in reasons
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+def test_a_deletion_does_not_wait_for_a_dead_broker_for_ever(
+    api: Api,
+    namespace: str,
+    with_broker: Callable[..., None],
+    figure: Callable[[str, float], None],
+) -> None:
+    with_broker(deletionPolicy="DeleteIfEmpty", managementUrl="http://127.0.0.1:9")
+
+    def promised() -> bool:
+        return bool(api.get(*SERVICES, namespace, "minimal")["metadata"].get("finalizers"))
+
+    api.wait(promised)
+    api.delete(*SERVICES, namespace, "minimal")
+    took_s = api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=120)
+    figure("delete_with_dead_broker_s", took_s)
+    assert took_s > 5

@@ -1,0 +1,301 @@
+"""The operator against a real API server, running as the account it has in a cluster."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object, changed
+from control_plane.nodes import Nodes
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+OWNER = "orders.platform.dev/orderservice"
+CHILDREN = (
+    ("v1", "serviceaccounts", 1),
+    ("v1", "configmaps", 4),
+    ("v1", "services", 2),
+    ("apps/v1", "deployments", 4),
+    ("policy/v1", "poddisruptionbudgets", 4),
+    ("networking.k8s.io/v1", "networkpolicies", 6),
+    ("batch/v1", "jobs", 1),
+)
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def condition(api: Api, namespace: str, kind: str, name: str = "minimal") -> Object:
+    """Return a condition of a resource."""
+    status = api.get(*SERVICES, namespace, name).get("status", {})
+    found: dict[str, Object] = {one["type"]: one for one in status.get("conditions", [])}
+    return found.get(kind, {"status": "", "reason": "", "message": ""})
+
+
+def is_ready(api: Api, namespace: str, name: str = "minimal") -> bool:
+    """Tell whether a resource is ready, in its present generation."""
+    found = condition(api, namespace, "Ready", name)
+    generation = api.get(*SERVICES, namespace, name)["metadata"]["generation"]
+    return bool(found["status"] == "True" and found["observedGeneration"] == generation)
+
+
+def all_there(api: Api, namespace: str, name: str = "minimal") -> bool:
+    """Tell whether every child of a minimal resource exists."""
+    selector = f"{OWNER}={name}"
+    return all(
+        len(api.list(version, plural, namespace, selector)) == count
+        for version, plural, count in CHILDREN
+    )
+
+
+@pytest.fixture
+def ready(api: Api, example: Example, namespace: str, nodes: Nodes) -> str:
+    """Give a namespace with a minimal resource that is ready."""
+    api.apply(example(), namespace)
+    api.wait(lambda: is_ready(api, namespace), within_s=30)
+    assert nodes
+    return namespace
+
+
+def _deployment(api: Api, namespace: str, process: str) -> Object:
+    return api.get("apps/v1", "deployments", namespace, f"minimal-{process}")
+
+
+def test_a_resource_becomes_ready_after_its_migration(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    nodes.held.add("migrate")
+    api.apply(example(), namespace)
+    api.wait(lambda: all_there(api, namespace))
+    api.wait(lambda: api.get(*SERVICES, namespace, "minimal")["status"]["phase"] == "Migrating")
+    pods = api.list("v1", "pods", namespace)
+    assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} <= {"migrate"}
+    nodes.held.clear()
+    api.wait(lambda: is_ready(api, namespace), within_s=30)
+    status = api.get(*SERVICES, namespace, "minimal")["status"]
+    assert (status["phase"], status["apiPods"], status["workerReplicas"]) == ("Ready", "2/2", 2)
+
+
+def test_a_failed_migration_keeps_the_old_pods(
+    api: Api, example: Example, ready: str, nodes: Nodes
+) -> None:
+    nodes.failing.add("migrate")
+    limits = {"backoffLimit": 0}
+    api.apply(example(image="registry.example/orders:2.0.0", migrations=limits), ready)
+    api.wait(lambda: condition(api, ready, "MigrationsComplete")["reason"] == "Failed", within_s=30)
+    images = {
+        container["image"]
+        for pod in api.list("v1", "pods", ready, f"{OWNER}=minimal")
+        if pod["metadata"]["labels"]["app.kubernetes.io/component"] != "migrate"
+        for container in pod["spec"]["containers"]
+    }
+    assert images == {"registry.example/orders:1.0.0"}
+    assert condition(api, ready, "Degraded")["status"] == "True"
+
+
+def test_a_migration_is_not_run_again_when_its_job_is_gone(api: Api, ready: str) -> None:
+    (job,) = api.list("batch/v1", "jobs", ready)
+    api.delete("batch/v1", "jobs", ready, job["metadata"]["name"])
+    time.sleep(2)
+    assert api.list("batch/v1", "jobs", ready) == []
+    assert is_ready(api, ready)
+
+
+@pytest.mark.parametrize(("version", "plural", "_count"), CHILDREN[:-1])
+def test_a_deleted_child_comes_back(
+    api: Api, ready: str, version: str, plural: str, _count: int
+) -> None:
+    (first, *_) = api.list(version, plural, ready, f"{OWNER}=minimal")
+    name, uid = first["metadata"]["name"], first["metadata"]["uid"]
+    api.delete(version, plural, ready, name)
+
+    def back() -> bool:
+        found = [o for o in api.list(version, plural, ready) if o["metadata"]["name"] == name]
+        return bool(found) and found[0]["metadata"]["uid"] != uid
+
+    assert api.wait(back, within_s=10) < 5
+
+
+def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, ready: str) -> None:
+    path = api.path("apps/v1", "deployments", ready, "minimal-worker")
+    api.patch(path, {"spec": {"replicas": 7, "progressDeadlineSeconds": 1}})
+    api.wait(lambda: _deployment(api, ready, "worker")["spec"]["replicas"] == 2)
+    assert _deployment(api, ready, "worker")["spec"]["progressDeadlineSeconds"] == 600
+
+    def told() -> bool:
+        reasons = {event["reason"] for event in api.list("v1", "events", ready)}
+        return {"DriftRepaired", "FieldTakenBack"} <= reasons
+
+    api.wait(told)
+
+
+def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:
+    api.apply(example(networkPolicy={"enabled": False}, relay={"replicas": 1}), ready)
+    api.wait(lambda: not api.list("networking.k8s.io/v1", "networkpolicies", ready))
+    api.wait(lambda: len(api.list("policy/v1", "poddisruptionbudgets", ready)) == 3)
+
+
+def test_a_paused_resource_is_left_alone(api: Api, example: Example, ready: str) -> None:
+    api.apply(example(paused=True), ready)
+    api.wait(lambda: api.get(*SERVICES, ready, "minimal")["status"]["phase"] == "Paused")
+    path = api.path("apps/v1", "deployments", ready, "minimal-relay")
+    api.patch(path, {"spec": {"replicas": 3}})
+    time.sleep(1)
+    assert _deployment(api, ready, "relay")["spec"]["replicas"] == 3
+    api.apply(example(paused=False), ready)
+    api.wait(lambda: _deployment(api, ready, "relay")["spec"]["replicas"] == 2)
+
+
+def test_observing_writes_nothing_and_says_what_it_would(
+    api: Api, example: Example, namespace: str
+) -> None:
+    api.apply(example(mode="Observe"), namespace)
+    api.wait(lambda: condition(api, namespace, "Progressing")["reason"] == "Observing")
+    assert "Deployment minimal-api" in condition(api, namespace, "Progressing")["message"]
+    assert api.list("apps/v1", "deployments", namespace) == []
+
+
+def test_an_autoscaler_keeps_the_replicas_it_found(api: Api, example: Example, ready: str) -> None:
+    """Letting go of a field that nobody else owns would set it back to 1."""
+    api.apply(example(api={"replicas": 4}), ready)
+    api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 4)
+    scaling = {"replicas": 4, "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
+    api.apply(example(api=scaling), ready)
+    api.wait(lambda: api.exists("autoscaling/v2", "horizontalpodautoscalers", ready, "minimal-api"))
+    time.sleep(1)
+    assert _deployment(api, ready, "api")["spec"]["replicas"] == 4
+
+
+def test_two_resources_in_a_namespace_leave_each_other_alone(
+    api: Api, example: Example, ready: str
+) -> None:
+    api.apply(example() | {"metadata": {"name": "other"}}, ready)
+    api.wait(lambda: is_ready(api, ready, "other"), within_s=30)
+    api.delete(*SERVICES, ready, "other")
+    api.wait(lambda: not api.list("apps/v1", "deployments", ready, f"{OWNER}=other"), within_s=60)
+    assert is_ready(api, ready)
+    assert all_there(api, ready)
+
+
+def test_what_others_made_under_the_same_name_is_left_alone(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    assert nodes
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "minimal-api"},
+        "data": {"theirs": "1"},
+    }
+    api.apply(theirs, namespace)
+    api.apply(example(), namespace)
+    api.wait(lambda: condition(api, namespace, "Degraded")["status"] == "True")
+    assert "belongs to somebody else" in condition(api, namespace, "Degraded")["message"]
+    found = api.get("v1", "configmaps", namespace, "minimal-api")
+    assert found["data"] == {"theirs": "1"}
+    assert "ownerReferences" not in found["metadata"]
+
+
+def test_deleting_a_resource_leaves_nothing(api: Api, ready: str) -> None:
+    api.delete(*SERVICES, ready, "minimal")
+
+    def gone() -> bool:
+        return not any(
+            api.list(version, plural, ready, f"{OWNER}=minimal") for version, plural, _ in CHILDREN
+        )
+
+    api.wait(gone, within_s=60)
+
+
+def test_a_missing_secret_of_the_broker_delays_nothing_else(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    assert nodes
+    api.apply(example(messaging={"managementUrl": "http://127.0.0.1:9"}), namespace)
+    api.wait(lambda: is_ready(api, namespace), within_s=30)
+    found = condition(api, namespace, "TopologyReady")
+    assert (found["status"], found["reason"]) == ("False", "Refused")
+    assert "orders-messaging does not exist" in found["message"]
+
+
+def test_in_a_steady_state_nothing_is_written(api: Api, ready: str) -> None:
+    def versions() -> dict[str, str]:
+        found = [*api.list(*SERVICES, ready)]
+        for version, plural, _ in CHILDREN:
+            found += api.list(version, plural, ready)
+        return {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in found}
+
+    time.sleep(1)
+    before = versions()
+    time.sleep(5)
+    assert versions() == before
+
+
+def test_an_example_with_everything_is_steady_too(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    """Quantities, empty members and lists come back from the server in its own words."""
+    assert nodes
+    full = changed(example("full"), podTemplate={}, messaging={"secretRef": {"name": "m"}})
+    api.apply(full, namespace)
+    api.wait(lambda: condition(api, namespace, "MigrationsComplete", "full")["status"] == "True")
+    time.sleep(2)
+
+    def generations() -> dict[str, Any]:
+        found = [o for v, p, _ in CHILDREN for o in api.list(v, p, namespace, f"{OWNER}=full")]
+        return {o["metadata"]["uid"]: _last_written(o) for o in found}
+
+    before = generations()
+    time.sleep(3)
+    assert len(before) >= 20
+    assert generations() == before
+
+
+def _last_written(child: Object) -> tuple[int, str]:
+    """Return when the operator wrote a child last; its status is others' to write."""
+    metadata = child["metadata"]
+    ours = [one for one in metadata["managedFields"] if one["manager"].startswith("orderservice")]
+    return metadata.get("generation", 0), max(one["time"] for one in ours)
+
+
+def test_children_exist_within_a_second(
+    api: Api, example: Example, namespace: str, figure: Callable[[str, float], None]
+) -> None:
+    took_s: list[float] = []
+    for number in range(10):
+        name = f"minimal-{number}"
+        api.apply(example() | {"metadata": {"name": name}}, namespace)
+        took_s.append(api.wait(partial(all_there, api, namespace, name)))
+    worst_s = max(took_s)
+    figure("apply_to_children_worst_of_10_s", worst_s)
+    figure("apply_to_children_median_s", statistics.median(took_s))
+    assert worst_s < 2
+
+
+def test_drift_is_repaired_within_a_second(
+    api: Api, ready: str, figure: Callable[[str, float], None]
+) -> None:
+    took_s: list[float] = []
+    for number in range(20):
+        path = api.path("v1", "services", ready, "minimal-api")
+        api.patch(
+            path, {"spec": {"ports": [{"port": 80, "name": "http", "targetPort": number + 1}]}}
+        )
+        took_s.append(api.wait(lambda: _target_port(api, ready) == "http"))
+    figure("drift_repaired_worst_of_20_s", max(took_s))
+    assert max(took_s) < 2
+
+
+def _target_port(api: Api, namespace: str) -> Any:
+    service = api.get("v1", "services", namespace, "minimal-api")
+    return service["spec"]["ports"][0]["targetPort"]
+
+
+def test_the_operator_says_how_it_is(api: Api, operator: Any) -> None:
+    root = f"http://127.0.0.1:{operator.admin_port}"
+    session = api.twin().session
+    assert session.get(f"{root}/readyz", timeout=5).text == "ok\n"
+    assert "orderservice_reconcile_total" in session.get(f"{root}/metrics", timeout=5).text
+    assert threading.active_count() >= 1

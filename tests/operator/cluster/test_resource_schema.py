@@ -1,0 +1,187 @@
+"""The API server takes the CRD, the examples, and refuses what the rules forbid."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object, Refused
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+
+
+def _dry(api: Api, manifest: Object) -> Object:
+    """Have the API server check a resource without keeping it."""
+    path = api.path(*SERVICES, "default", manifest["metadata"]["name"])
+    answer = api.session.patch(
+        api.url + path,
+        json=manifest,
+        params={"fieldManager": "test", "dryRun": "All", "fieldValidation": "Strict"},
+        headers={"Content-Type": "application/apply-patch+yaml"},
+    )
+    if not answer.ok:
+        raise Refused(answer.json()["message"])
+    found: Object = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("name", ["minimal", "full", "staging", "prod"])
+def test_every_example_is_accepted(api: Api, example: Example, name: str) -> None:
+    _dry(api, example(name))
+
+
+def test_the_server_fills_in_the_defaults_of_the_types(api: Api, example: Example) -> None:
+    spec = _dry(api, example())["spec"]
+    assert spec["worker"]["prefetch"] == 10
+    assert spec["messaging"]["retryDelaysSeconds"] == [5, 30, 300]
+    assert spec["slo"]["availability"] == 99.9
+    assert spec["api"]["podDisruptionBudget"] == {"enabled": True}
+    assert "autoscaling" not in spec["api"]
+
+
+_SECRET = {"name": "s"}
+# Section of the spec, a value that is accepted, one that is not, and what the message says.
+RULES: list[tuple[str, Any, Any, str]] = [
+    ("image", "a/b:1", "a/b:latest", "must not be :latest"),
+    ("image", "a:5000/b@sha256:" + "0" * 64, "a:5000/b", "tag or a digest"),
+    (
+        "api",
+        {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}},
+        {"autoscaling": {"minReplicas": 4, "maxReplicas": 3}},
+        "minReplicas must not be greater",
+    ),
+    (
+        "worker",
+        {"autoscaling": {"minReplicas": 1, "maxReplicas": 30}},
+        {"autoscaling": {"minReplicas": 31, "maxReplicas": 30}},
+        "minReplicas must not be greater",
+    ),
+    (
+        "relay",
+        {"podDisruptionBudget": {"minAvailable": 1}},
+        {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}},
+        "not both",
+    ),
+    (
+        "database",
+        {"replicaSecretRef": {"name": "orders-database", "key": "replica"}},
+        {"replicaSecretRef": {"name": "orders-database"}},
+        "is the primary itself",
+    ),
+    (
+        "messaging",
+        {"retryDelaysSeconds": [1, 1, 2]},
+        {"retryDelaysSeconds": [1, 3, 2]},
+        "must not fall",
+    ),
+    (
+        "messaging",
+        {"deletionPolicy": "DeleteIfEmpty", "managementUrl": "http://a:1"},
+        {"deletionPolicy": "DeleteIfEmpty"},
+        "needs managementUrl",
+    ),
+    (
+        "auth",
+        {"mode": "jwt", "jwksUrl": "https://a/keys"},
+        {"mode": "jwt", "jwksUrl": "https://a/keys", "keySecretRef": _SECRET},
+        "exactly one of",
+    ),
+    ("auth", {"mode": "jwt", "keySecretRef": _SECRET}, {"mode": "jwt"}, "exactly one of"),
+    ("auth", {"mode": "off"}, {"mode": "off", "jwksUrl": "https://a/k"}, "have no effect"),
+    (
+        "networkPolicy",
+        {"apiFrom": [{"podLabels": {"a": "b"}}]},
+        {"apiFrom": [{}]},
+        "would be everybody",
+    ),
+]
+# The same for bounds and forms.
+FORMS: list[tuple[str, Any, Any, str]] = [
+    ("worker", {"prefetch": 1000}, {"prefetch": 1001}, "less than or equal to 1000"),
+    ("messaging", {"retryDelaysSeconds": [1, 2, 3]}, {"retryDelaysSeconds": [1, 2]}, "at least 3"),
+    (
+        "messaging",
+        {"managementUrl": "http://broker:15672"},
+        {"managementUrl": "http://user:password@broker:15672"},
+        "should match",
+    ),
+    ("mode", "Observe", "Watch", "Unsupported value"),
+    ("podTemplate", {"env": []}, {"env": [{"name": "lower", "value": ""}]}, "should match"),
+    (
+        "api",
+        {"resources": {"limits": {"cpu": "1500m"}}},
+        {"resources": {"limits": {"cpu": "much"}}},
+        "should match",
+    ),
+    ("slo", {"availability": 99.99}, {"availability": 100}, "less than 100"),
+]
+
+
+@pytest.mark.parametrize(("section", "good", "bad", "message"), RULES + FORMS)
+def test_a_rule_accepts_and_refuses(  # noqa: PLR0917
+    api: Api, example: Example, section: str, good: Any, bad: Any, message: str
+) -> None:
+    _dry(api, example(**{section: good}))
+    with pytest.raises(Refused, match=message):
+        _dry(api, example(**{section: bad}))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [("n" * 40, "n" * 41, "not be longer than 40"), ("a-1", "1-a", "begins with a letter")],
+)
+def test_a_name_leaves_room_for_suffixes(
+    api: Api, example: Example, good: str, bad: str, message: str
+) -> None:
+    _dry(api, example() | {"metadata": {"name": good}})
+    with pytest.raises(Refused, match=message):
+        _dry(api, example() | {"metadata": {"name": bad}})
+
+
+def test_the_virtual_host_stays(api: Api, example: Example, namespace: str) -> None:
+    api.apply(example(), namespace)
+    api.apply(example(messaging={"deliveryLimit": 30}), namespace)
+    with pytest.raises(Refused, match="vhost cannot be changed"):
+        api.apply(example(messaging={"vhost": "other"}), namespace)
+
+
+def test_an_unknown_member_is_refused_when_asked_strictly(api: Api, example: Example) -> None:
+    with pytest.raises(Refused, match="not declared in schema"):
+        _dry(api, example(worker={"prefetsch": 1}))
+
+
+def test_every_rule_has_a_case_here(api: Api) -> None:
+    crd = api.get(
+        "apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        "",
+        "orderservices.orders.platform.dev",
+    )
+    messages = set(_messages(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+    told = [message for *_, message in RULES]
+    told += ["not be longer than 40", "begins with a letter", "vhost cannot be changed"]
+    assert not [text for text in messages if not any(part in text for part in told)]
+
+
+def _messages(node: Any) -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    inner = [
+        *node.get("properties", {}).values(),
+        node.get("items"),
+        node.get("additionalProperties"),
+    ]
+    found: list[str] = [rule["message"] for rule in node.get("x-kubernetes-validations", [])]
+    return found + [text for child in inner for text in _messages(child)]
+
+
+def test_the_printed_columns_and_scale_work(api: Api, example: Example, namespace: str) -> None:
+    api.apply(example(), namespace)
+    path = api.path(*SERVICES, namespace, "minimal")
+    answer = api.session.get(
+        api.url + path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    )
+    columns = [column["name"] for column in answer.json()["columnDefinitions"]]
+    assert columns == ["Name", "Ready", "Status", "API", "Workers", "Queue", "Version", "Age"]
+    api.patch(path + "/scale", {"spec": {"replicas": 5}})
+    assert api.get(*SERVICES, namespace, "minimal")["spec"]["worker"]["replicas"] == 5

@@ -1,0 +1,54 @@
+"""Two replicas of the operator: one works, the other takes over."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+
+Example = Callable[..., Object]
+LEASES = ("coordination.k8s.io/v1", "leases", "orders-system", "orderservice-operator")
+
+
+def _holder(api: Api) -> str:
+    if not api.exists(*LEASES):
+        return ""
+    return str(api.get(*LEASES)["spec"].get("holderIdentity", ""))
+
+
+def _made(api: Api, namespace: str, name: str) -> bool:
+    return api.exists("v1", "configmaps", namespace, f"{name}-api")
+
+
+@pytest.fixture
+def two(start_operator: Callable[..., Any], api: Api) -> tuple[Any, Any]:
+    """Start one, wait until it leads, then the other."""
+    lease = "/".join(LEASES[2:])
+    first = start_operator("first", OPERATOR_LEASE=lease)
+    api.wait(lambda: _holder(api).endswith(f"-{first.process.pid}"), within_s=40)
+    return first, start_operator("second", OPERATOR_LEASE=lease)
+
+
+def test_after_a_crash_the_other_works_and_after_a_clean_stop_at_once(
+    api: Api,
+    example: Example,
+    namespace: str,
+    two: tuple[Any, Any],
+    figure: Callable[[str, float], None],
+) -> None:
+    first, second = two
+    api.apply(example() | {"metadata": {"name": "a"}}, namespace)
+    api.wait(lambda: _made(api, namespace, "a"))
+
+    first.kill()
+    began_at = time.monotonic()
+    api.apply(example() | {"metadata": {"name": "b"}}, namespace)
+    api.wait(lambda: _made(api, namespace, "b"), within_s=40)
+    figure("failover_s", time.monotonic() - began_at)
+    assert _holder(api).endswith(f"-{second.process.pid}")
+
+    stop_s = second.stop()
+    figure("clean_stop_s", stop_s)
+    assert _holder(api) == ""
+    assert stop_s < 5

@@ -1,0 +1,45 @@
+"""OrderServices for the tests of pure parts: the shipped examples, as the API server hands them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from orderservice_operator.desired import desired
+from orderservice_operator.facts import Facts
+from orderservice_operator.manifest import Manifest, Reference
+from orderservice_operator.resource.spec import OrderService
+
+EXAMPLES = Path(__file__).parents[3] / "operator" / "examples"
+
+Make = Callable[..., OrderService]
+Children = Callable[..., dict[Reference, Manifest]]
+
+
+@pytest.fixture
+def make() -> Make:
+    """Make a resource from an example; keywords replace sections of its spec."""
+
+    def build(example: str = "minimal", **spec: Any) -> OrderService:
+        given = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())
+        given["metadata"] |= {"namespace": "shop", "uid": "u-1", "generation": 1}
+        for section, value in spec.items():
+            old = given["spec"].get(section)
+            given["spec"][section] = old | value if isinstance(old, dict) else value
+        return msgspec.convert(given, OrderService)
+
+    return build
+
+
+@pytest.fixture
+def children(make: Make) -> Children:
+    """Make the children of a resource, by reference."""
+
+    def build(example: str = "minimal", facts: Facts | None = None, **spec: Any) -> Any:
+        found = desired(make(example, **spec), facts or Facts())
+        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+    return build

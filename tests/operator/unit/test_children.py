@@ -1,0 +1,239 @@
+"""Each kind of child, where it has something to decide."""
+
+import re
+from typing import Any
+
+import pytest
+
+from orders.settings import describe
+from orderservice_operator.children import environment, processes
+from orderservice_operator.children.autoscaler import choose
+from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.facts import EXTERNAL_METRICS, SCALED_OBJECT, SERVICE_MONITOR, Facts
+
+
+def _container(children: Any, process: str, **spec: Any) -> Any:
+    deployment = children(**spec)["Deployment", f"minimal-{process}"]
+    return deployment["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_a_minimal_resource_has_these_children(children: Any) -> None:
+    kinds = sorted(f"{kind} {name}" for kind, name in children())
+    four = ("api", "notifier", "relay", "worker")
+    assert kinds == sorted(
+        [
+            "ServiceAccount minimal",
+            "Service minimal-api",
+            "Service minimal-admin",
+            "NetworkPolicy minimal",
+            "NetworkPolicy minimal-migrate",
+            *(f"{kind} minimal-{name}" for name in four for kind in ("ConfigMap", "Deployment")),
+            *(f"NetworkPolicy minimal-{name}" for name in four),
+            *(f"PodDisruptionBudget minimal-{name}" for name in four),
+        ]
+    )
+
+
+@pytest.mark.parametrize("process", processes.ALL, ids=lambda process: process.name)
+def test_a_process_runs_its_verb_and_is_probed_on_its_admin_port(
+    children: Any, process: processes.Process
+) -> None:
+    container = _container(children, process.name)
+    assert container["command"] == ["orders", process.name]
+    assert {"name": "admin", "containerPort": process.admin_port, "protocol": "TCP"} in container[
+        "ports"
+    ]
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
+    }
+    assert probes == {
+        "startup": {"path": "/startupz", "port": "admin"},
+        "liveness": {"path": "/livez", "port": "admin"},
+        "readiness": {"path": "/readyz", "port": "admin"},
+    }
+
+
+@pytest.mark.parametrize("process", processes.ALL, ids=lambda process: process.name)
+def test_a_pod_is_given_longer_than_its_drain(children: Any, process: processes.Process) -> None:
+    template = children()["Deployment", f"minimal-{process.name}"]["spec"]["template"]["spec"]
+    hook = template["containers"][0].get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
+    waits = hook["preStop"]["sleep"]["seconds"] + process.drain_s
+    assert template["terminationGracePeriodSeconds"] > waits
+
+
+def test_only_the_api_waits_before_it_stops(children: Any) -> None:
+    assert _container(children, "api")["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+    assert "lifecycle" not in _container(children, "worker")
+
+
+@pytest.mark.parametrize("process", processes.ALL, ids=lambda process: process.name)
+def test_the_services_read_every_variable_that_is_set(
+    make: Any, process: processes.Process
+) -> None:
+    """The one thing both packages agree on is the environment; here it is held together."""
+    service = make("full", auth={"jwksUrl": None, "keySecretRef": {"name": "key", "key": "pem"}})
+    names = set(environment.settings(service, process))
+    names |= {entry["name"] for entry in environment.secrets(service, process)}
+    known = {setting.name for setting in describe()}
+    assert {name for name in names if name.startswith("ORDERS_")} <= known
+
+
+@pytest.mark.parametrize("process", processes.ALL, ids=lambda process: process.name)
+def test_the_services_accept_every_value_that_is_set(make: Any, process: processes.Process) -> None:
+    from orders import settings
+
+    made = environment.settings(make("full"), process)
+    secrets = {e["name"] for e in environment.secrets(make("full"), process)}
+    samples = {
+        "ORDERS_DATABASE_URL": "postgresql://a@b/c",
+        "ORDERS_DATABASE_REPLICA_URL": "postgresql://a@b/c",
+        "ORDERS_REDIS_URL": "redis://a:1",
+        "ORDERS_AMQP_URL": "amqp://a",
+        "ORDERS_CURSOR_SECRET": "s" * 16,
+        "ORDERS_NOTIFICATION_URL": "http://a",
+        "ORDERS_NOTIFICATION_SECRET": "whsec_" + "a" * 24,
+    }
+    environ = made | {name: samples[name] for name in secrets}
+    groups = {
+        "api": (
+            settings.ApiSettings,
+            settings.OrderSettings,
+            settings.RateLimitSettings,
+            settings.AuthSettings,
+            settings.UpstreamSettings,
+            settings.CacheSettings,
+        ),
+        "relay": (settings.MessagingSettings,),
+        "worker": (settings.WorkerSettings, settings.MessagingSettings, settings.UpstreamSettings),
+        "notifier": (settings.NotificationSettings, settings.MessagingSettings),
+    }
+    for group in (*groups[process.name], settings.DatabaseSettings, settings.AdminSettings):
+        settings.load(group, environ)
+
+
+def test_a_changed_setting_restarts_only_the_process_it_is_of(children: Any) -> None:
+    def templates(**spec: Any) -> dict[str, Any]:
+        made = children(**spec)
+        return {
+            p.name: made["Deployment", f"minimal-{p.name}"]["spec"]["template"]
+            for p in processes.ALL
+        }
+
+    before, after = templates(), templates(worker={"prefetch": 11})
+    assert [name for name in before if before[name] != after[name]] == ["worker"]
+
+
+def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> None:
+    env = [{"name": "ORDERS_DATABASE_URL", "value": "x"}, {"name": "TZ", "value": "UTC"}]
+    names = [e["name"] for e in _container(children, "relay", podTemplate={"env": env})["env"]]
+    assert names.count("ORDERS_DATABASE_URL") == 1
+    assert "TZ" in names
+
+
+def test_a_single_replica_has_no_disruption_budget(children: Any) -> None:
+    assert ("PodDisruptionBudget", "minimal-relay") not in children(relay={"replicas": 1})
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(1, 1), (2, 1), (9, 1)])
+def test_a_disruption_budget_always_lets_one_pod_go(children: Any, wanted: int, given: int) -> None:
+    relay = {"replicas": 2, "podDisruptionBudget": {"minAvailable": wanted}}
+    budget = children(relay=relay)["PodDisruptionBudget", "minimal-relay"]
+    assert budget["spec"]["minAvailable"] == given
+    assert "maxUnavailable" not in budget["spec"]
+
+
+def test_an_autoscaled_process_keeps_the_replicas_it_has(children: Any) -> None:
+    made = children("staging", Facts(frozenset({EXTERNAL_METRICS})))
+    assert "replicas" not in made["Deployment", "staging-api"]["spec"]
+    assert "replicas" not in made["Deployment", "staging-worker"]["spec"]
+    assert made["Deployment", "staging-relay"]["spec"]["replicas"] == 2
+
+
+def test_the_worker_keeps_its_replicas_when_nobody_measures_the_queue(children: Any) -> None:
+    made = children("staging")
+    assert made["Deployment", "staging-worker"]["spec"]["replicas"] == 2
+    assert ("HorizontalPodAutoscaler", "staging-worker") not in made
+
+
+@pytest.mark.parametrize(
+    ("provider", "kinds", "reason"),
+    [
+        ("Auto", set(), "NoExternalMetrics"),
+        ("Auto", {EXTERNAL_METRICS}, "ExternalMetrics"),
+        ("Auto", {EXTERNAL_METRICS, SCALED_OBJECT}, "KEDA"),
+        ("KEDA", {EXTERNAL_METRICS}, "NoKEDA"),
+        ("External", {EXTERNAL_METRICS, SCALED_OBJECT}, "ExternalMetrics"),
+        ("Builtin", set(), "NoExternalMetrics"),
+    ],
+)
+def test_who_scales_the_worker(make: Any, provider: str, kinds: set[str], reason: str) -> None:
+    service = make("full", worker={"autoscaling": {"provider": provider}})
+    assert choose(service, Facts(frozenset(kinds))).reason == reason
+
+
+def test_keda_needs_a_user_to_count_with(make: Any) -> None:
+    choice = choose(make("staging"), Facts(frozenset({SCALED_OBJECT})))
+    assert (choice.provider, choice.reason) == (None, "NoManagementUser")
+
+
+def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:
+    assert ("ServiceMonitor", "minimal") not in children()
+    assert ("ServiceMonitor", "minimal") in children(facts=Facts(frozenset({SERVICE_MONITOR})))
+    off = {"serviceMonitor": "Disabled"}
+    assert ("ServiceMonitor", "minimal") not in children(
+        facts=Facts(frozenset({SERVICE_MONITOR})), observability=off
+    )
+
+
+def test_until_the_migration_is_done_deployments_are_paused(children: Any, make: Any) -> None:
+    before = children(facts=Facts(migrated=False))
+    assert before["Deployment", "minimal-api"]["spec"]["paused"] is True
+    assert ("Job", job_name(make())) in before
+    after = children(facts=Facts(migrated=True))
+    assert after["Deployment", "minimal-api"]["spec"]["paused"] is False
+    assert ("Job", job_name(make())) not in after
+
+
+def test_another_image_is_another_migration(make: Any) -> None:
+    assert job_name(make()) != job_name(make(image="registry.example/orders:1.0.1"))
+    assert re.fullmatch(r"minimal-migrate-[0-9a-f]{10}", job_name(make()))
+
+
+def test_network_policies_name_the_few_flows(children: Any) -> None:
+    made = children("full")
+    ports = {
+        p.name: [
+            port["port"]
+            for port in made["NetworkPolicy", f"full-{p.name}"]["spec"]["egress"][0]["ports"]
+        ]
+        for p in processes.ALL
+    }
+    assert ports["relay"] == [4318, 5671, 6432, 9000]
+    assert ports["worker"] == [443, 4318, 5671, 6380, 6432, 9000]
+    deny = made["NetworkPolicy", "full"]["spec"]
+    assert "ingress" not in deny
+    assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
+    (http, metrics) = made["NetworkPolicy", "full-api"]["spec"]["ingress"]
+    assert http["ports"] == [{"port": 8000, "protocol": "TCP"}]
+    assert metrics["from"][1]["podSelector"] == {
+        "matchLabels": {"app.kubernetes.io/name": "prometheus"}
+    }
+
+
+def test_no_network_policy_when_switched_off(children: Any) -> None:
+    made = children(networkPolicy={"enabled": False})
+    assert not [kind for kind, _ in made if kind == "NetworkPolicy"]
+
+
+def test_an_ingress_can_point_at_a_gateway(children: Any) -> None:
+    (rule,) = children("prod")["Ingress", "orders-api"]["spec"]["rules"]
+    service = rule["http"]["paths"][0]["backend"]["service"]
+    assert service == {"name": "gateway", "port": {"number": 8080}}
+
+
+def test_given_resources_replace_defaults_one_by_one(children: Any) -> None:
+    made = _container(children, "api", api={"resources": {"requests": {"cpu": "2"}}})
+    assert made["resources"] == {
+        "requests": {"cpu": "2", "memory": "256Mi"},
+        "limits": {"memory": "512Mi"},
+    }

@@ -1,0 +1,93 @@
+"""What holds for all children of all examples."""
+
+from typing import Any
+
+import kubernetes_validate
+import msgspec
+import pytest
+
+from orderservice_operator.desired import desired
+from orderservice_operator.facts import (
+    EXTERNAL_METRICS,
+    PROMETHEUS_RULE,
+    SCALED_OBJECT,
+    SERVICE_MONITOR,
+    Facts,
+)
+from orderservice_operator.plan import with_signature
+
+EXAMPLES = ("minimal", "full", "staging", "prod")
+EVERYTHING = Facts(
+    frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, EXTERNAL_METRICS}), migrated=False
+)
+_OWN_APIS = ("monitoring.coreos.com", "keda.sh")
+
+
+@pytest.fixture(params=EXAMPLES)
+def everything(request: pytest.FixtureRequest, children: Any) -> Any:
+    return children(request.param, EVERYTHING)
+
+
+def test_every_child_is_valid_for_kubernetes(everything: Any) -> None:
+    for child in everything.values():
+        if not child["apiVersion"].startswith(_OWN_APIS):
+            kubernetes_validate.validate(with_signature(child), "1.36", strict=True)
+
+
+def test_every_child_has_the_owner_and_the_label_it_is_watched_by(everything: Any) -> None:
+    for child in everything.values():
+        (owner,) = child["metadata"]["ownerReferences"]
+        assert owner["uid"] == "u-1"
+        assert owner["controller"] is True
+        label = child["metadata"]["labels"]["orders.platform.dev/orderservice"]
+        assert label == owner["name"]
+
+
+def _pods(everything: Any) -> list[tuple[Any, Any]]:
+    templates = [
+        child["spec"]["template"]
+        for child in everything.values()
+        if child["kind"] in {"Deployment", "Job"}
+    ]
+    return [(template["spec"], template["spec"]["containers"][0]) for template in templates]
+
+
+def test_every_pod_is_restricted(everything: Any) -> None:
+    """Hold the pods to the restricted standard.
+
+    Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    """
+    for pod, container in _pods(everything):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert all("emptyDir" in volume for volume in pod["volumes"])
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+
+
+def test_no_pod_gets_a_token(everything: Any) -> None:
+    assert all(pod["automountServiceAccountToken"] is False for pod, _ in _pods(everything))
+
+
+def test_every_container_asks_for_memory_and_may_not_exceed_some(everything: Any) -> None:
+    for _, container in _pods(everything):
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_no_secret_is_written_into_a_child(everything: Any) -> None:
+    for _, container in _pods(everything):
+        secret = {e["name"] for e in container["env"] if e["name"].endswith(("_URL", "_SECRET"))}
+        assert all("valueFrom" in e for e in container["env"] if e["name"] in secret)
+
+
+def test_names_fit_with_the_longest_name(make: Any) -> None:
+    longest = make()
+    name = "n" * 40
+    service = msgspec.structs.replace(
+        longest, metadata=msgspec.structs.replace(longest.metadata, name=name)
+    )
+    for child in desired(service, EVERYTHING):
+        assert len(child["metadata"]["name"]) <= 63

@@ -1,0 +1,97 @@
+"""What counts as different, and what is written because of it."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from orderservice_operator.compare import first_difference
+from orderservice_operator.manifest import Reference, reference
+from orderservice_operator.plan import Plan, plan, with_signature
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": False, "b": {}, "c": None, "d": []}, {}),
+        ({"cpu": "1000m"}, {"cpu": "1"}),
+        ({"memory": "1024Mi"}, {"memory": "1Gi"}),
+        (
+            {"env": [{"name": "a", "value": "1"}]},
+            {"env": [{"name": "b"}, {"name": "a", "value": "1"}]},
+        ),
+        (
+            {"ports": [{"port": 53, "protocol": "UDP"}]},
+            {"ports": [{"port": 53, "protocol": "UDP"}]},
+        ),
+    ],
+)
+def test_what_the_server_adds_or_rewrites_is_no_difference(wanted: Any, live: Any) -> None:
+    assert first_difference(wanted, live) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live", "path"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "/a/b"),
+        ({"a": True}, {}, "/a"),
+        ({"replicas": 0}, {"replicas": 1}, "/replicas"),
+        ({"env": [{"name": "a"}]}, {"env": []}, "/env/0"),
+        ({"egress": [{"ports": [1]}]}, {"egress": [{"ports": [1]}, {}]}, "/egress"),
+        ({"command": ["a"]}, {"command": ["a", "b"]}, "/command"),
+        ({"selector": {"a": "1"}}, {"selector": {"a": "1", "b": "2"}}, "/selector"),
+        ({"cpu": "1000m"}, {"cpu": "2"}, "/cpu"),
+    ],
+)
+def test_a_difference_is_named_by_its_path(wanted: Any, live: Any, path: str) -> None:
+    assert first_difference(wanted, live) == path
+
+
+def _object(name: str, kind: str = "ConfigMap", **more: Any) -> Any:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
+
+
+def _plan(desired: list[Any], live: list[Any], kept: frozenset[Reference] = frozenset()) -> Plan:
+    return plan(desired, {reference(one): one for one in live}, kept=kept)
+
+
+def test_nothing_is_written_when_nothing_changed() -> None:
+    wanted = _object("a", data={"x": "1"})
+    live = with_signature(wanted) | {"status": {"more": 1}}
+    assert _plan([wanted], [live]) == Plan()
+
+
+def test_what_is_missing_is_made() -> None:
+    (write,) = _plan([_object("a")], []).writes
+    assert write.reference == Reference("v1", "ConfigMap", "a")
+    assert not write.path
+    assert not write.repair
+
+
+def test_drift_is_told_from_a_new_wish() -> None:
+    wanted = _object("a", data={"x": "1"})
+    live = copy.deepcopy(with_signature(wanted))
+    live["data"]["x"] = "2"
+    (write,) = _plan([wanted], [live]).writes
+    assert (write.path, write.repair) == ("/data/x", True)
+    (write,) = _plan([_object("a", data={"x": "3"})], [with_signature(wanted)]).writes
+    assert not write.repair
+
+
+def test_a_field_that_is_no_longer_wanted_is_noticed() -> None:
+    live = with_signature(_object("a", data={"x": "1", "y": "2"}))
+    (write,) = _plan([_object("a", data={"x": "1"})], [live]).writes
+    assert "applied" in write.path
+
+
+def test_what_is_not_desired_goes_unless_it_is_kept() -> None:
+    old, kept = _object("old"), _object("job", "Job")
+    made = _plan([], [old, kept], frozenset({reference(kept)}))
+    assert made.deletions == (reference(old),)
+
+
+def test_a_job_is_made_once_and_then_left_alone() -> None:
+    assert (
+        _plan([_object("j", "Job", spec={"x": 1})], [_object("j", "Job", spec={"x": 2})]) == Plan()
+    )

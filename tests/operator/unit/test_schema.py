@@ -1,0 +1,111 @@
+"""The CRD is what the types say, structural, and bounded."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from msgspec import inspect
+
+from orderservice_operator.crd import definition
+from orderservice_operator.crd.schema import schema
+from orderservice_operator.resource.spec import OrderService, Spec
+
+Schema = dict[str, Any]
+
+
+def test_the_committed_crd_is_what_the_types_say() -> None:
+    hint = "run `python -m orderservice_operator.crd`"
+    assert definition.FILE.read_text() == definition.text(), hint
+
+
+def _nodes(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from _nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in node:
+            yield from _nodes(node[key], f"{path}[]")
+
+
+@pytest.fixture(scope="module")
+def spec_nodes() -> dict[str, Schema]:
+    return dict(_nodes(schema(inspect.type_info(Spec))))
+
+
+def test_every_field_says_what_it_is_for(spec_nodes: dict[str, Schema]) -> None:
+    silent = [
+        p for p, node in spec_nodes.items() if p and "[]" not in p and not node.get("description")
+    ]
+    assert not silent
+
+
+def test_every_string_list_and_map_is_bounded(spec_nodes: dict[str, Schema]) -> None:
+    """CEL's cost is estimated from the bounds, and etcd keeps what is accepted."""
+    bound = {"string": "maxLength", "array": "maxItems"}
+    unbounded = [
+        path
+        for path, node in spec_nodes.items()
+        if (limit := bound.get(node["type"])) and limit not in node and "enum" not in node
+    ]
+    assert not unbounded
+
+
+def test_every_number_is_bounded(spec_nodes: dict[str, Schema]) -> None:
+    numbers = {p: n for p, n in spec_nodes.items() if n["type"] in {"integer", "number"}}
+    assert numbers
+    assert all("minimum" in node and "maximum" in node for node in numbers.values()), numbers
+
+
+def test_a_schema_is_structural(spec_nodes: dict[str, Schema]) -> None:
+    forbidden = {"$ref", "anyOf", "oneOf", "allOf", "not", "title", "prefixItems"}
+    assert not [path for path, node in spec_nodes.items() if forbidden & node.keys()]
+
+
+def test_only_the_image_and_the_secrets_have_to_be_given(spec_nodes: dict[str, Schema]) -> None:
+    required = {
+        f"{p}.{name}" for p, node in spec_nodes.items() for name in node.get("required", [])
+    }
+    expected = {".image", ".api", ".notifier", ".database", ".messaging"}
+    secrets = {name for name in required if "ecretRef" in name}
+    inside_optional = {".api.ingress.host"}
+    inside_lists = {name for name in required if "[]" in name}
+    assert required == expected | secrets | inside_optional | inside_lists
+
+
+def test_defaults_of_the_crd_are_those_of_the_types(spec_nodes: dict[str, Schema]) -> None:
+    assert spec_nodes[".worker"]["default"] == {}
+    assert spec_nodes[".worker.prefetch"]["default"] == 10
+    assert list(spec_nodes[".messaging.retryDelaysSeconds"]["default"]) == [5, 30, 300]
+    assert "default" not in spec_nodes[".cache.secretRef"]
+
+
+def test_what_a_crd_cannot_express_is_refused() -> None:
+    with pytest.raises(TypeError, match="cannot express"):
+        schema(inspect.type_info(int | str))
+    with pytest.raises(TypeError, match="cannot express"):
+        schema(inspect.type_info(bytes))
+
+
+def test_every_rule_has_a_message_for_people(spec_nodes: dict[str, Schema]) -> None:
+    nodes = [*spec_nodes.values(), schema(inspect.type_info(OrderService))]
+    rules = [rule for node in nodes for rule in node.get("x-kubernetes-validations", [])]
+    assert len(rules) >= 14
+    assert all(len(rule["message"]) > 20 for rule in rules)
+
+
+def test_a_field_of_a_newer_version_is_no_error() -> None:
+    given = yaml.safe_load(
+        """
+        metadata: {name: a}
+        spec:
+          image: a:1
+          future: 1
+          api: {secretRef: {name: a}}
+          notifier: {secretRef: {name: a}}
+          database: {primarySecretRef: {name: a}}
+          messaging: {secretRef: {name: a}, future: {}}
+        """
+    )
+    assert msgspec.convert(given, OrderService).spec.worker.prefetch == 10

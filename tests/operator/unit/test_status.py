@@ -1,0 +1,182 @@
+"""What the status says about what was seen."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from orderservice_operator import conditions
+from orderservice_operator.capacity import most_connections
+from orderservice_operator.children.autoscaler import Choice
+from orderservice_operator.children.processes import ALL, API
+from orderservice_operator.conditions import Seen
+from orderservice_operator.manifest import Reference
+from orderservice_operator.observed import Job, Rollout, job, rollout
+from orderservice_operator.rabbitmq.report import Report, remembered
+from orderservice_operator.resource.status import Count, Queue
+
+NOW = "2026-01-02T03:04:05Z"
+LATER = "2026-01-02T03:05:00Z"
+READY = Rollout(Count(2, 2, 2), done=True)
+IN_PLACE = Report("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
+
+
+def _seen(**more: Any) -> Seen:
+    given: dict[str, Any] = {
+        "rollouts": {process.name: READY for process in ALL},
+        "migration": Job(complete=True),
+        "migrated": True,
+        "report": IN_PLACE,
+        "choice": Choice(None, "NotWanted", ""),
+    }
+    return Seen(**(given | more))
+
+
+def _verdicts(status: Any) -> dict[str, tuple[str, str]]:
+    return {c.type: (c.status, c.reason) for c in status.conditions}
+
+
+def test_everything_there_is_ready(make: Any) -> None:
+    status = conditions.status(make(), _seen(), NOW)
+    assert status.phase == "Ready"
+    assert status.image == status.migrated_image == "registry.example/orders:1.0.0"
+    assert (status.api_pods, status.worker_replicas) == ("2/2", 2)
+    assert status.processing == Queue(7, 1)
+    assert _verdicts(status) == {
+        "Ready": ("True", "AllReady"),
+        "Progressing": ("False", "Complete"),
+        "Degraded": ("False", "AsExpected"),
+        "MigrationsComplete": ("True", "Complete"),
+        "TopologyReady": ("True", "InPlace"),
+        "AutoscalingActive": ("False", "NotWanted"),
+        "DatabaseCapacity": ("True", "Enough"),
+    }
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes(make: Any) -> None:
+    service = make()
+    first = conditions.status(service, _seen(), NOW)
+    after = msgspec.structs.replace(service, status=first)
+    assert conditions.status(after, _seen(), LATER) == first
+    changed = conditions.status(after, _seen(migrated=False, migration=Job()), LATER)
+    times = {c.type: c.last_transition_time for c in changed.conditions}
+    assert times["MigrationsComplete"] == LATER
+    assert times["Degraded"] == NOW
+
+
+def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
+    service = make()
+    seen = _seen(
+        migrated=False,
+        migration=Job(failed="BackoffLimitExceeded: x"),
+        rollouts={process.name: Rollout(Count(2, 2, 0), done=False) for process in ALL},
+    )
+    status = conditions.status(service, seen, NOW)
+    assert status.phase == "Degraded"
+    assert (status.image, status.migrated_image) == ("", "")
+    assert _verdicts(status)["MigrationsComplete"] == ("False", "Failed")
+    assert _verdicts(status)["Progressing"] == ("False", "Stuck")
+
+
+def test_a_running_migration_is_a_phase(make: Any) -> None:
+    waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
+    status = conditions.status(make(), _seen(migrated=False, rollouts=waiting), NOW)
+    assert status.phase == "Migrating"
+    assert _verdicts(status)["Ready"][0] == "False"
+
+
+def test_a_dead_broker_makes_nothing_else_unready(make: Any) -> None:
+    status = conditions.status(make(), _seen(report=Report("False", "Unreachable", "x")), NOW)
+    assert status.phase == "Ready"
+    assert _verdicts(status)["TopologyReady"] == ("False", "Unreachable")
+
+
+def test_after_a_restart_the_broker_is_what_it_was_until_it_is_looked_at(make: Any) -> None:
+    service = make("prod")
+    assert remembered(service).reason == "NotLooked"
+    status = conditions.status(service, _seen(), NOW)
+    after = remembered(msgspec.structs.replace(service, status=status))
+    assert (after.status, after.reason, after.message) == ("True", "InPlace", "fine")
+
+
+def test_a_mismatch_in_the_broker_degrades(make: Any) -> None:
+    status = conditions.status(make(), _seen(report=Report("False", "Mismatch", "q")), NOW)
+    assert status.phase == "Degraded"
+
+
+def test_a_child_that_cannot_be_written_degrades(make: Any) -> None:
+    status = conditions.status(make(), _seen(faults=("Service x: 403: no",)), NOW)
+    assert (status.phase, _verdicts(status)["Ready"][0]) == ("Degraded", "False")
+
+
+def test_observing_says_what_it_would_write(make: Any) -> None:
+    status = conditions.status(make(mode="Observe"), _seen(pending="Service x"), NOW)
+    progressing = next(c for c in status.conditions if c.type == "Progressing")
+    assert (progressing.reason, progressing.message) == ("Observing", "would write: Service x")
+
+
+def test_paused_is_a_phase(make: Any) -> None:
+    assert conditions.status(make(paused=True), _seen(), NOW).phase == "Paused"
+
+
+def test_pools_that_exceed_the_server_are_told(make: Any) -> None:
+    service = make(database={"maxConnections": 10})
+    condition = conditions.status(service, _seen(), NOW).conditions[-1]
+    assert (condition.status, condition.reason) == ("False", "PoolsExceedServer")
+    assert "30 connections" in condition.message
+
+
+def test_connections_count_every_process_of_every_pod(make: Any) -> None:
+    # api 2 pods × 4 processes × 2, worker 2 × 2, notifier 2 × 2, relay 2 × (2 + 1)
+    assert most_connections(make()) == 30
+    scaled = make(api={"autoscaling": {"minReplicas": 1, "maxReplicas": 5}})
+    assert most_connections(scaled) == 30 + 3 * 8
+
+
+def _deployment(**more: Any) -> Any:
+    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}
+    return {
+        "metadata": {"generation": 2},
+        "spec": {"replicas": 2},
+        "status": status | more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "done"),
+    [
+        ({}, True),
+        ({"observedGeneration": 1}, False),
+        ({"updatedReplicas": 1}, False),
+        ({"readyReplicas": 1}, False),
+        ({"replicas": 3}, False),
+    ],
+)
+def test_when_a_roll_out_is_done(make: Any, more: Any, done: object) -> None:
+    live = {Reference("apps/v1", "Deployment", "minimal-api"): _deployment(**more)}
+    assert rollout(make(), API, live).done is done
+
+
+def test_a_roll_out_past_its_deadline_is_a_problem(make: Any) -> None:
+    stuck = {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": "too late",
+    }
+    live = {
+        Reference("apps/v1", "Deployment", "minimal-api"): _deployment(
+            readyReplicas=1, conditions=[stuck]
+        )
+    }
+    assert rollout(make(), API, live).problem == "api: ProgressDeadlineExceeded: too late"
+
+
+def test_a_job_says_how_it_ended() -> None:
+    def ended(kind: str) -> Any:
+        condition = {"type": kind, "status": "True", "reason": "R", "message": "m"}
+        return {Reference("batch/v1", "Job", "j"): {"status": {"conditions": [condition]}}}
+
+    assert job("j", ended("Complete")).complete
+    assert job("j", ended("Failed")).failed == "R: m"
+    assert job("j", {}) == Job()

@@ -1,0 +1,180 @@
+"""The queue of resources, and the copy of their children."""
+
+import asyncio
+from typing import Any
+
+from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.errors import Transient
+from orderservice_operator.manifest import OWNER_LABEL, Reference
+from orderservice_operator.resources import Invalid, Resources
+from orderservice_operator.work import Queue
+
+A, B = Key("n", "a"), Key("n", "b")
+
+
+def _worked(keys: list[Key], handle: Any, *, for_s: float = 0.05, workers: int = 2) -> None:
+    async def main() -> None:
+        queue = Queue("test")
+        tasks = [asyncio.create_task(queue.run(handle(queue))) for _ in range(workers)]
+        for key in keys:
+            queue.add(key)
+        await asyncio.sleep(for_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
+    seen: list[Key] = []
+
+    def handle(_queue: Queue) -> Any:
+        async def one(key: Key) -> None:
+            seen.append(key)
+
+        return one
+
+    _worked([A, A, A, B], handle)
+    assert sorted(seen, key=str) == [A, B]
+
+
+def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_twice_at_once() -> (
+    None
+):
+    running, most, looks = 0, 0, 0
+
+    def handle(queue: Queue) -> Any:
+        async def one(key: Key) -> None:
+            nonlocal running, most, looks
+            running, looks = running + 1, looks + 1
+            most = max(most, running)
+            if looks == 1:
+                queue.add(key)
+                queue.add(key)
+            await asyncio.sleep(0.01)
+            running -= 1
+
+        return one
+
+    _worked([A], handle, for_s=0.1)
+    assert (most, looks) == (1, 2)
+
+
+def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
+    seen: list[Key] = []
+
+    def handle(_queue: Queue) -> Any:
+        async def one(key: Key) -> None:
+            seen.append(key)
+            if key == A and seen.count(A) == 1:
+                raise Transient("no")
+            if key == B:
+                raise ValueError("a fault of ours")
+
+        return one
+
+    _worked([A, B], handle, for_s=0.4, workers=1)
+    assert seen.count(A) == 2
+    assert seen.count(B) == 2
+
+
+def _child(name: str, version: int, owner: str = "a") -> Any:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": "n",
+            "resourceVersion": str(version),
+            "labels": {OWNER_LABEL: owner},
+            "managedFields": ["large"],
+        },
+    }
+
+
+KIND = ("v1", "ConfigMap")
+
+
+def _event(kind: str, child: Any) -> Any:
+    return {"type": kind, "object": child}
+
+
+def test_children_come_and_go_with_events() -> None:
+    told: list[Key] = []
+    store = Store(told.append)
+    store.keep_only(KIND, "1", store.take(KIND, [_child("x", 1)]))
+    store.see(KIND, _event("ADDED", _child("y", 2)))
+    store.see(KIND, _event("DELETED", _child("x", 3)))
+    assert set(store.children(A)) == {Reference("v1", "ConfigMap", "y")}
+    assert told == [A, A, A]
+
+
+def test_what_is_kept_has_no_managed_fields() -> None:
+    store = Store(lambda _: None)
+    store.see(KIND, _event("ADDED", _child("x", 2)))
+    (kept,) = store.children(A).values()
+    assert "managedFields" not in kept["metadata"]
+
+
+def test_an_older_state_never_replaces_a_newer_one() -> None:
+    store = Store(lambda _: None)
+    store.see(KIND, _event("ADDED", _child("x", 5)))
+    store.see(KIND, _event("MODIFIED", _child("x", 4)))
+    (kept,) = store.children(A).values()
+    assert kept["metadata"]["resourceVersion"] == "5"
+
+
+def test_an_answer_to_a_write_that_the_watch_has_overtaken_is_ignored() -> None:
+    store = Store(lambda _: None)
+    store.see(KIND, _event("ADDED", _child("x", 5)))
+    store.see(KIND, _event("DELETED", _child("x", 7)))
+    store.wrote(_child("x", 6))
+    assert store.children(A) == {}
+
+
+def test_an_answer_to_a_write_is_known_at_once_and_asks_for_nothing() -> None:
+    told: list[Key] = []
+    store = Store(told.append)
+    store.wrote(_child("x", 6))
+    store.see(KIND, _event("ADDED", _child("x", 6)))
+    assert len(store.children(A)) == 1
+    assert told == []
+
+
+def test_a_listing_takes_away_what_it_does_not_have() -> None:
+    store = Store(lambda _: None)
+    store.see(KIND, _event("ADDED", _child("x", 5)))
+    store.keep_only(KIND, "9", store.take(KIND, [_child("y", 8)]))
+    assert [found.name for found in store.children(A)] == ["y"]
+
+
+def _body(version: int, generation: int, **spec: Any) -> Any:
+    reference = {"name": "s"}
+    metadata = {"namespace": "n", "name": "a", "uid": "u"}
+    return {
+        "metadata": metadata | {"resourceVersion": str(version), "generation": generation},
+        "spec": {
+            "image": "a:1",
+            "api": {"secretRef": reference},
+            "notifier": {"secretRef": reference},
+            "database": {"primarySecretRef": reference},
+            "messaging": {"secretRef": reference},
+            **spec,
+        },
+    }
+
+
+def test_a_status_written_asks_for_nothing_new() -> None:
+    resources = Resources()
+    assert resources.put(_body(1, 1))
+    assert not resources.put(_body(2, 1) | {"status": {"phase": "Ready"}})
+    assert resources.put(_body(3, 2))
+
+
+def test_a_resource_that_cannot_be_read_says_where() -> None:
+    resources = Resources()
+    resources.put(_body(1, 1, worker={"prefetch": "many"}))
+    found = resources.get(A)
+    assert isinstance(found, Invalid)
+    assert "$.spec.worker.prefetch" in found.problem
