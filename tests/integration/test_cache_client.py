@@ -256,7 +256,7 @@ def test_tls_is_within_the_budget_too(redis_url: str, tmp_path: Path) -> None:
 
     with served(relay) as url:
         redis = client(f"rediss{url.removeprefix('redis')}?ssl_ca_certs={certificate}")
-        assert redis.warm()
+        assert redis.warm(within_s=5)
         assert redis.call("ECHO", "secret") == b"secret"
         silent.set()
         assert took_s(lambda: fails(lambda: redis.call("PING"))) < LATE_S
