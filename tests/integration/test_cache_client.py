@@ -35,7 +35,7 @@ def client(url: str, *, timeout_s: float = BUDGET_S, retry_after_s: float = 0.2)
 def redis(redis_url: str) -> Iterator[Redis]:
     """Give a connected client with more patience than the service has."""
     made = client(redis_url, timeout_s=2)
-    assert made.warm()
+    assert made.warm(within_s=5)
     yield made
     made.close()
 
@@ -44,7 +44,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 def hasty(redis_url: str) -> Iterator[Redis]:
     """Give a connected client with the budget of the service."""
     made = client(redis_url)
-    assert made.warm()
+    assert made.warm(within_s=5)
     yield made
     made.close()
 
