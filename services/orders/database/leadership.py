@@ -11,7 +11,7 @@ from orders.settings import DatabaseSettings
 RELAY: Final = 0x72656C61  # "rela"
 HOUSEKEEPING: Final = 0x686F7573  # "hous"
 # The server notices a leader that vanished without a word, and frees its lock, in ten seconds.
-_OPTIONS: Final = (
+SESSION_OPTIONS: Final = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=10000 -c idle_session_timeout=0"
 )
@@ -23,7 +23,7 @@ class Leadership:
     def __init__(self, url: str, settings: DatabaseSettings, lock: int, application: str) -> None:
         self._url, self._lock = url, lock
         self._arguments = connection_arguments(settings, application)
-        self._arguments["options"] += _OPTIONS
+        self._arguments["options"] += SESSION_OPTIONS
         self._session: psycopg.Connection[tuple[object, ...]] | None = None
         self._held = False
 

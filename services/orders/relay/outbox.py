@@ -13,18 +13,14 @@ import msgspec
 import psycopg
 
 from orders.database.failures import translated
-from orders.database.leadership import RELAY
+from orders.database.leadership import RELAY, SESSION_OPTIONS
 from orders.database.pool import Row as TupleRow
 from orders.database.pool import connection_arguments
 from orders.settings import DatabaseSettings
 
-# The server notices a relay that vanished without a word, and frees its lock, in about ten seconds.
 # Deletes need not be durable: a row that reappears after a crash is published again under the same
 # message id, which consumers take for the duplicate it is.
-_OPTIONS: Final = (
-    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-    " -c tcp_user_timeout=10000 -c idle_session_timeout=0 -c synchronous_commit=off"
-)
+_OPTIONS: Final = f"{SESSION_OPTIONS} -c synchronous_commit=off"
 
 _LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
 # NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
