@@ -45,8 +45,8 @@ clean-state: env ## remove the databases, logs and secrets of the local platform
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy services tests/unit tests/contract tests/integration tests/e2e
-	PYTHONPATH=services .venv/bin/lint-imports
+	.venv/bin/mypy services operator/orderservice_operator tests
+	PYTHONPATH=services:operator .venv/bin/lint-imports
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers

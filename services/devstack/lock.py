@@ -17,9 +17,9 @@ OPTIONS = (
     "--quiet",
     "--custom-compile-command=make lock",
 )
-# meinheld 1.0.2 asks for greenlet < 0.5, which does not compile on any Python we run, and works
-# without greenlet.
-OVERRIDES = "greenlet>=3 ; python_version < '0'\n"
+# meinheld 1.0.2 asks for greenlet < 0.5, which does not compile on any Python we run. Ours is built
+# without greenlet; Locust needs a new one.
+OVERRIDES = "greenlet>=3\n"
 
 # What installs the rest: uv, and setuptools for the one package without a wheel (meinheld).
 BOOTSTRAP = "uv\nsetuptools>=77\n"
