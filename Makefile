@@ -2,12 +2,13 @@
 # PYTHON makes the virtual environment and must be 3.11 or 3.12; once made, it is kept.
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 DEVSTACK = PYTHONPATH=services .venv/bin/python -m devstack
+CLUSTER = PYTHONPATH=services:tests/operator/cluster .venv/bin/python -m control_plane
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: env
 env: ## make the virtual environment from the locks (done by the other verbs)
@@ -40,6 +41,18 @@ demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 
 .PHONY: clean-state
 clean-state: env ## remove the databases, logs and secrets of the local platform
 	@$(DEVSTACK) clean-state
+
+.PHONY: cluster-binaries
+cluster-binaries: env ## build Kubernetes for the tests, once (10 minutes); ARGS="node tools" for more
+	@$(CLUSTER) build $(or $(ARGS),control)
+
+.PHONY: cluster-up
+cluster-up: env ## start a Kubernetes control plane, detached; prints its kubeconfig
+	@$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: env ## end it and leave nothing
+	@$(CLUSTER) down
 
 .PHONY: check
 check: env ## lint, format, types, import contracts

@@ -1,7 +1,7 @@
 """Probes and metrics of the operator itself."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from aiohttp import web
@@ -10,32 +10,42 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from orderservice_operator.cluster.informer import Informer
 
-# Watches are renewed every five minutes and say something each minute before that.
-_DEAF_AFTER_S: Final = 400.0
+# A guess: by then the operator has tried several times to list anew.
+_BEYOND_HOPE: Final = 5
 
 
-def problems(informers: Iterable[Informer]) -> list[str]:
-    """Return what keeps the operator from seeing the cluster."""
-    now = time.monotonic()
-    return [
-        f"{informer.kind.name}: {'deaf' if informer.synced.is_set() else 'not listed yet'}"
-        for informer in informers
-        if not informer.synced.is_set() or now - informer.heard_at > _DEAF_AFTER_S
-    ]
+def problems(informers: Iterable[Informer], silence_s: float) -> list[str]:
+    """Return what keeps the operator from seeing the cluster: watches by their age."""
+    return [problem for informer in informers if (problem := _problem(informer, silence_s))]
+
+
+def hopeless(informers: Iterable[Informer], silence_s: float) -> list[str]:
+    """Return the watches that have been dead for so long that a restart is worth trying."""
+    return problems(
+        (informer for informer in informers if informer.synced.is_set()), silence_s * _BEYOND_HOPE
+    )
+
+
+def _problem(informer: Informer, silence_s: float) -> str:
+    age_s = time.monotonic() - informer.heard_at
+    if not informer.synced.is_set():
+        return f"{informer.kind.name}: not listed yet"
+    return f"{informer.kind.name}: nothing heard for {age_s:.0f} s" if age_s > silence_s else ""
 
 
 def application(
-    problems: Callable[[], list[str]], registry: CollectorRegistry, refresh: Callable[[], None]
+    informers: Collection[Informer],
+    silence_s: float,
+    registry: CollectorRegistry,
+    refresh: Callable[[], None],
 ) -> web.Application:
     """Return /livez, /readyz and /metrics; `refresh` brings gauges up to date."""
 
     async def livez(_request: web.Request) -> web.Response:
-        # Deaf for long: a restart lists everything anew.
-        deaf = [problem for problem in problems() if problem.endswith("deaf")]
-        return _probe(deaf)
+        return _probe(hopeless(informers, silence_s))
 
     async def readyz(_request: web.Request) -> web.Response:
-        return _probe(problems())
+        return _probe(problems(informers, silence_s))
 
     async def metrics(_request: web.Request) -> web.Response:
         refresh()

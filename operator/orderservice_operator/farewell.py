@@ -1,7 +1,7 @@
 """What is left to do when a resource is deleted: children go by themselves, queues do not.
 
 The finalizer is there only while the resource wants its queues deleted, and never holds up a
-deletion for longer than `BOUND_S`, whatever the broker does.
+deletion for longer than its bound, whatever the broker does.
 """
 
 import time
@@ -23,7 +23,6 @@ from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, Or
 
 FINALIZER: Final = f"{GROUP}/queues"
 MANAGER: Final = "orderservice-operator-finalizer"
-BOUND_S: Final = 110.0
 _AGAIN_S: Final = 2.0
 # The management API may be as late as this: a queue is empty when it is so twice, this far apart.
 _STATISTICS_S: Final = 11.0
@@ -32,8 +31,10 @@ _STATISTICS_S: Final = 11.0
 class Farewell:
     """Keeps the promise of `deletionPolicy: DeleteIfEmpty`."""
 
-    def __init__(self, client: Client, store: Store, keeper: Keeper, recorder: Recorder) -> None:
-        self._client, self._store = client, store
+    def __init__(
+        self, client: Client, store: Store, keeper: Keeper, recorder: Recorder, bound_s: float
+    ) -> None:
+        self._client, self._store, self._bound_s = client, store, bound_s
         self._keeper, self._recorder = keeper, recorder
         self._empty_at: dict[str, float] = {}
 
@@ -48,7 +49,7 @@ class Farewell:
         """Clean up after a resource that is being deleted; return when to look again."""
         if FINALIZER not in service.metadata.finalizers:
             return None
-        if await self._done(service) or _age_s(service) > BOUND_S:
+        if await self._done(service) or _age_s(service) > self._bound_s:
             self._empty_at.pop(service.metadata.uid, None)
             await self._set_finalizers(service, [])
             return None
@@ -63,7 +64,7 @@ class Farewell:
                 return await self._clean(service)
         except (OperatorError, CircuitBreakerError) as error:
             text = f"queues stay, RabbitMQ cannot be asked: {error}"
-            if _age_s(service) > BOUND_S - 2 * _AGAIN_S:
+            if _age_s(service) > self._bound_s - 2 * _AGAIN_S:
                 await self._recorder.say(service, "Warning", "QueuesLeft", text)
             return False
 

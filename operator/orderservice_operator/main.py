@@ -1,6 +1,5 @@
 """Where the operator begins: kopf owns the watch of OrderServices and the life of the process."""
 
-import logging
 import os
 import signal
 import sys
@@ -9,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
-import structlog
 
-from orderservice_operator import settings
+from orderservice_operator import logs, settings
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.process import Operator
@@ -26,7 +24,7 @@ def main() -> int:
     except OperatorError as error:
         sys.stderr.write(f"orderservice-operator: {error}\n")
         return 2
-    _configure_logs(given.log_level)
+    logs.configure(given.log_level)
     broken = threading.Event()
 
     def stop() -> None:
@@ -36,7 +34,7 @@ def main() -> int:
 
     kopf.run(
         registry=registry(given, stop),
-        settings=kopf_settings(),
+        settings=kopf_settings(given.watch_silence_s),
         clusterwide=not given.namespace,
         namespaces=[given.namespace] if given.namespace else [],
         standalone=True,
@@ -44,13 +42,13 @@ def main() -> int:
     return 1 if broken.is_set() else 0
 
 
-def kopf_settings() -> kopf.OperatorSettings:
+def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
     """Return kopf's settings: none of its defaults that lets it go blind, or write."""
     made = kopf.OperatorSettings()
     made.watching.server_timeout = 300
     made.watching.client_timeout = 330
     made.watching.connect_timeout = 10
-    made.watching.inactivity_timeout = 70
+    made.watching.inactivity_timeout = silence_s
     made.networking.request_timeout = 30
     made.process.ultimate_exiting_timeout = 25
     made.posting.enabled = False  # events are ours, deduplicated
@@ -85,21 +83,6 @@ def registry(given: Settings, stop_process: Callable[[], None]) -> kopf.Operator
         running[0].saw(event["type"], event["object"])
 
     return made
-
-
-def _configure_logs(level: str) -> None:
-    numeric = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=max(numeric, logging.WARNING), stream=sys.stdout)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,11 @@ class Operator:
         self._settings, self._stop = settings, stop
         self._queue, self._brokers = Queue("resources"), Queue("brokers")
         self.resources, self.metrics = Resources(), Metrics()
-        client = Client(credentials, lambda method: self.metrics.requests.labels(method).inc())
+        client = Client(
+            credentials,
+            settings.watch_silence_s,
+            lambda method: self.metrics.requests.labels(method).inc(),
+        )
         self._client = client
         self._store = Store(self._queue.add)
         self._keeper = Keeper(client, self._queue.add)
@@ -89,7 +93,9 @@ class Operator:
             resources=self.resources,
             keeper=self._keeper,
             recorder=recorder,
-            farewell=Farewell(self._client, self._store, self._keeper, recorder),
+            farewell=Farewell(
+                self._client, self._store, self._keeper, recorder, self._settings.farewell_s
+            ),
             kinds=lambda: self._discovery.kinds,
         )
         return Reconciler(parts, self._settings.resync_s)
@@ -147,7 +153,10 @@ class Operator:
 
     async def _serve(self) -> None:
         application = admin.application(
-            lambda: admin.problems(self._informers), self.metrics.registry, self._refresh_gauges
+            self._informers,
+            self._settings.watch_silence_s,
+            self.metrics.registry,
+            self._refresh_gauges,
         )
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()

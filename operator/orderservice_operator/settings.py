@@ -34,6 +34,17 @@ class Settings(msgspec.Struct, frozen=True):
     discovery_s: Annotated[
         Seconds, Meta(description="Look this often for kinds that came or went (KEDA, monitors).")
     ] = 120
+    watch_silence_s: Annotated[
+        Seconds,
+        Meta(
+            description="A watch that says nothing for this long is dead (the API server sends a "
+            "bookmark each minute): list anew. Until that has worked, the operator is not ready."
+        ),
+    ] = 75
+    farewell_s: Annotated[
+        Seconds,
+        Meta(description="Hold up a deletion no longer than this for a broker that is away."),
+    ] = 110
     lease: Annotated[
         str,
         Meta(

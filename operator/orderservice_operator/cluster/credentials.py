@@ -35,8 +35,14 @@ class Credentials:
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""
         if time.monotonic() - self._read_at > _REREAD_S:
-            self._info, self._read_at = self._read(), time.monotonic()
+            self.renewed()
         return self._info.as_http_headers()
+
+    def renewed(self) -> bool:
+        """Read anew, and tell whether there is anything new: the server refused what we have."""
+        before = self._info
+        self._info, self._read_at = self._read(), time.monotonic()
+        return self._info != before
 
     def ssl_context(self) -> ssl.SSLContext | bool:
         """Return how to verify the server, with the client's certificate if it has one."""

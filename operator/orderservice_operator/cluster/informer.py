@@ -38,6 +38,8 @@ class Informer:
                 self._version = None
             except OperatorError as error:
                 failures += 1
+                # Only what is listed is known to be fresh: the watch may have been deaf for long.
+                self._version = None
                 wait_s = _wait_s(error, failures)
                 _log.warning("watch.failed", kind=self.kind.name, error=str(error), wait_s=wait_s)
                 await asyncio.sleep(wait_s)
@@ -46,8 +48,8 @@ class Informer:
         kind = (self.kind.api_version, self.kind.name)
         if self._version is None:
             self._version = await self._list(kind)
+            self.heard_at = time.monotonic()
             self.synced.set()
-        self.heard_at = time.monotonic()
         async for event in self._client.watch(self.kind.path(), self._version, OWNER_LABEL):
             self.heard_at = time.monotonic()
             self._version = event["object"]["metadata"]["resourceVersion"]

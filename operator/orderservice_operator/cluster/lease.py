@@ -4,6 +4,7 @@ Source: https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Final
@@ -14,10 +15,10 @@ from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import Manifest
 
-DURATION_S: Final = 15.0
-_RENEW_S: Final = 5.0
+DURATION_S: Final = 12.0
+_LOOK_S: Final = 2.5
 # Stop working well before another may start: its clock began when it last saw us renew.
-_GIVE_UP_S: Final = 10.0
+_GIVE_UP_S: Final = 8.0
 _log = structlog.get_logger(__name__)
 
 
@@ -40,20 +41,16 @@ class Lease:
             except OperatorError as error:
                 _log.warning("lease.failed", error=str(error))
             if not self.held:
-                await asyncio.sleep(_RENEW_S / 2)
+                await asyncio.sleep(_LOOK_S)
         _log.info("lease.acquired", identity=self._identity)
 
     async def keep(self) -> None:
         """Renew until it is lost; then return: whoever works has to stop at once."""
-        renewed_at = time.monotonic()
-        while time.monotonic() - renewed_at < _GIVE_UP_S:
-            await asyncio.sleep(_RENEW_S / 2)
-            try:
-                if not await self._try():
-                    break
-                renewed_at = time.monotonic()
-            except OperatorError as error:
-                _log.warning("lease.failed", error=str(error))
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(_GIVE_UP_S):
+                    if not await self._renew():
+                        break
         self.held = False
         _log.error("lease.lost", identity=self._identity)
 
@@ -69,6 +66,15 @@ class Lease:
                 await self._client.replace(f"{self._all}/{self._name}", found)
         except OperatorError as error:
             _log.warning("lease.failed", error=str(error))
+
+    async def _renew(self) -> bool:
+        """Wait, then renew, however often that takes; tell whether it is still ours."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                return await self._try()
+            except OperatorError as error:
+                _log.warning("lease.failed", error=str(error))
 
     async def _try(self) -> bool:
         """Take it or renew it. Raises Conflict when somebody was faster."""

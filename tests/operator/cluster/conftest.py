@@ -16,6 +16,7 @@ import pytest
 import yaml
 from control_plane.api import Api
 from control_plane.binaries import Missing, build, find
+from control_plane.given import GivenCluster
 from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane, free_ports
 
@@ -24,16 +25,16 @@ PACKAGE = OPERATOR / "orderservice_operator"
 ACCOUNT = "system:serviceaccount:orders-system:orderservice-operator"
 
 
+Cluster = ControlPlane | GivenCluster
+
+
 @pytest.fixture(scope="session")
-def plane() -> Iterator[ControlPlane]:
-    """Start a control plane; where there are no binaries, say so and skip (in CI: make them)."""
-    try:
-        binaries = find()
-    except Missing as missing:
-        if not os.environ.get("CI"):
-            pytest.skip(str(missing))
-        binaries = build()
-    made = ControlPlane(binaries)
+def plane() -> Iterator[Cluster]:
+    """Give the cluster that KUBECONFIG names, or start a control plane of our own.
+
+    Where there is neither, say so and skip; in CI build it instead.
+    """
+    made = _cluster()
     try:
         made.start()
         yield made
@@ -41,32 +42,91 @@ def plane() -> Iterator[ControlPlane]:
         made.stop()
 
 
+def _cluster() -> Cluster:
+    if given := os.environ.get("KUBECONFIG"):
+        return GivenCluster(Path(given))
+    try:
+        return ControlPlane(find())
+    except Missing as missing:
+        if not os.environ.get("CI"):
+            pytest.skip(str(missing))
+        build("control")
+        return ControlPlane(find())
+
+
 @pytest.fixture(scope="session")
-def api(plane: ControlPlane) -> Iterator[Api]:
+def own_plane(plane: Cluster) -> ControlPlane:
+    """Give the control plane of our own: for tests that play its nodes, or look into it."""
+    if isinstance(plane, GivenCluster):
+        pytest.skip("needs a control plane of our own: unset KUBECONFIG")
+    return plane
+
+
+@pytest.fixture(scope="session")
+def api(plane: Cluster) -> Iterator[Api]:
     """Give an administrator's view, with the CRD and the operator's role installed."""
     with plane.session() as session:
         made = Api(session, plane.url)
         made.apply(yaml.safe_load((PACKAGE / "crd" / "orderservices.yaml").read_text()))
-        made.apply(yaml.safe_load((PACKAGE / "rbac" / "role.yaml").read_text()))
-        made.apply(_binding())
-        made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "orders-system"}})
+        for manifest in yaml.safe_load_all((PACKAGE / "rbac" / "role.yaml").read_text()):
+            made.apply(manifest)
+        for manifest in _account():
+            made.apply(manifest)
         made.wait(lambda: _established(made), within_s=20)
         yield made
 
 
-def _binding() -> dict[str, Any]:
+def _account() -> Iterator[dict[str, Any]]:
     _, _, namespace, name = ACCOUNT.split(":")
-    return {
+    yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    metadata = {"name": name, "namespace": namespace}
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    yield {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
-        "metadata": {"name": "orderservice-operator"},
+        "metadata": {"name": name},
         "roleRef": {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "ClusterRole",
-            "name": "orderservice-operator",
+            "name": name,
         },
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", **metadata}],
     }
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(plane: Cluster, api: Api) -> Path:
+    """Write a kubeconfig with a token of the operator's account, as a pod has one."""
+    return write_kubeconfig(plane, plane.url, token(api), "operator")
+
+
+def token(api: Api, seconds: int = 6 * 3600) -> str:
+    """Ask for a token of the operator's account."""
+    _, _, namespace, name = ACCOUNT.split(":")
+    path = api.path("v1", "serviceaccounts", namespace, name) + "/token"
+    answer = api.create(path, {"spec": {"expirationSeconds": seconds}})
+    return str(answer["status"]["token"])
+
+
+def write_kubeconfig(plane: Cluster, url: str, token: str, name: str) -> Path:
+    """Write a kubeconfig for an address of the API server."""
+    file = plane.folder / f"{name}.kubeconfig"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "test",
+                "cluster": {"server": url, "certificate-authority": str(plane.authority)},
+            }
+        ],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    file.touch(mode=0o600)
+    file.write_text(yaml.safe_dump(content))
+    return file
 
 
 def _established(api: Api) -> bool:
@@ -76,13 +136,13 @@ def _established(api: Api) -> bool:
 class Running:
     """One operator process."""
 
-    def __init__(self, plane: ControlPlane, name: str, **environ: str) -> None:
-        self.log = plane.folder / f"{name}.log"
+    def __init__(self, kubeconfig: Path, name: str, **environ: str) -> None:
+        self.log = kubeconfig.parent / f"{name}.log"
         (self.admin_port,) = free_ports(1)
         self._environ = {
             **os.environ,
             "PYTHONPATH": str(OPERATOR),
-            "KUBECONFIG": str(plane.kubeconfig_of(ACCOUNT, ("system:serviceaccounts",))),
+            "KUBECONFIG": str(kubeconfig),
             "OPERATOR_ADMIN_HOST": "127.0.0.1",
             "OPERATOR_ADMIN_PORT": str(self.admin_port),
             **environ,
@@ -124,12 +184,12 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def start_operator(plane: ControlPlane, api: Api) -> Iterator[Callable[..., Running]]:
+def start_operator(kubeconfig: Path) -> Iterator[Callable[..., Running]]:
     """Start operators; all end with the session."""
     running: list[Running] = []
 
     def start(name: str = "operator", **environ: str) -> Running:
-        running.append(Running(plane, name, **environ))
+        running.append(Running(kubeconfig, name, **environ))
         return running[-1]
 
     yield start
@@ -160,8 +220,9 @@ def namespace(api: Api) -> Iterator[str]:
 
 
 @pytest.fixture
-def nodes(api: Api, namespace: str) -> Iterator[Nodes]:
+def nodes(api: Api, own_plane: ControlPlane, namespace: str) -> Iterator[Nodes]:
     """Make the namespace's pods ready, failing or slow."""
+    assert own_plane
     made = Nodes(api.twin(), namespace)
     made.start()
     yield made
@@ -182,19 +243,7 @@ def example() -> Callable[..., dict[str, Any]]:
     return build
 
 
-_FIGURES = pytest.StashKey[dict[str, float]]()
-
-
 @pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
     """Note a figure; all are printed after the run."""
-    noted = request.config.stash.setdefault(_FIGURES, {})
-    return lambda name, value: noted.update({name: float(value)})
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the figures."""
-    for name, value in config.stash.get(_FIGURES, {}).items():
-        terminalreporter.write_line(f"figure {name}: {value:.3g}")
+    return lambda name, value: record_property(f"figure {name}", float(value))

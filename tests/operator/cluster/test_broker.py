@@ -302,22 +302,3 @@ def test_queues_that_hold_messages_stay(
     assert rabbit.has(f"queues/{inside}/order-processing")
     reasons = {event["reason"] for event in api.list("v1", "events", namespace)}
     assert "QueuesLeft" in reasons
-
-
-@pytest.mark.usefixtures("operator", "nodes")
-def test_a_deletion_does_not_wait_for_a_dead_broker_for_ever(
-    api: Api,
-    namespace: str,
-    with_broker: Callable[..., None],
-    figure: Callable[[str, float], None],
-) -> None:
-    with_broker(deletionPolicy="DeleteIfEmpty", managementUrl="http://127.0.0.1:9")
-
-    def promised() -> bool:
-        return bool(api.get(*SERVICES, namespace, "minimal")["metadata"].get("finalizers"))
-
-    api.wait(promised)
-    api.delete(*SERVICES, namespace, "minimal")
-    took_s = api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=120)
-    figure("delete_with_dead_broker_s", took_s)
-    assert took_s > 5

@@ -1,41 +1,35 @@
-"""`python -m control_plane build|run`: make the binaries, or run a control plane until Ctrl-C."""
+"""`python -m control_plane VERB`.
 
-import signal
+build [control|node|tools ...]   build what the cache lacks: these groups, or everything
+run                              run a control plane until Ctrl-C
+up | down                        the same, detached
+"""
+
 import sys
-import threading
+from collections.abc import Sequence
 
-from control_plane.binaries import Missing, build, find
-from control_plane.plane import ControlPlane
+from control_plane import detached
+from control_plane.binaries import GROUPS, Missing, build
+from control_plane.plane import Broken
+from devstack.bootstrap import SetupFailed
 
 
-def main(verb: str) -> int:
-    """Do it; 2 for a wrong verb, 1 when the binaries are missing."""
+def main(words: Sequence[str]) -> int:
+    """Do it; 2 for a wrong verb, 1 when it cannot be done."""
+    verbs = {"run": detached.run, "up": detached.up, "down": detached.down}
+    verb, *groups = words or [""]
     try:
-        if verb == "build":
-            sys.stdout.write(f"{build()}\n")
-            return 0
-        if verb == "run":
-            return _run()
-    except Missing as error:
+        if verb == "build" and set(groups) <= set(GROUPS):
+            sys.stdout.writelines(f"{path}\n" for path in build(*groups))
+        elif verb in verbs and not groups:
+            verbs[verb]()
+        else:
+            sys.stderr.write(f"{__doc__}\n")
+            return 2
+    except (Missing, Broken, SetupFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stderr.write(f"{__doc__}\n")
-    return 2
-
-
-def _run() -> int:
-    plane = ControlPlane(find())
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    try:
-        plane.start()
-        sys.stdout.write(f"export KUBECONFIG={plane.kubeconfig}\n")
-        sys.stdout.flush()
-        ended.wait()
-    finally:
-        plane.stop()
     return 0
 
 
-sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+sys.exit(main(sys.argv[1:]))

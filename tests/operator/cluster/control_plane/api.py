@@ -31,6 +31,7 @@ class Api:
         session = requests.Session()
         session.trust_env = False
         session.cert, session.verify = self.session.cert, self.session.verify
+        session.headers.update(self.session.headers)
         return Api(session, self.url)
 
     def apply(self, manifest: Object, namespace: str = "", manager: str = "test") -> Object:
@@ -49,6 +50,10 @@ class Api:
             params={"fieldManager": manager, "force": "true"},
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
+
+    def create(self, path: str, manifest: Object) -> Object:
+        """Make an object in a collection, or ask a subresource for something."""
+        return self._call("POST", path, json=manifest)
 
     def patch(self, path: str, change: Object, manager: str = "somebody") -> Object:
         """Change an object as `kubectl edit` would."""

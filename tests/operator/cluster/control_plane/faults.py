@@ -1,0 +1,205 @@
+"""A proxy in front of the API server that does to requests what networks and servers do.
+
+It speaks TLS on both sides, streams watches, and passes the caller's token on, so that the API
+server decides about it as always.
+"""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from control_plane.plane import ControlPlane
+from devstack.ports import free_port
+
+_HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_START_S: Final = 20.0
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request as faults see it."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    token: str
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes something."""
+        return self.method in _WRITES
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether its answer never ends."""
+        return self.query.get("watch") == "true"
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Answer in the API server's place; the request does not get there."""
+
+    status: int
+    retry_after_s: int | None = None
+
+
+class DropReply(msgspec.Struct, frozen=True):
+    """Let the request through, call `then`, and close the connection without an answer."""
+
+    then: Callable[[], None] = lambda: None
+
+
+class Hang(msgspec.Struct, frozen=True):
+    """Take the request and say nothing: a watch that stays silent, a black hole."""
+
+
+Fault = Refuse | DropReply | Hang
+Chooser = Callable[[Request], Fault | None]
+
+
+def each_once(fault: Fault) -> Chooser:
+    """Give a fault to every write the first time it is tried."""
+    tried: set[tuple[str, str, str]] = set()
+
+    def choose(request: Request) -> Fault | None:
+        what = request.method, request.path, request.query.get("fieldManager", "")
+        if not request.is_write or what in tried:
+            return None
+        tried.add(what)
+        return fault
+
+    return choose
+
+
+class FaultProxy:
+    """Runs on a thread of its own between `start` and `stop`."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.port, self._plane = free_port(), plane
+        self._choose: Chooser = lambda _: None
+        self.seen: list[Request] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="faults")
+        self._listening, self._ending = threading.Event(), asyncio.Event()
+        self._healthy = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where the API server seems to be."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def with_fault(self, choose: Chooser) -> Iterator[None]:
+        """Let faults happen; whatever hangs is let go at the end, by closing its connection."""
+        self._choose = choose
+        self._loop.call_soon_threadsafe(self._healthy.clear)
+        try:
+            yield
+        finally:
+            self._choose = lambda _: None
+            self._loop.call_soon_threadsafe(self._healthy.set)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+        assert self._listening.wait(_START_S)
+
+    def stop(self) -> None:
+        """End, with all connections."""
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._loop.call_soon_threadsafe(self._healthy.set)
+        self._thread.join(_START_S)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        certificate, key = self._plane.issue("faults", "faults")
+        serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        serving.load_cert_chain(certificate, key)
+        trusting = ssl.create_default_context(cafile=str(self._plane.authority))
+        connector = aiohttp.TCPConnector(ssl=trusting, limit=0)
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False
+        ) as self._session:
+            application = web.Application(client_max_size=2**24)
+            application.router.add_route("*", "/{path:.*}", self._handle)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=serving).start()
+            self._listening.set()
+            await self._ending.wait()
+            await runner.cleanup()
+
+    async def _handle(self, incoming: web.Request) -> web.StreamResponse:
+        request = Request(
+            incoming.method,
+            incoming.path,
+            dict(incoming.query),
+            incoming.headers.get("Authorization", "").removeprefix("Bearer "),
+        )
+        self.seen.append(request)
+        match self._choose(request):
+            case Refuse() as refusal:
+                return _refused(refusal)
+            case Hang():
+                if request.is_watch:  # it begins like any other
+                    await web.StreamResponse().prepare(incoming)
+                await self._healthy.wait()
+                return _cut(incoming)
+            case DropReply() as fault:
+                body = await incoming.read()
+                async with self._sent(incoming, body) as answer:
+                    await answer.read()
+                fault.then()
+                return _cut(incoming)
+            case _:
+                return await self._passed_on(incoming, request)
+
+    def _sent(self, incoming: web.Request, body: bytes) -> Any:
+        headers = {
+            name: value
+            for name, value in incoming.headers.items()
+            if name.lower() not in _HOP_BY_HOP
+        }
+        url = self._plane.url + incoming.raw_path
+        return self._session.request(incoming.method, url, headers=headers, data=body or None)
+
+    async def _passed_on(self, incoming: web.Request, request: Request) -> web.StreamResponse:
+        body = await incoming.read()
+        async with self._sent(incoming, body) as answer:
+            headers = {
+                name: value
+                for name, value in answer.headers.items()
+                if name.lower() not in _HOP_BY_HOP
+            }
+            outgoing = web.StreamResponse(status=answer.status, headers=headers)
+            await outgoing.prepare(incoming)
+            async for chunk in answer.content.iter_any():
+                if request.is_watch and isinstance(self._choose(request), Hang):
+                    await self._healthy.wait()
+                    return _cut(incoming)
+                await outgoing.write(chunk)
+            await outgoing.write_eof()
+            return outgoing
+
+
+def _refused(refusal: Refuse) -> web.Response:
+    body = {"kind": "Status", "status": "Failure", "message": "injected", "code": refusal.status}
+    wait = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
+    return web.json_response(body, status=refusal.status, headers=wait)
+
+
+def _cut(incoming: web.Request) -> web.Response:
+    """Close the connection where it is; what is returned reaches nobody."""
+    if incoming.transport is not None:
+        incoming.transport.abort()
+    return web.Response()
