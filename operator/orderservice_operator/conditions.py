@@ -13,16 +13,24 @@ from orderservice_operator.observed import Job, Rollout
 from orderservice_operator.rabbitmq.report import Report
 from orderservice_operator.rabbitmq.topology import NOTIFICATIONS, PROCESSING
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.resource.status import Condition, ConditionStatus, Phase, Status
+from orderservice_operator.resource.status import (
+    Condition,
+    ConditionStatus,
+    Phase,
+    Rollback,
+    Status,
+)
 
 VERSION: Final = "0.1.0"
+ROLLED_BACK: Final = "RolledBack"
 
 
 class Seen(msgspec.Struct, frozen=True):
     """Everything the status is made of.
 
     `faults` are children that could not be written, `pending` what Observe mode would write,
-    `autoscalers` what the HorizontalPodAutoscalers say, by process.
+    `autoscalers` what the HorizontalPodAutoscalers say, by process. `rollback` is why something
+    else than the spec is run, `no_way_back` why it cannot be, `revision` what is run.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -33,12 +41,15 @@ class Seen(msgspec.Struct, frozen=True):
     autoscalers: Mapping[str, tuple[str, str, str]] = {}
     faults: tuple[str, ...] = ()
     pending: str = ""
+    rollback: Rollback | None = None
+    no_way_back: str = ""
+    revision: str = ""
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What people have to look at."""
         found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
-        if self.migration.failed:
+        if self.migration.failed and self.rollback is None:
             found.append(f"migration: {self.migration.failed}")
         if self.report.reason == "Mismatch":
             found.append(f"RabbitMQ: {self.report.message}")
@@ -61,7 +72,9 @@ def status(service: OrderService, seen: Seen, now: str) -> Status:
         phase=_phase(service, seen),
         conditions=tuple(stamped(service, made, now)),
         image=service.spec.image if seen.done else old.image,
-        migrated_image=service.spec.image if seen.migrated else old.migrated_image,
+        revision=seen.revision if seen.done else old.revision,
+        rollback=seen.rollback,
+        migrated_image=_migrated_image(service, seen),
         operator_version=VERSION,
         api=counts[API.name],
         worker=workers,
@@ -74,6 +87,13 @@ def status(service: OrderService, seen: Seen, now: str) -> Status:
         processing=seen.report.queues.get(PROCESSING, old.processing),
         notifications=seen.report.queues.get(NOTIFICATIONS, old.notifications),
     )
+
+
+def _migrated_image(service: OrderService, seen: Seen) -> str:
+    """Return it as it was while a revision is run that was good: migrations are not undone."""
+    if seen.migrated and seen.rollback is None:
+        return service.spec.image
+    return service.status.migrated_image
 
 
 Verdict = tuple[ConditionStatus, str, str]
@@ -97,6 +117,21 @@ def stamped(
         )
 
 
+def rolled_back(rollback: Rollback) -> str:
+    """Say what happened, for people."""
+    return (
+        f"generation {rollback.generation} is not run ({rollback.message}): "
+        f"{_instead(rollback)}, until the spec changes"
+    )
+
+
+def _instead(rollback: Rollback) -> str:
+    return (
+        f"pods run {rollback.revision_image} of revision {rollback.revision} "
+        f"instead of {rollback.image}"
+    )
+
+
 def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdict]]:
     yield "Ready", _ready(service, seen)
     yield "Progressing", _progressing(service, seen)
@@ -110,6 +145,8 @@ def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdic
 def _ready(service: OrderService, seen: Seen) -> Verdict:
     if service.spec.paused:
         return "Unknown", "Paused", "paused: nothing is written until spec.paused is unset"
+    if seen.rollback:
+        return "False", ROLLED_BACK, _instead(seen.rollback)
     if seen.done and not seen.faults:
         return "True", "AllReady", f"all pods run {service.spec.image}"
     missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
@@ -119,8 +156,10 @@ def _ready(service: OrderService, seen: Seen) -> Verdict:
 def _progressing(service: OrderService, seen: Seen) -> Verdict:
     if service.spec.mode == "Observe" and seen.pending:
         return "False", "Observing", f"would write: {seen.pending}"
+    if seen.rollback:
+        return ("False" if seen.done else "True"), ROLLED_BACK, rolled_back(seen.rollback)
     if seen.problems:
-        return "False", "Stuck", seen.problems[0]
+        return "False", "Stuck", "; ".join(filter(None, (seen.problems[0], seen.no_way_back)))
     if not seen.migrated:
         return "True", "Migrating", "the roll-out waits for the migration"
     if not seen.done:
@@ -129,6 +168,9 @@ def _progressing(service: OrderService, seen: Seen) -> Verdict:
 
 
 def _degraded(seen: Seen) -> Verdict:
+    if seen.rollback:
+        told = (rolled_back(seen.rollback), *seen.problems)
+        return "True", ROLLED_BACK, "; ".join(told)
     if seen.problems:
         return "True", "Problems", "; ".join(seen.problems)
     return "False", "AsExpected", ""
@@ -137,6 +179,8 @@ def _degraded(seen: Seen) -> Verdict:
 def _migrations(service: OrderService, seen: Seen) -> Verdict:
     if not service.spec.migrations.enabled:
         return "Unknown", "NotWanted", "spec.migrations.enabled is false"
+    if seen.rollback and seen.rollback.reason == "MigrationFailed":
+        return "False", "Failed", seen.rollback.message
     if seen.migrated:
         return "True", "Complete", f"the schema fits {service.spec.image}"
     if seen.migration.failed:
@@ -169,6 +213,7 @@ def _phase(service: OrderService, seen: Seen) -> Phase:
     ordered: Iterable[tuple[bool, Phase]] = (
         (service.metadata.deletion_timestamp is not None, "Deleting"),
         (service.spec.paused, "Paused"),
+        (seen.rollback is not None, ROLLED_BACK),
         (bool(seen.problems), "Degraded"),
         (seen.done, "Ready"),
         (not seen.migrated, "Migrating"),

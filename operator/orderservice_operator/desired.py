@@ -11,8 +11,10 @@ from orderservice_operator.children.autoscaler import (
     trigger_authentication,
 )
 from orderservice_operator.children.config_map import config_map
+from orderservice_operator.children.controller_revision import revision_name
 from orderservice_operator.children.deployment import deployment
 from orderservice_operator.children.disruption_budget import disruption_budget
+from orderservice_operator.children.http_route import http_route
 from orderservice_operator.children.ingress import ingress
 from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
 from orderservice_operator.children.migration_job import migration_job
@@ -21,7 +23,7 @@ from orderservice_operator.children.network_policy import (
     migration_policy,
     network_policy,
 )
-from orderservice_operator.children.processes import API, WORKER, Process
+from orderservice_operator.children.processes import API, WORKER
 from orderservice_operator.children.prometheus_rule import prometheus_rule
 from orderservice_operator.children.service_account import service_account
 from orderservice_operator.children.service_monitor import service_monitor
@@ -50,23 +52,19 @@ def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
         yield migration_job(service)
     yield api_service(service)
     yield admin_service(service)
+    revision = revision_name(service)
     for process in processes.ALL:
         by_others = process.name in scaled(service, choice)
-        yield from _process(service, process, facts, scaled=by_others)
+        yield config_map(service, process)
+        yield deployment(service, process, facts, scaled=by_others, revision=revision)
+        yield disruption_budget(service, process)
     yield cpu_autoscaler(service)
     yield trigger_authentication(service, choice)
     yield queue_autoscaler(service, choice)
     yield ingress(service)
+    yield http_route(service, facts)
     yield service_monitor(service, facts)
     yield prometheus_rule(service, facts)
-
-
-def _process(
-    service: OrderService, process: Process, facts: Facts, *, scaled: bool
-) -> Iterator[Manifest | None]:
-    yield config_map(service, process)
-    yield deployment(service, process, scaled=scaled, migrated=facts.migrated)
-    yield disruption_budget(service, process)
 
 
 def _network(service: OrderService) -> Iterator[Manifest]:

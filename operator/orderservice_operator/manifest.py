@@ -13,7 +13,12 @@ OWNER_LABEL: Final = f"{GROUP}/orderservice"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 # What was applied last, so that a field which is no longer wanted is noticed on the next look.
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
-CONFIG_ANNOTATION: Final = f"{GROUP}/config"
+# Which revision a Deployment was given.
+REVISION_ANNOTATION: Final = f"{GROUP}/revision"
+# Of the contents of the Secrets that a pod reads: another content, other pods.
+SECRETS_ANNOTATION: Final = f"{GROUP}/secrets"
+# Generation of the resource that a Job was made for.
+GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
 _DIGEST_CHARACTERS: Final = 10
 
 

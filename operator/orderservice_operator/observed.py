@@ -1,58 +1,97 @@
 """What live objects say about themselves, read into types."""
 
+from typing import Final
+
 import msgspec
 
-from orderservice_operator.children.processes import Process, name_of
+from orderservice_operator.children.processes import ALL, Process, name_of
 from orderservice_operator.cluster.kinds import kind_of
-from orderservice_operator.manifest import Manifest, Reference
+from orderservice_operator.manifest import (
+    GENERATION_ANNOTATION,
+    REVISION_ANNOTATION,
+    SECRETS_ANNOTATION,
+    Manifest,
+    Reference,
+)
 from orderservice_operator.plan import Live
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Count
 
+_LATE: Final = "ProgressDeadlineExceeded"
+
 
 class Rollout(msgspec.Struct, frozen=True):
-    """How far a Deployment is; `problem` is what keeps it from getting further, for people."""
+    """How far a Deployment is with a revision.
+
+    `problem` is what keeps it from getting further, for people; `late` that its deadline is missed.
+    """
 
     count: Count
     done: bool
     problem: str = ""
+    late: bool = False
 
 
 class Job(msgspec.Struct, frozen=True):
-    """How far a Job is."""
+    """How far a Job is, and for which generation of the resource it was made."""
 
     complete: bool = False
     failed: str = ""
+    generation: int = 0
 
 
-def rollout(service: OrderService, process: Process, live: Live) -> Rollout:
-    """Return how far the Deployment of a process is."""
-    place = _reference("apps/v1", "Deployment", name_of(service, process))
-    found = live.get(place)
+def rollout(service: OrderService, process: Process, live: Live, revision: str) -> Rollout:
+    """Return how far the Deployment of a process is with a revision."""
+    found = live.get(_deployment(service, process))
     if found is None:
         return Rollout(Count(), done=False)
+    given = _annotations(found).get(REVISION_ANNOTATION) == revision
     spec, status = found["spec"], found.get("status") or {}
     count = Count(
         desired=spec.get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
     )
-    seen = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
-    whole = count.desired == count.updated == count.ready == status.get("replicas", 0)
+    seen = given and status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    there = (status.get("availableReplicas", 0), status.get("replicas", 0))
+    whole = (count.desired, count.desired) == there and count.desired == count.updated
     done = seen and whole and not spec.get("paused", False)
-    return Rollout(count, done, "" if done else _problem(process, status))
+    problem = "" if done else _problem(process, status)
+    return Rollout(count, done, problem, late=seen and _LATE in problem)
 
 
 def job(name: str, live: Live) -> Job:
     """Return how far a Job is."""
     found = live.get(_reference("batch/v1", "Job", name))
     status = (found or {}).get("status") or {}
+    generation = int(_annotations(found or {}).get(GENERATION_ANNOTATION, 0))
     for condition in status.get("conditions") or []:
         if condition["status"] == "True" and condition["type"] == "Complete":
-            return Job(complete=True)
+            return Job(complete=True, generation=generation)
         if condition["status"] == "True" and condition["type"] == "Failed":
-            return Job(failed=f"{condition.get('reason')}: {condition.get('message')}")
-    return Job()
+            failed = f"{condition.get('reason')}: {condition.get('message')}"
+            return Job(failed=failed, generation=generation)
+    return Job(generation=generation)
+
+
+def secrets(service: OrderService, live: Live) -> dict[str, str]:
+    """Return the digests of Secrets that the pods of each process were made with."""
+    templates = {
+        process.name: live[place]["spec"]["template"]
+        for process in ALL
+        if (place := _deployment(service, process)) in live
+    }
+    return {
+        name: found
+        for name, template in templates.items()
+        if (found := _annotations(template).get(SECRETS_ANNOTATION))
+    }
+
+
+def settings(live: Live) -> frozenset[Reference]:
+    """Return the ConfigMaps that pods read their settings from, of whatever revision."""
+    maps = ((place, one) for place, one in live.items() if place.kind == "ConfigMap")
+    return frozenset(place for place, one in maps if one.get("immutable"))
 
 
 def scaling(name: str, live: Live) -> tuple[str, str, str] | None:
@@ -74,6 +113,15 @@ def _problem(process: Process, status: Manifest) -> str:
         if stuck or failing:
             return f"{process.name}: {condition.get('reason')}: {condition.get('message')}"
     return ""
+
+
+def _deployment(service: OrderService, process: Process) -> Reference:
+    return _reference("apps/v1", "Deployment", name_of(service, process))
+
+
+def _annotations(found: Manifest) -> dict[str, str]:
+    annotations: dict[str, str] = found.get("metadata", {}).get("annotations") or {}
+    return annotations
 
 
 def _reference(api_version: str, kind: str, name: str) -> Reference:

@@ -14,6 +14,7 @@ from orderservice_operator import admin
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.cluster.discovery import Discovery
+from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.informer import Informer
 from orderservice_operator.cluster.kinds import Kind
 from orderservice_operator.cluster.lease import Lease
@@ -96,9 +97,10 @@ class Operator:
             farewell=Farewell(
                 self._client, self._store, self._keeper, recorder, self._settings.farewell_s
             ),
+            fingerprints=Fingerprints(self._client, self._settings.secrets_s),
             kinds=lambda: self._discovery.kinds,
         )
-        return Reconciler(parts, self._settings.resync_s)
+        return Reconciler(parts, min(self._settings.resync_s, self._settings.secrets_s))
 
     async def _lead(self) -> None:
         if self._settings.lease:

@@ -6,7 +6,7 @@ restart of the operator. Nothing is remembered from one look to the next but wha
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -14,20 +14,20 @@ import structlog
 from orderservice_operator import conditions, observed
 from orderservice_operator.children import processes
 from orderservice_operator.children.autoscaler import choose
-from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.children.http_route import missing_kind
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.conditions import Seen
-from orderservice_operator.desired import desired
-from orderservice_operator.errors import NotFound, Transient
+from orderservice_operator.errors import NotFound, OperatorError, Transient
 from orderservice_operator.events import Recorder
-from orderservice_operator.facts import Facts
 from orderservice_operator.farewell import Farewell
-from orderservice_operator.manifest import Manifest, Reference
-from orderservice_operator.plan import Live, Plan, plan
+from orderservice_operator.look import Look, decided, look, planned
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.plan import Plan
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
-from orderservice_operator.resource.status import Condition, Status
+from orderservice_operator.resource.status import Condition, Rollback, Status
 from orderservice_operator.resources import Invalid, Resources
 from orderservice_operator.writer import Outcome, Writer
 
@@ -44,6 +44,7 @@ class Parts(msgspec.Struct, frozen=True):
     keeper: Keeper
     recorder: Recorder
     farewell: Farewell
+    fingerprints: Fingerprints
     kinds: Callable[[], frozenset[str]]
 
 
@@ -70,50 +71,54 @@ class Reconciler:
         return await self._manage(key, service)
 
     async def _manage(self, key: Key, service: OrderService) -> float:
-        live = self._parts.store.children(key)
-        wanted = self._plan(service, live)
-        outcome = Outcome()
+        before = await self._look(key, service)
+        wanted, outcome, after = planned(before), Outcome(), before
         if service.spec.mode == "Manage" and not service.spec.paused:
-            outcome = await self._writer.carry_out(wanted, key, live)
+            outcome = await self._writer.carry_out(wanted, key, before.live)
+            told = (missing_kind(before.service, before.facts), before.running.problem)
+            outcome.faults += filter(None, told)
             await self._tell(service, wanted, outcome)
-            live = self._parts.store.children(key)
-        seen = self._seen(key, service, live)
+            after = msgspec.structs.replace(before, live=self._parts.store.children(key))
+        seen = self._seen(key, after)
         pending = str(wanted) if service.spec.mode == "Observe" else ""
         seen = msgspec.structs.replace(seen, faults=tuple(outcome.faults), pending=pending)
-        await self._report(service, conditions.status(service, seen, _now()))
+        await self._tell_rollback(service, seen.rollback)
+        await self._report(service, conditions.status(before.service, seen, _now()))
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
-        return self._resync_s
+        # What the status says now is done on the next look: a crash between both loses nothing.
+        at_once = seen.rollback != before.running.rollback or before.job_is_stale
+        return 0 if at_once else self._resync_s
 
-    def _plan(self, service: OrderService, live: Live) -> Plan:
-        facts = Facts(self._parts.kinds(), migrated=self._migrated(service, live))
-        job = Reference("batch/v1", "Job", job_name(service))
-        return plan(desired(service, facts), live, kept=frozenset({job}))
+    async def _look(self, key: Key, service: OrderService) -> Look:
+        live = self._parts.store.children(key)
+        first = look(service, live, self._parts.kinds(), {})
+        secrets = observed.secrets(first.service, live)
+        try:
+            secrets |= await self._parts.fingerprints.of(first.service)
+        except OperatorError as error:
+            if not secrets:
+                raise  # pods would be made now and replaced once it is known
+            _log.warning("secrets.unread", key=str(key), error=str(error))
+        return msgspec.structs.replace(first, secrets=secrets)
 
-    def _migrated(self, service: OrderService, live: Live) -> bool:
-        """Remember in the status what is done: Jobs are deleted by people and by time."""
-        if not service.spec.migrations.enabled:
-            return True
-        if service.status.migrated_image == service.spec.image:
-            return True
-        return observed.job(job_name(service), live).complete
-
-    def _seen(self, key: Key, service: OrderService, live: Live) -> Seen:
-        facts = Facts(self._parts.kinds())
+    def _seen(self, key: Key, look: Look) -> Seen:
+        service, live = look.service, look.live
         scalers = {
             process.name: found
             for process in (processes.API, processes.WORKER)
             if (found := observed.scaling(processes.name_of(service, process), live))
         }
         return Seen(
-            rollouts={
-                process.name: observed.rollout(service, process, live) for process in processes.ALL
-            },
-            migration=observed.job(job_name(service), live),
-            migrated=self._migrated(service, live),
+            rollouts=look.rollouts,
+            migration=look.job,
+            migrated=look.migrated,
             report=self._parts.keeper.report(key, service),
-            choice=choose(service, facts),
+            choice=choose(service, look.facts),
             autoscalers=scalers,
+            rollback=decided(look),
+            no_way_back=look.no_way_back,
+            revision=look.revision,
         )
 
     async def _tell(self, service: OrderService, wanted: Plan, outcome: Outcome) -> None:
@@ -125,6 +130,15 @@ class Reconciler:
             await say(service, "Warning", "FieldTakenBack", conflict)
         for fault in outcome.faults:
             await say(service, "Warning", "NotWritten", fault)
+
+    async def _tell_rollback(self, service: OrderService, rollback: Rollback | None) -> None:
+        if rollback is None or rollback == service.status.rollback:
+            return
+        kind: Literal["Normal", "Warning"] = (
+            "Normal" if rollback.reason == "Requested" else "Warning"
+        )
+        say = self._parts.recorder.say
+        await say(service, kind, conditions.ROLLED_BACK, conditions.rolled_back(rollback))
 
     async def _refuse(self, invalid: Invalid) -> None:
         """Say what is wrong with a resource that cannot be read, and leave its children alone."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from orderservice_operator import rollback
 from orderservice_operator.cluster.store import Key
 from orderservice_operator.resource.spec import Metadata, OrderService
 
@@ -78,4 +79,5 @@ def _wish(service: OrderService | Invalid) -> tuple[object, ...]:
         metadata.generation,
         metadata.deletion_timestamp,
         metadata.finalizers,
+        metadata.annotations.get(rollback.ANNOTATION),
     )

@@ -31,6 +31,13 @@ class Settings(msgspec.Struct, frozen=True):
     topology_s: Annotated[
         Seconds, Meta(description="Look at every broker this often: drift there raises no event.")
     ] = 30
+    secrets_s: Annotated[
+        Seconds,
+        Meta(
+            description="Read the Secrets that pods use this often; when one changes, they are "
+            "replaced."
+        ),
+    ] = 300
     discovery_s: Annotated[
         Seconds, Meta(description="Look this often for kinds that came or went (KEDA, monitors).")
     ] = 120

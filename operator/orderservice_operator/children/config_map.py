@@ -2,12 +2,21 @@
 
 from orderservice_operator.children import environment
 from orderservice_operator.children.processes import Process, name_of
-from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.manifest import Manifest, child, digest
 from orderservice_operator.resource.spec import OrderService
+
+
+def config_map_name(service: OrderService, process: Process) -> str:
+    """Return its name, which is of what is in it.
+
+    Other settings are another ConfigMap: pods that still have the old ones keep them, even when
+    they are restarted, and pods of the new ones are new.
+    """
+    return f"{name_of(service, process)}-{digest(environment.settings(service, process))}"
 
 
 def config_map(service: OrderService, process: Process) -> Manifest:
     """Return the settings of a process; each has its own, so that only what changed restarts."""
-    name = name_of(service, process)
+    name = config_map_name(service, process)
     made = child(service, "v1", "ConfigMap", name=name, component=process.name)
-    return made | {"data": environment.settings(service, process)}
+    return made | {"immutable": True, "data": environment.settings(service, process)}

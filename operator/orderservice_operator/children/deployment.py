@@ -2,31 +2,34 @@
 
 from orderservice_operator.children.pods import pod_template
 from orderservice_operator.children.processes import Process, name_of, section
-from orderservice_operator.manifest import Manifest, child, selector
+from orderservice_operator.facts import Facts
+from orderservice_operator.manifest import REVISION_ANNOTATION, Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 
 
 def deployment(
-    service: OrderService, process: Process, *, scaled: bool, migrated: bool
+    service: OrderService, process: Process, facts: Facts, *, scaled: bool, revision: str
 ) -> Manifest:
-    """Return the Deployment of a process.
+    """Return the Deployment of a process, as part of a revision of the service.
 
-    `scaled`: somebody else owns the number of pods, so it is left out. Until `migrated` the
-    Deployment is paused: its old pods go on, and no pod of the new version starts.
+    `scaled`: somebody else owns the number of pods, so it is left out. Until the schema is migrated
+    the Deployment is paused: its old pods go on, and no pod of the new version starts.
     """
     made = child(
         service, "apps/v1", "Deployment", name=name_of(service, process), component=process.name
     )
+    made["metadata"]["annotations"] = {REVISION_ANNOTATION: revision}
     made["spec"] = {
-        "paused": not migrated,
+        "paused": not facts.migrated,
         "revisionHistoryLimit": 5,
+        "minReadySeconds": service.spec.rollout.min_ready_seconds,
         "progressDeadlineSeconds": service.spec.rollout.progress_deadline_seconds,
         "selector": {"matchLabels": selector(service, process.name)},
         "strategy": {
             "type": "RollingUpdate",
             "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
         },
-        "template": pod_template(service, process),
+        "template": pod_template(service, process, facts.secrets.get(process.name, "")),
     }
     if not scaled:
         made["spec"]["replicas"] = section(service, process).replicas

@@ -6,7 +6,14 @@ The names are the services' contract; a test holds them to what the services rea
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER, Process
+from orderservice_operator.children.processes import (
+    API,
+    API_PORT,
+    NOTIFIER,
+    RELAY,
+    WORKER,
+    Process,
+)
 from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.spec import OrderService
 
@@ -45,7 +52,8 @@ def _telemetry(service: OrderService, process: Process) -> Settings:
 def _api(service: OrderService) -> Settings:
     spec = service.spec
     return {
-        "ORDERS_API_PORT": "8000",
+        "ORDERS_API_HOST": "127.0.0.1",
+        "ORDERS_API_PORT": str(API_PORT),
         "ORDERS_API_WORKER_CLASS": spec.api.worker_class,
         "ORDERS_API_WORKERS": str(spec.api.workers),
         "ORDERS_API_GRACEFUL_TIMEOUT_S": str(API.drain_s),
@@ -93,6 +101,11 @@ def _notifier(service: OrderService) -> Settings:
 def secrets(service: OrderService, process: Process) -> list[Manifest]:
     """Return the variables that come from Secrets, in the form of a container's `env`."""
     return [from_secret(*entry) for entry in _secrets(service, process)]
+
+
+def secret_entries(service: OrderService, process: Process) -> set[tuple[str, str]]:
+    """Return the Secrets a process reads and the entry of each."""
+    return {(name, key) for _, name, key in _secrets(service, process)}
 
 
 def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str, str]]:

@@ -31,8 +31,8 @@ def ingress(service: OrderService) -> Manifest | None:
 
 def _rule(service: OrderService, wanted: workloads.Ingress) -> Manifest:
     backend = {
-        "name": wanted.service_name or name_of(service, API),
-        "port": {"number": wanted.service_port},
+        "name": name_of(service, API),
+        "port": {"name": "http"},
     }
     path = {"path": "/", "pathType": "Prefix", "backend": {"service": backend}}
     return {"host": wanted.host, "http": {"paths": [path]}}

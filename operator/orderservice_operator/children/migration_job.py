@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from orderservice_operator.children import pods
+from orderservice_operator.children.containers import container
 from orderservice_operator.children.environment import from_secret
-from orderservice_operator.manifest import Manifest, child, digest, labels
+from orderservice_operator.children.pods import pod_spec
+from orderservice_operator.manifest import GENERATION_ANNOTATION, Manifest, child, digest, labels
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
@@ -20,9 +21,14 @@ def job_name(service: OrderService) -> str:
 
 
 def migration_job(service: OrderService) -> Manifest:
-    """Return the Job. A Job cannot be changed: one that exists is left as it is."""
+    """Return the Job. A Job cannot be changed: one that exists is left as it is.
+
+    One that failed is made anew for the next generation of the spec.
+    """
     limits = service.spec.migrations
     made = child(service, "batch/v1", "Job", name=job_name(service), component=COMPONENT)
+    generation = str(service.metadata.generation)
+    made["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation}
     made["spec"] = {
         "backoffLimit": limits.backoff_limit,
         "activeDeadlineSeconds": limits.active_deadline_seconds,
@@ -35,10 +41,10 @@ def migration_job(service: OrderService) -> Manifest:
 
 
 def _pod(service: OrderService) -> Manifest:
-    container = pods.container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
+    made = container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
     primary = service.spec.database.primary_secret_ref
-    container["env"] = [
+    made["env"] = [
         from_secret("ORDERS_DATABASE_URL", primary.name, primary.key),
         {"name": "ORDERS_LOG_FORMAT", "value": "json"},
     ]
-    return pods.pod_spec(service) | {"restartPolicy": "Never", "containers": [container]}
+    return pod_spec(service) | {"restartPolicy": "Never", "containers": [made]}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from orderservice_operator.children import environment
-from orderservice_operator.children.processes import HTTP_PORT, Process, name_of
+from orderservice_operator.children.processes import GATEWAY_PORT, Process, name_of
 from orderservice_operator.manifest import Manifest, child, selector
 from orderservice_operator.resource.operations import Peer
 from orderservice_operator.resource.spec import OrderService
@@ -54,7 +54,7 @@ def _incoming(service: OrderService, process: Process) -> list[Manifest]:
     network = service.spec.network_policy
     rules = [_from(network.metrics_from, process.admin_port)]
     if process.serves:
-        rules.insert(0, _from(network.api_from, HTTP_PORT))
+        rules.insert(0, _from(network.api_from, GATEWAY_PORT))
     return rules
 
 

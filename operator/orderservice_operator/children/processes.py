@@ -8,9 +8,13 @@ from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worker
 
-HTTP_PORT: Final = 8000
-# Endpoints and load balancers hear of a pod's end while it still gets requests.
-PRE_STOP_S: Final = 10
+# The gateway beside the api is the only one that may talk to it, so the api is on the loopback.
+GATEWAY_PORT: Final = 8080
+API_PORT: Final = 8000
+# Endpoints and load balancers hear of a pod's end while it still gets requests: the gateway goes on
+# for so long, and the api until the gateway has passed on what it had.
+GATEWAY_PRE_STOP_S: Final = 10
+PRE_STOP_S: Final = 12
 _MARGIN_S: Final = 10  # a guess: closing connections and flushing spans after the drain
 
 

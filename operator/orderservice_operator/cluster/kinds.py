@@ -6,6 +6,7 @@ import msgspec
 
 from orderservice_operator.facts import (
     EXTERNAL_METRICS,
+    HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
@@ -32,6 +33,7 @@ ALWAYS: Final = (
     Kind("v1", "ConfigMap", "configmaps"),
     Kind("v1", "Service", "services"),
     Kind("apps/v1", "Deployment", "deployments"),
+    Kind("apps/v1", "ControllerRevision", "controllerrevisions"),
     Kind("batch/v1", "Job", "jobs"),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
@@ -42,6 +44,7 @@ ALWAYS: Final = (
 OPTIONAL: Final = (
     Kind("monitoring.coreos.com/v1", SERVICE_MONITOR, "servicemonitors"),
     Kind("monitoring.coreos.com/v1", PROMETHEUS_RULE, "prometheusrules"),
+    Kind("gateway.networking.k8s.io/v1", HTTP_ROUTE, "httproutes"),
     Kind("keda.sh/v1alpha1", SCALED_OBJECT, "scaledobjects"),
     Kind("keda.sh/v1alpha1", "TriggerAuthentication", "triggerauthentications"),
 )

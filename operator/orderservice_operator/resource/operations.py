@@ -72,10 +72,28 @@ class Migrations(Section, frozen=True):
 class Rollout(Section, frozen=True):
     """How new pods replace old ones."""
 
+    rules: ClassVar = (
+        Rule(
+            "self.minReadySeconds < self.progressDeadlineSeconds",
+            "minReadySeconds must be less than progressDeadlineSeconds: no pod would ever count",
+        ),
+    )
+
     progress_deadline_seconds: Annotated[
-        Annotated[int, Meta(ge=30, le=86_400)],
-        Meta(description="A roll-out that stands still for longer is reported as failed."),
+        Annotated[int, Meta(ge=10, le=86_400)],
+        Meta(description="A roll-out that stands still for longer has failed."),
     ] = 600
+    min_ready_seconds: Annotated[
+        Annotated[int, Meta(ge=0, le=3600)],
+        Meta(description="A new pod replaces an old one once it was ready for so long."),
+    ] = 5
+    auto_rollback: Annotated[
+        bool,
+        Meta(
+            description="When a roll-out or its migration fails, go back to what ran before, until "
+            "the spec changes; false: only say so."
+        ),
+    ] = True
 
 
 class Peer(Section, frozen=True):

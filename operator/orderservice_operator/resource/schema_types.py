@@ -25,6 +25,12 @@ Name = Annotated[
 SecretEntry = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
 HttpUrl = Annotated[str, Meta(max_length=512, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+# As gateway.networking.k8s.io has it: a name, or `*.` and a name.
+RouteHost = Annotated[
+    str,
+    Meta(min_length=1, max_length=253, pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
+]
+Cidr = Annotated[str, Meta(max_length=43, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Replicas = Annotated[int, Meta(ge=0, le=1000)]
 ScaledReplicas = Annotated[int, Meta(ge=1, le=1000)]

@@ -6,7 +6,16 @@ import msgspec
 from msgspec import Meta
 
 ConditionStatus = Literal["True", "False", "Unknown"]
-Phase = Literal["Pending", "Migrating", "Progressing", "Ready", "Degraded", "Paused", "Deleting"]
+Phase = Literal[
+    "Pending",
+    "Migrating",
+    "Progressing",
+    "Ready",
+    "Degraded",
+    "RolledBack",
+    "Paused",
+    "Deleting",
+]
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
@@ -41,6 +50,19 @@ class Queue(msgspec.Struct, frozen=True, rename="camel"):
     dead: Annotated[int, Meta(description="In its dead-letter queue.")] = 0
 
 
+class Rollback(msgspec.Struct, frozen=True, rename="camel"):
+    """Instead of what the spec wants, what ran before is run; until the spec changes."""
+
+    generation: Annotated[int, Meta(description="Generation of the spec that is not run.")]
+    image: Annotated[str, Meta(description="Image that is not run.")]
+    revision: Annotated[str, Meta(description="ControllerRevision that is run instead.")]
+    revision_image: Annotated[str, Meta(description="Image of that revision.")]
+    reason: Annotated[
+        Literal["DeadlineMissed", "MigrationFailed", "Requested"], Meta(description="Why.")
+    ]
+    message: Annotated[str, Meta(max_length=4096, description="Why, for people.")] = ""
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What is."""
 
@@ -58,6 +80,12 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         ),
     ] = ()
     image: Annotated[str, Meta(description="Image that all pods run, once rolled out.")] = ""
+    revision: Annotated[
+        str, Meta(description="ControllerRevision that all pods run, once rolled out.")
+    ] = ""
+    rollback: Annotated[
+        Rollback | None, Meta(description="Set while the spec is not what is run.")
+    ] = None
     migrated_image: Annotated[str, Meta(description="Image whose migrations are complete.")] = ""
     operator_version: Annotated[str, Meta(description="Operator that wrote this.")] = ""
     api: Annotated[Count, Meta(description="Pods of the api.")] = Count()

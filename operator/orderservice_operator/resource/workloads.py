@@ -9,11 +9,13 @@ from msgspec import Meta
 
 from orderservice_operator.resource.schema_types import (
     Annotations,
+    Cidr,
     Count,
     Name,
     Percentage,
     Replicas,
     Resources,
+    RouteHost,
     Rule,
     ScaledReplicas,
     SecretEntry,
@@ -79,21 +81,37 @@ class QueueAutoscaling(Section, frozen=True):
 
 
 class Ingress(Section, frozen=True):
-    """Make an Ingress to the api, or to a gateway in front of it."""
+    """Make an Ingress to the api's Service."""
 
     host: Annotated[Name, Meta(description="Host name.")]
     class_name: Annotated[Name | None, Meta(description="IngressClass; unset: the default.")] = None
     tls_secret_ref: Annotated[
         SecretName | None, Meta(description="Certificate and key (kubernetes.io/tls).")
     ] = None
-    service_name: Annotated[
-        Name | None,
-        Meta(description="Service to send requests to; unset: that of the api."),
-    ] = None
-    service_port: Annotated[
-        Annotated[int, Meta(ge=1, le=65535)], Meta(description="Port of that Service.")
-    ] = 80
     annotations: Annotated[Annotations, Meta(description="Annotations of the Ingress.")] = {}
+
+
+class ParentReference(Section, frozen=True):
+    """A Gateway, or one listener of it."""
+
+    name: Annotated[Name, Meta(description="Name of the Gateway.")]
+    namespace: Annotated[
+        Name | None, Meta(description="Its namespace; unset: the resource's own.")
+    ] = None
+    section_name: Annotated[Name | None, Meta(description="Its listener; unset: all.")] = None
+
+
+class HttpRoute(Section, frozen=True):
+    """Make an HTTPRoute (gateway.networking.k8s.io) to the api's Service."""
+
+    parent_refs: Annotated[
+        Annotated[list[ParentReference], Meta(min_length=1, max_length=8)],
+        Meta(description="Gateways to attach to."),
+    ]
+    hostnames: Annotated[
+        Annotated[list[RouteHost], Meta(max_length=16)],
+        Meta(description="Host names; none: all of the listener."),
+    ] = []
 
 
 class CursorKey(Section, frozen=True):
@@ -124,6 +142,14 @@ class Api(Section, frozen=True):
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
     ingress: Annotated[Ingress | None, Meta(description="Ingress; unset: none.")] = None
+    http_route: Annotated[HttpRoute | None, Meta(description="HTTPRoute; unset: none.")] = None
+    trusted_proxies: Annotated[
+        Annotated[list[Cidr], Meta(max_length=16)],
+        Meta(
+            description="Networks of the proxies in front (an ingress controller's pods, say): "
+            "only their word about a client's address is taken."
+        ),
+    ] = []
 
 
 class Worker(Section, frozen=True):

@@ -8,8 +8,15 @@ import pytest
 from orders.settings import describe
 from orderservice_operator.children import environment, processes
 from orderservice_operator.children.autoscaler import choose
+from orderservice_operator.children.http_route import http_route, missing_kind
 from orderservice_operator.children.migration_job import job_name
-from orderservice_operator.facts import EXTERNAL_METRICS, SCALED_OBJECT, SERVICE_MONITOR, Facts
+from orderservice_operator.facts import (
+    EXTERNAL_METRICS,
+    HTTP_ROUTE,
+    SCALED_OBJECT,
+    SERVICE_MONITOR,
+    Facts,
+)
 
 
 def _container(children: Any, process: str, **spec: Any) -> Any:
@@ -17,8 +24,12 @@ def _container(children: Any, process: str, **spec: Any) -> Any:
     return deployment["spec"]["template"]["spec"]["containers"][0]
 
 
+def _unsuffixed(name: str) -> str:
+    return re.sub("-[0-9a-f]{10}$", "", name)
+
+
 def test_a_minimal_resource_has_these_children(children: Any) -> None:
-    kinds = sorted(f"{kind} {name}" for kind, name in children())
+    kinds = sorted(f"{kind} {_unsuffixed(name)}" for kind, name in children())
     four = ("api", "notifier", "relay", "worker")
     assert kinds == sorted(
         [
@@ -62,7 +73,7 @@ def test_a_pod_is_given_longer_than_its_drain(children: Any, process: processes.
 
 
 def test_only_the_api_waits_before_it_stops(children: Any) -> None:
-    assert _container(children, "api")["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+    assert _container(children, "api")["lifecycle"] == {"preStop": {"sleep": {"seconds": 12}}}
     assert "lifecycle" not in _container(children, "worker")
 
 
@@ -214,7 +225,7 @@ def test_network_policies_name_the_few_flows(children: Any) -> None:
     assert "ingress" not in deny
     assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
     (http, metrics) = made["NetworkPolicy", "full-api"]["spec"]["ingress"]
-    assert http["ports"] == [{"port": 8000, "protocol": "TCP"}]
+    assert http["ports"] == [{"port": 8080, "protocol": "TCP"}]
     assert metrics["from"][1]["podSelector"] == {
         "matchLabels": {"app.kubernetes.io/name": "prometheus"}
     }
@@ -225,10 +236,26 @@ def test_no_network_policy_when_switched_off(children: Any) -> None:
     assert not [kind for kind, _ in made if kind == "NetworkPolicy"]
 
 
-def test_an_ingress_can_point_at_a_gateway(children: Any) -> None:
-    (rule,) = children("prod")["Ingress", "orders-api"]["spec"]["rules"]
-    service = rule["http"]["paths"][0]["backend"]["service"]
-    assert service == {"name": "gateway", "port": {"number": 8080}}
+def test_an_ingress_and_a_route_send_to_the_service_of_the_gateway(children: Any) -> None:
+    made = children("full", Facts(frozenset({HTTP_ROUTE})))
+    (rule,) = made["Ingress", "full-api"]["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": "full-api", "port": {"name": "http"}}
+    (port,) = made["Service", "full-api"]["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
+    assert made["HTTPRoute", "full-api"]["spec"] == {
+        "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}],
+        "hostnames": ["orders.example"],
+        "rules": [{"backendRefs": [{"name": "full-api", "port": 80}]}],
+    }
+
+
+def test_a_route_is_made_only_where_the_kind_exists_and_its_absence_is_told(make: Any) -> None:
+    service = make("full")
+    assert http_route(service, Facts()) is None
+    assert "gateway.networking.k8s.io" in missing_kind(service, Facts())
+    assert not missing_kind(service, Facts(frozenset({HTTP_ROUTE})))
+    assert not missing_kind(make(), Facts())
 
 
 def test_given_resources_replace_defaults_one_by_one(children: Any) -> None:

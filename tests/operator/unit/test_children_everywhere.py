@@ -9,6 +9,7 @@ import pytest
 from orderservice_operator.desired import desired
 from orderservice_operator.facts import (
     EXTERNAL_METRICS,
+    HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
@@ -18,9 +19,10 @@ from orderservice_operator.plan import with_signature
 
 EXAMPLES = ("minimal", "full", "staging", "prod")
 EVERYTHING = Facts(
-    frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, EXTERNAL_METRICS}), migrated=False
+    frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, EXTERNAL_METRICS, HTTP_ROUTE}),
+    migrated=False,
 )
-_OWN_APIS = ("monitoring.coreos.com", "keda.sh")
+_OWN_APIS = ("gateway.networking.k8s.io", "monitoring.coreos.com", "keda.sh")
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -49,7 +51,8 @@ def _pods(everything: Any) -> list[tuple[Any, Any]]:
         for child in everything.values()
         if child["kind"] in {"Deployment", "Job"}
     ]
-    return [(template["spec"], template["spec"]["containers"][0]) for template in templates]
+    specs = [template["spec"] for template in templates]
+    return [(spec, container) for spec in specs for container in spec["containers"]]
 
 
 def test_every_pod_is_restricted(everything: Any) -> None:

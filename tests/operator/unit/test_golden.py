@@ -12,16 +12,16 @@ from orderservice_operator.manifest import digest
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "7cf021835c",
-        "minimal-relay": "811f2fd825",
-        "minimal-worker": "f12aaf1891",
-        "minimal-notifier": "7bf4e56e56",
+        "minimal-api": "1bddce1462",
+        "minimal-relay": "ce7d78213b",
+        "minimal-worker": "c76515ef42",
+        "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "22ff487040",
-        "full-relay": "62e3452779",
-        "full-worker": "fc59d86b5b",
-        "full-notifier": "69dbfa3b2d",
+        "full-api": "4ec438b455",
+        "full-relay": "a25b8c5bbf",
+        "full-worker": "bd38d992dd",
+        "full-notifier": "71dbdfdf8a",
     },
 }
 

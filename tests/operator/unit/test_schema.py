@@ -69,7 +69,7 @@ def test_only_the_image_and_the_secrets_have_to_be_given(spec_nodes: dict[str, S
     }
     expected = {".image", ".api", ".notifier", ".database", ".messaging"}
     secrets = {name for name in required if "ecretRef" in name}
-    inside_optional = {".api.ingress.host"}
+    inside_optional = {".api.ingress.host", ".api.httpRoute.parentRefs"}
     inside_lists = {name for name in required if "[]" in name}
     assert required == expected | secrets | inside_optional | inside_lists
 

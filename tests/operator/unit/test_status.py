@@ -134,9 +134,11 @@ def test_connections_count_every_process_of_every_pod(make: Any) -> None:
 
 
 def _deployment(**more: Any) -> Any:
-    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}
+    status = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}
+    status |= {"readyReplicas": 2, "availableReplicas": 2}
+    annotations = {"orders.platform.dev/revision": "r-1"}
     return {
-        "metadata": {"generation": 2},
+        "metadata": {"generation": 2, "annotations": annotations},
         "spec": {"replicas": 2},
         "status": status | more,
     }
@@ -148,13 +150,15 @@ def _deployment(**more: Any) -> Any:
         ({}, True),
         ({"observedGeneration": 1}, False),
         ({"updatedReplicas": 1}, False),
-        ({"readyReplicas": 1}, False),
+        ({"readyReplicas": 1, "availableReplicas": 1}, False),
+        ({"availableReplicas": 1}, False),
         ({"replicas": 3}, False),
     ],
 )
 def test_when_a_roll_out_is_done(make: Any, more: Any, done: object) -> None:
     live = {Reference("apps/v1", "Deployment", "minimal-api"): _deployment(**more)}
-    assert rollout(make(), API, live).done is done
+    assert rollout(make(), API, live, "r-1").done is done
+    assert not rollout(make(), API, live, "r-2").done
 
 
 def test_a_roll_out_past_its_deadline_is_a_problem(make: Any) -> None:
@@ -166,10 +170,12 @@ def test_a_roll_out_past_its_deadline_is_a_problem(make: Any) -> None:
     }
     live = {
         Reference("apps/v1", "Deployment", "minimal-api"): _deployment(
-            readyReplicas=1, conditions=[stuck]
+            availableReplicas=1, conditions=[stuck]
         )
     }
-    assert rollout(make(), API, live).problem == "api: ProgressDeadlineExceeded: too late"
+    found = rollout(make(), API, live, "r-1")
+    assert (found.problem, found.late) == ("api: ProgressDeadlineExceeded: too late", True)
+    assert not rollout(make(), API, live, "r-2").late
 
 
 def test_a_job_says_how_it_ended() -> None:

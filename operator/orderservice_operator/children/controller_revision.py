@@ -1,0 +1,101 @@
+"""ControllerRevision: what a service runs, kept once it is known to be good."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.children import processes
+from orderservice_operator.children.pods import pod_template
+from orderservice_operator.manifest import Manifest, child, digest
+from orderservice_operator.resource.spec import OrderService
+
+API_VERSION: Final = "apps/v1"
+KIND: Final = "ControllerRevision"
+
+# What never goes back: how many pods there are, how they are reached and watched, what is made in
+# the broker, and how the operator works. Everything else goes back together.
+_STAYS_WHOLE: Final = frozenset({"mode", "paused", "slo", "migrations", "rollout", "networkPolicy"})
+_SIZE: Final = frozenset({"replicas", "autoscaling", "podDisruptionBudget"})
+_STAYS: Final[Mapping[str, frozenset[str]]] = {
+    "api": _SIZE | {"ingress", "httpRoute"},
+    "worker": _SIZE,
+    "relay": _SIZE,
+    "notifier": _SIZE,
+    "database": frozenset({"maxConnections"}),
+    "messaging": frozenset(
+        {
+            "managementUrl",
+            "managementSecretRef",
+            "deliveryLimit",
+            "retryDelaysSeconds",
+            "maxLength",
+            "deletionPolicy",
+        }
+    ),
+    "observability": frozenset({"serviceMonitor", "prometheusRule", "dashboards"}),
+}
+
+
+def revision_name(service: OrderService) -> str:
+    """Return the name of what the spec wants to run: the same pods, the same name.
+
+    It is of the pod templates (settings are in them by the names of their ConfigMaps), not of the
+    spec: a newer operator that knows more fields makes no other revision of it.
+    """
+    templates = [pod_template(service, process) for process in processes.ALL]
+    return f"{service.metadata.name}-{digest(templates)}"
+
+
+def controller_revision(service: OrderService, number: int) -> Manifest:
+    """Return what is kept of the spec, as the `number`-th that was good."""
+    made = child(service, API_VERSION, KIND, name=revision_name(service))
+    return made | {"revision": number, "data": {"spec": _going_back(_fields(service))}}
+
+
+def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
+    """Return the resource as it would be, had its spec what a revision keeps.
+
+    Raises msgspec.ValidationError for data that this version cannot read.
+    """
+    kept: Manifest = data["spec"]
+    stays = _staying(_fields(service))
+    sections = [name for name in stays if name not in _STAYS_WHOLE]
+    merged = kept | stays | {name: kept.get(name, {}) | stays[name] for name in sections}
+    spec = msgspec.convert(merged, type(service.spec))
+    return msgspec.structs.replace(service, spec=spec)
+
+
+def _fields(service: OrderService) -> Manifest:
+    fields: Manifest = _without_none(msgspec.to_builtins(service.spec))
+    return fields
+
+
+def _going_back(fields: Manifest) -> Manifest:
+    return {
+        name: _only(value, of=name, stays=False)
+        for name, value in fields.items()
+        if name not in _STAYS_WHOLE
+    }
+
+
+def _staying(fields: Manifest) -> Manifest:
+    return {
+        name: value if name in _STAYS_WHOLE else _only(value, of=name, stays=True)
+        for name, value in fields.items()
+        if name in _STAYS_WHOLE or name in _STAYS
+    }
+
+
+def _only(section: Any, *, of: str, stays: bool) -> Any:
+    if of not in _STAYS:
+        return section
+    return {name: value for name, value in section.items() if (name in _STAYS[of]) is stays}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(one) for name, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(one) for one in value]
+    return value

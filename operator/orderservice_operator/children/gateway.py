@@ -1,0 +1,53 @@
+"""The gateway: nginx beside the api in its pods, and the only one that may talk to it."""
+
+from typing import Final
+
+from orderservice_operator.children.containers import container, pre_stop, variables
+from orderservice_operator.children.processes import (
+    API_PORT,
+    GATEWAY_PORT,
+    GATEWAY_PRE_STOP_S,
+)
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.resource.schema_types import Amounts, Resources
+from orderservice_operator.resource.spec import OrderService
+
+NAME: Final = "gateway"
+TMP: Final = "gateway-tmp"
+_COMMAND: Final = ["orders-gateway"]
+# A guess: bodies, headers and answers of a few hundred requests are buffered in memory.
+_RESOURCES: Final = Resources(
+    requests=Amounts(cpu="100m", memory="32Mi"), limits=Amounts(memory="128Mi")
+)
+
+
+def gateway(service: OrderService) -> Manifest:
+    """Return the container. It is probed by connecting: whether the api works, the api says."""
+    made = container(service, NAME, _COMMAND, _RESOURCES, TMP)
+    return made | {
+        "env": variables(service, _settings(service)),
+        "ports": [{"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"}],
+        "startupProbe": _probe(period_s=1, failures=30),
+        "livenessProbe": _probe(period_s=10, failures=3),
+        "readinessProbe": _probe(period_s=5, failures=2),
+        "lifecycle": pre_stop(GATEWAY_PRE_STOP_S),
+    }
+
+
+def _settings(service: OrderService) -> list[Manifest]:
+    made = {
+        "GATEWAY_PORT": str(GATEWAY_PORT),
+        "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
+    }
+    if proxies := service.spec.api.trusted_proxies:
+        made["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)
+    return [{"name": name, "value": value} for name, value in made.items()]
+
+
+def _probe(*, period_s: int, failures: int) -> Manifest:
+    return {
+        "tcpSocket": {"port": "http"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }

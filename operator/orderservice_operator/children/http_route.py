@@ -1,0 +1,32 @@
+"""HTTPRoute of the Gateway API."""
+
+import msgspec
+
+from orderservice_operator.children.processes import API, name_of
+from orderservice_operator.facts import HTTP_ROUTE, Facts
+from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.resource.spec import OrderService
+
+
+def http_route(service: OrderService, facts: Facts) -> Manifest | None:
+    """Return the route from the Gateways, or None when none is asked for or the kind not known."""
+    wanted = service.spec.api.http_route
+    if wanted is None or HTTP_ROUTE not in facts.kinds:
+        return None
+    name = name_of(service, API)
+    made = child(service, "gateway.networking.k8s.io/v1", HTTP_ROUTE, name=name, component=API.name)
+    parents = [msgspec.to_builtins(parent) for parent in wanted.parent_refs]
+    made["spec"] = {
+        "parentRefs": [{k: v for k, v in parent.items() if v is not None} for parent in parents],
+        "rules": [{"backendRefs": [{"name": name, "port": 80}]}],
+    }
+    if wanted.hostnames:
+        made["spec"]["hostnames"] = wanted.hostnames
+    return made
+
+
+def missing_kind(service: OrderService, facts: Facts) -> str:
+    """Return what people have to know when the route cannot be made; empty: it can."""
+    if service.spec.api.http_route is None or HTTP_ROUTE in facts.kinds:
+        return ""
+    return "HTTPRoute: this cluster does not know gateway.networking.k8s.io/v1"

@@ -1,0 +1,331 @@
+"""What is kept of what was good, and when a service goes back to it."""
+
+from itertools import permutations
+from typing import Any
+
+import msgspec
+import pytest
+
+from orderservice_operator import revisions, rollback
+from orderservice_operator.children import processes
+from orderservice_operator.children.controller_revision import (
+    controller_revision,
+    revision_name,
+    with_spec_of,
+)
+from orderservice_operator.children.pods import pod_template
+from orderservice_operator.look import Look, decided, look, planned
+from orderservice_operator.manifest import Manifest, Reference, reference
+from orderservice_operator.plan import with_signature
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Rollback, Status
+
+EXAMPLES = ("minimal", "full", "staging", "prod")
+V1, V2, V3 = (f"registry.example/orders:{number}.0.0" for number in (1, 2, 3))
+LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+
+
+def _named(service: OrderService, name: str) -> OrderService:
+    metadata = msgspec.structs.replace(service.metadata, name=name)
+    return msgspec.structs.replace(service, metadata=metadata)
+
+
+def _pods(service: OrderService) -> list[Manifest]:
+    return [pod_template(service, process) for process in processes.ALL]
+
+
+def _roundtrip(manifest: Manifest) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(manifest))
+
+
+def _at(service: OrderService, generation: int, **more: Any) -> OrderService:
+    metadata = msgspec.structs.replace(service.metadata, generation=generation)
+    return msgspec.structs.replace(service, metadata=metadata, **more)
+
+
+def _asking(service: OrderService, text: str) -> OrderService:
+    annotations = {rollback.ANNOTATION: text}
+    metadata = msgspec.structs.replace(service.metadata, annotations=annotations)
+    return msgspec.structs.replace(service, metadata=metadata)
+
+
+class Cluster:
+    """What is live, after the controllers did their part."""
+
+    def __init__(self) -> None:
+        self.live: dict[Reference, Manifest] = {}
+
+    def look(self, service: OrderService) -> Look:
+        return look(service, self.live, frozenset(), {})
+
+    def write(self, service: OrderService) -> list[Reference]:
+        made = planned(self.look(service))
+        for one in made.writes:
+            old = self.live.get(one.reference, {})
+            generation = old.get("metadata", {}).get("generation", 0) + 1
+            metadata = one.manifest["metadata"] | {"generation": generation}
+            kept = {"status": old["status"]} if "status" in old else {}
+            self.live[one.reference] = _roundtrip(one.manifest | kept | {"metadata": metadata})
+        for gone in made.deletions:
+            del self.live[gone]
+        return [write.reference for write in made.writes]
+
+    def roll_out(self, *, late: str = "") -> None:
+        """Say of Deployments that they are whole, but one component too late."""
+        for place, found in self.live.items():
+            if place.kind != "Deployment" or found["spec"].get("paused"):
+                continue
+            wanted = found["spec"].get("replicas", 1)
+            fails = late and place.name.endswith(f"-{late}")
+            found["status"] = {
+                "observedGeneration": found["metadata"]["generation"],
+                "replicas": wanted + bool(fails),
+                "updatedReplicas": 1 if fails else wanted,
+                "availableReplicas": wanted,
+                "conditions": [LATE] if fails else [],
+            }
+
+    def end_job(self, how: str) -> None:
+        for place, found in self.live.items():
+            if place.kind == "Job":
+                found["status"] = {"conditions": [{"type": how, "status": "True"}]}
+
+    def image(self, process: str) -> str:
+        found = self.live[Reference("apps/v1", "Deployment", f"minimal-{process}")]
+        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def revisions(self) -> list[tuple[int, str]]:
+        return [(one.number, one.image) for one in revisions.history(self.live)]
+
+
+def _good(service: OrderService) -> Cluster:
+    """Give a cluster in which a resource was rolled out."""
+    made = Cluster()
+    _roll_out(made, service)
+    return made
+
+
+def _roll_out(cluster: Cluster, service: OrderService) -> None:
+    cluster.write(service)
+    cluster.end_job("Complete")
+    cluster.write(service)
+    cluster.roll_out()
+    cluster.write(service)
+
+
+@pytest.mark.parametrize(("before", "after"), list(permutations(EXAMPLES, 2)))
+def test_a_revision_brings_back_all_that_pods_are_made_of(
+    make: Any, before: str, after: str
+) -> None:
+    old, new = _named(make(before), "a"), _named(make(after), "a")
+    kept = _roundtrip(controller_revision(old, 1))
+    assert _pods(with_spec_of(new, kept["data"])) == _pods(old)
+
+
+@pytest.mark.parametrize(("before", "after"), list(permutations(EXAMPLES, 2)))
+def test_a_revision_leaves_size_reach_and_topology_as_they_are(
+    make: Any, before: str, after: str
+) -> None:
+    kept = _roundtrip(controller_revision(make(before), 1))
+    new = make(after).spec
+    back = with_spec_of(make(after), kept["data"]).spec
+    for section in ("api", "worker", "relay", "notifier"):
+        assert getattr(back, section).replicas == getattr(new, section).replicas
+    assert back.worker.autoscaling == new.worker.autoscaling
+    assert (back.api.ingress, back.api.http_route) == (new.api.ingress, new.api.http_route)
+    assert back.messaging.management_url == new.messaging.management_url
+    assert back.messaging.retry_delays_seconds == new.messaging.retry_delays_seconds
+    for section in ("rollout", "migrations", "slo", "network_policy", "mode", "paused"):
+        assert getattr(back, section) == getattr(new, section)
+
+
+def test_another_size_is_no_other_revision_and_another_setting_is(make: Any) -> None:
+    name = revision_name(make())
+    assert name == revision_name(make(worker={"replicas": 9}, rollout={"autoRollback": False}))
+    assert name != revision_name(make(worker={"prefetch": 9}))
+    assert name != revision_name(make(image=V2))
+
+
+def test_what_was_rolled_out_is_kept_once(make: Any) -> None:
+    cluster = _good(make())
+    assert cluster.revisions() == [(1, V1)]
+    assert cluster.write(make()) == []
+
+
+def test_what_is_good_again_is_the_newest_and_the_oldest_are_forgotten(make: Any) -> None:
+    cluster = _good(make())
+    _roll_out(cluster, _at(make(image=V2), 2))
+    _roll_out(cluster, _at(make(), 3))
+    assert cluster.revisions() == [(3, V1), (2, V2)]
+    for number in range(revisions.LIMIT + 2):
+        _roll_out(cluster, _at(make(worker={"prefetch": number + 100}), 4 + number))
+    cluster.write(_at(make(worker={"prefetch": revisions.LIMIT + 101}), 99))
+    assert len(cluster.revisions()) == revisions.LIMIT
+
+
+def test_a_missed_deadline_goes_back_whole_and_stays_until_the_spec_changes(make: Any) -> None:
+    cluster = _good(make())
+    new = _at(make(image=V2, worker={"prefetch": 33}), 2)
+    cluster.write(new)
+    cluster.end_job("Complete")
+    cluster.write(new)
+    cluster.roll_out(late="worker")
+    verdict = decided(cluster.look(new))
+    assert verdict is not None
+    assert (verdict.reason, verdict.image, verdict.revision_image) == ("DeadlineMissed", V2, V1)
+
+    held = msgspec.structs.replace(new, status=Status(rollback=verdict))
+    cluster.write(held)
+    assert {cluster.image(process.name) for process in processes.ALL} == {V1}
+    cluster.roll_out()
+    cluster.write(held)
+    assert (cluster.write(held), cluster.revisions()) == ([], [(1, V1)])
+    assert decided(cluster.look(held)) == verdict
+
+    cluster.write(_at(held, 3))
+    assert cluster.image("worker") == V2
+
+
+def test_a_failed_migration_goes_back_and_no_pod_is_touched(make: Any) -> None:
+    cluster = _good(make())
+    before = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
+    settings = {place for place in cluster.live if place.kind == "ConfigMap"}
+    new = _at(make(image=V2, worker={"prefetch": 33}), 2)
+    cluster.write(new)
+    assert settings < {place for place in cluster.live if place.kind == "ConfigMap"}
+    cluster.end_job("Failed")
+    verdict = decided(cluster.look(new))
+    assert verdict is not None
+    assert verdict.reason == "MigrationFailed"
+    held = msgspec.structs.replace(new, status=Status(rollback=verdict))
+    cluster.write(held)
+    after = {process.name: cluster.live[_of(process)]["spec"] for process in processes.ALL}
+    assert after == before
+    assert [place for place in cluster.live if place.kind == "Job"], "its log is of use"
+
+
+def _of(process: processes.Process) -> Reference:
+    return Reference("apps/v1", "Deployment", f"minimal-{process.name}")
+
+
+def test_a_failed_migration_is_tried_again_for_another_generation(make: Any) -> None:
+    cluster = _good(make())
+    new = _at(make(image=V2), 2)
+    cluster.write(new)
+    cluster.end_job("Failed")
+    later = _at(make(image=V2, migrations={"backoffLimit": 9}), 3)
+    assert decided(cluster.look(later)) is None
+    cluster.write(later)
+    assert not [place for place in cluster.live if place.kind == "Job"]
+    cluster.write(later)
+    (job,) = [found for place, found in cluster.live.items() if place.kind == "Job"]
+    assert (job["spec"]["backoffLimit"], "status" in job) == (9, False)
+
+
+def test_without_auto_rollback_it_is_only_told(make: Any) -> None:
+    cluster = _good(make())
+    new = _at(make(image=V2, rollout={"autoRollback": False}), 2)
+    cluster.write(new)
+    cluster.end_job("Failed")
+    found = cluster.look(new)
+    assert (decided(found), found.no_way_back) == (None, "rollout.autoRollback is off")
+
+
+def test_a_first_roll_out_has_nothing_to_go_back_to(make: Any) -> None:
+    cluster = Cluster()
+    cluster.write(make())
+    cluster.end_job("Failed")
+    found = cluster.look(make())
+    assert (decided(found), found.no_way_back) == (None, "nothing was good before")
+
+
+def test_what_was_good_itself_is_not_gone_back_from(make: Any) -> None:
+    cluster = _good(make())
+    cluster.roll_out(late="api")
+    found = cluster.look(make())
+    assert decided(found) is None
+    assert "the same was good before" in found.no_way_back
+
+
+def test_the_state_of_another_revision_is_no_failure_of_this_one(make: Any) -> None:
+    """A Deployment that was late before has to be written and seen first."""
+    cluster = _good(make())
+    cluster.roll_out(late="api")
+    assert decided(cluster.look(_at(make(image=V2, migrations={"enabled": False}), 2))) is None
+    cluster.write(_at(make(image=V2, migrations={"enabled": False}), 2))
+    assert decided(cluster.look(_at(make(image=V2, migrations={"enabled": False}), 2))) is None
+
+
+def test_a_request_counts_for_its_generation_only(make: Any) -> None:
+    cluster = _good(make())
+    _roll_out(cluster, _at(make(image=V2), 2))
+    now = _at(make(image=V2), 2)
+    asked = _asking(now, rollback.request(revision_name(make()), 2))
+    cluster.write(asked)
+    assert cluster.image("api") == V1
+    verdict = decided(cluster.look(asked))
+    assert verdict is not None
+    assert verdict.reason == "Requested"
+    cluster.roll_out()
+    cluster.write(asked)
+    assert cluster.revisions() == [(3, V1), (2, V2)]
+
+    held = msgspec.structs.replace(now, status=Status(rollback=verdict))
+    assert cluster.look(held).running.rollback is None, "taken back: without the annotation"
+    assert cluster.look(_at(asked, 3)).running.rollback is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "x@", "@2", "x@two", "X@2", "minimal-0@1"])
+def test_a_request_that_is_none_changes_nothing(make: Any, text: str) -> None:
+    cluster = _good(make())
+    found = cluster.look(_asking(_at(make(), 2), text))
+    assert (found.running.rollback, found.running.problem) == (None, "")
+
+
+def test_a_request_for_an_unknown_revision_is_told(make: Any) -> None:
+    cluster = _good(make())
+    found = cluster.look(_asking(_at(make(), 2), "minimal-0@2"))
+    assert found.running.rollback is None
+    assert revision_name(make()) in found.running.problem
+
+
+def test_a_revision_that_cannot_be_read_is_not_gone_back_to(make: Any) -> None:
+    cluster = _good(make())
+    (place,) = [place for place in cluster.live if place.kind == "ControllerRevision"]
+    cluster.live[place]["data"] = {"spec": {"image": 1}}
+    new = _at(make(image=V2), 2)
+    cluster.write(new)
+    cluster.end_job("Failed")
+    assert decided(cluster.look(new)) is None
+
+
+def test_a_rollback_whose_revision_is_gone_ends(make: Any) -> None:
+    instead = Rollback(2, V2, "minimal-0", V1, "DeadlineMissed")
+    service = _at(make(image=V2), 2, status=Status(rollback=instead))
+    found = _good(make()).look(service)
+    assert (found.running.rollback, found.running.service.spec.image) == (None, V2)
+    assert "minimal-0" in found.running.problem
+
+
+def test_settings_of_another_revision_go_once_the_roll_out_is_done(make: Any) -> None:
+    cluster = _good(make())
+    _roll_out(cluster, _at(make(worker={"prefetch": 33}), 2))
+    cluster.write(_at(make(worker={"prefetch": 33}), 2))
+    names = [place.name for place in cluster.live if place.kind == "ConfigMap"]
+    assert len(names) == len(processes.ALL)
+
+
+def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
+    service = make()
+    found = look(service, {}, frozenset(), {"relay": "digest"})
+    (relay,) = [
+        write.manifest for write in planned(found).writes if str(write.reference) == str(RELAY)
+    ]
+    annotations = relay["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"orders.platform.dev/secrets": "digest"}
+    assert relay["metadata"]["annotations"]["orders.platform.dev/revision"] == found.revision
+    assert found.revision == revision_name(service)
+    assert reference(with_signature(relay)) == RELAY
+
+
+RELAY = Reference("apps/v1", "Deployment", "minimal-relay")
