@@ -185,16 +185,15 @@ def test_what_others_made_under_the_same_name_is_left_alone(
     assert nodes
     theirs = {
         "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "minimal-api"},
-        "data": {"theirs": "1"},
+        "kind": "ServiceAccount",
+        "metadata": {"name": "minimal", "annotations": {"theirs": "1"}},
     }
     api.apply(theirs, namespace)
     api.apply(example(), namespace)
     api.wait(lambda: condition(api, namespace, "Degraded")["status"] == "True")
     assert "belongs to somebody else" in condition(api, namespace, "Degraded")["message"]
-    found = api.get("v1", "configmaps", namespace, "minimal-api")
-    assert found["data"] == {"theirs": "1"}
+    found = api.get("v1", "serviceaccounts", namespace, "minimal")
+    assert found["metadata"]["annotations"] == {"theirs": "1"}
     assert "ownerReferences" not in found["metadata"]
 
 

@@ -18,7 +18,7 @@ def _holder(api: Api) -> str:
 
 
 def _made(api: Api, namespace: str, name: str) -> bool:
-    return api.exists("v1", "configmaps", namespace, f"{name}-api")
+    return api.exists("v1", "services", namespace, f"{name}-api")
 
 
 @pytest.fixture

@@ -4,27 +4,38 @@ The pods are real objects made by the real controllers; only their containers do
 """
 
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Final
 
 from control_plane.api import Api, Object, Refused
 
 _POLL_S: Final = 0.1
+_CRASHES_AFTER_S: Final = 0.5
+_RESTARTS_EVERY_S: Final = 2.0
+_STARTED: Final = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+_CRASHED: Final = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+_ENDED: Final = {"terminated": {"exitCode": 1, "reason": "Error"}}
 
 
 class Nodes:
     """Looks at the pods of a namespace again and again, until it is stopped.
 
-    `failing` names components whose pods never become ready, or whose Job fails; `held` those that
-    stay as they are.
+    Pods become ready at once, and Jobs succeed, but for those whose component or image is named in
+    one of these: `held` stay as they are; `failing` run and never become ready, and Jobs fail;
+    `crashing` are ready for a moment, then crash and are restarted again and again; `slow` become
+    ready after so many seconds. All may be changed at any time.
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api, self._namespace = api, namespace
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="nodes")
-        self.failing: set[str] = set()
+        self._seen_at: dict[str, float] = {}
         self.held: set[str] = set()
+        self.failing: set[str] = set()
+        self.crashing: set[str] = set()
+        self.slow: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin."""
@@ -41,9 +52,11 @@ class Nodes:
                 self._live(pod)
 
     def _live(self, pod: Object) -> None:
-        component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
-        status = self._status(component)
-        if component in self.held or pod["status"].get("phase") == status["phase"]:
+        names = _names(pod)
+        if names & self.held or pod["status"].get("phase") in {"Succeeded", "Failed"}:
+            return
+        status = self._status(pod, names)
+        if _summary(status) == _summary(pod["status"]):
             return
         path = self._api.path("v1", "pods", self._namespace, pod["metadata"]["name"]) + "/status"
         try:
@@ -51,11 +64,48 @@ class Nodes:
         except Refused:
             return  # it is gone meanwhile
 
-    def _status(self, component: str) -> Object:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        fails = component in self.failing
-        if component == "migrate":
+    def _status(self, pod: Object, names: set[str]) -> Object:
+        metadata = pod["metadata"]
+        owners = {owner["kind"] for owner in metadata.get("ownerReferences", [])}
+        if "Job" in owners:
+            fails = names & (self.failing | self.crashing)
             return {"phase": "Failed" if fails else "Succeeded"}
-        ready = {"status": "False" if fails else "True", "lastTransitionTime": now}
-        conditions = [{"type": kind, **ready} for kind in ("Ready", "ContainersReady")]
-        return {"phase": "Running", "conditions": conditions}
+        age_s = time.monotonic() - self._seen_at.setdefault(metadata["uid"], time.monotonic())
+        if names & self.crashing and age_s > _CRASHES_AFTER_S:
+            return _running(pod, ready=False, restarts=1 + int(age_s // _RESTARTS_EVERY_S))
+        wait_s = max((self.slow[name] for name in names & self.slow.keys()), default=0.0)
+        return _running(pod, ready=not names & self.failing and age_s >= wait_s)
+
+
+def _names(pod: Object) -> set[str]:
+    component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
+    return {component, *(container["image"] for container in pod["spec"]["containers"])}
+
+
+def _running(pod: Object, *, ready: bool, restarts: int = 0) -> Object:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    said = {"status": str(ready), "lastTransitionTime": now}
+    containers = [
+        {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": container["image"],
+            "ready": ready,
+            "restartCount": restarts,
+            "state": _CRASHED if restarts else _STARTED,
+            "lastState": _ENDED if restarts else {},
+        }
+        for container in pod["spec"]["containers"]
+    ]
+    return {
+        "phase": "Running",
+        "conditions": [{"type": kind, **said} for kind in ("Ready", "ContainersReady")],
+        "containerStatuses": containers,
+    }
+
+
+def _summary(status: Object) -> tuple[object, ...]:
+    """Return what a status says, without when."""
+    conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
+    restarts = [one["restartCount"] for one in status.get("containerStatuses", [])]
+    return status.get("phase"), conditions.get("Ready"), restarts
