@@ -7,6 +7,7 @@ import msgspec
 
 from orderservice_operator.capacity import most_connections
 from orderservice_operator.children.autoscaler import Choice
+from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
 from orderservice_operator.manifest import selector
 from orderservice_operator.observed import Job, Rollout
@@ -74,7 +75,7 @@ def status(service: OrderService, seen: Seen, now: str) -> Status:
         image=service.spec.image if seen.done else old.image,
         revision=seen.revision if seen.done else old.revision,
         rollback=seen.rollback,
-        migrated_image=_migrated_image(service, seen),
+        **_migrated(service, seen),
         operator_version=VERSION,
         api=counts[API.name],
         worker=workers,
@@ -89,11 +90,12 @@ def status(service: OrderService, seen: Seen, now: str) -> Status:
     )
 
 
-def _migrated_image(service: OrderService, seen: Seen) -> str:
+def _migrated(service: OrderService, seen: Seen) -> dict[str, str]:
     """Return it as it was while a revision is run that was good: migrations are not undone."""
     if seen.migrated and seen.rollback is None:
-        return service.spec.image
-    return service.status.migrated_image
+        return {"migrated_image": service.spec.image, "migration": job_name(service)}
+    old = service.status
+    return {"migrated_image": old.migrated_image, "migration": old.migration}
 
 
 Verdict = tuple[ConditionStatus, str, str]

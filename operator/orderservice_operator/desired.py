@@ -47,7 +47,7 @@ def scaled(service: OrderService, choice: Choice) -> frozenset[str]:
 def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
     choice = choose(service, facts)
     yield service_account(service)
-    yield from _network(service)
+    yield from _network(service, facts)
     if service.spec.migrations.enabled and not facts.migrated:
         yield migration_job(service)
     yield api_service(service)
@@ -67,11 +67,11 @@ def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
     yield prometheus_rule(service, facts)
 
 
-def _network(service: OrderService) -> Iterator[Manifest]:
+def _network(service: OrderService, facts: Facts) -> Iterator[Manifest]:
     if not service.spec.network_policy.enabled:
         return
     yield default_deny(service)
     for process in processes.ALL:
-        yield network_policy(service, process)
+        yield network_policy(service, process, facts)
     if service.spec.migrations.enabled:
         yield migration_policy(service, MIGRATE)

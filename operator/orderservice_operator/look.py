@@ -41,7 +41,8 @@ class Look(msgspec.Struct, frozen=True):
     @property
     def facts(self) -> Facts:
         """What the children are decided by, beside the resource."""
-        return Facts(self.kinds, self.migrated, self.secrets)
+        before = None if self.done else revisions.before(self.service, self.history)
+        return Facts(self.kinds, self.migrated, self.secrets, before)
 
     @property
     def migrated(self) -> bool:
@@ -52,7 +53,7 @@ class Look(msgspec.Struct, frozen=True):
         """
         if not self.service.spec.migrations.enabled or self.running.rollback:
             return True
-        if self.service.status.migrated_image == self.service.spec.image:
+        if self.service.status.migration == job_name(self.service):
             return True
         return self.job.complete
 

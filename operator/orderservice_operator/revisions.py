@@ -58,6 +58,13 @@ def standing_in(service: OrderService, revision: Revision) -> OrderService | Non
         return None
 
 
+def before(service: OrderService, history: History) -> OrderService | None:
+    """Return the resource with what was good last, if it is something else than what is to run."""
+    if not history or history[0].name == revision_name(service):
+        return None
+    return standing_in(service, history[0])
+
+
 def to_record(service: OrderService, history: History) -> Manifest | None:
     """Return what has to be kept now that `service` is known to be good, or None.
 

@@ -1,4 +1,4 @@
-"""The Job that migrates the schema: one for each version of the image."""
+"""The Job that migrates the schema: one for each image and database."""
 
 from typing import Final
 
@@ -16,8 +16,10 @@ _RESOURCES: Final = Resources(
 
 
 def job_name(service: OrderService) -> str:
-    """Return the name of the Job of the wanted image: another image, another Job."""
-    return f"{service.metadata.name}-{COMPONENT}-{digest(service.spec.image)}"
+    """Return the name of the Job: another image or another database, another Job."""
+    primary = service.spec.database.primary_secret_ref
+    what = [service.spec.image, primary.name, primary.key]
+    return f"{service.metadata.name}-{COMPONENT}-{digest(what)}"
 
 
 def migration_job(service: OrderService) -> Manifest:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from orderservice_operator.children import environment
 from orderservice_operator.children.processes import GATEWAY_PORT, Process, name_of
+from orderservice_operator.facts import Facts
 from orderservice_operator.manifest import Manifest, child, selector
 from orderservice_operator.resource.operations import Peer
 from orderservice_operator.resource.spec import OrderService
@@ -24,9 +25,14 @@ def default_deny(service: OrderService) -> Manifest:
     return made
 
 
-def network_policy(service: OrderService, process: Process) -> Manifest:
-    """Return the flows of a process: by port, because where servers are is in Secrets."""
-    outgoing = environment.outgoing_ports(service, process)
+def network_policy(service: OrderService, process: Process, facts: Facts) -> Manifest:
+    """Return the flows of a process: by port, because where servers are is in Secrets.
+
+    While pods of the version before may run, their flows are let through too.
+    """
+    versions = [service] + ([facts.before] if facts.before else [])
+    ports = {port for one in versions for port in environment.outgoing_ports(one, process)}
+    outgoing = sorted(ports)
     made = _policy(service, name_of(service, process), process.name, outgoing)
     made["spec"]["ingress"] = _incoming(service, process)
     made["spec"]["policyTypes"].append("Ingress")

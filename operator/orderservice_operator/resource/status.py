@@ -87,6 +87,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         Rollback | None, Meta(description="Set while the spec is not what is run.")
     ] = None
     migrated_image: Annotated[str, Meta(description="Image whose migrations are complete.")] = ""
+    migration: Annotated[str, Meta(description="Job of the migrations that are complete.")] = ""
     operator_version: Annotated[str, Meta(description="Operator that wrote this.")] = ""
     api: Annotated[Count, Meta(description="Pods of the api.")] = Count()
     worker: Annotated[Count, Meta(description="Pods of the worker.")] = Count()

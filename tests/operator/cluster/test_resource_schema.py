@@ -94,6 +94,12 @@ RULES: list[tuple[str, Any, Any, str]] = [
         {"apiFrom": [{}]},
         "would be everybody",
     ),
+    (
+        "rollout",
+        {"minReadySeconds": 9, "progressDeadlineSeconds": 10},
+        {"minReadySeconds": 10, "progressDeadlineSeconds": 10},
+        "no pod would ever count",
+    ),
 ]
 # The same for bounds and forms.
 FORMS: list[tuple[str, Any, Any, str]] = [
@@ -112,6 +118,13 @@ FORMS: list[tuple[str, Any, Any, str]] = [
         {"resources": {"limits": {"cpu": "1500m"}}},
         {"resources": {"limits": {"cpu": "much"}}},
         "should match",
+    ),
+    ("api", {"trustedProxies": ["fd00::/8"]}, {"trustedProxies": ["10.0.0.1"]}, "should match"),
+    (
+        "api",
+        {"httpRoute": {"parentRefs": [{"name": "g"}], "hostnames": ["*.example"]}},
+        {"httpRoute": {"parentRefs": []}},
+        "at least 1",
     ),
     ("slo", {"availability": 99.99}, {"availability": 100}, "less than 100"),
 ]

@@ -205,8 +205,10 @@ def test_until_the_migration_is_done_deployments_are_paused(children: Any, make:
     assert ("Job", job_name(make())) not in after
 
 
-def test_another_image_is_another_migration(make: Any) -> None:
+def test_another_image_or_database_is_another_migration(make: Any) -> None:
     assert job_name(make()) != job_name(make(image="registry.example/orders:1.0.1"))
+    assert job_name(make()) != job_name(make(database={"primarySecretRef": {"name": "other"}}))
+    assert job_name(make()) == job_name(make(worker={"prefetch": 11}))
     assert re.fullmatch(r"minimal-migrate-[0-9a-f]{10}", job_name(make()))
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gateway import settings
+
 API = ("Deployment", "minimal-api")
 TMP = "/tmp"  # noqa: S108 of each container, not of this machine
 
@@ -72,6 +74,15 @@ def test_proxies_are_trusted_only_when_they_are_named(children: Any) -> None:
     assert "GATEWAY_TRUSTED_PROXIES" not in _variables(gateway)
     _, gateway = _containers(children, api={"trustedProxies": ["10.0.0.0/8", "fd00::/8"]})
     assert _variables(gateway)["GATEWAY_TRUSTED_PROXIES"] == "10.0.0.0/8,fd00::/8"
+
+
+def test_the_gateway_reads_what_it_is_given(children: Any) -> None:
+    _, container = _containers(children, api={"trustedProxies": ["10.0.0.0/8", "fd00::/8"]})
+    read = settings.load(_variables(container))
+    assert (read.port, read.api_address) == (8080, ("127.0.0.1:8000",))
+    assert read.trusted_proxies == ("10.0.0.0/8", "fd00::/8")
+    stops_s = container["lifecycle"]["preStop"]["sleep"]["seconds"] + read.drain_s
+    assert _pod(children)["terminationGracePeriodSeconds"] > stops_s
 
 
 def test_the_gateway_gets_no_secret(children: Any) -> None:

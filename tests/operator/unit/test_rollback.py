@@ -307,6 +307,21 @@ def test_a_rollback_whose_revision_is_gone_ends(make: Any) -> None:
     assert "minimal-0" in found.running.problem
 
 
+def test_old_pods_keep_their_flows_until_they_are_gone(make: Any) -> None:
+    cluster = _good(make())
+    new = _at(make(image=V2, database={"port": 6432}), 2)
+
+    def ports() -> set[int]:
+        policy = cluster.live[Reference("networking.k8s.io/v1", "NetworkPolicy", "minimal-relay")]
+        return {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+    assert ports() == {5432, 5672}
+    cluster.write(new)
+    assert ports() == {5432, 5672, 6432}
+    _roll_out(cluster, new)
+    assert ports() == {5672, 6432}
+
+
 def test_settings_of_another_revision_go_once_the_roll_out_is_done(make: Any) -> None:
     cluster = _good(make())
     _roll_out(cluster, _at(make(worker={"prefetch": 33}), 2))

@@ -1,0 +1,290 @@
+"""Roll-outs that fail, on a real API server: what is undone, what is said, and for how long."""
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
+
+Example = Callable[..., Object]
+Reads = Callable[[], Any]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+OWNER = "orders.platform.dev/orderservice=minimal"
+V1, V2 = "registry.example/orders:1.0.0", "registry.example/orders:2.0.0"
+SOON = {"progressDeadlineSeconds": 10, "minReadySeconds": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
+    """Run an operator that looks often."""
+    made = start_operator("rollout", OPERATOR_SECRETS_S="1", OPERATOR_DISCOVERY_S="1")
+    yield made
+    if made.process.poll() is None:
+        made.stop()
+
+
+class View:
+    """What there is to see of the resource `minimal`."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+
+    @property
+    def resource(self) -> Object:
+        return self.api.get(*SERVICES, self.namespace, "minimal")
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.resource.get("status", {})
+        return found
+
+    def condition(self, kind: str) -> Object:
+        given = self.status.get("conditions", [])
+        found: dict[str, Object] = {one["type"]: one for one in given}
+        return found.get(kind, {"status": "", "reason": "", "message": ""})
+
+    def is_ready(self) -> bool:
+        resource, ready = self.resource, self.condition("Ready")
+        generation = resource["metadata"]["generation"]
+        return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
+
+    def is_back(self) -> bool:
+        """Tell whether it went back and all pods are there."""
+        progressing = self.condition("Progressing")
+        return (progressing["status"], progressing["reason"]) == ("False", "RolledBack")
+
+    def pods(self) -> list[Object]:
+        found = self.api.list("v1", "pods", self.namespace, OWNER)
+        component = "app.kubernetes.io/component"
+        return [pod for pod in found if pod["metadata"]["labels"][component] != "migrate"]
+
+    def uids(self) -> set[str]:
+        return {pod["metadata"]["uid"] for pod in self.pods()}
+
+    def images(self) -> set[str]:
+        return {one["image"] for pod in self.pods() for one in pod["spec"]["containers"]}
+
+    def revisions(self) -> dict[int, str]:
+        found = self.api.list("apps/v1", "controllerrevisions", self.namespace, OWNER)
+        return {one["revision"]: one["metadata"]["name"] for one in found}
+
+    def deployment(self, process: str) -> Object:
+        return self.api.get("apps/v1", "deployments", self.namespace, f"minimal-{process}")
+
+    def events(self, reason: str) -> list[str]:
+        found = self.api.list("v1", "events", self.namespace)
+        return [event["message"] for event in found if event["reason"] == reason]
+
+    def wait(self, true: Reads) -> None:
+        self.api.wait(true, within_s=90)
+
+
+@pytest.fixture
+def view(api: Api, example: Example, namespace: str, nodes: Nodes) -> View:
+    """Give a minimal resource that is ready, and what was good is kept."""
+    made = View(api, namespace)
+    api.apply(example(), namespace)
+    made.wait(made.is_ready)
+    made.wait(made.revisions)
+    assert nodes
+    return made
+
+
+def _apply(view: View, example: Example, **spec: Any) -> None:
+    view.api.apply(example(**spec), view.namespace)
+
+
+def test_what_was_rolled_out_is_kept_as_a_revision_that_goes_with_its_owner(view: View) -> None:
+    (name,) = view.revisions().values()
+    view.wait(lambda: view.status.get("revision") == name)
+    kept = view.api.get("apps/v1", "controllerrevisions", view.namespace, name)
+    assert kept["data"]["spec"]["image"] == V1
+    assert "replicas" not in kept["data"]["spec"]["api"]
+    view.api.delete(*SERVICES, view.namespace, "minimal")
+    view.wait(lambda: not view.revisions())
+
+
+def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restart(
+    view: View, example: Example, nodes: Nodes, operator: Any
+) -> None:
+    nodes.crashing.add(V2)
+    settings = {"prefetch": 33}
+    good = view.uids()
+    _apply(view, example, image=V2, worker=settings, rollout={**SOON, "minReadySeconds": 5})
+    view.wait(lambda: V2 in view.images())
+    view.wait(view.is_back)
+    assert view.images() == {V1}
+    assert view.uids() >= good, "pods that worked were never touched"
+    maps = view.api.list("v1", "configmaps", view.namespace, OWNER)
+    assert {one["data"].get("ORDERS_WORKER_PREFETCH", "10") for one in maps} == {"10"}
+
+    told = [view.condition(kind)["message"] for kind in ("Progressing", "Degraded", "Ready")]
+    assert all(V1 in message and V2 in message for message in told)
+    assert view.condition("Degraded")["reason"] == "RolledBack"
+    status = view.status
+    assert (status["phase"], status["image"]) == ("RolledBack", V1)
+    assert status["rollback"]["reason"] == "DeadlineMissed"
+    assert [V2 in message for message in view.events("RolledBack")] == [True]
+
+    def written() -> list[Any]:
+        names = ("api", "relay", "worker", "notifier")
+        found = [view.deployment(name)["metadata"]["generation"] for name in names]
+        return [*found, view.resource["metadata"]["resourceVersion"], sorted(view.uids())]
+
+    before = written()
+    operator.kill()
+    operator.start()
+    _looked(view, operator)
+    assert written() == before
+
+    nodes.crashing.clear()
+    _apply(view, example, image=V2, worker=settings, rollout={**SOON, "autoRollback": False})
+    view.wait(view.is_ready)
+    assert (view.images(), sorted(view.revisions())) == ({V2}, [1, 2])
+    assert "rollback" not in view.status
+
+
+def _looked(view: View, operator: Any) -> None:
+    """Wait until the operator has looked at everything a few times."""
+    address = f"http://127.0.0.1:{operator.admin_port}/metrics"
+
+    def looks() -> float:
+        try:
+            text = view.api.session.get(address, timeout=5).text
+        except OSError:
+            return 0
+        prefix = 'orderservice_reconcile_total{result="done"}'
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(prefix))
+
+    view.wait(lambda: looks() >= 5)
+
+
+def test_a_version_that_is_never_ready_is_only_told_when_rollback_is_off(
+    view: View, example: Example, nodes: Nodes
+) -> None:
+    nodes.failing.add(V2)
+    _apply(view, example, image=V2, rollout={**SOON, "autoRollback": False})
+    view.wait(lambda: view.condition("Progressing")["reason"] == "Stuck")
+    assert "rollout.autoRollback is off" in view.condition("Progressing")["message"]
+    assert "ProgressDeadlineExceeded" in view.condition("Degraded")["message"]
+    assert view.images() == {V1, V2}
+    assert "rollback" not in view.status
+
+
+def test_a_slow_version_is_waited_for(view: View, example: Example, nodes: Nodes) -> None:
+    nodes.slow[V2] = 3.0
+    _apply(view, example, image=V2, rollout=SOON)
+    view.wait(lambda: V2 in view.images())
+    view.wait(view.is_ready)
+    assert view.images() == {V2}
+    assert view.events("RolledBack") == []
+
+
+def test_a_failed_migration_is_taken_back_and_tried_again_when_the_spec_changes(
+    view: View, example: Example, nodes: Nodes
+) -> None:
+    nodes.failing.add("migrate")
+    good = view.uids()
+    limits = {"backoffLimit": 0}
+    _apply(view, example, image=V2, migrations=limits)
+    view.wait(view.is_back)
+    assert view.uids() == good
+    assert view.status["rollback"]["reason"] == "MigrationFailed"
+    assert view.condition("MigrationsComplete")["reason"] == "Failed"
+    assert not any(
+        view.deployment(name)["spec"].get("paused") for name in ("api", "relay", "worker")
+    )
+    failed = [job["metadata"]["uid"] for job in view.api.list("batch/v1", "jobs", view.namespace)]
+
+    nodes.failing.clear()
+    _apply(view, example, image=V2, migrations={"backoffLimit": 1})
+    view.wait(view.is_ready)
+    assert view.images() == {V2}
+    jobs = view.api.list("batch/v1", "jobs", view.namespace)
+    assert not {job["metadata"]["uid"] for job in jobs} & set(failed)
+
+
+def test_a_first_roll_out_that_fails_has_nothing_to_go_back_to(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    nodes.failing.add("migrate")
+    view = View(api, namespace)
+    api.apply(example(migrations={"backoffLimit": 0}), namespace)
+    view.wait(lambda: view.condition("Progressing")["reason"] == "Stuck")
+    assert "nothing was good before" in view.condition("Progressing")["message"]
+    assert view.revisions() == {}
+
+
+def test_a_person_asks_for_a_revision_and_takes_it_back(view: View, example: Example) -> None:
+    first = view.revisions()[1]
+    _apply(view, example, image=V2, worker={"replicas": 3})
+    view.wait(view.is_ready)
+    view.wait(lambda: len(view.revisions()) == 2)
+    path = view.api.path(*SERVICES, view.namespace, "minimal")
+    generation = view.resource["metadata"]["generation"]
+
+    def ask(value: str | None) -> None:
+        change = {"metadata": {"annotations": {"orders.platform.dev/rollback": value}}}
+        view.api.patch(path, change)
+
+    ask(f"{first}@{generation}")
+    view.wait(view.is_back)
+    assert view.images() == {V1}
+    assert view.deployment("worker")["spec"]["replicas"] == 3
+    view.wait(lambda: view.revisions().get(3) == first)
+    _apply(view, example, image=V2, worker={"replicas": 3})  # as GitOps would, again and again
+    assert view.resource["metadata"]["generation"] == generation
+    assert view.is_back()
+
+    ask(None)
+    view.wait(view.is_ready)
+    assert view.images() == {V2}
+
+    ask(f"minimal-0@{generation}")
+    view.wait(lambda: "minimal-0" in view.condition("Degraded")["message"])
+    assert view.images() == {V2}
+
+
+def _secret(name: str, **entries: str) -> Object:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in entries.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+
+
+def test_a_changed_secret_replaces_the_pods_that_read_it_and_no_others(
+    api: Api, example: Example, namespace: str, nodes: Nodes, operator: Any
+) -> None:
+    assert nodes
+    secrets = {
+        "orders": {"cursorSecret": "c" * 16},
+        "orders-database": {"url": "postgresql://a:one@b/c"},
+        "orders-messaging": {"url": "amqp://a:b@c"},
+        "orders-webhook": {"url": "http://a", "secret": "whsec_a"},
+    }
+    for name, entries in secrets.items():
+        api.apply(_secret(name, **entries), namespace)
+    view = View(api, namespace)
+    api.apply(example(), namespace)
+    view.wait(view.is_ready)
+
+    def templates() -> dict[str, Any]:
+        names = ("api", "relay", "worker", "notifier")
+        return {name: view.deployment(name)["spec"]["template"] for name in names}
+
+    before = templates()
+    assert "one" not in str(before)
+    api.apply(_secret("orders-webhook", url="http://a", secret="whsec_b"), namespace)
+    view.wait(lambda: templates()["notifier"] != before["notifier"])
+    view.wait(view.is_ready)
+    after = templates()
+    assert {name for name in before if before[name] != after[name]} == {"notifier"}
+
+    # What cannot start is not rolled out, and what no pod reads changes nothing.
+    api.delete("v1", "secrets", namespace, "orders-messaging")
+    api.apply(_secret("orders", cursorSecret="c" * 16, other="x"), namespace)
+    operator.kill()
+    operator.start()
+    _looked(view, operator)
+    assert templates() == after
+    assert len(view.revisions()) == 1
