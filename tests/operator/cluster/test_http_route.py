@@ -46,7 +46,7 @@ def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
 
 
 @pytest.fixture
-def kind(api: Api) -> Iterator[Callable[[], None]]:
+def kind(api: Api) -> Iterator[Callable[[], Object]]:
     """Let a test make the kind known."""
     crds = ("apiextensions.k8s.io/v1", "customresourcedefinitions")
     name = _DEFINITION["metadata"]["name"]  # type: ignore[index] # a constant
@@ -56,7 +56,7 @@ def kind(api: Api) -> Iterator[Callable[[], None]]:
 
 
 def test_its_absence_is_told_and_it_is_made_once_the_kind_is_known(
-    api: Api, example: Example, namespace: str, nodes: Nodes, kind: Callable[[], None]
+    api: Api, example: Example, namespace: str, nodes: Nodes, kind: Callable[[], Object]
 ) -> None:
     assert nodes
 

@@ -21,10 +21,10 @@ _ENDED: Final = {"terminated": {"exitCode": 1, "reason": "Error"}}
 class Nodes:
     """Looks at the pods of a namespace again and again, until it is stopped.
 
-    Pods become ready at once, and Jobs succeed, but for those whose component or image is named in
-    one of these: `held` stay as they are; `failing` run and never become ready, and Jobs fail;
-    `crashing` are ready for a moment, then crash and are restarted again and again; `slow` become
-    ready after so many seconds. All may be changed at any time.
+    Pods become ready at once, and Jobs succeed, but for those whose component or image (of Jobs:
+    component only) is named in one of these: `held` stay as they are; `failing` run and never
+    become ready, and Jobs fail; `crashing` are ready for a moment, then crash and are restarted
+    again and again; `slow` become ready after so many seconds. All may be changed at any time.
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
@@ -65,12 +65,10 @@ class Nodes:
             return  # it is gone meanwhile
 
     def _status(self, pod: Object, names: set[str]) -> Object:
-        metadata = pod["metadata"]
-        owners = {owner["kind"] for owner in metadata.get("ownerReferences", [])}
-        if "Job" in owners:
-            fails = names & (self.failing | self.crashing)
-            return {"phase": "Failed" if fails else "Succeeded"}
-        age_s = time.monotonic() - self._seen_at.setdefault(metadata["uid"], time.monotonic())
+        if _is_of_a_job(pod):
+            return {"phase": "Failed" if names & self.failing else "Succeeded"}
+        first_at = self._seen_at.setdefault(pod["metadata"]["uid"], time.monotonic())
+        age_s = time.monotonic() - first_at
         if names & self.crashing and age_s > _CRASHES_AFTER_S:
             return _running(pod, ready=False, restarts=1 + int(age_s // _RESTARTS_EVERY_S))
         wait_s = max((self.slow[name] for name in names & self.slow.keys()), default=0.0)
@@ -79,7 +77,13 @@ class Nodes:
 
 def _names(pod: Object) -> set[str]:
     component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
-    return {component, *(container["image"] for container in pod["spec"]["containers"])}
+    images = {container["image"] for container in pod["spec"]["containers"]}
+    return {component} | (set() if _is_of_a_job(pod) else images)
+
+
+def _is_of_a_job(pod: Object) -> bool:
+    owners = pod["metadata"].get("ownerReferences", [])
+    return any(owner["kind"] == "Job" for owner in owners)
 
 
 def _running(pod: Object, *, ready: bool, restarts: int = 0) -> Object:
