@@ -10,6 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from orderservice_operator.cluster.informer import Informer
 
+# Time to find out that a watch is dead and to list anew.
+_RENEWAL_S: Final = 5.0
 # A guess: by then the operator has tried several times to list anew.
 _BEYOND_HOPE: Final = 5
 
@@ -30,7 +32,9 @@ def _problem(informer: Informer, silence_s: float) -> str:
     age_s = time.monotonic() - informer.heard_at
     if not informer.synced.is_set():
         return f"{informer.kind.name}: not listed yet"
-    return f"{informer.kind.name}: nothing heard for {age_s:.0f} s" if age_s > silence_s else ""
+    if age_s < silence_s + _RENEWAL_S:
+        return ""
+    return f"{informer.kind.name}: nothing heard for {age_s:.0f} s"
 
 
 def application(

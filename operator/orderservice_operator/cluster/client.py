@@ -146,15 +146,16 @@ class Client:
         **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         self._count(method)
+        identity = self._credentials.headers()
         try:
             async with self._session.request(
                 method,
                 self._credentials.server + path,
                 params=parameters or {},
-                headers={**(headers or {}), **self._credentials.headers()},
+                headers={**(headers or {}), **identity},
                 **options,
             ) as answer:
-                if answer.status == 401 and self._credentials.renewed():
+                if answer.status == 401 and self._credentials.renewed(identity):
                     raise Transient("the token has ended; there is a new one")
                 if answer.status >= 400:
                     raise _error(answer.status, await _status(answer), answer.headers)

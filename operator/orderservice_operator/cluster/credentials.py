@@ -35,14 +35,13 @@ class Credentials:
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""
         if time.monotonic() - self._read_at > _REREAD_S:
-            self.renewed()
+            self._info, self._read_at = self._read(), time.monotonic()
         return self._info.as_http_headers()
 
-    def renewed(self) -> bool:
-        """Read anew, and tell whether there is anything new: the server refused what we have."""
-        before = self._info
+    def renewed(self, refused: dict[str, str]) -> bool:
+        """Read anew, and tell whether there is something else than what the server refused."""
         self._info, self._read_at = self._read(), time.monotonic()
-        return self._info != before
+        return self._info.as_http_headers() != refused
 
     def ssl_context(self) -> ssl.SSLContext | bool:
         """Return how to verify the server, with the client's certificate if it has one."""

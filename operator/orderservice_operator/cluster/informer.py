@@ -14,6 +14,7 @@ from orderservice_operator.manifest import OWNER_LABEL
 
 _LONGEST_WAIT_S: Final = 30.0
 _PAUSE_S: Final = 0.1  # were every watch to end at once, this is all that keeps us from hammering
+_GOOD_WHILE_S: Final = 2.0  # what worked for so long is tried again at once
 _log = structlog.get_logger(__name__)
 
 
@@ -30,6 +31,7 @@ class Informer:
         """Follow the kind for ever; what goes wrong is tried again, less and less often."""
         failures = 0
         while True:
+            began_at = time.monotonic()
             try:
                 await self._follow()
                 failures = 0
@@ -37,9 +39,9 @@ class Informer:
             except Gone:
                 self._version = None
             except OperatorError as error:
-                failures += 1
                 # Only what is listed is known to be fresh: the watch may have been deaf for long.
                 self._version = None
+                failures = 1 if time.monotonic() - began_at > _GOOD_WHILE_S else failures + 1
                 wait_s = _wait_s(error, failures)
                 _log.warning("watch.failed", kind=self.kind.name, error=str(error), wait_s=wait_s)
                 await asyncio.sleep(wait_s)

@@ -29,6 +29,7 @@ class Lease:
         namespace, _, self._name = place.partition("/")
         self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._client, self._identity = client, identity
+        self._mine: Manifest | None = None  # as it was answered last, while it is ours
         self._seen = ("", "")
         self._seen_at = 0.0
         self.held = False
@@ -78,17 +79,22 @@ class Lease:
 
     async def _try(self) -> bool:
         """Take it or renew it. Raises Conflict when somebody was faster."""
-        try:
-            found = await self._client.get(f"{self._all}/{self._name}")
-        except NotFound:
-            await self._client.create(self._all, self._new())
+        found, self._mine = self._mine or await self._found(), None
+        if found is None:
+            self._mine = await self._client.create(self._all, self._new())
             return True
         spec = found["spec"]
         if spec.get("holderIdentity") not in {"", None, self._identity} and not self._stale(spec):
             return False
         found["spec"] = self._renewed(spec)
-        await self._client.replace(f"{self._all}/{self._name}", found)
+        self._mine = await self._client.replace(f"{self._all}/{self._name}", found)
         return True
+
+    async def _found(self) -> Manifest | None:
+        try:
+            return await self._client.get(f"{self._all}/{self._name}")
+        except NotFound:
+            return None
 
     def _stale(self, spec: Manifest) -> bool:
         """Measure with our own clock since the last change we saw: clocks of nodes differ."""

@@ -22,6 +22,7 @@ from control_plane.plane import ControlPlane, free_ports
 
 OPERATOR = Path(__file__).parents[3] / "operator"
 PACKAGE = OPERATOR / "orderservice_operator"
+_SHOWN = 8_000  # characters of an operator's log
 ACCOUNT = "system:serviceaccount:orders-system:orderservice-operator"
 
 
@@ -95,38 +96,45 @@ def _account() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def kubeconfig(plane: Cluster, api: Api) -> Path:
-    """Write a kubeconfig with a token of the operator's account, as a pod has one."""
-    return write_kubeconfig(plane, plane.url, token(api), "operator")
-
-
-def token(api: Api, seconds: int = 6 * 3600) -> str:
+def account_token(api: Api) -> Callable[[], str]:
     """Ask for a token of the operator's account."""
     _, _, namespace, name = ACCOUNT.split(":")
     path = api.path("v1", "serviceaccounts", namespace, name) + "/token"
-    answer = api.create(path, {"spec": {"expirationSeconds": seconds}})
-    return str(answer["status"]["token"])
+    wanted = {"spec": {"expirationSeconds": 6 * 3600}}
+    return lambda: str(api.create(path, wanted)["status"]["token"])
 
 
-def write_kubeconfig(plane: Cluster, url: str, token: str, name: str) -> Path:
-    """Write a kubeconfig for an address of the API server."""
-    file = plane.folder / f"{name}.kubeconfig"
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "test",
-                "cluster": {"server": url, "certificate-authority": str(plane.authority)},
-            }
-        ],
-        "users": [{"name": "test", "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "current-context": "test",
-    }
-    file.touch(mode=0o600)
-    file.write_text(yaml.safe_dump(content))
-    return file
+@pytest.fixture(scope="session")
+def kubeconfig_for(plane: Cluster) -> Callable[[str, str, str], Path]:
+    """Write a kubeconfig for an address of the API server, a token and a name; atomically."""
+
+    def write(url: str, token: str, name: str) -> Path:
+        cluster = {"server": url, "certificate-authority": str(plane.authority)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        file = plane.folder / f"{name}.kubeconfig"
+        part = file.with_suffix(".part")
+        part.touch(mode=0o600)
+        part.write_text(yaml.safe_dump(content))
+        return part.rename(file)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(
+    plane: Cluster,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+) -> Path:
+    """Write a kubeconfig with a token of the operator's account, as a pod has one."""
+    return kubeconfig_for(plane.url, account_token(), "operator")
 
 
 def _established(api: Api) -> bool:
@@ -173,7 +181,9 @@ class Running:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.kill()
-        return time.monotonic() - began_at
+        took_s = time.monotonic() - began_at
+        sys.stdout.write(self.log.read_text()[-_SHOWN:])  # pytest shows it with what failed
+        return took_s
 
     @property
     def memory_bytes(self) -> int:

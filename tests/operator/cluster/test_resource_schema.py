@@ -131,7 +131,7 @@ FORMS: list[tuple[str, Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("section", "good", "bad", "message"), RULES + FORMS)
-def test_a_rule_accepts_and_refuses(  # noqa: PLR0917
+def test_a_rule_accepts_and_refuses(
     api: Api, example: Example, section: str, good: Any, bad: Any, message: str
 ) -> None:
     _dry(api, example(**{section: good}))

@@ -83,7 +83,7 @@ class FaultProxy:
     def __init__(self, plane: ControlPlane) -> None:
         self.port, self._plane = free_port(), plane
         self._choose: Chooser = lambda _: None
-        self.seen: list[Request] = []
+        self._watching: list[web.Request] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True, name="faults")
         self._listening, self._ending = threading.Event(), asyncio.Event()
@@ -105,6 +105,10 @@ class FaultProxy:
             self._choose = lambda _: None
             self._loop.call_soon_threadsafe(self._healthy.set)
 
+    def cut_watches(self) -> None:
+        """Close the connection of every watch."""
+        self._loop.call_soon_threadsafe(self._cut_watches)
+
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
@@ -115,6 +119,11 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._ending.set)
         self._loop.call_soon_threadsafe(self._healthy.set)
         self._thread.join(_START_S)
+
+    def _cut_watches(self) -> None:
+        for watching in self._watching:
+            _cut(watching)
+        self._watching.clear()
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -146,8 +155,11 @@ class FaultProxy:
             dict(incoming.query),
             incoming.headers.get("Authorization", "").removeprefix("Bearer "),
         )
-        self.seen.append(request)
+        if request.is_watch:
+            self._watching.append(incoming)
         match self._choose(request):
+            case Refuse(410) as refusal if request.is_watch:
+                return await _expired(incoming, refusal)
             case Refuse() as refusal:
                 return _refused(refusal)
             case Hang():
@@ -162,7 +174,10 @@ class FaultProxy:
                 fault.then()
                 return _cut(incoming)
             case _:
-                return await self._passed_on(incoming, request)
+                try:
+                    return await self._passed_on(incoming, request)
+                except (aiohttp.ClientError, ConnectionError):  # one of both sides is gone
+                    return _cut(incoming)
 
     def _sent(self, incoming: web.Request, body: bytes) -> Any:
         headers = {
@@ -192,10 +207,23 @@ class FaultProxy:
             return outgoing
 
 
+async def _expired(incoming: web.Request, refusal: Refuse) -> web.StreamResponse:
+    """Say that a watch's place is gone as the API server does: within a watch that has begun."""
+    outgoing = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await outgoing.prepare(incoming)
+    event = {"type": "ERROR", "object": _status(refusal)}
+    await outgoing.write(msgspec.json.encode(event) + b"\n")
+    await outgoing.write_eof()
+    return outgoing
+
+
 def _refused(refusal: Refuse) -> web.Response:
-    body = {"kind": "Status", "status": "Failure", "message": "injected", "code": refusal.status}
     wait = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
-    return web.json_response(body, status=refusal.status, headers=wait)
+    return web.json_response(_status(refusal), status=refusal.status, headers=wait)
+
+
+def _status(refusal: Refuse) -> dict[str, Any]:
+    return {"kind": "Status", "status": "Failure", "message": "injected", "code": refusal.status}
 
 
 def _cut(incoming: web.Request) -> web.Response:

@@ -1,0 +1,346 @@
+"""Whatever happens between the operator and the API server, the end is the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+from control_plane.faults import (
+    Chooser,
+    DropReply,
+    Fault,
+    FaultProxy,
+    Hang,
+    Refuse,
+    Request,
+    each_once,
+)
+from control_plane.nodes import Nodes
+from control_plane.plane import ControlPlane, free_ports
+
+Example = Callable[..., Object]
+Ready = Callable[[str], bool]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+OPERATOR = Path(__file__).parents[3] / "operator"
+SILENCE_S = 3.0
+CHILDREN = {
+    "v1": ("serviceaccounts", "configmaps", "services"),
+    "apps/v1": ("deployments",),
+    "batch/v1": ("jobs",),
+    "policy/v1": ("poddisruptionbudgets",),
+    "networking.k8s.io/v1": ("networkpolicies",),
+}
+FAULTS: tuple[Fault, ...] = (
+    Refuse(409),
+    Refuse(410),
+    Refuse(429, retry_after_s=1),
+    Refuse(500),
+    DropReply(),
+)
+
+
+@pytest.fixture(scope="module")
+def proxy(own_plane: ControlPlane) -> Iterator[FaultProxy]:
+    """Stand between the operator and the API server."""
+    made = FaultProxy(own_plane)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def behind(
+    proxy: FaultProxy,
+    own_plane: ControlPlane,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+    start_operator: Callable[..., Any],
+) -> Iterator[Any]:
+    """Run an operator that knows the API server by the proxy's address."""
+    file = kubeconfig_for(proxy.url, account_token(), "behind")
+    made = start_operator("behind", KUBECONFIG=str(file), OPERATOR_WATCH_SILENCE_S=str(SILENCE_S))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def is_ready(api: Api, namespace: str) -> Ready:
+    """Tell whether a resource of the test's namespace is ready."""
+
+    def ask(name: str = "minimal") -> bool:
+        status = api.get(*SERVICES, namespace, name).get("status", {})
+        return bool(status.get("phase") == "Ready")
+
+    return ask
+
+
+def _children(api: Api, namespace: str) -> list[tuple[str, str]]:
+    owned = "orders.platform.dev/orderservice"
+    return sorted(
+        (plural, child["metadata"]["name"])
+        for version, plurals in CHILDREN.items()
+        for plural in plurals
+        for child in api.list(version, plural, namespace, owned)
+    )
+
+
+def _operator_ready(api: Api, operator: Any) -> bool:
+    root = f"http://127.0.0.1:{operator.admin_port}"
+    try:
+        return api.twin().session.get(f"{root}/readyz", timeout=5).ok
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.usefixtures("behind", "nodes")
+def test_a_fault_of_every_write_changes_nothing_about_the_end(
+    api: Api, proxy: FaultProxy, namespace: str, example: Example, is_ready: Ready, fault: Fault
+) -> None:
+    with proxy.with_fault(each_once(fault)):
+        api.apply(example(), namespace)
+        api.wait(lambda: is_ready("minimal"), within_s=180)
+    assert len(_children(api, namespace)) == 22
+    owners = {
+        reference["name"]
+        for deployment in api.list("apps/v1", "deployments", namespace)
+        for reference in deployment["metadata"]["ownerReferences"]
+    }
+    assert owners == {"minimal"}
+
+
+@pytest.fixture
+def settled(
+    api: Api, namespace: str, example: Example, nodes: Nodes, is_ready: Ready, behind: Any
+) -> str:
+    """Give a namespace with a resource that is ready, and an operator that follows it."""
+    assert nodes
+    api.apply(example(), namespace)
+    api.wait(lambda: is_ready("minimal"), within_s=180)
+    api.wait(lambda: _operator_ready(api, behind), within_s=180)
+    return namespace
+
+
+def _comes_back(api: Api, namespace: str) -> Callable[[], bool]:
+    """Delete a child by hand; return whether it is there again."""
+    api.delete("v1", "configmaps", namespace, "minimal-api")
+    return lambda: api.exists("v1", "configmaps", namespace, "minimal-api")
+
+
+def test_a_watch_whose_place_is_gone_lists_anew(api: Api, proxy: FaultProxy, settled: str) -> None:
+    refused: set[str] = set()
+
+    def gone(request: Request) -> Fault | None:
+        if not request.is_watch or request.path in refused:
+            return None
+        refused.add(request.path)
+        return Refuse(410)
+
+    with proxy.with_fault(gone):
+        proxy.cut_watches()
+        api.wait(lambda: len(refused) >= 10, within_s=180)
+        api.wait(_comes_back(api, settled), within_s=180)
+
+
+def test_a_watch_that_goes_silent_is_replaced(api: Api, proxy: FaultProxy, settled: str) -> None:
+    """Lists still work: what the watches keep to themselves is found by listing."""
+    with proxy.with_fault(lambda request: Hang() if request.is_watch else None):
+        proxy.cut_watches()
+        api.wait(_comes_back(api, settled), within_s=180)
+
+
+def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
+    api: Api, proxy: FaultProxy, settled: str, behind: Any
+) -> None:
+    pid = behind.process.pid
+    with proxy.with_fault(lambda _: Hang()):
+        back = _comes_back(api, settled)
+        api.wait(lambda: not _operator_ready(api, behind), within_s=180)
+    api.wait(back, within_s=180)
+    api.wait(lambda: _operator_ready(api, behind), within_s=180)
+    assert behind.process.poll() is None
+    assert behind.process.pid == pid
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_token_that_ends_is_read_anew(
+    api: Api,
+    proxy: FaultProxy,
+    namespace: str,
+    example: Example,
+    is_ready: Ready,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+    start_operator: Callable[..., Any],
+) -> None:
+    old, new = account_token(), account_token()
+    file = kubeconfig_for(proxy.url, old, "renewed")
+    operator = start_operator("renewed", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
+    api.wait(lambda: _operator_ready(api, operator), within_s=180)
+    kubeconfig_for(proxy.url, new, "renewed")
+    with proxy.with_fault(lambda one: Refuse(401) if one.token == old else None):
+        proxy.cut_watches()
+        api.apply(example(), namespace)
+        api.wait(lambda: is_ready("minimal"), within_s=180)
+    assert operator.process.poll() is None
+    operator.stop()
+
+
+ZYGOTE = """
+import os, signal, sys
+from orderservice_operator.main import main
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in sys.stdin:
+    if (child := os.fork()) == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os._exit(main())
+    print(child, flush=True)
+"""
+
+
+class Lives:
+    """An operator that is killed again and again; each life is a process of its own.
+
+    They are forked from a process that has the modules loaded: most of a start is that.
+    """
+
+    def __init__(self, log: Path, **environ: str) -> None:
+        (self.admin_port,) = free_ports(1)
+        environ |= {
+            "PYTHONPATH": str(OPERATOR),
+            "OPERATOR_ADMIN_HOST": "127.0.0.1",
+            "OPERATOR_ADMIN_PORT": str(self.admin_port),
+        }
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-c", ZYGOTE],
+            env={**os.environ, **environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("wb"),
+            text=True,
+        )
+        self.pid, self.count = 0, 0
+
+    def begin(self) -> None:
+        """Begin another life."""
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        self._zygote.stdin.write("\n")
+        self._zygote.stdin.flush()
+        line = self._zygote.stdout.readline()
+        while not line.strip().isdigit():  # a log line of an earlier life
+            line = self._zygote.stdout.readline()
+        self.pid, self.count = int(line), self.count + 1
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    def end(self) -> None:
+        """End everything."""
+        self.kill()
+        self._zygote.kill()
+        self._zygote.wait()
+
+
+@pytest.fixture
+def lives(
+    proxy: FaultProxy,
+    own_plane: ControlPlane,
+    namespace: str,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+) -> Iterator[Lives]:
+    """Give an operator with many lives."""
+    file = kubeconfig_for(proxy.url, account_token(), "lives")
+    log = own_plane.folder / "lives.log"
+    made = Lives(
+        log,
+        KUBECONFIG=str(file),
+        OPERATOR_NAMESPACE=namespace,
+        OPERATOR_LOG_LEVEL="error",
+    )
+    yield made
+    made.end()
+
+
+def test_killed_after_every_single_write_it_comes_to_the_same_end(
+    api: Api,
+    proxy: FaultProxy,
+    namespace: str,
+    example: Example,
+    nodes: Nodes,
+    lives: Lives,
+    figure: Callable[[str, float], None],
+) -> None:
+    """Each life does one write, never hears of its success, and is killed with SIGKILL."""
+    assert nodes
+    api.apply(example(), namespace)
+    with proxy.with_fault(_one_write_each(lives)):
+        while _lives_until_killed(api, lives):
+            assert lives.count < 100
+    figure("lives_of_one_write_each", lives.count)
+    assert lives.count >= 24  # 22 children, a status, and a life without a write
+    assert api.get(*SERVICES, namespace, "minimal")["status"]["phase"] == "Ready"
+    names = _children(api, namespace)
+    assert (len(names), len(set(names))) == (22, 22)
+    managers = {
+        field["manager"]
+        for deployment in api.list("apps/v1", "deployments", namespace)
+        for field in deployment["metadata"]["managedFields"]
+    }
+    assert managers == {"orderservice-operator", "kube-controller-manager"}
+
+
+def _one_write_each(lives: Lives) -> Chooser:
+    """Let the first write of each life through, and kill; no other write gets there."""
+    wrote: set[int] = set()
+
+    def choose(request: Request) -> Fault | None:
+        if not request.is_write:
+            return None
+        if lives.pid in wrote:
+            return Refuse(500)
+        wrote.add(lives.pid)
+        return DropReply(then=lives.kill)
+
+    return choose
+
+
+def _lives_until_killed(api: Api, lives: Lives) -> bool:
+    """Live once; return False if nobody killed it because it had nothing to write."""
+    lives.begin()
+    began_at = time.monotonic()
+    root = f"http://127.0.0.1:{lives.admin_port}"
+    with api.twin().session as session:
+        looked_at = 0.0
+        while lives.alive:
+            if looked_at == 0 and _has_looked(session, root):
+                looked_at = time.monotonic()
+            if looked_at and time.monotonic() - looked_at > 3:
+                lives.kill()
+                return False
+            assert time.monotonic() - began_at < 180
+            time.sleep(0.02)
+    return True
+
+
+def _has_looked(session: Any, root: str) -> bool:
+    try:
+        text: str = session.get(f"{root}/metrics", timeout=5).text
+    except OSError:
+        return False
+    return 'orderservice_reconcile_total{result="done"}' in text
