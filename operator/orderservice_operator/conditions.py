@@ -8,9 +8,9 @@ import msgspec
 from orderservice_operator.capacity import most_connections
 from orderservice_operator.children.autoscaler import Choice
 from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
-from orderservice_operator.manifest import selector
+from orderservice_operator.manifest import PAUSE_ANNOTATION, selector
 from orderservice_operator.observed import Job, Rollout
-from orderservice_operator.rabbitmq.report import Report
+from orderservice_operator.rabbitmq.report import PROBLEMS, Report
 from orderservice_operator.rabbitmq.topology import NOTIFICATIONS, PROCESSING
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import (
@@ -20,6 +20,7 @@ from orderservice_operator.resource.status import (
     Rollback,
     Status,
 )
+from orderservice_operator.resources import Invalid
 
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
@@ -51,7 +52,7 @@ class Seen(msgspec.Struct, frozen=True):
         found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
         if self.migration.failed and self.rollback is None:
             found.append(f"migration: {self.migration.failed}")
-        if self.report.reason == "Mismatch":
+        if self.report.reason in PROBLEMS:
             found.append(f"RabbitMQ: {self.report.message}")
         return (*self.faults, *found)
 
@@ -100,7 +101,7 @@ Verdict = tuple[ConditionStatus, str, str]
 
 
 def stamped(
-    service: OrderService, verdicts: Mapping[str, Verdict], now: str
+    service: OrderService | Invalid, verdicts: Mapping[str, Verdict], now: str
 ) -> Iterator[Condition]:
     """Turn verdicts into conditions: with the generation they are about, and times."""
     before = {condition.type: condition for condition in service.status.conditions}
@@ -144,13 +145,18 @@ def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdic
 
 def _ready(service: OrderService, seen: Seen) -> Verdict:
     if service.spec.paused:
-        return "Unknown", "Paused", "paused: nothing is written until spec.paused is unset"
+        return "Unknown", "Paused", _paused(service)
     if seen.rollback:
         return "False", ROLLED_BACK, _instead(seen.rollback)
     if seen.done and not seen.faults:
         return "True", "AllReady", f"all pods run {service.spec.image}"
     missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
     return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
+
+
+def _paused(service: OrderService) -> str:
+    reason = service.metadata.annotations.get(PAUSE_ANNOTATION, "")
+    return "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
 
 
 def _progressing(service: OrderService, seen: Seen) -> Verdict:

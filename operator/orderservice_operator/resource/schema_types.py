@@ -24,7 +24,11 @@ Name = Annotated[
 ]
 SecretEntry = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
-HttpUrl = Annotated[str, Meta(max_length=512, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+_PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
+HttpUrl = Annotated[
+    str,
+    Meta(max_length=512, pattern=rf"^https?://[A-Za-z0-9._-]+(:({_PORT}))?(/[^\s?#]*)?$"),
+]
 # As gateway.networking.k8s.io has it: a name, or `*.` and a name.
 RouteHost = Annotated[
     str,
