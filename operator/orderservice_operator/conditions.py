@@ -29,9 +29,10 @@ ROLLED_BACK: Final = "RolledBack"
 class Seen(msgspec.Struct, frozen=True):
     """Everything the status is made of.
 
-    `faults` are children that could not be written, `pending` what Observe mode would write,
-    `autoscalers` what the HorizontalPodAutoscalers say, by process. `rollback` is why something
-    else than the spec is run, `no_way_back` why it cannot be, `revision` what is run.
+    `faults` are children that could not be written, `missing` kinds that are wanted and that this
+    cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
+    HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
+    `no_way_back` why it cannot be, `revision` what is run.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -41,6 +42,7 @@ class Seen(msgspec.Struct, frozen=True):
     choice: Choice
     autoscalers: Mapping[str, tuple[str, str, str]] = {}
     faults: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     pending: str = ""
     rollback: Rollback | None = None
     no_way_back: str = ""
@@ -54,7 +56,7 @@ class Seen(msgspec.Struct, frozen=True):
             found.append(f"migration: {self.migration.failed}")
         if self.report.reason in PROBLEMS:
             found.append(f"RabbitMQ: {self.report.message}")
-        return (*self.faults, *found)
+        return (*self.faults, *self.missing, *found)
 
     @property
     def done(self) -> bool:

@@ -19,6 +19,7 @@ from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.conditions import Seen
+from orderservice_operator.desired import missing
 from orderservice_operator.errors import NotFound, OperatorError, Transient
 from orderservice_operator.events import Recorder
 from orderservice_operator.farewell import Farewell
@@ -115,6 +116,7 @@ class Reconciler:
             migrated=look.migrated,
             report=self._parts.keeper.report(key, service),
             choice=choose(service, look.facts),
+            missing=missing(service, look.facts),
             autoscalers=scalers,
             rollback=decided(look),
             no_way_back=look.no_way_back,
