@@ -9,9 +9,9 @@ from orderservice_operator.capacity import most_connections
 from orderservice_operator.children.autoscaler import Choice
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
-from orderservice_operator.manifest import selector
+from orderservice_operator.manifest import PAUSE_ANNOTATION, selector
 from orderservice_operator.observed import Job, Rollout
-from orderservice_operator.rabbitmq.report import Report
+from orderservice_operator.rabbitmq.report import PROBLEMS, Report
 from orderservice_operator.rabbitmq.topology import NOTIFICATIONS, PROCESSING
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import (
@@ -21,6 +21,7 @@ from orderservice_operator.resource.status import (
     Rollback,
     Status,
 )
+from orderservice_operator.resources import Invalid
 
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
@@ -29,9 +30,10 @@ ROLLED_BACK: Final = "RolledBack"
 class Seen(msgspec.Struct, frozen=True):
     """Everything the status is made of.
 
-    `faults` are children that could not be written, `pending` what Observe mode would write,
-    `autoscalers` what the HorizontalPodAutoscalers say, by process. `rollback` is why something
-    else than the spec is run, `no_way_back` why it cannot be, `revision` what is run.
+    `faults` are children that could not be written, `missing` kinds that are wanted and that this
+    cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
+    HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
+    `no_way_back` why it cannot be, `revision` what is run.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -41,6 +43,7 @@ class Seen(msgspec.Struct, frozen=True):
     choice: Choice
     autoscalers: Mapping[str, tuple[str, str, str]] = {}
     faults: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     pending: str = ""
     rollback: Rollback | None = None
     no_way_back: str = ""
@@ -52,9 +55,9 @@ class Seen(msgspec.Struct, frozen=True):
         found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
         if self.migration.failed and self.rollback is None:
             found.append(f"migration: {self.migration.failed}")
-        if self.report.reason == "Mismatch":
+        if self.report.reason in PROBLEMS:
             found.append(f"RabbitMQ: {self.report.message}")
-        return (*self.faults, *found)
+        return (*self.faults, *self.missing, *found)
 
     @property
     def done(self) -> bool:
@@ -102,7 +105,7 @@ Verdict = tuple[ConditionStatus, str, str]
 
 
 def stamped(
-    service: OrderService, verdicts: Mapping[str, Verdict], now: str
+    service: OrderService | Invalid, verdicts: Mapping[str, Verdict], now: str
 ) -> Iterator[Condition]:
     """Turn verdicts into conditions: with the generation they are about, and times."""
     before = {condition.type: condition for condition in service.status.conditions}
@@ -146,13 +149,18 @@ def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdic
 
 def _ready(service: OrderService, seen: Seen) -> Verdict:
     if service.spec.paused:
-        return "Unknown", "Paused", "paused: nothing is written until spec.paused is unset"
+        return "Unknown", "Paused", _paused(service)
     if seen.rollback:
         return "False", ROLLED_BACK, _instead(seen.rollback)
     if seen.done and not seen.faults:
         return "True", "AllReady", f"all pods run {service.spec.image}"
     missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
     return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
+
+
+def _paused(service: OrderService) -> str:
+    reason = service.metadata.annotations.get(PAUSE_ANNOTATION, "")
+    return "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
 
 
 def _progressing(service: OrderService, seen: Seen) -> Verdict:

@@ -28,7 +28,7 @@ from orderservice_operator.children.prometheus_rule import prometheus_rule
 from orderservice_operator.children.service_account import service_account
 from orderservice_operator.children.service_monitor import service_monitor
 from orderservice_operator.children.services import admin_service, api_service
-from orderservice_operator.facts import Facts
+from orderservice_operator.facts import PROMETHEUS_RULE, SERVICE_MONITOR, Facts
 from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.spec import OrderService
 
@@ -36,6 +36,20 @@ from orderservice_operator.resource.spec import OrderService
 def desired(service: OrderService, facts: Facts) -> list[Manifest]:
     """Return the children, in the order in which they are of use to each other."""
     return [made for made in _children(service, facts) if made is not None]
+
+
+def missing(service: OrderService, facts: Facts) -> tuple[str, ...]:
+    """Return, for people, the kinds that are wanted by name and that this cluster does not have."""
+    observed = service.spec.observability
+    asked = {
+        SERVICE_MONITOR: ("serviceMonitor", observed.service_monitor),
+        PROMETHEUS_RULE: ("prometheusRule", observed.prometheus_rule),
+    }
+    return tuple(
+        f"spec.observability.{field} is Enabled, and this cluster has no {kind}"
+        for kind, (field, presence) in asked.items()
+        if presence == "Enabled" and kind not in facts.kinds
+    )
 
 
 def scaled(service: OrderService, choice: Choice) -> frozenset[str]:

@@ -16,7 +16,7 @@ from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.errors import Conflict, NotFound, OperatorError
 from orderservice_operator.events import Recorder
 from orderservice_operator.manifest import Manifest
-from orderservice_operator.rabbitmq import topology
+from orderservice_operator.rabbitmq import sharing, topology
 from orderservice_operator.rabbitmq.changes import Broker
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
@@ -60,7 +60,7 @@ class Farewell:
         if await self._pods_remain(service):
             return False
         try:
-            with self._keeper.breaker(service).calling():
+            with self._keeper.gate(service).calling():
                 return await self._clean(service)
         except (OperatorError, CircuitBreakerError) as error:
             text = f"queues stay, RabbitMQ cannot be asked: {error}"
@@ -81,6 +81,14 @@ class Farewell:
 
     async def _clean(self, service: OrderService) -> bool:
         management = await self._keeper.management(service)
+        await self._keeper.identify(service, management)
+        if not self._keeper.all_looked_at(service):
+            return False
+        if sharers := self._keeper.sharers(service):
+            names = ", ".join(sharing.claim(one).name for one in sharers)
+            text = f"queues stay, the same virtual host is used by {names}"
+            await self._recorder.say(service, "Normal", "QueuesLeft", text)
+            return True
         wanted, found = topology.desired(service), await management.look()
         if full := [queue.name for queue in wanted.queues if found.messages(queue.name)]:
             text = f"these queues hold messages and stay: {', '.join(full)}"

@@ -19,6 +19,8 @@ REVISION_ANNOTATION: Final = f"{GROUP}/revision"
 SECRETS_ANNOTATION: Final = f"{GROUP}/secrets"
 # Generation of the resource that a Job was made for.
 GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
+# Why people paused a resource, in their words.
+PAUSE_ANNOTATION: Final = f"{GROUP}/paused-because"
 _DIGEST_CHARACTERS: Final = 10
 
 

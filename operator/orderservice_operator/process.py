@@ -48,7 +48,7 @@ class Operator:
         )
         self._client = client
         self._store = Store(self._queue.add)
-        self._keeper = Keeper(client, self._queue.add)
+        self._keeper = Keeper(client, self._queue.add, self.resources.services)
         self._informers: list[Informer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery = Discovery(client, self._follow)

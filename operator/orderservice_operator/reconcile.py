@@ -4,7 +4,7 @@ There is one path for everything: a new resource, a changed one, a child that so
 restart of the operator. Nothing is remembered from one look to the next but what is in the cluster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -19,6 +19,7 @@ from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.conditions import Seen
+from orderservice_operator.desired import missing
 from orderservice_operator.errors import NotFound, OperatorError, Transient
 from orderservice_operator.events import Recorder
 from orderservice_operator.farewell import Farewell
@@ -27,7 +28,7 @@ from orderservice_operator.manifest import Manifest
 from orderservice_operator.plan import Plan
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
-from orderservice_operator.resource.status import Condition, Rollback, Status
+from orderservice_operator.resource.status import Rollback, Status
 from orderservice_operator.resources import Invalid, Resources
 from orderservice_operator.writer import Outcome, Writer
 
@@ -115,6 +116,7 @@ class Reconciler:
             migrated=look.migrated,
             report=self._parts.keeper.report(key, service),
             choice=choose(service, look.facts),
+            missing=missing(service, look.facts),
             autoscalers=scalers,
             rollback=decided(look),
             no_way_back=look.no_way_back,
@@ -142,16 +144,13 @@ class Reconciler:
 
     async def _refuse(self, invalid: Invalid) -> None:
         """Say what is wrong with a resource that cannot be read, and leave its children alone."""
-        condition = Condition("Ready", "False", "InvalidSpec", invalid.problem)
-        stamped = msgspec.structs.replace(
-            condition,
-            observed_generation=invalid.metadata.generation,
-            last_transition_time=_now(),
-        )
-        status = Status(phase="Degraded", conditions=(stamped,))
-        await self._write_status(invalid, status)
+        verdicts: Mapping[str, conditions.Verdict] = {
+            "Ready": ("False", "InvalidSpec", invalid.problem)
+        }
+        found = tuple(conditions.stamped(invalid, verdicts, _now()))
+        await self._report(invalid, Status(phase="Degraded", conditions=found))
 
-    async def _report(self, service: OrderService, status: Status) -> None:
+    async def _report(self, service: OrderService | Invalid, status: Status) -> None:
         if status != service.status:
             await self._write_status(service, status)
 

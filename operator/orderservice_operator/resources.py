@@ -9,6 +9,7 @@ import msgspec
 from orderservice_operator import rollback
 from orderservice_operator.cluster.store import Key
 from orderservice_operator.resource.spec import Metadata, OrderService
+from orderservice_operator.resource.status import Status
 
 
 class Invalid(msgspec.Struct, frozen=True):
@@ -16,10 +17,12 @@ class Invalid(msgspec.Struct, frozen=True):
 
     metadata: Metadata
     problem: str
+    status: Status = Status()
 
 
 class _Shell(msgspec.Struct, frozen=True):
     metadata: Metadata
+    status: Status = Status()
 
 
 class Resources:
@@ -36,9 +39,13 @@ class Resources:
         """Return all."""
         return list(self._known)
 
+    def services(self) -> Iterator[OrderService]:
+        """Yield all that can be read."""
+        return (one for one in self._known.values() if isinstance(one, OrderService))
+
     def put(self, body: Mapping[str, Any]) -> bool:
         """Take over a state; tell whether it asks for anything new (a status does not)."""
-        new = _decode(body)
+        new = decode(body)
         key = Key(new.metadata.namespace, new.metadata.name)
         old = self._known.get(key)
         if old is not None and _version(old) > _version(new):
@@ -55,17 +62,25 @@ class Resources:
         return Counter(self._each_condition())
 
     def _each_condition(self) -> Iterator[tuple[str, str]]:
-        for service in self._known.values():
-            if isinstance(service, OrderService):
-                for condition in service.status.conditions:
-                    yield condition.type, condition.status
+        for service in self.services():
+            for condition in service.status.conditions:
+                yield condition.type, condition.status
 
 
-def _decode(body: Mapping[str, Any]) -> OrderService | Invalid:
+def decode(body: Mapping[str, Any]) -> OrderService | Invalid:
+    """Read a resource as the API server hands it over."""
     try:
         return msgspec.convert(body, OrderService)
     except msgspec.ValidationError as error:
-        return Invalid(msgspec.convert(body, _Shell).metadata, str(error))
+        return _invalid(body, str(error))
+
+
+def _invalid(body: Mapping[str, Any], problem: str) -> Invalid:
+    try:
+        shell = msgspec.convert(body, _Shell)
+    except msgspec.ValidationError:  # the status was another version's to write
+        shell = msgspec.convert({"metadata": body["metadata"]}, _Shell)
+    return Invalid(shell.metadata, problem, shell.status)
 
 
 def _version(service: OrderService | Invalid) -> int:

@@ -2,6 +2,7 @@
 
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import kopf
@@ -19,11 +20,14 @@ class Login(Protocol):
         """Find it."""
 
 
+_WAYS: Final[tuple[Login, ...]] = (kopf.login_with_service_account, kopf.login_with_kubeconfig)
+
+
 class Credentials:
     """Where the API server is and how to authenticate; read anew once a minute."""
 
-    def __init__(self, settings: kopf.OperatorSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: kopf.OperatorSettings, ways: Sequence[Login] = _WAYS) -> None:
+        self._settings, self._ways = settings, ways
         self._info = self._read()
         self._read_at = time.monotonic()
 
@@ -31,6 +35,11 @@ class Credentials:
     def server(self) -> str:
         """The URL of the API server."""
         return self._info.server.rstrip("/")
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is meant where none is named."""
+        return self._info.default_namespace or "default"
 
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""
@@ -48,8 +57,7 @@ class Credentials:
         return self._info.as_ssl_context() if self.server.startswith("https") else False
 
     def _read(self) -> kopf.ConnectionInfo:
-        ways: tuple[Login, ...] = (kopf.login_with_service_account, kopf.login_with_kubeconfig)
-        for way in ways:
+        for way in self._ways:
             if (found := way(settings=self._settings)) is not None:
                 return found
         raise OperatorError("no API server: run in a pod, or set KUBECONFIG")

@@ -13,7 +13,8 @@ import msgspec
 from yarl import URL
 
 from orderservice_operator.errors import Permanent, Transient
-from orderservice_operator.rabbitmq.changes import Broker, Changes, Found
+from orderservice_operator.rabbitmq.changes import Bound, Broker, Changes, Found
+from orderservice_operator.rabbitmq.topology import Binding
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
 # Statistics are what makes a listing slow.
@@ -54,7 +55,7 @@ class Management:
             exchanges={one["name"]: one for one in exchanges},
             queues={one["name"]: one for one in queues},
             bindings=frozenset(
-                (one["source"], one["destination"], one["routing_key"])
+                Bound(one["source"], one["destination"], one["routing_key"], one["properties_key"])
                 for one in bindings
                 if one["destination_type"] == "queue"
             ),
@@ -69,12 +70,26 @@ class Management:
         for queue in wanted.queues:
             await self._put("queues", queue.name, queue)
         for binding in wanted.bindings:
-            place = f"e/{_quote(binding.source)}/q/{_quote(binding.destination)}"
-            await self._call("POST", f"bindings/{self._vhost}/{place}", binding)
+            await self._call("POST", self._between(binding), binding)
+        for stray in wanted.strays:
+            place = f"{self._between(stray)}/{_quote(stray.properties_key)}"
+            await self._call("DELETE", place, absent_is_fine=True)
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete one object; none there is fine."""
         await self._call("DELETE", f"{kind}/{self._vhost}/{_quote(name)}", absent_is_fine=True)
+
+    async def cluster(self) -> str | None:
+        """Return what the broker's cluster calls itself, whatever its address; None: unsaid."""
+        answer = await self._call(
+            "GET", "global-parameters/internal_cluster_id", absent_is_fine=True
+        )
+        found = msgspec.json.decode(answer).get("value")
+        return found if isinstance(found, str) else None
+
+    def _between(self, one: Binding | Bound) -> str:
+        place = f"e/{_quote(one.source)}/q/{_quote(one.destination)}"
+        return f"bindings/{self._vhost}/{place}"
 
     @property
     def _vhost(self) -> str:

@@ -1,11 +1,15 @@
 """What was found in a broker, for the status."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import ConditionStatus, Queue
+
+# Reasons that only people can mend; one that passes by itself does not degrade a service.
+PROBLEMS: Final = frozenset({"Mismatch", "PolicyShadowed", "VhostShared"})
 
 
 class Report(msgspec.Struct, frozen=True):

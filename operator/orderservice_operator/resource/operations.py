@@ -133,6 +133,13 @@ class Network(Section, frozen=True):
 class Toleration(Section, frozen=True):
     """A taint the pods tolerate."""
 
+    rules: ClassVar = (
+        Rule(
+            "self.operator == 'Equal' ? has(self.key) : !has(self.value)",
+            "operator Equal needs a key, operator Exists takes no value",
+        ),
+    )
+
     key: Annotated[Annotated[str, Meta(max_length=317)] | None, Meta(description="Taint.")] = None
     operator: Annotated[
         Literal["Exists", "Equal"], Meta(description="Compare the value, or not.")

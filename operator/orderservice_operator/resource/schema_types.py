@@ -24,7 +24,11 @@ Name = Annotated[
 ]
 SecretEntry = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 Image = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
-HttpUrl = Annotated[str, Meta(max_length=512, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+_PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
+HttpUrl = Annotated[
+    str,
+    Meta(max_length=512, pattern=rf"^https?://[A-Za-z0-9._-]+(:({_PORT}))?(/[^\s?#]*)?$"),
+]
 # As gateway.networking.k8s.io has it: a name, or `*.` and a name.
 RouteHost = Annotated[
     str,
@@ -41,7 +45,9 @@ Quantity = Annotated[
     str, Meta(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")
 ]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=317)]
-LabelValue = Annotated[str, Meta(max_length=63)]
+LabelValue = Annotated[
+    str, Meta(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+]
 Labels = Annotated[dict[str, LabelValue], Meta(max_length=32)]
 Annotations = Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=32)]
 
@@ -66,8 +72,18 @@ class Amounts(Section, frozen=True):
     memory: Annotated[Quantity | None, Meta(description="Memory, such as 256Mi.")] = None
 
 
+def _at_most(unit: str) -> Rule:
+    asked, limit = f"self.requests.{unit}", f"self.limits.{unit}"
+    return Rule(
+        f"!has({asked}) || !has({limit}) || quantity({asked}).compareTo(quantity({limit})) <= 0",
+        f"requests.{unit} must not be greater than limits.{unit}",
+    )
+
+
 class Resources(Section, frozen=True):
     """What a container asks for and what it may use; unset: the operator's default."""
+
+    rules: ClassVar = (_at_most("cpu"), _at_most("memory"))
 
     requests: Annotated[Amounts, Meta(description="Asked for when scheduled.")] = Amounts()
     limits: Annotated[Amounts, Meta(description="Never exceeded.")] = Amounts()

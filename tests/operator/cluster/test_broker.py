@@ -1,6 +1,8 @@
 """The operator against a real RabbitMQ, alone and from a resource in a real API server."""
 
 import asyncio
+import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -302,3 +304,150 @@ def test_queues_that_hold_messages_stay(
     assert rabbit.has(f"queues/{inside}/order-processing")
     reasons = {event["reason"] for event in api.list("v1", "events", namespace)}
     assert "QueuesLeft" in reasons
+
+
+def _named(
+    example: Example, name: str, rabbit: Rabbit, vhost: str, **messaging: Any
+) -> dict[str, Any]:
+    given = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
+    made: dict[str, Any] = example(messaging=given) | {"metadata": {"name": name}}
+    return made
+
+
+def _verdict(api: Api, namespace: str, name: str, kind: str = "TopologyReady") -> tuple[str, str]:
+    status = api.get(*SERVICES, namespace, name).get("status", {})
+    found = {one["type"]: one for one in status.get("conditions", [])}
+    one = found.get(kind, {"reason": "", "message": ""})
+    return one["reason"], one["message"]
+
+
+def _limit(rabbit: Rabbit, vhost: str) -> int:
+    place = f"policies/{quote(vhost, safe='')}/orders:queue:order-processing"
+    limit: int = rabbit.call("GET", place)["definition"]["delivery-limit"]
+    return limit
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+def test_of_two_resources_in_a_virtual_host_the_older_has_it(  # noqa: PLR0917
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, example: Example, with_broker: Any
+) -> None:
+    """Whatever name each gives the broker; and when the older goes, the queues stay."""
+    with_broker(deliveryLimit=11, deletionPolicy="DeleteIfEmpty")
+    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "AllReady", within_s=30)
+    time.sleep(1.1)  # creation times are in whole seconds
+    alias = rabbit.url.replace("127.0.0.1", "localhost")
+    younger = _named(
+        example,
+        "younger",
+        rabbit,
+        vhost,
+        managementUrl=alias,
+        deliveryLimit=12,
+        deletionPolicy="DeleteIfEmpty",
+    )
+    api.apply(younger, namespace)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared", within_s=30)
+    assert f"{namespace}/minimal" in _verdict(api, namespace, "younger")[1]
+    assert "VhostShared" not in _verdict(api, namespace, "minimal")
+    assert _limit(rabbit, vhost) == 11
+
+    api.delete(*SERVICES, namespace, "younger")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "younger"), within_s=60)
+    queue = f"queues/{quote(vhost, safe='')}/order-processing"
+    assert rabbit.has(queue)
+
+    api.apply(younger, namespace)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared", within_s=30)
+    api.delete(*SERVICES, namespace, "minimal")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    assert rabbit.has(queue)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "InPlace", within_s=30)
+    assert _limit(rabbit, vhost) == 12
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_queue_made_otherwise_is_told_with_both_values_and_keeps_its_messages(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    place = f"queues/{quote(vhost, safe='')}/order-processing"
+    rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
+    with_broker()
+    api.wait(lambda: _topology(api, namespace) == ("False", "Mismatch"), within_s=30)
+    message = _verdict(api, namespace, "minimal")[1]
+    assert "classic" in message
+    assert "quorum" in message
+    assert _verdict(api, namespace, "minimal", "Degraded")[0] == "Problems"
+    time.sleep(3)  # more than one look
+    assert rabbit.call("GET", place)["type"] == "classic"
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_stray_binding_goes_and_a_stronger_policy_is_told(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    inside = quote(vhost, safe="")
+    between = f"bindings/{inside}/e/orders/q/order-processing"
+    rabbit.call("POST", between, json={"routing_key": "order.completed.v1"})
+    api.wait(lambda: len(rabbit.call("GET", between)) == 4, within_s=30)
+    stronger = {"pattern": ".*", "definition": {"max-length": 5}, "priority": 50}
+    rabbit.call("PUT", f"policies/{inside}/all", json=stronger)
+    api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"), within_s=30)
+    rabbit.call("DELETE", f"policies/{inside}/all")
+    api.wait(lambda: _in_place(api, namespace), within_s=30)
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    inside = quote(vhost, safe="")
+    user = {"password": PASSWORD, "tags": "management"}
+    rabbit.call("PUT", "users/least", json=user)
+    rights = {"configure": "^order", "write": "^order", "read": "^order"}
+    rabbit.call("PUT", f"permissions/{inside}/least", json=rights)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "topology"},
+        "stringData": {"username": "least", "password": PASSWORD},
+    }
+    api.apply(secret, namespace)
+    with_broker(managementSecretRef={"name": "topology"}, deletionPolicy="DeleteIfEmpty")
+    api.wait(lambda: _topology(api, namespace) == ("False", "Refused"), within_s=30)
+    assert "tag `policymaker`" in _verdict(api, namespace, "minimal")[1]
+
+    rabbit.call("PUT", "users/least", json=user | {"tags": "policymaker"})
+    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    api.delete(*SERVICES, namespace, "minimal")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    assert rabbit.call("GET", f"queues/{inside}") == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_brokers_that_hang_hold_up_no_other(  # noqa: PLR0917
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    example: Example,
+    with_broker: Callable[..., None],
+) -> None:
+    """More resources than callers, on a broker that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for number in range(20):
+            api.apply(
+                _named(example, f"hangs-{number}", rabbit, f"v{number}", managementUrl=url),
+                namespace,
+            )
+        with_broker()
+        # Once, until the first requests are given up, all callers may wait for it.
+        api.wait(lambda: _in_place(api, namespace), within_s=60)
+        place = f"queues/{quote(vhost, safe='')}/order-processing"
+        rabbit.call("DELETE", place)
+        api.wait(lambda: rabbit.has(place), within_s=10)
+        api.wait(lambda: _verdict(api, namespace, "hangs-7")[0] == "Unreachable", within_s=60)
+        api.delete_all(*SERVICES, namespace)

@@ -1,6 +1,6 @@
 """The API server takes the CRD, the examples, and refuses what the rules forbid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -57,12 +57,6 @@ RULES: list[tuple[str, Any, Any, str]] = [
         "minReplicas must not be greater",
     ),
     (
-        "relay",
-        {"podDisruptionBudget": {"minAvailable": 1}},
-        {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}},
-        "not both",
-    ),
-    (
         "database",
         {"replicaSecretRef": {"name": "orders-database", "key": "replica"}},
         {"replicaSecretRef": {"name": "orders-database"}},
@@ -100,7 +94,40 @@ RULES: list[tuple[str, Any, Any, str]] = [
         {"minReadySeconds": 10, "progressDeadlineSeconds": 10},
         "no pod would ever count",
     ),
+    (
+        "podTemplate",
+        {"tolerations": [{"key": "a", "operator": "Equal", "value": "b"}]},
+        {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+        "Exists takes no value",
+    ),
+    (
+        "podTemplate",
+        {"tolerations": [{"operator": "Exists"}]},
+        {"tolerations": [{"operator": "Equal", "value": "b"}]},
+        "Equal needs a key",
+    ),
 ]
+for _process in ("api", "worker", "relay", "notifier"):
+    RULES += [
+        (
+            _process,
+            {"podDisruptionBudget": {"minAvailable": 1}},
+            {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}},
+            "not both",
+        ),
+        (
+            _process,
+            {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1000m"}}},
+            {"resources": {"requests": {"cpu": "1001m"}, "limits": {"cpu": "1"}}},
+            "requests.cpu must not be greater",
+        ),
+        (
+            _process,
+            {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1024Mi"}}},
+            {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000Mi"}}},
+            "requests.memory must not be greater",
+        ),
+    ]
 # The same for bounds and forms.
 FORMS: list[tuple[str, Any, Any, str]] = [
     ("worker", {"prefetch": 1000}, {"prefetch": 1001}, "less than or equal to 1000"),
@@ -109,6 +136,19 @@ FORMS: list[tuple[str, Any, Any, str]] = [
         "messaging",
         {"managementUrl": "http://broker:15672"},
         {"managementUrl": "http://user:password@broker:15672"},
+        "should match",
+    ),
+    (
+        "messaging",
+        {"managementUrl": "https://broker-0.broker:65535/mq"},
+        {"managementUrl": "https://broker:65536"},
+        "should match",
+    ),
+    ("upstreams", {"retries": 0}, {"payment": {"url": "http://a:b:c"}}, "should match"),
+    (
+        "podTemplate",
+        {"labels": {"team": "orders.v1"}},
+        {"labels": {"team": "-orders"}},
         "should match",
     ),
     ("mode", "Observe", "Watch", "Unsupported value"),
@@ -170,22 +210,28 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
         "",
         "orderservices.orders.platform.dev",
     )
-    messages = set(_messages(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
-    told = [message for *_, message in RULES]
-    told += ["not be longer than 40", "begins with a letter", "vhost cannot be changed"]
-    assert not [text for text in messages if not any(part in text for part in told)]
-
-
-def _messages(node: Any) -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    inner = [
-        *node.get("properties", {}).values(),
-        node.get("items"),
-        node.get("additionalProperties"),
+    rules = set(_rules(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+    told = [(".spec" if section == "image" else f".spec.{section}", t) for section, *_, t in RULES]
+    told += [("", "not be longer than 40"), ("", "begins with a letter")]
+    told += [(".spec.messaging", "vhost cannot be changed")]
+    assert len(rules) > 20
+    assert not [
+        (place, text)
+        for place, text in rules
+        if not any(place.startswith(path) and part in text for path, part in told)
     ]
-    found: list[str] = [rule["message"] for rule in node.get("x-kubernetes-validations", [])]
-    return found + [text for child in inner for text in _messages(child)]
+
+
+def _rules(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the place and the message of every rule."""
+    if not isinstance(node, dict):
+        return
+    for rule in node.get("x-kubernetes-validations", []):
+        yield path, rule["message"]
+    for name, child in node.get("properties", {}).items():
+        yield from _rules(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        yield from _rules(node.get(key), path)
 
 
 def test_the_printed_columns_and_scale_work(api: Api, example: Example, namespace: str) -> None:

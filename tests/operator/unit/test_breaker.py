@@ -1,49 +1,69 @@
-"""The breaker of a broker: what opens it, and what passes through it."""
+"""The gate of a broker: what closes it, who may pass, and what is told meanwhile."""
 
 import asyncio
 from typing import Any
 
 import pytest
-from pybreaker import CircuitBreaker, CircuitBreakerError
+from pybreaker import CircuitBreakerError
 
 from orderservice_operator.errors import Permanent, Transient
+from orderservice_operator.rabbitmq.gate import Gate
 from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.settings import Settings
 
 
-def _keeper_breaker(make: Any) -> CircuitBreaker:
-    async def main() -> CircuitBreaker:
-        keeper = Keeper(None, lambda _: None)  # type: ignore[arg-type]
-        try:
-            first = keeper.breaker(make("prod"))
-            assert keeper.breaker(make("prod", worker={"prefetch": 3})) is first
-            assert keeper.breaker(make("staging")) is not first
-            return first
-        finally:
-            await keeper.close()
+def test_resources_of_a_broker_share_its_gate(make: Any) -> None:
+    async def main() -> None:
+        keeper = Keeper(None, lambda _: None, list)  # type: ignore[arg-type]
+        first = keeper.gate(make("prod"))
+        assert keeper.gate(make("prod", worker={"prefetch": 3})) is first
+        assert keeper.gate(make("staging")) is not first
+        await keeper.close()
 
-    return asyncio.run(main())
+    asyncio.run(main())
 
 
-async def _ask(breaker: CircuitBreaker, error: Exception | None = None) -> str:
-    with breaker.calling():
-        await asyncio.sleep(0)
+async def _ask(gate: Gate, error: Exception | None = None, *, wait_s: float = 0) -> str:
+    with gate.calling():
+        await asyncio.sleep(wait_s)
         if error is not None:
             raise error
         return "answer"
 
 
-def test_a_broker_that_does_not_answer_is_left_alone_after_a_few_tries(make: Any) -> None:
-    breaker = _keeper_breaker(make)
+def test_a_broker_that_does_not_answer_is_left_alone_after_a_few_tries() -> None:
+    gate = Gate()
     for _ in range(3):
         with pytest.raises(Transient):
-            asyncio.run(_ask(breaker, Transient("no")))
+            asyncio.run(_ask(gate, Transient("no")))
     with pytest.raises(CircuitBreakerError):
-        asyncio.run(_ask(breaker))
+        asyncio.run(_ask(gate))
 
 
-def test_a_broker_that_refuses_is_alive(make: Any) -> None:
-    breaker = _keeper_breaker(make)
+def test_a_broker_that_failed_is_asked_by_one_at_a_time() -> None:
+    """Or a broker that hangs would hold up every caller there is."""
+    gate = Gate()
+
+    async def main() -> list[Any]:
+        await asyncio.gather(_ask(gate, Transient("no")), return_exceptions=True)
+        calls = [_ask(gate, wait_s=0.01) for _ in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert answers[0] == "answer"
+    assert all(isinstance(one, CircuitBreakerError) for one in answers[1:])
+    assert asyncio.run(_ask(gate)) == "answer"
+
+
+def test_a_broker_that_refuses_is_alive() -> None:
+    gate = Gate()
     for _ in range(5):
         with pytest.raises(Permanent):
-            asyncio.run(_ask(breaker, Permanent("no")))
-    assert asyncio.run(_ask(breaker)) == "answer"
+            asyncio.run(_ask(gate, Permanent("no")))
+    assert asyncio.run(_ask(gate)) == "answer"
+
+
+def test_by_default_drift_is_seen_and_mended_within_a_minute() -> None:
+    """A look may take as long as its requests may: one fails, the next is made a period later."""
+    look_s = 15
+    assert Settings().topology_s + look_s <= 60

@@ -10,6 +10,8 @@ from orderservice_operator.capacity import most_connections
 from orderservice_operator.children.autoscaler import Choice
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.conditions import Seen
+from orderservice_operator.desired import missing
+from orderservice_operator.facts import PROMETHEUS_RULE, SERVICE_MONITOR, Facts
 from orderservice_operator.manifest import Reference
 from orderservice_operator.observed import Job, Rollout, job, rollout
 from orderservice_operator.rabbitmq.report import Report, remembered
@@ -186,3 +188,30 @@ def test_a_job_says_how_it_ended() -> None:
     assert job("j", ended("Complete")).complete
     assert job("j", ended("Failed")).failed == "R: m"
     assert job("j", {}) == Job()
+
+
+def test_a_monitor_that_is_wanted_where_its_kind_is_not_known_is_told(make: Any) -> None:
+    def told(*kinds: str) -> tuple[str, ...]:
+        return missing(make("full"), Facts(frozenset(kinds)))
+
+    assert len(told()) == 2
+    assert "serviceMonitor is Enabled" in told(PROMETHEUS_RULE)[0]
+    assert told(PROMETHEUS_RULE, SERVICE_MONITOR) == ()
+    assert missing(make(), Facts()) == ()
+    status = conditions.status(make(), _seen(missing=told()), NOW)
+    assert status.phase == "Degraded"
+
+
+@pytest.mark.parametrize("reason", ["PolicyShadowed", "VhostShared"])
+def test_what_only_people_can_mend_in_a_broker_degrades(make: Any, reason: str) -> None:
+    status = conditions.status(make(), _seen(report=Report("False", reason, "x")), NOW)
+    assert status.phase == "Degraded"
+
+
+def test_the_reason_of_a_pause_is_shown(make: Any) -> None:
+    service = make(paused=True)
+    because = {"orders.platform.dev/paused-because": "INC-42"}
+    metadata = msgspec.structs.replace(service.metadata, annotations=because)
+    paused = msgspec.structs.replace(service, metadata=metadata)
+    ready = next(c for c in conditions.status(paused, _seen(), NOW).conditions if c.type == "Ready")
+    assert ready.message.endswith(": INC-42")

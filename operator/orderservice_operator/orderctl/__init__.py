@@ -1,0 +1,1 @@
+"""`orderctl`, also `kubectl orderservice`: what people do with OrderServices beside `apply`."""

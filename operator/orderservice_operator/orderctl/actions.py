@@ -1,0 +1,28 @@
+"""What `orderctl` writes: it pauses and resumes, always one field and one annotation."""
+
+from orderservice_operator.manifest import PAUSE_ANNOTATION, Manifest
+from orderservice_operator.orderctl.cluster import MANAGER, Cluster, service_path
+
+
+async def pause(cluster: Cluster, name: str, reason: str) -> str:
+    """Pause a resource; say what happened."""
+    await cluster.service(name)
+    await _change(cluster, name, paused=True, reason=reason or None)
+    return f"{cluster.namespace}/{name} is paused: the operator leaves it and its children alone"
+
+
+async def resume(cluster: Cluster, name: str) -> str:
+    """Let the operator work again; say what happened."""
+    body = await cluster.service(name)
+    if not body["spec"].get("paused"):
+        return f"{cluster.namespace}/{name} is not paused"
+    await _change(cluster, name, paused=False, reason=None)
+    return f"{cluster.namespace}/{name} is resumed"
+
+
+async def _change(cluster: Cluster, name: str, *, paused: bool, reason: str | None) -> None:
+    change: Manifest = {
+        "metadata": {"annotations": {PAUSE_ANNOTATION: reason}},
+        "spec": {"paused": paused},
+    }
+    await cluster.client.merge(service_path(cluster.namespace, name), change, MANAGER)

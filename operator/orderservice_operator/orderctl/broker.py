@@ -1,0 +1,41 @@
+"""What a change of a resource means in RabbitMQ. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.orderctl.change import Change
+from orderservice_operator.orderctl.difference import difference
+from orderservice_operator.rabbitmq import topology
+from orderservice_operator.resource.spec import OrderService
+
+_GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
+
+
+def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Change]:
+    """Compare what both want there; what was changed there by hand only the operator sees."""
+    old, new = _objects(before), _objects(after)
+    for place, wanted in new.items():
+        if place not in old:
+            yield Change("create", *place, difference(None, wanted))
+        elif old[place] != wanted:
+            yield Change("change", *place, difference(old[place], wanted))
+
+
+def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]:
+    if service is None or service.spec.messaging.management_url is None:
+        return {}
+    wanted = topology.desired(service)
+    found: list[Any] = [one for group in _GROUPS for one in getattr(wanted, group)]
+    return {
+        (f"RabbitMQ {type(one).__name__.lower()}", _name(one)): msgspec.to_builtins(one)
+        for one in found
+    }
+
+
+def _name(one: Any) -> str:
+    if isinstance(one, topology.Binding):
+        return f"{one.source} → {one.destination} {one.routing_key}".rstrip()
+    return str(one.name)

@@ -1,0 +1,58 @@
+"""What differs between two states of an object, as a unified diff of YAML that people can read."""
+
+import copy
+import difflib
+from typing import Any, Final
+
+import yaml
+
+from orderservice_operator.manifest import APPLIED_ANNOTATION, Manifest
+from orderservice_operator.orderctl.style import Style
+
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+# What the API server and the operator note for themselves.
+_METADATA: Final = (
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+_ANNOTATIONS: Final = (APPLIED_ANNOTATION, LAST_APPLIED)
+_COLOURS: Final = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def difference(before: Manifest | None, after: Manifest | None) -> list[str]:
+    """Return the lines of a unified diff; none when nothing that matters to people differs."""
+    lines = difflib.unified_diff(_lines(before), _lines(after), lineterm="", n=2)
+    return list(lines)[2:]  # the two names of files say nothing here
+
+
+def coloured(lines: list[str], style: Style) -> str:
+    """Return the lines as text, each in the colour of its first character."""
+    return "\n".join(style(line, *_colour(line.lstrip())) for line in lines)
+
+
+def _colour(line: str) -> tuple[str, ...]:
+    colour = _COLOURS.get(line[:1])
+    return (colour,) if colour else ()
+
+
+def _lines(manifest: Manifest | None) -> list[str]:
+    if manifest is None:
+        return []
+    return yaml.safe_dump(_essence(manifest), sort_keys=True, width=1000).splitlines()
+
+
+def _essence(manifest: Manifest) -> Manifest:
+    made: Manifest = {key: value for key, value in manifest.items() if key != "status"}
+    if "metadata" not in made:
+        return made
+    metadata: dict[str, Any] = copy.deepcopy(made["metadata"])
+    for name in _METADATA:
+        metadata.pop(name, None)
+    annotations = metadata.pop("annotations", {})
+    kept = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
+    return made | {"metadata": metadata | ({"annotations": kept} if kept else {})}

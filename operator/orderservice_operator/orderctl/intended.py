@@ -1,0 +1,74 @@
+"""What an OrderService would be after `kubectl apply` of a file, asked of the API server itself.
+
+The server fills in defaults and checks every rule, and nothing is kept.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.errors import NotFound, OperatorError
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.orderctl.cluster import Cluster, service_path
+from orderservice_operator.orderctl.difference import LAST_APPLIED
+
+_KUBECTL: Final = "kubectl"
+
+
+class Intended(msgspec.Struct, frozen=True):
+    """An OrderService as it is (None: not there) and as it would be."""
+
+    before: Manifest | None
+    after: Manifest
+
+
+async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
+    """Return both states. Raises OperatorError when the API server refuses the new one."""
+    name = manifest["metadata"]["name"]
+    path = service_path(cluster.namespace, name)
+    try:
+        before: Manifest | None = await cluster.client.get(path)
+    except NotFound:
+        before = None
+    try:
+        return Intended(before, await _after(cluster, path, manifest, before))
+    except NotFound as error:
+        hint = (
+            f"{error}; is the namespace there, and the kind (`orderctl crd | kubectl apply -f -`)?"
+        )
+        raise OperatorError(hint) from error
+
+
+async def _after(
+    cluster: Cluster, path: str, manifest: Manifest, before: Manifest | None
+) -> Manifest:
+    """Do as the one who applied it before: kubectl on this side, or the API server."""
+    annotations = (before or {"metadata": {}})["metadata"].get("annotations") or {}
+    if before is not None and LAST_APPLIED in annotations:
+        last = msgspec.json.decode(annotations[LAST_APPLIED], type=Manifest)
+        change = removed(last, manifest) | {"metadata": _metadata(manifest)}
+        return await cluster.client.merge(path, change, _KUBECTL, dry_run=True)
+    return await cluster.client.apply(path, manifest, author(before), dry_run=True)
+
+
+def author(before: Manifest | None) -> str:
+    """Return who applies the resource server-side: kubectl, unless another one did so."""
+    for entry in (before or {"metadata": {}})["metadata"].get("managedFields") or []:
+        fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+        if entry.get("operation") == "Apply" and "f:image" in fields:
+            return str(entry["manager"])
+    return _KUBECTL
+
+
+def removed(last: Any, wanted: Manifest) -> Manifest:
+    """Return `wanted` as a merge patch: what was applied last and is not wanted any more goes."""
+    made: Manifest = {key: None for key in last if key not in wanted} | wanted
+    for key, value in wanted.items():
+        if isinstance(value, dict) and isinstance(last.get(key), dict):
+            made[key] = removed(last[key], value)
+    return made
+
+
+def _metadata(manifest: Manifest) -> Manifest:
+    given = manifest["metadata"]
+    return {key: given[key] for key in ("labels", "annotations") if key in given}

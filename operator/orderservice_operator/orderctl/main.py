@@ -1,0 +1,111 @@
+"""The command line: options, what is printed, and the exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from orderservice_operator.errors import OperatorError
+
+OK: Final = 0
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+_DESCRIPTION: Final = "Look at OrderServices, and do to them what `kubectl apply` does not."
+_EXAMPLES: Final = """\
+examples:
+  orderctl plan -f orders.yaml            what would `kubectl apply -f orders.yaml` change?
+  orderctl status orders --watch          one screen, renewed every two seconds
+  orderctl pause orders --reason "INC-42: broker upgrade"
+  orderctl resume orders
+  orderctl crd | kubectl apply --server-side -f -
+
+Installed as kubectl-orderservice it is also a plug-in: kubectl orderservice status orders
+"""
+_PLAN_EXAMPLES: Final = """\
+exit code: 0 nothing would change, 2 something would, 1 it cannot be said or would be refused
+
+examples:
+  orderctl plan -f orders.yaml --output summary
+  helm template ./charts/orderservice-environment | orderctl plan -f -
+  orderctl plan -f orders.yaml --output json | jq '.[].changes[].name'
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends a wrong call with 1: 2 means that something would change."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"{self.prog}: {message}; --help says more\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; errors are one line on standard error."""
+    given = _parser().parse_args(arguments)
+    try:
+        done = _run(given)
+        sys.stdout.flush()
+    except OperatorError as error:
+        sys.stderr.write(f"orderctl: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return done
+
+
+def _run(given: argparse.Namespace) -> int:
+    from orderservice_operator.orderctl import verbs  # takes a while, and --help needs none of it
+
+    return verbs.VERBS[given.verb](given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    called = Path(sys.argv[0]).name
+    program = "kubectl orderservice" if called.startswith("kubectl-") else "orderctl"
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog=program, description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=shape
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        epilog = _PLAN_EXAMPLES if name == "plan" else None
+        return verbs.add_parser(
+            name, help=text, description=text, epilog=epilog, formatter_class=shape
+        )
+
+    _add_plan(verb("plan", "show what applying a file would change, children included"))
+    status = verb("status", "show one OrderService on one screen")
+    status.add_argument("-w", "--watch", action="store_true", help="show it again and again")
+    pause = verb("pause", "have the operator leave an OrderService alone")
+    pause.add_argument("--reason", default="", help="shown in the status until it is resumed")
+    resume = verb("resume", "let the operator work on an OrderService again")
+    for named in (status, pause, resume):
+        named.add_argument("name", metavar="NAME")
+        _add_place(named)
+    verb("crd", "print the CustomResourceDefinition")
+    return parser
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--filename", required=True, help="YAML file; - is standard input")
+    parser.add_argument(
+        "-o", "--output", choices=("diff", "summary", "json"), default="diff", help="default: diff"
+    )
+    _add_place(parser)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_argument_group("cluster")
+    place.add_argument("-n", "--namespace", default="", help="default: that of the context")
+    place.add_argument("--context", default="", help="default: the current one")
+    place.add_argument("--kubeconfig", default="", help="default: $KUBECONFIG or ~/.kube/config")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="default: auto"
+    )

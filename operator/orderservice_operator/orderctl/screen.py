@@ -1,0 +1,166 @@
+"""The one screen of `orderctl status`. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from orderservice_operator.manifest import Manifest, Reference
+from orderservice_operator.orderctl.style import Style
+from orderservice_operator.orderctl.view import View
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Condition
+from orderservice_operator.resources import Invalid
+
+# Conditions that are good when they are False.
+_NEGATIVE: Final = frozenset({"Degraded", "Progressing"})
+_PHASES: Final = {"Ready": "green", "Degraded": "red", "Paused": "yellow"}
+_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
+
+Cell = tuple[str, str]  # text, colour (or none)
+
+
+def screen(view: View, style: Style, now: datetime) -> str:
+    """Return the screen as text."""
+    if isinstance(view.service, Invalid):
+        return style(f"the resource cannot be read: {view.service.problem}", "red")
+    service = view.service
+    parts = (
+        _head(view, service, style, now),
+        _section("CONDITIONS", _conditions(service, now), style),
+        _section("PROCESSES", _processes(service), style),
+        _section("QUEUES", _queues(service), style),
+        _section("CHILDREN", _children(view), style),
+        _section("EVENTS", _events(view, now), style),
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(view: View, service: OrderService, style: Style, now: datetime) -> str:
+    metadata, status = service.metadata, service.status
+    place = style(f"{metadata.namespace}/{metadata.name}", "bold")
+    phase = style(status.phase, "bold", _PHASES.get(status.phase, "cyan"))
+    behind = metadata.generation - status.observed_generation
+    seen = "seen by the operator" if not behind else style("not yet seen by the operator", "yellow")
+    lines = [
+        f"{place}  {phase}  age {_age(view.created, now)}",
+        f"image   {service.spec.image}{_running(service)}",
+        f"spec    generation {metadata.generation}, {seen}; mode {service.spec.mode}",
+    ]
+    return "\n".join(lines)
+
+
+def _running(service: OrderService) -> str:
+    running = service.status.image
+    if running == service.spec.image:
+        return ""
+    return f"  (all pods ran last: {running})" if running else "  (not rolled out yet)"
+
+
+def _conditions(service: OrderService, now: datetime) -> Iterator[Sequence[Cell]]:
+    for one in service.status.conditions:
+        mark, colour = _judged(one)
+        yield (
+            (mark, colour),
+            (one.type, ""),
+            (one.status, colour),
+            (one.reason, ""),
+            (_age(one.last_transition_time, now), ""),
+            (one.message, ""),
+        )
+
+
+def _judged(one: Condition) -> Cell:
+    if one.status == "Unknown" or (one.status == "False" and one.reason == "NotWanted"):
+        return "-", "dim"
+    if one.type == "Progressing":
+        return ("…", "yellow") if one.status == "True" else ("✔", "green")
+    good = (one.status == "False") if one.type in _NEGATIVE else (one.status == "True")
+    return ("✔", "green") if good else ("✘", "red")
+
+
+def _processes(service: OrderService) -> Iterator[Sequence[Cell]]:
+    for name in ("api", "relay", "worker", "notifier"):
+        count = getattr(service.status, name)
+        whole = count.ready == count.desired == count.updated
+        ready = (f"{count.ready}/{count.desired} ready", "green" if whole else "yellow")
+        yield ((name, ""), ready, (f"{count.updated} of this version", ""))
+
+
+def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
+    found = {
+        "order-processing": service.status.processing,
+        "order-notifications": service.status.notifications,
+    }
+    for name, queue in found.items():
+        if queue is not None:
+            dead = (f"{queue.dead} dead letters", "red" if queue.dead else "dim")
+            yield ((name, ""), (f"{queue.messages} messages", ""), dead)
+
+
+def _children(view: View) -> Iterator[Sequence[Cell]]:
+    for found, body in sorted(view.children.items(), key=lambda one: (one[0].kind, one[0].name)):
+        yield ((found.kind, ""), (found.name, ""), _state(found, body))
+
+
+def _state(found: Reference, body: Manifest) -> Cell:
+    """Say how a child is, where its kind has something to say."""
+    status, spec = body.get("status") or {}, body.get("spec") or {}
+    if found.kind == "Deployment":
+        ready, wanted = status.get("readyReplicas", 0), spec.get("replicas", 1)
+        paused = ", held back" if spec.get("paused") else ""
+        return f"{ready}/{wanted} ready{paused}", "" if ready == wanted else "yellow"
+    if found.kind == "Job":
+        return _job(status)
+    if found.kind == "HorizontalPodAutoscaler":
+        return f"{status.get('currentReplicas', 0)} → {status.get('desiredReplicas', 0)} pods", ""
+    if found.kind == "PodDisruptionBudget":
+        return f"{status.get('disruptionsAllowed', 0)} may go now", ""
+    return "", ""
+
+
+def _job(status: Manifest) -> Cell:
+    for one in status.get("conditions") or []:
+        if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
+            return one["type"].lower(), "" if one["type"] == "Complete" else "red"
+    return "running", "yellow"
+
+
+def _events(view: View, now: datetime) -> Iterator[Sequence[Cell]]:
+    for event in view.events:
+        warning = event.get("type") == "Warning"
+        at = event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
+        yield (
+            (_age(at, now), "dim"),
+            (event.get("type", ""), "yellow" if warning else "dim"),
+            (event.get("reason", ""), ""),
+            (event.get("message", ""), ""),
+        )
+
+
+def _section(title: str, rows: Iterable[Sequence[Cell]], style: Style) -> str:
+    """Return a titled table; columns are as wide as their widest cell, the last is not padded."""
+    listed = [list(row) for row in rows]
+    if not listed:
+        return ""
+    widths = [max(len(row[i][0]) for row in listed) for i in range(len(listed[0]))]
+    lines = [_line(row, widths, style) for row in listed]
+    return "\n".join([style(title, "bold"), *lines])
+
+
+def _line(row: Sequence[Cell], widths: Sequence[int], style: Style) -> str:
+    cells = [
+        style(text, *filter(None, (colour,))) + " " * (width - len(text))
+        for (text, colour), width in zip(row, widths, strict=True)
+    ]
+    return ("  " + "  ".join(cells)).rstrip()
+
+
+def _age(since: str, now: datetime) -> str:
+    """Return for how long something has been so, in its largest unit."""
+    if not since:
+        return ""
+    seconds = int((now - datetime.fromisoformat(since).astimezone(UTC)).total_seconds())
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(0, seconds)}s"

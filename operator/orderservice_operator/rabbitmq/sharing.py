@@ -1,0 +1,49 @@
+"""Which of several resources a virtual host belongs to, when they name the same one. Pure.
+
+It belongs to the oldest, whatever is looked at first and whichever operator looks: the others leave
+it alone. When the oldest goes, the next one has it.
+"""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from orderservice_operator.resource.spec import OrderService
+
+
+class Claim(msgspec.Struct, frozen=True, order=True):
+    """A resource that wants to write to a virtual host; the smallest claim counts."""
+
+    created: str  # RFC 3339 in UTC, so that it sorts
+    uid: str
+    name: str
+
+
+def claims(service: OrderService) -> bool:
+    """Tell whether a resource writes to its broker; a paused one keeps what it has."""
+    return (
+        service.spec.messaging.management_url is not None
+        and service.spec.mode == "Manage"
+        and service.metadata.deletion_timestamp is None
+    )
+
+
+def claim(service: OrderService) -> Claim:
+    """Return a resource's claim."""
+    metadata = service.metadata
+    place = f"{metadata.namespace}/{metadata.name}"
+    return Claim(metadata.creation_timestamp, metadata.uid, place)
+
+
+def older(service: OrderService, others: Iterable[OrderService]) -> Claim | None:
+    """Return the claim that comes before a resource's own, if there is one."""
+    own = claim(service)
+    first = min((claim(other) for other in others), default=own)
+    return first if first < own else None
+
+
+def address_of(url: str) -> str:
+    """Return what names a broker where it does not say itself which one it is."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"

@@ -1,0 +1,349 @@
+"""`orderctl` as people run it: a process, a kubeconfig, a real API server."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
+from control_plane.plane import ControlPlane
+
+OPERATOR = Path(__file__).parents[3] / "operator"
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+COMMAND = [sys.executable, "-m", "orderservice_operator.orderctl"]
+NEXT = "registry.example/orders:2.0.0"
+
+Example = Callable[..., Object]
+Ended = subprocess.CompletedProcess[str]
+
+
+class Orderctl:
+    """Runs it; `environ` is added to what it inherits."""
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self.folder = folder
+        kept = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        self.environ = kept | {"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(kubeconfig)}
+
+    def __call__(self, *arguments: str, stdin: str = "", **environ: str) -> Ended:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            env=self.environ | environ,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def plan(self, manifest: Object, namespace: str, *arguments: str) -> Ended:
+        """Plan a manifest, given as a file."""
+        file = self.folder / "resource.yaml"
+        file.write_text(yaml.safe_dump(manifest))
+        return self("plan", "-f", str(file), "-n", namespace, *arguments)
+
+    def changes(self, manifest: Object, namespace: str) -> set[tuple[str, str, str]]:
+        """Return what a plan says, as (action, kind, name)."""
+        ended = self.plan(manifest, namespace, "-o", "json")
+        assert ended.returncode in {0, 2}, ended.stderr
+        (found,) = json.loads(ended.stdout)
+        return {(one["action"], one["kind"], one["name"]) for one in found["changes"]}
+
+
+@pytest.fixture
+def orderctl(plane: ControlPlane, api: Api, tmp_path: Path) -> Orderctl:
+    """Give the command, as an administrator."""
+    assert api
+    return Orderctl(plane.kubeconfig, tmp_path)
+
+
+def _ready(api: Api, namespace: str) -> bool:
+    body = api.get(*SERVICES, namespace, "minimal")
+    status = body.get("status", {})
+    seen = status.get("observedGeneration") == body["metadata"]["generation"]
+    return bool(seen and status.get("phase") == "Ready")
+
+
+@pytest.fixture
+def ready(api: Api, example: Example, namespace: str, nodes: Nodes, operator: Any) -> str:
+    """Give a namespace with a minimal resource that is ready."""
+    assert nodes
+    assert operator
+    api.apply(example(), namespace, manager="kubectl")
+    api.wait(lambda: _ready(api, namespace), within_s=60)
+    return namespace
+
+
+def _written(api: Api, namespace: str) -> dict[str, int]:
+    """Return what can be seen of writes: generations, and which objects there are."""
+    kinds = [
+        ("v1", "configmaps"),
+        ("v1", "services"),
+        ("apps/v1", "deployments"),
+        ("batch/v1", "jobs"),
+        SERVICES,
+    ]
+    found = [one for kind in kinds for one in api.list(*kind, namespace)]
+    return {one["metadata"]["uid"]: one["metadata"].get("generation", 0) for one in found}
+
+
+def test_a_plan_of_a_new_resource_names_every_child_and_writes_nothing(
+    orderctl: Orderctl, api: Api, example: Example, namespace: str
+) -> None:
+    before = _written(api, namespace)
+    changes = orderctl.changes(example(), namespace)
+    assert ("create", "OrderService", "minimal") in changes
+    assert {name for _, kind, name in changes if kind == "Deployment"} == {
+        f"minimal-{process}" for process in ("api", "relay", "worker", "notifier")
+    }
+    assert any(kind == "Job" for _, kind, _ in changes)
+    assert {action for action, _, _ in changes} == {"create"}
+    assert _written(api, namespace) == before
+
+
+def test_a_plan_of_what_is_there_says_that_nothing_would_change(
+    orderctl: Orderctl, example: Example, ready: str
+) -> None:
+    ended = orderctl.plan(example(), ready)
+    assert "nothing would change" in ended.stdout
+    assert ended.returncode == 0
+
+
+def test_what_a_plan_says_is_what_then_happens(
+    orderctl: Orderctl, api: Api, example: Example, ready: str
+) -> None:
+    after = example(image=NEXT, networkPolicy={"enabled": False})
+    ended = orderctl.plan(after, ready)
+    assert ended.returncode == 2
+    assert re.search(r"^ +-  image: registry.example/orders:1.0.0$", ended.stdout, re.MULTILINE)
+    assert re.search(rf"^ +\+ +image: {NEXT}$", ended.stdout, re.MULTILINE)
+    changes = orderctl.changes(after, ready)
+    before = _written(api, ready)
+
+    api.apply(after, ready, manager="kubectl")
+    api.wait(lambda: _ready(api, ready), within_s=60)
+    happened = {
+        (one["kind"], one["metadata"]["name"])
+        for kind in ("deployments", "jobs")
+        for one in _listed(api, kind, ready)
+        if before.get(one["metadata"]["uid"]) != one["metadata"]["generation"]
+    }
+    told = {
+        (kind, name)
+        for action, kind, name in changes
+        if kind in {"Deployment", "Job"} and action != "delete"
+    }
+    assert told == happened
+    gone = {name for action, kind, name in changes if (action, kind) == ("delete", "NetworkPolicy")}
+    assert len(gone) == 6
+    assert api.list("networking.k8s.io/v1", "networkpolicies", ready) == []
+
+
+def _listed(api: Api, plural: str, namespace: str) -> list[Object]:
+    version = "batch/v1" if plural == "jobs" else "apps/v1"
+    kind = "Job" if plural == "jobs" else "Deployment"
+    return [one | {"kind": kind} for one in api.list(version, plural, namespace)]
+
+
+def test_a_member_that_left_the_file_is_planned_away(
+    orderctl: Orderctl, api: Api, example: Example, ready: str
+) -> None:
+    """As kubectl would: whether it applies on its own side or on the server's."""
+    scaled = example(worker={"prefetch": 50})
+    api.apply(scaled, ready, manager="kubectl")
+    assert ("change", "OrderService", "minimal") in orderctl.changes(example(), ready)
+    last = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(scaled)}
+    path = api.path(*SERVICES, ready, "minimal")
+    api.patch(path, {"metadata": {"annotations": last}})
+    changes = orderctl.changes(example(), ready)
+    assert ("change", "OrderService", "minimal") in changes
+    assert ("change", "ConfigMap", "minimal-worker") in changes
+
+
+def test_a_plan_shows_what_changes_in_the_broker(
+    orderctl: Orderctl, api: Api, example: Example, namespace: str
+) -> None:
+    broker = {"managementUrl": "http://broker.invalid:15672"}
+    api.apply(example(messaging=broker), namespace, manager="kubectl")
+    changes = orderctl.changes(example(messaging=broker | {"deliveryLimit": 7}), namespace)
+    assert ("change", "RabbitMQ policy", "orders:queue:order-processing") in changes
+
+
+def test_a_plan_that_the_server_refuses_ends_with_its_reason(
+    orderctl: Orderctl, example: Example, namespace: str
+) -> None:
+    ended = orderctl.plan(example(image="registry.example/orders:latest"), namespace)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "image must not be :latest" in ended.stderr
+    misspelt = orderctl.plan(example(worker={"prefetsch": 1}), namespace)
+    assert "prefetsch" in misspelt.stderr
+
+
+def test_a_file_with_other_objects_is_read_for_its_order_services(
+    orderctl: Orderctl, example: Example, namespace: str
+) -> None:
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}}
+    text = yaml.safe_dump_all([other, example()])
+    ended = orderctl("plan", "-f", "-", "-n", namespace, "-o", "summary", stdin=text)
+    assert ended.returncode == 2
+    assert "1 objects of other kinds" in ended.stderr
+    assert "+ create Deployment minimal-api" in ended.stdout
+    assert orderctl("plan", "-f", "-", stdin=yaml.safe_dump(other)).returncode == 1
+
+
+def test_the_status_is_one_screen(orderctl: Orderctl, ready: str) -> None:
+    ended = orderctl("status", "minimal", "-n", ready)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{ready}/minimal  Ready" in ended.stdout
+    for part in ("CONDITIONS", "MigrationsComplete", "PROCESSES", "2/2 ready", "CHILDREN"):
+        assert part in ended.stdout
+    assert re.search(r"Job +minimal-migrate-\w+ +complete", ended.stdout)
+
+
+def test_colours_are_for_terminals_only(orderctl: Orderctl, ready: str) -> None:
+    def coloured(*arguments: str, **environ: str) -> bool:
+        return "\x1b[" in orderctl("status", "minimal", "-n", ready, *arguments, **environ).stdout
+
+    assert not coloured()
+    assert coloured("--color", "always")
+    assert not coloured("--color", "never")
+
+
+def test_a_paused_resource_says_why_until_it_is_resumed(
+    orderctl: Orderctl, api: Api, ready: str
+) -> None:
+    ended = orderctl("pause", "minimal", "-n", ready, "--reason", "INC-42: broker upgrade")
+    assert ended.returncode == 0, ended.stderr
+    api.wait(lambda: _phase(api, ready) == "Paused")
+    assert "INC-42: broker upgrade" in orderctl("status", "minimal", "-n", ready).stdout
+    plan = orderctl("plan", "-f", "-", "-n", ready, stdin=_changed_image())
+    assert "note: the resource is paused" in plan.stdout
+
+    assert orderctl("resume", "minimal", "-n", ready).returncode == 0
+    api.wait(lambda: _ready(api, ready), within_s=30)
+    assert "INC-42" not in orderctl("status", "minimal", "-n", ready).stdout
+    again = orderctl("resume", "minimal", "-n", ready)
+    assert "is not paused" in again.stdout
+
+
+def _changed_image() -> str:
+    given = yaml.safe_load((OPERATOR / "examples" / "minimal.yaml").read_text())
+    given["spec"]["image"] = NEXT
+    return yaml.safe_dump(given)
+
+
+def _phase(api: Api, namespace: str) -> str:
+    return str(api.get(*SERVICES, namespace, "minimal")["status"]["phase"])
+
+
+def test_ctrl_c_ends_a_watch_without_a_word(orderctl: Orderctl, ready: str) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "status", "minimal", "-n", ready, "--watch"],
+        env=orderctl.environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    assert ready in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "")
+
+
+def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Path) -> None:
+    def error(*arguments: str, **environ: str) -> str:
+        ended = orderctl(*arguments, **environ)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "Traceback" not in ended.stderr
+        return ended.stderr
+
+    assert "has no OrderService 'absent'; it has: none" in error(
+        "status", "absent", "-n", namespace
+    )
+    assert "no context 'x'; it has: test" in error("status", "a", "--context", "x")
+    assert "does not exist" in error("status", "a", "--kubeconfig", "/nowhere")
+    assert "KUBECONFIG" in error("status", "a", KUBECONFIG="", HOME=str(tmp_path))
+    assert "cannot be read" in error("plan", "-f", "/nowhere")
+    assert "--help says more" in error("plan")
+
+
+def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path) -> None:
+    away = {"server": "http://127.0.0.1:9"}
+    file = _kubeconfig(tmp_path, away, {})
+    ended = orderctl("status", "a", KUBECONFIG=str(file))
+    assert ended.returncode == 1
+    assert "127.0.0.1:9" in ended.stderr
+
+
+def test_an_exec_plugin_logs_in(orderctl: Orderctl, ready: str, tmp_path: Path) -> None:
+    """As with the plug-ins of clouds: a program that prints an ExecCredential."""
+    given = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())
+    user, cluster = given["users"][0]["user"], given["clusters"][0]["cluster"]
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {
+            "clientCertificateData": Path(user["client-certificate"]).read_text(),
+            "clientKeyData": Path(user["client-key"]).read_text(),
+            "expirationTimestamp": "2099-01-01T00:00:00Z",
+        },
+    }
+    (tmp_path / "credential.json").write_text(json.dumps(credential))
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", 'test -n "$KUBERNETES_EXEC_INFO" && cat "$CREDENTIAL"'],
+        "env": [{"name": "CREDENTIAL", "value": str(tmp_path / "credential.json")}],
+        "installHint": "Install it with care.",
+    }
+    good = _kubeconfig(tmp_path, cluster, {"exec": plugin})
+    ended = orderctl("status", "minimal", "-n", ready, KUBECONFIG=str(good))
+    assert ended.returncode == 0, ended.stderr
+    absent = _kubeconfig(tmp_path, cluster, {"exec": plugin | {"command": "no-such-plugin"}})
+    failed = orderctl("status", "minimal", "-n", ready, KUBECONFIG=str(absent))
+    assert "no-such-plugin is not installed. Install it with care." in failed.stderr
+
+
+def _kubeconfig(folder: Path, cluster: Object, user: Object) -> Path:
+    file = folder / "kubeconfig"
+    content = {
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_it_is_a_plugin_of_kubectl(orderctl: Orderctl, tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed here: nothing to plug into")
+    plugin = tmp_path / "kubectl-orderservice"
+    plugin.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        "from orderservice_operator.orderctl.main import main\nsys.exit(main())\n"
+    )
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    environ = orderctl.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    asked = ["kubectl", "orderservice", "status", "--help"]
+    ended = subprocess.run(
+        asked, env=environ, text=True, capture_output=True, timeout=60, check=False
+    )
+    assert ended.stdout.startswith("usage: kubectl orderservice status"), ended.stderr
+
+
+def test_the_crd_it_prints_is_the_one_that_is_shipped(orderctl: Orderctl) -> None:
+    shipped = OPERATOR / "orderservice_operator" / "crd" / "orderservices.yaml"
+    assert orderctl("crd").stdout == shipped.read_text()

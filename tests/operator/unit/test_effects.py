@@ -1,0 +1,140 @@
+"""Every field of the resource does something: a changed one changes what is made from it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import inspect
+
+from orderservice_operator.capacity import most_connections
+from orderservice_operator.crd.schema import Schema, schema
+from orderservice_operator.desired import desired
+from orderservice_operator.facts import (
+    EXTERNAL_METRICS,
+    PROMETHEUS_RULE,
+    SCALED_OBJECT,
+    SERVICE_MONITOR,
+    Facts,
+)
+from orderservice_operator.rabbitmq import topology
+from orderservice_operator.resource.spec import OrderService, Spec
+
+MONITORED = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE})
+# What a cluster may have: who scales the worker depends on it.
+CLUSTERS = (
+    Facts(MONITORED | {SCALED_OBJECT}),
+    Facts(MONITORED | {EXTERNAL_METRICS}, migrated=False),
+    Facts(),
+)
+# Fields that change what the operator does, not what it makes; with the test that shows it.
+BEHAVIOUR = {
+    ".mode": "test_reconcile.test_observing_writes_nothing_and_says_what_it_would",
+    ".paused": "test_reconcile.test_a_paused_resource_is_left_alone",
+    ".messaging.deletionPolicy": "test_broker.test_empty_queues_go_with_the_resource_when_asked",
+    ".database.maxConnections": "test_status.test_pools_that_exceed_the_server_are_told",
+    ".rollout.autoRollback": "test_reconcile, of roll-outs that fail",
+}
+# Sections of which a resource has one of two, so that both are tried.
+BASES: dict[str, Any] = {
+    "full": {},
+    "key": {"auth": {"jwksUrl": None, "keySecretRef": {"name": "k", "key": "pem"}}},
+    "budget": {
+        "api": {"autoscaling": None, "podDisruptionBudget": {"maxUnavailable": 1}},
+        "relay": {"replicas": 4, "podDisruptionBudget": {"minAvailable": 1}},
+        "worker": {"autoscaling": None, "podDisruptionBudget": {"minAvailable": 1}},
+        "notifier": {"podDisruptionBudget": {"minAvailable": 1}},
+    },
+    "percent": {"relay": {"replicas": 4, "podDisruptionBudget": {"maxUnavailable": 1}}},
+    "scaled": {"worker": {"autoscaling": {"provider": "External"}}},
+    "limits": {"notifier": {"podDisruptionBudget": {"maxUnavailable": 1}}},
+}
+
+
+def _leaves(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    if "properties" not in node:
+        yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from _leaves(child, f"{path}.{name}")
+
+
+LEAVES = dict(_leaves(schema(inspect.type_info(Spec))))
+
+
+def _made(spec: Any) -> Any:
+    body = {"metadata": {"name": "n", "namespace": "s", "uid": "u"}, "spec": spec}
+    service = msgspec.convert(body, OrderService)
+    return (
+        [desired(service, facts) for facts in CLUSTERS],
+        msgspec.to_builtins(topology.desired(service)),
+        most_connections(service),
+    )
+
+
+def _others(node: Schema, value: Any) -> list[Any]:
+    """Return other values that the type takes."""
+    if "enum" in node:
+        return [one for one in node["enum"] if one != value]
+    return [_other(node, value)]
+
+
+def _other(node: Schema, value: Any) -> Any:
+    made: dict[str, Callable[[], Any]] = {
+        "boolean": lambda: not value,
+        "integer": lambda: node["minimum"] if value is None else _near(node, value),
+        "number": lambda: (node["minimum"] + value) / 2,
+        "array": lambda: [] if value and "minItems" not in node else _items(node, value),
+        "object": lambda: {} if value else {"a": "b"},
+        "string": lambda: _text(node, value),
+    }
+    return made[node["type"]]()
+
+
+def _near(node: Schema, value: int) -> int:
+    return value + 1 if value < node["maximum"] else value - 1
+
+
+def _items(node: Schema, value: Any) -> Any:
+    if value:
+        return [_other(node["items"], one) if not isinstance(one, dict) else one for one in value]
+    inner = node["items"]
+    if inner["type"] == "object":
+        return [{"name": "A", "value": "b", "podLabels": {"a": "b"}}]
+    return [inner["minimum"]] if inner["type"] == "integer" else [_text(inner, None)]
+
+
+def _text(node: Schema, value: Any) -> str:
+    pattern = node.get("pattern", "")
+    if "https?" in pattern:
+        return "http://other:1234"
+    if "Ki|" in pattern:
+        return "3"
+    if "/[0-9]{1,3}" in pattern:
+        return "192.0.2.0/24"
+    return f"{value or 'x'}2"
+
+
+def _get(spec: Any, path: list[str]) -> Any:
+    for name in path:
+        if not isinstance(spec, dict) or spec.get(name) is None:
+            return None
+        spec = spec[name]
+    return spec
+
+
+def _set(spec: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    return spec | {name: _set(spec[name], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize("path", sorted(LEAVES.keys() - BEHAVIOUR.keys()))
+def test_a_changed_field_changes_what_is_made(make: Any, path: str) -> None:
+    names = path.removeprefix(".").split(".")
+    for base in BASES.values():
+        spec = msgspec.to_builtins(make("full", **base).spec)
+        if len(names) > 1 and _get(spec, names[:-1]) is None:
+            continue
+        for other in _others(LEAVES[path], _get(spec, names)):
+            if _made(_set(spec, names, other)) != _made(spec):
+                return
+    pytest.fail(f"spec{path} has no effect")
