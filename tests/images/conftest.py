@@ -1,0 +1,79 @@
+"""The images, built, and the servers their processes need."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.ports import free_port
+from devstack.program import Program
+from devstack.servers import postgres, rabbitmq, valkey
+from devstack.state import remove
+from images import workshop
+
+
+@pytest.fixture(scope="session")
+def service_image() -> str:
+    """Build the image of the order service."""
+    return workshop.build("services")
+
+
+@pytest.fixture(scope="session")
+def operator_image() -> str:
+    """Build the image of the operator."""
+    return workshop.build("operator")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, str]]:
+    """Start empty servers; give the variables with their addresses."""
+    state = Path(tempfile.mkdtemp(prefix="orders-images-"))
+    state.chmod(0o755)
+    cluster = postgres.Cluster(state=state, port=free_port(), password="p", durable=False)
+    broker = rabbitmq.Broker(
+        state=state,
+        password="p",
+        amqp_port=free_port(),
+        management_port=free_port(),
+        distribution_port=free_port(),
+        epmd_port=free_port(),
+    )
+    redis_port = free_port()
+    programs = [
+        Program(postgres.primary(cluster)),
+        Program(valkey.component(state, redis_port)),
+        Program(rabbitmq.epmd(broker)),
+        Program(rabbitmq.component(broker)),
+    ]
+    try:
+        for program in programs:
+            program.start()
+        yield {
+            "ORDERS_DATABASE_URL": cluster.url(),
+            "ORDERS_REDIS_URL": valkey.url(redis_port),
+            "ORDERS_AMQP_URL": broker.url(),
+            "ORDERS_MANAGEMENT_URL": broker.management_url,
+        }
+    finally:
+        for program in reversed(programs):
+            program.kill()
+        remove(state)
+
+
+_FIGURES = pytest.StashKey[dict[str, float]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Note a figure; all are printed after the run."""
+    noted = request.config.stash.setdefault(_FIGURES, {})
+    return lambda name, value: noted.update({name: value})
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures."""
+    for name, value in config.stash.get(_FIGURES, {}).items():
+        terminalreporter.write_line(f"figure {name}: {value:.1f}")
