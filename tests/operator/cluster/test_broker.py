@@ -328,7 +328,7 @@ def _limit(rabbit: Rabbit, vhost: str) -> int:
 
 
 @pytest.mark.usefixtures("operator", "nodes")
-def test_of_two_resources_in_a_virtual_host_the_older_has_it(  # noqa: PLR0917
+def test_of_two_resources_in_a_virtual_host_the_older_has_it(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, example: Example, with_broker: Any
 ) -> None:
     """Whatever name each gives the broker; and when the older goes, the queues stay."""
@@ -427,7 +427,7 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
 
 
 @pytest.mark.usefixtures("operator")
-def test_brokers_that_hang_hold_up_no_other(  # noqa: PLR0917
+def test_brokers_that_hang_hold_up_no_other(
     api: Api,
     rabbit: Rabbit,
     vhost: str,

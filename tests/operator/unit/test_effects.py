@@ -12,6 +12,7 @@ from orderservice_operator.crd.schema import Schema, schema
 from orderservice_operator.desired import desired
 from orderservice_operator.facts import (
     EXTERNAL_METRICS,
+    HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
@@ -20,7 +21,7 @@ from orderservice_operator.facts import (
 from orderservice_operator.rabbitmq import topology
 from orderservice_operator.resource.spec import OrderService, Spec
 
-MONITORED = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE})
+MONITORED = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, HTTP_ROUTE})
 # What a cluster may have: who scales the worker depends on it.
 CLUSTERS = (
     Facts(MONITORED | {SCALED_OBJECT}),
@@ -95,8 +96,10 @@ def _near(node: Schema, value: int) -> int:
 
 
 def _items(node: Schema, value: Any) -> Any:
+    if value and isinstance(value[0], dict):
+        return [*value, *value]
     if value:
-        return [_other(node["items"], one) if not isinstance(one, dict) else one for one in value]
+        return [_other(node["items"], one) for one in value]
     inner = node["items"]
     if inner["type"] == "object":
         return [{"name": "A", "value": "b", "podLabels": {"a": "b"}}]
