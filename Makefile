@@ -54,6 +54,10 @@ cluster-up: env ## start a Kubernetes control plane, detached; prints its kubeco
 cluster-down: env ## end it and leave nothing
 	@$(CLUSTER) down
 
+.PHONY: bench-operator
+bench-operator: env ## measure the operator on a real control plane (10 minutes, a quiet machine)
+	.venv/bin/pytest -m figures tests/operator/cluster $(ARGS)
+
 .PHONY: check
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check

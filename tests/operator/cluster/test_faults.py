@@ -128,9 +128,11 @@ def settled(
 
 
 def _comes_back(api: Api, namespace: str) -> Callable[[], bool]:
-    """Delete a child by hand; return whether it is there again."""
-    api.delete("v1", "configmaps", namespace, "minimal-api")
-    return lambda: api.exists("v1", "configmaps", namespace, "minimal-api")
+    """Delete a child by hand; return whether another is in its place."""
+    place = ("v1", "services", namespace, "minimal-api")
+    uid = api.get(*place)["metadata"]["uid"]
+    api.delete(*place)
+    return lambda: api.exists(*place) and api.get(*place)["metadata"]["uid"] != uid
 
 
 def test_a_watch_whose_place_is_gone_lists_anew(api: Api, proxy: FaultProxy, settled: str) -> None:

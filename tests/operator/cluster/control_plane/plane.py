@@ -17,6 +17,16 @@ from devstack.ports import free_port
 
 _READY_S: Final = 90.0
 _END_S: Final = 10.0
+# Who did what, without contents: tests hold rights granted against rights used.
+_AUDIT: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:orders-system"]},
+        {"level": "None"},
+    ],
+}
 ADMIN: Final = ("admin", ("system:masters",))
 
 
@@ -45,6 +55,11 @@ class ControlPlane:
     def authority(self) -> Path:
         """The certificate that the API server's is signed with."""
         return self._authority.certificate
+
+    @property
+    def audit_log(self) -> Path:
+        """What the operator's accounts asked the API server for, a JSON object a line."""
+        return self.folder / "audit.log"
 
     def start(self) -> None:
         """Start everything; return when the default ServiceAccount exists."""
@@ -112,6 +127,8 @@ class ControlPlane:
     def _start_api_server(self) -> None:
         serving, key = self._authority.issue("apiserver", "kube-apiserver")
         service_account_key(self.folder / "accounts.key")
+        policy = self.folder / "audit.yaml"
+        policy.write_text(yaml.safe_dump(_AUDIT))
         self._run(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
@@ -126,6 +143,8 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self.folder / 'accounts.key'}",
             f"--service-account-key-file={self.folder / 'accounts.key'}",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self.audit_log}",
             # A test asks for more at once than an operator ever should.
             "--max-requests-inflight=1000",
             "--max-mutating-requests-inflight=500",

@@ -1,0 +1,50 @@
+"""Some resources at once; `test_figures.py` measures with many."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import crowd
+import pytest
+from control_plane.api import Api, Object
+
+Example = Callable[..., Object]
+COUNT = 15
+PLACES = 3
+
+
+@pytest.fixture(scope="module")
+def namespaces(api: Api) -> Iterator[list[str]]:
+    """Make namespaces for them: the same names are in each."""
+    made = [f"crowd-{number}-{time.monotonic_ns()}" for number in range(PLACES)]
+    for name in made:
+        crowd.namespace_without_pods(api, name)
+    yield made
+    for name in made:
+        api.delete_all(*crowd.SERVICES, name)
+
+
+def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_crash(
+    api: Api, example: Example, namespaces: list[str], operator: Any
+) -> None:
+    counters, total = crowd.Counters(operator.admin_port), COUNT * PLACES
+    crowd.wait_until(counters.is_ready, within_s=180)
+    for namespace in namespaces:
+        crowd.apply_all(api, example(), namespace, range(COUNT))
+    for namespace in namespaces:
+        crowd.wait_until(
+            lambda name=namespace: crowd.all_have(api, name, COUNT, "Migrating"), within_s=180
+        )
+        services = api.list("v1", "services", namespace)
+        assert len(services) == len({one["metadata"]["name"] for one in services}) == 2 * COUNT
+
+    time.sleep(2)
+    before = counters.writes()
+    time.sleep(4)
+    assert counters.writes() == before
+
+    operator.kill()
+    operator.start()
+    crowd.wait_until(lambda: counters.looks() >= total, within_s=180)
+    time.sleep(1)
+    assert counters.writes() == 0

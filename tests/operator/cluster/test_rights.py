@@ -1,0 +1,204 @@
+"""The role the operator ships is enough and not more: the API server's audit log says which rights
+were used, and each one granted has to be among them.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from control_plane.api import Api, Object
+from control_plane.plane import ControlPlane
+
+from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
+
+Example = Callable[..., Object]
+Right = tuple[str, str, str]  # API group, resource (with subresource), verb
+OPERATOR = Path(__file__).parents[3] / "operator"
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+OWNER = "orders.platform.dev/orderservice"
+USER = "system:serviceaccount:orders-system:orderservice-operator"
+# Rights that this API server never asks for, and why they are granted all the same.
+NOT_ASKED_FOR_HERE: dict[Right, str] = {
+    ("orders.platform.dev", "orderservices/finalizers", "update"): "blockOwnerDeletion, where "
+    "admission checks it (OwnerReferencesPermissionEnforcement: OpenShift)",
+}
+# The least that makes a valid object of a kind.
+SPECS: dict[str, Object] = {
+    "Service": {"spec": {"ports": [{"port": 80}]}},
+    "Deployment": {
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"a": "stray"}},
+            "template": {
+                "metadata": {"labels": {"a": "stray"}},
+                "spec": {"containers": [{"name": "a", "image": "a:1"}]},
+            },
+        }
+    },
+    "ControllerRevision": {"revision": 1, "data": {}},
+    "Job": {
+        "spec": {
+            "suspend": True,
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "containers": [{"name": "a", "image": "a:1"}],
+                }
+            },
+        }
+    },
+    "PodDisruptionBudget": {"spec": {"minAvailable": 1}},
+    "HorizontalPodAutoscaler": {
+        "spec": {
+            "maxReplicas": 1,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "stray"},
+        }
+    },
+    "NetworkPolicy": {"spec": {"podSelector": {"matchLabels": {"a": "stray"}}}},
+    "Ingress": {"spec": {"defaultBackend": {"service": {"name": "stray", "port": {"number": 80}}}}},
+}
+
+
+@pytest.fixture(scope="module")
+def optional_kinds(api: Api) -> Iterator[None]:
+    """Serve the kinds that only some clusters have."""
+    made = [_definition(kind) for kind in OPTIONAL]
+    for definition in made:
+        api.apply(definition)
+    for kind in OPTIONAL:
+        api.wait(lambda kind=kind: api.session.get(api.url + kind.path()).ok, within_s=60)
+    yield
+    for definition in made:
+        api.delete(
+            definition["apiVersion"],
+            "customresourcedefinitions",
+            "",
+            definition["metadata"]["name"],
+        )
+
+
+def _definition(kind: Kind) -> Object:
+    group, version = kind.api_version.split("/")
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{kind.plural}.{group}",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, only for tests"},
+        },
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind.name, "plural": kind.plural, "singular": kind.name.lower()},
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
+
+
+def granted() -> set[Right]:
+    """Return what the shipped role grants."""
+    (role,) = yaml.safe_load_all((OPERATOR / "orderservice_operator/rbac/role.yaml").read_text())
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def _requests(own_plane: ControlPlane) -> Iterator[Object]:
+    for line in own_plane.audit_log.read_bytes().splitlines():
+        event = msgspec.json.decode(line)
+        if event["user"]["username"] == USER and "objectRef" in event:
+            yield event
+
+
+def _right(event: Object) -> Right:
+    about = event["objectRef"]
+    resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+    return about.get("apiGroup", ""), resource, event["verb"]
+
+
+def used(own_plane: ControlPlane) -> set[Right]:
+    """Return what the operator did with success; to apply what is not there takes `create`."""
+    found = set()
+    for event in _requests(own_plane):
+        group, resource, verb = _right(event)
+        found.add((group, resource, verb))
+        if verb == "patch" and event.get("responseStatus", {}).get("code") == 201:
+            found.add((group, resource, "create"))
+    return found
+
+
+def denied(own_plane: ControlPlane) -> set[Right]:
+    """Return what the operator tried and was refused."""
+    return {
+        _right(event)
+        for event in _requests(own_plane)
+        if event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
+    }
+
+
+def test_no_rule_has_a_wildcard() -> None:
+    assert not any("*" in part for right in granted() for part in right)
+
+
+@pytest.mark.usefixtures("optional_kinds")
+def test_every_right_is_used_and_none_is_missing(
+    api: Api,
+    own_plane: ControlPlane,
+    start_operator: Callable[..., Any],
+    example: Example,
+    namespace: str,
+) -> None:
+    operator = start_operator("rights", OPERATOR_LEASE="orders-system/rights")
+    for kind in (*ALWAYS, *OPTIONAL):
+        api.apply(_stray(kind), namespace)
+    api.apply(_everything(example), namespace)
+    api.wait(lambda: _pruned(api, namespace), within_s=120)
+    # Drift: an Event says that it was repaired.
+    path = api.path("v1", "services", namespace, "full-api")
+    api.wait(lambda: api.exists("v1", "services", namespace, "full-api"), within_s=60)
+    api.patch(path, {"spec": {"sessionAffinity": "ClientIP", "ports": [{"port": 81}]}})
+    try:
+        api.wait(lambda: granted() - NOT_ASKED_FOR_HERE.keys() <= used(own_plane), within_s=60)
+    except TimeoutError:
+        unused = granted() - NOT_ASKED_FOR_HERE.keys() - used(own_plane)
+        pytest.fail(f"granted and never used: {sorted(unused)}")
+    finally:
+        operator.stop()
+    assert denied(own_plane) == set()
+    assert used(own_plane) <= granted()
+
+
+def _stray(kind: Kind) -> Object:
+    """Make what carries the label of the resource and is not wanted: it has to be pruned."""
+    metadata = {"name": "stray", "labels": {OWNER: "full"}}
+    head = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    return head | SPECS.get(kind.name, {})
+
+
+def _pruned(api: Api, namespace: str) -> bool:
+    return not any(
+        child["metadata"]["name"] == "stray"
+        for kind in (*ALWAYS, *OPTIONAL)
+        for child in api.list(kind.api_version, kind.plural, namespace)
+    )
+
+
+def _everything(example: Example) -> Object:
+    given = example("full")
+    given["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
+    return given
