@@ -61,10 +61,14 @@ def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:
 
 
 def _key(items: list[Any]) -> str | None:
-    return next(
-        (key for key in _KEYS if all(isinstance(item, dict) and key in item for item in items)),
-        None,
-    )
+    return next((key for key in _KEYS if _tells_apart(key, items)), None)
+
+
+def _tells_apart(key: str, items: list[Any]) -> bool:
+    """Tell whether it is a key here: KEDA's references may name the same Secret twice."""
+    if not all(isinstance(item, dict) and key in item for item in items):
+        return False
+    return len({item[key] for item in items}) == len(items)
 
 
 def _twin(value: Manifest, live: list[Any], key: str) -> Any:

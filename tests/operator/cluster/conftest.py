@@ -186,6 +186,12 @@ class Running:
         return took_s
 
     @property
+    def cpu_s(self) -> float:
+        """Processor time it has taken so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def memory_bytes(self) -> int:
         """Resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

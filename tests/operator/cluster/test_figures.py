@@ -79,7 +79,8 @@ def test_burst(
     api: Api, example: Example, place: str, held: crowd.Counters, figure: Figure, operator: Any
 ) -> None:
     figure("memory_with_none_MiB", operator.memory_bytes / 2**20)
-    writes, began_at = held.writes(), time.monotonic()
+    writes, looks, cpu_s = held.writes(), held.looks(), operator.cpu_s
+    began_at = time.monotonic()
     crowd.apply_all(api, example(), place, range(BURST))
     figure("burst_of_200_accepted_s", time.monotonic() - began_at)
     crowd.wait_until(lambda: held.migrating() >= BURST, within_s=900)
@@ -87,6 +88,8 @@ def test_burst(
     assert crowd.all_have(api, place, BURST, "Migrating")
     time.sleep(5)
     figure("writes_per_resource", (held.writes() - writes) / BURST)
+    figure("looks_per_resource", (held.looks() - looks) / BURST)
+    figure("processor_ms_per_resource", 1000 * (operator.cpu_s - cpu_s) / BURST)
 
 
 def test_drift(api: Api, place: str, held: crowd.Counters, figure: Figure) -> None:

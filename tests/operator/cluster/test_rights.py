@@ -10,8 +10,10 @@ import msgspec
 import pytest
 import yaml
 from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane
 
+from orderservice_operator import revisions
 from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
 
 Example = Callable[..., Object]
@@ -38,7 +40,6 @@ SPECS: dict[str, Object] = {
             },
         }
     },
-    "ControllerRevision": {"revision": 1, "data": {}},
     "Job": {
         "spec": {
             "suspend": True,
@@ -69,7 +70,7 @@ def optional_kinds(api: Api) -> Iterator[None]:
     for definition in made:
         api.apply(definition)
     for kind in OPTIONAL:
-        api.wait(lambda kind=kind: api.session.get(api.url + kind.path()).ok, within_s=60)
+        api.wait(lambda kind=kind: api.session.get(api.url + kind.path()).ok, within_s=240)
     yield
     for definition in made:
         api.delete(
@@ -162,18 +163,23 @@ def test_every_right_is_used_and_none_is_missing(
     start_operator: Callable[..., Any],
     example: Example,
     namespace: str,
+    nodes: Nodes,
 ) -> None:
+    assert nodes
     operator = start_operator("rights", OPERATOR_LEASE="orders-system/rights")
     for kind in (*ALWAYS, *OPTIONAL):
-        api.apply(_stray(kind), namespace)
+        if kind.name != "ControllerRevision":
+            api.apply(_stray(kind), namespace)
+    for number in range(revisions.LIMIT + 1):  # only the oldest of these go
+        api.apply(_revision(number + 1), namespace)
     api.apply(_everything(example), namespace)
-    api.wait(lambda: _pruned(api, namespace), within_s=120)
+    api.wait(lambda: _pruned(api, namespace), within_s=240)
     # Drift: an Event says that it was repaired.
     path = api.path("v1", "services", namespace, "full-api")
-    api.wait(lambda: api.exists("v1", "services", namespace, "full-api"), within_s=60)
+    api.wait(lambda: api.exists("v1", "services", namespace, "full-api"), within_s=240)
     api.patch(path, {"spec": {"sessionAffinity": "ClientIP", "ports": [{"port": 81}]}})
     try:
-        api.wait(lambda: granted() - NOT_ASKED_FOR_HERE.keys() <= used(own_plane), within_s=60)
+        api.wait(lambda: granted() - NOT_ASKED_FOR_HERE.keys() <= used(own_plane), within_s=240)
     except TimeoutError:
         unused = granted() - NOT_ASKED_FOR_HERE.keys() - used(own_plane)
         pytest.fail(f"granted and never used: {sorted(unused)}")
@@ -190,6 +196,13 @@ def _stray(kind: Kind) -> Object:
     return head | SPECS.get(kind.name, {})
 
 
+def _revision(number: int) -> Object:
+    """Make what was good once, of a version of the operator that nobody remembers."""
+    metadata = {"name": f"old-{number}", "labels": {OWNER: "full"}}
+    head = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata}
+    return head | {"revision": number, "data": {"spec": {"image": "a:1"}}}
+
+
 def _pruned(api: Api, namespace: str) -> bool:
     return not any(
         child["metadata"]["name"] == "stray"
@@ -201,4 +214,5 @@ def _pruned(api: Api, namespace: str) -> bool:
 def _everything(example: Example) -> Object:
     given = example("full")
     given["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
+    given["spec"]["podTemplate"] = {}
     return given

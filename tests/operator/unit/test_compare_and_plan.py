@@ -95,3 +95,9 @@ def test_a_job_is_made_once_and_then_left_alone() -> None:
     assert (
         _plan([_object("j", "Job", spec={"x": 1})], [_object("j", "Job", spec={"x": 2})]) == Plan()
     )
+
+
+def test_items_that_share_a_name_are_compared_by_their_place() -> None:
+    both = [{"name": "secret", "parameter": "host"}, {"name": "secret", "parameter": "user"}]
+    assert first_difference(both, both) is None
+    assert first_difference(both, both[::-1]) is not None
