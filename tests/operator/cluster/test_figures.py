@@ -106,7 +106,7 @@ def test_drift(api: Api, place: str, held: crowd.Counters, figure: Figure) -> No
 
 def _is_right(api: Api, namespace: str) -> bool:
     service = api.get("v1", "services", namespace, "s-0-api")
-    return service["spec"]["ports"][0]["targetPort"] == "http"
+    return bool(service["spec"]["ports"][0]["targetPort"] == "http")
 
 
 def test_crash(

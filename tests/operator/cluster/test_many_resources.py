@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import crowd
@@ -32,9 +33,7 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
     for namespace in namespaces:
         crowd.apply_all(api, example(), namespace, range(COUNT))
     for namespace in namespaces:
-        crowd.wait_until(
-            lambda name=namespace: crowd.all_have(api, name, COUNT, "Migrating"), within_s=180
-        )
+        crowd.wait_until(partial(crowd.all_have, api, namespace, COUNT, "Migrating"), within_s=180)
         services = api.list("v1", "services", namespace)
         assert len(services) == len({one["metadata"]["name"] for one in services}) == 2 * COUNT
 

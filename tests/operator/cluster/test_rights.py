@@ -3,6 +3,7 @@ were used, and each one granted has to be among them.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def optional_kinds(api: Api) -> Iterator[None]:
     for definition in made:
         api.apply(definition)
     for kind in OPTIONAL:
-        api.wait(lambda kind=kind: api.session.get(api.url + kind.path()).ok, within_s=240)
+        api.wait(partial(_is_served, api, kind), within_s=240)
     yield
     for definition in made:
         api.delete(
@@ -79,6 +80,10 @@ def optional_kinds(api: Api) -> Iterator[None]:
             "",
             definition["metadata"]["name"],
         )
+
+
+def _is_served(api: Api, kind: Kind) -> bool:
+    return api.session.get(api.url + kind.path()).ok
 
 
 def _definition(kind: Kind) -> Object:
