@@ -30,29 +30,29 @@ Cluster = ControlPlane | GivenCluster
 
 
 @pytest.fixture(scope="session")
-def plane() -> Iterator[Cluster]:
-    """Give the cluster that KUBECONFIG names, or start a control plane of our own.
+def binaries() -> Path:
+    """Find the control plane's binaries; where there are none, skip loudly, but in CI build."""
+    try:
+        return find()
+    except Missing as missing:
+        if not os.environ.get("CI"):
+            pytest.skip(str(missing))
+        build("control")
+        return find()
 
-    Where there is neither, say so and skip; in CI build it instead.
-    """
-    made = _cluster()
+
+@pytest.fixture(scope="session")
+def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Give the cluster that KUBECONFIG names, or start a control plane of our own."""
+    given = os.environ.get("KUBECONFIG")
+    made: Cluster = (
+        GivenCluster(Path(given)) if given else ControlPlane(request.getfixturevalue("binaries"))
+    )
     try:
         made.start()
         yield made
     finally:
         made.stop()
-
-
-def _cluster() -> Cluster:
-    if given := os.environ.get("KUBECONFIG"):
-        return GivenCluster(Path(given))
-    try:
-        return ControlPlane(find())
-    except Missing as missing:
-        if not os.environ.get("CI"):
-            pytest.skip(str(missing))
-        build("control")
-        return ControlPlane(find())
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,49 @@
+"""`make cluster-up` and `cluster-down`: a control plane for people."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from control_plane.given import GivenCluster
+
+
+@pytest.mark.usefixtures("binaries")
+def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "cluster"
+
+    def do(verb: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "control_plane", verb],
+            env={
+                **os.environ,
+                "CLUSTER_STATE": str(state),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    up = do("up")
+    try:
+        assert up.returncode == 0, up.stderr
+        kubeconfig = up.stdout.strip().rpartition("=")[2]
+        cluster = GivenCluster(Path(kubeconfig))
+        with cluster.session() as session:
+            assert session.get(f"{cluster.url}/readyz", timeout=30).text == "ok"
+        cluster.stop()
+        again = do("up")
+        assert (again.returncode, "already up" in again.stderr) == (1, True)
+    finally:
+        down = do("down")
+    assert down.returncode == 0, down.stderr
+    assert not state.exists()
+    assert not [one for one in psutil.process_iter(["cmdline"]) if _is_in(state, one)]
+
+
+def _is_in(state: Path, process: psutil.Process) -> bool:
+    return any(str(state) in part for part in process.info["cmdline"] or [])
