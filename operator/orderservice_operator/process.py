@@ -43,8 +43,8 @@ class Operator:
         self.resources, self.metrics = Resources(), Metrics()
         client = Client(
             credentials,
-            settings.watch_silence_s,
             lambda method: self.metrics.requests.labels(method).inc(),
+            settings.watch_silence_s,
         )
         self._client = client
         self._store = Store(self._queue.add)

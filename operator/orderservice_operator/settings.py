@@ -9,6 +9,7 @@ from msgspec import Meta
 from orderservice_operator.errors import OperatorError
 
 PREFIX = "OPERATOR_"
+SILENCE_S = 75.0
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -47,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
             description="A watch that says nothing for this long is dead (the API server sends a "
             "bookmark each minute): list anew. Until that has worked, the operator is not ready."
         ),
-    ] = 75
+    ] = SILENCE_S
     farewell_s: Annotated[
         Seconds,
         Meta(description="Hold up a deletion no longer than this for a broker that is away."),

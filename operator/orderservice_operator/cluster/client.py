@@ -10,6 +10,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from orderservice_operator import settings
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.errors import (
     Conflict,
@@ -45,7 +46,10 @@ class Client:
     """
 
     def __init__(
-        self, credentials: Credentials, silence_s: float, count: Callable[[str], None]
+        self,
+        credentials: Credentials,
+        count: Callable[[str], None],
+        silence_s: float = settings.SILENCE_S,
     ) -> None:
         self._credentials, self._count = credentials, count
         self._watch = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
