@@ -1,11 +1,29 @@
-"""Write the committed CustomResourceDefinition anew, or print it with `--stdout`."""
+"""Write the committed CustomResourceDefinition anew.
 
+`--stdout` prints it instead; `--reference FILE` writes the table of fields in a document anew.
+"""
+
+import argparse
 import sys
+from pathlib import Path
 
-from orderservice_operator.crd import definition
+from orderservice_operator.crd import definition, reference
 
-if __name__ == "__main__":
-    if "--stdout" in sys.argv:
+
+def main() -> None:
+    """Do what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m orderservice_operator.crd")
+    parser.add_argument("--stdout", action="store_true")
+    parser.add_argument("--reference", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    if given.stdout:
         sys.stdout.write(definition.text())
+    elif given.reference:
+        text = given.reference.read_text(encoding="utf-8")
+        given.reference.write_text(reference.with_fields(text), encoding="utf-8")
     else:
         definition.FILE.write_text(definition.text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -93,8 +93,16 @@ def _default(field: inspect.Field) -> object:
     made = msgspec.to_builtins(value)
     if not isinstance(value, msgspec.Struct):
         return made
-    given = {name: entry for name, entry in made.items() if entry is not None}
-    return given if getattr(value, "rules", ()) else {}
+    return _given(made) if getattr(value, "rules", ()) else {}
+
+
+def _given(made: Schema) -> Schema:
+    """Leave out what is None: in a CRD a field without a value is not there."""
+    return {
+        name: _given(entry) if isinstance(entry, dict) else entry
+        for name, entry in made.items()
+        if entry is not None
+    }
 
 
 def without_defaults(made: Schema) -> Schema:

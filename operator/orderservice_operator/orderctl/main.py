@@ -20,6 +20,7 @@ examples:
   orderctl status orders --watch          one screen, renewed every two seconds
   orderctl pause orders --reason "INC-42: broker upgrade"
   orderctl resume orders
+  orderctl rollback orders --to-revision 3    (`status` lists the revisions; --undo ends it)
   orderctl crd | kubectl apply --server-side -f -
 
 Installed as kubectl-orderservice it is also a plug-in: kubectl orderservice status orders
@@ -86,7 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     pause = verb("pause", "have the operator leave an OrderService alone")
     pause.add_argument("--reason", default="", help="shown in the status until it is resumed")
     resume = verb("resume", "let the operator work on an OrderService again")
-    for named in (status, pause, resume):
+    rollback = verb("rollback", "run a revision that was good instead of the spec")
+    which = rollback.add_mutually_exclusive_group()
+    which.add_argument(
+        "--to-revision", type=int, metavar="N", help="default: the last good one not run now"
+    )
+    which.add_argument("--undo", action="store_true", help="run the spec again")
+    for named in (status, pause, resume, rollback):
         named.add_argument("name", metavar="NAME")
         _add_place(named)
     verb("crd", "print the CustomResourceDefinition")

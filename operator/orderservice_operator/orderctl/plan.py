@@ -4,22 +4,24 @@ The children are the operator's own, from its own pure functions; what the API s
 them it says itself, by a server-side dry run. Nothing is written.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import msgspec
 
+from orderservice_operator import observed, revisions
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.cluster.kinds import kind_of
 from orderservice_operator.desired import desired
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.facts import Facts
+from orderservice_operator.look import Look, look
 from orderservice_operator.manifest import Manifest, Reference
 from orderservice_operator.orderctl.broker import in_broker
 from orderservice_operator.orderctl.change import Action, Change
 from orderservice_operator.orderctl.cluster import Cluster
 from orderservice_operator.orderctl.difference import difference
 from orderservice_operator.orderctl.intended import Intended, intended
-from orderservice_operator.plan import Live, Write, plan
+from orderservice_operator.plan import Write, plan
 from orderservice_operator.resource.spec import KIND, OrderService
 from orderservice_operator.writer import CHILDREN
 
@@ -44,8 +46,9 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     service = _decoded(states.after)
     kinds = await cluster.kinds()
     live = await cluster.children(service.metadata.name, kinds)
-    wanted = finally_desired(service, kinds)
-    planned = plan(wanted, live, kept=_left(service, live))
+    seen = look(service, live, kinds, observed.secrets(service, live))
+    wanted = finally_desired(seen)
+    planned = plan(wanted, live, kept=_kept(seen))
     changes = [
         *_of_itself(states),
         *[change async for change in _written(cluster, planned.writes, live)],
@@ -60,19 +63,19 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     )
 
 
-def finally_desired(service: OrderService, kinds: frozenset[str]) -> list[Manifest]:
+def finally_desired(seen: Look) -> list[Manifest]:
     """Return the children once all is done, with the Job that has to run before."""
-    migrated = (
-        not service.spec.migrations.enabled or service.status.migrated_image == service.spec.image
-    )
-    first = [] if migrated else desired(service, Facts(kinds, migrated=False))
+    final = desired(seen.service, Facts(seen.kinds, migrated=True, secrets=seen.secrets))
+    first = [] if seen.migrated else desired(seen.service, seen.facts)
     jobs = [one for one in first if one["kind"] == "Job"]
-    return desired(service, Facts(kinds)) + jobs
+    record = revisions.to_record(seen.service, seen.history)
+    return [*final, *jobs, *([record] if record else [])]
 
 
-def _left(service: OrderService, live: Live) -> frozenset[Reference]:
-    """Return what the operator leaves although it is not desired: the Job of the wanted image."""
-    return frozenset(one for one in live if one.name == job_name(service))
+def _kept(seen: Look) -> frozenset[Reference]:
+    """Return what the operator leaves although it is not desired."""
+    jobs = {one for one in seen.live if one.name == job_name(seen.wanted)}
+    return revisions.kept(seen.history) | jobs
 
 
 def _decoded(body: Manifest) -> OrderService:
@@ -93,7 +96,7 @@ def _of_itself(states: Intended) -> list[Change]:
 
 
 async def _written(
-    cluster: Cluster, writes: tuple[Write, ...], live: Live
+    cluster: Cluster, writes: tuple[Write, ...], live: Mapping[Reference, Manifest]
 ) -> AsyncIterator[Change]:
     for write in writes:
         yield await _tried(cluster, write, live.get(write.reference))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from orderservice_operator import revisions
+from orderservice_operator.children import controller_revision
 from orderservice_operator.manifest import Manifest, Reference
 from orderservice_operator.orderctl.style import Style
 from orderservice_operator.orderctl.view import View
@@ -13,7 +15,7 @@ from orderservice_operator.resources import Invalid
 
 # Conditions that are good when they are False.
 _NEGATIVE: Final = frozenset({"Degraded", "Progressing"})
-_PHASES: Final = {"Ready": "green", "Degraded": "red", "Paused": "yellow"}
+_PHASES: Final = {"Ready": "green", "Degraded": "red", "RolledBack": "red", "Paused": "yellow"}
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 Cell = tuple[str, str]  # text, colour (or none)
@@ -29,6 +31,7 @@ def screen(view: View, style: Style, now: datetime) -> str:
         _section("CONDITIONS", _conditions(service, now), style),
         _section("PROCESSES", _processes(service), style),
         _section("QUEUES", _queues(service), style),
+        _section("REVISIONS", _revisions(view, service), style),
         _section("CHILDREN", _children(view), style),
         _section("EVENTS", _events(view, now), style),
     )
@@ -97,8 +100,22 @@ def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
             yield ((name, ""), (f"{queue.messages} messages", ""), dead)
 
 
+def _revisions(view: View, service: OrderService) -> Iterator[Sequence[Cell]]:
+    """Yield what can be gone back to, newest first."""
+    for one in revisions.history(view.children):
+        runs = one.name == service.status.revision
+        yield (
+            ("→" if runs else "", "green"),
+            (str(one.number), ""),
+            (one.image, ""),
+            ("all pods run it" if runs else "", "dim"),
+        )
+
+
 def _children(view: View) -> Iterator[Sequence[Cell]]:
     for found, body in sorted(view.children.items(), key=lambda one: (one[0].kind, one[0].name)):
+        if found.kind == controller_revision.KIND:
+            continue
         yield ((found.kind, ""), (found.name, ""), _state(found, body))
 
 

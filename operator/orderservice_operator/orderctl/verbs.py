@@ -12,6 +12,7 @@ from orderservice_operator.crd import definition
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.manifest import Manifest
 from orderservice_operator.orderctl import actions, forecast_text, manifests
+from orderservice_operator.orderctl import rollback as going_back
 from orderservice_operator.orderctl.cluster import Cluster, Place, connected
 from orderservice_operator.orderctl.plan import Forecast, forecast
 from orderservice_operator.orderctl.screen import screen
@@ -55,6 +56,13 @@ def resume(given: Namespace) -> int:
     return _said(given, lambda cluster: actions.resume(cluster, given.name))
 
 
+def rollback(given: Namespace) -> int:
+    """Go back to a revision, or take that back."""
+    if given.undo:
+        return _said(given, lambda cluster: going_back.undo(cluster, given.name))
+    return _said(given, lambda cluster: going_back.go_back(cluster, given.name, given.to_revision))
+
+
 def crd(_given: Namespace) -> int:
     """Print the CustomResourceDefinition."""
     sys.stdout.write(definition.FILE.read_text(encoding="utf-8"))
@@ -66,6 +74,7 @@ VERBS: Final[Mapping[str, Callable[[Namespace], int]]] = {
     "status": status,
     "pause": pause,
     "resume": resume,
+    "rollback": rollback,
     "crd": crd,
 }
 

@@ -236,6 +236,35 @@ def test_a_paused_resource_says_why_until_it_is_resumed(
     assert "is not paused" in again.stdout
 
 
+def test_a_service_goes_back_to_a_revision_and_forth_again(
+    orderctl: Orderctl, api: Api, example: Example, ready: str
+) -> None:
+    def image() -> str:
+        found = api.get("apps/v1", "deployments", ready, "minimal-worker")
+        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    nothing = orderctl("rollback", "minimal", "-n", ready)
+    assert "there is no earlier revision" in nothing.stderr
+    api.apply(example(image=NEXT), ready, manager="kubectl")
+    api.wait(lambda: _ready(api, ready), within_s=60)
+    api.wait(lambda: len(api.list("apps/v1", "controllerrevisions", ready)) >= 2, within_s=30)
+    assert re.search(
+        rf"→ +2 +{NEXT} +all pods run it", orderctl("status", "minimal", "-n", ready).stdout
+    )
+
+    ended = orderctl("rollback", "minimal", "-n", ready)
+    assert "revision 1 (registry.example/orders:1.0.0)" in ended.stdout, ended.stderr
+    api.wait(lambda: image() == "registry.example/orders:1.0.0", within_s=30)
+    api.wait(lambda: _phase(api, ready) == "RolledBack", within_s=30)
+    wrong = orderctl("rollback", "minimal", "-n", ready, "--to-revision", "9")
+    assert f"kept are: 2 ({NEXT}), 1 " in wrong.stderr
+
+    assert orderctl("rollback", "minimal", "-n", ready, "--undo").returncode == 0
+    api.wait(lambda: image() == NEXT, within_s=30)
+    api.wait(lambda: _ready(api, ready), within_s=60)
+    assert "was asked for" in orderctl("rollback", "minimal", "-n", ready, "--undo").stdout
+
+
 def _changed_image() -> str:
     given = yaml.safe_load((OPERATOR / "examples" / "minimal.yaml").read_text())
     given["spec"]["image"] = NEXT

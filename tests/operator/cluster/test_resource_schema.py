@@ -101,6 +101,12 @@ RULES: list[tuple[str, Any, Any, str]] = [
         "Exists takes no value",
     ),
     (
+        "rollout",
+        {"minReadySeconds": 29, "progressDeadlineSeconds": 30},
+        {"minReadySeconds": 30, "progressDeadlineSeconds": 30},
+        "minReadySeconds must be less",
+    ),
+    (
         "podTemplate",
         {"tolerations": [{"operator": "Exists"}]},
         {"tolerations": [{"operator": "Equal", "value": "b"}]},

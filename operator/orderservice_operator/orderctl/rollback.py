@@ -1,0 +1,54 @@
+"""`orderctl rollback`: asks the operator to run a revision that was good instead of the spec.
+
+The request is an annotation (`orderservice_operator.rollback` says what it means), never the spec:
+who applies the spec from elsewhere finds it as it was.
+"""
+
+from orderservice_operator import observed, rollback
+from orderservice_operator.errors import OperatorError
+from orderservice_operator.look import look
+from orderservice_operator.orderctl.cluster import MANAGER, Cluster, service_path
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resources import decode
+from orderservice_operator.revisions import History, Revision
+
+
+async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
+    """Ask for a revision (None: the last good one that is not run now); say what happened."""
+    service = decode(await cluster.service(name))
+    if not isinstance(service, OrderService):
+        raise OperatorError(f"the resource cannot be read: {service.problem}")
+    children = await cluster.children(name, await cluster.kinds())
+    seen = look(service, children, frozenset(), observed.secrets(service, children))
+    found = chosen(seen.history, seen.revision, number)
+    await _annotate(cluster, name, rollback.request(found.name, service.metadata.generation))
+    return (
+        f"{cluster.namespace}/{name} goes back to revision {found.number} ({found.image}) until "
+        f"its spec changes; `orderctl rollback {name} --undo` runs the spec again"
+    )
+
+
+async def undo(cluster: Cluster, name: str) -> str:
+    """Take the request back; say what happened."""
+    body = await cluster.service(name)
+    if rollback.ANNOTATION not in (body["metadata"].get("annotations") or {}):
+        return f"no rollback of {cluster.namespace}/{name} was asked for"
+    await _annotate(cluster, name, None)
+    return f"{cluster.namespace}/{name} runs its spec again"
+
+
+def chosen(history: History, running: str, number: int | None) -> Revision:
+    """Return the revision to go back to. Raises OperatorError that says what there is."""
+    fits = [
+        one for one in history if (one.name != running if number is None else one.number == number)
+    ]
+    if fits:
+        return fits[0]
+    known = ", ".join(f"{one.number} ({one.image})" for one in history) or "none"
+    asked = "no earlier revision" if number is None else f"no revision {number}"
+    raise OperatorError(f"there is {asked} to go back to; kept are: {known}")
+
+
+async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:
+    change = {"metadata": {"annotations": {rollback.ANNOTATION: value}}}
+    await cluster.client.merge(service_path(cluster.namespace, name), change, MANAGER)

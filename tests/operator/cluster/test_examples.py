@@ -1,0 +1,72 @@
+"""Every example, applied with the Secrets it names: the operator makes all of it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+# What the cluster of the tests does not have, and the example asks for by name.
+ABSENT = {"full": ("HTTPRoute", "ServiceMonitor", "PrometheusRule")}
+
+
+def _secrets(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield each Secret that is named, with an entry of it."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _secrets(one)
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        if name.lower().endswith("secretref"):
+            yield value["name"], value.get("key", "url")
+        else:
+            yield from _secrets(value)
+
+
+def _prepare(api: Api, given: Object, namespace: str) -> None:
+    entries: dict[str, dict[str, str]] = {}
+    for name, key in _secrets(given["spec"]):
+        entries.setdefault(name, {"cursorSecret": "c" * 16, "secret": "s", "username": "u"})
+        entries[name] |= {key: "amqp://user:password@broker/", "password": "p"}
+    for name, content in entries.items():
+        metadata = {"name": name}
+        api.apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content},
+            namespace,
+        )
+    if priority := given["spec"].get("podTemplate", {}).get("priorityClassName"):
+        path = api.path("scheduling.k8s.io/v1", "priorityclasses")
+        body = {"metadata": {"name": priority}, "value": 1000}
+        api.session.post(api.url + path, json=body)  # there already is as good
+
+
+def _conditions(api: Api, namespace: str, name: str) -> dict[str, Object]:
+    status = api.get(*SERVICES, namespace, name).get("status", {})
+    return {one["type"]: one for one in status.get("conditions", [])}
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+@pytest.mark.parametrize("name", ["minimal", "full", "staging", "prod"])
+def test_an_example_is_applied_and_comes_up(
+    api: Api, example: Example, namespace: str, name: str
+) -> None:
+    given = example(name)
+    resource = given["metadata"]["name"]
+    _prepare(api, given, namespace)
+    api.apply(given, namespace)
+
+    def up() -> bool:
+        found = api.list("apps/v1", "deployments", namespace)
+        ready = [one["status"].get("readyReplicas", 0) > 0 for one in found]
+        return len(ready) == 4 and all(ready)
+
+    api.wait(up, within_s=60)
+    wanted = "True" if name in ABSENT else "False"
+    api.wait(lambda: _conditions(api, namespace, resource)["Degraded"]["status"] == wanted, 30)
+    conditions = _conditions(api, namespace, resource)
+    assert conditions["MigrationsComplete"]["status"] == "True"
+    for kind in ABSENT.get(name, ()):
+        assert kind in conditions["Degraded"]["message"]

@@ -1,0 +1,66 @@
+"""A resource that got in before a rule was made: told with the path, and nothing breaks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+CRD = (
+    "apiextensions.k8s.io/v1",
+    "customresourcedefinitions",
+    "",
+    "orderservices.orders.platform.dev",
+)
+
+
+@pytest.fixture
+def lenient(api: Api) -> Iterator[None]:
+    """Have the API server take any `worker.prefetch`, as an earlier version might have."""
+    path = api.path(*CRD)
+    strict = api.get(*CRD)["spec"]
+
+    def replace(spec: Object) -> None:
+        body = api.get(*CRD) | {"spec": spec}
+        api.session.put(api.url + path, json=body).raise_for_status()
+
+    loose = api.get(*CRD)["spec"]
+    properties = loose["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del properties["properties"]["worker"]["properties"]["prefetch"]["maximum"]
+    replace(loose)
+    yield
+    replace(strict)
+
+
+def _ready(api: Api, namespace: str) -> tuple[str, str]:
+    status = api.get(*SERVICES, namespace, "minimal").get("status", {})
+    found = {one["type"]: one for one in status.get("conditions", [])}
+    one = found.get("Ready", {"reason": "", "message": ""})
+    return one["reason"], one["message"]
+
+
+def _accepted(api: Api, given: Object, namespace: str) -> bool:
+    path = api.path(*SERVICES, namespace, "minimal")
+    answer = api.session.patch(
+        api.url + path,
+        json=given,
+        params={"fieldManager": "test", "force": "true"},
+        headers={"Content-Type": "application/apply-patch+yaml"},
+    )
+    return answer.ok
+
+
+@pytest.mark.usefixtures("operator", "lenient")
+def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next(
+    api: Api, example: Example, namespace: str
+) -> None:
+    bad: dict[str, Any] = example(worker={"prefetch": 100_000})
+    api.wait(lambda: _accepted(api, bad, namespace), within_s=30)
+    api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec", within_s=30)
+    assert "$.spec.worker.prefetch" in _ready(api, namespace)[1]
+    assert api.list("apps/v1", "deployments", namespace) == []
+    api.apply(example(), namespace)
+    api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady", within_s=30)
+    assert len(api.list("apps/v1", "deployments", namespace)) == 4

@@ -1,0 +1,43 @@
+"""docs/custom-resource.md says what the schema and the code say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orderservice_operator.crd import reference
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "custom-resource.md"
+PACKAGE = ROOT / "operator" / "orderservice_operator"
+# A literal reason of a condition stands behind its status, or where nobody scales the worker.
+REASON = re.compile(r'(?:"(?:True|False|Unknown)"|Choice\(\s*None), "([A-Z]\w+)"')
+
+
+def test_the_fields_are_those_of_the_schema() -> None:
+    text = DOCUMENT.read_text()
+    hint = "run `python -m orderservice_operator.crd --reference docs/custom-resource.md`"
+    assert reference.with_fields(text) == text, hint
+    assert text.count("| `") > 80
+
+
+def _reasons() -> set[str]:
+    files = [PACKAGE / "conditions.py", PACKAGE / "reconcile.py", PACKAGE / "children"]
+    texts = [
+        path.read_text()
+        for file in [*files, PACKAGE / "rabbitmq"]
+        for path in ([file] if file.is_file() else file.glob("*.py"))
+    ]
+    return {reason for text in texts for reason in REASON.findall(text)}
+
+
+def test_every_reason_of_a_condition_is_explained() -> None:
+    reasons = _reasons() | {"Refused", "Unreachable", "RolledBack"}
+    assert len(reasons) > 20
+    text = DOCUMENT.read_text()
+    assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in text]
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "pause", "resume", "rollback", "crd"])
+def test_every_verb_of_the_command_line_is_explained(verb: str) -> None:
+    assert f"`orderctl {verb}" in DOCUMENT.read_text()
