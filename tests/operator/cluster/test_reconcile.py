@@ -68,7 +68,7 @@ def test_a_resource_becomes_ready_after_its_migration(
 ) -> None:
     nodes.held.add("migrate")
     api.apply(example(), namespace)
-    api.wait(lambda: all_there(api, namespace))
+    api.wait(lambda: all_there(api, namespace), within_s=60)  # the operator starts first
     api.wait(lambda: api.get(*SERVICES, namespace, "minimal")["status"]["phase"] == "Migrating")
     pods = api.list("v1", "pods", namespace)
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} <= {"migrate"}

@@ -94,3 +94,46 @@ def test_names_fit_with_the_longest_name(make: Any) -> None:
     )
     for child in desired(service, EVERYTHING):
         assert len(child["metadata"]["name"]) <= 63
+
+
+def _deployments(everything: Any) -> list[Any]:
+    return [child for child in everything.values() if child["kind"] == "Deployment"]
+
+
+def test_every_container_of_a_process_is_probed_in_three_ways(everything: Any) -> None:
+    for deployment in _deployments(everything):
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+
+
+def test_pods_of_a_process_are_spread_over_zones_and_nodes(everything: Any) -> None:
+    for deployment in _deployments(everything):
+        spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [one["topologyKey"] for one in spread] == [
+            "topology.kubernetes.io/zone",
+            "kubernetes.io/hostname",
+        ]
+        own = deployment["spec"]["selector"]
+        assert all(one["labelSelector"] == own for one in spread)
+
+
+def test_a_roll_out_takes_no_pod_away_before_its_successor_is_there(everything: Any) -> None:
+    for deployment in _deployments(everything):
+        spec = deployment["spec"]
+        assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        assert 0 < spec["minReadySeconds"] < spec["progressDeadlineSeconds"]
+
+
+def test_every_setting_of_a_pod_is_in_a_config_map_that_nobody_changes(everything: Any) -> None:
+    made = {
+        child["metadata"]["name"]: child
+        for child in everything.values()
+        if child["kind"] == "ConfigMap" and child.get("immutable")
+    }
+    used = {
+        source["configMapRef"]["name"]
+        for deployment in _deployments(everything)
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for source in container.get("envFrom", [])
+    }
+    assert used == made.keys()
