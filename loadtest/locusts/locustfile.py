@@ -1,0 +1,72 @@
+"""Wire a run into Locust: `locust -f loadtest/locusts/locustfile.py`, started by `loadtest`."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import locust.runners
+import msgspec
+import psutil
+from locust import events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtest.locusts import context
+from loadtest.locusts.customers import made_for
+from loadtest.locusts.samples import Report, to_builtins
+from loadtest.locusts.shape import shape_of
+
+RUN = context.load()
+REPORT_EVERY_S = 1.0
+locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
+
+# Locust takes the user classes and the shape from the names of this module.
+globals().update({kind.__name__: kind for kind in made_for(RUN)})
+Shape = shape_of(RUN.scenario)
+
+
+@events.init.add_listener
+def on_init(environment: Environment, **_: Any) -> None:
+    """Connect the side that this process is on."""
+    if isinstance(environment.runner, WorkerRunner):
+        report_from(environment)
+    if isinstance(environment.runner, MasterRunner):
+        write_down(environment, Path(os.environ["LOADTEST_OUT"]))
+
+
+def report_from(environment: Environment) -> None:
+    """Send with Locust's report of each second what happened since the one before."""
+    me = psutil.Process()
+
+    @environment.events.report_to_master.add_listener
+    def add(client_id: str, data: dict[str, Any]) -> None:
+        names, purchases = RUN.tally.take()
+        report = Report(
+            users=environment.runner.user_count if environment.runner else 0,
+            rss_bytes=me.memory_info().rss,
+            worker=client_id,
+            names=names,
+        )
+        data["report"], data["purchases"] = to_builtins(report), to_builtins(list(purchases))
+
+
+def write_down(environment: Environment, folder: Path) -> None:
+    """Append what workers report to two files, a JSON line each: nothing is kept in memory."""
+    timeline = (folder / "timeline.jsonl").open("ab", buffering=0)
+    purchases = (folder / "purchases.jsonl").open("ab", buffering=0)
+    began: list[float] = []
+
+    @environment.events.test_start.add_listener
+    def start(**_: Any) -> None:
+        began.append(time.monotonic())
+        (folder / "began").write_text(f"{time.time()}\n")
+
+    @environment.events.worker_report.add_listener
+    def write(data: dict[str, Any], **_: Any) -> None:
+        if not began or "report" not in data:
+            return
+        t = round(time.monotonic() - began[0], 2)
+        timeline.write(msgspec.json.encode(data["report"] | {"t": t}) + b"\n")
+        for purchase in data["purchases"]:
+            purchases.write(msgspec.json.encode(purchase) + b"\n")
