@@ -6,9 +6,9 @@ from typing import Any, Final
 from locust import FastHttpUser, constant_pacing, task
 
 from loadtest.locusts import reading, shopping, storming
+from loadtest.locusts.client import Client
 from loadtest.locusts.context import Context
 from loadtest.locusts.journey import Journey
-from loadtest.locusts.client import Client
 from loadtest.scenario import Crowd
 
 KINDS: Final[dict[str, Callable[[Journey], None]]] = {

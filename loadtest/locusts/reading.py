@@ -3,7 +3,6 @@
 import time
 from typing import Final
 
-
 from loadtest.locusts.identity import headers
 from loadtest.locusts.journey import Journey, View
 from loadtest.locusts.shopping import next_page
@@ -37,8 +36,8 @@ def first_and_deep(journey: Journey) -> None:
     deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
     _as_staff(journey)
     path = f"/api/orders/user/{seed.customer}?pageSize={_PAGE}"
-    _page(journey, "first page", path)
-    _page(journey, "page 2000", deep)
+    _page(journey, "first-page", path)
+    _page(journey, "deep-page", deep)
 
 
 def _walk_down(journey: Journey, customer: int) -> str:

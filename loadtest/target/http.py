@@ -1,0 +1,54 @@
+"""Ask a service for JSON: simulators, the broker's management, the API when it is inspected."""
+
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+
+T = TypeVar("T")
+_POOL: Final = urllib3.PoolManager(
+    maxsize=16, retries=urllib3.Retry(2, backoff_factor=0.2, allowed_methods=None),
+    timeout=urllib3.Timeout(connect=3, read=30),
+)  # fmt: skip
+
+
+class Unreachable(Exception):
+    """The service did not answer, or not with what was asked for."""
+
+
+def send(
+    method: str, url: str, body: object = None, headers: dict[str, str] | None = None
+) -> bytes:
+    """Send JSON and give the body of a 2xx answer. Raises Unreachable."""
+    parts = urlsplit(url)
+    known = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}") if (
+        parts.username
+    ) else {}  # fmt: skip
+    bare = url.replace(f"{parts.username}:{parts.password}@", "") if parts.username else url
+    raw = None if body is None else msgspec.json.encode(body)
+    given = {"Content-Type": "application/json"} if raw is not None else {}
+    try:
+        answer = _POOL.request(
+            method, bare, body=raw, headers=dict(known) | given | (headers or {})
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise Unreachable(f"{method} {_shown(bare)}: {error}") from error
+    if not 200 <= answer.status < 300:
+        raise Unreachable(f"{method} {_shown(bare)}: {answer.status}")
+    return answer.data
+
+
+def get(url: str, kind: type[T], headers: dict[str, str] | None = None) -> T:
+    """Ask for JSON of a kind. Raises Unreachable."""
+    return msgspec.json.decode(send("GET", url, headers=headers), type=kind)
+
+
+def put(url: str, body: Any) -> None:
+    """Replace something. Raises Unreachable."""
+    send("PUT", url, body)
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or ''}{parts.path}"
