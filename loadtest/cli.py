@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ _SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.Unknown
 def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """List, run, or serve as a worker; give the worst exit code of what was run."""
     args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod's end ends as Ctrl-C does
     try:
         if not args.scenario:
             return show_list()

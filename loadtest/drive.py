@@ -59,7 +59,7 @@ def worker_command(master: str) -> list[str]:
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of Locust's processes."""
-    return os.environ | {"PYTHONPATH": str(REPOSITORY)} | more
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **more}
 
 
 def free_port() -> int:

@@ -53,7 +53,7 @@ def unended(story: Story) -> Iterator[str]:
 
 def doubled(story: Story) -> Iterator[str]:
     """Find purchases that became several orders."""
-    known = defaultdict(set)
+    known: dict[str, set[int]] = defaultdict(set)
     for purchase in story.purchases:
         known[purchase.token] |= set(purchase.order_ids)
     for order in story.books.orders.values():

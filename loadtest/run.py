@@ -69,9 +69,8 @@ def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
         found["dead_letters"] = float((dead_letters(place) or 0) - put_aside)
     kept = wishes.folder / "baselines" / f"{scenario.name}.json"
     before = baseline.load(kept)
-    checks = verdict.check(
-        thresholds(scenario, before, wishes), found, local=place.stack is not None
-    )
+    local = place.stack is not None
+    checks = verdict.check(thresholds(scenario, before, wishes), found, local=local)
     result = Result(
         scenario=scenario, run=name, host=place.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
         verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=found,

@@ -1,5 +1,6 @@
 """The kinds of customers, and the classes Locust makes its users from."""
 
+import types
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,4 +45,5 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
         "default_headers": {"User-Agent": "orderservice-loadtest"},
         "go": task(go),
     }
-    return type(FastHttpUser)(crowd.kind.title().replace("-", ""), (FastHttpUser,), body)
+    name = crowd.kind.title().replace("-", "")
+    return types.new_class(name, (FastHttpUser,), exec_body=lambda space: space.update(body))

@@ -1,4 +1,4 @@
-"""Who a customer is to the service: a bearer token of its own, and the marks of synthetic traffic."""
+"""Who a customer is to the service: a bearer token, and the mark of synthetic traffic."""
 
 import time
 from collections.abc import Mapping

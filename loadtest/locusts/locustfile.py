@@ -26,7 +26,6 @@ globals().update({kind.__name__: kind for kind in made_for(RUN)})
 Shape = shape_of(RUN.scenario)
 
 
-@events.init.add_listener
 def on_init(environment: Environment, **_: Any) -> None:
     """Connect the side that this process is on."""
     if isinstance(environment.runner, WorkerRunner):
@@ -39,7 +38,6 @@ def report_from(environment: Environment) -> None:
     """Send with Locust's report of each second what happened since the one before."""
     me = psutil.Process()
 
-    @environment.events.report_to_master.add_listener
     def add(client_id: str, data: dict[str, Any]) -> None:
         names, purchases = RUN.tally.take()
         report = Report(
@@ -50,6 +48,8 @@ def report_from(environment: Environment) -> None:
         )
         data["report"], data["purchases"] = to_builtins(report), to_builtins(list(purchases))
 
+    environment.events.report_to_master.add_listener(add)  # type: ignore[no-untyped-call]
+
 
 def write_down(environment: Environment, folder: Path) -> None:
     """Append what workers report to two files, a JSON line each: nothing is kept in memory."""
@@ -57,12 +57,10 @@ def write_down(environment: Environment, folder: Path) -> None:
     purchases = (folder / "purchases.jsonl").open("ab", buffering=0)
     began: list[float] = []
 
-    @environment.events.test_start.add_listener
     def start(**_: Any) -> None:
         began.append(time.monotonic())
         (folder / "began").write_text(f"{time.time()}\n")
 
-    @environment.events.worker_report.add_listener
     def write(data: dict[str, Any], **_: Any) -> None:
         if not began or "report" not in data:
             return
@@ -70,3 +68,9 @@ def write_down(environment: Environment, folder: Path) -> None:
         timeline.write(msgspec.json.encode(data["report"] | {"t": t}) + b"\n")
         for purchase in data["purchases"]:
             purchases.write(msgspec.json.encode(purchase) + b"\n")
+
+    environment.events.test_start.add_listener(start)  # type: ignore[no-untyped-call]
+    environment.events.worker_report.add_listener(write)  # type: ignore[no-untyped-call]
+
+
+events.init.add_listener(on_init)  # type: ignore[no-untyped-call]

@@ -22,14 +22,15 @@ def shape_of(scenario: Scenario) -> type[LoadTestShape]:
 
         def tick(self) -> tuple[int, float] | None:
             """Give users and spawn rate; None ends the test."""
-            now = self.get_run_time()
+            now: float = self.get_run_time()  # type: ignore[no-untyped-call]
             for step, end in zip(scenario.steps, ends, strict=True):
                 if now < end:
                     return step.users, step.rate
             return self._drained(now)
 
         def _drained(self, now: float) -> tuple[int, float] | None:
-            if self.emptied_at is None and self.get_current_user_count() == 0:
+            users = self.get_current_user_count()  # type: ignore[no-untyped-call]
+            if self.emptied_at is None and users == 0:
                 self.emptied_at = now
             empty = self.emptied_at is not None and now - self.emptied_at > _LAST_REPORTS_S
             return None if empty or now > scenario.seconds + 2 * DRAIN_S else (0, 1000.0)

@@ -1,4 +1,4 @@
-"""Curves over the time of a run as SVG, drawn here so that the report needs nothing from anywhere."""
+"""Curves over the time of a run as SVG, drawn here: the report needs nothing from anywhere."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,21 +26,20 @@ class Band(msgspec.Struct, frozen=True):
     until_s: float
 
 
-class Chart(msgspec.Struct, frozen=True, kw_only=True):
+class Chart(msgspec.Struct, frozen=True):
     """What to draw: a curve for each name over seconds."""
 
     title: str
     unit: str
     curves: Mapping[str, Points]
-    bands: Sequence[Band] = ()
     seconds: float
-    limit: float | None = None
+    bands: Sequence[Band] = ()
 
     @property
     def top(self) -> float:
         """Give the upper end of the scale: a round number above everything."""
         values = [y for points in self.curves.values() for _, y in points]
-        return nice(max([*values, self.limit or 0, 1e-9]) * 1.05)
+        return nice(max([*values, 1e-9]) * 1.05)
 
 
 def nice(value: float) -> float:
@@ -82,9 +81,6 @@ def _scales(chart: Chart) -> list[str]:
     for tick in range(7):
         t = chart.seconds * tick / 6
         parts.append(f'<text x="{_x(chart, t)}" y="{HEIGHT - 8}" class="below">{t:.0f} s</text>')
-    if chart.limit is not None:
-        y = _y(chart, chart.limit)
-        parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}" class="limit"/>')
     return parts
 
 

@@ -11,7 +11,8 @@ from loadtest.report.chart import Band, Chart, Points, svg
 from loadtest.result import Result
 
 _STYLE: Final = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1f2328}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;
+margin:2em auto;padding:0 1em;color:#1f2328}
 h1{margin-bottom:0}.proves{color:#57606a;margin-top:.2em}
 .verdict{display:inline-block;padding:.2em .8em;border-radius:.4em;color:#fff;background:#1a7f37}
 .failed .verdict{background:#d1242f}
@@ -21,7 +22,7 @@ th{border-bottom:1px solid #d0d7de}.bad{color:#d1242f;font-weight:600}.dim{color
 svg{width:100%;height:auto;margin:.6em 0}svg text{font:12px system-ui,sans-serif;fill:#57606a}
 svg .title{font-weight:600;fill:#1f2328;font-size:13px}svg .left{text-anchor:end}
 svg .below{text-anchor:middle}svg polyline{fill:none;stroke-width:1.6}
-svg .grid{stroke:#d8dee4}svg .limit{stroke:#d1242f;stroke-dasharray:6 4}
+svg .grid{stroke:#d8dee4}
 svg .phase{fill:#fff1b8;opacity:.55}svg .moment{stroke:#9a6700;stroke-dasharray:2 3}
 svg .band{font-size:10.5px;fill:#7d4e00}
 """
@@ -30,7 +31,6 @@ svg .band{font-size:10.5px;fill:#7d4e00}
 def document(result: Result, reports: Sequence[Report]) -> str:
     """Write the page."""
     scenario = result.scenario
-    machine = result.machine
     return "\n".join(
         [
             "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -48,11 +48,18 @@ def document(result: Result, reports: Sequence[Report]) -> str:
             "<h2>Requests</h2>",
             _rows([("", *summary.HEADINGS), *summary.requests(result.figures)]),
             _compared(result),
-            f"<p class=dim>{result.began}, run {result.run}, {escape(result.host)}, commit "
-            f"{machine.commit or 'unknown'}; {escape(machine.processor)}, {machine.cores} cores, "
-            f"load average {machine.load_average:g}, {escape(machine.system)}, Python "
-            f"{machine.python}. Locust's own report: <a href=locust.html>locust.html</a>.</p>",
+            _foot(result),
         ]
+    )
+
+
+def _foot(result: Result) -> str:
+    machine = result.machine
+    return (
+        f"<p class=dim>{result.began}, run {result.run}, {escape(result.host)}, commit "
+        f"{machine.commit or 'unknown'}; {escape(machine.processor)}, {machine.cores} cores, "
+        f"load average {machine.load_average:g}, {escape(machine.system)}, Python "
+        f"{machine.python}. Locust's own report: <a href=locust.html>locust.html</a>.</p>"
     )
 
 
@@ -64,20 +71,16 @@ def charts(result: Result, reports: list[Report]) -> list[Chart]:
     names = sorted({name for report in reports for name in report.names if ":" not in name})
     rates = {name: _curve(reports, name, "rate", seconds) for name in names}
     slow = {f"{name} p99": _curve(reports, name, "p99_ms", seconds) for name in names}
+    failed = {"failed": _curve(reports, timeline.ALL, "failed", seconds)}
     drawn = [
-        Chart(title="Requests a second", unit="/s", curves=rates, bands=bands, seconds=seconds),
-        Chart(title="Latency, p99 of each second", unit="ms", curves=slow, bands=bands, seconds=seconds),
-        Chart(
-            title="Failed requests a second", unit="/s", seconds=seconds, bands=bands,
-            curves={"failed": _curve(reports, timeline.ALL, "failed", seconds)},
-        ),
-        Chart(title="Users", unit="", curves={"users": _users(reports)}, seconds=seconds),
-    ]  # fmt: skip
+        Chart("Requests a second", "/s", rates, seconds, bands),
+        Chart("Latency, p99 of each second", "ms", slow, seconds, bands),
+        Chart("Failed requests a second", "/s", failed, seconds, bands),
+        Chart("Users", "", {"users": _users(reports)}, seconds),
+    ]
     if result.memory:
         curves = memory.by_name(result.memory)
-        drawn.append(
-            Chart(title="Resident memory", unit="MiB", curves=curves, bands=bands, seconds=seconds)
-        )
+        drawn.append(Chart("Resident memory", "MiB", curves, seconds, bands))
     return drawn
 
 

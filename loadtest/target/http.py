@@ -1,5 +1,6 @@
 """Ask a service for JSON: simulators, the broker's management, the API when it is inspected."""
 
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,28 +19,34 @@ class Unreachable(Exception):
 
 
 def send(
-    method: str, url: str, body: object = None, headers: dict[str, str] | None = None
+    method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None
 ) -> bytes:
-    """Send JSON and give the body of a 2xx answer. Raises Unreachable."""
-    parts = urlsplit(url)
-    known = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}") if (
-        parts.username
-    ) else {}  # fmt: skip
-    bare = url.replace(f"{parts.username}:{parts.password}@", "") if parts.username else url
+    """Send JSON and give the body of a 2xx answer; a user in the address is sent as such.
+
+    Raises Unreachable.
+    """
+    bare, known = _login(url)
     raw = None if body is None else msgspec.json.encode(body)
     given = {"Content-Type": "application/json"} if raw is not None else {}
     try:
-        answer = _POOL.request(
-            method, bare, body=raw, headers=dict(known) | given | (headers or {})
-        )
+        answer = _POOL.request(method, bare, body=raw, headers=known | given | dict(headers or {}))
     except urllib3.exceptions.HTTPError as error:
-        raise Unreachable(f"{method} {_shown(bare)}: {error}") from error
+        raise Unreachable(f"{method} {bare}: {error}") from error
     if not 200 <= answer.status < 300:
-        raise Unreachable(f"{method} {_shown(bare)}: {answer.status}")
+        raise Unreachable(f"{method} {bare}: {answer.status}")
     return answer.data
 
 
-def get(url: str, kind: type[T], headers: dict[str, str] | None = None) -> T:
+def _login(url: str) -> tuple[str, dict[str, str]]:
+    parts = urlsplit(url)
+    if not parts.username:
+        return url, {}
+    login = f"{parts.username}:{parts.password}"
+    known: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
+    return url.replace(f"{login}@", ""), known
+
+
+def get(url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> T:
     """Ask for JSON of a kind. Raises Unreachable."""
     return msgspec.json.decode(send("GET", url, headers=headers), type=kind)
 
@@ -47,8 +54,3 @@ def get(url: str, kind: type[T], headers: dict[str, str] | None = None) -> T:
 def put(url: str, body: Any) -> None:
     """Replace something. Raises Unreachable."""
     send("PUT", url, body)
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or ''}{parts.path}"
