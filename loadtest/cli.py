@@ -18,7 +18,14 @@ from loadtest.scenario import Scenario
 from loadtest.sizing import sized
 from loadtest.target.http import Unreachable
 from loadtest.target.local_stack import REPOSITORY, LocalStack, StackFailed
-from loadtest.target.place import Place, SetupFailed, given, own, refuse_what_cannot_be_done
+from loadtest.target.place import (
+    Place,
+    SetupFailed,
+    given,
+    own,
+    refuse_unless_there,
+    refuse_what_cannot_be_done,
+)
 from loadtest.verdict import ExitCode
 
 _SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.UnknownScenario, OSError)
@@ -88,6 +95,7 @@ def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     ]
     folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
     with place(args, environ, folder) as where:
+        refuse_unless_there(where)
         for scenario in scenarios:
             refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
         wished = wishes(args, environ, folder, where)

@@ -17,7 +17,7 @@ from loadtest.target.place import SetupFailed
 LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
 MASTER_PORT: Final = 5557
 WEB_PORT: Final = 8089
-_STOP_TIMEOUT_S: Final = 10
+_STOP_TIMEOUT_S: Final = 30  # nobody is interrupted in the middle of a purchase
 _BEGIN_WITHIN_S: Final = 60.0
 _WORKERS_WITHIN_S: Final = 600
 _LOOK_EVERY_S: Final = 0.5

@@ -152,6 +152,11 @@ _NEEDS_RESERVATIONS: Final = frozenset({wrongly_stocked})
 _NEEDS_ALL_ORDERS: Final = frozenset({uninvited})
 
 
+IN_LEDGERS: Final = frozenset(
+    name for name, rule in INVARIANTS.items() if rule in _NEEDS_PAYMENTS | _NEEDS_RESERVATIONS
+)
+
+
 def check(story: Story) -> list[Finding]:
     """Hold every invariant against a story."""
     return [_finding(name, rule, story) for name, rule in INVARIANTS.items()]

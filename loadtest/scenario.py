@@ -33,21 +33,21 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     declined: float = 0.0  # share of purchases that Payment declines
 
 
-class Upstream(msgspec.Struct, frozen=True):
+class Upstream(msgspec.Struct, frozen=True, tag="upstream"):
     """Let a simulator misbehave as `faults` says (its control API); none: behave again."""
 
     name: Simulator
     faults: Mapping[str, float] = {}
 
 
-class Component(msgspec.Struct, frozen=True):
+class Component(msgspec.Struct, frozen=True, tag="component"):
     """Do something to a component of the local stack."""
 
     verb: Verb
     name: str
 
 
-class Poison(msgspec.Struct, frozen=True):
+class Poison(msgspec.Struct, frozen=True, tag="poison"):
     """Publish messages that no consumer can read into `queue`."""
 
     count: int

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from locust import FastHttpUser, constant_pacing, task
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtest.locusts import reading, shopping, storming
 from loadtest.locusts.client import Client
@@ -29,11 +30,18 @@ def made_for(run: Context) -> list[type[FastHttpUser]]:
     return [_user(run, crowd) for crowd in run.scenario.crowds]
 
 
+def _is_stopping(user: Any) -> bool:
+    """Tell whether Locust waits for this user to come to an end."""
+    return bool(user._state == LOCUST_STATE_STOPPING)  # noqa: SLF001 nothing public says it
+
+
 def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
     journey = KINDS[crowd.kind]
 
     def go(user: Any) -> None:
-        journey(Journey(run, crowd, Client(user.client, run.tally)))
+        with run.tally.journey():
+            client = Client(user.client, run.tally)
+            journey(Journey(run, crowd, client, closing=lambda: _is_stopping(user)))
 
     body = {
         "abstract": False,

@@ -3,6 +3,7 @@
 import random
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
@@ -39,11 +40,17 @@ class View(msgspec.Struct, rename="camel"):
 class Journey:
     """One customer for one journey: a principal of its own, as millions of users are."""
 
-    def __init__(self, run: Context, crowd: Crowd, client: Client, user: int | None = None) -> None:
-        """Take on an identity; `user` when it is one that is known already."""
-        self.run, self.crowd, self.client = run, crowd, client
-        self.user = user or random.randint(1, _LARGEST_ID)
-        self.headers = headers(run.signing, str(self.user), run.baggage)
+    def __init__(
+        self, run: Context, crowd: Crowd, client: Client, *, closing: Callable[[], bool]
+    ) -> None:
+        """Take on an identity; `closing` tells that the shop closes: finish, begin nothing new."""
+        self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
+        self.known_as(random.randint(1, _LARGEST_ID))
+
+    def known_as(self, user: int) -> None:
+        """Be somebody in particular."""
+        self.user = user
+        self.headers = headers(self.run.signing, str(user), self.run.baggage)
 
     def purchase(self) -> Purchase:
         """Choose something to buy."""
@@ -89,7 +96,7 @@ class Journey:
     def watch(self, purchase: Purchase, order_id: int, patience_s: float) -> None:
         """Look at an order, ever less often, until it ends or patience does."""
         pause_s, until = 0.25, time.monotonic() + patience_s
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self.closing():
             gevent.sleep(pause_s)
             reply = self.get("poll", f"/api/orders/{order_id}")
             if reply.status == 200:

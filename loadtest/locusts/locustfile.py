@@ -23,7 +23,9 @@ locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
 
 # Locust takes the user classes and the shape from the names of this module.
 globals().update({kind.__name__: kind for kind in made_for(RUN)})
-Shape = shape_of(RUN.scenario)
+# By worker, on the master: what each last reported.
+busy: dict[str, int] = {}
+Shape = shape_of(RUN.scenario, lambda: sum(busy.values()))
 
 
 def on_init(environment: Environment, **_: Any) -> None:
@@ -42,6 +44,7 @@ def report_from(environment: Environment) -> None:
         names, purchases = RUN.tally.take()
         report = Report(
             users=environment.runner.user_count if environment.runner else 0,
+            busy=RUN.tally.busy,
             rss_bytes=me.memory_info().rss,
             worker=client_id,
             names=names,
@@ -64,6 +67,7 @@ def write_down(environment: Environment, folder: Path) -> None:
     def write(data: dict[str, Any], **_: Any) -> None:
         if not began or "report" not in data:
             return
+        busy[data["report"]["worker"]] = data["report"]["busy"]
         t = round(time.monotonic() - began[0], 2)
         timeline.write(msgspec.json.encode(data["report"] | {"t": t}) + b"\n")
         for purchase in data["purchases"]:

@@ -19,10 +19,10 @@ _deep: dict[int, str] = {}
 
 def hammer(journey: Journey) -> None:
     """Ask for one customer's list as fast as the pace allows; being refused is what is expected."""
-    me = Journey(journey.run, journey.crowd, journey.client, HOT_CUSTOMER)
-    reply = me.get("hot", f"/api/orders/user/{me.user}", (200, 429))
+    journey.known_as(HOT_CUSTOMER)
+    reply = journey.get("hot", f"/api/orders/user/{HOT_CUSTOMER}", (200, 429))
     if reply.status == 429 and not str(reply.headers.get("Retry-After", "")).isdigit():
-        me.client.wrong("hot", "no Retry-After")
+        journey.client.wrong("hot", "no Retry-After")
 
 
 def first_and_deep(journey: Journey) -> None:

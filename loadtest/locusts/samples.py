@@ -3,7 +3,8 @@
 Locust's own statistics are totals since the start; a verdict wants the seconds of a fault apart.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ class Report(msgspec.Struct):
 
     t: float = 0.0
     users: int = 0
+    busy: int = 0  # journeys under way
     rss_bytes: int = 0
     worker: str = ""
     names: dict[str, Sample] = {}
@@ -45,6 +47,16 @@ class Tally:
     def __init__(self) -> None:
         self._names: dict[str, Sample] = {}
         self._purchases: list[Purchase] = []
+        self.busy = 0
+
+    @contextmanager
+    def journey(self) -> Iterator[None]:
+        """Count a journey as under way inside the block."""
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
 
     def request(self, name: str, status: int, took_ms: float, *, failed: bool) -> None:
         """Count a request."""

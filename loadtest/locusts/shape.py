@@ -1,5 +1,6 @@
 """The number of users over time, from the steps of a scenario."""
 
+from collections.abc import Callable
 from itertools import accumulate
 
 from locust import LoadTestShape
@@ -7,18 +8,22 @@ from locust import LoadTestShape
 from loadtest.scenario import Scenario
 
 # After the last step everybody finishes what they are at, and the workers report it.
-DRAIN_S = 12.0
-_LAST_REPORTS_S = 3.0
+DRAIN_S = 40.0
+_LAST_REPORTS_S = 2.5
 
 
-def shape_of(scenario: Scenario) -> type[LoadTestShape]:
-    """Make the class that Locust asks how many users there should be."""
+def shape_of(scenario: Scenario, busy: Callable[[], int]) -> type[LoadTestShape]:
+    """Make the class that Locust asks how many users there should be.
+
+    `busy` counts the journeys under way: the test ends when there are none, not when the load does,
+    so that no purchase goes unreported.
+    """
     ends = list(accumulate(step.seconds for step in scenario.steps))
 
     class Shape(LoadTestShape):
         """The steps, then nobody."""
 
-        emptied_at: float | None = None
+        idle_since: float | None = None
 
         def tick(self) -> tuple[int, float] | None:
             """Give users and spawn rate; None ends the test."""
@@ -29,10 +34,11 @@ def shape_of(scenario: Scenario) -> type[LoadTestShape]:
             return self._drained(now)
 
         def _drained(self, now: float) -> tuple[int, float] | None:
-            users = self.get_current_user_count()  # type: ignore[no-untyped-call]
-            if self.emptied_at is None and users == 0:
-                self.emptied_at = now
-            empty = self.emptied_at is not None and now - self.emptied_at > _LAST_REPORTS_S
-            return None if empty or now > scenario.seconds + 2 * DRAIN_S else (0, 1000.0)
+            if busy():
+                self.idle_since = None
+            elif self.idle_since is None:
+                self.idle_since = now
+            idle = self.idle_since is not None and now - self.idle_since > _LAST_REPORTS_S
+            return None if idle or now > scenario.seconds + DRAIN_S else (0, 100.0)
 
     return Shape

@@ -1,7 +1,5 @@
 """Journeys of those who buy."""
 
-import gevent
-
 from loadtest.locusts.journey import Journey, View
 
 # Whoever still waits then is told by mail how it ended; the books are checked after the run.
@@ -11,7 +9,12 @@ _ORDERS = 3
 
 def shop(journey: Journey) -> None:
     """Buy a few things, see each to its end, read one again, look at the list, walk its pages."""
-    bought = [one for _ in range(_ORDERS) if (one := _buy(journey, _PATIENCE_S)) is not None]
+    bought: list[int] = []
+    for _ in range(_ORDERS):
+        order_id = _buy(journey, _PATIENCE_S)
+        bought += [order_id] if order_id is not None else []
+        if journey.closing():
+            return
     if not bought:
         return
     journey.get("read", f"/api/orders/{bought[0]}")
@@ -64,7 +67,6 @@ def _buy(journey: Journey, patience_s: float) -> int | None:
         return order_id
     finally:
         journey.settle(purchase)
-        gevent.sleep(0)
 
 
 def _ids(views: list[View]) -> list[int]:

@@ -18,12 +18,16 @@ class Unreachable(Exception):
     """The service did not answer, or not with what was asked for."""
 
 
+class Absent(Unreachable):
+    """The service answered that there is no such thing (404)."""
+
+
 def send(
     method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None
 ) -> bytes:
     """Send JSON and give the body of a 2xx answer; a user in the address is sent as such.
 
-    Raises Unreachable.
+    Raises Unreachable, Absent.
     """
     bare, known = _login(url)
     raw = None if body is None else msgspec.json.encode(body)
@@ -33,7 +37,8 @@ def send(
     except urllib3.exceptions.HTTPError as error:
         raise Unreachable(f"{method} {bare}: {error}") from error
     if not 200 <= answer.status < 300:
-        raise Unreachable(f"{method} {bare}: {answer.status}")
+        refused = Absent if answer.status == 404 else Unreachable
+        raise refused(f"{method} {bare}: {answer.status}")
     return answer.data
 
 

@@ -76,9 +76,10 @@ class InApi:
             return [order for order in threads.map(self._one, wanted) if order is not None]
 
     def _one(self, wanted: tuple[int, int]) -> Order | None:
+        """Ask for one; no answer is no proof of a loss, so it is raised. Raises Unreachable."""
         user, order_id = wanted
         url = f"{self._host}/api/orders/{order_id}"
         try:
             return http.get(url, Order, headers(self._signing, str(user), self._baggage))
-        except http.Unreachable:
+        except http.Absent:
             return None

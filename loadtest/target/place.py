@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from loadtest.scenario import Component, Poison, Scenario, Upstream
+from loadtest.target import http
 from loadtest.target.local_stack import LocalStack
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -49,6 +50,11 @@ def refuse_unless_allowed(host: str, allowed: str) -> None:
             f"{parts.hostname} is not local: set LOADTEST_ALLOWED_HOSTS={parts.hostname} "
             "if it is really to be put under load"
         )
+
+
+def refuse_unless_there(place: Place) -> None:
+    """Ask for `/health` before any load: a wrong address is no verdict. Raises Unreachable."""
+    http.send("GET", f"{place.host}/health")
 
 
 def own(stack: LocalStack) -> Place:
