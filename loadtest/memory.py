@@ -83,10 +83,13 @@ def _warm(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]
     return points[int(len(points) * _WARM_UP) :]
 
 
-def by_name(readings: Iterable[Reading]) -> Mapping[str, list[tuple[float, float]]]:
-    """Turn readings into a curve for each component."""
+def by_name(
+    readings: Iterable[Reading], names: Sequence[str]
+) -> Mapping[str, list[tuple[float, float]]]:
+    """Turn readings into a curve for each of some components."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for reading in readings:
-        for name, mib in reading.mib.items():
-            curves.setdefault(name, []).append((reading.t, mib))
+        for name in names:
+            if name in reading.mib:
+                curves.setdefault(name, []).append((reading.t, reading.mib[name]))
     return curves

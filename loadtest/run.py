@@ -16,6 +16,7 @@ from loadtest.locusts.identity import baggage, signing
 from loadtest.locusts.samples import Report
 from loadtest.memory import Reading, Sampler
 from loadtest.purchase import Purchase
+from loadtest.quiet import Probe
 from loadtest.report import artefacts, progress, summary
 from loadtest.report.progress import Progress
 from loadtest.result import Result, machine
@@ -47,6 +48,7 @@ class Observed:
     purchases: list[Purchase]
     events: list[Event]
     readings: list[Reading]
+    lateness: dict[str, float]
 
 
 def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
@@ -100,13 +102,14 @@ def prepare(scenario: Scenario, place: Place) -> None:
 
 def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observed:
     """Drive the load and give what was seen. Raises SetupFailed, Unreachable, StackFailed."""
-    sampler = Sampler(place.stack)
+    sampler, probe = Sampler(place.stack), Probe()
     timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
     teller = Progress(out / "timeline.jsonl")
 
     def begin() -> None:
         timetable.start()
         sampler.start()
+        probe.start()
 
     environ = environment(
         dict(wishes.environ)
@@ -117,13 +120,23 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
     finally:
         timetable.finish()
         sampler.finish()
+        probe.finish()
         heal(scenario, place)
     if timetable.failure is not None:
         raise SetupFailed(f"a fault could not be carried out: {timetable.failure}")
+    reports = timeline.read(out / "timeline.jsonl")
+    if cut_off := unfinished(reports):
+        raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
     return Observed(
-        timeline.read(out / "timeline.jsonl"), purchases(out / "purchases.jsonl"),
+        reports, purchases(out / "purchases.jsonl"),
         timetable.events, sampler.readings,
+        probe.figures(),
     )  # fmt: skip
+
+
+def unfinished(reports: list[Report]) -> int:
+    """Count journeys that their worker never reported as over: without them nothing is decided."""
+    return sum({report.worker: report.busy for report in reports}.values())
 
 
 def heal(scenario: Scenario, place: Place) -> None:
@@ -148,7 +161,7 @@ def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Order
 
 def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:
     """Give everything that was measured while the load ran."""
-    found = timeline.figures(seen.reports, scenario)
+    found = timeline.figures(seen.reports, scenario) | seen.lateness
     found |= memory.figures(seen.readings) | memory.figures(memory.of_locust(seen.reports))
     if scenario.knee and (bend := knee.knee(knee.levels(seen.reports, scenario))):
         found |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}

@@ -20,6 +20,8 @@ from loadtest.locusts.shape import shape_of
 RUN = context.load()
 REPORT_EVERY_S = 1.0
 locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
+# Seconds until a silent worker counts as gone: a busy machine makes one silent for longer than 3.
+locust.runners.HEARTBEAT_LIVENESS = 30
 
 # Locust takes the user classes and the shape from the names of this module.
 globals().update({kind.__name__: kind for kind in made_for(RUN)})

@@ -16,6 +16,7 @@ _COLOURS: Final = (
     "#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#0a7ea4", "#bf3989", "#57606a",
 )  # fmt: skip
 _TICKS: Final = 4
+_TIMES: Final = 8
 
 
 class Band(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class Chart(msgspec.Struct, frozen=True):
     def top(self) -> float:
         """Give the upper end of the scale: a round number above everything."""
         values = [y for points in self.curves.values() for _, y in points]
-        return nice(max([*values, 1e-9]) * 1.05)
+        return nice(max([*values, 0.0]) * 1.05 or 1.0)
 
 
 def nice(value: float) -> float:
@@ -78,9 +79,10 @@ def _scales(chart: Chart) -> list[str]:
         parts.append(
             f'<text x="{_LEFT - 6}" y="{y + 4}" class="left">{value:g} {escape(chart.unit)}</text>'
         )
-    for tick in range(7):
-        t = chart.seconds * tick / 6
-        parts.append(f'<text x="{_x(chart, t)}" y="{HEIGHT - 8}" class="below">{t:.0f} s</text>')
+    step_s = nice(chart.seconds / _TIMES)
+    for tick in range(int(chart.seconds / step_s) + 1):
+        t = tick * step_s
+        parts.append(f'<text x="{_x(chart, t)}" y="{HEIGHT - 8}" class="below">{t:g} s</text>')
     return parts
 
 

@@ -10,6 +10,8 @@ from loadtest.report import summary
 from loadtest.report.chart import Band, Chart, Points, svg
 from loadtest.result import Result
 
+# Our own processes; the servers are somebody else's.
+_REMEMBERED: Final = ("api", "worker", "relay", "notifier", "gateway")
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;
 margin:2em auto;padding:0 1em;color:#1f2328}
@@ -40,6 +42,7 @@ def document(result: Result, reports: Sequence[Report]) -> str:
             f"<h1>{scenario.name}</h1><p class=proves>Proves: {escape(scenario.proves)}.</p>",
             f"<p><span class=verdict>{summary.VERDICTS[result.verdict]}</span></p>",
             f"<p>{escape(summary.orders(result))}</p>",
+            f"<p>{escape(summary.lateness(result.figures))}</p>",
             *(svg(chart) for chart in charts(result, list(reports))),
             "<h2>Thresholds</h2>",
             _checks(result),
@@ -67,6 +70,7 @@ def charts(result: Result, reports: list[Report]) -> list[Chart]:
     """Give the charts: rates, latencies, failures, users, memory."""
     seconds = max([result.scenario.seconds, *(report.t for report in reports)])
     bands = [Band(one.name, one.from_s, one.until_s) for one in result.scenario.phases]
+    bands += [Band("finishing", result.scenario.seconds, seconds)]
     bands += [Band(one.text, one.at_s, one.at_s) for one in result.events]
     names = sorted({name for report in reports for name in report.names if ":" not in name})
     rates = {name: _curve(reports, name, "rate", seconds) for name in names}
@@ -79,7 +83,7 @@ def charts(result: Result, reports: list[Report]) -> list[Chart]:
         Chart("Users", "", {"users": _users(reports)}, seconds),
     ]
     if result.memory:
-        curves = memory.by_name(result.memory)
+        curves = memory.by_name(result.memory, _REMEMBERED)
         drawn.append(Chart("Resident memory", "MiB", curves, seconds, bands))
     return drawn
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from loadtest.quiet import BUSY_MS
 from loadtest.result import Result
 from loadtest.verdict import ExitCode
 
@@ -24,6 +25,7 @@ def text(result: Result) -> str:
         table(_checks(result)),
         table(_findings(result)),
         table(_comparisons(result)),
+        lateness(result.figures),
         f"{result.scenario.name}: {VERDICTS[result.verdict]}",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -51,6 +53,17 @@ def orders(result: Result) -> str:
     return (
         f"orders: {told or 'none'}; 202 to the end p99 {p99_s:.1f} s; "
         f"all settled {result.settled_s:.1f} s after the load"
+    )
+
+
+def lateness(figures: dict[str, float]) -> str:
+    """Warn when the machine was busy with other things; nothing when it was not."""
+    late_ms = figures.get("machine.late_p99", 0)
+    if late_ms < BUSY_MS:
+        return ""
+    return (
+        f"The machine was busy: one in a hundred naps of 1 ms ended {late_ms:.0f} ms late. "
+        "The latencies above are not the service's alone."
     )
 
 
