@@ -62,8 +62,8 @@ bench-operator: env ## measure the operator on a real control plane (10 minutes,
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy services operator/orderservice_operator tests
-	PYTHONPATH=services:operator .venv/bin/lint-imports
+	.venv/bin/mypy services operator/orderservice_operator loadtest tests
+	PYTHONPATH=.:services:operator .venv/bin/lint-imports
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers

@@ -1,0 +1,57 @@
+"""The books of everybody concerned, read after the load: orders, payments, reservations."""
+
+import datetime as dt
+from decimal import Decimal
+
+import msgspec
+
+
+class Order(msgspec.Struct, rename="camel", kw_only=True):
+    """An order as the service keeps it; `payment_method` only the database tells."""
+
+    id: int
+    user_id: int
+    product_id: int
+    quantity: int
+    total: Decimal
+    status: str
+    created_at: dt.datetime
+    updated_at: dt.datetime | None = None
+    payment_method: str | None = None
+
+    @property
+    def took_s(self) -> float:
+        """Give the time from the 202 to the last change."""
+        return ((self.updated_at or self.created_at) - self.created_at).total_seconds()
+
+
+class Payment(msgspec.Struct, rename="camel"):
+    """A row of the payment ledger."""
+
+    order_id: int
+    kind: str
+    amount: Decimal
+    status: str
+
+
+class Reservation(msgspec.Struct, rename="camel"):
+    """A row of the inventory ledger."""
+
+    order_id: int
+    product_id: int
+    quantity: int
+    status: str
+
+
+class Books(msgspec.Struct):
+    """Everything at one moment.
+
+    `whole` tells that `orders` are all orders of the run, known to customers or not; without the
+    database only those can be asked for that somebody was told of. A ledger is None where there
+    is no simulator to ask.
+    """
+
+    orders: dict[int, Order]
+    whole: bool
+    payments: list[Payment] | None
+    reservations: list[Reservation] | None

@@ -1,0 +1,144 @@
+"""The command line: `python -m loadtest [SCENARIO …]`; without one, the list of them."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from loadtest import catalogue
+from loadtest.drive import Force, environment, worker_command
+from loadtest.report import artefacts, progress
+from loadtest.run import Wishes, run
+from loadtest.scenario import Scenario
+from loadtest.sizing import sized
+from loadtest.target.http import Unreachable
+from loadtest.target.local_stack import REPOSITORY, LocalStack, StackFailed
+from loadtest.target.place import (
+    Place,
+    SetupFailed,
+    given,
+    own,
+    refuse_unless_there,
+    refuse_what_cannot_be_done,
+)
+from loadtest.verdict import ExitCode
+
+_SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.UnknownScenario, OSError)
+
+
+def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """List, run, or serve as a worker; give the worst exit code of what was run."""
+    args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod's end ends as Ctrl-C does
+    try:
+        if not args.scenario:
+            return show_list()
+        if args.worker_of:
+            return work(args, environ)
+        return run_all(args, environ)
+    except _SETUP_FAULTS as error:
+        print(f"loadtest: {error}", file=sys.stderr)
+        return ExitCode.SETUP
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m loadtest",
+        description="Put the order service under load and decide whether it held.",
+        epilog="exit codes: 0 passed, 1 a threshold, 2 an invariant, 3 could not be run",
+    )
+    made.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
+    made.add_argument("--host", help="a service that runs already [a stack of our own]")
+    made.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
+    made.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
+    made.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
+    made.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
+    made.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
+    made.add_argument("--ui", action="store_true", help="Locust's web page while it runs (8089)")
+    made.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
+    made.add_argument("--regression", type=float, metavar="R", help="refuse R × the baseline")
+    made.add_argument("--save-baseline", action="store_true", help="make this the baseline")
+    return made
+
+
+def show_list() -> int:
+    """Print every scenario with what it proves."""
+    for one in catalogue.every():
+        print(f"  {one.name:<17} {one.seconds:4.0f} s  {one.proves}")
+    return ExitCode.PASSED
+
+
+def work(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Be a Locust worker until its master ends the run."""
+    [scenario] = args.scenario
+    catalogue.find(scenario)
+    more = {"LOADTEST_SCENARIO": scenario, "LOADTEST_RUN": environ.get("LOADTEST_RUN", "remote")}
+    done = subprocess.run(  # noqa: S603 our own command
+        worker_command(args.worker_of), env=environment(more), check=False
+    )
+    return ExitCode.PASSED if done.returncode == 0 else ExitCode.SETUP
+
+
+def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the scenarios one after the other on one place; the worst verdict counts."""
+    names = list(catalogue.NAMES) if args.scenario == ["all"] else args.scenario
+    scenarios = [
+        sized(catalogue.find(name), seconds=args.duration, scale=args.scale) for name in names
+    ]
+    folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
+    with place(args, environ, folder) as where:
+        refuse_unless_there(where)
+        for scenario in scenarios:
+            refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
+        wished = wishes(args, environ, folder, where)
+        return max(run_one(scenario, where, wished) for scenario in scenarios)
+
+
+def run_one(scenario: Scenario, where: Place, wished: Wishes) -> int:
+    """Run one, and leave the result as the last line for those who only have the output."""
+    progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {where.host})")
+    result = run(scenario, where, wished)
+    if where.stack is None:
+        progress.say(artefacts.encoded(result).decode())
+    return result.verdict
+
+
+@contextmanager
+def place(args: argparse.Namespace, environ: Mapping[str, str], folder: Path) -> Iterator[Place]:
+    """Give the service to be put under load: the one named, or one of our own for the block."""
+    if args.host:
+        yield given(args.host, environ)
+        return
+    stack = LocalStack(folder / "state")
+    progress.say("starting a stack")
+    try:
+        stack.start()
+        yield own(stack)
+    finally:
+        stack.stop()
+
+
+def wishes(
+    args: argparse.Namespace, environ: Mapping[str, str], folder: Path, where: Place
+) -> Wishes:
+    """Gather what holds for every scenario of this call."""
+    known = {name: value for name, value in environ.items() if name.startswith("LOADTEST_")}
+    if where.stack is not None:
+        known |= {"LOADTEST_JWT_KEY": where.stack.key, "LOADTEST_JWT_ALGORITHM": "HS256"}
+    if args.duration:
+        known["LOADTEST_DURATION"] = str(args.duration)
+    return Wishes(
+        folder=folder,
+        environ=known | {"LOADTEST_SCALE": str(args.scale)},
+        force=Force(processes=args.processes, workers=args.workers, web=args.ui),
+        regression=args.regression,
+        save_baseline=args.save_baseline,
+    )

@@ -1,0 +1,121 @@
+"""Run Locust over a place and follow it to its end."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from loadtest.target.local_stack import REPOSITORY
+from loadtest.target.place import SetupFailed
+
+LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
+MASTER_PORT: Final = 5557
+WEB_PORT: Final = 8089
+_STOP_TIMEOUT_S: Final = 30  # nobody is interrupted in the middle of a purchase
+_BEGIN_WITHIN_S: Final = 60.0
+_WORKERS_WITHIN_S: Final = 600
+_LOOK_EVERY_S: Final = 0.5
+
+
+class Force(msgspec.Struct, frozen=True):
+    """How many processes send: forked here, or workers of their own that connect from elsewhere."""
+
+    processes: int = 2
+    workers: int = 0
+    web: bool = False
+
+
+def command(force: Force, host: str, out: Path) -> list[str]:
+    """Give the command line of the master."""
+    if force.workers:
+        reach = ["--master", "--expect-workers", str(force.workers)]
+        reach += ["--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
+    else:
+        port = str(free_port())
+        reach = ["--processes", str(force.processes), "--master-bind-host", "127.0.0.1"]
+        reach += ["--master-bind-port", port, "--master-port", port]
+    face = ["--autostart", "--autoquit", "3"] if force.web else ["--headless"]
+    return [
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", host, *reach, *face,
+        "--stop-timeout", str(_STOP_TIMEOUT_S), "--only-summary", "--exit-code-on-error", "0",
+        "--html", str(out / "locust.html"),
+    ]  # fmt: skip
+
+
+def worker_command(master: str) -> list[str]:
+    """Give the command line of a worker that connects to `host[:port]`."""
+    host, _, port = master.partition(":")
+    return [
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-host", host,
+        "--master-port", port or str(MASTER_PORT), "--exit-code-on-error", "0",
+    ]  # fmt: skip
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment of Locust's processes."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **more}
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def drive(
+    argv: list[str],
+    environ: Mapping[str, str],
+    out: Path,
+    begin: Callable[[], None],
+    look: Callable[[], None],
+) -> None:
+    """Start Locust, call `begin` when the load begins and `look` until it has ended.
+
+    Raises SetupFailed when it did not begin or broke.
+    """
+    with (out / "locust.log").open("wb") as log:
+        running = subprocess.Popen(  # noqa: S603 our own command
+            argv, env=dict(environ), stdout=log, stderr=log, cwd=out
+        )
+        try:
+            _await_begin(running, out)
+            begin()
+            while running.poll() is None:
+                time.sleep(_LOOK_EVERY_S)
+                look()
+        finally:
+            _end(running)
+    if running.returncode != 0:
+        raise SetupFailed(f"Locust ended with {running.returncode}: {_last_words(out)}")
+
+
+def _await_begin(running: "subprocess.Popen[bytes]", out: Path) -> None:
+    within_s = _BEGIN_WITHIN_S + (_WORKERS_WITHIN_S if "--master" in running.args else 0)  # type: ignore[operator]
+    until = time.monotonic() + within_s
+    while not (out / "began").exists():
+        if running.poll() is not None or time.monotonic() > until:
+            raise SetupFailed(f"Locust did not begin: {_last_words(out)}")
+        time.sleep(0.1)
+
+
+def _end(running: "subprocess.Popen[bytes]") -> None:
+    if running.poll() is None:
+        running.terminate()
+        try:
+            running.wait(_STOP_TIMEOUT_S + 5)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def _last_words(out: Path) -> str:
+    lines = (out / "locust.log").read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:])

@@ -1,0 +1,103 @@
+"""Carry out the moments of a scenario while its load runs."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from loadtest.scenario import Component, Moment, Poison, Upstream
+from loadtest.target import broker, simulators
+from loadtest.target.http import Unreachable
+from loadtest.target.local_stack import StackFailed
+from loadtest.target.place import Place
+
+
+class Event(msgspec.Struct):
+    """Something that was done, and how long it took."""
+
+    at_s: float
+    text: str
+    took_s: float = 0.0
+
+
+class Doer(Protocol):
+    """Carries out one act. Raises Unreachable, StackFailed."""
+
+    def __call__(self, act: Upstream | Component | Poison) -> None:
+        """Do it."""
+
+
+class Timetable:
+    """A thread that does each thing at its time; leaving the block waits for the last of them."""
+
+    def __init__(
+        self, moments: tuple[Moment, ...], do: Doer, tell: Callable[[Event], None]
+    ) -> None:
+        """Take what is to be done, who does it, and who is told."""
+        self.events: list[Event] = []
+        self.failure: Exception | None = None
+        self._moments, self._do, self._tell = moments, do, tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
+        self._began_s = 0.0
+
+    def start(self) -> None:
+        """Begin: now is second 0."""
+        self._began_s = time.monotonic()
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Leave out what is not due yet, and wait for what is being done."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        for moment in sorted(self._moments, key=lambda one: one.at_s):
+            if self._stop.wait(max(0.0, self._began_s + moment.at_s - time.monotonic())):
+                return
+            try:
+                self._carry_out(moment)
+            except (Unreachable, StackFailed) as error:
+                self.failure = error
+                return
+
+    def _carry_out(self, moment: Moment) -> None:
+        began = time.monotonic()
+        event = Event(round(began - self._began_s, 1), describe(moment.act))
+        self.events.append(event)
+        self._tell(event)
+        self._do(moment.act)
+        event.took_s = round(time.monotonic() - began, 1)
+
+
+def doer(place: Place, ask: Callable[[str], None]) -> Doer:
+    """Give what carries out acts here; `ask` tells a person where we cannot do it ourselves."""
+
+    def do(act: Upstream | Component | Poison) -> None:
+        match act:
+            case Upstream(name=name, faults=faults):
+                simulators.set_faults(str(getattr(place, name)), faults)
+            case Poison(count=count, queue=queue):
+                broker.poison(str(place.management), queue, count)
+            case Component(verb=verb, name=name) if place.stack is not None:
+                place.stack.do(verb, name)
+            case Component(verb=verb, name=name):
+                ask(f"please {verb} {name} now")
+
+    return do
+
+
+def describe(act: Upstream | Component | Poison) -> str:
+    """Say what is done."""
+    match act:
+        case Upstream(name=name, faults=faults) if faults:
+            return f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in faults.items())
+        case Upstream(name=name):
+            return f"{name}: well again"
+        case Poison(count=count, queue=queue):
+            return f"{count} unreadable messages into {queue}"
+        case Component(verb=verb, name=name):
+            return f"{verb} {name}"

@@ -1,0 +1,186 @@
+"""What must be true of every run, whatever was broken meanwhile: pure, over purchases and books."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from loadtest.books import Books, Order, Payment
+from loadtest.purchase import Purchase
+
+ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
+_SHOWN: Final = 5
+_CHARGES: Final = {"Completed": (1, 0), "Refunded": (1, 1)}  # captures, refunds; else none
+
+
+class Story(msgspec.Struct, frozen=True):
+    """Both sides: what customers were told, and what the books say; and the stock there was."""
+
+    purchases: Sequence[Purchase]
+    books: Books
+    stock: Mapping[int, int] = {}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """How one invariant came out: `broken` counts, `examples` show."""
+
+    invariant: str
+    broken: int
+    examples: tuple[str, ...] = ()
+    checked: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether nothing spoke against it."""
+        return self.broken == 0
+
+
+def lost(story: Story) -> Iterator[str]:
+    """Find orders that a customer was promised and the service does not know."""
+    for purchase in story.purchases:
+        for order_id in purchase.order_ids:
+            if order_id not in story.books.orders:
+                yield f"order {order_id} was accepted and is not there"
+
+
+def unended(story: Story) -> Iterator[str]:
+    """Find orders that never came to an end."""
+    for order in story.books.orders.values():
+        if order.status not in ENDED:
+            yield f"order {order.id} is still {order.status}"
+
+
+def doubled(story: Story) -> Iterator[str]:
+    """Find purchases that became several orders."""
+    known: dict[str, set[int]] = defaultdict(set)
+    for purchase in story.purchases:
+        known[purchase.token] |= set(purchase.order_ids)
+    for order in story.books.orders.values():
+        if order.payment_method:
+            known[order.payment_method].add(order.id)
+    for token, ids in known.items():
+        if len(ids) > 1:
+            yield f"purchase {token} became the orders {sorted(ids)}"
+
+
+def altered(story: Story) -> Iterator[str]:
+    """Find orders that are not what was bought."""
+    for purchase in story.purchases:
+        for order in _orders_of(purchase, story):
+            if _content(order) != (purchase.user, purchase.product, purchase.quantity):
+                yield f"order {order.id} is for somebody or something else"
+            elif order.total != purchase.total:
+                yield f"order {order.id} costs {order.total}, not {purchase.total}"
+
+
+def uninvited(story: Story) -> Iterator[str]:
+    """Find orders that nobody placed, or that were refused to the customer's face."""
+    placed = {purchase.token: purchase for purchase in story.purchases}
+    for order in story.books.orders.values():
+        if order.payment_method is None:
+            continue
+        purchase = placed.get(order.payment_method)
+        if purchase is None:
+            yield f"order {order.id} was placed by nobody"
+        elif purchase.refused is not None:
+            yield f"order {order.id} was refused with {purchase.refused}"
+
+
+def changed_after_the_end(story: Story) -> Iterator[str]:
+    """Find orders that a customer saw ended and that are something else now."""
+    for purchase in story.purchases:
+        for order in _orders_of(purchase, story):
+            if purchase.ended in ENDED and order.status != purchase.ended:
+                yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
+
+
+def wrongly_charged(story: Story) -> Iterator[str]:
+    """Find orders charged twice, charged for nothing, not charged, or with another amount."""
+    moved: dict[int, list[Payment]] = defaultdict(list)
+    for payment in story.books.payments or ():
+        if payment.status in ("captured", "refunded"):
+            moved[payment.order_id].append(payment)
+    for order in story.books.orders.values():
+        if order.status not in ENDED:
+            continue
+        kinds = Counter(payment.kind for payment in moved[order.id])
+        if (kinds["capture"], kinds["refund"]) != _CHARGES.get(order.status, (0, 0)):
+            yield f"order {order.id} is {order.status}: {dict(kinds) or 'no payment'}"
+        elif any(payment.amount != order.total for payment in moved[order.id]):
+            yield f"order {order.id} was charged another amount than {order.total}"
+
+
+def wrongly_stocked(story: Story) -> Iterator[str]:
+    """Find ended orders whose stock is not taken, or is, or is still held."""
+    held = {one.order_id: one.status for one in story.books.reservations or ()}
+    for order in story.books.orders.values():
+        status = held.get(order.id, "none")
+        right = ("committed",) if order.status == "Completed" else ("none", "released")
+        if order.status in ENDED and status not in right:
+            yield f"order {order.id} is {order.status}, its stock is {status}"
+
+
+def oversold(story: Story) -> Iterator[str]:
+    """Find products of which more was promised than there was."""
+    taken: Counter[int] = Counter()
+    for one in story.books.reservations or ():
+        if one.status != "released":
+            taken[one.product_id] += one.quantity
+    completed: Counter[int] = Counter()
+    for order in story.books.orders.values():
+        if order.status == "Completed":
+            completed[order.product_id] += order.quantity
+    for product, units in story.stock.items():
+        if max(taken[product], completed[product]) > units:
+            yield f"product {product}: {max(taken[product], completed[product])} of {units} sold"
+
+
+INVARIANTS: Final[dict[str, Callable[[Story], Iterator[str]]]] = {
+    "no accepted order is lost": lost,
+    "every order has ended": unended,
+    "no purchase became two orders": doubled,
+    "an order is what was bought": altered,
+    "nobody has an order they were refused or did not place": uninvited,
+    "an end that a customer saw is final": changed_after_the_end,
+    "each completed order is charged once, no other at all": wrongly_charged,
+    "stock is taken for completed orders alone": wrongly_stocked,
+    "nothing is oversold": oversold,
+}
+_NEEDS_PAYMENTS: Final = frozenset({wrongly_charged})
+_NEEDS_RESERVATIONS: Final = frozenset({wrongly_stocked})
+_NEEDS_ALL_ORDERS: Final = frozenset({uninvited})
+
+
+IN_LEDGERS: Final = frozenset(
+    name for name, rule in INVARIANTS.items() if rule in _NEEDS_PAYMENTS | _NEEDS_RESERVATIONS
+)
+
+
+def check(story: Story) -> list[Finding]:
+    """Hold every invariant against a story."""
+    return [_finding(name, rule, story) for name, rule in INVARIANTS.items()]
+
+
+def _finding(name: str, rule: Callable[[Story], Iterator[str]], story: Story) -> Finding:
+    if not _checkable(rule, story.books):
+        return Finding(name, 0, checked=False)
+    found = list(rule(story))
+    return Finding(name, len(found), tuple(found[:_SHOWN]))
+
+
+def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:
+    return not (
+        (rule in _NEEDS_PAYMENTS and books.payments is None)
+        or (rule in _NEEDS_RESERVATIONS and books.reservations is None)
+        or (rule in _NEEDS_ALL_ORDERS and not books.whole)
+    )
+
+
+def _orders_of(purchase: Purchase, story: Story) -> list[Order]:
+    known = story.books.orders
+    return [known[order_id] for order_id in purchase.order_ids if order_id in known]
+
+
+def _content(order: Order) -> tuple[int, int, int]:
+    return order.user_id, order.product_id, order.quantity

@@ -1,0 +1,53 @@
+"""Find the knee: the step after which more customers bring waiting, not work."""
+
+from itertools import pairwise
+
+import msgspec
+
+from loadtest import timeline
+from loadtest.locusts.samples import Report
+from loadtest.scenario import Scenario
+
+# A step has to bring so much more work for its customers; below, the curve has bent.
+_WORTH = 0.5
+_SLOW_MS = 300.0  # the service's own objective for a POST
+_FAILING = 0.01
+_WARM_UP_S = 2.0
+
+
+class Level(msgspec.Struct, frozen=True):
+    """What one step of the shape came to."""
+
+    users: int
+    rate: float
+    p99_ms: float
+    error_ratio: float
+
+
+def levels(reports: list[Report], scenario: Scenario) -> list[Level]:
+    """Boil each step down, leaving out its first seconds."""
+    found, began_s = [], 0.0
+    for step in scenario.steps:
+        ended_s = began_s + step.seconds
+        sample = timeline.window(reports, began_s + _WARM_UP_S, ended_s).get(timeline.ALL)
+        if sample is not None:
+            of = timeline.of_sample(sample, step.seconds - _WARM_UP_S)
+            found.append(Level(step.users, of["rate"], of["p99_ms"], of["error_ratio"]))
+        began_s = ended_s
+    return found
+
+
+def knee(found: list[Level]) -> Level | None:
+    """Give the last step that was worth it; None when already the first was not."""
+    if not found or not _healthy(found[0]):
+        return None
+    for before, after in pairwise(found):
+        gained = (after.rate - before.rate) / before.rate
+        offered = (after.users - before.users) / before.users
+        if not _healthy(after) or gained < _WORTH * offered:
+            return before
+    return found[-1]
+
+
+def _healthy(level: Level) -> bool:
+    return level.p99_ms <= _SLOW_MS and level.error_ratio <= _FAILING

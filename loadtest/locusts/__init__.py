@@ -1,0 +1,1 @@
+"""What runs inside Locust: customers, the shape, and what workers tell the master."""

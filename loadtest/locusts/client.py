@@ -1,0 +1,57 @@
+"""One request as a customer sends it: counted, judged, and decoded."""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from locust.contrib.fasthttp import FastHttpSession
+
+from loadtest.locusts.samples import Tally
+
+T = TypeVar("T")
+NO_ANSWER = 0
+
+
+class Reply(NamedTuple):
+    """An answer; status 0 when there was none."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def decode(self, kind: type[T]) -> T:
+        """Read the JSON body."""
+        return msgspec.json.decode(self.content, type=kind)
+
+
+class Client:
+    """Send requests over a user's connections and count each under its name."""
+
+    def __init__(self, session: FastHttpSession, tally: Tally) -> None:
+        """Take the session and where to count."""
+        self._session, self._tally = session, tally
+
+    def send(
+        self, name: str, method: str, path: str, *, expect: Collection[int], **more: Any
+    ) -> Reply:
+        """Send one request; a status that is not expected is a failure."""
+        began = time.perf_counter()
+        with self._session.request(
+            method, path, name=name, catch_response=True, allow_redirects=False, **more
+        ) as response:
+            took_ms = (time.perf_counter() - began) * 1000
+            reply = Reply(
+                response.status_code or NO_ANSWER, response.headers or {}, response.content or b""
+            )
+            failed = reply.status not in expect
+            if failed:
+                response.failure(f"{name}: {reply.status}")
+            else:
+                response.success()
+        self._tally.request(name, reply.status, took_ms, failed=failed)
+        return reply
+
+    def wrong(self, name: str, what: str) -> None:
+        """Count an answer that was well-formed but not true."""
+        self._tally.request(f"{name}: {what}", NO_ANSWER, 0, failed=True)

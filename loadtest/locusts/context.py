@@ -1,0 +1,41 @@
+"""What the processes of one run share: read from the environment once, by each of them."""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from loadtest.catalogue import find
+from loadtest.locusts.identity import Signing, baggage, signing
+from loadtest.locusts.samples import Tally
+from loadtest.scenario import Scenario
+from loadtest.sizing import sized
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """The run as a Locust process knows it."""
+
+    scenario: Scenario
+    run: str
+    signing: Signing | None
+    tally: Tally
+
+    @property
+    def baggage(self) -> str:
+        """Give the mark of this run's traffic."""
+        return baggage(self.scenario.name, self.run)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Context:
+    """Read `LOADTEST_*`."""
+    duration = environ.get("LOADTEST_DURATION")
+    return Context(
+        scenario=sized(
+            find(environ["LOADTEST_SCENARIO"]),
+            seconds=float(duration) if duration else None,
+            scale=float(environ.get("LOADTEST_SCALE") or 1),
+        ),
+        run=environ["LOADTEST_RUN"],
+        signing=signing(environ),
+        tally=Tally(),
+    )

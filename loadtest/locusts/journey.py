@@ -1,0 +1,115 @@
+"""What every journey starts from: a customer nobody has seen before, with the means to buy."""
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent
+import msgspec
+
+from loadtest.locusts.client import Client, Reply
+from loadtest.locusts.context import Context
+from loadtest.locusts.identity import headers
+from loadtest.purchase import Purchase
+from loadtest.scenario import Crowd
+
+ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
+PRODUCTS: Final = range(101, 151)
+_LARGEST_ID: Final = 2**53 - 1
+# Sent again with the same key: a race lost (409), not now (429, 5xx), or no answer at all.
+AGAIN: Final = frozenset({0, 409, 429, 500, 502, 503, 504})
+_TRIES: Final = 30
+_PAUSE_S: Final = 0.5
+
+
+class Accepted(msgspec.Struct, rename="camel"):
+    """The answer to a POST."""
+
+    order_id: int
+
+
+class View(msgspec.Struct, rename="camel"):
+    """An order as the API shows it."""
+
+    id: int
+    status: str
+
+
+class Journey:
+    """One customer for one journey: a principal of its own, as millions of users are."""
+
+    def __init__(
+        self, run: Context, crowd: Crowd, client: Client, *, closing: Callable[[], bool]
+    ) -> None:
+        """Take on an identity; `closing` tells that the shop closes: finish, begin nothing new."""
+        self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
+        self.known_as(random.randint(1, _LARGEST_ID))
+
+    def known_as(self, user: int) -> None:
+        """Be somebody in particular."""
+        self.user = user
+        self.headers = headers(self.run.signing, str(user), self.run.baggage)
+
+    def purchase(self) -> Purchase:
+        """Choose something to buy."""
+        return Purchase(
+            key=f"{self.run.run}-{uuid.uuid4().hex[:20]}",
+            user=self.user,
+            product=self.crowd.product or random.choice(PRODUCTS),
+            quantity=1,
+            cents=random.randint(100, 50_000),
+            declined=random.random() < self.crowd.declined,
+        )
+
+    def get(self, name: str, path: str, expect: tuple[int, ...] = (200,)) -> Reply:
+        """Ask for something."""
+        return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
+
+    def post(
+        self, name: str, purchase: Purchase, expect: tuple[int, ...], body: bytes | None = None
+    ) -> Reply:
+        """Send a purchase once and note what it was answered."""
+        more = {"Content-Type": "application/json", "Idempotency-Key": purchase.key}
+        reply = self.client.send(
+            name, "POST", "/api/orders", expect=expect,
+            headers=self.headers | more, data=body or purchase.body,
+        )  # fmt: skip
+        if reply.status == 202:
+            order_id = reply.decode(Accepted).order_id
+            if order_id not in purchase.order_ids:
+                purchase.order_ids.append(order_id)
+        return reply
+
+    def buy(self, purchase: Purchase, refusals: tuple[int, ...] = (400,)) -> int | None:
+        """Send a purchase until it is answered for good; give the order's id if accepted."""
+        for _ in range(_TRIES):
+            reply = self.post("create", purchase, (202, 409, *refusals))
+            if reply.status not in AGAIN:
+                break
+            gevent.sleep(_retry_after_s(reply))
+        if reply.status not in (202, *AGAIN):
+            purchase.refused = reply.status
+        return purchase.order_ids[0] if purchase.order_ids else None
+
+    def watch(self, purchase: Purchase, order_id: int, patience_s: float) -> None:
+        """Look at an order, ever less often, until it ends or patience does."""
+        pause_s, until = 0.25, time.monotonic() + patience_s
+        while time.monotonic() < until and not self.closing():
+            gevent.sleep(pause_s)
+            reply = self.get("poll", f"/api/orders/{order_id}")
+            if reply.status == 200:
+                purchase.ended = reply.decode(View).status
+            if purchase.ended in ENDED:
+                return
+            pause_s = min(pause_s * 1.5, 2.0)
+
+    def settle(self, purchase: Purchase) -> None:
+        """Report a purchase: whatever happened to it, also when this user is being stopped."""
+        self.run.tally.purchase(purchase)
+
+
+def _retry_after_s(reply: Reply) -> float:
+    told: Any = reply.headers.get("Retry-After")
+    return min(float(told), 5.0) if told and str(told).isdigit() else _PAUSE_S

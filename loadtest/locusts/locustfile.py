@@ -1,0 +1,82 @@
+"""Wire a run into Locust: `locust -f loadtest/locusts/locustfile.py`, started by `loadtest`."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import locust.runners
+import msgspec
+import psutil
+from locust import events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtest.locusts import context
+from loadtest.locusts.customers import made_for
+from loadtest.locusts.samples import Report, to_builtins
+from loadtest.locusts.shape import shape_of
+
+RUN = context.load()
+REPORT_EVERY_S = 1.0
+locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
+# Seconds until a silent worker counts as gone: a busy machine makes one silent for longer than 3.
+locust.runners.HEARTBEAT_LIVENESS = 30
+
+# Locust takes the user classes and the shape from the names of this module.
+globals().update({kind.__name__: kind for kind in made_for(RUN)})
+# By worker, on the master: what each last reported.
+busy: dict[str, int] = {}
+Shape = shape_of(RUN.scenario, lambda: sum(busy.values()))
+
+
+def on_init(environment: Environment, **_: Any) -> None:
+    """Connect the side that this process is on."""
+    if isinstance(environment.runner, WorkerRunner):
+        report_from(environment)
+    if isinstance(environment.runner, MasterRunner):
+        write_down(environment, Path(os.environ["LOADTEST_OUT"]))
+
+
+def report_from(environment: Environment) -> None:
+    """Send with Locust's report of each second what happened since the one before."""
+    me = psutil.Process()
+
+    def add(client_id: str, data: dict[str, Any]) -> None:
+        names, purchases = RUN.tally.take()
+        report = Report(
+            users=environment.runner.user_count if environment.runner else 0,
+            busy=RUN.tally.busy,
+            rss_bytes=me.memory_info().rss,
+            worker=client_id,
+            names=names,
+        )
+        data["report"], data["purchases"] = to_builtins(report), to_builtins(list(purchases))
+
+    environment.events.report_to_master.add_listener(add)  # type: ignore[no-untyped-call]
+
+
+def write_down(environment: Environment, folder: Path) -> None:
+    """Append what workers report to two files, a JSON line each: nothing is kept in memory."""
+    timeline = (folder / "timeline.jsonl").open("ab", buffering=0)
+    purchases = (folder / "purchases.jsonl").open("ab", buffering=0)
+    began: list[float] = []
+
+    def start(**_: Any) -> None:
+        began.append(time.monotonic())
+        (folder / "began").write_text(f"{time.time()}\n")
+
+    def write(data: dict[str, Any], **_: Any) -> None:
+        if not began or "report" not in data:
+            return
+        busy[data["report"]["worker"]] = data["report"]["busy"]
+        t = round(time.monotonic() - began[0], 2)
+        timeline.write(msgspec.json.encode(data["report"] | {"t": t}) + b"\n")
+        for purchase in data["purchases"]:
+            purchases.write(msgspec.json.encode(purchase) + b"\n")
+
+    environment.events.test_start.add_listener(start)  # type: ignore[no-untyped-call]
+    environment.events.worker_report.add_listener(write)  # type: ignore[no-untyped-call]
+
+
+events.init.add_listener(on_init)  # type: ignore[no-untyped-call]

@@ -1,0 +1,67 @@
+"""Journeys of those who only read: one too often, one very far back."""
+
+import time
+from typing import Final
+
+from loadtest.locusts.identity import headers
+from loadtest.locusts.journey import Journey, View
+from loadtest.locusts.shopping import next_page
+
+HOT_CUSTOMER: Final = 7
+_PAGE: Final = 20
+# A cursor belongs to a customer, not to a page size: large pages walk there faster.
+_STRIDE: Final = 100
+_DEPTH: Final = 2000 * _PAGE
+_SUPPORTERS: Final = 500
+
+_deep: dict[int, str] = {}
+
+
+def hammer(journey: Journey) -> None:
+    """Ask for one customer's list as fast as the pace allows; being refused is what is expected."""
+    journey.known_as(HOT_CUSTOMER)
+    reply = journey.get("hot", f"/api/orders/user/{HOT_CUSTOMER}", (200, 429))
+    if reply.status == 429 and not str(reply.headers.get("Retry-After", "")).isdigit():
+        journey.client.wrong("hot", "no Retry-After")
+
+
+def first_and_deep(journey: Journey) -> None:
+    """Read the first page and page 2,000 of a customer with very many orders.
+
+    The service's staff reads (scope `orders:admin`), each of them with a limit of their own.
+    """
+    seed = journey.run.scenario.seed
+    if seed is None:
+        raise ValueError("this kind of customer needs a scenario with a seed")
+    deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
+    _as_staff(journey)
+    path = f"/api/orders/user/{seed.customer}?pageSize={_PAGE}"
+    _page(journey, "first-page", path)
+    _page(journey, "deep-page", deep)
+
+
+def _walk_down(journey: Journey, customer: int) -> str:
+    path = f"/api/orders/user/{customer}?pageSize={_STRIDE}"
+    seen: set[int] = set()
+    for _ in range(_DEPTH // _STRIDE):
+        _as_staff(journey)
+        reply = journey.get("walk", path)
+        views = reply.decode(list[View])
+        seen |= {view.id for view in views}
+        path = next_page(str(reply.headers.get("Link", ""))) or ""
+    if len(seen) != _DEPTH:
+        journey.client.wrong("walk", "orders seen twice or not at all")
+    _deep[customer] = path.replace(f"pageSize={_STRIDE}", f"pageSize={_PAGE}")
+    return _deep[customer]
+
+
+def _page(journey: Journey, name: str, path: str) -> None:
+    reply = journey.get(name, path)
+    if reply.status == 200 and len(reply.decode(list[View])) != _PAGE:
+        journey.client.wrong(name, "not a full page")
+
+
+def _as_staff(journey: Journey) -> None:
+    subject = f"support-{time.monotonic_ns() % _SUPPORTERS}"
+    run = journey.run
+    journey.headers = headers(run.signing, subject, run.baggage, "orders:read orders:admin")

@@ -1,0 +1,84 @@
+"""Count requests on a worker, so that the master can write them down second by second.
+
+Locust's own statistics are totals since the start; a verdict wants the seconds of a fault apart.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from loadtest.purchase import Purchase
+
+# Two significant digits, as Locust rounds: bounded memory, 5 % of error at most.
+_DIGITS = 2
+
+
+class Sample(msgspec.Struct):
+    """Requests of one name since the last report; `ms` and `statuses` count by value."""
+
+    failed: int = 0
+    statuses: dict[str, int] = {}
+    ms: dict[int, int] = {}
+
+    def note(self, status: int, took_ms: float, *, failed: bool) -> None:
+        """Count one request."""
+        self.failed += failed
+        self.statuses[str(status)] = self.statuses.get(str(status), 0) + 1
+        rounded = bucket(took_ms)
+        self.ms[rounded] = self.ms.get(rounded, 0) + 1
+
+
+class Report(msgspec.Struct):
+    """What a worker tells the master each second; `t` (seconds since the start) is the master's."""
+
+    t: float = 0.0
+    users: int = 0
+    busy: int = 0  # journeys under way
+    rss_bytes: int = 0
+    worker: str = ""
+    names: dict[str, Sample] = {}
+
+
+class Tally:
+    """Requests and purchases that were not reported yet: emptied each second, never growing."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Sample] = {}
+        self._purchases: list[Purchase] = []
+        self.busy = 0
+
+    @contextmanager
+    def journey(self) -> Iterator[None]:
+        """Count a journey as under way inside the block."""
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+
+    def request(self, name: str, status: int, took_ms: float, *, failed: bool) -> None:
+        """Count a request."""
+        self._names.setdefault(name, Sample()).note(status, took_ms, failed=failed)
+
+    def purchase(self, purchase: Purchase) -> None:
+        """Keep a purchase that is over."""
+        self._purchases.append(purchase)
+
+    def take(self) -> tuple[dict[str, Sample], Iterable[Purchase]]:
+        """Hand out everything and begin anew."""
+        taken = self._names, self._purchases
+        self._names, self._purchases = {}, []
+        return taken
+
+
+def bucket(took_ms: float) -> int:
+    """Round to two significant digits."""
+    whole = round(took_ms)
+    return int(round(whole, _DIGITS - len(str(whole))))
+
+
+def to_builtins(value: object) -> Any:
+    """Turn structs into what Locust's messages can carry."""
+    return msgspec.to_builtins(value, str_keys=True)

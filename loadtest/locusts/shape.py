@@ -1,0 +1,44 @@
+"""The number of users over time, from the steps of a scenario."""
+
+from collections.abc import Callable
+from itertools import accumulate
+
+from locust import LoadTestShape
+
+from loadtest.scenario import Scenario
+
+# After the last step everybody finishes what they are at, and the workers report it.
+DRAIN_S = 40.0
+_LAST_REPORTS_S = 2.5
+
+
+def shape_of(scenario: Scenario, busy: Callable[[], int]) -> type[LoadTestShape]:
+    """Make the class that Locust asks how many users there should be.
+
+    `busy` counts the journeys under way: the test ends when there are none, not when the load does,
+    so that no purchase goes unreported.
+    """
+    ends = list(accumulate(step.seconds for step in scenario.steps))
+
+    class Shape(LoadTestShape):
+        """The steps, then nobody."""
+
+        idle_since: float | None = None
+
+        def tick(self) -> tuple[int, float] | None:
+            """Give users and spawn rate; None ends the test."""
+            now: float = self.get_run_time()  # type: ignore[no-untyped-call]
+            for step, end in zip(scenario.steps, ends, strict=True):
+                if now < end:
+                    return step.users, step.rate
+            return self._drained(now)
+
+        def _drained(self, now: float) -> tuple[int, float] | None:
+            if busy():
+                self.idle_since = None
+            elif self.idle_since is None:
+                self.idle_since = now
+            idle = self.idle_since is not None and now - self.idle_since > _LAST_REPORTS_S
+            return None if idle or now > scenario.seconds + DRAIN_S else (0, 100.0)
+
+    return Shape

@@ -1,0 +1,37 @@
+"""A client that has lost its head: the same purchase many times at once."""
+
+from typing import Final
+
+from gevent.pool import Group
+
+from loadtest.locusts.journey import Journey
+from loadtest.purchase import Purchase
+
+_AT_ONCE: Final = 8
+_REPLAYED: Final = "Idempotency-Replayed"
+
+
+def storm(journey: Journey) -> None:
+    """Send one purchase many times at once, then once more, then another body under its key."""
+    purchase = journey.purchase()
+    try:
+        group = Group()
+        for _ in range(_AT_ONCE):
+            group.spawn(journey.post, "create", purchase, (202, 409))
+        group.join()
+        if journey.buy(purchase) is not None:
+            _replay(journey, purchase)
+            _reuse(journey, purchase)
+    finally:
+        journey.settle(purchase)
+
+
+def _replay(journey: Journey, purchase: Purchase) -> None:
+    reply = journey.post("replay", purchase, (202,))
+    if reply.status == 202 and reply.headers.get(_REPLAYED) != "true":
+        journey.client.wrong("replay", "not marked")
+
+
+def _reuse(journey: Journey, purchase: Purchase) -> None:
+    body = purchase.body.replace(b'"quantity":1', b'"quantity":2')
+    journey.post("reuse", purchase, (422,), body)

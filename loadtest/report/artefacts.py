@@ -1,0 +1,22 @@
+"""Write everything a run leaves behind."""
+
+from pathlib import Path
+
+import msgspec
+
+from loadtest.locusts.samples import Report
+from loadtest.report import junit, page, summary
+from loadtest.result import Result
+
+
+def write(result: Result, reports: list[Report], out: Path) -> None:
+    """Write `result.json`, `junit.xml`, `report.html` and `summary.txt`."""
+    (out / "result.json").write_bytes(msgspec.json.format(encoded(result)) + b"\n")
+    (out / "junit.xml").write_bytes(junit.document(result))
+    (out / "report.html").write_text(page.document(result, reports), encoding="utf-8")
+    (out / "summary.txt").write_text(summary.text(result) + "\n", encoding="utf-8")
+
+
+def encoded(result: Result) -> bytes:
+    """Give the result as one line of JSON."""
+    return msgspec.json.encode(result)

@@ -1,0 +1,148 @@
+"""The report as one HTML file that needs nothing else: verdict, charts, tables."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from loadtest import memory, timeline
+from loadtest.locusts.samples import Report
+from loadtest.report import summary
+from loadtest.report.chart import Band, Chart, Points, svg
+from loadtest.result import Result
+
+# Our own processes; the servers are somebody else's.
+_REMEMBERED: Final = ("api", "worker", "relay", "notifier", "gateway")
+_STYLE: Final = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;
+margin:2em auto;padding:0 1em;color:#1f2328}
+h1{margin-bottom:0}.proves{color:#57606a;margin-top:.2em}
+.verdict{display:inline-block;padding:.2em .8em;border-radius:.4em;color:#fff;background:#1a7f37}
+.failed .verdict{background:#d1242f}
+table{border-collapse:collapse;margin:1em 0 2em}td,th{padding:.15em .8em;text-align:right}
+td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f6f8fa}
+th{border-bottom:1px solid #d0d7de}.bad{color:#d1242f;font-weight:600}.dim{color:#57606a}
+svg{width:100%;height:auto;margin:.6em 0}svg text{font:12px system-ui,sans-serif;fill:#57606a}
+svg .title{font-weight:600;fill:#1f2328;font-size:13px}svg .left{text-anchor:end}
+svg .below{text-anchor:middle}svg polyline{fill:none;stroke-width:1.6}
+svg .grid{stroke:#d8dee4}
+svg .phase{fill:#fff1b8;opacity:.55}svg .moment{stroke:#9a6700;stroke-dasharray:2 3}
+svg .band{font-size:10.5px;fill:#7d4e00}
+"""
+
+
+def document(result: Result, reports: Sequence[Report]) -> str:
+    """Write the page."""
+    scenario = result.scenario
+    return "\n".join(
+        [
+            "<!doctype html><html lang=en><meta charset=utf-8>",
+            f"<title>{scenario.name}: {summary.VERDICTS[result.verdict]}</title>",
+            f"<style>{_STYLE}</style>",
+            f'<body class="{"passed" if result.passed else "failed"}">',
+            f"<h1>{scenario.name}</h1><p class=proves>Proves: {escape(scenario.proves)}.</p>",
+            f"<p><span class=verdict>{summary.VERDICTS[result.verdict]}</span></p>",
+            f"<p>{escape(summary.orders(result))}</p>",
+            f"<p>{escape(summary.lateness(result.figures))}</p>",
+            *(svg(chart) for chart in charts(result, list(reports))),
+            "<h2>Thresholds</h2>",
+            _checks(result),
+            "<h2>Invariants</h2>",
+            _findings(result),
+            "<h2>Requests</h2>",
+            _rows([("", *summary.HEADINGS), *summary.requests(result.figures)]),
+            _compared(result),
+            _foot(result),
+        ]
+    )
+
+
+def _foot(result: Result) -> str:
+    machine = result.machine
+    return (
+        f"<p class=dim>{result.began}, run {result.run}, {escape(result.host)}, commit "
+        f"{machine.commit or 'unknown'}; {escape(machine.processor)}, {machine.cores} cores, "
+        f"load average {machine.load_average:g}, {escape(machine.system)}, Python "
+        f"{machine.python}. Locust's own report: <a href=locust.html>locust.html</a>.</p>"
+    )
+
+
+def charts(result: Result, reports: list[Report]) -> list[Chart]:
+    """Give the charts: rates, latencies, failures, users, memory."""
+    seconds = max([result.scenario.seconds, *(report.t for report in reports)])
+    bands = [Band(one.name, one.from_s, one.until_s) for one in result.scenario.phases]
+    bands += [Band("finishing", result.scenario.seconds, seconds)]
+    bands += [Band(one.text, one.at_s, one.at_s) for one in result.events]
+    names = sorted({name for report in reports for name in report.names if ":" not in name})
+    rates = {name: _curve(reports, name, "rate", seconds) for name in names}
+    slow = {f"{name} p99": _curve(reports, name, "p99_ms", seconds) for name in names}
+    failed = {"failed": _curve(reports, timeline.ALL, "failed", seconds)}
+    drawn = [
+        Chart("Requests a second", "/s", rates, seconds, bands),
+        Chart("Latency, p99 of each second", "ms", slow, seconds, bands),
+        Chart("Failed requests a second", "/s", failed, seconds, bands),
+        Chart("Users", "", {"users": _users(reports)}, seconds),
+    ]
+    if result.memory:
+        curves = memory.by_name(result.memory, _REMEMBERED)
+        drawn.append(Chart("Resident memory", "MiB", curves, seconds, bands))
+    return drawn
+
+
+def _curve(reports: list[Report], name: str, figure: str, seconds: float) -> Points:
+    points = []
+    for second in range(int(seconds) + 1):
+        sample = timeline.window(reports, second, second + 1).get(name)
+        value = timeline.of_sample(sample, 1.0)[figure] if sample else 0.0
+        points.append((second + 0.5, value))
+    return points
+
+
+def _users(reports: list[Report]) -> Points:
+    users: dict[str, int] = {}
+    points = []
+    for report in reports:
+        users[report.worker] = report.users
+        points.append((report.t, float(sum(users.values()))))
+    return points
+
+
+def _checks(result: Result) -> str:
+    rows = [("threshold", "measured", "")]
+    rows += [
+        (
+            one.text,
+            "not measured" if one.value is None else f"{one.value:g}",
+            "ok" if one.holds else "BREACHED",
+        )
+        for one in result.checks
+    ]
+    return _rows(rows)
+
+
+def _findings(result: Result) -> str:
+    rows = [("invariant", "")]
+    for one in result.findings:
+        word = "ok" if one.holds else f"BROKEN {one.broken} times"
+        rows.append((one.invariant, word if one.checked else "not checked here"))
+        rows += [(f"  {example}", "") for example in one.examples]
+    return _rows(rows)
+
+
+def _compared(result: Result) -> str:
+    if not result.comparisons:
+        return ""
+    rows = [
+        (one.figure, f"{one.before:g}", f"{one.now:g}", f"{one.ratio:.2f}")
+        for one in result.comparisons
+    ]
+    return "<h2>Against the baseline</h2>" + _rows([("latency", "baseline", "now", "ratio"), *rows])
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    lines = ["<table>", f"<tr>{''.join(f'<th>{escape(cell)}' for cell in head)}"]
+    for row in body:
+        bad = any(cell.startswith(("BROKEN", "BREACHED")) for cell in row)
+        cells = "".join(f"<td>{escape(cell)}" for cell in row)
+        lines.append(f"<tr class={'bad' if bad else 'good'}>{cells}")
+    return "\n".join([*lines, "</table>"])

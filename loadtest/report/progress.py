@@ -1,0 +1,52 @@
+"""A line every few seconds while the load runs."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from loadtest import timeline
+from loadtest.faults import Event
+from loadtest.locusts.samples import Report
+
+_EVERY_S: Final = 5.0
+
+
+class Progress:
+    """Say how it goes, from the timeline that the master writes."""
+
+    def __init__(self, file: Path) -> None:
+        """Take the timeline."""
+        self._file, self._offset, self._told_s = file, 0, 0.0
+        self._fresh: list[Report] = []
+        self._users: dict[str, int] = {}
+
+    def look(self) -> None:
+        """Tell of the last seconds when the time has come."""
+        self._read()
+        now_s = self._fresh[-1].t if self._fresh else 0.0
+        if now_s - self._told_s < _EVERY_S:
+            return
+        sample = timeline.window(self._fresh, 0, now_s + 1).get(timeline.ALL)
+        of = timeline.of_sample(sample, now_s - self._told_s) if sample else {}
+        self._told_s, self._fresh = now_s, []
+        say(
+            f"  {now_s:4.0f} s  {sum(self._users.values()):4} users  {of.get('rate', 0):6.0f} req/s"
+            f"  p50 {of.get('p50_ms', 0):5.0f} ms  p99 {of.get('p99_ms', 0):5.0f} ms"
+            f"  failed {of.get('failed', 0):.0f}"
+        )
+
+    def _read(self) -> None:
+        fresh, self._offset = timeline.read_from(self._file, self._offset)
+        self._fresh += fresh
+        self._users |= {report.worker: report.users for report in fresh}
+
+
+def event(what: Event) -> None:
+    """Tell of a fault."""
+    say(f"  {what.at_s:4.0f} s  ── {what.text}")
+
+
+def say(text: str) -> None:
+    """Write a line at once."""
+    print(text, flush=True)
+    sys.stdout.flush()

@@ -1,0 +1,113 @@
+"""The table at the end of a run, for a terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from loadtest.quiet import BUSY_MS
+from loadtest.result import Result
+from loadtest.verdict import ExitCode
+
+VERDICTS: Final = {
+    ExitCode.PASSED: "passed",
+    ExitCode.THRESHOLD: "FAILED: a threshold is breached",
+    ExitCode.INVARIANT: "FAILED: an invariant is broken",
+    ExitCode.SETUP: "could not be run",
+}
+_COLUMNS: Final = ("requests", "rate", "failed", "p50_ms", "p95_ms", "p99_ms", "max_ms")
+HEADINGS: Final = ("requests", "/s", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms")
+
+
+def text(result: Result) -> str:
+    """Lay out everything that decided."""
+    parts = [
+        table([("", *HEADINGS), *requests(result.figures)]),
+        orders(result),
+        table(_checks(result)),
+        table(_findings(result)),
+        table(_comparisons(result)),
+        lateness(result.figures),
+        f"{result.scenario.name}: {VERDICTS[result.verdict]}",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
+    """Give a row for each name of request, then for each name in a phase; `all` last."""
+    names = [key.partition(".requests") for key in figures if ".requests" in key]
+    keys = sorted(names, key=lambda one: (one[2], one[0] == "all", one[0]))
+    return [
+        (f"{name}{phase}", *(f"{figures[f'{name}.{column}{phase}']:g}" for column in _COLUMNS))
+        for name, _, phase in keys
+    ]
+
+
+def orders(result: Result) -> str:
+    """Say in a line what became of the orders."""
+    kept = {
+        key.removeprefix("orders."): f"{value:.0f}"
+        for key, value in result.figures.items()
+        if key.startswith("orders.") and value
+    }
+    p99_s = result.figures.get("completion.p99_s", 0)
+    told = ", ".join(f"{value} {key}" for key, value in kept.items())
+    return (
+        f"orders: {told or 'none'}; 202 to the end p99 {p99_s:.1f} s; "
+        f"all settled {result.settled_s:.1f} s after the load"
+    )
+
+
+def lateness(figures: dict[str, float]) -> str:
+    """Warn when the machine was busy with other things; nothing when it was not."""
+    late_ms = figures.get("machine.late_p99", 0)
+    if late_ms < BUSY_MS:
+        return ""
+    return (
+        f"The machine was busy: one in a hundred naps of 1 ms ended {late_ms:.0f} ms late. "
+        "The latencies above are not the service's alone."
+    )
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, the others to the right."""
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  " + _row(row, widths) for row in rows)
+
+
+def _row(row: Iterable[str], widths: list[int]) -> str:
+    cells = [
+        cell.ljust(width) if column == 0 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _checks(result: Result) -> list[tuple[str, ...]]:
+    return [
+        (
+            one.text,
+            "not measured" if one.value is None else f"{one.value:g}",
+            "ok" if one.holds else "BREACHED",
+        )
+        for one in result.checks
+    ]
+
+
+def _findings(result: Result) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for one in result.findings:
+        word = "ok" if one.holds else f"BROKEN {one.broken} times"
+        rows.append((one.invariant, word if one.checked else "not checked"))
+        rows += [(f"    {example}", "") for example in one.examples]
+    return rows
+
+
+def _comparisons(result: Result) -> list[tuple[str, ...]]:
+    whole = [one for one in result.comparisons if "@" not in one.figure]
+    rows = [
+        (one.figure, f"{one.before:g}", f"{one.now:g}", f"{one.ratio:.2f}")
+        for one in whole
+        if one.figure.endswith(("p50_ms", "p99_ms"))
+    ]
+    return [("latency", "baseline", "now", "ratio"), *rows] if rows else []

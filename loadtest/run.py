@@ -1,0 +1,184 @@
+"""One run of one scenario: prepare, drive, settle, decide, write down."""
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from loadtest import baseline, faults, knee, memory, outcome, timeline, verdict
+from loadtest.drive import Force, command, drive, environment
+from loadtest.faults import Event, Timetable
+from loadtest.grafana import Annotation
+from loadtest.locusts.identity import baggage, signing
+from loadtest.locusts.samples import Report
+from loadtest.memory import Reading, Sampler
+from loadtest.purchase import Purchase
+from loadtest.quiet import Probe
+from loadtest.report import artefacts, progress, summary
+from loadtest.report.progress import Progress
+from loadtest.result import Result, machine
+from loadtest.scenario import Scenario, Threshold, Upstream
+from loadtest.settle import settle
+from loadtest.target import broker, seeding, simulators
+from loadtest.target.orders import InApi, InDatabase, Orders
+from loadtest.target.place import Place, SetupFailed
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for, the same for every scenario of a call.
+
+    `environ` goes to Locust's processes and names the run, the key and Grafana.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    force: Force = Force()
+    regression: float | None = None
+    save_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen while the load ran."""
+
+    reports: list[Report]
+    purchases: list[Purchase]
+    events: list[Event]
+    readings: list[Reading]
+    lateness: dict[str, float]
+
+
+def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
+    """Run a scenario and give what came out. Raises SetupFailed, Unreachable, StackFailed."""
+    name = wishes.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
+    began = dt.datetime.now(dt.UTC)
+    out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
+    out.mkdir(parents=True)
+    prepare(scenario, place)
+    put_aside = dead_letters(place)
+    annotation = Annotation(wishes.environ)
+    annotation.begin(scenario.name, name)
+    seen = observe(scenario, place, wishes, name, out)
+    books, findings, settled_s = settle(
+        place, orders(scenario, place, wishes, name), seen.purchases, scenario.stock,
+        scenario.settle_s,
+    )  # fmt: skip
+    found = figures(scenario, seen) | outcome.figures(seen.purchases, books, scenario.stock)
+    if put_aside is not None:
+        found["dead_letters"] = float((dead_letters(place) or 0) - put_aside)
+    kept = wishes.folder / "baselines" / f"{scenario.name}.json"
+    before = baseline.load(kept)
+    local = place.stack is not None
+    checks = verdict.check(thresholds(scenario, before, wishes), found, local=local)
+    result = Result(
+        scenario=scenario, run=name, host=place.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=found,
+        comparisons=baseline.compare(before, found), events=seen.events,
+        levels=knee.levels(seen.reports, scenario) if scenario.knee else [],
+        memory=seen.readings, settled_s=settled_s, machine=machine(),
+    )  # fmt: skip
+    if result.passed and (wishes.save_baseline or not before):
+        baseline.save(kept, found)
+    artefacts.write(result, seen.reports, out)
+    annotation.end(f"{scenario.name}: {summary.VERDICTS[result.verdict]}")
+    progress.say(f"\n{summary.text(result)}\n  {out}/report.html\n")
+    return result
+
+
+def prepare(scenario: Scenario, place: Place) -> None:
+    """Bring the place into the state that the scenario begins with."""
+    for simulator in (place.inventory, place.payment):
+        if simulator:
+            simulators.set_faults(simulator, {})
+    if place.inventory:
+        simulators.set_stock(place.inventory, scenario.stock)
+    if scenario.seed and place.database:
+        progress.say(f"  planting {scenario.seed.orders:,} orders")
+        seeding.plant(place.database, scenario.seed)
+
+
+def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observed:
+    """Drive the load and give what was seen. Raises SetupFailed, Unreachable, StackFailed."""
+    sampler, probe = Sampler(place.stack), Probe()
+    timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
+    teller = Progress(out / "timeline.jsonl")
+
+    def begin() -> None:
+        timetable.start()
+        sampler.start()
+        probe.start()
+
+    environ = environment(
+        dict(wishes.environ)
+        | {"LOADTEST_SCENARIO": scenario.name, "LOADTEST_RUN": name, "LOADTEST_OUT": str(out)}
+    )
+    try:
+        drive(command(wishes.force, place.host, out), environ, out, begin, teller.look)
+    finally:
+        timetable.finish()
+        sampler.finish()
+        probe.finish()
+        heal(scenario, place)
+    if timetable.failure is not None:
+        raise SetupFailed(f"a fault could not be carried out: {timetable.failure}")
+    reports = timeline.read(out / "timeline.jsonl")
+    if cut_off := unfinished(reports):
+        raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
+    return Observed(
+        reports, purchases(out / "purchases.jsonl"),
+        timetable.events, sampler.readings,
+        probe.figures(),
+    )  # fmt: skip
+
+
+def unfinished(reports: list[Report]) -> int:
+    """Count journeys that their worker never reported as over: without them nothing is decided."""
+    return sum({report.worker: report.busy for report in reports}.values())
+
+
+def heal(scenario: Scenario, place: Place) -> None:
+    """Leave the simulators well, also when the run was broken off."""
+    for moment in scenario.moments:
+        if isinstance(moment.act, Upstream) and (address := getattr(place, moment.act.name)):
+            simulators.set_faults(address, {})
+
+
+def purchases(file: Path) -> list[Purchase]:
+    """Read what customers were told."""
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return [msgspec.json.decode(line, type=Purchase) for line in lines]
+
+
+def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Orders:
+    """Choose where to look orders up."""
+    if place.database:
+        return InDatabase(place.database, name)
+    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name))
+
+
+def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:
+    """Give everything that was measured while the load ran."""
+    found = timeline.figures(seen.reports, scenario) | seen.lateness
+    found |= memory.figures(seen.readings) | memory.figures(memory.of_locust(seen.reports))
+    if scenario.knee and (bend := knee.knee(knee.levels(seen.reports, scenario))):
+        found |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}
+    if "deep-page.p50_ms" in found:
+        found["deep-page.p50_of_first"] = found["deep-page.p50_ms"] / found["first-page.p50_ms"]
+    return found
+
+
+def thresholds(
+    scenario: Scenario, before: Mapping[str, float], wishes: Wishes
+) -> tuple[Threshold, ...]:
+    """Give the scenario's own, and those that the last baseline sets if wished for."""
+    if wishes.regression is None:
+        return scenario.thresholds
+    return scenario.thresholds + tuple(baseline.limits(before, wishes.regression))
+
+
+def dead_letters(place: Place) -> int | None:
+    """Count what was put aside; None where it cannot be seen."""
+    return broker.dead_letters(place.management) if place.management else None

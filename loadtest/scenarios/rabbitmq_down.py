@@ -1,0 +1,23 @@
+"""RabbitMQ goes and comes back."""
+
+from loadtest.objectives import UNHARMED
+from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, at_least, at_most
+
+SCENARIO = Scenario(
+    name="rabbitmq-down",
+    proves="without RabbitMQ orders are taken as ever, and all of them end after it is back",
+    steps=(Step(seconds=40, users=10),),
+    crowds=(Crowd(kind="shopper", pace_s=3),),
+    moments=(
+        Moment(8, Component("stop", "rabbitmq")),
+        Moment(22, Component("start", "rabbitmq")),
+    ),
+    phases=(Phase("fault", 8, 22),),
+    settle_s=120,
+    thresholds=(
+        *UNHARMED,
+        at_least("create.requests@fault", 10),
+        at_most("create.p95_ms@fault", 1000),
+        at_most("completion.p99_s", 60),
+    ),
+)

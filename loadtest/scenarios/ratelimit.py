@@ -1,0 +1,27 @@
+"""One client that asks all the time, among others who do not."""
+
+from loadtest.objectives import UNHARMED
+from loadtest.scenario import Crowd, Scenario, Step, at_least, at_most
+
+_LIMIT = 100
+
+SCENARIO = Scenario(
+    name="ratelimit",
+    proves="a hot client gets its 100 a minute and no more, and nobody else notices",
+    steps=(Step(seconds=75, users=12),),
+    crowds=(
+        Crowd(kind="hot", fixed=2, pace_s=0.05),
+        Crowd(kind="shopper", pace_s=2.5),
+    ),
+    thresholds=(
+        *UNHARMED,
+        at_least("hot.status_200", _LIMIT),
+        # Any window of a minute holds the limit; the run is a window and a quarter.
+        at_most("hot.status_200", 2 * _LIMIT),
+        at_least("hot.status_429", 500),
+        at_most("create.status_429", 0),
+        at_most("poll.status_429", 0),
+        at_most("create.p99_ms", 300),
+        at_most("hot.p99_ms", 100),
+    ),
+)

@@ -1,0 +1,19 @@
+"""Redis goes and comes back."""
+
+from loadtest.objectives import UNHARMED
+from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, at_least, at_most
+
+SCENARIO = Scenario(
+    name="redis-down",
+    proves="without Redis nobody sees an error, only more work for the database",
+    steps=(Step(seconds=32, users=12),),
+    crowds=(Crowd(kind="shopper", pace_s=2.5),),
+    moments=(Moment(8, Component("stop", "valkey")), Moment(22, Component("start", "valkey"))),
+    phases=(Phase("fault", 8, 22),),
+    thresholds=(
+        *UNHARMED,
+        at_least("create.requests@fault", 20),
+        at_most("create.p95_ms@fault", 1000),
+        at_most("poll.p95_ms@fault", 1000),
+    ),
+)

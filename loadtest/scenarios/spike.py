@@ -1,0 +1,29 @@
+"""A flash sale: everybody comes at once for what few can have."""
+
+from loadtest.objectives import UNHARMED
+from loadtest.scenario import Crowd, Phase, Scenario, Step, at_least, at_most, exactly
+
+_PRODUCT, _UNITS = 777, 100
+
+SCENARIO = Scenario(
+    name="spike",
+    proves="a flash sale of 100 units sells exactly 100, and tells everybody else at once",
+    steps=(
+        Step(seconds=8, users=8),
+        Step(seconds=14, users=120, rate=100),
+        Step(seconds=10, users=8, rate=100),
+    ),
+    crowds=(
+        Crowd(kind="shopper", fixed=8, pace_s=2.5),
+        Crowd(kind="buyer", product=_PRODUCT, pace_s=2.5),
+    ),
+    stock={_PRODUCT: _UNITS},
+    phases=(Phase("sale", 8, 22), Phase("after", 26, 32)),
+    thresholds=(
+        *UNHARMED,
+        exactly(f"product.{_PRODUCT}.sold", _UNITS),
+        at_least("orders.bought", 250),
+        at_most("create.p95_ms@sale", 2000),
+        at_most("create.p95_ms@after", 1000),
+    ),
+)

@@ -1,0 +1,24 @@
+"""The day grows busier, stage by stage."""
+
+from loadtest.objectives import LOCUST
+from loadtest.scenario import Crowd, Phase, Scenario, Step, at_most
+
+_STAGE_S = 12
+_USERS = (5, 10, 20, 30)
+
+SCENARIO = Scenario(
+    name="stages",
+    proves="latency does not follow load up: the busiest stage still meets the objectives",
+    steps=tuple(Step(seconds=_STAGE_S, users=users, rate=10) for users in _USERS),
+    crowds=(Crowd(kind="shopper", pace_s=2.5),),
+    phases=tuple(
+        Phase(f"{users}-users", number * _STAGE_S, (number + 1) * _STAGE_S)
+        for number, users in enumerate(_USERS)
+    ),
+    thresholds=(
+        *LOCUST,
+        at_most("all.error_ratio", 0),
+        *(at_most(f"create.p95_ms@{users}-users", 300) for users in _USERS),
+        *(at_most(f"poll.p95_ms@{users}-users", 100) for users in _USERS),
+    ),
+)

@@ -1,0 +1,60 @@
+"""After the load: wait until every order has come to its end, then check the books."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from loadtest.books import Books
+from loadtest.invariants import IN_LEDGERS, Finding, Story, check, unended
+from loadtest.purchase import Purchase
+from loadtest.target import simulators
+from loadtest.target.orders import Orders
+from loadtest.target.place import Place
+
+_LOOK_EVERY_S: Final = 1.0
+# What follows an order's end: its stock is taken or given back by the next message.
+_BOOKED_WITHIN_S: Final = 30.0
+
+
+def settle(
+    place: Place,
+    orders: Orders,
+    purchases: Sequence[Purchase],
+    stock: Mapping[int, int],
+    within_s: float,
+) -> tuple[Books, list[Finding], float]:
+    """Give the books, what was found in them, and how long the last order took to its end."""
+    began = time.monotonic()
+    _await_ends(orders, purchases, began + within_s)
+    took_s = time.monotonic() - began
+    until = time.monotonic() + _BOOKED_WITHIN_S
+    while True:
+        books = read(place, orders, purchases)
+        findings = check(Story(purchases, books, stock))
+        if not any(map(mendable, findings)) or time.monotonic() > until:
+            return books, findings, round(took_s, 1)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def mendable(finding: Finding) -> bool:
+    """Tell whether waiting may mend it: only the ledgers are behind an order's end."""
+    return not finding.holds and finding.invariant in IN_LEDGERS
+
+
+def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> None:
+    while time.monotonic() < until:
+        books = Books(orders.read(purchases), orders.whole, None, None)
+        if not any(unended(Story(purchases, books))):
+            return
+        time.sleep(_LOOK_EVERY_S)
+
+
+def read(place: Place, orders: Orders, purchases: Sequence[Purchase]) -> Books:
+    """Read all books: the ledgers after the orders, so that no charge is missed."""
+    known = orders.read(purchases)
+    return Books(
+        known,
+        orders.whole,
+        simulators.payments(place.payment) if place.payment else None,
+        simulators.reservations(place.inventory) if place.inventory else None,
+    )

@@ -1,0 +1,61 @@
+"""Ask a service for JSON: simulators, the broker's management, the API when it is inspected."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+
+T = TypeVar("T")
+_POOL: Final = urllib3.PoolManager(
+    maxsize=16, retries=urllib3.Retry(2, backoff_factor=0.2, allowed_methods=None),
+    timeout=urllib3.Timeout(connect=3, read=30),
+)  # fmt: skip
+
+
+class Unreachable(Exception):
+    """The service did not answer, or not with what was asked for."""
+
+
+class Absent(Unreachable):
+    """The service answered that there is no such thing (404)."""
+
+
+def send(
+    method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """Send JSON and give the body of a 2xx answer; a user in the address is sent as such.
+
+    Raises Unreachable, Absent.
+    """
+    bare, known = _login(url)
+    raw = None if body is None else msgspec.json.encode(body)
+    given = {"Content-Type": "application/json"} if raw is not None else {}
+    try:
+        answer = _POOL.request(method, bare, body=raw, headers=known | given | dict(headers or {}))
+    except urllib3.exceptions.HTTPError as error:
+        raise Unreachable(f"{method} {bare}: {error}") from error
+    if not 200 <= answer.status < 300:
+        refused = Absent if answer.status == 404 else Unreachable
+        raise refused(f"{method} {bare}: {answer.status}")
+    return answer.data
+
+
+def _login(url: str) -> tuple[str, dict[str, str]]:
+    parts = urlsplit(url)
+    if not parts.username:
+        return url, {}
+    login = f"{parts.username}:{parts.password}"
+    known: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
+    return url.replace(f"{login}@", ""), known
+
+
+def get(url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> T:
+    """Ask for JSON of a kind. Raises Unreachable."""
+    return msgspec.json.decode(send("GET", url, headers=headers), type=kind)
+
+
+def put(url: str, body: Any) -> None:
+    """Replace something. Raises Unreachable."""
+    send("PUT", url, body)

@@ -1,0 +1,106 @@
+"""A stack of our own, beside whatever else runs here: started by the `devstack` command."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+_GATEWAY_PORT: Final = 8080
+# Away from `make up`; LOADTEST_PORT_OFFSET moves it elsewhere.
+_PORT_OFFSET: Final = "1000"
+_VERB_WITHIN_S: Final = 180
+# A fault of seconds is to be survived within the run: what the services wait for is shortened.
+_SETTINGS: Final = {
+    "ORDERS_AUTH": "jwt",
+    "ORDERS_AUTH_ALGORITHMS": "HS256",
+    "ORDERS_LOG_LEVEL": "warning",
+    "ORDERS_WORKER_STALLED_AFTER_S": "20",
+    "ORDERS_WORKER_SWEEP_S": "2",
+    "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
+    "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.2",
+    "ORDERS_UPSTREAM_BACKOFF_JITTER_S": "0.2",
+    "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
+}
+
+
+class StackFailed(Exception):
+    """The local stack did not do what it was told; its own words are in the message."""
+
+
+class LocalStack:
+    """A stack in a state folder of its own, on ports of its own, with a key of its own."""
+
+    def __init__(self, state: Path) -> None:
+        """Take the state folder; nothing of the caller's own services is taken over."""
+        self.state = state
+        self.key = secrets.token_urlsafe(32)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
+        offset = os.environ.get("LOADTEST_PORT_OFFSET") or _PORT_OFFSET
+        self._environment = kept | _SETTINGS | {
+            "ORDERS_AUTH_KEY": self.key,
+            "DEVSTACK_STATE": str(state),
+            "DEVSTACK_PORT_OFFSET": offset,
+            "PYTHONPATH": str(REPOSITORY / "services"),
+        }  # fmt: skip
+        port = os.environ.get("DEVSTACK_GATEWAY_PORT") or _GATEWAY_PORT + int(offset)
+        self.gateway_url = f"http://127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start from nothing. Raises StackFailed."""
+        self._verb("clean-state")
+        self._verb("start")
+
+    def stop(self) -> None:
+        """End everything. Raises StackFailed."""
+        self._verb("stop")
+
+    def do(self, verb: str, component: str) -> None:
+        """Do something to a component. Raises StackFailed."""
+        if verb == "reload":
+            os.kill(self._pid(component), signal.SIGHUP)
+        else:
+            self._verb(verb, component)
+
+    def addresses(self) -> dict[str, str]:
+        """Give the variables with the addresses of everything."""
+        lines = self._verb("environment").splitlines()
+        pairs = (line.removeprefix("export ").partition("=") for line in lines)
+        return {name: value.strip("'") for name, _, value in pairs}
+
+    def memory_bytes(self) -> Counter[str]:
+        """Add up the resident memory of each component's processes, found by their folders."""
+        found: Counter[str] = Counter()
+        for process in psutil.process_iter():
+            try:
+                folder = Path(process.cwd())
+                if folder.is_relative_to(self.state) and folder != self.state:
+                    found[folder.relative_to(self.state).parts[0]] += process.memory_info().rss
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def _pid(self, component: str) -> int:
+        for line in self._verb("status").splitlines():
+            name, _, pid, *_ = line.split()
+            if name == component and pid.isdigit():
+                return int(pid)
+        raise StackFailed(f"{component} does not run")
+
+    def _verb(self, *verb: str) -> str:
+        try:
+            done = subprocess.run(  # noqa: S603 our own command
+                [sys.executable, "-m", "devstack", *verb], env=self._environment,
+                capture_output=True, text=True, check=False, timeout=_VERB_WITHIN_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise StackFailed(f"devstack {' '.join(verb)} did not end") from error
+        if done.returncode != 0:
+            raise StackFailed(f"devstack {' '.join(verb)}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout

@@ -1,0 +1,85 @@
+"""Where the orders of a run are read from: the database, or the API where there is none to see."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+import psycopg
+from psycopg.rows import class_row
+
+from loadtest.books import Order
+from loadtest.invariants import ENDED
+from loadtest.locusts.identity import Signing, headers
+from loadtest.purchase import Purchase
+from loadtest.target import http
+
+_AT_ONCE: Final = 8
+# Only what marks this run: the database of an own stack may hold a million seeded orders.
+_OF_RUN: Final = """
+SELECT id, user_id, product_id, quantity, total, status, created_at, updated_at, payment_method
+FROM orders WHERE payment_method LIKE %(cards)s OR payment_method LIKE %(declined)s
+"""
+
+
+class Orders(Protocol):
+    """Gives every order of a run that can be seen; `whole`: also those nobody was told of."""
+
+    whole: bool
+
+    def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
+        """Read them as they are now."""
+
+
+class InDatabase:
+    """Read with SQL: all orders, whoever knows of them."""
+
+    whole = True
+
+    def __init__(self, url: str, run: str) -> None:
+        """Take the address and the mark of the run."""
+        self._url, self._run = url, run
+
+    def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:  # noqa: ARG002 all are read
+        """Read them as they are now."""
+        marks = {"cards": f"card-{self._run}-%", "declined": f"decline-{self._run}-%"}
+        with (
+            psycopg.connect(self._url, options="-c statement_timeout=60s") as connection,
+            connection.cursor(row_factory=class_row(Order)) as cursor,
+        ):
+            return {order.id: order for order in cursor.execute(_OF_RUN, marks)}
+
+
+class InApi:
+    """Ask for each order that a customer was told of, as that customer."""
+
+    whole = False
+
+    def __init__(self, host: str, signing: Signing | None, baggage: str) -> None:
+        """Take the address and the means to speak for the customers."""
+        self._host, self._signing, self._baggage = host, signing, baggage
+        self._ended: dict[int, Order] = {}
+
+    def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
+        """Read them as they are now; those that have ended are not asked for again."""
+        wanted = [
+            (purchase.user, order_id)
+            for purchase in purchases
+            for order_id in purchase.order_ids
+            if order_id not in self._ended
+        ]
+        found = self._ended | {order.id: order for order in self._ask(wanted)}
+        self._ended = {key: order for key, order in found.items() if order.status in ENDED}
+        return found
+
+    def _ask(self, wanted: Iterable[tuple[int, int]]) -> list[Order]:
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return [order for order in threads.map(self._one, wanted) if order is not None]
+
+    def _one(self, wanted: tuple[int, int]) -> Order | None:
+        """Ask for one; no answer is no proof of a loss, so it is raised. Raises Unreachable."""
+        user, order_id = wanted
+        url = f"{self._host}/api/orders/{order_id}"
+        try:
+            return http.get(url, Order, headers(self._signing, str(user), self._baggage))
+        except http.Absent:
+            return None

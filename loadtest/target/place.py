@@ -1,0 +1,92 @@
+"""Where the service under load is, and everything else that a run may ask or steer."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from loadtest.scenario import Component, Poison, Scenario, Upstream
+from loadtest.target import http
+from loadtest.target.local_stack import LocalStack
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class SetupFailed(Exception):
+    """Correct what the message says, then run again; nothing was decided."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses; None is what this place does not let us see. `stack` is set for our own."""
+
+    host: str
+    inventory: str | None = None
+    payment: str | None = None
+    management: str | None = None
+    database: str | None = None
+    stack: LocalStack | None = None
+
+
+def given(host: str, environ: Mapping[str, str]) -> Place:
+    """Describe a service that runs already, by `LOADTEST_*`. Raises SetupFailed if not allowed."""
+    refuse_unless_allowed(host, environ.get("LOADTEST_ALLOWED_HOSTS", ""))
+    return Place(
+        host=host.rstrip("/"),
+        inventory=environ.get("LOADTEST_INVENTORY_URL") or None,
+        payment=environ.get("LOADTEST_PAYMENT_URL") or None,
+        management=environ.get("LOADTEST_MANAGEMENT_URL") or None,
+        database=environ.get("LOADTEST_DATABASE_URL") or None,
+    )
+
+
+def refuse_unless_allowed(host: str, allowed: str) -> None:
+    """Keep a slip of the keyboard from loading somebody's production. Raises SetupFailed."""
+    parts = urlsplit(host)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SetupFailed(f"{host!r} is no host: expected http://… or https://…")
+    names = _LOCAL | {name.strip().lower() for name in allowed.split(",") if name.strip()}
+    if parts.hostname not in names:
+        raise SetupFailed(
+            f"{parts.hostname} is not local: set LOADTEST_ALLOWED_HOSTS={parts.hostname} "
+            "if it is really to be put under load"
+        )
+
+
+def refuse_unless_there(place: Place) -> None:
+    """Ask for `/health` before any load: a wrong address is no verdict. Raises Unreachable."""
+    http.send("GET", f"{place.host}/health")
+
+
+def own(stack: LocalStack) -> Place:
+    """Describe our own stack, which must have been started."""
+    known = stack.addresses()
+    return Place(
+        host=stack.gateway_url,
+        inventory=known["ORDERS_INVENTORY_URL"],
+        payment=known["ORDERS_PAYMENT_URL"],
+        management=f"{known['ORDERS_MANAGEMENT_URL']}/%2F",
+        database=known["ORDERS_DATABASE_URL"],
+        stack=stack,
+    )
+
+
+def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: bool) -> None:
+    """Find what a scenario needs and this place lacks. Raises SetupFailed."""
+    acts = [moment.act for moment in scenario.moments]
+    missing = {
+        "LOADTEST_INVENTORY_URL": place.inventory is None
+        and (scenario.stock or _steers(acts, "inventory")),
+        "LOADTEST_PAYMENT_URL": place.payment is None and _steers(acts, "payment"),
+        "LOADTEST_MANAGEMENT_URL": place.management is None
+        and any(isinstance(act, Poison) for act in acts),
+        "LOADTEST_DATABASE_URL": place.database is None and scenario.seed,
+        "--by-hand (somebody stops and starts components when told)": place.stack is None
+        and not by_hand
+        and any(isinstance(act, Component) for act in acts),
+    }
+    if needed := [name for name, lacking in missing.items() if lacking]:
+        raise SetupFailed(f"{scenario.name} needs {', '.join(needed)}")
+
+
+def _steers(acts: list[Upstream | Component | Poison], simulator: str) -> bool:
+    return any(isinstance(act, Upstream) and act.name == simulator for act in acts)

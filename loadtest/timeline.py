@@ -1,0 +1,101 @@
+"""The seconds of a run: what the workers reported, cut into windows and boiled down to figures."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from loadtest.locusts.samples import Report, Sample
+from loadtest.scenario import Phase, Scenario
+
+ALL: Final = "all"
+PERCENTILES: Final = (50, 95, 99)
+
+
+def read(file: Path) -> list[Report]:
+    """Read all that the master has written."""
+    return read_from(file, 0)[0]
+
+
+def read_from(file: Path, offset: int) -> tuple[list[Report], int]:
+    """Read the lines from an offset on, and give the next; a half-written line is left for then."""
+    if not file.exists():
+        return [], offset
+    with file.open("rb") as lines:
+        lines.seek(offset)
+        whole, newline, _ = lines.read().rpartition(b"\n")
+    reports = [msgspec.json.decode(line, type=Report) for line in whole.splitlines()]
+    return reports, offset + len(whole) + len(newline)
+
+
+def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, Sample]:
+    """Add up what was reported in a part of the run, by name and as `all`."""
+    found: dict[str, Sample] = {}
+    for report in reports:
+        if from_s <= report.t < until_s:
+            for name, sample in report.names.items():
+                _add(found.setdefault(name, Sample()), sample)
+                _add(found.setdefault(ALL, Sample()), sample)
+    return found
+
+
+def _add(total: Sample, more: Sample) -> None:
+    total.failed += more.failed
+    for status, count in more.statuses.items():
+        total.statuses[status] = total.statuses.get(status, 0) + count
+    for took_ms, count in more.ms.items():
+        total.ms[took_ms] = total.ms.get(took_ms, 0) + count
+
+
+def requests(sample: Sample) -> int:
+    """Count the requests of a sample."""
+    return sum(sample.ms.values())
+
+
+def percentile(ms: Mapping[int, int], percent: float) -> float:
+    """Give the nearest-rank percentile of a histogram; 0 when it is empty."""
+    left = sum(ms.values()) * percent / 100
+    for took_ms in sorted(ms):
+        left -= ms[took_ms]
+        if left <= 1e-9:
+            return float(took_ms)
+    return 0.0
+
+
+def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
+    """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
+    whole = _named(window(reports, 0, float("inf")), scenario.seconds, "")
+    for phase in scenario.phases:
+        whole |= _of_phase(reports, phase)
+    return whole
+
+
+def _of_phase(reports: list[Report], phase: Phase) -> dict[str, float]:
+    seconds = phase.until_s - phase.from_s
+    return _named(window(reports, phase.from_s, phase.until_s), seconds, f"@{phase.name}")
+
+
+def _named(samples: Mapping[str, Sample], seconds: float, suffix: str) -> dict[str, float]:
+    return {
+        f"{name}.{figure}{suffix}": value
+        for name, sample in samples.items()
+        for figure, value in of_sample(sample, seconds).items()
+    }
+
+
+def of_sample(sample: Sample, seconds: float) -> dict[str, float]:
+    """Boil a sample down: counts, rate, ratio of failures, percentiles, counts by status."""
+    count = requests(sample)
+    return (
+        {
+            "requests": count,
+            "rate": round(count / seconds, 1),
+            "failed": sample.failed,
+            "error_ratio": sample.failed / count if count else 0.0,
+            "max_ms": float(max(sample.ms, default=0)),
+            "status_429": 0,
+        }
+        | {f"p{one}_ms": percentile(sample.ms, one) for one in PERCENTILES}
+        | {f"status_{status}": count for status, count in sample.statuses.items()}
+    )

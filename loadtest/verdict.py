@@ -1,0 +1,57 @@
+"""Decide: figures against thresholds, findings, and what they come to as an exit code."""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from loadtest.invariants import Finding
+from loadtest.scenario import Bound, Threshold
+
+
+class ExitCode(enum.IntEnum):
+    """What the run comes to, for whoever started it."""
+
+    PASSED = 0
+    THRESHOLD = 1
+    INVARIANT = 2
+    SETUP = 3
+
+
+class Check(msgspec.Struct, frozen=True):
+    """How one threshold came out; `value` is None where the figure was not measured."""
+
+    threshold: Threshold
+    value: float | None
+    holds: bool
+
+    @property
+    def text(self) -> str:
+        """Say what was asked."""
+        return f"{self.threshold.figure} {self.threshold.bound} {self.threshold.limit:g}"
+
+
+def check(
+    thresholds: Iterable[Threshold], figures: Mapping[str, float], *, local: bool
+) -> list[Check]:
+    """Hold every threshold against the figures."""
+    return [_check(one, figures.get(one.figure), local=local) for one in thresholds]
+
+
+def _check(threshold: Threshold, value: float | None, *, local: bool) -> Check:
+    if value is None:
+        return Check(threshold, None, holds=threshold.local and not local)
+    match threshold.bound:
+        case Bound.AT_MOST:
+            return Check(threshold, value, value <= threshold.limit)
+        case Bound.AT_LEAST:
+            return Check(threshold, value, value >= threshold.limit)
+        case Bound.EXACTLY:
+            return Check(threshold, value, value == threshold.limit)
+
+
+def decide(checks: Sequence[Check], findings: Sequence[Finding]) -> ExitCode:
+    """Give the exit code; a broken invariant outweighs any threshold."""
+    if not all(finding.holds for finding in findings):
+        return ExitCode.INVARIANT
+    return ExitCode.PASSED if all(one.holds for one in checks) else ExitCode.THRESHOLD

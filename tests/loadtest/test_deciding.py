@@ -1,0 +1,90 @@
+"""The whole runner against services that break their word: each is caught, by its own exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from loadtest_pretender import Pretender
+
+ROOT = Path(__file__).parents[2]
+
+
+def loadtest(folder: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if "LOADTEST" not in name}
+    return subprocess.run(
+        [sys.executable, "-m", "loadtest", *arguments],
+        cwd=ROOT, env=kept | {"LOADTEST_FOLDER": str(folder)} | environ,
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":
+    return loadtest(folder, scenario, "--host", service.url, "--duration", "2", "--processes", "1")
+
+
+def results(folder: Path) -> Path:
+    [made] = (folder / "results").iterdir()
+    return made
+
+
+def test_a_service_that_loses_an_order_is_caught_with_2(tmp_path: Path) -> None:
+    with Pretender(loses=5) as service:
+        done = short(tmp_path, "smoke", service)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "was accepted and is not there" in done.stdout
+    suite = ET.fromstring((results(tmp_path) / "junit.xml").read_bytes())
+    failed = [
+        case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None
+    ]
+    assert "no accepted order is lost" in failed
+
+
+def test_a_service_that_makes_two_orders_of_one_purchase_is_caught_with_2(tmp_path: Path) -> None:
+    with Pretender(doubles=4) as service:
+        done = short(tmp_path, "idempotency", service)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "became the orders" in done.stdout
+
+
+def test_a_service_that_is_slow_but_honest_is_refused_with_1(tmp_path: Path) -> None:
+    with Pretender(late_s=2.2) as service:
+        done = short(tmp_path, "smoke", service)
+    assert done.returncode == 1, done.stdout + done.stderr
+    kept = msgspec.json.decode((results(tmp_path) / "result.json").read_bytes())
+    breached = [one["threshold"]["figure"] for one in kept["checks"] if not one["holds"]]
+    assert "create.p99_ms" in breached
+    assert all(one["broken"] == 0 for one in kept["findings"])
+    assert not (tmp_path / "baselines").exists(), "a run that failed is no baseline"
+
+
+def test_no_service_at_all_is_3(tmp_path: Path) -> None:
+    done = loadtest(tmp_path, "smoke", "--host", "http://127.0.0.1:9")
+    assert done.returncode == 3
+    assert "127.0.0.1:9/health" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["smoke", "--host", "https://orders.example.com"], "LOADTEST_ALLOWED_HOSTS"),
+        (["smok"], "no scenario 'smok'"),
+        (["smoke", "--host", "orders"], "expected http"),
+    ],
+)
+def test_what_cannot_be_run_is_3_and_says_why(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    done = loadtest(tmp_path, *arguments)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert not (tmp_path / "results").exists(), "nothing was sent"
+
+
+def test_without_a_scenario_all_of_them_are_listed_with_a_line_each(tmp_path: Path) -> None:
+    done = loadtest(tmp_path)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 15

@@ -1,0 +1,43 @@
+"""The load tests as a person runs them: one command, a stack of its own, a verdict."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from devstack import settings, testing
+from devstack.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_smoke_and_a_fault_pass_with_one_command_that_leaves_nothing_running(
+    tmp_path: Path,
+) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)  # PostgreSQL runs as somebody else
+    ports = {settings.variable(name): str(free_port()) for name in settings.PORTS}
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest", "smoke", "rabbitmq-down", "--duration", "12"],
+        cwd=ROOT, env=os.environ | ports | {"LOADTEST_FOLDER": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    found = {
+        file.parent.name.partition("-2")[0]: msgspec.json.decode(file.read_bytes())
+        for file in tmp_path.glob("results/*/result.json")
+    }
+    assert set(found) == {"smoke", "rabbitmq-down"}, done.stdout + done.stderr
+    for one in found.values():
+        assert all(finding["checked"] for finding in one["findings"])
+        assert one["verdict"] != 2, done.stdout
+        # How fast this machine is at the moment is no matter here; that nobody saw an error is.
+        breached = {check["threshold"]["figure"] for check in one["checks"] if not check["holds"]}
+        assert all("_ms" in figure for figure in breached), done.stdout
+    assert [event["text"] for event in found["rabbitmq-down"]["events"]] == [
+        "stop rabbitmq",
+        "start rabbitmq",
+    ]
+    assert testing.leftovers(tmp_path / "state") == []

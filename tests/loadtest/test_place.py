@@ -1,0 +1,82 @@
+"""Who may be put under load, and what a scenario needs from there."""
+
+import pytest
+
+from loadtest import catalogue
+from loadtest.target.place import (
+    Place,
+    SetupFailed,
+    given,
+    refuse_unless_allowed,
+    refuse_what_cannot_be_done,
+)
+
+BARE = Place(host="https://orders.example.com")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["http://127.0.0.1:9080", "http://localhost", "http://[::1]:8080", "https://localhost:1"],
+)
+def test_this_machine_may_always_be_loaded(host: str) -> None:
+    refuse_unless_allowed(host, "")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://orders.example.com",
+        "http://127.0.0.1.example.com",
+        "http://127.0.0.1@orders.example.com",
+        "http://10.0.0.1",
+        "http://localhost.example.com",
+    ],
+)
+def test_another_host_may_not_unless_it_is_named(host: str) -> None:
+    with pytest.raises(SetupFailed, match="LOADTEST_ALLOWED_HOSTS"):
+        refuse_unless_allowed(host, "staging.example.com, other.example.com")
+
+
+def test_a_host_that_is_named_may_be_loaded_and_its_subdomains_may_not() -> None:
+    refuse_unless_allowed("https://Staging.example.com/", "staging.example.com, other")
+    with pytest.raises(SetupFailed):
+        refuse_unless_allowed("https://a.staging.example.com", "staging.example.com")
+
+
+@pytest.mark.parametrize("host", ["", "orders", "ftp://localhost", "http://"])
+def test_what_is_no_address_is_refused(host: str) -> None:
+    with pytest.raises(SetupFailed, match="expected http"):
+        refuse_unless_allowed(host, "orders")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "needed"),
+    [
+        ("redis-down", "--by-hand"),
+        ("payment-degraded", "LOADTEST_PAYMENT_URL"),
+        ("spike", "LOADTEST_INVENTORY_URL"),
+        ("poison", "LOADTEST_MANAGEMENT_URL"),
+        ("deep-pages", "LOADTEST_DATABASE_URL"),
+    ],
+)
+def test_a_scenario_is_refused_where_its_means_are_missing(scenario: str, needed: str) -> None:
+    with pytest.raises(SetupFailed, match=needed):
+        refuse_what_cannot_be_done(catalogue.find(scenario), BARE, by_hand=False)
+
+
+def test_somebody_who_stops_components_by_hand_is_enough_for_an_outage() -> None:
+    refuse_what_cannot_be_done(catalogue.find("redis-down"), BARE, by_hand=True)
+
+
+def test_what_needs_nothing_special_runs_anywhere() -> None:
+    for name in ("smoke", "baseline", "stages", "soak", "breakpoint", "idempotency", "ratelimit"):
+        refuse_what_cannot_be_done(catalogue.find(name), BARE, by_hand=False)
+
+
+def test_a_place_is_described_by_the_environment() -> None:
+    place = given(
+        "http://localhost:8080/",
+        {"LOADTEST_PAYMENT_URL": "http://payment", "LOADTEST_DATABASE_URL": ""},
+    )
+    assert (place.host, place.payment) == ("http://localhost:8080", "http://payment")
+    assert place.database is None
