@@ -69,6 +69,10 @@ check: env ## lint, format, types, import contracts
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
 	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+.PHONY: bench
+bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
+	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)
+
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew
 	@PYTHONPATH=services .venv/bin/python -m devstack.lock

@@ -100,7 +100,7 @@ def api_running(folder: Path, **settings: str) -> Iterator[Api]:
         )
     api = Api(port, admin_port, log)
     try:
-        eventually(lambda: _is_up(process, api), 20)
+        eventually(lambda: _is_up(process, api), 60)
         yield api
     finally:
         api.session.close()

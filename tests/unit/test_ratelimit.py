@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.api.ratelimit import RateLimiter, wait_ms, weighted
-from orders.api.ratelimit_storage import Window
+from orders.api.ratelimit import RateLimiter
+from orders.api.sliding_window import Window, wait_ms, weighted
 from orders.cache.client import Redis
 from orders.settings import CacheSettings, RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS

@@ -16,7 +16,8 @@ from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from orders.api.ratelimit_storage import RedisWindows, Window
+from orders.api.ratelimit_storage import RedisWindows
+from orders.api.sliding_window import Window, wait_ms, weighted
 from orders.cache.client import Command, Redis, RedisDown, Reply
 from orders.settings import RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS
@@ -133,28 +134,6 @@ class RateLimiter:
     def _done(self, name: str, decision: Decision) -> Decision:
         self._count[name].inc()
         return decision
-
-
-def weighted(window: Window, window_ms: int) -> int:
-    """Return the requests that count now: the current ones and a share of the previous."""
-    return window.previous * window.left_ms // window_ms + window.current
-
-
-def wait_ms(window: Window, limit: int, window_ms: int) -> int:
-    """Return the milliseconds until one more request passes, if nobody passes in between."""
-    room = limit - 1 - window.current
-    if room >= 0:
-        return max(0, window.left_ms - _left_with_room(window.previous, room, window_ms))
-    # Not before the next window, in which the current count is the previous one.
-    later = window_ms - _left_with_room(window.current, limit - 1, window_ms)
-    return window.left_ms + max(0, later)
-
-
-def _left_with_room(previous: int, room: int, window_ms: int) -> int:
-    """Return the largest `left_ms` at which the previous window's share is at most `room`."""
-    if not previous:
-        return window_ms
-    return -(-(room + 1) * window_ms // previous) - 1
 
 
 class _Refused:

@@ -8,47 +8,12 @@ clocks differ count alike.
 
 import threading
 from collections.abc import Sequence
-from typing import Final, NamedTuple
 
 from limits.storage import Storage
 from limits.storage.base import SlidingWindowCounterSupport
 
+from orders.api.sliding_window import Window, script
 from orders.cache.client import Command, Redis, RedisDown, Reply
-
-# A refused request is not counted. A clock set back starts a new window rather than a long wait.
-_ACQUIRE: Final = b"""
-local limit, window, amount = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local started, previous, current = now, 0, 0
-local state = redis.call('GET', KEYS[1])
-if state then
-  local s, p, c = string.match(state, '^(%d+) (%d+) (%d+)$')
-  s, p, c = tonumber(s), tonumber(p), tonumber(c)
-  if s and now >= s and now < s + window then
-    started, previous, current = s, p, c
-  elseif s and now >= s and now < s + 2 * window then
-    started, previous = s + window, c
-  end
-end
-local left = started + window - now
-local weighted = previous * left
-weighted = (weighted - weighted % window) / window
-local allowed = 0
-if weighted + current + amount <= limit and amount > 0 then
-  allowed, current = 1, current + amount
-  redis.call('SET', KEYS[1], started .. ' ' .. previous .. ' ' .. current, 'PX', left + window)
-end
-return {allowed, previous, current, left}
-"""
-
-
-class Window(NamedTuple):
-    """What counts for a principal: `left_ms` until the current window becomes the previous one."""
-
-    previous: int
-    current: int
-    left_ms: int
 
 
 class Trip:
@@ -73,7 +38,7 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         super().__init__()
         self._redis = redis
         self._key_prefix = f"{prefix}ratelimit:"
-        self._acquire = redis.register(_ACQUIRE)
+        self._acquire = redis.register(script())
         self._trips = _Trips()
 
     def begin(self, also: Sequence[Command] = ()) -> Trip:

@@ -86,7 +86,9 @@ class Pool:
         """Run `sql/<name>.sql` and return its rows."""
         with self.connection() as connection:
             cursor = connection.execute(statement(name), arguments)
-            return cursor.fetchall() if cursor.description else []
+            # Not `description`: it would make an object of every column, only to be asked if any.
+            result = cursor.pgresult
+            return cursor.fetchall() if result is not None and result.nfields else []
 
     def count(self, name: str, arguments: Mapping[str, Any]) -> int:
         """Run `sql/<name>.sql` and return how many rows it touched."""

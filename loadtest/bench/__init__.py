@@ -1,0 +1,1 @@
+"""`make bench`: the order path beside what bounds it, measured in turns, told as ratios."""

@@ -1,0 +1,53 @@
+"""What a subject is made of: contestants, whose rates are compared, and what they need."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from loadtest.bench import statements
+from loadtest.bench.data import Database
+from loadtest.bench.generators import PgBench, Reading
+from loadtest.bench.stand import BEFORE, Plan, Stand
+
+
+def nothing() -> None:
+    """Prepare nothing."""
+
+
+class Contestant(NamedTuple):
+    """One slice of work. Only `run` is measured."""
+
+    run: Callable[[], Reading]
+    before: Callable[[], None] = nothing
+    after: Callable[[], None] = nothing
+
+
+class Work(NamedTuple):
+    """A subject: who does it, in which unit, and whose rates are compared."""
+
+    name: str
+    unit: str
+    contestants: Mapping[str, Contestant]
+    compared: list[tuple[str, str]]
+
+
+class Bed(NamedTuple):
+    """What every subject works on."""
+
+    stand: Stand
+    database: Database
+    pgbench: PgBench
+    plan: Plan
+
+    def ours(self, process: str) -> list[str]:
+        """Name the components of a process of ours: this checkout's, and that of before."""
+        return [process, process + BEFORE] if self.stand.compares else [process]
+
+    def pairs(self, process: str) -> list[tuple[str, str]]:
+        """Return the comparison with the checkout of before, if there is one."""
+        return [(process, process + BEFORE)] if self.stand.compares else []
+
+    def stated(self, lines: str, last: int) -> Reading:
+        """Have pgbench run statements for users 1 to `last`, on as many connections as the api."""
+        variables = statements.CONSTANTS | {"first": 1, "last": last}
+        how = ("-c", str(self.plan.processes), "-j", "2", "-T", str(self.plan.seconds))
+        return self.pgbench.run(lines, variables, *how)

@@ -1,0 +1,126 @@
+"""How fast the broker itself confirms: prepared frames on a bare socket, a window of them open.
+
+A client library would be what is measured, so none stands in between; pika only spells the frames.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Self
+from urllib.parse import unquote, urlsplit
+
+from pika import BasicProperties, frame, spec
+
+from loadtest.bench.generators import BenchFailed, Reading
+
+WINDOW: Final = 1000  # as many as the relay has under way
+_PROTOCOL: Final = b"AMQP\x00\x00\x09\x01"
+_CHANNEL: Final = 1
+# A frame with basic.ack: type, channel, size, class, method, delivery tag, multiple, end.
+_ACK: Final = struct.Struct(">BHIHHQ?B")
+_ACK_METHOD: Final = (spec.Basic.Ack.INDEX >> 16, spec.Basic.Ack.INDEX & 0xFFFF)
+
+
+def message(exchange: str, key: str, properties: BasicProperties, body: bytes) -> bytes:
+    """Return a message as it goes over the wire."""
+    publish = spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=True)
+    frames = (
+        frame.Method(_CHANNEL, publish),
+        frame.Header(_CHANNEL, len(body), properties),
+        frame.Body(_CHANNEL, body),
+    )
+    return b"".join(one.marshal() for one in frames)
+
+
+class Channel:
+    """A channel in confirm mode. Use it as a context manager."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._socket = socket.create_connection((address.hostname, address.port or 5672), 30)
+        self._buffer = b""
+        self._published = 0
+        self._floor = 1  # every tag below is confirmed
+        self._open(address)
+
+    def __enter__(self) -> Self:
+        """Give the open channel."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop the connection; the broker keeps what it has confirmed."""
+        self._socket.close()
+
+    def publish(self, messages: Sequence[bytes]) -> Reading:
+        """Publish all, and wait until the broker has them. Raises BenchFailed."""
+        began_s = time.perf_counter()
+        sent, open_tags = 0, set[int]()
+        while sent < len(messages) or open_tags:
+            room = min(len(messages) - sent, WINDOW - len(open_tags))
+            if room:
+                first = self._published + 1
+                self._published += room
+                open_tags.update(range(first, self._published + 1))
+                self._socket.sendall(b"".join(messages[sent : sent + room]))
+                sent += room
+            self._confirm(open_tags)
+        return Reading(sent, sent / (time.perf_counter() - began_s))
+
+    def purge(self, queue: str) -> None:
+        """Empty a queue."""
+        self._ask(_CHANNEL, spec.Queue.Purge(queue=queue), spec.Queue.PurgeOk)
+
+    def _confirm(self, open_tags: set[int]) -> None:
+        """Take what has arrived: acknowledgements only, all of one size."""
+        self._receive()
+        whole = len(self._buffer) // _ACK.size * _ACK.size
+        arrived, self._buffer = self._buffer[:whole], self._buffer[whole:]
+        for *_, kind, method, tag, multiple, _ in _ACK.iter_unpack(arrived):
+            if (kind, method) != _ACK_METHOD:
+                raise BenchFailed(f"the broker did not confirm: method {kind}.{method}")
+            if multiple:
+                open_tags.difference_update(range(self._floor, tag))
+                self._floor = tag + 1
+            open_tags.discard(tag)
+
+    def _receive(self) -> None:
+        received = self._socket.recv(65_536)
+        if not received:
+            raise BenchFailed("the broker closed the connection")
+        self._buffer += received
+
+    def _open(self, address: Any) -> None:
+        self._socket.sendall(_PROTOCOL)
+        self._expect(spec.Connection.Start)
+        login = f"\0{unquote(address.username)}\0{unquote(address.password)}"
+        self._ask(
+            0,
+            spec.Connection.StartOk(client_properties={}, response=login),
+            spec.Connection.Tune,
+        )
+        self._send(0, spec.Connection.TuneOk(channel_max=1, frame_max=131_072, heartbeat=0))
+        vhost = unquote(address.path[1:])
+        self._ask(0, spec.Connection.Open(virtual_host=vhost), spec.Connection.OpenOk)
+        self._ask(_CHANNEL, spec.Channel.Open(), spec.Channel.OpenOk)
+        self._ask(_CHANNEL, spec.Confirm.Select(), spec.Confirm.SelectOk)
+
+    def _ask(self, channel: int, method: Any, answer: type[Any]) -> None:
+        self._send(channel, method)
+        self._expect(answer)
+
+    def _send(self, channel: int, method: Any) -> None:
+        self._socket.sendall(frame.Method(channel, method).marshal())
+
+    def _expect(self, kind: type[Any]) -> Any:
+        """Return the next method. Raises BenchFailed for any other kind: a return, a close."""
+        while True:
+            used, found = frame.decode_frame(self._buffer)
+            if found is not None:
+                self._buffer = self._buffer[used:]
+                break
+            self._receive()
+        method = getattr(found, "method", found)
+        if not isinstance(method, kind):
+            raise BenchFailed(f"the broker said {method}")
+        return method

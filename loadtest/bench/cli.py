@@ -1,0 +1,102 @@
+"""The command line of `make bench`."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from devstack.packages.debian import FetchFailed
+from devstack.program import StartFailed
+from devstack.state import StateError
+from loadtest.bench import table
+from loadtest.bench.generators import BenchFailed
+from loadtest.bench.machine import REPOSITORY
+from loadtest.bench.results import Report
+from loadtest.bench.run import SUBJECTS, Asked, Say, run
+from loadtest.bench.stand import Plan
+
+DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
+ROUNDS: Final = 6  # even: each is first as often as last
+SECONDS: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and save; 0 done, 2 could not measure, 130 interrupted."""
+    asked = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    began_s = time.monotonic()
+    console = Console()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began_s:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    try:
+        report = _run(asked, say)
+    except (BenchFailed, StartFailed, FetchFailed, StateError, TimeoutError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted, everything it started has ended", file=sys.stderr)
+        return 130
+    table.show(report, console)
+    print(f"saved {_save(report, asked.results)}")
+    if asked.document:
+        DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
+    return 0
+
+
+def _run(asked: argparse.Namespace, say: Say) -> Report:
+    rounds, seconds = (2, 1) if asked.quick else (asked.rounds, asked.seconds)
+    plan = Plan(seconds, asked.connections, asked.processes)
+    return run(asked.results.absolute(), Asked(asked.only, plan, rounds, asked.before), say)
+
+
+def _save(report: Report, folder: Path) -> Path:
+    path = folder / f"{report.at:%Y%m%dT%H%M%S}-{report.commit}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
+    made.add_argument(
+        "--only",
+        type=_subjects,
+        default=SUBJECTS,
+        help=f"subjects, by comma [{','.join(SUBJECTS)}]",
+    )
+    made.add_argument("--quick", action="store_true", help="2 rounds of 1 s: to see it work")
+    made.add_argument("--rounds", type=_count, default=ROUNDS, help=f"[{ROUNDS}]")
+    made.add_argument("--seconds", type=_count, default=SECONDS, help=f"of a slice [{SECONDS}]")
+    made.add_argument("--connections", type=_count, default=32, help="HTTP connections [32]")
+    made.add_argument("--processes", type=_count, default=4, help="processes of the api [4]")
+    made.add_argument("--before", type=Path, help="another checkout, whose services take part")
+    made.add_argument("--results", type=Path, default=REPOSITORY / ".bench", help="[.bench]")
+    made.add_argument(
+        "--document", action="store_true", help=f"write the tables into docs/{DOCUMENT.name}"
+    )
+    return made
+
+
+def _subjects(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.split(","))
+    if unknown := set(chosen) - set(SUBJECTS):
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}")
+    return tuple(name for name in SUBJECTS if name in chosen)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("expected a number from 1")
+    return int(text)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,68 @@
+"""What a slice costs: CPU and memory of every process, from /proc, summed by role."""
+
+import resource
+from collections.abc import Callable, Mapping
+
+import psutil
+
+from loadtest.bench.results import Memory
+
+GENERATOR = "generator"
+_MIB = 1024 * 1024
+
+Roles = Callable[[], Mapping[str, int]]  # the first process of each role
+
+
+def cpu_s(roles: Mapping[str, int]) -> dict[str, float]:
+    """Return the CPU seconds that each role and the generators have used since they began."""
+    used = {role: _tree_s(pid) for role, pid in roles.items()}
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used | {GENERATOR: ours.ru_utime + ours.ru_stime}
+
+
+def per_unit_us(
+    before: Mapping[str, float], after: Mapping[str, float], count: int
+) -> dict[str, float]:
+    """Return the CPU of a slice per unit, leaving out who did not take part."""
+    used = {role: (end - before.get(role, 0.0)) / count * 1e6 for role, end in after.items()}
+    total = sum(used.values())
+    return {role: round(us, 1) for role, us in used.items() if us > total / 100}
+
+
+def memory(roles: Mapping[str, int]) -> dict[str, Memory]:
+    """Return what each role's processes hold; shared pages count for each by their share."""
+    return {role: _summed([_pss(one) for one in _tree(pid)]) for role, pid in roles.items()}
+
+
+def _summed(sizes: list[int]) -> Memory:
+    mib = [round(size / _MIB, 1) for size in sizes if size]
+    return Memory(len(mib), round(sum(mib), 1), max(mib, default=0.0))
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _tree_s(pid: int) -> float:
+    """Sum a tree; what its ended members used (PostgreSQL's backends) is kept by the root."""
+    used = 0.0
+    for number, process in enumerate(_tree(pid)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        used += times.user + times.system
+        if number == 0:
+            used += times.children_user + times.children_system
+    return used
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0

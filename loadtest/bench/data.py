@@ -1,0 +1,83 @@
+"""The rows a run works on: customers with orders, a backlog, orders that wait for the worker."""
+
+from typing import Final
+
+import psycopg
+
+USERS: Final = 2_000
+PER_USER: Final = 25  # more than a page
+ORDERS: Final = USERS * PER_USER
+HOT: Final = 1_000  # orders that everybody looks at
+_COLUMNS: Final = (
+    "id, user_id, product_id, quantity, total, payment_method, status, version, reservation,"
+    " correlation_id, traceparent, created_at"
+)
+_IDS: Final = (
+    "'0af7651916cd43dd8448eb211c80319d', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00'"
+)
+_ENDED: Final = f"""
+    INSERT INTO orders ({_COLUMNS})
+    SELECT id, 1 + id % {USERS}, 1, 2, 19.90, 'card', 'Completed', 4, 'committed', {_IDS},
+        now() - interval '1 day' + id * interval '1 ms'
+    FROM generate_series(1, {ORDERS}) AS id
+"""
+_PENDING: Final = f"""
+    INSERT INTO orders ({_COLUMNS})
+    SELECT nextval('orders_id_seq'), 1 + n %% {USERS}, 1, 2, 19.90, 'card', 'Pending', 1, 'none',
+        {_IDS}, now()
+    FROM generate_series(1, %s) AS n
+    RETURNING id
+"""
+_BACKLOG: Final = f"""
+    INSERT INTO outbox (aggregateid, type, payload, correlation_id, traceparent)
+    SELECT n::text, 'order.created.v1',
+        jsonb_build_object('orderId', n, 'version', 1, 'status', 'Pending'), {_IDS}
+    FROM generate_series(1, %s) AS n
+"""
+
+
+class Database:
+    """The database of the run, as its owner."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def seed(self) -> None:
+        """Give every customer more than a page of ended orders."""
+        self._connection.execute(_ENDED.encode())
+        self._connection.execute(f"SELECT setval('orders_id_seq', {ORDERS})".encode())
+        self._connection.execute(b"VACUUM ANALYZE")
+
+    def add_pending(self, count: int) -> range:
+        """Add orders that wait for the worker; return their ids, one after another."""
+        ids = [row[0] for row in self._connection.execute(_PENDING.encode(), (count,))]
+        return range(min(ids), max(ids) + 1)
+
+    def settled(self, ids: range) -> int:
+        """Count those that the worker has brought to their very end."""
+        return self._count(
+            b"SELECT count(*) FROM orders WHERE id BETWEEN %s AND %s AND reservation = 'committed'",
+            (ids[0], ids[-1]),
+        )
+
+    def empty_outbox(self) -> None:
+        """Forget all messages that nobody relayed."""
+        self._connection.execute(b"TRUNCATE outbox")
+
+    def fill_outbox(self, count: int) -> None:
+        """Add messages at once, and wake the relay."""
+        with self._connection.transaction():
+            self._connection.execute(_BACKLOG.encode(), (count,))
+            self._connection.execute(b"SELECT pg_notify('outbox', '')")
+
+    def outbox_is_empty(self) -> bool:
+        """Tell whether all messages were relayed."""
+        return self._count(b"SELECT count(*) FROM (SELECT FROM outbox LIMIT 1) AS one", ()) == 0
+
+    def _count(self, query: bytes, values: tuple[int, ...]) -> int:
+        row = self._connection.execute(query, values).fetchone()
+        return int(row[0]) if row else 0

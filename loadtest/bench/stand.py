@@ -1,0 +1,191 @@
+"""The servers and services of a run: the local stack's own, on free ports, with what is compared.
+
+One primary without a standby, so that all contestants read where they write.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from devstack import services, stack, state
+from devstack.component import Component
+from devstack.ports import free_port
+from devstack.program import Program
+from devstack.settings import PORTS, PYTHON, SOURCE, Settings
+from orders.database.pool import connection_arguments
+from orders.settings import DatabaseSettings, load
+
+HOST: Final = "127.0.0.1"
+_REPOSITORY: Final = Path(__file__).parents[2]
+_UVICORN: Final = (
+    "uvicorn loadtest.reference.app:app --loop uvloop --http httptools"
+    " --no-access-log --log-level warning"
+)
+# The limit counts in Redis for every request as in production, but nobody reaches it.
+_UNLIMITED: Final = "10000000"
+BEFORE: Final = "-before"  # what components of the other checkout are called
+
+
+class Plan(NamedTuple):
+    """How long a slice is, and with how many connections."""
+
+    seconds: int
+    connections: int  # of the HTTP clients
+    processes: int  # of the api: each uses one connection to PostgreSQL and one to Valkey
+
+
+class Stand:
+    """Starts what a run asks for; all of it ends with the block."""
+
+    def __init__(self, folder: Path, plan: Plan, before: Path | None) -> None:
+        """Take where to keep the servers' data, and the services of another checkout to compare."""
+        self._programs: dict[str, Program] = {}
+        self._before = before
+        ports = {name: free_port() for name in PORTS}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")
+        }
+        environment |= {
+            "ORDERS_RATE_LIMIT_REQUESTS": _UNLIMITED,
+            "ORDERS_API_WORKERS": str(plan.processes),
+        }
+        self._processes = plan.processes
+        self.settings = Settings(
+            state=folder, ports=ports, gateway_host=HOST, environment=environment
+        )
+        state.make(folder)
+        secrets = state.load_secrets(folder)
+        self.database_url = stack.database(self.settings, secrets).url()
+        self.amqp_url = stack.message_broker(self.settings, secrets).url()
+        self._known = self._components(secrets)
+
+    def __enter__(self) -> Self:
+        """Give the stand; nothing runs yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End everything, those that ask before those that answer."""
+        for name in reversed(list(self._programs)):
+            self._programs[name].stop()
+
+    def start(self, *names: str) -> None:
+        """Start components at the same time, and wait until each is ready. Raises StartFailed."""
+        programs = {name: Program(self._known[name]) for name in names}
+        for name, program in programs.items():
+            program.component.prepare()
+            self._programs[name] = program
+            program.spawn()
+        for program in programs.values():
+            program.await_ready()
+
+    def stop(self, name: str) -> None:
+        """End one."""
+        self._programs.pop(name).stop()
+
+    def roles(self) -> dict[str, int]:
+        """Return the first process of everything that runs."""
+        return {name: one.pid for name, one in self._programs.items() if one.pid is not None}
+
+    def url(self, name: str) -> str:
+        """Return where an HTTP component listens."""
+        return f"http://{self._known[name].address}"
+
+    def port(self, name: str) -> int:
+        """Return the port of one of the stack's own."""
+        return self.settings.ports[name]
+
+    @property
+    def compares(self) -> bool:
+        """Whether another checkout takes part."""
+        return self._before is not None
+
+    @property
+    def session_options(self) -> str:
+        """Give the options of our database sessions, for others to work under the same."""
+        loaded = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
+        return str(connection_arguments(loaded, "bench")["options"])
+
+    def _components(self, secrets: Mapping[str, str]) -> dict[str, Component]:
+        listed = stack.components(self.settings, secrets)
+        known = {one.name: self._without_replica(one) for one in listed}
+        known["api"] = _listening(known["api"], self.port("api"))
+        gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}
+        known["gthread"] = self._api(known["api"], "gthread", gthread)
+        known["reference"] = self._reference(known["api"])
+        if self._before is not None:
+            old = {"PYTHONPATH": str(self._before / "services")}
+            known["api" + BEFORE] = self._api(known["api"], "api" + BEFORE, old)
+            for name in ("relay", "worker"):
+                known[name + BEFORE] = self._variant(known[name], name + BEFORE, old)
+        return known
+
+    def _without_replica(self, component: Component) -> Component:
+        environment = dict(component.environment)
+        environment.pop("ORDERS_DATABASE_REPLICA_URL", None)
+        return replace(component, environment=environment)
+
+    def _variant(self, one: Component, name: str, more: Mapping[str, str]) -> Component:
+        folder = self.settings.state / name
+        return replace(
+            one,
+            name=name,
+            environment={**one.environment, **more},
+            folder=folder,
+            log=one.log.with_name(f"{name}.log"),
+            prepare=partial(folder.mkdir, parents=True, exist_ok=True),
+        )
+
+    def _api(self, api: Component, name: str, more: Mapping[str, str]) -> Component:
+        port, admin = free_port(), free_port()
+        ports = {"ORDERS_API_PORT": str(port), "ORDERS_ADMIN_PORT": str(admin)}
+        made = self._variant(api, name, {**more, **ports})
+        ready = partial(services.answers, admin, "/readyz")
+        return replace(_listening(made, port), ready=ready)
+
+    def _reference(self, api: Component) -> Component:
+        """One process a core, as asyncio wants it, with the same number of connections in all."""
+        port, cores = free_port(), os.cpu_count() or 1
+        environment = {
+            "PYTHONPATH": f"{_REPOSITORY}:{SOURCE}",
+            "ORDERS_DATABASE_POOL_SIZE": str(max(1, self._processes // cores)),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.settings.state / "reference"),
+        }
+        made = self._variant(api, "reference", environment)
+        words = f"{_UVICORN} --host {HOST} --port {port} --workers {cores}".split()
+        return replace(
+            _listening(made, port),
+            argv=(PYTHON, "-m", *words),
+            ready=partial(services.answers, port, "/api/orders/user/1"),
+        )
+
+
+def _listening(component: Component, port: int) -> Component:
+    return replace(component, address=f"{HOST}:{port}", ports={})
+
+
+def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> None:
+    """Wait for something to come true. Raises TimeoutError."""
+    end_s = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"not within {within_s:.0f} s: {holds}")
+        time.sleep(every_s)
+
+
+def wanted(subjects: Sequence[str], before: Path | None) -> list[tuple[str, ...]]:
+    """Return what has to be started for some subjects, wave by wave."""
+    http = bool({"post", "get", "list"} & set(subjects))
+    queues = bool({"relay", "worker"} & set(subjects))
+    servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]
+    seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
+    apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]
+    return [
+        tuple(servers),
+        tuple(seconds),
+        *([tuple(apis), ("gateway",)] if http else []),
+        *([("topology",)] if queues else []),
+    ]

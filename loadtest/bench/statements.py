@@ -1,0 +1,88 @@
+"""The service's own statements as pgbench scripts, value by value. Pure, but for the file."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from orders.database.statements import statement
+
+_TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+# A parameter that is NULL, as ours is: a literal would be planned away.
+_NULL: Final = "nullif(:nothing::text, '-')"
+# One attempt and one message for each order, told apart by its id.
+_ATTEMPT: Final = "lpad(:id::text, 32, 'a')::uuid"
+_MESSAGE: Final = "lpad(:id::text, 32, 'b')::uuid"
+
+CONSTANTS: Final[dict[str, str | int]] = {
+    "nothing": "-",
+    "trace_id": _TRACEPARENT[3:35],
+    "traceparent": _TRACEPARENT,
+    "correlation_id": "0af7651916cd43dd8448eb211c80319d",
+    "worker": "worker",
+    "method": "card",
+    "route": "POST /api/orders",
+    "etag": '"v1"',
+    "total": "19.90",
+    "newest": "9999-12-31 00:00:00+00",  # before everything: where the first page begins
+}
+_IDS: Final = {name: f":{name}" for name in ("correlation_id", "traceparent", "trace_id")}
+
+_ACCEPT: Final = _IDS | {
+    "principal": ":worker", "route": ":route", "key": _NULL, "fingerprint": "''::bytea",
+    "body": ":nothing", "location": ":nothing", "etag": ":etag", "user_id": ":user",
+    "product_id": "1", "quantity": "2", "total": ":total", "payment_method": ":method",
+}  # fmt: skip
+_LIST: Final = {
+    "user_id": ":user", "before_at": ":newest", "before_id": "9007199254740991",
+    "limit": "21", "offset": "0",
+}  # fmt: skip
+_STEP: Final = _IDS | {
+    "id": ":id", "reason": _NULL, "announces": _NULL, "actor": ":worker", "reservation": _NULL,
+    "new_attempt": f"{_NULL}::uuid", "attempt": _NULL, "outcome": _NULL, "consumer": ":worker",
+    "message_id": f"{_NULL}::uuid",
+}  # fmt: skip
+
+
+def written(name: str, values: Mapping[str, str]) -> str:
+    """Return a statement with psycopg's names replaced by pgbench's expressions."""
+    text = statement(name).decode()
+    return re.sub(r"%\((\w+)\)s", lambda found: values[found[1]], text).strip() + ";\n"
+
+
+def accept_order() -> str:
+    """Return the one statement of a POST, for users `:first` to `:last`."""
+    return "\\set user random(:first, :last)\n" + written("accept_order", _ACCEPT)
+
+
+def list_orders() -> str:
+    """Return the one statement of a first list page, for users `:first` to `:last`."""
+    return "\\set user random(:first, :last)\n" + written("list_orders", _LIST)
+
+
+def bring_to_end() -> str:
+    """Return the worker's statements for one order; the orders from `:first` are shared out."""
+    known = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}
+    reserved = {"version": "1", "from": "'Pending'", "to": "'Reserved'", "reservation": "'held'"}
+    charging = {
+        "version": "2", "from": "'Reserved'", "to": "'Charging'", "new_attempt": _ATTEMPT,
+    }  # fmt: skip
+    completed = {
+        "version": "3", "from": "'Charging'", "to": "'Completed'", "attempt": _ATTEMPT,
+        "outcome": "'approved'", "announces": "'order.completed.v1'",
+    }  # fmt: skip
+    steps = [written("advance_order", _STEP | step) for step in (reserved, charging, completed)]
+    choice = "\\set id :first + :taken * :clients + :client_id\n\\set taken :taken + 1\n"
+    settled = known | {"reservation": "'committed'"}
+    return choice + written("load_work", known) + "".join(steps) + written("settle_stock", settled)
+
+
+@contextlib.contextmanager
+def script(lines: str) -> Iterator[Path]:
+    """Keep a script in a file for as long as pgbench reads it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pgbench") as file:
+        file.write(lines)
+        file.flush()
+        yield Path(file.name)

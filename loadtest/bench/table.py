@@ -1,0 +1,138 @@
+"""A run as people read it: on a terminal, and in docs/benchmarks.md."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench.pairs import Spread
+from loadtest.bench.results import Report, Subject
+
+BEGIN: Final = "<!-- begin: written by make bench -->"
+END: Final = "<!-- end -->"
+
+
+class Sheet(NamedTuple):
+    """A table of texts; the first columns are names, the others figures."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[Sequence[str]]
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """Return all tables of a run."""
+    return [_rates(report), _ratios(report), _cpu(report), _memory(report)]
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a run."""
+    for sheet in sheets(report):
+        table = Table(title=sheet.title, title_justify="left")
+        for place, name in enumerate(sheet.head):
+            table.add_column(name, justify="left" if place < 2 else "right")
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def markdown(report: Report) -> str:
+    """Return a run for the documentation."""
+    lines = [_circumstances(report)]
+    for sheet in sheets(report):
+        lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(_rule(sheet.head))]
+        lines += map(_line, sheet.rows)
+    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return "\n".join([*lines, "", f"Versions: {versions}."])
+
+
+def _circumstances(report: Report) -> str:
+    machine, changed = report.machine, " and changes" if report.changed else ""
+    told = "; ".join(
+        (
+            f"{report.at:%Y-%m-%d}, commit {report.commit}{changed}",
+            f"{machine['cores']} cores of {machine['cpu']}, {machine['memory']}",
+            f"load before the run {machine['load']}",
+        )
+    )
+    numbers = ", ".join(f"{name} {number}" for name, number in report.settings.items())
+    return f"{told}. Settings: {numbers}."
+
+
+def inserted(document: str, report: Report) -> str:
+    """Return a document with the run in place of the last one. Raises ValueError without marks."""
+    head, begin, rest = document.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError("the document has no place for the tables")
+    return f"{head}{BEGIN}\n{markdown(report)}\n{END}{tail}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(head: Sequence[str]) -> list[str]:
+    return ["---" if place < 2 else "---:" for place in range(len(head))]
+
+
+def _rates(report: Report) -> Sheet:
+    head = ("subject", "who", "per second", "lowest to highest", "p50 ms", "p99 ms")
+    rows = [
+        (subject.name, who, f"{rate.median:,.0f}", f"{rate.low:,.0f} to {rate.high:,.0f}", *times)
+        for subject, who in _contestants(report)
+        for rate in (subject.rate(who),)
+        for times in (_latency(subject, who),)
+    ]
+    return Sheet("Rates", head, list(rows))
+
+
+def _latency(subject: Subject, who: str) -> tuple[str, str]:
+    samples = subject.samples[who]
+    middle = sorted(samples, key=lambda sample: sample.rate)[len(samples) // 2]
+    return _ms(middle.p50_ms), _ms(middle.p99_ms)
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _ratios(report: Report) -> Sheet:
+    rows: list[Sequence[str]] = []
+    for subject in report.subjects:
+        for ours, theirs in subject.compared:
+            found = subject.ratio(ours, theirs)
+            absolute = f"{subject.rate(ours).median:,.0f} / {subject.rate(theirs).median:,.0f}"
+            name = f"{ours} / {theirs}"
+            rows.append((subject.name, name, f"{found.median:.2f}", _range(found), absolute))
+    head = ("subject", "ratio", "median", "lowest to highest", "per second")
+    return Sheet("Ratios", head, rows)
+
+
+def _range(found: Spread) -> str:
+    return f"{found.low:.2f} to {found.high:.2f}"
+
+
+def _cpu(report: Report) -> Sheet:
+    rows: list[Sequence[str]] = []
+    for subject, who in _contestants(report):
+        used = subject.cpu_us(who)
+        parts = ", ".join(f"{role} {us:,.0f}" for role, us in used.items())
+        rows.append((subject.name, who, subject.unit, f"{sum(used.values()):,.0f}", parts))
+    head = ("subject", "who", "per", "CPU in µs", "of which")
+    return Sheet("CPU", head, rows)
+
+
+def _memory(report: Report) -> Sheet:
+    rows: list[Sequence[str]] = [
+        (role, str(held.processes), f"{held.total_mib:,.0f}", f"{held.largest_mib:,.0f}")
+        for role, held in report.memory.items()
+    ]
+    return Sheet("Memory", ("role", "processes", "PSS in MiB", "largest process"), rows)
+
+
+def _contestants(report: Report) -> Iterator[tuple[Subject, str]]:
+    for subject in report.subjects:
+        for who in subject.samples:
+            yield subject, who

@@ -1,0 +1,52 @@
+"""The rate limit: the service's own script, in one round trip with what else Redis is asked."""
+
+import hashlib
+import math
+from typing import Any
+
+from redis.asyncio import Redis
+
+from loadtest.reference.settings import Settings
+from orders.api.sliding_window import Window, script, wait_ms, weighted
+
+
+class TooMany(Exception):
+    """Answer 429; `fields` are the headers."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        super().__init__("rate limited")
+        self.fields = fields
+
+
+class Door:
+    """Counts requests of principals."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis, self._limit, self._window_s = redis, settings.limit, settings.window_s
+        self._sha = hashlib.sha1(script(), usedforsecurity=False).hexdigest()
+        self._policy = f'"default";q={settings.limit};w={settings.window_s}'
+
+    async def open(self) -> None:
+        """Load the script."""
+        await self._redis.script_load(script())
+
+    async def enter(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:
+        """Count a request; return the headers, and the value of the key `read`. Raises TooMany."""
+        trip = self._redis.pipeline(transaction=False)
+        key = f"reference:limit:{principal}"
+        trip.evalsha(self._sha, 1, key, self._limit, self._window_s * 1000, 1)
+        if read is not None:
+            trip.get(read)
+        (allowed, *counts), *found = await trip.execute()
+        fields = self._fields(Window(*counts), allowed=bool(allowed))
+        if not allowed:
+            raise TooMany(fields)
+        return fields, found[0] if found else None
+
+    def _fields(self, window: Window, *, allowed: bool) -> dict[str, str]:
+        window_ms = self._window_s * 1000
+        left = max(0, self._limit - weighted(window, window_ms)) if allowed else 0
+        until_ms = window.left_ms if left else wait_ms(window, self._limit, window_ms)
+        seconds = min(max(1, math.ceil(until_ms / 1000)), self._window_s)
+        fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"default";r={left};t={seconds}'}
+        return fields if allowed else fields | {"Retry-After": str(seconds)}

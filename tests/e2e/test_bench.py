@@ -1,0 +1,47 @@
+"""`make bench`, once through in its smallest form: every program it needs, every subject it has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from e2e.stack import SERVICES
+from loadtest.bench.results import Report
+from loadtest.bench.run import SUBJECTS
+
+SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
+
+
+def test_the_bench_measures_every_subject_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    results = tmp_path / "results"
+    environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--results", str(results)],
+        env=environ, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [saved] = results.glob("*.json")
+    report = msgspec.json.decode(saved.read_bytes(), type=Report)
+    assert tuple(subject.name for subject in report.subjects) == SUBJECTS
+    for subject in report.subjects:
+        for who in subject.samples:
+            assert subject.rate(who).median > 0, f"{subject.name}: {who}"
+        for ours, theirs in subject.compared:
+            assert f"{ours} / {theirs}" in done.stdout
+    post = next(subject for subject in report.subjects if subject.name == "post")
+    assert {"api", "postgres", "valkey"} <= set(post.cpu_us("straight"))
+    assert report.memory["api"].total_mib > 0
+    assert not (results / "data").exists()
+
+
+def test_a_run_says_what_is_wrong_with_its_arguments() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.bench", "--only", "post,nothing"],
+        env=os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "there is no nothing" in done.stderr

@@ -1,0 +1,146 @@
+"""The reference of `make bench` answers as the service does: else their rates say nothing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from devstack.ports import free_port
+from devstack.testing import Database
+from integration.api_process import CURSOR_SECRET, Api, api_running, order
+from integration.serving import SERVICES, eventually
+from upstreams.process import running
+
+LIMIT = 8
+# What must be alike; ids and dates differ by nature.
+FIELDS = (
+    "Content-Type", "Cache-Control", "ETag", "Location", "Link", "RateLimit-Policy", "Retry-After",
+    "X-Content-Type-Options",
+)  # fmt: skip
+REFUSED = [
+    {"quantity": 0}, {"quantity": "1"}, {"quantity": 1.5}, {"total": 0}, {"total": "19.9"},
+    {"total": 1.001}, {"total": True}, {"userId": 2**53}, {"paymentMethod": "a b"}, {"extra": 1},
+    {"productId": None}, {"total": 100_000_000},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both(
+    database: Database, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Api, Api]]:
+    """Run the service and the reference on the same servers."""
+    folder = tmp_path_factory.mktemp("both")
+    with running("inventory", free_port()) as inventory:
+        settings = {
+            "DATABASE_URL": database.url, "REDIS_URL": redis_url, "INVENTORY_URL": inventory.url,
+            "RATE_LIMIT_REQUESTS": str(LIMIT),
+        }  # fmt: skip
+        with api_running(folder, **settings) as service:
+            environ = os.environ | {f"ORDERS_{name}": value for name, value in settings.items()}
+            with reference_running(folder, environ) as reference:
+                yield service, reference
+
+
+@contextmanager
+def reference_running(folder: Path, environ: dict[str, str]) -> Iterator[Api]:
+    port, log = free_port(), folder / "reference.log"
+    environ |= {
+        "ORDERS_CURSOR_SECRET": CURSOR_SECRET,
+        "PYTHONPATH": f"{SERVICES.parent}:{SERVICES}",
+    }
+    words = f"loadtest.reference.app:app --loop uvloop --http httptools --port {port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", *words.split()],
+            env=environ, stdout=output, stderr=output,
+        )  # fmt: skip
+    api = Api(port, port, log)
+
+    def is_up() -> bool:
+        assert process.poll() is None, log.read_text()
+        return api.get("/api/orders/user/1").ok
+
+    try:
+        eventually(is_up, 60)
+        yield api
+    finally:
+        api.session.close()
+        process.terminate()
+        process.wait(15)
+
+
+def told(reply: requests.Response) -> tuple[int, dict[str, str | None]]:
+    return reply.status_code, {name: reply.headers.get(name) for name in FIELDS}
+
+
+def without_ids(shown: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in shown.items() if name != "orderId"}
+
+
+def test_an_accepted_order_is_answered_alike(both: tuple[Api, Api]) -> None:
+    replies = [api.post(user=11) for api in both]
+    bodies = [reply.json() for reply in replies]
+    assert without_ids(bodies[0]) == without_ids(bodies[1])
+    assert bodies[0]["orderId"] < bodies[1]["orderId"]
+    for reply, body in zip(replies, bodies, strict=True):
+        assert reply.headers["Location"] == f"/api/orders/{body['orderId']}"
+        assert reply.headers["traceparent"].startswith("00-")
+        assert reply.headers["X-Correlation-ID"]
+        del reply.headers["Location"]
+    assert told(replies[0]) == told(replies[1])
+
+
+def test_an_order_is_shown_alike_whoever_filled_the_cache(both: tuple[Api, Api]) -> None:
+    for first, second in (both, both[::-1]):
+        number = first.post(user=12).json()["orderId"]
+        shown = [api.get(f"/api/orders/{number}") for api in (first, second, first)]
+        assert len({reply.content for reply in shown}) == 1
+        assert told(shown[0]) == told(shown[1])
+        tag = shown[0].headers["ETag"]
+        unchanged = [api.get(f"/api/orders/{number}", If_None_Match=tag) for api in both]
+        assert [reply.status_code for reply in unchanged] == [304, 304]
+
+
+def test_the_first_page_of_a_list_is_shown_alike(both: tuple[Api, Api]) -> None:
+    service, reference = both
+    for user in (13, 13, 13, 14):
+        service.post(user=user)
+    for query in ("", "?pageSize=2", "?pageSize=3"):
+        shown = [api.get(f"/api/orders/user/13{query}") for api in both]
+        assert shown[0].content == shown[1].content
+        assert told(shown[0]) == told(shown[1])
+    assert service.get("/api/orders/user/13?pageSize=2").headers["Link"]
+    assert reference.get("/api/orders/user/99").json() == []
+
+
+@pytest.mark.parametrize("members", REFUSED, ids=str)
+def test_both_refuse_the_same_orders(both: tuple[Api, Api], members: dict[str, Any]) -> None:
+    replies = [api.request("POST", "/api/orders", json=order(15) | members) for api in both]
+    assert [reply.status_code for reply in replies] == [400, 400]
+
+
+def test_both_miss_and_refuse_the_same_ids(both: tuple[Api, Api]) -> None:
+    for path, status in (("/api/orders/987654", 404), ("/api/orders/0", 400)):
+        assert [api.get(path).status_code for api in both] == [status, status]
+
+
+def test_both_limit_at_the_same_request(both: tuple[Api, Api]) -> None:
+    for api, user in zip(both, (16, 17), strict=True):
+        statuses = [api.get(f"/api/orders/user/{user}") for _ in range(LIMIT + 1)]
+        assert [reply.status_code for reply in statuses] == [200] * LIMIT + [429]
+        left = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
+        assert left == [f"r={LIMIT - used}" for used in range(1, LIMIT + 1)] + ["r=0"]
+        assert int(statuses[-1].headers["Retry-After"]) > 0
+        assert statuses[-1].json()["error"] == "Rate limit exceeded. Please retry later."
+
+
+def test_both_refuse_what_is_out_of_stock(both: tuple[Api, Api]) -> None:
+    replies = [api.post(user=18, productId=999999) for api in both]
+    assert [reply.status_code for reply in replies] == [400, 400]
+    assert [reply.json()["error"] for reply in replies] == ["Insufficient inventory"] * 2

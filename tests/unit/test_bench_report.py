@@ -1,0 +1,60 @@
+"""What `make bench` tells of its samples: tables, documentation, the saved file."""
+
+import datetime as dt
+
+import msgspec
+import pytest
+
+from loadtest.bench import cost, table
+from loadtest.bench.results import Memory, Report, Sample, Subject
+
+
+def report() -> Report:
+    straight = [Sample(rate=rate, cpu_us={"api": rate}, p50_ms=1, p99_ms=9) for rate in (50, 70)]
+    pgbench = [Sample(rate=rate, p50_ms=2) for rate in (100, 100)]
+    subject = Subject(
+        name="post",
+        unit="request",
+        samples={"straight": straight, "pgbench": pgbench},
+        compared=[("straight", "pgbench")],
+    )
+    return Report(
+        at=dt.datetime(2026, 1, 31, tzinfo=dt.UTC),
+        commit="abc",
+        changed=False,
+        machine={"cpu": "X", "cores": "2", "memory": "8 GiB", "kernel": "6", "load": "0.1"},
+        versions={"python": "3.11"},
+        settings={"rounds": 2},
+        subjects=[subject],
+        memory={"api": Memory(3, 90.0, 40.0)},
+    )
+
+
+def test_the_ratio_stands_beside_the_figures_it_is_made_of() -> None:
+    ratios = next(sheet for sheet in table.sheets(report()) if sheet.title == "Ratios")
+    assert ratios.rows == [("post", "straight / pgbench", "0.60", "0.50 to 0.70", "60 / 100")]
+
+
+def test_the_saved_file_reads_back_as_what_it_was() -> None:
+    made = report()
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Report) == made
+
+
+def test_a_new_run_takes_the_place_of_the_last_one_in_the_document() -> None:
+    document = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
+    once = table.inserted(document, report())
+    assert once.startswith("before\n")
+    assert once.endswith("\nafter\n")
+    assert "old" not in once
+    assert table.inserted(once, report()) == once
+
+
+def test_a_document_without_a_place_is_left_alone() -> None:
+    with pytest.raises(ValueError, match="no place"):
+        table.inserted("nothing", report())
+
+
+def test_cpu_is_told_per_request_and_without_who_did_nothing() -> None:
+    before = {"api": 1.0, "idle": 5.0}
+    after = {"api": 3.0, "idle": 5.0, "started": 0.5}
+    assert cost.per_unit_us(before, after, 1000) == {"api": 2000.0, "started": 500.0}
