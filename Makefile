@@ -69,6 +69,14 @@ check: env ## lint, format, types, import contracts
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
 	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+.PHONY: charts
+charts: env ## write the charts' schemas and READMEs from their sources
+	@PYTHONPATH=charts .venv/bin/python -m upkeep
+
+.PHONY: images
+images: env ## build the images without a registry and try every process (10 minutes; root, Debian 12)
+	.venv/bin/pytest tests/images $(ARGS)
+
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew
 	@PYTHONPATH=services .venv/bin/python -m devstack.lock
