@@ -32,11 +32,23 @@ def tool(name: str, group: str) -> Path:
         return program(name)
 
 
-@pytest.fixture(scope="session", params=["helm", "helm3"])
-def helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+@pytest.fixture(scope="session")
+def helm4(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Give Helm 4, without a cluster."""
+    return Helm(tool("helm", "tools"), tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def helm3(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Give Helm 3, without a cluster."""
+    return Helm(tool("helm3", "charts"), tmp_path_factory.mktemp("helm3"))
+
+
+@pytest.fixture(scope="session", params=["helm4", "helm3"])
+def helm(request: pytest.FixtureRequest) -> Helm:
     """Give each version of Helm, without a cluster."""
-    group = {"helm": "tools", "helm3": "charts"}[request.param]
-    return Helm(tool(request.param, group), tmp_path_factory.mktemp(request.param))
+    made: Helm = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -32,10 +32,23 @@ CASES: dict[str, tuple[Path, tuple[str, ...]]] = {
 }
 
 
-@pytest.fixture(params=CASES)
-def rendered(request: pytest.FixtureRequest, helm: Helm) -> list[dict[str, Any]]:
-    chart, options = CASES[request.param]
-    return helm.template(chart, *options)
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Path, tuple[str, ...]]:
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def rendered(helm4: Helm, case: tuple[Path, tuple[str, ...]]) -> list[dict[str, Any]]:
+    return helm4.template(case[0], *case[1])
+
+
+def test_helm_3_renders_the_same(
+    helm3: Helm, case: tuple[Path, tuple[str, ...]], rendered: list[dict[str, Any]]
+) -> None:
+    def name(manifest: dict[str, Any]) -> tuple[str, str]:
+        return manifest["kind"], manifest["metadata"]["name"]
+
+    assert sorted(helm3.template(case[0], *case[1]), key=name) == sorted(rendered, key=name)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +81,16 @@ def test_what_is_written_from_other_files_is_up_to_date() -> None:
     assert stale == [], "run `make charts`"
 
 
-def test_the_definition_is_the_operators_own(helm: Helm) -> None:
-    definition = only(helm.template(OPERATOR), "CustomResourceDefinition")
+def test_the_definition_is_the_operators_own(helm4: Helm) -> None:
+    definition = only(helm4.template(OPERATOR), "CustomResourceDefinition")
     source = CHARTS.parent / "operator/orderservice_operator/crd/orderservices.yaml"
     assert definition["spec"] == yaml.safe_load(source.read_text())["spec"]
     assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 @pytest.mark.parametrize("options", [(), ("--set=watchNamespace=shop",)])
-def test_the_rights_are_the_operators_own(helm: Helm, options: tuple[str, ...]) -> None:
-    manifests = helm.template(OPERATOR, "--set=externalMetrics.enabled=true", *options)
+def test_the_rights_are_the_operators_own(helm4: Helm, options: tuple[str, ...]) -> None:
+    manifests = helm4.template(OPERATOR, "--set=externalMetrics.enabled=true", *options)
     parts = ("framework", "application", "leadership", "registration")
     roles = [
         one["rules"]
@@ -90,18 +103,18 @@ def test_the_rights_are_the_operators_own(helm: Helm, options: tuple[str, ...]) 
     assert "*" not in str(roles)
 
 
-def test_in_one_namespace_it_has_no_right_elsewhere(helm: Helm) -> None:
-    manifests = helm.template(OPERATOR, "--set=watchNamespace=shop,rbac.aggregate=false")
+def test_in_one_namespace_it_has_no_right_elsewhere(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop,rbac.aggregate=false")
     assert "ClusterRole" not in {one["kind"] for one in manifests}
     roles = [one["metadata"] for one in manifests if one["kind"] == "Role"]
     assert {one["namespace"] for one in roles} == {"shop"}
 
 
 @pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT])
-def test_a_digest_wins_over_a_tag(helm: Helm, chart: Path) -> None:
+def test_a_digest_wins_over_a_tag(helm4: Helm, chart: Path) -> None:
     digest = "sha256:" + "0123456789abcdef" * 4
     options = [f"--set=image.repository=r.example/x,image.tag=v9,image.digest={digest}"]
-    manifests = helm.template(chart, *values_of("dev") * (chart is ENVIRONMENT), *options)
+    manifests = helm4.template(chart, *values_of("dev") * (chart is ENVIRONMENT), *options)
     if chart is ENVIRONMENT:
         images = {only(manifests, "OrderService")["spec"]["image"]}
     else:
@@ -140,14 +153,14 @@ def test_a_wrong_value_is_refused_by_its_name(
         (("--set=externalSecrets.enabled=true",), "externalSecrets.storeName is needed"),
     ],
 )
-def test_what_is_missing_is_said(helm: Helm, options: tuple[str, ...], said: str) -> None:
+def test_what_is_missing_is_said(helm4: Helm, options: tuple[str, ...], said: str) -> None:
     with pytest.raises(Failed, match=said):
-        helm.template(ENVIRONMENT, *options)
+        helm4.template(ENVIRONMENT, *options)
 
 
-def test_a_release_name_that_is_too_long_is_refused(helm: Helm) -> None:
+def test_a_release_name_that_is_too_long_is_refused(helm4: Helm) -> None:
     with pytest.raises(Failed, match="longer than 40 characters"):
-        helm.template(ENVIRONMENT, release="o" * 41)
+        helm4.template(ENVIRONMENT, release="o" * 41)
 
 
 def test_without_the_resource_it_says_what_to_install_first(helm: Helm) -> None:
@@ -162,10 +175,10 @@ def test_large_numbers_stay_whole(helm: Helm) -> None:
     assert isinstance(spec["messaging"]["maxLength"], int)
 
 
-def test_a_budget_leaves_a_replica_to_take_away(helm: Helm) -> None:
-    alone = helm.template(OPERATOR, "--set=replicas=1")
+def test_a_budget_leaves_a_replica_to_take_away(helm4: Helm) -> None:
+    alone = helm4.template(OPERATOR, "--set=replicas=1")
     assert "PodDisruptionBudget" not in {one["kind"] for one in alone}
-    budget = only(helm.template(OPERATOR), "PodDisruptionBudget")["spec"]
+    budget = only(helm4.template(OPERATOR), "PodDisruptionBudget")["spec"]
     assert (
-        budget["maxUnavailable"] < only(helm.template(OPERATOR), "Deployment")["spec"]["replicas"]
+        budget["maxUnavailable"] < only(helm4.template(OPERATOR), "Deployment")["spec"]["replicas"]
     )
