@@ -73,6 +73,14 @@ test: check ## everything: check, then unit, contract, integration and end-to-en
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)
 
+.PHONY: charts
+charts: env ## write the charts' schemas and READMEs from their sources
+	@PYTHONPATH=charts .venv/bin/python -m upkeep
+
+.PHONY: images
+images: env ## build the images without a registry and try every process (10 minutes; root, Debian 12)
+	.venv/bin/pytest tests/images $(ARGS)
+
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew
 	@PYTHONPATH=services .venv/bin/python -m devstack.lock

@@ -133,7 +133,7 @@ class Operator:
         return self._settings.topology_s if service.spec.messaging.management_url else None
 
     def _follow(self, kind: Kind) -> None:
-        informer = Informer(self._client, kind, self._store)
+        informer = Informer(self._client, kind, self._store, self._settings.namespace or None)
         self._informers.append(informer)
         self._go(informer.run(), f"watch of {kind.name}")
 

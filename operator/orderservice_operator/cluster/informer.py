@@ -19,10 +19,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Informer:
-    """Lists and watches one kind until it is cancelled."""
+    """Lists and watches one kind until it is cancelled: of one namespace, or (None) of all."""
 
-    def __init__(self, client: Client, kind: Kind, store: Store) -> None:
+    def __init__(
+        self, client: Client, kind: Kind, store: Store, namespace: str | None = None
+    ) -> None:
         self._client, self.kind, self._store = client, kind, store
+        self._path = kind.path(namespace)
         self._version: str | None = None
         self.synced = asyncio.Event()
         self.heard_at = time.monotonic()
@@ -52,14 +55,14 @@ class Informer:
             self._version = await self._list(kind)
             self.heard_at = time.monotonic()
             self.synced.set()
-        async for event in self._client.watch(self.kind.path(), self._version, OWNER_LABEL):
+        async for event in self._client.watch(self._path, self._version, OWNER_LABEL):
             self.heard_at = time.monotonic()
             self._version = event["object"]["metadata"]["resourceVersion"]
             self._store.see(kind, event)
 
     async def _list(self, kind: tuple[str, str]) -> str:
         version, places = "0", set[Place]()
-        async for page in self._client.pages(self.kind.path(), OWNER_LABEL):
+        async for page in self._client.pages(self._path, OWNER_LABEL):
             version = page.version
             places |= self._store.take(kind, page.items)
         self._store.keep_only(kind, version, places)

@@ -50,7 +50,12 @@ PROGRAMS: Final = (
         "k8s.io/kubernetes/cmd/kube-controller-manager",
     ),
     Program("kube-scheduler", "control", "control", "k8s.io/kubernetes/cmd/kube-scheduler"),
-    Program("helm", "tools", "helm", "helm.sh/helm/v4/cmd/helm"),
+    Program("helm", "tools", "charts", "helm.sh/helm/v4/cmd/helm"),
+    Program("helm3", "charts", "charts", "helm.sh/helm/v3/cmd/helm"),
+    Program("kind", "charts", "charts", "sigs.k8s.io/kind"),
+    Program(
+        "skaffold", "charts", "skaffold", "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold"
+    ),
     Program("kubectl", "tools", "node", "k8s.io/kubernetes/cmd/kubectl"),
     Program("kubelet", "node", "node", "k8s.io/kubernetes/cmd/kubelet"),
     Program("kube-proxy", "node", "node", "k8s.io/kubernetes/cmd/kube-proxy"),
@@ -172,12 +177,24 @@ def _values(one: Program) -> dict[str, str]:
     if one.name == "helm":
         version = _version_of(one, "helm.sh/helm/v4")
         return {"helm.sh/helm/v4/internal/version.version": version}
+    if one.name == "helm3":
+        return _values_of_helm3(one)
     if one.module not in {"control", "node"} or one.name == "etcd":
         return {}
     version = _version_of(one, "k8s.io/kubernetes")
     major, minor, _ = version.lstrip("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return {f"{_KUBERNETES_VERSION}.{name}": value for name, value in values.items()}
+
+
+def _values_of_helm3(one: Program) -> dict[str, str]:
+    """Return its version, and the Kubernetes that it renders for when there is no cluster."""
+    minor = _version_of(one, "k8s.io/client-go").split(".")[1]
+    values = {"helm.sh/helm/v3/internal/version.version": _version_of(one, "helm.sh/helm/v3")}
+    for package in ("chartutil", "lint/rules"):
+        prefix = f"helm.sh/helm/v3/pkg/{package}.k8sVersion"
+        values |= {f"{prefix}Major": "1", f"{prefix}Minor": minor}
+    return values
 
 
 def _version_of(one: Program, module: str) -> str:

@@ -1,0 +1,149 @@
+"""The schemas of the charts' values: closed, so that a misspelt key is refused by its name."""
+
+from typing import Any, Final
+
+import yaml
+
+Schema = dict[str, Any]
+
+_DRAFT: Final = "http://json-schema.org/draft-07/schema#"
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+TEXT: Final[Schema] = {"type": "string"}
+NAME: Final[Schema] = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"}
+PORT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 65535}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 1000}
+TEXTS: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
+DIGEST: Final[Schema] = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
+TAG: Final[Schema] = {
+    "type": "string",
+    "pattern": "^([A-Za-z0-9_][-.A-Za-z0-9_]{0,127})?$",
+    "not": {"const": "latest"},
+}
+REFERENCE: Final[Schema] = {"type": "string", "pattern": "^[^\\s]+[:@][^\\s:@]+.*$"}
+STORAGE: Final[Schema] = {"type": "string", "pattern": "^([0-9]+(Mi|Gi|Ti))?$"}
+AMOUNTS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number"]},
+}
+
+
+def closed(**properties: Schema) -> Schema:
+    """Return an object with these members and no others."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def items(schema: Schema) -> Schema:
+    """Return a list."""
+    return {"type": "array", "items": schema}
+
+
+RESOURCES: Final = closed(requests=AMOUNTS, limits=AMOUNTS)
+ANYTHING: Final[Schema] = {"type": "object"}
+
+
+def operator() -> Schema:
+    """Return the schema of orderservice-operator."""
+    return _root(
+        image=closed(
+            repository=TEXT,
+            tag=TAG,
+            digest=DIGEST,
+            pullPolicy={"enum": ["IfNotPresent", "Always", "Never"]},
+        ),
+        imagePullSecrets=items(NAME),
+        replicas={"type": "integer", "minimum": 0, "maximum": 10},
+        watchNamespace=NAME,
+        logLevel={"enum": ["debug", "info", "warning", "error"]},
+        env={
+            "type": "object",
+            "propertyNames": {"pattern": "^[A-Z_][A-Z0-9_]*$"},
+            "additionalProperties": TEXT,
+        },
+        crds=closed(install=BOOLEAN, keep=BOOLEAN),
+        serviceAccount=closed(create=BOOLEAN, name=NAME, annotations=TEXTS),
+        rbac=closed(create=BOOLEAN, aggregate=BOOLEAN),
+        externalMetrics=closed(enabled=BOOLEAN, port=PORT),
+        podDisruptionBudget=closed(enabled=BOOLEAN, maxUnavailable=COUNT),
+        networkPolicy=closed(
+            enabled=BOOLEAN,
+            metricsFrom=items(ANYTHING),
+            apiServerPorts=items(PORT),
+            brokerPorts=items(PORT),
+        ),
+        serviceMonitor=closed(enabled=BOOLEAN, interval=TEXT, labels=TEXTS),
+        prometheusRule=closed(enabled=BOOLEAN, labels=TEXTS),
+        resources=RESOURCES,
+        podLabels=TEXTS,
+        podAnnotations=TEXTS,
+        nodeSelector=TEXTS,
+        tolerations=items(ANYTHING),
+        priorityClassName=NAME,
+    )
+
+
+def environment(definition: str) -> Schema:
+    """Return the schema of orderservice-environment; `definition` is the CRD, for `spec`."""
+    server = {"enabled": BOOLEAN, "image": REFERENCE, "resources": RESOURCES}
+    place = closed(key=TEXT, property=TEXT, version=TEXT)
+    return _root(
+        nameOverride=NAME | {"maxLength": 40},
+        image=closed(repository=TEXT, tag=TAG, digest=DIGEST),
+        spec=spec(definition),
+        developmentPassword=TEXT | {"maxLength": 128},
+        postgresql=closed(
+            **server,
+            storage=STORAGE,
+            maxConnections={"type": "integer", "minimum": 50, "maximum": 10_000},
+            replica=closed(enabled=BOOLEAN),
+        ),
+        rabbitmq=closed(**server, storage=STORAGE),
+        valkey=closed(**server),
+        simulators=closed(enabled=BOOLEAN, resources=RESOURCES),
+        externalSecrets=closed(
+            enabled=BOOLEAN,
+            storeKind={"enum": ["ClusterSecretStore", "SecretStore"]},
+            storeName=NAME,
+            refreshInterval=TEXT,
+            secrets={
+                "type": "object",
+                "additionalProperties": {"type": "object", "additionalProperties": place},
+            },
+        ),
+        loadTest=closed(
+            **server,
+            run=NAME | {"minLength": 1, "maxLength": 12},
+            scenario=NAME | {"minLength": 1},
+            workers=COUNT,
+            arguments=items(TEXT),
+            secretName=NAME,
+        ),
+        networkPolicy=closed(enabled=BOOLEAN),
+    )
+
+
+def spec(definition: str) -> Schema:
+    """Return the resource's own schema of `spec`, closed; the chart fills in what is required."""
+    (version,) = yaml.safe_load(definition)["spec"]["versions"]
+    return _closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+
+
+def _closed(found: Schema, *, element: bool = False) -> Schema:
+    """Return a part of the CRD's schema; `element`: of a list, where the chart fills nothing in."""
+    kept = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "maxItems")
+    made = {key: found[key] for key in kept if key in found}
+    if element and "required" in found:
+        made["required"] = found["required"]
+    if "properties" in found:
+        parts = found["properties"].items()
+        made["properties"] = {key: _closed(part, element=element) for key, part in parts}
+        made["additionalProperties"] = False
+    elif isinstance(found.get("additionalProperties"), dict):
+        made["additionalProperties"] = _closed(found["additionalProperties"], element=True)
+    if "items" in found:
+        made["items"] = _closed(found["items"], element=True)
+    return made
+
+
+def _root(**properties: Schema) -> Schema:
+    # Helm puts `global` into the values of every chart.
+    return {"$schema": _DRAFT} | closed(**properties, **{"global": ANYTHING})

@@ -1,0 +1,73 @@
+"""The real Helm, as a person calls it."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+Manifest = dict[str, Any]
+
+CHARTS: Final = Path(__file__).resolve().parents[2] / "charts"
+OPERATOR: Final = CHARTS / "orderservice-operator"
+ENVIRONMENT: Final = CHARTS / "orderservice-environment"
+ENVIRONMENTS: Final = ("dev", "staging", "prod")
+RESOURCE: Final = "orders.platform.dev/v1alpha1/OrderService"
+
+
+class Failed(Exception):
+    """Helm's own words."""
+
+
+class Helm:
+    """One version of Helm, with folders of its own, and a cluster if there is one."""
+
+    def __init__(self, program: Path, folder: Path, kubeconfig: Path | None = None) -> None:
+        self._program = program
+        homes = {name: str(folder) for name in ("CACHE", "CONFIG", "DATA")}
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),  # else it caches in the working folder
+            "KUBECONFIG": str(kubeconfig or os.devnull),
+            **{f"HELM_{name}_HOME": home for name, home in homes.items()},
+        }
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a command; return what it says. Raises Failed."""
+        done = subprocess.run(
+            [self._program, *arguments],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        if done.returncode != 0:
+            raise Failed(f"{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def template(self, chart: Path, *arguments: str, release: str = "orders") -> list[Manifest]:
+        """Render a chart without a cluster."""
+        known = ("--api-versions", RESOURCE, "--namespace", "shop")
+        text = self("template", release, str(chart), *known, *arguments)
+        return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+
+    def install(self, release: str, chart: Path, namespace: str, *arguments: str) -> None:
+        """Install a release, or bring it up to date."""
+        self("upgrade", "--install", release, str(chart), "--namespace", namespace, *arguments)
+
+
+def values_of(environment: str) -> tuple[str, str]:
+    """Name the values of an environment."""
+    return "--values", str(ENVIRONMENT / f"values-{environment}.yaml")
+
+
+def only(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
+    """Return the one manifest of a kind, or of a kind and name."""
+    (found,) = [
+        manifest
+        for manifest in manifests
+        if manifest["kind"] == kind and name in {"", manifest["metadata"]["name"]}
+    ]
+    return found

@@ -1,0 +1,301 @@
+"""The charts installed by the real Helm, and the operator at work as the chart's ServiceAccount.
+
+The pods are real objects of the real controllers, admitted by the restricted level; only their
+containers do not exist.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from control_plane.api import Api, Object
+from control_plane.plane import ControlPlane
+
+from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, make_namespace
+from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, values_of
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "operator" / "examples"
+CR = "orders.platform.dev/v1alpha1"
+WITHIN_S = 120.0
+PROCESSES = ("api", "relay", "worker", "notifier")
+SERVERS = ("inventory", "payment", "postgresql", "postgresql-replica", "rabbitmq", "valkey")
+KINDS = (
+    ("apps/v1", "deployments"),
+    ("apps/v1", "statefulsets"),
+    ("apps/v1", "controllerrevisions"),
+    ("batch/v1", "jobs"),
+    ("v1", "pods"),
+    ("v1", "services"),
+    ("v1", "secrets"),
+    ("v1", "serviceaccounts"),
+    ("autoscaling/v2", "horizontalpodautoscalers"),
+    ("policy/v1", "poddisruptionbudgets"),
+    ("networking.k8s.io/v1", "networkpolicies"),
+    ("networking.k8s.io/v1", "ingresses"),
+    ("rbac.authorization.k8s.io/v1", "roles"),
+    ("rbac.authorization.k8s.io/v1", "rolebindings"),
+)
+# Secrets that others make where servers are managed.
+MANAGED = {
+    "orders": {"cursorSecret": "0123456789abcdef"},
+    "orders-database": {"url": "postgresql://u@db/orders", "replicaUrl": "postgresql://u@r/orders"},
+    "orders-cache": {"url": "redis://cache"},
+    "orders-messaging": {"url": "amqp://u:p@rabbitmq"},
+    "orders-topology": {"username": "u", "password": "p"},
+}
+WEBHOOK = {"orders-webhook": {"url": "https://hooks.example", "secret": "whsec_c2VjcmV0"}}
+
+
+def test_without_the_operators_chart_an_environment_says_what_is_missing(
+    api: Api, cluster_helm: Helm
+) -> None:
+    """The first test of the module: nothing is installed yet."""
+    make_namespace(api, "too-early")
+    with pytest.raises(Failed, match="install the chart orderservice-operator first"):
+        cluster_helm.install("orders", ENVIRONMENT, "too-early", *values_of("dev"))
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def environment(
+    request: pytest.FixtureRequest,
+    api: Api,
+    operator: OperatorProcess,
+    cluster_helm: Helm,
+    live: Callable[[str], None],
+) -> Iterator[str]:
+    """Install an environment; give its namespace, which has the environment's name in it."""
+    name: str = request.param
+    namespace = make_namespace(api, f"shop-{name}")
+    live(namespace)
+    secrets = {"dev": {}, "staging": MANAGED, "prod": MANAGED | WEBHOOK}[name]
+    for secret, entries in secrets.items():
+        manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
+        api.apply(manifest | {"stringData": entries}, namespace)
+    cluster_helm.install("orders", ENVIRONMENT, namespace, *values_of(name))
+    wait_until_rolled_out(api, operator, namespace)
+    yield namespace
+    if api.exists(CR, "orderservices", namespace, "orders"):
+        cluster_helm("uninstall", "orders", "--namespace", namespace)
+
+
+def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -> None:
+    """Wait until the operator has seen the resource, and all pods that are wanted are ready."""
+
+    def done() -> bool:
+        assert operator.process.poll() is None, operator.log.read_text()[-3000:]
+        resource = api.get(CR, "orderservices", namespace, "orders")
+        if (
+            resource.get("status", {}).get("observedGeneration")
+            != resource["metadata"]["generation"]
+        ):
+            return False
+        found = workloads(api, namespace)
+        return all(f"orders-{name}" in found for name in PROCESSES) and all(
+            map(complete, found.values())
+        )
+
+    try:
+        api.wait(done, within_s=WITHIN_S)
+    except TimeoutError:
+        resource = api.get(CR, "orderservices", namespace, "orders")
+        incomplete = [one for one in workloads(api, namespace).values() if not complete(one)]
+        status = [(one["metadata"]["name"], one.get("status")) for one in incomplete]
+        pytest.fail(f"{resource.get('status')}\n{status}\n{operator.log.read_text()[-3000:]}")
+
+
+def workloads(api: Api, namespace: str) -> dict[str, Object]:
+    return {
+        one["metadata"]["name"]: one
+        for kind in ("deployments", "statefulsets")
+        for one in api.list("apps/v1", kind, namespace)
+    }
+
+
+def complete(workload: Object) -> bool:
+    status, wanted = workload["status"], workload["spec"].get("replicas", 1)
+    seen = status.get("observedGeneration", 0) == workload["metadata"]["generation"]
+    counts = {status.get("readyReplicas", 0), status.get("updatedReplicas", 0), wanted}
+    return bool(seen and len(counts) == 1)
+
+
+def versions(api: Api, namespace: str) -> dict[str, str]:
+    """Give the template of every workload's pods: another one, and they are replaced."""
+    return {
+        name: repr(workload["spec"]["template"])
+        for name, workload in workloads(api, namespace).items()
+    }
+
+
+def settings_of(api: Api, namespace: str, process: str) -> dict[str, str]:
+    """Give what the pods of a process read from their ConfigMap."""
+    template = workloads(api, namespace)[f"orders-{process}"]["spec"]["template"]
+    containers = {one["name"]: one for one in template["spec"]["containers"]}
+    (source,) = containers[process]["envFrom"]
+    data: dict[str, str] = api.get("v1", "configmaps", namespace, source["configMapRef"]["name"])[
+        "data"
+    ]
+    return data
+
+
+def pods(api: Api, namespace: str) -> set[str]:
+    return {pod["metadata"]["name"] for pod in api.list("v1", "pods", namespace)}
+
+
+def inventory(api: Api, namespace: str) -> set[str]:
+    """Name everything in a namespace that Kubernetes did not make itself."""
+    own = {"serviceaccounts/default", "configmaps/kube-root-ca.crt"}
+    found = {
+        f"{kind}/{one['metadata']['name']}"
+        for version, kind in (*KINDS, ("v1", "configmaps"))
+        for one in api.list(version, kind, namespace)
+    }
+    return found - own
+
+
+def test_all_pods_are_admitted_and_ready(environment: str, api: Api) -> None:
+    servers = SERVERS if environment == "shop-dev" else ()
+    wanted = {f"orders-{name}" for name in (*PROCESSES, *servers)}
+    assert wanted <= workloads(api, environment).keys()
+    assert all(complete(one) for one in workloads(api, environment).values())
+
+
+def test_the_environments_differ_as_they_should(environment: str, api: Api) -> None:
+    ingresses = api.list("networking.k8s.io/v1", "ingresses", environment)
+    assert len(ingresses) == (0 if environment == "shop-dev" else 1)
+    assert all("tls" in one["spec"] for one in ingresses)
+    settings = settings_of(api, environment, "api")
+    assert settings["ORDERS_AUTH"] == ("jwt" if environment == "shop-prod" else "off")
+
+
+def test_every_secret_that_a_pod_reads_is_there(environment: str, api: Api) -> None:
+    there = {
+        one["metadata"]["name"]: set(one["data"]) for one in api.list("v1", "secrets", environment)
+    }
+    for workload in workloads(api, environment).values():
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            for variable in container.get("env", []):
+                if place := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    assert place["key"] in there[place["name"]], (workload["metadata"], place)
+
+
+def test_installing_again_changes_nothing(environment: str, api: Api, cluster_helm: Helm) -> None:
+    before, running = versions(api, environment), pods(api, environment)
+    name = environment.removeprefix("shop-")
+    cluster_helm.install("orders", ENVIRONMENT, environment, *values_of(name))
+    assert versions(api, environment) == before
+    assert pods(api, environment) == running
+
+
+def test_an_upgrade_and_its_rollback_replace_only_the_pods_that_changed(
+    environment: str, api: Api, cluster_helm: Helm, operator: OperatorProcess
+) -> None:
+    before, running = versions(api, environment), pods(api, environment)
+    name = environment.removeprefix("shop-")
+    more = ("--set=spec.worker.prefetch=33",)
+    cluster_helm.install("orders", ENVIRONMENT, environment, *values_of(name), *more)
+    wait_until_rolled_out(api, operator, environment)
+    changed = {name for name, one in versions(api, environment).items() if one != before[name]}
+    assert changed == {"orders-worker"}
+    assert settings_of(api, environment, "worker")["ORDERS_WORKER_PREFETCH"] == "33"
+    gone = running - pods(api, environment)
+    assert all(pod.startswith("orders-worker-") for pod in gone)
+    cluster_helm("rollback", "orders", "--namespace", environment)
+    wait_until_rolled_out(api, operator, environment)
+    assert settings_of(api, environment, "worker")["ORDERS_WORKER_PREFETCH"] == "10"
+    assert running - pods(api, environment) == gone
+
+
+def test_uninstalling_leaves_nothing(environment: str, api: Api, cluster_helm: Helm) -> None:
+    """The last test of an environment: Secrets that others made are all that stays."""
+    made_by_others = set(MANAGED) | set(WEBHOOK) if environment != "shop-dev" else set()
+    cluster_helm("uninstall", "orders", "--namespace", environment, "--wait", "--timeout=2m")
+    allowed = {f"secrets/{name}" for name in made_by_others}
+    try:
+        api.wait(lambda: inventory(api, environment) <= allowed, within_s=WITHIN_S)
+    except TimeoutError:
+        assert inventory(api, environment) <= allowed
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_examples_are_taken_by_the_charts_definition(
+    api: Api, operator: OperatorProcess, file: Path
+) -> None:
+    namespace = "examples"
+    if not api.exists("v1", "namespaces", "", namespace):
+        make_namespace(api, namespace)
+    manifest = yaml.safe_load(file.read_text())
+    manifest["spec"]["paused"] = True
+    made = api.apply(manifest, namespace)
+    assert made["metadata"]["generation"] >= 1
+    api.delete(CR, "orderservices", namespace, manifest["metadata"]["name"])
+
+
+def test_the_operators_pods_are_admitted_and_ready(api: Api, operator: OperatorProcess) -> None:
+    assert complete(api.get("apps/v1", "deployments", SYSTEM, OPERATOR_RELEASE))
+
+
+def test_helm_3_takes_over_what_helm_4_installed(
+    api: Api, operator: OperatorProcess, cluster_helm3: Helm
+) -> None:
+    before, running = versions(api, SYSTEM), pods(api, SYSTEM)
+    cluster_helm3.install(OPERATOR_RELEASE, OPERATOR, SYSTEM)
+    assert versions(api, SYSTEM) == before
+    assert pods(api, SYSTEM) == running
+
+
+@pytest.fixture(scope="module")
+def narrow(
+    plane: ControlPlane, api: Api, operator: OperatorProcess, cluster_helm3: Helm
+) -> Iterator[OperatorProcess]:
+    """Run a second operator that has a single namespace and no right outside it."""
+    assert operator
+    make_namespace(api, "narrow")
+    options = ("--set=watchNamespace=narrow,crds.install=false,rbac.aggregate=false",)
+    cluster_helm3.install("narrow", OPERATOR, SYSTEM, *options)
+    made = OperatorProcess(plane, api, "narrow")
+    yield made
+    made.stop()
+    cluster_helm3("uninstall", "narrow", "--namespace", SYSTEM)
+
+
+def test_an_operator_of_one_namespace_reconciles_there(
+    api: Api, operator: OperatorProcess, narrow: OperatorProcess
+) -> None:
+    operator.stop()  # else it could not be told which of them did it
+    manifest = yaml.safe_load((EXAMPLES / "minimal.yaml").read_text())
+    api.apply(manifest, "narrow")
+
+    def done() -> bool:
+        assert narrow.process.poll() is None, narrow.log.read_text()[-3000:]
+        return {f"minimal-{name}" for name in PROCESSES} <= workloads(api, "narrow").keys()
+
+    try:
+        api.wait(done, within_s=WITHIN_S)
+    except TimeoutError:
+        pytest.fail(narrow.log.read_text()[-3000:])
+    api.delete(CR, "orderservices", "narrow", "minimal")
+    api.wait(lambda: not api.exists(CR, "orderservices", "narrow", "minimal"), within_s=WITHIN_S)
+
+
+def test_the_definition_outlives_its_release_unless_told_otherwise(
+    api: Api, operator: OperatorProcess, narrow: OperatorProcess, cluster_helm: Helm
+) -> None:
+    """The last test of the module."""
+    assert narrow
+    definitions = ("apiextensions.k8s.io/v1", "customresourcedefinitions", "")
+    name = "orderservices.orders.platform.dev"
+    operator.stop()
+    cluster_helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM)
+    assert api.exists(*definitions, name)
+    options = ("--take-ownership", "--set=crds.keep=false")
+    cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, *options)
+    cluster_helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM)
+    api.wait(lambda: not api.exists(*definitions, name), within_s=WITHIN_S)
+    left = [
+        one["metadata"]["name"]
+        for kind in ("clusterroles", "clusterrolebindings")
+        for one in api.list("rbac.authorization.k8s.io/v1", kind, "")
+        if OPERATOR_RELEASE in one["metadata"]["name"]
+    ]
+    assert left == []

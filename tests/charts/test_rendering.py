@@ -1,0 +1,184 @@
+"""What the charts render, without a cluster."""
+
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from charts.helm import CHARTS, ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, only, values_of
+from charts.policies import pod_spec, violations
+from upkeep import written
+
+MINORS = ("1.35", "1.36", "1.37")
+# Kinds whose schema is not Kubernetes' own.
+FOREIGN = {"OrderService", "ServiceMonitor", "PrometheusRule", "ExternalSecret"}
+EVERYTHING = (
+    "--set=externalMetrics.enabled=true,serviceMonitor.enabled=true,prometheusRule.enabled=true",
+    "--set=imagePullSecrets[0]=registry,priorityClassName=high,watchNamespace=shop",
+)
+LOAD = ("--set=loadTest.enabled=true,externalSecrets.enabled=true,externalSecrets.storeName=vault",)
+CASES: dict[str, tuple[Path, tuple[str, ...]]] = {
+    "operator": (OPERATOR, ()),
+    "operator, everything": (OPERATOR, EVERYTHING),
+    **{name: (ENVIRONMENT, values_of(name)) for name in ENVIRONMENTS},
+    **{f"{name}, load": (ENVIRONMENT, (*values_of(name), *LOAD)) for name in ENVIRONMENTS},
+    "dev, kept": (
+        ENVIRONMENT,
+        (*values_of("dev"), "--set=postgresql.storage=1Gi,rabbitmq.storage=1Gi"),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Path, tuple[str, ...]]:
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def rendered(helm4: Helm, case: tuple[Path, tuple[str, ...]]) -> list[dict[str, Any]]:
+    return helm4.template(case[0], *case[1])
+
+
+def test_helm_3_renders_the_same(
+    helm3: Helm, case: tuple[Path, tuple[str, ...]], rendered: list[dict[str, Any]]
+) -> None:
+    def name(manifest: dict[str, Any]) -> tuple[str, str]:
+        return manifest["kind"], manifest["metadata"]["name"]
+
+    assert sorted(helm3.template(case[0], *case[1]), key=name) == sorted(rendered, key=name)
+
+
+@pytest.mark.parametrize(
+    ("chart", "values"),
+    [(OPERATOR, ()), *((ENVIRONMENT, values_of(name)) for name in ENVIRONMENTS)],
+)
+def test_it_lints_strictly(helm: Helm, chart: Path, values: tuple[str, ...]) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(chart), *values)
+
+
+def test_every_manifest_is_valid_in_the_last_three_minors(rendered: list[dict[str, Any]]) -> None:
+    ours = [manifest for manifest in rendered if manifest["kind"] not in FOREIGN]
+    for manifest, minor in product(ours, MINORS):
+        kubernetes_validate.validate(manifest, minor, strict=True)
+
+
+def test_no_workload_breaks_a_policy(rendered: list[dict[str, Any]]) -> None:
+    assert violations(rendered) == []
+
+
+def test_no_two_manifests_have_one_name(rendered: list[dict[str, Any]]) -> None:
+    names = [
+        (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in rendered
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_what_is_written_from_other_files_is_up_to_date() -> None:
+    stale = [str(path) for path, text in written.files().items() if path.read_text() != text]
+    assert stale == [], "run `make charts`"
+
+
+def test_the_definition_is_the_operators_own(helm4: Helm) -> None:
+    definition = only(helm4.template(OPERATOR), "CustomResourceDefinition")
+    source = CHARTS.parent / "operator/orderservice_operator/crd/orderservices.yaml"
+    assert definition["spec"] == yaml.safe_load(source.read_text())["spec"]
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+@pytest.mark.parametrize("options", [(), ("--set=watchNamespace=shop",)])
+def test_the_rights_are_the_operators_own(helm4: Helm, options: tuple[str, ...]) -> None:
+    manifests = helm4.template(OPERATOR, "--set=externalMetrics.enabled=true", *options)
+    parts = ("framework", "application", "leadership", "registration")
+    roles = [
+        one["rules"]
+        for one in manifests
+        if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"].endswith(parts)
+    ]
+    source = CHARTS.parent / "operator/orderservice_operator/rbac/role.yaml"
+    rules = [one["rules"] for one in yaml.safe_load_all(source.read_text())]
+    assert sorted(map(str, chain(*roles))) == sorted(map(str, chain(*rules)))
+    assert "*" not in str(roles)
+
+
+def test_in_one_namespace_it_has_no_right_elsewhere(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop,rbac.aggregate=false")
+    assert "ClusterRole" not in {one["kind"] for one in manifests}
+    roles = [one["metadata"] for one in manifests if one["kind"] == "Role"]
+    assert {one["namespace"] for one in roles} == {"shop"}
+
+
+@pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT])
+def test_a_digest_wins_over_a_tag(helm4: Helm, chart: Path) -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    options = [f"--set=image.repository=r.example/x,image.tag=v9,image.digest={digest}"]
+    manifests = helm4.template(chart, *values_of("dev") * (chart is ENVIRONMENT), *options)
+    if chart is ENVIRONMENT:
+        images = {only(manifests, "OrderService")["spec"]["image"]}
+    else:
+        spec = pod_spec(only(manifests, "Deployment"))
+        images = {one["image"] for one in spec["containers"]}
+    assert images == {f"r.example/x@{digest}"}
+
+
+@pytest.mark.parametrize(
+    ("chart", "value", "named"),
+    [
+        (OPERATOR, "replicaCount=2", "replicaCount"),
+        (OPERATOR, "image.tagg=1", "tagg"),
+        (OPERATOR, "image.tag=latest", "tag"),
+        (OPERATOR, "image.digest=sha256:12", "digest"),
+        (OPERATOR, "replicas=two", "replicas"),
+        (OPERATOR, "env.resync=1", "resync"),
+        (ENVIRONMENT, "spec.worker.prefetchh=1", "prefetchh"),
+        (ENVIRONMENT, "spec.api.autoscaling.maxReplicas=many", "maxReplicas"),
+        (ENVIRONMENT, "spec.api.workerClass=gevent", "workerClass"),
+        (ENVIRONMENT, "postgres.enabled=true", "postgres"),
+        (ENVIRONMENT, "spec.podTemplate.env[0].name=lower", "name"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(
+    helm: Helm, chart: Path, value: str, named: str
+) -> None:
+    with pytest.raises(Failed, match=named):
+        helm.template(chart, f"--set={value}")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set=rabbitmq.enabled=true",), "developmentPassword is needed"),
+        (("--set=externalSecrets.enabled=true",), "externalSecrets.storeName is needed"),
+    ],
+)
+def test_what_is_missing_is_said(helm4: Helm, options: tuple[str, ...], said: str) -> None:
+    with pytest.raises(Failed, match=said):
+        helm4.template(ENVIRONMENT, *options)
+
+
+def test_a_release_name_that_is_too_long_is_refused(helm4: Helm) -> None:
+    with pytest.raises(Failed, match="longer than 40 characters"):
+        helm4.template(ENVIRONMENT, release="o" * 41)
+
+
+def test_without_the_resource_it_says_what_to_install_first(helm: Helm) -> None:
+    with pytest.raises(Failed, match="install the chart orderservice-operator first"):
+        helm("template", "orders", str(ENVIRONMENT))
+
+
+def test_large_numbers_stay_whole(helm: Helm) -> None:
+    option = "--set=spec.messaging.maxLength=100000000"
+    spec = only(helm.template(ENVIRONMENT, option), "OrderService")["spec"]
+    assert spec["messaging"]["maxLength"] == 100_000_000
+    assert isinstance(spec["messaging"]["maxLength"], int)
+
+
+def test_a_budget_leaves_a_replica_to_take_away(helm4: Helm) -> None:
+    alone = helm4.template(OPERATOR, "--set=replicas=1")
+    assert "PodDisruptionBudget" not in {one["kind"] for one in alone}
+    budget = only(helm4.template(OPERATOR), "PodDisruptionBudget")["spec"]
+    assert (
+        budget["maxUnavailable"] < only(helm4.template(OPERATOR), "Deployment")["spec"]["replicas"]
+    )

@@ -1,0 +1,57 @@
+"""What can be said of the images without building them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devstack import bootstrap, lock
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGES = sorted(lock.IMAGES)
+
+
+def dockerfile(image: str) -> str:
+    return (REPOSITORY / image / "Dockerfile").read_text()
+
+
+def pins(name: str) -> dict[str, str]:
+    """Give each locked package with its versions, markers and hashes."""
+    entries = re.split(r"^(?=[a-z])", (REPOSITORY / name).read_text(), flags=re.MULTILINE)
+    return {entry.split(" ")[0]: entry for entry in entries if "==" in entry}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_hadolint_has_nothing_to_say(image: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, REPOSITORY / image / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_an_image_installs_is_what_was_tested(image: str) -> None:
+    whole, part = pins("requirements.lock"), pins(f"{image}/requirements.lock")
+    assert part.keys() <= whole.keys()
+    assert all("--hash=sha256:" in entry for entry in part.values())
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_bases_are_pinned_by_digest_and_no_root_runs(image: str) -> None:
+    text = dockerfile(image)
+    assert len(re.findall(r"^ARG \w+_IMAGE=\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)) == 2
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["10001:10001"]
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BUILD_IMAGE}", "${RUN_IMAGE}"}
+
+
+def test_meinheld_is_compiled_as_it_is_here() -> None:
+    text = dockerfile("services")
+    assert f'MEINHELD_NOGREEN=1 CFLAGS="{bootstrap.CFLAGS}"' in text
+
+
+def test_both_images_have_the_same_bases() -> None:
+    bases = [re.findall(r"^ARG \w+_IMAGE=.*$", dockerfile(one), re.MULTILINE) for one in IMAGES]
+    assert bases[0] == bases[1]
