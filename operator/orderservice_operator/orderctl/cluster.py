@@ -17,7 +17,6 @@ from orderservice_operator.orderctl.kubeconfig import Kubeconfig
 from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION
 
 MANAGER: Final = "orderctl"
-_SILENCE_S: Final = 75.0  # for watches, of which there are none here
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -85,7 +84,7 @@ async def connected(place: Place) -> AsyncIterator[Cluster]:
     """Connect as kubectl would, or as a pod's account where there is no kubeconfig."""
     login = Kubeconfig(place.kubeconfig, place.context)
     credentials = Credentials(kopf.OperatorSettings(), (login, kopf.login_with_service_account))
-    client = Client(credentials, _SILENCE_S, lambda _: None)
+    client = Client(credentials, lambda _: None)
     try:
         yield Cluster(client, place.namespace or credentials.namespace)
     finally:
