@@ -167,7 +167,7 @@ def test_a_member_that_left_the_file_is_planned_away(
     api.patch(path, {"metadata": {"annotations": last}})
     changes = orderctl.changes(example(), ready)
     assert ("change", "OrderService", "minimal") in changes
-    assert ("change", "ConfigMap", "minimal-worker") in changes
+    assert ("change", "Deployment", "minimal-worker") in changes
 
 
 def test_a_plan_shows_what_changes_in_the_broker(
