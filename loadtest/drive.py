@@ -28,6 +28,7 @@ class Force(msgspec.Struct, frozen=True):
 
     processes: int = 2
     workers: int = 0
+    port: int = MASTER_PORT
     web: bool = False
 
 
@@ -35,6 +36,7 @@ def command(force: Force, host: str, out: Path) -> list[str]:
     """Give the command line of the master."""
     if force.workers:
         reach = ["--master", "--expect-workers", str(force.workers)]
+        reach += ["--master-bind-port", str(force.port)]
         reach += ["--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
     else:
         port = str(free_port())

@@ -1,29 +1,17 @@
 """The whole runner against services that break their word: each is caught, by its own exit code."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
 from loadtest_pretender import Pretender
-
-ROOT = Path(__file__).parents[2]
-
-
-def loadtest(folder: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    kept = {name: value for name, value in os.environ.items() if "LOADTEST" not in name}
-    return subprocess.run(
-        [sys.executable, "-m", "loadtest", *arguments],
-        cwd=ROOT, env=kept | {"LOADTEST_FOLDER": str(folder)} | environ,
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+from loadtest_process import loadtest
 
 
 def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":
-    return loadtest(folder, scenario, "--host", service.url, "--duration", "2", "--processes", "1")
+    return loadtest(folder, scenario, "--host", service.url, "--duration", "4", "--processes", "1")
 
 
 def results(folder: Path) -> Path:
