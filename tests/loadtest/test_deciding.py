@@ -1,13 +1,16 @@
 """The whole runner against services that break their word: each is caught, by its own exit code."""
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
+import psutil
 import pytest
 from loadtest_pretender import Pretender
-from loadtest_process import loadtest
+from loadtest_process import ROOT, environment, loadtest
 
 
 def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":
@@ -76,3 +79,21 @@ def test_without_a_scenario_all_of_them_are_listed_with_a_line_each(tmp_path: Pa
     done = loadtest(tmp_path)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 15
+
+
+def test_a_run_that_is_broken_off_leaves_no_process_behind(tmp_path: Path) -> None:
+    with Pretender() as service:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "smoke", "--host", service.url],
+            cwd=ROOT, env=environment(tmp_path), start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("results/*/began")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        descendants = psutil.Process(running.pid).children(recursive=True)
+        running.terminate()
+        assert running.wait(60) == 130
+    assert descendants
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    assert alive == []
