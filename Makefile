@@ -38,6 +38,10 @@ logs: env ## show the last log lines; ARGS="-f worker" follows one component
 demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 50"
 	@$(DEVSTACK) demo $(ARGS)
 
+.PHONY: loadtest
+loadtest: env ## decide by load: SCENARIO=spike runs one on a stack of its own, none lists them; HOST= ARGS=
+	@.venv/bin/python -m loadtest $(SCENARIO) $(if $(HOST),--host $(HOST)) $(ARGS)
+
 .PHONY: clean-state
 clean-state: env ## remove the databases, logs and secrets of the local platform
 	@$(DEVSTACK) clean-state

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtest import catalogue
-from loadtest.drive import Force, environment, worker_command
+from loadtest.drive import MASTER_PORT, Force, environment, worker_command
 from loadtest.report import artefacts, progress
 from loadtest.run import Wishes, run
 from loadtest.scenario import Scenario
@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
     made.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
     made.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
+    made.add_argument(
+        "--master-port",
+        type=int,
+        default=MASTER_PORT,
+        help="where workers connect",
+    )
     made.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
     made.add_argument("--ui", action="store_true", help="Locust's web page while it runs (8089)")
     made.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
@@ -138,7 +144,9 @@ def wishes(
     return Wishes(
         folder=folder,
         environ=known | {"LOADTEST_SCALE": str(args.scale)},
-        force=Force(processes=args.processes, workers=args.workers, web=args.ui),
+        force=Force(
+            processes=args.processes, workers=args.workers, port=args.master_port, web=args.ui
+        ),
         regression=args.regression,
         save_baseline=args.save_baseline,
     )

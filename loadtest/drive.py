@@ -1,11 +1,13 @@
 """Run Locust over a place and follow it to its end."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
 MASTER_PORT: Final = 5557
 WEB_PORT: Final = 8089
 _STOP_TIMEOUT_S: Final = 30  # nobody is interrupted in the middle of a purchase
+_BROKEN_OFF_WITHIN_S: Final = 10.0
 _BEGIN_WITHIN_S: Final = 60.0
 _WORKERS_WITHIN_S: Final = 600
 _LOOK_EVERY_S: Final = 0.5
@@ -28,6 +31,7 @@ class Force(msgspec.Struct, frozen=True):
 
     processes: int = 2
     workers: int = 0
+    port: int = MASTER_PORT
     web: bool = False
 
 
@@ -35,6 +39,7 @@ def command(force: Force, host: str, out: Path) -> list[str]:
     """Give the command line of the master."""
     if force.workers:
         reach = ["--master", "--expect-workers", str(force.workers)]
+        reach += ["--master-bind-port", str(force.port)]
         reach += ["--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
     else:
         port = str(free_port())
@@ -83,7 +88,7 @@ def drive(
     """
     with (out / "locust.log").open("wb") as log:
         running = subprocess.Popen(  # noqa: S603 our own command
-            argv, env=dict(environ), stdout=log, stderr=log, cwd=out
+            argv, env=dict(environ), stdout=log, stderr=log, cwd=out, start_new_session=True
         )
         try:
             _await_begin(running, out)
@@ -107,13 +112,14 @@ def _await_begin(running: "subprocess.Popen[bytes]", out: Path) -> None:
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:
+    """End the master and its forked workers, who are one process group."""
     if running.poll() is None:
-        running.terminate()
-        try:
-            running.wait(_STOP_TIMEOUT_S + 5)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(_BROKEN_OFF_WITHIN_S)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
 
 
 def _last_words(out: Path) -> str:

@@ -3,11 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
-from loadtest.scenario import Component, Moment, Poison, Upstream
+from loadtest.scenario import Act, Component, Moment, Poison, Upstream
 from loadtest.target import broker, simulators
 from loadtest.target.http import Unreachable
 from loadtest.target.local_stack import StackFailed
@@ -22,15 +21,11 @@ class Event(msgspec.Struct):
     took_s: float = 0.0
 
 
-class Doer(Protocol):
-    """Carries out one act. Raises Unreachable, StackFailed."""
-
-    def __call__(self, act: Upstream | Component | Poison) -> None:
-        """Do it."""
+Doer = Callable[[Act], None]  # raises Unreachable, StackFailed
 
 
 class Timetable:
-    """A thread that does each thing at its time; leaving the block waits for the last of them."""
+    """A thread that does each thing at its time, or as soon after it as the one before is done."""
 
     def __init__(
         self, moments: tuple[Moment, ...], do: Doer, tell: Callable[[Event], None]
@@ -49,10 +44,12 @@ class Timetable:
         self._thread.start()
 
     def finish(self) -> None:
-        """Leave out what is not due yet, and wait for what is being done."""
+        """Wait until everything has been done: what was stopped must be started again."""
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Leave out what is not due yet: the run was broken off."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def _run(self) -> None:
         for moment in sorted(self._moments, key=lambda one: one.at_s):
@@ -76,7 +73,7 @@ class Timetable:
 def doer(place: Place, ask: Callable[[str], None]) -> Doer:
     """Give what carries out acts here; `ask` tells a person where we cannot do it ourselves."""
 
-    def do(act: Upstream | Component | Poison) -> None:
+    def do(act: Act) -> None:
         match act:
             case Upstream(name=name, faults=faults):
                 simulators.set_faults(str(getattr(place, name)), faults)
@@ -90,7 +87,7 @@ def doer(place: Place, ask: Callable[[str], None]) -> Doer:
     return do
 
 
-def describe(act: Upstream | Component | Poison) -> str:
+def describe(act: Act) -> str:
     """Say what is done."""
     match act:
         case Upstream(name=name, faults=faults) if faults:

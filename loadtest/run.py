@@ -117,8 +117,9 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
     )
     try:
         drive(command(wishes.force, place.host, out), environ, out, begin, teller.look)
-    finally:
         timetable.finish()
+    finally:
+        timetable.abandon()
         sampler.finish()
         probe.finish()
         heal(scenario, place)

@@ -54,11 +54,14 @@ class Poison(msgspec.Struct, frozen=True, tag="poison"):
     queue: str = "order-processing"
 
 
+Act = Upstream | Component | Poison
+
+
 class Moment(msgspec.Struct, frozen=True):
     """Do something `at_s` seconds after the load began."""
 
     at_s: float
-    act: Upstream | Component | Poison
+    act: Act
 
 
 class Phase(msgspec.Struct, frozen=True):

@@ -25,9 +25,10 @@ locust.runners.HEARTBEAT_LIVENESS = 30
 
 # Locust takes the user classes and the shape from the names of this module.
 globals().update({kind.__name__: kind for kind in made_for(RUN)})
-# By worker, on the master: what each last reported.
+# By worker, on the master: what each last reported; and when the first user was there.
 busy: dict[str, int] = {}
-Shape = shape_of(RUN.scenario, lambda: sum(busy.values()))
+began: list[float] = []
+Shape = shape_of(RUN.scenario, begun=lambda: bool(began), busy=lambda: sum(busy.values()))
 
 
 def on_init(environment: Environment, **_: Any) -> None:
@@ -60,13 +61,16 @@ def write_down(environment: Environment, folder: Path) -> None:
     """Append what workers report to two files, a JSON line each: nothing is kept in memory."""
     timeline = (folder / "timeline.jsonl").open("ab", buffering=0)
     purchases = (folder / "purchases.jsonl").open("ab", buffering=0)
-    began: list[float] = []
 
-    def start(**_: Any) -> None:
+    def begin() -> None:
         began.append(time.monotonic())
-        (folder / "began").write_text(f"{time.time()}\n")
+        if environment.shape_class is not None:
+            environment.shape_class.reset_time()  # type: ignore[no-untyped-call]
+        (folder / "began").touch()
 
     def write(data: dict[str, Any], **_: Any) -> None:
+        if not began and data.get("report", {}).get("users"):
+            begin()
         if not began or "report" not in data:
             return
         busy[data["report"]["worker"]] = data["report"]["busy"]
@@ -75,7 +79,6 @@ def write_down(environment: Environment, folder: Path) -> None:
         for purchase in data["purchases"]:
             purchases.write(msgspec.json.encode(purchase) + b"\n")
 
-    environment.events.test_start.add_listener(start)  # type: ignore[no-untyped-call]
     environment.events.worker_report.add_listener(write)  # type: ignore[no-untyped-call]
 
 

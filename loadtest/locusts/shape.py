@@ -12,9 +12,12 @@ DRAIN_S = 40.0
 _LAST_REPORTS_S = 2.5
 
 
-def shape_of(scenario: Scenario, busy: Callable[[], int]) -> type[LoadTestShape]:
+def shape_of(
+    scenario: Scenario, *, begun: Callable[[], bool], busy: Callable[[], int]
+) -> type[LoadTestShape]:
     """Make the class that Locust asks how many users there should be.
 
+    The time of the steps runs once a worker has `begun`: on a busy machine that takes a while.
     `busy` counts the journeys under way: the test ends when there are none, not when the load does,
     so that no purchase goes unreported.
     """
@@ -27,6 +30,8 @@ def shape_of(scenario: Scenario, busy: Callable[[], int]) -> type[LoadTestShape]
 
         def tick(self) -> tuple[int, float] | None:
             """Give users and spawn rate; None ends the test."""
+            if not begun():
+                return scenario.steps[0].users, scenario.steps[0].rate
             now: float = self.get_run_time()  # type: ignore[no-untyped-call]
             for step, end in zip(scenario.steps, ends, strict=True):
                 if now < end:

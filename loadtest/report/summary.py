@@ -63,7 +63,7 @@ def lateness(figures: dict[str, float]) -> str:
         return ""
     return (
         f"The machine was busy: one in a hundred naps of 1 ms ended {late_ms:.0f} ms late. "
-        "The latencies above are not the service's alone."
+        "The latencies of this run are not the service's alone."
     )
 
 

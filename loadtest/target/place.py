@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from loadtest.scenario import Component, Poison, Scenario, Upstream
+from loadtest.scenario import Act, Component, Poison, Scenario, Upstream
 from loadtest.target import http
 from loadtest.target.local_stack import LocalStack
 
@@ -88,5 +88,5 @@ def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: boo
         raise SetupFailed(f"{scenario.name} needs {', '.join(needed)}")
 
 
-def _steers(acts: list[Upstream | Component | Poison], simulator: str) -> bool:
+def _steers(acts: list[Act], simulator: str) -> bool:
     return any(isinstance(act, Upstream) and act.name == simulator for act in acts)

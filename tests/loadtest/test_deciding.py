@@ -1,29 +1,20 @@
 """The whole runner against services that break their word: each is caught, by its own exit code."""
 
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
+import psutil
 import pytest
 from loadtest_pretender import Pretender
-
-ROOT = Path(__file__).parents[2]
-
-
-def loadtest(folder: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    kept = {name: value for name, value in os.environ.items() if "LOADTEST" not in name}
-    return subprocess.run(
-        [sys.executable, "-m", "loadtest", *arguments],
-        cwd=ROOT, env=kept | {"LOADTEST_FOLDER": str(folder)} | environ,
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+from loadtest_process import ROOT, environment, loadtest
 
 
 def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":
-    return loadtest(folder, scenario, "--host", service.url, "--duration", "2", "--processes", "1")
+    return loadtest(folder, scenario, "--host", service.url, "--duration", "4", "--processes", "1")
 
 
 def results(folder: Path) -> Path:
@@ -88,3 +79,21 @@ def test_without_a_scenario_all_of_them_are_listed_with_a_line_each(tmp_path: Pa
     done = loadtest(tmp_path)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 15
+
+
+def test_a_run_that_is_broken_off_leaves_no_process_behind(tmp_path: Path) -> None:
+    with Pretender() as service:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "smoke", "--host", service.url],
+            cwd=ROOT, env=environment(tmp_path), start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("results/*/began")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        descendants = psutil.Process(running.pid).children(recursive=True)
+        running.terminate()
+        assert running.wait(60) == 130
+    assert descendants
+    _, alive = psutil.wait_procs(descendants, timeout=30)
+    assert alive == []
