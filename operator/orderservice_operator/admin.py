@@ -42,14 +42,18 @@ def application(
     silence_s: float,
     registry: CollectorRegistry,
     refresh: Callable[[], None],
+    unready: Callable[[], list[str]],
 ) -> web.Application:
-    """Return /livez, /readyz and /metrics; `refresh` brings gauges up to date."""
+    """Return /livez, /readyz and /metrics; `refresh` brings gauges up to date.
+
+    `unready`: what else keeps this replica from its work, but is no reason for a restart.
+    """
 
     async def livez(_request: web.Request) -> web.Response:
         return _probe(hopeless(informers, silence_s))
 
     async def readyz(_request: web.Request) -> web.Response:
-        return _probe(problems(informers, silence_s))
+        return _probe(problems(informers, silence_s) + unready())
 
     async def metrics(_request: web.Request) -> web.Response:
         refresh()

@@ -6,7 +6,6 @@ from typing import Final
 import msgspec
 
 from orderservice_operator.capacity import most_connections
-from orderservice_operator.children.autoscaler import Choice
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
 from orderservice_operator.manifest import PAUSE_ANNOTATION, selector
@@ -22,6 +21,7 @@ from orderservice_operator.resource.status import (
     Status,
 )
 from orderservice_operator.resources import Invalid
+from orderservice_operator.scaling import Choice
 
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
@@ -204,11 +204,12 @@ def _autoscaling(service: OrderService, seen: Seen) -> Verdict:
     if not any(wanted):
         return "False", "NotWanted", "no process is autoscaled"
     if service.spec.worker.autoscaling and seen.choice.provider is None:
-        return "False", seen.choice.reason, seen.choice.message
+        text = f"worker: {seen.choice.message}; it keeps the pods it has"
+        return "False", seen.choice.reason, text
     for process, (value, reason, message) in seen.autoscalers.items():
         if value != "True":
-            return "False", reason, f"{process}: {message}"
-    return "True", "Active", f"worker: {seen.choice.message}"
+            return "False", reason, f"{process}: {message} ({seen.choice.message})"
+    return "True", seen.choice.provider or "CPU", f"worker: {seen.choice.message}"
 
 
 def _capacity(service: OrderService) -> Verdict:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 from orderservice_operator.children import processes
 from orderservice_operator.children.autoscaler import (
-    Choice,
-    choose,
     cpu_autoscaler,
     queue_autoscaler,
     trigger_authentication,
@@ -31,6 +29,7 @@ from orderservice_operator.children.services import admin_service, api_service
 from orderservice_operator.facts import PROMETHEUS_RULE, SERVICE_MONITOR, Facts
 from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.scaling import Choice, choose
 
 
 def desired(service: OrderService, facts: Facts) -> list[Manifest]:
@@ -70,7 +69,10 @@ def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
     for process in processes.ALL:
         by_others = process.name in scaled(service, choice)
         yield config_map(service, process)
-        yield deployment(service, process, facts, scaled=by_others, revision=revision)
+        made = deployment(service, process, facts, scaled=by_others, revision=revision)
+        if process is WORKER and (kept := _kept_workers(service, facts, scaled=by_others)):
+            made["spec"]["replicas"] = kept
+        yield made
         yield disruption_budget(service, process)
     yield cpu_autoscaler(service)
     yield trigger_authentication(service, choice)
@@ -79,6 +81,15 @@ def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
     yield http_route(service, facts)
     yield service_monitor(service, facts)
     yield prometheus_rule(service, facts)
+
+
+def _kept_workers(service: OrderService, facts: Facts, *, scaled: bool) -> int | None:
+    """Return how many workers there are, if a scaler is asked for and there is none now.
+
+    They were as many as the load needed, and a scaler that is gone for a while changes nothing.
+    """
+    waits = service.spec.worker.autoscaling is not None and not scaled
+    return facts.workers if waits else None
 
 
 def _network(service: OrderService, facts: Facts) -> Iterator[Manifest]:

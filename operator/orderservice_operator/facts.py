@@ -1,7 +1,7 @@
 """What is known beside the resource when its children are decided."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -10,12 +10,28 @@ from orderservice_operator.resource.spec import OrderService
 SERVICE_MONITOR: Final = "ServiceMonitor"
 PROMETHEUS_RULE: Final = "PrometheusRule"
 SCALED_OBJECT: Final = "ScaledObject"
-EXTERNAL_METRICS: Final = "ExternalMetrics"
 HTTP_ROUTE: Final = "HTTPRoute"
+
+METRICS_GROUP: Final = "external.metrics.k8s.io"
+METRICS_VERSION: Final = "v1beta1"
+QUEUE_METRIC: Final = "orderservice_queue_messages"
+
+
+class MetricsApi(msgspec.Struct, frozen=True):
+    """Who serves external metrics in this cluster: only one server can.
+
+    `server` names it for people. `answers`: it has the metric of the resource in question.
+    `can_serve`: this operator is set up to serve them.
+    """
+
+    held_by: Literal["nobody", "operator", "other"] = "nobody"
+    server: str = ""
+    answers: bool = False
+    can_serve: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`kinds`: the optional kinds and APIs that this cluster has.
+    """`kinds`: the optional kinds that this cluster has; `workers`: how many are wanted now.
 
     `secrets`: of each process whose Secrets are known, a digest of what is in them. `before`: the
     resource with what pods may still run until all are replaced.
@@ -25,3 +41,5 @@ class Facts(msgspec.Struct, frozen=True):
     migrated: bool = True
     secrets: Mapping[str, str] = {}
     before: OrderService | None = None
+    metrics: MetricsApi = MetricsApi()
+    workers: int | None = None

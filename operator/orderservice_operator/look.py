@@ -9,7 +9,7 @@ from orderservice_operator.children import processes
 from orderservice_operator.children.controller_revision import revision_name
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.desired import desired
-from orderservice_operator.facts import Facts
+from orderservice_operator.facts import Facts, MetricsApi
 from orderservice_operator.manifest import Reference, reference
 from orderservice_operator.observed import Job, Rollout
 from orderservice_operator.plan import Live, Plan, plan
@@ -32,6 +32,7 @@ class Look(msgspec.Struct, frozen=True):
     kinds: frozenset[str]
     secrets: Mapping[str, str]
     revision: str
+    metrics: MetricsApi = MetricsApi()
 
     @property
     def service(self) -> OrderService:
@@ -42,7 +43,8 @@ class Look(msgspec.Struct, frozen=True):
     def facts(self) -> Facts:
         """What the children are decided by, beside the resource."""
         before = None if self.done else revisions.before(self.service, self.history)
-        return Facts(self.kinds, self.migrated, self.secrets, before)
+        workers = observed.replicas(processes.name_of(self.service, processes.WORKER), self.live)
+        return Facts(self.kinds, self.migrated, self.secrets, before, self.metrics, workers)
 
     @property
     def migrated(self) -> bool:

@@ -26,6 +26,12 @@ class Metrics:
             ["method"],
             registry=self.registry,
         )
+        self.external_metrics = Counter(
+            "orderservice_external_metrics_requests",
+            "Answers to autoscalers that asked for the depth of a queue, by HTTP status.",
+            ["code"],
+            registry=self.registry,
+        )
         self.condition = Gauge(
             "orderservice_condition",
             "Resources by condition and status.",

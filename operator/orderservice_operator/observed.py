@@ -4,8 +4,10 @@ from typing import Final
 
 import msgspec
 
+from orderservice_operator.children.autoscaler import PROVIDER_ANNOTATION
 from orderservice_operator.children.processes import ALL, Process, name_of
 from orderservice_operator.cluster.kinds import kind_of
+from orderservice_operator.facts import SCALED_OBJECT
 from orderservice_operator.manifest import (
     GENERATION_ANNOTATION,
     REVISION_ANNOTATION,
@@ -18,6 +20,11 @@ from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Count
 
 _LATE: Final = "ProgressDeadlineExceeded"
+# Scalers, and the condition by which each says whether it can scale.
+_SCALERS: Final = (
+    ("autoscaling/v2", "HorizontalPodAutoscaler", "ScalingActive"),
+    ("keda.sh/v1alpha1", SCALED_OBJECT, "Ready"),
+)
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -95,13 +102,29 @@ def settings(live: Live) -> frozenset[Reference]:
 
 
 def scaling(name: str, live: Live) -> tuple[str, str, str] | None:
-    """Return what the autoscaler of that name says about itself, if there is one."""
-    found = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name))
-    if found is None:
-        return None
-    conditions = (found.get("status") or {}).get("conditions") or []
-    for condition in conditions:
-        if condition["type"] == "ScalingActive":
+    """Return what the scaler of that name says about itself, if there is one."""
+    for api_version, kind, telling in _SCALERS:
+        if (found := live.get(_reference(api_version, kind, name))) is not None:
+            return _said(found, telling)
+    return None
+
+
+def provider_of(name: str, live: Live) -> str:
+    """Return whose metric the autoscaler of that name asks for, or nothing if there is none."""
+    found = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
+    annotations = found.get("metadata", {}).get("annotations") or {}
+    return str(annotations.get(PROVIDER_ANNOTATION, ""))
+
+
+def replicas(name: str, live: Live) -> int | None:
+    """Return how many pods the Deployment of that name is to have now, if it is there."""
+    found = live.get(_reference("apps/v1", "Deployment", name))
+    return None if found is None else int(found["spec"].get("replicas", 1))
+
+
+def _said(scaler: Manifest, telling: str) -> tuple[str, str, str]:
+    for condition in (scaler.get("status") or {}).get("conditions") or []:
+        if condition["type"] == telling:
             return condition["status"], condition.get("reason", ""), condition.get("message", "")
     return "Unknown", "NotLooked", "the autoscaler has not looked yet"
 

@@ -13,6 +13,7 @@ from orderservice_operator.manifest import (
     digest,
     reference,
 )
+from orderservice_operator.resource.spec import KIND
 
 # Cannot be changed once it exists, so it is made and left alone.
 _MADE_ONCE: Final = frozenset({"Job"})
@@ -51,7 +52,11 @@ def plan(desired: Iterable[Manifest], live: Live, *, kept: frozenset[Reference])
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
     return Plan(
         writes=tuple(write for write in writes if write is not None),
-        deletions=tuple(found for found in live if found not in wanted and found not in kept),
+        deletions=tuple(
+            found
+            for found, manifest in live.items()
+            if found not in wanted and found not in kept and not _of_another(manifest)
+        ),
     )
 
 
@@ -72,6 +77,12 @@ def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
     if path is None:
         return None
     return Write(manifest, path, repair=_signature(manifest) == _signature(live))
+
+
+def _of_another(live: Manifest) -> bool:
+    """Tell whether a child's child only has our labels: KEDA copies them to its autoscalers."""
+    owners = live["metadata"].get("ownerReferences") or []
+    return any(owner.get("controller") and owner["kind"] != KIND for owner in owners)
 
 
 def _signature(manifest: Manifest) -> str | None:

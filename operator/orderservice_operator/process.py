@@ -20,6 +20,8 @@ from orderservice_operator.cluster.kinds import Kind
 from orderservice_operator.cluster.lease import Lease
 from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.events import Recorder
+from orderservice_operator.external_metrics import place
+from orderservice_operator.external_metrics.service import ExternalMetrics, Surroundings
 from orderservice_operator.farewell import Farewell
 from orderservice_operator.metrics import Metrics
 from orderservice_operator.rabbitmq.keeper import Keeper
@@ -53,6 +55,7 @@ class Operator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery = Discovery(client, self._follow)
         self._lease = Lease(client, settings.lease, f"{socket.gethostname()}-{os.getpid()}")
+        self._external = self._made_external()
         self._reconciler = self._made_reconciler()
         self._runner: web.AppRunner | None = None
 
@@ -60,6 +63,8 @@ class Operator:
         """Begin to follow the cluster; work begins once it is known, and as the leader."""
         await self._serve()
         await self._discovery.begin()
+        await self._external.look()
+        self._go(self._external.run(), "external metrics")
         self._go(self._discovery.run(self._settings.discovery_s, self._all_again), "discovery")
         self._go(self._lead(), "leader")
 
@@ -69,6 +74,7 @@ class Operator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._lease.release()
+        await self._external.close()
         await self._keeper.close()
         await self._client.close()
         if self._runner is not None:
@@ -83,8 +89,28 @@ class Operator:
             self._queue.forget(key)
             self._queue.add(key)
         elif self.resources.put(body):
+            self._ask_for_metrics(key)
             self._queue.add(key)
             self._brokers.add(key)
+
+    def _ask_for_metrics(self, key: Key) -> None:
+        if isinstance(service := self.resources.get(key), OrderService):
+            self._external.asked_by(service)
+
+    def _made_external(self) -> ExternalMetrics:
+        given = self._settings
+        around = Surroundings(
+            client=self._client,
+            resources=self.resources,
+            keeper=self._keeper,
+            metrics=self.metrics,
+            kinds=lambda: self._discovery.kinds,
+            leads=lambda: not given.lease or self._lease.held,
+            changed=self._all_again,
+            namespace=given.namespace,
+        )
+        service = place.read(given.external_metrics_service)
+        return ExternalMetrics(around, service, given.admin_host, given.external_metrics_port)
 
     def _made_reconciler(self) -> Reconciler:
         recorder = Recorder(self._client)
@@ -99,12 +125,14 @@ class Operator:
             ),
             fingerprints=Fingerprints(self._client, self._settings.secrets_s),
             kinds=lambda: self._discovery.kinds,
+            external=self._external,
         )
         return Reconciler(parts, min(self._settings.resync_s, self._settings.secrets_s))
 
     async def _lead(self) -> None:
         if self._settings.lease:
             await self._lease.acquire()
+            await self._external.look()
         for informer in self._informers:
             await informer.synced.wait()
         for _ in range(self._settings.workers):
@@ -159,6 +187,7 @@ class Operator:
             self._settings.watch_silence_s,
             self.metrics.registry,
             self._refresh_gauges,
+            lambda: self._external.problems,
         )
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()

@@ -13,7 +13,6 @@ import structlog
 
 from orderservice_operator import conditions, observed
 from orderservice_operator.children import processes
-from orderservice_operator.children.autoscaler import choose
 from orderservice_operator.children.http_route import missing_kind
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.fingerprints import Fingerprints
@@ -22,6 +21,7 @@ from orderservice_operator.conditions import Seen
 from orderservice_operator.desired import missing
 from orderservice_operator.errors import NotFound, OperatorError, Transient
 from orderservice_operator.events import Recorder
+from orderservice_operator.external_metrics.service import ExternalMetrics
 from orderservice_operator.farewell import Farewell
 from orderservice_operator.look import Look, decided, look, planned
 from orderservice_operator.manifest import Manifest
@@ -30,9 +30,12 @@ from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
 from orderservice_operator.resource.status import Rollback, Status
 from orderservice_operator.resources import Invalid, Resources
+from orderservice_operator.scaling import choose
 from orderservice_operator.writer import Outcome, Writer
 
 STATUS: Final = "orderservice-operator-status"
+# Another's server may come to have the metric at any time, and nothing tells us.
+_ASK_AGAIN_S: Final = 60.0
 _log = structlog.get_logger(__name__)
 
 
@@ -47,6 +50,7 @@ class Parts(msgspec.Struct, frozen=True):
     farewell: Farewell
     fingerprints: Fingerprints
     kinds: Callable[[], frozenset[str]]
+    external: ExternalMetrics
 
 
 class Reconciler:
@@ -89,7 +93,11 @@ class Reconciler:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
         # What the status says now is done on the next look: a crash between both loses nothing.
         at_once = seen.rollback != before.running.rollback or before.job_is_stale
-        return 0 if at_once else self._resync_s
+        return 0 if at_once else self._look_again_s(seen)
+
+    def _look_again_s(self, seen: Seen) -> float:
+        unanswered = seen.choice.reason in {"MetricNotAnswered", "NoProvider"}
+        return min(self._resync_s, _ASK_AGAIN_S) if unanswered else self._resync_s
 
     async def _look(self, key: Key, service: OrderService) -> Look:
         live = self._parts.store.children(key)
@@ -101,7 +109,8 @@ class Reconciler:
             if not secrets:
                 raise  # pods would be made now and replaced once it is known
             _log.warning("secrets.unread", key=str(key), error=str(error))
-        return msgspec.structs.replace(first, secrets=secrets)
+        metrics = await self._parts.external.seen_by(first.service, live)
+        return msgspec.structs.replace(first, secrets=secrets, metrics=metrics)
 
     def _seen(self, key: Key, look: Look) -> Seen:
         service, live = look.service, look.live

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from orderservice_operator.errors import OperatorError
+from orderservice_operator.external_metrics import place
 
 PREFIX = "OPERATOR_"
 SILENCE_S = 75.0
@@ -20,8 +21,22 @@ class Settings(msgspec.Struct, frozen=True):
     namespace: Annotated[
         str, Meta(description="Look only at this namespace; empty: at all of them.")
     ] = ""
-    admin_host: Annotated[str, Meta(description="Address of probes and metrics.")] = "0.0.0.0"  # noqa: S104 probes come from the node
+    admin_host: Annotated[
+        str, Meta(description="Address of probes, metrics and the external metrics API.")
+    ] = "0.0.0.0"  # noqa: S104 probes come from the node
     admin_port: Annotated[Port, Meta(description="Port of probes and metrics.")] = 8085
+    external_metrics_service: Annotated[
+        str,
+        Meta(
+            pattern=place.PATTERN,
+            description="`namespace/name` or `namespace/name:port` (443) of the Service in front "
+            "of the replicas, where the API server asks for the depth of queues; its certificate "
+            "is in the Secret `<name>-tls` beside it; empty: provider Builtin is off.",
+        ),
+    ] = ""
+    external_metrics_port: Annotated[
+        Port, Meta(description="Port of the external metrics API (TLS): what that Service targets.")
+    ] = 8443
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)], Meta(description="Resources looked at at once.")
     ] = 8

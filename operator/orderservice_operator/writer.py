@@ -16,6 +16,7 @@ from orderservice_operator.plan import Live, Plan, Write
 
 CHILDREN: Final = "orderservice-operator"
 SCALE: Final = "orderservice-operator-scale"
+_SCALERS: Final = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
 _log = structlog.get_logger(__name__)
 
 
@@ -43,15 +44,20 @@ class Writer:
     async def carry_out(self, plan: Plan, key: Key, live: Live) -> Outcome:
         """Write everything that can be written: one fault does not hold up the rest.
 
-        Deployments go last, so that their pods find the settings they are for.
+        Deployments go last, so that their pods find the settings they are for; scalers that are to
+        go go first, because KEDA refuses to scale what another one does.
         """
         outcome = Outcome()
+        scalers = [found for found in plan.deletions if found.kind in _SCALERS]
+        for found in scalers:
+            await self._delete(found, key, live, outcome)
         first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
         last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
         for wave in (first, last):
             await self._each(wave, key, live, outcome)
         for found in plan.deletions:
-            await self._delete(found, key, live, outcome)
+            if found not in scalers:
+                await self._delete(found, key, live, outcome)
         return outcome
 
     async def _each(self, writes: Iterable[Write], key: Key, live: Live, outcome: Outcome) -> None:

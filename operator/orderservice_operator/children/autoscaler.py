@@ -2,49 +2,16 @@
 
 from typing import Final
 
-import msgspec
-
 from orderservice_operator.children.processes import API, WORKER, Process, name_of
-from orderservice_operator.facts import EXTERNAL_METRICS, SCALED_OBJECT, Facts
-from orderservice_operator.manifest import OWNER_LABEL, Manifest, child
-from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.facts import QUEUE_METRIC, SCALED_OBJECT
+from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.rabbitmq.topology import PROCESSING as QUEUE
+from orderservice_operator.resource.spec import GROUP, OrderService
 from orderservice_operator.resource.workloads import QueueAutoscaling
+from orderservice_operator.scaling import Choice, metric_labels
 
-METRIC: Final = "orderservice_queue_messages"
-QUEUE: Final = "order-processing"
-_QUIET_S: Final = 300  # a guess: longer than the gaps between bursts of orders
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """Who scales the worker (`None`: nobody), and why."""
-
-    provider: str | None
-    reason: str
-    message: str
-
-
-def choose(service: OrderService, facts: Facts) -> Choice:
-    """Decide who scales the worker."""
-    wanted = service.spec.worker.autoscaling
-    if wanted is None:
-        return Choice(None, "NotWanted", "the worker keeps its replicas")
-    has_keda, has_metrics = SCALED_OBJECT in facts.kinds, EXTERNAL_METRICS in facts.kinds
-    if wanted.provider == "KEDA" and not has_keda:
-        return Choice(None, "NoKEDA", "KEDA is not installed; the worker keeps its replicas")
-    if wanted.provider in {"Auto", "KEDA"} and has_keda:
-        return _keda(service)
-    if has_metrics:
-        return Choice("HPA", "ExternalMetrics", "the cluster serves external metrics")
-    message = "nobody serves external metrics here; the worker keeps its replicas"
-    return Choice(None, "NoExternalMetrics", message)
-
-
-def _keda(service: OrderService) -> Choice:
-    messaging = service.spec.messaging
-    if messaging.management_url and messaging.management_secret_ref:
-        return Choice("KEDA", "KEDA", "KEDA is installed")
-    message = "KEDA needs messaging.managementUrl and managementSecretRef to count messages"
-    return Choice(None, "NoManagementUser", message)
+# Says on the HorizontalPodAutoscaler whose metric it asks for.
+PROVIDER_ANNOTATION: Final = f"{GROUP}/metrics-provider"
 
 
 def cpu_autoscaler(service: OrderService) -> Manifest | None:
@@ -64,13 +31,15 @@ def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
         return None
     if choice.provider == "KEDA":
         return _scaled_object(service, wanted)
-    labels = {OWNER_LABEL.replace("/", "."): service.metadata.name, "queue": QUEUE}
     external = {
-        "metric": {"name": METRIC, "selector": {"matchLabels": labels}},
+        "metric": {"name": QUEUE_METRIC, "selector": {"matchLabels": metric_labels(service)}},
         "target": {"type": "AverageValue", "averageValue": str(wanted.queue_length_per_pod)},
     }
     replicas = (wanted.min_replicas, wanted.max_replicas)
-    return _autoscaler(service, WORKER, replicas, {"type": "External", "external": external})
+    metric = {"type": "External", "external": external}
+    made = _autoscaler(service, WORKER, replicas, metric)
+    made["metadata"]["annotations"] = {PROVIDER_ANNOTATION: choice.provider}
+    return made
 
 
 def _autoscaler(
@@ -85,7 +54,6 @@ def _autoscaler(
         "minReplicas": replicas[0],
         "maxReplicas": replicas[1],
         "metrics": [metric],
-        "behavior": {"scaleDown": {"stabilizationWindowSeconds": _QUIET_S}},
     }
     return made
 
@@ -110,7 +78,6 @@ def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
         "scaleTargetRef": {"name": name},
         "minReplicaCount": wanted.min_replicas,
         "maxReplicaCount": wanted.max_replicas,
-        "cooldownPeriod": _QUIET_S,
         "triggers": [trigger],
     }
     return made

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from orderservice_operator.cluster.client import Client
-from orderservice_operator.cluster.kinds import ALWAYS, METRICS_API, OPTIONAL, Kind
+from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import Manifest
 
@@ -43,8 +43,7 @@ class Discovery:
         for kind in sorted(watched, key=lambda kind: kind.name):
             if kind.name not in self.kinds:
                 self._appeared(kind)
-        metrics = {METRICS_API[1]} if served[METRICS_API[0]] is not _ABSENT else set()
-        found = frozenset({kind.name for kind in watched} | metrics)
+        found = frozenset(kind.name for kind in watched)
         changed, self.kinds = found != self.kinds, found
         return changed
 
@@ -52,12 +51,9 @@ class Discovery:
         try:
             answer: Manifest = await self._client.get(f"/apis/{version}")
         except NotFound:
-            return _ABSENT
+            return frozenset()
         return frozenset(resource["kind"] for resource in answer["resources"])
 
 
-_ABSENT: frozenset[str] = frozenset({"-"})
-
-
 def _versions() -> set[str]:
-    return {METRICS_API[0], *(kind.api_version for kind in OPTIONAL)}
+    return {kind.api_version for kind in OPTIONAL}

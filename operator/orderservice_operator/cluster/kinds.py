@@ -5,7 +5,6 @@ from typing import Final
 import msgspec
 
 from orderservice_operator.facts import (
-    EXTERNAL_METRICS,
     HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
@@ -48,8 +47,6 @@ OPTIONAL: Final = (
     Kind("keda.sh/v1alpha1", SCALED_OBJECT, "scaledobjects"),
     Kind("keda.sh/v1alpha1", "TriggerAuthentication", "triggerauthentications"),
 )
-# An API that is only asked whether it is there.
-METRICS_API: Final = ("external.metrics.k8s.io/v1beta1", EXTERNAL_METRICS)
 
 _BY_NAME: Final = {(kind.api_version, kind.name): kind for kind in (*ALWAYS, *OPTIONAL)}
 

@@ -4,9 +4,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
-from pathlib import Path
-from signal import SIGKILL
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +11,9 @@ import aiohttp
 import msgspec
 import pytest
 import requests
+from brokers import PASSWORD, Rabbit, node
 from control_plane.api import Api, Object
-from control_plane.plane import free_ports
 
-from devstack.program import Program
 from devstack.servers import rabbitmq
 from orderservice_operator.errors import Permanent, Transient
 from orderservice_operator.rabbitmq import topology
@@ -25,59 +21,15 @@ from orderservice_operator.rabbitmq.changes import Broker, Changes, changes
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource.spec import OrderService
 
-PASSWORD = "only-for-tests"
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 Example = Callable[..., Object]
-
-
-class Rabbit:
-    """A running node, and what a person does to it."""
-
-    def __init__(self, node: Program, port: int, amqp_port: int) -> None:
-        self.node, self.amqp_port = node, amqp_port
-        self.url = f"http://127.0.0.1:{port}"
-        self.session = requests.Session()
-        self.session.auth = (rabbitmq.USER, PASSWORD)
-
-    def call(self, method: str, place: str, **options: Any) -> Any:
-        """Ask the management API."""
-        answer = self.session.request(method, f"{self.url}/api/{place}", timeout=10, **options)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def has(self, place: str) -> bool:
-        """Tell whether something is there."""
-        return self.session.get(f"{self.url}/api/{place}", timeout=10).ok
-
-    def address(self, vhost: str, password: str = PASSWORD) -> Address:
-        """Name a virtual host."""
-        return Address(self.url, rabbitmq.USER, password, vhost)
 
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     """Start a node."""
-    state: Path = tmp_path_factory.mktemp("rabbitmq")
-    amqp, management, distribution, epmd = free_ports(4)
-    broker = rabbitmq.Broker(
-        state=state,
-        password=PASSWORD,
-        amqp_port=amqp,
-        management_port=management,
-        distribution_port=distribution,
-        epmd_port=epmd,
-    )
-    programs = [
-        Program(rabbitmq.epmd(broker)),
-        Program(replace(rabbitmq.component(broker), stop_signal=SIGKILL)),
-    ]
-    try:
-        for program in programs:
-            program.start()
-        yield Rabbit(programs[1], management, amqp)
-    finally:
-        for program in reversed(programs):
-            program.kill()
+    with node(tmp_path_factory.mktemp("rabbitmq")) as started:
+        yield started
 
 
 @pytest.fixture

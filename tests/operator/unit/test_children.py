@@ -7,16 +7,9 @@ import pytest
 
 from orders.settings import describe
 from orderservice_operator.children import environment, processes
-from orderservice_operator.children.autoscaler import choose
 from orderservice_operator.children.http_route import http_route, missing_kind
 from orderservice_operator.children.migration_job import job_name
-from orderservice_operator.facts import (
-    EXTERNAL_METRICS,
-    HTTP_ROUTE,
-    SCALED_OBJECT,
-    SERVICE_MONITOR,
-    Facts,
-)
+from orderservice_operator.facts import HTTP_ROUTE, SERVICE_MONITOR, Facts
 
 
 def _container(children: Any, process: str, **spec: Any) -> Any:
@@ -151,40 +144,6 @@ def test_a_disruption_budget_always_lets_one_pod_go(children: Any, wanted: int, 
     budget = children(relay=relay)["PodDisruptionBudget", "minimal-relay"]
     assert budget["spec"]["minAvailable"] == given
     assert "maxUnavailable" not in budget["spec"]
-
-
-def test_an_autoscaled_process_keeps_the_replicas_it_has(children: Any) -> None:
-    made = children("staging", Facts(frozenset({EXTERNAL_METRICS})))
-    assert "replicas" not in made["Deployment", "staging-api"]["spec"]
-    assert "replicas" not in made["Deployment", "staging-worker"]["spec"]
-    assert made["Deployment", "staging-relay"]["spec"]["replicas"] == 2
-
-
-def test_the_worker_keeps_its_replicas_when_nobody_measures_the_queue(children: Any) -> None:
-    made = children("staging")
-    assert made["Deployment", "staging-worker"]["spec"]["replicas"] == 2
-    assert ("HorizontalPodAutoscaler", "staging-worker") not in made
-
-
-@pytest.mark.parametrize(
-    ("provider", "kinds", "reason"),
-    [
-        ("Auto", set(), "NoExternalMetrics"),
-        ("Auto", {EXTERNAL_METRICS}, "ExternalMetrics"),
-        ("Auto", {EXTERNAL_METRICS, SCALED_OBJECT}, "KEDA"),
-        ("KEDA", {EXTERNAL_METRICS}, "NoKEDA"),
-        ("External", {EXTERNAL_METRICS, SCALED_OBJECT}, "ExternalMetrics"),
-        ("Builtin", set(), "NoExternalMetrics"),
-    ],
-)
-def test_who_scales_the_worker(make: Any, provider: str, kinds: set[str], reason: str) -> None:
-    service = make("full", worker={"autoscaling": {"provider": provider}})
-    assert choose(service, Facts(frozenset(kinds))).reason == reason
-
-
-def test_keda_needs_a_user_to_count_with(make: Any) -> None:
-    choice = choose(make("staging"), Facts(frozenset({SCALED_OBJECT})))
-    assert (choice.provider, choice.reason) == (None, "NoManagementUser")
 
 
 def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:

@@ -8,19 +8,20 @@ import pytest
 
 from orderservice_operator.desired import desired
 from orderservice_operator.facts import (
-    EXTERNAL_METRICS,
     HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
     Facts,
+    MetricsApi,
 )
 from orderservice_operator.plan import with_signature
 
 EXAMPLES = ("minimal", "full", "staging", "prod")
 EVERYTHING = Facts(
-    frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, EXTERNAL_METRICS, HTTP_ROUTE}),
+    frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, HTTP_ROUTE}),
     migrated=False,
+    metrics=MetricsApi("other", answers=True),
 )
 _OWN_APIS = ("gateway.networking.k8s.io", "monitoring.coreos.com", "keda.sh")
 

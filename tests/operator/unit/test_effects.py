@@ -11,12 +11,12 @@ from orderservice_operator.capacity import most_connections
 from orderservice_operator.crd.schema import Schema, schema
 from orderservice_operator.desired import desired
 from orderservice_operator.facts import (
-    EXTERNAL_METRICS,
     HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
     Facts,
+    MetricsApi,
 )
 from orderservice_operator.rabbitmq import topology
 from orderservice_operator.resource.spec import OrderService, Spec
@@ -25,7 +25,7 @@ MONITORED = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, HTTP_ROUTE})
 # What a cluster may have: who scales the worker depends on it.
 CLUSTERS = (
     Facts(MONITORED | {SCALED_OBJECT}),
-    Facts(MONITORED | {EXTERNAL_METRICS}, migrated=False),
+    Facts(MONITORED, migrated=False, metrics=MetricsApi("other", answers=True)),
     Facts(),
 )
 # Fields that change what the operator does, not what it makes; with the test that shows it.

@@ -7,7 +7,6 @@ import pytest
 
 from orderservice_operator import conditions
 from orderservice_operator.capacity import most_connections
-from orderservice_operator.children.autoscaler import Choice
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.conditions import Seen
 from orderservice_operator.desired import missing
@@ -16,6 +15,7 @@ from orderservice_operator.manifest import Reference
 from orderservice_operator.observed import Job, Rollout, job, rollout
 from orderservice_operator.rabbitmq.report import Report, remembered
 from orderservice_operator.resource.status import Count, Queue
+from orderservice_operator.scaling import Choice
 
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:05:00Z"

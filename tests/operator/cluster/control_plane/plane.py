@@ -44,6 +44,7 @@ class ControlPlane:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.etcd_port, self._peer_port, self.port = free_ports(3)
         self._authority = Authority(self.folder, "kubernetes-ca")
+        self._front_proxy = Authority(self.folder, "front-proxy-ca")
         self.kubeconfig = self.kubeconfig_of(*ADMIN)
 
     @property
@@ -110,6 +111,27 @@ class ControlPlane:
         made.verify = str(self.authority)
         return made
 
+    def front_proxy_certificate(self, name: str = "front-proxy-client") -> tuple[str, str]:
+        """Sign a certificate as the API server shows to the servers behind its aggregation layer.
+
+        Only the name it has by default is one that those servers are told to let in.
+        """
+        certificate, key = self._front_proxy.issue(name, name)
+        return str(certificate), str(key)
+
+    def _aggregation(self) -> tuple[str, ...]:
+        """Return the flags by which the API server passes requests on, and on whose behalf."""
+        certificate, key = self.front_proxy_certificate()
+        return (
+            f"--proxy-client-cert-file={certificate}",
+            f"--proxy-client-key-file={key}",
+            f"--requestheader-client-ca-file={self._front_proxy.certificate}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        )
+
     def _start_etcd(self) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self.etcd_port, self._peer_port))
         self._run(
@@ -145,6 +167,7 @@ class ControlPlane:
             f"--service-account-key-file={self.folder / 'accounts.key'}",
             f"--audit-policy-file={policy}",
             f"--audit-log-path={self.audit_log}",
+            *self._aggregation(),
             # A test asks for more at once than an operator ever should.
             "--max-requests-inflight=1000",
             "--max-mutating-requests-inflight=500",
@@ -164,6 +187,7 @@ class ControlPlane:
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
             "--horizontal-pod-autoscaler-sync-period=2s",
+            "--horizontal-pod-autoscaler-downscale-stabilization=5s",
         )
 
     def _run(self, name: str, *arguments: str) -> None:

@@ -1,0 +1,1 @@
+"""external.metrics.k8s.io, served by the operator itself: how deep a queue is, for autoscalers."""

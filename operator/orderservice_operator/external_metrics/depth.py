@@ -1,0 +1,75 @@
+"""How deep a resource's queue is now, asked of its broker whenever an autoscaler asks us."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from pybreaker import CircuitBreakerError
+
+from orderservice_operator.cluster.store import Key
+from orderservice_operator.errors import Transient
+from orderservice_operator.external_metrics.documents import Series
+from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.rabbitmq.topology import PROCESSING as QUEUE
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.scaling import metric_labels
+
+# Autoscalers ask one after the other: a dead broker must not hold up those of the others for long.
+_BUDGET_S: Final = 3.0
+_KEPT_S: Final = 1.0
+
+
+async def ask_broker(keeper: Keeper, service: OrderService) -> int:
+    """Return how many messages the queue holds, those being worked on included.
+
+    Raises OperatorError, never later than the budget: what is not known is not 0.
+    """
+    management = await keeper.management(service)
+    try:
+        # The deadline is inside: a broker that hangs has to open the breaker, too.
+        with keeper.gate(service).calling():
+            async with asyncio.timeout(_BUDGET_S):
+                return await management.messages(QUEUE)
+    except CircuitBreakerError as error:
+        raise Transient("the broker does not answer; asked again in a while") from error
+    except TimeoutError as error:
+        raise Transient(f"the broker did not answer within {_BUDGET_S:g} s") from error
+    except msgspec.DecodeError as error:
+        raise Transient(f"the broker's answer cannot be read: {error}") from error
+
+
+class Depths:
+    """Asks for depths. All who ask for one within a second share an answer, or an error."""
+
+    def __init__(self, ask: Callable[[OrderService], Awaitable[int]]) -> None:
+        self._ask = ask
+        self._reads: dict[Key, asyncio.Task[Series]] = {}
+
+    async def close(self) -> None:
+        """End what is being asked."""
+        reads = list(self._reads.values())
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+    async def series(self, services: Iterable[OrderService]) -> list[Series]:
+        """Return the depth of each. Raises OperatorError if one of them is not known."""
+        return list(await asyncio.gather(*(self._shared(service) for service in services)))
+
+    async def _shared(self, service: OrderService) -> Series:
+        key = Key(service.metadata.namespace, service.metadata.name)
+        read = self._reads.get(key)
+        if read is None:
+            read = self._reads[key] = asyncio.create_task(self._read(service))
+            read.add_done_callback(lambda done: self._keep_a_while(key, done))
+        return await asyncio.shield(read)  # who goes away does not take the answer from others
+
+    async def _read(self, service: OrderService) -> Series:
+        return Series(metric_labels(service), await self._ask(service), datetime.now(UTC))
+
+    def _keep_a_while(self, key: Key, read: "asyncio.Task[Series]") -> None:
+        if not read.cancelled():
+            read.exception()  # nobody may be left to hear of it
+        asyncio.get_running_loop().call_later(_KEPT_S, self._reads.pop, key, None)

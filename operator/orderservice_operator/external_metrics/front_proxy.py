@@ -1,0 +1,64 @@
+"""Who may call: the API server's aggregation layer, known by its certificate.
+
+It has authenticated and authorised the caller before it passes a request on, for the very same
+path and verb, so nothing is asked again; and nobody else gets as far as a request.
+Source: https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
+"""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.errors import Permanent
+
+# Every kube-apiserver writes it, and every authenticated server of an aggregated API may read it.
+CONFIG_MAP: Final = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+
+
+class FrontProxy(msgspec.Struct, frozen=True):
+    """The authority that signs the aggregation layer's certificates, and the names it may have.
+
+    No names: every name will do, as long as the authority signed it.
+    """
+
+    authority_pem: str
+    names: frozenset[str]
+
+
+def read(data: Mapping[str, str]) -> FrontProxy:
+    """Read the ConfigMap. Raises Permanent when this cluster has no aggregation layer."""
+    authority = data.get("requestheader-client-ca-file", "")
+    if not authority:
+        raise Permanent("the API server has no aggregation layer: --requestheader-client-ca-file")
+    names = msgspec.json.decode(data.get("requestheader-allowed-names", "[]"), type=list[str])
+    return FrontProxy(authority, frozenset(names))
+
+
+def refusal(certificate: Mapping[str, Any] | None, proxy: FrontProxy) -> str | None:
+    """Say why a caller with this verified certificate may not call, or None if it may."""
+    if not certificate:
+        return "only the API server's aggregation layer may call: no client certificate"
+    name = _common_name(certificate)
+    if proxy.names and name not in proxy.names:
+        return f"only the API server's aggregation layer may call, not {name!r}"
+    return None
+
+
+def tls(proxy: FrontProxy, chain_file: str) -> ssl.SSLContext:
+    """Return how to serve: the chain and key of a file, callers checked if they say who they are.
+
+    One without a certificate is let in as far as a readable refusal.
+    """
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=proxy.authority_pem)
+    made.verify_mode = ssl.CERT_OPTIONAL
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_cert_chain(chain_file)
+    return made
+
+
+def _common_name(certificate: Mapping[str, Any]) -> str:
+    """Return the common name of a certificate in the form of `ssl`."""
+    fields = [field for part in certificate.get("subject", ()) for field in part]
+    return next((value for name, value in fields if name == "commonName"), "")

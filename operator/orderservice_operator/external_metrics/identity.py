@@ -1,0 +1,84 @@
+"""The server's certificate in its Secret: all replicas read it, the one that leads renews it."""
+
+import base64
+import datetime as dt
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.errors import NotFound
+from orderservice_operator.external_metrics import certificates
+from orderservice_operator.external_metrics.certificates import Pair
+from orderservice_operator.external_metrics.place import Place
+from orderservice_operator.manifest import Manifest
+
+_MANAGER: Final = "orderservice-operator-external-metrics"
+_log = structlog.get_logger(__name__)
+
+
+class Identity:
+    """The pair in use, and the one in the Secret."""
+
+    def __init__(self, client: Client, place: Place) -> None:
+        self._client, self._place = client, place
+        self._version: str | None = None
+        self._stored: Pair | None = None
+        self.pair: Pair | None = None
+
+    async def read(self) -> None:
+        """Take over what the Secret has, unless that is of no use."""
+        try:
+            found = await self._client.get(self._place.secret)
+        except NotFound:
+            self._version = self._stored = None
+            return
+        self._version = found["metadata"]["resourceVersion"]
+        pair = pair_of(found.get("data") or {})
+        self._stored = pair if certificates.is_sound(pair) else None
+        self.pair = self._stored or self.pair
+
+    def successor(self) -> Pair | None:
+        """Return the pair that has to come next, if it is time for one."""
+        now, names = dt.datetime.now(dt.UTC), self._place.server_names
+        if self._stored is None or certificates.is_due(self._stored, names, now):
+            return certificates.issue(names, now, previous=self.pair)
+        return None
+
+    async def write(self, pair: Pair) -> None:
+        """Put a pair into the Secret. Raises Conflict when that is not as it was read."""
+        metadata: Manifest = {"name": self._place.secret.rpartition("/")[2]}
+        metadata["labels"] = {"app.kubernetes.io/managed-by": "orderservice-operator"}
+        if self._version is not None:
+            metadata["resourceVersion"] = self._version
+        manifest: Manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": "kubernetes.io/tls",
+            "data": data_of(pair),
+        }
+        written = await self._client.apply(self._place.secret, manifest, _MANAGER)
+        self._version = written["metadata"]["resourceVersion"]
+        self._stored = self.pair = pair
+        _log.info("external_metrics.certificate_renewed", secret=metadata["name"])
+
+
+def pair_of(data: Mapping[str, str]) -> Pair:
+    """Read the entries of the Secret; what is not there or not text is empty."""
+    return Pair(*(_decoded(data.get(entry, "")) for entry in _ENTRIES))
+
+
+def data_of(pair: Pair) -> dict[str, str]:
+    """Return the entries of the Secret."""
+    values = (pair.certificate, pair.key, pair.authorities)
+    encoded = (base64.b64encode(value.encode()).decode() for value in values)
+    return dict(zip(_ENTRIES, encoded, strict=True))
+
+
+_ENTRIES: Final = ("tls.crt", "tls.key", "ca.crt")
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value).decode(errors="replace")

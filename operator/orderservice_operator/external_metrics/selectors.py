@@ -1,0 +1,57 @@
+"""Label selectors as they stand in a query: `queue=order-processing,tier notin (a,b)`. Pure.
+
+Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from orderservice_operator.errors import Permanent
+
+Labels = Mapping[str, str]
+Requirement = Callable[[Labels], bool]
+
+_KEY: Final = r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]*)"
+_VALUE: Final = r"[-A-Za-z0-9_.]*"
+_EQUALITY: Final = re.compile(rf"{_KEY}\s*(?P<operator>==?|!=)\s*(?P<value>{_VALUE})")
+_SET: Final = re.compile(
+    rf"{_KEY}\s+(?P<operator>in|notin)\s*\((?P<values>\s*{_VALUE}\s*(,\s*{_VALUE}\s*)*)\)"
+)
+_EXISTENCE: Final = re.compile(rf"(?P<absent>!?)\s*{_KEY}")
+_COMMA: Final = re.compile(r",(?![^(]*\))")  # not one between parentheses
+_LONGEST: Final = 1024  # a guess: an autoscaler asks with two labels
+
+
+def matches(selector: str, labels: Labels) -> bool:
+    """Tell whether labels are selected; an empty selector selects all. Raises Permanent."""
+    return all(requirement(labels) for requirement in requirements(selector))
+
+
+def requirements(selector: str) -> list[Requirement]:
+    """Read a selector. Raises Permanent when it is none."""
+    if len(selector) > _LONGEST:
+        raise Permanent(f"a label selector must not be longer than {_LONGEST} characters")
+    if not selector.strip():
+        return []
+    return [_requirement(part.strip()) for part in _COMMA.split(selector)]
+
+
+def _requirement(text: str) -> Requirement:
+    if found := _EQUALITY.fullmatch(text):
+        return _one_of(found["key"], {found["value"]}, wanted=found["operator"] != "!=")
+    if found := _SET.fullmatch(text):
+        values = {value.strip() for value in found["values"].split(",")}
+        return _one_of(found["key"], values, wanted=found["operator"] == "in")
+    if found := _EXISTENCE.fullmatch(text):
+        return _present(found["key"], wanted=not found["absent"])
+    raise Permanent(f"unable to parse requirement {text!r} of the label selector")
+
+
+def _one_of(key: str, values: set[str], *, wanted: bool) -> Requirement:
+    """Return whether the label has one of the values: one that is absent has none of them."""
+    return lambda labels: (key in labels and labels[key] in values) is wanted
+
+
+def _present(key: str, *, wanted: bool) -> Requirement:
+    return lambda labels: (key in labels) is wanted

@@ -1,0 +1,115 @@
+"""The API as a web application: authentication, discovery, values."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from orderservice_operator.errors import OperatorError, Permanent
+from orderservice_operator.external_metrics import documents, selectors
+from orderservice_operator.external_metrics.documents import Series
+from orderservice_operator.facts import METRICS_GROUP, QUEUE_METRIC
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.scaling import metric_labels
+
+_ROOT: Final = f"/apis/{METRICS_GROUP}"
+_VERSION: Final = f"/apis/{documents.GROUP_VERSION}"
+_log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Read = Callable[[Iterable[OrderService]], Awaitable[list[Series]]]
+Refusal = Callable[[Any], str | None]
+
+
+class Failure(Exception):
+    """Answer with this status."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def application(
+    services: Callable[[], Iterable[OrderService]],
+    read: Read,
+    refusal: Refusal,
+    count: Callable[[int], None],
+) -> web.Application:
+    """Return the API. `refusal` judges a certificate, `count` hears the status of each answer."""
+
+    async def value(request: web.Request) -> web.Response:
+        selected = _selected(services(), request)
+        try:
+            return _json(documents.values(await read(selected)))
+        except OperatorError as error:
+            raise Failure(503, f"unable to read the depth of the queue: {error}") from error
+
+    made = web.Application(middlewares=[_guarded(refusal, count)])
+    made.add_routes(
+        [
+            web.get(_ROOT, _document(documents.group())),
+            web.get(_VERSION, _document(documents.resources())),
+            web.get(f"{_VERSION}/namespaces/{{namespace}}/{{metric}}", value),
+        ]
+    )
+    return made
+
+
+def _guarded(refusal: Refusal, count: Callable[[int], None]) -> Any:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            _authenticate(request, refusal)
+            answer = await handler(request)
+        except Failure as error:
+            answer = _failed(error.code, str(error))
+        except web.HTTPException as error:
+            answer = _failed(error.status, f"{request.method} {request.path}: {error.reason}")
+        except Exception:  # noqa: BLE001 every answer is one Kubernetes can read
+            _log.exception("external_metrics.crashed", path=request.path)
+            answer = _failed(500, "internal error")
+        count(answer.status)
+        return answer
+
+    return middleware
+
+
+def _authenticate(request: web.Request, refusal: Refusal) -> None:
+    certificate = request.transport.get_extra_info("peercert") if request.transport else None
+    if reason := refusal(certificate):
+        raise Failure(401, reason)
+
+
+def _selected(services: Iterable[OrderService], request: web.Request) -> list[OrderService]:
+    namespace, metric = request.match_info["namespace"], request.match_info["metric"]
+    if metric != QUEUE_METRIC:
+        raise Failure(404, f"there is no metric {metric}, only {QUEUE_METRIC}")
+    try:
+        wanted = selectors.requirements(request.query.get("labelSelector", ""))
+    except Permanent as error:
+        raise Failure(400, str(error)) from error
+    return [
+        service
+        for service in services
+        if service.metadata.namespace == namespace
+        and all(requirement(metric_labels(service)) for requirement in wanted)
+    ]
+
+
+def _document(content: Manifest) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        return _json(content)
+
+    return answer
+
+
+def _failed(code: int, message: str) -> web.Response:
+    return _json(documents.failure(code, message), code)
+
+
+def _json(content: Manifest, status: int = 200) -> web.Response:
+    body = msgspec.json.encode(content)
+    return web.Response(body=body, status=status, content_type="application/json")

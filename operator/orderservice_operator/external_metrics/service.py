@@ -1,0 +1,196 @@
+"""One replica's part in serving external metrics: certificate, port, registration, kept for ever.
+
+Every replica serves. The one that leads also renews the certificate and keeps the APIService.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from orderservice_operator import observed
+from orderservice_operator.children.processes import WORKER, name_of
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.errors import OperatorError, Permanent
+from orderservice_operator.external_metrics import documents, front_proxy, server
+from orderservice_operator.external_metrics.depth import Depths, ask_broker
+from orderservice_operator.external_metrics.front_proxy import FrontProxy
+from orderservice_operator.external_metrics.identity import Identity
+from orderservice_operator.external_metrics.listener import Listener
+from orderservice_operator.external_metrics.place import Place
+from orderservice_operator.external_metrics.registration import Registration
+from orderservice_operator.facts import QUEUE_METRIC, MetricsApi
+from orderservice_operator.metrics import Metrics
+from orderservice_operator.plan import Live
+from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION, OrderService
+from orderservice_operator.resources import Resources
+from orderservice_operator.scaling import metric_labels, needs_operator
+
+# Secrets and the like change a few times a year, and the new overlaps with the old.
+_LOOK_S: Final = 30.0
+_RETRY_S: Final = 5.0
+_PAUSE_S: Final = 1.0  # however often resources ask for a look
+# Another's server that hangs must not hold up a resource for long.
+_ASK_S: Final = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What external metrics are served with.
+
+    `namespace`: the only one that is looked at, if any. `leads`: whether this replica is the one
+    that writes. `changed` is told when another holds the API than before.
+    """
+
+    client: Client
+    resources: Resources
+    keeper: Keeper
+    metrics: Metrics
+    kinds: Callable[[], frozenset[str]]
+    leads: Callable[[], bool]
+    changed: Callable[[], None]
+    namespace: str = ""
+
+
+class ExternalMetrics:
+    """Serves, if there is a `place` to be found at; knows in any case who does."""
+
+    def __init__(
+        self, surroundings: Surroundings, place: Place | None, host: str, port: int
+    ) -> None:
+        self._around, self._place = surroundings, place
+        self._registration = Registration(surroundings.client, place)
+        self._identity = Identity(surroundings.client, place) if place else None
+        self._proxy: FrontProxy | None = None
+        self._depths = Depths(functools.partial(ask_broker, surroundings.keeper))
+        self._listener = Listener(self._application(), host, port)
+        self._soon = asyncio.Event()
+        self._problem = "not served yet"
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps this replica from serving."""
+        serves = self._place is None or self._listener.listens
+        return [] if serves else [f"external metrics: {self._problem}"]
+
+    async def look(self) -> None:
+        """Find out who serves external metrics."""
+        await self._registration.look()
+
+    async def run(self) -> None:
+        """Serve until it is cancelled."""
+        while True:
+            self._soon.clear()
+            wait_s = _LOOK_S
+            try:
+                await self._pass()
+            except OperatorError as error:
+                wait_s, self._problem = _RETRY_S, str(error)
+                _log.warning("external_metrics.failed", error=self._problem)
+            await asyncio.sleep(_PAUSE_S)
+            await self._until_asked(wait_s)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._listener.close()
+        await self._depths.close()
+
+    def asked_by(self, service: OrderService) -> None:
+        """Hear of a resource: one that needs what is not registered does not wait."""
+        needs = needs_operator(service, self._around.kinds())
+        if needs and self._registration.state.held_by == "nobody":
+            self._soon.set()
+
+    async def seen_by(self, service: OrderService, live: Live) -> MetricsApi:
+        """Tell who serves external metrics, and whether they have the one of this resource."""
+        state = self._registration.state
+        wanted = service.spec.worker.autoscaling
+        if state.held_by != "other" or wanted is None or wanted.provider in {"KEDA", "Builtin"}:
+            return state
+        # Once it has answered, a failure is for the autoscaler to sit out.
+        in_use = observed.provider_of(name_of(service, WORKER), live) == "External"
+        return msgspec.structs.replace(state, answers=in_use or await self._answers(service))
+
+    async def _answers(self, service: OrderService) -> bool:
+        path = f"/apis/{documents.GROUP_VERSION}/namespaces/{service.metadata.namespace}"
+        selector = ",".join(f"{name}={value}" for name, value in metric_labels(service).items())
+        try:
+            async with asyncio.timeout(_ASK_S):
+                found = await self._around.client.get(
+                    f"{path}/{QUEUE_METRIC}", {"labelSelector": selector}
+                )
+        except (OperatorError, TimeoutError):
+            return False
+        return bool(found.get("items"))
+
+    async def _until_asked(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._soon.wait()
+        except TimeoutError:
+            return
+
+    async def _pass(self) -> None:
+        if self._identity is not None:
+            await self._serve(self._identity)
+        if not self._around.leads():
+            return
+        if await self._registration.look():
+            self._around.changed()
+        if self._identity is not None and self._identity.pair is not None:
+            await self._register(self._identity.pair.authorities)
+
+    async def _serve(self, identity: Identity) -> None:
+        found = await self._around.client.get(front_proxy.CONFIG_MAP)
+        self._proxy = front_proxy.read(found.get("data") or {})
+        await identity.read()
+        if self._around.leads() and (pair := identity.successor()) is not None:
+            if self._registration.state.held_by == "operator":
+                await self._registration.hold(pair.authorities)  # trusted before it is shown
+            await identity.write(pair)
+        if identity.pair is None:
+            raise Permanent("no certificate: the replica that leads has not made one")
+        if await self._listener.show(identity.pair, self._proxy):
+            _log.info("external_metrics.certificate_shown")
+
+    async def _register(self, authorities: str) -> None:
+        before = self._registration.state
+        if any(self._needing(self._around.resources.services())):
+            await self._registration.hold(authorities)
+        elif before.held_by == "operator" and not await self._anybody_needs():
+            await self._registration.leave()
+        if self._registration.state != before:
+            self._around.changed()
+
+    def _needing(self, services: Iterator[OrderService]) -> Iterator[bool]:
+        kinds = self._around.kinds()
+        return (True for service in services if needs_operator(service, kinds))
+
+    async def _anybody_needs(self) -> bool:
+        """Ask the API server before anything is taken away: we may not have heard of all yet."""
+        inside = f"/namespaces/{self._around.namespace}" if self._around.namespace else ""
+        path = f"/apis/{GROUP}/{VERSION}{inside}/{PLURAL}"
+        heard = Resources()
+        async for page in self._around.client.pages(path):
+            for body in page.items:
+                heard.put(body)
+        return any(self._needing(heard.services()))
+
+    def _application(self) -> web.Application:
+        counted = self._around.metrics.external_metrics
+        return server.application(
+            self._around.resources.services,
+            self._depths.series,
+            self._refusal,
+            lambda status: counted.labels(str(status)).inc(),
+        )
+
+    def _refusal(self, certificate: Mapping[str, Any] | None) -> str | None:
+        if self._proxy is None:
+            return "not known yet who may call"
+        return front_proxy.refusal(certificate, self._proxy)

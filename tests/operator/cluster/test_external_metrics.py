@@ -1,0 +1,521 @@
+"""The worker scales with a real queue: the real HPA controller asks this operator through the API.
+
+There is no DNS and no pod network here: the Service in front of the operator is an ExternalName.
+"""
+
+import base64
+import datetime as dt
+import http.client
+import http.server
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import msgspec
+import pika
+import pytest
+import requests
+import yaml
+from brokers import PASSWORD, Rabbit, node
+from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
+from control_plane.plane import ControlPlane, free_ports
+from cryptography import x509
+
+from devstack.servers import rabbitmq
+from orderservice_operator.external_metrics import (
+    certificates,
+    documents,
+    identity,
+    place,
+    registration,
+)
+from orderservice_operator.external_metrics.documents import GROUP_VERSION
+from orderservice_operator.facts import QUEUE_METRIC
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
+API_SERVICES = ("apiregistration.k8s.io/v1", "apiservices")
+HOME, NAME = "orders-system", "orderservice-operator-external-metrics"
+QUEUE = "order-processing"
+PER_POD = 10
+
+
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """Start a node."""
+    with node(tmp_path_factory.mktemp("rabbitmq")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def ports() -> list[int]:
+    """Choose where two replicas serve."""
+    return free_ports(2)
+
+
+@pytest.fixture(scope="module")
+def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[place.Place]:
+    """Make what the operator's chart makes: the Service, and the right to keep a certificate."""
+    assert own_plane  # elsewhere our ExternalName would lead into the cluster, not here
+    api.apply(service(NAME, "localhost"), HOME)
+    role = Path(registration.__file__).parents[1] / "rbac" / "external_metrics_role.yaml"
+    api.apply(yaml.safe_load(role.read_text()), HOME)
+    account = {"kind": "ServiceAccount", "name": "orderservice-operator", "namespace": HOME}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": NAME},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+        "subjects": [account],
+    }
+    api.apply(binding, HOME)
+    yield place.Place(HOME, NAME, ports[0])
+    if api.exists(*API_SERVICES, "", registration.NAME):
+        api.delete(*API_SERVICES, "", registration.NAME)
+
+
+def service(name: str, host: str) -> Object:
+    """Return a Service that is somewhere outside."""
+    spec = {"type": "ExternalName", "externalName": host}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def start(start_operator: Any, home: place.Place, ports: list[int]) -> Callable[..., Any]:
+    """Start a replica that serves external metrics."""
+
+    def started(number: int, **environ: str) -> Any:
+        return start_operator(
+            f"metrics-{number}",
+            OPERATOR_EXTERNAL_METRICS_SERVICE=str(home),
+            OPERATOR_EXTERNAL_METRICS_PORT=str(ports[number]),
+            OPERATOR_LEASE="orders-system/external-metrics",
+            OPERATOR_TOPOLOGY_S="2",
+            OPERATOR_DISCOVERY_S="1",
+            OPERATOR_RESYNC_S="2",
+            **environ,
+        )
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def replica(start: Callable[..., Any]) -> Iterator[Any]:
+    """Run one replica."""
+    made = start(0)
+    yield made
+    made.stop()
+
+
+class Shop:
+    """A resource with an autoscaled worker and a queue, in a namespace of its own."""
+
+    def __init__(self, api: Api, namespace: str, rabbit: Rabbit, example: Example) -> None:
+        self.api, self.namespace, self.rabbit = api, namespace, rabbit
+        self._example = example
+        self.vhost = quote(namespace, safe="")
+
+    def apply(self, **autoscaling: Any) -> None:
+        """Apply the resource; keywords go into the worker's `autoscaling`."""
+        wanted = {"minReplicas": 1, "maxReplicas": 6, "queueLengthPerPod": PER_POD} | autoscaling
+        messaging = {
+            "managementUrl": self.rabbit.url,
+            "managementSecretRef": {"name": "management"},
+            "vhost": self.namespace,
+        }
+        given = self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": wanted})
+        self.api.apply(given, self.namespace)
+
+    def bound(self) -> bool:
+        """Tell whether what is published gets into the queue."""
+        found = self.rabbit.call("GET", f"queues/{self.vhost}/{QUEUE}/bindings")
+        return "order.created.v1" in {one["routing_key"] for one in found}
+
+    def fill(self, count: int) -> None:
+        """Publish messages."""
+        place = f"exchanges/{self.vhost}/orders/publish"
+        message = {
+            "properties": {"delivery_mode": 2},
+            "routing_key": "order.created.v1",
+            "payload": "{}",
+            "payload_encoding": "string",
+        }
+        for _ in range(count):
+            assert self.rabbit.call("POST", place, json=message) == {"routed": True}
+
+    def empty(self) -> None:
+        """Drop all messages."""
+        self.rabbit.call("DELETE", f"queues/{self.vhost}/{QUEUE}/contents")
+
+    def condition(self) -> tuple[str, str]:
+        """Return what AutoscalingActive says."""
+        found = self.api.get(*SERVICES, self.namespace, "minimal").get("status", {})
+        for condition in found.get("conditions", []):
+            if condition["type"] == "AutoscalingActive":
+                return condition["status"], condition["reason"]
+        return "", ""
+
+    def workers(self) -> int:
+        """Return how many workers are wanted."""
+        found = self.api.get("apps/v1", "deployments", self.namespace, "minimal-worker")
+        count: int = found["spec"]["replicas"]
+        return count
+
+    def depth(self) -> int | None:
+        """Ask for the depth as an autoscaler does; None for an error, or for no value."""
+        answer = self.ask(f"orderservice=minimal,queue={QUEUE}")
+        items = answer.json()["items"] if answer.ok else []
+        return int(items[0]["value"]) if items else None
+
+    def ask(self, selector: str, metric: str = QUEUE_METRIC) -> requests.Response:
+        """Ask for a metric."""
+        path = f"/apis/{GROUP_VERSION}/namespaces/{self.namespace}/{metric}"
+        return self.api.session.get(
+            self.api.url + path, params={"labelSelector": selector}, timeout=30
+        )
+
+
+@pytest.fixture
+def shop(
+    api: Api, namespace: str, nodes: Nodes, rabbit: Rabbit, example: Example
+) -> Iterator[Shop]:
+    """Prepare a namespace and a virtual host for a resource."""
+    assert nodes
+    made = Shop(api, namespace, rabbit, example)
+    rabbit.call("PUT", f"vhosts/{made.vhost}")
+    for name, entries in (
+        ("management", {"username": rabbitmq.USER, "password": PASSWORD}),
+        ("orders-messaging", {"url": rabbit.amqp_url(namespace)}),
+    ):
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+        api.apply(secret | {"stringData": entries}, namespace)
+    yield made
+    rabbit.call("DELETE", f"vhosts/{made.vhost}")
+
+
+@pytest.fixture
+def served(shop: Shop, replica: Any) -> Shop:
+    """Give a resource that the operator scales."""
+    assert replica
+    shop.apply(provider="Builtin")
+    shop.api.wait(lambda: shop.depth() is not None and shop.bound(), within_s=120)
+    return shop
+
+
+def test_workers_follow_the_queue(served: Shop, figure: Callable[[str, float], None]) -> None:
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+    served.fill(4 * PER_POD + 1)
+    figure("queue_to_more_workers_s", served.api.wait(lambda: served.workers() == 5, within_s=120))
+    served.empty()
+    figure("queue_to_fewer_workers_s", served.api.wait(lambda: served.workers() == 1, within_s=120))
+
+
+def test_messages_being_worked_on_count(served: Shop) -> None:
+    served.fill(3)
+    connection = pika.BlockingConnection(
+        pika.URLParameters(served.rabbit.amqp_url(served.namespace))
+    )
+    try:
+        taken = [connection.channel().basic_get(QUEUE) for _ in range(2)]
+        assert all(method is not None for method, _, _ in taken)
+        served.api.wait(lambda: served.depth() == 3, within_s=120)
+        time.sleep(6)  # longer than a tick of the queue: what was taken would be missing now
+        assert served.depth() == 3
+    finally:
+        connection.close()
+
+
+def test_a_broker_that_is_dead_leaves_the_workers_as_many_as_they_are(served: Shop) -> None:
+    served.fill(3 * PER_POD)
+    served.api.wait(lambda: served.workers() == 3, within_s=120)
+    served.rabbit.node.pause()
+    try:
+        served.api.wait(lambda: served.depth() is None, within_s=120)
+        answer = served.ask("orderservice=minimal")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "ServiceUnavailable")
+        served.api.wait(
+            lambda: served.condition() == ("False", "FailedGetExternalMetric"), within_s=60
+        )
+        time.sleep(10)  # longer than the stabilisation of this control plane: 0 would have shown
+        assert served.workers() == 3
+    finally:
+        served.rabbit.node.resume()
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+
+
+def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(served: Shop) -> None:
+    unknown, unreadable = served.ask("", "other_metric"), served.ask("a b")
+    assert (unknown.status_code, unknown.json()["kind"]) == (404, "Status")
+    assert (unreadable.status_code, unreadable.json()["reason"]) == (400, "BadRequest")
+    assert served.ask("orderservice=other").json()["items"] == []
+
+
+def test_the_metric_is_discovered(served: Shop) -> None:
+    groups = served.api.session.get(f"{served.api.url}/apis", timeout=10).json()["groups"]
+    assert "external.metrics.k8s.io" in {group["name"] for group in groups}
+    found = served.api.session.get(f"{served.api.url}/apis/{GROUP_VERSION}", timeout=10).json()
+    assert [one["name"] for one in found["resources"]] == [QUEUE_METRIC]
+
+
+def call(home: place.Place, port: int, pem: str, chain: tuple[str, str] | None) -> tuple[int, Any]:
+    """Ask a replica for its discovery document, past the API server."""
+    name, _ = home.server_names
+    trusting = ssl.create_default_context(cadata=pem)
+    if chain:
+        trusting.load_cert_chain(*chain)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = http.client.HTTPSConnection(name)
+    connection.sock = trusting.wrap_socket(plain, server_hostname=name)
+    try:
+        connection.request("GET", f"/apis/{GROUP_VERSION}")
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read())
+    finally:
+        connection.close()
+
+
+def authorities(api: Api) -> str:
+    """Return what the API server trusts the operator by."""
+    found = api.get(*API_SERVICES, "", registration.NAME)
+    return base64.b64decode(found["spec"]["caBundle"]).decode()
+
+
+def test_only_the_aggregation_layer_may_call(
+    served: Shop, home: place.Place, own_plane: ControlPlane, ports: list[int]
+) -> None:
+    pem = authorities(served.api)
+    code, found = call(home, ports[0], pem, own_plane.front_proxy_certificate())
+    assert (code, found["kind"]) == (200, "APIResourceList")
+    for chain in (None, own_plane.front_proxy_certificate("somebody")):
+        code, found = call(home, ports[0], pem, chain)
+        assert (code, found["kind"], found["reason"]) == (401, "Status", "Unauthorized")
+    stem = str(own_plane.kubeconfig.with_suffix(""))
+    with pytest.raises((ssl.SSLError, ConnectionError)):  # an administrator, but of another CA
+        call(home, ports[0], pem, (f"{stem}.crt", f"{stem}.key"))
+
+
+def test_every_replica_serves_the_same(
+    served: Shop, home: place.Place, own_plane: ControlPlane, ports: list[int], start: Any
+) -> None:
+    second = start(1)
+    try:
+        served.api.wait(lambda: listening(ports[1]), within_s=120)
+        assert shown(ports[0]) == shown(ports[1])
+        pem, chain = authorities(served.api), own_plane.front_proxy_certificate()
+        assert call(home, ports[0], pem, chain) == call(home, ports[1], pem, chain)
+    finally:
+        second.stop()
+
+
+def listening(port: int) -> bool:
+    """Tell whether somebody listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def shown(port: int) -> str:
+    """Return the certificate that a replica shows."""
+    return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+def test_a_deleted_certificate_is_replaced_and_no_request_fails(
+    served: Shop, ports: list[int]
+) -> None:
+    before = shown(ports[0])
+    served.api.delete("v1", "secrets", HOME, f"{NAME}-tls")
+    answers: list[int | None] = []
+
+    def replaced() -> bool:
+        answers.append(served.depth())
+        return shown(ports[0]) != before
+
+    served.api.wait(replaced, within_s=120)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        answers.append(served.depth())
+    assert set(answers) == {0}
+
+
+def test_a_certificate_that_ends_soon_is_renewed(
+    served: Shop, home: place.Place, ports: list[int]
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    ending = certificates.issue(home.server_names, now, lifetime=dt.timedelta(hours=1))
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{NAME}-tls"}}
+    served.api.apply(secret | {"data": identity.data_of(ending)}, HOME)
+
+    def renewed() -> bool:
+        found = served.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
+        return identity.pair_of(found) != ending and shown(ports[0]) != ending.certificate
+
+    served.api.wait(renewed, within_s=120)
+    ends = x509.load_pem_x509_certificate(shown(ports[0]).encode()).not_valid_after_utc
+    assert ends - now > dt.timedelta(days=80)
+    served.api.wait(lambda: served.depth() == 0, within_s=120)
+
+
+def test_what_nobody_needs_is_not_registered(served: Shop) -> None:
+    served.apply(provider="External")
+    served.api.wait(lambda: not registered(served.api), within_s=120)
+    assert served.condition() == ("False", "NoExternalMetrics")
+
+
+def registered(api: Api) -> bool:
+    """Tell whether anybody serves external metrics."""
+    return api.exists(*API_SERVICES, "", registration.NAME)
+
+
+@pytest.fixture
+def keda(api: Api) -> Iterator[None]:
+    """Install the kinds of KEDA, and nobody who acts on them."""
+    names = {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"}
+    for kind, plural in names.items():
+        api.apply(definition(kind, plural))
+    yield
+    for plural in names.values():
+        api.delete("apiextensions.k8s.io/v1", "customresourcedefinitions", "", f"{plural}.keda.sh")
+
+
+def definition(kind: str, plural: str) -> Object:
+    """Return a kind that may have any content."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1alpha1", "served": True, "storage": True}
+    version |= {"schema": {"openAPIV3Schema": anything}, "subresources": {"status": {}}}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
+    spec = {"group": "keda.sh", "scope": "Namespaced", "names": names, "versions": [version]}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.keda.sh"},
+        "spec": spec,
+    }
+
+
+@pytest.mark.usefixtures("keda")
+def test_another_provider_takes_the_workers_over_as_many_as_they_are(served: Shop) -> None:
+    served.fill(3 * PER_POD)
+    served.api.wait(lambda: served.workers() == 3, within_s=120)
+    counts: set[int] = set()
+
+    def scaled_by(version: str, plural: str, name: str) -> bool:
+        counts.add(served.workers())
+        return served.api.exists(version, plural, served.namespace, name)
+
+    keda = ("keda.sh/v1alpha1", "scaledobjects", "minimal-worker")
+    builtin = (*AUTOSCALERS, "minimal-worker")
+    served.apply(provider="Auto")
+    served.api.wait(lambda: scaled_by(*keda) and not scaled_by(*builtin), within_s=120)
+    served.api.wait(lambda: served.condition() == ("False", "NotLooked"), within_s=120)
+    path = served.api.path("keda.sh/v1alpha1", "scaledobjects", served.namespace, "minimal-worker")
+    ready = {"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": ""}
+    served.api.patch(f"{path}/status", {"status": {"conditions": [ready]}})
+    served.api.wait(lambda: served.condition() == ("True", "KEDA"), within_s=120)
+    served.apply(provider="Builtin")
+    served.api.wait(lambda: scaled_by(*builtin) and not scaled_by(*keda), within_s=120)
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+    assert counts | {served.workers()} == {3}
+
+
+class Adapter:
+    """Somebody else's server of external metrics; has the metric when told so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.value: int | None = None
+        names = ("adapter.orders-system.svc",)
+        self.pair = certificates.issue(names, dt.datetime.now(dt.UTC))
+        chain = folder / "adapter.pem"
+        chain.write_text(self.pair.certificate + self.pair.key)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    def answer(self, path: str) -> tuple[int, Object]:
+        """Answer a request."""
+        if path.split("?", maxsplit=1)[0].endswith(QUEUE_METRIC):
+            if self.value is None:
+                return 404, documents.failure(404, "no such metric")
+            value = documents.Series({}, self.value, dt.datetime.now(dt.UTC))
+            return 200, documents.values([value])
+        return 200, documents.resources()
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        adapter = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                code, content = adapter.answer(self.path)
+                body = msgspec.json.encode(content)
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Be silent."""
+
+        return Handler
+
+
+@pytest.fixture
+def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
+    """Register somebody else's server."""
+    api.wait(lambda: not registered(api), within_s=120)
+    api.apply(service("adapter", "localhost"), HOME)
+    with Adapter(tmp_path) as made:
+        theirs = place.Place(HOME, "adapter", made.port)
+        api.apply(registration.api_service(theirs, made.pair.authorities))
+        yield made
+        if registered(api) and holds(api) == "adapter":
+            api.delete(*API_SERVICES, "", registration.NAME)
+
+
+def holds(api: Api) -> str:
+    """Name the Service that serves external metrics."""
+    name: str = api.get(*API_SERVICES, "", registration.NAME)["spec"]["service"]["name"]
+    return name
+
+
+@pytest.mark.usefixtures("replica")
+def test_another_server_is_never_pushed_aside_and_used_once_it_answers(
+    adapter: Adapter, shop: Shop
+) -> None:
+    shop.apply(provider="Builtin")
+    shop.api.wait(lambda: shop.condition() == ("False", "HeldByOther"), within_s=120)
+    shop.apply(provider="Auto")
+    shop.api.wait(lambda: shop.condition() == ("False", "NoProvider"), within_s=120)
+    assert holds(shop.api) == "adapter"
+    adapter.value = 4 * PER_POD
+    shop.api.wait(lambda: shop.condition() == ("True", "External"), within_s=120)
+    shop.api.wait(lambda: shop.workers() == 4, within_s=120)
+    adapter.value = None  # in use, it may fail for a while: the autoscaler sits it out
+    shop.api.wait(lambda: shop.condition() == ("False", "FailedGetExternalMetric"), within_s=120)
+    assert shop.api.exists(*AUTOSCALERS, shop.namespace, "minimal-worker")
+    shop.api.delete(*API_SERVICES, "", registration.NAME)
+    shop.api.wait(lambda: shop.condition() == ("True", "Builtin"), within_s=120)
+    assert holds(shop.api) == NAME
+
+
+def test_answers_are_counted(served: Shop, replica: Any) -> None:
+    text = requests.get(f"http://127.0.0.1:{replica.admin_port}/metrics", timeout=10).text
+    assert 'orderservice_external_metrics_requests_total{code="200"}' in text
+    assert served.depth() == 0
