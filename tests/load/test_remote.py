@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from loadtest_pretender import Pretender
-from loadtest_process import ROOT, environment, loadtest
 
+from load.pretender import Pretender
+from load.process import ROOT, environment, loadtest
 from loadtest.drive import free_port
 from loadtest.grafana import Annotation
 

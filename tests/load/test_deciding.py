@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 import msgspec
 import psutil
 import pytest
-from loadtest_pretender import Pretender
-from loadtest_process import ROOT, environment, loadtest
+
+from load.pretender import Pretender
+from load.process import ROOT, environment, loadtest
 
 
 def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":

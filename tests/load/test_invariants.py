@@ -3,8 +3,8 @@
 from decimal import Decimal
 
 import pytest
-from loadtest_stories import books, order, purchase
 
+from load.stories import books, order, purchase
 from loadtest.books import Payment, Reservation
 from loadtest.invariants import Finding, Story, check
 
