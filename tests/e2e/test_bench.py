@@ -1,4 +1,4 @@
-"""`make bench`, once through in its smallest form: every program it needs, every subject it has."""
+"""`make bench`, once through in its smallest form, with every program that it needs."""
 
 import os
 import subprocess
@@ -9,18 +9,20 @@ import msgspec
 
 from e2e.stack import SERVICES
 from loadtest.bench.results import Report
-from loadtest.bench.run import SUBJECTS
 
 SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
+# The other two requests differ in their bounds, which test_bench_generators.py tries.
+SUBJECTS = ("post", "relay", "worker")
 
 
-def test_the_bench_measures_every_subject_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:
+def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     results = tmp_path / "results"
     environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}"}
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--results", str(results)],
-        env=environ, capture_output=True, text=True, check=False, timeout=400,
+        [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--only", ",".join(SUBJECTS),
+         "--results", str(results)],
+        env=environ, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [saved] = results.glob("*.json")

@@ -424,3 +424,11 @@ def test_no_proxy_no_netrc_no_cookie(
     assert upstream.call(GET, truth) is True
     assert upstream.call(GET, truth) is True
     assert b"cookie" not in server.requests[1].lower()
+
+
+def test_the_path_and_the_credentials_of_the_url_go_along(serve: Serve, connect: Connect) -> None:
+    server = serve(answering(OK))
+    connect(server.url.replace("://", "://me:secret@") + "/stock/").call(GET, truth)
+    head = server.requests[0]
+    assert head.startswith(b"GET /stock/thing/1 ")
+    assert b"authorization: basic bwu6c2vjcmv0\r\n" in head.lower()
