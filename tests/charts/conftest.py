@@ -131,6 +131,8 @@ class OperatorProcess:
                     "KUBECONFIG": str(_kubeconfig(plane, api, account)),
                     "OPERATOR_ADMIN_HOST": "127.0.0.1",
                     "OPERATOR_ADMIN_PORT": str(free_port()),
+                    # No node leads from the Service to this process: the API would answer nobody.
+                    "OPERATOR_EXTERNAL_METRICS_SERVICE": "",
                     **environ,
                 },
                 stdout=log,

@@ -115,7 +115,8 @@ def workloads(api: Api, namespace: str) -> dict[str, Object]:
 def complete(workload: Object) -> bool:
     status, wanted = workload["status"], workload["spec"].get("replicas", 1)
     seen = status.get("observedGeneration", 0) == workload["metadata"]["generation"]
-    counts = {status.get("readyReplicas", 0), status.get("updatedReplicas", 0), wanted}
+    names = ("replicas", "readyReplicas", "updatedReplicas")
+    counts = {wanted, *(status.get(name, 0) for name in names)}
     return bool(seen and len(counts) == 1)
 
 

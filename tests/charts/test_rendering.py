@@ -16,13 +16,14 @@ MINORS = ("1.35", "1.36", "1.37")
 # Kinds whose schema is not Kubernetes' own.
 FOREIGN = {"OrderService", "ServiceMonitor", "PrometheusRule", "ExternalSecret"}
 EVERYTHING = (
-    "--set=externalMetrics.enabled=true,serviceMonitor.enabled=true,prometheusRule.enabled=true",
-    "--set=imagePullSecrets[0]=registry,priorityClassName=high,watchNamespace=shop",
+    "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true",
+    "--set=imagePullSecrets[0]=registry,priorityClassName=high",
 )
 LOAD = ("--set=loadTest.enabled=true,externalSecrets.enabled=true,externalSecrets.storeName=vault",)
 CASES: dict[str, tuple[Path, tuple[str, ...]]] = {
     "operator": (OPERATOR, ()),
     "operator, everything": (OPERATOR, EVERYTHING),
+    "operator, one namespace": (OPERATOR, ("--set=watchNamespace=shop,replicas=1",)),
     **{name: (ENVIRONMENT, values_of(name)) for name in ENVIRONMENTS},
     **{f"{name}, load": (ENVIRONMENT, (*values_of(name), *LOAD)) for name in ENVIRONMENTS},
     "dev, kept": (
@@ -88,19 +89,33 @@ def test_the_definition_is_the_operators_own(helm4: Helm) -> None:
     assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-@pytest.mark.parametrize("options", [(), ("--set=watchNamespace=shop",)])
-def test_the_rights_are_the_operators_own(helm4: Helm, options: tuple[str, ...]) -> None:
-    manifests = helm4.template(OPERATOR, "--set=externalMetrics.enabled=true", *options)
+def rules_of(manifests: list[dict[str, Any]], *parts: str) -> list[str]:
+    """Give the rules of the roles whose names end so, in words."""
+    roles = [one for one in manifests if one["kind"] in {"Role", "ClusterRole"}]
+    named = [one["rules"] for one in roles if one["metadata"]["name"].endswith(parts)]
+    return sorted(map(str, chain(*named)))
+
+
+def rules_in(name: str) -> list[str]:
+    """Give the rules of one of the operator's own files."""
+    source = CHARTS.parent / "operator/orderservice_operator/rbac" / name
+    return sorted(map(str, yaml.safe_load(source.read_text())["rules"]))
+
+
+def test_the_rights_are_the_operators_own(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, release="orderservice-operator")
     parts = ("framework", "application", "leadership", "registration")
-    roles = [
-        one["rules"]
-        for one in manifests
-        if one["kind"] in {"Role", "ClusterRole"} and one["metadata"]["name"].endswith(parts)
-    ]
-    source = CHARTS.parent / "operator/orderservice_operator/rbac/role.yaml"
-    rules = [one["rules"] for one in yaml.safe_load_all(source.read_text())]
-    assert sorted(map(str, chain(*roles))) == sorted(map(str, chain(*rules)))
-    assert "*" not in str(roles)
+    assert rules_of(manifests, *parts) == rules_in("role.yaml")
+    assert rules_of(manifests, "external-metrics") == rules_in("external_metrics_role.yaml")
+    assert "*" not in str(rules_of(manifests, ""))
+
+
+def test_in_one_namespace_they_are_the_same_but_for_what_a_cluster_has_one_of(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop")
+    rules = rules_of(manifests, "framework", "application", "leadership")
+    assert set(rules_in("role.yaml")) - set(rules) == {
+        rule for rule in rules_in("role.yaml") if "apiservices" in rule
+    }
 
 
 def test_in_one_namespace_it_has_no_right_elsewhere(helm4: Helm) -> None:

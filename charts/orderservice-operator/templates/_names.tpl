@@ -50,3 +50,10 @@ fsGroup: 10001
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/* A cluster has one external metrics API, so an operator of one namespace does not serve it. */}}
+{{- define "operator.servesMetrics" -}}
+{{- if and .Values.externalMetrics.enabled (not .Values.watchNamespace) -}}
+true
+{{- end -}}
+{{- end }}
