@@ -1,6 +1,12 @@
 """The operator's metrics."""
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+DONE: Final = "done"
+FAILED: Final = "failed"
+RESULTS: Final = (DONE, FAILED)
 
 
 class Metrics:
@@ -34,7 +40,20 @@ class Metrics:
         )
         self.condition = Gauge(
             "orderservice_condition",
-            "Resources by condition and status.",
-            ["type", "status"],
+            "1 for what a condition of a resource says now.",
+            ["resource_namespace", "resource", "type", "status", "reason"],
             registry=self.registry,
         )
+        self.watch_age = Gauge(
+            "orderservice_watch_age_seconds",
+            "Since when nothing was heard of a kind of children.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.leading = Gauge(
+            "orderservice_leading",
+            "1 in the replica that works, 0 where it stands by.",
+            registry=self.registry,
+        )
+        for result in RESULTS:
+            self.reconciles.labels(result)  # shown as 0 before the first

@@ -191,7 +191,7 @@ def python_headers(output: Report) -> str:
     """Fetch this Python's headers privately; give the options that find them."""
     version = "{}.{}".format(*sys.version_info[:2])
     package = f"libpython{version}-dev"
-    name = f"{package}-{rabbitmq.system()}"
+    name = f"{package}-{debian.system()}"
     if not cache.kept(name):
         output.event("environment", "fetching", None, f"{package}: no Python.h here")
     try:
@@ -205,7 +205,7 @@ def python_headers(output: Report) -> str:
 
 def unpack(package: str, folder: Path) -> None:
     """Fetch one Debian package without what it needs."""
-    debian.fetch((package,), "", package, folder)
+    debian.fetch_exactly((package,), folder)
 
 
 def zig(output: Report) -> Path:
