@@ -1,5 +1,6 @@
 """The operator's metrics."""
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -57,3 +58,13 @@ class Metrics:
         )
         for result in RESULTS:
             self.reconciles.labels(result)  # shown as 0 before the first
+
+    def refresh(
+        self, conditions: Iterable[tuple[str, ...]], silences_s: Mapping[str, float]
+    ) -> None:
+        """Bring up to date what is looked up when it is asked for."""
+        self.condition.clear()
+        for labels in conditions:
+            self.condition.labels(*labels).set(1)
+        for kind, silence_s in silences_s.items():
+            self.watch_age.labels(kind).set(silence_s)

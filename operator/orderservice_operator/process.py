@@ -197,9 +197,6 @@ class Operator:
         ).start()
 
     def _refresh_gauges(self) -> None:
-        self.metrics.condition.clear()
-        for labels in self.resources.conditions():
-            self.metrics.condition.labels(*labels).set(1)
         now = time.monotonic()
-        for informer in self._informers:
-            self.metrics.watch_age.labels(informer.kind.name).set(now - informer.heard_at)
+        silences = {informer.kind.name: now - informer.heard_at for informer in self._informers}
+        self.metrics.refresh(self.resources.conditions(), silences)

@@ -6,7 +6,7 @@ import msgspec
 
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import burn, cluster, platform, symptoms
-from orderservice_observability.rules.model import Alert, Group
+from orderservice_observability.rules.model import Alert, Group, Record
 
 # Seconds between evaluations: a guess that half a minute is soon enough for anybody who is woken.
 EVERY_S: Final = 30
@@ -16,7 +16,10 @@ def service_rules(
     scope: Scope, objectives: Objectives, every_s: int = EVERY_S, patience: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the groups of one order service; `patience` replaces every `for` (drills, tests)."""
-    slo = (*burn.records(scope, objectives, every_s), *burn.alerts(scope, objectives))
+    slo: tuple[Record | Alert, ...] = (
+        *burn.records(scope, objectives, every_s),
+        *burn.alerts(scope, objectives),
+    )
     groups = [
         Group("orders-slo", slo, every_s),
         Group("orders-symptoms", tuple(symptoms.alerts(scope, objectives)), every_s),

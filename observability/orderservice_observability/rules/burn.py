@@ -75,6 +75,7 @@ def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Reco
         labels = {"slo": sli.name}
         yield Record("orders:slo_total:rate5m", sli.total, labels)
         yield Record("orders:slo_bad:rate5m", sli.bad, labels)
+        yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
         bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
         yield Record("orders:slo_errors:ratio5m", f"{bad} / {total}", labels)
         for window in windows:

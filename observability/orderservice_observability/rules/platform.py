@@ -73,7 +73,7 @@ def _operator() -> Iterator[Alert]:
         f"{failed} / {every} > 0.1",
         TICKET,
         "The operator cannot do what it wants.",
-        "{{ $value | humanizePercentage }} of its looks at resources failed in the last 10 minutes.",
+        "{{ $value | humanizePercentage }} of its looks at resources failed in the last 10 min.",
         DASHBOARD,
         kept="10m",
     )
