@@ -79,8 +79,12 @@ def use_supported_python() -> None:
 
 
 def fingerprint() -> str:
-    """Tell this environment from any other: the locks, the Python, the place."""
+    """Tell this environment from any other: the locks, our packages, the Python, the place."""
+    import tomllib  # not in the older Pythons that find a newer one here
+
     told = hashlib.sha256()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    told.update(f"{project['project']['scripts']} {project['tool']['setuptools']}".encode())
     for lock in LOCKS:
         told.update(lock.read_bytes())
     told.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
