@@ -1,6 +1,6 @@
-"""The plain rule files."""
+"""The rules as files: plain for a Prometheus, as PrometheusRules for its operator."""
 
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -13,12 +13,29 @@ _HEAD: Final = "# Written by `make rules` from observability/orderservice_observ
 def files(
     scope: Scope, objectives: Objectives, every_s: int = EVERY_S, patience: str | None = None
 ) -> dict[str, str]:
-    """Return the text of each file; the operator writes the same groups into PrometheusRules."""
+    """Return the text of each plain file; our operator writes the same groups for each resource."""
     groups = {
         "orders.rules.yaml": service_rules(scope, objectives, every_s, patience),
         "platform.rules.yaml": platform_rules(every_s, patience),
     }
+    return {name: _HEAD + _yaml({"groups": made}) for name, made in groups.items()}
+
+
+def manifests(scope: Scope, objectives: Objectives) -> str:
+    """Return both as PrometheusRules, for those who do not have them made by the operator."""
+    groups = {"orders": service_rules(scope, objectives), "platform": platform_rules()}
+    return _HEAD + "---\n".join(_yaml(_rule(name, made)) for name, made in groups.items())
+
+
+def _rule(name: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        name: _HEAD + yaml.safe_dump({"groups": made}, sort_keys=False, width=100)
-        for name, made in groups.items()
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": f"orders-rules-{name}"},
+        "spec": {"groups": groups},
     }
+
+
+def _yaml(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, width=100)
+    return text

@@ -164,7 +164,9 @@ def observe(_: argparse.Namespace, loaded: Settings) -> int:
         print("fetching Prometheus and Alertmanager: Debian packages, 30 MB, once", flush=True)
         prometheus.release()
     for component in ("alertmanager", "prometheus"):
-        control.ask(loaded.state, verb="start", component=component)
+        rows = control.ask(loaded.state, verb="start", component=component)["rows"]
+        if [component, "ready"] not in (row[:2] for row in rows):
+            raise control.Refused(f"{component} did not start: see {loaded.state / 'logs'}")
     print(report.observed(loaded.ports, loaded.rules))
     return 0
 

@@ -1,11 +1,13 @@
 """Prometheus over the running stack: every rule and every panel has data, and is quiet in peace."""
 
+import http.client
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-import msgspec
 import pytest
 import requests
 
@@ -37,9 +39,30 @@ def observed(stack: Stack) -> Iterator[Prometheus]:
 @pytest.fixture(scope="module")
 def busy(stack: Stack, observed: Prometheus) -> Iterator[Prometheus]:
     """Let a little of everything happen, once, and a few customers shop on."""
-    with Traffic(stack, customers=2):
+    with Traffic(stack, customers=2), readers(stack):
         exercise(stack)
         yield observed
+
+
+@contextmanager
+def readers(stack: Stack) -> Iterator[None]:
+    """Let somebody look at an order, at a list and at nothing, again and again."""
+    order_id = stack.order(user=73).body["orderId"]
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.wait(0.3):
+            for path in (str(order_id), "user/73", "999999999"):
+                with suppress(OSError, http.client.HTTPException):
+                    stack.request("GET", f"/api/orders/{path}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def exercise(stack: Stack) -> None:
@@ -61,11 +84,10 @@ def exercise(stack: Stack) -> None:
 
 def publish(stack: Stack, exchange: str, key: str, body: bytes) -> None:
     """Publish a message as a stranger would, through the management API."""
-    secret = msgspec.json.decode((stack.state / "secrets.json").read_bytes())["rabbitmq"]
     port = stack.ports["rabbitmq_management"]
     reply = requests.post(
         f"http://127.0.0.1:{port}/api/exchanges/%2F/{exchange}/publish",
-        auth=("orders", secret),
+        auth=("orders", stack.secret("rabbitmq")),
         json={"properties": {}, "routing_key": key, "payload": body.decode(),
               "payload_encoding": "string"},
         timeout=10,

@@ -6,7 +6,7 @@ from pathlib import Path
 from devstack.packages import cache, debian
 
 # Raise it when what is unpacked changes, so that older caches are left alone.
-RECIPE = 1
+RECIPE = 2
 # The programs need nothing but libc; Prometheus' own pages are drawn with the others.
 PACKAGES = (
     "prometheus",
@@ -25,6 +25,10 @@ PACKAGES = (
 )
 # What moment-timezone is built from: 210 MB that nobody reads here.
 SOURCES = Path("usr", "share", "javascript", "moment-timezone", "data")
+# Debian's Alertmanager reads its templates from the first; ours, as long a path, from the folder in
+# which it runs, where `sr` leads to this release's `usr`.
+TEMPLATES = b"/usr/share/prometheus/alertmanager"
+OUR_TEMPLATES = b"./sr/share/prometheus/alertmanager"
 
 
 def release() -> Path:
@@ -47,12 +51,22 @@ def name() -> str:
 
 def program(of: str) -> Path:
     """Name a program of the release, fetched or not."""
-    return cache.root() / name() / "usr" / "bin" / of
+    return usr() / "bin" / of
 
 
 def pages() -> Path:
     """Name the folder of Prometheus' own pages."""
-    return cache.root() / name() / "usr" / "share" / "prometheus" / "web"
+    return usr() / "share" / "prometheus" / "web"
+
+
+def usr() -> Path:
+    """Name the folder of everything but configuration."""
+    return cache.root() / name() / "usr"
+
+
+def move_templates(alertmanager: Path) -> None:
+    """Let Alertmanager find its templates where it is not installed."""
+    alertmanager.write_bytes(alertmanager.read_bytes().replace(TEMPLATES, OUR_TEMPLATES))
 
 
 def unpack(folder: Path) -> None:
@@ -62,4 +76,5 @@ def unpack(folder: Path) -> None:
         raise debian.FetchFailed(message)
     files = debian.fetch_exactly(PACKAGES, folder)
     shutil.rmtree(folder / SOURCES, ignore_errors=True)
+    move_templates(folder / "usr" / "bin" / "prometheus-alertmanager")
     (folder / "packages.txt").write_text("\n".join(files) + "\n")

@@ -29,7 +29,15 @@ def component(settings: Settings) -> Component:
         log=log_file(settings.state, "alertmanager"),
         address=f"{HOST}:{port}",
         ports={"DEVSTACK_ALERTMANAGER_PORT": port},
-        prepare=partial(Path.mkdir, folder, parents=True, exist_ok=True),
+        prepare=partial(make_folder, folder),
         ready=partial(answers, port, "/-/ready"),
         optional=True,
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder it runs in, with the way to its templates."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "sr"
+    link.unlink(missing_ok=True)
+    link.symlink_to(prometheus.usr())
