@@ -42,6 +42,31 @@ demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 
 loadtest: env ## decide by load: SCENARIO=spike runs one on a stack of its own, none lists them; HOST= ARGS=
 	@.venv/bin/python -m loadtest $(SCENARIO) $(if $(HOST),--host $(HOST)) $(ARGS)
 
+.PHONY: observe
+observe: env ## add Prometheus and Alertmanager to the running platform and say where they are
+	@$(DEVSTACK) observe
+
+.PHONY: alerts-drill
+alerts-drill: env ## break a stack of its own, fault after fault, and show which alerts fired
+	@PYTHONPATH=services:observability:tests .venv/bin/python -m drill
+
+.PHONY: overhead
+overhead: env ## measure what telemetry costs a request
+	@PYTHONPATH=services:tests .venv/bin/python -m drill.overhead
+
+OBSERVABILITY = PYTHONPATH=observability .venv/bin/python -m
+.PHONY: rules
+rules: env ## write the Prometheus rules anew
+	@$(OBSERVABILITY) orderservice_observability observability
+
+.PHONY: dashboards
+dashboards: env ## write the dashboards anew
+	@$(OBSERVABILITY) orderservice_dashboards observability/orderservice_observability/dashboards
+
+.PHONY: dashboards-preview
+dashboards-preview: env ## draw the dashboards from the running stack's Prometheus; URL=http://...
+	@$(OBSERVABILITY) orderservice_dashboards.preview $(or $(URL),http://127.0.0.1:29090) docs/observability 10
+
 .PHONY: clean-state
 clean-state: env ## remove the databases, logs and secrets of the local platform
 	@$(DEVSTACK) clean-state
@@ -66,8 +91,8 @@ bench-operator: env ## measure the operator on a real control plane (10 minutes,
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy services operator/orderservice_operator loadtest tests
-	PYTHONPATH=.:services:operator .venv/bin/lint-imports
+	.venv/bin/mypy services operator/orderservice_operator loadtest observability tests
+	PYTHONPATH=.:services:operator:observability .venv/bin/lint-imports
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers

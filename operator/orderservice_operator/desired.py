@@ -10,6 +10,7 @@ from orderservice_operator.children.autoscaler import (
 )
 from orderservice_operator.children.config_map import config_map
 from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.children.dashboards import dashboard_maps
 from orderservice_operator.children.deployment import deployment
 from orderservice_operator.children.disruption_budget import disruption_budget
 from orderservice_operator.children.http_route import http_route
@@ -81,6 +82,7 @@ def _children(service: OrderService, facts: Facts) -> Iterator[Manifest | None]:
     yield http_route(service, facts)
     yield service_monitor(service, facts)
     yield prometheus_rule(service, facts)
+    yield from dashboard_maps(service)
 
 
 def _kept_workers(service: OrderService, facts: Facts, *, scaled: bool) -> int | None:

@@ -1,6 +1,13 @@
 """The operator's metrics."""
 
+from collections.abc import Iterable, Mapping
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+DONE: Final = "done"
+FAILED: Final = "failed"
+RESULTS: Final = (DONE, FAILED)
 
 
 class Metrics:
@@ -34,7 +41,30 @@ class Metrics:
         )
         self.condition = Gauge(
             "orderservice_condition",
-            "Resources by condition and status.",
-            ["type", "status"],
+            "1 for what a condition of a resource says now.",
+            ["resource_namespace", "resource", "type", "status", "reason"],
             registry=self.registry,
         )
+        self.watch_age = Gauge(
+            "orderservice_watch_age_seconds",
+            "Since when nothing was heard of a kind of children.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.leading = Gauge(
+            "orderservice_leading",
+            "1 in the replica that works, 0 where it stands by.",
+            registry=self.registry,
+        )
+        for result in RESULTS:
+            self.reconciles.labels(result)  # shown as 0 before the first
+
+    def refresh(
+        self, conditions: Iterable[tuple[str, ...]], silences_s: Mapping[str, float]
+    ) -> None:
+        """Bring up to date what is looked up when it is asked for."""
+        self.condition.clear()
+        for labels in conditions:
+            self.condition.labels(*labels).set(1)
+        for kind, silence_s in silences_s.items():
+            self.watch_age.labels(kind).set(silence_s)

@@ -23,7 +23,7 @@ from orderservice_operator.events import Recorder
 from orderservice_operator.external_metrics import place
 from orderservice_operator.external_metrics.service import ExternalMetrics, Surroundings
 from orderservice_operator.farewell import Farewell
-from orderservice_operator.metrics import Metrics
+from orderservice_operator.metrics import DONE, FAILED, Metrics
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.reconcile import Parts, Reconciler
 from orderservice_operator.resource.spec import OrderService
@@ -135,6 +135,7 @@ class Operator:
             await self._external.look()
         for informer in self._informers:
             await informer.synced.wait()
+        self.metrics.leading.set(1)
         for _ in range(self._settings.workers):
             self._go(self._queue.run(self._reconcile), "resources")
             self._go(self._brokers.run(self._keep), "brokers")
@@ -143,10 +144,10 @@ class Operator:
             self._stop()
 
     async def _reconcile(self, key: Key) -> float | None:
-        began_at, result = time.monotonic(), "failed"
+        began_at, result = time.monotonic(), FAILED
         try:
             wait_s = await self._reconciler.reconcile(key)
-            result = "done"
+            result = DONE
         finally:
             self.metrics.reconciles.labels(result).inc()
             self.metrics.duration.observe(time.monotonic() - began_at)
@@ -196,6 +197,6 @@ class Operator:
         ).start()
 
     def _refresh_gauges(self) -> None:
-        self.metrics.condition.clear()
-        for (kind, status), count in self.resources.conditions().items():
-            self.metrics.condition.labels(kind, status).set(count)
+        now = time.monotonic()
+        silences = {informer.kind.name: now - informer.heard_at for informer in self._informers}
+        self.metrics.refresh(self.resources.conditions(), silences)

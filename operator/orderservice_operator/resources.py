@@ -1,6 +1,5 @@
 """The OrderServices as kopf hands them over, decoded once at the door."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -57,14 +56,12 @@ class Resources:
         """Forget a resource that is gone."""
         self._known.pop(key, None)
 
-    def conditions(self) -> Mapping[tuple[str, str], int]:
-        """Count conditions by type and status."""
-        return Counter(self._each_condition())
-
-    def _each_condition(self) -> Iterator[tuple[str, str]]:
+    def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Yield every condition: namespace, name, type, status, reason."""
         for service in self.services():
-            for condition in service.status.conditions:
-                yield condition.type, condition.status
+            place = service.metadata
+            for one in service.status.conditions:
+                yield place.namespace, place.name, one.type, one.status, one.reason
 
 
 def decode(body: Mapping[str, Any]) -> OrderService | Invalid:

@@ -79,8 +79,12 @@ def use_supported_python() -> None:
 
 
 def fingerprint() -> str:
-    """Tell this environment from any other: the locks, the Python, the place."""
+    """Tell this environment from any other: the locks, our packages, the Python, the place."""
+    import tomllib  # not in the older Pythons that find a newer one here
+
     told = hashlib.sha256()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    told.update(f"{project['project']['scripts']} {project['tool']['setuptools']}".encode())
     for lock in LOCKS:
         told.update(lock.read_bytes())
     told.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
@@ -191,7 +195,7 @@ def python_headers(output: Report) -> str:
     """Fetch this Python's headers privately; give the options that find them."""
     version = "{}.{}".format(*sys.version_info[:2])
     package = f"libpython{version}-dev"
-    name = f"{package}-{rabbitmq.system()}"
+    name = f"{package}-{debian.system()}"
     if not cache.kept(name):
         output.event("environment", "fetching", None, f"{package}: no Python.h here")
     try:
@@ -205,7 +209,7 @@ def python_headers(output: Report) -> str:
 
 def unpack(package: str, folder: Path) -> None:
     """Fetch one Debian package without what it needs."""
-    debian.fetch((package,), "", package, folder)
+    debian.fetch_exactly((package,), folder)
 
 
 def zig(output: Report) -> Path:

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add(verbs, "status", status, "show every component")
     add_logs(verbs)
     add_demo(verbs)
+    add(verbs, "observe", observe, "add Prometheus and Alertmanager to the running stack")
     add(verbs, "clean-state", clean_state, "remove the state folder")
     add(verbs, "environment", environment, "print the variables of the services, for a shell")
     return made
@@ -152,6 +153,22 @@ def share(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return number
+
+
+def observe(_: argparse.Namespace, loaded: Settings) -> int:
+    """Fetch what observes if need be, start it in the running stack, and say where it is."""
+    from devstack.packages import prometheus
+
+    control.ask(loaded.state, verb="status")
+    if not prometheus.cached():
+        print("fetching Prometheus and Alertmanager: Debian packages, 30 MB, once", flush=True)
+        prometheus.release()
+    for component in ("alertmanager", "prometheus"):
+        rows = control.ask(loaded.state, verb="start", component=component)["rows"]
+        if [component, "ready"] not in (row[:2] for row in rows):
+            raise control.Refused(f"{component} did not start: see {loaded.state / 'logs'}")
+    print(report.observed(loaded.ports, loaded.rules))
+    return 0
 
 
 def clean_state(_: argparse.Namespace, loaded: Settings) -> int:

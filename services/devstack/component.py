@@ -33,7 +33,8 @@ class Component:
 
     `prepare` runs before every start and is idempotent. `ready` is polled; False or an `OSError`
     means not yet. `step` marks a command that must end with 0 before others may start. `as_user`
-    is the command that drops root's rights, put in front.
+    is the command that drops root's rights, put in front. What is `optional` is not started with
+    the rest but by name, and its failure is nobody else's.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Component:
     stop_signal: Signals = SIGTERM
     stop_within_s: float = 5.0
     step: bool = False
+    optional: bool = False
     as_user: tuple[str, ...] = ()
 
 

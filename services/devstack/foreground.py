@@ -110,6 +110,7 @@ def ready_text(loaded: Settings, took_s: float) -> str:
         management = f"http://127.0.0.1:{loaded.ports['rabbitmq_management']}"
         secret = loaded.state / "secrets.json"
         lines.append(f"  RabbitMQ   {management}      user orders, password in {secret}")
+    lines.append("  metrics    `make observe` adds Prometheus and Alertmanager")
     lines += [
         "",
         f"  curl -i {gateway}/api/orders -H 'Content-Type: application/json' \\",

@@ -41,7 +41,7 @@ class Keeper:
         self.since = time.monotonic()
         self.ready = threading.Event()
         self.changed = threading.Condition()
-        self.wanted = True
+        self.wanted = not component.optional
         self.leaving = False
         self.once_ready = False
         self.thread = threading.Thread(target=self.run, name=component.name, daemon=True)
@@ -113,7 +113,7 @@ class Keeper:
             return
         self.enter("failed")
         self.report.event(self.component.name, "failed", None, str(error))
-        if not self.once_ready:
+        if not self.once_ready and not self.component.optional:
             self.failed()
 
     def watch(self) -> None:

@@ -1,8 +1,9 @@
 """What a person reads while the stack runs: a line per event, a table on demand."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 COLOURS = {"ready": "32", "done": "32", "failed": "31", "crashed": "31", "restarted": "33"}
@@ -33,6 +34,17 @@ class Report:
         with suppress(OSError, ValueError):
             self.out.write(text + "\n")
             self.out.flush()
+
+
+def observed(ports: Mapping[str, int], rules: Path) -> str:
+    """Say where Prometheus and Alertmanager are."""
+    prometheus = f"http://127.0.0.1:{ports['prometheus']}"
+    lines = [
+        f"  Prometheus     {prometheus}/graph      alerts {prometheus}/classic/alerts",
+        f"  Alertmanager   http://127.0.0.1:{ports['alertmanager']}/api/v2/alerts",
+        f"  rules          {rules}",
+    ]
+    return "\n".join(lines)
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

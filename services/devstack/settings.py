@@ -27,7 +27,12 @@ PORTS = {
     "rabbitmq_management": 35672,
     "rabbitmq_distribution": 25674,
     "rabbitmq_epmd": 25675,
+    "prometheus": 29090,
+    "alertmanager": 29093,
 }
+
+# As often as a ServiceMonitor asks by default; the tests ask more often to be done sooner.
+SCRAPE_S = 15
 
 # A URL given in one of these replaces the embedded server.
 GIVEN = {
@@ -57,6 +62,8 @@ class Settings:
     state: Path
     ports: Mapping[str, int]
     gateway_host: str
+    rules: Path
+    scrape_s: int
     environment: Mapping[str, str]
 
     @property
@@ -80,6 +87,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         state=state.absolute(),
         ports=read_ports(environ),
         gateway_host=environ.get("DEVSTACK_GATEWAY_HOST") or "127.0.0.1",
+        rules=Path(environ.get("DEVSTACK_RULES") or REPOSITORY / "observability" / "prometheus"),
+        scrape_s=integer(environ, "DEVSTACK_SCRAPE_S", SCRAPE_S),
         environment={name: value for name, value in environ.items() if value},
     )
 
@@ -129,6 +138,8 @@ def describe() -> str:
         "  DEVSTACK_STATE                       state folder [.devstack in the repository]",
         "  DEVSTACK_PORT_OFFSET                 added to every port below left at its default [0]",
         "  DEVSTACK_GATEWAY_HOST                address the gateway listens on [127.0.0.1]",
+        "  DEVSTACK_RULES                       Prometheus rules [observability/prometheus]",
+        f"  DEVSTACK_SCRAPE_S                    seconds between scrapes [{SCRAPE_S}]",
     ]
     lines += [f"  {variable(name):<36} [{port}]" for name, port in PORTS.items()]
     lines += [

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from devstack import services
 from devstack.component import Component
-from devstack.servers import nginx, postgres, rabbitmq, valkey
+from devstack.servers import alertmanager, nginx, postgres, prometheus, rabbitmq, valkey
 from devstack.settings import Settings
 
 HOST = "127.0.0.1"
@@ -22,7 +22,13 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
     if not settings.given("rabbitmq"):
         servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
     urls = addresses(settings, secrets)
-    return [*servers, *services.components(settings, urls), gateway(settings)]
+    return [
+        *servers,
+        *services.components(settings, urls),
+        gateway(settings),
+        alertmanager.component(settings),
+        prometheus.component(settings),
+    ]
 
 
 def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:

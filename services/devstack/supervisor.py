@@ -49,10 +49,10 @@ class Supervisor:
 
         Raises: PortsTaken before anything is started.
         """
-        refuse_taken_ports(keeper.component for keeper in self.keepers.values())
+        refuse_taken_ports(keeper.component for keeper in self.keepers.values() if keeper.wanted)
         for keeper in self.keepers.values():
             keeper.thread.start()
-        return all(self.came_up(keeper) for keeper in self.keepers.values())
+        return all(self.came_up(keeper) for keeper in self.keepers.values() if keeper.wanted)
 
     def came_up(self, keeper: Keeper) -> bool:
         """Wait until a component is ready; False when the stack is leaving instead."""
@@ -106,8 +106,9 @@ class Supervisor:
             action()
 
     def complete(self) -> bool:
-        """Tell whether every component is ready (every step done)."""
-        return all(keeper.state in ("ready", "done") for keeper in self.keepers.values())
+        """Tell whether every component is ready (every step done), the optional ones if wanted."""
+        needed = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
+        return all(keeper.state in ("ready", "done") for keeper in needed)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Give the table that `status` shows."""

@@ -9,6 +9,8 @@ import pytest
 
 from e2e.stack import SERVICES, Stack
 from e2e.traces import Receiver
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.written import files
 
 SETTINGS = {
     # The chaos tests place more orders than a person may.
@@ -22,6 +24,7 @@ SETTINGS = {
     "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
     "ORDERS_API_TIMEOUT_S": "10",
     "ORDERS_LOG_FORMAT": "json",
+    "DEVSTACK_SCRAPE_S": "1",
 }
 
 
@@ -36,11 +39,16 @@ def stack(traces: Receiver) -> Iterator[Stack]:
     """Start the stack once; every test leaves it whole."""
     with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
+        rules = Path(folder) / "rules"
+        rules.mkdir()
+        for name, text in files(Scope("orders"), Objectives(), every_s=1).items():
+            (rules / name).write_text(text)
         environment = (
             os.environ
             | SETTINGS
             | {
                 "PYTHONPATH": str(SERVICES),
+                "DEVSTACK_RULES": str(rules),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
                 "OTEL_BSP_SCHEDULE_DELAY": "200",
             }

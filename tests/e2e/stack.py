@@ -104,6 +104,11 @@ class Stack:
         finally:
             self.simulator(name, "PUT", "faults", {})
 
+    def secret(self, name: str) -> str:
+        """Return a generated secret."""
+        made: dict[str, str] = msgspec.json.decode((self.state / "secrets.json").read_bytes())
+        return made[name]
+
     def metric(self, process: str, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples with these labels, as a process exports it."""
         port = self.ports[f"{process}_admin"]

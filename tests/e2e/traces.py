@@ -79,6 +79,11 @@ class Receiver:
         with self._lock:
             return [span for span in self._spans if span.trace_id == trace_id]
 
+    def everything(self) -> list[Span]:
+        """Return the spans of all traces."""
+        with self._lock:
+            return list(self._spans)
+
 
 def _value(value: object) -> object:
     return getattr(value, value.WhichOneof("value"))  # type: ignore[attr-defined]

@@ -49,7 +49,21 @@ def test_metrics_are_those_of_all_workers_also_of_dead_ones(served: Served) -> N
 def test_a_metric_is_declared_before_it_has_a_value(served: Served) -> None:
     _, text = served.admin("/metrics")
     assert "# TYPE never_total counter" in text
-    assert "process_" not in text, "nothing about the admin process itself"
+    assert "process_resident_memory" not in text, "nothing about the admin process itself"
+
+
+def test_the_start_time_is_the_masters_and_outlives_its_workers(served: Served) -> None:
+    def started_at() -> float:
+        lines = served.admin("/metrics")[1].splitlines()
+        [line] = [line for line in lines if line.startswith("process_start_time_seconds ")]
+        return float(line.split()[1])
+
+    before = started_at()
+    assert 0 < time.time() - before < 600
+    dead = min(served.workers)
+    os.kill(dead, signal.SIGKILL)
+    eventually(lambda: dead not in served.workers and len(served.workers) == 2)
+    assert started_at() == before
 
 
 def test_a_lost_dependency_shows_without_details(served: Served, folder: Path) -> None:

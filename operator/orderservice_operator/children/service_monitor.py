@@ -1,8 +1,13 @@
 """ServiceMonitor of the Prometheus operator."""
 
+import re
+
 from orderservice_operator.facts import SERVICE_MONITOR, Facts
 from orderservice_operator.manifest import COMPONENT_LABEL, Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
+
+# How Prometheus writes the pod's label; rules and dashboards know it as `component`.
+_META = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", COMPONENT_LABEL)
 
 
 def service_monitor(service: OrderService, facts: Facts) -> Manifest | None:
@@ -14,7 +19,13 @@ def service_monitor(service: OrderService, facts: Facts) -> Manifest | None:
     made = child(service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name)
     made["spec"] = {
         "selector": {"matchLabels": selector(service, "admin")},
-        "podTargetLabels": [COMPONENT_LABEL],
-        "endpoints": [{"port": "admin", "path": "/metrics", "interval": "15s"}],
+        "endpoints": [
+            {
+                "port": "admin",
+                "path": "/metrics",
+                "interval": "15s",
+                "relabelings": [{"sourceLabels": [_META], "targetLabel": "component"}],
+            }
+        ],
     }
     return made

@@ -39,6 +39,9 @@ class Observability(Section, frozen=True):
     prometheus_rule: Annotated[
         Presence, Meta(description=f"Make a PrometheusRule from `slo`. {_PRESENCE}")
     ] = "Auto"
+    dashboards: Annotated[
+        bool, Meta(description="Make ConfigMaps with dashboards for the sidecar of Grafana.")
+    ] = False
 
 
 class Slo(Section, frozen=True):

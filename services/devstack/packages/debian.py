@@ -1,11 +1,12 @@
 """Download and unpack Debian packages with a private apt state."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 STATUS = Path("/var/lib/dpkg/status")
@@ -28,6 +29,12 @@ def supported() -> bool:
     return all(shutil.which(tool) for tool in ("apt-get", "apt-config", "dpkg-deb"))
 
 
+def system() -> str:
+    """Name the distribution and the machine, for which packages are fetched."""
+    release = platform.freedesktop_os_release()
+    return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}-{platform.machine()}"
+
+
 def fetch(roots: tuple[str, ...], wanted: str, absent: str, folder: Path) -> list[str]:
     """Unpack `roots` and what they need into `folder`; give the names of the package files.
 
@@ -39,11 +46,27 @@ def fetch(roots: tuple[str, ...], wanted: str, absent: str, folder: Path) -> lis
         apt = private_apt(Path(scratch), absent)
         apt("update")
         names = [n for n in closure(apt, roots) if n in roots or re.fullmatch(wanted, n)]
-        apt("download", *names)
-        files = sorted(Path(scratch, "packages").glob("*.deb"))
-        for file in files:
-            command(["dpkg-deb", "-x", str(file), str(folder)])
-        return [file.name for file in files]
+        return unpack(apt, names, Path(scratch), folder)
+
+
+def fetch_exactly(names: tuple[str, ...], folder: Path) -> list[str]:
+    """Unpack these packages and nothing they need; give the names of the package files.
+
+    Raises: FetchFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
+        apt = private_apt(Path(scratch), "(?!)")
+        apt("update")
+        return unpack(apt, names, Path(scratch), folder)
+
+
+def unpack(apt: Callable[..., str], names: Iterable[str], scratch: Path, folder: Path) -> list[str]:
+    """Download packages and unpack them; give the names of their files."""
+    apt("download", *names)
+    files = sorted(scratch.joinpath("packages").glob("*.deb"))
+    for file in files:
+        command(["dpkg-deb", "-x", str(file), str(folder)])
+    return [file.name for file in files]
 
 
 def private_apt(scratch: Path, absent: str) -> Callable[..., str]:

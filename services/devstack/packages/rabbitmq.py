@@ -1,6 +1,5 @@
 """RabbitMQ and Erlang from Debian's packages, unpacked into the user's cache."""
 
-import platform
 import re
 from pathlib import Path
 
@@ -31,13 +30,7 @@ def cached() -> bool:
 
 def name() -> str:
     """Name the cached folder after the distribution, the machine and the recipe."""
-    return f"rabbitmq-{system()}-{RECIPE}"
-
-
-def system() -> str:
-    """Name the distribution and the machine, for which packages are fetched."""
-    release = platform.freedesktop_os_release()
-    return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}-{platform.machine()}"
+    return f"rabbitmq-{debian.system()}-{RECIPE}"
 
 
 def unpack(folder: Path) -> None:

@@ -17,7 +17,7 @@ def run(environ: Mapping[str, str]) -> int:
 
 def _serve(environ: Mapping[str, str]) -> int:
     # Imported here: what imports prometheus_client must find the folder of its files.
-    from orders.api import wiring
+    from orders.api import metrics, wiring
     from orders.api.server.application import serve
     from orders.settings import AdminSettings, LogSettings, load, unknown
     from orders.telemetry import logs, tracing
@@ -29,6 +29,7 @@ def _serve(environ: Mapping[str, str]) -> int:
 
     def app() -> WSGIApplication:
         tracing.configure("api")
+        metrics.count_worker()
         service = wiring.build(settings)
         # At the end of this worker, which is a fork.
         atexit.register(tracing.shutdown)

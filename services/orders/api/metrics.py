@@ -22,10 +22,28 @@ DB_POOL_IN_USE: Final = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 
+DB_POOL_SIZE: Final = Gauge(
+    "db_pool_size", "Database connections that could be lent out, summed over the processes.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+HTTP_WORKERS: Final = Gauge(
+    "http_server_workers", "Processes that serve requests now.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+HTTP_WORKER_STARTS: Final = Counter(
+    "http_server_worker_starts_total", "Processes started to serve requests, replacements included."
+)
+
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
 _SAMPLE_S: Final = 1.0
+
+
+def count_worker() -> None:
+    """Count this process among those that serve. Call it once, after fork."""
+    HTTP_WORKERS.set(1)
+    HTTP_WORKER_STARTS.inc()
 
 
 @functools.lru_cache(maxsize=1000)
@@ -50,6 +68,7 @@ class PoolGauge:
 
     def start(self) -> None:
         """Begin to sample. Call it after fork: it starts a thread."""
+        DB_POOL_SIZE.set(sum(pool.size for pool in self._pools))
         self._thread.start()
 
     def close(self) -> None:

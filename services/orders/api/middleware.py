@@ -129,7 +129,8 @@ def _describe(span: Span, exchange: Exchange, status: int) -> None:
     span.set_attribute("http.response.status_code", status)
     if route != UNMATCHED:
         span.set_attribute("http.route", route)
-        span.set_attribute("url.path", exchange.path)
+        if status < 400:  # a refused path may hold anything, an accepted one holds ids
+            span.set_attribute("url.path", exchange.path)
     if exchange.user_id is not None:
         span.set_attribute("user.id", exchange.user_id)
     if exchange.order_id is not None:

@@ -26,6 +26,7 @@ class Pool:
     """A pool that opens in the background, survives restarts of the server, and fails fast."""
 
     def __init__(self, url: str, settings: DatabaseSettings, application: str) -> None:
+        self.size = settings.pool_size
         self._timeout_s = settings.connect_timeout_s
         self._down_until = 0.0
         self._pool = ConnectionPool(

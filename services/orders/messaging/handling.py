@@ -18,6 +18,7 @@ from orders.telemetry.metrics import (
     MESSAGING_DEAD_LETTER,
     MESSAGING_DURATION,
     MESSAGING_RETRIES,
+    exemplar,
 )
 
 # Commits, then returns what to call it in the metric (`processed` when it says nothing).
@@ -59,7 +60,7 @@ class Handling:
             decided = self._decide(delivery, span)
             outcome = self._carry_out(delivery, decided)
             took_s = time.perf_counter() - started
-            MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s)
+            MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s, exemplar())
             self._report(delivery, decided, outcome, took_s)
         return outcome != REQUEUED
 

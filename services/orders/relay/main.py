@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from orders.messaging.publisher import Publisher
 from orders.process import problem_check, running
+from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings, load
 
@@ -13,7 +14,9 @@ ADMIN_PORT = 8082
 
 def run(environ: Mapping[str, str]) -> int:
     """Move the outbox to RabbitMQ until a signal comes; 0 if all in flight ended in time."""
-    publisher = Publisher(load(MessagingSettings, environ), "orders-relay")
+    messaging = load(MessagingSettings, environ)
+    publisher = Publisher(messaging, "orders-relay")
+    gauges = QueueGauges(messaging)
     relay = Relay(load(DatabaseSettings, environ), publisher, load(RelaySettings, environ))
     checks = (
         problem_check("postgres", lambda: relay.problem),
@@ -21,9 +24,11 @@ def run(environ: Mapping[str, str]) -> int:
     )
     with running("relay", environ, ADMIN_PORT, checks) as life, ThreadPoolExecutor(1) as thread:
         publisher.start()
+        gauges.start()
         running_relay = thread.submit(relay.run)
         life.last()
         relay.stop()
         drained = running_relay.result()
+        gauges.close()
         publisher.close()
     return 0 if drained else 1

@@ -19,5 +19,10 @@ OUTBOX_PUBLISHED: Final = Counter(
 )
 RELAY_LEADING: Final = Gauge("relay_leading", "1 while this relay publishes, 0 while it stands by.")
 
+QUEUE_MESSAGES: Final = Gauge(
+    "messaging_queue_messages", "Messages in a queue that nobody works on yet.", ["queue"]
+)
+QUEUE_CONSUMERS: Final = Gauge("messaging_queue_consumers", "Consumers of a queue.", ["queue"])
+
 for _outcome in Outcome:
     OUTBOX_PUBLISHED.labels(_outcome)  # shown as 0 before the first

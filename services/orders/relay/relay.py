@@ -159,7 +159,7 @@ class Relay:
         if confirmed:
             session.delete(confirmed)
         for outcome, number in Counter(one.outcome for one in ended).items():
-            OUTBOX_PUBLISHED.labels(outcome).inc(number)
+            OUTBOX_PUBLISHED.labels(outcome).inc(number, _exemplar(ended))
         for one in ended:
             self._report(one)
         self._window.forget(ended)
@@ -227,6 +227,13 @@ def _message(row: Row) -> Outgoing:
     with tracing.root(ids, "orders publish", tracing.PRODUCER, attributes, remote=remote):
         current = context.current()
         return _outgoing(row, current.traceparent if current else row.traceparent)
+
+
+def _exemplar(ended: Sequence[Ended]) -> dict[str, str] | None:
+    """Name the trace of one of the rows, if any of them is sampled."""
+    sampled = (one.row.traceparent for one in ended if one.row.traceparent)
+    found = next((parent for parent in sampled if parent.endswith(_SAMPLED)), None)
+    return {"trace_id": found[3:35]} if found else None
 
 
 def _outgoing(row: Row, traceparent: str | None) -> Outgoing:

@@ -8,6 +8,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from orders.telemetry import context
+
 # Seconds. OpenTelemetry's buckets for HTTP durations, and 0.3 because an SLO is stated at it.
 HTTP_BUCKETS: Final = (
     0.005,
@@ -89,3 +91,13 @@ ORDER_COMPLETION: Final = Histogram(
     ["outcome"],
     buckets=COMPLETION_BUCKETS,
 )
+
+
+def exemplar() -> dict[str, str] | None:
+    """Name the trace an observation belongs to; None where it is not sampled.
+
+    The client library keeps exemplars only where one process exports its own metrics: in relay,
+    worker and notifier. The api's, summed over processes, have none.
+    """
+    now = context.current()
+    return {"trace_id": now.trace_id} if now is not None and now.sampled else None

@@ -124,6 +124,7 @@ def fail(current: Span | None, description: str) -> None:
     """Mark a span as failed with a word safe to export: a class or a status, never a payload."""
     if current is not None:
         current.set_status(Status(StatusCode.ERROR, description))
+        current.set_attribute("error.type", description)
 
 
 def _remote_parent(context: Context) -> OtelContext:

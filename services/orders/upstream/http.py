@@ -17,7 +17,7 @@ import structlog
 from orders.errors import Permanent, Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import outgoing_headers
-from orders.telemetry.metrics import UPSTREAM_DURATION
+from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
 from orders.upstream.breaker import Breaker, CircuitOpen
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Outcome, Reply, Request, Transport, TryFailed
@@ -92,7 +92,8 @@ class Upstream:
         else:
             return result
         finally:
-            UPSTREAM_DURATION.labels(self.name, outcome).observe(self._clock() - started_s)
+            took_s = self._clock() - started_s
+            UPSTREAM_DURATION.labels(self.name, outcome).observe(took_s, exemplar())
 
     def _call(self, request: Request, read: Callable[[Reply], T], deadline_s: float) -> T:
         tries = 0

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from orders.database.pool import Pool
-from orders.domain.lifecycle import Status
+from orders.domain.lifecycle import ACTIVE, Status
 
 _ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
 
@@ -28,11 +28,13 @@ class Collector(PrometheusCollector):
         if self._rounds % _ENDED_EVERY == 0:
             self._ended = dict(pool.execute("count_ended", {}))
         self._rounds += 1
-        counts = dict.fromkeys(Status, 0) | self._ended | dict(pool.execute("count_unfinished", {}))
+        unfinished = pool.execute("count_unfinished", {})
+        counts = dict.fromkeys(Status, 0) | self._ended | {row[0]: row[1] for row in unfinished}
+        ages = dict.fromkeys(sorted(ACTIVE), 0.0) | {row[0]: row[2] for row in unfinished}
         unknown = pool.execute("count_unknown_payments", {})[0][0]
         lag_s = self._lag_s() if self._lag_s else None
         with self._lock:
-            self._families = [_in_state(counts), _unknown(unknown), _lag(lag_s)]
+            self._families = [_in_state(counts), _ages(ages), _unknown(unknown), _lag(lag_s)]
 
     def clear(self) -> None:
         """Forget the counts: another process exports them now, or nobody can."""
@@ -43,13 +45,21 @@ class Collector(PrometheusCollector):
         """Yield the metrics, declared even while there is nothing to say."""
         with self._lock:
             families = self._families
-        yield from families or [_in_state({}), _unknown(None), _lag(None)]
+        yield from families or [_in_state({}), _ages({}), _unknown(None), _lag(None)]
 
 
 def _in_state(counts: dict[str, int]) -> Metric:
     family = GaugeMetricFamily("orders_in_state", "Orders by status.", labels=["status"])
     for status, count in counts.items():
         family.add_metric([str(status)], count)
+    return family
+
+
+def _ages(ages: dict[str, float]) -> Metric:
+    text = "How long the order longest in this status has been there; 0: none is."
+    family = GaugeMetricFamily("orders_oldest_age_seconds", text, labels=["status"])
+    for status, age_s in ages.items():
+        family.add_metric([str(status)], age_s)
     return family
 
 

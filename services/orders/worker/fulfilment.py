@@ -21,10 +21,10 @@ from orders.domain.order import Order
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging.envelope import Message
 from orders.telemetry import context, tracing
-from orders.telemetry.metrics import ORDER_COMPLETION
+from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
 from orders.upstream.inventory import Inventory, OutOfStock
 from orders.upstream.payment import Captured, Declined, Payment
-from orders.worker.metrics import ORDER_PROCESSING
+from orders.worker.metrics import ORDER_PROCESSING, ORDER_TRANSITIONS
 
 # An order takes four steps to its end; more rounds than that mean that others keep moving it.
 _ROUNDS: Final = 12
@@ -61,7 +61,7 @@ class Fulfilment:
             # what cannot be mended has put the order's first message aside already.
             _log.error("order.still_stalled", orderId=message.body.order_id, error=str(error))
         finally:
-            ORDER_PROCESSING.observe(time.monotonic() - started_s)
+            ORDER_PROCESSING.observe(time.monotonic() - started_s, exemplar())
 
     def _pursue(self, order_id: int, message_id: str) -> None:
         work = self._load(order_id, message_id)
@@ -159,6 +159,7 @@ class Fulfilment:
 def _report(order: Order) -> None:
     reason = {"reason": order.status_reason} if order.status_reason else {}
     _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
+    ORDER_TRANSITIONS.labels(order.status).inc()
     if order.status in TERMINAL:
         seconds = (order.updated_at - order.created_at).total_seconds()
-        ORDER_COMPLETION.labels(order.status).observe(seconds)
+        ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from orders.telemetry.metrics import HTTP_BUCKETS
 
@@ -10,4 +10,9 @@ ORDER_PROCESSING: Final = Histogram(
     "order_processing_duration_seconds",
     "Working time of one message of an order, calls to Inventory and Payment included.",
     buckets=HTTP_BUCKETS,
+)
+ORDER_TRANSITIONS: Final = Counter(
+    "order_transitions_total",
+    "Transitions the worker committed, by the status they led to.",
+    ["status"],
 )

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from prometheus_client import REGISTRY
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -44,6 +44,7 @@ class AdminProcess:
         self._state = state
         self._pid = 0
         self._started_at = float("-inf")
+        self._master_began_at = time.time()
 
     def keep_alive(self, listeners: Iterable[Any]) -> None:
         """Start the process unless it runs; `listeners` are the master's, to be closed in it."""
@@ -74,7 +75,8 @@ class AdminProcess:
         status = 1
         try:
             _become_a_child(listeners)
-            metrics = DeclaredMetrics(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+            folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            metrics = DeclaredMetrics(folder, self._master_began_at)
             admin = Admin(Checks(self._checks()), self._state, metrics)
             AdminServer(self.listener, admin).start()
             while os.getppid() == master:
@@ -108,11 +110,17 @@ def name_process(name: str) -> None:
 class DeclaredMetrics(Collector):
     """The sums over all workers, and of metrics without a value yet at least HELP and TYPE."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, began_at: float) -> None:
+        self._began_at = began_at
         self._sums = MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call] # no types
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric once."""
+        """Yield each metric once; the start time is that of the master, as other processes' is."""
+        yield GaugeMetricFamily(
+            "process_start_time_seconds",
+            "Start time of the process since unix epoch in seconds.",
+            value=self._began_at,
+        )
         seen = set()
         for metric in self._sums.collect():  # type: ignore[no-untyped-call] # no types
             seen.add(metric.name)

@@ -1,0 +1,144 @@
+"""Life cycle: how far orders get, how fast, and which of them are stuck."""
+
+from typing import Final
+
+from orderservice_dashboards.panels import (
+    CHOICES,
+    GREEN,
+    NUMBER,
+    ORANGE,
+    PER_SECOND,
+    RED,
+    SECONDS,
+    SHARE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    of,
+    quantile,
+    rate,
+    recorded,
+)
+
+
+def _total(metric: str, *matchers: str) -> str:
+    return f"sum(increase({of(metric, *matchers)}[$__range]))"
+
+
+_FUNNEL: Final = (
+    Panel(
+        "Funnel",
+        "How many orders got how far in the time shown: taken, stock reserved, charge begun, and "
+        "how they ended.",
+        (
+            Query(_total("order_create_duration_seconds_count"), "1 taken"),
+            Query(_total("order_transitions_total", 'status="Reserved"'), "2 reserved"),
+            Query(_total("order_transitions_total", 'status="Charging"'), "3 charging"),
+            Query(_total("order_transitions_total", 'status="Completed"'), "4 completed"),
+            Query(_total("order_transitions_total", 'status="Failed"'), "failed"),
+        ),
+        NUMBER,
+        kind="bargauge",
+        width=12,
+    ),
+    Panel(
+        "Ended, by how",
+        "Orders that ended per second. `Failed` are mostly declined payments: that is business, "
+        "not a fault.",
+        (Query(rate("order_completion_seconds_count", "outcome"), "{{outcome}}"),),
+        PER_SECOND,
+        width=12,
+        stacked=True,
+    ),
+)
+
+_STUCK: Final = (
+    Panel(
+        "Unfinished orders",
+        "Orders that have not ended, by status.",
+        (
+            Query(
+                "max by (status) ("
+                + of("orders_in_state", 'status=~"Pending|Reserved|Charging|Refunding"')
+                + ")",
+                "{{status}}",
+            ),
+        ),
+        NUMBER,
+        stacked=True,
+    ),
+    Panel(
+        "Oldest order in a status",
+        "How long the order longest in a status has been there. Beyond ten times the objective it "
+        "is stuck.",
+        (Query(f"max by (status) ({of('orders_oldest_age_seconds')})", "{{status}}"),),
+        SECONDS,
+        steps=((60, ORANGE), (600, RED)),
+    ),
+    Panel(
+        "Payments with unknown outcome",
+        "Attempts of which nobody knows whether they were charged, older than 15 s. They are asked "
+        "for again, never charged anew.",
+        (Query(f"max({of('payment_unknown')})", "unknown"),),
+        NUMBER,
+        kind="stat",
+        steps=((1, RED),),
+        width=4,
+    ),
+    Panel(
+        "Emitted again",
+        "Orders per second that sat in a status past their deadline and were given to the worker "
+        "again.",
+        (Query(rate("orders_stalled_total", "service"), "stalled"),),
+        PER_SECOND,
+        steps=((0.1, ORANGE),),
+        width=4,
+    ),
+)
+
+_SPEED: Final = (
+    Panel(
+        "From the 202 to the end",
+        "How long orders take to end: 50, 95 and 99 %.",
+        tuple(
+            Query(quantile(q, "order_completion_seconds"), f"{q:.0%}", exemplars=q == 0.99)
+            for q in (0.5, 0.95, 0.99)
+        ),
+        SECONDS,
+        steps=((60, RED),),
+    ),
+    Panel(
+        "Ended in time, 5 min",
+        "Share of the orders taken that ended within the objective; one that never ends is bad.",
+        (Query("1 - " + recorded("orders:slo_errors:ratio5m", 'slo="completion"'), "in time"),),
+        SHARE,
+        steps=((0.9, ORANGE), (0.99, GREEN)),
+        below=RED,
+    ),
+    Panel(
+        "Work on one message",
+        "Working time of one message of an order, calls to Inventory and Payment included.",
+        tuple(
+            Query(quantile(q, "order_processing_duration_seconds"), f"{q:.0%}", exemplars=q == 0.99)
+            for q in (0.5, 0.99)
+        ),
+        SECONDS,
+    ),
+    Panel(
+        "Orders by status",
+        "All orders by status; of large tables an estimate.",
+        (Query(f"max by (status) ({of('orders_in_state')})", "{{status}}"),),
+        NUMBER,
+        kind="bargauge",
+        width=24,
+    ),
+)
+
+LIFECYCLE: Final = Dashboard(
+    "lifecycle",
+    "Orders / Life cycle",
+    "How far orders get, how fast, and which of them are stuck.",
+    (Row("Funnel", _FUNNEL), Row("Stuck", _STUCK), Row("Speed", _SPEED)),
+    CHOICES,
+)

@@ -1,0 +1,171 @@
+"""Messaging: outbox, queues, retries, dead letters."""
+
+from typing import Final
+
+from orderservice_dashboards.panels import (
+    CHOICES,
+    GREEN,
+    NUMBER,
+    ORANGE,
+    PER_SECOND,
+    RED,
+    SECONDS,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    of,
+    quantile,
+    rate,
+)
+
+HANDLED: Final = "messaging_process_duration_seconds"
+
+
+def _depth(pattern: str) -> Query:
+    found = of("messaging_queue_messages", f'queue=~"{pattern}"')
+    return Query(f"max by (queue) ({found})", "{{queue}}")
+
+
+_OUTBOX: Final = (
+    Panel(
+        "Rows waiting",
+        "Rows of the outbox that are not published yet.",
+        (Query(f"max({of('outbox_pending')})", "rows"),),
+        NUMBER,
+        steps=((1000, ORANGE), (10_000, RED)),
+    ),
+    Panel(
+        "Age of the oldest row",
+        "How long the oldest row has waited. Orders cannot end in time if this comes near the "
+        "objective.",
+        (Query(f"max({of('outbox_oldest_age_seconds')})", "oldest"),),
+        SECONDS,
+        steps=((10, ORANGE), (60, RED)),
+    ),
+    Panel(
+        "Published",
+        "Rows published per second, by how that ended. Everything but `confirmed` is tried again.",
+        (Query(rate("outbox_published_total", "outcome"), "{{outcome}}", exemplars=True),),
+        PER_SECOND,
+        width=4,
+    ),
+    Panel(
+        "Relays that lead",
+        "Exactly one publishes, the others stand by.",
+        (Query(f"sum({of('relay_leading')})", "leading"),),
+        NUMBER,
+        kind="stat",
+        steps=((1, GREEN), (2, RED)),
+        below=RED,
+        width=4,
+    ),
+)
+
+_QUEUES: Final = (
+    Panel(
+        "Work queues",
+        "Messages that wait for a consumer.",
+        (_depth("order-processing|order-notifications"),),
+        NUMBER,
+        steps=((100, ORANGE), (10_000, RED)),
+    ),
+    Panel(
+        "Time to work off",
+        "Waiting messages divided by the rate at which they are handled now.",
+        (
+            Query(
+                "max by (queue) ("
+                + of("messaging_queue_messages", 'queue=~"order-processing|order-notifications"')
+                + f") / sum by (queue) (rate({of(f'{HANDLED}_count')}[5m]))",
+                "{{queue}}",
+            ),
+        ),
+        SECONDS,
+        steps=((10, ORANGE), (60, RED)),
+    ),
+    Panel(
+        "Consumers",
+        "Consumers that RabbitMQ knows, by work queue.",
+        (
+            Query(
+                "max by (queue) ("
+                + of("messaging_queue_consumers", 'queue=~"order-processing|order-notifications"')
+                + ")",
+                "{{queue}}",
+            ),
+        ),
+        NUMBER,
+        kind="stat",
+        steps=((1, GREEN),),
+        below=RED,
+    ),
+    Panel(
+        "Handled",
+        "Messages handled per second, by queue and outcome.",
+        (Query(rate(f"{HANDLED}_count", "queue, outcome"), "{{queue}} {{outcome}}"),),
+        PER_SECOND,
+        width=12,
+    ),
+    Panel(
+        "Time to handle, 99 %",
+        "99 of 100 messages are handled faster.",
+        (Query(quantile(0.99, HANDLED, "queue"), "{{queue}}", exemplars=True),),
+        SECONDS,
+        width=12,
+    ),
+)
+
+_TROUBLE: Final = (
+    Panel(
+        "Put off",
+        "Messages per second put off to a retry tier: something they need is failing.",
+        (Query(rate("messaging_retries_total", "queue, tier"), "{{queue}} {{tier}}"),),
+        PER_SECOND,
+        steps=((0.1, ORANGE), (1, RED)),
+    ),
+    Panel(
+        "Waiting for another try",
+        "Messages in the retry tiers.",
+        (_depth(".+[.]retry[.].+"),),
+        NUMBER,
+        steps=((1, ORANGE), (1000, RED)),
+    ),
+    Panel(
+        "Dead letters",
+        "Messages put aside that wait for a person: `orders dead-letters list`.",
+        (_depth(".+[.]dead"),),
+        NUMBER,
+        steps=((1, RED),),
+    ),
+    Panel(
+        "Put aside, by reason",
+        "Messages put aside in the time shown, by queue and reason.",
+        (
+            Query(
+                f"sum by (queue, reason) ({of('messaging_dead_letter_total')})",
+                "{{queue}} {{reason}}",
+            ),
+        ),
+        NUMBER,
+        kind="bargauge",
+        width=12,
+    ),
+    Panel(
+        "Unrouted",
+        "Messages that no queue is bound for.",
+        (_depth("orders[.]unrouted"),),
+        NUMBER,
+        kind="stat",
+        steps=((1, RED),),
+        width=12,
+    ),
+)
+
+MESSAGING: Final = Dashboard(
+    "messaging",
+    "Orders / Messaging",
+    "The way of a message: outbox, queues, retries, dead letters.",
+    (Row("Outbox", _OUTBOX), Row("Queues", _QUEUES), Row("Trouble", _TROUBLE)),
+    CHOICES,
+)

@@ -1,0 +1,180 @@
+"""Overview: is every promise kept, how much of each error budget is left, what is firing."""
+
+from typing import Final
+
+from orderservice_dashboards.panels import (
+    CHOICES,
+    GREEN,
+    NUMBER,
+    ORANGE,
+    PER_SECOND,
+    RED,
+    SECONDS,
+    SHARE,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    of,
+    quantile,
+    rate,
+    recorded,
+)
+
+SLOS: Final = {
+    "availability": "Requests that did not fail",
+    "create-latency": "Orders taken in time",
+    "read-latency": "Reads answered in time",
+    "completion": "Orders ended in time",
+}
+
+
+def _kept(slo: str, title: str) -> Panel:
+    matcher = f'slo="{slo}"'
+    errors = recorded("orders:slo_errors:ratio1h", matcher)
+    return Panel(
+        f"{title}, 1 h",
+        f"Share of good events of the objective `{slo}` within an hour. Red: the budget burns more "
+        "than 14 times too fast.",
+        (Query(f"1 - {errors}", slo),),
+        SHARE,
+        kind="stat",
+        steps=((0.986, ORANGE), (0.999, GREEN)),
+        below=RED,
+        width=6,
+    )
+
+
+def _left(slo: str, title: str) -> Panel:
+    matcher = f'slo="{slo}"'
+    errors = recorded("orders:slo_errors:ratio3d", matcher)
+    budget = recorded("orders:slo_budget", matcher)
+    return Panel(
+        f"{title}: budget left, 3 d",
+        "Share of the error budget of three days that is not used up. Below 0 the objective is "
+        "missed.",
+        (Query(f"1 - {errors} / {budget}", slo),),
+        SHARE,
+        kind="stat",
+        steps=((0, ORANGE), (0.5, GREEN)),
+        below=RED,
+        width=6,
+    )
+
+
+_BURN: Final = tuple(
+    Panel(
+        f"Burn rate, {window}",
+        f"How many times too fast the error budget burns, over {window}. At 1 it lasts exactly as "
+        f"long as promised; an alert needs {limit} in the long and the short window.",
+        (
+            Query(
+                f"{recorded(f'orders:slo_errors:ratio{window}')} / {recorded('orders:slo_budget')}",
+                "{{slo}}",
+            ),
+        ),
+        NUMBER,
+        steps=((1, ORANGE), (float(limit), RED)),
+        width=12,
+    )
+    for window, limit in (("1h", "14.4"), ("6h", "6"))
+)
+
+OVERVIEW: Final = Dashboard(
+    "overview",
+    "Orders / Overview",
+    "Whether the promises of the service are kept. Begin here.",
+    (
+        Row("Objectives", tuple(_kept(slo, title) for slo, title in SLOS.items())),
+        Row("Error budgets", tuple(_left(slo, title) for slo, title in SLOS.items())),
+        Row("Burning", _BURN),
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Alerts firing",
+                    "Alerts that fire now. `Watchdog` always does: it proves that alerting works.",
+                    (
+                        Query(
+                            'sum by (alertname, severity) (ALERTS{alertstate="firing"})',
+                            "{{alertname}} ({{severity}})",
+                        ),
+                    ),
+                    NUMBER,
+                    stacked=True,
+                ),
+                Panel(
+                    "Orders taken and ended",
+                    "Orders accepted with 202, and orders that came to an end, by how. The lines "
+                    "should lie on one another.",
+                    (
+                        Query(rate("order_create_duration_seconds_count", "service"), "taken"),
+                        Query(
+                            rate("order_completion_seconds_count", "outcome"), "ended {{outcome}}"
+                        ),
+                    ),
+                    PER_SECOND,
+                ),
+                Panel(
+                    "From the 202 to the end",
+                    "How long orders take, half of them and 99 of 100.",
+                    (
+                        Query(quantile(0.5, "order_completion_seconds"), "half"),
+                        Query(quantile(0.99, "order_completion_seconds"), "99 %", exemplars=True),
+                    ),
+                    SECONDS,
+                    steps=((60, RED),),
+                ),
+                Panel(
+                    "Requests",
+                    "Requests per second by status code.",
+                    (
+                        Query(
+                            rate(
+                                "http_server_request_duration_seconds_count",
+                                "http_response_status_code",
+                            ),
+                            "{{http_response_status_code}}",
+                        ),
+                    ),
+                    PER_SECOND,
+                    stacked=True,
+                ),
+                Panel(
+                    "Processes up",
+                    "Processes that answer Prometheus, by component.",
+                    (Query(f"sum by (component) ({of('up')})", "{{component}}"),),
+                    NUMBER,
+                    kind="stat",
+                    steps=((1, GREEN),),
+                    below=RED,
+                ),
+                Panel(
+                    "Waiting",
+                    "What has not reached its end: rows in the outbox, messages in the work "
+                    "queues, orders that are not finished.",
+                    (
+                        Query(f"max({of('outbox_pending')})", "outbox"),
+                        Query(
+                            "sum(max by (queue) ("
+                            + of(
+                                "messaging_queue_messages",
+                                'queue=~"order-processing|order-notifications"',
+                            )
+                            + "))",
+                            "queues",
+                        ),
+                        Query(
+                            "sum(max by (status) ("
+                            + of("orders_in_state", 'status=~"Pending|Reserved|Charging|Refunding"')
+                            + "))",
+                            "orders",
+                        ),
+                    ),
+                    NUMBER,
+                ),
+            ),
+        ),
+    ),
+    CHOICES,
+)

@@ -1,0 +1,119 @@
+"""What a dashboard is made of, as data: queries, what they mean, and when they are bad."""
+
+from typing import Final, Literal
+
+import msgspec
+
+from orderservice_observability.objectives import select
+
+Kind = Literal["timeseries", "stat", "bargauge", "table"]
+
+# Grafana's names of units.
+SECONDS: Final = "s"
+SHARE: Final = "percentunit"
+PER_SECOND: Final = "ops"
+NUMBER: Final = "short"
+BYTES: Final = "bytes"
+
+GREEN, ORANGE, RED = "green", "orange", "red"
+Steps = tuple[tuple[float, str], ...]
+SERVICE_SERIES: Final = ('namespace=~"$namespace"', 'service=~"$service"')
+
+
+class Query(msgspec.Struct, frozen=True):
+    """An expression and how its series are called; `{{label}}` is filled in by Grafana."""
+
+    expr: str
+    legend: str
+    exemplars: bool = False
+
+
+class Panel(msgspec.Struct, frozen=True):
+    """One panel. `steps`: from which value on it has which colour; below the first it is green."""
+
+    title: str
+    description: str
+    queries: tuple[Query, ...]
+    unit: str
+    kind: Kind = "timeseries"
+    steps: Steps = ()
+    below: str = GREEN
+    width: int = 8
+    stacked: bool = False
+    words: dict[int, str] = {}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Panels under one heading."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """A choice at the top of a dashboard; `query` says what there is to choose from."""
+
+    name: str
+    label: str
+    query: str
+    several: bool = False
+
+
+class Dashboard(msgspec.Struct, frozen=True):
+    """One dashboard; its uid is `orders-<name>`."""
+
+    name: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    variables: tuple[Variable, ...]
+
+    @property
+    def uid(self) -> str:
+        """The name that links use."""
+        return f"orders-{self.name}"
+
+
+# The three choices of every dashboard about a service; the operator's has the same three names.
+CHOICES: Final = (
+    Variable("namespace", "Namespace", 'label_values(up{service=~".+-admin"}, namespace)'),
+    Variable("service", "Service", 'label_values(up{namespace=~"$namespace"}, service)'),
+    Variable(
+        "instance",
+        "Instance",
+        'label_values(up{namespace=~"$namespace",service=~"$service"}, instance)',
+        several=True,
+    ),
+)
+
+
+def of(metric: str, *matchers: str) -> str:
+    """Select a metric of the chosen service and instances."""
+    return select(metric, *SERVICE_SERIES, 'instance=~"$instance"', *matchers)
+
+
+def recorded(metric: str, *matchers: str) -> str:
+    """Select what a rule recorded: it is about the service, not an instance."""
+    return select(metric, *SERVICE_SERIES, *matchers)
+
+
+def rate(metric: str, by: str, *matchers: str) -> str:
+    """Give events per second."""
+    return f"sum by ({by}) (rate({of(metric, *matchers)}[$__rate_interval]))"
+
+
+def share(metric: str, by: str, every: tuple[str, ...], some: str) -> str:
+    """Give the share of the events that match `some`; 0 where none does."""
+    total = rate(metric, by, *every)
+    return f"({rate(metric, by, *every, some)} or {total} * 0) / {total}"
+
+
+def quantile(q: float, metric: str, by: str = "", *matchers: str) -> str:
+    """Give a quantile of a histogram."""
+    labels = ", ".join(filter(None, ("le", by)))
+    return f"histogram_quantile({q}, {rate(f'{metric}_bucket', labels, *matchers)})"
+
+
+def mean(metric: str, by: str, *matchers: str) -> str:
+    """Give the mean of a histogram."""
+    return f"{rate(f'{metric}_sum', by, *matchers)} / {rate(f'{metric}_count', by, *matchers)}"

@@ -1,0 +1,13 @@
+"""The dashboards as Grafana reads them, a JSON file each; `orderservice_dashboards` draws them."""
+
+from importlib import resources
+
+
+def texts() -> dict[str, str]:
+    """Return the JSON of each dashboard by its name."""
+    found = sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name)
+    return {
+        entry.name.removesuffix(".json"): entry.read_text()
+        for entry in found
+        if entry.name.endswith(".json")
+    }

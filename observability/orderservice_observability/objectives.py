@@ -1,0 +1,61 @@
+"""What a service is held to, and for which series."""
+
+from typing import Final
+
+import msgspec
+
+# Seconds. The buckets the services count in; an objective between two is held to the lower one.
+HTTP_BUCKETS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+COMPLETION_BUCKETS: Final = (
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+
+
+class Objectives(msgspec.Struct, frozen=True):
+    """The `slo` of an OrderService. `*_share` are percentages that keep the limit beside them."""
+
+    availability: float = 99.9
+    latency_ms: int = 300
+    read_latency_ms: int = 100
+    latency_share: float = 99.0
+    completion_seconds: int = 60
+    completion_share: float = 99.0
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Which series are meant: those of one order service, in one namespace or in any.
+
+    `name` is that of the OrderService. A ServiceMonitor's `service` label names the Service that
+    the metrics come through.
+    """
+
+    name: str
+    namespace: str | None = None
+
+    @property
+    def service(self) -> str:
+        """The value of the label `service`."""
+        return f"{self.name}-admin"
+
+    def of(self, metric: str, *matchers: str) -> str:
+        """Select a metric of this service."""
+        return select(metric, *self._namespace(), f'service="{self.service}"', *matchers)
+
+    def of_cluster(self, metric: str, *matchers: str) -> str:
+        """Select a metric that kube-state-metrics exports, by names of objects of this service."""
+        return select(metric, *self._namespace(), *matchers)
+
+    def _namespace(self) -> tuple[str, ...]:
+        return (f'namespace="{self.namespace}"',) if self.namespace else ()
+
+
+def select(metric: str, *matchers: str) -> str:
+    """Write a selector; it has braces always, by which the tests find every one of them."""
+    return f"{metric}{{{','.join(matchers)}}}"
+
+
+def bucket(buckets: tuple[float, ...], limit_s: float) -> float:
+    """Choose the largest bucket that is not above the limit; the smallest if all are."""
+    return max((bound for bound in buckets if bound <= limit_s), default=buckets[0])

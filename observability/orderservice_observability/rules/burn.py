@@ -1,0 +1,196 @@
+"""Objectives as alerts: how fast the error budget burns, over a long and a short window at once.
+
+Source: https://sre.google/workbook/alerting-on-slos/
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from orderservice_observability.objectives import (
+    COMPLETION_BUCKETS,
+    HTTP_BUCKETS,
+    Objectives,
+    Scope,
+    bucket,
+)
+from orderservice_observability.rules.model import PAGE, TICKET, Alert, Record
+
+BY: Final = "by (namespace, service)"
+# Below so many bad events in the long window nobody is told: one failure of three at night is 33 %.
+FEWEST_BAD: Final = 10
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Two windows, and how many times too fast the budget must burn in both of them."""
+
+    long: str
+    short: str
+    factor: float
+    severity: str
+
+
+WINDOWS: Final = (
+    Window("1h", "5m", 14.4, PAGE),
+    Window("6h", "30m", 6, PAGE),
+    Window("1d", "2h", 3, TICKET),
+    Window("3d", "6h", 1, TICKET),
+)
+
+
+class Sli(msgspec.Struct, frozen=True):
+    """Events that count and those of them that are bad, per second; and what is promised of them.
+
+    `budget` is the share that may be bad.
+    """
+
+    name: str
+    alert: str
+    total: str
+    bad: str
+    budget: float
+    promise: str
+    dashboard: str
+
+
+def indicators(scope: Scope, objectives: Objectives) -> tuple[Sli, ...]:
+    """Return what the service is held to."""
+    return (
+        _availability(scope, objectives),
+        _create_latency(scope, objectives),
+        _read_latency(scope, objectives),
+        _completion(scope, objectives),
+    )
+
+
+def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Record]:
+    """Yield events per second, the share of bad ones by window, and the number of bad ones.
+
+    Long windows are sums over what was recorded for five minutes: three days of raw series every
+    half minute would cost more than everything else together.
+    """
+    windows = sorted({w for pair in WINDOWS for w in (pair.long, pair.short)} - {"5m"})
+    for sli in indicators(scope, objectives):
+        labels = {"slo": sli.name}
+        yield Record("orders:slo_total:rate5m", sli.total, labels)
+        yield Record("orders:slo_bad:rate5m", sli.bad, labels)
+        yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
+        bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
+        yield Record("orders:slo_errors:ratio5m", f"{bad} / {total}", labels)
+        for window in windows:
+            share = f"sum_over_time({bad}[{window}]) / sum_over_time({total}[{window}])"
+            yield Record(f"orders:slo_errors:ratio{window}", share, labels)
+        for pair in WINDOWS:
+            number = f"sum_over_time({bad}[{pair.long}]) * {every_s}"
+            yield Record(f"orders:slo_bad:increase{pair.long}", number, labels)
+
+
+def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
+    """Yield four alerts for each objective."""
+    for sli in indicators(scope, objectives):
+        for window in WINDOWS:
+            yield _alert(scope, sli, window)
+
+
+def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
+    limit = f"{window.factor * sli.budget:.6g}"
+    both = [
+        f"{_recorded(scope, sli, f'errors:ratio{length}')} > {limit}"
+        for length in (window.long, window.short)
+    ]
+    enough = f"{_recorded(scope, sli, f'bad:increase{window.long}')} >= {FEWEST_BAD}"
+    return Alert(
+        sli.alert,
+        " and ".join([*both, enough]),
+        window.severity,
+        f"{sli.promise}: the error budget burns {window.factor:g} times too fast.",
+        f"{{{{ $value | humanizePercentage }}}} of the last {window.long} was bad, and it goes on. "
+        f"Allowed are {sli.budget:.4g} of all ({sli.promise}).",
+        sli.dashboard,
+        kept="2m" if window.severity == PAGE else "15m",
+        labels={"slo": sli.name, "window": window.long},
+    )
+
+
+def _recorded(scope: Scope, sli: Sli, what: str) -> str:
+    return scope.of(f"orders:slo_{what}", f'slo="{sli.name}"')
+
+
+def _availability(scope: Scope, objectives: Objectives) -> Sli:
+    metric, routes = "http_server_request_duration_seconds_count", 'http_route=~"/api/.*"'
+    total = _rate(scope, metric, routes)
+    failed = _rate(scope, metric, routes, 'http_response_status_code=~"5.."')
+    return Sli(
+        "availability",
+        "OrderAvailabilityBudgetBurn",
+        total,
+        f"{failed} or {total} * 0",  # no failure yet is a number, too
+        _budget(objectives.availability),
+        f"{objectives.availability:g} % of requests do not fail",
+        "orders-overview",
+    )
+
+
+def _create_latency(scope: Scope, objectives: Objectives) -> Sli:
+    metric = "order_create_duration_seconds"
+    bound = bucket(HTTP_BUCKETS, objectives.latency_ms / 1000)
+    total = _rate(scope, f"{metric}_count")
+    return Sli(
+        "create-latency",
+        "OrderCreateLatencyBudgetBurn",
+        total,
+        f"{total} - {_rate(scope, f'{metric}_bucket', _le(bound))}",
+        _budget(objectives.latency_share),
+        f"{objectives.latency_share:g} % of orders are taken within {bound * 1000:g} ms",
+        "orders-api",
+    )
+
+
+def _read_latency(scope: Scope, objectives: Objectives) -> Sli:
+    metric, reads = "http_server_request_duration_seconds", (
+        'http_request_method="GET"', 'http_route=~"/api/.*"',
+    )  # fmt: skip
+    bound = bucket(HTTP_BUCKETS, objectives.read_latency_ms / 1000)
+    total = _rate(scope, f"{metric}_count", *reads)
+    return Sli(
+        "read-latency",
+        "OrderReadLatencyBudgetBurn",
+        total,
+        f"{total} - {_rate(scope, f'{metric}_bucket', *reads, _le(bound))}",
+        _budget(objectives.latency_share),
+        f"{objectives.latency_share:g} % of reads are answered within {bound * 1000:g} ms",
+        "orders-api",
+    )
+
+
+def _completion(scope: Scope, objectives: Objectives) -> Sli:
+    """Hold orders accepted a while ago against those that ended in time: what never ends is bad.
+
+    A refund ends an order a second time and does not count.
+    """
+    bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
+    accepted = scope.of("order_create_duration_seconds_count")
+    total = f"sum {BY} (rate({accepted}[5m] offset {bound:g}s))"
+    good = _rate(scope, "order_completion_seconds_bucket", 'outcome!="Refunded"', _le(bound))
+    return Sli(
+        "completion",
+        "OrderCompletionBudgetBurn",
+        total,
+        f"clamp_min({total} - ({good} or {total} * 0), 0)",
+        _budget(objectives.completion_share),
+        f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
+        "orders-lifecycle",
+    )
+
+
+def _rate(scope: Scope, metric: str, *matchers: str) -> str:
+    return f"sum {BY} (rate({scope.of(metric, *matchers)}[5m]))"
+
+
+def _le(bound: float) -> str:
+    return f'le="{float(bound)!r}"'
+
+
+def _budget(percentage: float) -> float:
+    return round(1 - percentage / 100, 8)

@@ -1,0 +1,48 @@
+"""What only Kubernetes itself can tell, through kube-state-metrics."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from orderservice_observability.objectives import Scope
+from orderservice_observability.rules.model import PAGE, TICKET, Alert
+
+DASHBOARD: Final = "orders-runtime"
+# Exported by kube-state-metrics, not by us: where there is no cluster there are none of them.
+KUBE_ONLY: Final = {
+    "kube_horizontalpodautoscaler_status_current_replicas": "replicas an autoscaler has made",
+    "kube_horizontalpodautoscaler_spec_max_replicas": "replicas an autoscaler may make",
+    "kube_pod_container_status_waiting_reason": "why a container does not run",
+    "kube_pod_container_status_restarts_total": "restarts of containers",
+}
+
+
+def alerts(scope: Scope) -> Iterator[Alert]:
+    """Yield alerts on autoscalers and pods of this service, known by their names."""
+    # KEDA names the autoscaler it makes after its own object.
+    scaler = f'horizontalpodautoscaler=~"(keda-hpa-)?{scope.name}-(api|worker)"'
+    by = "by (namespace, horizontalpodautoscaler)"
+    now = scope.of_cluster("kube_horizontalpodautoscaler_status_current_replicas", scaler)
+    most = scope.of_cluster("kube_horizontalpodautoscaler_spec_max_replicas", scaler)
+    yield Alert(
+        "OrderAutoscalerAtMaximum",
+        f"max {by} ({now}) >= max {by} ({most})",
+        TICKET,
+        "An autoscaler cannot add any more pods.",
+        "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value }} for 15 "
+        "minutes.",
+        DASHBOARD,
+        kept="15m",
+    )
+    pods = f'pod=~"{scope.name}-(api|relay|worker|notifier|migrate)-.+"'
+    waiting = scope.of_cluster(
+        "kube_pod_container_status_waiting_reason", pods, 'reason="CrashLoopBackOff"'
+    )
+    yield Alert(
+        "OrderPodCrashLooping",
+        f"max by (namespace, pod, container) (max_over_time({waiting}[5m])) >= 1",
+        PAGE,
+        "A pod crashes as often as it is started.",
+        "{{ $labels.pod }}, container {{ $labels.container }}: CrashLoopBackOff.",
+        DASHBOARD,
+        kept="5m",
+    )

@@ -1,0 +1,70 @@
+"""Rules as data, and how they are written down."""
+
+from typing import Any, Final
+
+import msgspec
+
+PAGE: Final = "page"  # somebody is woken
+TICKET: Final = "ticket"  # somebody looks in working hours
+NONE: Final = "none"  # nobody: a machine checks that it fires
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A recording rule."""
+
+    record: str
+    expr: str
+    labels: dict[str, str] = {}
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """An alerting rule. `dashboard` is the uid of the one to look at first.
+
+    `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
+    """
+
+    name: str
+    expr: str
+    severity: str
+    summary: str
+    description: str
+    dashboard: str
+    kept: str = "0s"
+    labels: dict[str, str] = {}
+
+    def rule(self) -> dict[str, Any]:
+        """Return the rule as Prometheus reads it.
+
+        Links are paths: only Alertmanager's templates know the hosts of runbook and Grafana.
+        """
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.kept,
+            "labels": {"severity": self.severity, **self.labels},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "runbook_url": f"runbook.md#{self.name.lower()}",
+                "dashboard": f"/d/{self.dashboard}?{_VARIABLES}",
+            },
+        }
+
+
+_VARIABLES: Final = "var-namespace={{ $labels.namespace }}&var-service={{ $labels.service }}"
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Rules that are evaluated one after another, every `every_s` seconds."""
+
+    name: str
+    rules: tuple[Record | Alert, ...]
+    every_s: int
+
+    def written(self) -> dict[str, Any]:
+        """Return the group as Prometheus reads it."""
+        rules = [
+            rule.rule() if isinstance(rule, Alert) else msgspec.to_builtins(rule)
+            for rule in self.rules
+        ]
+        return {"name": self.name, "interval": f"{self.every_s}s", "rules": rules}

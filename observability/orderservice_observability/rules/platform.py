@@ -1,0 +1,99 @@
+"""Alerts on the operator, on every OrderService it keeps, and the watchdog. Once per cluster."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from orderservice_observability.objectives import select
+from orderservice_observability.rules.model import NONE, PAGE, TICKET, Alert
+
+DASHBOARD: Final = "orders-operator"
+JOB: Final = 'job="orderservice-operator"'
+_WHICH: Final = (
+    "{{ $labels.resource_namespace }}/{{ $labels.resource }}: {{ $labels.reason }}. "
+    "`kubectl describe osvc` says more."
+)
+
+
+def alerts() -> Iterator[Alert]:
+    """Yield all of them."""
+    yield from _resources()
+    yield from _operator()
+    yield Alert(
+        "Watchdog",
+        "vector(1)",
+        NONE,
+        "Alerting works.",
+        "Fires always. Have somebody told when it stops: then nothing else can be told either.",
+        DASHBOARD,
+    )
+
+
+def _resources() -> Iterator[Alert]:
+    yield Alert(
+        "OrderServiceNotReady",
+        _condition("Ready", 'status="False"'),
+        PAGE,
+        "An OrderService is not ready.",
+        _WHICH,
+        DASHBOARD,
+        kept="10m",
+    )
+    yield Alert(
+        "OrderServiceDegraded",
+        _condition("Degraded", 'status="True"'),
+        TICKET,
+        "An OrderService has a problem that a person must solve.",
+        _WHICH,
+        DASHBOARD,
+        kept="5m",
+    )
+    yield Alert(
+        "OrderMigrationFailed",
+        _condition("MigrationsComplete", 'status="False",reason="Failed"'),
+        PAGE,
+        "A migration failed: the new version is not rolled out.",
+        _WHICH,
+        DASHBOARD,
+        kept="1m",
+    )
+
+
+def _condition(kind: str, matcher: str) -> str:
+    """Ask for a condition; both replicas of the operator export it, so it is said once."""
+    series = select("orderservice_condition", f'type="{kind}"', matcher)
+    return f"max by (resource_namespace, resource, reason) ({series}) == 1"
+
+
+def _operator() -> Iterator[Alert]:
+    looks = "orderservice_reconcile_total"
+    failed = "sum(rate(" + select(looks, 'result="failed"') + "[10m]))"
+    every = f"sum(rate({select(looks)}[10m]))"
+    yield Alert(
+        "OperatorReconcileErrors",
+        f"{failed} / {every} > 0.1",
+        TICKET,
+        "The operator cannot do what it wants.",
+        "{{ $value | humanizePercentage }} of its looks at resources failed in the last 10 min.",
+        DASHBOARD,
+        kept="10m",
+    )
+    yield Alert(
+        "OperatorWatchStalled",
+        f"max by (kind) ({select('orderservice_watch_age_seconds')}) > 300",
+        PAGE,
+        "The operator does not see changes in the cluster.",
+        "Nothing was heard of {{ $labels.kind }} for {{ $value | humanizeDuration }}; a healthy "
+        "watch says something each minute.",
+        DASHBOARD,
+        kept="1m",
+    )
+    up = select("up", JOB)
+    yield Alert(
+        "OperatorDown",
+        f"sum by (namespace) ({up}) == 0 or absent({up})",
+        PAGE,
+        "The operator does not run.",
+        "Prometheus reaches no replica. Services go on; nothing is repaired, scaled or rolled out.",
+        DASHBOARD,
+        kept="5m",
+    )

@@ -1,0 +1,216 @@
+"""What hurts an order service, beside its objectives: each alert is a symptom or announces one."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.rules.model import PAGE, TICKET, Alert
+
+BY: Final = "namespace, service"
+WORK_QUEUES: Final = 'queue=~"order-processing|order-notifications"'
+# A stuck order is one that several retries and sweeps have not moved.
+STUCK_OBJECTIVES: Final = 10
+COMPONENTS: Final = ("api", "relay", "worker", "notifier")
+
+# What is counted, which of it goes without Redis, and what that means.
+_FALLBACKS: Final = {
+    "OrderCacheFallback": (
+        ("cache_requests_total", 'level="l2"'),
+        'result=~"error|bypass"',
+        "The cache in Redis is passed by.",
+    ),
+    "OrderRateLimitFallback": (
+        ("ratelimit_decisions_total",),
+        'decision=~"fallback_.+"',
+        "The rate limit is counted in each process by itself.",
+    ),
+}
+_MANY: Final = 0.05
+
+LIFECYCLE: Final = "orders-lifecycle"
+MESSAGING: Final = "orders-messaging"
+DEPENDENCIES: Final = "orders-dependencies"
+RUNTIME: Final = "orders-runtime"
+
+
+def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
+    """Yield all of them."""
+    yield from _orders(scope, objectives)
+    yield from _messages(scope, objectives)
+    yield from _dependencies(scope)
+    yield from _processes(scope)
+
+
+def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
+    yield Alert(
+        "OrderPaymentOutcomeUnknown",
+        f"max by ({BY}) ({scope.of('payment_unknown')}) > 0",
+        PAGE,
+        "Nobody knows whether customers were charged.",
+        "{{ $value }} payment attempts have had no known outcome for ten minutes. They are asked "
+        "for again and again under their own key; no second charge is made.",
+        LIFECYCLE,
+        kept="10m",
+    )
+    limit_s = STUCK_OBJECTIVES * objectives.completion_seconds
+    yield Alert(
+        "OrdersStuck",
+        f"max by ({BY}, status) ({scope.of('orders_oldest_age_seconds')}) > {limit_s}",
+        PAGE,
+        "An order does not get any further.",
+        "The oldest order in {{ $labels.status }} has been there for "
+        f"{{{{ $value | humanizeDuration }}}}; orders should end within "
+        f"{objectives.completion_seconds} s.",
+        LIFECYCLE,
+        kept="5m",
+    )
+
+
+def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
+    queues = scope.of("messaging_queue_messages", WORK_QUEUES)
+    handled = scope.of("messaging_process_duration_seconds_count")
+    dead = scope.of("messaging_queue_messages", 'queue=~".+[.]dead"')
+    unrouted = scope.of("messaging_queue_messages", 'queue="orders.unrouted"')
+    consumers = scope.of("messaging_queue_consumers", WORK_QUEUES)
+    yield Alert(
+        "OrderDeadLetters",
+        f"max by ({BY}, queue) ({dead}) > 0",
+        TICKET,
+        "Messages were put aside and wait for a person.",
+        "{{ $value }} messages in {{ $labels.queue }}. They stay until replayed or dropped.",
+        MESSAGING,
+        kept="1m",
+    )
+    outbox = scope.of("outbox_oldest_age_seconds")
+    yield Alert(
+        "OrderOutboxLag",
+        f"max by ({BY}) ({outbox}) > {objectives.completion_seconds}",
+        PAGE,
+        "Orders are taken but their messages do not reach RabbitMQ.",
+        "The oldest row of the outbox has waited for {{ $value | humanizeDuration }}.",
+        MESSAGING,
+        kept="2m",
+    )
+    yield Alert(
+        "OrderQueueBacklog",
+        f"max by ({BY}, queue) ({queues}) / sum by ({BY}, queue) (rate({handled}[5m])) "
+        f"> {objectives.completion_seconds} and max by ({BY}, queue) ({queues}) > 100",
+        PAGE,
+        "A queue holds more than its consumers get through in time.",
+        "At the rate of the last five minutes {{ $labels.queue }} takes "
+        "{{ $value | humanizeDuration }} to be worked off.",
+        MESSAGING,
+        kept="5m",
+    )
+    yield Alert(
+        "OrderQueueWithoutConsumers",
+        f"max by ({BY}, queue) ({consumers}) == 0",
+        PAGE,
+        "Nobody consumes a queue.",
+        "RabbitMQ knows no consumer of {{ $labels.queue }}.",
+        MESSAGING,
+        kept="2m",
+    )
+    yield Alert(
+        "OrderMessagesUnrouted",
+        f"max by ({BY}) ({unrouted}) > 0",
+        TICKET,
+        "Messages were published that no queue is bound for.",
+        "{{ $value }} messages in orders.unrouted: a binding is missing, or a type is new.",
+        MESSAGING,
+        kept="1m",
+    )
+    yield Alert(
+        "OrderRelayWithoutLeader",
+        f"sum by ({BY}) ({scope.of('relay_leading')}) == 0",
+        PAGE,
+        "No relay publishes.",
+        "Relays run, but none holds the lock: the outbox fills.",
+        MESSAGING,
+        kept="2m",
+    )
+
+
+def _dependencies(scope: Scope) -> Iterator[Alert]:
+    yield Alert(
+        "OrderUpstreamBreakerOpen",
+        f"max by ({BY}, upstream) (max_over_time({scope.of('circuit_breaker_state')}[1m])) == 2",
+        PAGE,
+        "Calls to an upstream are cut off.",
+        "The circuit breaker of {{ $labels.upstream }} is open: it failed again and again.",
+        DEPENDENCIES,
+        kept="2m",
+    )
+    yield Alert(
+        "OrderReplicaLag",
+        f"max by ({BY}) ({scope.of('db_replica_lag_seconds')}) > 5",
+        TICKET,
+        "The read replica is behind or gone.",
+        "Behind by {{ $value }} s (infinite: not reached). All reads go to the primary meanwhile.",
+        DEPENDENCIES,
+        kept="5m",
+    )
+    for name, (every, bad, summary) in _FALLBACKS.items():
+        some, total = scope.of(every[0], *every[1:], bad), scope.of(*every)
+        yield Alert(
+            name,
+            f"sum by ({BY}) (rate({some}[5m])) / sum by ({BY}) (rate({total}[5m])) > {_MANY}",
+            TICKET,
+            summary,
+            "{{ $value | humanizePercentage }} of the last five minutes: Redis is slow or gone.",
+            DEPENDENCIES,
+            kept="5m",
+        )
+    in_use, size = scope.of("db_pool_in_use"), scope.of("db_pool_size")
+    yield Alert(
+        "OrderDatabasePoolSaturated",
+        f"sum by ({BY}) ({in_use}) / sum by ({BY}) ({size}) > 0.9",
+        TICKET,
+        "Nearly all database connections are lent out.",
+        "{{ $value | humanizePercentage }} of the api's connections are in use: requests wait.",
+        DEPENDENCIES,
+        kept="5m",
+    )
+
+
+def _processes(scope: Scope) -> Iterator[Alert]:
+    busy = scope.of("http_server_request_duration_seconds_sum")
+    workers = scope.of("http_server_workers")
+    yield Alert(
+        "OrderApiSaturated",
+        f"sum by ({BY}) (rate({busy}[5m])) / sum by ({BY}) ({workers}) > 0.8",
+        TICKET,
+        "The api's processes are busy nearly all the time.",
+        "{{ $value | humanizePercentage }} of the time of all processes: requests begin to queue.",
+        RUNTIME,
+        kept="10m",
+    )
+    yield Alert(
+        "OrderProcessRestarting",
+        f"changes({scope.of('process_start_time_seconds')}[15m]) > 2",
+        PAGE,
+        "A process starts again and again.",
+        "{{ $labels.component }} {{ $labels.pod }} started {{ $value }} times within 15 minutes.",
+        RUNTIME,
+    )
+    yield Alert(
+        "OrderTargetDown",
+        f"{scope.of('up')} == 0",
+        PAGE,
+        "A process does not answer Prometheus.",
+        "{{ $labels.component }} {{ $labels.pod }}: its admin port cannot be scraped.",
+        RUNTIME,
+        kept="2m",
+    )
+    for component in COMPONENTS:
+        up = scope.of("up", f'component="{component}"')
+        yield Alert(
+            "OrderProcessAbsent",
+            f"sum by ({BY}) ({up}) == 0 or absent({up})",
+            PAGE,
+            f"No {component} runs.",
+            f"Prometheus reaches not one {component}.",
+            RUNTIME,
+            kept="5m",
+            labels={"component": component},
+        )

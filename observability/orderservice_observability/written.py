@@ -1,0 +1,41 @@
+"""The rules as files: plain for a Prometheus, as PrometheusRules for its operator."""
+
+from typing import Any, Final
+
+import yaml
+
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.rules import EVERY_S, platform_rules, service_rules
+
+_HEAD: Final = "# Written by `make rules` from observability/orderservice_observability.\n"
+
+
+def files(
+    scope: Scope, objectives: Objectives, every_s: int = EVERY_S, patience: str | None = None
+) -> dict[str, str]:
+    """Return the text of each plain file; our operator writes the same groups for each resource."""
+    groups = {
+        "orders.rules.yaml": service_rules(scope, objectives, every_s, patience),
+        "platform.rules.yaml": platform_rules(every_s, patience),
+    }
+    return {name: _HEAD + _yaml({"groups": made}) for name, made in groups.items()}
+
+
+def manifests(scope: Scope, objectives: Objectives) -> str:
+    """Return both as PrometheusRules, for those who do not have them made by the operator."""
+    groups = {"orders": service_rules(scope, objectives), "platform": platform_rules()}
+    return _HEAD + "---\n".join(_yaml(_rule(name, made)) for name, made in groups.items())
+
+
+def _rule(name: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": f"orders-rules-{name}"},
+        "spec": {"groups": groups},
+    }
+
+
+def _yaml(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, width=100)
+    return text

@@ -1,0 +1,22 @@
+"""The dashboards as ConfigMaps that Grafana's sidecar picks up by their label."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from orderservice_observability import dashboards
+from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.resource.spec import OrderService
+
+# What the sidecar of Grafana's chart looks for unless told otherwise.
+LABEL: Final = "grafana_dashboard"
+
+
+def dashboard_maps(service: OrderService) -> Iterator[Manifest]:
+    """Yield a ConfigMap for each dashboard: all together come near the limit of one object."""
+    if not service.spec.observability.dashboards:
+        return
+    for name, text in dashboards.texts().items():
+        made = child(service, "v1", "ConfigMap", name=f"{service.metadata.name}-dashboard-{name}")
+        made["metadata"]["labels"] |= {LABEL: "1"}
+        made["data"] = {f"orders-{name}.json": text}
+        yield made

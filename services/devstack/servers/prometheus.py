@@ -1,0 +1,79 @@
+"""Prometheus over the stack: scrapes the admin ports, evaluates the rules of `observability/`.
+
+Labels are those that a ServiceMonitor of the operator gives, so that rules and dashboards are the
+same here and in a cluster.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from devstack.component import Component, log_file, server_environment
+from devstack.packages import prometheus
+from devstack.services import answers
+from devstack.settings import Settings
+
+HOST = "127.0.0.1"
+PROCESSES = ("api", "relay", "worker", "notifier")
+NAMESPACE, SERVICE, OPERATOR = "local", "orders-admin", "orderservice-operator"
+RETENTION = "2d"
+
+
+def component(settings: Settings) -> Component:
+    """Describe Prometheus; started by name, with `start prometheus`."""
+    folder, port = settings.state / "prometheus", settings.ports["prometheus"]
+    return Component(
+        name="prometheus",
+        argv=(
+            str(prometheus.program("prometheus")),
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--storage.tsdb.retention.time={RETENTION}",
+            f"--web.listen-address={HOST}:{port}",
+            f"--web.local-assets={prometheus.pages()}",
+            "--enable-feature=exemplar-storage",
+        ),
+        environment=server_environment(settings.state),
+        folder=folder,
+        log=log_file(settings.state, "prometheus"),
+        address=f"{HOST}:{port}",
+        ports={"DEVSTACK_PROMETHEUS_PORT": port},
+        prepare=partial(write_configuration, settings, folder),
+        ready=partial(answers, port, "/-/ready"),
+        optional=True,
+    )
+
+
+def write_configuration(settings: Settings, folder: Path) -> None:
+    """Write what to scrape, which rules to evaluate, and whom to tell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # JSON is YAML, too.
+    (folder / "prometheus.yaml").write_bytes(msgspec.json.encode(configuration(settings)))
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Give Prometheus' configuration."""
+    every = f"{settings.scrape_s}s"
+    notified = [f"{HOST}:{settings.ports['alertmanager']}"]
+    return {
+        "global": {"scrape_interval": every, "evaluation_interval": every},
+        "rule_files": [str(settings.rules / "*.rules.yaml")],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": notified}]}]},
+        "scrape_configs": [
+            {"job_name": SERVICE, "static_configs": [target(settings, p) for p in PROCESSES]},
+            {"job_name": OPERATOR, "file_sd_configs": [{"files": ["operator.json"]}]},
+        ],
+    }
+
+
+def target(settings: Settings, process: str) -> dict[str, Any]:
+    """Give the admin port of one process, with the labels a pod would have."""
+    labels = {
+        "namespace": NAMESPACE,
+        "service": SERVICE,
+        "component": process,
+        "pod": f"orders-{process}-0",
+    }
+    return {"targets": [f"{HOST}:{settings.ports[f'{process}_admin']}"], "labels": labels}

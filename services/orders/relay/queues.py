@@ -1,0 +1,69 @@
+"""How long the queues are and who consumes them, as the broker says: for alerts and dashboards.
+
+Asked by the relay because it lives where the consumers do not: a queue that nobody consumes is told
+of by a process other than the one that is missing.
+"""
+
+import threading
+from functools import partial
+from typing import Final
+
+from pika.channel import Channel
+from pika.frame import Method
+
+from orders.messaging import topology
+from orders.messaging.link import Link
+from orders.relay.metrics import QUEUE_CONSUMERS, QUEUE_MESSAGES
+from orders.settings import MessagingSettings
+
+# A passive declaration costs the broker next to nothing, and Prometheus scrapes less often.
+EVERY_S: Final = 5.0
+CLOSE_S: Final = 2.0
+QUEUES: Final = tuple(queue.name for queue in topology.desired().queues)
+
+
+class QueueGauges:
+    """Keeps the gauges up to date; empty, not zero, while the broker cannot be asked."""
+
+    def __init__(self, settings: MessagingSettings, every_s: float = EVERY_S) -> None:
+        self._link = Link(settings, "orders-relay-queues", self)
+        self._every_s = every_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="queue-gauges", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._link.start()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._stopping.set()
+        self._link.close(CLOSE_S)
+
+    def opened(self, channel: Channel) -> None:
+        """Ask at once over a new channel."""
+        self._link.serving(channel)
+        _ask(channel)
+
+    def lost(self) -> None:
+        """Forget what is not known any more."""
+        QUEUE_MESSAGES.clear()
+        QUEUE_CONSUMERS.clear()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._every_s):
+            self._link.call(_ask)
+
+
+def _ask(channel: Channel | None) -> None:
+    """Declare every queue passively: one that is missing ends the channel; the log says so."""
+    if channel is None:
+        return
+    for queue in QUEUES:
+        channel.queue_declare(queue, passive=True, callback=partial(_take, queue))
+
+
+def _take(queue: str, answer: Method) -> None:
+    QUEUE_MESSAGES.labels(queue).set(answer.method.message_count)
+    QUEUE_CONSUMERS.labels(queue).set(answer.method.consumer_count)

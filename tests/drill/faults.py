@@ -1,0 +1,203 @@
+"""What is broken, and which alerts have to notice."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import requests
+
+from e2e.stack import Stack, Traffic, eventually
+
+
+class Fault(NamedTuple):
+    """A fault: how it is made, how it is mended, and the alerts that must fire meanwhile."""
+
+    title: str
+    make: Callable[[Stack], None]
+    mend: Callable[[Stack], None]
+    alerts: tuple[str, ...]
+
+
+def stopped(component: str) -> tuple[Callable[[Stack], None], Callable[[Stack], None]]:
+    """Stop a component and start it again."""
+
+    def mend(stack: Stack) -> None:
+        stack.do("start", component)
+
+    return lambda stack: stack.do("stop", component), mend
+
+
+def nothing(_stack: Stack) -> None:
+    """Mend nothing: what was made stays."""
+
+
+def place(stack: Stack, count: int, **more: object) -> list[int]:
+    """Place orders one after the other; return the status codes."""
+    codes = []
+    for number in range(count):
+        with suppress(OSError):
+            codes.append(stack.order(user=500 + number % 50, **more).status)
+    return codes
+
+
+def fill_the_queue(stack: Stack) -> None:
+    """Stop the worker and go on to take orders."""
+    stack.do("stop", "worker")
+    place(stack, 150)
+
+
+def payment_fails(stack: Stack) -> None:
+    """Let Payment refuse everything for a while."""
+    stack.simulator("payment", "PUT", "faults", {"errorRatio": 1, "errorStatus": 503})
+    place(stack, 15)
+
+
+def payment_hangs(stack: Stack) -> None:
+    """Let Payment take the money and say nothing."""
+    stack.simulator("payment", "PUT", "faults", {"dropReplyRatio": 1})
+    place(stack, 5)
+
+
+def payment_works(stack: Stack) -> None:
+    """Let Payment work again."""
+    stack.simulator("payment", "PUT", "faults", {})
+
+
+def outbox_waits(stack: Stack) -> None:
+    """Take orders without a broker."""
+    stack.do("stop", "rabbitmq")
+    place(stack, 5)
+
+
+def database_gone(stack: Stack) -> None:
+    """Ask for orders without a database."""
+    stack.do("stop", "postgres")
+    place(stack, 20)
+
+
+def database_slow(stack: Stack) -> None:
+    """Freeze PostgreSQL for a moment again and again, with requests under way."""
+    for _ in range(10):
+        stack.do("pause", "postgres")
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(place, stack, 1) for _ in range(2)]
+            asked += [pool.submit(read, stack) for _ in range(2)]
+            time.sleep(1)
+            stack.do("resume", "postgres")
+            for one in asked:
+                one.result()
+
+
+def read(stack: Stack) -> list[int]:
+    """Read a list, which no cache answers."""
+    return [stack.request("GET", "/api/orders/user/500").status]
+
+
+def cache_gone(stack: Stack) -> None:
+    """Read and order without Redis."""
+    order_id = stack.order(user=500).body["orderId"]
+    stack.do("stop", "valkey")
+    for _ in range(40):
+        stack.request("GET", f"/api/orders/{order_id}")
+
+
+def dead_letter(stack: Stack) -> None:
+    """Send a message that nobody can read."""
+    publish(stack, "amq.default", "order-processing")
+
+
+def unrouted(stack: Stack) -> None:
+    """Send a message that no queue is bound for."""
+    publish(stack, "orders", "order.unheard_of.v1")
+
+
+def publish(stack: Stack, exchange: str, key: str) -> None:
+    """Publish through the management API."""
+    port = stack.ports["rabbitmq_management"]
+    requests.post(
+        f"http://127.0.0.1:{port}/api/exchanges/%2F/{exchange}/publish",
+        auth=("orders", stack.secret("rabbitmq")),
+        json={"properties": {}, "routing_key": key, "payload": "?", "payload_encoding": "string"},
+        timeout=10,
+    ).raise_for_status()
+
+
+def crash_loop(stack: Stack) -> None:
+    """Kill the notifier four times, each time after it was scraped."""
+    for _ in range(4):
+        stack.do("kill", "notifier")
+        eventually(stack.whole, 120)
+        time.sleep(3)
+
+
+def peace(stack: Stack) -> None:
+    """Let customers shop, so that there is something to lose."""
+    with Traffic(stack, customers=1):
+        time.sleep(10)
+
+
+FAULTS: Final = (
+    Fault("nothing is wrong", nothing, nothing, ("Watchdog", "OperatorDown")),
+    Fault("a message nobody can read", dead_letter, nothing, ("OrderDeadLetters",)),
+    Fault("a message for no queue", unrouted, nothing, ("OrderMessagesUnrouted",)),
+    Fault("the replica is stopped", *stopped("postgres-replica"), ("OrderReplicaLag",)),
+    Fault(
+        "Redis is stopped",
+        cache_gone,
+        stopped("valkey")[1],
+        ("OrderCacheFallback", "OrderRateLimitFallback"),
+    ),
+    Fault(
+        "PostgreSQL stops and starts for a second",
+        database_slow,
+        nothing,
+        ("OrderCreateLatencyBudgetBurn", "OrderReadLatencyBudgetBurn"),
+    ),
+    Fault(
+        "the worker is stopped, orders go on",
+        fill_the_queue,
+        stopped("worker")[1],
+        (
+            "OrderTargetDown",
+            "OrderProcessAbsent",
+            "OrderQueueWithoutConsumers",
+            "OrderQueueBacklog",
+            "OrderCompletionBudgetBurn",
+        ),
+    ),
+    Fault("Payment answers 503", payment_fails, payment_works, ("OrderUpstreamBreakerOpen",)),
+    Fault(
+        "Payment takes the money and says nothing",
+        payment_hangs,
+        payment_works,
+        ("OrderPaymentOutcomeUnknown", "OrdersStuck"),
+    ),
+    Fault("the notifier crashes again and again", crash_loop, nothing, ("OrderProcessRestarting",)),
+    Fault(
+        "RabbitMQ is stopped, orders go on",
+        outbox_waits,
+        stopped("rabbitmq")[1],
+        ("OrderOutboxLag",),
+    ),
+    Fault(
+        "PostgreSQL is stopped",
+        database_gone,
+        stopped("postgres")[1],
+        ("OrderRelayWithoutLeader", "OrderAvailabilityBudgetBurn"),
+    ),
+)
+
+# Alerts that no fault of a local stack brings about, and why.
+ELSEWHERE: Final = {
+    "OrderAutoscalerAtMaximum": "needs kube-state-metrics",
+    "OrderPodCrashLooping": "needs kube-state-metrics",
+    "OrderApiSaturated": "needs minutes of full load",
+    "OrderDatabasePoolSaturated": "a meinheld process has more connections than it can use",
+    "OrderServiceNotReady": "needs an operator in a cluster",
+    "OrderServiceDegraded": "needs an operator in a cluster",
+    "OrderMigrationFailed": "needs an operator in a cluster",
+    "OperatorReconcileErrors": "needs an operator in a cluster",
+    "OperatorWatchStalled": "needs an operator in a cluster",
+}

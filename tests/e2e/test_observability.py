@@ -1,0 +1,167 @@
+"""Prometheus over the running stack: every rule and every panel has data, and is quiet in peace."""
+
+import http.client
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import requests
+
+from e2e import prometheus
+from e2e.operator_metrics import Served
+from e2e.prometheus import Asked, Prometheus
+from e2e.stack import Stack, Traffic, eventually
+from e2e.traces import Receiver
+
+# From the first scrape of a series to a rate of it, and to what is recorded of that.
+WITHIN_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def observed(stack: Stack) -> Iterator[Prometheus]:
+    """Add Prometheus and Alertmanager as `make observe` does, and an operator to scrape."""
+    with Served() as operator:
+        folder = stack.state / "prometheus"
+        folder.mkdir(exist_ok=True)
+        (folder / "operator.json").write_bytes(operator.targets())
+        stack.do("observe")
+        try:
+            yield Prometheus(stack)
+        finally:
+            stack.do("stop", "prometheus")
+            stack.do("stop", "alertmanager")
+
+
+@pytest.fixture(scope="module")
+def busy(stack: Stack, observed: Prometheus) -> Iterator[Prometheus]:
+    """Let a little of everything happen, once, and a few customers shop on."""
+    with Traffic(stack, customers=2), readers(stack):
+        exercise(stack)
+        yield observed
+
+
+@contextmanager
+def readers(stack: Stack) -> Iterator[None]:
+    """Let somebody look at an order, at a list and at nothing, again and again."""
+    order_id = stack.order(user=73).body["orderId"]
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.wait(0.3):
+            for path in (str(order_id), "user/73", "999999999"):
+                with suppress(OSError, http.client.HTTPException):
+                    stack.request("GET", f"/api/orders/{path}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def exercise(stack: Stack) -> None:
+    """Do once what a service sees in a day: replays, refusals, declines, faults, dead letters."""
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    order_id = stack.order(user=70, headers=key).body["orderId"]
+    stack.order(user=70, headers=key)
+    stack.order(user=70, paymentMethod="decline-me")
+    stack.order(user=70, quantity=0)
+    for path in (f"/api/orders/{order_id}", "/api/orders/999999999", "/api/orders/user/70"):
+        for _ in range(3):
+            stack.request("GET", path)
+    with stack.faults("payment", errorRatio=1, errorStatus=503):
+        stack.order(user=71)
+        eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1, 60)
+    publish(stack, "amq.default", "order-processing", b"not an order")
+    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= 1, 30)
+
+
+def publish(stack: Stack, exchange: str, key: str, body: bytes) -> None:
+    """Publish a message as a stranger would, through the management API."""
+    port = stack.ports["rabbitmq_management"]
+    reply = requests.post(
+        f"http://127.0.0.1:{port}/api/exchanges/%2F/{exchange}/publish",
+        auth=("orders", stack.secret("rabbitmq")),
+        json={"properties": {}, "routing_key": key, "payload": body.decode(),
+              "payload_encoding": "string"},
+        timeout=10,
+    )  # fmt: skip
+    assert reply.status_code == 200, reply.text
+
+
+def without_data(observed: Prometheus, asked: list[Asked]) -> list[Asked]:
+    return [one for one in asked if not one.of_kubernetes and not observed.samples(one.expression)]
+
+
+def all_have_data(observed: Prometheus, asked: list[Asked]) -> None:
+    """Wait until every expression has data; what only a cluster has is counted, not asked."""
+    left = [one for one in asked if not one.of_kubernetes]
+    until = time.monotonic() + WITHIN_S
+    while left and time.monotonic() < until:
+        left = without_data(observed, left)
+        time.sleep(0.5)
+    assert left == [], "\n".join(f"{one.place}: {one.expression}" for one in left)
+
+
+def test_every_panel_and_every_choice_has_data(busy: Prometheus) -> None:
+    asked = prometheus.of_panels()
+    assert len(asked) > 80
+    all_have_data(busy, asked)
+
+
+def test_every_rule_rests_on_series_that_exist(busy: Prometheus) -> None:
+    all_have_data(busy, prometheus.of_rules())
+
+
+def test_every_alert_is_an_expression_that_prometheus_can_evaluate(busy: Prometheus) -> None:
+    for one in prometheus.alert_expressions():
+        busy.samples(one.expression)
+    loaded = [rule for group in busy.get("rules")["groups"] for rule in group["rules"]]
+    assert [rule["name"] for rule in loaded if rule["health"] == "err"] == []
+
+
+def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
+    busy: Prometheus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = [*prometheus.of_panels(), *prometheus.of_rules()]
+    kube = [one for one in every if one.of_kubernetes]
+    named = {name for name in prometheus.KUBE_ONLY if any(name in one.expression for one in kube)}
+    assert named == set(prometheus.KUBE_ONLY), "no name is listed in vain"
+    assert not any(busy.samples(one.expression) for one in kube), "then ask them with the others"
+    with capsys.disabled():
+        sys.stdout.write(f"\n{len(every)} expressions, {len(kube)} of them of Kubernetes alone\n")
+
+
+def test_alertmanager_is_told(stack: Stack, busy: Prometheus) -> None:
+    eventually(lambda: "Watchdog" in busy.firing(), 30)
+
+    def told() -> set[str]:
+        reply = stack.request("GET", "/api/v2/alerts", port=stack.ports["alertmanager"])
+        return {alert["labels"]["alertname"] for alert in reply.body}
+
+    eventually(lambda: "Watchdog" in told(), 60)
+
+
+def test_a_slow_message_leads_to_its_trace(
+    stack: Stack, busy: Prometheus, traces: Receiver
+) -> None:
+    """Exemplars: from a bucket of the worker's histogram to a trace that the collector has."""
+    order_id = stack.order(user=72).body["orderId"]
+    stack.ended(order_id, 60)
+
+    def exemplars() -> set[str]:
+        now = time.time()
+        found = busy.get(
+            "query_exemplars", query="order_completion_seconds_bucket",
+            start=str(now - 120), end=str(now),
+        )  # fmt: skip
+        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+
+    ids = eventually(exemplars, 60)
+    eventually(lambda: any(traces.of(trace_id) for trace_id in ids), 20)

@@ -1,0 +1,277 @@
+"""For every alert one case in which it fires and one, as near as can be, in which it does not."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from observability.promtool import Case, own
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.rules import burn
+
+# Seconds between evaluations; the cases that last for days need no more.
+STEPS = {"1h": 300, "6h": 300, "1d": 900, "3d": 1800}
+
+
+class Alternatives(NamedTuple):
+    """Series under which an alert fires, and under which it does not."""
+
+    alert: str
+    fires: dict[str, str]
+    quiet: dict[str, str]
+    matchers: str = ""
+    after: str = "30m"
+
+
+def steady(per_minute: float) -> str:
+    """Count up evenly, for three days and more."""
+    return f"0+{per_minute:g}x4500"
+
+
+def level(value: float) -> str:
+    """Stay at a value for two hours."""
+    return f"{value:g}x120"
+
+
+def _queue(metric: str, queue: str) -> str:
+    return own(f"messaging_queue_{metric}", f'queue="{queue}"')
+
+
+def _handled(queue: str) -> str:
+    return own("messaging_process_duration_seconds_count", f'queue="{queue}",outcome="processed"')
+
+
+def _condition(kind: str, status: str, reason: str) -> str:
+    return (
+        'orderservice_condition{namespace="system",resource_namespace="shop",resource="a",'
+        f'type="{kind}",status="{status}",reason="{reason}"}}'
+    )
+
+
+def _cache(result: str) -> str:
+    return own("cache_requests_total", f'level="l2",result="{result}"')
+
+
+def _decision(decision: str) -> str:
+    return own("ratelimit_decisions_total", f'policy="default",decision="{decision}"')
+
+
+def _scaler(metric: str) -> str:
+    scaler = 'namespace="local",horizontalpodautoscaler="orders-api"'
+    return f"kube_horizontalpodautoscaler_{metric}{{{scaler}}}"
+
+
+def _waiting(reason: str) -> str:
+    pod = 'namespace="local",pod="orders-api-7d9-x",container="api"'
+    return f'kube_pod_container_status_waiting_reason{{{pod},reason="{reason}"}}'
+
+
+def _up(component: str, pod: str = "p") -> str:
+    return f'up{{namespace="local",service="orders-admin",component="{component}",pod="{pod}"}}'
+
+
+AGE = own("orders_oldest_age_seconds", 'status="Charging"')
+BREAKER = own("circuit_breaker_state", 'upstream="payment"')
+BUSY = own("http_server_request_duration_seconds_sum", 'http_route="/api/orders"')
+FAILED = 'orderservice_reconcile_total{result="failed"}'
+DONE = 'orderservice_reconcile_total{result="done"}'
+WATCH = 'orderservice_watch_age_seconds{kind="Deployment"}'
+OPERATOR = 'up{job="orderservice-operator",namespace="system"}'
+COMPONENTS = ("api", "relay", "worker", "notifier")
+
+SYMPTOMS = (
+    Alternatives(
+        "OrderPaymentOutcomeUnknown",
+        {own("payment_unknown"): level(1)},
+        {own("payment_unknown"): "0x20 1x5 0x90"},  # known again after five minutes
+    ),
+    Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
+    Alternatives(
+        "OrderDeadLetters",
+        {_queue("messages", "order-processing.dead"): level(1)},
+        {_queue("messages", "order-processing.retry.5m"): level(9)},
+    ),
+    Alternatives(
+        "OrderOutboxLag",
+        {own("outbox_oldest_age_seconds"): level(61)},
+        {own("outbox_oldest_age_seconds"): level(59)},
+    ),
+    Alternatives(
+        "OrderQueueBacklog",  # 600 a minute are handled: 10 a second
+        {
+            _queue("messages", "order-processing"): level(700),
+            _handled("order-processing"): steady(600),
+        },
+        {
+            _queue("messages", "order-processing"): level(500),
+            _handled("order-processing"): steady(600),
+        },
+    ),
+    Alternatives(
+        "OrderQueueWithoutConsumers",
+        {_queue("consumers", "order-notifications"): level(0)},
+        {
+            _queue("consumers", "order-notifications"): level(1),
+            _queue("consumers", "order-notifications.dead"): level(0),
+        },
+    ),
+    Alternatives(
+        "OrderMessagesUnrouted",
+        {_queue("messages", "orders.unrouted"): level(1)},
+        {_queue("messages", "orders.unrouted"): level(0)},
+    ),
+    Alternatives(
+        "OrderRelayWithoutLeader",
+        {own("relay_leading"): level(0)},
+        {
+            own("relay_leading", 'replica="1"'): level(0),
+            own("relay_leading", 'replica="2"'): level(1),
+        },
+    ),
+    Alternatives(
+        "OrderUpstreamBreakerOpen",
+        {BREAKER: "2 2 2 1 2 2 2 1 2 2 2 1 2 2 2 1 2x120"},  # half open for a moment now and then
+        {BREAKER: level(1)},
+    ),
+    Alternatives(
+        "OrderReplicaLag",
+        {own("db_replica_lag_seconds"): "Inf " * 40},
+        {own("db_replica_lag_seconds"): level(4)},
+    ),
+    Alternatives(
+        "OrderCacheFallback",
+        {_cache("hit"): steady(90), _cache("bypass"): steady(10)},
+        {_cache("hit"): steady(97), _cache("error"): steady(3)},
+    ),
+    Alternatives(
+        "OrderRateLimitFallback",
+        {_decision("allowed"): steady(90), _decision("fallback_allowed"): steady(10)},
+        {_decision("allowed"): steady(97), _decision("fallback_allowed"): steady(3)},
+    ),
+    Alternatives(
+        "OrderDatabasePoolSaturated",
+        {own("db_pool_in_use"): level(19), own("db_pool_size"): level(20)},
+        {own("db_pool_in_use"): level(17), own("db_pool_size"): level(20)},
+    ),
+    Alternatives(
+        "OrderApiSaturated",  # 4 processes: 240 s of work a minute at most
+        {BUSY: steady(200), own("http_server_workers"): level(4)},
+        {BUSY: steady(180), own("http_server_workers"): level(4)},
+    ),
+    Alternatives(
+        "OrderProcessRestarting",
+        {own("process_start_time_seconds"): "1x20 2 2 3 3 4x90"},
+        {own("process_start_time_seconds"): "1x20 2 2 3 3 3x90"},
+        after="27m",
+    ),
+    Alternatives("OrderTargetDown", {_up("worker"): level(0)}, {_up("worker"): level(1)}),
+    *(
+        Alternatives(
+            "OrderProcessAbsent",
+            {_up(one): level(1) for one in COMPONENTS if one != component},
+            {_up(component): level(0), _up(component, "q"): level(1)},
+            f'component="{component}"',
+        )
+        for component in COMPONENTS
+    ),
+    Alternatives(
+        "OrderAutoscalerAtMaximum",
+        {_scaler("status_current_replicas"): level(8), _scaler("spec_max_replicas"): level(8)},
+        {_scaler("status_current_replicas"): level(7), _scaler("spec_max_replicas"): level(8)},
+    ),
+    Alternatives(
+        "OrderPodCrashLooping",
+        {
+            _waiting(
+                "CrashLoopBackOff"
+            ): "1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1x60"
+        },
+        {_waiting("ContainerCreating"): level(1)},
+    ),
+    Alternatives(
+        "OrderServiceNotReady",
+        {_condition("Ready", "False", "NotAllReady"): level(1)},
+        {_condition("Ready", "Unknown", "Paused"): level(1)},
+    ),
+    Alternatives(
+        "OrderServiceDegraded",
+        {_condition("Degraded", "True", "Problems"): level(1)},
+        {_condition("Degraded", "False", "AsExpected"): level(1)},
+    ),
+    Alternatives(
+        "OrderMigrationFailed",
+        {_condition("MigrationsComplete", "False", "Failed"): level(1)},
+        {_condition("MigrationsComplete", "False", "Running"): level(1)},
+    ),
+    Alternatives(
+        "OperatorReconcileErrors",
+        {FAILED: steady(20), DONE: steady(80)},
+        {FAILED: steady(9), DONE: steady(91)},
+    ),
+    Alternatives("OperatorWatchStalled", {WATCH: level(301)}, {WATCH: level(70)}),
+    Alternatives("OperatorDown", {OPERATOR: level(0)}, {OPERATOR: level(1)}),
+    Alternatives("Watchdog", {}, {}),
+)
+
+
+def every() -> Iterator[Case]:
+    """Yield all cases."""
+    for one in SYMPTOMS:
+        yield Case(f"{one.alert} fires", one.alert, one.fires, True, one.after, one.matchers)
+        if one.alert != "Watchdog":  # which must never be quiet
+            yield Case(
+                f"{one.alert} does not", one.alert, one.quiet, False, one.after, one.matchers
+            )
+    for sli in burn.indicators(Scope("orders"), Objectives()):
+        for window in burn.WINDOWS:
+            yield from _burning(sli, window)
+    yield from _particular()
+
+
+def events(slo: str, total: float, bad: float) -> dict[str, str]:
+    """Make an objective's series: so many events a minute, so many of them bad."""
+    http, create = "http_server_request_duration_seconds", "order_create_duration_seconds"
+    get = 'http_request_method="GET",http_route="/api/orders/{id}",http_response_status_code='
+    created, good = own(f"{create}_count"), steady(total - bad)
+    return {
+        "availability": {
+            own(f"{http}_count", f'{get}"200"'): good,
+            own(f"{http}_count", f'{get}"503"'): steady(bad),
+        },
+        "create-latency": {created: steady(total), own(f"{create}_bucket", 'le="0.3"'): good},
+        "read-latency": {
+            own(f"{http}_count", f'{get}"200"'): steady(total),
+            own(f"{http}_bucket", f'{get}"200",le="0.1"'): good,
+        },
+        "completion": {
+            created: steady(total),
+            own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"'): good,
+        },
+    }[slo]
+
+
+def _burning(sli: burn.Sli, window: burn.Window) -> Iterator[Case]:
+    limit = window.factor * sli.budget
+    matchers = f'slo="{sli.name}",window="{window.long}"'
+    for share, fires in ((1.3 * limit, True), (0.7 * limit, False)):
+        title = f"{sli.alert} {window.long} at {share:.2%}"
+        series = events(sli.name, 10_000, 10_000 * share)
+        yield Case(title, sli.alert, series, fires, window.long, matchers, STEPS[window.long])
+
+
+def _particular() -> Iterator[Case]:
+    """Yield what is special about burning budgets."""
+    hour = 'slo="availability",window="1h"'
+    fired = "OrderAvailabilityBudgetBurn"
+    get = 'http_request_method="GET",http_route="/api/orders/{id}",http_response_status_code='
+    count = "http_server_request_duration_seconds_count"
+    ok, failed = own(count, f'{get}"200"'), own(count, f'{get}"503"')
+    few = {ok: steady(0), failed: "0x10 5x100"}
+    yield Case("five failures at night wake nobody", fired, few, False, "1h", hour)
+    over = {ok: "0+60x120", failed: "0+60x20 1200x100"}
+    yield Case("what is over wakes nobody", fired, over, False, "1h", hour)
+    yield Case("a total failure of few wakes somebody", fired, {ok: steady(0), failed: steady(1)},
+               True, "1h", hour)  # fmt: skip
+    never = {own("order_create_duration_seconds_count"): steady(60)}
+    ends = 'slo="completion",window="1h"'
+    yield Case(
+        "orders that never end are bad", "OrderCompletionBudgetBurn", never, True, "1h", ends
+    )

@@ -1,0 +1,127 @@
+"""promtool, the tool that comes with Prometheus, on rules written by the generator."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from devstack.packages import prometheus
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.rules import platform_rules, service_rules
+
+NAMESPACE = 'namespace="local"'
+LABELS = f'{NAMESPACE},service="orders-admin",instance="a:1",pod="p",component="x"'
+
+
+class Case(NamedTuple):
+    """Series, and what an alert makes of them at a time.
+
+    `series` maps a selector to values in promtool's notation, one a minute. `matchers` tell alerts
+    of one name apart.
+    """
+
+    title: str
+    alert: str
+    series: dict[str, str]
+    fires: bool
+    after: str = "30m"
+    matchers: str = ""
+    every_s: int = 60
+
+    @property
+    def slo(self) -> str:
+        found = re.match(r'slo="([^"]+)"', self.matchers)
+        return found[1] if found else ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.alert, self.matchers
+
+    @property
+    def mixes(self) -> bool:
+        """Whether other namespaces' series make no difference: not where absence is looked for."""
+        absence = not self.series or self.alert == "OrderProcessAbsent"
+        return not absence and all(NAMESPACE in selector for selector in self.series)
+
+    def expectation(self, namespace: str = "") -> dict[str, Any]:
+        """Ask whether the alert fires, in one namespace or at all."""
+        wanted = ",".join(filter(None, (f'alertname="{self.alert}"', self.matchers, namespace)))
+        number = f'count(ALERTS{{alertstate="firing",{wanted}}}) > 0 or vector(0)'
+        return {
+            "expr": f"({number}) > bool 0",
+            "eval_time": self.after,
+            "exp_samples": [{"labels": "{}", "value": int(self.fires)}],
+        }
+
+
+def tests(cases: list[Case]) -> list[dict[str, Any]]:
+    """Write cases as promtool's tests: in one test what can be told apart by its namespace.
+
+    promtool makes a database for each test, which takes longer than the test.
+    """
+    mixed = [(f'namespace="case-{n}"', case) for n, case in enumerate(cases) if case.mixes]
+    alone = [("", case) for case in cases if not case.mixes]
+    return [_test(each) for each in ([mixed] if mixed else []) + [[one] for one in alone]]
+
+
+def _test(cases: list[tuple[str, Case]]) -> dict[str, Any]:
+    series = {
+        selector.replace(NAMESPACE, namespace or NAMESPACE): values
+        for namespace, case in cases
+        for selector, values in case.series.items()
+    }
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [case.expectation(namespace) for namespace, case in cases],
+    }
+
+
+def own(metric: str, more: str = "") -> str:
+    """Name a series of the order service."""
+    return f"{metric}{{{LABELS}{',' if more else ''}{more}}}"
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run promtool; fetched once if it is not here."""
+    prometheus.release()
+    return subprocess.run(
+        [str(prometheus.program("promtool")), *arguments],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def failures(folder: Path, cases: list[Case]) -> str:
+    """Run cases; the empty string when all of them hold.
+
+    Each is evaluated with the rules of its own objective, or with those of none: all together would
+    take minutes.
+    """
+    kinds = sorted({(case.every_s, case.slo) for case in cases})
+    told = [_run(folder / f"{every_s}-{slo}", cases, every_s, slo) for every_s, slo in kinds]
+    return "".join(told)
+
+
+def _run(place: Path, cases: list[Case], every_s: int, slo: str) -> str:
+    place.mkdir()
+    groups = [*service_rules(Scope("orders"), Objectives(), every_s), *platform_rules(every_s)]
+    for group in groups:
+        group["rules"] = [rule for rule in group["rules"] if _slo(rule) == slo]
+    chosen = [case for case in cases if (case.every_s, case.slo) == (every_s, slo)]
+    document = {
+        "rule_files": ["rules.json"],
+        "evaluation_interval": f"{every_s}s",
+        "tests": tests(chosen),
+    }
+    # JSON is YAML, too.
+    (place / "rules.json").write_bytes(msgspec.json.encode({"groups": groups}))
+    (place / "tests.json").write_bytes(msgspec.json.encode(document))
+    done = run("test", "rules", str(place / "tests.json"))
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _slo(rule: dict[str, Any]) -> str:
+    found: str = rule.get("labels", {}).get("slo", "")
+    return found

@@ -1,0 +1,84 @@
+"""The dashboards: consistent, complete, and read by Grafana's own library without loss."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from orderservice_dashboards.drawn import written
+from orderservice_dashboards.every import EVERY
+from orderservice_observability.dashboards import texts
+
+FOLDER = Path(__file__).parents[2] / "observability"
+UNITS = {"s", "percentunit", "ops", "short", "bytes"}
+
+each = pytest.mark.parametrize("name", sorted(texts()))
+
+
+def panels(name: str) -> Iterator[dict[str, Any]]:
+    for panel in json.loads(texts()[name])["panels"]:
+        if panel["type"] != "row":
+            yield panel
+
+
+def test_the_committed_dashboards_are_what_the_code_draws() -> None:
+    assert texts() == {one.name: written(one) for one in EVERY}, "run `make dashboards`"
+
+
+@each
+def test_grafanas_library_reads_a_dashboard_and_loses_nothing(name: str) -> None:
+    register_default_plugins()
+    given = json.loads(texts()[name])
+    read = Dashboard.from_json(given)
+    again = json.loads(json.dumps(read, cls=JSONEncoder))
+    assert again == given
+
+
+@each
+def test_every_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
+    for panel in panels(name):
+        title = panel["title"]
+        assert panel["description"].endswith("."), title
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, title
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], title
+        assert panel["datasource"]["uid"] == "${datasource}", title
+        assert panel["targets"], title
+
+
+@each
+def test_panels_do_not_overlap_and_titles_are_not_repeated(name: str) -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in panels(name):
+        at = panel["gridPos"]
+        mine = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert at["x"] + at["w"] <= 24, panel["title"]
+        assert not cells & mine, panel["title"]
+        cells |= mine
+    titles = [panel["title"] for panel in panels(name)]
+    assert len(titles) == len(set(titles))
+
+
+@each
+def test_every_dashboard_has_the_same_choices_and_links(name: str) -> None:
+    made = json.loads(texts()[name])
+    choices = [one["name"] for one in made["templating"]["list"]]
+    assert choices == ["datasource", "namespace", "service", "instance", "runbooks"]
+    assert made["uid"] == f"orders-{name}"
+    assert [link["type"] for link in made["links"]] == ["dashboards", "link"]
+
+
+@each
+def test_every_expression_is_about_the_chosen_service_or_resource(name: str) -> None:
+    for panel in panels(name):
+        for target in panel["targets"]:
+            chosen = ("$namespace", "$instance", "ALERTS{")
+            assert any(word in target["expr"] for word in chosen), target["expr"]
