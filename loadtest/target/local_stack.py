@@ -15,6 +15,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _GATEWAY_PORT: Final = 8080
 # Away from `make up`; LOADTEST_PORT_OFFSET moves it elsewhere.
 _PORT_OFFSET: Final = "1000"
+# RabbitMQ's own; devstack's lies where the kernel picks ports for outgoing connections.
+_MANAGEMENT_PORT: Final = 15672
 _VERB_WITHIN_S: Final = 180
 # A fault of seconds is to be survived within the run: what the services wait for is shortened.
 _SETTINGS: Final = {
@@ -43,7 +45,8 @@ class LocalStack:
         self.key = secrets.token_urlsafe(32)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
         offset = os.environ.get("LOADTEST_PORT_OFFSET") or _PORT_OFFSET
-        self._environment = kept | _SETTINGS | {
+        management = {"DEVSTACK_RABBITMQ_MANAGEMENT_PORT": str(_MANAGEMENT_PORT + int(offset))}
+        self._environment = management | kept | _SETTINGS | {
             "ORDERS_AUTH_KEY": self.key,
             "DEVSTACK_STATE": str(state),
             "DEVSTACK_PORT_OFFSET": offset,
