@@ -10,7 +10,7 @@ from loadtest.timeline import percentile
 _EVERY_S: Final = 0.05
 _NAP_S: Final = 0.001
 # Beyond this the latencies of a run say more about the machine than about the service.
-BUSY_MS: Final = 20.0
+BUSY_MS: Final = 5.0
 
 
 class Probe:
