@@ -37,13 +37,16 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return ratio(self.rates(ours), self.rates(theirs))
 
     def cpu_us(self, contestant: str) -> dict[str, float]:
-        """Return the median CPU per unit of each role that took part."""
-        roles = {role for sample in self.samples[contestant] for role in sample.cpu_us}
+        """Return the median CPU per unit of each role that took part, the dearest first."""
+        samples = self.samples[contestant]
+        roles = {role for sample in samples for role in sample.cpu_us}
         told = {
-            role: spread([one.cpu_us.get(role, 0.0) for one in self.samples[contestant]]).median
+            role: spread([sample.cpu_us.get(role, 0.0) for sample in samples]).median
             for role in roles
         }
-        return dict(sorted(told.items(), key=lambda pair: -pair[1]))
+        least = sum(told.values()) / 100
+        dearest_first = sorted(told.items(), key=lambda pair: -pair[1])
+        return {role: us for role, us in dearest_first if us > least}
 
 
 class Memory(msgspec.Struct, frozen=True):

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from devstack import services, stack, state
+from devstack import services, settings, stack, state
 from devstack.component import Component
 from devstack.ports import free_port
 from devstack.program import Program
-from devstack.settings import PORTS, PYTHON, SOURCE, Settings
+from devstack.settings import PORTS, PYTHON, SOURCE, variable
 from orders.database.pool import connection_arguments
 from orders.settings import DatabaseSettings, load
 
@@ -45,18 +45,21 @@ class Stand:
         """Take where to keep the servers' data, and the services of another checkout to compare."""
         self._programs: dict[str, Program] = {}
         self._before = before
-        ports = {name: free_port() for name in PORTS}
+        ports = {variable(name): str(free_port()) for name in PORTS}
+        foreign = ("ORDERS_", "DEVSTACK_")
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")
+            name: value for name, value in os.environ.items() if not name.startswith(foreign)
         }
-        environment |= {
-            "ORDERS_RATE_LIMIT_REQUESTS": _UNLIMITED,
-            "ORDERS_API_WORKERS": str(plan.processes),
-        }
-        self._processes = plan.processes
-        self.settings = Settings(
-            state=folder, ports=ports, gateway_host=HOST, environment=environment
+        self.settings = settings.load(
+            environment
+            | ports
+            | {
+                "DEVSTACK_STATE": str(folder),
+                "ORDERS_RATE_LIMIT_REQUESTS": _UNLIMITED,
+                "ORDERS_API_WORKERS": str(plan.processes),
+            }
         )
+        self._processes = plan.processes
         state.make(folder)
         secrets = state.load_secrets(folder)
         self.database_url = stack.database(self.settings, secrets).url()
