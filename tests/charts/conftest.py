@@ -18,7 +18,8 @@ from devstack.ports import free_port
 
 SYSTEM = "orders-system"
 OPERATOR_RELEASE = "orderservice-operator"
-SOURCE = Path(__file__).resolve().parents[2] / "operator"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = os.pathsep.join(str(REPOSITORY / name) for name in ("operator", "observability"))
 
 
 def tool(name: str, group: str) -> Path:
@@ -127,7 +128,7 @@ class OperatorProcess:
                 env={
                     **os.environ,
                     **given,
-                    "PYTHONPATH": str(SOURCE),
+                    "PYTHONPATH": SOURCES,
                     "KUBECONFIG": str(_kubeconfig(plane, api, account)),
                     "OPERATOR_ADMIN_HOST": "127.0.0.1",
                     "OPERATOR_ADMIN_PORT": str(free_port()),

@@ -9,7 +9,7 @@ from images.containers import run
 
 def test_a_wrong_setting_ends_it_with_2_and_a_reason(operator_image: str) -> None:
     done = run(operator_image, "orderservice-operator", environ={"OPERATOR_WORKERS": "0"})
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert "OPERATOR_" in done.stderr
 
 

@@ -1,0 +1,40 @@
+"""kind's own reading of kind-config.yaml: it comes before kind looks for Docker."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from charts.conftest import tool
+
+CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
+
+
+def said_of(config: Path, folder: Path) -> str:
+    """Ask for a cluster where there is no Docker; return kind's complaint."""
+    done = subprocess.run(
+        [tool("kind", "charts"), "create", "cluster", "--config", config],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "KUBECONFIG": str(folder / "kubeconfig"),
+            "KIND_EXPERIMENTAL_PROVIDER": "docker",
+            "DOCKER_HOST": f"unix://{folder}/nobody.sock",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_kind_takes_it(tmp_path: Path) -> None:
+    said = said_of(CONFIG, tmp_path)
+    assert "decode" not in said
+    assert "docker" in said
+
+
+def test_kind_would_not_take_anything(tmp_path: Path) -> None:
+    wrong = tmp_path / "kind.yaml"
+    wrong.write_text(CONFIG.read_text().replace("extraPortMappings", "extraPorts"))
+    assert "field extraPorts not found" in said_of(wrong, tmp_path)
