@@ -1,28 +1,14 @@
 """Does a live object say everything a manifest says? Pure, and blind to what the server adds."""
 
-import re
-from decimal import Decimal
 from typing import Any, Final
 
 from orderservice_operator.manifest import Manifest
+from orderservice_operator.quantity import amount
 
 # Members by which the API server merges lists: others may have added items of their own. Any other
 # list, and these maps, are one value to it.
 _KEYS: Final = ("name", "topologyKey")
 _WHOLE: Final = frozenset({"selector", "matchLabels", "podSelector", "nodeSelector"})
-_QUANTITY: Final = re.compile(r"^(\d+(?:\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")
-_SCALE: Final = {
-    "m": Decimal("0.001"),
-    "": Decimal(1),
-    "k": Decimal(10**3),
-    "Ki": Decimal(2**10),
-    "M": Decimal(10**6),
-    "Mi": Decimal(2**20),
-    "G": Decimal(10**9),
-    "Gi": Decimal(2**30),
-    "T": Decimal(10**12),
-    "Ti": Decimal(2**40),
-}
 # The server leaves out what is empty or false, and it is the same to it.
 _NOTHING: Final[tuple[object, ...]] = (None, False, "", {}, [])
 _UNSET: Final = object()
@@ -80,11 +66,5 @@ def _same(wanted: Any, live: Any) -> bool:
     if wanted == live:
         return True
     if isinstance(wanted, str) and isinstance(live, str):
-        return _amount(wanted) is not None and _amount(wanted) == _amount(live)
+        return amount(wanted) is not None and amount(wanted) == amount(live)
     return False
-
-
-def _amount(text: str) -> Decimal | None:
-    """Read a quantity: the server writes 1000m as 1, and 1024Mi as 1Gi."""
-    found = _QUANTITY.match(text)
-    return Decimal(found[1]) * _SCALE[found[2] or ""] if found else None

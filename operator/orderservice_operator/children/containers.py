@@ -1,10 +1,13 @@
 """What all containers share: restricted by pod security, with resources and a place to write."""
 
+from collections.abc import Collection
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from orderservice_operator.manifest import Manifest
+from orderservice_operator.quantity import amount
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
@@ -34,9 +37,14 @@ def container(
     }
 
 
-def variables(service: OrderService, own: list[Manifest]) -> list[Manifest]:
-    """Return the variables of a container; one that the operator sets itself is not overridden."""
-    names = {entry["name"] for entry in own}
+def variables(
+    service: OrderService, own: list[Manifest], settings: Collection[str] = ()
+) -> list[Manifest]:
+    """Return the variables of a container; one that the operator sets itself is not overridden.
+
+    `settings`: the names it sets elsewhere, in what the container has as `envFrom`.
+    """
+    names = {entry["name"] for entry in own} | set(settings)
     extra = [
         {"name": variable.name, "value": variable.value}
         for variable in service.spec.pod_template.env
@@ -51,15 +59,30 @@ def pre_stop(wait_s: int) -> Manifest:
 
 
 def resources_over(default: Resources, given: Resources) -> Resources:
-    """Return what is given, and the default for the rest."""
+    """Return what is given, and the default for the rest: as far as it goes with what is given."""
+    asked, limit = given.requests, given.limits
     return Resources(
-        requests=_amounts_over(default.requests, given.requests),
-        limits=_amounts_over(default.limits, given.limits),
+        requests=Amounts(
+            cpu=asked.cpu or _at_most(default.requests.cpu, limit.cpu),
+            memory=asked.memory or _at_most(default.requests.memory, limit.memory),
+        ),
+        limits=Amounts(
+            cpu=limit.cpu or _at_least(default.limits.cpu, asked.cpu),
+            memory=limit.memory or _at_least(default.limits.memory, asked.memory),
+        ),
     )
 
 
-def _amounts_over(default: Amounts, given: Amounts) -> Amounts:
-    return Amounts(cpu=given.cpu or default.cpu, memory=given.memory or default.memory)
+def _at_most(default: str | None, limit: str | None) -> str | None:
+    return min(default, limit, key=_size) if default and limit else default
+
+
+def _at_least(default: str | None, asked: str | None) -> str | None:
+    return max(default, asked, key=_size) if default and asked else default
+
+
+def _size(quantity: str) -> Decimal:
+    return amount(quantity) or Decimal(0)
 
 
 def _resources(resources: Resources) -> Manifest:

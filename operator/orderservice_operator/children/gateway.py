@@ -5,6 +5,7 @@ from typing import Final
 from orderservice_operator.children.containers import container, pre_stop, variables
 from orderservice_operator.children.processes import (
     API_PORT,
+    GATEWAY_DRAIN_S,
     GATEWAY_PORT,
     GATEWAY_PRE_STOP_S,
 )
@@ -38,6 +39,7 @@ def _settings(service: OrderService) -> list[Manifest]:
     made = {
         "GATEWAY_PORT": str(GATEWAY_PORT),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
+        "GATEWAY_DRAIN_S": str(GATEWAY_DRAIN_S),
     }
     if proxies := service.spec.api.trusted_proxies:
         made["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)

@@ -69,10 +69,11 @@ def pod_spec(service: OrderService) -> Manifest:
 
 def _container(service: OrderService, process: Process) -> Manifest:
     resources = resources_over(process.resources, section(service, process).resources)
+    settings = environment.settings(service, process)
     made = container(service, process.name, process.command, resources)
     made |= {
         "envFrom": [{"configMapRef": {"name": config_map_name(service, process)}}],
-        "env": variables(service, environment.secrets(service, process)),
+        "env": variables(service, environment.secrets(service, process), settings),
         "ports": [{"name": "admin", "containerPort": process.admin_port, "protocol": "TCP"}],
         "startupProbe": _probe("/startupz", period_s=1, failures=60),
         "livenessProbe": _probe("/livez", period_s=10, failures=3),

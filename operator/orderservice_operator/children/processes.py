@@ -12,9 +12,10 @@ from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worke
 GATEWAY_PORT: Final = 8080
 API_PORT: Final = 8000
 # Endpoints and load balancers hear of a pod's end while it still gets requests: the gateway goes on
-# for so long, and the api until the gateway has passed on what it had.
+# for so long and then drains, and the api is there until the gateway has passed on what it had.
 GATEWAY_PRE_STOP_S: Final = 10
-PRE_STOP_S: Final = 12
+GATEWAY_DRAIN_S: Final = 10
+PRE_STOP_S: Final = GATEWAY_PRE_STOP_S + GATEWAY_DRAIN_S + 2
 _MARGIN_S: Final = 10  # a guess: closing connections and flushing spans after the drain
 
 

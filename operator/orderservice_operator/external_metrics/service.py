@@ -12,31 +12,28 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from orderservice_operator import observed
-from orderservice_operator.children.processes import WORKER, name_of
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import OperatorError, Permanent
-from orderservice_operator.external_metrics import documents, front_proxy, server
+from orderservice_operator.external_metrics import front_proxy, server
 from orderservice_operator.external_metrics.depth import Depths, ask_broker
 from orderservice_operator.external_metrics.front_proxy import FrontProxy
 from orderservice_operator.external_metrics.identity import Identity
 from orderservice_operator.external_metrics.listener import Listener
 from orderservice_operator.external_metrics.place import Place
 from orderservice_operator.external_metrics.registration import Registration
-from orderservice_operator.facts import QUEUE_METRIC, MetricsApi
+from orderservice_operator.external_metrics.seen import seen_by
+from orderservice_operator.facts import MetricsApi
 from orderservice_operator.metrics import Metrics
 from orderservice_operator.plan import Live
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION, OrderService
 from orderservice_operator.resources import Resources
-from orderservice_operator.scaling import metric_labels, needs_operator
+from orderservice_operator.scaling import needs_operator
 
 # Secrets and the like change a few times a year, and the new overlaps with the old.
 _LOOK_S: Final = 30.0
 _RETRY_S: Final = 5.0
 _PAUSE_S: Final = 1.0  # however often resources ask for a look
-# Another's server that hangs must not hold up a resource for long.
-_ASK_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -109,24 +106,7 @@ class ExternalMetrics:
     async def seen_by(self, service: OrderService, live: Live) -> MetricsApi:
         """Tell who serves external metrics, and whether they have the one of this resource."""
         state = self._registration.state
-        wanted = service.spec.worker.autoscaling
-        if state.held_by != "other" or wanted is None or wanted.provider in {"KEDA", "Builtin"}:
-            return state
-        # Once it has answered, a failure is for the autoscaler to sit out.
-        in_use = observed.provider_of(name_of(service, WORKER), live) == "External"
-        return msgspec.structs.replace(state, answers=in_use or await self._answers(service))
-
-    async def _answers(self, service: OrderService) -> bool:
-        path = f"/apis/{documents.GROUP_VERSION}/namespaces/{service.metadata.namespace}"
-        selector = ",".join(f"{name}={value}" for name, value in metric_labels(service).items())
-        try:
-            async with asyncio.timeout(_ASK_S):
-                found = await self._around.client.get(
-                    f"{path}/{QUEUE_METRIC}", {"labelSelector": selector}
-                )
-        except (OperatorError, TimeoutError):
-            return False
-        return bool(found.get("items"))
+        return await seen_by(self._around.client, state, service, live)
 
     async def _until_asked(self, wait_s: float) -> None:
         try:

@@ -21,8 +21,10 @@ from orderservice_operator.orderctl.change import Action, Change
 from orderservice_operator.orderctl.cluster import Cluster
 from orderservice_operator.orderctl.difference import difference
 from orderservice_operator.orderctl.intended import Intended, intended
+from orderservice_operator.orderctl.metrics import external_metrics
 from orderservice_operator.plan import Write, plan
 from orderservice_operator.resource.spec import KIND, OrderService
+from orderservice_operator.scaling import choose
 from orderservice_operator.writer import CHILDREN
 
 
@@ -46,7 +48,10 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     service = _decoded(states.after)
     kinds = await cluster.kinds()
     live = await cluster.children(service.metadata.name, kinds)
-    seen = look(service, live, kinds, observed.secrets(service, live))
+    seen = msgspec.structs.replace(
+        look(service, live, kinds, observed.secrets(service, live)),
+        metrics=await external_metrics(cluster.client, service, live),
+    )
     wanted = finally_desired(seen)
     planned = plan(wanted, live, kept=_kept(seen))
     changes = [
@@ -59,13 +64,13 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
         resource=f"{cluster.namespace}/{service.metadata.name}",
         changes=changes,
         unchanged=len(wanted) - len(planned.writes) + (not _of_itself(states)),
-        notes=list(_notes(service)),
+        notes=list(_notes(service, seen.facts)),
     )
 
 
 def finally_desired(seen: Look) -> list[Manifest]:
     """Return the children once all is done, with the Job that has to run before."""
-    final = desired(seen.service, Facts(seen.kinds, migrated=True, secrets=seen.secrets))
+    final = desired(seen.service, msgspec.structs.replace(seen.facts, migrated=True, before=None))
     first = [] if seen.migrated else desired(seen.service, seen.facts)
     jobs = [one for one in first if one["kind"] == "Job"]
     record = revisions.to_record(seen.service, seen.history)
@@ -126,10 +131,13 @@ def _gone(before: Manifest, found: Reference) -> Change:
     return Change("delete", found.kind, found.name, difference(before, None))
 
 
-def _notes(service: OrderService) -> Iterator[str]:
+def _notes(service: OrderService, facts: Facts) -> Iterator[str]:
     if service.spec.paused:
         yield "the resource is paused: the operator writes nothing of this until it is resumed"
     elif service.spec.mode == "Observe":
         yield "mode is Observe: the operator reports this and writes nothing of it"
     if not service.spec.messaging.management_url:
         yield "messaging.managementUrl is not set: RabbitMQ is left to `orders topology apply`"
+    scaler = choose(service, facts)
+    if service.spec.worker.autoscaling and scaler.provider is None:
+        yield f"nobody would scale the worker: {scaler.message}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from command import Orderctl
 from control_plane.api import Api
 from control_plane.binaries import Missing, build, find
 from control_plane.given import GivenCluster
@@ -259,6 +260,13 @@ def example() -> Callable[..., dict[str, Any]]:
         return given
 
     return build
+
+
+@pytest.fixture
+def orderctl(plane: Cluster, api: Api, tmp_path: Path) -> Orderctl:
+    """Give the command, as an administrator."""
+    assert api
+    return Orderctl(plane.kubeconfig, tmp_path)
 
 
 @pytest.fixture

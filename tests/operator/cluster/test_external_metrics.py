@@ -22,6 +22,7 @@ import pytest
 import requests
 import yaml
 from brokers import PASSWORD, Rabbit, node
+from command import Orderctl
 from control_plane.api import Api, Object
 from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane, free_ports
@@ -64,7 +65,9 @@ def ports() -> list[int]:
 def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[place.Place]:
     """Make what the operator's chart makes: the Service, and the right to keep a certificate."""
     assert own_plane  # elsewhere our ExternalName would lead into the cluster, not here
-    api.apply(service(NAME, "localhost"), HOME)
+    made = service(NAME, "localhost")
+    made["metadata"]["labels"] = {"app.kubernetes.io/name": "orderservice-operator"}
+    api.apply(made, HOME)
     role = Path(registration.__file__).parents[1] / "rbac" / "external_metrics_role.yaml"
     api.apply(yaml.safe_load(role.read_text()), HOME)
     account = {"kind": "ServiceAccount", "name": "orderservice-operator", "namespace": HOME}
@@ -124,14 +127,17 @@ class Shop:
 
     def apply(self, **autoscaling: Any) -> None:
         """Apply the resource; keywords go into the worker's `autoscaling`."""
+        self.api.apply(self.manifest(**autoscaling), self.namespace, manager="kubectl")
+
+    def manifest(self, **autoscaling: Any) -> Object:
+        """Return the resource."""
         wanted = {"minReplicas": 1, "maxReplicas": 6, "queueLengthPerPod": PER_POD} | autoscaling
         messaging = {
             "managementUrl": self.rabbit.url,
             "managementSecretRef": {"name": "management"},
             "vhost": self.namespace,
         }
-        given = self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": wanted})
-        self.api.apply(given, self.namespace)
+        return self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": wanted})
 
     def bound(self) -> bool:
         """Tell whether what is published gets into the queue."""
@@ -161,6 +167,20 @@ class Shop:
             if condition["type"] == "AutoscalingActive":
                 return condition["status"], condition["reason"]
         return "", ""
+
+    def scaled_by(self) -> str:
+        """Return who scales the worker, by the autoscaler that is there."""
+        if self.api.exists("keda.sh/v1alpha1", "scaledobjects", self.namespace, "minimal-worker"):
+            return "KEDA"
+        if not self.api.exists(*AUTOSCALERS, self.namespace, "minimal-worker"):
+            return ""
+        found = self.api.get(*AUTOSCALERS, self.namespace, "minimal-worker")
+        return str(found["metadata"]["annotations"]["orders.platform.dev/metrics-provider"])
+
+    def ready(self) -> bool:
+        """Tell whether all pods are what is to run."""
+        revisions = self.api.list("apps/v1", "controllerrevisions", self.namespace)
+        return any(one["metadata"]["name"].startswith("minimal-") for one in revisions)
 
     def workers(self) -> int:
         """Return how many workers are wanted."""
@@ -519,3 +539,38 @@ def test_answers_are_counted(served: Shop, replica: Any) -> None:
     text = requests.get(f"http://127.0.0.1:{replica.admin_port}/metrics", timeout=10).text
     assert 'orderservice_external_metrics_requests_total{code="200"}' in text
     assert served.depth() == 0
+
+
+@pytest.mark.usefixtures("replica")
+@pytest.mark.parametrize(
+    ("wanted", "there", "scales"),
+    [
+        ("Builtin", "replica", "Builtin"),
+        ("External", "adapter", "External"),
+        ("Auto", "adapter", "External"),
+        ("Auto", "keda", "KEDA"),
+        ("Auto", "replica", "Builtin"),
+    ],
+)
+def test_a_plan_of_what_is_there_is_empty_whoever_scales(
+    wanted: str,
+    there: str,
+    scales: str,
+    shop: Shop,
+    orderctl: Orderctl,
+    request: pytest.FixtureRequest,
+) -> None:
+    found = request.getfixturevalue(there)
+    if isinstance(found, Adapter):
+        found.value = 4 * PER_POD
+    planned = orderctl.changes(shop.manifest(provider=wanted), shop.namespace)
+    kind = "ScaledObject" if scales == "KEDA" else "HorizontalPodAutoscaler"
+    assert ("create", kind, "minimal-worker") in planned
+    shop.apply(provider=wanted)
+    shop.api.wait(lambda: shop.scaled_by() == scales, within_s=120)
+    shop.api.wait(shop.ready, within_s=120)
+
+    def nothing() -> bool:
+        return orderctl.changes(shop.manifest(provider=wanted), shop.namespace) == set()
+
+    shop.api.wait(nothing, within_s=60)

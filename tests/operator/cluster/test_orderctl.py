@@ -14,57 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
+from command import COMMAND, OPERATOR, Orderctl
 from control_plane.api import Api, Object
 from control_plane.nodes import Nodes
-from control_plane.plane import ControlPlane
 
-OPERATOR = Path(__file__).parents[3] / "operator"
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
-COMMAND = [sys.executable, "-m", "orderservice_operator.orderctl"]
 NEXT = "registry.example/orders:2.0.0"
 
 Example = Callable[..., Object]
-Ended = subprocess.CompletedProcess[str]
-
-
-class Orderctl:
-    """Runs it; `environ` is added to what it inherits."""
-
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        self.folder = folder
-        kept = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-        self.environ = kept | {"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(kubeconfig)}
-
-    def __call__(self, *arguments: str, stdin: str = "", **environ: str) -> Ended:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            env=self.environ | environ,
-            text=True,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
-    def plan(self, manifest: Object, namespace: str, *arguments: str) -> Ended:
-        """Plan a manifest, given as a file."""
-        file = self.folder / "resource.yaml"
-        file.write_text(yaml.safe_dump(manifest))
-        return self("plan", "-f", str(file), "-n", namespace, *arguments)
-
-    def changes(self, manifest: Object, namespace: str) -> set[tuple[str, str, str]]:
-        """Return what a plan says, as (action, kind, name)."""
-        ended = self.plan(manifest, namespace, "-o", "json")
-        assert ended.returncode in {0, 2}, ended.stderr
-        (found,) = json.loads(ended.stdout)
-        return {(one["action"], one["kind"], one["name"]) for one in found["changes"]}
-
-
-@pytest.fixture
-def orderctl(plane: ControlPlane, api: Api, tmp_path: Path) -> Orderctl:
-    """Give the command, as an administrator."""
-    assert api
-    return Orderctl(plane.kubeconfig, tmp_path)
 
 
 def _ready(api: Api, namespace: str) -> bool:

@@ -66,7 +66,7 @@ def test_a_pod_is_given_longer_than_its_drain(children: Any, process: processes.
 
 
 def test_only_the_api_waits_before_it_stops(children: Any) -> None:
-    assert _container(children, "api")["lifecycle"] == {"preStop": {"sleep": {"seconds": 12}}}
+    assert _container(children, "api")["lifecycle"] == {"preStop": {"sleep": {"seconds": 22}}}
     assert "lifecycle" not in _container(children, "worker")
 
 
@@ -132,6 +132,54 @@ def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> 
     names = [e["name"] for e in _container(children, "relay", podTemplate={"env": env})["env"]]
     assert names.count("ORDERS_DATABASE_URL") == 1
     assert "TZ" in names
+
+
+def test_variables_of_the_pod_template_never_replace_a_setting_of_the_operator(
+    children: Any,
+) -> None:
+    env = [{"name": "ORDERS_API_HOST", "value": "::1"}, {"name": "TZ", "value": "UTC"}]
+    extra = {"podTemplate": {"env": env}}
+    api = [entry["name"] for entry in _container(children, "api", **extra)["env"]]
+    assert "ORDERS_API_HOST" not in api
+    assert "TZ" in api
+    # The relay has no such setting, so nothing is overridden there.
+    assert "ORDERS_API_HOST" in [e["name"] for e in _container(children, "relay", **extra)["env"]]
+
+
+def _amounts(requests: dict[str, str], limits: dict[str, str]) -> dict[str, Any]:
+    return {"requests": requests, "limits": limits}
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({}, _amounts({"cpu": "500m", "memory": "256Mi"}, {"memory": "512Mi"})),
+        (
+            {"requests": {"memory": "1Gi"}},
+            _amounts({"cpu": "500m", "memory": "1Gi"}, {"memory": "1Gi"}),
+        ),
+        (
+            {"requests": {"memory": "300Mi"}},
+            _amounts({"cpu": "500m", "memory": "300Mi"}, {"memory": "512Mi"}),
+        ),
+        (
+            {"limits": {"cpu": "0.2", "memory": "128Mi"}},
+            _amounts({"cpu": "0.2", "memory": "128Mi"}, {"cpu": "0.2", "memory": "128Mi"}),
+        ),
+    ],
+)
+def test_a_default_gives_way_where_the_api_server_would_refuse_it(
+    children: Any, given: dict[str, Any], made: dict[str, Any]
+) -> None:
+    assert _container(children, "api", api={"resources": given})["resources"] == made
+
+
+def test_the_api_scales_by_its_own_cpu_not_the_gateways(children: Any) -> None:
+    scaled = children(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 5}})
+    (metric,) = scaled["HorizontalPodAutoscaler", "minimal-api"]["spec"]["metrics"]
+    assert metric["type"] == "ContainerResource"
+    found = metric["containerResource"]
+    assert (found["container"], found["name"]) == ("api", "cpu")
 
 
 def test_a_single_replica_has_no_disruption_budget(children: Any) -> None:

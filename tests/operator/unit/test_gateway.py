@@ -3,6 +3,7 @@
 from typing import Any
 
 from gateway import settings
+from orderservice_operator.children.processes import API as PROCESS
 
 API = ("Deployment", "minimal-api")
 TMP = "/tmp"  # noqa: S108 of each container, not of this machine
@@ -52,11 +53,13 @@ def test_the_gateway_is_of_the_same_image_and_probed_by_connecting(children: Any
     assert probes == [{"port": "http"}] * 3
 
 
-def test_the_gateway_stops_before_the_api_and_both_within_the_grace_period(children: Any) -> None:
+def test_the_gateway_has_drained_before_the_api_stops_and_all_within_the_grace_period(
+    children: Any,
+) -> None:
     api, gateway = _containers(children)
-    waits = [one["lifecycle"]["preStop"]["sleep"]["seconds"] for one in (gateway, api)]
-    assert waits == [10, 12]
-    assert _pod(children)["terminationGracePeriodSeconds"] > 12 + 10
+    first_s, then_s = (one["lifecycle"]["preStop"]["sleep"]["seconds"] for one in (gateway, api))
+    assert then_s > first_s + settings.load(_variables(gateway)).drain_s
+    assert _pod(children)["terminationGracePeriodSeconds"] > then_s + PROCESS.drain_s
 
 
 def test_the_containers_write_to_different_places(children: Any) -> None:

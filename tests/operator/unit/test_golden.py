@@ -12,13 +12,13 @@ from orderservice_operator.manifest import digest
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "1bddce1462",
+        "minimal-api": "ab947eb600",
         "minimal-relay": "ce7d78213b",
         "minimal-worker": "c76515ef42",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "4ec438b455",
+        "full-api": "28e786874d",
         "full-relay": "a25b8c5bbf",
         "full-worker": "bd38d992dd",
         "full-notifier": "71dbdfdf8a",
