@@ -170,6 +170,40 @@ def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
     assert behind.process.pid == pid
 
 
+def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one_goes_on(
+    api: Api,
+    proxy: FaultProxy,
+    namespace: str,
+    example: Example,
+    nodes: Nodes,
+    is_ready: Ready,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+    start_operator: Callable[..., Any],
+    figure: Callable[[str, float], None],
+) -> None:
+    """No part of the process may live on without it: it would never hear of a resource again."""
+    assert nodes
+    file = kubeconfig_for(proxy.url, account_token(), "refused")
+    operator = start_operator("refused", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
+    api.wait(lambda: _operator_ready(api, operator), within_s=180)
+    watched = api.path(*SERVICES, namespace)
+    began_at = time.monotonic()
+
+    def gone(request: Request) -> Fault | None:
+        refused = request.is_watch and request.path == watched
+        return Refuse(410, at_once=True) if refused else None
+
+    with proxy.with_fault(gone):
+        proxy.cut_watches()
+        assert operator.process.wait(180) == 1
+    figure("ended_by_a_refused_watch_after_s", time.monotonic() - began_at)
+    operator.start()
+    api.apply(example(), namespace)
+    api.wait(lambda: is_ready("minimal"), within_s=180)
+    operator.stop()
+
+
 @pytest.mark.usefixtures("nodes")
 def test_a_token_that_ends_is_read_anew(
     api: Api,
