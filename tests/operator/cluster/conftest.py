@@ -74,7 +74,7 @@ def api(plane: Cluster) -> Iterator[Api]:
             made.apply(manifest)
         for manifest in _account():
             made.apply(manifest)
-        made.wait(lambda: _established(made), within_s=20)
+        made.wait(lambda: _established(made))
         yield made
 
 

@@ -105,7 +105,7 @@ def test_a_fault_of_every_write_changes_nothing_about_the_end(
 ) -> None:
     with proxy.with_fault(each_once(fault)):
         api.apply(example(), namespace)
-        api.wait(lambda: is_ready("minimal"), within_s=180)
+        api.wait(lambda: is_ready("minimal"))
     assert len(_children(api, namespace)) == 22
     owners = {
         reference["name"]
@@ -122,8 +122,8 @@ def settled(
     """Give a namespace with a resource that is ready, and an operator that follows it."""
     assert nodes
     api.apply(example(), namespace)
-    api.wait(lambda: is_ready("minimal"), within_s=180)
-    api.wait(lambda: _operator_ready(api, behind), within_s=180)
+    api.wait(lambda: is_ready("minimal"))
+    api.wait(lambda: _operator_ready(api, behind))
     return namespace
 
 
@@ -146,15 +146,15 @@ def test_a_watch_whose_place_is_gone_lists_anew(api: Api, proxy: FaultProxy, set
 
     with proxy.with_fault(gone):
         proxy.cut_watches()
-        api.wait(lambda: len(refused) >= 10, within_s=180)
-        api.wait(_comes_back(api, settled), within_s=180)
+        api.wait(lambda: len(refused) >= 10)
+        api.wait(_comes_back(api, settled))
 
 
 def test_a_watch_that_goes_silent_is_replaced(api: Api, proxy: FaultProxy, settled: str) -> None:
     """Lists still work: what the watches keep to themselves is found by listing."""
     with proxy.with_fault(lambda request: Hang() if request.is_watch else None):
         proxy.cut_watches()
-        api.wait(_comes_back(api, settled), within_s=180)
+        api.wait(_comes_back(api, settled))
 
 
 def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
@@ -163,11 +163,45 @@ def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
     pid = behind.process.pid
     with proxy.with_fault(lambda _: Hang()):
         back = _comes_back(api, settled)
-        api.wait(lambda: not _operator_ready(api, behind), within_s=180)
-    api.wait(back, within_s=180)
-    api.wait(lambda: _operator_ready(api, behind), within_s=180)
+        api.wait(lambda: not _operator_ready(api, behind))
+    api.wait(back)
+    api.wait(lambda: _operator_ready(api, behind))
     assert behind.process.poll() is None
     assert behind.process.pid == pid
+
+
+def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one_goes_on(
+    api: Api,
+    proxy: FaultProxy,
+    namespace: str,
+    example: Example,
+    nodes: Nodes,
+    is_ready: Ready,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+    start_operator: Callable[..., Any],
+    figure: Callable[[str, float], None],
+) -> None:
+    """No part of the process may live on without it: it would never hear of a resource again."""
+    assert nodes
+    file = kubeconfig_for(proxy.url, account_token(), "refused")
+    operator = start_operator("refused", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
+    api.wait(lambda: _operator_ready(api, operator))
+    watched = api.path(*SERVICES, namespace)
+    began_at = time.monotonic()
+
+    def gone(request: Request) -> Fault | None:
+        refused = request.is_watch and request.path == watched
+        return Refuse(410, at_once=True) if refused else None
+
+    with proxy.with_fault(gone):
+        proxy.cut_watches()
+        assert operator.process.wait(180) == 1
+    figure("ended_by_a_refused_watch_after_s", time.monotonic() - began_at)
+    operator.start()
+    api.apply(example(), namespace)
+    api.wait(lambda: is_ready("minimal"))
+    operator.stop()
 
 
 @pytest.mark.usefixtures("nodes")
@@ -184,12 +218,12 @@ def test_a_token_that_ends_is_read_anew(
     old, new = account_token(), account_token()
     file = kubeconfig_for(proxy.url, old, "renewed")
     operator = start_operator("renewed", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
-    api.wait(lambda: _operator_ready(api, operator), within_s=180)
+    api.wait(lambda: _operator_ready(api, operator))
     kubeconfig_for(proxy.url, new, "renewed")
     with proxy.with_fault(lambda one: Refuse(401) if one.token == old else None):
         proxy.cut_watches()
         api.apply(example(), namespace)
-        api.wait(lambda: is_ready("minimal"), within_s=180)
+        api.wait(lambda: is_ready("minimal"))
     assert operator.process.poll() is None
     operator.stop()
 

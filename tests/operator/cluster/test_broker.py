@@ -88,7 +88,7 @@ def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> N
         found: Broker = _with(rabbit.address(vhost), look)
         return found.messages("order-processing") == 1
 
-    Api(requests.Session(), "").wait(counted, within_s=15)
+    Api(requests.Session(), "").wait(counted)
 
 
 def test_a_wrong_password_says_what_to_do(rabbit: Rabbit, vhost: str) -> None:
@@ -174,14 +174,14 @@ def test_drift_in_the_broker_is_repaired(
     with_broker: Callable[..., None],
 ) -> None:
     with_broker()
-    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.wait(lambda: _in_place(api, namespace))
     inside = quote(vhost, safe="")
     rabbit.call("DELETE", f"queues/{inside}/order-processing")
     rabbit.call("DELETE", f"policies/{inside}/orders:queue:order-notifications")
-    api.wait(lambda: rabbit.has(f"queues/{inside}/order-processing"), within_s=20)
-    api.wait(lambda: rabbit.has(f"policies/{inside}/orders:queue:order-notifications"), within_s=20)
+    api.wait(lambda: rabbit.has(f"queues/{inside}/order-processing"))
+    api.wait(lambda: rabbit.has(f"policies/{inside}/orders:queue:order-notifications"))
     bindings = f"queues/{inside}/order-processing/bindings"
-    api.wait(lambda: len(rabbit.call("GET", bindings)) == 5, within_s=20)
+    api.wait(lambda: len(rabbit.call("GET", bindings)) == 5)
 
 
 @pytest.mark.usefixtures("operator")
@@ -189,7 +189,7 @@ def test_the_status_tells_how_deep_the_queues_are(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
     with_broker()
-    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.wait(lambda: _in_place(api, namespace))
     message = {
         "properties": {},
         "routing_key": "order.created.v1",
@@ -203,7 +203,7 @@ def test_the_status_tells_how_deep_the_queues_are(
         depth: int = status.get("processing", {}).get("messages", 0)
         return depth == 1
 
-    api.wait(counted, within_s=20)
+    api.wait(counted)
 
 
 @pytest.mark.usefixtures("operator")
@@ -211,7 +211,7 @@ def test_with_retain_a_deletion_waits_for_nobody(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
     with_broker()
-    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.wait(lambda: _in_place(api, namespace))
     api.delete(*SERVICES, namespace, "minimal")
     assert api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal")) < 2
     assert rabbit.has(f"queues/{quote(vhost, safe='')}/order-processing")
@@ -226,9 +226,9 @@ def test_empty_queues_go_with_the_resource_when_asked(
     with_broker: Callable[..., None],
 ) -> None:
     with_broker(deletionPolicy="DeleteIfEmpty")
-    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.wait(lambda: _in_place(api, namespace))
     api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.call("GET", f"queues/{quote(vhost, safe='')}") == []
     assert rabbit.call("GET", f"policies/{quote(vhost, safe='')}") == []
 
@@ -242,7 +242,7 @@ def test_queues_that_hold_messages_stay(
     with_broker: Callable[..., None],
 ) -> None:
     with_broker(deletionPolicy="DeleteIfEmpty")
-    api.wait(lambda: _in_place(api, namespace), within_s=20)
+    api.wait(lambda: _in_place(api, namespace))
     message = {
         "properties": {"delivery_mode": 2},
         "routing_key": "order.created.v1",
@@ -252,7 +252,7 @@ def test_queues_that_hold_messages_stay(
     inside = quote(vhost, safe="")
     rabbit.call("POST", f"exchanges/{inside}/orders/publish", json=message)
     api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.has(f"queues/{inside}/order-processing")
     reasons = {event["reason"] for event in api.list("v1", "events", namespace)}
     assert "QueuesLeft" in reasons
@@ -285,8 +285,8 @@ def test_of_two_resources_in_a_virtual_host_the_older_has_it(
 ) -> None:
     """Whatever name each gives the broker; and when the older goes, the queues stay."""
     with_broker(deliveryLimit=11, deletionPolicy="DeleteIfEmpty")
-    api.wait(lambda: _in_place(api, namespace), within_s=30)
-    api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "AllReady", within_s=30)
+    api.wait(lambda: _in_place(api, namespace))
+    api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "AllReady")
     time.sleep(1.1)  # creation times are in whole seconds
     alias = rabbit.url.replace("127.0.0.1", "localhost")
     younger = _named(
@@ -299,22 +299,22 @@ def test_of_two_resources_in_a_virtual_host_the_older_has_it(
         deletionPolicy="DeleteIfEmpty",
     )
     api.apply(younger, namespace)
-    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared", within_s=30)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared")
     assert f"{namespace}/minimal" in _verdict(api, namespace, "younger")[1]
     assert "VhostShared" not in _verdict(api, namespace, "minimal")
     assert _limit(rabbit, vhost) == 11
 
     api.delete(*SERVICES, namespace, "younger")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "younger"), within_s=60)
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "younger"))
     queue = f"queues/{quote(vhost, safe='')}/order-processing"
     assert rabbit.has(queue)
 
     api.apply(younger, namespace)
-    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared", within_s=30)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "VhostShared")
     api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.has(queue)
-    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "InPlace", within_s=30)
+    api.wait(lambda: _verdict(api, namespace, "younger")[0] == "InPlace")
     assert _limit(rabbit, vhost) == 12
 
 
@@ -325,7 +325,7 @@ def test_a_queue_made_otherwise_is_told_with_both_values_and_keeps_its_messages(
     place = f"queues/{quote(vhost, safe='')}/order-processing"
     rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
     with_broker()
-    api.wait(lambda: _topology(api, namespace) == ("False", "Mismatch"), within_s=30)
+    api.wait(lambda: _topology(api, namespace) == ("False", "Mismatch"))
     message = _verdict(api, namespace, "minimal")[1]
     assert "classic" in message
     assert "quorum" in message
@@ -339,16 +339,16 @@ def test_a_stray_binding_goes_and_a_stronger_policy_is_told(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
     with_broker()
-    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    api.wait(lambda: _in_place(api, namespace))
     inside = quote(vhost, safe="")
     between = f"bindings/{inside}/e/orders/q/order-processing"
     rabbit.call("POST", between, json={"routing_key": "order.completed.v1"})
-    api.wait(lambda: len(rabbit.call("GET", between)) == 4, within_s=30)
+    api.wait(lambda: len(rabbit.call("GET", between)) == 4)
     stronger = {"pattern": ".*", "definition": {"max-length": 5}, "priority": 50}
     rabbit.call("PUT", f"policies/{inside}/all", json=stronger)
-    api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"), within_s=30)
+    api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"))
     rabbit.call("DELETE", f"policies/{inside}/all")
-    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    api.wait(lambda: _in_place(api, namespace))
 
 
 @pytest.mark.usefixtures("operator")
@@ -368,13 +368,13 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
     }
     api.apply(secret, namespace)
     with_broker(managementSecretRef={"name": "topology"}, deletionPolicy="DeleteIfEmpty")
-    api.wait(lambda: _topology(api, namespace) == ("False", "Refused"), within_s=30)
+    api.wait(lambda: _topology(api, namespace) == ("False", "Refused"))
     assert "tag `policymaker`" in _verdict(api, namespace, "minimal")[1]
 
     rabbit.call("PUT", "users/least", json=user | {"tags": "policymaker"})
-    api.wait(lambda: _in_place(api, namespace), within_s=30)
+    api.wait(lambda: _in_place(api, namespace))
     api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=60)
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.call("GET", f"queues/{inside}") == []
 
 
@@ -397,9 +397,9 @@ def test_brokers_that_hang_hold_up_no_other(
             )
         with_broker()
         # Once, until the first requests are given up, all callers may wait for it.
-        api.wait(lambda: _in_place(api, namespace), within_s=60)
+        api.wait(lambda: _in_place(api, namespace))
         place = f"queues/{quote(vhost, safe='')}/order-processing"
         rabbit.call("DELETE", place)
-        api.wait(lambda: rabbit.has(place), within_s=10)
-        api.wait(lambda: _verdict(api, namespace, "hangs-7")[0] == "Unreachable", within_s=60)
+        api.wait(lambda: rabbit.has(place))
+        api.wait(lambda: _verdict(api, namespace, "hangs-7")[0] == "Unreachable")
         api.delete_all(*SERVICES, namespace)

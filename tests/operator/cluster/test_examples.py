@@ -63,7 +63,7 @@ def test_an_example_is_applied_and_comes_up(
         ready = [one["status"].get("readyReplicas", 0) > 0 for one in found]
         return len(ready) == 4 and all(ready)
 
-    api.wait(up, within_s=60)
+    api.wait(up)
     wanted = "True" if name in ABSENT else "False"
     api.wait(lambda: _conditions(api, namespace, resource)["Degraded"]["status"] == wanted, 30)
     conditions = _conditions(api, namespace, resource)

@@ -225,16 +225,16 @@ def served(shop: Shop, replica: Any) -> Shop:
     """Give a resource that the operator scales."""
     assert replica
     shop.apply(provider="Builtin")
-    shop.api.wait(lambda: shop.depth() is not None and shop.bound(), within_s=120)
+    shop.api.wait(lambda: shop.depth() is not None and shop.bound())
     return shop
 
 
 def test_workers_follow_the_queue(served: Shop, figure: Callable[[str, float], None]) -> None:
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
     served.fill(4 * PER_POD + 1)
-    figure("queue_to_more_workers_s", served.api.wait(lambda: served.workers() == 5, within_s=120))
+    figure("queue_to_more_workers_s", served.api.wait(lambda: served.workers() == 5))
     served.empty()
-    figure("queue_to_fewer_workers_s", served.api.wait(lambda: served.workers() == 1, within_s=120))
+    figure("queue_to_fewer_workers_s", served.api.wait(lambda: served.workers() == 1))
 
 
 def test_messages_being_worked_on_count(served: Shop) -> None:
@@ -245,7 +245,7 @@ def test_messages_being_worked_on_count(served: Shop) -> None:
     try:
         taken = [connection.channel().basic_get(QUEUE) for _ in range(2)]
         assert all(method is not None for method, _, _ in taken)
-        served.api.wait(lambda: served.depth() == 3, within_s=120)
+        served.api.wait(lambda: served.depth() == 3)
         time.sleep(6)  # longer than a tick of the queue: what was taken would be missing now
         assert served.depth() == 3
     finally:
@@ -254,20 +254,18 @@ def test_messages_being_worked_on_count(served: Shop) -> None:
 
 def test_a_broker_that_is_dead_leaves_the_workers_as_many_as_they_are(served: Shop) -> None:
     served.fill(3 * PER_POD)
-    served.api.wait(lambda: served.workers() == 3, within_s=120)
+    served.api.wait(lambda: served.workers() == 3)
     served.rabbit.node.pause()
     try:
-        served.api.wait(lambda: served.depth() is None, within_s=120)
+        served.api.wait(lambda: served.depth() is None)
         answer = served.ask("orderservice=minimal")
         assert (answer.status_code, answer.json()["reason"]) == (503, "ServiceUnavailable")
-        served.api.wait(
-            lambda: served.condition() == ("False", "FailedGetExternalMetric"), within_s=60
-        )
+        served.api.wait(lambda: served.condition() == ("False", "FailedGetExternalMetric"))
         time.sleep(10)  # longer than the stabilisation of this control plane: 0 would have shown
         assert served.workers() == 3
     finally:
         served.rabbit.node.resume()
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
 
 
 def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(served: Shop) -> None:
@@ -326,7 +324,7 @@ def test_every_replica_serves_the_same(
 ) -> None:
     second = start(1)
     try:
-        served.api.wait(lambda: listening(ports[1]), within_s=120)
+        served.api.wait(lambda: listening(ports[1]))
         assert shown(ports[0]) == shown(ports[1])
         pem, chain = authorities(served.api), own_plane.front_proxy_certificate()
         assert call(home, ports[0], pem, chain) == call(home, ports[1], pem, chain)
@@ -356,7 +354,7 @@ def test_a_deleted_certificate_is_replaced_and_no_request_fails(
         answers.append(served.depth())
         return shown(ports[0]) != before
 
-    served.api.wait(replaced, within_s=120)
+    served.api.wait(replaced)
     end = time.monotonic() + 3
     while time.monotonic() < end:
         answers.append(served.depth())
@@ -375,15 +373,15 @@ def test_a_certificate_that_ends_soon_is_renewed(
         found = served.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
         return identity.pair_of(found) != ending and shown(ports[0]) != ending.certificate
 
-    served.api.wait(renewed, within_s=120)
+    served.api.wait(renewed)
     ends = x509.load_pem_x509_certificate(shown(ports[0]).encode()).not_valid_after_utc
     assert ends - now > dt.timedelta(days=80)
-    served.api.wait(lambda: served.depth() == 0, within_s=120)
+    served.api.wait(lambda: served.depth() == 0)
 
 
 def test_what_nobody_needs_is_not_registered(served: Shop) -> None:
     served.apply(provider="External")
-    served.api.wait(lambda: not registered(served.api), within_s=120)
+    served.api.wait(lambda: not registered(served.api))
     assert served.condition() == ("False", "NoExternalMetrics")
 
 
@@ -421,7 +419,7 @@ def definition(kind: str, plural: str) -> Object:
 @pytest.mark.usefixtures("keda")
 def test_another_provider_takes_the_workers_over_as_many_as_they_are(served: Shop) -> None:
     served.fill(3 * PER_POD)
-    served.api.wait(lambda: served.workers() == 3, within_s=120)
+    served.api.wait(lambda: served.workers() == 3)
     counts: set[int] = set()
 
     def scaled_by(version: str, plural: str, name: str) -> bool:
@@ -431,15 +429,15 @@ def test_another_provider_takes_the_workers_over_as_many_as_they_are(served: Sho
     keda = ("keda.sh/v1alpha1", "scaledobjects", "minimal-worker")
     builtin = (*AUTOSCALERS, "minimal-worker")
     served.apply(provider="Auto")
-    served.api.wait(lambda: scaled_by(*keda) and not scaled_by(*builtin), within_s=120)
-    served.api.wait(lambda: served.condition() == ("False", "NotLooked"), within_s=120)
+    served.api.wait(lambda: scaled_by(*keda) and not scaled_by(*builtin))
+    served.api.wait(lambda: served.condition() == ("False", "NotLooked"))
     path = served.api.path("keda.sh/v1alpha1", "scaledobjects", served.namespace, "minimal-worker")
     ready = {"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": ""}
     served.api.patch(f"{path}/status", {"status": {"conditions": [ready]}})
-    served.api.wait(lambda: served.condition() == ("True", "KEDA"), within_s=120)
+    served.api.wait(lambda: served.condition() == ("True", "KEDA"))
     served.apply(provider="Builtin")
-    served.api.wait(lambda: scaled_by(*builtin) and not scaled_by(*keda), within_s=120)
-    served.api.wait(lambda: served.condition() == ("True", "Builtin"), within_s=120)
+    served.api.wait(lambda: scaled_by(*builtin) and not scaled_by(*keda))
+    served.api.wait(lambda: served.condition() == ("True", "Builtin"))
     assert counts | {served.workers()} == {3}
 
 
@@ -499,7 +497,7 @@ class Adapter:
 @pytest.fixture
 def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
     """Register somebody else's server."""
-    api.wait(lambda: not registered(api), within_s=120)
+    api.wait(lambda: not registered(api))
     api.apply(service("adapter", "localhost"), HOME)
     with Adapter(tmp_path) as made:
         theirs = place.Place(HOME, "adapter", made.port)
@@ -520,18 +518,18 @@ def test_another_server_is_never_pushed_aside_and_used_once_it_answers(
     adapter: Adapter, shop: Shop
 ) -> None:
     shop.apply(provider="Builtin")
-    shop.api.wait(lambda: shop.condition() == ("False", "HeldByOther"), within_s=120)
+    shop.api.wait(lambda: shop.condition() == ("False", "HeldByOther"))
     shop.apply(provider="Auto")
-    shop.api.wait(lambda: shop.condition() == ("False", "NoProvider"), within_s=120)
+    shop.api.wait(lambda: shop.condition() == ("False", "NoProvider"))
     assert holds(shop.api) == "adapter"
     adapter.value = 4 * PER_POD
-    shop.api.wait(lambda: shop.condition() == ("True", "External"), within_s=120)
-    shop.api.wait(lambda: shop.workers() == 4, within_s=120)
+    shop.api.wait(lambda: shop.condition() == ("True", "External"))
+    shop.api.wait(lambda: shop.workers() == 4)
     adapter.value = None  # in use, it may fail for a while: the autoscaler sits it out
-    shop.api.wait(lambda: shop.condition() == ("False", "FailedGetExternalMetric"), within_s=120)
+    shop.api.wait(lambda: shop.condition() == ("False", "FailedGetExternalMetric"))
     assert shop.api.exists(*AUTOSCALERS, shop.namespace, "minimal-worker")
     shop.api.delete(*API_SERVICES, "", registration.NAME)
-    shop.api.wait(lambda: shop.condition() == ("True", "Builtin"), within_s=120)
+    shop.api.wait(lambda: shop.condition() == ("True", "Builtin"))
     assert holds(shop.api) == NAME
 
 

@@ -66,15 +66,15 @@ def test_its_absence_is_told_and_it_is_made_once_the_kind_is_known(
         return str(conditions.get("Degraded", ""))
 
     api.apply(example(api={"httpRoute": ROUTE}), namespace)
-    api.wait(lambda: "gateway.networking.k8s.io" in degraded(), within_s=60)
+    api.wait(lambda: "gateway.networking.k8s.io" in degraded())
     events = [one["message"] for one in api.list("v1", "events", namespace)]
     assert any("HTTPRoute" in message for message in events)
 
     kind()
-    api.wait(lambda: api.exists(*ROUTES, namespace, "minimal-api"), within_s=90)
+    api.wait(lambda: api.exists(*ROUTES, namespace, "minimal-api"))
     spec = api.get(*ROUTES, namespace, "minimal-api")["spec"]
     assert spec == {**ROUTE, "rules": [{"backendRefs": [{"name": "minimal-api", "port": 80}]}]}
-    api.wait(lambda: not degraded(), within_s=60)
+    api.wait(lambda: not degraded())
 
     api.apply(example(), namespace)
-    api.wait(lambda: not api.list(*ROUTES, namespace), within_s=60)
+    api.wait(lambda: not api.list(*ROUTES, namespace))

@@ -37,7 +37,7 @@ def ready(api: Api, example: Example, namespace: str, nodes: Nodes, operator: An
     assert nodes
     assert operator
     api.apply(example(), namespace, manager="kubectl")
-    api.wait(lambda: _ready(api, namespace), within_s=60)
+    api.wait(lambda: _ready(api, namespace))
     return namespace
 
 
@@ -88,7 +88,7 @@ def test_what_a_plan_says_is_what_then_happens(
     before = _written(api, ready)
 
     api.apply(after, ready, manager="kubectl")
-    api.wait(lambda: _ready(api, ready), within_s=60)
+    api.wait(lambda: _ready(api, ready))
     happened = {
         (one["kind"], one["metadata"]["name"])
         for kind in ("deployments", "jobs")
@@ -187,7 +187,7 @@ def test_a_paused_resource_says_why_until_it_is_resumed(
     assert "note: the resource is paused" in plan.stdout
 
     assert orderctl("resume", "minimal", "-n", ready).returncode == 0
-    api.wait(lambda: _ready(api, ready), within_s=30)
+    api.wait(lambda: _ready(api, ready))
     assert "INC-42" not in orderctl("status", "minimal", "-n", ready).stdout
     again = orderctl("resume", "minimal", "-n", ready)
     assert "is not paused" in again.stdout
@@ -203,22 +203,22 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
     nothing = orderctl("rollback", "minimal", "-n", ready)
     assert "there is no earlier revision" in nothing.stderr
     api.apply(example(image=NEXT), ready, manager="kubectl")
-    api.wait(lambda: _ready(api, ready), within_s=60)
-    api.wait(lambda: len(api.list("apps/v1", "controllerrevisions", ready)) >= 2, within_s=30)
+    api.wait(lambda: _ready(api, ready))
+    api.wait(lambda: len(api.list("apps/v1", "controllerrevisions", ready)) >= 2)
     assert re.search(
         rf"→ +2 +{NEXT} +all pods run it", orderctl("status", "minimal", "-n", ready).stdout
     )
 
     ended = orderctl("rollback", "minimal", "-n", ready)
     assert "revision 1 (registry.example/orders:1.0.0)" in ended.stdout, ended.stderr
-    api.wait(lambda: image() == "registry.example/orders:1.0.0", within_s=30)
-    api.wait(lambda: _phase(api, ready) == "RolledBack", within_s=30)
+    api.wait(lambda: image() == "registry.example/orders:1.0.0")
+    api.wait(lambda: _phase(api, ready) == "RolledBack")
     wrong = orderctl("rollback", "minimal", "-n", ready, "--to-revision", "9")
     assert f"kept are: 2 ({NEXT}), 1 " in wrong.stderr
 
     assert orderctl("rollback", "minimal", "-n", ready, "--undo").returncode == 0
-    api.wait(lambda: image() == NEXT, within_s=30)
-    api.wait(lambda: _ready(api, ready), within_s=60)
+    api.wait(lambda: image() == NEXT)
+    api.wait(lambda: _ready(api, ready))
     assert "was asked for" in orderctl("rollback", "minimal", "-n", ready, "--undo").stdout
 
 

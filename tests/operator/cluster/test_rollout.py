@@ -78,7 +78,7 @@ class View:
         return [event["message"] for event in found if event["reason"] == reason]
 
     def wait(self, true: Reads) -> None:
-        self.api.wait(true, within_s=90)
+        self.api.wait(true)
 
 
 @pytest.fixture

@@ -57,10 +57,10 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next
     api: Api, example: Example, namespace: str
 ) -> None:
     bad: dict[str, Any] = example(worker={"prefetch": 100_000})
-    api.wait(lambda: _accepted(api, bad, namespace), within_s=90)
-    api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec", within_s=90)
+    api.wait(lambda: _accepted(api, bad, namespace))
+    api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
     assert "$.spec.worker.prefetch" in _ready(api, namespace)[1]
     assert api.list("apps/v1", "deployments", namespace) == []
     api.apply(example(), namespace)
-    api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady", within_s=90)
+    api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady")
     assert len(api.list("apps/v1", "deployments", namespace)) == 4

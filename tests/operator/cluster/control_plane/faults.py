@@ -43,10 +43,14 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Answer in the API server's place; the request does not get there."""
+    """Answer in the API server's place; the request does not get there.
+
+    A watch is told of a 410 within a watch that has begun, unless it is to be told `at_once`.
+    """
 
     status: int
     retry_after_s: int | None = None
+    at_once: bool = False
 
 
 class DropReply(msgspec.Struct, frozen=True):
@@ -158,7 +162,7 @@ class FaultProxy:
         if request.is_watch:
             self._watching.append(incoming)
         match self._choose(request):
-            case Refuse(410) as refusal if request.is_watch:
+            case Refuse(410, at_once=False) as refusal if request.is_watch:
                 return await _expired(incoming, refusal)
             case Refuse() as refusal:
                 return _refused(refusal)
