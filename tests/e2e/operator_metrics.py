@@ -70,7 +70,7 @@ class Served:
         return msgspec.json.encode([{"targets": [self.address], "labels": labels}])
 
     async def _serve(self) -> None:
-        application = admin.application([], 60.0, self.metrics.registry, self._refresh)
+        application = admin.application([], 60.0, self.metrics.registry, self._refresh, list)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
