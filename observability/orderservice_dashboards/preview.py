@@ -29,7 +29,7 @@ from orderservice_observability import dashboards
 # What Grafana puts in place of its variables: everything.
 CHOSEN: Final = {
     "$namespace": ".*",
-    "$service": ".*",
+    "$service": "orders(-admin)?",
     "$instance": ".*",
     "$__rate_interval": "30s",
 }
@@ -282,7 +282,7 @@ def _written(value: float, unit: str) -> str:
     if unit == "s":
         return _duration(value)
     if unit == "short":
-        return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
+        return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
     scale, end = {"percentunit": (100, " %"), "bytes": (2**-20, " MiB"), "ops": (1, "/s")}[unit]
     return f"{value * scale:.3g}{end}"
 
