@@ -67,6 +67,7 @@ _STUCK: Final = (
         ),
         NUMBER,
         stacked=True,
+        width=6,
     ),
     Panel(
         "Oldest order in a status",
@@ -75,6 +76,7 @@ _STUCK: Final = (
         (Query(f"max by (status) ({of('orders_oldest_age_seconds')})", "{{status}}"),),
         SECONDS,
         steps=((60, ORANGE), (600, RED)),
+        width=6,
     ),
     Panel(
         "Payments with unknown outcome",
@@ -84,7 +86,7 @@ _STUCK: Final = (
         NUMBER,
         kind="stat",
         steps=((1, RED),),
-        width=4,
+        width=6,
     ),
     Panel(
         "Emitted again",
@@ -93,7 +95,7 @@ _STUCK: Final = (
         (Query(rate("orders_stalled_total", "service"), "stalled"),),
         PER_SECOND,
         steps=((0.1, ORANGE),),
-        width=4,
+        width=6,
     ),
 )
 

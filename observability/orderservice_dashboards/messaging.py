@@ -34,6 +34,7 @@ _OUTBOX: Final = (
         (Query(f"max({of('outbox_pending')})", "rows"),),
         NUMBER,
         steps=((1000, ORANGE), (10_000, RED)),
+        width=6,
     ),
     Panel(
         "Age of the oldest row",
@@ -42,13 +43,14 @@ _OUTBOX: Final = (
         (Query(f"max({of('outbox_oldest_age_seconds')})", "oldest"),),
         SECONDS,
         steps=((10, ORANGE), (60, RED)),
+        width=6,
     ),
     Panel(
         "Published",
         "Rows published per second, by how that ended. Everything but `confirmed` is tried again.",
         (Query(rate("outbox_published_total", "outcome"), "{{outcome}}", exemplars=True),),
         PER_SECOND,
-        width=4,
+        width=8,
     ),
     Panel(
         "Relays that lead",

@@ -27,6 +27,8 @@ SLOS: Final = {
     "read-latency": "Reads answered in time",
     "completion": "Orders ended in time",
 }
+# The default objectives: a colour cannot follow the resource, the panels of the budget do.
+BUDGETS: Final = dict.fromkeys(SLOS, 0.01) | {"availability": 0.001}
 
 
 def _kept(slo: str, title: str) -> Panel:
@@ -39,7 +41,7 @@ def _kept(slo: str, title: str) -> Panel:
         (Query(f"1 - {errors}", slo),),
         SHARE,
         kind="stat",
-        steps=((0.986, ORANGE), (0.999, GREEN)),
+        steps=((1 - 14.4 * BUDGETS[slo], ORANGE), (1 - BUDGETS[slo], GREEN)),
         below=RED,
         width=6,
     )

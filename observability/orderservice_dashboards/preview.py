@@ -21,13 +21,15 @@ mpl.use("agg")
 from matplotlib import dates, ticker
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from orderservice_observability import dashboards
 
 # What Grafana puts in place of its variables: everything.
 CHOSEN: Final = {
     "$namespace": ".*",
-    "$service": ".*",
+    "$service": "orders(-admin)?",
     "$instance": ".*",
     "$__rate_interval": "30s",
 }
@@ -48,6 +50,7 @@ MOST_SERIES: Final = 8
 MOST_BYTES: Final = 150_000
 
 Json = dict[str, Any]
+Box = tuple[float, float, float, float]
 
 
 class Source:
@@ -69,12 +72,12 @@ class Source:
         return self._ask("query", expression, time=self.until)
 
     def _ask(self, what: str, expression: str, **more: float) -> list[Json]:
+        query: dict[str, str | float] = dict(more)
         filled = expression.replace("$__range", self._range)
         for variable, value in CHOSEN.items():
             filled = filled.replace(variable, value)
-        reply = self._session.get(
-            f"{self._url}/api/v1/{what}", params={"query": filled, **more}, timeout=30
-        )
+        query["query"] = filled
+        reply = self._session.get(f"{self._url}/api/v1/{what}", params=query, timeout=30)
         reply.raise_for_status()
         found: list[Json] = reply.json()["data"]["result"]
         return found
@@ -112,7 +115,7 @@ def drawn(board: Json, source: Source) -> Figure:
     return figure
 
 
-def _panel(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -> None:
+def _panel(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     card = figure.add_axes((left, bottom, width, height))
     card.set_xticks([])
@@ -138,7 +141,7 @@ def _named(legend: str, labels: Json) -> str:
     ).strip()
 
 
-def _timeseries(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -> None:
+def _timeseries(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     axes = figure.add_axes(
         (left + width * 0.09, bottom + height * 0.27, width * 0.9, height * 0.68)
@@ -152,9 +155,11 @@ def _timeseries(figure: Figure, panel: Json, box: tuple[float, ...], source: Sou
     for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]:
         if step["value"] is not None and 0 < step["value"] <= most * 1.6:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linestyle="--", linewidth=0.9)
-    axes.set_ylim(bottom=0, top=None if most > 0 else 1)
+    top = most * 1.12 if most > 0 else 1.0
+    axes.set_ylim(bottom=-top / 40, top=top)  # a line at nought shows
     axes.set_xlim(*_times([source.since, source.until]))
-    axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
+    clock = dates.DateFormatter("%H:%M")  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(clock)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
     axes.yaxis.set_major_formatter(lambda value, _: _written(value, unit))
@@ -180,13 +185,14 @@ def _lines(axes: Any, drawn_series: list[tuple[str, list[tuple[float, float]]]])
 
 def _legend(axes: Any, drawn_series: list[tuple[str, Any]]) -> None:
     handles = [
-        plt.Line2D([], [], color=LINES[number % len(LINES)], linewidth=2)
+        Line2D([], [], color=LINES[number % len(LINES)], linewidth=2)
         for number in range(min(len(drawn_series), MOST_SERIES))
     ]
     names = [name[:34] for name, _ in drawn_series[:MOST_SERIES]]
     if len(drawn_series) > MOST_SERIES:
         names[-1] = f"… and {len(drawn_series) - MOST_SERIES + 1} more"
-    columns = 2 if max(map(len, names), default=0) > 20 else 4
+    room = axes.get_window_extent().width / 5  # characters, about
+    columns = max(1, min(4, int(room / (max(map(len, names), default=0) + 6))))
     axes.legend(
         handles, names, loc="upper left", bbox_to_anchor=(-0.08, -0.13), ncol=columns, fontsize=6.5,
         frameon=False, handlelength=1, columnspacing=1, labelspacing=0.25, borderpad=0,
@@ -197,7 +203,7 @@ def _times(moments: list[float]) -> list[Any]:
     return [dt.datetime.fromtimestamp(at, dt.UTC) for at in moments]
 
 
-def _stat(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -> None:
+def _stat(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     found = [(name, float(one["value"][1])) for name, one in _results(panel, source.now)]
     shown = found or [("", float("nan"))]
@@ -207,8 +213,8 @@ def _stat(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -
         axes = figure.add_axes((left + number * share, bottom, share * 0.97, height * 0.97))
         axes.set_axis_off()
         steps = defaults["thresholds"]["steps"]
-        colour = _coloured(value, steps) if len(steps) > 1 else "#3274d9"
-        box_of = plt.Rectangle((0, 0), 1, 1, color=colour, transform=axes.transAxes)
+        colour = _coloured(value, steps) if len(steps) > 1 else LINES[0]
+        box_of = Rectangle((0, 0), 1, 1, color=colour, transform=axes.transAxes)
         axes.add_patch(box_of)
         size = 17 if len(shown) < 4 else 12
         text = _worded(value, defaults)
@@ -218,12 +224,15 @@ def _stat(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -
         axes.text(0.5, 0.14, name[:24], ha="center", va="center", size=7.5, color="white")
 
 
-def _bars(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -> None:
+def _bars(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     axes = figure.add_axes((left + width * 0.3, bottom, width * 0.6, height))
     found = [(name, float(one["value"][1])) for name, one in _results(panel, source.now)][::-1]
     axes.barh([name[:30] for name, _ in found], [value for _, value in found], color="#56a64b")
     unit = panel["fieldConfig"]["defaults"]["unit"]
+    if not found:
+        axes.text(0.5, 0.5, "no data here", ha="center", color="#8a8f98", transform=axes.transAxes)
+        axes.set_yticks([])
     for number, (_, value) in enumerate(found):
         axes.text(value, number, "  " + _written(value, unit), va="center", size=8, color=INK)
     axes.tick_params(labelsize=8, length=0, colors=INK)
@@ -232,7 +241,7 @@ def _bars(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -
         spine.set_visible(False)
 
 
-def _table(figure: Figure, panel: Json, box: tuple[float, ...], source: Source) -> None:
+def _table(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     axes = figure.add_axes(box)
     axes.set_axis_off()
     found = [one["metric"] for _, one in _results(panel, source.now)]
@@ -253,6 +262,8 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def _coloured(value: float, steps: list[Json]) -> str:
+    if value != value:  # noqa: PLR0124 NaN
+        return "#9aa0a8"
     reached = [step for step in steps if step["value"] is None or value >= step["value"]]
     return COLOURS[reached[-1]["color"]]
 
@@ -271,7 +282,7 @@ def _written(value: float, unit: str) -> str:
     if unit == "s":
         return _duration(value)
     if unit == "short":
-        return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
+        return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
     scale, end = {"percentunit": (100, " %"), "bytes": (2**-20, " MiB"), "ops": (1, "/s")}[unit]
     return f"{value * scale:.3g}{end}"
 

@@ -25,7 +25,13 @@ CONDITIONS = {
 def resource() -> dict[str, Any]:
     """Return an OrderService in a bad way, as the API server would hand it over."""
     given: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    given["metadata"] |= {"namespace": "shop", "uid": "u", "generation": 1, "resourceVersion": "1"}
+    given["metadata"] |= {
+        "namespace": "shop",
+        "name": "orders",
+        "uid": "u",
+        "generation": 1,
+        "resourceVersion": "1",
+    }
     given["status"] = {
         "conditions": [
             {

@@ -16,6 +16,7 @@ from e2e.operator_metrics import Served
 from e2e.prometheus import Asked, Prometheus
 from e2e.stack import Stack, Traffic, eventually
 from e2e.traces import Receiver
+from orderservice_observability.rules.cluster import KUBE_ONLY
 
 # From the first scrape of a series to a rate of it, and to what is recorded of that.
 WITHIN_S = 90.0
@@ -131,8 +132,8 @@ def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
 ) -> None:
     every = [*prometheus.of_panels(), *prometheus.of_rules()]
     kube = [one for one in every if one.of_kubernetes]
-    named = {name for name in prometheus.KUBE_ONLY if any(name in one.expression for one in kube)}
-    assert named == set(prometheus.KUBE_ONLY), "no name is listed in vain"
+    named = {name for name in KUBE_ONLY if any(name in one.expression for one in kube)}
+    assert named == set(KUBE_ONLY), "no name is listed in vain"
     assert not any(busy.samples(one.expression) for one in kube), "then ask them with the others"
     with capsys.disabled():
         sys.stdout.write(f"\n{len(every)} expressions, {len(kube)} of them of Kubernetes alone\n")

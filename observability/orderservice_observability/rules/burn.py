@@ -77,9 +77,9 @@ def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Reco
         yield Record("orders:slo_bad:rate5m", sli.bad, labels)
         yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
         bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
-        yield Record("orders:slo_errors:ratio5m", f"{bad} / {total}", labels)
+        yield Record("orders:slo_errors:ratio5m", f"{bad} / ({total} > 0)", labels)
         for window in windows:
-            share = f"sum_over_time({bad}[{window}]) / sum_over_time({total}[{window}])"
+            share = f"sum_over_time({bad}[{window}]) / (sum_over_time({total}[{window}]) > 0)"
             yield Record(f"orders:slo_errors:ratio{window}", share, labels)
         for pair in WINDOWS:
             number = f"sum_over_time({bad}[{pair.long}]) * {every_s}"

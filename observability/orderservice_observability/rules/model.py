@@ -21,6 +21,7 @@ class Alert(msgspec.Struct, frozen=True):
     """An alerting rule. `dashboard` is the uid of the one to look at first.
 
     `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
+    `about` are the labels that the dashboard's choices namespace and service take.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Alert(msgspec.Struct, frozen=True):
     dashboard: str
     kept: str = "0s"
     labels: dict[str, str] = {}
+    about: tuple[str, str] = ("namespace", "service")
 
     def rule(self) -> dict[str, Any]:
         """Return the rule as Prometheus reads it.
@@ -46,12 +48,13 @@ class Alert(msgspec.Struct, frozen=True):
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": f"runbook.md#{self.name.lower()}",
-                "dashboard": f"/d/{self.dashboard}?{_VARIABLES}",
+                "dashboard": f"/d/{self.dashboard}?{self._choices()}",
             },
         }
 
-
-_VARIABLES: Final = "var-namespace={{ $labels.namespace }}&var-service={{ $labels.service }}"
+    def _choices(self) -> str:
+        choices = zip(("namespace", "service"), self.about, strict=True)
+        return "&".join(f"var-{name}={{{{ $labels.{label} }}}}" for name, label in choices)
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ def _resources() -> Iterator[Alert]:
         _WHICH,
         DASHBOARD,
         kept="10m",
+        about=("resource_namespace", "resource"),
     )
     yield Alert(
         "OrderServiceDegraded",
@@ -46,6 +47,7 @@ def _resources() -> Iterator[Alert]:
         _WHICH,
         DASHBOARD,
         kept="5m",
+        about=("resource_namespace", "resource"),
     )
     yield Alert(
         "OrderMigrationFailed",
@@ -55,6 +57,7 @@ def _resources() -> Iterator[Alert]:
         _WHICH,
         DASHBOARD,
         kept="1m",
+        about=("resource_namespace", "resource"),
     )
 
 
