@@ -80,7 +80,7 @@ def apply_all(api: Api, service: Object, namespace: str, numbers: range) -> None
         list(threads.map(some, parts))
 
 
-def wait_until(true: Callable[[], bool], within_s: float) -> float:
+def wait_until(true: Callable[[], bool], within_s: float = 180) -> float:
     """Wait, asking seldom; return how many seconds it took."""
     began_at = time.monotonic()
     while not true():
