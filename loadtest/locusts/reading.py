@@ -3,6 +3,8 @@
 import time
 from typing import Final
 
+from gevent.lock import BoundedSemaphore
+
 from loadtest.locusts.identity import headers
 from loadtest.locusts.journey import Journey, View
 from loadtest.locusts.shopping import next_page
@@ -15,6 +17,7 @@ _DEPTH: Final = 2000 * _PAGE
 _SUPPORTERS: Final = 500
 
 _deep: dict[int, str] = {}
+_walking = BoundedSemaphore()
 
 
 def hammer(journey: Journey) -> None:
@@ -33,7 +36,8 @@ def first_and_deep(journey: Journey) -> None:
     seed = journey.run.scenario.seed
     if seed is None:
         raise ValueError("this kind of customer needs a scenario with a seed")
-    deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
+    with _walking:  # one walks down, the others of this process wait for what it finds
+        deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
     _as_staff(journey)
     path = f"/api/orders/user/{seed.customer}?pageSize={_PAGE}"
     _page(journey, "first-page", path)
