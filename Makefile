@@ -91,7 +91,7 @@ bench-operator: env ## measure the operator on a real control plane (10 minutes,
 check: env ## lint, format, types, import contracts
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy services operator/orderservice_operator loadtest observability tests
+	.venv/bin/mypy charts services operator/orderservice_operator loadtest observability tests
 	PYTHONPATH=.:services:operator:observability .venv/bin/lint-imports
 
 .PHONY: test

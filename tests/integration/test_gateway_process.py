@@ -97,8 +97,8 @@ def start(state: Path) -> Iterator[Start]:
 
     yield run
     for gateway in made:
-        gateway.process.kill()
-        gateway.process.wait()
+        gateway.process.terminate()  # killed, it would leave its nginx behind
+        gateway.process.wait(WITHIN_S)
 
 
 def test_sigterm_finishes_what_is_under_way_and_ends_with_0(api: Api, start: Start) -> None:

@@ -53,9 +53,6 @@ PROGRAMS: Final = (
     Program("helm", "tools", "charts", "helm.sh/helm/v4/cmd/helm"),
     Program("helm3", "charts", "charts", "helm.sh/helm/v3/cmd/helm"),
     Program("kind", "charts", "charts", "sigs.k8s.io/kind"),
-    Program(
-        "skaffold", "charts", "skaffold", "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold"
-    ),
     Program("kubectl", "tools", "node", "k8s.io/kubernetes/cmd/kubectl"),
     Program("kubelet", "node", "node", "k8s.io/kubernetes/cmd/kubelet"),
     Program("kube-proxy", "node", "node", "k8s.io/kubernetes/cmd/kube-proxy"),
