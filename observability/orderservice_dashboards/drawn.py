@@ -220,6 +220,7 @@ def _bars_style(made: bargauge.Panel, _panel: Panel) -> bargauge.Panel:
 def _table_style(made: table.Panel, _panel: Panel) -> table.Panel:
     """Show the labels; the value of each row is 1."""
     hidden = {"Time": True, "Value": True}
+    made.show_header(True)
     return made.with_transformation(
         models.DataTransformerConfig("organize", options={"excludeByName": hidden})
     )

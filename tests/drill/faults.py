@@ -127,9 +127,18 @@ def publish(stack: Stack, exchange: str, key: str) -> None:
 def crash_loop(stack: Stack) -> None:
     """Kill the notifier four times, each time after it was scraped."""
     for _ in range(4):
+        before = started_at(stack)
         stack.do("kill", "notifier")
-        eventually(stack.whole, 120)
+        eventually(lambda before=before: started_at(stack) not in {0.0, before}, 120)
         time.sleep(3)
+
+
+def started_at(stack: Stack) -> float:
+    """Return when the notifier started; 0 while it does not answer."""
+    try:
+        return stack.metric("notifier", "process_start_time_seconds")
+    except OSError:
+        return 0.0
 
 
 def peace(stack: Stack) -> None:

@@ -1,0 +1,110 @@
+"""Everything else in `observability/`, checked by the tools that read it where they can be had.
+
+The collector and Grafana cannot: their files are held to their own references here.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from control_plane.binaries import HINT, PROGRAMS
+
+from devstack.packages import prometheus
+from observability import promtool
+from orders import cli
+
+FOLDER = Path(__file__).parents[2] / "observability"
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((FOLDER / path).read_text())
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    done = promtool.run("check", "rules", *map(str, (FOLDER / "prometheus").glob("*.yaml")))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belongs() -> None:
+    prometheus.release()
+    config = str(FOLDER / "alertmanager" / "alertmanager.yaml")
+
+    def amtool(*arguments: str) -> str:
+        return subprocess.run(
+            [str(prometheus.program("amtool")), *arguments],
+            capture_output=True, text=True, check=True, timeout=60,
+        ).stdout  # fmt: skip
+
+    assert "SUCCESS" in amtool("check-config", config)
+    routes = {
+        "severity=page": "pages",
+        "severity=ticket": "tickets",
+        "alertname=Watchdog": "watchdog",
+    }
+    for label, receiver in routes.items():
+        found = amtool("config", "routes", "test", "--config.file", config, label)
+        assert found.strip() == receiver
+
+
+def test_kustomize_builds_all_of_it() -> None:
+    [kubectl] = [program.path for program in PROGRAMS if program.name == "kubectl"]
+    if not kubectl.is_file() and not os.environ.get("CI"):
+        pytest.skip(HINT)
+    done = subprocess.run(
+        [str(kubectl), "kustomize", str(FOLDER)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    made = list(yaml.safe_load_all(done.stdout))
+    kinds = [one["kind"] for one in made]
+    assert kinds.count("PrometheusRule") == 2
+    boards = [one for one in made if one["metadata"].get("labels", {}).get("grafana_dashboard")]
+    files = {name for one in boards for name in one["data"]}
+    expected = {f"orders-{path.stem}.json" for path in FOLDER.rglob("dashboards/*.json")}
+    assert files == expected
+
+
+def test_the_collectors_pipeline_is_made_of_what_is_configured() -> None:
+    made = read("collector/collector.yaml")
+    [pipeline] = made["service"]["pipelines"].values()
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) == set(made[kind])
+    assert set(made["service"]["extensions"]) == set(made["extensions"])
+    order = pipeline["processors"]
+    assert order[0] == "memory_limiter"
+    assert order[-1] == "batch"
+
+
+def test_the_collector_keeps_errors_and_slow_traces_and_masks_what_looks_private() -> None:
+    processors = read("collector/collector.yaml")["processors"]
+    policies = {policy["type"]: policy for policy in processors["tail_sampling"]["policies"]}
+    assert policies["status_code"]["status_code"]["status_codes"] == ["ERROR"]
+    assert policies["latency"]["latency"]["threshold_ms"] <= 1000
+    masks = [re.compile(pattern) for pattern in processors["redaction"]["blocked_values"]]
+    for private in ("4929 5310 9123 7485", "jane@example.org", "whsec_c2VjcmV0"):
+        assert any(mask.search(private) for mask in masks), private
+    for harmless in ("4711", "00f067aa0ba902b7", "/api/orders/12345678"):
+        assert not any(mask.search(harmless) for mask in masks), harmless
+
+
+def test_grafanas_sources_lead_to_each_other() -> None:
+    sources = read("grafana/provisioning/datasources/datasources.yaml")["datasources"]
+    known = {source["uid"] for source in sources}
+    text = (FOLDER / "grafana/provisioning/datasources/datasources.yaml").read_text()
+    assert set(re.findall(r"(?:datasourceUid|alertmanagerUid): (\S+)", text)) <= known
+    [loki] = [source for source in sources if source["type"] == "loki"]
+    line = '{"event":"order.advanced","correlationId":"a-1","traceId":"' + "0af7" * 8 + '"}'
+    found = [re.search(field["matcherRegex"], line) for field in loki["jsonData"]["derivedFields"]]
+    assert [match[1] for match in found if match] == ["0af7" * 8, "a-1"]
+
+
+def test_the_commands_of_the_runbook_are_commands_of_ours() -> None:
+    text = (FOLDER / "runbook.md").read_text()
+    given = [line.split("`")[0] for line in re.findall(r"in_worker ((?!\()[^`\n]+)", text)]
+    given = [one for one in given if not one.startswith("{")]
+    assert len(given) >= 5
+    for command in given:
+        cli._parser().parse_args(command.replace("<message id>", "id").split())
