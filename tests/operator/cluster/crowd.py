@@ -93,4 +93,4 @@ def wait_until(true: Callable[[], bool], within_s: float = 180) -> float:
 def all_have(api: Api, namespace: str, count: int, phase: str) -> bool:
     """Tell whether there are so many resources, all in a phase."""
     found: list[Any] = api.list(*SERVICES, namespace)
-    return len(found) == count and all(one["status"]["phase"] == phase for one in found)
+    return len(found) == count and all(one.get("status", {}).get("phase") == phase for one in found)

@@ -44,7 +44,7 @@ def place(api: Api) -> Iterator[str]:
 def held(operator: Any) -> crowd.Counters:
     """Give the counters of an operator that is ready."""
     made = crowd.Counters(operator.admin_port)
-    crowd.wait_until(made.is_ready)
+    crowd.wait_until(made.is_ready, within_s=180)
     return made
 
 
@@ -60,11 +60,11 @@ def test_apply_to_children(api: Api, example: Example, place: str, figure: Figur
     for number in range(20):
         name = f"one-{number}"
         api.apply(example() | {"metadata": {"name": name}}, place)
-        took_s.append(api.wait(partial(_all_there, api, place, name)))
+        took_s.append(api.wait(partial(_all_there, api, place, name), within_s=60))
     figure("apply_to_children_p50_s", statistics.median(took_s))
     figure("apply_to_children_p95_s", _percentile(took_s, 95))
     api.delete_all(*crowd.SERVICES, place)
-    crowd.wait_until(lambda: not api.list("apps/v1", "deployments", place))
+    crowd.wait_until(lambda: not api.list("apps/v1", "deployments", place), within_s=180)
 
 
 def _all_there(api: Api, namespace: str, name: str) -> bool:
@@ -99,7 +99,7 @@ def test_drift(api: Api, place: str, held: crowd.Counters, figure: Figure) -> No
     for number in range(100):
         wrong = [{"port": 80, "name": "http", "targetPort": number + 1}]
         api.patch(path, {"spec": {"ports": wrong}})
-        took_s.append(api.wait(partial(_is_right, api, place)))
+        took_s.append(api.wait(partial(_is_right, api, place), within_s=60))
     figure("drift_repaired_p50_s", statistics.median(took_s))
     figure("drift_repaired_p99_s", _percentile(took_s, 99))
 

@@ -59,6 +59,11 @@ def ready(api: Api, example: Example, namespace: str, nodes: Nodes) -> str:
     return namespace
 
 
+def _phase(api: Api, namespace: str) -> str:
+    status = api.get(*SERVICES, namespace, "minimal").get("status", {})
+    return str(status.get("phase", ""))
+
+
 def _deployment(api: Api, namespace: str, process: str) -> Object:
     return api.get("apps/v1", "deployments", namespace, f"minimal-{process}")
 
@@ -69,7 +74,7 @@ def test_a_resource_becomes_ready_after_its_migration(
     nodes.held.add("migrate")
     api.apply(example(), namespace)
     api.wait(lambda: all_there(api, namespace))  # the operator starts first
-    api.wait(lambda: api.get(*SERVICES, namespace, "minimal")["status"]["phase"] == "Migrating")
+    api.wait(lambda: _phase(api, namespace) == "Migrating")
     pods = api.list("v1", "pods", namespace)
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} <= {"migrate"}
     nodes.held.clear()
@@ -139,7 +144,7 @@ def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) 
 
 def test_a_paused_resource_is_left_alone(api: Api, example: Example, ready: str) -> None:
     api.apply(example(paused=True), ready)
-    api.wait(lambda: api.get(*SERVICES, ready, "minimal")["status"]["phase"] == "Paused")
+    api.wait(lambda: _phase(api, ready) == "Paused")
     path = api.path("apps/v1", "deployments", ready, "minimal-relay")
     api.patch(path, {"spec": {"replicas": 3}})
     time.sleep(1)
