@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
+import structlog
 
 from orderservice_operator import logs, settings
 from orderservice_operator.cluster.credentials import Credentials
@@ -15,6 +16,8 @@ from orderservice_operator.errors import OperatorError
 from orderservice_operator.process import Operator
 from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION
 from orderservice_operator.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 def main() -> int:
@@ -32,13 +35,17 @@ def main() -> int:
         broken.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    kopf.run(
-        registry=registry(given, stop),
-        settings=kopf_settings(given.watch_silence_s),
-        clusterwide=not given.namespace,
-        namespaces=[given.namespace] if given.namespace else [],
-        standalone=True,
-    )
+    try:
+        kopf.run(
+            registry=registry(given, stop),
+            settings=kopf_settings(given.watch_silence_s),
+            clusterwide=not given.namespace,
+            namespaces=[given.namespace] if given.namespace else [],
+            standalone=True,
+        )
+    except Exception:  # noqa: BLE001 whatever it was, it ends as one record and is started again
+        _log.exception("operator.ended")
+        return 1
     return 1 if broken.is_set() else 0
 
 
@@ -68,7 +75,10 @@ def registry(given: Settings, stop_process: Callable[[], None]) -> kopf.Operator
     @kopf.on.startup(registry=made)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         running.append(Operator(given, Credentials(settings), stop_process))
-        await running[0].start()
+        try:
+            await running[0].start()
+        except OperatorError as error:  # kopf would start a second time what runs already
+            raise kopf.PermanentError(str(error)) from error
 
     @kopf.on.cleanup(registry=made)
     async def stop(**_: Any) -> None:
