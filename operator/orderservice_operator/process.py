@@ -56,6 +56,7 @@ class Operator:
         self._discovery = Discovery(client, self._follow)
         self._lease = Lease(client, settings.lease, f"{socket.gethostname()}-{os.getpid()}")
         self._external = self._made_external()
+        self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._made_reconciler()
         self._runner: web.AppRunner | None = None
 
@@ -123,11 +124,11 @@ class Operator:
             farewell=Farewell(
                 self._client, self._store, self._keeper, recorder, self._settings.farewell_s
             ),
-            fingerprints=Fingerprints(self._client, self._settings.secrets_s),
+            fingerprints=self._fingerprints,
             kinds=lambda: self._discovery.kinds,
             external=self._external,
         )
-        return Reconciler(parts, min(self._settings.resync_s, self._settings.secrets_s))
+        return Reconciler(parts, self._settings.resync_s)
 
     async def _lead(self) -> None:
         if self._settings.lease:
@@ -139,6 +140,7 @@ class Operator:
         for _ in range(self._settings.workers):
             self._go(self._queue.run(self._reconcile), "resources")
             self._go(self._brokers.run(self._keep), "brokers")
+        self._go(self._fingerprints.run(self._queue.add), "secrets")
         if self._settings.lease:
             await self._lease.keep()
             self._stop()

@@ -66,6 +66,7 @@ class Reconciler:
         if service is None:
             self._parts.store.forget(key)
             self._parts.keeper.forget(key)
+            self._parts.fingerprints.forget(key)
             return None
         if isinstance(service, Invalid):
             await self._refuse(service)

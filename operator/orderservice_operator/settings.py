@@ -51,7 +51,8 @@ class Settings(msgspec.Struct, frozen=True):
         Seconds,
         Meta(
             description="Read the Secrets that pods use this often; when one changes, they are "
-            "replaced."
+            "replaced. More than 200 take as much longer: by default less than one a second is "
+            "read, however many there are."
         ),
     ] = 300
     discovery_s: Annotated[

@@ -5,26 +5,44 @@ Secrets may be read by name but not be listed or watched, so they are read again
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
+
+import msgspec
+import structlog
 
 from orderservice_operator.children import environment, processes
 from orderservice_operator.cluster.client import Client
-from orderservice_operator.errors import NotFound
+from orderservice_operator.cluster.store import Key
+from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import digest
 from orderservice_operator.resource.spec import OrderService
 
 Entries = Mapping[str, str]
+# Of the default period, one in 1.5 s: however many resources there are, the API server is asked
+# less than once a second.
+_IN_A_PERIOD: Final = 200
 _NONE: Final[Entries] = {}
-_REMEMBERED: Final = 10_000
+_log = structlog.get_logger(__name__)
+
+
+class Read(msgspec.Struct, frozen=True):
+    """Digests of the entries of one Secret, as they were at a moment."""
+
+    at: float
+    entries: Entries
 
 
 class Fingerprints:
-    """Reads each Secret at most once in `kept_s`, and keeps nothing but digests of it."""
+    """Reads each Secret when it is first needed, and then one after the other for ever.
 
-    def __init__(self, client: Client, kept_s: float) -> None:
-        self._client, self._kept_s = client, kept_s
-        self._read: dict[tuple[str, str], tuple[float, Entries]] = {}
+    Each is read every `period_s`; more than 200 take as much longer. Nothing but digests is kept.
+    """
+
+    def __init__(self, client: Client, period_s: float) -> None:
+        self._client, self._period_s = client, period_s
+        self._read: dict[Key, Read] = {}  # in the order of reading
+        self._uses: dict[Key, frozenset[Key]] = {}
 
     async def of(self, service: OrderService) -> dict[str, str]:
         """Return a digest for each process, but for those that lack an entry. Raises Transient.
@@ -34,7 +52,9 @@ class Fingerprints:
         used = {process.name: _used(service, process) for process in processes.ALL}
         names = sorted({name for entries in used.values() for name, _ in entries})
         namespace = service.metadata.namespace
-        read = await asyncio.gather(*(self._entries(namespace, name) for name in names))
+        secrets = [Key(namespace, name) for name in names]
+        self._uses[Key(namespace, service.metadata.name)] = frozenset(secrets)
+        read = await asyncio.gather(*(self._known(secret) for secret in secrets))
         known = dict(zip(names, read, strict=True))
         return {
             process: digest([service.metadata.uid, [[*e, known[e[0]][e[1]]] for e in entries]])
@@ -42,19 +62,48 @@ class Fingerprints:
             if all(key in known[name] for name, key in entries)
         }
 
-    async def _entries(self, namespace: str, name: str) -> Entries:
-        read_at, entries = self._read.get((namespace, name), (-self._kept_s, _NONE))
-        if time.monotonic() - read_at < self._kept_s:
-            return entries
+    def forget(self, resource: Key) -> None:
+        """Read no more for a resource that is gone."""
+        self._uses.pop(resource, None)
+
+    async def run(self, changed: Callable[[Key], None]) -> None:
+        """Read again for ever; `changed` is told of resources that use what changed."""
+        while True:
+            await asyncio.sleep(self._period_s / _IN_A_PERIOD)
+            for resource in await self._renewed():
+                changed(resource)
+
+    async def _renewed(self) -> Collection[Key]:
+        """Read what was read longest ago, if it is due; return the resources it changed for."""
+        secret = next(iter(self._read), None)
+        if secret is None or time.monotonic() - self._read[secret].at < self._period_s:
+            return ()
+        before = self._read.pop(secret).entries
+        users = [resource for resource, used in self._uses.items() if secret in used]
+        if not users:
+            return ()
         try:
-            found = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-            entries = {key: digest(value) for key, value in (found.get("data") or {}).items()}
-        except NotFound:
-            entries = _NONE
-        if len(self._read) >= _REMEMBERED:
-            self._read.clear()
-        self._read[namespace, name] = (time.monotonic(), entries)
+            after = await self._fetched(secret)
+        except OperatorError as error:  # its turn comes again; the others' come first
+            _log.warning("secret.unread", secret=str(secret), error=str(error))
+            after = before
+        self._read[secret] = Read(time.monotonic(), after)
+        return users if after != before else ()
+
+    async def _known(self, secret: Key) -> Entries:
+        if (read := self._read.get(secret)) is not None:
+            return read.entries
+        entries = await self._fetched(secret)
+        self._read[secret] = Read(time.monotonic(), entries)
         return entries
+
+    async def _fetched(self, secret: Key) -> Entries:
+        path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
+        try:
+            found = await self._client.get(path)
+        except NotFound:
+            return _NONE
+        return {key: digest(value) for key, value in (found.get("data") or {}).items()}
 
 
 def _used(service: OrderService, process: processes.Process) -> list[tuple[str, str]]:

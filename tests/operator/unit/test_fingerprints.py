@@ -1,12 +1,15 @@
 """What is known of Secrets: digests, of what a process reads and of nothing else."""
 
 import asyncio
+import time
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 
 from orderservice_operator.cluster.fingerprints import Fingerprints
+from orderservice_operator.cluster.store import Key
 from orderservice_operator.errors import NotFound, Transient
 from orderservice_operator.manifest import Manifest
 
@@ -60,7 +63,7 @@ def test_a_process_that_lacks_an_entry_has_no_digest(make: Any, entries: dict[st
     assert _of(Server(orders_messaging=entries), make()).keys() == {"api"}
 
 
-def test_a_secret_is_read_by_name_and_once_in_a_while(make: Any) -> None:
+def test_a_secret_is_read_by_name_and_once(make: Any) -> None:
     server = Server()
     fingerprints = Fingerprints(server, 60)  # type: ignore[arg-type] # all that is used of it
 
@@ -77,3 +80,69 @@ def test_a_server_that_does_not_answer_is_no_lack_of_a_secret(make: Any) -> None
     server.fault = Transient("busy")
     with pytest.raises(Transient):
         _of(server, make())
+
+
+class Crowd(Server):
+    """Has any Secret; those of one namespace change once `changed` is set."""
+
+    changed = ""
+
+    def __init__(self, enough: int) -> None:
+        super().__init__()
+        self.enough, self.done, self.times = enough, asyncio.Event(), list[float]()
+
+    async def get(self, path: str) -> Manifest:
+        namespace, _, name = path.split("/")[4:]
+        self.asked.append(path)
+        self.times.append(time.monotonic())
+        if len(self.asked) >= self.enough:
+            self.done.set()
+        known = DATA[name]
+        return {"data": dict.fromkeys(known, "bmV3") if namespace == self.changed else known}
+
+
+def _in(namespace: str, service: Any) -> Any:
+    metadata = msgspec.structs.replace(service.metadata, namespace=namespace)
+    return msgspec.structs.replace(service, metadata=metadata)
+
+
+def _read_again(server: Crowd, services: list[Any], period_s: float) -> list[Key]:
+    """Read until it is enough; return the resources that were told of."""
+    told: list[Key] = []
+
+    async def run() -> None:
+        fingerprints = Fingerprints(server, period_s)  # type: ignore[arg-type] # as above
+        for service in services:
+            await fingerprints.of(service)
+        server.changed = "shop-3"
+        fingerprints.forget(Key("shop-0", "minimal"))
+        reading = asyncio.create_task(fingerprints.run(told.append))
+        async with asyncio.timeout(60):
+            await server.done.wait()
+        reading.cancel()
+
+    asyncio.run(run())
+    return told
+
+
+def test_a_resource_is_told_of_a_secret_that_changed_and_one_that_is_gone_costs_nothing(
+    make: Any,
+) -> None:
+    services = [_in(f"shop-{number}", make()) for number in range(5)]
+    first = len(services) * len(DATA)
+    server = Crowd(3 * first)
+    told = _read_again(server, services, period_s=0.2)
+    assert told == [Key("shop-3", "minimal")] * len(DATA)
+    assert not [path for path in server.asked[first:] if "/shop-0/" in path]
+
+
+def test_many_secrets_are_read_in_turn_and_no_faster_than_a_few(make: Any) -> None:
+    """So the period grows with their number, and not how often the API server is asked."""
+    services = [_in(f"shop-{number}", make()) for number in range(1, 100)]
+    first, period_s = len(services) * len(DATA), 0.4
+    server = Crowd(first + 300)
+    _read_again(server, services, period_s)
+    again, times = server.asked[first:], server.times[first:]
+    assert len(set(again)) == len(again)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert min(gaps) > 0.9 * period_s / 200
