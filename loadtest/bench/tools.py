@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from devstack.packages import cache, debian, rabbitmq
+from devstack.packages import cache, debian
 
 _PACKAGES: Final = {"wrk": "wrk", "redis-benchmark": "redis-tools"}
 # Raise it when what is unpacked changes, so that older caches are left alone.
@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def _fetched() -> Path:
-    return cache.keep(f"bench-{rabbitmq.system()}-{_RECIPE}", _fetch)
+    return cache.keep(f"bench-{debian.system()}-{_RECIPE}", _fetch)
 
 
 def _fetch(folder: Path) -> None:

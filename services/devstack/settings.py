@@ -33,6 +33,7 @@ PORTS = {
 
 # As often as a ServiceMonitor asks by default; the tests ask more often to be done sooner.
 SCRAPE_S = 15
+RULES = REPOSITORY / "observability" / "prometheus"
 
 # A URL given in one of these replaces the embedded server.
 GIVEN = {
@@ -62,8 +63,8 @@ class Settings:
     state: Path
     ports: Mapping[str, int]
     gateway_host: str
-    rules: Path
-    scrape_s: int
+    rules: Path = RULES
+    scrape_s: int = SCRAPE_S
     environment: Mapping[str, str]
 
     @property
@@ -87,7 +88,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         state=state.absolute(),
         ports=read_ports(environ),
         gateway_host=environ.get("DEVSTACK_GATEWAY_HOST") or "127.0.0.1",
-        rules=Path(environ.get("DEVSTACK_RULES") or REPOSITORY / "observability" / "prometheus"),
+        rules=Path(environ.get("DEVSTACK_RULES") or RULES),
         scrape_s=integer(environ, "DEVSTACK_SCRAPE_S", SCRAPE_S),
         environment={name: value for name, value in environ.items() if value},
     )
