@@ -1,6 +1,7 @@
 """Run the drill and show the table; 1 when an alert did not fire that had to."""
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,13 +16,14 @@ from orderservice_observability.rules import platform_rules, service_rules
 from orderservice_observability.written import files
 
 # Objectives are data: with these a fault of seconds is one of hours.
-STRICT = Objectives(completion_seconds=5, latency_share=99.9)
+STRICT = Objectives(completion_seconds=5)
 WITHIN_S = 120.0
 ROW = "  {:42} {:32} {:8} {:>7}  {}"
 
 
 def main() -> int:
     """Start a stack with impatient rules, make every fault, say what fired."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack ends with us
     with tempfile.TemporaryDirectory(prefix="orders-drill-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder) / "state", environment(Path(folder)))
         Path(folder).chmod(0o755)
