@@ -52,8 +52,9 @@ class Operator:
         self._store = Store(self._queue.add)
         self._keeper = Keeper(client, self._queue.add, self.resources.services)
         self._informers: list[Informer] = []
+        self._watches: dict[Kind, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._discovery = Discovery(client, self._follow)
+        self._discovery = Discovery(client, self._follow, self._leave)
         self._lease = Lease(client, settings.lease, f"{socket.gethostname()}-{os.getpid()}")
         self._external = self._made_external()
         self._fingerprints = Fingerprints(client, settings.secrets_s)
@@ -166,16 +167,27 @@ class Operator:
     def _follow(self, kind: Kind) -> None:
         informer = Informer(self._client, kind, self._store, self._settings.namespace or None)
         self._informers.append(informer)
-        self._go(informer.run(), f"watch of {kind.name}")
+        _log.info("watch.begun", kind=kind.name)
+        self._watches[kind] = self._go(informer.run(), f"watch of {kind.name}")
+
+    def _leave(self, kind: Kind) -> None:
+        """Forget a kind that this cluster has no more: its watch would fail for ever."""
+        self._watches.pop(kind).cancel()
+        for informer in [one for one in self._informers if one.kind == kind]:
+            self._informers.remove(informer)
+            informer.synced.set()  # whoever waits for all has nothing to wait for here
+        self._store.drop_kind((kind.api_version, kind.name))
+        _log.info("watch.left", kind=kind.name)
 
     def _all_again(self) -> None:
         for key in self.resources.known():
             self._queue.add(key)
 
-    def _go(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _go(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """Stop the process when a part of it ends by a fault: half an operator is worse."""

@@ -14,10 +14,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Discovery:
-    """Asks for the optional APIs; `appeared` is told of every kind that can be watched."""
+    """Asks for the optional APIs; it is told which kinds can be watched, and which not any more."""
 
-    def __init__(self, client: Client, appeared: Callable[[Kind], None]) -> None:
-        self._client, self._appeared = client, appeared
+    def __init__(
+        self, client: Client, appeared: Callable[[Kind], None], gone: Callable[[Kind], None]
+    ) -> None:
+        self._client, self._appeared, self._gone = client, appeared, gone
         self.kinds: frozenset[str] = frozenset()
 
     async def begin(self) -> None:
@@ -44,6 +46,9 @@ class Discovery:
             if kind.name not in self.kinds:
                 self._appeared(kind)
         found = frozenset(kind.name for kind in watched)
+        for kind in OPTIONAL:
+            if kind.name in self.kinds - found:
+                self._gone(kind)
         changed, self.kinds = found != self.kinds, found
         return changed
 

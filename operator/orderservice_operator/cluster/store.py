@@ -64,6 +64,12 @@ class Store:
             if place not in places:
                 self._drop(*place)
 
+    def drop_kind(self, kind: tuple[str, str]) -> None:
+        """Forget all of a kind that is no more."""
+        for key, children in list(self._children.items()):
+            for found in [one for one in children if (one.api_version, one.kind) == kind]:
+                self._drop(key, found)
+
     def see(self, kind: tuple[str, str], event: Manifest) -> None:
         """Take over one event of a watch."""
         item = event["object"]

@@ -50,7 +50,7 @@ class Cluster:
 
     async def kinds(self) -> frozenset[str]:
         """Return the optional kinds that the cluster has."""
-        discovery = Discovery(self.client, lambda _: None)
+        discovery = Discovery(self.client, lambda _: None, lambda _: None)
         await discovery.refresh()
         return discovery.kinds
 

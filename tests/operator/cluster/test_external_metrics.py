@@ -416,6 +416,22 @@ def definition(kind: str, plural: str) -> Object:
     }
 
 
+def test_an_add_on_that_is_taken_away_leaves_the_operator_ready(api: Api, replica: Any) -> None:
+    def probe() -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{replica.admin_port}/readyz", timeout=10)
+
+    def text() -> str:
+        return str(replica.log.read_text())
+
+    plural, version = "scaledobjects", "keda.sh/v1alpha1"
+    api.apply(definition("ScaledObject", plural))
+    api.wait(lambda: '"watch.begun"' in text() and "ScaledObject" in text(), within_s=60)
+    api.delete("apiextensions.k8s.io/v1", "customresourcedefinitions", "", f"{plural}.keda.sh")
+    api.wait(lambda: not api.session.get(f"{api.url}/apis/{version}").ok, within_s=60)
+    api.wait(lambda: '"watch.left"' in text(), within_s=60)
+    api.wait(lambda: probe().ok, within_s=60)
+
+
 @pytest.mark.usefixtures("keda")
 def test_another_provider_takes_the_workers_over_as_many_as_they_are(served: Shop) -> None:
     served.fill(3 * PER_POD)

@@ -19,7 +19,9 @@ SOON = {"progressDeadlineSeconds": 10, "minReadySeconds": 0}
 @pytest.fixture(scope="module", autouse=True)
 def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
     """Run an operator that looks often."""
-    made = start_operator("rollout", OPERATOR_SECRETS_S="1", OPERATOR_DISCOVERY_S="1")
+    made = start_operator(
+        "rollout", OPERATOR_RESYNC_S="1", OPERATOR_SECRETS_S="1", OPERATOR_DISCOVERY_S="1"
+    )
     yield made
     if made.process.poll() is None:
         made.stop()
