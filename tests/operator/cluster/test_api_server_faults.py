@@ -38,13 +38,13 @@ CHILDREN = {
     "policy/v1": ("poddisruptionbudgets",),
     "networking.k8s.io/v1": ("networkpolicies",),
 }
-FAULTS: tuple[Fault, ...] = (
-    Refuse(409),
-    Refuse(410),
-    Refuse(429, retry_after_s=1),
-    Refuse(500),
-    DropReply(),
-)
+FAULTS: dict[str, Fault] = {
+    "409": Refuse(409),
+    "410": Refuse(410),
+    "429": Refuse(429, retry_after_s=1),
+    "500": Refuse(500),
+    "dropped reply": DropReply(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def _operator_ready(api: Api, operator: Any) -> bool:
         return False
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.usefixtures("behind", "nodes")
 def test_a_fault_of_every_write_changes_nothing_about_the_end(
     api: Api, proxy: FaultProxy, namespace: str, example: Example, is_ready: Ready, fault: Fault
