@@ -76,6 +76,8 @@ def _others(node: Schema, value: Any) -> list[Any]:
     """Return other values that the type takes."""
     if "enum" in node:
         return [one for one in node["enum"] if one != value]
+    if node["type"] == "integer":  # a bound of latency is rounded to a bucket of the histogram
+        return [_other(node, value), node["minimum"], node["maximum"]]
     return [_other(node, value)]
 
 
