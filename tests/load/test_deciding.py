@@ -43,7 +43,7 @@ def test_a_service_that_makes_two_orders_of_one_purchase_is_caught_with_2(tmp_pa
 
 
 def test_a_service_that_is_slow_but_honest_is_refused_with_1(tmp_path: Path) -> None:
-    with Pretender(late_s=2.2) as service:
+    with Pretender(late_s=5.5) as service:
         done = short(tmp_path, "smoke", service)
     assert done.returncode == 1, done.stdout + done.stderr
     kept = msgspec.json.decode((results(tmp_path) / "result.json").read_bytes())
