@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-START_LIMIT_S: Final = 15.0
-STOP_LIMIT_S: Final = 10.0
+START_LIMIT_S: Final = 60.0
+STOP_LIMIT_S: Final = 60.0
 _decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 

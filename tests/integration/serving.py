@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).with_name("tiny_api.py")
 SERVICES = Path(__file__).parents[2] / "services"
 
 
-def eventually(holds: Callable[[], object], within_s: float = 10.0) -> None:
+def eventually(holds: Callable[[], object], within_s: float = 60.0) -> None:
     """Wait until `holds` is true; a broken connection counts as not yet."""
     deadline = time.monotonic() + within_s
     while True:

@@ -50,7 +50,7 @@ class Process:
         return requests.get(f"{self.admin}/readyz?verbose", timeout=5)
 
     def wait_until_ready(self) -> None:
-        eventually(lambda: self.ready().status_code == 200, within_s=20)
+        eventually(lambda: self.ready().status_code == 200, within_s=120)
 
     def kill(self) -> None:
         self.running.kill()
@@ -94,11 +94,11 @@ def test_a_killed_relay_loses_nothing_and_keeps_each_orders_order(
     prepare(vhost)
     fill(session)
     with relay(database, vhost) as first:
-        eventually(lambda: left(session) < ROWS - 300, within_s=20)
+        eventually(lambda: left(session) < ROWS - 300, within_s=120)
         first.kill()
     assert left(session) > 0, "it was killed in the middle"
     with relay(database, vhost) as second:
-        eventually(lambda: left(session) == 0, within_s=30)
+        eventually(lambda: left(session) == 0, within_s=120)
         assert second.terminate() == 0
     seen: dict[str, tuple[int, int]] = {}
     with connected(vhost) as broker:
@@ -123,7 +123,7 @@ def test_a_standby_is_ready_and_takes_over_when_the_leader_is_killed(
         session.execute(
             "INSERT INTO outbox (aggregateid, type, payload) VALUES ('1', 'order.created.v1', '{}')"
         )
-        eventually(lambda: left(session) == 0, within_s=20)
+        eventually(lambda: left(session) == 0, within_s=120)
         assert standby.terminate() == 0
 
 
@@ -140,7 +140,7 @@ def test_without_a_broker_it_waits_and_says_so(
         assert "[+]postgres ok" in process.ready().text
         assert left(session) == ROWS
         rabbitmq.start()
-        eventually(lambda: left(session) == 0, within_s=30)
+        eventually(lambda: left(session) == 0, within_s=120)
         eventually(lambda: process.ready().status_code == 200)
         text = requests.get(f"{process.admin}/metrics", timeout=5).text
         assert f'outbox_published_total{{outcome="confirmed"}} {float(ROWS)}' in text

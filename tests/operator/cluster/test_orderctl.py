@@ -245,7 +245,7 @@ def test_ctrl_c_ends_a_watch_without_a_word(orderctl: Orderctl, ready: str) -> N
     assert process.stdout
     assert ready in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "")
 
 
