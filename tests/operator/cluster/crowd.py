@@ -47,7 +47,9 @@ class Counters:
 
     def migrating(self) -> int:
         """Return how many resources have all their children and wait for their migration."""
-        return self._sum('orderservice_condition{status="False",type="MigrationsComplete"}')
+        wanted = ('type="MigrationsComplete"', 'status="False"')
+        found = self._series("orderservice_condition{")
+        return sum(all(label in name for label in wanted) for name in found)
 
     def _sum(self, beginning: str) -> int:
         return round(sum(self._series(beginning).values()))
