@@ -75,7 +75,7 @@ class Client:
     ) -> Manifest:
         """Apply what `manager` wants; without `force` another's field raises Conflict."""
         parameters = {"fieldManager": manager, "force": "true" if force else "false"}
-        return await self._write(
+        return await self._call(
             "PATCH", path, parameters | _dry(dry_run), manifest, "application/apply-patch+yaml"
         )
 
@@ -84,15 +84,15 @@ class Client:
     ) -> Manifest:
         """Change members of an object, as `kubectl edit` does; None takes one away."""
         parameters = {"fieldManager": manager} | _dry(dry_run)
-        return await self._write("PATCH", path, parameters, change, "application/merge-patch+json")
+        return await self._call("PATCH", path, parameters, change, "application/merge-patch+json")
 
     async def create(self, path: str, manifest: Manifest) -> Manifest:
         """Make an object in a collection."""
-        return await self._write("POST", path, {}, manifest, "application/json")
+        return await self._call("POST", path, {}, manifest, "application/json")
 
     async def replace(self, path: str, manifest: Manifest) -> Manifest:
         """Replace an object. Raises Conflict when it is no longer at the version given."""
-        return await self._write("PUT", path, {}, manifest, "application/json")
+        return await self._call("PUT", path, {}, manifest, "application/json")
 
     async def delete(self, path: str, uid: str | None = None) -> None:
         """Delete an object (that one, if `uid` is given); none there is fine."""
@@ -100,7 +100,7 @@ class Client:
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._write("DELETE", path, {}, body, "application/json")
+            await self._call("DELETE", path, {}, body, "application/json")
         except NotFound:
             return
 
@@ -130,11 +130,6 @@ class Client:
                 if event["type"] == "ERROR":
                     raise _error(event["object"].get("code", 500), event["object"], answer.headers)
                 yield event
-
-    async def _write(
-        self, method: str, path: str, parameters: Parameters, body: Manifest, content: str
-    ) -> Manifest:
-        return await self._call(method, path, parameters, body, content)
 
     async def _call(
         self,
