@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from control_plane import required
 from control_plane.api import Api
-from control_plane.binaries import Missing, build, find, program
 from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane
 
@@ -22,27 +22,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = os.pathsep.join(str(REPOSITORY / name) for name in ("operator", "observability"))
 
 
-def tool(name: str, group: str) -> Path:
-    """Return a program; where it is missing, say so and skip (in CI: build it)."""
-    try:
-        return program(name)
-    except Missing as missing:
-        if not os.environ.get("CI"):
-            pytest.skip(str(missing))
-        build(group)
-        return program(name)
-
-
 @pytest.fixture(scope="session")
 def helm4(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Give Helm 4, without a cluster."""
-    return Helm(tool("helm", "tools"), tmp_path_factory.mktemp("helm"))
+    return Helm(required.tool("helm"), tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture(scope="session")
 def helm3(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Give Helm 3, without a cluster."""
-    return Helm(tool("helm3", "charts"), tmp_path_factory.mktemp("helm3"))
+    return Helm(required.tool("helm3"), tmp_path_factory.mktemp("helm3"))
 
 
 @pytest.fixture(scope="session", params=["helm4", "helm3"])
@@ -55,14 +44,7 @@ def helm(request: pytest.FixtureRequest) -> Helm:
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
     """Start a control plane; where there are no binaries, say so and skip (in CI: make them)."""
-    try:
-        binaries = find()
-    except Missing as missing:
-        if not os.environ.get("CI"):
-            pytest.skip(str(missing))
-        build("control")
-        binaries = find()
-    made = ControlPlane(binaries)
+    made = ControlPlane(required.control_plane())
     try:
         made.start()
         yield made
@@ -80,13 +62,13 @@ def api(plane: ControlPlane) -> Iterator[Api]:
 @pytest.fixture(scope="session")
 def cluster_helm(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Give Helm 4 with the cluster."""
-    return Helm(tool("helm", "tools"), tmp_path_factory.mktemp("helm"), plane.kubeconfig)
+    return Helm(required.tool("helm"), tmp_path_factory.mktemp("helm"), plane.kubeconfig)
 
 
 @pytest.fixture(scope="session")
 def cluster_helm3(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Give Helm 3 with the cluster."""
-    return Helm(tool("helm3", "charts"), tmp_path_factory.mktemp("helm3"), plane.kubeconfig)
+    return Helm(required.tool("helm3"), tmp_path_factory.mktemp("helm3"), plane.kubeconfig)
 
 
 def make_namespace(api: Api, name: str) -> str:

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from charts.conftest import tool
+from control_plane import required
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 
@@ -12,7 +12,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 def said_of(config: Path, folder: Path) -> str:
     """Ask for a cluster where there is no Docker; return kind's complaint."""
     done = subprocess.run(
-        [tool("kind", "charts"), "create", "cluster", "--config", config],
+        [required.tool("kind"), "create", "cluster", "--config", config],
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(folder),

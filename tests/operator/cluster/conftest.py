@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from command import Orderctl
+from control_plane import required
 from control_plane.api import Api
-from control_plane.binaries import Missing, build, find
 from control_plane.given import GivenCluster
 from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane, free_ports
@@ -33,13 +33,7 @@ Cluster = ControlPlane | GivenCluster
 @pytest.fixture(scope="session")
 def binaries() -> Path:
     """Find the control plane's binaries; where there are none, skip loudly, but in CI build."""
-    try:
-        return find()
-    except Missing as missing:
-        if not os.environ.get("CI"):
-            pytest.skip(str(missing))
-        build("control")
-        return find()
+    return required.control_plane()
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,11 @@ def build(*groups: str) -> list[Path]:
     return [one.path for one in wanted]
 
 
+def group_of(name: str) -> str:
+    """Return what has to be built for a program."""
+    return _named(name).group
+
+
 def _named(name: str) -> Program:
     return next(one for one in PROGRAMS if one.name == name)
 

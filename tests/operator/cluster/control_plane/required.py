@@ -1,0 +1,30 @@
+"""What tests cannot do without: found, or in CI built, or else a reason to skip loudly."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from control_plane import binaries
+
+
+def control_plane() -> Path:
+    """Return the folder with the control plane's programs."""
+    return _required(binaries.find, "control")
+
+
+def tool(name: str) -> Path:
+    """Return one program."""
+    return _required(partial(binaries.program, name), binaries.group_of(name))
+
+
+def _required(find: Callable[[], Path], group: str) -> Path:
+    try:
+        return find()
+    except binaries.Missing as missing:
+        if not os.environ.get("CI"):
+            pytest.skip(str(missing))
+        binaries.build(group)
+        return find()
