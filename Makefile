@@ -3,6 +3,8 @@
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 DEVSTACK = PYTHONPATH=services .venv/bin/python -m devstack
 CLUSTER = PYTHONPATH=services:tests/operator/cluster .venv/bin/python -m control_plane
+# Where a machine turns bytecode off for all, each of the many processes here compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
