@@ -98,7 +98,7 @@ check: env ## lint, format, types, import contracts
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
-	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"

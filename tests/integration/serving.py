@@ -117,7 +117,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[Served]:
     process = start(api, admin, log)
     served = Served(process, port, admin_port, log)
     try:
-        eventually(lambda: served.admin("/startupz")[0] == 200, 20)
+        eventually(lambda: served.admin("/startupz")[0] == 200)
         yield served
     finally:
         _end(process)
@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(ProcessLookupError):
             if name != "orders-admin":
                 os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_running, children)), 5)
+    eventually(lambda: not any(map(is_running, children)), 30)
 
 
 def _children(pid: int) -> list[str]:

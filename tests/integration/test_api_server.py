@@ -113,7 +113,7 @@ def test_sigterm_finishes_requests_in_flight(folder: Path, worker_class: str) ->
         served.signal(signal.SIGTERM)
         assert read_answer(busy)[2] == b"slept"
         busy.close()
-        assert served.process.wait(5) == 0
+        assert served.process.wait(30) == 0
 
 
 def test_sigterm_answers_kept_connections_with_close(folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_sigterm_answers_kept_connections_with_close(folder: Path) -> None:
         status, fields, _ = read_answer(active)
         assert (status, fields["connection"].lower()) == (200, "close")
         assert idle.recv(1) == b""
-        assert served.process.wait(5) == 0
+        assert served.process.wait(30) == 0
 
 
 def test_sigterm_waits_for_a_slow_upload(folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_sigterm_waits_for_a_slow_upload(folder: Path) -> None:
             time.sleep(0.6)
             upload.sendall(b"x")
         assert read_answer(upload)[2] == b"4"
-        assert served.process.wait(5) == 0
+        assert served.process.wait(30) == 0
 
 
 def test_a_request_beyond_the_graceful_timeout_is_cut_off(folder: Path) -> None:
@@ -148,19 +148,19 @@ def test_a_request_beyond_the_graceful_timeout_is_cut_off(folder: Path) -> None:
         busy = hold(served, "/sleep?s=30")
         time.sleep(0.3)
         served.signal(signal.SIGTERM)
-        served.process.wait(5)
+        served.process.wait(30)
         assert read_all(busy) == b""
 
 
 def test_readiness_goes_first_and_requests_are_served_through_the_drain_delay(folder: Path) -> None:
-    with serving(folder, drain_delay_s=1.2) as served:
+    with serving(folder, drain_delay_s=5) as served:
         assert served.admin("/readyz")[0] == 200
         served.signal(signal.SIGTERM)
-        eventually(lambda: served.admin("/readyz")[0] == 503, 0.8)
+        eventually(lambda: served.admin("/readyz")[0] == 503, 4)
         assert served.get("/pid")
         assert served.admin("/livez")[0] == 200
         assert "shutting down" in served.admin("/readyz")[1]
-        assert served.process.wait(8) == 0
+        assert served.process.wait(30) == 0
 
 
 @BOTH
@@ -170,7 +170,7 @@ def test_a_killed_master_leaves_nothing_behind(folder: Path, worker_class: str) 
         assert len(children) == 3
         metrics = metrics_of(served)
         served.process.kill()
-        eventually(lambda: not any(map(is_running, children)), 8)
+        eventually(lambda: not any(map(is_running, children)), 30)
         assert not metrics.exists()
 
 
@@ -181,13 +181,13 @@ def metrics_of(served: Served) -> Path:
 
 
 def test_sigint_ends_at_once(folder: Path) -> None:
-    with serving(folder) as served:
+    with serving(folder, graceful_timeout_s=60) as served:
         idle = hold(served, "/pid")
         assert read_answer(idle)[0] == 200
         began_at = time.monotonic()
         served.signal(signal.SIGINT)
-        assert served.process.wait(5) == 0
-        assert time.monotonic() - began_at < 3
+        assert served.process.wait(30) == 0
+        assert time.monotonic() - began_at < 30
 
 
 def test_a_worker_serves_on_a_unix_socket(folder: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_worker_serves_on_a_unix_socket(folder: Path) -> None:
         assert read_answer(connection)[2] == b""
         served.signal(signal.SIGTERM)
         assert connection.recv(1) == b""
-        assert served.process.wait(5) == 0
+        assert served.process.wait(30) == 0
 
 
 def test_a_taken_admin_port_is_named(folder: Path) -> None:

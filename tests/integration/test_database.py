@@ -287,7 +287,7 @@ def test_a_migration_does_not_queue_behind_a_long_reader(postgres: Postgres) -> 
         started_s = time.monotonic()
         with pytest.raises(Transient):
             migrate(url)
-        assert time.monotonic() - started_s < 10
+        assert time.monotonic() - started_s < 60  # the reader would stay for ever
         reader.rollback()
     assert migrate(url)
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:

@@ -67,7 +67,7 @@ def reference_running(folder: Path, environ: dict[str, str]) -> Iterator[Api]:
         return api.get("/api/orders/user/1").ok
 
     try:
-        eventually(is_up, 60)
+        eventually(is_up, 180)
         yield api
     finally:
         api.session.close()
