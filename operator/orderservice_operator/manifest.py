@@ -24,7 +24,7 @@ PAUSE_ANNOTATION: Final = f"{GROUP}/paused-because"
 _DIGEST_CHARACTERS: Final = 10
 
 
-class Reference(msgspec.Struct, frozen=True):
+class Reference(msgspec.Struct, frozen=True, gc=False):
     """Names one child of a resource: unique in the resource's namespace."""
 
     api_version: str

@@ -1,20 +1,43 @@
 """The operator's metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 DONE: Final = "done"
 FAILED: Final = "failed"
 RESULTS: Final = (DONE, FAILED)
 
+# Of every resource: namespace, name, type, status, reason.
+Conditions = Callable[[], Iterable[tuple[str, str, str, str, str]]]
+
+
+class _Said(Collector):
+    """What conditions say, made when it is asked for: kept, it would be megabytes."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "orderservice_condition",
+            "1 for what a condition of a resource says now.",
+            labels=["resource_namespace", "resource", "type", "status", "reason"],
+        )
+        for labels in self._conditions():
+            family.add_metric(labels, 1)
+        yield family
+
 
 class Metrics:
     """Every metric, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, conditions: Conditions) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Said(conditions))
         self.reconciles = Counter(
             "orderservice_reconcile",
             "Looks at a resource, by result: done or failed.",
@@ -39,12 +62,6 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
-        self.condition = Gauge(
-            "orderservice_condition",
-            "1 for what a condition of a resource says now.",
-            ["resource_namespace", "resource", "type", "status", "reason"],
-            registry=self.registry,
-        )
         self.watch_age = Gauge(
             "orderservice_watch_age_seconds",
             "Since when nothing was heard of a kind of children.",
@@ -59,12 +76,7 @@ class Metrics:
         for result in RESULTS:
             self.reconciles.labels(result)  # shown as 0 before the first
 
-    def refresh(
-        self, conditions: Iterable[tuple[str, ...]], silences_s: Mapping[str, float]
-    ) -> None:
+    def refresh(self, silences_s: Mapping[str, float]) -> None:
         """Bring up to date what is looked up when it is asked for."""
-        self.condition.clear()
-        for labels in conditions:
-            self.condition.labels(*labels).set(1)
         for kind, silence_s in silences_s.items():
             self.watch_age.labels(kind).set(silence_s)

@@ -42,7 +42,8 @@ class Operator:
     ) -> None:
         self._settings, self._stop = settings, stop
         self._queue, self._brokers = Queue("resources"), Queue("brokers")
-        self.resources, self.metrics = Resources(), Metrics()
+        self.resources = Resources()
+        self.metrics = Metrics(self.resources.conditions)
         client = Client(
             credentials,
             lambda method: self.metrics.requests.labels(method).inc(),
@@ -213,4 +214,4 @@ class Operator:
     def _refresh_gauges(self) -> None:
         now = time.monotonic()
         silences = {informer.kind.name: now - informer.heard_at for informer in self._informers}
-        self.metrics.refresh(self.resources.conditions(), silences)
+        self.metrics.refresh(silences)

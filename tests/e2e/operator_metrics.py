@@ -52,7 +52,8 @@ class Served:
     """Serves while the block runs; `address` is host and port."""
 
     def __init__(self) -> None:
-        self.metrics, self._resources = Metrics(), Resources()
+        self._resources = Resources()
+        self.metrics = Metrics(self._resources.conditions)
         self._resources.put(resource())
         assert list(self._resources.conditions()), "the example is read"
         self.metrics.leading.set(1)
@@ -90,4 +91,4 @@ class Served:
         self.metrics.reconciles.labels(FAILED if self._looks % 20 == 0 else DONE).inc()
         self.metrics.duration.observe(0.02)
         self.metrics.requests.labels("PATCH").inc()
-        self.metrics.refresh(self._resources.conditions(), {"Deployment": 1.0})
+        self.metrics.refresh({"Deployment": 1.0})

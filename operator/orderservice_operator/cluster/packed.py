@@ -1,0 +1,39 @@
+"""How live objects are kept: as JSON, squeezed by what it has in common with others of its kind.
+
+A thousand resources have twenty thousand children. As JSON they take a tenth of what Python's own
+objects take, and squeezed a tenth of that.
+"""
+
+import zlib
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.manifest import Manifest
+
+# An object is a few kilobytes, and each call makes its buffers anew: larger ones gain nothing.
+_WINDOW: Final = -13
+_BUFFERS: Final = 6
+_EFFORT: Final = 6
+
+Kind = tuple[str, str]  # API version and kind
+
+
+class Packer:
+    """The first object of each kind is the sample that the others are squeezed by."""
+
+    def __init__(self) -> None:
+        self._samples: dict[Kind, bytes] = {}
+
+    def pack(self, kind: Kind, item: Manifest) -> bytes:
+        """Return an object as it is kept."""
+        encoded = msgspec.json.encode(item)
+        sample = self._samples.setdefault(kind, encoded)
+        squeezed = zlib.compressobj(_EFFORT, zlib.DEFLATED, _WINDOW, _BUFFERS, zdict=sample)
+        return squeezed.compress(encoded) + squeezed.flush()
+
+    def unpack(self, kind: Kind, packed: bytes) -> Manifest:
+        """Return the object."""
+        opened = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
+        found: Manifest = msgspec.json.decode(opened.decompress(packed))
+        return found
