@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from orderservice_operator.children.containers import container
+from orderservice_operator.children.containers import container, variables
 from orderservice_operator.children.environment import from_secret
 from orderservice_operator.children.pods import pod_spec
 from orderservice_operator.manifest import GENERATION_ANNOTATION, Manifest, child, digest, labels
@@ -45,8 +45,9 @@ def migration_job(service: OrderService) -> Manifest:
 def _pod(service: OrderService) -> Manifest:
     made = container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
     primary = service.spec.database.primary_secret_ref
-    made["env"] = [
+    own = [
         from_secret("ORDERS_DATABASE_URL", primary.name, primary.key),
         {"name": "ORDERS_LOG_FORMAT", "value": "json"},
     ]
+    made["env"] = variables(service, own)
     return pod_spec(service) | {"restartPolicy": "Never", "containers": [made]}

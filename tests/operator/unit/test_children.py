@@ -134,6 +134,20 @@ def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> 
     assert "TZ" in names
 
 
+def test_variables_of_the_pod_template_get_into_every_container(children: Any) -> None:
+    env = [{"name": "TZ", "value": "UTC"}]
+    made = children("full", Facts(migrated=False), podTemplate={"env": env})
+    made |= children("full", podTemplate={"env": env})
+    pods = [one["spec"]["template"]["spec"] for one in made.values() if _has_pods(one)]
+    containers = {one["name"]: one for pod in pods for one in pod["containers"]}
+    assert {"api", "relay", "worker", "notifier", "gateway", "migrate"} <= containers.keys()
+    assert all(env[0] in one["env"] for one in containers.values())
+
+
+def _has_pods(child: Any) -> bool:
+    return child["kind"] in {"Deployment", "Job"}
+
+
 def test_variables_of_the_pod_template_never_replace_a_setting_of_the_operator(
     children: Any,
 ) -> None:
