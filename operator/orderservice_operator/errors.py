@@ -13,6 +13,10 @@ class Transient(OperatorError):
         self.after_s = after_s
 
 
+class Forbidden(Transient):
+    """Go on without it if that can be: people mend a role, and then it works."""
+
+
 class Conflict(Transient):
     """Look again, then decide anew: the object changed, or somebody else owns a field of it."""
 

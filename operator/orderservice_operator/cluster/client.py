@@ -14,6 +14,7 @@ from orderservice_operator import settings
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.errors import (
     Conflict,
+    Forbidden,
     Gone,
     NotFound,
     OperatorError,
@@ -204,7 +205,9 @@ def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorE
     message = f"{status}: {body.get('message', 'no explanation')}"
     if status in _ERRORS:
         return _ERRORS[status](message)
-    if status in {401, 403}:
+    if status == 403:
+        return Forbidden(message, _FORBIDDEN_WAIT_S)
+    if status == 401:
         return Transient(message, _FORBIDDEN_WAIT_S)
     if status == 429 or status >= 500:
         return Transient(message, _wait_s(headers))

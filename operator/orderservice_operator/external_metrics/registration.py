@@ -11,7 +11,7 @@ import structlog
 
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.compare import first_difference
-from orderservice_operator.errors import Conflict, NotFound
+from orderservice_operator.errors import Conflict, Forbidden, NotFound
 from orderservice_operator.external_metrics.place import Place
 from orderservice_operator.facts import METRICS_GROUP, METRICS_VERSION, MetricsApi
 from orderservice_operator.manifest import Manifest
@@ -29,6 +29,7 @@ class Registration:
     def __init__(self, client: Client, place: Place | None) -> None:
         self._client, self._place = client, place
         self._found: Manifest | None = None
+        self._told = False
 
     @property
     def state(self) -> MetricsApi:
@@ -36,12 +37,20 @@ class Registration:
         return holder(self._found, self._place)
 
     async def look(self) -> bool:
-        """Look; tell whether another holds it than before."""
+        """Look; tell whether another holds it than before.
+
+        Who may not look (a role for one namespace has no such right) takes it as nobody's.
+        """
         before = self.state
         try:
             self._found = await self._client.get(PATH)
         except NotFound:
             self._found = None
+        except Forbidden as error:
+            self._found = None
+            if not self._told:
+                _log.warning("external_metrics.unseen", error=str(error))
+            self._told = True
         return self.state != before
 
     async def hold(self, authorities: str) -> None:

@@ -1,0 +1,106 @@
+"""Who may do everything in one namespace and nothing beyond: the operator there, and a person."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command import Orderctl
+from conftest import PACKAGE
+from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+AUTOSCALER = "HorizontalPodAutoscaler"
+SCALED = {"replicas": 3, "autoscaling": {"minReplicas": 1, "maxReplicas": 6}}
+
+
+@pytest.fixture
+def insider(
+    api: Api, namespace: str, kubeconfig_for: Callable[[str, str, str], Path]
+) -> Callable[[list[Object]], Path]:
+    """Make an account with a role in the namespace; return its kubeconfig."""
+
+    def made(rules: list[Object]) -> Path:
+        rbac = "rbac.authorization.k8s.io"
+        metadata = {"name": "insider"}
+        role = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+        binding = {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "insider"},
+            "subjects": [{"kind": "ServiceAccount", "name": "insider", "namespace": namespace}],
+        }
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+        for one in (account, role, binding):
+            api.apply(one, namespace)
+        path = api.path("v1", "serviceaccounts", namespace, "insider") + "/token"
+        token = api.create(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
+        return kubeconfig_for(api.url, token, f"insider-{namespace}")
+
+    return made
+
+
+def _everything() -> list[Object]:
+    return [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+
+
+def _of_the_operator() -> list[Object]:
+    """Return the rules of its role but for the one of the APIService, which is the cluster's."""
+    role = yaml.safe_load((PACKAGE / "rbac" / "role.yaml").read_text())
+    return [rule for rule in role["rules"] if "apiservices" not in rule["resources"]]
+
+
+def test_an_operator_for_one_namespace_needs_no_right_beyond_it(
+    api: Api,
+    namespace: str,
+    nodes: Nodes,
+    example: Example,
+    insider: Callable[[list[Object]], Path],
+    start_operator: Callable[..., Any],
+) -> None:
+    assert nodes
+    file = insider(_of_the_operator())
+    operator = start_operator("insider", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
+    api.apply(example(worker=SCALED), namespace)
+    api.wait(lambda: _phase(api, namespace) == "Ready")
+    assert operator.log.read_text().count("external_metrics.unseen") == 1
+    operator.stop()
+
+
+def _phase(api: Api, namespace: str) -> str:
+    status = api.get(*SERVICES, namespace, "minimal").get("status", {})
+    return str(status.get("phase", ""))
+
+
+def test_who_may_not_see_the_apiservice_is_told_what_the_autoscaler_says(
+    api: Api,
+    namespace: str,
+    example: Example,
+    insider: Callable[[list[Object]], Path],
+    tmp_path: Path,
+) -> None:
+    orderctl = Orderctl(insider(_everything()), tmp_path)
+    planned = orderctl.changes(example(worker=SCALED), namespace)
+    assert ("create", AUTOSCALER, "minimal-worker") in planned
+
+    api.apply(_autoscaler_of("External"), namespace)
+    planned = orderctl.changes(example(worker=SCALED), namespace)
+    assert ("change", AUTOSCALER, "minimal-worker") in planned
+    said = orderctl.plan(example(worker=SCALED), namespace).stdout
+    assert "orders.platform.dev/metrics-provider" not in said  # External, as it was
+
+
+def _autoscaler_of(provider: str) -> Object:
+    labels = {"orders.platform.dev/orderservice": "minimal"}
+    annotations = {"orders.platform.dev/metrics-provider": provider}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "minimal-worker"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": AUTOSCALER,
+        "metadata": {"name": "minimal-worker", "labels": labels, "annotations": annotations},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 2},
+    }
