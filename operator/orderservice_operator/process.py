@@ -110,6 +110,7 @@ class Operator:
             kinds=lambda: self._discovery.kinds,
             leads=lambda: not given.lease or self._lease.held,
             changed=self._all_again,
+            discovery_s=given.discovery_s,
             namespace=given.namespace,
         )
         service = place.read(given.external_metrics_service)

@@ -56,7 +56,11 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = 300
     discovery_s: Annotated[
-        Seconds, Meta(description="Look this often for kinds that came or went (KEDA, monitors).")
+        Seconds,
+        Meta(
+            description="Look this often for what came or went: KEDA, monitors; and, every 30 s at "
+            "the least, who serves external metrics."
+        ),
     ] = 120
     watch_silence_s: Annotated[
         Seconds,

@@ -40,7 +40,8 @@ _log = structlog.get_logger(__name__)
 class Surroundings(msgspec.Struct, frozen=True):
     """What external metrics are served with.
 
-    `namespace`: the only one that is looked at, if any. `leads`: whether this replica is the one
+    `discovery_s`: how often to look for what comes and goes (another server may). `namespace`: the
+    only one that is looked at, if any. `leads`: whether this replica is the one
     that writes. `changed` is told when another holds the API than before.
     """
 
@@ -51,6 +52,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     kinds: Callable[[], frozenset[str]]
     leads: Callable[[], bool]
     changed: Callable[[], None]
+    discovery_s: float
     namespace: str = ""
 
 
@@ -61,6 +63,7 @@ class ExternalMetrics:
         self, surroundings: Surroundings, place: Place | None, host: str, port: int
     ) -> None:
         self._around, self._place = surroundings, place
+        self._look_s = min(_LOOK_S, surroundings.discovery_s)
         self._registration = Registration(surroundings.client, place)
         self._identity = Identity(surroundings.client, place) if place else None
         self._proxy: FrontProxy | None = None
@@ -83,7 +86,7 @@ class ExternalMetrics:
         """Serve until it is cancelled."""
         while True:
             self._soon.clear()
-            wait_s = _LOOK_S
+            wait_s = self._look_s
             try:
                 await self._pass()
             except OperatorError as error:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lean
 import pytest
 import yaml
+from brokers import Rabbit, node
 from command import Orderctl
 from control_plane import required
 from control_plane.api import Api
@@ -139,12 +142,12 @@ def _established(api: Api) -> bool:
 class Running:
     """One operator process."""
 
-    def __init__(self, kubeconfig: Path, name: str, **environ: str) -> None:
+    def __init__(self, python: Path, kubeconfig: Path, name: str, **environ: str) -> None:
+        self._command = [str(python), "-m", "orderservice_operator"]
         self.log = kubeconfig.parent / f"{name}.log"
         (self.admin_port,) = free_ports(1)
         self._environ = {
             **os.environ,
-            "PYTHONPATH": str(OPERATOR),
             "KUBECONFIG": str(kubeconfig),
             "OPERATOR_ADMIN_HOST": "127.0.0.1",
             "OPERATOR_ADMIN_PORT": str(self.admin_port),
@@ -156,7 +159,7 @@ class Running:
         """Start it (again)."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "orderservice_operator"],
+                self._command,
                 env=self._environ,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -195,12 +198,25 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def start_operator(kubeconfig: Path) -> Iterator[Callable[..., Running]]:
+def image_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a Python with what the operator's image has, and nothing else."""
+    return lean.python(tmp_path_factory.mktemp("lean"))
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """Start a RabbitMQ node; whoever uses it does so in a virtual host of their own."""
+    with node(tmp_path_factory.mktemp("rabbitmq")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def start_operator(image_python: Path, kubeconfig: Path) -> Iterator[Callable[..., Running]]:
     """Start operators; all end with the session."""
     running: list[Running] = []
 
     def start(name: str = "operator", **environ: str) -> Running:
-        running.append(Running(kubeconfig, name, **environ))
+        running.append(Running(image_python, kubeconfig, name, **environ))
         return running[-1]
 
     yield start
@@ -218,9 +234,8 @@ def operator(start_operator: Callable[..., Running]) -> Iterator[Running]:
         made.stop()
 
 
-@pytest.fixture
-def namespace(api: Api) -> Iterator[str]:
-    """Make a namespace that admits only restricted pods; everything in it goes with the test."""
+@contextmanager
+def _namespace(api: Api) -> Iterator[str]:
     name = f"test-{time.monotonic_ns()}"
     level = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": name, "labels": level}
@@ -228,6 +243,24 @@ def namespace(api: Api) -> Iterator[str]:
     api.wait(lambda: api.exists("v1", "serviceaccounts", name, "default"))
     yield name
     api.delete_all("orders.platform.dev/v1alpha1", "orderservices", name)
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """Make a namespace that admits only restricted pods; everything in it goes with the test."""
+    with _namespace(api) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def quiet_namespace(api: Api, own_plane: ControlPlane) -> Iterator[str]:
+    """Make one for a module, for tests that only look; pods become ready in it."""
+    assert own_plane
+    with _namespace(api) as made:
+        nodes = Nodes(api.twin(), made)
+        nodes.start()
+        yield made
+        nodes.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ from control_plane.plane import ControlPlane, free_ports
 Example = Callable[..., Object]
 Ready = Callable[[str], bool]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
-OPERATOR = Path(__file__).parents[3] / "operator"
 SILENCE_S = 3.0
 QUIET_S = 3.0  # without a write: it is done
 CHILDREN = {
@@ -255,15 +253,14 @@ class Lives:
     They are forked from a process that has the modules loaded: most of a start is that.
     """
 
-    def __init__(self, log: Path, **environ: str) -> None:
+    def __init__(self, python: Path, log: Path, **environ: str) -> None:
         (self.admin_port,) = free_ports(1)
         environ |= {
-            "PYTHONPATH": str(OPERATOR),
             "OPERATOR_ADMIN_HOST": "127.0.0.1",
             "OPERATOR_ADMIN_PORT": str(self.admin_port),
         }
         self._zygote = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE],
+            [str(python), "-c", ZYGOTE],
             env={**os.environ, **environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -302,6 +299,7 @@ class Lives:
 
 @pytest.fixture
 def lives(
+    image_python: Path,
     proxy: FaultProxy,
     own_plane: ControlPlane,
     namespace: str,
@@ -312,6 +310,7 @@ def lives(
     file = kubeconfig_for(proxy.url, account_token(), "lives")
     log = own_plane.folder / "lives.log"
     made = Lives(
+        image_python,
         log,
         KUBECONFIG=str(file),
         OPERATOR_NAMESPACE=namespace,

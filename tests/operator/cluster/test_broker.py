@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 import requests
-from brokers import PASSWORD, Rabbit, node
+from brokers import PASSWORD, Rabbit
 from control_plane.api import Api, Object
 
 from devstack.servers import rabbitmq
@@ -23,13 +23,6 @@ from orderservice_operator.resource.spec import OrderService
 
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 Example = Callable[..., Object]
-
-
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    """Start a node."""
-    with node(tmp_path_factory.mktemp("rabbitmq")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -182,6 +175,58 @@ def test_drift_in_the_broker_is_repaired(
     api.wait(lambda: rabbit.has(f"policies/{inside}/orders:queue:order-notifications"))
     bindings = f"queues/{inside}/order-processing/bindings"
     api.wait(lambda: len(rabbit.call("GET", bindings)) == 5)
+
+
+Drift = tuple[Callable[[], object], Callable[[], bool]]
+
+
+def _drifts(rabbit: Rabbit, inside: str) -> dict[str, Drift]:
+    """Return what people break by hand, and how to tell that it is as it was."""
+    queue, policy = f"queues/{inside}/order-notifications", f"policies/{inside}/orders:queue"
+    policy = f"{policy}:order-notifications"
+    bindings = f"bindings/{inside}/e/orders/q/order-processing"
+    before, bound = rabbit.call("GET", policy), rabbit.call("GET", bindings)
+    weaker = before | {"definition": before["definition"] | {"delivery-limit": 1}}
+    unbound = quote(bound[0]["properties_key"], safe="")
+    return {
+        "queue_deleted": (lambda: rabbit.call("DELETE", queue), lambda: rabbit.has(queue)),
+        "policy_changed": (
+            lambda: rabbit.call("PUT", policy, json=weaker),
+            lambda: bool(rabbit.call("GET", policy)["definition"] == before["definition"]),
+        ),
+        "binding_gone": (
+            lambda: rabbit.call("DELETE", f"{bindings}/{unbound}"),
+            lambda: len(rabbit.call("GET", bindings)) == len(bound),
+        ),
+    }
+
+
+@pytest.mark.figures
+def test_drift_in_the_broker_at_default_settings(
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    with_broker: Callable[..., None],
+    start_operator: Callable[..., Any],
+    figure: Callable[[str, float], None],
+) -> None:
+    """Broken right after a look, so that it takes as long as it can."""
+    operator = start_operator("default", OPERATOR_NAMESPACE=namespace)
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace))
+    drifts, took_s = _drifts(rabbit, quote(vhost, safe="")), dict[str, list[float]]()
+    for _ in range(3):
+        began_at = time.monotonic()
+        for spoil, is_right in drifts.values():
+            spoil()
+            assert not is_right()
+        for name, (_, is_right) in drifts.items():
+            api.wait(is_right)
+            took_s.setdefault(name, []).append(time.monotonic() - began_at)
+    for name, values in took_s.items():
+        figure(f"broker_{name}_repaired_at_most_s", max(values))
+    operator.stop()
 
 
 @pytest.mark.usefixtures("operator")

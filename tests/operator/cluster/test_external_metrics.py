@@ -21,7 +21,7 @@ import pika
 import pytest
 import requests
 import yaml
-from brokers import PASSWORD, Rabbit, node
+from brokers import PASSWORD, Rabbit
 from command import Orderctl
 from control_plane.api import Api, Object
 from control_plane.nodes import Nodes
@@ -46,13 +46,6 @@ API_SERVICES = ("apiregistration.k8s.io/v1", "apiservices")
 HOME, NAME = "orders-system", "orderservice-operator-external-metrics"
 QUEUE = "order-processing"
 PER_POD = 10
-
-
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    """Start a node."""
-    with node(tmp_path_factory.mktemp("rabbitmq")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,15 @@ def ready(api: Api, example: Example, namespace: str, nodes: Nodes, operator: An
     return namespace
 
 
+@pytest.fixture(scope="module")
+def settled(api: Api, example: Example, quiet_namespace: str, operator: Any) -> str:
+    """Give the same to tests that only look at it."""
+    assert operator
+    api.apply(example(), quiet_namespace, manager="kubectl")
+    api.wait(lambda: _ready(api, quiet_namespace))
+    return quiet_namespace
+
+
 def _written(api: Api, namespace: str) -> dict[str, int]:
     """Return what can be seen of writes: generations, and which objects there are."""
     kinds = [
@@ -69,9 +78,9 @@ def test_a_plan_of_a_new_resource_names_every_child_and_writes_nothing(
 
 
 def test_a_plan_of_what_is_there_says_that_nothing_would_change(
-    orderctl: Orderctl, example: Example, ready: str
+    orderctl: Orderctl, example: Example, settled: str
 ) -> None:
-    ended = orderctl.plan(example(), ready)
+    ended = orderctl.plan(example(), settled)
     assert "nothing would change" in ended.stdout
     assert ended.returncode == 0
 
@@ -158,18 +167,18 @@ def test_a_file_with_other_objects_is_read_for_its_order_services(
     assert orderctl("plan", "-f", "-", stdin=yaml.safe_dump(other)).returncode == 1
 
 
-def test_the_status_is_one_screen(orderctl: Orderctl, ready: str) -> None:
-    ended = orderctl("status", "minimal", "-n", ready)
+def test_the_status_is_one_screen(orderctl: Orderctl, settled: str) -> None:
+    ended = orderctl("status", "minimal", "-n", settled)
     assert ended.returncode == 0, ended.stderr
-    assert f"{ready}/minimal  Ready" in ended.stdout
+    assert f"{settled}/minimal  Ready" in ended.stdout
     for part in ("CONDITIONS", "MigrationsComplete", "PROCESSES", "2/2 ready", "CHILDREN"):
         assert part in ended.stdout
     assert re.search(r"Job +minimal-migrate-\w+ +complete", ended.stdout)
 
 
-def test_colours_are_for_terminals_only(orderctl: Orderctl, ready: str) -> None:
+def test_colours_are_for_terminals_only(orderctl: Orderctl, settled: str) -> None:
     def coloured(*arguments: str, **environ: str) -> bool:
-        return "\x1b[" in orderctl("status", "minimal", "-n", ready, *arguments, **environ).stdout
+        return "\x1b[" in orderctl("status", "minimal", "-n", settled, *arguments, **environ).stdout
 
     assert not coloured()
     assert coloured("--color", "always")
@@ -234,16 +243,16 @@ def _phase(api: Api, namespace: str) -> str:
     return str(status.get("phase", ""))
 
 
-def test_ctrl_c_ends_a_watch_without_a_word(orderctl: Orderctl, ready: str) -> None:
+def test_ctrl_c_ends_a_watch_without_a_word(orderctl: Orderctl, settled: str) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "status", "minimal", "-n", ready, "--watch"],
+        [*COMMAND, "status", "minimal", "-n", settled, "--watch"],
         env=orderctl.environ,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stdout
-    assert ready in process.stdout.readline()
+    assert settled in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "")
@@ -274,7 +283,7 @@ def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path)
     assert "127.0.0.1:9" in ended.stderr
 
 
-def test_an_exec_plugin_logs_in(orderctl: Orderctl, ready: str, tmp_path: Path) -> None:
+def test_an_exec_plugin_logs_in(orderctl: Orderctl, settled: str, tmp_path: Path) -> None:
     """As with the plug-ins of clouds: a program that prints an ExecCredential."""
     given = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())
     user, cluster = given["users"][0]["user"], given["clusters"][0]["cluster"]
@@ -296,10 +305,10 @@ def test_an_exec_plugin_logs_in(orderctl: Orderctl, ready: str, tmp_path: Path) 
         "installHint": "Install it with care.",
     }
     good = _kubeconfig(tmp_path, cluster, {"exec": plugin})
-    ended = orderctl("status", "minimal", "-n", ready, KUBECONFIG=str(good))
+    ended = orderctl("status", "minimal", "-n", settled, KUBECONFIG=str(good))
     assert ended.returncode == 0, ended.stderr
     absent = _kubeconfig(tmp_path, cluster, {"exec": plugin | {"command": "no-such-plugin"}})
-    failed = orderctl("status", "minimal", "-n", ready, KUBECONFIG=str(absent))
+    failed = orderctl("status", "minimal", "-n", settled, KUBECONFIG=str(absent))
     assert "no-such-plugin is not installed. Install it with care." in failed.stderr
 
 

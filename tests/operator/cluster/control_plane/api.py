@@ -13,7 +13,10 @@ _PLURALS: Final = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 _CLUSTER_WIDE: Final = frozenset(
     {"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService"}
 )
-_POLL_S: Final = 0.02
+# First often, as most comes soon; then seldom, as those who are waited for need the processors.
+_FIRST_POLL_S: Final = 0.02
+_LAST_POLL_S: Final = 0.3
+_SLOWER: Final = 1.2
 # Only what never happens takes so long: a loaded machine must not make a test fail.
 _PATIENCE_S: Final = 180.0
 
@@ -97,11 +100,12 @@ class Api:
 
     def wait(self, true: Callable[[], Any], within_s: float = _PATIENCE_S) -> float:
         """Wait until something is true; return how many seconds it took."""
-        began_at = time.monotonic()
+        began_at, poll_s = time.monotonic(), _FIRST_POLL_S
         while not true():
             if time.monotonic() - began_at > within_s:
                 raise TimeoutError(f"not within {within_s} s")
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
+            poll_s = min(_LAST_POLL_S, poll_s * _SLOWER)
         return time.monotonic() - began_at
 
     def _call(self, method: str, path: str, **options: Any) -> Object:
