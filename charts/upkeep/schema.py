@@ -72,6 +72,7 @@ def operator() -> Schema:
         ),
         serviceMonitor=closed(enabled=BOOLEAN, interval=TEXT, labels=TEXTS),
         prometheusRule=closed(enabled=BOOLEAN, labels=TEXTS),
+        dashboards=closed(enabled=BOOLEAN, labels=TEXTS),
         resources=RESOURCES,
         podLabels=TEXTS,
         podAnnotations=TEXTS,

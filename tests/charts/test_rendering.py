@@ -12,11 +12,12 @@ from charts.helm import CHARTS, ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Hel
 from charts.policies import pod_spec, violations
 from upkeep import written
 
+OBSERVABILITY = CHARTS.parent / "observability"
 MINORS = ("1.35", "1.36", "1.37")
 # Kinds whose schema is not Kubernetes' own.
 FOREIGN = {"OrderService", "ServiceMonitor", "PrometheusRule", "ExternalSecret"}
 EVERYTHING = (
-    "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true",
+    "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true",
     "--set=imagePullSecrets[0]=registry,priorityClassName=high",
 )
 LOAD = ("--set=loadTest.enabled=true,externalSecrets.enabled=true,externalSecrets.storeName=vault",)
@@ -87,6 +88,22 @@ def test_the_definition_is_the_operators_own(helm4: Helm) -> None:
     source = CHARTS.parent / "operator/orderservice_operator/crd/orderservices.yaml"
     assert definition["spec"] == yaml.safe_load(source.read_text())["spec"]
     assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_the_alerts_are_the_generated_ones_for_the_release_that_runs(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, "--set=prometheusRule.enabled=true", release="other")
+    written_rules = (OBSERVABILITY / "prometheus/platform.rules.yaml").read_text()
+    wanted = yaml.safe_load(written_rules.replace('job="orderservice-operator"', 'job="other"'))
+    assert only(manifests, "PrometheusRule")["spec"] == wanted
+
+
+def test_the_dashboards_are_the_written_ones(helm: Helm) -> None:
+    manifests = helm.template(OPERATOR, "--set=dashboards.enabled=true", release="o")
+    maps = [one for one in manifests if one["kind"] == "ConfigMap"]
+    assert all(one["metadata"]["labels"]["grafana_dashboard"] == "1" for one in maps)
+    made = {name: text for one in maps for name, text in one["data"].items()}
+    folder = OBSERVABILITY / "orderservice_observability/dashboards"
+    assert made == {f"orders-{one.name}": one.read_text() for one in folder.glob("*.json")}
 
 
 def rules_of(manifests: list[dict[str, Any]], *parts: str) -> list[str]:
