@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
     made.add_argument("--host", help="a service that runs already [a stack of our own]")
+    made.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
     made.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
     made.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
     made.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
@@ -101,7 +102,7 @@ def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     ]
     folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
     with place(args, environ, folder) as where:
-        refuse_unless_there(where)
+        refuse_unless_there(where, args.wait)
         for scenario in scenarios:
             refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
         wished = wishes(args, environ, folder, where)

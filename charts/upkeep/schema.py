@@ -21,6 +21,7 @@ TAG: Final[Schema] = {
 }
 REFERENCE: Final[Schema] = {"type": "string", "pattern": "^[^\\s]+[:@][^\\s:@]+.*$"}
 STORAGE: Final[Schema] = {"type": "string", "pattern": "^([0-9]+(Mi|Gi|Ti))?$"}
+ADDRESS: Final[Schema] = {"type": "string", "pattern": "^(https?://[^\\s]+)?$"}
 AMOUNTS: Final[Schema] = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number"]},
@@ -117,7 +118,10 @@ def environment(definition: str) -> Schema:
             workers=COUNT,
             arguments=items(TEXT),
             secretName=NAME,
+            grafanaUrl=ADDRESS,
+            storage=STORAGE,
         ),
+        test=closed(placeOrder=BOOLEAN),
         networkPolicy=closed(enabled=BOOLEAN),
     )
 

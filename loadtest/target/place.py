@@ -1,5 +1,6 @@
 """Where the service under load is, and everything else that a run may ask or steer."""
 
+import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from loadtest.scenario import Act, Component, Poison, Scenario, Upstream
 from loadtest.target import http
 from loadtest.target.local_stack import LocalStack
 
+_ASK_EVERY_S = 1.0
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -52,9 +54,18 @@ def refuse_unless_allowed(host: str, allowed: str) -> None:
         )
 
 
-def refuse_unless_there(place: Place) -> None:
+def refuse_unless_there(place: Place, wait_s: float = 0) -> None:
     """Ask for `/health` before any load: a wrong address is no verdict. Raises Unreachable."""
-    http.send("GET", f"{place.host}/health")
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            http.send("GET", f"{place.host}/health")
+        except http.Unreachable:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_ASK_EVERY_S)
+        else:
+            return
 
 
 def own(stack: LocalStack) -> Place:

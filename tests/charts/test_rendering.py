@@ -10,6 +10,7 @@ import yaml
 
 from charts.helm import CHARTS, ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, only, values_of
 from charts.policies import pod_spec, violations
+from loadtest import cli
 from upkeep import written
 
 OBSERVABILITY = CHARTS.parent / "observability"
@@ -20,7 +21,9 @@ EVERYTHING = (
     "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true",
     "--set=imagePullSecrets[0]=registry,priorityClassName=high",
 )
-LOAD = ("--set=loadTest.enabled=true,externalSecrets.enabled=true,externalSecrets.storeName=vault",)
+LOAD = (
+    "--set=loadTest.enabled=true,loadTest.storage=1Gi,externalSecrets.enabled=true,externalSecrets.storeName=vault",
+)
 CASES: dict[str, tuple[Path, tuple[str, ...]]] = {
     "operator": (OPERATOR, ()),
     "operator, everything": (OPERATOR, EVERYTHING),
@@ -185,6 +188,7 @@ def test_a_wrong_value_is_refused_by_its_name(
     [
         (("--set=rabbitmq.enabled=true",), "developmentPassword is needed"),
         (("--set=externalSecrets.enabled=true",), "externalSecrets.storeName is needed"),
+        (("--set=test.placeOrder=true,spec.auth.mode=jwt",), "no token to place an order with"),
     ],
 )
 def test_what_is_missing_is_said(helm4: Helm, options: tuple[str, ...], said: str) -> None:
@@ -200,6 +204,48 @@ def test_a_release_name_that_is_too_long_is_refused(helm4: Helm) -> None:
 def test_without_the_resource_it_says_what_to_install_first(helm: Helm) -> None:
     with pytest.raises(Failed, match="install the chart orderservice-operator first"):
         helm("template", "orders", str(ENVIRONMENT))
+
+
+def commands_of(manifests: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Give the command of every Job."""
+    jobs = [one for one in manifests if one["kind"] == "Job"]
+    return {one["metadata"]["name"]: pod_spec(one)["containers"][0]["command"] for one in jobs}
+
+
+def test_a_load_test_is_a_master_and_workers_that_the_load_tests_understand(helm4: Helm) -> None:
+    options = ("--set=loadTest.enabled=true,loadTest.scenario=spike,loadTest.workers=3",)
+    commands = commands_of(helm4.template(ENVIRONMENT, *values_of("staging"), *options))
+    understood = {name: cli.parser().parse_args(command[3:]) for name, command in commands.items()}
+    master, worker = (understood[f"orders-load-{part}-first"] for part in ("master", "worker"))
+    assert (master.scenario, master.host, master.workers) == (["spike"], "http://orders-api", 3)
+    assert (worker.scenario, worker.worker_of) == (["spike"], "orders-load")
+
+
+def test_a_load_test_is_told_where_grafana_is_and_keeps_its_results(helm4: Helm) -> None:
+    grafana = "http://grafana.monitoring"
+    options = f"--set=loadTest.enabled=true,loadTest.grafanaUrl={grafana},loadTest.storage=1Gi"
+    manifests = helm4.template(ENVIRONMENT, *values_of("staging"), options)
+    settings = only(manifests, "ConfigMap", "orders-load")["data"]
+    assert settings["LOADTEST_GRAFANA_URL"] == grafana
+    volume = only(manifests, "PersistentVolumeClaim")["metadata"]
+    assert volume["annotations"] == {"helm.sh/resource-policy": "keep"}
+    master = pod_spec(only(manifests, "Job", "orders-load-master-first"))
+    (results,) = [one for one in master["volumes"] if one["name"] == "results"]
+    assert results["persistentVolumeClaim"] == {"claimName": volume["name"]}
+    assert settings["LOADTEST_FOLDER"] == "/results"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_helm_test_places_an_order_only_where_it_is_switched_on(
+    helm4: Helm, environment: str
+) -> None:
+    pod = only(helm4.template(ENVIRONMENT, *values_of(environment)), "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (container,) = pod["spec"]["containers"]
+    script = container["command"][-1]
+    compile(script, "test", "exec")
+    assert "/health" in script
+    assert ("paymentMethod" in script) == (environment == "dev")
 
 
 def test_large_numbers_stay_whole(helm: Helm) -> None:

@@ -1,13 +1,20 @@
 """Who may be put under load, and what a scenario needs from there."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
 from loadtest import catalogue
+from loadtest.target.http import Unreachable
 from loadtest.target.place import (
     Place,
     SetupFailed,
     given,
     refuse_unless_allowed,
+    refuse_unless_there,
     refuse_what_cannot_be_done,
 )
 
@@ -80,3 +87,34 @@ def test_a_place_is_described_by_the_environment() -> None:
     )
     assert (place.host, place.payment) == ("http://localhost:8080", "http://payment")
     assert place.database is None
+
+
+@contextmanager
+def unwell(times: int) -> Iterator[str]:
+    """Serve 503 so many times, then 200."""
+    answers = iter([503] * times)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(next(answers, 200))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_host_that_is_not_there_yet_is_waited_for() -> None:
+    with unwell(times=2) as host:
+        refuse_unless_there(Place(host=host), wait_s=60)
+
+
+def test_a_host_that_is_not_there_is_refused_at_once_unless_told_to_wait() -> None:
+    with unwell(times=1) as host:
+        with pytest.raises(Unreachable, match="503"):
+            refuse_unless_there(Place(host=host))
+        refuse_unless_there(Place(host=host))
