@@ -11,12 +11,26 @@ from devstack.program import Program
 from devstack.servers import postgres, rabbitmq, valkey
 from devstack.state import remove
 from images import workshop
+from images.containers import run
 
 
 @pytest.fixture(scope="session")
 def service_image() -> str:
     """Build the image of the order service."""
     return workshop.build("services")
+
+
+@pytest.fixture(scope="session")
+def development_image(service_image: str) -> str:
+    """Build the order service's image for development; most of it is that for production."""
+    assert service_image
+    return workshop.build("services", "dev")
+
+
+@pytest.fixture(scope="session")
+def loadtest_image() -> str:
+    """Build the image of the load tests."""
+    return workshop.build("loadtest")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +73,15 @@ def servers() -> Iterator[dict[str, str]]:
         for program in reversed(programs):
             program.kill()
         remove(state)
+
+
+@pytest.fixture(scope="session")
+def migrated(service_image: str, servers: dict[str, str]) -> dict[str, str]:
+    """Bring schema and topology up to date; give the servers' addresses."""
+    for step in (("migrate",), ("topology", "apply")):
+        done = run(service_image, "orders", *step, environ=servers)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return servers
 
 
 _FIGURES = pytest.StashKey[dict[str, float]]()

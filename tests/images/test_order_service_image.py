@@ -31,13 +31,10 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(service_image: str, servers: dict[str, str]) -> Iterator[Platform]:
-    """Migrate, apply the topology, then run everything."""
+def platform(service_image: str, migrated: dict[str, str]) -> Iterator[Platform]:
+    """Run everything."""
     made = Platform()
-    environ = servers | LOCAL | addresses(made)
-    for step in (("migrate",), ("topology", "apply")):
-        done = run(service_image, "orders", *step, environ=environ)
-        assert done.returncode == 0, done.stdout + done.stderr
+    environ = migrated | LOCAL | addresses(made)
     with ExitStack() as stack:
         for name, (command, own) in commands(made).items():
             container = running(service_image, *command, environ=environ | own)

@@ -24,6 +24,7 @@ STORAGE: Final = (
 IMAGES: Final = {
     "services": "localhost/orderservice",
     "operator": "localhost/orderservice-operator",
+    "loadtest": "localhost/orderservice-loadtest",
 }
 TAG: Final = "dev"
 
@@ -34,7 +35,8 @@ _UNREAD: Final = tuple(
     f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")
 )
 BUILD_BASE: Final = ("minbase", *_PYTHON, *_COMPILER)
-RUN_BASE: Final = ("essential", *_PYTHON)
+# The official image has apt, and with it C++'s library, which greenlet (Locust) needs.
+RUN_BASE: Final = ("essential", *_PYTHON, "libstdc++6")
 # How this machine reaches package indexes, for the builds' pip; no part of any image.
 _NETWORK: Final = ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 _PROGRAMS: Final = ("mmdebstrap", "buildah", "podman", "runc")
@@ -53,10 +55,10 @@ def check_tools() -> None:
         raise Missing("root: mmdebstrap and overlay mounts need it here")
 
 
-def build(folder: str) -> str:
-    """Build the image of `services` or `operator`; return its name."""
+def build(folder: str, target: str = "") -> str:
+    """Build the image of a folder, or another target of its Dockerfile; return its name."""
     check_tools()
-    name = f"{IMAGES[folder]}:{TAG}"
+    name = f"{IMAGES[folder]}:{TAG}{target and f'-{target}'}"
     bases = {"BUILD_IMAGE": base(BUILD_BASE), "RUN_IMAGE": base(RUN_BASE)}
     arguments = bases | {"REVISION": _output("git", "rev-parse", "HEAD")}
     _buildah(
@@ -65,6 +67,7 @@ def build(folder: str) -> str:
         "--layers",
         *(f"--build-arg={key}={value}" for key, value in arguments.items()),
         *(f"--volume={file}:{file}:ro" for file in _NETWORK if Path(file).exists()),
+        *([f"--target={target}"] if target else []),
         f"--file={folder}/Dockerfile",
         f"--tag={name}",
         ".",

@@ -44,7 +44,24 @@ def test_bases_are_pinned_by_digest_and_no_root_runs(image: str) -> None:
     text = dockerfile(image)
     assert len(re.findall(r"^ARG \w+_IMAGE=\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)) == 2
     assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["10001:10001"]
-    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BUILD_IMAGE}", "${RUN_IMAGE}"}
+    stages = set(re.findall(r" AS (\S+)$", text, re.MULTILINE))
+    bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) - stages
+    assert bases == {"${BUILD_IMAGE}", "${RUN_IMAGE}"}
+
+
+def test_nothing_for_development_is_in_the_image_that_is_made_by_default() -> None:
+    *_, last = re.split(r"^FROM ", dockerfile("services"), flags=re.MULTILINE)
+    assert last == "run\n"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_is_copied_is_given_to_the_build(image: str) -> None:
+    """A person's files stay out of builds: what .dockerignore does not name is not there."""
+    given = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines()]
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile(image), re.MULTILINE)
+    for source in " ".join(copies).split():
+        assert (REPOSITORY / source).exists()
+        assert any(source == one or source.startswith(f"{one}/") for one in given), source
 
 
 def test_meinheld_is_compiled_as_it_is_here() -> None:

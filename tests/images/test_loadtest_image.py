@@ -1,0 +1,42 @@
+"""The load tests' image, run as in a pod."""
+
+import json
+from collections.abc import Callable
+
+from images import workshop
+from images.containers import run
+
+
+def test_it_lists_its_scenarios(loadtest_image: str) -> None:
+    done = run(loadtest_image, "python", "-m", "loadtest")
+    assert done.returncode == 0, done.stderr
+    assert "smoke" in done.stdout
+    assert "rolling-deploy" in done.stdout
+
+
+def test_a_host_that_is_not_allowed_is_not_loaded(loadtest_image: str) -> None:
+    done = run(loadtest_image, "python", "-m", "loadtest", "smoke", "--host", "http://orders-api")
+    assert done.returncode == 3
+    assert "LOADTEST_ALLOWED_HOSTS" in done.stderr
+
+
+def test_locust_starts_without_a_place_to_write(loadtest_image: str) -> None:
+    done = run(loadtest_image, "python", "-m", "locust", "--version")
+    assert done.returncode == 0, done.stderr
+    assert "locust" in done.stdout
+
+
+def test_it_holds_neither_services_nor_tools(loadtest_image: str) -> None:
+    script = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+    absent = ("orders", "orderservice_operator", "devstack", "pip", "uv", "pytest", "fastapi")
+    assert run(loadtest_image, "python", "-c", script, *absent).stdout.strip() == "[]"
+
+
+def test_its_parts_are_listed_inside(loadtest_image: str) -> None:
+    script = "print(open('/opt/loadtest/sbom.cdx.json').read())"
+    listed = json.loads(run(loadtest_image, "python", "-c", script).stdout)
+    assert "locust" in {part["name"] for part in listed["components"]}
+
+
+def test_its_size_is_known(loadtest_image: str, figure: Callable[[str, float], None]) -> None:
+    figure("orderservice-loadtest, MB", workshop.size_bytes(loadtest_image) / 1e6)
