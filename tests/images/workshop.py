@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,16 +62,23 @@ def build(folder: str, target: str = "") -> str:
     name = f"{IMAGES[folder]}:{TAG}{target and f'-{target}'}"
     bases = {"BUILD_IMAGE": base(BUILD_BASE), "RUN_IMAGE": base(RUN_BASE)}
     arguments = bases | {"REVISION": _output("git", "rev-parse", "HEAD")}
+    return build_from(REPOSITORY / folder / "Dockerfile", REPOSITORY, name, arguments, target)
+
+
+def build_from(
+    dockerfile: Path, context: Path, name: str, arguments: Mapping[str, str], target: str = ""
+) -> str:
+    """Build one image; return its name."""
     _buildah(
         "build",
         "--isolation=chroot",
         "--layers",
         *(f"--build-arg={key}={value}" for key, value in arguments.items()),
         *(f"--volume={file}:{file}:ro" for file in _NETWORK if Path(file).exists()),
-        *([f"--target={target}"] if target else []),
-        f"--file={folder}/Dockerfile",
+*([f"--target={target}"] if target else []),
+        f"--file={dockerfile}",
         f"--tag={name}",
-        ".",
+        str(context),
     )
     return name
 
@@ -100,18 +108,11 @@ def size_bytes(image: str) -> int:
     return int(shown)
 
 
-def save(image: str, archive: Path) -> None:
-    """Write the image as an archive that containerd and Docker import."""
+def save(images: Sequence[str], archive: Path) -> None:
+    """Write images as one archive that containerd and Docker import; what they share, once."""
     archive.unlink(missing_ok=True)
-    _run(
-        "podman",
-        *STORAGE,
-        "save",
-        "--quiet",
-        "--format=docker-archive",
-        f"--output={archive}",
-        image,
-    )
+    form = ("--format=docker-archive", "--multi-image-archive")
+    _run("podman", *STORAGE, "save", "--quiet", *form, f"--output={archive}", *images)
 
 
 def _buildah(*arguments: str) -> str:

@@ -26,14 +26,20 @@ class Authority:
         )
         _write(self.certificate, signed.sign(self._key, hashes.SHA256()))
 
-    def issue(self, file: str, name: str, groups: tuple[str, ...] = ()) -> tuple[Path, Path]:
+    def issue(
+        self,
+        file: str,
+        name: str,
+        groups: tuple[str, ...] = (),
+        addresses: tuple[str, ...] = ("127.0.0.1",),
+    ) -> tuple[Path, Path]:
         """Sign a certificate for a client or for the server; return it and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_subject(name, groups), self._name, key.public_key())
         names = [
             x509.DNSName("localhost"),
             x509.DNSName("kubernetes.default.svc"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses),
         ]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate, private = self.folder / f"{file}.crt", self.folder / f"{file}.key"

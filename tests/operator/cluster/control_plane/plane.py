@@ -1,5 +1,6 @@
 """Starts and stops etcd, kube-apiserver and kube-controller-manager on the loopback."""
 
+import ipaddress
 import os
 import shutil
 import signal
@@ -35,9 +36,19 @@ class Broken(Exception):
 
 
 class ControlPlane:
-    """One control plane with its data in a folder of its own."""
+    """One control plane with its data in a folder of its own.
 
-    def __init__(self, binaries: Path, folder: Path | None = None) -> None:
+    It listens on one address, and gives Services theirs from a range.
+    """
+
+    def __init__(
+        self,
+        binaries: Path,
+        folder: Path | None = None,
+        address: str = "127.0.0.1",
+        services: str = "10.96.0.0/16",
+    ) -> None:
+        self.address, self.services = address, ipaddress.ip_network(services)
         self.folder = folder or Path(tempfile.mkdtemp(prefix="control-plane-"))
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._binaries = binaries
@@ -50,7 +61,7 @@ class ControlPlane:
     @property
     def url(self) -> str:
         """The URL of the API server."""
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     @property
     def authority(self) -> Path:
@@ -73,7 +84,7 @@ class ControlPlane:
     def stop(self) -> None:
         """End what was started, youngest first, and remove the folder."""
         for process in reversed(self._processes.values()):
-            _end(process)
+            end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -98,9 +109,9 @@ class ControlPlane:
         file.write_text(yaml.safe_dump(content))
         return file
 
-    def issue(self, file: str, name: str) -> tuple[Path, Path]:
-        """Sign a certificate for a server on the loopback; return it and its key."""
-        return self._authority.issue(file, name)
+    def issue(self, file: str, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
+        """Sign a certificate for a server; return it and its key."""
+        return self._authority.issue(file, name, addresses=(address,))
 
     def session(self) -> requests.Session:
         """Return an administrator's session with the API server."""
@@ -132,6 +143,16 @@ class ControlPlane:
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         )
 
+    def _kubelets(self) -> tuple[str, ...]:
+        """Return the flags by which the API server knows kubelets, and they know it."""
+        certificate, key = self._authority.issue("kubelets", "kubelets", ("system:masters",))
+        return (
+            f"--kubelet-client-certificate={certificate}",
+            f"--kubelet-client-key={key}",
+            f"--kubelet-certificate-authority={self.authority}",
+            "--kubelet-preferred-address-types=InternalIP",
+        )
+
     def _start_etcd(self) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self.etcd_port, self._peer_port))
         self._run(
@@ -147,17 +168,18 @@ class ControlPlane:
         )
 
     def _start_api_server(self) -> None:
-        serving, key = self._authority.issue("apiserver", "kube-apiserver")
+        addresses = (self.address, str(self.services[1]))
+        serving, key = self._authority.issue("apiserver", "kube-apiserver", addresses=addresses)
         service_account_key(self.folder / "accounts.key")
         policy = self.folder / "audit.yaml"
         policy.write_text(yaml.safe_dump(_AUDIT))
         self._run(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.address}",
             f"--secure-port={self.port}",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--authorization-mode=RBAC",
+            f"--service-cluster-ip-range={self.services}",
+            "--authorization-mode=Node,RBAC",
             f"--tls-cert-file={serving}",
             f"--tls-private-key-file={key}",
             f"--client-ca-file={self.authority}",
@@ -168,6 +190,7 @@ class ControlPlane:
             f"--audit-policy-file={policy}",
             f"--audit-log-path={self.audit_log}",
             *self._aggregation(),
+            *self._kubelets(),
             # A test asks for more at once than an operator ever should.
             "--max-requests-inflight=1000",
             "--max-mutating-requests-inflight=500",
@@ -188,6 +211,18 @@ class ControlPlane:
             "--kube-api-burst=1000",
             "--horizontal-pod-autoscaler-sync-period=2s",
             "--horizontal-pod-autoscaler-downscale-stabilization=5s",
+        )
+
+    def start_scheduler(self) -> None:
+        """Let pods be given to nodes, where there is one."""
+        kubeconfig = self.kubeconfig_of("system:kube-scheduler", ("system:masters",))
+        self._run(
+            "kube-scheduler",
+            f"--kubeconfig={kubeconfig}",
+            f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
+            "--secure-port=0",
+            "--leader-elect=false",
         )
 
     def _run(self, name: str, *arguments: str) -> None:
@@ -223,7 +258,7 @@ class ControlPlane:
                 raise Broken(f"{name} ended with {code}:\n{self._log(name)}")
 
     def _log(self, name: str) -> str:
-        return _tail(self.folder / f"{name}.log")
+        return tail(self.folder / f"{name}.log")
 
 
 def free_ports(count: int) -> list[int]:
@@ -231,11 +266,11 @@ def free_ports(count: int) -> list[int]:
     return [free_port() for _ in range(count)]
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_END_S)
