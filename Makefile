@@ -112,6 +112,11 @@ charts: env ## write the charts' schemas and READMEs from their sources
 images: env ## build the images without a registry and try every process (10 minutes; root, Debian 12)
 	.venv/bin/pytest tests/images $(ARGS)
 
+.PHONY: e2e
+e2e: env ## both charts on a real node, real pods: install, load, faults, uninstall (root, Debian 12)
+	@$(CLUSTER) build control node tools
+	.venv/bin/pytest --exitfirst --verbose --capture=no tests/pods $(ARGS)
+
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew
 	@PYTHONPATH=services .venv/bin/python -m devstack.lock

@@ -27,7 +27,16 @@ _CGROUPS: Final = Path("/sys/fs/cgroup")
 _CGROUP: Final = "orders-node"
 _SOCKET: Final = STATE / "containerd.sock"
 _PLUGINS: Final = Path("/usr/lib/cni")
-_PROGRAMS: Final = ("containerd", "ctr", "runc", "conntrack", "iptables", "ip", "nsenter", "setpriv")
+_PROGRAMS: Final = (
+    "containerd",
+    "ctr",
+    "runc",
+    "conntrack",
+    "iptables",
+    "ip",
+    "nsenter",
+    "setpriv",
+)
 _PACKAGES: Final = "containerd runc containernetworking-plugins conntrack iptables iproute2"
 _READY_S: Final = 120.0
 _GONE_S: Final = 20.0

@@ -1,0 +1,96 @@
+"""Customers who buy while a block runs, and the books they are held against afterwards."""
+
+import itertools
+import threading
+import time
+import uuid
+from collections import Counter
+from typing import Final, Self
+
+import requests
+
+from loadtest.invariants import Finding
+from loadtest.purchase import Purchase
+from loadtest.settle import settle
+from loadtest.target.orders import InDatabase
+from loadtest.target.place import Place
+
+_ATTEMPTS: Final = 120
+_AGAIN_S: Final = 0.5
+_SETTLE_S: Final = 300.0
+_REFUSALS: Final = frozenset({400, 422})
+
+
+class Customers:
+    """Buy as good clients do: with a key, and again until the answer is a yes or a no.
+
+    `answers` counts what they met, a refused connection by its kind.
+    """
+
+    def __init__(self, place: Place, count: int = 4, pause_s: float = 0.1) -> None:
+        self._place, self._pause_s = place, pause_s
+        self._run = uuid.uuid4().hex[:8]
+        self._users = itertools.count(1_000_000)
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._shop) for _ in range(count)]
+        self.purchases: list[Purchase] = []
+        self.answers: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def accepted(self) -> int:
+        """How many orders were promised."""
+        return sum(bool(one.order_ids) for one in self.purchases)
+
+    def books(self) -> list[Finding]:
+        """Wait until every order has ended; return what speaks against the service."""
+        assert self._place.database is not None
+        orders = InDatabase(self._place.database, self._run)
+        _, findings, _ = settle(self._place, orders, self.purchases, {}, _SETTLE_S)
+        assert all(one.checked for one in findings), findings
+        return [one for one in findings if not one.holds]
+
+    def buy(self) -> Purchase:
+        """Place one order, however often it takes."""
+        number = next(self._users)
+        wish = Purchase(
+            key=f"{self._run}-{number}", user=number, product=101, quantity=1, cents=1990
+        )
+        self.purchases.append(wish)
+        with requests.Session() as session:
+            for _ in range(_ATTEMPTS):
+                if self._answered(session, wish):
+                    return wish
+                time.sleep(_AGAIN_S)
+        return wish
+
+    def _shop(self) -> None:
+        while not self._over.is_set():
+            self.buy()
+            time.sleep(self._pause_s)
+
+    def _answered(self, session: requests.Session, wish: Purchase) -> bool:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": wish.key}
+        url = f"{self._place.host}/api/orders"
+        try:
+            answer = session.post(url, data=wish.body, headers=headers, timeout=15)
+        except requests.RequestException as error:
+            self.answers[type(error).__name__] += 1
+            return False
+        self.answers[str(answer.status_code)] += 1
+        if answer.status_code == 202:
+            wish.order_ids.append(answer.json()["orderId"])
+            return True
+        if answer.status_code in _REFUSALS:
+            wish.refused = answer.status_code
+            return True
+        return False

@@ -1,0 +1,233 @@
+"""The installed environment, as its users and its operators see it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import requests
+from control_plane.api import Api, Object, Refused
+
+from devstack.ports import free_port
+from loadtest.target.place import Place
+from pods.cluster import say
+
+NAMESPACE: Final = "shop"
+SYSTEM: Final = "orders-system"
+RELEASE: Final = "orders"
+RESOURCE: Final = "orders.platform.dev/v1alpha1"
+PASSWORD: Final = "only-for-development"
+WITHIN_S: Final = 600.0
+_REPOSITORY: Final = Path(__file__).parents[2]
+_PORTS: Final = {"api": 80, "inventory": 8091, "payment": 8092, "postgresql": 5432}
+_KINDS: Final = {
+    "apps/v1": ("deployments", "statefulsets", "replicasets"),
+    "batch/v1": ("jobs",),
+    "v1": ("pods", "services", "secrets", "configmaps", "serviceaccounts", "endpoints"),
+    "autoscaling/v2": ("horizontalpodautoscalers",),
+    "policy/v1": ("poddisruptionbudgets",),
+    "networking.k8s.io/v1": ("networkpolicies", "ingresses"),
+    "rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
+}
+_KUBERNETES_OWN: Final = {"serviceaccounts/default", "configmaps/kube-root-ca.crt"}
+
+
+class Shop:
+    """One environment in a namespace, reached from this machine by its Services' addresses."""
+
+    def __init__(self, api: Api, folder: Path) -> None:
+        self.api, self._folder = api, folder
+
+    def address(self, part: str) -> str:
+        """Return the host and port of a Service."""
+        service = self.api.get("v1", "services", NAMESPACE, f"{RELEASE}-{part}")
+        return f"{service['spec']['clusterIP']}:{_PORTS[part]}"
+
+    def url(self, part: str, path: str = "") -> str:
+        """Return a URL at a Service."""
+        return f"http://{self.address(part)}{path}"
+
+    def pods(self, component: str) -> list[Object]:
+        """Return the pods of a process that are not on their way out."""
+        selector = f"app.kubernetes.io/component={component}"
+        found = self.api.list("v1", "pods", NAMESPACE, selector)
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod_names(self, *components: str) -> set[str]:
+        """Name the pods of processes."""
+        return {pod["metadata"]["name"] for one in components for pod in self.pods(one)}
+
+    def kill(self, pod: str) -> None:
+        """Let a pod end at once, as when its node dies."""
+        path = self.api.path("v1", "pods", NAMESPACE, pod)
+        grace = {"gracePeriodSeconds": "0"}
+        self.api.session.delete(self.api.url + path, params=grace, timeout=30).raise_for_status()
+
+    def evict(self, pod: str) -> bool:
+        """Ask for a pod to go, as a drain does; False while its disruption budget forbids it."""
+        path = self.api.path("v1", "pods", NAMESPACE, pod)
+        body = {"apiVersion": "policy/v1", "kind": "Eviction"}
+        metadata = {"name": pod, "namespace": NAMESPACE}
+        answer = self.api.session.post(
+            f"{self.api.url}{path}/eviction", json=body | {"metadata": metadata}, timeout=30
+        )
+        assert answer.status_code in {201, 404, 429}, answer.text
+        return answer.status_code != 429
+
+    def rolled_out(self) -> bool:
+        """Tell whether the service is ready and every Deployment has the pods it wants, ready."""
+        return self.ready() and all(
+            _complete(one) for one in self.api.list("apps/v1", "deployments", NAMESPACE)
+        )
+
+    def replaced(self, before: set[str], *components: str) -> bool:
+        """Tell whether other pods do the work now."""
+        return self.rolled_out() and not before & self.pod_names(*components)
+
+    def deployment(self, process: str) -> Object:
+        """Return a process's Deployment."""
+        return self.api.get("apps/v1", "deployments", NAMESPACE, f"{RELEASE}-{process}")
+
+    def replicas(self, process: str) -> int:
+        """Return how many pods a process is to have."""
+        return int(self.deployment(process)["spec"]["replicas"])
+
+    def ready(self) -> bool:
+        """Tell whether the operator says so of the resource as it is now."""
+        resource = self.api.get(RESOURCE, "orderservices", NAMESPACE, RELEASE)
+        status = resource.get("status", {})
+        conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
+        seen = status.get("observedGeneration") == resource["metadata"]["generation"]
+        return bool(seen and conditions.get("Ready") == "True")
+
+    def wait(self, what: str, true: Callable[[], Any], within_s: float = WITHIN_S) -> float:
+        """Wait for something and tell it; show what is wrong in the cluster if it never comes."""
+        began = told = time.monotonic()
+        while not (now := _asked(true)):
+            if time.monotonic() - began > within_s:
+                pytest.fail(f"{what}: not within {within_s:.0f} s\n{self.troubles()}")
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                say(f"waiting until {what}")
+            time.sleep(0.5)
+        took_s = time.monotonic() - began
+        say(f"{what}: {took_s:.1f} s" + ("" if now is True else f" ({now})"))
+        return took_s
+
+    def place(self, user: int = 1) -> str:
+        """Place an order through the Service; return its path."""
+        body = {"userId": user, "productId": 101, "quantity": 1, "total": 19.9}
+        answer = requests.post(
+            self.url("api", "/api/orders"), json=body | {"paymentMethod": "card"}, timeout=30
+        )
+        assert answer.status_code == 202, answer.text
+        return answer.headers["Location"]
+
+    def status(self, order: str) -> str:
+        """Return where an order stands."""
+        return str(requests.get(self.url("api", order), timeout=30).json()["status"])
+
+    def faults(self, simulator: str, **faults: float) -> None:
+        """Let a simulator misbehave; nothing named: let it be well."""
+        url = self.url(simulator, "/control/faults")
+        requests.put(url, json=faults, timeout=30).raise_for_status()
+
+    @property
+    def place_under_load(self) -> Place:
+        """Say where everything is that a load test asks."""
+        database = f"postgresql://orders:{PASSWORD}@{self.address('postgresql')}/orders"
+        return Place(
+            host=self.url("api"),
+            inventory=self.url("inventory"),
+            payment=self.url("payment"),
+            database=database,
+        )
+
+    def load(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run this repository's smoke scenario against the Service."""
+        place = self.place_under_load
+        environ = {
+            "LOADTEST_ALLOWED_HOSTS": self.address("api").partition(":")[0],
+            "LOADTEST_INVENTORY_URL": str(place.inventory),
+            "LOADTEST_PAYMENT_URL": str(place.payment),
+            "LOADTEST_DATABASE_URL": str(place.database),
+            "LOADTEST_FOLDER": str(self._folder),
+        }
+        words = ["smoke", "--host", place.host, "--processes", "1"]
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "loadtest",
+                *words,
+                "--master-port",
+                str(free_port()),
+                *arguments,
+            ],
+            cwd=_REPOSITORY,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WITHIN_S,
+        )
+
+    def left(self) -> set[str]:
+        """Name what is in the namespace and not Kubernetes' own."""
+        found = {
+            f"{kind}/{one['metadata']['name']}"
+            for version, kinds in _KINDS.items()
+            for kind in kinds
+            for one in self.api.list(version, kind, NAMESPACE)
+        }
+        return found - _KUBERNETES_OWN
+
+    def troubles(self) -> str:
+        """Describe every pod that is not well, with what the cluster and it say."""
+        lines = [
+            f"{one['metadata']['namespace']} {one['involvedObject']['name']}: {one['message']}"
+            for one in self.api.list("v1", "events", "")
+            if one["type"] != "Normal"
+        ][-30:]
+        for namespace in (SYSTEM, NAMESPACE):
+            for pod in self.api.list("v1", "pods", namespace):
+                if not _well(pod):
+                    lines.append(self._described(namespace, pod))
+        with suppress(Refused):
+            resource = self.api.get(RESOURCE, "orderservices", NAMESPACE, RELEASE)
+            lines.append(str(resource.get("status")))
+        return "\n".join(lines)
+
+    def _described(self, namespace: str, pod: Object) -> str:
+        name, status = pod["metadata"]["name"], pod["status"]
+        states = [one.get("state") for one in status.get("containerStatuses", [])]
+        path = f"{self.api.url}/api/v1/namespaces/{namespace}/pods/{name}/log?tailLines=30"
+        logs = [
+            self.api.session.get(f"{path}&container={one['name']}", timeout=30).text
+            for one in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+        ]
+        return f"--- {name}: {status.get('phase')} {states}\n" + "\n".join(logs)
+
+
+def _asked(true: Callable[[], Any]) -> Any:
+    try:
+        return true()
+    except (Refused, requests.RequestException):
+        return False
+
+
+def _complete(deployment: Object) -> bool:
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    counts = [status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")]
+    seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    return bool(seen and set(counts) == {wanted})
+
+
+def _well(pod: Object) -> bool:
+    conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
+    return pod["status"].get("phase") == "Succeeded" or conditions.get("Ready") == "True"

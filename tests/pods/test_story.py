@@ -1,0 +1,133 @@
+"""From nothing to orders on real pods, and back to nothing: each test goes on from the last."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
+from pods.customers import Customers
+from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
+
+VALUES = Path(__file__).parent / "values.yaml"
+OPERATOR_RELEASE = "orderservice-operator"
+PROCESSES = ("api", "relay", "worker", "notifier")
+Figure = Callable[[str, str], None]
+
+
+def install_environment(helm: Helm, *settings: str) -> None:
+    own = [word for one in settings for word in ("--set", one)]
+    values = (*values_of("dev"), "--values", str(VALUES), *own)
+    helm.install(RELEASE, ENVIRONMENT, NAMESPACE, *values)
+
+
+def met(customers: Customers) -> str:
+    """Say what answers customers met beside the 202."""
+    others = {name: count for name, count in customers.answers.items() if name != "202"}
+    return f"answers that were tried again: {others}" if others else "every request answered 202"
+
+
+def namespace(shop: Shop, name: str) -> None:
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": name, "labels": level}
+    shop.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+def test_both_charts_install_and_the_order_service_becomes_ready(
+    shop: Shop, helm: Helm, figure: Figure
+) -> None:
+    namespace(shop, SYSTEM)
+    namespace(shop, NAMESPACE)
+    image = "image.repository=localhost/orderservice-operator,image.tag=dev"
+    helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, "--set", image)
+    install_environment(helm)
+    took_s = shop.wait("the OrderService is Ready", shop.ready)
+    figure("`helm install` of both charts until the OrderService is Ready", f"{took_s:.0f} s")
+
+
+def test_an_order_placed_through_the_service_is_completed(shop: Shop, figure: Figure) -> None:
+    order = shop.place()
+    took_s = shop.wait("the order is Completed", lambda: shop.status(order) == "Completed", 120)
+    figure("an order placed through the Service ends Completed", f"{took_s:.1f} s")
+
+
+def test_the_chart_tests_itself(helm: Helm, figure: Figure) -> None:
+    helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout=4m")
+    figure("`helm test`", "passes")
+
+
+def test_the_smoke_scenario_passes(shop: Shop, figure: Figure) -> None:
+    done = shop.load()
+    assert done.returncode == 0, done.stdout + done.stderr
+    figure("Locust's smoke scenario against the Service, invariants held", "passes")
+
+
+def test_a_rolling_update_under_load_loses_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:
+    before = shop.pod_names(*PROCESSES)
+    with Customers(shop.place_under_load) as customers:
+        shop.wait("customers are buying", lambda: customers.accepted > 10)
+        install_environment(helm, "spec.observability.logLevel=warning")
+        took_s = shop.wait(
+            "every pod has been replaced",
+            partial(shop.replaced, before, *PROCESSES),
+        )
+    assert customers.books() == []
+    figure(
+        "rolling update of all four processes under load",
+        f"{took_s:.0f} s, {customers.accepted} orders, none lost; {met(customers)}",
+    )
+
+
+def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
+    with Customers(shop.place_under_load) as customers:
+        for process in PROCESSES:
+            (victim, *_) = shop.pod_names(process)
+            shop.kill(victim)
+            shop.wait(f"another {process} is ready", shop.rolled_out)
+    assert customers.books() == []
+    figure(
+        "one pod of each process killed under load, without grace",
+        f"{customers.accepted} orders, none lost; {met(customers)}",
+    )
+
+
+def test_a_drained_node_loses_nothing(shop: Shop, figure: Figure) -> None:
+    with Customers(shop.place_under_load) as customers:
+        for process in PROCESSES:
+            before = shop.pod_names(process)
+            for victim in before:
+                shop.wait(f"{victim} may go", partial(shop.evict, victim))
+            shop.wait(f"{process} has moved", partial(shop.replaced, before, process))
+    assert customers.books() == []
+    figure(
+        "every pod of the four processes evicted under load",
+        f"{customers.accepted} orders, none lost; {met(customers)}",
+    )
+
+
+def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figure: Figure) -> None:
+    shop.faults("payment", latencyMs=3000)
+    try:
+        with Customers(shop.place_under_load, count=8, pause_s=0) as customers:
+            up_s = shop.wait("there are more workers", lambda: shop.replicas("worker") > 1)
+    finally:
+        shop.faults("payment")
+    assert customers.books() == []
+    down_s = shop.wait("there is one worker again", lambda: shop.replicas("worker") == 1)
+    figure("queue autoscaler: worker 1 → more under a slow payment", f"{up_s:.0f} s")
+    figure("queue autoscaler: back to 1 once the queue is empty", f"{down_s:.0f} s")
+
+
+def test_a_busy_api_gets_more_pods_and_an_idle_one_fewer(shop: Shop, figure: Figure) -> None:
+    with Customers(shop.place_under_load, count=24, pause_s=0) as customers:
+        up_s = shop.wait("there are more api pods", lambda: shop.replicas("api") > 1)
+    assert customers.books() == []
+    down_s = shop.wait("there is one api pod again", lambda: shop.replicas("api") == 1)
+    figure("CPU autoscaler: api 1 → more under load", f"{up_s:.0f} s")
+    figure("CPU autoscaler: back to 1 without load", f"{down_s:.0f} s")
+
+
+def test_uninstalling_leaves_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:
+    helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=5m")
+    helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM, "--wait", "--timeout=5m")
+    took_s = shop.wait("nothing is left", lambda: not shop.left(), 180)
+    figure("uninstall of both charts: nothing left in the namespace", f"{took_s:.0f} s")
