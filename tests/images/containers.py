@@ -25,6 +25,7 @@ _LIKE_A_POD: Final = (
     "--read-only",
     "--read-only-tmpfs=false",
     "--tmpfs=/tmp:size=64m,mode=1777",
+    "--passwd=false",  # in a pod, the user has no name
     "--cap-drop=all",
     "--security-opt=no-new-privileges",
     # The default is more than a machine may allow.
