@@ -82,7 +82,7 @@ def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
         for process in PROCESSES:
             (victim, *_) = shop.pod_names(process)
             shop.kill(victim)
-            shop.wait(f"another {process} is ready", shop.rolled_out)
+            shop.wait(f"another {process} is ready", partial(shop.replaced, {victim}, process))
     assert customers.books() == []
     figure(
         "one pod of each process killed under load, without grace",
