@@ -90,7 +90,7 @@ def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
     )
 
 
-def test_a_drained_node_loses_nothing(shop: Shop, figure: Figure) -> None:
+def test_pods_evicted_as_by_a_drain_lose_nothing(shop: Shop, figure: Figure) -> None:
     with Customers(shop.place_under_load) as customers:
         for process in PROCESSES:
             before = shop.pod_names(process)
@@ -105,9 +105,9 @@ def test_a_drained_node_loses_nothing(shop: Shop, figure: Figure) -> None:
 
 
 def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figure: Figure) -> None:
-    shop.faults("payment", latencyMs=3000)
+    shop.faults("payment", latencyMs=4000)
     try:
-        with Customers(shop.place_under_load, count=8, pause_s=0) as customers:
+        with Customers(shop.place_under_load, count=16, pause_s=0) as customers:
             up_s = shop.wait("there are more workers", lambda: shop.replicas("worker") > 1)
     finally:
         shop.faults("payment")
