@@ -75,7 +75,7 @@ def build_from(
         "--layers",
         *(f"--build-arg={key}={value}" for key, value in arguments.items()),
         *(f"--volume={file}:{file}:ro" for file in _NETWORK if Path(file).exists()),
-*([f"--target={target}"] if target else []),
+        *([f"--target={target}"] if target else []),
         f"--file={dockerfile}",
         f"--tag={name}",
         str(context),
