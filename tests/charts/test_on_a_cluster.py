@@ -5,7 +5,10 @@ containers do not exist.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import pytest
 import yaml
@@ -45,6 +48,13 @@ MANAGED = {
     "orders-topology": {"username": "u", "password": "p"},
 }
 WEBHOOK = {"orders-webhook": {"url": "https://hooks.example", "secret": "whsec_c2VjcmV0"}}
+SECRETS: dict[str, dict[str, dict[str, str]]] = {
+    "shop-dev": {},
+    "shop-staging": MANAGED,
+    "shop-prod": MANAGED | WEBHOOK,
+}
+NAMESPACES = tuple(f"shop-{name}" for name in ENVIRONMENTS)
+T = TypeVar("T")
 
 
 def test_without_the_operators_chart_an_environment_says_what_is_missing(
@@ -56,27 +66,120 @@ def test_without_the_operators_chart_an_environment_says_what_is_missing(
         cluster_helm.install("orders", ENVIRONMENT, "too-early", *values_of("dev"))
 
 
-@pytest.fixture(scope="module", params=ENVIRONMENTS)
-def environment(
-    request: pytest.FixtureRequest,
-    api: Api,
-    operator: OperatorProcess,
-    cluster_helm: Helm,
-    live: Callable[[str], None],
-) -> Iterator[str]:
-    """Install an environment; give its namespace, which has the environment's name in it."""
+class State(NamedTuple):
+    """What an environment is made of: templates of pods, their names, settings of the workers."""
+
+    versions: dict[str, str]
+    pods: set[str]
+    worker: dict[str, str]
+
+
+States = dict[str, State]
+
+
+def side_by_side(api: Api, do: Callable[[Api, str], T]) -> dict[str, T]:
+    """Do something in every environment at once, each with a session of its own."""
+    with ThreadPoolExecutor(len(NAMESPACES)) as pool:
+        done = pool.map(lambda namespace: do(api.twin(), namespace), NAMESPACES)
+        return dict(zip(NAMESPACES, done, strict=True))
+
+
+def state_of(api: Api, namespace: str) -> State:
+    return State(
+        versions(api, namespace), pods(api, namespace), settings_of(api, namespace, "worker")
+    )
+
+
+def values_in(namespace: str) -> tuple[str, str]:
+    return values_of(namespace.removeprefix("shop-"))
+
+
+@pytest.fixture(scope="module")
+def installed(
+    api: Api, operator: OperatorProcess, cluster_helm: Helm, live: Callable[[str], None]
+) -> Iterator[States]:
+    """Install every environment, and wait until its pods are ready."""
+
+    def install(api: Api, namespace: str) -> State:
+        make_namespace(api, namespace)
+        live(namespace)
+        for secret, entries in SECRETS[namespace].items():
+            manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
+            api.apply(manifest | {"stringData": entries}, namespace)
+        cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace))
+        wait_until_rolled_out(api, operator, namespace)
+        return state_of(api, namespace)
+
+    yield side_by_side(api, install)
+    for namespace in NAMESPACES:
+        if api.exists(CR, "orderservices", namespace, "orders"):
+            cluster_helm("uninstall", "orders", "--namespace", namespace)
+
+
+@pytest.fixture(scope="module")
+def installed_again(api: Api, cluster_helm: Helm, installed: States) -> States:
+    """Install the same once more."""
+    assert installed
+
+    def install(api: Api, namespace: str) -> State:
+        cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace))
+        return state_of(api, namespace)
+
+    return side_by_side(api, install)
+
+
+@pytest.fixture(scope="module")
+def upgraded(
+    api: Api, operator: OperatorProcess, cluster_helm: Helm, installed_again: States
+) -> States:
+    """Change a setting of the workers."""
+    assert installed_again
+    more = ("--set=spec.worker.prefetch=33",)
+
+    def upgrade(api: Api, namespace: str) -> State:
+        cluster_helm.install("orders", ENVIRONMENT, namespace, *values_in(namespace), *more)
+        wait_until_rolled_out(api, operator, namespace)
+        return state_of(api, namespace)
+
+    return side_by_side(api, upgrade)
+
+
+@pytest.fixture(scope="module")
+def rolled_back(
+    api: Api, operator: OperatorProcess, cluster_helm: Helm, upgraded: States
+) -> States:
+    """Take it back."""
+    assert upgraded
+
+    def roll_back(api: Api, namespace: str) -> State:
+        cluster_helm("rollback", "orders", "--namespace", namespace)
+        wait_until_rolled_out(api, operator, namespace)
+        return state_of(api, namespace)
+
+    return side_by_side(api, roll_back)
+
+
+@pytest.fixture(scope="module")
+def uninstalled(api: Api, cluster_helm: Helm, rolled_back: States) -> dict[str, set[str]]:
+    """Uninstall every environment; give what is left but for what others made."""
+    assert rolled_back
+
+    def uninstall(api: Api, namespace: str) -> set[str]:
+        cluster_helm("uninstall", "orders", "--namespace", namespace, "--wait", "--timeout=2m")
+        allowed = {f"secrets/{name}" for name in SECRETS[namespace]}
+        with suppress(TimeoutError):
+            api.wait(lambda: inventory(api, namespace) <= allowed, within_s=WITHIN_S)
+        return inventory(api, namespace) - allowed
+
+    return side_by_side(api, uninstall)
+
+
+@pytest.fixture(params=NAMESPACES)
+def environment(request: pytest.FixtureRequest, installed: States) -> str:
+    """Give the namespace of each environment, which has the environment's name in it."""
+    assert installed
     name: str = request.param
-    namespace = make_namespace(api, f"shop-{name}")
-    live(namespace)
-    secrets = {"dev": {}, "staging": MANAGED, "prod": MANAGED | WEBHOOK}[name]
-    for secret, entries in secrets.items():
-        manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
-        api.apply(manifest | {"stringData": entries}, namespace)
-    cluster_helm.install("orders", ENVIRONMENT, namespace, *values_of(name))
-    wait_until_rolled_out(api, operator, namespace)
-    yield namespace
-    if api.exists(CR, "orderservices", namespace, "orders"):
-        cluster_helm("uninstall", "orders", "--namespace", namespace)
+    return name
 
 
 def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -> None:
@@ -180,42 +283,36 @@ def test_every_secret_that_a_pod_reads_is_there(environment: str, api: Api) -> N
                     assert place["key"] in there[place["name"]], (workload["metadata"], place)
 
 
-def test_installing_again_changes_nothing(environment: str, api: Api, cluster_helm: Helm) -> None:
-    before, running = versions(api, environment), pods(api, environment)
-    name = environment.removeprefix("shop-")
-    cluster_helm.install("orders", ENVIRONMENT, environment, *values_of(name))
-    assert versions(api, environment) == before
-    assert pods(api, environment) == running
-
-
-def test_an_upgrade_and_its_rollback_replace_only_the_pods_that_changed(
-    environment: str, api: Api, cluster_helm: Helm, operator: OperatorProcess
+def test_installing_again_changes_nothing(
+    environment: str, installed: States, installed_again: States
 ) -> None:
-    before, running = versions(api, environment), pods(api, environment)
-    name = environment.removeprefix("shop-")
-    more = ("--set=spec.worker.prefetch=33",)
-    cluster_helm.install("orders", ENVIRONMENT, environment, *values_of(name), *more)
-    wait_until_rolled_out(api, operator, environment)
-    changed = {name for name, one in versions(api, environment).items() if one != before[name]}
+    assert installed_again[environment] == installed[environment]
+
+
+def test_an_upgrade_replaces_only_the_pods_that_changed(
+    environment: str, installed: States, upgraded: States
+) -> None:
+    before, after = installed[environment], upgraded[environment]
+    changed = {name for name, one in after.versions.items() if one != before.versions[name]}
     assert changed == {"orders-worker"}
-    assert settings_of(api, environment, "worker")["ORDERS_WORKER_PREFETCH"] == "33"
-    gone = running - pods(api, environment)
+    assert after.worker["ORDERS_WORKER_PREFETCH"] == "33"
+    gone = before.pods - after.pods
     assert all(pod.startswith("orders-worker-") for pod in gone)
-    cluster_helm("rollback", "orders", "--namespace", environment)
-    wait_until_rolled_out(api, operator, environment)
-    assert settings_of(api, environment, "worker")["ORDERS_WORKER_PREFETCH"] == "10"
-    assert running - pods(api, environment) == gone
 
 
-def test_uninstalling_leaves_nothing(environment: str, api: Api, cluster_helm: Helm) -> None:
-    """The last test of an environment: Secrets that others made are all that stays."""
-    made_by_others = set(MANAGED) | set(WEBHOOK) if environment != "shop-dev" else set()
-    cluster_helm("uninstall", "orders", "--namespace", environment, "--wait", "--timeout=2m")
-    allowed = {f"secrets/{name}" for name in made_by_others}
-    try:
-        api.wait(lambda: inventory(api, environment) <= allowed, within_s=WITHIN_S)
-    except TimeoutError:
-        assert inventory(api, environment) <= allowed
+def test_a_rollback_replaces_them_again_and_no_others(
+    environment: str, installed: States, upgraded: States, rolled_back: States
+) -> None:
+    before, after = installed[environment], rolled_back[environment]
+    assert after.versions == before.versions
+    assert after.worker["ORDERS_WORKER_PREFETCH"] == "10"
+    assert before.pods - after.pods == before.pods - upgraded[environment].pods
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_uninstalling_leaves_nothing(namespace: str, uninstalled: dict[str, set[str]]) -> None:
+    """The last test of the environments."""
+    assert uninstalled[namespace] == set()
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
