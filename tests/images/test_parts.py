@@ -1,0 +1,45 @@
+"""What an image says it is made of (CycloneDX) is what is in it, and what was locked."""
+
+import json
+import re
+
+import pytest
+
+from images import workshop
+from images.containers import run
+
+# What a package is called differs by source in case and punctuation.
+SCRIPT = """
+import json, re
+from importlib.metadata import distributions
+def named(name, version):
+    return re.sub("[-_.]+", "-", name).lower() + "==" + version
+bill = json.load(open("/opt/FOLDER/sbom.cdx.json"))
+whole = bill["metadata"].get("component")
+listed = bill["components"] + ([whole] if whole else [])
+inside = distributions(path=["/opt/FOLDER/lib/python3.11/site-packages"])
+print(json.dumps({
+    "listed": sorted(named(one["name"], one["version"]) for one in listed),
+    "inside": sorted(named(one.metadata["Name"], one.version) for one in inside),
+}))
+"""
+FOLDERS = {"services": "orders", "operator": "operator", "loadtest": "loadtest"}
+
+
+@pytest.fixture(params=FOLDERS)
+def folder(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_every_part_is_listed_and_locked(folder: str, request: pytest.FixtureRequest) -> None:
+    fixture = {"services": "service_image"}.get(folder, f"{folder}_image")
+    script = SCRIPT.replace("FOLDER", FOLDERS[folder])
+    done = run(request.getfixturevalue(fixture), "python3", "-c", script)
+    parts: dict[str, list[str]] = json.loads(done.stdout)
+    assert parts["listed"] == parts["inside"]
+    lock = (workshop.REPOSITORY / folder / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([\w.-]+==[^ ;]+)", lock, re.MULTILINE))
+    others = {one for one in parts["inside"] if one not in locked}
+    assert all(one.startswith("orderservice-platform==") for one in others)
+    assert len(others) == (folder != "loadtest")
