@@ -108,6 +108,11 @@ bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--q
 charts: env ## write the charts' schemas and READMEs from their sources
 	@PYTHONPATH=charts .venv/bin/python -m upkeep
 
+.PHONY: skaffold-check
+skaffold-check: env ## build the real skaffold (once, 15 minutes) and hold skaffold.yaml to it
+	@$(CLUSTER) build charts skaffold
+	.venv/bin/pytest tests/charts/test_skaffold.py $(ARGS)
+
 .PHONY: images
 images: env ## build the images without a registry and try every process (10 minutes; root, Debian 12)
 	.venv/bin/pytest tests/images $(ARGS)

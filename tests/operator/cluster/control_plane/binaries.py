@@ -53,6 +53,12 @@ PROGRAMS: Final = (
     Program("helm", "tools", "charts", "helm.sh/helm/v4/cmd/helm"),
     Program("helm3", "charts", "charts", "helm.sh/helm/v3/cmd/helm"),
     Program("kind", "charts", "charts", "sigs.k8s.io/kind"),
+    Program(
+        "skaffold",
+        "skaffold",
+        "skaffold",
+        "github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold",
+    ),
     Program("kubectl", "tools", "node", "k8s.io/kubernetes/cmd/kubectl"),
     Program("kubelet", "node", "node", "k8s.io/kubernetes/cmd/kubelet"),
     Program("kube-proxy", "node", "node", "k8s.io/kubernetes/cmd/kube-proxy"),
@@ -181,6 +187,9 @@ def _values(one: Program) -> dict[str, str]:
         return {"helm.sh/helm/v4/internal/version.version": version}
     if one.name == "helm3":
         return _values_of_helm3(one)
+    if one.name == "skaffold":
+        module = "github.com/GoogleContainerTools/skaffold/v2"
+        return {f"{module}/pkg/skaffold/version.version": _version_of(one, module)}
     if one.module not in {"control", "node"} or one.name == "etcd":
         return {}
     version = _version_of(one, "k8s.io/kubernetes")
