@@ -375,7 +375,7 @@ def test_a_certificate_that_ends_soon_is_renewed(
 def test_what_nobody_needs_is_not_registered(served: Shop) -> None:
     served.apply(provider="External")
     served.api.wait(lambda: not registered(served.api))
-    assert served.condition() == ("False", "NoExternalMetrics")
+    served.api.wait(lambda: served.condition() == ("False", "NoExternalMetrics"))
 
 
 def registered(api: Api) -> bool:

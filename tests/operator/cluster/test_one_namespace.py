@@ -1,13 +1,13 @@
 """Who may do everything in one namespace and nothing beyond: the operator there, and a person."""
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from command import Orderctl
-from conftest import PACKAGE
 from control_plane.api import Api, Object
 from control_plane.nodes import Nodes
 
@@ -50,7 +50,7 @@ def _everything() -> list[Object]:
 
 def _of_the_operator() -> list[Object]:
     """Return the rules of its role but for the one of the APIService, which is the cluster's."""
-    role = yaml.safe_load((PACKAGE / "rbac" / "role.yaml").read_text())
+    role = yaml.safe_load((files("orderservice_operator") / "rbac" / "role.yaml").read_text())
     return [rule for rule in role["rules"] if "apiservices" not in rule["resources"]]
 
 

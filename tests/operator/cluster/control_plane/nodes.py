@@ -10,7 +10,7 @@ from typing import Final
 
 from control_plane.api import Api, Object, Refused
 
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.2
 _CRASHES_AFTER_S: Final = 0.5
 _RESTARTS_EVERY_S: Final = 2.0
 _STARTED: Final = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
