@@ -1,0 +1,199 @@
+"""Spans at a fraction of the SDK's cost, exported as the same bytes.
+
+The SDK gives each span locks, bounded collections and a sampling decision, and each `with` four
+nested generators. Here a span is its fields, written by whoever does the work; at its end it
+becomes the SDK's own `ReadableSpan` and goes the SDK's own way out. Not kept are the SDK's limits
+on the number and length of attributes (`OTEL_*_LIMIT`): ours are few and short.
+"""
+
+import time
+import traceback
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.trace import Event, ReadableSpan, Tracer
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.util.types import Attributes, AttributeValue
+
+from orders.telemetry import context as ids
+from orders.telemetry.context import Context
+
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_UNSET: Final = Status(StatusCode.UNSET)
+
+
+class Recorder:
+    """Makes spans in the name of an SDK's tracer, and hands the ended ones to its processors."""
+
+    def __init__(self, tracer: Tracer, name: str) -> None:
+        self.resource = tracer.resource
+        self.scope = InstrumentationScope(name, "")
+        self.export = tracer.span_processor.on_end
+        self._new_id = tracer.id_generator.generate_span_id
+
+    def first(
+        self, context: Context, name: str, kind: SpanKind, attributes: Attributes
+    ) -> "RecordedSpan":
+        """Begin a trace: the ids that the context brought are those of its first span."""
+        made = Context(context.correlation_id, context.trace_id, context.span_id, True)
+        return RecordedSpan(self, made, None, (name, kind, attributes))
+
+    def child(
+        self,
+        context: Context,
+        name: str,
+        kind: SpanKind,
+        attributes: Attributes,
+        *,
+        remote: bool,
+    ) -> "RecordedSpan":
+        """Go on with the trace of a context, whose span may be another process's."""
+        made = Context(context.correlation_id, context.trace_id, f"{self._new_id():016x}", True)
+        parent = _span_context(context, remote=remote)
+        return RecordedSpan(self, made, parent, (name, kind, attributes))
+
+
+class RecordedSpan(Span):
+    """A sampled span. As a block, it is current inside, and an exception marks it as failed."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        context: Context,
+        parent: SpanContext | None,
+        what: tuple[str, SpanKind, Attributes],
+    ) -> None:
+        self._recorder, self._ids, self._parent = recorder, context, parent
+        self._name, self._kind, attributes = what
+        self._context = _span_context(context, remote=False)
+        self._attributes = dict(attributes) if attributes else {}
+        self._events: list[Event] = []
+        self._links: list[Link] = []
+        self._status = _UNSET
+        self._end_ns: int | None = None
+        self._start_ns = time.time_ns()
+
+    def __enter__(self) -> Self:
+        """Make it current, for this package and for everybody who asks OpenTelemetry."""
+        self._otel_token = attach(set_span_in_context(self))
+        self._ids_token = ids.enter(self._ids)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Restore what was current, and end. GeneratorExit and the like are no failures."""
+        ids.leave(self._ids_token)
+        detach(self._otel_token)
+        if isinstance(exc_val, Exception):
+            self.record_exception(exc_val)
+            self.set_status(StatusCode.ERROR, f"{type(exc_val).__name__}: {exc_val}")
+        self.end()
+
+    def get_span_context(self) -> SpanContext:
+        """Return its ids."""
+        return self._context
+
+    def is_recording(self) -> bool:
+        """Tell whether it goes on."""
+        return self._end_ns is None
+
+    def update_name(self, name: str) -> None:
+        """Name it by what has become known since."""
+        self._name = name
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        """Add an attribute, or replace it; nothing once it has ended."""
+        if self._end_ns is None:
+            self._attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Add several."""
+        if self._end_ns is None:
+            self._attributes.update(attributes)
+
+    def add_event(
+        self, name: str, attributes: Attributes = None, timestamp: int | None = None
+    ) -> None:
+        """Add what happened, now or at a time in nanoseconds."""
+        if self._end_ns is None:
+            self._events.append(Event(name, attributes, timestamp))
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        """Name a span of another trace that this one has to do with."""
+        if self._end_ns is None:
+            self._links.append(Link(context, attributes))
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Say how it went; OK is final, and unset says nothing."""
+        new = status if isinstance(status, Status) else Status(status, description)
+        if not (self._status.status_code is StatusCode.OK or new.is_unset):
+            self._status = new
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,  # noqa: FBT001, FBT002 OpenTelemetry's signature
+    ) -> None:
+        """Add an exception as an event, by the semantic conventions."""
+        kind = type(exception)
+        builtin = kind.__module__ == "builtins"
+        described = {
+            "exception.type": kind.__qualname__
+            if builtin
+            else f"{kind.__module__}.{kind.__qualname__}",
+            "exception.message": str(exception),
+            "exception.stacktrace": "".join(traceback.format_exception(exception)),
+            "exception.escaped": str(escaped),
+        }
+        self.add_event("exception", described | dict(attributes or {}), timestamp)
+
+    def end(self, end_time: int | None = None) -> None:
+        """End it and give it to the exporter; once is enough."""
+        if self._end_ns is not None:
+            return
+        self._end_ns = end_time or time.time_ns()
+        recorder = self._recorder
+        recorder.export(
+            ReadableSpan(
+                self._name,
+                self._context,
+                self._parent,
+                recorder.resource,
+                self._attributes,
+                self._events,
+                self._links,
+                self._kind,
+                None,
+                self._status,
+                self._start_ns,
+                self._end_ns,
+                recorder.scope,
+            )
+        )
+
+
+def _span_context(context: Context, *, remote: bool) -> SpanContext:
+    return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, _SAMPLED)
+
+
+def _full_name(kind: type) -> str:
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
