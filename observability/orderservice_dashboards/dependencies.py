@@ -52,8 +52,13 @@ _UPSTREAMS: Final = (
 _DATABASE: Final = (
     Panel(
         "Connections in use",
-        "Share of the api's connections that are lent out.",
-        (Query(f"sum({of('db_pool_in_use')}) / sum({of('db_pool_size')})", "in use"),),
+        "Share of the api's connections to each server that are lent out.",
+        (
+            Query(
+                f"sum by (target) ({of('db_pool_in_use')}) / sum by (target) ({of('db_pool_size')})",
+                "{{target}}",
+            ),
+        ),
         SHARE,
         steps=((0.7, ORANGE), (0.9, RED)),
     ),

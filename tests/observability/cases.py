@@ -31,6 +31,11 @@ def level(value: float) -> str:
     return f"{value:g}x120"
 
 
+def _pool(target: str, in_use: int) -> dict[str, str]:
+    server = f'target="{target}"'
+    return {own("db_pool_in_use", server): level(in_use), own("db_pool_size", server): level(20)}
+
+
 def _queue(metric: str, queue: str) -> str:
     return own(f"messaging_queue_{metric}", f'queue="{queue}"')
 
@@ -148,8 +153,9 @@ SYMPTOMS = (
     ),
     Alternatives(
         "OrderDatabasePoolSaturated",
-        {own("db_pool_in_use"): level(19), own("db_pool_size"): level(20)},
-        {own("db_pool_in_use"): level(17), own("db_pool_size"): level(20)},
+        # An idle replica does not hide a full primary.
+        _pool("primary", 19) | _pool("replica", 0),
+        _pool("primary", 17) | _pool("replica", 17),
     ),
     Alternatives(
         "OrderApiSaturated",  # 4 processes: 240 s of work a minute at most

@@ -164,10 +164,11 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
     in_use, size = scope.of("db_pool_in_use"), scope.of("db_pool_size")
     yield Alert(
         "OrderDatabasePoolSaturated",
-        f"sum by ({BY}) ({in_use}) / sum by ({BY}) ({size}) > 0.9",
+        f"sum by ({BY}, target) ({in_use}) / sum by ({BY}, target) ({size}) > 0.9",
         TICKET,
         "Nearly all database connections are lent out.",
-        "{{ $value | humanizePercentage }} of the api's connections are in use: requests wait.",
+        "{{ $value | humanizePercentage }} of the api's connections to the {{ $labels.target }} are "
+        "in use: requests wait.",
         DEPENDENCIES,
         kept="5m",
     )

@@ -5,7 +5,7 @@
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -19,12 +19,12 @@ ORDER_CREATE_DURATION: Final = Histogram(
 )  # fmt: skip
 DB_POOL_IN_USE: Final = Gauge(
     "db_pool_in_use", "Database connections lent out, summed over the processes.",
-    multiprocess_mode="livesum",
+    ["target"], multiprocess_mode="livesum",
 )  # fmt: skip
 
 DB_POOL_SIZE: Final = Gauge(
     "db_pool_size", "Database connections that could be lent out, summed over the processes.",
-    multiprocess_mode="livesum",
+    ["target"], multiprocess_mode="livesum",
 )  # fmt: skip
 HTTP_WORKERS: Final = Gauge(
     "http_server_workers", "Processes that serve requests now.",
@@ -59,16 +59,20 @@ def order_requests(action: str, status: str) -> Counter:
 
 
 class PoolGauge:
-    """Sample the pools into `db_pool_in_use`; a request lends for too short to set it itself."""
+    """Sample the pools into `db_pool_in_use`; a request lends for too short to set it itself.
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
+    `pools` are known by the server behind them: an idle replica must not hide a full primary.
+    """
+
+    def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pool-gauge", daemon=True)
 
     def start(self) -> None:
         """Begin to sample. Call it after fork: it starts a thread."""
-        DB_POOL_SIZE.set(sum(pool.size for pool in self._pools))
+        for target, pool in self._pools.items():
+            DB_POOL_SIZE.labels(target).set(pool.size)
         self._thread.start()
 
     def close(self) -> None:
@@ -77,4 +81,5 @@ class PoolGauge:
 
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_S):
-            DB_POOL_IN_USE.set(sum(pool.in_use for pool in self._pools))
+            for target, pool in self._pools.items():
+                DB_POOL_IN_USE.labels(target).set(pool.in_use)

@@ -121,7 +121,7 @@ def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, Pool |
     pools = [_closed_by(closing, Pool(url, settings, _APPLICATION)) for url in urls]
     for pool in pools:
         pool.open()
-    _started(closing, PoolGauge(pools))
+    _started(closing, PoolGauge(dict(zip(("primary", "replica"), pools, strict=False))))
     return pools[0], pools[1] if len(pools) > 1 else None
 
 
