@@ -51,7 +51,8 @@ def resource() -> dict[str, Any]:
 class Served:
     """Serves while the block runs; `address` is host and port."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails_every: int = 20, watch_age_s: float = 1.0) -> None:
+        self._fails_every, self._watch_age_s = fails_every, watch_age_s
         self._resources = Resources()
         self.metrics = Metrics(self._resources.conditions)
         self._resources.put(resource())
@@ -88,7 +89,9 @@ class Served:
     def _refresh(self) -> None:
         """Look at the resource once for each scrape, and fail now and then."""
         self._looks += 1
-        self.metrics.reconciles.labels(FAILED if self._looks % 20 == 0 else DONE).inc()
+        self.metrics.reconciles.labels(
+            FAILED if self._looks % self._fails_every == 0 else DONE
+        ).inc()
         self.metrics.duration.observe(0.02)
         self.metrics.requests.labels("PATCH").inc()
-        self.metrics.refresh({"Deployment": 1.0})
+        self.metrics.refresh({"Deployment": self._watch_age_s})
