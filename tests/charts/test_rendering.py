@@ -235,6 +235,16 @@ def test_a_load_test_is_told_where_grafana_is_and_keeps_its_results(helm4: Helm)
     assert settings["LOADTEST_FOLDER"] == "/results"
 
 
+def test_helm_test_asks_the_operator_through_its_service(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, release="o")
+    pod = only(manifests, "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    script = pod["spec"]["containers"][0]["command"][-1]
+    service = only(manifests, "Service", "o")
+    (port,) = [one["port"] for one in service["spec"]["ports"] if one["name"] == "admin"]
+    assert f'"http://o.{service["metadata"]["namespace"]}:{port}/readyz"' in script
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_helm_test_places_an_order_only_where_it_is_switched_on(
     helm4: Helm, environment: str
