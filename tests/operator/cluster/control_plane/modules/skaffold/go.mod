@@ -4,8 +4,16 @@ go 1.26.0
 
 godebug default=go1.26
 
-// skaffold's own go.mod asks for it; the new path of the module says so of itself.
-replace github.com/imdario/mergo => github.com/imdario/mergo v0.3.16
+// What skaffold's own go.mod replaces, for which it gives the reasons; a module that needs it has to say
+// so again.
+replace (
+	github.com/alessio/shellescape => github.com/alessio/shellescape v1.4.2
+	github.com/buildpacks/lifecycle => github.com/buildpacks/lifecycle v0.20.5
+	github.com/docker/cli => github.com/docker/cli v27.5.1+incompatible
+	github.com/docker/docker => github.com/docker/docker v27.5.1+incompatible
+	github.com/imdario/mergo => github.com/imdario/mergo v0.3.16
+	github.com/spf13/viper => github.com/spf13/viper v1.19.0
+)
 
 tool github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold
 
@@ -156,6 +164,7 @@ require (
 	github.com/gorilla/mux v1.8.1 // indirect
 	github.com/gorilla/websocket v1.5.4-0.20250319132907-e064f32e3674 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.26.3 // indirect
+	github.com/hashicorp/hcl v1.0.1-vault-7 // indirect
 	github.com/heroku/color v0.0.6 // indirect
 	github.com/huandu/xstrings v1.5.0 // indirect
 	github.com/imdario/mergo v1.0.1 // indirect
@@ -175,6 +184,7 @@ require (
 	github.com/letsencrypt/boulder v0.0.0-20250502002419-9102759f4ef8 // indirect
 	github.com/liggitt/tabwriter v0.0.0-20181228230101-89fcab3d43de // indirect
 	github.com/lucasb-eyer/go-colorful v1.2.0 // indirect
+	github.com/magiconair/properties v1.8.10 // indirect
 	github.com/mailru/easyjson v0.9.0 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
@@ -223,6 +233,7 @@ require (
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	github.com/sabhiram/go-gitignore v0.0.0-20210923224102-525f6e181f06 // indirect
 	github.com/sagikazarmark/locafero v0.9.0 // indirect
+	github.com/sagikazarmark/slog-shim v0.1.0 // indirect
 	github.com/sassoftware/relic v7.2.1+incompatible // indirect
 	github.com/secure-systems-lab/go-securesystemslib v0.9.0 // indirect
 	github.com/segmentio/asm v1.2.0 // indirect
@@ -298,6 +309,7 @@ require (
 	google.golang.org/protobuf v1.36.6 // indirect
 	gopkg.in/evanphx/json-patch.v4 v4.12.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
+	gopkg.in/ini.v1 v1.67.0 // indirect
 	gopkg.in/warnings.v0 v0.1.2 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
