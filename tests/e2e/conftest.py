@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from e2e.prometheus import OBJECTIVES
 from e2e.stack import SERVICES, Stack
 from e2e.traces import Receiver
-from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.objectives import Scope
 from orderservice_observability.written import files
 
 SETTINGS = {
@@ -41,7 +42,7 @@ def stack(traces: Receiver) -> Iterator[Stack]:
         Path(folder).chmod(0o755)
         rules = Path(folder) / "rules"
         rules.mkdir()
-        for name, text in files(Scope("orders"), Objectives(), every_s=1).items():
+        for name, text in files(Scope("orders"), OBJECTIVES, every_s=1).items():
             (rules / name).write_text(text)
         environment = (
             os.environ
