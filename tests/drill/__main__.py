@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from drill.faults import ELSEWHERE, FAULTS, Fault, peace
@@ -71,16 +72,18 @@ def drill(stack: Stack) -> int:
 
 
 def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> set[str]:
-    """Make a fault, wait for its alerts, mend it; return those that fired."""
+    """Make a fault, watch for its alerts while and after, mend it; return those that fired."""
     before = set(prometheus.firing())
-    began = time.monotonic()
-    fault.make(stack)
+    began = made = time.monotonic()
     fired: dict[str, float] = {}
-    until = time.monotonic() + WITHIN_S  # to make a fault takes minutes on a busy machine
-    while len(fired) < len(fault.alerts) and time.monotonic() < until:
-        for alert in set(fault.alerts) & set(prometheus.firing()) - set(fired):
-            fired[alert] = time.monotonic() - began
-        time.sleep(0.5)
+    with ThreadPoolExecutor(1) as aside:
+        making = aside.submit(fault.make, stack)
+        while len(fired) < len(fault.alerts) and time.monotonic() - made < WITHIN_S:
+            made = made if making.done() else time.monotonic()
+            for alert in set(fault.alerts) & set(prometheus.firing()) - set(fired):
+                fired[alert] = time.monotonic() - began
+            time.sleep(0.5)
+        making.result()
     fault.mend(stack)
     for alert in fault.alerts:
         after = f"{fired[alert]:.0f} s" if alert in fired else "-"
