@@ -85,6 +85,12 @@ def test_the_collector_keeps_errors_and_slow_traces_and_masks_what_looks_private
         assert not any(mask.search(harmless) for mask in masks), harmless
 
 
+def test_the_collector_lets_spans_keep_their_service() -> None:
+    allowed = read("collector/collector.yaml")["processors"]["redaction"]["allowed_keys"]
+    assert {"service.name", "k8s.namespace.name", "exception.type"} <= set(allowed)
+    assert not {"exception.message", "exception.stacktrace"} & set(allowed)
+
+
 def test_grafanas_sources_lead_to_each_other() -> None:
     sources = read("grafana/provisioning/datasources/datasources.yaml")["datasources"]
     known = {source["uid"] for source in sources}
