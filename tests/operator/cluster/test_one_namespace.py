@@ -1,5 +1,6 @@
 """Who may do everything in one namespace and nothing beyond: the operator there, and a person."""
 
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -84,14 +85,17 @@ def test_who_may_not_see_the_apiservice_is_told_what_the_autoscaler_says(
     tmp_path: Path,
 ) -> None:
     orderctl = Orderctl(insider(_everything()), tmp_path)
-    planned = orderctl.changes(example(worker=SCALED), namespace)
+    broker = {"managementUrl": "http://broker.invalid:15672"}
+    wanted = example(worker=SCALED, messaging=broker)
+    planned = orderctl.changes(wanted, namespace)
     assert ("create", AUTOSCALER, "minimal-worker") in planned
 
     api.apply(_autoscaler_of("External"), namespace)
-    planned = orderctl.changes(example(worker=SCALED), namespace)
+    planned = orderctl.changes(wanted, namespace)
     assert ("change", AUTOSCALER, "minimal-worker") in planned
-    said = orderctl.plan(example(worker=SCALED), namespace).stdout
-    assert "orders.platform.dev/metrics-provider" not in said  # External, as it was
+    said = orderctl.plan(wanted, namespace).stdout
+    assert "metrics-provider: External" in said
+    assert not re.search(r"^ +[-+].*metrics-provider", said, re.MULTILINE)  # it stays
 
 
 def _autoscaler_of(provider: str) -> Object:
