@@ -55,7 +55,8 @@ _DATABASE: Final = (
         "Share of the api's connections to each server that are lent out.",
         (
             Query(
-                f"sum by (target) ({of('db_pool_in_use')}) / sum by (target) ({of('db_pool_size')})",
+                f"sum by (target) ({of('db_pool_in_use')})"
+                f" / sum by (target) ({of('db_pool_size')})",
                 "{{target}}",
             ),
         ),

@@ -167,8 +167,8 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         f"sum by ({BY}, target) ({in_use}) / sum by ({BY}, target) ({size}) > 0.9",
         TICKET,
         "Nearly all database connections are lent out.",
-        "{{ $value | humanizePercentage }} of the api's connections to the {{ $labels.target }} are "
-        "in use: requests wait.",
+        "{{ $value | humanizePercentage }} of the api's connections to the {{ $labels.target }} "
+        "are in use: requests wait.",
         DEPENDENCIES,
         kept="5m",
     )
