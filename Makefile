@@ -50,7 +50,11 @@ observe: env ## add Prometheus and Alertmanager to the running platform and say 
 
 .PHONY: alerts-drill
 alerts-drill: env ## break a stack of its own, fault after fault, and show which alerts fired
-	@PYTHONPATH=services:observability:tests .venv/bin/python -m drill
+	@PYTHONPATH=services:operator:observability:tests .venv/bin/python -m drill
+
+.PHONY: collector
+collector: env ## try the collector's configuration in a real one; builds it once (minutes)
+	.venv/bin/pytest -m collector tests/observability $(ARGS)
 
 .PHONY: overhead
 overhead: env ## measure what telemetry costs a request

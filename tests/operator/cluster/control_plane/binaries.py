@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from control_plane import go
+from control_plane import distribution, go
 
 _MODULES: Final = Path(__file__).parent / "modules"
 _REPORT_EVERY_S: Final = 15.0
@@ -66,6 +66,7 @@ PROGRAMS: Final = (
     Program(
         "metrics-server", "node", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"
     ),
+    Program("otelcol", "collector", "collector", "."),
 )
 GROUPS: Final = tuple(dict.fromkeys(program.group for program in PROGRAMS))
 # What a test of the operator cannot do without; envtest's assets have these too.
@@ -122,7 +123,9 @@ def _named(name: str) -> Program:
 
 
 def _cache(module: str) -> Path:
-    content = b"".join((_MODULES / module / name).read_bytes() for name in ("go.mod", "go.sum"))
+    named = ("go.mod", "go.sum", distribution.LIST)
+    paths = [_MODULES / module / name for name in named]
+    content = b"".join(path.read_bytes() for path in paths if path.is_file())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "orderservice-control-plane" / hashlib.sha256(content).hexdigest()[:16]
 
@@ -139,23 +142,27 @@ def _build(one: Program, title: str) -> None:
     if one.path.is_file():
         return
     with tempfile.TemporaryDirectory(dir=one.path.parent) as scratch:
-        made = Path(scratch) / one.name
+        made, module = Path(scratch) / one.name, _MODULES / one.module
+        if one.package == ".":
+            module = Path(scratch) / "source"
+            module.mkdir()
+            distribution.write(_MODULES / one.module, module)
         flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", _link_flags(one)]
         _run(
             ["nice", "-n", "19", *go.command(), "build", *flags, "-o", str(made), one.package],
-            one,
+            module,
             title,
         )
         made.rename(one.path)
 
 
-def _run(command: list[str], one: Program, title: str) -> None:
+def _run(command: list[str], module: Path, title: str) -> None:
     """Run a compiler that names each package it has done, and tell how far it is."""
     began_at = told_at = time.monotonic()
     last: list[str] = []
     with subprocess.Popen(
         command,
-        cwd=_MODULES / one.module,
+        cwd=module,
         env=go.environment(),
         stderr=subprocess.PIPE,
         text=True,
