@@ -237,7 +237,7 @@ FAULTS: Final = (
         ),
     ),
     Fault(
-        "an operator tells of failures (its endpoint, no cluster)",
+        "an operator tells of failures, no cluster",
         _OPERATOR.make,
         _OPERATOR.mend,
         (
