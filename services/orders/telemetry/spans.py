@@ -192,8 +192,3 @@ class RecordedSpan(Span):
 
 def _span_context(context: Context, *, remote: bool) -> SpanContext:
     return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, _SAMPLED)
-
-
-def _full_name(kind: type) -> str:
-    name = kind.__qualname__
-    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
