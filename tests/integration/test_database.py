@@ -294,6 +294,22 @@ def test_a_migration_does_not_queue_behind_a_long_reader(postgres: Postgres) -> 
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
+def test_a_migration_that_cannot_be_noted_has_changed_nothing(postgres: Postgres) -> None:
+    name = f"migrate_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
+    url = postgres.url_of(name)
+    missing = pending(url)  # makes the tables that note what is applied
+    with psycopg.connect(url) as other:
+        other.execute(b"LOCK TABLE _yoyo_migration IN EXCLUSIVE MODE")
+        with pytest.raises(Transient):
+            migrate(url)
+        assert other.execute(b"SELECT to_regclass('orders')").fetchone() == (None,)
+    assert migrate(url) == missing
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
 def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres) -> None:
     name = f"migrate_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:

@@ -58,7 +58,10 @@ def _apply(url: str) -> list[str]:
     missing = backend.to_apply(_migrations())
     for migration in missing:
         _log.info("migration.started", migration=migration.id)
-    backend.apply_migrations(missing)
+        # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
+        with backend.transaction():
+            migration.process_steps(backend, "apply")
+            backend.mark_one(migration)
     return [migration.id for migration in missing]
 
 
