@@ -64,7 +64,7 @@ def rendered(skaffold: Skaffold, profile: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_skaffold_understands_it(skaffold: Skaffold, profile: str) -> None:
     read = yaml.safe_load(skaffold("diagnose", "--yaml-only", *chosen(profile)))
-    names = [one["name"] for one in read["deploy"]["helm"]["releases"]]
+    names = [one["name"] for one in read["manifests"]["helm"]["releases"]]
     assert names == (
         ["orders"] if profile == "service-only" else ["orderservice-operator", "orders"]
     )
