@@ -21,7 +21,7 @@ SCENARIO = Scenario(
     settle_s=120,
     thresholds=(
         *UNHARMED,
-        at_most("create.p95_ms@fault", 1000),
+        at_most("create.p95_ms@fault", 300),
         at_least("orders.accepted", 60),
         at_most("completion.p99_s", 60),
     ),

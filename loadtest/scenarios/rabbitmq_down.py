@@ -17,7 +17,7 @@ SCENARIO = Scenario(
     thresholds=(
         *UNHARMED,
         at_least("create.requests@fault", 10),
-        at_most("create.p95_ms@fault", 1000),
+        at_most("create.p95_ms@fault", 300),
         at_most("completion.p99_s", 60),
     ),
 )

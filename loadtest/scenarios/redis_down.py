@@ -13,7 +13,7 @@ SCENARIO = Scenario(
     thresholds=(
         *UNHARMED,
         at_least("create.requests@fault", 20),
-        at_most("create.p95_ms@fault", 1000),
-        at_most("poll.p95_ms@fault", 1000),
+        at_most("create.p95_ms@fault", 300),
+        at_most("poll.p95_ms@fault", 200),
     ),
 )

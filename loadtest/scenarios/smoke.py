@@ -10,7 +10,7 @@ SCENARIO = Scenario(
     crowds=(Crowd(kind="shopper", pace_s=2),),
     thresholds=(
         *UNHARMED,
-        at_most("create.p99_ms", 5000),
+        at_most("create.p99_ms", 2000),
         at_least("orders.accepted", 10),
         at_least("walk.requests", 5),
     ),

@@ -6,7 +6,7 @@ from loadtest.scenario import Crowd, Scenario, Step, at_most
 SCENARIO = Scenario(
     name="soak",
     proves="memory of api, worker and Locust stays where it is, however long it takes",
-    steps=(Step(seconds=120, users=15),),
+    steps=(Step(seconds=120, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=2.5),),
     thresholds=(
         *UNHARMED,

@@ -23,7 +23,7 @@ SCENARIO = Scenario(
         *UNHARMED,
         exactly(f"product.{_PRODUCT}.sold", _UNITS),
         at_least("orders.bought", 150),
-        at_most("create.p95_ms@sale", 2000),
-        at_most("create.p95_ms@after", 1000),
+        at_most("create.p95_ms@sale", 1000),
+        at_most("create.p95_ms@after", 300),
     ),
 )

@@ -4,7 +4,7 @@ from loadtest.objectives import LOCUST
 from loadtest.scenario import Crowd, Phase, Scenario, Step, at_most
 
 _STAGE_S = 12
-_USERS = (5, 10, 20, 30)
+_USERS = (4, 7, 10, 13)
 
 SCENARIO = Scenario(
     name="stages",
