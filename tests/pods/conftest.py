@@ -20,9 +20,9 @@ def running() -> Iterator[tuple[ControlPlane, Api]]:
 
 
 @pytest.fixture(scope="session")
-def shop(running: tuple[ControlPlane, Api], tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def shop(running: tuple[ControlPlane, Api]) -> Shop:
     """Give the environment's namespace; the first test installs it."""
-    return Shop(running[1], tmp_path_factory.mktemp("load"))
+    return Shop(running[1])
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,14 @@
 """The installed environment, as its users and its operators see it."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import requests
 from control_plane.api import Api, Object, Refused
 
-from devstack.ports import free_port
 from loadtest.target.place import Place
 from pods.cluster import say
 
@@ -23,7 +18,6 @@ RELEASE: Final = "orders"
 RESOURCE: Final = "orders.platform.dev/v1alpha1"
 PASSWORD: Final = "only-for-development"
 WITHIN_S: Final = 600.0
-_REPOSITORY: Final = Path(__file__).parents[2]
 _PORTS: Final = {"api": 80, "inventory": 8091, "payment": 8092, "postgresql": 5432}
 _KINDS: Final = {
     "apps/v1": ("deployments", "statefulsets", "replicasets"),
@@ -40,8 +34,8 @@ _KUBERNETES_OWN: Final = {"serviceaccounts/default", "configmaps/kube-root-ca.cr
 class Shop:
     """One environment in a namespace, reached from this machine by its Services' addresses."""
 
-    def __init__(self, api: Api, folder: Path) -> None:
-        self.api, self._folder = api, folder
+    def __init__(self, api: Api) -> None:
+        self.api = api
 
     def address(self, part: str) -> str:
         """Return the host and port of a Service."""
@@ -148,34 +142,23 @@ class Shop:
             database=database,
         )
 
-    def load(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run this repository's smoke scenario against the Service."""
-        place = self.place_under_load
-        environ = {
-            "LOADTEST_ALLOWED_HOSTS": self.address("api").partition(":")[0],
-            "LOADTEST_INVENTORY_URL": str(place.inventory),
-            "LOADTEST_PAYMENT_URL": str(place.payment),
-            "LOADTEST_DATABASE_URL": str(place.database),
-            "LOADTEST_FOLDER": str(self._folder),
-        }
-        words = ["smoke", "--host", place.host, "--processes", "1"]
-        return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "loadtest",
-                *words,
-                "--master-port",
-                str(free_port()),
-                *arguments,
-            ],
-            cwd=_REPOSITORY,
-            env={**os.environ, **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WITHIN_S,
+    def jobs_over(self, *components: str) -> bool:
+        """Tell whether the Jobs of components have ended, well or not."""
+        conditions = [self._job(one).get("status", {}).get("conditions", []) for one in components]
+        over = {"Complete", "Failed"}
+        return all(any(said["type"] in over for said in one) for one in conditions)
+
+    def log(self, component: str) -> str:
+        """Return what the one pod of a component has said."""
+        (pod,) = self.pods(component)
+        path = self.api.path("v1", "pods", NAMESPACE, pod["metadata"]["name"])
+        return self.api.session.get(f"{self.api.url}{path}/log", timeout=30).text
+
+    def _job(self, component: str) -> Object:
+        (found,) = self.api.list(
+            "batch/v1", "jobs", NAMESPACE, f"app.kubernetes.io/component={component}"
         )
+        return found
 
     def left(self) -> set[str]:
         """Name what is in the namespace and not Kubernetes' own."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
 from pods.customers import Customers
 from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
@@ -55,10 +57,23 @@ def test_the_chart_tests_itself(helm: Helm, figure: Figure) -> None:
     figure("`helm test`", "passes")
 
 
-def test_the_smoke_scenario_passes(shop: Shop, figure: Figure) -> None:
-    done = shop.load()
-    assert done.returncode == 0, done.stdout + done.stderr
-    figure("Locust's smoke scenario against the Service, invariants held", "passes")
+def test_the_load_tests_jobs_pass_the_smoke_scenario(
+    shop: Shop, helm: Helm, figure: Figure
+) -> None:
+    image = "loadTest.image=localhost/orderservice-loadtest:dev"
+    small = "loadTest.resources.requests.cpu=50m"  # the node has two CPUs for everything
+    install_environment(helm, "loadTest.enabled=true", image, small)
+    shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
+    result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
+    assert result["verdict"] == 0, result
+    checked = [finding for finding in result["findings"] if finding["checked"]]
+    assert checked
+    assert all(finding["broken"] == 0 for finding in checked), checked
+    figure(
+        "Locust's smoke scenario by the chart's Jobs, master and worker",
+        f"passes; {result['figures']['orders.accepted']:.0f} orders, "
+        f"{len(checked)} of {len(result['findings'])} invariants checked and held",
+    )
 
 
 def test_a_rolling_update_under_load_loses_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:
