@@ -17,6 +17,10 @@ class Forbidden(Transient):
     """Go on without it if that can be: people mend a role, and then it works."""
 
 
+class Busy(Transient):
+    """Send the same again after that wait: it was not looked at."""
+
+
 class Conflict(Transient):
     """Look again, then decide anew: the object changed, or somebody else owns a field of it."""
 

@@ -3,6 +3,8 @@
 kopf's own client is not for users, and the official one takes more memory than all the rest here.
 """
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -13,6 +15,7 @@ import msgspec
 from orderservice_operator import settings
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.errors import (
+    Busy,
     Conflict,
     Forbidden,
     Gone,
@@ -43,7 +46,8 @@ class Page(msgspec.Struct, frozen=True):
 class Client:
     """A session with the API server; `count` hears the method of every request.
 
-    Every error is one of `errors`. A watch that says nothing for `silence_s` is a dead one.
+    Every error is one of `errors`. A watch that says nothing for `silence_s` is a dead one. A call
+    that the server asks to come back later does so within `patience_s`: a person has no queue.
     """
 
     def __init__(
@@ -51,8 +55,9 @@ class Client:
         credentials: Credentials,
         count: Callable[[str], None],
         silence_s: float = settings.SILENCE_S,
+        patience_s: float = 0,
     ) -> None:
-        self._credentials, self._count = credentials, count
+        self._credentials, self._count, self._patience_s = credentials, count, patience_s
         self._watch = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
         connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=32)
         self._session = aiohttp.ClientSession(connector=connector)
@@ -141,12 +146,21 @@ class Client:
         content: str = "application/json",
     ) -> Manifest:
         data = None if body is None else msgspec.json.encode(body)
-        sending = self._send(
-            method, path, parameters, data=data, timeout=_REQUEST, headers={"Content-Type": content}
-        )
-        async with sending as answer:
-            read: Manifest = msgspec.json.decode(await answer.read())
-            return read
+        headers = {"Content-Type": content}
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            sending = self._send(
+                method, path, parameters, data=data, timeout=_REQUEST, headers=headers
+            )
+            try:
+                async with sending as answer:
+                    read: Manifest = msgspec.json.decode(await answer.read())
+                    return read
+            except Busy as error:
+                wait_s = max(error.after_s, 1)
+                if time.monotonic() + wait_s > give_up_at:
+                    raise
+                await asyncio.sleep(wait_s)
 
     @asynccontextmanager
     async def _send(
@@ -209,7 +223,9 @@ def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorE
         return Forbidden(message, _FORBIDDEN_WAIT_S)
     if status == 401:
         return Transient(message, _FORBIDDEN_WAIT_S)
-    if status == 429 or status >= 500:
+    if status == 429:
+        return Busy(message, _wait_s(headers))
+    if status >= 500:
         return Transient(message, _wait_s(headers))
     return Permanent(message)
 

@@ -17,6 +17,7 @@ from orderservice_operator.orderctl.kubeconfig import Kubeconfig
 from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION
 
 MANAGER: Final = "orderctl"
+_PATIENCE_S: Final = 30.0
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -84,7 +85,7 @@ async def connected(place: Place) -> AsyncIterator[Cluster]:
     """Connect as kubectl would, or as a pod's account where there is no kubeconfig."""
     login = Kubeconfig(place.kubeconfig, place.context)
     credentials = Credentials(kopf.OperatorSettings(), (login, kopf.login_with_service_account))
-    client = Client(credentials, lambda _: None)
+    client = Client(credentials, lambda _: None, patience_s=_PATIENCE_S)
     try:
         yield Cluster(client, place.namespace or credentials.namespace)
     finally:
