@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Orderctl
 from control_plane.api import Api, Object
 from control_plane.faults import (
     Chooser,
@@ -390,22 +389,3 @@ def _has_looked(session: Any, root: str) -> bool:
     except OSError:
         return False
     return 'orderservice_reconcile_total{result="done"}' in text
-
-
-@pytest.mark.usefixtures("behind")
-def test_orderctl_comes_back_to_a_server_that_is_busy(
-    proxy: FaultProxy,
-    account_token: Callable[[], str],
-    kubeconfig_for: Callable[[str, str, str], Path],
-    namespace: str,
-    example: Example,
-    tmp_path: Path,
-) -> None:
-    orderctl = Orderctl(kubeconfig_for(proxy.url, account_token(), "person"), tmp_path)
-    refusals = [Refuse(429, retry_after_s=1)] * 2
-    with proxy.with_fault(
-        lambda request: refusals.pop() if refusals and "dryRun" in request.query else None
-    ):
-        ended = orderctl.plan(example(), namespace)
-    assert ended.returncode == 2, ended.stderr
-    assert refusals == []
