@@ -122,13 +122,14 @@ class Program:
 
     def pause(self) -> None:
         """Freeze the process and its children: it accepts connections but answers nothing."""
-        for process in reversed(self.family()):
-            process.suspend()
+        if self.pid:
+            freeze(psutil.Process(self.pid))
 
     def resume(self) -> None:
         """Let a paused process go on."""
         for process in self.family():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a child may end while its parent wakes
+                process.resume()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process if it is still there."""
@@ -154,6 +155,14 @@ class Program:
             return psutil.Process(self.pid).children(recursive=True) if self.pid else []
         except psutil.NoSuchProcess:
             return []
+
+
+def freeze(process: psutil.Process) -> None:
+    """Stop a process, then its children: one that is stopped makes no more of them."""
+    with suppress(psutil.NoSuchProcess):
+        process.suspend()
+        for child in process.children():
+            freeze(child)
 
 
 def tied_to_us(component: Component) -> tuple[str, ...]:

@@ -188,10 +188,21 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     assert before["state"] == "ready"
     assert devstack(stack.state, "restart", "worker").returncode == 0
     assert stack.component("worker")["pid"] != before["pid"]
-    devstack(stack.state, "pause", "worker")
+    assert devstack(stack.state, "pause", "worker").returncode == 0
     assert psutil.Process(int(stack.component("worker")["pid"])).status() == "stopped"
-    devstack(stack.state, "resume", "worker")
+    assert devstack(stack.state, "resume", "worker").returncode == 0
     wait_for(lambda: devstack(stack.state, "status").returncode == 0)
+
+
+def test_a_component_with_short_lived_children_can_be_paused_and_resumed(start: Start) -> None:
+    """Its children end between our look and our signal; they are no reason to stay paused."""
+    stack = start("plain")
+    stack.wait_ready()
+    for _ in range(40):
+        for verb in ("pause", "resume"):
+            control.ask(stack.state, verb=verb, component="worker")
+        time.sleep(0.013)
+    assert stack.component("worker")["state"] == "ready"
 
 
 def test_an_unknown_component_is_refused_with_the_known_ones(start: Start) -> None:
