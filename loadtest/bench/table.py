@@ -31,7 +31,8 @@ def show(report: Report, console: Console) -> None:
     for sheet in sheets(report):
         table = Table(title=sheet.title, title_justify="left")
         for place, name in enumerate(sheet.head):
-            table.add_column(name, justify="left" if place < 2 else "right")
+            is_name = place < 2
+            table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
         for row in sheet.rows:
             table.add_row(*row)
         console.print(table)

@@ -18,7 +18,7 @@ SUBJECTS = ("post", "relay", "worker")
 def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     results = tmp_path / "results"
-    environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}"}
+    environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}", "COLUMNS": "160"}
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--only", ",".join(SUBJECTS),
          "--results", str(results)],

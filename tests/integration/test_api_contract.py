@@ -126,7 +126,7 @@ CASES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
 # A 500 is a defect that nobody knows how to cause; contract/test_api.py makes one.
 WITHOUT_DATABASE: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
     ("/api/orders", "post", 503): lambda given: given.post(),
-    ("/api/orders/{id}", "get", 503): lambda given: given.get("/api/orders/5"),
+    ("/api/orders/{id}", "get", 503): lambda given: given.get("/api/orders/888888888"),
     ("/api/orders/user/{userId}", "get", 503): list_own,
     ("/health", "get", 503): lambda given: given.get("/health"),
 }
