@@ -92,6 +92,6 @@ class Orderctl:
     def changes(self, manifest: Object, namespace: str) -> set[tuple[str, str, str]]:
         """Return what a plan says, as (action, kind, name)."""
         ended = self.plan(manifest, namespace, "-o", "json")
-        assert ended.returncode in {0, 2}, ended.stderr
+        assert ended.returncode in {0, 2}, ended.stderr + ended.stdout
         (found,) = json.loads(ended.stdout)
         return {(one["action"], one["kind"], one["name"]) for one in found["changes"]}

@@ -387,11 +387,17 @@ def registered(api: Api) -> bool:
 def keda(api: Api) -> Iterator[None]:
     """Install the kinds of KEDA, and nobody who acts on them."""
     names = {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"}
+
+    def known() -> list[bool]:
+        return [api.knows("keda.sh/v1alpha1", plural) for plural in names.values()]
+
     for kind, plural in names.items():
         api.apply(definition(kind, plural))
+    api.wait(lambda: all(known()), within_s=60)
     yield
     for plural in names.values():
         api.delete("apiextensions.k8s.io/v1", "customresourcedefinitions", "", f"{plural}.keda.sh")
+    api.wait(lambda: not any(known()), within_s=60)
 
 
 def definition(kind: str, plural: str) -> Object:
@@ -420,7 +426,7 @@ def test_an_add_on_that_is_taken_away_leaves_the_operator_ready(api: Api, replic
     api.apply(definition("ScaledObject", plural))
     api.wait(lambda: '"watch.begun"' in text() and "ScaledObject" in text(), within_s=60)
     api.delete("apiextensions.k8s.io/v1", "customresourcedefinitions", "", f"{plural}.keda.sh")
-    api.wait(lambda: not api.session.get(f"{api.url}/apis/{version}").ok, within_s=60)
+    api.wait(lambda: not api.knows(version, plural), within_s=60)
     api.wait(lambda: '"watch.left"' in text(), within_s=60)
     api.wait(lambda: probe().ok, within_s=60)
 

@@ -53,6 +53,7 @@ def kind(api: Api) -> Iterator[Callable[[], Object]]:
     yield lambda: api.apply(_DEFINITION)
     if api.exists(*crds, "", name):
         api.delete(*crds, "", name)
+        api.wait(lambda: not api.knows(*ROUTES), within_s=60)
 
 
 def test_its_absence_is_told_and_it_is_made_once_the_kind_is_known(

@@ -84,6 +84,11 @@ class Api:
         """Tell whether an object is there."""
         return self.session.get(self.url + self.path(version, plural, namespace, name)).ok
 
+    def knows(self, version: str, plural: str) -> bool:
+        """Tell whether the API server says that it has a kind."""
+        answer = self.session.get(f"{self.url}/apis/{version}")
+        return answer.ok and any(one["name"] == plural for one in answer.json()["resources"])
+
     def delete(self, version: str, plural: str, namespace: str, name: str) -> None:
         """Delete an object."""
         self._call("DELETE", self.path(version, plural, namespace, name))
