@@ -122,8 +122,8 @@ images: env ## build the images without a registry and try every process (10 min
 	.venv/bin/pytest tests/images $(ARGS)
 
 .PHONY: e2e
-e2e: env ## both charts on a real node, real pods: install, load, faults, uninstall (root, Debian 12)
-	@$(CLUSTER) build control node tools
+e2e: env ## both charts on real pods: install, load, faults, drain, uninstall (root; Debian 12, or Docker)
+	@$(CLUSTER) build control node tools charts
 	.venv/bin/pytest --exitfirst --verbose --capture=no tests/pods $(ARGS)
 
 .PHONY: lock

@@ -1,7 +1,7 @@
 """The images, built, and the servers their processes need."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,21 +82,3 @@ def migrated(service_image: str, servers: dict[str, str]) -> dict[str, str]:
         done = run(service_image, "orders", *step, environ=servers)
         assert done.returncode == 0, done.stdout + done.stderr
     return servers
-
-
-_FIGURES = pytest.StashKey[dict[str, float]]()
-
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
-    """Note a figure; all are printed after the run."""
-    noted = request.config.stash.setdefault(_FIGURES, {})
-    return lambda name, value: noted.update({name: value})
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the figures."""
-    for name, value in config.stash.get(_FIGURES, {}).items():
-        terminalreporter.write_line(f"figure {name}: {value:.1f}")

@@ -1,4 +1,4 @@
-"""What is told after a run of the operator's tests: its figures, and loudly what was skipped."""
+"""What is told after a run of the operator's tests: loudly, what was skipped."""
 
 import pytest
 
@@ -6,13 +6,8 @@ _WITHOUT_CLUSTER = ("no Kubernetes to test with", "KUBEBUILDER_ASSETS=", "needs 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print both."""
-    stats = terminalreporter.stats
-    for report in [*stats.get("passed", []), *stats.get("failed", [])]:
-        for name, value in report.user_properties:
-            if name.startswith("figure ") and report.when == "call":
-                terminalreporter.write_line(f"{name}: {value:.3g}")
-    reasons = [str(one.longrepr[2]) for one in stats.get("skipped", [])]
+    """Print how many, and why."""
+    reasons = [str(one.longrepr[2]) for one in terminalreporter.stats.get("skipped", [])]
     skipped = [text for text in reasons if any(known in text for known in _WITHOUT_CLUSTER)]
     if skipped:
         told = f"{len(skipped)} tests of the operator NOT RUN: {skipped[0]}"

@@ -1,89 +1,55 @@
-"""One cluster of one real node, with DNS and metrics, that leaves nothing behind."""
+"""One cluster of two nodes for pods, with DNS and metrics, that leaves nothing behind.
+
+Where a Docker engine answers it is kind's, else one of our own.
+"""
 
 import fcntl
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import yaml
-from control_plane import network, node, required
 from control_plane.api import Api
-from control_plane.plane import Broken, ControlPlane
+from control_plane.plane import Broken
 
-from images import workshop
-from pods import images
+from pods import bare, kind
+from pods.terminal import say
 
 _LOCK: Final = Path("/run/orders-node.lock")
 _ADDONS: Final = Path(__file__).parent / "addons"
-_BEGAN: Final = time.monotonic()
+# Our images, in place of those that a registry would give.
+_VALUES: Final = Path(__file__).parent / "values.yaml"
 
 
-def say(text: str) -> None:
-    """Tell how far it is."""
-    sys.stderr.write(f"  {time.monotonic() - _BEGAN:6.1f} s  {text}\n")
-    sys.stderr.flush()
+class Cluster(msgspec.Struct, frozen=True):
+    """A cluster that runs, and the values by which the environment's chart runs on it."""
+
+    kubeconfig: Path
+    api: Api
+    values: tuple[Path, ...]
 
 
 @contextmanager
-def running() -> Iterator[tuple[ControlPlane, Api]]:
-    """Build what is missing, start everything, and remove it, also after a failure."""
-    node.check_tools()
-    names = list(_images())
-    with _alone():
-        node.clear()
-        node.STATE.mkdir(mode=0o700)
-        plane = _plane()
-        machine = node.Node(
-            plane, required.tool("kubelet"), required.tool("kube-proxy"), images.PAUSE
-        )
-        try:
-            network.lay()
-            say("starting the control plane")
-            plane.start()
-            plane.start_scheduler()
-            _start(machine, names)
-            with plane.session() as session:
-                api = Api(session, plane.url)
-                _add(api)
-                yield plane, api
-        finally:
-            say("removing the node")
-            machine.stop()
-            plane.stop()
-            node.clear()
+def running() -> Iterator[Cluster]:
+    """Make one, and remove it."""
+    on_kind = kind.possible()
+    say("on kind" if on_kind else "on nodes of our own: no Docker engine answers")
+    with _alone(), (kind if on_kind else bare).running() as made, made.session() as session:
+        api = Api(session, made.url)
+        _add(api, ("metrics-server",) if on_kind else ("coredns", "metrics-server"))
+        values = (_VALUES,) if on_kind else (_VALUES, bare.VALUES)
+        yield Cluster(made.kubeconfig, api, values)
 
 
-def _images() -> Iterator[str]:
-    for name in images.every():
-        say(f"image {name}")
-        yield name
-
-
-def _plane() -> ControlPlane:
-    folder = node.STATE / "plane"
-    return ControlPlane(required.control_plane(), folder, network.HOST, network.SERVICES)
-
-
-def _start(machine: node.Node, names: list[str]) -> None:
-    archive = node.STATE / "images.tar"
-    say("packing the images")
-    workshop.save(names, archive)
-    say("starting the node and importing them")
-    machine.start(archive)
-    archive.unlink()
-    say("the node is ready")
-
-
-def _add(api: Api) -> None:
-    """Bring DNS and metrics, and wait for them."""
-    for file in sorted(_ADDONS.glob("*.yaml")):
-        for manifest in yaml.safe_load_all(file.read_text()):
+def _add(api: Api, addons: tuple[str, ...]) -> None:
+    """Bring what the cluster does not have of its own, and wait for it."""
+    for name in addons:
+        for manifest in yaml.safe_load_all((_ADDONS / f"{name}.yaml").read_text()):
             api.apply(manifest)
-    api.wait(lambda: all(_available(api, name) for name in ("coredns", "metrics-server")))
-    say("CoreDNS and metrics-server are ready")
+    api.wait(lambda: all(_available(api, name) for name in addons))
+    say(f"{' and '.join(addons)}: ready")
 
 
 def _available(api: Api, deployment: str) -> bool:
@@ -97,5 +63,5 @@ def _alone() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Broken("another run has the node: wait for its end") from None
+            raise Broken("another run has the nodes: wait for its end") from None
         yield

@@ -10,7 +10,7 @@ import requests
 from control_plane.api import Api, Object, Refused
 
 from loadtest.target.place import Place
-from pods.cluster import say
+from pods.terminal import say
 
 NAMESPACE: Final = "shop"
 SYSTEM: Final = "orders-system"
@@ -56,6 +56,12 @@ class Shop:
         """Name the pods of processes."""
         return {pod["metadata"]["name"] for one in components for pod in self.pods(one)}
 
+    def schedulable(self) -> list[str]:
+        """Name the nodes that take pods."""
+        found = self.api.list("v1", "nodes", "")
+        free = [one for one in found if not one["spec"].get("taints")]
+        return sorted(one["metadata"]["name"] for one in free)
+
     def kill(self, pod: str) -> None:
         """Let a pod end at once, as when its node dies."""
         path = self.api.path("v1", "pods", NAMESPACE, pod)
@@ -82,6 +88,11 @@ class Shop:
     def replaced(self, before: set[str], *components: str) -> bool:
         """Tell whether other pods do the work now."""
         return self.rolled_out() and not before & self.pod_names(*components)
+
+    def settled(self, nodes: set[str], *components: str) -> bool:
+        """Tell whether processes do their work on just these nodes."""
+        pods = [pod for one in components for pod in self.pods(one)]
+        return self.rolled_out() and {pod["spec"].get("nodeName") for pod in pods} == nodes
 
     def deployment(self, process: str) -> Object:
         """Return a process's Deployment."""

@@ -2,30 +2,40 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import msgspec
+import pytest
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
+from pods.cluster import Cluster
 from pods.customers import Customers
 from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
 
-VALUES = Path(__file__).parent / "values.yaml"
 OPERATOR_RELEASE = "orderservice-operator"
 PROCESSES = ("api", "relay", "worker", "notifier")
 Figure = Callable[[str, str], None]
+Install = Callable[..., None]
+Kubectl = Callable[..., str]
 
 
-def install_environment(helm: Helm, *settings: str) -> None:
-    own = [word for one in settings for word in ("--set", one)]
-    values = (*values_of("dev"), "--values", str(VALUES), *own)
-    helm.install(RELEASE, ENVIRONMENT, NAMESPACE, *values)
+@pytest.fixture(scope="session")
+def install_environment(helm: Helm, running: Cluster) -> Install:
+    """Install the environment, or upgrade it, with settings."""
+    values = [word for file in running.values for word in ("--values", str(file))]
+
+    def install(*settings: str) -> None:
+        own = [word for one in settings for word in ("--set", one)]
+        helm.install(RELEASE, ENVIRONMENT, NAMESPACE, *values_of("dev"), *values, *own)
+
+    return install
 
 
-def met(customers: Customers) -> str:
-    """Say what answers customers met beside the 202."""
+def sold(customers: Customers) -> str:
+    """Hold what was promised against the books; say how many, and what answers were not 202."""
+    assert customers.books() == []
     others = {name: count for name, count in customers.answers.items() if name != "202"}
-    return f"answers that were tried again: {others}" if others else "every request answered 202"
+    met = f"answers that were tried again: {others}" if others else "every request answered 202"
+    return f"{customers.accepted} orders, none lost; {met}"
 
 
 def namespace(shop: Shop, name: str) -> None:
@@ -35,14 +45,17 @@ def namespace(shop: Shop, name: str) -> None:
 
 
 def test_both_charts_install_and_the_order_service_becomes_ready(
-    shop: Shop, helm: Helm, figure: Figure
+    shop: Shop, helm: Helm, install_environment: Install, kubectl: Kubectl, figure: Figure
 ) -> None:
+    _, other = shop.schedulable()
     namespace(shop, SYSTEM)
     namespace(shop, NAMESPACE)
     image = "image.repository=localhost/orderservice-operator,image.tag=dev"
     helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, "--set", image)
-    install_environment(helm)
+    kubectl("cordon", other)  # servers without disks are kept off the node that will be drained
+    install_environment()
     took_s = shop.wait("the OrderService is Ready", shop.ready)
+    kubectl("uncordon", other)
     figure("`helm install` of both charts until the OrderService is Ready", f"{took_s:.0f} s")
 
 
@@ -58,11 +71,11 @@ def test_the_chart_tests_itself(helm: Helm, figure: Figure) -> None:
 
 
 def test_the_load_tests_jobs_pass_the_smoke_scenario(
-    shop: Shop, helm: Helm, figure: Figure
+    shop: Shop, install_environment: Install, figure: Figure
 ) -> None:
     image = "loadTest.image=localhost/orderservice-loadtest:dev"
-    small = "loadTest.resources.requests.cpu=50m"  # the node has two CPUs for everything
-    install_environment(helm, "loadTest.enabled=true", image, small)
+    small = "loadTest.resources.requests.cpu=50m"  # the nodes have two CPUs for everything
+    install_environment("loadTest.enabled=true", image, small)
     shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
     result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
     assert result["verdict"] == 0, result
@@ -76,20 +89,18 @@ def test_the_load_tests_jobs_pass_the_smoke_scenario(
     )
 
 
-def test_a_rolling_update_under_load_loses_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:
+def test_a_rolling_update_under_load_loses_nothing(
+    shop: Shop, install_environment: Install, figure: Figure
+) -> None:
     before = shop.pod_names(*PROCESSES)
     with Customers(shop.place_under_load) as customers:
         shop.wait("customers are buying", lambda: customers.accepted > 10)
-        install_environment(helm, "spec.observability.logLevel=warning")
+        install_environment("spec.observability.logLevel=warning")
         took_s = shop.wait(
             "every pod has been replaced",
             partial(shop.replaced, before, *PROCESSES),
         )
-    assert customers.books() == []
-    figure(
-        "rolling update of all four processes under load",
-        f"{took_s:.0f} s, {customers.accepted} orders, none lost; {met(customers)}",
-    )
+    figure("rolling update of all four processes under load", f"{took_s:.0f} s, {sold(customers)}")
 
 
 def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
@@ -98,31 +109,31 @@ def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
             (victim, *_) = shop.pod_names(process)
             shop.kill(victim)
             shop.wait(f"another {process} is ready", partial(shop.replaced, {victim}, process))
-    assert customers.books() == []
-    figure(
-        "one pod of each process killed under load, without grace",
-        f"{customers.accepted} orders, none lost; {met(customers)}",
-    )
+    figure("one pod of each process killed under load, without grace", sold(customers))
 
 
-def test_pods_evicted_as_by_a_drain_lose_nothing(shop: Shop, figure: Figure) -> None:
+def test_a_drained_node_loses_nothing(shop: Shop, kubectl: Kubectl, figure: Figure) -> None:
+    home, other = shop.schedulable()
     with Customers(shop.place_under_load) as customers:
+        kubectl("cordon", home)
         for process in PROCESSES:
-            before = shop.pod_names(process)
-            for victim in before:
+            for victim in shop.pod_names(process):
                 shop.wait(f"{victim} may go", partial(shop.evict, victim))
-            shop.wait(f"{process} has moved", partial(shop.replaced, before, process))
-    assert customers.books() == []
+            shop.wait(f"{process} is on {other}", partial(shop.settled, {other}, process))
+        kubectl("uncordon", home)
+        kubectl("drain", other, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=4m")
+        took_s = shop.wait(f"all are on {home}", partial(shop.settled, {home}, *PROCESSES))
+    kubectl("uncordon", other)
     figure(
-        "every pod of the four processes evicted under load",
-        f"{customers.accepted} orders, none lost; {met(customers)}",
+        "every pod of the four processes evicted, then `kubectl drain` of the node they went to",
+        f"ready again {took_s:.0f} s after it; {sold(customers)}",
     )
 
 
 def test_a_busy_api_gets_more_pods_and_an_idle_one_fewer(shop: Shop, figure: Figure) -> None:
     with Customers(shop.place_under_load, count=24, pause_s=0) as customers:
         up_s = shop.wait("there are more api pods", lambda: shop.replicas("api") > 1)
-    assert customers.books() == []
+    sold(customers)
     down_s = shop.wait("there is one api pod again", lambda: shop.replicas("api") == 1)
     figure("CPU autoscaler: api 1 → more under load", f"{up_s:.0f} s")
     figure("CPU autoscaler: back to 1 without load", f"{down_s:.0f} s")
@@ -135,7 +146,7 @@ def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figur
             up_s = shop.wait("there are more workers", lambda: shop.replicas("worker") > 1)
     finally:
         shop.faults("payment")
-    assert customers.books() == []
+    sold(customers)
     down_s = shop.wait("there is one worker again", lambda: shop.replicas("worker") == 1)
     figure("queue autoscaler: worker 1 → more under a slow payment", f"{up_s:.0f} s")
     figure("queue autoscaler: back to 1 once the queue is empty", f"{down_s:.0f} s")

@@ -294,9 +294,3 @@ def orderctl(plane: Cluster, api: Api, tmp_path: Path) -> Orderctl:
     """Give the command, as an administrator."""
     assert api
     return Orderctl(plane.kubeconfig, tmp_path)
-
-
-@pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
-    """Note a figure; all are printed after the run."""
-    return lambda name, value: record_property(f"figure {name}", float(value))

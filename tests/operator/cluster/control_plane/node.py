@@ -1,6 +1,6 @@
-"""A real node on this machine: containerd, runc, CNI plugins, kubelet and kube-proxy.
+"""Real nodes on this machine: containerd, runc, CNI plugins, kubelet and kube-proxy.
 
-Its processes, network, mounts and control groups have fixed names, so that the next run finds and
+Their processes, network, mounts and control groups have fixed names, so that the next run finds and
 removes what a killed one left.
 """
 
@@ -11,23 +11,22 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import yaml
 
 from control_plane import network
 from control_plane.plane import Broken, ControlPlane, end, tail
 
-NAME: Final = "node1"
 STATE: Final = Path("/var/lib/orders-node")
 DNS: Final = network.SERVICES.replace(".0.0/16", ".0.10")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-_CGROUP: Final = "orders-node"
 # All pods count as one process otherwise, beside whatever else the machine does.
 _WEIGHT: Final = "16384"
-_SOCKET: Final = STATE / "containerd.sock"
 _PLUGINS: Final = Path("/usr/lib/cni")
 _PROGRAMS: Final = (
     "containerd",
@@ -54,72 +53,85 @@ def check_tools() -> None:
         raise Broken("root: a node mounts, and makes namespaces and control groups")
 
 
-class Node:
-    """The one node of a control plane that listens on `network.HOST`."""
+class Programs(msgspec.Struct, frozen=True):
+    """What a node runs beside Debian's packages; `pause` is an image."""
 
-    def __init__(self, plane: ControlPlane, kubelet: Path, proxy: Path, pause: str) -> None:
-        self._plane, self._kubelet, self._proxy, self._pause = plane, kubelet, proxy, pause
+    kubelet: Path
+    proxy: Path
+    pause: str
+
+
+class Node:
+    """A node of a control plane that listens on `network.HOST`."""
+
+    def __init__(self, plane: ControlPlane, place: network.Place, programs: Programs) -> None:
+        self._plane, self._place, self._programs = plane, place, programs
+        self._state = STATE / place.name
+        self._ctr = ("ctr", f"--address={self._socket}", "--namespace=k8s.io")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def name(self) -> str:
+        """What the cluster calls it."""
+        return self._place.name.removeprefix("orders-")
+
+    @property
+    def _socket(self) -> Path:
+        return self._state / "containerd.sock"
 
     def start(self, images: Path) -> None:
         """Start containerd, import an archive of images, start the rest; return when it is ready.
 
         The network has to be there.
         """
+        self._state.mkdir(mode=0o700)
         self._start_containerd()
-        self._ctr("images", "import", str(images))
+        self._import(images)
         self._start_kubelet()
         self._start_proxy()
         self._wait(self._is_ready, "kubelet")
 
-    def stop(self) -> None:
-        """End everything and leave nothing."""
-        for name in ("kubelet", "kube-proxy"):
-            if name in self._processes:
-                end(self._processes[name])
-        _kill_containers()
-        if "containerd" in self._processes:
-            end(self._processes["containerd"])
-        clear()
+    def end(self, name: str) -> None:
+        """End one of its processes, if it runs."""
+        if name in self._processes:
+            end(self._processes[name])
 
-    def log(self, name: str) -> str:
-        """Return the end of a process's log."""
-        return tail(STATE / f"{name}.log")
+    def _log(self, name: str) -> str:
+        return tail(self._state / f"{name}.log")
 
     def _start_containerd(self) -> None:
-        (STATE / "cni").mkdir()
-        _write(STATE / "cni" / "10-bridge.conflist", json.dumps(_bridge()))
-        _write(STATE / "containerd.toml", _containerd(self._pause))
-        self._run("containerd", "containerd", "--config", str(STATE / "containerd.toml"))
-        self._wait(lambda: _succeeds(*_CTR, "version"), "containerd")
+        (self._state / "cni").mkdir()
+        self._write("cni/10-bridge.conflist", json.dumps(self._bridge()))
+        settings = self._write("containerd.toml", self._containerd())
+        self._run("containerd", "containerd", "--config", str(settings))
+        self._wait(lambda: _succeeds(*self._ctr, "version"), "containerd")
 
     def _start_kubelet(self) -> None:
-        for folder in _control_groups():
+        for folder in _control_groups(self._place):
             folder.mkdir(exist_ok=True)
             if (weight := folder / "cpu.shares").exists():
                 weight.write_text(_WEIGHT)
-        _write(STATE / "resolv.conf", f"nameserver {DNS}\n")
-        serving = self._plane.issue("kubelet-serving", NAME, network.NODE)
-        settings = _kubelet_settings(self._plane.authority, *serving)
-        _write(STATE / "kubelet.yaml", yaml.safe_dump(settings))
-        account = self._plane.kubeconfig_of(f"system:node:{NAME}", ("system:nodes",))
+        self._write("resolv.conf", f"nameserver {DNS}\n")
+        settings = self._write("kubelet.yaml", yaml.safe_dump(self._kubelet_settings()))
+        account = self._plane.kubeconfig_of(f"system:node:{self.name}", ("system:nodes",))
         self._run(
             "kubelet",
-            str(self._kubelet),
-            f"--config={STATE / 'kubelet.yaml'}",
+            str(self._programs.kubelet),
+            f"--config={settings}",
             f"--kubeconfig={account}",
-            f"--hostname-override={NAME}",
-            f"--node-ip={network.NODE}",
-            f"--root-dir={STATE / 'kubelet'}",
+            f"--hostname-override={self.name}",
+            f"--node-ip={self._place.address}",
+            f"--node-labels=topology.kubernetes.io/zone=zone-of-{self.name}",
+            f"--root-dir={self._state / 'kubelet'}",
         )
 
     def _start_proxy(self) -> None:
         account = self._plane.kubeconfig_of("system:kube-proxy")
         self._run(
             "kube-proxy",
-            str(self._proxy),
+            str(self._programs.proxy),
             f"--kubeconfig={account}",
-            f"--hostname-override={NAME}",
+            f"--hostname-override={self.name}",
             "--proxy-mode=iptables",
             f"--cluster-cidr={network.PODS}",
             "--conntrack-max-per-core=0",
@@ -127,23 +139,98 @@ class Node:
 
     def _is_ready(self) -> bool:
         with self._plane.session() as session:
-            answer = session.get(f"{self._plane.url}/api/v1/nodes/{NAME}", timeout=5)
+            answer = session.get(f"{self._plane.url}/api/v1/nodes/{self.name}", timeout=5)
         conditions = answer.json()["status"].get("conditions", []) if answer.ok else []
         return ("Ready", "True") in {(one["type"], one["status"]) for one in conditions}
 
-    def _ctr(self, *words: str) -> None:
-        done = subprocess.run([*_CTR, *words], capture_output=True, text=True, check=False)
+    def _import(self, images: Path) -> None:
+        argv = [*self._ctr, "images", "import", str(images)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Broken(f"ctr {' '.join(words)}:\n{done.stderr}\n{self.log('containerd')}")
+            raise Broken(f"{' '.join(argv)}:\n{done.stderr}\n{self._log('containerd')}")
 
     def _run(self, name: str, *argv: str) -> None:
-        with (STATE / f"{name}.log").open("wb") as log:
+        with (self._state / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                network.inside("setpriv", "--pdeathsig", "KILL", "--", *argv),
+                self._place.inside("setpriv", "--pdeathsig", "KILL", "--", *argv),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _containerd(self) -> str:
+        """Return the settings of containerd 1.6, as Debian has it."""
+        return f"""
+version = 2
+root = "{self._state}/containerd"
+state = "{self._state}/run"
+[grpc]
+  address = "{self._socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{self._state}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{self._programs.pause}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{_PLUGINS}"
+    conf_dir = "{self._state}/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+"""
+
+    def _bridge(self) -> dict[str, object]:
+        addresses = {
+            "type": "host-local",
+            "ranges": [[{"subnet": self._place.pods}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+            "dataDir": str(self._state / "addresses"),
+        }
+        bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False}
+        plugins = [{**bridge, "hairpinMode": True, "ipam": addresses}]
+        return {"cniVersion": "0.4.0", "name": "orders", "plugins": plugins}
+
+    def _kubelet_settings(self) -> dict[str, object]:
+        certificate, key = self._plane.issue(
+            f"kubelet-serving-{self.name}", self.name, self._place.address
+        )
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "containerRuntimeEndpoint": f"unix://{self._socket}",
+            "address": self._place.address,
+            "healthzPort": 0,
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(self._plane.authority)},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": str(certificate),
+            "tlsPrivateKeyFile": str(key),
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{self._place.name}",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "clusterDNS": [DNS],
+            "clusterDomain": "cluster.local",
+            "resolvConf": str(self._state / "resolv.conf"),
+            "podLogsDir": str(self._state / "pods"),
+            # The machine's disk is not the node's to judge.
+            "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%"},
+            "imageGCHighThresholdPercent": 100,
+            "nodeStatusUpdateFrequency": "5s",
+            "syncFrequency": "10s",
+        }
+
+    def _write(self, name: str, content: str) -> Path:
+        file = self._state / name
+        file.write_text(content)
+        return file
 
     def _wait(self, holds: Callable[[], bool], part: str) -> None:
         until = time.monotonic() + _READY_S
@@ -151,46 +238,47 @@ class Node:
             ended = [name for name, one in self._processes.items() if one.poll() is not None]
             if ended or time.monotonic() > until:
                 part = ended[0] if ended else part
-                raise Broken(f"{part} {'ended' if ended else 'is not ready'}:\n{self.log(part)}")
+                raise Broken(f"{part} {'ended' if ended else 'is not ready'}:\n{self._log(part)}")
             time.sleep(_POLL_S)
 
 
-_CTR: Final = ("ctr", f"--address={_SOCKET}", "--namespace=k8s.io")
+def stop(nodes: Sequence[Node]) -> None:
+    """End nodes and leave nothing of them: first those who would start a container anew."""
+    for name in ("kubelet", "kube-proxy"):
+        for one in nodes:
+            one.end(name)
+    _kill_containers()
+    for one in nodes:
+        one.end("containerd")
+    clear()
 
 
 def clear() -> None:
-    """Remove what a node leaves, also one that was killed: containers, mounts, groups, network."""
+    """Remove what nodes leave, also killed ones: containers, mounts, groups, network."""
     _kill_containers()
     for mount in _mounts():
         subprocess.run(["umount", "--lazy", mount], check=True)
-    for folder in _control_groups():
-        _remove_group(folder)
+    for place in network.PLACES:
+        for folder in _control_groups(place):
+            _remove_group(folder)
     network.remove()
     shutil.rmtree(STATE, ignore_errors=True)
 
 
-def left() -> list[str]:
-    """Name what is still there of a node."""
-    groups = [str(folder) for folder in _control_groups() if folder.exists()]
-    processes = [str(number) for number in _shims()]
-    folders = [str(STATE)] * STATE.exists()
-    return [*network.left(), *_mounts(), *groups, *processes, *folders]
-
-
 def _kill_containers() -> None:
-    """Kill what runs in the node's control groups, and the shims above it; wait for their end."""
+    """Kill what runs in the nodes' control groups, and the shims above it; wait for their end."""
     until = time.monotonic() + _GONE_S
     while found := {*_contained(), *_shims()}:
         for number in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         if time.monotonic() > until:
-            raise Broken(f"these processes of the node do not end: {sorted(found)}")
+            raise Broken(f"these processes of the nodes do not end: {sorted(found)}")
         time.sleep(_POLL_S)
 
 
 def _contained() -> Iterator[int]:
-    for folder in _control_groups():
+    for folder in chain.from_iterable(map(_control_groups, network.PLACES)):
         for file in folder.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 yield from map(int, file.read_text().split())
@@ -201,7 +289,8 @@ def _shims() -> Iterator[int]:
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                if b"containerd-shim" in words[0] and str(_SOCKET).encode() in words:
+                ours = any(word.startswith(os.fsencode(STATE)) for word in words)
+                if b"containerd-shim" in words[0] and ours:
                     yield int(folder.name)
 
 
@@ -211,11 +300,11 @@ def _mounts() -> list[str]:
     return sorted((one for one in places if one.startswith(f"{STATE}/")), reverse=True)
 
 
-def _control_groups() -> list[Path]:
-    """Return the node's group in every hierarchy: one with v2, several with v1."""
+def _control_groups(place: network.Place) -> list[Path]:
+    """Return a node's group in every hierarchy: one with v2, several with v1."""
     if (_CGROUPS / "cgroup.procs").exists():
-        return [_CGROUPS / _CGROUP]
-    return [one / _CGROUP for one in _CGROUPS.iterdir() if (one / "cgroup.procs").exists()]
+        return [_CGROUPS / place.name]
+    return [one / place.name for one in _CGROUPS.iterdir() if (one / "cgroup.procs").exists()]
 
 
 def _remove_group(folder: Path) -> None:
@@ -223,79 +312,6 @@ def _remove_group(folder: Path) -> None:
         below.rmdir()
     if folder.exists():
         folder.rmdir()
-
-
-def _containerd(pause: str) -> str:
-    """Return the settings of containerd 1.6, as Debian has it."""
-    return f"""
-version = 2
-root = "{STATE}/containerd"
-state = "{STATE}/run"
-[grpc]
-  address = "{_SOCKET}"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "{STATE}/opt"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{pause}"
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{_PLUGINS}"
-    conf_dir = "{STATE}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-    default_runtime_name = "runc"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-"""
-
-
-def _bridge() -> dict[str, object]:
-    addresses = {
-        "type": "host-local",
-        "ranges": [[{"subnet": network.PODS}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-        "dataDir": str(STATE / "addresses"),
-    }
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True}
-    plugins = [{**bridge, "hairpinMode": True, "ipam": addresses}]
-    return {"cniVersion": "0.4.0", "name": "orders", "plugins": plugins}
-
-
-def _kubelet_settings(authority: Path, certificate: Path, key: Path) -> dict[str, object]:
-    return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": f"unix://{_SOCKET}",
-        "address": network.NODE,
-        "healthzPort": 0,
-        "authentication": {
-            "anonymous": {"enabled": False},
-            "webhook": {"enabled": True},
-            "x509": {"clientCAFile": str(authority)},
-        },
-        "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(certificate),
-        "tlsPrivateKeyFile": str(key),
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{_CGROUP}",
-        "failCgroupV1": False,
-        "failSwapOn": False,
-        "clusterDNS": [DNS],
-        "clusterDomain": "cluster.local",
-        "resolvConf": str(STATE / "resolv.conf"),
-        "podLogsDir": str(STATE / "pods"),
-        # The machine's disk is not the node's to judge.
-        "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%"},
-        "imageGCHighThresholdPercent": 100,
-        "nodeStatusUpdateFrequency": "5s",
-        "syncFrequency": "10s",
-    }
-
-
-def _write(file: Path, content: str) -> None:
-    file.write_text(content)
 
 
 def _succeeds(*argv: str) -> bool:

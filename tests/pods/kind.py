@@ -1,0 +1,97 @@
+"""kind's nodes in Docker, and the images of a registry: as `docs/kubernetes.md` tells people."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import yaml
+from control_plane import required
+from control_plane.given import GivenCluster
+from control_plane.plane import Broken
+
+from images import workshop
+from pods import images
+from pods.terminal import Failed, run, say
+
+_NAME: Final = "orders-e2e"
+_CONFIG: Final = workshop.REPOSITORY / "kind-config.yaml"
+_SERVICES: Final = "10.96.0.0/16"  # kind's own choice
+_ADDRESS: Final = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+
+
+def possible() -> bool:
+    """Tell whether a Docker engine answers."""
+    try:
+        return shutil.which("docker") is not None and bool(run("docker", "info"))
+    except Failed:
+        return False
+
+
+@contextmanager
+def running() -> Iterator[GivenCluster]:
+    """Build the images, make the cluster, and remove it, also after a failure."""
+    if os.geteuid() != 0:
+        raise Broken("root: this machine needs a route to the Services of the cluster")
+    kind = required.tool("kind")
+    names = list(_images())
+    folder = Path(tempfile.mkdtemp(prefix="orders-kind-"))
+    kubeconfig, config = folder / "kubeconfig", folder / "kind.yaml"
+    config.write_text(yaml.safe_dump(_without_host_ports()))
+    named = f"--name={_NAME}"
+    run(kind, "delete", "cluster", named)
+    try:
+        say("making the cluster")
+        made = (f"--config={config}", f"--kubeconfig={kubeconfig}", "--wait=5m")
+        run(kind, "create", "cluster", named, *made)
+        say("loading the images")
+        run(kind, "load", "docker-image", named, *names)
+        way = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
+        run("ip", "route", "replace", _SERVICES, "via", way)
+        cluster = GivenCluster(kubeconfig)
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        say("removing the cluster")
+        with suppress(Failed):
+            run("ip", "route", "delete", _SERVICES)
+        run(kind, "delete", "cluster", named)
+        shutil.rmtree(folder)
+
+
+def _without_host_ports() -> object:
+    """Read the configuration that people use; their own cluster may have its ports."""
+    config = yaml.safe_load(_CONFIG.read_text())
+    for one in config["nodes"]:
+        one.pop("extraPortMappings", None)
+    return config
+
+
+def _images() -> Iterator[str]:
+    revision = run("git", "-C", workshop.REPOSITORY, "rev-parse", "HEAD").strip()
+    for folder, repository in workshop.IMAGES.items():
+        dockerfile = workshop.REPOSITORY / folder / "Dockerfile"
+        yield _built(
+            f"{repository}:{workshop.TAG}", dockerfile, workshop.REPOSITORY, f"REVISION={revision}"
+        )
+    metrics = required.tool("metrics-server")
+    dockerfile = images.SERVERS / "binary" / "Dockerfile"
+    yield _built(images.METRICS_SERVER, dockerfile, metrics.parent, f"PROGRAM={metrics.name}")
+
+
+def _built(name: str, dockerfile: Path, context: Path, argument: str) -> str:
+    say(f"image {name}")
+    run(
+        "docker",
+        "build",
+        f"--build-arg={argument}",
+        f"--file={dockerfile}",
+        f"--tag={name}",
+        context,
+    )
+    return name
