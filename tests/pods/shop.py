@@ -62,6 +62,11 @@ class Shop:
         free = [one for one in found if not one["spec"].get("taints")]
         return sorted(one["metadata"]["name"] for one in free)
 
+    def restarts(self, pod: str) -> int:
+        """Count how often a pod's containers were started anew."""
+        status = self.api.get("v1", "pods", NAMESPACE, pod)["status"]
+        return sum(int(one["restartCount"]) for one in status["containerStatuses"])
+
     def kill(self, pod: str) -> None:
         """Let a pod end at once, as when its node dies."""
         path = self.api.path("v1", "pods", NAMESPACE, pod)

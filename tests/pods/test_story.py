@@ -5,8 +5,10 @@ from functools import partial
 
 import msgspec
 import pytest
+from control_plane import required
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
+from pods import runbook
 from pods.cluster import Cluster
 from pods.customers import Customers
 from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
@@ -150,6 +152,33 @@ def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figur
     down_s = shop.wait("there is one worker again", lambda: shop.replicas("worker") == 1)
     figure("queue autoscaler: worker 1 → more under a slow payment", f"{up_s:.0f} s")
     figure("queue autoscaler: back to 1 once the queue is empty", f"{down_s:.0f} s")
+
+
+def test_every_command_of_the_runbook_does_its_work(
+    shop: Shop, running: Cluster, kubectl: Kubectl, figure: Figure
+) -> None:
+    (worker,) = shop.pod_names("worker")
+    end = "import os, signal; os.kill(1, signal.SIGTERM)"
+    kubectl("--namespace", NAMESPACE, "exec", worker, "--", "python", "-c", end)
+    shop.wait("the worker is there again", lambda: shop.restarts(worker) and shop.rolled_out())
+    restarted = shop.pod_names("relay", "worker", "notifier")
+    given = {
+        "pod": worker,
+        "container": "worker",
+        "id": shop.place().rsplit("/", 1)[1],
+        "32 hex digits": "0" * 32,
+        "more": "2",
+        "the last good one": "localhost/orderservice:dev",
+        "resource_namespace": NAMESPACE,
+        "resource": RELEASE,
+    }
+    commands = runbook.commands()
+    assert len(commands) > 30
+    tool = required.tool("kubectl")
+    wrong = [runbook.typed(one, given, tool, running.kubeconfig) for one in commands]
+    assert not any(wrong), "\n".join(wrong)
+    shop.wait("what was restarted is new", partial(shop.replaced, restarted, *PROCESSES))
+    figure("commands of the runbook typed", f"{len(commands)}, all did their work")
 
 
 def test_uninstalling_leaves_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:

@@ -1,0 +1,58 @@
+"""The commands that the runbook tells people to type, typed.
+
+Those for one dead letter need one, and are tried where the whole stack runs without a cluster.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from images.workshop import REPOSITORY
+
+_TEXT: Final = (REPOSITORY / "observability" / "runbook.md").read_text()
+_TYPED: Final = re.compile(r"^    ((?:k|kubectl|in_worker) .+)$", re.MULTILINE)
+_IN_PROSE: Final = re.compile(r"`((?:k|kubectl|in_worker) [^`]+)`")
+_FIRST: Final = re.compile(r"^    NS=.+?(?=\n\n)", re.MULTILINE | re.DOTALL)
+_LEFT_OUT: Final = ("k rollout undo", "<message id>")
+_CHANGES: Final = re.compile("patch|restart|delete|replay")
+
+
+def commands() -> list[str]:
+    """Return every command, those that change something last, with what has to be filled in."""
+    found = dict.fromkeys(_TYPED.findall(_TEXT) + _IN_PROSE.findall(" ".join(_TEXT.split())))
+    wanted = [one for one in found if not any(words in one for words in _LEFT_OUT)]
+    return sorted(wanted, key=lambda one: (bool(_CHANGES.search(one)), "delete" not in one))
+
+
+def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig: Path) -> str:
+    """Type a command after the lines at the top; return what is wrong with what came of it.
+
+    What `grep` or `head` makes of an answer does not count.
+    """
+    for placeholder, value in filled_in.items():
+        command = command.replace(f"<{placeholder}>", value)
+    (first,) = _FIRST.findall(_TEXT)
+    lines = ["shopt -s expand_aliases", first, command, "exit ${PIPESTATUS[0]}"]
+    path = f"{kubectl.parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryFile("w+") as said:
+        shell = subprocess.Popen(
+            ["bash", "-c", "\n".join(lines)],
+            env=os.environ | {"KUBECONFIG": str(kubeconfig), "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            code = shell.wait(timeout=120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)  # what it left in the background, too
+        said.seek(0)
+        return f"{command}\n{said.read()}" if code else ""
