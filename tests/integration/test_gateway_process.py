@@ -60,13 +60,16 @@ class Gateway:
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.url = f"http://127.0.0.1:{environ['GATEWAY_PORT']}"
-        self.process = subprocess.Popen(
-            [*unprivileged.prefix(), sys.executable, "-m", "gateway"],
-            env={**os.environ, "PYTHONPATH": str(SERVICES), "TMPDIR": str(folder), **environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.log = folder / "log"
+        self.log.touch()
+        unprivileged.own(self.log)  # nginx opens its output anew, as whom it runs as
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*unprivileged.prefix(), sys.executable, "-m", "gateway"],
+                env={**os.environ, "PYTHONPATH": str(SERVICES), "TMPDIR": str(folder), **environ},
+                stdout=log,
+                stderr=log,
+            )
 
     def wait_until_it_answers(self) -> "Gateway":
         end = time.monotonic() + WITHIN_S
@@ -74,7 +77,7 @@ class Gateway:
             try:
                 requests.get(f"{self.url}/", timeout=5)
             except requests.ConnectionError:
-                assert self.process.poll() is None
+                assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < end
                 time.sleep(0.05)
             else:
@@ -138,6 +141,7 @@ def test_only_a_trusted_proxy_says_who_the_client_is(
 def test_nginx_s_own_failure_is_the_exit_code(api: Api, start: Start) -> None:
     gateway = start(GATEWAY_PORT=str(api.server_port), GATEWAY_API_ADDRESS="127.0.0.1:1")
     assert gateway.process.wait(WITHIN_S) == 1
+    assert "could not bind" in gateway.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,5 @@ def test_nginx_s_own_failure_is_the_exit_code(api: Api, start: Start) -> None:
 )
 def test_a_wrong_setting_is_named(start: Start, variable: str, value: str) -> None:
     gateway = start(**{"GATEWAY_PORT": str(free_port()), variable: value})
-    said, _ = gateway.process.communicate(timeout=WITHIN_S)
-    assert gateway.process.returncode == 2
-    assert f"{variable} is wrong" in said
+    assert gateway.process.wait(WITHIN_S) == 2
+    assert f"{variable} is wrong" in gateway.log.read_text()
