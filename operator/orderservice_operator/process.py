@@ -18,6 +18,7 @@ from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.informer import Informer
 from orderservice_operator.cluster.kinds import Kind
 from orderservice_operator.cluster.lease import Lease
+from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.cluster.store import Key, Store
 from orderservice_operator.events import Recorder
 from orderservice_operator.external_metrics import place
@@ -56,7 +57,9 @@ class Operator:
         self._watches: dict[Kind, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery = Discovery(client, self._follow, self._leave)
-        self._lease = Lease(client, settings.lease, f"{socket.gethostname()}-{os.getpid()}")
+        self._owner = Owner(client, settings.owner)
+        identity = f"{socket.gethostname()}-{os.getpid()}"
+        self._lease = Lease(client, settings.lease, identity, self._owner)
         self._external = self._made_external()
         self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._made_reconciler()
@@ -65,6 +68,7 @@ class Operator:
     async def start(self) -> None:
         """Begin to follow the cluster; work begins once it is known, and as the leader."""
         await self._serve()
+        await self._owner.look()
         await self._discovery.begin()
         await self._external.look()
         self._go(self._external.run(), "external metrics")
@@ -104,6 +108,7 @@ class Operator:
         given = self._settings
         around = Surroundings(
             client=self._client,
+            owner=self._owner,
             resources=self.resources,
             keeper=self._keeper,
             metrics=self.metrics,

@@ -80,6 +80,14 @@ class Settings(msgspec.Struct, frozen=True):
             "replica runs and needs none."
         ),
     ] = ""
+    owner: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9.:-]*$",
+            description="The operator's ClusterRole: with it go the Lease, the certificate and the "
+            "APIService that the operator makes for itself; empty: they stay.",
+        ),
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
     ] = "info"

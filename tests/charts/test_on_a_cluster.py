@@ -383,6 +383,7 @@ def test_the_definition_outlives_its_release_unless_told_otherwise(
     assert narrow
     definitions = ("apiextensions.k8s.io/v1", "customresourcedefinitions", "")
     name = "orderservices.orders.platform.dev"
+    assert api.exists("coordination.k8s.io/v1", "leases", SYSTEM, OPERATOR_RELEASE)
     operator.stop()
     cluster_helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM)
     assert api.exists(*definitions, name)
@@ -390,6 +391,8 @@ def test_the_definition_outlives_its_release_unless_told_otherwise(
     cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, *options)
     cluster_helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM)
     api.wait(lambda: not api.exists(*definitions, name), within_s=WITHIN_S)
+    lease = ("coordination.k8s.io/v1", "leases", SYSTEM, OPERATOR_RELEASE)
+    api.wait(lambda: not api.exists(*lease), within_s=WITHIN_S)
     left = [
         one["metadata"]["name"]
         for kind in ("clusterroles", "clusterrolebindings")

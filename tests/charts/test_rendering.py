@@ -113,13 +113,28 @@ def rules_of(manifests: list[dict[str, Any]], *parts: str) -> list[str]:
     """Give the rules of the roles whose names end so, in words."""
     roles = [one for one in manifests if one["kind"] in {"Role", "ClusterRole"}]
     named = [one["rules"] for one in roles if one["metadata"]["name"].endswith(parts)]
-    return sorted(map(yaml.safe_dump, chain(*named)))
+    return sorted(_in_words(rule) for rule in chain(*named))
 
 
 def rules_in(name: str) -> list[str]:
     """Give the rules of one of the operator's own files."""
     source = CHARTS.parent / "operator/orderservice_operator/rbac" / name
-    return sorted(map(yaml.safe_dump, yaml.safe_load(source.read_text())["rules"]))
+    return sorted(map(_in_words, yaml.safe_load(source.read_text())["rules"]))
+
+
+def _in_words(rule: dict[str, Any]) -> str:
+    itself = {"resourceNames": ["itself"]} if rule["resources"] == ["clusterroles"] else {}
+    return yaml.safe_dump(rule | itself)
+
+
+def test_the_operator_may_look_at_the_role_it_is_told_to_go_with(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, release="one")
+    (role,) = (one for one in manifests if "clusterroles" in str(one.get("rules")))
+    (rule,) = (one for one in role["rules"] if one["resources"] == ["clusterroles"])
+    assert rule["resourceNames"] == [role["metadata"]["name"]]
+    (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one["value"] for one in container["env"]}
+    assert given["OPERATOR_OWNER"] == role["metadata"]["name"]
 
 
 def test_the_rights_are_the_operators_own(helm4: Helm) -> None:
@@ -134,15 +149,16 @@ def test_in_one_namespace_they_are_the_same_but_for_what_a_cluster_has_one_of(he
     manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop")
     rules = rules_of(manifests, "framework", "application", "leadership")
     assert set(rules_in("role.yaml")) - set(rules) == {
-        rule for rule in rules_in("role.yaml") if "apiservices" in rule
+        rule for rule in rules_in("role.yaml") if "apiservices" in rule or "clusterroles" in rule
     }
 
 
 def test_in_one_namespace_it_may_elsewhere_only_read_who_serves_metrics(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop,rbac.aggregate=false")
-    (wide,) = only(manifests, "ClusterRole")["rules"]
-    assert wide["resourceNames"] == ["v1beta1.external.metrics.k8s.io"]
-    assert wide["verbs"] == ["get"]
+    role = only(manifests, "ClusterRole")
+    named = {"v1beta1.external.metrics.k8s.io", role["metadata"]["name"]}
+    assert {name for rule in role["rules"] for name in rule["resourceNames"]} == named
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get"}
     roles = [one["metadata"] for one in manifests if one["kind"] == "Role"]
     assert {one["namespace"] for one in roles} == {"shop"}
 

@@ -42,6 +42,11 @@ def running() -> Iterator[ControlPlane]:
         node.clear()
 
 
+def outside() -> str:
+    """Return the range that this machine's requests come from, and the nodes' own."""
+    return network.NODES
+
+
 def _images() -> Iterator[str]:
     for name in images.every():
         say(f"image {name}")

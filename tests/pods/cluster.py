@@ -24,23 +24,28 @@ _VALUES: Final = Path(__file__).parent / "values.yaml"
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """A cluster that runs, and the values by which the environment's chart runs on it."""
+    """A cluster that runs, and the values by which the environment's chart runs on it.
+
+    `outside`: the range that this machine's requests come from, which are nobody's by the charts.
+    """
 
     kubeconfig: Path
     api: Api
     values: tuple[Path, ...]
+    outside: str
 
 
 @contextmanager
 def running() -> Iterator[Cluster]:
     """Make one, and remove it."""
     on_kind = kind.possible()
+    provider = kind if on_kind else bare
     say("on kind" if on_kind else "on nodes of our own: no Docker engine answers")
-    with _alone(), (kind if on_kind else bare).running() as made, made.session() as session:
+    with _alone(), provider.running() as made, made.session() as session:
         api = Api(session, made.url)
         _add(api, ("metrics-server",) if on_kind else ("coredns", "metrics-server"))
         values = (_VALUES,) if on_kind else (_VALUES, bare.VALUES)
-        yield Cluster(made.kubeconfig, api, values)
+        yield Cluster(made.kubeconfig, api, values, provider.outside())
 
 
 def _add(api: Api, addons: tuple[str, ...]) -> None:

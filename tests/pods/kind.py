@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from pods.terminal import Failed, run, say
 _NAME: Final = "orders-e2e"
 _CONFIG: Final = workshop.REPOSITORY / "kind-config.yaml"
 _SERVICES: Final = "10.96.0.0/16"  # kind's own choice
+_RANGES: Final = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
 _ADDRESS: Final = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 
 
@@ -36,32 +37,32 @@ def running() -> Iterator[GivenCluster]:
     """Build the images, make the cluster, and remove it, also after a failure."""
     if os.geteuid() != 0:
         raise Broken("root: this machine needs a route to the Services of the cluster")
-    kind = required.tool("kind")
+    kind, named = required.tool("kind"), f"--name={_NAME}"
     names = list(_images())
-    folder = Path(tempfile.mkdtemp(prefix="orders-kind-"))
-    kubeconfig, config = folder / "kubeconfig", folder / "kind.yaml"
-    config.write_text(yaml.safe_dump(_without_host_ports()))
-    named = f"--name={_NAME}"
-    run(kind, "delete", "cluster", named)
-    try:
+    with tempfile.TemporaryDirectory(prefix="orders-kind-") as folder, ExitStack() as undone:
+        kubeconfig, config = Path(folder, "kubeconfig"), Path(folder, "kind.yaml")
+        config.write_text(yaml.safe_dump(_without_host_ports()))
+        run(kind, "delete", "cluster", named)
+        undone.callback(run, kind, "delete", "cluster", named)
         say("making the cluster")
         made = (f"--config={config}", f"--kubeconfig={kubeconfig}", "--wait=5m")
         run(kind, "create", "cluster", named, *made)
+        ready = ("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=5m")
+        run(required.tool("kubectl"), f"--kubeconfig={kubeconfig}", *ready)
         say("loading the images")
         run(kind, "load", "docker-image", named, *names)
         way = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
-        run("ip", "route", "replace", _SERVICES, "via", way)
+        run("ip", "route", "add", _SERVICES, "via", way)
+        undone.callback(run, "ip", "route", "delete", _SERVICES, "via", way)
         cluster = GivenCluster(kubeconfig)
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
-    finally:
-        say("removing the cluster")
-        with suppress(Failed):
-            run("ip", "route", "delete", _SERVICES)
-        run(kind, "delete", "cluster", named)
-        shutil.rmtree(folder)
+        undone.callback(cluster.stop)
+        yield cluster
+
+
+def outside() -> str:
+    """Return the range that this machine's requests come from, and the nodes' own."""
+    found = run("docker", "network", "inspect", "kind", f"--format={_RANGES}").split()
+    return next(one for one in found if "." in one)
 
 
 def _without_host_ports() -> object:

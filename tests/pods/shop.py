@@ -20,6 +20,7 @@ PASSWORD: Final = "only-for-development"
 WITHIN_S: Final = 600.0
 _PORTS: Final = {"api": 80, "inventory": 8091, "payment": 8092, "postgresql": 5432}
 _KINDS: Final = {
+    "coordination.k8s.io/v1": ("leases",),
     "apps/v1": ("deployments", "statefulsets", "replicasets"),
     "batch/v1": ("jobs",),
     "v1": ("pods", "services", "secrets", "configmaps", "serviceaccounts", "endpoints"),
@@ -28,7 +29,16 @@ _KINDS: Final = {
     "networking.k8s.io/v1": ("networkpolicies", "ingresses"),
     "rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
 }
-_KUBERNETES_OWN: Final = {"serviceaccounts/default", "configmaps/kube-root-ca.crt"}
+_OUTSIDE: Final = {
+    "apiregistration.k8s.io/v1": ("apiservices",),
+    "rbac.authorization.k8s.io/v1": ("clusterroles", "clusterrolebindings", "rolebindings"),
+}
+_OWN_POLICY: Final = "test"
+_NOT_OURS: Final = {
+    "serviceaccounts/default",
+    "configmaps/kube-root-ca.crt",
+    f"networkpolicies/{_OWN_POLICY}",
+}
 
 
 class Shop:
@@ -36,6 +46,16 @@ class Shop:
 
     def __init__(self, api: Api) -> None:
         self.api = api
+
+    def admit(self, outside: str) -> None:
+        """Let this machine in, which is no pod, where policies are enforced."""
+        policy: Object = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": _OWN_POLICY},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}]},
+        }
+        self.api.apply(policy, NAMESPACE)
 
     def address(self, part: str) -> str:
         """Return the host and port of a Service."""
@@ -177,14 +197,22 @@ class Shop:
         return found
 
     def left(self) -> set[str]:
-        """Name what is in the namespace and not Kubernetes' own."""
-        found = {
+        """Name what is in the namespaces and not Kubernetes' own, and what is ours outside."""
+        inside = {
             f"{kind}/{one['metadata']['name']}"
+            for namespace in (NAMESPACE, SYSTEM)
             for version, kinds in _KINDS.items()
             for kind in kinds
-            for one in self.api.list(version, kind, NAMESPACE)
+            for one in self.api.list(version, kind, namespace)
         }
-        return found - _KUBERNETES_OWN
+        outside = {
+            f"{kind}/{one['metadata']['name']}"
+            for version, kinds in _OUTSIDE.items()
+            for kind in kinds
+            for one in self.api.list(version, kind, "")
+        }
+        ours = {one for one in outside if "orderservice-" in one or "external.metrics" in one}
+        return inside - _NOT_OURS | ours
 
     def troubles(self) -> str:
         """Describe every pod that is not well, with what the cluster and it say."""

@@ -34,6 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "operator.name" . }}-external-metrics
 {{- end }}
 
+{{/* What the operator makes for itself goes with this ClusterRole. */}}
+{{- define "operator.owner" -}}
+{{ .Release.Namespace }}-{{ include "operator.name" . }}-registration
+{{- end }}
+
 {{- define "operator.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

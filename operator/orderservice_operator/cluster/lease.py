@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import Manifest
 
@@ -25,10 +26,10 @@ _log = structlog.get_logger(__name__)
 class Lease:
     """One replica's view of the Lease `namespace/name`."""
 
-    def __init__(self, client: Client, place: str, identity: str) -> None:
+    def __init__(self, client: Client, place: str, identity: str, owner: Owner) -> None:
         namespace, _, self._name = place.partition("/")
         self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._client, self._identity = client, identity
+        self._client, self._identity, self._owner = client, identity, owner
         self._mine: Manifest | None = None  # as it was answered last, while it is ours
         self._seen = ("", "")
         self._seen_at = 0.0
@@ -108,7 +109,7 @@ class Lease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name},
+            "metadata": self._owner.owning({"name": self._name}),
             "spec": self._renewed({}),
         }
 

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound
 from orderservice_operator.external_metrics import certificates
 from orderservice_operator.external_metrics.certificates import Pair
@@ -21,8 +22,8 @@ _log = structlog.get_logger(__name__)
 class Identity:
     """The pair in use, and the one in the Secret."""
 
-    def __init__(self, client: Client, place: Place) -> None:
-        self._client, self._place = client, place
+    def __init__(self, client: Client, place: Place, owner: Owner) -> None:
+        self._client, self._place, self._owner = client, place, owner
         self._version: str | None = None
         self._stored: Pair | None = None
         self.pair: Pair | None = None
@@ -48,7 +49,7 @@ class Identity:
 
     async def write(self, pair: Pair) -> None:
         """Put a pair into the Secret. Raises Conflict when that is not as it was read."""
-        metadata: Manifest = {"name": self._place.secret.rpartition("/")[2]}
+        metadata = self._owner.owning({"name": self._place.secret.rpartition("/")[2]})
         metadata["labels"] = {"app.kubernetes.io/managed-by": "orderservice-operator"}
         if self._version is not None:
             metadata["resourceVersion"] = self._version

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.compare import first_difference
 from orderservice_operator.errors import Conflict, Forbidden, NotFound
 from orderservice_operator.external_metrics.place import Place
@@ -26,8 +27,8 @@ _log = structlog.get_logger(__name__)
 class Registration:
     """The APIService as this operator sees it."""
 
-    def __init__(self, client: Client, place: Place | None) -> None:
-        self._client, self._place = client, place
+    def __init__(self, client: Client, place: Place | None, owner: Owner) -> None:
+        self._client, self._place, self._owner = client, place, owner
         self._found: Manifest | None = None
         self._told = False
 
@@ -58,6 +59,7 @@ class Registration:
         if self._place is None or self.state.held_by == "other":
             return
         wanted = api_service(self._place, authorities)
+        wanted["metadata"] = self._owner.owning(wanted["metadata"])
         if self._found is not None and first_difference(wanted, self._found) is None:
             return
         ours = self._found is not None

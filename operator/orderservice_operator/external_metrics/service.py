@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import OperatorError, Permanent
 from orderservice_operator.external_metrics import front_proxy, server
 from orderservice_operator.external_metrics.depth import Depths, ask_broker
@@ -46,6 +47,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     """
 
     client: Client
+    owner: Owner
     resources: Resources
     keeper: Keeper
     metrics: Metrics
@@ -64,8 +66,8 @@ class ExternalMetrics:
     ) -> None:
         self._around, self._place = surroundings, place
         self._look_s = min(_LOOK_S, surroundings.discovery_s)
-        self._registration = Registration(surroundings.client, place)
-        self._identity = Identity(surroundings.client, place) if place else None
+        self._registration = Registration(surroundings.client, place, surroundings.owner)
+        self._identity = Identity(surroundings.client, place, surroundings.owner) if place else None
         self._proxy: FrontProxy | None = None
         self._depths = Depths(functools.partial(ask_broker, surroundings.keeper))
         self._listener = Listener(self._application(), host, port)

@@ -151,6 +151,7 @@ class Running:
             "KUBECONFIG": str(kubeconfig),
             "OPERATOR_ADMIN_HOST": "127.0.0.1",
             "OPERATOR_ADMIN_PORT": str(self.admin_port),
+            "OPERATOR_OWNER": ACCOUNT.rpartition(":")[2],  # the ClusterRole is called the same
             **environ,
         }
         self.process = self.start()

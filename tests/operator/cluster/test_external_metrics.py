@@ -528,6 +528,18 @@ def holds(api: Api) -> str:
     return name
 
 
+def test_what_it_makes_for_itself_is_owned_by_its_role(served: Shop) -> None:
+    name = "orderservice-operator"
+    role = served.api.get("rbac.authorization.k8s.io/v1", "clusterroles", "", name)
+    made = [
+        served.api.get(*API_SERVICES, "", registration.NAME),
+        served.api.get("v1", "secrets", HOME, f"{NAME}-tls"),
+        served.api.get("coordination.k8s.io/v1", "leases", HOME, "external-metrics"),
+    ]
+    owners = [[owner["uid"] for owner in one["metadata"]["ownerReferences"]] for one in made]
+    assert owners == [[role["metadata"]["uid"]]] * 3
+
+
 @pytest.mark.usefixtures("replica")
 def test_another_server_is_never_pushed_aside_and_used_once_it_answers(
     adapter: Adapter, shop: Shop

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+NODES: Final = "10.211.0.0/24"
 HOST: Final = "10.211.0.1"
 PODS: Final = "10.245.0.0/16"
 SERVICES: Final = "10.97.0.0/16"

@@ -1,0 +1,41 @@
+"""With whom goes what the operator makes for itself: its Lease, its certificate, its APIService.
+
+No resource owns these, and no release has them in its manifests. Owned by the operator's
+ClusterRole they are collected when that is uninstalled: an APIService without a server behind it
+would break the discovery of all APIs, and with it the deletion of every namespace.
+"""
+
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.errors import Forbidden, NotFound
+from orderservice_operator.manifest import Manifest
+
+_VERSION = "rbac.authorization.k8s.io/v1"
+_log = structlog.get_logger(__name__)
+
+
+class Owner:
+    """A ClusterRole, by name; without a name there is none."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self._references: list[Manifest] = []
+
+    async def look(self) -> None:
+        """Find it. One that is not there, or may not be seen, is told and owns nothing."""
+        if not self._name:
+            return
+        try:
+            found = await self._client.get(f"/apis/{_VERSION}/clusterroles/{self._name}")
+        except (NotFound, Forbidden) as error:
+            _log.warning("owner.unknown", error=str(error))
+            return
+        uid = found["metadata"]["uid"]
+        self._references = [
+            {"apiVersion": _VERSION, "kind": "ClusterRole", "name": self._name, "uid": uid}
+        ]
+
+    def owning(self, metadata: Manifest) -> Manifest:
+        """Return an object's metadata with the owner in it."""
+        return metadata | ({"ownerReferences": self._references} if self._references else {})
