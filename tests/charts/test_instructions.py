@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from charts import instructions
-from charts.helm import ENVIRONMENT, ENVIRONMENTS, Helm, only, values_of
+from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Helm, only, values_of
 
 NOTES = """\
 apiVersion: v1
@@ -71,3 +71,19 @@ def test_the_values_of_staging_name_them_too() -> None:
     comment = (ENVIRONMENT / "values-staging.yaml").read_text().partition("nameOverride")[0]
     named = comment.partition("kubernetes.md): ")[2].partition(".")[0].split(", ")
     assert sorted(named) == sorted(instructions.secrets("staging"))
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ("serviceMonitor.enabled=true", True),
+        ("serviceMonitor.enabled=true,networkPolicy.enabled=false", False),
+        ("serviceMonitor.enabled=true,networkPolicy.metricsFrom[0].namespaceSelector.x=y", False),
+        ("serviceMonitor.enabled=false", False),
+    ],
+)
+def test_the_notes_warn_of_a_prometheus_that_is_kept_out(
+    helm4: Helm, tmp_path: Path, options: str, *, warned: bool
+) -> None:
+    notes = notes_of(helm4, OPERATOR, tmp_path, f"--set={options}")
+    assert ("networkPolicy.metricsFrom is empty" in notes) == warned
