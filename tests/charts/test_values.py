@@ -11,14 +11,17 @@ from typing import Any, Final
 import kubernetes_validate
 import pytest
 
-from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, only, values_of
+from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
 from charts.policies import pod_spec
 
 # YAML reads both as numbers where they are not quoted.
 DIGITS: Final = "20261123"
 IMAGE: Final = f"{DIGITS}:1"
 FOREIGN: Final = {"OrderService", "ServiceMonitor", "PrometheusRule", "ExternalSecret"}
-LONGEST: Final = 63  # of a Service's name, and of a label's value
+# Of names; that of a StatefulSet gets a dash and a hash of 10 characters in a label of its pods.
+LONGEST: Final = {"Service": 63, "Job": 63, "StatefulSet": 52}
+LONGEST_LABEL: Final = 63
+LONGEST_WITH_REPLICA: Final = 33
 
 
 def in_digits(schema: dict[str, Any]) -> Any:
@@ -153,10 +156,11 @@ def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
 
 
 def names_too_long(manifests: list[dict[str, Any]]) -> list[str]:
-    """Name the Services, Jobs and labels that are longer than Kubernetes takes."""
-    named = [one["metadata"]["name"] for one in manifests if one["kind"] in {"Service", "Job"}]
-    labels = chain(*(one["metadata"].get("labels", {}).values() for one in manifests))
-    return [name for name in (*named, *labels) if len(name) > LONGEST]
+    """Return the names and labels that are longer than Kubernetes takes."""
+    named = [(one["metadata"]["name"], LONGEST.get(one["kind"], 253)) for one in manifests]
+    values = chain(*(one["metadata"].get("labels", {}).values() for one in manifests))
+    labels = [(value, LONGEST_LABEL) for value in values]
+    return [name for name, most in (*named, *labels) if len(name) > most]
 
 
 @pytest.mark.parametrize("length", [46, 47, 50, 53])
@@ -165,14 +169,24 @@ def test_the_longest_name_of_an_operators_release_is_taken(helm4: Helm, length: 
     assert names_too_long(manifests) == []
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_longest_names_of_an_environment_are_taken(helm4: Helm, environment: str) -> None:
+@pytest.mark.parametrize(
+    ("environment", "length"), [("dev", LONGEST_WITH_REPLICA), ("staging", 40), ("prod", 40)]
+)
+def test_the_longest_names_of_an_environment_are_taken(
+    helm4: Helm, environment: str, length: int
+) -> None:
     schema = json.loads((ENVIRONMENT / "values.schema.json").read_text())["properties"]
-    name = "o" * schema["nameOverride"]["maxLength"]
+    assert schema["nameOverride"]["maxLength"] == 40
     run = "r" * schema["loadTest"]["properties"]["run"]["maxLength"]
-    options = f"--set=loadTest.enabled=true,nameOverride={name},loadTest.run={run}"
+    options = f"--set=loadTest.enabled=true,nameOverride={'o' * length},loadTest.run={run}"
     manifests = helm4.template(ENVIRONMENT, *values_of(environment), options)
     assert names_too_long(manifests) == []
+
+
+def test_a_name_that_is_too_long_for_the_replica_is_refused(helm4: Helm) -> None:
+    name = "o" * (LONGEST_WITH_REPLICA + 1)
+    with pytest.raises(Failed, match="longer than 52 characters"):
+        helm4.template(ENVIRONMENT, *values_of("dev"), f"--set=nameOverride={name}")
 
 
 @pytest.mark.parametrize("name", ["1a", "a.b", "A", "a-"])
