@@ -99,7 +99,7 @@ def make_namespace(api: Api, name: str) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(api: Api) -> Iterator[Callable[[str], None]]:
     """Let the pods of namespaces live, as far as their status goes."""
     running: list[Nodes] = []
@@ -165,7 +165,7 @@ def _kubeconfig(plane: ControlPlane, api: Api, account: str) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(
     plane: ControlPlane, api: Api, cluster_helm: Helm, live: Callable[[str], None]
 ) -> Iterator[OperatorProcess]:
