@@ -13,7 +13,7 @@ WITHIN_S: Final = 120.0
 PROCESSES: Final = ("api", "relay", "worker", "notifier")
 # They say what happened or who is alive, not what is wanted.
 _RESTLESS: Final = frozenset({"events", "leases"})
-_QUIET_S: Final = 1.0
+_QUIET_S: Final = 3.0
 
 
 def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -> None:
@@ -28,8 +28,10 @@ def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -
         ):
             return False
         found = workloads(api, namespace)
-        return all(f"orders-{name}" in found for name in PROCESSES) and all(
-            map(complete, found.values())
+        return (
+            all(f"orders-{name}" in found for name in PROCESSES)
+            and all(map(complete, found.values()))
+            and recorded(api, namespace)
         )
 
     try:
@@ -39,6 +41,16 @@ def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -
         incomplete = [one for one in workloads(api, namespace).values() if not complete(one)]
         status = [(one["metadata"]["name"], one.get("status")) for one in incomplete]
         pytest.fail(f"{resource.get('status')}\n{status}\n{operator.log.read_text()[-3000:]}")
+
+
+def recorded(api: Api, namespace: str) -> bool:
+    """Tell whether the operator has written down what it rolled out: the last thing it does."""
+    owners = [
+        owner["kind"]
+        for one in api.list("apps/v1", "controllerrevisions", namespace)
+        for owner in one["metadata"]["ownerReferences"]
+    ]
+    return "OrderService" in owners
 
 
 def workloads(api: Api, namespace: str) -> dict[str, Object]:
