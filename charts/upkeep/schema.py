@@ -10,6 +10,7 @@ _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 BOOLEAN: Final[Schema] = {"type": "boolean"}
 TEXT: Final[Schema] = {"type": "string"}
 NAME: Final[Schema] = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"}
+SERVICE_NAME: Final[Schema] = {"type": "string", "pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$"}
 PORT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 65535}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 1000}
 TEXTS: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
@@ -88,7 +89,7 @@ def environment(definition: str) -> Schema:
     server = {"enabled": BOOLEAN, "image": REFERENCE, "resources": RESOURCES}
     place = closed(key=TEXT, property=TEXT, version=TEXT)
     return _root(
-        nameOverride=NAME | {"maxLength": 40},
+        nameOverride=SERVICE_NAME | {"maxLength": 40},
         image=closed(repository=TEXT, tag=TAG, digest=DIGEST),
         spec=spec(definition),
         developmentPassword=TEXT | {"maxLength": 128},
@@ -113,7 +114,8 @@ def environment(definition: str) -> Schema:
         ),
         loadTest=closed(
             **server,
-            run=NAME | {"minLength": 1, "maxLength": 12},
+            # With the longest name and `-load-master-` a Job's name, of 63 characters.
+            run=NAME | {"minLength": 1, "maxLength": 10},
             scenario=NAME | {"minLength": 1},
             workers=COUNT,
             arguments=items(TEXT),

@@ -19,6 +19,7 @@ from devstack.ports import free_port
 SYSTEM = "orders-system"
 OPERATOR_RELEASE = "orderservice-operator"
 REPOSITORY = Path(__file__).resolve().parents[2]
+Shell = Callable[[str], str]
 SOURCES = os.pathsep.join(str(REPOSITORY / name) for name in ("operator", "observability"))
 
 
@@ -71,6 +72,23 @@ def cluster_helm3(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
     return Helm(required.tool("helm3"), tmp_path_factory.mktemp("helm3"), plane.kubeconfig)
 
 
+@pytest.fixture(scope="session")
+def shell(plane: ControlPlane) -> Shell:
+    """Run a line in a shell that has kubectl and the cluster."""
+    path = f"{required.tool('kubectl').parent}:{os.environ['PATH']}"
+    environ = {"PATH": path, "HOME": str(plane.folder), "KUBECONFIG": str(plane.kubeconfig)}
+
+    def run(line: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", line], env=environ, capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
 def make_namespace(api: Api, name: str) -> str:
     """Make a namespace that admits restricted pods only."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -81,7 +99,7 @@ def make_namespace(api: Api, name: str) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(api: Api) -> Iterator[Callable[[str], None]]:
     """Let the pods of namespaces live, as far as their status goes."""
     running: list[Nodes] = []
@@ -147,7 +165,7 @@ def _kubeconfig(plane: ControlPlane, api: Api, account: str) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(
     plane: ControlPlane, api: Api, cluster_helm: Helm, live: Callable[[str], None]
 ) -> Iterator[OperatorProcess]:

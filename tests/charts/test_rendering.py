@@ -279,12 +279,3 @@ def test_large_numbers_stay_whole(helm: Helm) -> None:
     spec = only(helm.template(ENVIRONMENT, option), "OrderService")["spec"]
     assert spec["messaging"]["maxLength"] == 100_000_000
     assert isinstance(spec["messaging"]["maxLength"], int)
-
-
-def test_a_budget_leaves_a_replica_to_take_away(helm4: Helm) -> None:
-    alone = helm4.template(OPERATOR, "--set=replicas=1")
-    assert "PodDisruptionBudget" not in {one["kind"] for one in alone}
-    budget = only(helm4.template(OPERATOR), "PodDisruptionBudget")["spec"]
-    assert (
-        budget["maxUnavailable"] < only(helm4.template(OPERATOR), "Deployment")["spec"]["replicas"]
-    )

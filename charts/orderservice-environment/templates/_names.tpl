@@ -3,13 +3,16 @@
 {{- if gt (len $name) 40 -}}
 {{- fail (printf "the name %q is longer than 40 characters: the children of an OrderService add suffixes to it. Set nameOverride." $name) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the name %q has to begin with a letter and to have no dot: Services are named after it. Set nameOverride." $name) -}}
+{{- end -}}
 {{- $name -}}
 {{- end }}
 
 {{/* Labels of one part: pass (dict "root" $ "part" "postgresql"). */}}
 {{- define "environment.selector" -}}
 app.kubernetes.io/name: {{ .part }}
-app.kubernetes.io/instance: {{ include "environment.name" .root }}
+app.kubernetes.io/instance: {{ include "environment.name" .root | quote }}
 {{- end }}
 
 {{- define "environment.labels" -}}
@@ -17,7 +20,7 @@ app.kubernetes.io/instance: {{ include "environment.name" .root }}
 app.kubernetes.io/component: {{ .part }}
 app.kubernetes.io/part-of: orderservice-platform
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- define "environment.image" -}}
@@ -47,11 +50,18 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{/* What a part's pods read of its Secret: they are replaced when it changes, as the operator's are. The
+URLs are for others. Pass (dict "root" $ "part" "database"). */}}
+{{- define "environment.checksum" -}}
+{{- $entries := get (include "environment.secrets" .root | fromYaml) .part -}}
+checksum/secret: {{ omit $entries "url" "replicaUrl" | toJson | sha256sum }}
+{{- end }}
+
 {{- define "environment.pullSecrets" -}}
 {{- with ((.Values.spec.podTemplate).imagePullSecrets) }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -1,6 +1,10 @@
-{{/* Everything is named after the release; a release is one operator. */}}
+{{/* Everything is named after the release; a release is one operator. With `-external-metrics` it is a
+Service's name, of 63 characters. */}}
 {{- define "operator.name" -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "the name %q has to begin with a letter and to have no dot: Services are named after the release." .Release.Name) -}}
+{{- end -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "operator.account" -}}
@@ -9,7 +13,7 @@
 
 {{- define "operator.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "operator.labels" -}}
@@ -18,7 +22,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: operator
 app.kubernetes.io/part-of: orderservice-platform
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/* A digest says exactly what runs, so it wins over the tag. */}}

@@ -1,0 +1,60 @@
+"""Budgets and autoscalers that agree with what they are for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from charts.policies import Manifest
+
+
+def contradictions(manifests: list[Manifest]) -> list[str]:
+    """Return what does not fit together, in words."""
+    return [*_budgets(manifests), *_autoscalers(manifests)]
+
+
+def _budgets(manifests: list[Manifest]) -> Iterator[str]:
+    for budget in _of_kind(manifests, "PodDisruptionBudget"):
+        name, spec = budget["metadata"]["name"], budget["spec"]
+        selected = [one for one in _workloads(manifests) if _selects(spec["selector"], one)]
+        if len(selected) != 1:
+            yield f"the budget {name} selects the pods of {len(selected)} workloads"
+            continue
+        fewest = _fewest(manifests, selected[0])
+        spare = spec.get("maxUnavailable", fewest - spec.get("minAvailable", 0))
+        if min(spare, fewest) < 1:
+            yield f"the budget {name} lets none of {fewest} pods go"
+        if spare >= fewest:
+            yield f"the budget {name} lets all of {fewest} pods go"
+
+
+def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
+    deployments = {one["metadata"]["name"]: one for one in _of_kind(manifests, "Deployment")}
+    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
+        name, spec = scaler["metadata"]["name"], scaler["spec"]
+        target = spec["scaleTargetRef"]
+        if target["kind"] != "Deployment" or target["name"] not in deployments:
+            yield f"the autoscaler {name} has no Deployment"
+        elif "replicas" in deployments[target["name"]]["spec"]:
+            yield f"the autoscaler {name} is not the only one who says how many pods there are"
+        if not 1 <= spec["minReplicas"] <= spec["maxReplicas"]:
+            yield f"the autoscaler {name} has less room than none"
+
+
+def _fewest(manifests: list[Manifest], workload: Manifest) -> int:
+    """Return how many pods a workload has at the least."""
+    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
+        if scaler["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
+            return int(scaler["spec"]["minReplicas"])
+    return int(workload["spec"].get("replicas", 1))
+
+
+def _selects(selector: dict[str, Any], workload: Manifest) -> bool:
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    return bool(selector["matchLabels"].items() <= labels.items())
+
+
+def _workloads(manifests: list[Manifest]) -> list[Manifest]:
+    return [*_of_kind(manifests, "Deployment"), *_of_kind(manifests, "StatefulSet")]
+
+
+def _of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    return [one for one in manifests if one["kind"] == kind]

@@ -1,0 +1,132 @@
+"""What is to be seen of releases in a cluster."""
+
+import time
+from typing import Final
+
+import pytest
+from control_plane.api import Api, Object
+
+from charts.conftest import OperatorProcess
+
+CR: Final = "orders.platform.dev/v1alpha1"
+WITHIN_S: Final = 120.0
+PROCESSES: Final = ("api", "relay", "worker", "notifier")
+# They say what happened or who is alive, not what is wanted.
+_RESTLESS: Final = frozenset({"events", "leases"})
+_QUIET_S: Final = 3.0
+
+
+def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -> None:
+    """Wait until the operator has seen the resource, and all pods that are wanted are ready."""
+
+    def done() -> bool:
+        assert operator.process.poll() is None, operator.log.read_text()[-3000:]
+        resource = api.get(CR, "orderservices", namespace, "orders")
+        if (
+            resource.get("status", {}).get("observedGeneration")
+            != resource["metadata"]["generation"]
+        ):
+            return False
+        found = workloads(api, namespace)
+        return (
+            all(f"orders-{name}" in found for name in PROCESSES)
+            and all(map(complete, found.values()))
+            and recorded(api, namespace)
+        )
+
+    try:
+        api.wait(done, within_s=WITHIN_S)
+    except TimeoutError:
+        resource = api.get(CR, "orderservices", namespace, "orders")
+        incomplete = [one for one in workloads(api, namespace).values() if not complete(one)]
+        status = [(one["metadata"]["name"], one.get("status")) for one in incomplete]
+        pytest.fail(f"{resource.get('status')}\n{status}\n{operator.log.read_text()[-3000:]}")
+
+
+def recorded(api: Api, namespace: str) -> bool:
+    """Tell whether the operator has written down what it rolled out: the last thing it does."""
+    owners = [
+        owner["kind"]
+        for one in api.list("apps/v1", "controllerrevisions", namespace)
+        for owner in one["metadata"]["ownerReferences"]
+    ]
+    return "OrderService" in owners
+
+
+def workloads(api: Api, namespace: str) -> dict[str, Object]:
+    return {
+        one["metadata"]["name"]: one
+        for kind in ("deployments", "statefulsets")
+        for one in api.list("apps/v1", kind, namespace)
+    }
+
+
+def complete(workload: Object) -> bool:
+    status, wanted = workload["status"], workload["spec"].get("replicas", 1)
+    seen = status.get("observedGeneration", 0) == workload["metadata"]["generation"]
+    names = ("replicas", "readyReplicas", "updatedReplicas")
+    counts = {wanted, *(status.get(name, 0) for name in names)}
+    return bool(seen and len(counts) == 1)
+
+
+def versions(api: Api, namespace: str) -> dict[str, str]:
+    """Give the template of every workload's pods: another one, and they are replaced."""
+    return {
+        name: repr(workload["spec"]["template"])
+        for name, workload in workloads(api, namespace).items()
+    }
+
+
+def pods(api: Api, namespace: str) -> set[str]:
+    return {pod["metadata"]["name"] for pod in api.list("v1", "pods", namespace)}
+
+
+def contents(api: Api, namespace: str) -> dict[str, Object]:
+    """Return every object of a namespace, of all kinds that the API server has.
+
+    Without what says only when and how often something was written, without status, and without
+    Helm's own notes, of which every upgrade makes one.
+    """
+    return {
+        f"{kind}/{one['metadata']['name']}": _wanted(one)
+        for version, kind in _kinds(api)
+        for one in api.list(version, kind, namespace)
+        if one.get("type") != "helm.sh/release.v1"
+    }
+
+
+def settled(api: Api, namespace: str) -> dict[str, Object]:
+    """Return them as soon as they no longer change."""
+    before: dict[str, Object] = {}
+    deadline = time.monotonic() + WITHIN_S
+    while (now := contents(api, namespace)) != before:
+        assert time.monotonic() < deadline, "the namespace does not come to rest"
+        before = now
+        time.sleep(_QUIET_S)
+    return now
+
+
+def _kinds(api: Api) -> list[tuple[str, str]]:
+    groups = api.session.get(f"{api.url}/apis").json()["groups"]
+    versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
+    return [
+        (version, kind["name"])
+        for version in versions
+        for kind in _resources(api, version)
+        if kind["namespaced"] and "list" in kind["verbs"] and kind["name"] not in _RESTLESS
+    ]
+
+
+def _resources(api: Api, version: str) -> list[Object]:
+    root = "apis" if "/" in version else "api"
+    found: list[Object] = api.session.get(f"{api.url}/{root}/{version}").json()["resources"]
+    return found
+
+
+def _wanted(one: Object) -> Object:
+    metadata = {
+        key: value
+        for key, value in one["metadata"].items()
+        if key not in {"managedFields", "resourceVersion"}
+    }
+    return {key: value for key, value in one.items() if key != "status"} | {"metadata": metadata}

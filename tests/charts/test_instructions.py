@@ -1,0 +1,89 @@
+"""What people are told to do before and after an installation is what the charts need."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charts import instructions
+from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Helm, only, values_of
+
+NOTES = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+data: {text: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}}
+"""
+
+
+def notes_of(helm: Helm, chart: Path, folder: Path, *values: str) -> str:
+    """Render NOTES.txt, which `helm template` leaves out, from a copy of the chart."""
+    copied = shutil.copytree(chart, folder / chart.name)
+    (copied / "templates" / "notes.yaml").write_text(NOTES)
+    text: str = only(helm.template(copied, *values), "ConfigMap", "notes")["data"]["text"]
+    return text
+
+
+def read(spec: Any) -> Iterator[str]:
+    """Yield the names of the Secrets that a resource says its pods and its operator read."""
+    for key, value in spec.items() if isinstance(spec, dict) else ():
+        if key.lower().endswith("secretref") and key != "tlsSecretRef":
+            yield value["name"]
+        yield from read(value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_people_make_exactly_the_secrets_that_the_chart_does_not(
+    helm4: Helm, environment: str
+) -> None:
+    """Helm refuses to install over a Secret that somebody else made."""
+    manifests = helm4.template(ENVIRONMENT, *values_of(environment))
+    made = {one["metadata"]["name"] for one in manifests if one["kind"] == "Secret"}
+    told = set(instructions.secrets(environment))
+    assert told & made == set()
+    assert told | made == set(read(only(manifests, "OrderService")["spec"]))
+
+
+def test_the_store_fills_what_people_would_make_by_hand(helm4: Helm) -> None:
+    options = (*values_of("prod"), "--set=externalSecrets.enabled=true")
+    manifests = helm4.template(ENVIRONMENT, *options)
+    filled = {
+        one["metadata"]["name"]: {entry["secretKey"] for entry in one["spec"]["data"]}
+        for one in manifests
+        if one["kind"] == "ExternalSecret"
+    }
+    assert filled == instructions.secrets("prod")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_notes_name_the_secrets_that_come_from_elsewhere(
+    helm4: Helm, tmp_path: Path, environment: str
+) -> None:
+    notes = notes_of(helm4, ENVIRONMENT, tmp_path, *values_of(environment))
+    _, _, said = notes.partition("pods wait for it: ")
+    named = said.split(".")[0].split(", ") if said else []
+    assert sorted(named) == sorted(instructions.secrets(environment))
+
+
+def test_the_values_of_staging_name_them_too() -> None:
+    comment = (ENVIRONMENT / "values-staging.yaml").read_text().partition("nameOverride")[0]
+    named = comment.partition("kubernetes.md): ")[2].partition(".")[0].split(", ")
+    assert sorted(named) == sorted(instructions.secrets("staging"))
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ("serviceMonitor.enabled=true", True),
+        ("serviceMonitor.enabled=true,networkPolicy.enabled=false", False),
+        ("serviceMonitor.enabled=true,networkPolicy.metricsFrom[0].namespaceSelector.x=y", False),
+        ("serviceMonitor.enabled=false", False),
+    ],
+)
+def test_the_notes_warn_of_a_prometheus_that_is_kept_out(
+    helm4: Helm, tmp_path: Path, options: str, *, warned: bool
+) -> None:
+    notes = notes_of(helm4, OPERATOR, tmp_path, f"--set={options}")
+    assert ("networkPolicy.metricsFrom is empty" in notes) == warned

@@ -1,0 +1,250 @@
+"""What the schemas admit renders to something that Kubernetes takes, or is refused in words."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import pytest
+
+from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
+from charts.policies import pod_spec
+
+# YAML reads both as numbers where they are not quoted.
+DIGITS: Final = "20261123"
+IMAGE: Final = f"{DIGITS}:1"
+FOREIGN: Final = {"OrderService", "ServiceMonitor", "PrometheusRule", "ExternalSecret"}
+# Of names; that of a StatefulSet gets a dash and a hash of 10 characters in a label of its pods.
+LONGEST: Final = {"Service": 63, "Job": 63, "StatefulSet": 52}
+LONGEST_LABEL: Final = 63
+LONGEST_WITH_REPLICA: Final = 33
+
+
+def in_digits(schema: dict[str, Any]) -> Any:
+    """Give digits to every free text that a schema knows; nothing where it admits none."""
+    if "properties" in schema:
+        made = {name: in_digits(part) for name, part in schema["properties"].items()}
+        return {name: value for name, value in made.items() if value is not None}
+    if "items" in schema:
+        element = in_digits(schema["items"])
+        return None if element is None else [element]
+    if isinstance(schema.get("additionalProperties"), dict):
+        names = schema.get("propertyNames", {}).get("pattern", "")
+        value = in_digits(schema["additionalProperties"])
+        # `N` is a boolean to YAML.
+        return None if value is None else {DIGITS if re.search(names, DIGITS) else "N": value}
+    if schema.get("type") != "string":
+        return None
+    fitting = (one for one in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), one))
+    return next(fitting, None)
+
+
+def digits_for(chart: Path, folder: Path, **more: Any) -> str:
+    """Write values in digits for a chart, but for `spec`, which is handed on as it is."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+    schema["properties"].pop("spec", None)
+    values = in_digits(schema)
+    for name, value in more.items():
+        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
+    file = folder / "values.yaml"
+    file.write_text(json.dumps(values))
+    return f"--values={file}"
+
+
+def leaves(found: Any) -> Iterator[Any]:
+    """Yield every value, and every key."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            yield key
+            yield from leaves(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from leaves(value)
+    else:
+        yield found
+
+
+def check(manifests: list[dict[str, Any]]) -> None:
+    numbers = [one for one in leaves(manifests) if not isinstance(one, str)]
+    assert int(DIGITS) not in numbers
+    assert str(manifests).count(DIGITS) > len(manifests)
+    for manifest in manifests:
+        if manifest["kind"] not in FOREIGN:
+            kubernetes_validate.validate(manifest, "1.36", strict=True)
+
+
+def test_the_operators_values_may_be_digits(helm4: Helm, tmp_path: Path) -> None:
+    on = {"enabled": True}
+    options = digits_for(
+        OPERATOR, tmp_path, serviceMonitor=on, prometheusRule=on, dashboards=on,
+        resources={"requests": {"cpu": 1}},
+    )  # fmt: skip
+    manifests = helm4.template(OPERATOR, options, "--namespace", DIGITS, release="null")
+    check(manifests)
+    env = pod_spec(only(manifests, "Deployment"))["containers"][0]["env"]
+    assert {"name": "N", "value": DIGITS} in env
+
+
+def test_an_environments_values_may_be_digits(helm4: Helm, tmp_path: Path) -> None:
+    on = {"enabled": True}
+    options = digits_for(
+        ENVIRONMENT, tmp_path, postgresql=on, rabbitmq=on, valkey=on, simulators=on, loadTest=on,
+        externalSecrets=on, nameOverride="true",
+        spec={"podTemplate": {"imagePullSecrets": [DIGITS]}},
+    )  # fmt: skip
+    check(helm4.template(ENVIRONMENT, options, "--namespace", DIGITS))
+
+
+def test_dashboards_may_have_no_label(helm4: Helm) -> None:
+    options = "--set=dashboards.enabled=true,dashboards.labels.grafana_dashboard=null"
+    maps = [one for one in helm4.template(OPERATOR, options) if one["kind"] == "ConfigMap"]
+    assert maps
+    assert all("grafana_dashboard" not in one["metadata"]["labels"] for one in maps)
+
+
+def templates(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = {"Deployment", "StatefulSet"}
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]
+        for one in manifests
+        if one["kind"] in kinds
+    }
+
+
+def replaced(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> set[str]:
+    """Name the workloads that are in both and whose pods are replaced."""
+    old, new = templates(before), templates(after)
+    return {name for name in old.keys() & new.keys() if new[name] != old[name]}
+
+
+def test_who_has_the_password_is_replaced_when_it_changes(helm4: Helm) -> None:
+    having = ("postgresql", "postgresql-replica", "rabbitmq", "valkey", "webhooks")
+    before = helm4.template(ENVIRONMENT, *values_of("dev"))
+    after = helm4.template(ENVIRONMENT, *values_of("dev"), "--set=developmentPassword=another")
+    assert replaced(before, after) == {f"orders-{name}" for name in having}
+
+
+def test_postgresql_stays_when_its_replica_goes(helm4: Helm) -> None:
+    before = helm4.template(ENVIRONMENT, *values_of("dev"))
+    options = "--set=postgresql.replica.enabled=false"
+    after = helm4.template(ENVIRONMENT, *values_of("dev"), options)
+    assert replaced(before, after) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "names"),
+    [
+        ("rabbitmq.yaml", "log.file = false", "log.file = true", {"orders-rabbitmq"}),
+        ("secrets.yaml", "maxmemory 64mb", "maxmemory 32mb", {"orders-valkey"}),
+        ("../Chart.yaml", "version: 0.1.0\nappVersion", "version: 0.2.0\nappVersion", set()),
+    ],
+)
+def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
+    helm4: Helm, tmp_path: Path, file: str, old: str, new: str, names: set[str]
+) -> None:
+    chart = shutil.copytree(ENVIRONMENT, tmp_path / "chart")
+    changed = chart / "templates" / file
+    text = changed.read_text()
+    assert old in text
+    changed.write_text(text.replace(old, new))
+    before, after = (helm4.template(one, *values_of("dev")) for one in (ENVIRONMENT, chart))
+    assert replaced(before, after) == names
+
+
+def names_too_long(manifests: list[dict[str, Any]]) -> list[str]:
+    """Return the names and labels that are longer than Kubernetes takes."""
+    named = [(one["metadata"]["name"], LONGEST.get(one["kind"], 253)) for one in manifests]
+    values = chain(*(one["metadata"].get("labels", {}).values() for one in manifests))
+    labels = [(value, LONGEST_LABEL) for value in values]
+    return [name for name, most in (*named, *labels) if len(name) > most]
+
+
+@pytest.mark.parametrize("length", [46, 47, 50, 53])
+def test_the_longest_name_of_an_operators_release_is_taken(helm4: Helm, length: int) -> None:
+    manifests = helm4.template(OPERATOR, release="o" * length)
+    assert names_too_long(manifests) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "length"), [("dev", LONGEST_WITH_REPLICA), ("staging", 40), ("prod", 40)]
+)
+def test_the_longest_names_of_an_environment_are_taken(
+    helm4: Helm, environment: str, length: int
+) -> None:
+    schema = json.loads((ENVIRONMENT / "values.schema.json").read_text())["properties"]
+    assert schema["nameOverride"]["maxLength"] == 40
+    run = "r" * schema["loadTest"]["properties"]["run"]["maxLength"]
+    options = f"--set=loadTest.enabled=true,nameOverride={'o' * length},loadTest.run={run}"
+    manifests = helm4.template(ENVIRONMENT, *values_of(environment), options)
+    assert names_too_long(manifests) == []
+
+
+def test_a_name_that_is_too_long_for_the_replica_is_refused(helm4: Helm) -> None:
+    name = "o" * (LONGEST_WITH_REPLICA + 1)
+    with pytest.raises(Failed, match="longer than 52 characters"):
+        helm4.template(ENVIRONMENT, *values_of("dev"), f"--set=nameOverride={name}")
+
+
+@pytest.mark.parametrize("name", ["1a", "a.b", "A", "a-"])
+def test_a_name_that_no_service_could_have_is_refused(helm: Helm, name: str) -> None:
+    with pytest.raises(Failed, match="nameOverride"):
+        helm.template(ENVIRONMENT, f"--set-string=nameOverride={name}")
+
+
+@pytest.mark.parametrize("release", ["1a", "a.b"])
+@pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT])
+def test_a_release_that_no_service_could_be_named_after_is_refused(
+    helm: Helm, chart: Path, release: str
+) -> None:
+    with pytest.raises(Failed, match=f'the name "{release}" has to begin with a letter'):
+        helm.template(chart, release=release)
+
+
+def test_operators_of_one_release_name_share_nothing_of_the_cluster(helm4: Helm) -> None:
+    def of_the_cluster(namespace: str) -> set[tuple[str, str, str]]:
+        options = (f"--set=watchNamespace={namespace},crds.install=false", "--namespace", namespace)
+        manifests = helm4.template(OPERATOR, *options)
+        named = {
+            (one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"])
+            for one in manifests
+        }
+        return {one for one in named if one[1] != namespace}
+
+    assert of_the_cluster("one")
+    assert of_the_cluster("one") & of_the_cluster("two") == set()
+
+
+@pytest.mark.parametrize(("given", "made"), [("9999", [9999, 8093]), ("8093", [8093])])
+def test_further_ports_do_not_cut_off_the_receiver_of_webhooks(
+    helm4: Helm, given: str, made: list[int]
+) -> None:
+    options = f"--set=spec.networkPolicy.extraEgressPorts={{{given}}}"
+    spec = only(helm4.template(ENVIRONMENT, *values_of("dev"), options), "OrderService")["spec"]
+    assert spec["networkPolicy"]["extraEgressPorts"] == made
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OPERATOR_LEASE", "the release"),
+        ("OPERATOR_LOG_LEVEL", "logLevel"),
+        ("OPERATOR_NAMESPACE", "watchNamespace"),
+        ("OPERATOR_EXTERNAL_METRICS_SERVICE", "externalMetrics"),
+        ("OPERATOR_EXTERNAL_METRICS_PORT", "externalMetrics"),
+    ],
+)
+def test_a_variable_that_the_chart_sets_is_refused(helm: Helm, variable: str, value: str) -> None:
+    with pytest.raises(Failed, match=f"env.{variable} is set by {value}"):
+        helm.template(OPERATOR, f"--set-string=env.{variable}=x")
+
+
+@pytest.mark.parametrize("option", ["", "--set=watchNamespace=shop"])
+def test_the_chart_sets_no_other_variable(helm4: Helm, option: str) -> None:
+    manifests = helm4.template(OPERATOR, *option.split())
+    for variable in pod_spec(only(manifests, "Deployment"))["containers"][0]["env"]:
+        with pytest.raises(Failed, match="is set by"):
+            helm4.template(OPERATOR, f"--set-string=env.{variable['name']}=x")

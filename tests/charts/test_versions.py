@@ -1,0 +1,194 @@
+"""From one version of the charts to the next and back, as packages, with environments at work.
+
+The environment is installed by Helm 3, the operator by Helm 4.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from control_plane.api import Api, Object
+
+from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, make_namespace
+from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
+from charts.seen import CR, PROCESSES, WITHIN_S, complete, settled, wait_until_rolled_out, workloads
+
+NAMESPACE = "versions"
+SERVERS = ("postgresql", "postgresql-replica", "rabbitmq", "valkey")
+SIMULATORS = ("inventory", "payment", "webhooks")
+OLD, NEW = "0.1.0", "0.2.0"
+
+
+class Seen(NamedTuple):
+    """The environment at one moment: the OrderService, and the pods of each part by their uid."""
+
+    resource: Object
+    pods: dict[str, set[str]]
+
+    @property
+    def chart(self) -> str:
+        """The chart that the resource is of."""
+        chart: str = self.resource["metadata"]["labels"]["helm.sh/chart"]
+        return chart.removeprefix("orderservice-environment-")
+
+    def replaced_since(self, before: "Seen") -> set[str]:
+        """Name the parts whose pods are others."""
+        return {part for part in self.pods if self.pods[part] != before.pods.get(part)}
+
+
+def see(api: Api) -> Seen:
+    pods: dict[str, set[str]] = {}
+    for pod in api.list("v1", "pods", NAMESPACE):
+        labels = pod["metadata"]["labels"]
+        if labels["app.kubernetes.io/component"] != "migrate":
+            part = labels["app.kubernetes.io/component"] + labels.get(
+                "orders.platform.dev/role", ""
+            )
+            pods.setdefault(part, set()).add(pod["metadata"]["uid"])
+    return Seen(api.get(CR, "orderservices", NAMESPACE, "orders"), pods)
+
+
+@pytest.fixture(scope="module")
+def packages(cluster_helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """Package the next version of each chart."""
+    folder = tmp_path_factory.mktemp("packages")
+    for chart in (OPERATOR, ENVIRONMENT):
+        options = (f"--version={NEW}", f"--app-version={NEW}", f"--destination={folder}")
+        cluster_helm("package", str(chart), *options)
+    return {chart: folder / f"{chart.name}-{NEW}.tgz" for chart in (OPERATOR, ENVIRONMENT)}
+
+
+class Release:
+    """The environment's release, under Helm 3."""
+
+    def __init__(self, api: Api, helm: Helm, operator: OperatorProcess) -> None:
+        self._api, self._helm, self._operator = api, helm, operator
+
+    def install(self, chart: Path, *options: str) -> Seen:
+        """Install a version, or go over to it; return what is there then."""
+        self._helm.install("orders", chart, NAMESPACE, *values_of("dev"), *options)
+        return self._at_rest()
+
+    def roll_back(self, revision: int) -> Seen:
+        """Go back; return what is there then."""
+        self._helm("rollback", "orders", str(revision), "--namespace", NAMESPACE)
+        return self._at_rest()
+
+    def _at_rest(self) -> Seen:
+        wait_until_rolled_out(self._api, self._operator, NAMESPACE)
+        settled(self._api, NAMESPACE)
+        return see(self._api)
+
+
+@pytest.fixture(scope="module")
+def release(
+    api: Api, cluster_helm3: Helm, operator: OperatorProcess, live: Callable[[str], None]
+) -> Release:
+    make_namespace(api, NAMESPACE)
+    live(NAMESPACE)
+    return Release(api, cluster_helm3, operator)
+
+
+@pytest.fixture(scope="module")
+def first(release: Release) -> Seen:
+    return release.install(ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def pinned(release: Release, packages: dict[Path, Path], first: Seen) -> Seen:
+    """Take the next chart with the image that runs."""
+    assert first
+    return release.install(packages[ENVIRONMENT], f"--set=image.tag={OLD}")
+
+
+@pytest.fixture(scope="module")
+def second(release: Release, packages: dict[Path, Path], pinned: Seen) -> Seen:
+    """Take its image too."""
+    assert pinned
+    return release.install(packages[ENVIRONMENT])
+
+
+@pytest.fixture(scope="module")
+def back(release: Release, second: Seen) -> Seen:
+    """Go back to the first version."""
+    assert second
+    return release.roll_back(1)
+
+
+def test_helm_3_installs_an_environment(api: Api, first: Seen) -> None:
+    assert first.chart == OLD
+    found = workloads(api, NAMESPACE)
+    names = {f"orders-{name}" for name in (*PROCESSES, *SERVERS, *SIMULATORS)}
+    assert found.keys() == names
+    assert all(map(complete, found.values()))
+
+
+def test_another_chart_with_the_same_image_replaces_nothing(first: Seen, pinned: Seen) -> None:
+    assert pinned.chart == NEW
+    assert pinned.resource["spec"] == first.resource["spec"]
+    assert pinned.resource["metadata"]["generation"] == first.resource["metadata"]["generation"]
+    assert pinned.pods == first.pods
+
+
+def test_the_next_image_replaces_what_runs_it_and_no_server(pinned: Seen, second: Seen) -> None:
+    assert second.resource["spec"]["image"].endswith(f":{NEW}")
+    assert second.replaced_since(pinned) == {*PROCESSES, *SIMULATORS}
+
+
+def test_a_rollback_goes_back_to_the_version_and_leaves_the_servers(
+    first: Seen, second: Seen, back: Seen
+) -> None:
+    assert back.chart == OLD
+    assert back.resource["spec"] == first.resource["spec"]
+    assert back.replaced_since(second) == {*PROCESSES, *SIMULATORS}
+
+
+class Operator(NamedTuple):
+    """The operator's release at one moment, and everything of the environment."""
+
+    images: set[str]
+    definition: str
+    environment: dict[str, Object]
+
+
+def see_operator(api: Api) -> Operator:
+    deployment = api.get("apps/v1", "deployments", SYSTEM, OPERATOR_RELEASE)
+    definitions = ("apiextensions.k8s.io/v1", "customresourcedefinitions", "")
+    definition = api.get(*definitions, "orderservices.orders.platform.dev")
+    pods = api.list("v1", "pods", SYSTEM)
+    assert len(pods) == deployment["spec"]["replicas"]
+    return Operator(
+        {container["image"] for pod in pods for container in pod["spec"]["containers"]},
+        definition["metadata"]["labels"]["app.kubernetes.io/version"],
+        settled(api, NAMESPACE),
+    )
+
+
+def test_another_operator_and_back_leaves_the_environment_untouched(
+    api: Api, cluster_helm: Helm, packages: dict[Path, Path], back: Seen
+) -> None:
+    assert back
+
+    def rolled_out() -> bool:
+        deployment = api.get("apps/v1", "deployments", SYSTEM, OPERATOR_RELEASE)
+        pods = api.list("v1", "pods", SYSTEM)
+        return complete(deployment) and len(pods) == deployment["spec"]["replicas"]
+
+    before = see_operator(api)
+    cluster_helm.install(OPERATOR_RELEASE, packages[OPERATOR], SYSTEM)
+    api.wait(rolled_out, within_s=WITHIN_S)
+    after = see_operator(api)
+    assert {image.rpartition(":")[2] for image in after.images} == {NEW}
+    assert after.definition == NEW
+    assert after.environment == before.environment
+    cluster_helm("rollback", OPERATOR_RELEASE, "--namespace", SYSTEM)
+    api.wait(rolled_out, within_s=WITHIN_S)
+    assert see_operator(api) == before
+
+
+def test_helm_3_uninstalls_it(api: Api, cluster_helm3: Helm, back: Seen) -> None:
+    """The last test of the module."""
+    assert back
+    cluster_helm3("uninstall", "orders", "--namespace", NAMESPACE, "--wait", "--timeout=2m")
+    api.wait(lambda: not workloads(api, NAMESPACE), within_s=WITHIN_S)
