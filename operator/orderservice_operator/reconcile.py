@@ -29,7 +29,7 @@ from orderservice_operator.plan import Plan
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
 from orderservice_operator.resource.status import Rollback, Status
-from orderservice_operator.resources import Invalid, Resources
+from orderservice_operator.resources import Invalid, Resources, Vanished
 from orderservice_operator.scaling import choose
 from orderservice_operator.writer import Outcome, Writer
 
@@ -68,11 +68,21 @@ class Reconciler:
             self._parts.keeper.forget(key)
             self._parts.fingerprints.forget(key)
             return None
+        try:
+            return await self._one(key, service)
+        except Vanished:
+            # kopf never tells a deletion that came between two of its listings; a ghost's children
+            # would be made again and again, for an owner that the garbage collector cannot find.
+            _log.info("resource.vanished", key=str(key))
+            self._parts.resources.drop(key, service.metadata.uid)
+            return 0
+
+    async def _one(self, key: Key, service: OrderService | Invalid) -> float | None:
+        if service.metadata.deletion_timestamp:
+            return await self._parts.farewell.say(service)
         if isinstance(service, Invalid):
             await self._refuse(service)
             return self._resync_s
-        if service.metadata.deletion_timestamp:
-            return await self._parts.farewell.say(service)
         await self._parts.farewell.promise(service)
         return await self._manage(key, service)
 
@@ -175,9 +185,9 @@ class Reconciler:
         path = resource_path(metadata.namespace, metadata.name) + "/status"
         try:
             written = await self._parts.client.apply(path, manifest, STATUS)
-        except NotFound:
-            return  # it was deleted meanwhile
-        self._parts.resources.put(written)
+        except NotFound as error:
+            raise Vanished(str(error)) from error
+        self._parts.resources.wrote(written)
 
 
 def resource_path(namespace: str, name: str) -> str:
