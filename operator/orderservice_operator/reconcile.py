@@ -90,6 +90,8 @@ class Reconciler:
         before = await self._look(key, service)
         wanted, outcome, after = planned(before), Outcome(), before
         if service.spec.mode == "Manage" and not service.spec.paused:
+            if wanted.writes and service.status.observed_generation == service.metadata.generation:
+                await self._ask_for(service)
             outcome = await self._writer.carry_out(wanted, key, before.live)
             told = (missing_kind(before.service, before.facts), before.running.problem)
             outcome.faults += filter(None, told)
@@ -105,6 +107,20 @@ class Reconciler:
         # What the status says now is done on the next look: a crash between both loses nothing.
         at_once = seen.rollback != before.running.rollback or before.job_is_stale
         return 0 if at_once else self._look_again_s(seen)
+
+    async def _ask_for(self, service: OrderService) -> None:
+        """Ask whether a resource is still there, before children are mended. Raises Vanished.
+
+        Asked only when something is to be written though nobody changed the spec: children that
+        go may be the only sign that their owner went. By its name in a list, as the role has no
+        `get`; a write would tell too, but an operator killed after each write would get no further.
+        """
+        metadata = service.metadata
+        named = {"fieldSelector": f"metadata.name={metadata.name}"}
+        path = resource_path(metadata.namespace, metadata.name).rpartition("/")[0]
+        found = (await self._parts.client.get(path, named))["items"]
+        if metadata.uid not in {one["metadata"]["uid"] for one in found}:
+            raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
 
     def _look_again_s(self, seen: Seen) -> float:
         unanswered = seen.choice.reason in {"MetricNotAnswered", "NoProvider"}
