@@ -105,7 +105,8 @@ class Reconciler:
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
         # What the status says now is done on the next look: a crash between both loses nothing.
-        at_once = seen.rollback != before.running.rollback or before.job_is_stale
+        job_went = before.job_is_stale and not after.job_is_stale
+        at_once = job_went or seen.rollback != before.running.rollback
         return 0 if at_once else self._look_again_s(seen)
 
     async def _ask_for(self, service: OrderService) -> None:
