@@ -99,7 +99,12 @@ class Reconciler:
             after = msgspec.structs.replace(before, live=self._parts.store.children(key))
         seen = self._seen(key, after)
         pending = str(wanted) if service.spec.mode == "Observe" else ""
-        seen = msgspec.structs.replace(seen, faults=tuple(outcome.faults), pending=pending)
+        seen = msgspec.structs.replace(
+            seen,
+            faults=tuple(outcome.faults),
+            conflicts=tuple(outcome.conflicts),
+            pending=pending,
+        )
         await self._tell_rollback(service, seen.rollback)
         await self._report(service, conditions.status(before.service, seen, _now()))
         if outcome.again is not None:
@@ -166,7 +171,7 @@ class Reconciler:
             if write.repair:
                 await say(service, "Normal", "DriftRepaired", f"{write.reference}{write.path}")
         for conflict in outcome.conflicts:
-            await say(service, "Warning", "FieldTakenBack", conflict)
+            await say(service, "Warning", conditions.TAKEN_BACK, conflict)
         for fault in outcome.faults:
             await say(service, "Warning", "NotWritten", fault)
 

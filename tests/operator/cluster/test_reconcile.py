@@ -155,6 +155,11 @@ def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, read
         return {"DriftRepaired", "FieldTakenBack"} <= reasons
 
     api.wait(told)
+    api.wait(lambda: condition(api, ready, "Degraded")["reason"] == "FieldTakenBack")
+    degraded = condition(api, ready, "Degraded")
+    assert degraded["status"] == "False"
+    assert all(text in degraded["message"] for text in ("minimal-worker", "somebody", ".replicas"))
+    api.wait(lambda: is_ready(api, ready))
 
 
 def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:
