@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from pybreaker import CircuitBreakerError
 
+from orderservice_operator.children import processes
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.kinds import kind_of
 from orderservice_operator.cluster.store import Key, Store
@@ -26,8 +27,11 @@ from orderservice_operator.resources import Invalid, Vanished
 FINALIZER: Final = f"{GROUP}/queues"
 MANAGER: Final = "orderservice-operator-finalizer"
 _AGAIN_S: Final = 2.0
-# The management API may be as late as this: a queue is empty when it is so twice, this far apart.
+# The management API may be as late as this.
 _STATISTICS_S: Final = 11.0
+# A queue is empty when it is so twice, this far apart: pods outlive their Deployments by their
+# grace period and publish until they end, and to look at them would take a right to list all pods.
+_SETTLED_S: Final = max(one.grace_period_s for one in processes.ALL) + _STATISTICS_S
 _SHORTEST_S: Final = 1.0  # of an attempt: less is not worth beginning
 _EXPECTED: Final = (OperatorError, CircuitBreakerError, TimeoutError)
 _log = structlog.get_logger(__name__)
@@ -137,7 +141,7 @@ class Farewell:
             await self._recorder.say(service, "Warning", "QueuesLeft", text)
             return True
         first = self._empty_at.setdefault(service.metadata.uid, time.monotonic())
-        if time.monotonic() - first < _STATISTICS_S:
+        if time.monotonic() - first < _SETTLED_S:
             return False
         for kind, name in _own(wanted, found):
             await management.delete(kind, name)
