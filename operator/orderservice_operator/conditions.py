@@ -1,6 +1,7 @@
 """The conditions and the whole status of a resource, from what was seen. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -25,6 +26,10 @@ from orderservice_operator.scaling import Choice
 
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"
+TAKEN_BACK: Final = "FieldTakenBack"
+_TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough to be seen by people
+_TAKEN_BACK_LENGTH: Final = 4096
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -33,7 +38,8 @@ class Seen(msgspec.Struct, frozen=True):
     `faults` are children that could not be written, `missing` kinds that are wanted and that this
     cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
     HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
-    `no_way_back` why it cannot be, `revision` what is run.
+    `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
+    others had written.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -43,6 +49,7 @@ class Seen(msgspec.Struct, frozen=True):
     choice: Choice
     autoscalers: Mapping[str, tuple[str, str, str]] = {}
     faults: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     pending: str = ""
     rollback: Rollback | None = None
@@ -69,7 +76,7 @@ def status(service: OrderService, seen: Seen, now: str) -> Status:
     """Return the status; a condition keeps its time while its status stays the same."""
     old = service.status
     counts = {name: rollout.count for name, rollout in seen.rollouts.items()}
-    made = dict(_conditions(service, seen))
+    made = dict(_conditions(service, seen, now))
     workers = counts[WORKER.name]
     return Status(
         observed_generation=service.metadata.generation,
@@ -137,10 +144,10 @@ def _instead(rollback: Rollback) -> str:
     )
 
 
-def _conditions(service: OrderService, seen: Seen) -> Iterator[tuple[str, Verdict]]:
+def _conditions(service: OrderService, seen: Seen, now: str) -> Iterator[tuple[str, Verdict]]:
     yield "Ready", _ready(service, seen)
     yield "Progressing", _progressing(service, seen)
-    yield "Degraded", _degraded(seen)
+    yield "Degraded", _degraded(service, seen, now)
     yield "MigrationsComplete", _migrations(service, seen)
     yield "TopologyReady", (seen.report.status, seen.report.reason, seen.report.message)
     yield "AutoscalingActive", _autoscaling(service, seen)
@@ -177,13 +184,36 @@ def _progressing(service: OrderService, seen: Seen) -> Verdict:
     return "False", "Complete", "nothing is left to do"
 
 
-def _degraded(seen: Seen) -> Verdict:
+def _degraded(service: OrderService, seen: Seen, now: str) -> Verdict:
     if seen.rollback:
         told = (rolled_back(seen.rollback), *seen.problems)
         return "True", ROLLED_BACK, "; ".join(told)
     if seen.problems:
         return "True", "Problems", "; ".join(seen.problems)
+    if taken_back := _taken_back(service, seen.conflicts, now):
+        return "False", TAKEN_BACK, taken_back
     return "False", "AsExpected", ""
+
+
+def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> str:
+    """Say who writes what is ours, and since when; for an hour, or until the spec changes.
+
+    The same again within the hour changes nothing: a program that does it all the time must not
+    have the status written each time too.
+    """
+    since = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
+    told = next(
+        (
+            one.message
+            for one in service.status.conditions
+            if (one.type, one.reason) == ("Degraded", TAKEN_BACK)
+            and one.observed_generation == service.metadata.generation
+            and one.message > since  # it begins with a time
+        ),
+        "",
+    )
+    text = "; ".join(sorted(conflicts))[:_TAKEN_BACK_LENGTH]
+    return told if not text or told.partition(" ")[2] == text else f"{now} {text}"
 
 
 def _migrations(service: OrderService, seen: Seen) -> Verdict:

@@ -10,6 +10,7 @@ from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.manifest import Manifest, digest
 from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService
+from orderservice_operator.resources import Invalid
 
 _QUIET_S: Final = 600.0  # a guess: more often nobody wants to read the same
 _REMEMBERED: Final = 10_000
@@ -24,7 +25,11 @@ class Recorder:
         self._said: dict[str, float] = {}
 
     async def say(
-        self, service: OrderService, kind: Literal["Normal", "Warning"], reason: str, message: str
+        self,
+        service: OrderService | Invalid,
+        kind: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
     ) -> None:
         """Say something about a resource, unless it was said a short while ago."""
         what = digest([service.metadata.uid, reason, message])
@@ -41,7 +46,7 @@ class Recorder:
             _log.warning("event.lost", reason=reason, error=str(error))
 
 
-def _event(service: OrderService, kind: str, reason: str, message: str) -> Manifest:
+def _event(service: OrderService | Invalid, kind: str, reason: str, message: str) -> Manifest:
     metadata, now = service.metadata, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     about = {
         "apiVersion": f"{GROUP}/{VERSION}",

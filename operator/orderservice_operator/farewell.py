@@ -1,31 +1,40 @@
 """What is left to do when a resource is deleted: children go by themselves, queues do not.
 
 The finalizer is there only while the resource wants its queues deleted, and never holds up a
-deletion for longer than its bound, whatever the broker does.
+deletion for longer than its bound, whatever the broker, the API server and the spec do.
 """
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Final
 
+import structlog
 from pybreaker import CircuitBreakerError
 
+from orderservice_operator.children import processes
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.kinds import kind_of
 from orderservice_operator.cluster.store import Key, Store
-from orderservice_operator.errors import Conflict, NotFound, OperatorError
+from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.events import Recorder
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.rabbitmq import sharing, topology
 from orderservice_operator.rabbitmq.changes import Broker
 from orderservice_operator.rabbitmq.keeper import Keeper
-from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
+from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION, OrderService
+from orderservice_operator.resources import Invalid, Vanished
 
 FINALIZER: Final = f"{GROUP}/queues"
 MANAGER: Final = "orderservice-operator-finalizer"
 _AGAIN_S: Final = 2.0
-# The management API may be as late as this: a queue is empty when it is so twice, this far apart.
+# The management API may be as late as this.
 _STATISTICS_S: Final = 11.0
+# A queue is empty when it is so twice, this far apart: pods outlive their Deployments by their
+# grace period and publish until they end, and to look at them would take a right to list all pods.
+_SETTLED_S: Final = max(one.grace_period_s for one in processes.ALL) + _STATISTICS_S
+_SHORTEST_S: Final = 1.0  # of an attempt: less is not worth beginning
+_EXPECTED: Final = (OperatorError, CircuitBreakerError, TimeoutError)
+_log = structlog.get_logger(__name__)
 
 
 class Farewell:
@@ -37,35 +46,72 @@ class Farewell:
         self._client, self._store, self._bound_s = client, store, bound_s
         self._keeper, self._recorder = keeper, recorder
         self._empty_at: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
 
     async def promise(self, service: OrderService) -> None:
-        """Set the finalizer if it is needed, take it away if not."""
+        """Set the finalizer if it is needed, take it away if not.
+
+        Raises Vanished when the resource is gone, Conflict when it is not what was looked at.
+        """
         wanted = service.spec.messaging.deletion_policy == "DeleteIfEmpty"
         active = service.spec.mode == "Manage" and not service.spec.paused
         if active and wanted != (FINALIZER in service.metadata.finalizers):
-            await self._set_finalizers(service, [FINALIZER] if wanted else [])
+            await self._set_finalizer(service, wanted=wanted)
 
-    async def say(self, service: OrderService) -> float | None:
-        """Clean up after a resource that is being deleted; return when to look again."""
+    async def say(self, service: OrderService | Invalid) -> float | None:
+        """Clean up after a resource that is being deleted; return in how many s to look again.
+
+        Raises Vanished when it is gone, Transient when the finalizer cannot be taken away now.
+        """
         if FINALIZER not in service.metadata.finalizers:
             return None
-        if await self._done(service) or _age_s(service) > self._bound_s:
-            self._empty_at.pop(service.metadata.uid, None)
-            await self._set_finalizers(service, [])
-            return None
-        return _AGAIN_S
+        if isinstance(service, Invalid):
+            await self._tell(service, f"the spec cannot be read: {service.problem}")
+            again_s = None
+        else:
+            again_s = await self._clean_up(service)
+        if again_s is None:
+            await self._let_go(service)
+        return again_s
 
-    async def _done(self, service: OrderService) -> bool:
-        """Return whether nothing is left to do; an event says when people have to."""
-        if await self._pods_remain(service):
-            return False
+    async def _clean_up(self, service: OrderService) -> float | None:
+        """Do what can be done now; return in how many s to go on, None when that is all."""
+        if why := _left_alone(service):
+            await self._tell(service, why)
+            return None
+        left_s = self._bound_s - _age_s(service)
+        if left_s > 0 and await self._done(service, max(_SHORTEST_S, left_s)):
+            return None
+        if (left_s := self._bound_s - _age_s(service)) > 0:
+            return min(_AGAIN_S, left_s)
+        problem = self._problems.get(service.metadata.uid, "they could not be looked at")
+        await self._tell(service, f"given up after {self._bound_s:g} s: {problem}")
+        return None
+
+    async def _tell(self, service: OrderService | Invalid, why: str) -> None:
+        await self._recorder.say(service, "Warning", "QueuesLeft", f"queues stay, {why}")
+
+    async def _let_go(self, service: OrderService | Invalid) -> None:
+        await self._set_finalizer(service, wanted=False)
+        self._empty_at.pop(service.metadata.uid, None)
+        self._problems.pop(service.metadata.uid, None)
+
+    async def _done(self, service: OrderService, within_s: float) -> bool:
+        """Return whether nothing is left to do; why not is kept for an event."""
+        until = asyncio.get_running_loop().time() + within_s
         try:
+            async with asyncio.timeout_at(until):
+                if await self._pods_remain(service):
+                    return False
+            # Inside the gate, for which a broker that is too slow is one that fails.
             with self._keeper.gate(service).calling():
-                return await self._clean(service)
-        except (OperatorError, CircuitBreakerError) as error:
-            text = f"queues stay, RabbitMQ cannot be asked: {error}"
-            if _age_s(service) > self._bound_s - 2 * _AGAIN_S:
-                await self._recorder.say(service, "Warning", "QueuesLeft", text)
+                async with asyncio.timeout_at(until):
+                    return await self._clean(service)
+        except Exception as error:  # noqa: BLE001 whatever it is, the bound has to hold
+            if not isinstance(error, _EXPECTED):
+                _log.exception("farewell.crashed", name=service.metadata.name)
+            problem = str(error) or type(error).__name__
+            self._problems[service.metadata.uid] = problem
             return False
 
     async def _pods_remain(self, service: OrderService) -> bool:
@@ -95,24 +141,37 @@ class Farewell:
             await self._recorder.say(service, "Warning", "QueuesLeft", text)
             return True
         first = self._empty_at.setdefault(service.metadata.uid, time.monotonic())
-        if time.monotonic() - first < _STATISTICS_S:
+        if time.monotonic() - first < _SETTLED_S:
             return False
         for kind, name in _own(wanted, found):
             await management.delete(kind, name)
         return True
 
-    async def _set_finalizers(self, service: OrderService, finalizers: list[str]) -> None:
+    async def _set_finalizer(self, service: OrderService | Invalid, *, wanted: bool) -> None:
+        """Change ours and keep the others', whoever set ours: a backup may have brought it back."""
         metadata = service.metadata
-        manifest: Manifest = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": KIND,
-            "metadata": {"name": metadata.name, "uid": metadata.uid, "finalizers": finalizers},
-        }
+        finalizers = [one for one in metadata.finalizers if one != FINALIZER]
+        finalizers += [FINALIZER] if wanted else []
+        version = {"resourceVersion": metadata.resource_version, "finalizers": finalizers}
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata.namespace}/{PLURAL}/{metadata.name}"
         try:
-            await self._client.apply(path, manifest, MANAGER)
-        except (NotFound, Conflict):
-            return  # gone, or gone and made anew: then it is another's to say
+            await self._client.merge(path, {"metadata": version}, MANAGER)
+        except NotFound as error:
+            raise Vanished(str(error)) from error
+
+
+def _left_alone(service: OrderService) -> str:
+    """Return why queues are not to be deleted, or nothing if they are.
+
+    What counts is the spec as it is now, not as it was when the finalizer was set. A paused
+    resource goes, but a pause says that nothing is written in RabbitMQ either: queues that stay can
+    be deleted by hand, those that are deleted never come back.
+    """
+    if service.spec.messaging.deletion_policy != "DeleteIfEmpty":
+        return "deletionPolicy is Retain"
+    if service.spec.mode != "Manage":
+        return "mode is Observe"
+    return "the resource is paused" if service.spec.paused else ""
 
 
 def _own(wanted: topology.Topology, found: Broker) -> list[tuple[str, str]]:

@@ -7,8 +7,13 @@ import msgspec
 
 from orderservice_operator import rollback
 from orderservice_operator.cluster.store import Key
+from orderservice_operator.errors import OperatorError
 from orderservice_operator.resource.spec import Metadata, OrderService
 from orderservice_operator.resource.status import Status
+
+
+class Vanished(OperatorError):
+    """Forget the resource: it is gone, though no event has said so."""
 
 
 class Invalid(msgspec.Struct, frozen=True):
@@ -52,9 +57,18 @@ class Resources:
         self._known[key] = new
         return old is None or _wish(old) != _wish(new)
 
-    def drop(self, key: Key) -> None:
-        """Forget a resource that is gone."""
-        self._known.pop(key, None)
+    def wrote(self, body: Mapping[str, Any]) -> None:
+        """Take over the answer to a write, unless the resource is gone or another by now."""
+        metadata = body["metadata"]
+        old = self._known.get(Key(metadata["namespace"], metadata["name"]))
+        if old is not None and old.metadata.uid == metadata["uid"]:
+            self.put(body)
+
+    def drop(self, key: Key, uid: str = "") -> None:
+        """Forget a resource that is gone (that one, if `uid` is given)."""
+        old = self._known.get(key)
+        if old is not None and uid in {"", old.metadata.uid}:
+            del self._known[key]
 
     def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield every condition: namespace, name, type, status, reason."""

@@ -170,6 +170,32 @@ def test_an_api_server_that_goes_silent_is_told_by_readyz_and_outlived(
     assert behind.process.pid == pid
 
 
+def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
+    api: Api, proxy: FaultProxy, settled: str
+) -> None:
+    """What a listing has no more is not told by kopf, and its children are not to come back."""
+    made: list[str] = []
+
+    def record(request: Request) -> Fault | None:
+        if request.is_write and request.query.get("fieldManager") == "orderservice-operator":
+            made.append(request.path)
+        return None
+
+    def gone(request: Request) -> Fault | None:
+        watched = request.is_watch and request.path.endswith("/orderservices")
+        return Refuse(410) if watched else record(request)
+
+    with proxy.with_fault(gone):
+        proxy.cut_watches()
+        time.sleep(1)
+        api.delete(*SERVICES, settled, "minimal")
+        time.sleep(1)  # kopf lists
+    with proxy.with_fault(record):
+        api.wait(lambda: not _children(api, settled))
+        time.sleep(QUIET_S)
+    assert made == []
+
+
 def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one_goes_on(
     api: Api,
     proxy: FaultProxy,

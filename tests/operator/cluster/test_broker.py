@@ -15,6 +15,7 @@ from brokers import PASSWORD, Rabbit
 from control_plane.api import Api, Object
 
 from devstack.servers import rabbitmq
+from orderservice_operator.children import processes
 from orderservice_operator.errors import Permanent, Transient
 from orderservice_operator.rabbitmq import topology
 from orderservice_operator.rabbitmq.changes import Broker, Changes, changes
@@ -270,10 +271,12 @@ def test_empty_queues_go_with_the_resource_when_asked(
     namespace: str,
     with_broker: Callable[..., None],
 ) -> None:
+    """But not before every pod that might publish has ended or was killed."""
     with_broker(deletionPolicy="DeleteIfEmpty")
     api.wait(lambda: _in_place(api, namespace))
     api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
+    took_s = api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
+    assert took_s > max(process.grace_period_s for process in processes.ALL)
     assert rabbit.call("GET", f"queues/{quote(vhost, safe='')}") == []
     assert rabbit.call("GET", f"policies/{quote(vhost, safe='')}") == []
 

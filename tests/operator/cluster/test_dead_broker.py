@@ -69,3 +69,14 @@ def test_with_retain_a_dead_broker_is_not_waited_for_at_all(
         "delete_with_retain_s",
         api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal")),
     )
+
+
+def test_what_was_changed_under_a_pause_counts_when_it_is_deleted(
+    api: Api, example: Example, namespace: str, service: Callable[[str], None]
+) -> None:
+    """The finalizer is still there, as nothing is written under a pause."""
+    service("DeleteIfEmpty")
+    api.apply(example(paused=True), namespace)  # Retain, and no managementUrl
+    assert api.get(*SERVICES, namespace, "minimal")["metadata"]["finalizers"]
+    api.delete(*SERVICES, namespace, "minimal")
+    assert api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal")) < BOUND_S / 2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from control_plane.api import Api, Object, changed
 from control_plane.nodes import Nodes
+from crowd import Counters
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
@@ -100,6 +101,26 @@ def test_a_failed_migration_keeps_the_old_pods(
     assert condition(api, ready, "Degraded")["status"] == "True"
 
 
+def test_a_pause_after_a_failed_migration_is_quiet(
+    api: Api, example: Example, ready: str, nodes: Nodes, operator: Any
+) -> None:
+    """A pause changes the spec, so the failed Job is an earlier one's; it stays until resumed."""
+    nodes.failing.add("migrate")
+    new = {"image": "registry.example/orders:2.0.0", "migrations": {"backoffLimit": 0}}
+    api.apply(example(**new), ready)
+    api.wait(lambda: condition(api, ready, "MigrationsComplete")["reason"] == "Failed")
+    api.apply(example(**new, paused=True), ready)
+    api.wait(lambda: _phase(api, ready) == "Paused")
+    counters = Counters(operator.admin_port)
+    time.sleep(1)
+    looks = counters.looks()
+    time.sleep(2)
+    assert counters.looks() - looks < 10
+    nodes.failing.clear()
+    api.apply(example(**new), ready)
+    api.wait(lambda: is_ready(api, ready))
+
+
 def test_a_migration_is_not_run_again_when_its_job_is_gone(api: Api, ready: str) -> None:
     (job,) = api.list("batch/v1", "jobs", ready)
     api.delete("batch/v1", "jobs", ready, job["metadata"]["name"])
@@ -134,6 +155,11 @@ def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, read
         return {"DriftRepaired", "FieldTakenBack"} <= reasons
 
     api.wait(told)
+    api.wait(lambda: condition(api, ready, "Degraded")["reason"] == "FieldTakenBack")
+    degraded = condition(api, ready, "Degraded")
+    assert degraded["status"] == "False"
+    assert all(text in degraded["message"] for text in ("minimal-worker", "somebody", ".replicas"))
+    api.wait(lambda: is_ready(api, ready))
 
 
 def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:

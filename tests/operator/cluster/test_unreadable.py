@@ -64,3 +64,20 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next
     api.apply(example(), namespace)
     api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady")
     assert len(api.list("apps/v1", "deployments", namespace)) == 4
+
+
+@pytest.mark.usefixtures("operator", "lenient")
+def test_a_resource_that_cannot_be_read_any_more_can_be_deleted(
+    api: Api, example: Example, namespace: str
+) -> None:
+    """Its finalizer is from when it could be read; whose queues they are is no longer known."""
+    broker = {"managementUrl": "http://127.0.0.1:9", "deletionPolicy": "DeleteIfEmpty"}
+    api.apply(example(messaging=broker), namespace)
+    api.wait(lambda: api.get(*SERVICES, namespace, "minimal")["metadata"].get("finalizers"))
+    bad: dict[str, Any] = example(messaging=broker, worker={"prefetch": 100_000})
+    api.wait(lambda: _accepted(api, bad, namespace))
+    api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
+    api.delete(*SERVICES, namespace, "minimal")
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=10)
+    said = {event["reason"]: event["message"] for event in api.list("v1", "events", namespace)}
+    assert "$.spec.worker.prefetch" in said["QueuesLeft"]

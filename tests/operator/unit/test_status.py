@@ -111,6 +111,34 @@ def test_a_child_that_cannot_be_written_degrades(make: Any) -> None:
     assert (status.phase, _verdicts(status)["Ready"][0]) == ("Degraded", "False")
 
 
+def _degraded(status: Any) -> Any:
+    return next(one for one in status.conditions if one.type == "Degraded")
+
+
+def test_a_field_taken_back_is_shown_for_an_hour_or_until_the_spec_changes(make: Any) -> None:
+    service = make()
+    first = conditions.status(service, _seen(conflicts=("Deployment x: 409: .spec.y",)), NOW)
+    assert (first.phase, _verdicts(first)["Degraded"]) == ("Ready", ("False", "FieldTakenBack"))
+    assert _degraded(first).message == f"{NOW} Deployment x: 409: .spec.y"
+
+    after = msgspec.structs.replace(service, status=first)
+    assert conditions.status(after, _seen(), LATER) == first
+    an_hour_later = conditions.status(after, _seen(), "2026-01-02T04:05:00Z")
+    assert _degraded(an_hour_later).reason == "AsExpected"
+    metadata = msgspec.structs.replace(service.metadata, generation=2)
+    changed = msgspec.structs.replace(after, metadata=metadata)
+    assert _degraded(conditions.status(changed, _seen(), LATER)).reason == "AsExpected"
+
+
+def test_a_fight_for_a_field_does_not_change_the_status_each_time(make: Any) -> None:
+    service, conflicts = make(), ("b: .spec", "a: .spec")
+    first = conditions.status(service, _seen(conflicts=conflicts), NOW)
+    after = msgspec.structs.replace(service, status=first)
+    assert conditions.status(after, _seen(conflicts=conflicts[::-1]), LATER) == first
+    other = conditions.status(after, _seen(conflicts=("c: .spec",)), LATER)
+    assert _degraded(other).message == f"{LATER} c: .spec"
+
+
 def test_observing_says_what_it_would_write(make: Any) -> None:
     status = conditions.status(make(mode="Observe"), _seen(pending="Service x"), NOW)
     progressing = next(c for c in status.conditions if c.type == "Progressing")

@@ -177,6 +177,26 @@ def test_a_status_written_asks_for_nothing_new() -> None:
     assert resources.put(_body(3, 2))
 
 
+def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
+    resources = Resources()
+    resources.wrote(_body(2, 1))
+    assert resources.known() == []
+    resources.put(_body(2, 1))
+    resources.wrote(_body(3, 1) | {"status": {"phase": "Ready"}})
+    (found,) = resources.services()
+    assert found.status.phase == "Ready"
+
+
+def test_only_the_resource_that_is_gone_is_dropped() -> None:
+    """Another may have its name by now."""
+    resources = Resources()
+    resources.put(_body(2, 1))
+    resources.drop(A, "another")
+    assert resources.known() == [A]
+    resources.drop(A, "u")
+    assert resources.known() == []
+
+
 def test_a_resource_that_cannot_be_read_says_where() -> None:
     resources = Resources()
     resources.put(_body(1, 1, worker={"prefetch": "many"}))
