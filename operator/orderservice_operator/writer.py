@@ -10,6 +10,7 @@ import structlog
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.kinds import kind_of
 from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.compare import extras
 from orderservice_operator.errors import Conflict, NotFound, OperatorError, Permanent
 from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference
 from orderservice_operator.plan import Live, Plan, Write
@@ -82,6 +83,8 @@ class Writer:
             # By contract these fields are ours; who else writes them is told.
             outcome.conflicts.append(f"{write.reference}: {conflict}")
             written = await self._client.apply(path, manifest, CHILDREN)
+        if manifest["kind"] == "Deployment" and (change := extras(manifest, written)):
+            written = await self._client.merge(path, change, CHILDREN)
         self._store.wrote(written)
         _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
 

@@ -136,6 +136,75 @@ def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, read
     api.wait(told)
 
 
+Spec = dict[str, Any]
+
+
+def _with_container(spec: Spec, **change: Any) -> Spec:
+    """Change the api's own container, the first of its pods."""
+    pod = spec["template"]["spec"]
+    first, *others = pod["containers"]
+    return {"template": {"spec": {"containers": [first | change, *others]}}}
+
+
+def _with_variable(spec: Spec, name: str) -> Spec:
+    env = spec["template"]["spec"]["containers"][0]["env"]
+    return _with_container(spec, env=[*env, {"name": name, "value": "theirs"}])
+
+
+def _with_pod(**change: Any) -> Spec:
+    return {"template": {"spec": change}}
+
+
+def _without_privilege_rule(spec: Spec) -> Spec:
+    own = spec["template"]["spec"]["containers"][0]["securityContext"]
+    rest = {key: value for key, value in own.items() if key != "allowPrivilegeEscalation"}
+    return _with_container(spec, securityContext=rest)
+
+
+SLEEPER = {"name": "sleeper", "image": "a:1"}
+WEAKENED: dict[str, Callable[[Spec], Spec]] = {
+    "token": lambda _: _with_pod(automountServiceAccountToken=None),
+    "privileges": _without_privilege_rule,
+    "variable": lambda spec: _with_variable(spec, "ORDERS_RATE_LIMIT_ENABLED"),
+    "variable twice": lambda spec: _with_variable(spec, "ORDERS_DATABASE_URL"),
+    "container": lambda spec: _with_pod(
+        containers=[SLEEPER, *spec["template"]["spec"]["containers"]]
+    ),
+    "init container": lambda _: _with_pod(initContainers=[SLEEPER]),
+}
+
+
+@pytest.mark.parametrize("weakened", WEAKENED.values(), ids=WEAKENED)
+def test_a_pod_template_weakened_by_hand_is_put_right_and_what_kubectl_notes_there_stays(
+    api: Api, ready: str, weakened: Callable[[Spec], Spec]
+) -> None:
+    path = api.path("apps/v1", "deployments", ready, "minimal-api")
+    restarted = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
+    api.patch(path, {"spec": {"template": {"metadata": {"annotations": restarted}}}})
+    before = _deployment(api, ready, "api")["spec"]
+    changed = api.patch(path, {"spec": weakened(before)})
+    assert changed["spec"] != before
+    api.wait(lambda: _deployment(api, ready, "api")["spec"] == before)
+    assert before["template"]["metadata"]["annotations"].items() >= restarted.items()
+    found = _deployment(api, ready, "api")["metadata"]
+    time.sleep(2)
+    assert _last_written(_deployment(api, ready, "api")) == _last_written({"metadata": found})
+
+
+def test_a_service_account_that_gets_a_token_by_hand_is_put_right(api: Api, ready: str) -> None:
+    place = ("v1", "serviceaccounts", ready, "minimal")
+    api.patch(api.path(*place), {"automountServiceAccountToken": None})
+    api.wait(lambda: api.get(*place).get("automountServiceAccountToken") is False)
+
+
+@pytest.mark.parametrize("name", ["minimal", "minimal-api"])
+def test_a_network_policy_opened_by_hand_is_put_right(api: Api, ready: str, name: str) -> None:
+    place = ("networking.k8s.io/v1", "networkpolicies", ready, name)
+    before = api.get(*place)["spec"]
+    api.patch(api.path(*place), {"spec": {"ingress": [*before.get("ingress", []), {}]}})
+    api.wait(lambda: api.get(*place)["spec"] == before)
+
+
 def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:
     api.apply(example(networkPolicy={"enabled": False}, relay={"replicas": 1}), ready)
     api.wait(lambda: not api.list("networking.k8s.io/v1", "networkpolicies", ready))

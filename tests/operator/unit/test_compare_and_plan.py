@@ -14,13 +14,11 @@ from orderservice_operator.plan import Plan, plan, with_signature
     ("wanted", "live"),
     [
         ({"a": 1}, {"a": 1, "b": 2}),
-        ({"a": False, "b": {}, "c": None, "d": []}, {}),
+        ({"b": {}, "c": None, "d": []}, {}),
+        ({"paused": False, "minReadySeconds": 0}, {}),
         ({"cpu": "1000m"}, {"cpu": "1"}),
         ({"memory": "1024Mi"}, {"memory": "1Gi"}),
-        (
-            {"env": [{"name": "a", "value": "1"}]},
-            {"env": [{"name": "b"}, {"name": "a", "value": "1"}]},
-        ),
+        ({"volumes": [{"name": "a"}]}, {"volumes": [{"name": "b"}, {"name": "a"}]}),
         (
             {"ports": [{"port": 53, "protocol": "UDP"}]},
             {"ports": [{"port": 53, "protocol": "UDP"}]},
@@ -42,6 +40,22 @@ def test_what_the_server_adds_or_rewrites_is_no_difference(wanted: Any, live: An
         ({"command": ["a"]}, {"command": ["a", "b"]}, "/command"),
         ({"selector": {"a": "1"}}, {"selector": {"a": "1", "b": "2"}}, "/selector"),
         ({"cpu": "1000m"}, {"cpu": "2"}, "/cpu"),
+        ({"automountServiceAccountToken": False}, {}, "/automountServiceAccountToken"),
+        ({"allowPrivilegeEscalation": False}, {}, "/allowPrivilegeEscalation"),
+        ({"ingress": []}, {"ingress": [{}]}, "/ingress"),
+        (
+            {"ingress": [{"from": [{"podSelector": {}}]}]},
+            {"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}]}]},
+            "/ingress",
+        ),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "a"}, {"name": "b"}]}, "/env"),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "a"}, {"name": "a"}]}, "/env"),
+        ({"containers": [{"name": "a"}]}, {"containers": [{"name": "a"}, {}]}, "/containers"),
+        (
+            {"containers": [{"name": "a"}]},
+            {"containers": [{"name": "a"}], "initContainers": [{"name": "b"}]},
+            "/initContainers",
+        ),
     ],
 )
 def test_a_difference_is_named_by_its_path(wanted: Any, live: Any, path: str) -> None:
