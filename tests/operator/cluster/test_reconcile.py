@@ -211,6 +211,20 @@ def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) 
     api.wait(lambda: len(api.list("policy/v1", "poddisruptionbudgets", ready)) == 3)
 
 
+def test_a_child_that_was_copied_and_renamed_is_its_makers(api: Api, ready: str) -> None:
+    """It has our labels, no more."""
+    found = api.get("v1", "services", ready, "minimal-admin")
+    copy = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "copy", "labels": found["metadata"]["labels"]},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    api.apply(copy, ready)
+    time.sleep(2)
+    assert api.exists("v1", "services", ready, "copy")
+
+
 def test_a_paused_resource_is_left_alone(api: Api, example: Example, ready: str) -> None:
     api.apply(example(paused=True), ready)
     api.wait(lambda: _phase(api, ready) == "Paused")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orderservice_operator.compare import first_difference
-from orderservice_operator.manifest import Reference, reference
+from orderservice_operator.manifest import OWNER_LABEL, Reference, reference
 from orderservice_operator.plan import Plan, plan, with_signature
 
 
@@ -99,10 +99,32 @@ def test_a_field_that_is_no_longer_wanted_is_noticed() -> None:
     assert "applied" in write.path
 
 
+OURS = {"apiVersion": "orders.platform.dev/v1alpha0", "kind": "OrderService", "name": "shop"}
+
+
+def _owned(name: str, *owners: dict[str, Any], kind: str = "ConfigMap") -> Any:
+    made = _object(name, kind)
+    made["metadata"] |= {"labels": {OWNER_LABEL: "shop"}, "ownerReferences": list(owners)}
+    return made
+
+
 def test_what_is_not_desired_goes_unless_it_is_kept() -> None:
-    old, kept = _object("old"), _object("job", "Job")
+    old, kept = _owned("old", OURS), _owned("job", OURS, kind="Job")
     made = _plan([], [old, kept], frozenset({reference(kept)}))
     assert made.deletions == (reference(old),)
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [],
+        [OURS | {"name": "other"}],
+        [OURS | {"apiVersion": "others.dev/v1"}],
+        [OURS | {"kind": "ScaledObject"}],
+    ],
+)
+def test_what_only_has_our_labels_stays(owners: list[dict[str, Any]]) -> None:
+    assert _plan([], [_owned("copy", *owners)]) == Plan()
 
 
 def test_a_job_is_made_once_and_then_left_alone() -> None:
