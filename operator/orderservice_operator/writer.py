@@ -98,7 +98,13 @@ class Writer:
             raise Permanent("exists and belongs to somebody else: delete or rename it")
 
     async def _hand_over(self, path: str, live: Manifest) -> None:
-        """Give `replicas` to the scaler before we let go of it, or it falls back to 1."""
+        """Give `replicas` to the scaler before we let go of it, or it falls back to 1.
+
+        Where that is 0 it may fall back: from 1 an autoscaler goes on to its least, from 0 never.
+        Whoever else set it to 0 owns it, and keeps it so.
+        """
+        if live["spec"].get("replicas") == 0:
+            return
         kept: Manifest = {
             "apiVersion": live["apiVersion"],
             "kind": live["kind"],

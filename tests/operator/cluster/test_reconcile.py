@@ -256,6 +256,29 @@ def test_an_autoscaler_keeps_the_replicas_it_found(api: Api, example: Example, r
     assert _deployment(api, ready, "api")["spec"]["replicas"] == 4
 
 
+def test_an_autoscaler_goes_on_from_no_pods(api: Api, example: Example, ready: str) -> None:
+    """One that finds 0 takes itself for switched off, for ever."""
+    none = {"replicas": 0}
+    api.apply(example(api=none), ready)
+    api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 0)
+    scaling = {"minReplicas": 2, "maxReplicas": 6}
+    api.apply(example(api=none | {"autoscaling": scaling}), ready)
+    api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 2)
+
+    # But what a person sets to 0 is switched off on purpose, and stays so whatever is rolled out.
+    api.patch(api.path("apps/v1", "deployments", ready, "minimal-api"), {"spec": none})
+    image = "registry.example/orders:2.0.0"
+    api.apply(example(api=none | {"autoscaling": scaling}, image=image), ready)
+    api.wait(lambda: condition(api, ready, "MigrationsComplete")["status"] == "True")
+
+    def rolled_out() -> bool:
+        spec = _deployment(api, ready, "api")["spec"]
+        return bool(spec["template"]["spec"]["containers"][0]["image"] == image)
+
+    api.wait(rolled_out)
+    assert _deployment(api, ready, "api")["spec"]["replicas"] == 0
+
+
 def test_two_resources_in_a_namespace_leave_each_other_alone(
     api: Api, example: Example, ready: str
 ) -> None:
