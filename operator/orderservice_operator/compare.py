@@ -9,8 +9,14 @@ from orderservice_operator.quantity import amount
 # list, and these maps, are one value to it.
 _KEYS: Final = ("name", "topologyKey")
 _WHOLE: Final = frozenset({"selector", "matchLabels", "podSelector", "nodeSelector"})
-# The server leaves out what is empty or false, and it is the same to it.
-_NOTHING: Final[tuple[object, ...]] = (None, False, "", {}, [])
+# Rules of a NetworkPolicy: whatever is added to one lets more through, and the server adds nothing.
+_EXACT: Final = frozenset({"ingress", "egress"})
+# Lists of a pod template that are ours alone: injectors add to pods, which are not templates.
+_CLOSED: Final = frozenset({"containers", "initContainers", "env"})
+# The server leaves out what is empty, and it is the same to it.
+_NOTHING: Final[tuple[object, ...]] = (None, "", {}, [])
+# Of what we write it leaves out these when they are false or 0. Of others, absent may mean true.
+_OMITTED: Final = frozenset({"paused", "minReadySeconds"})
 _UNSET: Final = object()
 
 
@@ -23,16 +29,54 @@ def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
     return None if _same(wanted, live) else path or "/"
 
 
+def extras(wanted: Manifest, live: Manifest) -> Manifest | None:
+    """Return the merge patch that takes away what others added to a Deployment's pod template.
+
+    To apply does not do it: it leaves the items of others. None: there is nothing to take away.
+    """
+    ours, found = wanted["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
+    lists = {name: found.get(name, []) for name in ("containers", "initContainers")}
+    kept = {name: _wanted_only(ours.get(name, []), items) for name, items in lists.items()}
+    if kept == lists:
+        return None
+    # Lists are replaced whole, so only those of the version that was looked at may be.
+    version = {"resourceVersion": live["metadata"]["resourceVersion"]}
+    return {"metadata": version, "spec": {"template": {"spec": kept}}}
+
+
+def _wanted_only(wanted: list[Manifest], live: list[Manifest]) -> list[Manifest]:
+    """Return live containers or variables that are wanted, and of the former their variables."""
+    twins = {item["name"]: item for item in wanted}
+    return [
+        item | {"env": _wanted_only(twins[item["name"]].get("env", []), item["env"])}
+        if "env" in item
+        else item
+        for item in live
+        if item["name"] in twins
+    ]
+
+
 def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
+    if "containers" in wanted:
+        wanted = {"initContainers": []} | wanted
     for name, value in wanted.items():
         found = live.get(name, _UNSET)
-        if found is _UNSET and value in _NOTHING:
+        if found is _UNSET and (value in _NOTHING or (name in _OMITTED and not value)):
             continue
-        if name in _WHOLE and isinstance(found, dict) and found.keys() != value.keys():
+        if _has_more(name, value, found):
             return f"{path}/{name}"
         if (place := first_difference(value, found, f"{path}/{name}")) is not None:
             return place
     return None
+
+
+def _has_more(name: str, wanted: Any, live: Any) -> bool:
+    """Tell whether somebody added to what is ours alone."""
+    if name in _WHOLE and isinstance(live, dict):
+        return bool(live.keys() != wanted.keys())
+    if name in _EXACT:
+        return bool(live != wanted)
+    return name in _CLOSED and isinstance(live, list) and len(live) > len(wanted)
 
 
 def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:

@@ -8,12 +8,13 @@ import msgspec
 from orderservice_operator.compare import first_difference
 from orderservice_operator.manifest import (
     APPLIED_ANNOTATION,
+    OWNER_LABEL,
     Manifest,
     Reference,
     digest,
     reference,
 )
-from orderservice_operator.resource.spec import KIND
+from orderservice_operator.resource.spec import GROUP, KIND
 
 # Cannot be changed once it exists, so it is made and left alone.
 _MADE_ONCE: Final = frozenset({"Job"})
@@ -46,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(desired: Iterable[Manifest], live: Live, *, kept: frozenset[Reference]) -> Plan:
-    """Compare; what is live but not desired goes, except what is `kept`."""
+    """Compare; what we made and is not desired goes, except what is `kept`."""
     signed = [with_signature(manifest) for manifest in desired]
     wanted = {reference(manifest) for manifest in signed}
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
@@ -55,7 +56,7 @@ def plan(desired: Iterable[Manifest], live: Live, *, kept: frozenset[Reference])
         deletions=tuple(
             found
             for found, manifest in live.items()
-            if found not in wanted and found not in kept and not _of_another(manifest)
+            if found not in wanted and found not in kept and _is_ours(manifest)
         ),
     )
 
@@ -79,10 +80,17 @@ def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
     return Write(manifest, path, repair=_signature(manifest) == _signature(live))
 
 
-def _of_another(live: Manifest) -> bool:
-    """Tell whether a child's child only has our labels: KEDA copies them to its autoscalers."""
-    owners = live["metadata"].get("ownerReferences") or []
-    return any(owner.get("controller") and owner["kind"] != KIND for owner in owners)
+def _is_ours(live: Manifest) -> bool:
+    """Tell whether we made it: people copy labels, and KEDA does, to its autoscalers.
+
+    Of whichever uid the owner was: a resource that is made anew has the children of the one before.
+    """
+    metadata = live["metadata"]
+    owner = (GROUP, KIND, metadata["labels"][OWNER_LABEL])
+    return any(
+        (one["apiVersion"].partition("/")[0], one["kind"], one["name"]) == owner
+        for one in metadata.get("ownerReferences") or []
+    )
 
 
 def _signature(manifest: Manifest) -> str | None:

@@ -20,6 +20,7 @@ from orderservice_operator.cluster.kinds import Kind
 from orderservice_operator.cluster.lease import Lease
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.errors import OperatorError
 from orderservice_operator.events import Recorder
 from orderservice_operator.external_metrics import place
 from orderservice_operator.external_metrics.service import ExternalMetrics, Surroundings
@@ -141,7 +142,9 @@ class Operator:
     async def _lead(self) -> None:
         if self._settings.lease:
             await self._lease.acquire()
-            await self._external.look()
+            # From now on, not from the end of the listings: those may take longer than it lasts.
+            self._go(self._hold(), "lease")
+            await self._look_at_external_metrics()
         for informer in self._informers:
             await informer.synced.wait()
         self.metrics.leading.set(1)
@@ -149,9 +152,17 @@ class Operator:
             self._go(self._queue.run(self._reconcile), "resources")
             self._go(self._brokers.run(self._keep), "brokers")
         self._go(self._fingerprints.run(self._queue.add), "secrets")
-        if self._settings.lease:
-            await self._lease.keep()
-            self._stop()
+
+    async def _hold(self) -> None:
+        await self._lease.keep()
+        self._stop()
+
+    async def _look_at_external_metrics(self) -> None:
+        """See what the leader before us did; if that fails now, their own task looks again."""
+        try:
+            await self._external.look()
+        except OperatorError as error:
+            _log.warning("external_metrics.failed", error=str(error))
 
     async def _reconcile(self, key: Key) -> float | None:
         began_at, result = time.monotonic(), FAILED

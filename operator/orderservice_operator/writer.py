@@ -10,6 +10,7 @@ import structlog
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.kinds import kind_of
 from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.compare import extras
 from orderservice_operator.errors import Conflict, NotFound, OperatorError, Permanent
 from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference
 from orderservice_operator.plan import Live, Plan, Write
@@ -82,6 +83,8 @@ class Writer:
             # By contract these fields are ours; who else writes them is told.
             outcome.conflicts.append(f"{write.reference}: {conflict}")
             written = await self._client.apply(path, manifest, CHILDREN)
+        if manifest["kind"] == "Deployment" and (change := extras(manifest, written)):
+            written = await self._client.merge(path, change, CHILDREN)
         self._store.wrote(written)
         _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
 
@@ -95,7 +98,13 @@ class Writer:
             raise Permanent("exists and belongs to somebody else: delete or rename it")
 
     async def _hand_over(self, path: str, live: Manifest) -> None:
-        """Give `replicas` to the scaler before we let go of it, or it falls back to 1."""
+        """Give `replicas` to the scaler before we let go of it, or it falls back to 1.
+
+        Where that is 0 it may fall back: from 1 an autoscaler goes on to its least, from 0 never.
+        Whoever else set it to 0 owns it, and keeps it so.
+        """
+        if live["spec"].get("replicas") == 0:
+            return
         kept: Manifest = {
             "apiVersion": live["apiVersion"],
             "kind": live["kind"],

@@ -20,6 +20,7 @@ def default_deny(service: OrderService) -> Manifest:
     made["spec"] = {
         "podSelector": {"matchLabels": selector(service)},
         "policyTypes": ["Ingress", "Egress"],
+        "ingress": [],  # said, so that a rule added by hand is noticed
         "egress": [_DNS],
     }
     return made

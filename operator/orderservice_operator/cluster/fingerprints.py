@@ -78,15 +78,16 @@ class Fingerprints:
         secret = next(iter(self._read), None)
         if secret is None or time.monotonic() - self._read[secret].at < self._period_s:
             return ()
-        before = self._read.pop(secret).entries
         users = [resource for resource, used in self._uses.items() if secret in used]
         if not users:
+            del self._read[secret]
             return ()
+        after = before = self._read[secret].entries  # stands meanwhile: nobody reads it beside us
         try:
             after = await self._fetched(secret)
         except OperatorError as error:  # its turn comes again; the others' come first
             _log.warning("secret.unread", secret=str(secret), error=str(error))
-            after = before
+        del self._read[secret]  # to the end of the turn
         self._read[secret] = Read(time.monotonic(), after)
         return users if after != before else ()
 

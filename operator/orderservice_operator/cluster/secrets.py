@@ -18,11 +18,14 @@ class Secrets:
         self._read: dict[tuple[str, str], tuple[float, dict[str, str]]] = {}
 
     async def entry(self, namespace: str, name: str, key: str) -> str:
-        """Return one entry. Raises Permanent when there is none."""
+        """Return one entry. Raises Permanent when there is none, or no text in it."""
         entries = await self._entries(namespace, name)
         if key not in entries:
             raise Permanent(f"Secret {name} has no entry {key}")
-        return entries[key]
+        try:
+            return base64.b64decode(entries[key]).decode()
+        except UnicodeDecodeError:
+            raise Permanent(f"Secret {name}: entry {key} is not text in UTF-8") from None
 
     async def _entries(self, namespace: str, name: str) -> dict[str, str]:
         read_at, entries = self._read.get((namespace, name), (0.0, {}))
@@ -32,7 +35,6 @@ class Secrets:
             found = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
         except NotFound as error:
             raise Permanent(f"Secret {name} does not exist") from error
-        data: dict[str, str] = found.get("data") or {}
-        entries = {key: base64.b64decode(value).decode() for key, value in data.items()}
+        entries = found.get("data") or {}  # others than those asked for may be anything
         self._read[namespace, name] = (time.monotonic(), entries)
         return entries

@@ -77,7 +77,7 @@ class Keeper:
         return Report("False", reason, str(error))
 
     async def management(self, service: OrderService) -> Management:
-        """Return the connection to a resource's virtual host."""
+        """Return the connection to a resource's virtual host. Raises Permanent for a bad Secret."""
         return Management(self._session, await self._address(service))
 
     def gate(self, service: OrderService) -> Gate:
@@ -124,14 +124,15 @@ class Keeper:
     async def _kept(self, service: OrderService) -> Report:
         if service.spec.messaging.management_url is None:
             return _NOT_MANAGED
+        # Before the gate: what one resource's Secret is like says nothing of the broker of many.
+        management = await self.management(service)
         try:
             with self.gate(service).calling():
-                return await self._look_and_write(service)
+                return await self._look_and_write(service, management)
         except CircuitBreakerError as error:
             raise Transient(_SILENT) from error
 
-    async def _look_and_write(self, service: OrderService) -> Report:
-        management = await self.management(service)
+    async def _look_and_write(self, service: OrderService, management: Management) -> Report:
         await self.identify(service, management)
         if service.spec.mode == "Manage" and (
             holder := sharing.older(service, self.sharers(service))
@@ -160,7 +161,14 @@ class Keeper:
             password = await self._secrets.entry(namespace, name, "password")
             return Address(url, username, password, vhost)
         amqp = messaging.secret_ref
-        parts = urlsplit(await self._secrets.entry(namespace, amqp.name, amqp.key))
+        text = await self._secrets.entry(namespace, amqp.name, amqp.key)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # its text quotes the password
+            raise Permanent(
+                f"Secret {amqp.name}: entry {amqp.key} is not a URL; "
+                "what is special in its user or password has to be percent-encoded"
+            ) from None
         return Address(url, unquote(parts.username or ""), unquote(parts.password or ""), vhost)
 
 

@@ -6,7 +6,7 @@ Source: https://www.rabbitmq.com/docs/http-api-reference
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -17,9 +17,12 @@ from orderservice_operator.errors import Permanent, Transient
 from orderservice_operator.rabbitmq.changes import Bound, Broker, Changes, Found
 from orderservice_operator.rabbitmq.topology import Binding
 
+T = TypeVar("T")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
 # Statistics are what makes a listing slow.
 _TOTALS_ONLY: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
+_REASON_CHARACTERS: Final = 300
+_FOREIGN: Final = "what answers at messaging.managementUrl is not RabbitMQ's management API"
 
 
 class _Total(msgspec.Struct, frozen=True):
@@ -30,6 +33,11 @@ class _Total(msgspec.Struct, frozen=True):
 
 class _Totals(msgspec.Struct, frozen=True):
     items: list[_Total]
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str = ""
+    reason: str = ""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -45,10 +53,15 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Management:
-    """One virtual host. Raises Transient when the broker does not answer, Permanent if refused."""
+    """One virtual host. Raises Transient when the broker does not answer, Permanent if refused.
+
+    Permanent, too, for an answer that is not RabbitMQ's and for an address nobody can be asked at.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, address: Address) -> None:
         self._session, self._address = session, address
+        if ":" in address.username:
+            raise Permanent("the user of the management API must not have a colon in its name")
         self._auth = {
             "Authorization": aiohttp.encode_basic_auth(address.username, address.password)
         }
@@ -61,16 +74,15 @@ class Management:
             self._list("queues", _TOTALS_ONLY),
             self._list("bindings"),
         )
-        return Broker(
-            policies={one["name"]: one for one in policies},
-            exchanges={one["name"]: one for one in exchanges},
-            queues={one["name"]: one for one in queues},
-            bindings=frozenset(
-                Bound(one["source"], one["destination"], one["routing_key"], one["properties_key"])
-                for one in bindings
-                if one["destination_type"] == "queue"
-            ),
-        )
+        try:
+            return Broker(
+                policies={one["name"]: one for one in policies},
+                exchanges={one["name"]: one for one in exchanges},
+                queues={one["name"]: one for one in queues},
+                bindings=frozenset(map(_bound, filter(_is_of_queue, bindings))),
+            )
+        except KeyError:
+            raise Permanent(_FOREIGN) from None
 
     async def messages(self, queue: str) -> int:
         """Return how many messages a queue holds, those being worked on included.
@@ -83,7 +95,7 @@ class Management:
         answer = await self._call(
             "GET", f"queues/{self._vhost}", parameters=_TOTALS_ONLY | named | {"page_size": "1"}
         )
-        found = msgspec.json.decode(answer, type=_Totals).items
+        found = _decoded(answer, _Totals).items
         if not found or found[0].messages is None:
             raise Transient(f"queue {queue} is {'down' if found else 'not there'}")
         return found[0].messages
@@ -111,7 +123,7 @@ class Management:
         answer = await self._call(
             "GET", "global-parameters/internal_cluster_id", absent_is_fine=True
         )
-        found = msgspec.json.decode(answer).get("value")
+        found = _decoded(answer, dict[str, Any]).get("value") if answer else None
         return found if isinstance(found, str) else None
 
     def _between(self, one: Binding | Bound) -> str:
@@ -124,8 +136,7 @@ class Management:
 
     async def _list(self, kind: str, parameters: Mapping[str, str] | None = None) -> list[Found]:
         answer = await self._call("GET", f"{kind}/{self._vhost}", parameters=parameters)
-        listed: list[Found] = msgspec.json.decode(answer, type=list[dict[str, Any]])
-        return listed
+        return _decoded(answer, list[Found])
 
     async def _put(self, kind: str, name: str, body: msgspec.Struct) -> None:
         await self._call("PUT", f"{kind}/{self._vhost}/{_quote(name)}", body)
@@ -139,6 +150,7 @@ class Management:
         parameters: Mapping[str, str] | None = None,
         absent_is_fine: bool = False,
     ) -> bytes:
+        """Return the body of the answer; of what is fine to be absent and is, nothing."""
         url = f"{self._address.url.rstrip('/')}/api/{place}"
         try:
             async with self._session.request(
@@ -152,9 +164,12 @@ class Management:
                 allow_redirects=False,
             ) as answer:
                 content = await answer.read()
-                if not (absent_is_fine and answer.status == 404):
-                    self._check(answer.status, f"{method} {place}", content)
+                if absent_is_fine and answer.status == 404:
+                    return b""
+                self._check(answer.status, f"{method} {place}", content)
                 return content
+        except ValueError:  # a name no resolver takes, say
+            raise Permanent("messaging.managementUrl: no request can be sent there") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
 
@@ -167,7 +182,32 @@ class Management:
         if status == 429 or status >= 500:
             raise Transient(f"{what}: {status}")
         if status >= 300:
-            raise Permanent(f"{what}: {status}: {content[:300].decode(errors='replace')}")
+            raise Permanent(f"{what}: {status}{_reason(content)}")
+
+
+def _reason(content: bytes) -> str:
+    """Return what RabbitMQ says itself; the text of anything else is not for who reads a status."""
+    try:
+        said = msgspec.json.decode(content, type=_Refusal)
+    except msgspec.DecodeError:
+        return ""
+    text = said.reason or said.error
+    return f": {text[:_REASON_CHARACTERS]}" if text else ""
+
+
+def _decoded(answer: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer, type=type_)
+    except msgspec.DecodeError:
+        raise Permanent(_FOREIGN) from None
+
+
+def _is_of_queue(binding: Found) -> bool:
+    return bool(binding["destination_type"] == "queue")
+
+
+def _bound(one: Found) -> Bound:
+    return Bound(one["source"], one["destination"], one["routing_key"], one["properties_key"])
 
 
 def _quote(name: str) -> str:

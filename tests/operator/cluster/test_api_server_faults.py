@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ Example = Callable[..., Object]
 Ready = Callable[[str], bool]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 SILENCE_S = 3.0
+LEASE_S = 12.0  # after that another one may work
 QUIET_S = 3.0  # without a write: it is done
 CHILDREN = {
     "v1": ("serviceaccounts", "configmaps", "services"),
@@ -194,6 +196,83 @@ def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
         api.wait(lambda: not _children(api, settled))
         time.sleep(QUIET_S)
     assert made == []
+
+
+@pytest.fixture
+def leader(
+    proxy: FaultProxy,
+    own_plane: ControlPlane,
+    account_token: Callable[[], str],
+    kubeconfig_for: Callable[[str, str, str], Path],
+    start_operator: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Start an operator behind the proxy that asks for a Lease."""
+    assert own_plane
+    file = kubeconfig_for(proxy.url, account_token(), "leader")
+    return lambda **environ: start_operator(
+        "leader",
+        KUBECONFIG=str(file),
+        **{"OPERATOR_LEASE": "orders-system/behind", **environ},
+    )
+
+
+def _lease(api: Api) -> Object:
+    place = ("coordination.k8s.io/v1", "leases", "orders-system", "behind")
+    found: Object = api.get(*place)["spec"] if api.exists(*place) else {}
+    return found
+
+
+def test_a_leader_renews_its_lease_while_it_still_lists_and_outlives_a_fault_at_its_take_over(
+    api: Api, proxy: FaultProxy, leader: Callable[..., Any]
+) -> None:
+    taken, refused = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Fault | None:
+        if request.path.endswith("/configmaps") and not request.is_watch:
+            return Hang()
+        if "leases" in request.path and request.is_write:
+            taken.set()
+        if "apiservices" in request.path and taken.is_set():
+            refused.set()
+            return Refuse(500)
+        return None
+
+    with proxy.with_fault(slow):
+        operator = leader()
+        api.wait(lambda: _lease(api))
+        first = _lease(api)["renewTime"]
+        api.wait(lambda: _lease(api)["renewTime"] > first, within_s=12)
+        assert refused.is_set()
+        assert operator.process.poll() is None
+    api.wait(lambda: _operator_ready(api, operator))
+    operator.stop()
+
+
+def test_a_leader_that_is_cut_off_stops_before_another_may_begin(
+    api: Api, proxy: FaultProxy, leader: Callable[..., Any], figure: Callable[[str, float], None]
+) -> None:
+    operator = leader()
+    api.wait(lambda: _lease(api).get("holderIdentity", "").endswith(f"-{operator.process.pid}"))
+    api.wait(lambda: _operator_ready(api, operator))
+    with proxy.with_fault(lambda _: Hang()):
+        cut_at = time.monotonic()
+        assert operator.process.wait(60) == 1
+        took_s = time.monotonic() - cut_at
+    figure("cut_off_leader_ended_after_s", took_s)
+    assert took_s < LEASE_S
+
+
+def test_a_silence_without_end_is_told_by_livez(
+    api: Api, proxy: FaultProxy, leader: Callable[..., Any]
+) -> None:
+    operator = leader(OPERATOR_LEASE="", OPERATOR_WATCH_SILENCE_S="1")
+    api.wait(lambda: _operator_ready(api, operator))
+    url = f"http://127.0.0.1:{operator.admin_port}/livez"
+    with api.twin().session as session, proxy.with_fault(lambda _: Hang()):
+        assert session.get(url, timeout=5).text == "ok\n"
+        api.wait(lambda: session.get(url, timeout=5).status_code == 503)
+        assert ": nothing heard for" in session.get(url, timeout=5).text
+    operator.stop()
 
 
 def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one_goes_on(

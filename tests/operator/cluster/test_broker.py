@@ -90,6 +90,17 @@ def test_a_wrong_password_says_what_to_do(rabbit: Rabbit, vhost: str) -> None:
         _with(rabbit.address(vhost, "wrong"), lambda management: management.look())
 
 
+def test_a_refusal_is_told_in_the_brokers_words_and_a_wrong_path_by_its_status(
+    rabbit: Rabbit, vhost: str
+) -> None:
+    with pytest.raises(Permanent, match="policies/nowhere: 404: Not Found"):
+        _with(rabbit.address("nowhere"), lambda management: management.look())
+    wrong = msgspec.structs.replace(rabbit.address(vhost), url=f"{rabbit.url}/wrong")
+    assert _with(wrong, lambda management: management.cluster()) is None
+    with pytest.raises(Permanent, match=r": 4\d\d$"):
+        _with(wrong, lambda management: management.look())
+
+
 def test_a_broker_that_is_not_there_is_worth_trying_again() -> None:
     with pytest.raises(Transient, match="management API"):
         _with(Address("http://127.0.0.1:9", "a", "b", "/"), lambda management: management.look())

@@ -162,10 +162,93 @@ def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, read
     api.wait(lambda: is_ready(api, ready))
 
 
+Spec = dict[str, Any]
+
+
+def _with_container(spec: Spec, **change: Any) -> Spec:
+    """Change the api's own container, the first of its pods."""
+    pod = spec["template"]["spec"]
+    first, *others = pod["containers"]
+    return {"template": {"spec": {"containers": [first | change, *others]}}}
+
+
+def _with_variable(spec: Spec, name: str) -> Spec:
+    env = spec["template"]["spec"]["containers"][0]["env"]
+    return _with_container(spec, env=[*env, {"name": name, "value": "theirs"}])
+
+
+def _with_pod(**change: Any) -> Spec:
+    return {"template": {"spec": change}}
+
+
+def _without_privilege_rule(spec: Spec) -> Spec:
+    own = spec["template"]["spec"]["containers"][0]["securityContext"]
+    rest = {key: value for key, value in own.items() if key != "allowPrivilegeEscalation"}
+    return _with_container(spec, securityContext=rest)
+
+
+SLEEPER = {"name": "sleeper", "image": "a:1"}
+WEAKENED: dict[str, Callable[[Spec], Spec]] = {
+    "token": lambda _: _with_pod(automountServiceAccountToken=None),
+    "privileges": _without_privilege_rule,
+    "variable": lambda spec: _with_variable(spec, "ORDERS_RATE_LIMIT_ENABLED"),
+    "variable twice": lambda spec: _with_variable(spec, "ORDERS_DATABASE_URL"),
+    "container": lambda spec: _with_pod(
+        containers=[SLEEPER, *spec["template"]["spec"]["containers"]]
+    ),
+    "init container": lambda _: _with_pod(initContainers=[SLEEPER]),
+}
+
+
+@pytest.mark.parametrize("weakened", WEAKENED.values(), ids=WEAKENED)
+def test_a_pod_template_weakened_by_hand_is_put_right_and_what_kubectl_notes_there_stays(
+    api: Api, ready: str, weakened: Callable[[Spec], Spec]
+) -> None:
+    path = api.path("apps/v1", "deployments", ready, "minimal-api")
+    restarted = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
+    api.patch(path, {"spec": {"template": {"metadata": {"annotations": restarted}}}})
+    before = _deployment(api, ready, "api")["spec"]
+    changed = api.patch(path, {"spec": weakened(before)})
+    assert changed["spec"] != before
+    api.wait(lambda: _deployment(api, ready, "api")["spec"] == before)
+    assert before["template"]["metadata"]["annotations"].items() >= restarted.items()
+    found = _deployment(api, ready, "api")["metadata"]
+    time.sleep(2)
+    assert _last_written(_deployment(api, ready, "api")) == _last_written({"metadata": found})
+
+
+def test_a_service_account_that_gets_a_token_by_hand_is_put_right(api: Api, ready: str) -> None:
+    place = ("v1", "serviceaccounts", ready, "minimal")
+    api.patch(api.path(*place), {"automountServiceAccountToken": None})
+    api.wait(lambda: api.get(*place).get("automountServiceAccountToken") is False)
+
+
+@pytest.mark.parametrize("name", ["minimal", "minimal-api"])
+def test_a_network_policy_opened_by_hand_is_put_right(api: Api, ready: str, name: str) -> None:
+    place = ("networking.k8s.io/v1", "networkpolicies", ready, name)
+    before = api.get(*place)["spec"]
+    api.patch(api.path(*place), {"spec": {"ingress": [*before.get("ingress", []), {}]}})
+    api.wait(lambda: api.get(*place)["spec"] == before)
+
+
 def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) -> None:
     api.apply(example(networkPolicy={"enabled": False}, relay={"replicas": 1}), ready)
     api.wait(lambda: not api.list("networking.k8s.io/v1", "networkpolicies", ready))
     api.wait(lambda: len(api.list("policy/v1", "poddisruptionbudgets", ready)) == 3)
+
+
+def test_a_child_that_was_copied_and_renamed_is_its_makers(api: Api, ready: str) -> None:
+    """It has our labels, no more."""
+    found = api.get("v1", "services", ready, "minimal-admin")
+    copy = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "copy", "labels": found["metadata"]["labels"]},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    api.apply(copy, ready)
+    time.sleep(2)
+    assert api.exists("v1", "services", ready, "copy")
 
 
 def test_a_paused_resource_is_left_alone(api: Api, example: Example, ready: str) -> None:
@@ -197,6 +280,29 @@ def test_an_autoscaler_keeps_the_replicas_it_found(api: Api, example: Example, r
     api.wait(lambda: api.exists("autoscaling/v2", "horizontalpodautoscalers", ready, "minimal-api"))
     time.sleep(1)
     assert _deployment(api, ready, "api")["spec"]["replicas"] == 4
+
+
+def test_an_autoscaler_goes_on_from_no_pods(api: Api, example: Example, ready: str) -> None:
+    """One that finds 0 takes itself for switched off, for ever."""
+    none = {"replicas": 0}
+    api.apply(example(api=none), ready)
+    api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 0)
+    scaling = {"minReplicas": 2, "maxReplicas": 6}
+    api.apply(example(api=none | {"autoscaling": scaling}), ready)
+    api.wait(lambda: _deployment(api, ready, "api")["spec"]["replicas"] == 2)
+
+    # But what a person sets to 0 is switched off on purpose, and stays so whatever is rolled out.
+    api.patch(api.path("apps/v1", "deployments", ready, "minimal-api"), {"spec": none})
+    image = "registry.example/orders:2.0.0"
+    api.apply(example(api=none | {"autoscaling": scaling}, image=image), ready)
+    api.wait(lambda: condition(api, ready, "MigrationsComplete")["status"] == "True")
+
+    def rolled_out() -> bool:
+        spec = _deployment(api, ready, "api")["spec"]
+        return bool(spec["template"]["spec"]["containers"][0]["image"] == image)
+
+    api.wait(rolled_out)
+    assert _deployment(api, ready, "api")["spec"]["replicas"] == 0
 
 
 def test_two_resources_in_a_namespace_leave_each_other_alone(

@@ -189,11 +189,13 @@ def test_every_right_is_used_and_none_is_missing(
     assert nodes
     audit = Audit(own_plane.audit_log, own_plane.audit_log.stat().st_size)
     operator = start_operator("rights", OPERATOR_LEASE="orders-system/rights")
+    # Paused until all strays are there: to be pruned they have to be owned, by what is there.
+    uid = api.apply(_everything(example, paused=True), namespace)["metadata"]["uid"]
     for kind in (*ALWAYS, *OPTIONAL):
         if kind.name != "ControllerRevision":
-            api.apply(_stray(kind), namespace)
+            api.apply(_stray(kind, uid), namespace)
     for number in range(revisions.LIMIT + 1):  # only the oldest of these go
-        api.apply(_revision(number + 1), namespace)
+        api.apply(_revision(number + 1, uid), namespace)
     api.apply(_everything(example), namespace)
     api.wait(lambda: _pruned(api, namespace), within_s=240)
     # Drift: an Event says that it was repaired.
@@ -211,18 +213,22 @@ def test_every_right_is_used_and_none_is_missing(
     assert audit.used() <= granted()
 
 
-def _stray(kind: Kind) -> Object:
-    """Make what carries the label of the resource and is not wanted: it has to be pruned."""
-    metadata = {"name": "stray", "labels": {OWNER: "full"}}
-    head = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+def _stray(kind: Kind, uid: str) -> Object:
+    """Make what the resource owns and is not wanted: it has to be pruned."""
+    head = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": _owned("stray", uid)}
     return head | SPECS.get(kind.name, {})
 
 
-def _revision(number: int) -> Object:
+def _revision(number: int, uid: str) -> Object:
     """Make what was good once, of a version of the operator that nobody remembers."""
-    metadata = {"name": f"old-{number}", "labels": {OWNER: "full"}}
+    metadata = _owned(f"old-{number}", uid)
     head = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata}
     return head | {"revision": number, "data": {"spec": {"image": "a:1"}}}
+
+
+def _owned(name: str, uid: str) -> Object:
+    owner = {"apiVersion": SERVICES[0], "kind": "OrderService", "name": "full", "uid": uid}
+    return {"name": name, "labels": {OWNER: "full"}, "ownerReferences": [owner]}
 
 
 def _pruned(api: Api, namespace: str) -> bool:
@@ -233,8 +239,8 @@ def _pruned(api: Api, namespace: str) -> bool:
     )
 
 
-def _everything(example: Example) -> Object:
-    given = example("full")
+def _everything(example: Example, **spec: Any) -> Object:
+    given = example("full", **spec)
     given["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
     given["spec"]["podTemplate"] = {}
     return given

@@ -8,6 +8,7 @@ import pytest
 from control_plane.api import Api, Object
 
 Example = Callable[..., Object]
+BOUND_S = 12.0  # of a Lease: after that another one may work
 LEASES = ("coordination.k8s.io/v1", "leases", "orders-system", "orderservice-operator")
 
 
@@ -19,6 +20,26 @@ def _holder(api: Api) -> str:
 
 def _made(api: Api, namespace: str, name: str) -> bool:
     return api.exists("v1", "services", namespace, f"{name}-api")
+
+
+def test_a_leader_that_is_robbed_of_its_lease_stops_working_and_ends(
+    api: Api,
+    example: Example,
+    namespace: str,
+    start_operator: Callable[..., Any],
+    figure: Callable[[str, float], None],
+) -> None:
+    lease = (*LEASES[:3], "robbed")
+    operator = start_operator("robbed", OPERATOR_LEASE="/".join(lease[2:]))
+    api.apply(example() | {"metadata": {"name": "a"}}, namespace)
+    api.wait(lambda: _made(api, namespace, "a"))
+    api.patch(api.path(*lease), {"spec": {"holderIdentity": "a robber"}})
+    robbed_at = time.monotonic()
+    assert operator.process.wait(60) == 1
+    figure("robbed_leader_ended_after_s", time.monotonic() - robbed_at)
+    assert time.monotonic() - robbed_at < BOUND_S
+    assert api.get(*lease)["spec"]["holderIdentity"] == "a robber"
+    api.delete(*lease)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orderservice_operator.compare import first_difference
-from orderservice_operator.manifest import Reference, reference
+from orderservice_operator.manifest import OWNER_LABEL, Reference, reference
 from orderservice_operator.plan import Plan, plan, with_signature
 
 
@@ -14,13 +14,11 @@ from orderservice_operator.plan import Plan, plan, with_signature
     ("wanted", "live"),
     [
         ({"a": 1}, {"a": 1, "b": 2}),
-        ({"a": False, "b": {}, "c": None, "d": []}, {}),
+        ({"b": {}, "c": None, "d": []}, {}),
+        ({"paused": False, "minReadySeconds": 0}, {}),
         ({"cpu": "1000m"}, {"cpu": "1"}),
         ({"memory": "1024Mi"}, {"memory": "1Gi"}),
-        (
-            {"env": [{"name": "a", "value": "1"}]},
-            {"env": [{"name": "b"}, {"name": "a", "value": "1"}]},
-        ),
+        ({"volumes": [{"name": "a"}]}, {"volumes": [{"name": "b"}, {"name": "a"}]}),
         (
             {"ports": [{"port": 53, "protocol": "UDP"}]},
             {"ports": [{"port": 53, "protocol": "UDP"}]},
@@ -42,6 +40,22 @@ def test_what_the_server_adds_or_rewrites_is_no_difference(wanted: Any, live: An
         ({"command": ["a"]}, {"command": ["a", "b"]}, "/command"),
         ({"selector": {"a": "1"}}, {"selector": {"a": "1", "b": "2"}}, "/selector"),
         ({"cpu": "1000m"}, {"cpu": "2"}, "/cpu"),
+        ({"automountServiceAccountToken": False}, {}, "/automountServiceAccountToken"),
+        ({"allowPrivilegeEscalation": False}, {}, "/allowPrivilegeEscalation"),
+        ({"ingress": []}, {"ingress": [{}]}, "/ingress"),
+        (
+            {"ingress": [{"from": [{"podSelector": {}}]}]},
+            {"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}]}]},
+            "/ingress",
+        ),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "a"}, {"name": "b"}]}, "/env"),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "a"}, {"name": "a"}]}, "/env"),
+        ({"containers": [{"name": "a"}]}, {"containers": [{"name": "a"}, {}]}, "/containers"),
+        (
+            {"containers": [{"name": "a"}]},
+            {"containers": [{"name": "a"}], "initContainers": [{"name": "b"}]},
+            "/initContainers",
+        ),
     ],
 )
 def test_a_difference_is_named_by_its_path(wanted: Any, live: Any, path: str) -> None:
@@ -85,10 +99,32 @@ def test_a_field_that_is_no_longer_wanted_is_noticed() -> None:
     assert "applied" in write.path
 
 
+OURS = {"apiVersion": "orders.platform.dev/v1alpha0", "kind": "OrderService", "name": "shop"}
+
+
+def _owned(name: str, *owners: dict[str, Any], kind: str = "ConfigMap") -> Any:
+    made = _object(name, kind)
+    made["metadata"] |= {"labels": {OWNER_LABEL: "shop"}, "ownerReferences": list(owners)}
+    return made
+
+
 def test_what_is_not_desired_goes_unless_it_is_kept() -> None:
-    old, kept = _object("old"), _object("job", "Job")
+    old, kept = _owned("old", OURS), _owned("job", OURS, kind="Job")
     made = _plan([], [old, kept], frozenset({reference(kept)}))
     assert made.deletions == (reference(old),)
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [],
+        [OURS | {"name": "other"}],
+        [OURS | {"apiVersion": "others.dev/v1"}],
+        [OURS | {"kind": "ScaledObject"}],
+    ],
+)
+def test_what_only_has_our_labels_stays(owners: list[dict[str, Any]]) -> None:
+    assert _plan([], [_owned("copy", *owners)]) == Plan()
 
 
 def test_a_job_is_made_once_and_then_left_alone() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import msgspec
@@ -80,6 +80,44 @@ def test_a_server_that_does_not_answer_is_no_lack_of_a_secret(make: Any) -> None
     server.fault = Transient("busy")
     with pytest.raises(Transient):
         _of(server, make())
+
+
+def test_a_reading_that_fails_late_takes_nothing_back(make: Any) -> None:
+    """A digest that went back to what it was would replace pods, and replace them again."""
+    server = Server()
+
+    async def run() -> list[str]:
+        fingerprints = Fingerprints(server, 0.02)  # type: ignore[arg-type] # as above
+        seen = [(await fingerprints.of(make()))["api"]]
+        asked, answered, fetch = asyncio.Event(), asyncio.Event(), server.get
+
+        async def late(path: str) -> Manifest:
+            if asked.is_set():
+                return await fetch(path)
+            asked.set()
+            await answered.wait()
+            raise Transient("late")
+
+        server.get = late  # type: ignore[method-assign] # only from now on
+        told = asyncio.Event()
+        reading = asyncio.create_task(fingerprints.run(lambda _: told.set()))
+        await asked.wait()
+        server.data = {name: dict.fromkeys(known, "bmV3") for name, known in DATA.items()}
+        seen.append((await fingerprints.of(make()))["api"])
+        answered.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        seen.append((await fingerprints.of(make()))["api"])
+        async with asyncio.timeout(60):
+            await told.wait()
+        await asyncio.sleep(0.2)
+        seen.append((await fingerprints.of(make()))["api"])
+        reading.cancel()
+        return seen
+
+    seen = asyncio.run(run())
+    assert seen[-1] != seen[0]
+    assert [value for value, _ in groupby(seen)] == list(dict.fromkeys(seen))
 
 
 class Crowd(Server):

@@ -6,7 +6,7 @@ import pytest
 
 from orderservice_operator import observed
 from orderservice_operator.facts import SCALED_OBJECT, Facts, MetricsApi
-from orderservice_operator.manifest import Reference
+from orderservice_operator.manifest import OWNER_LABEL, Reference
 from orderservice_operator.plan import plan
 from orderservice_operator.scaling import choose, needs_operator
 
@@ -118,11 +118,20 @@ def test_only_one_scaler_exists_at_a_time(children: Any) -> None:
 
 def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
     """It has the labels of the ScaledObject, by which our children are watched."""
-    owner = {"kind": "ScaledObject", "name": "full-worker", "controller": True}
+    owner = {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "name": "full-worker",
+        "controller": True,
+    }
     theirs = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": "keda-hpa-full-worker", "ownerReferences": [owner]},
+        "metadata": {
+            "name": "keda-hpa-full-worker",
+            "labels": {OWNER_LABEL: "full"},
+            "ownerReferences": [owner],
+        },
     }
     place = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
     wanted = children("full", Facts(KEDA)).values()

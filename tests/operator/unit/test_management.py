@@ -1,0 +1,143 @@
+"""What is made of Secrets and of answers that are not what they should be: a condition."""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from orderservice_operator.cluster.store import Key
+from orderservice_operator.errors import Permanent
+from orderservice_operator.manifest import Manifest
+from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.rabbitmq.management import Address, Management
+from orderservice_operator.rabbitmq.report import Report
+
+KEY = Key("shop", "minimal")
+PRIVATE = "what only the operator may see"
+FOREIGN = "not RabbitMQ's management API"
+
+
+def _answered(status: int, body: str, ask: Callable[[str], Awaitable[Any]], path: str = "") -> None:
+    """Ask somebody who answers everything with the same."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    async def main() -> None:
+        server = web.Application()
+        server.router.add_route("*", "/{any:.*}", answer)
+        runner = web.AppRunner(server)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        try:
+            await ask(f"http://127.0.0.1:{runner.addresses[0][1]}{path}")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, f"<p>{PRIVATE}", FOREIGN),
+        (200, f'{{"items": "{PRIVATE}"}}', FOREIGN),
+        (200, f'[{{"other": "{PRIVATE}"}}]', FOREIGN),
+        (404, f"404 {PRIVATE}", ": 404$"),
+        (400, f'{{"error": {{"root_cause": "{PRIVATE}"}}}}', ": 400$"),
+        (400, '{"error": "bad_request", "reason": "no such vhost"}', ": 400: no such vhost$"),
+    ],
+)
+def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
+    status: int, body: str, said: str
+) -> None:
+    async def look(url: str) -> None:
+        async with aiohttp.ClientSession() as session:
+            management = Management(session, Address(url, "a", "b", "/"))
+            await management.cluster() if status == 404 else None
+            await management.look()
+
+    with pytest.raises(Permanent, match=said) as raised:
+        _answered(status, body, look)
+    assert PRIVATE not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_no_resolver_takes_is_refused(host: str) -> None:
+    async def look() -> None:
+        async with aiohttp.ClientSession() as session:
+            await Management(session, Address(f"http://{host}:1", "a", "b", "/")).look()
+
+    with pytest.raises(Permanent, match="managementUrl"):
+        asyncio.run(look())
+
+
+class Server:
+    """The part of a client that is used: it has one Secret, whatever its name."""
+
+    def __init__(self, **entries: bytes) -> None:
+        self.data = {key: base64.b64encode(value).decode() for key, value in entries.items()}
+
+    async def get(self, _path: str) -> Manifest:
+        return {"data": self.data}
+
+
+def _reports(server: Server, service: Any, looks: int = 1) -> tuple[Report, bool]:
+    """Return what is reported, and whether the broker's gate is open to others still."""
+
+    async def main() -> tuple[Report, bool]:
+        keeper = Keeper(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
+        for _ in range(looks):
+            await keeper.keep(KEY, service)
+        found, gate = keeper.report(KEY, service), keeper.gate(service)
+        await keeper.close()
+        with gate.calling():
+            return found, True
+
+    return asyncio.run(main())
+
+
+SECRET = "p4ss"
+BAD_ENTRIES = {
+    "brackets": f"amqp://user:{SECRET}[@host/".encode(),
+    "NFKC": f"amqp://user:{SECRET}\u2100@host/".encode(),
+    "colon": f"amqp://us%3Aer:{SECRET}@host/".encode(),
+    "binary": b"amqp://\xff" + SECRET.encode(),
+}
+
+
+@pytest.mark.parametrize("url", BAD_ENTRIES.values(), ids=BAD_ENTRIES)
+def test_a_bad_secret_is_a_condition_that_quotes_nothing_and_closes_the_broker_to_nobody(
+    make: Any, url: bytes
+) -> None:
+    service = make(messaging={"managementUrl": "http://127.0.0.1:9"})
+    found, open_ = _reports(Server(url=url), service, looks=4)
+    assert (found.reason, open_) == ("Refused", True)
+    assert SECRET not in found.message
+
+
+def test_a_binary_entry_beside_the_one_that_is_read_does_not_matter(make: Any) -> None:
+    service = make(messaging={"managementUrl": "http://127.0.0.1:9"})
+    found, _ = _reports(Server(url=b"amqp://a:b@127.0.0.1:9/", keystore=b"\xff\xfe"), service)
+    assert found.reason == "Unreachable"
+
+
+def test_a_path_that_is_not_the_brokers_closes_it_to_nobody(make: Any) -> None:
+    server = Server(url=b"amqp://a:b@127.0.0.1/")
+
+    async def keep(url: str) -> None:
+        service = make(messaging={"managementUrl": url})
+        keeper = Keeper(server, lambda _: None, list)  # type: ignore[arg-type] # as above
+        for _ in range(4):
+            await keeper.keep(KEY, service)
+        assert keeper.report(KEY, service).reason == "Refused"
+        with keeper.gate(service).calling():
+            pass
+        await keeper.close()
+
+    _answered(404, "404 page not found", keep, path="/wrong")
