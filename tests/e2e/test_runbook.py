@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 RUNBOOK: Final = (ROOT / "observability" / "runbook.md").read_text()
 PROSE: Final = " ".join(RUNBOOK.split())  # panels' names and commands in sentences are wrapped
 SQL: Final = re.findall(r"SELECT [^`;]+", PROSE)
-ORDERS: Final = re.findall(r"in_worker ((?:dead-letters|topology)[^`\n]+)", RUNBOOK)
+ORDERS: Final = re.findall(r"(?:in_worker|orders) ((?:dead-letters|topology)[^`\n]+)", RUNBOOK)
 PYTHON: Final = re.findall(r"python -c (\".+\")", RUNBOOK)
 # What lines of logs are searched for: events of ours.
 EVENTS: Final = re.findall(r"(?<=[`' ])((?:order|work|watch)\.[a-z_]+)(?=[`' ])", PROSE)

@@ -279,9 +279,9 @@ def _kill_containers() -> None:
 
 def _contained() -> Iterator[int]:
     for folder in chain.from_iterable(map(_control_groups, network.PLACES)):
-        for file in folder.rglob("cgroup.procs"):
+        for inside, _, _ in os.walk(folder):  # does not mind that some vanish meanwhile
             with contextlib.suppress(OSError):
-                yield from map(int, file.read_text().split())
+                yield from map(int, Path(inside, "cgroup.procs").read_text().split())
 
 
 def _shims() -> Iterator[int]:
