@@ -93,7 +93,7 @@ def test_a_wrong_password_says_what_to_do(rabbit: Rabbit, vhost: str) -> None:
 def test_a_refusal_is_told_in_the_brokers_words_and_a_wrong_path_by_its_status(
     rabbit: Rabbit, vhost: str
 ) -> None:
-    with pytest.raises(Permanent, match="policies/nowhere: 404: Not Found"):
+    with pytest.raises(Permanent, match="/nowhere: 404: Not Found"):
         _with(rabbit.address("nowhere"), lambda management: management.look())
     wrong = msgspec.structs.replace(rabbit.address(vhost), url=f"{rabbit.url}/wrong")
     assert _with(wrong, lambda management: management.cluster()) is None
