@@ -281,3 +281,19 @@ def _particular() -> Iterator[Case]:
     yield Case(
         "orders that never end are bad", "OrderCompletionBudgetBurn", never, True, "1h", ends
     )
+    created = own("order_create_duration_seconds_count")
+    good = own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"')
+    for title, rate, minutes, window in (
+        ("five busy minutes", 120, 5, "1h"),
+        ("a quarter", 60, 15, "6h"),
+    ):
+        burst = f"0x60 {rate}+{rate}x{minutes - 1} {rate * minutes}x60"
+        for after in (3, 15, 30):
+            yield Case(
+                f"{title} in which all went well wake nobody {after} minutes later",
+                "OrderCompletionBudgetBurn",
+                {created: burst, good: burst},
+                False,
+                f"{61 + minutes + after}m",
+                f'slo="completion",window="{window}"',
+            )

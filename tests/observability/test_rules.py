@@ -72,7 +72,7 @@ def test_every_alert_says_what_it_is_and_where_to_look() -> None:
         assert notes["description"], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket", "none"}
         assert notes["runbook_url"] == f"runbook.md#{rule['alert'].lower()}"
-        found = re.match(r"/d/orders-(\w+)\?", notes["dashboard"])
+        found = re.match(r"/d/orders-(\w+)(\?|$)", notes["dashboard"])
         assert found, rule["alert"]
         assert found[1] in dashboards
     assert Counter(headings) == Counter({rule["alert"] for rule in alerts()})

@@ -77,12 +77,12 @@ def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Reco
         yield Record("orders:slo_bad:rate5m", sli.bad, labels)
         yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
         bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
-        yield Record("orders:slo_errors:ratio5m", f"{bad} / ({total} > 0)", labels)
+        yield Record("orders:slo_errors:ratio5m", f"clamp_min({bad}, 0) / ({total} > 0)", labels)
         for window in windows:
-            share = f"sum_over_time({bad}[{window}]) / (sum_over_time({total}[{window}]) > 0)"
+            share = f"{_bad_in(bad, window)} / (sum_over_time({total}[{window}]) > 0)"
             yield Record(f"orders:slo_errors:ratio{window}", share, labels)
         for pair in WINDOWS:
-            number = f"sum_over_time({bad}[{pair.long}]) * {every_s}"
+            number = f"{_bad_in(bad, pair.long)} * {every_s}"
             yield Record(f"orders:slo_bad:increase{pair.long}", number, labels)
 
 
@@ -111,6 +111,11 @@ def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
         kept="2m" if window.severity == PAGE else "15m",
         labels={"slo": sli.name, "window": window.long},
     )
+
+
+def _bad_in(bad: str, window: str) -> str:
+    """Sum the bad of a window. A five minutes' may be below 0: see `_completion`."""
+    return f"clamp_min(sum_over_time({bad}[{window}]), 0)"
 
 
 def _recorded(scope: Scope, sli: Sli, what: str) -> str:
@@ -167,6 +172,8 @@ def _read_latency(scope: Scope, objectives: Objectives) -> Sli:
 def _completion(scope: Scope, objectives: Objectives) -> Sli:
     """Hold orders accepted a while ago against those that ended in time: what never ends is bad.
 
+    When there is more to do than before, more end than were accepted that while ago; less than 0
+    is then bad, and makes up for what seems bad when there is less to do again.
     A refund ends an order a second time and does not count.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
@@ -177,7 +184,7 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
         "completion",
         "OrderCompletionBudgetBurn",
         total,
-        f"clamp_min({total} - ({good} or {total} * 0), 0)",
+        f"{total} - ({good} or {total} * 0)",
         _budget(objectives.completion_share),
         f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
         "orders-lifecycle",
