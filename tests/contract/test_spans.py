@@ -75,18 +75,21 @@ class Exported:
         return self._kept.get_finished_spans()
 
     def message(self) -> ExportTraceServiceRequest:
-        """Return what goes out, without the one thing that differs: times."""
+        """Return what goes out, without what differs: times, and the text of exceptions."""
         made = encode_spans(self.spans)
         for span in made.resource_spans[0].scope_spans[0].spans:
             assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
             span.start_time_unix_nano = span.end_time_unix_nano = 1
+            span.status.message = span.status.message.partition(":")[0]
             for event in span.events:
                 assert event.time_unix_nano > 0
                 event.time_unix_nano = 1
+                kept = [entry for entry in event.attributes if entry.key != "exception.message"]
+                del event.attributes[:]
+                event.attributes.extend(kept)
                 for entry in event.attributes:
-                    if entry.key == "exception.stacktrace":  # other frames above the same cause
-                        first, last = (entry.value.string_value.splitlines()[i] for i in (0, -1))
-                        entry.value.string_value = f"{first}\n{last}"
+                    if entry.key == "exception.stacktrace":
+                        entry.value.string_value = "frames"
         return made
 
 
@@ -185,3 +188,12 @@ def test_what_is_said_after_the_end_is_not_exported() -> None:
     kept[0].end()
     assert not kept[0].is_recording()
     assert exported.message() == before
+
+
+def test_the_text_of_an_exception_goes_nowhere() -> None:
+    def quote(_span: Span) -> None:
+        raise ValueError("DETAIL: Failing row contains (4111111111111111)")
+
+    said = by_ours(quote, remote=False)
+    assert [span.status.description for span in said.spans] == ["ValueError"] * 2
+    assert b"4111111111111111" not in encode_spans(said.spans).SerializeToString()

@@ -17,6 +17,7 @@ class Span(NamedTuple):
     span_id: str
     parent_id: str
     attributes: dict[str, object]
+    outcome: str = ""  # its status and its events, as text
 
 
 class Receiver:
@@ -66,6 +67,7 @@ class Receiver:
                 span.span_id.hex(),
                 span.parent_span_id.hex(),
                 {entry.key: _value(entry.value) for entry in span.attributes},
+                f"{span.status.message} {list(span.events)}",
             )
             for resource in request.resource_spans
             for scope in resource.scope_spans

@@ -102,7 +102,7 @@ class RecordedSpan(Span):
         detach(self._otel_token)
         if isinstance(exc_val, Exception):
             self.record_exception(exc_val)
-            self.set_status(StatusCode.ERROR, f"{type(exc_val).__name__}: {exc_val}")
+            self.set_status(StatusCode.ERROR, type(exc_val).__name__)
         self.end()
 
     def get_span_context(self) -> SpanContext:
@@ -152,15 +152,17 @@ class RecordedSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: FBT001, FBT002 OpenTelemetry's signature
     ) -> None:
-        """Add an exception as an event, by the semantic conventions."""
+        """Add an exception as an event: its type and where it was, not its text.
+
+        That may quote what somebody sent (PostgreSQL's DETAIL has whole rows).
+        """
         kind = type(exception)
         builtin = kind.__module__ == "builtins"
         described = {
             "exception.type": kind.__qualname__
             if builtin
             else f"{kind.__module__}.{kind.__qualname__}",
-            "exception.message": str(exception),
-            "exception.stacktrace": "".join(traceback.format_exception(exception)),
+            "exception.stacktrace": "".join(traceback.format_tb(exception.__traceback__)),
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", described | dict(attributes or {}), timestamp)
