@@ -191,9 +191,11 @@ def test_what_is_said_after_the_end_is_not_exported() -> None:
 
 
 def test_the_text_of_an_exception_goes_nowhere() -> None:
+    card = "4111" * 4  # frames have lines of source in them, not values
+
     def quote(_span: Span) -> None:
-        raise ValueError("DETAIL: Failing row contains (4111111111111111)")
+        raise ValueError(f"DETAIL: Failing row contains ({card})")
 
     said = by_ours(quote, remote=False)
     assert [span.status.description for span in said.spans] == ["ValueError"] * 2
-    assert b"4111111111111111" not in encode_spans(said.spans).SerializeToString()
+    assert card.encode() not in encode_spans(said.spans).SerializeToString()
