@@ -29,7 +29,7 @@ class Observability(Section, frozen=True):
     ] = None
     sampler_ratio: Annotated[
         Annotated[float, Meta(ge=0, le=1)], Meta(description="Part of the traces that are sent.")
-    ] = 0.05
+    ] = 0.1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
     ] = "info"
