@@ -126,6 +126,7 @@ def place(args: argparse.Namespace, environ: Mapping[str, str], folder: Path) ->
         return
     stack = LocalStack(folder / "state")
     progress.say("starting a stack")
+    stack.clear()  # outside the block: what another run holds is not ours to stop
     try:
         stack.start()
         yield own(stack)
