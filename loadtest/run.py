@@ -23,7 +23,7 @@ from loadtest.result import Result, machine
 from loadtest.scenario import Scenario, Threshold, Upstream
 from loadtest.settle import settle
 from loadtest.target import broker, seeding, simulators
-from loadtest.target.orders import InApi, InDatabase, Orders
+from loadtest.target.orders import InApi, InDatabase, Orders, last_order
 from loadtest.target.place import Place, SetupFailed
 
 
@@ -58,13 +58,13 @@ def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
     out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
     out.mkdir(parents=True)
     prepare(scenario, place)
-    put_aside = dead_letters(place)
+    put_aside, after = dead_letters(place), last_order(place)
     annotation = Annotation(wishes.environ)
     annotation.begin(scenario.name, name)
     seen = observe(scenario, place, wishes, name, out)
     books, findings, settled_s = settle(
-        place, orders(scenario, place, wishes, name), seen.purchases, scenario.stock,
-        scenario.settle_s,
+        place, orders(scenario, place, wishes, name, after), seen.purchases, scenario.stock,
+        scenario.settle_s, after,
     )  # fmt: skip
     found = figures(scenario, seen) | outcome.figures(seen.purchases, books, scenario.stock)
     if put_aside is not None:
@@ -153,10 +153,10 @@ def purchases(file: Path) -> list[Purchase]:
     return [msgspec.json.decode(line, type=Purchase) for line in lines]
 
 
-def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Orders:
+def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: int) -> Orders:
     """Choose where to look orders up."""
     if place.database:
-        return InDatabase(place.database, name)
+        return InDatabase(place.database, name, after)
     return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name))
 
 
