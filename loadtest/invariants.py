@@ -133,9 +133,9 @@ def completed_though_declined(story: Story) -> Iterator[str]:
     declined = {purchase.token for purchase in story.purchases if purchase.declined}
     told = {id_ for one in story.purchases if one.declined for id_ in one.order_ids}
     for order in story.books.orders.values():
-        if order.id in told or order.payment_method in declined:
-            if order.status in _CHARGES:
-                yield f"order {order.id} was declined and is {order.status}"
+        known = order.id in told or order.payment_method in declined
+        if known and order.status in _CHARGES:
+            yield f"order {order.id} was declined and is {order.status}"
 
 
 def oversold(story: Story) -> Iterator[str]:

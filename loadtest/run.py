@@ -64,7 +64,7 @@ def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
     seen = observe(scenario, place, wishes, name, out)
     books, findings, settled_s = settle(
         place, orders(scenario, place, wishes, name, after), seen.purchases, scenario.stock,
-        scenario.settle_s, after,
+        scenario.settle_s,
     )  # fmt: skip
     found = figures(scenario, seen) | outcome.figures(seen.purchases, books, scenario.stock)
     if put_aside is not None:
@@ -157,7 +157,7 @@ def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: i
     """Choose where to look orders up."""
     if place.database:
         return InDatabase(place.database, name, after)
-    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name))
+    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name), after)
 
 
 def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:

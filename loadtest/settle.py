@@ -22,19 +22,14 @@ def settle(
     purchases: Sequence[Purchase],
     stock: Mapping[int, int],
     within_s: float,
-    after: int = 0,
 ) -> tuple[Books, list[Finding], float]:
-    """Give the books, what was found in them, and how long the last order took to its end.
-
-    `after` is the last order before the run: what the ledgers say of it and of those before it is
-    left out.
-    """
+    """Give the books, what was found in them, and how long the last order took to its end."""
     began = time.monotonic()
     _await_ends(orders, purchases, began + within_s)
     took_s = time.monotonic() - began
     until = time.monotonic() + _BOOKED_WITHIN_S
     while True:
-        books = read(place, orders, purchases, after)
+        books = read(place, orders, purchases)
         findings = check(Story(purchases, books, stock))
         if not any(map(mendable, findings)) or time.monotonic() > until:
             return books, findings, round(took_s, 1)
@@ -54,7 +49,7 @@ def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> 
         time.sleep(_LOOK_EVERY_S)
 
 
-def read(place: Place, orders: Orders, purchases: Sequence[Purchase], after: int) -> Books:
+def read(place: Place, orders: Orders, purchases: Sequence[Purchase]) -> Books:
     """Read all books: the ledgers after the orders, so that no charge is missed."""
     known = orders.read(purchases)
     payments = simulators.payments(place.payment) if place.payment else None
@@ -62,7 +57,9 @@ def read(place: Place, orders: Orders, purchases: Sequence[Purchase], after: int
     return Books(
         known,
         orders.whole,
-        None if payments is None else [one for one in payments if one.order_id > after],
-        None if reservations is None else [one for one in reservations if one.order_id > after],
+        None if payments is None else [one for one in payments if one.order_id > orders.after],
+        None
+        if reservations is None
+        else [one for one in reservations if one.order_id > orders.after],
         alone=place.stack is not None,
     )

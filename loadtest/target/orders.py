@@ -25,9 +25,13 @@ _LAST: Final = "SELECT coalesce(max(id), 0) FROM orders"
 
 
 class Orders(Protocol):
-    """Gives every order of a run that can be seen; `whole`: also those nobody was told of."""
+    """Gives every order of a run that can be seen; `whole`: also those nobody was told of.
+
+    `after` is the last order before the run: none of it or of those below it is the run's.
+    """
 
     whole: bool
+    after: int
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
         """Read them as they are now."""
@@ -40,12 +44,12 @@ class InDatabase:
 
     def __init__(self, url: str, run: str, after: int = 0) -> None:
         """Take the address, the mark of the run, and the last order that was there before it."""
-        self._url, self._run, self._after = url, run, after
+        self._url, self._run, self.after = url, run, after
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:  # noqa: ARG002 all are read
         """Read them as they are now."""
         run = self._run.replace("_", r"\_")
-        marks = {"cards": f"card-{run}-%", "declined": f"decline-{run}-%", "after": self._after}
+        marks = {"cards": f"card-{run}-%", "declined": f"decline-{run}-%", "after": self.after}
         with (
             psycopg.connect(self._url, options="-c statement_timeout=60s") as connection,
             connection.cursor(row_factory=class_row(Order)) as cursor,
@@ -71,9 +75,9 @@ class InApi:
 
     whole = False
 
-    def __init__(self, host: str, signing: Signing | None, baggage: str) -> None:
-        """Take the address and the means to speak for the customers."""
-        self._host, self._signing, self._baggage = host, signing, baggage
+    def __init__(self, host: str, signing: Signing | None, baggage: str, after: int) -> None:
+        """Take the address, the means to speak for the customers, and the last earlier order."""
+        self._host, self._signing, self._baggage, self.after = host, signing, baggage, after
         self._ended: dict[int, Order] = {}
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:

@@ -18,6 +18,7 @@ class Known:
     """The orders of the second run."""
 
     whole = True
+    after = 2
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
         return {one.order_ids[0]: order(one.order_ids[0]) for one in purchases}
@@ -32,7 +33,7 @@ def ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_an_earlier_run_sold_is_not_counted_again() -> None:
-    kept, findings, _ = settle.settle(PLACE, Known(), [purchase(3)], {101: 1}, 5, after=2)
+    kept, findings, _ = settle.settle(PLACE, Known(), [purchase(3)], {101: 1}, 5)
     assert [one for one in findings if not one.holds] == []
     assert kept.reservations is not None
     assert [one.order_id for one in kept.reservations] == [3]
