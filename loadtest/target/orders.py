@@ -59,7 +59,7 @@ class InDatabase:
 
 def last_order(place: Place) -> int:
     """Give the highest id of an order so far, where it can be seen: the run's own lie above it."""
-    last = 0
+    last: int = 0
     if place.database:
         with psycopg.connect(place.database) as connection:
             [last] = connection.execute(_LAST).fetchone() or (0,)
@@ -67,7 +67,7 @@ def last_order(place: Place) -> int:
         *(simulators.payments(place.payment) if place.payment else ()),
         *(simulators.reservations(place.inventory) if place.inventory else ()),
     ]
-    return max([last, *(row.order_id for row in ledgers)])
+    return max(last, *(row.order_id for row in ledgers), 0)
 
 
 class InApi:

@@ -8,7 +8,7 @@ from load.stories import books, order, purchase
 from loadtest import settle
 from loadtest.books import Order
 from loadtest.purchase import Purchase
-from loadtest.target import orders
+from loadtest.target import orders, simulators
 from loadtest.target.place import Place
 
 PLACE = Place(host="http://localhost", inventory="http://inventory", payment="http://payment")
@@ -28,8 +28,8 @@ class Known:
 def ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold two orders of an earlier run, and the one of this run."""
     kept = books(order(1), order(2), order(3))
-    monkeypatch.setattr(orders.simulators, "payments", lambda _: kept.payments)
-    monkeypatch.setattr(orders.simulators, "reservations", lambda _: kept.reservations)
+    monkeypatch.setattr(simulators, "payments", lambda _: kept.payments)
+    monkeypatch.setattr(simulators, "reservations", lambda _: kept.reservations)
 
 
 def test_what_an_earlier_run_sold_is_not_counted_again() -> None:
