@@ -7,7 +7,7 @@ _LIMIT = 100
 
 SCENARIO = Scenario(
     name="ratelimit",
-    proves="a hot client gets its 100 a minute and no more, and nobody else notices",
+    proves="a hot client is held to about 100 a minute, and nobody else notices",
     steps=(Step(seconds=75, users=12),),
     crowds=(
         Crowd(kind="hot", fixed=2, pace_s=0.05),
@@ -17,7 +17,7 @@ SCENARIO = Scenario(
         *UNHARMED,
         *PAID,
         at_least("hot.status_200", _LIMIT),
-        # Any window of a minute holds the limit; the run is a window and a quarter.
+        # The run is a window and a quarter: it touches two of them.
         at_most("hot.status_200", 2 * _LIMIT),
         at_least("hot.status_429", 500),
         at_most("create.status_429", 0),
