@@ -59,15 +59,16 @@ class InDatabase:
 
 def last_order(place: Place) -> int:
     """Give the highest id of an order so far, where it can be seen: the run's own lie above it."""
-    last: int = 0
+    last = 0
     if place.database:
         with psycopg.connect(place.database) as connection:
-            [last] = connection.execute(_LAST).fetchone() or (0,)
+            row = connection.execute(_LAST).fetchone()
+            last = int(row[0]) if row else 0
     ledgers = [
         *(simulators.payments(place.payment) if place.payment else ()),
         *(simulators.reservations(place.inventory) if place.inventory else ()),
     ]
-    return max(last, *(row.order_id for row in ledgers), 0)
+    return max([last, *(one.order_id for one in ledgers)])
 
 
 class InApi:
