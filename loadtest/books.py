@@ -48,10 +48,11 @@ class Books(msgspec.Struct):
 
     `whole` tells that `orders` are all orders of the run, known to customers or not; without the
     database only those can be asked for that somebody was told of. A ledger is None where there
-    is no simulator to ask.
+    is no simulator to ask. `alone` tells that nobody but the run used the simulators.
     """
 
     orders: dict[int, Order]
     whole: bool
     payments: list[Payment] | None
     reservations: list[Reservation] | None
+    alone: bool = False

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from loadtest import catalogue
+from loadtest import catalogue, verdict
 from loadtest.drive import MASTER_PORT, Force, environment, worker_command
 from loadtest.report import artefacts, progress
 from loadtest.run import Wishes, run
@@ -23,6 +24,7 @@ from loadtest.target.place import (
     SetupFailed,
     given,
     own,
+    refuse_unless_named,
     refuse_unless_there,
     refuse_what_cannot_be_done,
 )
@@ -33,7 +35,10 @@ _SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.Unknown
 
 def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """List, run, or serve as a worker; give the worst exit code of what was run."""
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit as end:  # argparse's own 2 would say that an invariant is broken
+        return ExitCode.SETUP if end.code else ExitCode.PASSED
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod's end ends as Ctrl-C does
     try:
         if not args.scenario:
@@ -41,11 +46,18 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
         if args.worker_of:
             return work(args, environ)
         return run_all(args, environ)
-    except _SETUP_FAULTS as error:
-        print(f"loadtest: {error}", file=sys.stderr)
-        return ExitCode.SETUP
+    except Exception as error:  # noqa: BLE001 whatever it is, nothing was decided
+        return could_not_run(error)
     except KeyboardInterrupt:
         return 130
+
+
+def could_not_run(error: Exception) -> ExitCode:
+    """Say why; of what nobody foresaw, also where."""
+    if not isinstance(error, _SETUP_FAULTS):
+        traceback.print_exception(error)
+    print(f"loadtest: {str(error) or repr(error)}", file=sys.stderr)
+    return ExitCode.SETUP
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,11 +117,28 @@ def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         refuse_unless_there(where, args.wait)
         for scenario in scenarios:
             refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
+        refuse_unless_named(environ.get("LOADTEST_RUN", ""), where, workers=args.workers)
         wished = wishes(args, environ, folder, where)
-        return max(run_one(scenario, where, wished) for scenario in scenarios)
+        return verdict.worst(run_each(scenarios, where, wished))
 
 
-def run_one(scenario: Scenario, where: Place, wished: Wishes) -> int:
+def run_each(scenarios: list[Scenario], where: Place, wished: Wishes) -> Iterator[ExitCode]:
+    """Run one after the other; one that cannot be run leaves the others their verdicts."""
+    whole = True
+    for scenario in scenarios:
+        try:
+            if not whole and where.stack is not None:  # broken off with who knows what stopped
+                where.stack.stop()
+                where.stack.clear()
+                where.stack.start()
+            whole = True
+            yield run_one(scenario, where, wished)
+        except Exception as error:  # noqa: BLE001 whatever it is, this one was not decided
+            whole = False
+            yield could_not_run(error)
+
+
+def run_one(scenario: Scenario, where: Place, wished: Wishes) -> ExitCode:
     """Run one, and leave the result as the last line for those who only have the output."""
     progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {where.host})")
     result = run(scenario, where, wished)
@@ -126,10 +155,13 @@ def place(args: argparse.Namespace, environ: Mapping[str, str], folder: Path) ->
         return
     stack = LocalStack(folder / "state")
     progress.say("starting a stack")
+    stack.clear()  # outside the block: what another run holds is not ours to stop
     try:
         stack.start()
         yield own(stack)
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C leaves nothing running
+            signal.signal(number, signal.SIG_IGN)
         stack.stop()
 
 

@@ -45,7 +45,8 @@ def command(force: Force, host: str, out: Path) -> list[str]:
         port = str(free_port())
         reach = ["--processes", str(force.processes), "--master-bind-host", "127.0.0.1"]
         reach += ["--master-bind-port", port, "--master-port", port]
-    face = ["--autostart", "--autoquit", "3"] if force.web else ["--headless"]
+    page = ["--autostart", "--autoquit", "3", "--web-host", "127.0.0.1"]
+    face = page if force.web else ["--headless"]
     return [
         sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", host, *reach, *face,
         "--stop-timeout", str(_STOP_TIMEOUT_S), "--only-summary", "--exit-code-on-error", "0",

@@ -1,7 +1,7 @@
 """What must be true of every run, whatever was broken meanwhile: pure, over purchases and books."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -109,16 +109,33 @@ def wrongly_charged(story: Story) -> Iterator[str]:
             yield f"order {order.id} is {order.status}: {dict(kinds) or 'no payment'}"
         elif any(payment.amount != order.total for payment in moved[order.id]):
             yield f"order {order.id} was charged another amount than {order.total}"
+    for order_id in _strangers(moved, story.books):
+        yield f"order {order_id} was charged and nobody knows it"
 
 
 def wrongly_stocked(story: Story) -> Iterator[str]:
     """Find ended orders whose stock is not taken, or is, or is still held."""
-    held = {one.order_id: one.status for one in story.books.reservations or ()}
+    held = {one.order_id: one for one in story.books.reservations or ()}
     for order in story.books.orders.values():
-        status = held.get(order.id, "none")
+        one = held.get(order.id)
+        status = one.status if one else "none"
         right = ("committed",) if order.status == "Completed" else ("none", "released")
         if order.status in ENDED and status not in right:
             yield f"order {order.id} is {order.status}, its stock is {status}"
+        elif one and (one.product_id, one.quantity) != (order.product_id, order.quantity):
+            yield f"order {order.id} holds {one.quantity} of product {one.product_id}"
+    for order_id in _strangers(held, story.books):
+        yield f"order {order_id} has stock and nobody knows it"
+
+
+def completed_though_declined(story: Story) -> Iterator[str]:
+    """Find orders that Payment declined and that are Completed, or were."""
+    declined = {purchase.token for purchase in story.purchases if purchase.declined}
+    told = {id_ for one in story.purchases if one.declined for id_ in one.order_ids}
+    for order in story.books.orders.values():
+        known = order.id in told or order.payment_method in declined
+        if known and order.status in _CHARGES:
+            yield f"order {order.id} was declined and is {order.status}"
 
 
 def oversold(story: Story) -> Iterator[str]:
@@ -145,9 +162,11 @@ INVARIANTS: Final[dict[str, Callable[[Story], Iterator[str]]]] = {
     "an end that a customer saw is final": changed_after_the_end,
     "each completed order is charged once, no other at all": wrongly_charged,
     "stock is taken for completed orders alone": wrongly_stocked,
+    "no declined order is completed": completed_though_declined,
     "nothing is oversold": oversold,
 }
 _NEEDS_PAYMENTS: Final = frozenset({wrongly_charged})
+_NEEDS_SIMULATOR: Final = frozenset({completed_though_declined})  # it is what declines
 _NEEDS_RESERVATIONS: Final = frozenset({wrongly_stocked})
 _NEEDS_ALL_ORDERS: Final = frozenset({uninvited})
 
@@ -171,10 +190,15 @@ def _finding(name: str, rule: Callable[[Story], Iterator[str]], story: Story) ->
 
 def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:
     return not (
-        (rule in _NEEDS_PAYMENTS and books.payments is None)
+        (rule in _NEEDS_PAYMENTS | _NEEDS_SIMULATOR and books.payments is None)
         or (rule in _NEEDS_RESERVATIONS and books.reservations is None)
         or (rule in _NEEDS_ALL_ORDERS and not books.whole)
     )
+
+
+def _strangers(ids: Iterable[int], books: Books) -> list[int]:
+    """Give those that are no orders of the run, where all in the ledgers must be."""
+    return [one for one in ids if one not in books.orders] if books.alone and books.whole else []
 
 
 def _orders_of(purchase: Purchase, story: Story) -> list[Order]:

@@ -11,11 +11,18 @@ from loadtest.purchase import Purchase
 def figures(
     purchases: Sequence[Purchase], books: Books, products: Iterable[int] = ()
 ) -> dict[str, float]:
-    """Give `orders.*`, `completion.*`, and `product.<id>.sold` of each product asked for."""
+    """Give `orders.*`, `completion.*`, and `product.<id>.sold` of each product that may sell out.
+
+    Being refused one of those is `orders.sold_out`, not `orders.refused`.
+    """
+    scarce = set(products)
+    refused = Counter(one.product in scarce for one in purchases if one.refused is not None)
     found = {
         "orders.bought": float(len(purchases)),
         "orders.accepted": float(sum(bool(one.order_ids) for one in purchases)),
-        "orders.refused": float(sum(one.refused is not None for one in purchases)),
+        "orders.refused": float(refused[False]),
+        "orders.sold_out": float(refused[True]),
+        "orders.wrongly_failed": float(_wrongly_failed(purchases, books, scarce)),
         "orders.unanswered": float(
             sum(not one.order_ids and one.refused is None for one in purchases)
         ),
@@ -23,8 +30,21 @@ def figures(
     statuses = Counter(order.status for order in books.orders.values())
     found |= {f"orders.{status}": float(statuses[status]) for status in sorted(ENDED)}
     took = sorted(order.took_s for order in books.orders.values() if order.status in ENDED)
-    found |= {f"product.{product}.sold": _sold(product, books) for product in products}
-    return found | {f"completion.p{one}_s": _at(took, one) for one in (50, 95, 99)}
+    found |= {f"product.{product}.sold": _sold(product, books) for product in sorted(scarce)}
+    return found | {f"completion.p{one}_s": _at(took, one) for one in (50, 95, 99) if took}
+
+
+def _wrongly_failed(purchases: Sequence[Purchase], books: Books, scarce: set[int]) -> int:
+    """Count the failed orders that Payment had not been asked to decline."""
+    told = {order_id for one in purchases if one.declined for order_id in one.order_ids}
+    tokens = {one.token for one in purchases if one.declined}
+    return sum(
+        order.status == "Failed"
+        and order.id not in told
+        and order.payment_method not in tokens
+        and order.product_id not in scarce
+        for order in books.orders.values()
+    )
 
 
 def _sold(product: int, books: Books) -> float:
@@ -38,4 +58,4 @@ def _sold(product: int, books: Books) -> float:
 
 def _at(ranked: list[float], percent: int) -> float:
     """Give the nearest-rank percentile."""
-    return round(ranked[max(0, -(-len(ranked) * percent // 100) - 1)], 3) if ranked else 0.0
+    return round(ranked[max(0, -(-len(ranked) * percent // 100) - 1)], 3)

@@ -23,8 +23,9 @@ from loadtest.result import Result, machine
 from loadtest.scenario import Scenario, Threshold, Upstream
 from loadtest.settle import settle
 from loadtest.target import broker, seeding, simulators
-from loadtest.target.orders import InApi, InDatabase, Orders
+from loadtest.target.orders import InApi, InDatabase, Orders, last_order
 from loadtest.target.place import Place, SetupFailed
+from loadtest.verdict import ExitCode
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,16 +55,26 @@ class Observed:
 def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
     """Run a scenario and give what came out. Raises SetupFailed, Unreachable, StackFailed."""
     name = wishes.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
+    annotation, told = Annotation(wishes.environ), summary.VERDICTS[ExitCode.SETUP]
+    annotation.begin(scenario.name, name)
+    try:
+        result = carry_out(scenario, place, wishes, name)
+        told = summary.VERDICTS[result.verdict]
+        return result
+    finally:
+        annotation.end(f"{scenario.name}: {told}")
+
+
+def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Result:
+    """Prepare, drive, settle, decide, write down. Raises as `run` does."""
     began = dt.datetime.now(dt.UTC)
     out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
     out.mkdir(parents=True)
     prepare(scenario, place)
-    put_aside = dead_letters(place)
-    annotation = Annotation(wishes.environ)
-    annotation.begin(scenario.name, name)
+    put_aside, after = dead_letters(place), last_order(place)
     seen = observe(scenario, place, wishes, name, out)
     books, findings, settled_s = settle(
-        place, orders(scenario, place, wishes, name), seen.purchases, scenario.stock,
+        place, orders(scenario, place, wishes, name, after), seen.purchases, scenario.stock,
         scenario.settle_s,
     )  # fmt: skip
     found = figures(scenario, seen) | outcome.figures(seen.purchases, books, scenario.stock)
@@ -83,7 +94,6 @@ def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
     if result.passed and (wishes.save_baseline or not before):
         baseline.save(kept, found)
     artefacts.write(result, seen.reports, out)
-    annotation.end(f"{scenario.name}: {summary.VERDICTS[result.verdict]}")
     progress.say(f"\n{summary.text(result)}\n  {out}/report.html\n")
     return result
 
@@ -153,11 +163,11 @@ def purchases(file: Path) -> list[Purchase]:
     return [msgspec.json.decode(line, type=Purchase) for line in lines]
 
 
-def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Orders:
+def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: int) -> Orders:
     """Choose where to look orders up."""
     if place.database:
-        return InDatabase(place.database, name)
-    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name))
+        return InDatabase(place.database, name, after)
+    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name), after)
 
 
 def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:

@@ -52,9 +52,14 @@ def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> 
 def read(place: Place, orders: Orders, purchases: Sequence[Purchase]) -> Books:
     """Read all books: the ledgers after the orders, so that no charge is missed."""
     known = orders.read(purchases)
+    payments = simulators.payments(place.payment) if place.payment else None
+    reservations = simulators.reservations(place.inventory) if place.inventory else None
     return Books(
         known,
         orders.whole,
-        simulators.payments(place.payment) if place.payment else None,
-        simulators.reservations(place.inventory) if place.inventory else None,
+        None if payments is None else [one for one in payments if one.order_id > orders.after],
+        None
+        if reservations is None
+        else [one for one in reservations if one.order_id > orders.after],
+        alone=place.stack is not None,
     )

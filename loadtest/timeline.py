@@ -10,6 +10,7 @@ from loadtest.locusts.samples import Report, Sample
 from loadtest.scenario import Phase, Scenario
 
 ALL: Final = "all"
+WRONG: Final = ": "  # between a request's name and what was wrong with its answer
 PERCENTILES: Final = (50, 95, 99)
 
 
@@ -65,7 +66,11 @@ def percentile(ms: Mapping[int, int], percent: float) -> float:
 
 def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
     """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
-    whole = _named(window(reports, 0, float("inf")), scenario.seconds, "")
+    samples = window(reports, 0, float("inf"))
+    whole = _named(samples, scenario.seconds, "")
+    if samples:
+        wrong = (sample.failed for name, sample in samples.items() if WRONG in name)
+        whole["client.wrong"] = float(sum(wrong))
     for phase in scenario.phases:
         whole |= _of_phase(reports, phase)
     return whole

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,9 @@ class ExitCode(enum.IntEnum):
     THRESHOLD = 1
     INVARIANT = 2
     SETUP = 3
+
+
+_GRAVITY: Final = (ExitCode.PASSED, ExitCode.THRESHOLD, ExitCode.SETUP, ExitCode.INVARIANT)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -48,6 +52,11 @@ def _check(threshold: Threshold, value: float | None, *, local: bool) -> Check:
             return Check(threshold, value, value >= threshold.limit)
         case Bound.EXACTLY:
             return Check(threshold, value, value == threshold.limit)
+
+
+def worst(verdicts: Iterable[ExitCode]) -> ExitCode:
+    """Give the gravest: a broken invariant outweighs a run that failed, that one a threshold."""
+    return max(verdicts, key=_GRAVITY.index)
 
 
 def decide(checks: Sequence[Check], findings: Sequence[Finding]) -> ExitCode:

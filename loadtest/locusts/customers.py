@@ -1,5 +1,6 @@
 """The kinds of customers, and the classes Locust makes its users from."""
 
+import logging
 import types
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +22,7 @@ KINDS: Final[dict[str, Callable[[Journey], None]]] = {
     "hot": reading.hammer,
     "deep-reader": reading.first_and_deep,
 }
+_log: Final = logging.getLogger(__name__)
 # Longer than the gateway's own limit (30 s): whose deadline it was is then never in doubt.
 _ANSWER_WITHIN_S: Final = 35.0
 
@@ -41,7 +43,11 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
     def go(user: Any) -> None:
         with run.tally.journey():
             client = Client(user.client, run.tally)
-            journey(Journey(run, crowd, client, closing=lambda: _is_stopping(user)))
+            try:
+                journey(Journey(run, crowd, client, closing=lambda: _is_stopping(user)))
+            except Exception as error:  # noqa: BLE001 whatever an answer made of it: counted, not forgiven
+                _log.exception("a journey broke off")
+                client.wrong(crowd.kind, type(error).__name__)
 
     body = {
         "abstract": False,

@@ -67,6 +67,17 @@ class Journey:
         """Ask for something."""
         return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
 
+    def look(self, name: str, order_id: int) -> View | None:
+        """Ask for an order; None when it was not given, or another was."""
+        reply = self.get(name, f"/api/orders/{order_id}")
+        if reply.status != 200:
+            return None
+        view = reply.decode(View)
+        if view.id == order_id:
+            return view
+        self.client.wrong(name, "another order")
+        return None
+
     def post(
         self, name: str, purchase: Purchase, expect: tuple[int, ...], body: bytes | None = None
     ) -> Reply:
@@ -98,9 +109,8 @@ class Journey:
         pause_s, until = 0.25, time.monotonic() + patience_s
         while time.monotonic() < until and not self.closing():
             gevent.sleep(pause_s)
-            reply = self.get("poll", f"/api/orders/{order_id}")
-            if reply.status == 200:
-                purchase.ended = reply.decode(View).status
+            if view := self.look("poll", order_id):
+                purchase.ended = view.status
             if purchase.ended in ENDED:
                 return
             pause_s = min(pause_s * 1.5, 2.0)

@@ -1,10 +1,12 @@
 """Wire a run into Locust: `locust -f loadtest/locusts/locustfile.py`, started by `loadtest`."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import gevent
 import locust.runners
 import msgspec
 import psutil
@@ -16,9 +18,12 @@ from loadtest.locusts import context
 from loadtest.locusts.customers import made_for
 from loadtest.locusts.samples import Report, to_builtins
 from loadtest.locusts.shape import shape_of
+from loadtest.target.place import SetupFailed, refuse_unless_allowed
+from loadtest.verdict import ExitCode
 
 RUN = context.load()
 REPORT_EVERY_S = 1.0
+_SENT_WITHIN_S = 0.5
 locust.runners.WORKER_REPORT_INTERVAL = REPORT_EVERY_S
 # Seconds until a silent worker counts as gone: a busy machine makes one silent for longer than 3.
 locust.runners.HEARTBEAT_LIVENESS = 30
@@ -34,9 +39,22 @@ Shape = shape_of(RUN.scenario, begun=lambda: bool(began), busy=lambda: sum(busy.
 def on_init(environment: Environment, **_: Any) -> None:
     """Connect the side that this process is on."""
     if isinstance(environment.runner, WorkerRunner):
+        environment.events.test_start.add_listener(leave_unless_allowed)  # type: ignore[no-untyped-call]
         report_from(environment)
     if isinstance(environment.runner, MasterRunner):
         write_down(environment, Path(os.environ["LOADTEST_OUT"]))
+
+
+def leave_unless_allowed(environment: Environment, **_: Any) -> None:
+    """End this worker before it loads a host that is not to be: the master names it."""
+    try:
+        refuse_unless_allowed(environment.host or "", os.environ.get("LOADTEST_ALLOWED_HOSTS", ""))
+    except SetupFailed as error:
+        print(f"loadtest: {error}", file=sys.stderr, flush=True)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.send_message("quit")
+            gevent.sleep(_SENT_WITHIN_S)
+        os._exit(ExitCode.SETUP)  # Locust survives an exception here and would go on
 
 
 def report_from(environment: Environment) -> None:

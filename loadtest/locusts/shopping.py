@@ -17,7 +17,7 @@ def shop(journey: Journey) -> None:
             return
     if not bought:
         return
-    journey.get("read", f"/api/orders/{bought[0]}")
+    journey.look("read", bought[0])
     path = f"/api/orders/user/{journey.user}?pageSize=20"
     reply = journey.get("list", path)
     if reply.status == 200 and _ids(reply.decode(list[View])) != bought[::-1]:

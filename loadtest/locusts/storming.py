@@ -18,7 +18,7 @@ def storm(journey: Journey) -> None:
         group = Group()
         for _ in range(_AT_ONCE):
             group.spawn(journey.post, "create", purchase, (202, 409))
-        group.join()
+        group.join(raise_error=True)
         if journey.buy(purchase) is not None:
             _replay(journey, purchase)
             _reuse(journey, purchase)

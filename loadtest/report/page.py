@@ -42,6 +42,7 @@ def document(result: Result, reports: Sequence[Report]) -> str:
             f"<h1>{scenario.name}</h1><p class=proves>Proves: {escape(scenario.proves)}.</p>",
             f"<p><span class=verdict>{summary.VERDICTS[result.verdict]}</span></p>",
             f"<p>{escape(summary.orders(result))}</p>",
+            f"<p>{escape(summary.knee(result))}</p>",
             f"<p>{escape(summary.lateness(result.figures))}</p>",
             *(svg(chart) for chart in charts(result, list(reports))),
             "<h2>Thresholds</h2>",

@@ -22,6 +22,7 @@ def text(result: Result) -> str:
     parts = [
         table([("", *HEADINGS), *requests(result.figures)]),
         orders(result),
+        knee(result),
         table(_checks(result)),
         table(_findings(result)),
         table(_comparisons(result)),
@@ -48,12 +49,20 @@ def orders(result: Result) -> str:
         for key, value in result.figures.items()
         if key.startswith("orders.") and value
     }
-    p99_s = result.figures.get("completion.p99_s", 0)
+    p99_s = result.figures.get("completion.p99_s")
     told = ", ".join(f"{value} {key}" for key, value in kept.items())
-    return (
-        f"orders: {told or 'none'}; 202 to the end p99 {p99_s:.1f} s; "
-        f"all settled {result.settled_s:.1f} s after the load"
-    )
+    ended = "none ended" if p99_s is None else f"202 to the end p99 {p99_s:.1f} s"
+    return f"orders: {told or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
+
+
+def knee(result: Result) -> str:
+    """Say in a line where the knee is; nothing where none was looked for."""
+    if not result.scenario.knee:
+        return ""
+    if "knee.users" not in result.figures:
+        return "knee: none, the first step was too much already"
+    users, rate, p99_ms = (result.figures[f"knee.{one}"] for one in ("users", "rate", "p99_ms"))
+    return f"knee: {users:.0f} customers, {rate:.0f} requests/s, p99 {p99_ms:.0f} ms"
 
 
 def lateness(figures: dict[str, float]) -> str:

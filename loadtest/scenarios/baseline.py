@@ -1,6 +1,6 @@
 """An ordinary day."""
 
-from loadtest.objectives import OBJECTIVES, UNHARMED
+from loadtest.objectives import OBJECTIVES, PAID, UNHARMED
 from loadtest.scenario import Crowd, Scenario, Step, at_least, at_most
 
 SCENARIO = Scenario(
@@ -10,6 +10,7 @@ SCENARIO = Scenario(
     crowds=(Crowd(kind="shopper", pace_s=2.5, declined=0.05),),
     thresholds=(
         *UNHARMED,
+        *PAID,
         *OBJECTIVES,
         at_least("create.rate", 9),
         at_most("memory.api.max_mib", 600, local=True),

@@ -1,6 +1,6 @@
 """Clients that send everything eight times at once."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Crowd, Scenario, Step, at_least, at_most
 
 SCENARIO = Scenario(
@@ -10,6 +10,7 @@ SCENARIO = Scenario(
     crowds=(Crowd(kind="stormer", pace_s=1),),
     thresholds=(
         *UNHARMED,
+        *PAID,
         at_least("orders.accepted", 20),
         at_least("reuse.status_422", 20),
         at_least("replay.status_202", 20),

@@ -1,6 +1,6 @@
 """Inventory does not answer, then answers with errors only."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import (
     Component,
     Crowd,
@@ -28,6 +28,7 @@ SCENARIO = Scenario(
     settle_s=120,
     thresholds=(
         *UNHARMED,
+        *PAID,
         # Until a process's breaker opens its requests wait 300 ms each, one after the other.
         at_most("create.p95_ms@silent", 1500),
         at_most("create.p95_ms@errors", 1000),

@@ -1,6 +1,6 @@
 """RabbitMQ goes and comes back."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, at_least, at_most
 
 SCENARIO = Scenario(
@@ -16,6 +16,7 @@ SCENARIO = Scenario(
     settle_s=120,
     thresholds=(
         *UNHARMED,
+        *PAID,
         at_least("create.requests@fault", 10),
         at_most("create.p95_ms@fault", 300),
         at_most("completion.p99_s", 60),

@@ -1,6 +1,6 @@
 """Redis goes and comes back."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, at_least, at_most
 
 SCENARIO = Scenario(
@@ -12,6 +12,7 @@ SCENARIO = Scenario(
     phases=(Phase("fault", 8, 22),),
     thresholds=(
         *UNHARMED,
+        *PAID,
         at_least("create.requests@fault", 20),
         at_most("create.p95_ms@fault", 300),
         at_most("poll.p95_ms@fault", 200),

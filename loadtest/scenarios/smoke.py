@@ -1,6 +1,6 @@
 """A handful of customers do everything."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Crowd, Scenario, Step, at_least, at_most
 
 SCENARIO = Scenario(
@@ -10,6 +10,7 @@ SCENARIO = Scenario(
     crowds=(Crowd(kind="shopper", pace_s=2),),
     thresholds=(
         *UNHARMED,
+        *PAID,
         at_most("create.p99_ms", 2000),
         at_least("orders.accepted", 10),
         at_least("walk.requests", 5),

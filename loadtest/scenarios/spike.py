@@ -1,6 +1,6 @@
 """A flash sale: everybody comes at once for what few can have."""
 
-from loadtest.objectives import UNHARMED
+from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Crowd, Phase, Scenario, Step, at_least, at_most, exactly
 
 _PRODUCT, _UNITS = 777, 100
@@ -21,6 +21,7 @@ SCENARIO = Scenario(
     phases=(Phase("sale", 8, 22), Phase("after", 28, 36)),
     thresholds=(
         *UNHARMED,
+        *PAID,
         exactly(f"product.{_PRODUCT}.sold", _UNITS),
         at_least("orders.bought", 150),
         at_most("create.p95_ms@sale", 1000),

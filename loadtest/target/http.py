@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import urllib3
 
 T = TypeVar("T")
 _POOL: Final = urllib3.PoolManager(
-    maxsize=16, retries=urllib3.Retry(2, backoff_factor=0.2, allowed_methods=None),
+    maxsize=16,
+    retries=urllib3.Retry(2, backoff_factor=0.2, allowed_methods={"GET", "PUT", "DELETE"}),
     timeout=urllib3.Timeout(connect=3, read=30),
 )  # fmt: skip
 
@@ -46,14 +47,18 @@ def _login(url: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(url)
     if not parts.username:
         return url, {}
-    login = f"{parts.username}:{parts.password}"
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     known: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
-    return url.replace(f"{login}@", ""), known
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), known
 
 
 def get(url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> T:
     """Ask for JSON of a kind. Raises Unreachable."""
-    return msgspec.json.decode(send("GET", url, headers=headers), type=kind)
+    answer = send("GET", url, headers=headers)
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Unreachable(f"GET {_login(url)[0]}: {error}") from error
 
 
 def put(url: str, body: Any) -> None:

@@ -55,9 +55,12 @@ class LocalStack:
         port = os.environ.get("DEVSTACK_GATEWAY_PORT") or _GATEWAY_PORT + int(offset)
         self.gateway_url = f"http://127.0.0.1:{port}"
 
-    def start(self) -> None:
-        """Start from nothing. Raises StackFailed."""
+    def clear(self) -> None:
+        """Remove the state of an earlier run. Raises StackFailed while another run holds it."""
         self._verb("clean-state")
+
+    def start(self) -> None:
+        """Start everything. Raises StackFailed."""
         self._verb("start")
 
     def stop(self) -> None:

@@ -11,20 +11,27 @@ from loadtest.books import Order
 from loadtest.invariants import ENDED
 from loadtest.locusts.identity import Signing, headers
 from loadtest.purchase import Purchase
-from loadtest.target import http
+from loadtest.target import http, simulators
+from loadtest.target.place import Place
 
 _AT_ONCE: Final = 8
 # Only what marks this run: the database of an own stack may hold a million seeded orders.
 _OF_RUN: Final = """
 SELECT id, user_id, product_id, quantity, total, status, created_at, updated_at, payment_method
-FROM orders WHERE payment_method LIKE %(cards)s OR payment_method LIKE %(declined)s
+FROM orders WHERE id > %(after)s
+  AND (payment_method LIKE %(cards)s OR payment_method LIKE %(declined)s)
 """
+_LAST: Final = "SELECT coalesce(max(id), 0) FROM orders"
 
 
 class Orders(Protocol):
-    """Gives every order of a run that can be seen; `whole`: also those nobody was told of."""
+    """Gives every order of a run that can be seen; `whole`: also those nobody was told of.
+
+    `after` is the last order before the run: none of it or of those below it is the run's.
+    """
 
     whole: bool
+    after: int
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
         """Read them as they are now."""
@@ -35,13 +42,14 @@ class InDatabase:
 
     whole = True
 
-    def __init__(self, url: str, run: str) -> None:
-        """Take the address and the mark of the run."""
-        self._url, self._run = url, run
+    def __init__(self, url: str, run: str, after: int = 0) -> None:
+        """Take the address, the mark of the run, and the last order that was there before it."""
+        self._url, self._run, self.after = url, run, after
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:  # noqa: ARG002 all are read
         """Read them as they are now."""
-        marks = {"cards": f"card-{self._run}-%", "declined": f"decline-{self._run}-%"}
+        run = self._run.replace("_", r"\_")
+        marks = {"cards": f"card-{run}-%", "declined": f"decline-{run}-%", "after": self.after}
         with (
             psycopg.connect(self._url, options="-c statement_timeout=60s") as connection,
             connection.cursor(row_factory=class_row(Order)) as cursor,
@@ -49,14 +57,28 @@ class InDatabase:
             return {order.id: order for order in cursor.execute(_OF_RUN, marks)}
 
 
+def last_order(place: Place) -> int:
+    """Give the highest id of an order so far, where it can be seen: the run's own lie above it."""
+    last = 0
+    if place.database:
+        with psycopg.connect(place.database) as connection:
+            row = connection.execute(_LAST).fetchone()
+            last = int(row[0]) if row else 0
+    ledgers = [
+        *(simulators.payments(place.payment) if place.payment else ()),
+        *(simulators.reservations(place.inventory) if place.inventory else ()),
+    ]
+    return max([last, *(one.order_id for one in ledgers)])
+
+
 class InApi:
     """Ask for each order that a customer was told of, as that customer."""
 
     whole = False
 
-    def __init__(self, host: str, signing: Signing | None, baggage: str) -> None:
-        """Take the address and the means to speak for the customers."""
-        self._host, self._signing, self._baggage = host, signing, baggage
+    def __init__(self, host: str, signing: Signing | None, baggage: str, after: int) -> None:
+        """Take the address, the means to speak for the customers, and the last earlier order."""
+        self._host, self._signing, self._baggage, self.after = host, signing, baggage, after
         self._ended: dict[int, Order] = {}
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:

@@ -1,5 +1,6 @@
 """Where the service under load is, and everything else that a run may ask or steer."""
 
+import re
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from loadtest.target import http
 from loadtest.target.local_stack import LocalStack
 
 _ASK_EVERY_S = 1.0
+# A token has 64 characters; "decline-", a dash and 20 of each purchase's own leave these.
+_RUN = re.compile(r"[A-Za-z0-9_.:-]{1,35}")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -51,6 +54,17 @@ def refuse_unless_allowed(host: str, allowed: str) -> None:
         raise SetupFailed(
             f"{parts.hostname} is not local: set LOADTEST_ALLOWED_HOSTS={parts.hostname} "
             "if it is really to be put under load"
+        )
+
+
+def refuse_unless_named(run: str, place: Place, *, workers: int) -> None:
+    """Find a name that payment tokens cannot carry or workers do not know. Raises SetupFailed."""
+    if run and not _RUN.fullmatch(run):
+        raise SetupFailed(f"LOADTEST_RUN={run!r}: expected 1 to 35 of A-Z a-z 0-9 _ . : -")
+    if workers and place.database and not run:
+        raise SetupFailed(
+            "--workers with LOADTEST_DATABASE_URL needs LOADTEST_RUN, the same for master and "
+            "workers: the run's orders are found by it"
         )
 
 

@@ -13,9 +13,15 @@ CREATED = "2026-11-22T12:00:00Z"
 
 
 class Pretender:
-    """Listen while the block runs; `loses` and `doubles` every so many-th POST, and is `late`."""
+    """Listen while the block runs; `loses` and `doubles` every so many-th POST, and is `late`.
 
-    def __init__(self, *, loses: int = 0, doubles: int = 0, late_s: float = 0) -> None:
+    A `mad` one answers 200 to whoever asks for a list, and no list.
+    """
+
+    def __init__(
+        self, *, loses: int = 0, doubles: int = 0, late_s: float = 0, mad: bool = False
+    ) -> None:
+        self.mad = mad
         self.loses, self.doubles, self.late_s = loses, doubles, late_s
         self.orders: dict[int, dict[str, Any]] = {}
         self.keys: dict[str, int] = {}
@@ -67,7 +73,7 @@ def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             place, _, last = self.path.partition("?")[0].rpartition("/")
             if place.endswith("user"):
-                self.answer(200, service.of_user(int(last)))
+                self.answer(200, {} if service.mad else service.of_user(int(last)))
             elif last.isdigit():
                 found = service.orders.get(int(last))
                 self.answer(200 if found else 404, found or {})

@@ -36,4 +36,5 @@ def books(*orders: Order) -> Books:
         reservations=[
             Reservation(one.id, one.product_id, one.quantity, "committed") for one in completed
         ],
+        alone=True,
     )

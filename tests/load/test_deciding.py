@@ -53,6 +53,14 @@ def test_a_service_that_is_slow_but_honest_is_refused_with_1(tmp_path: Path) -> 
     assert not (tmp_path / "baselines").exists(), "a run that failed is no baseline"
 
 
+def test_a_service_that_answers_with_nonsense_is_refused(tmp_path: Path) -> None:
+    with Pretender(mad=True) as service:
+        done = short(tmp_path, "smoke", service)
+    assert "client.wrong at most 0" in done.stdout, done.stdout + done.stderr
+    kept = msgspec.json.decode((results(tmp_path) / "result.json").read_bytes())
+    assert kept["figures"]["client.wrong"] > 0
+
+
 def test_no_service_at_all_is_3(tmp_path: Path) -> None:
     done = loadtest(tmp_path, "smoke", "--host", "http://127.0.0.1:9")
     assert done.returncode == 3

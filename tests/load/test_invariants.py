@@ -113,6 +113,35 @@ def test_stock_that_a_failed_order_still_holds_is_found() -> None:
     assert broken(story) == {"stock is taken for completed orders alone"}
 
 
+@pytest.mark.parametrize("wrong", [Reservation(1, 102, 1, ""), Reservation(1, 101, 2, "")])
+def test_stock_of_another_product_or_quantity_is_found(wrong: Reservation) -> None:
+    story = Story([purchase(1)], books(order(1)))
+    wrong.status = "committed"
+    story.books.reservations = [wrong]
+    assert broken(story) == {"stock is taken for completed orders alone"}
+
+
+def test_a_charge_and_stock_of_an_order_that_nobody_knows_are_found_where_nobody_else_buys() -> (
+    None
+):
+    story = Story([purchase(1)], books(order(1)))
+    assert story.books.payments is not None
+    assert story.books.reservations is not None
+    story.books.payments.append(Payment(9, "capture", Decimal("19.90"), "captured"))
+    story.books.reservations.append(Reservation(9, 101, 1, "reserved"))
+    assert broken(story) == {
+        "each completed order is charged once, no other at all",
+        "stock is taken for completed orders alone",
+    }
+    story.books.alone = False
+    assert broken(story) == set()
+
+
+def test_a_declined_purchase_that_is_completed_is_found() -> None:
+    story = Story([purchase(1, declined=True)], books(order(1, payment_method="decline-run-1")))
+    assert broken(story) == {"no declined order is completed"}
+
+
 def test_selling_more_than_there_was_is_found_even_if_inventory_knows_nothing_of_it() -> None:
     story = Story([purchase(1), purchase(2)], books(order(1), order(2)), {101: 1})
     assert broken(story) == {"nothing is oversold"}
@@ -128,6 +157,7 @@ def test_what_cannot_be_seen_is_said_to_be_unchecked_and_not_to_hold() -> None:
     assert unchecked == {
         "each completed order is charged once, no other at all",
         "stock is taken for completed orders alone",
+        "no declined order is completed",
         "nobody has an order they were refused or did not place",
     }
 

@@ -22,7 +22,8 @@ def test_smoke_and_a_fault_pass_with_one_command_that_leaves_nothing_running(
     ports = {settings.variable(name): str(free_port()) for name in settings.PORTS}
     done = subprocess.run(
         [sys.executable, "-m", "loadtest", "smoke", "rabbitmq-down", "--duration", "12"],
-        cwd=ROOT, env=os.environ | ports | {"LOADTEST_FOLDER": str(tmp_path)},
+        cwd=ROOT,
+        env=os.environ | ports | {"LOADTEST_FOLDER": str(tmp_path), "LOADTEST_RUN": "a_1"},
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     found = {

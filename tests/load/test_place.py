@@ -14,6 +14,7 @@ from loadtest.target.place import (
     SetupFailed,
     given,
     refuse_unless_allowed,
+    refuse_unless_named,
     refuse_unless_there,
     refuse_what_cannot_be_done,
 )
@@ -118,3 +119,18 @@ def test_a_host_that_is_not_there_is_refused_at_once_unless_told_to_wait() -> No
         with pytest.raises(Unreachable, match="503"):
             refuse_unless_there(Place(host=host))
         refuse_unless_there(Place(host=host))
+
+
+def test_remote_workers_must_know_the_run_that_the_database_is_asked_for() -> None:
+    seen = Place(host="http://localhost", database="postgresql://localhost/orders")
+    with pytest.raises(SetupFailed, match="LOADTEST_RUN"):
+        refuse_unless_named("", seen, workers=2)
+    refuse_unless_named("r1", seen, workers=2)
+    refuse_unless_named("", seen, workers=0)
+    refuse_unless_named("", BARE, workers=2)
+
+
+@pytest.mark.parametrize("run", ["a b", "x" * 36, "r%"])
+def test_a_name_that_a_payment_token_cannot_carry_is_refused(run: str) -> None:
+    with pytest.raises(SetupFailed, match="LOADTEST_RUN"):
+        refuse_unless_named(run, BARE, workers=0)

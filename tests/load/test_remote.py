@@ -14,8 +14,12 @@ import pytest
 
 from load.pretender import Pretender
 from load.process import ROOT, environment, loadtest
-from loadtest.drive import free_port
+from loadtest import catalogue
+from loadtest.drive import Force, command, free_port
 from loadtest.grafana import Annotation
+from loadtest.run import Wishes, run
+from loadtest.target.http import Unreachable
+from loadtest.target.place import Place
 
 
 def test_a_master_drives_a_worker_that_connects_from_elsewhere(tmp_path: Path) -> None:
@@ -82,6 +86,38 @@ def test_grafana_is_told_of_the_start_and_the_end_as_one_region() -> None:
     assert ended[:2] == ("PATCH", "/api/annotations/42")
     assert ended[3]["timeEnd"] >= began[3]["time"]
     assert ended[3]["text"] == "spike: passed"
+
+
+def test_grafana_is_told_the_end_of_a_run_that_could_not_be_run(tmp_path: Path) -> None:
+    with grafana() as (url, told):
+        place = Place(host="http://127.0.0.1:9", inventory="http://127.0.0.1:9")
+        wished = Wishes(folder=tmp_path, environ={"LOADTEST_GRAFANA_URL": url, "LOADTEST_RUN": "r"})
+        with pytest.raises(Unreachable):
+            run(catalogue.find("smoke"), place, wished)
+    assert [one[0] for one in told] == ["POST", "PATCH"]
+    assert told[1][3]["text"] == "smoke: could not be run"
+
+
+def test_a_worker_does_not_load_a_host_that_is_not_allowed(tmp_path: Path) -> None:
+    script = (
+        "from types import SimpleNamespace as It;"
+        "from loadtest.locusts.locustfile import leave_unless_allowed as leave;"
+        "leave(It(host='http://localhost', runner=None)); print('went on');"
+        "leave(It(host='http://orders.example.com', runner=None)); print('loaded it')"
+    )
+    given = {"LOADTEST_SCENARIO": "smoke", "LOADTEST_RUN": "r"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(tmp_path) | given,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, "loaded it" in done.stdout) == (3, False), done.stderr
+    assert "orders.example.com is not local" in done.stderr
+
+
+def test_the_web_page_is_for_this_machine_alone(tmp_path: Path) -> None:
+    for force in (Force(web=True), Force(web=True, workers=2)):
+        argv = command(force, "http://localhost", tmp_path)
+        assert argv[argv.index("--web-host") + 1] == "127.0.0.1"
 
 
 def test_a_grafana_that_is_not_there_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,14 @@ def test_the_summary_ends_with_the_verdict_and_shows_the_ratio_to_the_baseline()
     assert "2.00" in text
 
 
+def test_the_knee_is_told_where_one_was_looked_for() -> None:
+    found = {"knee.users": 10.0, "knee.rate": 50.2, "knee.p99_ms": 90.0}
+    told = result(scenario=catalogue.find("breakpoint"), figures=result().figures | found)
+    assert "knee: 10 customers, 50 requests/s, p99 90 ms" in summary.text(told)
+    assert "knee: 10 customers" in page.document(told, REPORTS)
+    assert "knee" not in summary.text(result())
+
+
 def test_a_result_survives_being_written_and_read() -> None:
     first = result()
     assert msgspec.json.decode(msgspec.json.encode(first), type=Result) == first

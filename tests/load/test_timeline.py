@@ -45,6 +45,12 @@ def test_figures_are_of_the_whole_run_and_of_each_phase() -> None:
     assert "poll.p50_ms@fault" in found
 
 
+def test_answers_that_are_not_true_are_added_up() -> None:
+    wrong = [reported(1, "list: not what was bought", 0, 0, failed=2), reported(1, "list", 5)]
+    assert timeline.figures(wrong, SMOKE)["client.wrong"] == 2
+    assert timeline.figures(wrong[1:], SMOKE)["client.wrong"] == 0
+
+
 def test_no_request_at_all_leaves_no_figure_so_that_thresholds_are_breached() -> None:
     assert timeline.figures([], SMOKE) == {}
 

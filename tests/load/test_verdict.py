@@ -2,7 +2,7 @@
 
 from loadtest.invariants import Finding
 from loadtest.scenario import at_least, at_most, exactly
-from loadtest.verdict import ExitCode, check, decide
+from loadtest.verdict import ExitCode, check, decide, worst
 
 WELL, BROKEN = Finding("all is well", 0), Finding("all is well", 1, ("order 1",))
 
@@ -33,3 +33,8 @@ def test_what_only_a_local_stack_shows_is_not_held_against_a_run_elsewhere() -> 
     assert not check([threshold], {}, local=True)[0].holds
     assert check([threshold], {}, local=False)[0].holds
     assert not check([threshold], {"memory.api.max_mib": 2}, local=False)[0].holds
+
+
+def test_of_several_runs_a_broken_invariant_counts_most_then_one_that_failed() -> None:
+    assert worst([ExitCode.INVARIANT, ExitCode.SETUP, ExitCode.THRESHOLD]) is ExitCode.INVARIANT
+    assert worst([ExitCode.THRESHOLD, ExitCode.SETUP]) is ExitCode.SETUP
