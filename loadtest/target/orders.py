@@ -59,16 +59,15 @@ class InDatabase:
 
 def last_order(place: Place) -> int:
     """Give the highest id of an order so far, where it can be seen: the run's own lie above it."""
-    last = 0
+    ids = [0]
     if place.database:
         with psycopg.connect(place.database) as connection:
-            row = connection.execute(_LAST).fetchone()
-            last = int(row[0]) if row else 0
-    ledgers = [
-        *(simulators.payments(place.payment) if place.payment else ()),
-        *(simulators.reservations(place.inventory) if place.inventory else ()),
-    ]
-    return max([last, *(one.order_id for one in ledgers)])
+            ids += [int(row[0]) for row in connection.execute(_LAST)]
+    if place.payment:
+        ids += [one.order_id for one in simulators.payments(place.payment)]
+    if place.inventory:
+        ids += [one.order_id for one in simulators.reservations(place.inventory)]
+    return max(ids)
 
 
 class InApi:
