@@ -13,7 +13,7 @@ ALWAYS: Final = (
 )
 
 # Payment is well: only what it was asked to decline may fail.
-PAID: Final = (at_most("orders.wrongly_failed", 0),)
+PAID: Final = (at_most("orders.undeclined_failed", 0),)
 
 # Nobody is told of a fault: every request is answered as it should be, no message is put aside.
 UNHARMED: Final[tuple[Threshold, ...]] = (

@@ -22,7 +22,7 @@ def figures(
         "orders.accepted": float(sum(bool(one.order_ids) for one in purchases)),
         "orders.refused": float(refused[False]),
         "orders.sold_out": float(refused[True]),
-        "orders.wrongly_failed": float(_wrongly_failed(purchases, books, scarce)),
+        "orders.undeclined_failed": float(_undeclined_failed(purchases, books, scarce)),
         "orders.unanswered": float(
             sum(not one.order_ids and one.refused is None for one in purchases)
         ),
@@ -34,7 +34,7 @@ def figures(
     return found | {f"completion.p{one}_s": _at(took, one) for one in (50, 95, 99) if took}
 
 
-def _wrongly_failed(purchases: Sequence[Purchase], books: Books, scarce: set[int]) -> int:
+def _undeclined_failed(purchases: Sequence[Purchase], books: Books, scarce: set[int]) -> int:
     """Count the failed orders that Payment had not been asked to decline."""
     told = {order_id for one in purchases if one.declined for order_id in one.order_ids}
     tokens = {one.token for one in purchases if one.declined}

@@ -20,7 +20,7 @@ def test_a_failed_order_is_wrong_unless_it_was_to_be_declined_or_is_of_what_sell
         order(4, status="Failed", product_id=777),
     ]
     bought = [purchase(1), purchase(2, declined=True), purchase(3, declined=True), purchase(4)]
-    assert figures(bought, books(*failed), {777: 1})["orders.wrongly_failed"] == 1
+    assert figures(bought, books(*failed), {777: 1})["orders.undeclined_failed"] == 1
 
 
 def test_without_an_end_there_is_no_time_to_it_so_that_its_threshold_is_breached() -> None:
@@ -33,4 +33,4 @@ def test_refusals_and_nonsense_are_bounded_in_every_scenario() -> None:
         bounded = {one.figure for one in scenario.thresholds if one.limit == 0}
         assert {"orders.refused", "client.wrong"} <= bounded, scenario.name
         if scenario.name not in ("payment-degraded", "deep-pages"):
-            assert "orders.wrongly_failed" in bounded, scenario.name
+            assert "orders.undeclined_failed" in bounded, scenario.name
