@@ -160,7 +160,7 @@ def _timeseries(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     axes.set_xlim(*_times([source.since, source.until]))
     clock = dates.DateFormatter("%H:%M")  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(clock)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=6))  # type: ignore[no-untyped-call]
     axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
     axes.yaxis.set_major_formatter(lambda value, _: _written(value, unit))
     axes.tick_params(labelsize=7, colors="#5a6070", length=2)

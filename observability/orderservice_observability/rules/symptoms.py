@@ -47,8 +47,8 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"max by ({BY}) ({scope.of('payment_unknown')}) > 0",
         PAGE,
         "Nobody knows whether customers were charged.",
-        "{{ $value }} payment attempts have had no known outcome for ten minutes. They are asked "
-        "for again and again under their own key; no second charge is made.",
+        "For ten minutes there were payment attempts without a known outcome, now {{ $value }}. "
+        "They are asked for again and again under their own key; no second charge is made.",
         LIFECYCLE,
         kept="10m",
     )
