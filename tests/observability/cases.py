@@ -281,3 +281,15 @@ def _particular() -> Iterator[Case]:
     yield Case(
         "orders that never end are bad", "OrderCompletionBudgetBurn", never, True, "1h", ends
     )
+    for title, orders in {
+        "5 minutes of orders after an idle hour": "0x60 0+120x5 600x120",
+        "15 minutes of orders": "0+60x15 900x120",
+    }.items():
+        done = {
+            own("order_create_duration_seconds_count"): orders,
+            own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"'): orders,
+        }
+        for window in burn.WINDOWS[:2]:
+            name = f"{title}, all in time, wake nobody ({window.long})"
+            which = f'slo="completion",window="{window.long}"'
+            yield Case(name, "OrderCompletionBudgetBurn", done, False, "3h", which, over="3h")

@@ -19,7 +19,7 @@ class Case(NamedTuple):
     """Series, and what an alert makes of them at a time.
 
     `series` maps a selector to values in promtool's notation, one a minute. `matchers` tell alerts
-    of one name apart.
+    of one name apart. `over` is how far back from then it is looked for.
     """
 
     title: str
@@ -29,6 +29,7 @@ class Case(NamedTuple):
     after: str = "30m"
     matchers: str = ""
     every_s: int = 60
+    over: str = "1m"
 
     @property
     def slo(self) -> str:
@@ -48,7 +49,8 @@ class Case(NamedTuple):
     def expectation(self, namespace: str = "") -> dict[str, Any]:
         """Ask whether the alert fires, in one namespace or at all."""
         wanted = ",".join(filter(None, (f'alertname="{self.alert}"', self.matchers, namespace)))
-        number = f'count(ALERTS{{alertstate="firing",{wanted}}}) > 0 or vector(0)'
+        fired = f'last_over_time(ALERTS{{alertstate="firing",{wanted}}}[{self.over}])'
+        number = f"count({fired}) > 0 or vector(0)"
         return {
             "expr": f"({number}) > bool 0",
             "eval_time": self.after,

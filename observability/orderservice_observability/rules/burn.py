@@ -77,12 +77,13 @@ def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Reco
         yield Record("orders:slo_bad:rate5m", sli.bad, labels)
         yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
         bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
-        yield Record("orders:slo_errors:ratio5m", f"{bad} / ({total} > 0)", labels)
+        share = f"clamp_min({bad} / ({total} > 0), 0)"
+        yield Record("orders:slo_errors:ratio5m", share, labels)
         for window in windows:
             share = f"sum_over_time({bad}[{window}]) / (sum_over_time({total}[{window}]) > 0)"
-            yield Record(f"orders:slo_errors:ratio{window}", share, labels)
+            yield Record(f"orders:slo_errors:ratio{window}", f"clamp_min({share}, 0)", labels)
         for pair in WINDOWS:
-            number = f"sum_over_time({bad}[{pair.long}]) * {every_s}"
+            number = f"clamp_min(sum_over_time({bad}[{pair.long}]) * {every_s}, 0)"
             yield Record(f"orders:slo_bad:increase{pair.long}", number, labels)
 
 
@@ -167,7 +168,9 @@ def _read_latency(scope: Scope, objectives: Objectives) -> Sli:
 def _completion(scope: Scope, objectives: Objectives) -> Sli:
     """Hold orders accepted a while ago against those that ended in time: what never ends is bad.
 
-    A refund ends an order a second time and does not count.
+    A refund ends an order a second time and does not count. Good ones are counted sooner than they
+    are expected: a burst is below 0 at its beginning and as much above at its end. Only sums over
+    a window are right, and may be clamped.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")
@@ -177,7 +180,7 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
         "completion",
         "OrderCompletionBudgetBurn",
         total,
-        f"clamp_min({total} - ({good} or {total} * 0), 0)",
+        f"{total} - ({good} or {total} * 0)",
         _budget(objectives.completion_share),
         f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
         "orders-lifecycle",
