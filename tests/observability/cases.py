@@ -182,6 +182,7 @@ SYMPTOMS = (
         "OrderAutoscalerAtMaximum",
         {_scaler("status_current_replicas"): level(8), _scaler("spec_max_replicas"): level(8)},
         {_scaler("status_current_replicas"): level(7), _scaler("spec_max_replicas"): level(8)},
+        'service="orders-admin"',
     ),
     Alternatives(
         "OrderPodCrashLooping",
@@ -191,6 +192,7 @@ SYMPTOMS = (
             ): "1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1x60"
         },
         {_waiting("ContainerCreating"): level(1)},
+        'service="orders-admin"',
     ),
     Alternatives(
         "OrderServiceNotReady",

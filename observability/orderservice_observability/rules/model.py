@@ -21,7 +21,8 @@ class Alert(msgspec.Struct, frozen=True):
     """An alerting rule. `dashboard` is the uid of the one to look at first.
 
     `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
-    `about` are the labels that the dashboard's choices namespace and service take.
+    `about` are the labels that the dashboard's choices namespace and service take; none where the
+    alert is about no service.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Alert(msgspec.Struct, frozen=True):
     dashboard: str
     kept: str = "0s"
     labels: dict[str, str] = {}
-    about: tuple[str, str] = ("namespace", "service")
+    about: tuple[str, ...] = ("namespace", "service")
 
     def rule(self) -> dict[str, Any]:
         """Return the rule as Prometheus reads it.
@@ -48,13 +49,18 @@ class Alert(msgspec.Struct, frozen=True):
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": f"runbook.md#{self.name.lower()}",
-                "dashboard": f"/d/{self.dashboard}?{self._choices()}",
+                "dashboard": f"/d/{self.dashboard}{self._choices()}",
             },
         }
 
     def _choices(self) -> str:
-        choices = zip(("namespace", "service"), self.about, strict=True)
-        return "&".join(f"var-{name}={{{{ $labels.{label} }}}}" for name, label in choices)
+        if not self.about:
+            return ""
+        namespace, service = self.about
+        # A template sees the labels of the expression only; that of `absent()` has no namespace.
+        value = self.labels.get(service) or f"{{{{ $labels.{service} }}}}"
+        within = f"{{{{ with $labels.{namespace} }}}}&var-namespace={{{{ . }}}}{{{{ end }}}}"
+        return f"?var-service={value}{within}"
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ def alerts() -> Iterator[Alert]:
         "Alerting works.",
         "Fires always. Have somebody told when it stops: then nothing else can be told either.",
         DASHBOARD,
+        about=(),
     )
 
 
@@ -79,6 +80,7 @@ def _operator() -> Iterator[Alert]:
         "{{ $value | humanizePercentage }} of its looks at resources failed in the last 10 min.",
         DASHBOARD,
         kept="10m",
+        about=(),
     )
     yield Alert(
         "OperatorWatchStalled",
@@ -89,6 +91,7 @@ def _operator() -> Iterator[Alert]:
         "watch says something each minute.",
         DASHBOARD,
         kept="1m",
+        about=(),
     )
     up = select("up", JOB)
     yield Alert(
@@ -99,4 +102,5 @@ def _operator() -> Iterator[Alert]:
         "Prometheus reaches no replica. Services go on; nothing is repaired, scaled or rolled out.",
         DASHBOARD,
         kept="5m",
+        about=(),
     )
