@@ -71,8 +71,8 @@ class Resources:
             del self._known[key]
 
     def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield every condition: namespace, name, type, status, reason."""
-        for service in self.services():
+        """Yield every condition: namespace, name, type, status, reason; of unreadable ones, too."""
+        for service in self._known.values():
             place = service.metadata
             for one in service.status.conditions:
                 yield place.namespace, place.name, one.type, one.status, one.reason
