@@ -40,6 +40,8 @@ ATTRIBUTES: Final[Mapping[str, AnyValue]] = {
 }
 OTHER = SpanContext(TRACE_ID + 1, CALLER + 1, True, TraceFlags(TraceFlags.SAMPLED))
 
+UNTOLD: Final = {"exception.message", "exception.stacktrace", "exception.escaped"}
+
 Work = Callable[[Span], None]
 
 
@@ -75,7 +77,7 @@ class Exported:
         return self._kept.get_finished_spans()
 
     def message(self) -> ExportTraceServiceRequest:
-        """Return what goes out, without the one thing that differs: times."""
+        """Return what goes out but times and what exceptions say beside their class."""
         made = encode_spans(self.spans)
         for span in made.resource_spans[0].scope_spans[0].spans:
             assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
@@ -83,10 +85,10 @@ class Exported:
             for event in span.events:
                 assert event.time_unix_nano > 0
                 event.time_unix_nano = 1
-                for entry in event.attributes:
-                    if entry.key == "exception.stacktrace":  # other frames above the same cause
-                        first, last = (entry.value.string_value.splitlines()[i] for i in (0, -1))
-                        entry.value.string_value = f"{first}\n{last}"
+                kept = [entry for entry in event.attributes if entry.key not in UNTOLD]
+                del event.attributes[:]
+                event.attributes.extend(kept)
+            span.status.message = span.status.message.partition(": ")[0]
         return made
 
 
@@ -170,6 +172,17 @@ def test_a_span_of_ours_is_exported_as_the_sdks_would_be(work: Work, *, remote: 
     assert [span.name for span in ours.resource_spans[0].scope_spans[0].spans][1] == "POST"
     assert ours == sdks
     assert ours.SerializeToString(deterministic=True) == sdks.SerializeToString(deterministic=True)
+
+
+def test_of_an_exception_nothing_but_its_class_is_exported() -> None:
+    inner, _ = (
+        encode_spans(by_ours(raised, remote=True).spans).resource_spans[0].scope_spans[0].spans
+    )
+    assert inner.status.message == "ValueError"
+    [event] = inner.events
+    assert [(one.key, one.value.string_value) for one in event.attributes] == [
+        ("exception.type", "ValueError")
+    ]
 
 
 def test_what_is_said_after_the_end_is_not_exported() -> None:
