@@ -111,9 +111,16 @@ def test_the_collector_keeps_errors_and_slow_traces_and_masks_what_looks_private
     assert policies["status_code"]["status_code"]["status_codes"] == ["ERROR"]
     assert policies["latency"]["latency"]["threshold_ms"] <= 1000
     masks = [re.compile(pattern) for pattern in processors["redaction"]["blocked_values"]]
-    for private in ("4929 5310 9123 7485", "jane@example.org", "whsec_c2VjcmV0"):
+    for private in (
+        "4929 5310 9123 7485",
+        "4929531091237485",
+        "3782-822463-10005",
+        "jane@example.org",
+        "whsec_c2VjcmV0",
+    ):
         assert any(mask.search(private) for mask in masks), private
-    for harmless in ("4711", "00f067aa0ba902b7", "/api/orders/12345678"):
+    uuid = "12345678-1234-4123-8123-123456789012"
+    for harmless in ("4711", "00f067aa0ba902b7", "/api/orders/12345678", uuid):
         assert not any(mask.search(harmless) for mask in masks), harmless
 
 
