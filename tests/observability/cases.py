@@ -85,8 +85,9 @@ COMPONENTS = ("api", "relay", "worker", "notifier")
 SYMPTOMS = (
     Alternatives(
         "OrderPaymentOutcomeUnknown",
-        {own("payment_unknown"): level(1)},
-        {own("payment_unknown"): "0x20 1x5 0x90"},  # known again after five minutes
+        {own("payment_unknown_oldest_age_seconds"): "0x15 0+60x90"},
+        # always one, but none for longer than five minutes
+        {own("payment_unknown_oldest_age_seconds"): "60 120 180 240 300 " * 20},
     ),
     Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
     Alternatives(
