@@ -142,7 +142,7 @@ _TROUBLE: Final = (
     ),
     Panel(
         "Put aside, by reason",
-        "Messages put aside in the time shown, by queue and reason.",
+        "Messages put aside since the processes started, by queue and reason.",
         (
             Query(
                 f"sum by (queue, reason) ({of('messaging_dead_letter_total')})",
