@@ -122,6 +122,13 @@ def test_no_span_holds_any_of_it_and_none_has_an_attribute_the_collector_would_r
     assert {key for attributes in told_of for key in attributes} <= allowed
 
 
+@pytest.mark.parametrize("chosen", ["5425233430109903", "sk_test_aBcDeF"])
+def test_a_correlation_id_is_the_callers_own_word_and_passed_on(stack: Stack, chosen: str) -> None:
+    """No pattern tells a card number from another number; docs and OpenAPI warn the caller."""
+    reply = stack.order(user=84, headers={"X-Correlation-ID": chosen})
+    assert reply.headers["x-correlation-id"] == chosen
+
+
 def test_no_metric_holds_any_of_it(stack: Stack, told: list[int]) -> None:
     assert told
     for process in ("api", "relay", "worker", "notifier"):
