@@ -287,6 +287,7 @@ def _particular() -> Iterator[Case]:
     for title, orders in {
         "5 minutes of orders after an idle hour": "0x60 0+120x5 600x120",
         "15 minutes of orders": "0+60x15 900x120",
+        "a minute of orders each hour since the start": "0 120x59 240x59 360x59",
     }.items():
         done = {
             own("order_create_duration_seconds_count"): orders,

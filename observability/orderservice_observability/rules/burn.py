@@ -170,7 +170,8 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
 
     A refund ends an order a second time and does not count. Good ones are counted sooner than they
     are expected: a burst is below 0 at its beginning and as much above at its end. Only sums over
-    a window are right, and may be clamped.
+    a window are right, and may be clamped; they need the good ones of the first minute, too, when
+    nothing is expected yet.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")
@@ -180,7 +181,7 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
         "completion",
         "OrderCompletionBudgetBurn",
         total,
-        f"{total} - ({good} or {total} * 0)",
+        f"({total} or {good} * 0) - ({good} or {total} * 0)",
         _budget(objectives.completion_share),
         f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
         "orders-lifecycle",
