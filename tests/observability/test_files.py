@@ -15,6 +15,8 @@ from control_plane import required
 
 from devstack.packages import prometheus
 from observability import promtool
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.written import files
 
 FOLDER = Path(__file__).parents[2] / "observability"
 
@@ -25,6 +27,14 @@ def read(path: str) -> Any:
 
 def test_prometheus_accepts_the_rules() -> None:
     done = promtool.run("check", "rules", *map(str, (FOLDER / "prometheus").glob("*.yaml")))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_accepts_the_rules_of_an_objective_between_seconds(tmp_path: Path) -> None:
+    made = files(Scope("orders"), Objectives(completion_seconds=3))  # held to the bucket of 2.5 s
+    for name, text in made.items():
+        (tmp_path / name).write_text(text)
+    done = promtool.run("check", "rules", *map(str, tmp_path.iterdir()))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -89,9 +99,9 @@ def test_kustomize_builds_all_of_it() -> None:
     kinds = [one["kind"] for one in made]
     assert kinds.count("PrometheusRule") == 2
     boards = [one for one in made if one["metadata"].get("labels", {}).get("grafana_dashboard")]
-    files = {name for one in boards for name in one["data"]}
+    drawn = {name for one in boards for name in one["data"]}
     expected = {f"orders-{path.stem}.json" for path in FOLDER.rglob("dashboards/*.json")}
-    assert files == expected
+    assert drawn == expected
 
 
 def test_the_collectors_pipeline_is_made_of_what_is_configured() -> None:

@@ -3,6 +3,7 @@
 Source: https://sre.google/workbook/alerting-on-slos/
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -175,7 +176,8 @@ def _completion(scope: Scope, objectives: Objectives) -> Sli:
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")
-    total = f"sum {BY} (rate({accepted}[5m] offset {bound:g}s))"
+    ago_s = math.ceil(bound)  # Prometheus reads no 2.5s
+    total = f"sum {BY} (rate({accepted}[5m] offset {ago_s}s))"
     good = _rate(scope, "order_completion_seconds_bucket", 'outcome!="Refunded"', _le(bound))
     return Sli(
         "completion",
