@@ -67,7 +67,7 @@ _STUCK: Final = (
         ),
         NUMBER,
         stacked=True,
-        width=6,
+        width=8,
     ),
     Panel(
         "Oldest order in a status",
@@ -76,7 +76,7 @@ _STUCK: Final = (
         (Query(f"max by (status) ({of('orders_oldest_age_seconds')})", "{{status}}"),),
         SECONDS,
         steps=((60, ORANGE), (600, RED)),
-        width=6,
+        width=8,
     ),
     Panel(
         "Payments with unknown outcome",
@@ -86,7 +86,16 @@ _STUCK: Final = (
         NUMBER,
         kind="stat",
         steps=((1, RED),),
-        width=6,
+        width=8,
+    ),
+    Panel(
+        "Oldest payment with unknown outcome",
+        "How long the outcome of the oldest of these attempts has been unknown. After ten minutes "
+        "somebody is woken.",
+        (Query(f"max({of('payment_unknown_oldest_age_seconds')})", "oldest"),),
+        SECONDS,
+        steps=((60, ORANGE), (600, RED)),
+        width=12,
     ),
     Panel(
         "Emitted again",
@@ -95,7 +104,7 @@ _STUCK: Final = (
         (Query(rate("orders_stalled_total", "service"), "stalled"),),
         PER_SECOND,
         steps=((0.1, ORANGE),),
-        width=6,
+        width=12,
     ),
 )
 

@@ -95,10 +95,12 @@ OVERVIEW: Final = Dashboard(
             (
                 Panel(
                     "Alerts firing",
-                    "Alerts that fire now. `Watchdog` always does: it proves that alerting works.",
+                    "Alerts of the service, and those about no service, that fire now. `Watchdog` "
+                    "always does: it proves that alerting works.",
                     (
                         Query(
-                            'sum by (alertname, severity) (ALERTS{alertstate="firing"})',
+                            'sum by (alertname, severity) (ALERTS{alertstate="firing",'
+                            'namespace=~"$namespace|",service=~"$service|"})',
                             "{{alertname}} ({{severity}})",
                         ),
                     ),

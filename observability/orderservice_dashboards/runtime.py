@@ -20,7 +20,8 @@ from orderservice_dashboards.panels import (
 )
 from orderservice_observability.objectives import select
 
-# kube-state-metrics knows no `service`: its objects are named after the resource.
+# kube-state-metrics knows no `service`: its objects are named after the resource, which no matcher
+# can make of `$service`. So these are about all services of the namespace, and say so.
 _SCALERS: Final = ('namespace=~"$namespace"', 'horizontalpodautoscaler=~".+-(api|worker)"')
 _PODS: Final = ('namespace=~"$namespace"', 'pod=~".+-(api|relay|worker|notifier|migrate)-.+"')
 
@@ -91,7 +92,7 @@ _PROCESSES: Final = (
 _CLUSTER: Final = (
     Panel(
         "Replicas wanted and possible",
-        "Replicas an autoscaler has made, and its maximum (kube-state-metrics).",
+        "Replicas each autoscaler of the namespace has made, and its maximum (kube-state-metrics).",
         (
             Query(
                 "max by (horizontalpodautoscaler) ("
@@ -110,7 +111,7 @@ _CLUSTER: Final = (
     ),
     Panel(
         "Restarts of containers",
-        "Restarts in the last hour by pod (kube-state-metrics).",
+        "Restarts in the last hour by pod of the namespace (kube-state-metrics).",
         (
             Query(
                 "sum by (pod) (increase("
@@ -124,7 +125,7 @@ _CLUSTER: Final = (
     ),
     Panel(
         "Containers that do not start",
-        "Why containers wait (kube-state-metrics).",
+        "Why containers of the namespace wait (kube-state-metrics).",
         (
             Query(
                 "sum by (pod, reason) ("

@@ -71,10 +71,10 @@ class Resources:
             del self._known[key]
 
     def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield every condition: namespace, name, type, status, reason; unreadable ones' too."""
-        for resource in self._known.values():
-            place = resource.metadata
-            for one in resource.status.conditions:
+        """Yield every condition: namespace, name, type, status, reason; of unreadable ones, too."""
+        for service in self._known.values():
+            place = service.metadata
+            for one in service.status.conditions:
                 yield place.namespace, place.name, one.type, one.status, one.reason
 
 

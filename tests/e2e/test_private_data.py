@@ -117,7 +117,16 @@ def test_no_span_holds_any_of_it_and_none_has_an_attribute_the_collector_would_r
     assert {span.service for span in spans} >= {"orders-api", "orders-relay", "orders-worker"}
     assert [span for span in spans if found(repr(span))] == []
     allowed = set(yaml.safe_load(COLLECTOR.read_text())["processors"]["redaction"]["allowed_keys"])
-    assert {key for span in spans for key in span.attributes} <= allowed
+    events = [attributes for span in spans for _, attributes in span.events]
+    told_of = [*(span.attributes for span in spans), *events]
+    assert {key for attributes in told_of for key in attributes} <= allowed
+
+
+@pytest.mark.parametrize("chosen", ["5425233430109903", "sk_test_aBcDeF"])
+def test_a_correlation_id_is_the_callers_own_word_and_passed_on(stack: Stack, chosen: str) -> None:
+    """No pattern tells a card number from another number; docs and OpenAPI warn the caller."""
+    reply = stack.order(user=84, headers={"X-Correlation-ID": chosen})
+    assert reply.headers["x-correlation-id"] == chosen
 
 
 def test_no_metric_holds_any_of_it(stack: Stack, told: list[int]) -> None:

@@ -2,10 +2,12 @@
 
 import gzip
 import threading
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 
 class Span(NamedTuple):
@@ -17,7 +19,8 @@ class Span(NamedTuple):
     span_id: str
     parent_id: str
     attributes: dict[str, object]
-    outcome: str = ""  # its status and its events, as text
+    status: str
+    events: list[tuple[str, dict[str, object]]]
 
 
 class Receiver:
@@ -66,8 +69,9 @@ class Receiver:
                 span.trace_id.hex(),
                 span.span_id.hex(),
                 span.parent_span_id.hex(),
-                {entry.key: _value(entry.value) for entry in span.attributes},
-                f"{span.status.message} {list(span.events)}",
+                _attributes(span.attributes),
+                span.status.message,
+                [(event.name, _attributes(event.attributes)) for event in span.events],
             )
             for resource in request.resource_spans
             for scope in resource.scope_spans
@@ -85,6 +89,10 @@ class Receiver:
         """Return the spans of all traces."""
         with self._lock:
             return list(self._spans)
+
+
+def _attributes(entries: Iterable[KeyValue]) -> dict[str, object]:
+    return {entry.key: _value(entry.value) for entry in entries}
 
 
 def _value(value: object) -> object:

@@ -113,6 +113,24 @@ def test_only_the_elected_process_exports_the_counts(pool: Pool, options: Databa
     second.stop_leading()
 
 
+def test_the_oldest_unknown_payment_is_told_with_its_age(
+    pool: Pool, options: DatabaseSettings
+) -> None:
+    accept(pool)
+    with pool.connection() as connection:
+        connection.execute(
+            b"INSERT INTO payment_attempts (order_id, kind, amount, outcome, created_at)"
+            b" SELECT id, 'capture', 1, 'unknown', now() - interval '700 s' FROM orders UNION ALL"
+            b" SELECT id, 'capture', 1, 'declined', now() - interval '900 s' FROM orders"
+        )
+    keeper, counted = housekeeping(pool, options)
+    keeper.round()
+    found = values(counted)
+    keeper.stop_leading()
+    assert found["payment_unknown"] == 1
+    assert 700 <= found["payment_unknown_oldest_age_seconds"] < 800
+
+
 def test_the_metrics_are_declared_before_there_is_a_count() -> None:
     names = {family.name for family in Collector().collect()}
     assert names == {
@@ -120,6 +138,7 @@ def test_the_metrics_are_declared_before_there_is_a_count() -> None:
         "orders_in_state",
         "orders_oldest_age_seconds",
         "payment_unknown",
+        "payment_unknown_oldest_age_seconds",
     }
 
 

@@ -85,8 +85,9 @@ COMPONENTS = ("api", "relay", "worker", "notifier")
 SYMPTOMS = (
     Alternatives(
         "OrderPaymentOutcomeUnknown",
-        {own("payment_unknown"): level(1)},
-        {own("payment_unknown"): "0x20 1x5 0x90"},  # known again after five minutes
+        {own("payment_unknown_oldest_age_seconds"): "0x15 0+60x90"},
+        # always one, but none for longer than five minutes
+        {own("payment_unknown_oldest_age_seconds"): "60 120 180 240 300 " * 20},
     ),
     Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
     Alternatives(
@@ -182,6 +183,7 @@ SYMPTOMS = (
         "OrderAutoscalerAtMaximum",
         {_scaler("status_current_replicas"): level(8), _scaler("spec_max_replicas"): level(8)},
         {_scaler("status_current_replicas"): level(7), _scaler("spec_max_replicas"): level(8)},
+        'service="orders-admin"',
     ),
     Alternatives(
         "OrderPodCrashLooping",
@@ -191,6 +193,7 @@ SYMPTOMS = (
             ): "1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1 _ _ 1x60"
         },
         {_waiting("ContainerCreating"): level(1)},
+        'service="orders-admin"',
     ),
     Alternatives(
         "OrderServiceNotReady",
@@ -281,19 +284,16 @@ def _particular() -> Iterator[Case]:
     yield Case(
         "orders that never end are bad", "OrderCompletionBudgetBurn", never, True, "1h", ends
     )
-    created = own("order_create_duration_seconds_count")
-    good = own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"')
-    for title, rate, minutes, window in (
-        ("five busy minutes", 120, 5, "1h"),
-        ("a quarter", 60, 15, "6h"),
-    ):
-        burst = f"0x60 {rate}+{rate}x{minutes - 1} {rate * minutes}x60"
-        for after in (3, 15, 30):
-            yield Case(
-                f"{title} in which all went well wake nobody {after} minutes later",
-                "OrderCompletionBudgetBurn",
-                {created: burst, good: burst},
-                False,
-                f"{61 + minutes + after}m",
-                f'slo="completion",window="{window}"',
-            )
+    for title, orders in {
+        "5 minutes of orders after an idle hour": "0x60 0+120x5 600x120",
+        "15 minutes of orders": "0+60x15 900x120",
+        "a minute of orders each hour since the start": "0 120x59 240x59 360x59",
+    }.items():
+        done = {
+            own("order_create_duration_seconds_count"): orders,
+            own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"'): orders,
+        }
+        for window in burn.WINDOWS[:2]:
+            name = f"{title}, all in time, wake nobody ({window.long})"
+            which = f'slo="completion",window="{window.long}"'
+            yield Case(name, "OrderCompletionBudgetBurn", done, False, "3h", which, over="3h")

@@ -19,7 +19,7 @@ class Case(NamedTuple):
     """Series, and what an alert makes of them at a time.
 
     `series` maps a selector to values in promtool's notation, one a minute. `matchers` tell alerts
-    of one name apart.
+    of one name apart. `over` is how far back from then it is looked for.
     """
 
     title: str
@@ -29,6 +29,7 @@ class Case(NamedTuple):
     after: str = "30m"
     matchers: str = ""
     every_s: int = 60
+    over: str = "1m"
 
     @property
     def slo(self) -> str:
@@ -48,7 +49,8 @@ class Case(NamedTuple):
     def expectation(self, namespace: str = "") -> dict[str, Any]:
         """Ask whether the alert fires, in one namespace or at all."""
         wanted = ",".join(filter(None, (f'alertname="{self.alert}"', self.matchers, namespace)))
-        number = f'count(ALERTS{{alertstate="firing",{wanted}}}) > 0 or vector(0)'
+        fired = f'last_over_time(ALERTS{{alertstate="firing",{wanted}}}[{self.over}])'
+        number = f"count({fired}) > 0 or vector(0)"
         return {
             "expr": f"({number}) > bool 0",
             "eval_time": self.after,
@@ -100,20 +102,41 @@ def failures(folder: Path, cases: list[Case]) -> str:
     take minutes.
     """
     kinds = sorted({(case.every_s, case.slo) for case in cases})
-    told = [_run(folder / f"{every_s}-{slo}", cases, every_s, slo) for every_s, slo in kinds]
+    told = [
+        _run(
+            folder / f"{every_s}-{slo}",
+            tests([case for case in cases if (case.every_s, case.slo) == (every_s, slo)]),
+            every_s,
+            slo,
+        )
+        for every_s, slo in kinds
+    ]
     return "".join(told)
 
 
-def _run(place: Path, cases: list[Case], every_s: int, slo: str) -> str:
+def links(folder: Path, cases: list[Case]) -> dict[str, list[str]]:
+    """Render the links to dashboards, by alert: promtool shows what it got and did not expect."""
+    found: dict[str, list[str]] = {}
+    for number, case in enumerate(cases):
+        test = _test([("", case)])
+        del test["promql_expr_test"]
+        test["alert_rule_test"] = [
+            {"eval_time": case.after, "alertname": case.alert, "exp_alerts": []}
+        ]
+        told = _run(folder / str(number), [test], case.every_s, case.slo)
+        found.setdefault(case.alert, []).extend(re.findall(r'dashboard="([^"]*)"', told))
+    return found
+
+
+def _run(place: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> str:
     place.mkdir()
     groups = [*service_rules(Scope("orders"), Objectives(), every_s), *platform_rules(every_s)]
     for group in groups:
         group["rules"] = [rule for rule in group["rules"] if _slo(rule) == slo]
-    chosen = [case for case in cases if (case.every_s, case.slo) == (every_s, slo)]
     document = {
         "rule_files": ["rules.json"],
         "evaluation_interval": f"{every_s}s",
-        "tests": tests(chosen),
+        "tests": tests,
     }
     # JSON is YAML, too.
     (place / "rules.json").write_bytes(msgspec.json.encode({"groups": groups}))

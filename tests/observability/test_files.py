@@ -4,6 +4,7 @@ Grafana cannot, and a collector takes minutes to build (`test_collector`): their
 their own references here.
 """
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ from control_plane import required
 
 from devstack.packages import prometheus
 from observability import promtool
+from orderservice_observability.objectives import Objectives, Scope
+from orderservice_observability.written import files
 
 FOLDER = Path(__file__).parents[2] / "observability"
 
@@ -27,17 +30,33 @@ def test_prometheus_accepts_the_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belongs() -> None:
+def test_prometheus_accepts_the_rules_of_an_objective_between_seconds(tmp_path: Path) -> None:
+    made = files(Scope("orders"), Objectives(completion_seconds=3))  # held to the bucket of 2.5 s
+    for name, text in made.items():
+        (tmp_path / name).write_text(text)
+    done = promtool.run("check", "rules", *map(str, tmp_path.iterdir()))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def amtool(*arguments: str) -> str:
     prometheus.release()
+    return subprocess.run(
+        [str(prometheus.program("amtool")), *arguments],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+
+
+def kustomized() -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [str(required.tool("kubectl")), "kustomize", str(FOLDER)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belongs() -> None:
     config = str(FOLDER / "alertmanager" / "alertmanager.yaml")
-
-    def amtool(*arguments: str) -> str:
-        return subprocess.run(
-            [str(prometheus.program("amtool")), *arguments],
-            capture_output=True, text=True, check=True, timeout=60,
-        ).stdout  # fmt: skip
-
-    assert "SUCCESS" in amtool("check-config", config)
+    assert "1 templates" in amtool("check-config", config)
     routes = {
         "severity=page": "pages",
         "severity=ticket": "tickets",
@@ -48,18 +67,41 @@ def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belon
         assert found.strip() == receiver
 
 
-def test_kustomize_builds_all_of_it() -> None:
-    done = subprocess.run(
-        [str(required.tool("kubectl")), "kustomize", str(FOLDER)],
-        capture_output=True, text=True, check=True, timeout=60,
+def test_a_ticket_links_to_runbook_and_dashboard_where_kustomize_puts_the_template(
+    tmp_path: Path,
+) -> None:
+    [made] = [one for one in kustomized() if one["metadata"]["name"] == "orders-alertmanager"]
+    for name, text in made["data"].items():
+        (tmp_path / name).write_text(text)
+    assert "1 templates" in amtool("check-config", str(tmp_path / "alertmanager.yaml"))
+    receivers = {one["name"]: one for one in read("alertmanager/alertmanager.yaml")["receivers"]}
+    [mail] = receivers["tickets"]["email_configs"]
+    notes = {"runbook_url": "runbook.md#a", "dashboard": "/d/b?var-service=c"}
+    told = {"alerts": [{"labels": {"severity": "ticket"}, "annotations": notes}]}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    text = amtool(
+        "template", "render", f"--template.glob={tmp_path}/*.tmpl",
+        f"--template.text={mail['text']}", f"--template.data={tmp_path}/told.json",
     )  # fmt: skip
-    made = list(yaml.safe_load_all(done.stdout))
+    assert "https://docs.invalid/observability/runbook.md#a" in text
+    assert "https://grafana.invalid/d/b?var-service=c" in text
+
+
+def test_no_alert_of_one_service_or_queue_hides_those_of_another() -> None:
+    rules = read("alertmanager/alertmanager.yaml")["inhibit_rules"]
+    assert all({"namespace", "service"} <= set(rule["equal"]) for rule in rules)
+    [worker] = [rule for rule in rules if 'component="worker"' in rule["source_matchers"]]
+    assert 'queue="order-processing"' in worker["target_matchers"]
+
+
+def test_kustomize_builds_all_of_it() -> None:
+    made = kustomized()
     kinds = [one["kind"] for one in made]
     assert kinds.count("PrometheusRule") == 2
     boards = [one for one in made if one["metadata"].get("labels", {}).get("grafana_dashboard")]
-    files = {name for one in boards for name in one["data"]}
+    drawn = {name for one in boards for name in one["data"]}
     expected = {f"orders-{path.stem}.json" for path in FOLDER.rglob("dashboards/*.json")}
-    assert files == expected
+    assert drawn == expected
 
 
 def test_the_collectors_pipeline_is_made_of_what_is_configured() -> None:
@@ -79,9 +121,16 @@ def test_the_collector_keeps_errors_and_slow_traces_and_masks_what_looks_private
     assert policies["status_code"]["status_code"]["status_codes"] == ["ERROR"]
     assert policies["latency"]["latency"]["threshold_ms"] <= 1000
     masks = [re.compile(pattern) for pattern in processors["redaction"]["blocked_values"]]
-    for private in ("4929 5310 9123 7485", "jane@example.org", "whsec_c2VjcmV0"):
+    for private in (
+        "4929 5310 9123 7485",
+        "4929531091237485",
+        "3782-822463-10005",
+        "jane@example.org",
+        "whsec_c2VjcmV0",
+    ):
         assert any(mask.search(private) for mask in masks), private
-    for harmless in ("4711", "00f067aa0ba902b7", "/api/orders/12345678"):
+    uuid = "12345678-1234-4123-8123-123456789012"
+    for harmless in ("4711", "00f067aa0ba902b7", "/api/orders/12345678", uuid):
         assert not any(mask.search(harmless) for mask in masks), harmless
 
 

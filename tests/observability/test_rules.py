@@ -72,10 +72,21 @@ def test_every_alert_says_what_it_is_and_where_to_look() -> None:
         assert notes["description"], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket", "none"}
         assert notes["runbook_url"] == f"runbook.md#{rule['alert'].lower()}"
-        found = re.match(r"/d/orders-(\w+)(\?|$)", notes["dashboard"])
+        found = re.match(r"/d/orders-(\w+)", notes["dashboard"])
         assert found, rule["alert"]
         assert found[1] in dashboards
     assert Counter(headings) == Counter({rule["alert"] for rule in alerts()})
+
+
+def test_no_link_to_a_dashboard_has_an_empty_choice(tmp_path: Path) -> None:
+    links = promtool.links(tmp_path, [case for case in cases.every() if case.fires])
+    assert set(links) == {rule["alert"] for rule in alerts()}
+    assert [link for each in links.values() for link in each if re.search(r"=(&|$)", link)] == []
+    assert links["OrderPodCrashLooping"] == [
+        "/d/orders-runtime?var-service=orders-admin&var-namespace=local"
+    ]
+    assert links["OrderServiceNotReady"] == ["/d/orders-operator?var-service=a&var-namespace=shop"]
+    assert links["Watchdog"] == ["/d/orders-operator"]
 
 
 def test_objectives_are_held_at_buckets_that_the_services_count_in() -> None:

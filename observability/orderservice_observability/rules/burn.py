@@ -3,6 +3,7 @@
 Source: https://sre.google/workbook/alerting-on-slos/
 """
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -77,12 +78,13 @@ def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Reco
         yield Record("orders:slo_bad:rate5m", sli.bad, labels)
         yield Record("orders:slo_budget", f"{sli.total} * 0 + {sli.budget:.6g}", labels)
         bad, total = _recorded(scope, sli, "bad:rate5m"), _recorded(scope, sli, "total:rate5m")
-        yield Record("orders:slo_errors:ratio5m", f"clamp_min({bad}, 0) / ({total} > 0)", labels)
+        share = f"clamp_min({bad} / ({total} > 0), 0)"
+        yield Record("orders:slo_errors:ratio5m", share, labels)
         for window in windows:
-            share = f"{_bad_in(bad, window)} / (sum_over_time({total}[{window}]) > 0)"
-            yield Record(f"orders:slo_errors:ratio{window}", share, labels)
+            share = f"sum_over_time({bad}[{window}]) / (sum_over_time({total}[{window}]) > 0)"
+            yield Record(f"orders:slo_errors:ratio{window}", f"clamp_min({share}, 0)", labels)
         for pair in WINDOWS:
-            number = f"{_bad_in(bad, pair.long)} * {every_s}"
+            number = f"clamp_min(sum_over_time({bad}[{pair.long}]) * {every_s}, 0)"
             yield Record(f"orders:slo_bad:increase{pair.long}", number, labels)
 
 
@@ -111,11 +113,6 @@ def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
         kept="2m" if window.severity == PAGE else "15m",
         labels={"slo": sli.name, "window": window.long},
     )
-
-
-def _bad_in(bad: str, window: str) -> str:
-    """Sum the bad of a window. A five minutes' may be below 0: see `_completion`."""
-    return f"clamp_min(sum_over_time({bad}[{window}]), 0)"
 
 
 def _recorded(scope: Scope, sli: Sli, what: str) -> str:
@@ -172,19 +169,21 @@ def _read_latency(scope: Scope, objectives: Objectives) -> Sli:
 def _completion(scope: Scope, objectives: Objectives) -> Sli:
     """Hold orders accepted a while ago against those that ended in time: what never ends is bad.
 
-    When there is more to do than before, more end than were accepted that while ago; less than 0
-    is then bad, and makes up for what seems bad when there is less to do again.
-    A refund ends an order a second time and does not count.
+    A refund ends an order a second time and does not count. Good ones are counted sooner than they
+    are expected: a burst is below 0 at its beginning and as much above at its end. Only sums over
+    a window are right, and may be clamped; they need the good ones of the first minute, too, when
+    nothing is expected yet.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")
-    total = f"sum {BY} (rate({accepted}[5m] offset {bound:g}s))"
+    ago_s = math.ceil(bound)  # Prometheus reads no 2.5s
+    total = f"sum {BY} (rate({accepted}[5m] offset {ago_s}s))"
     good = _rate(scope, "order_completion_seconds_bucket", 'outcome!="Refunded"', _le(bound))
     return Sli(
         "completion",
         "OrderCompletionBudgetBurn",
         total,
-        f"{total} - ({good} or {total} * 0)",
+        f"({total} or {good} * 0) - ({good} or {total} * 0)",
         _budget(objectives.completion_share),
         f"{objectives.completion_share:g} % of orders end within {bound:g} s of the 202",
         "orders-lifecycle",

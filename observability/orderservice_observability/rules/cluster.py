@@ -32,7 +32,7 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         "minutes.",
         DASHBOARD,
         kept="15m",
-        about=("namespace",),
+        labels={"service": scope.service},
     )
     pods = f'pod=~"{scope.name}-(api|relay|worker|notifier|migrate)-.+"'
     waiting = scope.of_cluster(
@@ -46,5 +46,5 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         "{{ $labels.pod }}, container {{ $labels.container }}: CrashLoopBackOff.",
         DASHBOARD,
         kept="5m",
-        about=("namespace",),
+        labels={"service": scope.service},
     )

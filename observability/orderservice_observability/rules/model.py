@@ -21,8 +21,8 @@ class Alert(msgspec.Struct, frozen=True):
     """An alerting rule. `dashboard` is the uid of the one to look at first.
 
     `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
-    `about` are the labels that the dashboard's choices namespace and service take: none, or the
-    first alone, where the expression has no such labels.
+    `about` are the labels that the dashboard's choices namespace and service take; none where the
+    alert is about no service.
     """
 
     name: str
@@ -54,9 +54,13 @@ class Alert(msgspec.Struct, frozen=True):
         }
 
     def _choices(self) -> str:
-        choices = zip(("namespace", "service"), self.about, strict=False)
-        chosen = "&".join(f"var-{name}={{{{ $labels.{label} }}}}" for name, label in choices)
-        return f"?{chosen}" if chosen else ""
+        if not self.about:
+            return ""
+        namespace, service = self.about
+        # A template sees the labels of the expression only; that of `absent()` has no namespace.
+        value = self.labels.get(service) or f"{{{{ $labels.{service} }}}}"
+        within = f"{{{{ with $labels.{namespace} }}}}&var-namespace={{{{ . }}}}{{{{ end }}}}"
+        return f"?var-service={value}{within}"
 
 
 class Group(msgspec.Struct, frozen=True):

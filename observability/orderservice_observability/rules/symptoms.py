@@ -10,6 +10,8 @@ BY: Final = "namespace, service"
 WORK_QUEUES: Final = 'queue=~"order-processing|order-notifications"'
 # A stuck order is one that several retries and sweeps have not moved.
 STUCK_OBJECTIVES: Final = 10
+# A customer should not wait longer to hear whether they paid, however slow orders may be.
+UNKNOWN_S: Final = 600
 COMPONENTS: Final = ("api", "relay", "worker", "notifier")
 
 # What is counted, which of it goes without Redis, and what that means.
@@ -42,17 +44,19 @@ def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 
 def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
+    limit_s = STUCK_OBJECTIVES * objectives.completion_seconds
+    age = scope.of("payment_unknown_oldest_age_seconds")
     yield Alert(
         "OrderPaymentOutcomeUnknown",
-        f"max by ({BY}) ({scope.of('payment_unknown')}) > 0",
+        f"max by ({BY}) ({age}) > {min(UNKNOWN_S, limit_s)}",
         PAGE,
         "Nobody knows whether customers were charged.",
-        "For ten minutes there were payment attempts without a known outcome, now {{ $value }}. "
-        "They are asked for again and again under their own key; no second charge is made.",
+        "The oldest payment attempt without a known outcome was made "
+        "{{ $value | humanizeDuration }} ago. It is asked for again and again under its own key; "
+        "no second charge is made.",
         LIFECYCLE,
-        kept="10m",
+        kept="1m",
     )
-    limit_s = STUCK_OBJECTIVES * objectives.completion_seconds
     yield Alert(
         "OrdersStuck",
         f"max by ({BY}, status) ({scope.of('orders_oldest_age_seconds')}) > {limit_s}",

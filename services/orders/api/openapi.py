@@ -41,7 +41,8 @@ _HEADERS: Final = {
     "Retry-After": "Seconds to wait.",
     "RateLimit": "What is left of the quota, and until when.",
     "RateLimit-Policy": "The quota.",
-    "X-Correlation-ID": "The id that the logs know the request by.",
+    "X-Correlation-ID": "The id that the logs know the request by: the caller's, if well-formed. "
+    "It is stored and logged as it is; put nothing private in it.",
 }
 
 

@@ -7,7 +7,6 @@ on the number and length of attributes (`OTEL_*_LIMIT`): ours are few and short.
 """
 
 import time
-import traceback
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -150,20 +149,15 @@ class RecordedSpan(Span):
         exception: BaseException,
         attributes: Attributes = None,
         timestamp: int | None = None,
-        escaped: bool = False,  # noqa: FBT001, FBT002 OpenTelemetry's signature
+        escaped: bool = False,  # noqa: ARG002, FBT001, FBT002 OpenTelemetry's signature
     ) -> None:
-        """Add an exception as an event: its type and where it was, not its text.
-
-        That may quote what somebody sent (PostgreSQL's DETAIL has whole rows).
-        """
+        """Add an exception's class as an event; its message and traceback may be private."""
         kind = type(exception)
         builtin = kind.__module__ == "builtins"
         described = {
             "exception.type": kind.__qualname__
             if builtin
-            else f"{kind.__module__}.{kind.__qualname__}",
-            "exception.stacktrace": "".join(traceback.format_tb(exception.__traceback__)),
-            "exception.escaped": str(escaped),
+            else f"{kind.__module__}.{kind.__qualname__}"
         }
         self.add_event("exception", described | dict(attributes or {}), timestamp)
 

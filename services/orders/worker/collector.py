@@ -31,10 +31,16 @@ class Collector(PrometheusCollector):
         unfinished = pool.execute("count_unfinished", {})
         counts = dict.fromkeys(Status, 0) | self._ended | {row[0]: row[1] for row in unfinished}
         ages = dict.fromkeys(sorted(ACTIVE), 0.0) | {row[0]: row[2] for row in unfinished}
-        unknown = pool.execute("count_unknown_payments", {})[0][0]
+        unknown, unknown_age_s = pool.execute("count_unknown_payments", {})[0]
         lag_s = self._lag_s() if self._lag_s else None
         with self._lock:
-            self._families = [_in_state(counts), _ages(ages), _unknown(unknown), _lag(lag_s)]
+            self._families = [
+                _in_state(counts),
+                _ages(ages),
+                _unknown(unknown),
+                _unknown_age(unknown_age_s),
+                _lag(lag_s),
+            ]
 
     def clear(self) -> None:
         """Forget the counts: another process exports them now, or nobody can."""
@@ -45,7 +51,9 @@ class Collector(PrometheusCollector):
         """Yield the metrics, declared even while there is nothing to say."""
         with self._lock:
             families = self._families
-        yield from families or [_in_state({}), _ages({}), _unknown(None), _lag(None)]
+        yield from families or [
+            _in_state({}), _ages({}), _unknown(None), _unknown_age(None), _lag(None),
+        ]  # fmt: skip
 
 
 def _in_state(counts: dict[str, int]) -> Metric:
@@ -66,6 +74,11 @@ def _ages(ages: dict[str, float]) -> Metric:
 def _unknown(count: int | None) -> Metric:
     text = "Payment attempts whose outcome is unknown for more than 15 s."
     return GaugeMetricFamily("payment_unknown", text, value=count)
+
+
+def _unknown_age(age_s: float | None) -> Metric:
+    text = "How long the outcome of the oldest of these attempts has been unknown; 0: none is."
+    return GaugeMetricFamily("payment_unknown_oldest_age_seconds", text, value=age_s)
 
 
 def _lag(lag_s: float | None) -> Metric:

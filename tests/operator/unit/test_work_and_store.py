@@ -203,3 +203,13 @@ def test_a_resource_that_cannot_be_read_says_where() -> None:
     found = resources.get(A)
     assert isinstance(found, Invalid)
     assert "$.spec.worker.prefetch" in found.problem
+
+
+def test_the_conditions_of_a_resource_that_cannot_be_read_are_told() -> None:
+    resources = Resources()
+    condition = {"type": "Ready", "status": "False", "reason": "InvalidSpec"}
+    resources.put(
+        _body(1, 1, worker={"prefetch": "many"}) | {"status": {"conditions": [condition]}}
+    )
+    assert isinstance(resources.get(A), Invalid)
+    assert list(resources.conditions()) == [("n", "a", "Ready", "False", "InvalidSpec")]

@@ -1,3 +1,4 @@
--- Payment attempts whose outcome nobody knows, older than a call may take.
-SELECT count(*) FROM payment_attempts
+-- Payment attempts whose outcome nobody knows, older than a call may take, and the age of the oldest.
+SELECT count(*), greatest(extract(epoch FROM now() - min(created_at)), 0)::float
+FROM payment_attempts
 WHERE outcome = 'unknown' AND created_at < now() - interval '15 seconds'
