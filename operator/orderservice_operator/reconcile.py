@@ -81,8 +81,7 @@ class Reconciler:
         if service.metadata.deletion_timestamp:
             return await self._parts.farewell.say(service)
         if isinstance(service, Invalid):
-            await self._refuse(service)
-            return self._resync_s
+            return 0 if await self._refuse(service) else self._resync_s
         await self._parts.farewell.promise(service)
         return await self._manage(key, service)
 
@@ -106,12 +105,12 @@ class Reconciler:
             pending=pending,
         )
         await self._tell_rollback(service, seen.rollback)
-        await self._report(service, conditions.status(before.service, seen, _now()))
+        changed = await self._report(service, conditions.status(before.service, seen, _now()))
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
         # What the status says now is done on the next look: a crash between both loses nothing.
         job_went = before.job_is_stale and not after.job_is_stale
-        at_once = job_went or seen.rollback != before.running.rollback
+        at_once = changed or job_went or seen.rollback != before.running.rollback
         return 0 if at_once else self._look_again_s(seen)
 
     async def _ask_for(self, service: OrderService) -> None:
@@ -184,19 +183,19 @@ class Reconciler:
         say = self._parts.recorder.say
         await say(service, kind, conditions.ROLLED_BACK, conditions.rolled_back(rollback))
 
-    async def _refuse(self, invalid: Invalid) -> None:
+    async def _refuse(self, invalid: Invalid) -> bool:
         """Say what is wrong with a resource that cannot be read, and leave its children alone."""
         verdicts: Mapping[str, conditions.Verdict] = {
             "Ready": ("False", "InvalidSpec", invalid.problem)
         }
         found = tuple(conditions.stamped(invalid, verdicts, _now()))
-        await self._report(invalid, Status(phase="Degraded", conditions=found))
+        return await self._report(invalid, Status(phase="Degraded", conditions=found))
 
-    async def _report(self, service: OrderService | Invalid, status: Status) -> None:
-        if status != service.status:
-            await self._write_status(service, status)
+    async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
+        """Write the status if it is another; tell whether the spec is another by now."""
+        return status != service.status and await self._write_status(service, status)
 
-    async def _write_status(self, service: OrderService | Invalid, status: Status) -> None:
+    async def _write_status(self, service: OrderService | Invalid, status: Status) -> bool:
         metadata = service.metadata
         manifest: Manifest = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -209,7 +208,7 @@ class Reconciler:
             written = await self._parts.client.apply(path, manifest, STATUS)
         except NotFound as error:
             raise Vanished(str(error)) from error
-        self._parts.resources.wrote(written)
+        return self._parts.resources.wrote(written)
 
 
 def resource_path(namespace: str, name: str) -> str:

@@ -57,12 +57,15 @@ class Resources:
         self._known[key] = new
         return old is None or _wish(old) != _wish(new)
 
-    def wrote(self, body: Mapping[str, Any]) -> None:
-        """Take over the answer to a write, unless the resource is gone or another by now."""
+    def wrote(self, body: Mapping[str, Any]) -> bool:
+        """Take over the answer to a write, unless the resource is gone or another by now.
+
+        Tell whether it asks for anything new: somebody else may have changed it just before, and
+        what the watch says of that comes too late to be new.
+        """
         metadata = body["metadata"]
         old = self._known.get(Key(metadata["namespace"], metadata["name"]))
-        if old is not None and old.metadata.uid == metadata["uid"]:
-            self.put(body)
+        return old is not None and old.metadata.uid == metadata["uid"] and self.put(body)
 
     def drop(self, key: Key, uid: str = "") -> None:
         """Forget a resource that is gone (that one, if `uid` is given)."""

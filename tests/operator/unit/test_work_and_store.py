@@ -187,6 +187,18 @@ def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
     assert found.status.phase == "Ready"
 
 
+def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> None:
+    """The watch tells it later, and then it is nothing new: nobody would look at it."""
+    resources = Resources()
+    resources.put(_body(2, 1))
+    assert not resources.wrote(_body(3, 1) | {"status": {"phase": "Ready"}})
+    assert resources.wrote(_body(5, 2))
+    assert not resources.put(_body(4, 2))
+    going = _body(7, 2)
+    going["metadata"]["deletionTimestamp"] = "2026-11-28T00:00:00Z"
+    assert resources.wrote(going)
+
+
 def test_only_the_resource_that_is_gone_is_dropped() -> None:
     """Another may have its name by now."""
     resources = Resources()
