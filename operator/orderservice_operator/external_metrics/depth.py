@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
 from pybreaker import CircuitBreakerError
 
 from orderservice_operator.cluster.store import Key
@@ -36,8 +35,6 @@ async def ask_broker(keeper: Keeper, service: OrderService) -> int:
         raise Transient("the broker does not answer; asked again in a while") from error
     except TimeoutError as error:
         raise Transient(f"the broker did not answer within {_BUDGET_S:g} s") from error
-    except msgspec.DecodeError as error:
-        raise Transient(f"the broker's answer cannot be read: {error}") from error
 
 
 class Depths:
