@@ -68,6 +68,24 @@ def test_one_byte_too_much_is_refused(served: Served) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
+def test_a_connection_is_kept_as_the_refusal_of_a_body_says(
+    served: Served, *, chunked: bool
+) -> None:
+    """A worker that leaves the body unread and closes has to say so: else the next request dies."""
+    body = b"x" * (3 * LIMIT)
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    with served.connect() as connection:
+        connection.sendall(
+            request("POST", "/body", framing, body=chunks(body, 8192) if chunked else body)
+        )
+        status, fields, _ = read_answer(connection)
+        assert status == 413
+        if fields.get("connection") != "close":
+            connection.sendall(request("GET", "/pid"))
+            assert read_answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 def test_a_request_may_come_in_many_packets(served: Served, *, chunked: bool) -> None:
     framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 7"
     body = chunks(b"seven!!", 3) if chunked else b"seven!!"

@@ -13,6 +13,7 @@ from gunicorn.glogging import Logger
 from prometheus_client.multiprocess import mark_process_dead
 
 from orders.admin import listen
+from orders.api.body import LIMIT_BYTES
 from orders.api.server.admin_process import AdminProcess, name_process
 from orders.api.server.arbiter import ApiArbiter
 from orders.api.server.master_state import MasterState
@@ -100,6 +101,13 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
         def post_worker_init(_worker: Any) -> None:
             self._state.start()
 
+        def pre_request(_worker: Any, request: Any) -> None:
+            # gthread ends a connection with more of an unread body than this, after an answer
+            # that promised to keep it; meinheld, which has no such hook, reads every body whole.
+            length = getattr(request.body.reader, "length", None)  # None: chunked
+            if length is None or length > LIMIT_BYTES:
+                request.force_close()
+
         def child_exit(_master: Any, worker: Any) -> None:
             mark_process_dead(worker.pid)  # type: ignore[no-untyped-call] # no types
 
@@ -107,6 +115,7 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
             "when_ready": _prepare_to_fork,
             "post_fork": post_fork,
             "post_worker_init": post_worker_init,
+            "pre_request": pre_request,
             "child_exit": child_exit,
         }
 
