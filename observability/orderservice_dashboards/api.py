@@ -92,8 +92,8 @@ _MEANING: Final = (
         steps=((0.05, ORANGE), (0.5, RED)),
     ),
     Panel(
-        "Processes",
-        "Processes that serve requests.",
+        "At once",
+        "Requests that can be served at once: processes, times their threads with gthread.",
         (Query(f"sum by (instance) ({of('http_server_workers')})", "{{instance}}"),),
         NUMBER,
         kind="stat",

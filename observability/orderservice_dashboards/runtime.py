@@ -37,8 +37,8 @@ _PROCESSES: Final = (
     ),
     Panel(
         "API busy",
-        "Share of their time in which the api's processes work on a request. Each serves one at a "
-        "time, so requests wait when this comes near 1.",
+        "Share of their time in which the api's processes (with gthread, their threads) work on a "
+        "request. Each serves one at a time, so requests wait when this comes near 1.",
         (
             Query(
                 f"{rate('http_server_request_duration_seconds_sum', 'service')} / "

@@ -149,6 +149,11 @@ class ApiSettings(Group, frozen=True):
         int, Meta(ge=0, le=8, description="Proxies in front that append to X-Forwarded-For.")
     ] = 1
 
+    @property
+    def at_once(self) -> int:
+        """Requests that one process serves at once."""
+        return self.threads if self.worker_class == "gthread" else 1
+
 
 class OrderSettings(Group, frozen=True):
     """How orders are taken."""

@@ -29,7 +29,7 @@ def _serve(environ: Mapping[str, str]) -> int:
 
     def app() -> WSGIApplication:
         tracing.configure("api")
-        metrics.count_worker()
+        metrics.count_worker(settings.api.at_once)
         service = wiring.build(settings)
         # At the end of this worker, which is a fork.
         atexit.register(tracing.shutdown)

@@ -27,7 +27,7 @@ DB_POOL_SIZE: Final = Gauge(
     ["target"], multiprocess_mode="livesum",
 )  # fmt: skip
 HTTP_WORKERS: Final = Gauge(
-    "http_server_workers", "Processes that serve requests now.",
+    "http_server_workers", "Requests that can be served at once: processes, times their threads.",
     multiprocess_mode="livesum",
 )  # fmt: skip
 HTTP_WORKER_STARTS: Final = Counter(
@@ -40,9 +40,9 @@ _METHODS: Final = frozenset(
 _SAMPLE_S: Final = 1.0
 
 
-def count_worker() -> None:
-    """Count this process among those that serve. Call it once, after fork."""
-    HTTP_WORKERS.set(1)
+def count_worker(at_once: int) -> None:
+    """Count this process, which serves so many requests at once. Call it once, after fork."""
+    HTTP_WORKERS.set(at_once)
     HTTP_WORKER_STARTS.inc()
 
 

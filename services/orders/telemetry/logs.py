@@ -7,9 +7,11 @@ id. Values are ids and facts; payloads and secrets are never logged.
 import datetime as dt
 import logging
 import os
+import re
 import socket
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -25,6 +27,10 @@ APPLICATION: Final = "OrderService"
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Libraries whose own lines below this level say nothing that ours do not.
 _QUIET: Final = {"pika": logging.CRITICAL, "urllib3": logging.ERROR, "yoyo": logging.WARNING}
+# What PostgreSQL adds to an error quotes the row: it goes, up to the end of that exception.
+_ROW: Final = re.compile(
+    r"\n(?:DETAIL|CONTEXT): .*?(?=\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL
+)
 
 
 def configure(settings: LogSettings, process: str) -> None:
@@ -40,12 +46,20 @@ def configure(settings: LogSettings, process: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
         if console
-        else [*shared, structlog.processors.format_exc_info, _render_json],
+        else [*shared, _traceback, _render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_stdlib_factory if console else _direct_factory(_sinks(settings)),
         cache_logger_on_first_use=True,
     )
     _route_stdlib(settings, shared, console=console)
+
+
+def _traceback_text(exc_info: Any) -> str:
+    """Render a traceback without the rows that PostgreSQL quotes."""
+    return _ROW.sub("", "".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+
+
+_traceback: Final = structlog.processors.ExceptionRenderer(_traceback_text)
 
 
 def _identity(process: str) -> Processor:
@@ -172,7 +186,9 @@ def _route_stdlib(settings: LogSettings, shared: list[Processor], *, console: bo
     handlers: list[logging.Handler] = []
     if console:
         terminal = logging.StreamHandler(stream)
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         terminal.setFormatter(_formatter(shared, renderer))
         handlers.append(terminal)
     sinks = _sinks(settings)[1 if console else 0 :]
@@ -190,9 +206,7 @@ def _formatter(shared: list[Processor], renderer: Processor) -> logging.Formatte
         foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info
-            if renderer is _render_text
-            else structlog.processors.CallsiteParameterAdder([]),
+            _traceback,
             renderer,
         ],
     )

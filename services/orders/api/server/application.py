@@ -127,7 +127,7 @@ def configuration(settings: ApiSettings) -> dict[str, Any]:
         "backlog": settings.backlog,
         "worker_class": WORKER_CLASSES[settings.worker_class],
         "workers": settings.workers,
-        "threads": settings.threads if settings.worker_class == "gthread" else 1,
+        "threads": settings.at_once,
         "worker_connections": _CONNECTIONS,
         "max_requests": settings.max_requests,
         "max_requests_jitter": settings.max_requests_jitter,
