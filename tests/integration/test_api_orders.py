@@ -318,7 +318,7 @@ def test_the_limit_holds_over_all_processes(api: Api) -> None:
     assert api.get(f"/api/orders/user/{user}").status_code == 429
 
 
-def test_metrics_count_over_all_processes(api: Api) -> None:
+def test_metrics_count_over_all_processes(api: Api, request: pytest.FixtureRequest) -> None:
     created = 'order_requests_total{action="create",status="success"}'
     timed = (
         'http_server_request_duration_seconds_count{http_request_method="POST",'
@@ -330,6 +330,8 @@ def test_metrics_count_over_all_processes(api: Api) -> None:
         api.post(user)
     after = [api.metric(line) for line in (created, timed, "order_create_duration_seconds_count")]
     assert [b - a for a, b in zip(before, after, strict=True)] == [10, 10, 10]
+    threads = 16 if "gthread" in request.node.name else 1
+    assert api.metric("http_server_workers") == 2 * threads
     text = api.admin("/metrics").text
     for name in ("db_pool_in_use", "upstream_request_duration_seconds", "db_route_total"):
         assert f"# HELP {name} " in text

@@ -83,3 +83,9 @@ def test_defaults_are_within_their_own_bounds() -> None:
         for field in msgspec.structs.fields(group):
             if not field.required and field.default is not None:
                 msgspec.convert(field.default, field.type, strict=False)
+
+
+@pytest.mark.parametrize(("worker_class", "at_once"), [("meinheld", 1), ("gthread", 8)])
+def test_threads_count_only_where_there_are_any(worker_class: str, at_once: int) -> None:
+    given = {"ORDERS_API_WORKER_CLASS": worker_class, "ORDERS_API_THREADS": "8"}
+    assert settings.load(settings.ApiSettings, given).at_once == at_once
