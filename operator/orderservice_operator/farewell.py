@@ -21,7 +21,7 @@ from orderservice_operator.events import Recorder
 from orderservice_operator.rabbitmq import sharing, topology
 from orderservice_operator.rabbitmq.changes import Broker
 from orderservice_operator.rabbitmq.keeper import Keeper
-from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION, OrderService
+from orderservice_operator.resource.spec import GROUP, OrderService, path_of
 from orderservice_operator.resources import Invalid, Vanished
 
 FINALIZER: Final = f"{GROUP}/queues"
@@ -153,9 +153,10 @@ class Farewell:
         finalizers = [one for one in metadata.finalizers if one != FINALIZER]
         finalizers += [FINALIZER] if wanted else []
         version = {"resourceVersion": metadata.resource_version, "finalizers": finalizers}
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata.namespace}/{PLURAL}/{metadata.name}"
         try:
-            await self._client.merge(path, {"metadata": version}, MANAGER)
+            await self._client.merge(
+                path_of(metadata.namespace, metadata.name), {"metadata": version}, MANAGER
+            )
         except NotFound as error:
             raise Vanished(str(error)) from error
 

@@ -27,7 +27,7 @@ from orderservice_operator.look import Look, decided, look, planned
 from orderservice_operator.manifest import Manifest
 from orderservice_operator.plan import Plan
 from orderservice_operator.rabbitmq.keeper import Keeper
-from orderservice_operator.resource.spec import GROUP, KIND, PLURAL, VERSION, OrderService
+from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService, path_of
 from orderservice_operator.resource.status import Rollback, Status
 from orderservice_operator.resources import Invalid, Resources, Vanished
 from orderservice_operator.scaling import choose
@@ -122,8 +122,7 @@ class Reconciler:
         """
         metadata = service.metadata
         named = {"fieldSelector": f"metadata.name={metadata.name}"}
-        path = resource_path(metadata.namespace, metadata.name).rpartition("/")[0]
-        found = (await self._parts.client.get(path, named))["items"]
+        found = (await self._parts.client.get(path_of(metadata.namespace), named))["items"]
         if metadata.uid not in {one["metadata"]["uid"] for one in found}:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
 
@@ -203,17 +202,12 @@ class Reconciler:
             "metadata": {"name": metadata.name, "uid": metadata.uid},
             "status": msgspec.to_builtins(status),
         }
-        path = resource_path(metadata.namespace, metadata.name) + "/status"
+        path = path_of(metadata.namespace, metadata.name) + "/status"
         try:
             written = await self._parts.client.apply(path, manifest, STATUS)
         except NotFound as error:
             raise Vanished(str(error)) from error
         return self._parts.resources.wrote(written)
-
-
-def resource_path(namespace: str, name: str) -> str:
-    """Return the path of an OrderService."""
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
 
 
 def _now() -> str:

@@ -27,7 +27,7 @@ from orderservice_operator.facts import MetricsApi
 from orderservice_operator.metrics import Metrics
 from orderservice_operator.plan import Live
 from orderservice_operator.rabbitmq.keeper import Keeper
-from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION, OrderService
+from orderservice_operator.resource.spec import OrderService, path_of
 from orderservice_operator.resources import Resources
 from orderservice_operator.scaling import needs_operator
 
@@ -158,10 +158,8 @@ class ExternalMetrics:
 
     async def _anybody_needs(self) -> bool:
         """Ask the API server before anything is taken away: we may not have heard of all yet."""
-        inside = f"/namespaces/{self._around.namespace}" if self._around.namespace else ""
-        path = f"/apis/{GROUP}/{VERSION}{inside}/{PLURAL}"
         heard = Resources()
-        async for page in self._around.client.pages(path):
+        async for page in self._around.client.pages(path_of(self._around.namespace)):
             for body in page.items:
                 heard.put(body)
         return any(self._needing(heard.services()))

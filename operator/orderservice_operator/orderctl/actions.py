@@ -1,7 +1,8 @@
 """What `orderctl` writes: it pauses and resumes, always one field and one annotation."""
 
 from orderservice_operator.manifest import PAUSE_ANNOTATION, Manifest
-from orderservice_operator.orderctl.cluster import MANAGER, Cluster, service_path
+from orderservice_operator.orderctl.cluster import MANAGER, Cluster
+from orderservice_operator.resource.spec import path_of
 
 
 async def pause(cluster: Cluster, name: str, reason: str) -> str:
@@ -25,4 +26,4 @@ async def _change(cluster: Cluster, name: str, *, paused: bool, reason: str | No
         "metadata": {"annotations": {PAUSE_ANNOTATION: reason}},
         "spec": {"paused": paused},
     }
-    await cluster.client.merge(service_path(cluster.namespace, name), change, MANAGER)
+    await cluster.client.merge(path_of(cluster.namespace, name), change, MANAGER)

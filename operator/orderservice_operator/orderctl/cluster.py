@@ -14,7 +14,7 @@ from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference, reference
 from orderservice_operator.orderctl.kubeconfig import Kubeconfig
-from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION
+from orderservice_operator.resource.spec import path_of
 
 MANAGER: Final = "orderctl"
 _PATIENCE_S: Final = 30.0
@@ -37,7 +37,7 @@ class Cluster:
     async def service(self, name: str) -> Manifest:
         """Return an OrderService."""
         try:
-            return await self.client.get(service_path(self.namespace, name))
+            return await self.client.get(path_of(self.namespace, name))
         except NotFound as error:
             raise OperatorError(await self._whats_there(name)) from error
 
@@ -64,7 +64,7 @@ class Cluster:
     async def _whats_there(self, name: str) -> str:
         """Say what there is instead of a missing OrderService."""
         try:
-            listed = await self.client.get(service_path(self.namespace))
+            listed = await self.client.get(path_of(self.namespace))
         except NotFound:
             return "this cluster does not know OrderServices: `orderctl crd | kubectl apply -f -`"
         names = ", ".join(item["metadata"]["name"] for item in listed["items"]) or "none"
@@ -72,12 +72,6 @@ class Cluster:
             f"namespace {self.namespace} has no OrderService {name!r}; it has: {names}. "
             "Another namespace: --namespace"
         )
-
-
-def service_path(namespace: str, name: str = "") -> str:
-    """Return the path of an OrderService, or of all in a namespace."""
-    path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
-    return f"{path}/{name}" if name else path
 
 
 @asynccontextmanager

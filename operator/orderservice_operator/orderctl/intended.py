@@ -9,8 +9,9 @@ import msgspec
 
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.manifest import Manifest
-from orderservice_operator.orderctl.cluster import Cluster, service_path
+from orderservice_operator.orderctl.cluster import Cluster
 from orderservice_operator.orderctl.difference import LAST_APPLIED
+from orderservice_operator.resource.spec import path_of
 
 _KUBECTL: Final = "kubectl"
 
@@ -25,7 +26,7 @@ class Intended(msgspec.Struct, frozen=True):
 async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
     """Return both states. Raises OperatorError when the API server refuses the new one."""
     name = manifest["metadata"]["name"]
-    path = service_path(cluster.namespace, name)
+    path = path_of(cluster.namespace, name)
     try:
         before: Manifest | None = await cluster.client.get(path)
     except NotFound:

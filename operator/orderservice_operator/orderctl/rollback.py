@@ -7,8 +7,8 @@ who applies the spec from elsewhere finds it as it was.
 from orderservice_operator import observed, rollback
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.look import look
-from orderservice_operator.orderctl.cluster import MANAGER, Cluster, service_path
-from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.orderctl.cluster import MANAGER, Cluster
+from orderservice_operator.resource.spec import OrderService, path_of
 from orderservice_operator.resources import decode
 from orderservice_operator.revisions import History, Revision
 
@@ -51,4 +51,4 @@ def chosen(history: History, running: str, number: int | None) -> Revision:
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:
     change = {"metadata": {"annotations": {rollback.ANNOTATION: value}}}
-    await cluster.client.merge(service_path(cluster.namespace, name), change, MANAGER)
+    await cluster.client.merge(path_of(cluster.namespace, name), change, MANAGER)

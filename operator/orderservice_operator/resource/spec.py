@@ -35,6 +35,12 @@ PLURAL: Final = "orderservices"
 NAME_LENGTH: Final = 40
 
 
+def path_of(namespace: str = "", name: str = "") -> str:
+    """Return where the API server has an OrderService, all of a namespace, or all there are."""
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{GROUP}/{VERSION}{inside}/{PLURAL}" + (f"/{name}" if name else "")
+
+
 class Spec(Section, frozen=True):
     """What is wanted."""
 
