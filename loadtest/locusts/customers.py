@@ -5,6 +5,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
+import gevent
 from locust import FastHttpUser, constant_pacing, task
 from locust.user.task import LOCUST_STATE_STOPPING
 
@@ -41,6 +42,8 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
     journey = KINDS[crowd.kind]
 
     def go(user: Any) -> None:
+        # Who is to begin counts as asleep in Locust, which ends sleepers at once: let it do so now.
+        gevent.sleep(0)
         with run.tally.journey():
             client = Client(user.client, run.tally)
             try:
