@@ -48,12 +48,19 @@ class Shop:
         self.api = api
 
     def admit(self, outside: str) -> None:
-        """Let this machine in, which is no pod, where policies are enforced."""
+        """Let this machine in, which is no pod, where policies are enforced.
+
+        Only to what it asks, which has policies of its own: a pod without any is open to all.
+        """
+        asked = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(_PORTS)}
         policy: Object = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
             "metadata": {"name": _OWN_POLICY},
-            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}]},
+            "spec": {
+                "podSelector": {"matchExpressions": [asked]},
+                "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}],
+            },
         }
         self.api.apply(policy, NAMESPACE)
 
