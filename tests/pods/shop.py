@@ -118,8 +118,11 @@ class Shop:
         )
 
     def replaced(self, before: set[str], *components: str) -> bool:
-        """Tell whether other pods do the work now."""
-        return self.rolled_out() and not before & self.pod_names(*components)
+        """Tell whether other pods do the work now: a Deployment's own counts come late."""
+        pods = {one: self.pods(one) for one in components}
+        ready = all(found and all(map(_well, found)) for found in pods.values())
+        names = {pod["metadata"]["name"] for found in pods.values() for pod in found}
+        return ready and not before & names and self.rolled_out()
 
     def settled(self, nodes: set[str], *components: str) -> bool:
         """Tell whether processes do their work on just these nodes."""
