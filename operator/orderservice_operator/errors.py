@@ -21,6 +21,10 @@ class Busy(Transient):
     """Send the same again after that wait: it was not looked at."""
 
 
+class Unknown(Transient):
+    """Ask again later: the other side answers, but does not know."""
+
+
 class Conflict(Transient):
     """Look again, then decide anew: the object changed, or somebody else owns a field of it."""
 

@@ -27,12 +27,14 @@ class Cluster(msgspec.Struct, frozen=True):
     """A cluster that runs, and the values by which the environment's chart runs on it.
 
     `outside`: the range that this machine's requests come from, which are nobody's by the charts.
+    `heeds_policies`: whether its network enforces NetworkPolicies.
     """
 
     kubeconfig: Path
     api: Api
     values: tuple[Path, ...]
     outside: str
+    heeds_policies: bool
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def running() -> Iterator[Cluster]:
         api = Api(session, made.url)
         _add(api, ("metrics-server",) if on_kind else ("coredns", "metrics-server"))
         values = (_VALUES,) if on_kind else (_VALUES, bare.VALUES)
-        yield Cluster(made.kubeconfig, api, values, provider.outside())
+        yield Cluster(made.kubeconfig, api, values, provider.outside(), heeds_policies=on_kind)
 
 
 def _add(api: Api, addons: tuple[str, ...]) -> None:

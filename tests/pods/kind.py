@@ -11,7 +11,7 @@ from typing import Final
 import yaml
 from control_plane import required
 from control_plane.given import GivenCluster
-from control_plane.plane import Broken
+from control_plane.plane import AUTOSCALERS, Broken
 
 from images import workshop
 from pods import images
@@ -41,9 +41,10 @@ def running() -> Iterator[GivenCluster]:
     names = list(_images())
     with tempfile.TemporaryDirectory(prefix="orders-kind-") as folder, ExitStack() as undone:
         kubeconfig, config = Path(folder, "kubeconfig"), Path(folder, "kind.yaml")
-        config.write_text(yaml.safe_dump(_without_host_ports()))
-        run(kind, "delete", "cluster", named)
-        undone.callback(run, kind, "delete", "cluster", named)
+        config.write_text(yaml.safe_dump(_config()))
+        removed = (kind, "delete", "cluster", named, f"--kubeconfig={kubeconfig}")
+        run(*removed)
+        undone.callback(run, *removed)
         say("making the cluster")
         made = (f"--config={config}", f"--kubeconfig={kubeconfig}", "--wait=5m")
         run(kind, "create", "cluster", named, *made)
@@ -52,7 +53,7 @@ def running() -> Iterator[GivenCluster]:
         say("loading the images")
         run(kind, "load", "docker-image", named, *names)
         way = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
-        run("ip", "route", "add", _SERVICES, "via", way)
+        run("ip", "route", "replace", _SERVICES, "via", way)  # a killed run leaves it
         undone.callback(run, "ip", "route", "delete", _SERVICES, "via", way)
         cluster = GivenCluster(kubeconfig)
         undone.callback(cluster.stop)
@@ -65,11 +66,14 @@ def outside() -> str:
     return next(one for one in found if "." in one)
 
 
-def _without_host_ports() -> object:
-    """Read the configuration that people use; their own cluster may have its ports."""
+def _config() -> object:
+    """Read the configuration that people use, but for ports that their own cluster may have."""
     config = yaml.safe_load(_CONFIG.read_text())
     for one in config["nodes"]:
         one.pop("extraPortMappings", None)
+    arguments = [{"name": name, "value": value} for name, value in AUTOSCALERS.items()]
+    quick = {"kind": "ClusterConfiguration", "controllerManager": {"extraArgs": arguments}}
+    config["kubeadmConfigPatches"] = [yaml.safe_dump(quick)]
     return config
 
 

@@ -48,12 +48,19 @@ class Shop:
         self.api = api
 
     def admit(self, outside: str) -> None:
-        """Let this machine in, which is no pod, where policies are enforced."""
+        """Let this machine in, which is no pod, where policies are enforced.
+
+        Only to what it asks, which has policies of its own: a pod without any is open to all.
+        """
+        asked = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(_PORTS)}
         policy: Object = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
             "metadata": {"name": _OWN_POLICY},
-            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}]},
+            "spec": {
+                "podSelector": {"matchExpressions": [asked]},
+                "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}],
+            },
         }
         self.api.apply(policy, NAMESPACE)
 
@@ -111,8 +118,11 @@ class Shop:
         )
 
     def replaced(self, before: set[str], *components: str) -> bool:
-        """Tell whether other pods do the work now."""
-        return self.rolled_out() and not before & self.pod_names(*components)
+        """Tell whether other pods do the work now: a Deployment's own counts come late."""
+        pods = {one: self.pods(one) for one in components}
+        ready = all(found and all(map(_well, found)) for found in pods.values())
+        names = {pod["metadata"]["name"] for found in pods.values() for pod in found}
+        return ready and not before & names and self.rolled_out()
 
     def settled(self, nodes: set[str], *components: str) -> bool:
         """Tell whether processes do their work on just these nodes."""

@@ -8,7 +8,7 @@ import pytest
 from control_plane import required
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
-from pods import runbook
+from pods import doors, runbook
 from pods.cluster import Cluster
 from pods.customers import Customers
 from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
@@ -76,6 +76,25 @@ def test_an_order_placed_through_the_service_is_completed(shop: Shop, figure: Fi
 def test_the_chart_tests_itself(helm: Helm, figure: Figure) -> None:
     helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout=4m")
     figure("`helm test`", "passes")
+
+
+def test_pods_reach_what_they_are_meant_to_and_nothing_else(
+    running: Cluster, kubectl: Kubectl, figure: Figure
+) -> None:
+    if not running.heeds_policies:
+        pytest.skip("the network of our own nodes enforces no policies")
+    tell = partial(doors.opened, kubectl)
+    found = {one: tell(NAMESPACE, f"deploy/{RELEASE}-{one}") for one in PROCESSES}
+    assert found == doors.MEANT
+    image = "--image=localhost/orderservice:dev"
+    kubectl("run", "stranger", image, "--restart=Never", "--command", "--", "sleep", "600")
+    try:
+        kubectl("wait", "pod/stranger", "--for=condition=Ready", "--timeout=1m")
+        assert tell("default", "stranger", search=NAMESPACE) == doors.MEANT_FOR_STRANGERS
+    finally:
+        kubectl("delete", "pod", "stranger", "--now")
+    tried = (len(PROCESSES) + 1) * len(doors.DOORS)
+    figure("connections of the four processes and a stranger", f"{tried} tried, all as meant")
 
 
 def test_the_load_tests_jobs_pass_the_smoke_scenario(

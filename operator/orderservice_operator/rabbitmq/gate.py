@@ -7,7 +7,7 @@ from typing import Final
 
 from pybreaker import STATE_CLOSED, CircuitBreaker, CircuitBreakerError
 
-from orderservice_operator.errors import Permanent
+from orderservice_operator.errors import Permanent, Unknown
 
 _FAILURES: Final = 3
 # Less than the time between two looks: a broker that is back is looked at within one more.
@@ -26,7 +26,7 @@ class Gate:
         self._breaker = CircuitBreaker(
             fail_max=_FAILURES,
             reset_timeout=_RESET_S,
-            exclude=[Permanent, asyncio.CancelledError],
+            exclude=[Permanent, Unknown, asyncio.CancelledError],
             throw_new_error_on_trip=False,
         )
 

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from orderservice_operator.errors import Permanent, Transient
+from orderservice_operator.errors import Permanent, Transient, Unknown
 from orderservice_operator.rabbitmq.changes import Bound, Broker, Changes, Found
 from orderservice_operator.rabbitmq.topology import Binding
 
@@ -89,7 +89,7 @@ class Management:
 
         As of the last tick of the queue, five seconds at most: `/queues/{vhost}/{name}` is twice as
         late, and a passive declare over AMQP does not count what is being worked on.
-        Raises Transient when the broker does not know: that is not none.
+        Raises Unknown when the broker does not know: that is not none.
         """
         named = {"name": f"^{re.escape(queue)}$", "use_regex": "true", "page": "1"}
         answer = await self._call(
@@ -97,7 +97,7 @@ class Management:
         )
         found = _decoded(answer, _Totals).items
         if not found or found[0].messages is None:
-            raise Transient(f"queue {queue} is {'down' if found else 'not there'}")
+            raise Unknown(f"queue {queue} is {'down' if found else 'not there'}")
         return found[0].messages
 
     async def apply(self, wanted: Changes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pybreaker import CircuitBreakerError
 
-from orderservice_operator.errors import Permanent, Transient
+from orderservice_operator.errors import Permanent, Transient, Unknown
 from orderservice_operator.rabbitmq.gate import Gate
 from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.settings import Settings
@@ -55,11 +55,13 @@ def test_a_broker_that_failed_is_asked_by_one_at_a_time() -> None:
     assert asyncio.run(_ask(gate)) == "answer"
 
 
-def test_a_broker_that_refuses_is_alive() -> None:
+@pytest.mark.parametrize("answer", [Permanent("no"), Unknown("no such queue")])
+def test_a_broker_that_refuses_or_does_not_know_is_alive(answer: Exception) -> None:
+    """An autoscaler that asks for a queue must not keep the operator from making it."""
     gate = Gate()
     for _ in range(5):
-        with pytest.raises(Permanent):
-            asyncio.run(_ask(gate, Permanent("no")))
+        with pytest.raises(type(answer)):
+            asyncio.run(_ask(gate, answer))
     assert asyncio.run(_ask(gate)) == "answer"
 
 

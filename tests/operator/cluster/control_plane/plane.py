@@ -29,6 +29,11 @@ _AUDIT: Final = {
     ],
 }
 ADMIN: Final = ("admin", ("system:masters",))
+# Tests do not wait as long as a cluster does of its own: 15 s and 5 min.
+AUTOSCALERS: Final = {
+    "horizontal-pod-autoscaler-sync-period": "2s",
+    "horizontal-pod-autoscaler-downscale-stabilization": "5s",
+}
 
 
 class Broken(Exception):
@@ -210,8 +215,7 @@ class ControlPlane:
             f"--root-ca-file={self.authority}",
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
-            "--horizontal-pod-autoscaler-sync-period=2s",
-            "--horizontal-pod-autoscaler-downscale-stabilization=5s",
+            *(f"--{name}={value}" for name, value in AUTOSCALERS.items()),
         )
 
     def start_scheduler(self) -> None:
