@@ -270,7 +270,8 @@ def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Pat
     assert "has no OrderService 'absent'; it has: none" in error(
         "status", "absent", "-n", namespace
     )
-    assert "no context 'x'; it has: test" in error("status", "a", "--context", "x")
+    given = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())["current-context"]
+    assert f"no context 'x'; it has: {given}" in error("status", "a", "--context", "x")
     assert "does not exist" in error("status", "a", "--kubeconfig", "/nowhere")
     assert "KUBECONFIG" in error("status", "a", KUBECONFIG="", HOME=str(tmp_path))
     assert "cannot be read" in error("plan", "-f", "/nowhere")
