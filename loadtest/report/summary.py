@@ -62,7 +62,10 @@ def knee(result: Result) -> str:
     if "knee.users" not in result.figures:
         return "knee: none, the first step was too much already"
     users, rate, p99_ms = (result.figures[f"knee.{one}"] for one in ("users", "rate", "p99_ms"))
-    return f"knee: {users:.0f} customers, {rate:.0f} requests/s, p99 {p99_ms:.0f} ms"
+    level = f"{users:.0f} customers, {rate:.0f} requests/s, p99 {p99_ms:.0f} ms"
+    if users == result.scenario.steps[-1].users:
+        return f"knee: not reached by {level}; --scale brings more"
+    return f"knee: {level}"
 
 
 def lateness(figures: dict[str, float]) -> str:

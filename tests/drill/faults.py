@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Final, NamedTuple
 
 import requests
@@ -13,6 +14,7 @@ from e2e.operator_metrics import Served
 from e2e.stack import Stack, Traffic, eventually
 
 SCRAPE_S: Final = 1  # how often Prometheus looks here
+CUSTOMERS: Final = 24  # the api has 16 threads
 
 
 class Fault(NamedTuple):
@@ -106,6 +108,32 @@ def database_stands_still(stack: Stack) -> None:
             for server in servers:
                 stack.do("resume", server)
         time.sleep(SCRAPE_S)
+
+
+def inventory_slow(stack: Stack) -> None:
+    """Let more customers wait for a slow Inventory than the api has threads.
+
+    A rate over five minutes is there after four of them. Each order is of another customer and
+    another product: nobody is refused, and nothing is answered from memory.
+    """
+    stack.simulator("inventory", "PUT", "faults", {"latencyMs": 200})
+    until = time.monotonic() + 270
+    orders = count(1)
+
+    def shop() -> None:
+        while time.monotonic() < until:
+            number = next(orders)
+            with suppress(OSError):
+                stack.order(user=10_000 + number, productId=10_000 + number)
+
+    with ThreadPoolExecutor(CUSTOMERS) as customers:
+        for _ in range(CUSTOMERS):
+            customers.submit(shop)
+
+
+def inventory_quick(stack: Stack) -> None:
+    """Let Inventory answer at once again."""
+    stack.simulator("inventory", "PUT", "faults", {})
 
 
 class UnhappyOperator:
@@ -248,11 +276,12 @@ FAULTS: Final = (
             "OperatorWatchStalled",
         ),
     ),
+    # The last, as the worker will be busy with what was ordered.
+    Fault("Inventory is slow", inventory_slow, inventory_quick, ("OrderApiSaturated",)),
 )
 
 # Alerts that no fault of a local stack brings about, and why.
 ELSEWHERE: Final = {
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",
-    "OrderApiSaturated": "a mean of 5 min: all processes must be busy for over 4",
 }

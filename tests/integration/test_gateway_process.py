@@ -61,11 +61,9 @@ class Gateway:
     def __init__(self, folder: Path, **environ: str) -> None:
         self.url = f"http://127.0.0.1:{environ['GATEWAY_PORT']}"
         self.log = folder / "log"
-        self.log.touch()
-        unprivileged.own(self.log)  # nginx opens its output anew, as whom it runs as
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*unprivileged.prefix(), sys.executable, "-m", "gateway"],
+                [sys.executable, "-m", "gateway"],
                 env={**os.environ, "PYTHONPATH": str(SERVICES), "TMPDIR": str(folder), **environ},
                 stdout=log,
                 stderr=log,

@@ -102,6 +102,8 @@ def test_the_knee_is_told_where_one_was_looked_for() -> None:
     assert "knee: 10 customers, 50 requests/s, p99 90 ms" in summary.text(told)
     assert "knee: 10 customers" in page.document(told, REPORTS)
     assert "knee" not in summary.text(result())
+    beyond = msgspec.structs.replace(told, figures=told.figures | {"knee.users": 130.0})
+    assert "knee: not reached by 130 customers, 50 requests/s" in summary.text(beyond)
 
 
 def test_a_result_survives_being_written_and_read() -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from opentelemetry.context import attach, detach
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Tracer
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -33,11 +34,23 @@ _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSET: Final = Status(StatusCode.UNSET)
 
 
+class HashedOnce(Resource):
+    """A resource whose hash is kept: the exporter wants it for each span, and it hashes a JSON."""
+
+    def __init__(self, of: Resource) -> None:
+        super().__init__(of.attributes, of.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        """Return what the SDK would."""
+        return self._hash
+
+
 class Recorder:
     """Makes spans in the name of an SDK's tracer, and hands the ended ones to its processors."""
 
     def __init__(self, tracer: Tracer, name: str) -> None:
-        self.resource = tracer.resource
+        self.resource = HashedOnce(tracer.resource)
         self.scope = InstrumentationScope(name, "")
         self.export = tracer.span_processor.on_end
         self._new_id = tracer.id_generator.generate_span_id
