@@ -244,6 +244,8 @@ def _namespace(api: Api) -> Iterator[str]:
     api.wait(lambda: api.exists("v1", "serviceaccounts", name, "default"))
     yield name
     api.delete_all("orders.platform.dev/v1alpha1", "orderservices", name)
+    if os.environ.get("KUBECONFIG"):  # a control plane of our own ends with the tests
+        api.delete("v1", "namespaces", "", name)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Some resources at once; `test_figures.py` measures with many."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +24,8 @@ def namespaces(api: Api) -> Iterator[list[str]]:
     yield made
     for name in made:
         api.delete_all(*crowd.SERVICES, name)
+        if os.environ.get("KUBECONFIG"):
+            api.delete("v1", "namespaces", "", name)
 
 
 def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_crash(
