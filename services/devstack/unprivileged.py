@@ -60,6 +60,9 @@ def outside(wanted: Path) -> Path:
         raise PermissionError(f"{real} belongs to another user: remove it, or set DEVSTACK_STATE")
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if not wanted.is_symlink():
+        # Data of a state folder that was removed by hand: its servers know another password.
+        for left in real.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         wanted.symlink_to(real)
     return real
 

@@ -1,10 +1,12 @@
 """The state folder of the local stack."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from devstack import state
+from devstack import state, unprivileged
 
 
 def test_secrets_are_made_once_and_are_private(tmp_path: Path) -> None:
@@ -49,3 +51,20 @@ def test_what_the_folder_links_to_is_removed_with_it(tmp_path: Path) -> None:
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     state.clean(tmp_path / "nothing")
+
+
+def test_data_outside_of_a_folder_that_is_gone_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its servers have the password of a state that nobody knows any more."""
+    monkeypatch.setattr(unprivileged, "REACHABLE", tmp_path)
+    monkeypatch.setattr(unprivileged, "NOBODY", os.geteuid())
+    wanted = tmp_path / "state" / "postgres"
+    real = unprivileged.outside(wanted)
+    (real / "data").mkdir()
+    (real / "data" / "PG_VERSION").touch()
+    assert unprivileged.outside(wanted) == real
+    assert (wanted / "data" / "PG_VERSION").exists(), "a restart keeps it"
+    shutil.rmtree(wanted.parent)
+    assert unprivileged.outside(wanted) == real
+    assert list(wanted.iterdir()) == []
