@@ -61,8 +61,8 @@ def outside(wanted: Path) -> Path:
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if not wanted.is_symlink():
         # Data of a state folder that was removed by hand: its servers know another password.
-        for left in real.iterdir():
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        shutil.rmtree(real)
+        real.mkdir(mode=0o700)
         wanted.symlink_to(real)
     return real
 
