@@ -67,19 +67,22 @@ def test_one_byte_too_much_is_refused(served: Served) -> None:
     assert [post(served, whole)[0], post(served, chunked)[0]] == [413, 413]
 
 
+@pytest.mark.parametrize(
+    ("path", "size", "status"), [("/body", 3 * LIMIT, 413), ("/pid", LIMIT, 200), ("/pid", 1, 200)]
+)
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_connection_is_kept_as_the_refusal_of_a_body_says(
-    served: Served, *, chunked: bool
+def test_a_connection_is_kept_as_the_answer_to_an_unread_body_says(
+    served: Served, path: str, size: int, status: int, *, chunked: bool
 ) -> None:
     """A worker that leaves the body unread and closes has to say so: else the next request dies."""
-    body = b"x" * (3 * LIMIT)
+    body = b"x" * size
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
     with served.connect() as connection:
         connection.sendall(
-            request("POST", "/body", framing, body=chunks(body, 8192) if chunked else body)
+            request("POST", path, framing, body=chunks(body, 8192) if chunked else body)
         )
-        status, fields, _ = read_answer(connection)
-        assert status == 413
+        answered, fields, _ = read_answer(connection)
+        assert answered == status
         if fields.get("connection") != "close":
             connection.sendall(request("GET", "/pid"))
             assert read_answer(connection)[0] == 200

@@ -10,10 +10,10 @@ from wsgiref.types import WSGIApplication
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from prometheus_client.multiprocess import mark_process_dead
 
 from orders.admin import listen
-from orders.api.body import LIMIT_BYTES
 from orders.api.server.admin_process import AdminProcess, name_process
 from orders.api.server.arbiter import ApiArbiter
 from orders.api.server.master_state import MasterState
@@ -102,10 +102,10 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
             self._state.start()
 
         def pre_request(_worker: Any, request: Any) -> None:
-            # gthread ends a connection with more of an unread body than this, after an answer
-            # that promised to keep it; meinheld, which has no such hook, reads every body whole.
+            # gthread ends a connection with so much of an unread body, after an answer that
+            # promised to keep it; meinheld, which has no such hook, reads every body whole.
             length = getattr(request.body.reader, "length", None)  # None: chunked
-            if length is None or length > LIMIT_BYTES:
+            if length is None or length >= _DRAIN_MAX_BYTES:
                 request.force_close()
 
         def child_exit(_master: Any, worker: Any) -> None:
