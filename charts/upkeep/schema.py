@@ -46,6 +46,7 @@ ANYTHING: Final[Schema] = {"type": "object"}
 def operator() -> Schema:
     """Return the schema of orderservice-operator."""
     return _root(
+        fullnameOverride=SERVICE_NAME | {"maxLength": 46},
         image=closed(
             repository=TEXT,
             tag=TAG,
@@ -74,7 +75,7 @@ def operator() -> Schema:
         ),
         serviceMonitor=closed(enabled=BOOLEAN, interval=TEXT, labels=TEXTS),
         prometheusRule=closed(enabled=BOOLEAN, labels=TEXTS),
-        dashboards=closed(enabled=BOOLEAN, labels=TEXTS),
+        dashboards=closed(enabled=BOOLEAN, labels=TEXTS, annotations=TEXTS),
         resources=RESOURCES,
         podLabels=TEXTS,
         podAnnotations=TEXTS,
@@ -90,6 +91,8 @@ def environment(definition: str) -> Schema:
     place = closed(key=TEXT, property=TEXT, version=TEXT)
     return _root(
         nameOverride=SERVICE_NAME | {"maxLength": 40},
+        fullnameOverride=SERVICE_NAME | {"maxLength": 40},
+        storageClass=NAME,
         image=closed(repository=TEXT, tag=TAG, digest=DIGEST),
         spec=spec(definition),
         developmentPassword=TEXT | {"maxLength": 128},
@@ -152,5 +155,24 @@ def _closed(found: Schema, *, element: bool = False) -> Schema:
 
 
 def _root(**properties: Schema) -> Schema:
-    # Helm puts `global` into the values of every chart.
-    return {"$schema": _DRAFT} | closed(**properties, **{"global": ANYTHING})
+    # Helm puts `global` into the values of every chart, an umbrella chart its condition `enabled`.
+    common = {"commonLabels": TEXTS, "commonAnnotations": TEXTS, "enabled": BOOLEAN}
+    schema = closed(**properties, **common, **{"global": ANYTHING})
+    members = {name: _nullable(part) for name, part in schema["properties"].items()}
+    return {"$schema": _DRAFT} | schema | {"properties": members}
+
+
+def _nullable(schema: Schema) -> Schema:
+    """Admit null at every level: it takes a value away, and Helm shows it to the schema."""
+    nullable = dict(schema)
+    if "type" in schema:
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        nullable["type"] = [*kinds, "null"]
+    if "enum" in schema:
+        nullable["enum"] = [*schema["enum"], None]
+    if "properties" in schema:
+        members = schema["properties"].items()
+        nullable["properties"] = {name: _nullable(part) for name, part in members}
+    if isinstance(schema.get("additionalProperties"), dict):
+        nullable["additionalProperties"] = _nullable(schema["additionalProperties"])
+    return nullable

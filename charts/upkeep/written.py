@@ -9,6 +9,15 @@ from upkeep import schema, table
 CHARTS: Final = Path(__file__).resolve().parents[1]
 OPERATOR: Final = CHARTS / "orderservice-operator"
 ENVIRONMENT: Final = CHARTS / "orderservice-environment"
+_REPOSITORY: Final = CHARTS.parent
+_DASHBOARDS: Final = _REPOSITORY / "observability/orderservice_observability/dashboards"
+# Copies, not symbolic links: Flux and some packagers drop links, and Helm then renders nothing.
+_COPIES: Final = {
+    "orderservices.yaml": "operator/orderservice_operator/crd/orderservices.yaml",
+    "role.yaml": "operator/orderservice_operator/rbac/role.yaml",
+    "external_metrics_role.yaml": "operator/orderservice_operator/rbac/external_metrics_role.yaml",
+    "platform.rules.yaml": "observability/prometheus/platform.rules.yaml",
+}
 _MARK: Final = "<!-- values -->"
 
 
@@ -19,7 +28,15 @@ def files() -> dict[Path, str]:
         OPERATOR / "values.schema.json": _json(schema.operator()),
         ENVIRONMENT / "values.schema.json": _json(schema.environment(_definition())),
     }
-    return made
+    return made | _copies()
+
+
+def _copies() -> dict[Path, str]:
+    """Return the operator's files that its chart installs."""
+    folder = OPERATOR / "files"
+    copies = {folder / name: (_REPOSITORY / path).read_text() for name, path in _COPIES.items()}
+    dashboards = sorted(_DASHBOARDS.glob("*.json"))
+    return copies | {folder / "dashboards" / path.name: path.read_text() for path in dashboards}
 
 
 def _readme(chart: Path) -> str:
@@ -28,7 +45,7 @@ def _readme(chart: Path) -> str:
 
 
 def _definition() -> str:
-    return (OPERATOR / "files" / "orderservices.yaml").read_text()
+    return (_REPOSITORY / _COPIES["orderservices.yaml"]).read_text()
 
 
 def _json(content: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
 from charts.policies import pod_spec
@@ -37,7 +38,7 @@ def in_digits(schema: dict[str, Any]) -> Any:
         value = in_digits(schema["additionalProperties"])
         # `N` is a boolean to YAML.
         return None if value is None else {DIGITS if re.search(names, DIGITS) else "N": value}
-    if schema.get("type") != "string":
+    if "string" not in schema.get("type", ()):
         return None
     fitting = (one for one in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), one))
     return next(fitting, None)
@@ -248,3 +249,132 @@ def test_the_chart_sets_no_other_variable(helm4: Helm, option: str) -> None:
     for variable in pod_spec(only(manifests, "Deployment"))["containers"][0]["env"]:
         with pytest.raises(Failed, match="is set by"):
             helm4.template(OPERATOR, f"--set-string=env.{variable['name']}=x")
+
+
+def paths(values: Any, depth: int = 3) -> Iterator[str]:
+    """Yield the path of every key, as `--set` takes it."""
+    for key, value in values.items():
+        name = key.replace(".", "\\.")
+        yield name
+        if isinstance(value, dict) and depth > 1:
+            yield from (f"{name}.{path}" for path in paths(value, depth - 1))
+
+
+@pytest.mark.parametrize(
+    ("chart", "options"), [(OPERATOR, ()), (ENVIRONMENT, values_of("dev"))], ids=lambda _: ""
+)
+def test_null_takes_a_value_away_at_every_level(
+    helm4: Helm, chart: Path, options: tuple[str, ...]
+) -> None:
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    refusals = {}
+    for path in paths(values):
+        try:
+            helm4.template(chart, *options, f"--set={path}=null")
+        except Failed as failure:
+            refusals[path] = str(failure)
+    # What cannot be left out is asked for by its name.
+    needed = {"image": "image.repository", "image.repository": "image.repository"}
+    if chart == ENVIRONMENT:
+        needed["developmentPassword"] = "developmentPassword"
+    assert set(refusals) == set(needed), refusals
+    assert all(f"{value} is needed" in refusals[path] for path, value in needed.items())
+
+
+def test_null_in_spec_takes_away_what_the_chart_would_set(helm: Helm) -> None:
+    given = "--set=spec.cache=null,spec.upstreams.payment=null,spec.worker.autoscaling=null"
+    (resource,) = (
+        manifest
+        for manifest in helm.template(ENVIRONMENT, *values_of("dev"), given)
+        if manifest["kind"] == "OrderService"
+    )
+    assert "cache" not in resource["spec"]
+    assert set(resource["spec"]["upstreams"]) == {"inventory"}
+    assert None not in resource["spec"].values()
+
+
+def test_the_condition_of_an_umbrella_chart_is_admitted(helm: Helm, tmp_path: Path) -> None:
+    (tmp_path / "charts").mkdir()
+    for chart in (OPERATOR, ENVIRONMENT):
+        shutil.copytree(chart, tmp_path / "charts" / chart.name)
+    dependencies = [
+        {"name": chart.name, "version": "0.1.0", "condition": f"{chart.name}.enabled"}
+        for chart in (OPERATOR, ENVIRONMENT)
+    ]
+    umbrella = {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0"}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(umbrella | {"dependencies": dependencies}))
+    options = (
+        "--set=orderservice-operator.enabled=true",
+        "--set=orderservice-environment.enabled=",
+    )
+    kinds = {
+        manifest["kind"] for manifest in helm.template(tmp_path, options[0], f"{options[1]}false")
+    }
+    assert "Deployment" in kinds
+    assert "OrderService" not in kinds
+
+
+@pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT], ids=lambda chart: chart.name)
+def test_common_labels_and_annotations_are_on_every_object(helm4: Helm, chart: Path) -> None:
+    on = "serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true"
+    every = ("--set", on) if chart == OPERATOR else values_of("dev")
+    options = ("--set=commonLabels.team=shop", "--set-string=commonAnnotations.cost/center=12")
+    manifests = [
+        manifest
+        for manifest in helm4.template(chart, *every, *options)
+        if "helm.sh/hook" not in manifest["metadata"].get("annotations", {})
+    ]
+    for manifest in manifests:
+        name = (manifest["kind"], manifest["metadata"]["name"])
+        assert manifest["metadata"]["labels"]["team"] == "shop", name
+        assert manifest["metadata"]["annotations"]["cost/center"] == "12", name
+        assert "team" not in str(manifest.get("spec", {}).get("selector", {})), name
+
+
+def test_fullname_override_names_everything(helm4: Helm) -> None:
+    for chart, options in ((OPERATOR, ()), (ENVIRONMENT, values_of("dev"))):
+        manifests = helm4.template(chart, *options, "--set=fullnameOverride=another")
+        names = {
+            manifest["metadata"]["name"]
+            for manifest in manifests
+            if manifest["kind"] != "CustomResourceDefinition"
+        }
+        assert [name for name in names if "another" not in name] == []
+
+
+def test_volumes_are_of_the_storage_class_that_is_asked_for(helm4: Helm) -> None:
+    options = "--set=storageClass=fast,postgresql.storage=1Gi,rabbitmq.storage=1Gi"
+    load = "--set=loadTest.enabled=true,loadTest.storage=1Gi"
+    manifests = helm4.template(ENVIRONMENT, *values_of("dev"), options, load)
+    claims = [one["spec"] for one in manifests if one["kind"] == "PersistentVolumeClaim"]
+    sets = [one["spec"] for one in manifests if one["kind"] == "StatefulSet"]
+    claims += [claim["spec"] for one in sets for claim in one.get("volumeClaimTemplates", [])]
+    assert len(claims) == 4
+    assert {claim["storageClassName"] for claim in claims} == {"fast"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["orderservices.yaml", "role.yaml", "external_metrics_role.yaml", "platform.rules.yaml"],
+)
+def test_a_chart_that_lost_a_file_on_its_way_is_refused(
+    helm: Helm, tmp_path: Path, file: str
+) -> None:
+    chart = shutil.copytree(OPERATOR, tmp_path / OPERATOR.name)
+    (chart / "files" / file).write_text("")
+    with pytest.raises(Failed, match=f"files/{re.escape(file)} is missing or empty"):
+        helm.template(chart, "--set=prometheusRule.enabled=true")
+
+
+def test_a_chart_without_its_dashboards_is_refused(helm4: Helm, tmp_path: Path) -> None:
+    chart = shutil.copytree(OPERATOR, tmp_path / OPERATOR.name)
+    shutil.rmtree(chart / "files" / "dashboards")
+    with pytest.raises(Failed, match="files/dashboards is missing or empty"):
+        helm4.template(chart, "--set=dashboards.enabled=true")
+
+
+def test_no_file_of_a_chart_is_a_link() -> None:
+    links = [
+        path for chart in (OPERATOR, ENVIRONMENT) for path in chart.rglob("*") if path.is_symlink()
+    ]
+    assert links == [], "Flux drops symbolic links"

@@ -1,5 +1,5 @@
 {{- define "environment.name" -}}
-{{- $name := .Values.nameOverride | default .Release.Name -}}
+{{- $name := .Values.fullnameOverride | default .Values.nameOverride | default .Release.Name -}}
 {{- if gt (len $name) 40 -}}
 {{- fail (printf "the name %q is longer than 40 characters: the children of an OrderService add suffixes to it. Set nameOverride." $name) -}}
 {{- end -}}
@@ -21,13 +21,17 @@ app.kubernetes.io/component: {{ .part }}
 app.kubernetes.io/part-of: orderservice-platform
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "environment.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- $repository := required "image.repository is needed" (.Values.image).repository -}}
+{{- if (.Values.image).digest -}}
+{{ $repository }}@{{ (.Values.image).digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ (.Values.image).tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end }}
 
@@ -58,7 +62,7 @@ checksum/secret: {{ omit $entries "url" "replicaUrl" | toJson | sha256sum }}
 {{- end }}
 
 {{- define "environment.pullSecrets" -}}
-{{- with ((.Values.spec.podTemplate).imagePullSecrets) }}
+{{- with (((.Values.spec).podTemplate).imagePullSecrets) }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . | quote }}
@@ -67,11 +71,11 @@ imagePullSecrets:
 {{- end }}
 
 {{- define "environment.pullPolicy" -}}
-{{ ((.Values.spec.podTemplate).imagePullPolicy) | default "IfNotPresent" }}
+{{ (((.Values.spec).podTemplate).imagePullPolicy) | default "IfNotPresent" }}
 {{- end }}
 
 {{- define "environment.brings" -}}
-{{- if or .Values.postgresql.enabled .Values.rabbitmq.enabled .Values.valkey.enabled .Values.simulators.enabled -}}
+{{- if or (.Values.postgresql).enabled (.Values.rabbitmq).enabled (.Values.valkey).enabled (.Values.simulators).enabled -}}
 true
 {{- end -}}
 {{- end }}
@@ -83,4 +87,12 @@ true
 {{/* The key that signs webhooks: 32 bytes, base64, as the receiver expects it. */}}
 {{- define "environment.webhookKey" -}}
 whsec_{{ include "environment.password" . | sha256sum | trunc 32 | b64enc }}
+{{- end }}
+
+{{/* Annotations of one manifest: its own, then commonAnnotations. Pass (dict "root" $ "own" MAP). */}}
+{{- define "environment.annotations" -}}
+{{- with merge (dict) (.own | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

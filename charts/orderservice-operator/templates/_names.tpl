@@ -1,14 +1,15 @@
-{{/* Everything is named after the release; a release is one operator. With `-external-metrics` it is a
-Service's name, of 63 characters. */}}
+{{/* Everything is named after the release, or fullnameOverride; a release is one operator. With
+`-external-metrics` it is a Service's name, of 63 characters. */}}
 {{- define "operator.name" -}}
-{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
-{{- fail (printf "the name %q has to begin with a letter and to have no dot: Services are named after the release." .Release.Name) -}}
+{{- $name := .Values.fullnameOverride | default .Release.Name -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the name %q has to begin with a letter and to have no dot: Services are named after it. Set fullnameOverride." $name) -}}
 {{- end -}}
-{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- $name | trunc 46 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "operator.account" -}}
-{{- .Values.serviceAccount.name | default (include "operator.name" .) -}}
+{{- (.Values.serviceAccount).name | default (include "operator.name" .) -}}
 {{- end }}
 
 {{- define "operator.selector" -}}
@@ -23,14 +24,18 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/part-of: orderservice-platform
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* A digest says exactly what runs, so it wins over the tag. */}}
 {{- define "operator.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- $repository := required "image.repository is needed" (.Values.image).repository -}}
+{{- if (.Values.image).digest -}}
+{{ $repository }}@{{ (.Values.image).digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ (.Values.image).tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end }}
 
@@ -62,7 +67,25 @@ seccompProfile:
 
 {{/* A cluster has one external metrics API, so an operator of one namespace does not serve it. */}}
 {{- define "operator.servesMetrics" -}}
-{{- if and .Values.externalMetrics.enabled (not .Values.watchNamespace) -}}
+{{- if and (.Values.externalMetrics).enabled (not .Values.watchNamespace) -}}
 true
 {{- end -}}
+{{- end }}
+
+{{/* A file of the chart. An empty one means that the chart was packed or fetched without it, and would
+install nothing in its place. Pass (dict "root" $ "path" "files/role.yaml"). */}}
+{{- define "operator.file" -}}
+{{- $content := .root.Files.Get .path -}}
+{{- if not (trim $content) -}}
+{{- fail (printf "%s is missing or empty: this copy of the chart is not complete. Fetch the chart again." .path) -}}
+{{- end -}}
+{{- $content -}}
+{{- end }}
+
+{{/* Annotations of one manifest: its own, then commonAnnotations. Pass (dict "root" $ "own" MAP). */}}
+{{- define "operator.annotations" -}}
+{{- with merge (dict) (.own | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
