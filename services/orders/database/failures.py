@@ -1,7 +1,8 @@
-"""What PostgreSQL's errors mean to a caller."""
+"""What PostgreSQL's errors mean to a caller: nothing was done, or nobody knows."""
 
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import psycopg
 from psycopg import errors
@@ -18,9 +19,35 @@ class Busy(Transient):
     """Wait a moment: the first use of an idempotency key is still running."""
 
 
+class ReadOnly(Transient):
+    """Find the primary: this server takes no writes, so nothing was changed."""
+
+
+class OutcomeUnknown(Transient):
+    """Look before you repeat: the statement was sent, and its end is not known.
+
+    It may have committed, may commit later, or may never have run. Every other Transient of the
+    database means that nothing was changed.
+    """
+
+
+class DeadlinePassed(psycopg.OperationalError):
+    """Use another connection: the server did not answer in time, and this one is closed."""
+
+
+# After these the server has not said what became of the statement: connection exceptions, an
+# unknown completion, a server that ends its sessions (it can do so after the commit).
+_UNKNOWN: Final = ("08", "40003", "57P")
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise the errors of psycopg as Transient, Locked or Permanent, the cause chained."""
+    """Raise the errors of psycopg as one of our own, the cause chained.
+
+    Whatever the server refused by an error of its own was rolled back: a plain Transient (Locked
+    and ReadOnly among them) or Permanent. A connection that broke, or a deadline that passed, after
+    the statement was sent: OutcomeUnknown.
+    """
     try:
         yield
     except errors.LockNotAvailable as error:
@@ -28,13 +55,27 @@ def translated() -> Iterator[None]:
     except (PoolTimeout, PoolClosed) as error:
         raise Transient("no connection to PostgreSQL", retry_after_s=1) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        # Also statement_timeout, a deadlock, a server going down or read-only after a failover.
-        raise Transient(f"PostgreSQL: {type(error).__name__}", retry_after_s=1) from error
+        # Also statement_timeout and a deadlock, which the server rolled back.
+        kind = OutcomeUnknown if outcome_unknown(error) else Transient
+        raise kind(f"PostgreSQL: {_name(error)}", retry_after_s=1) from error
     except errors.ReadOnlySqlTransaction as error:
-        raise Transient("PostgreSQL is read-only: not the primary?", retry_after_s=1) from error
+        raise ReadOnly("PostgreSQL is read-only: not the primary?", retry_after_s=1) from error
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise Permanent(f"PostgreSQL: {type(error).__name__}", reason="database") from error
     except psycopg.Error as error:
         # A table or right that is missing, a lost prepared statement: nothing is wrong with the
         # work itself, and a migration or a person may mend it.
         raise Transient(f"PostgreSQL: {type(error).__name__}", retry_after_s=1) from error
+
+
+def outcome_unknown(error: psycopg.Error) -> bool:
+    """Return whether a statement that ended with `error` may have been carried out."""
+    if error.sqlstate is None:  # not the server's word: the connection ended under the statement
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_UNKNOWN)
+
+
+def _name(error: psycopg.Error) -> str:
+    if isinstance(error, DeadlinePassed):
+        return "no answer in time"
+    return type(error).__name__
