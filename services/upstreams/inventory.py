@@ -12,6 +12,7 @@ from msgspec import Meta
 from upstreams import control
 from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
+from upstreams.journal import Entries, EntriesResource, Journal
 from upstreams.settings import Settings
 from upstreams.web import MAX_ID, Refusal, answer, app, body
 
@@ -67,12 +68,14 @@ class Stock:
         self._lock = threading.Lock()
         self._available: dict[int, int] = {}
         self._reservations: dict[int, Reservation] = {}
+        self._journal: Journal[int] = Journal()
 
     def reset(self) -> None:
         """Forget every reservation and every stock level that was set."""
         with self._lock:
             self._available.clear()
             self._reservations.clear()
+            self._journal.clear()
 
     def available(self, product_id: int) -> int:
         """Return the units that may still be reserved."""
@@ -94,9 +97,8 @@ class Stock:
             if left < 0:
                 raise Refusal(409, "out_of_stock", f"{left + wanted.quantity} units available")
             self._available[wanted.product_id] = left
-            made = Reservation(
-                order_id, wanted.product_id, wanted.quantity, Status.RESERVED, _now()
-            )
+            at = self._journal.note(order_id, order_id)
+            made = Reservation(order_id, wanted.product_id, wanted.quantity, Status.RESERVED, at)
             self._reservations[order_id] = made
             return made, True
 
@@ -113,6 +115,18 @@ class Stock:
         with self._lock:
             return list(self._reservations.values())
 
+    def page(self, since: dt.datetime | None, cursor: str | None, limit: int) -> Entries:
+        """Return reservations in the order of their last change."""
+        with self._lock:
+            keys, following = self._journal.page(since, cursor, limit)
+            return Entries([self._reservations[key] for key in keys], following)
+
+    def of_order(self, order_id: int) -> Entries:
+        """Return the reservations of one order."""
+        with self._lock:
+            keys = self._journal.of_order(order_id)
+            return Entries([self._reservations[key] for key in keys], None)
+
     def _end(self, order_id: int, status: Status) -> Reservation:
         with self._lock:
             known = self._reservations.get(order_id)
@@ -124,7 +138,8 @@ class Stock:
                 raise Refusal(409, f"already_{known.status}")
             if status is Status.RELEASED:
                 self._available[known.product_id] += known.quantity
-            ended = msgspec.structs.replace(known, status=status, at=_now())
+            at = self._journal.note(order_id, order_id)
+            ended = msgspec.structs.replace(known, status=status, at=at)
             self._reservations[order_id] = ended
             return ended
 
@@ -133,10 +148,6 @@ def _same(known: Reservation, wanted: NewReservation) -> Reservation:
     if (known.product_id, known.quantity) != (wanted.product_id, wanted.quantity):
         raise Refusal(409, "conflict", "this order has another reservation")
     return known
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 class AvailabilityResource:
@@ -193,6 +204,7 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     reservation = f"/reservations/{{order_id:int(min=1, max={MAX_ID})}}"
     reservations = ReservationResource(stock)
     made.add_route(f"/availability/{product}", AvailabilityResource(stock))
+    made.add_route("/reservations", EntriesResource(stock.page, stock.of_order))
     made.add_route(reservation, reservations)
     made.add_route(f"{reservation}/commit", reservations, suffix="commit")
     made.add_route(f"{reservation}/release", reservations, suffix="release")

@@ -15,6 +15,7 @@ from msgspec import Meta
 from upstreams import control
 from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
+from upstreams.journal import Entries, EntriesResource, Journal
 from upstreams.settings import Settings
 from upstreams.web import MAX_ID, Refusal, answer, app, body, money
 
@@ -83,6 +84,17 @@ class Answer(msgspec.Struct, rename="camel", frozen=True):
     amount: Decimal
 
 
+class Entry(msgspec.Struct, rename="camel", frozen=True):
+    """An attempt as others may read it; `at` is when it reached its status."""
+
+    attempt_id: str
+    order_id: int
+    kind: Kind
+    amount: Decimal
+    status: Status
+    at: dt.datetime
+
+
 class Till:
     """Every attempt; all changes are under one lock, so none is done twice."""
 
@@ -90,12 +102,14 @@ class Till:
         self._lock = threading.Lock()
         self._attempts: dict[tuple[Kind, str], tuple[Asked, Attempt]] = {}
         self._refunded: dict[str, Decimal] = {}  # per capture
+        self._journal: Journal[tuple[Kind, str]] = Journal()
 
     def reset(self) -> None:
         """Forget every attempt."""
         with self._lock:
             self._attempts.clear()
             self._refunded.clear()
+            self._journal.clear()
 
     def capture(self, attempt_id: str, asked: Asked, *, decline: bool) -> Answer:
         """Charge, or decline if told so and the attempt is new."""
@@ -122,11 +136,23 @@ class Till:
         with self._lock:
             return [msgspec.structs.replace(row) for _, row in self._attempts.values()]
 
+    def page(self, since: dt.datetime | None, cursor: str | None, limit: int) -> Entries:
+        """Return captures and refunds in the order of their last change."""
+        with self._lock:
+            keys, following = self._journal.page(since, cursor, limit)
+            return Entries([_entry(self._attempts[key][1]) for key in keys], following)
+
+    def of_order(self, order_id: int) -> Entries:
+        """Return the captures and refunds of one order."""
+        with self._lock:
+            keys = self._journal.of_order(order_id)
+            return Entries([_entry(self._attempts[key][1]) for key in keys], None)
+
     def _once(self, attempt_id: str, asked: Asked, status: Status) -> Answer:
         key = (asked.kind, attempt_id)
         if key not in self._attempts:
-            now = dt.datetime.now(dt.UTC)
-            row = Attempt(attempt_id, asked.order_id, asked.kind, asked.amount, status, 0, now)
+            at = self._journal.note(key, asked.order_id)
+            row = Attempt(attempt_id, asked.order_id, asked.kind, asked.amount, status, 0, at)
             self._attempts[key] = (asked, row)
         before, row = self._attempts[key]
         if before != asked:
@@ -149,6 +175,10 @@ class Till:
 
 def _answer(row: Attempt) -> Answer:
     return Answer(row.attempt_id, row.order_id, row.status, row.amount)
+
+
+def _entry(row: Attempt) -> Entry:
+    return Entry(row.attempt_id, row.order_id, row.kind, row.amount, row.status, row.at)
 
 
 class PaymentResource:
@@ -198,6 +228,7 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     """Wire the payment simulator."""
     till, script = Till(), Script()
     made = app(FaultMiddleware(script, stop, settings.threads))
+    made.add_route("/payments", EntriesResource(till.page, till.of_order))
     made.add_route("/payments/{attempt_id}", PaymentResource(till, script))
     made.add_route("/refunds/{attempt_id}", RefundResource(till))
     made.add_route("/control/ledger", RowsResource(till.ledger))
