@@ -1,5 +1,6 @@
 """What holds for every answer: ids, problems, methods, limits; no server is needed for it."""
 
+import io
 import re
 from typing import Any
 
@@ -8,7 +9,8 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from contract.serverless_api import ORDER, client
+from contract.serverless_api import ORDER, client, ports
+from orders.api.app import create_app
 from orders.api.auth import Caller
 from orders.api.issuer import IssuerKeys
 from orders.api.tokens import ConfiguredKey, TokenAuthentication
@@ -353,8 +355,15 @@ SECRET = "a shared secret of at least 32 bytes"
 
 @pytest.fixture(scope="module")
 def guarded() -> falcon.testing.TestClient:
+    return client(**_guard())
+
+
+def _guard() -> dict[str, Any]:
     chosen = AuthSettings(mode="jwt", key=SECRET, algorithms="HS256")
-    return client(authentication=TokenAuthentication(ConfiguredKey(SECRET), chosen), tokens=True)
+    return {
+        "authentication": TokenAuthentication(ConfiguredKey(SECRET), chosen),
+        "tokens": True,
+    }
 
 
 def test_who_sends_no_token_is_a_401(guarded: falcon.testing.TestClient) -> None:
@@ -370,6 +379,59 @@ def test_who_lacks_the_scope_is_a_403(guarded: falcon.testing.TestClient) -> Non
     answer = guarded.simulate_get("/api/orders/1", headers=token("orders:write"))
     problem(answer, 403)
     assert 'scope="orders:read"' in answer.headers["www-authenticate"]
+
+
+REFUSED: dict[str, Any] = {
+    "no token": lambda api, _token: post(api),
+    "a forged token": lambda api, _token: post(api, Authorization="Bearer a.b.c"),
+    "no scope": lambda api, _token: post(api, **token("orders:read")),
+    "no order": lambda api, token: post(api, b"{", **token),
+    "another user": lambda api, token: post(api, {**ORDER, "userId": 8}, **token),
+    "another media type": lambda api, token: post(api, **{**token, "Content-Type": "text/plain"}),
+    "no id": lambda api, token: api.simulate_get("/api/orders/x", headers=token),
+    "another list": lambda api, token: api.simulate_get("/api/orders/user/8", headers=token),
+    "no page": lambda api, token: api.simulate_get("/api/orders/user/7?page=0", headers=token),
+    "another method": lambda api, token: api.simulate_put("/api/orders", headers=token),
+    "options": lambda api, token: api.simulate_options("/api/orders", headers=token),
+    "unknown path": lambda api, token: api.simulate_get("/api/nope", headers=token),
+    "an empty id": lambda api, token: api.simulate_get("/api/orders/", headers=token),
+    "the database away": lambda api, token: post(api, **token),
+}
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["jwt", "off"])
+@pytest.mark.parametrize("request_of", REFUSED.values(), ids=REFUSED)
+def test_a_request_is_counted_once_whatever_becomes_of_it(request_of: Any, *, tokens: bool) -> None:
+    api = client(requests=50, **(_guard() if tokens else {}))
+    fields = token("orders:read orders:write") if tokens else {}
+    request_of(api, fields)  # whom it counts for is counted on its own: ask the same again
+    answer = request_of(api, fields)
+    assert re.match(r'"default";r=48;', answer.headers["ratelimit"])
+
+
+def test_over_the_limit_not_a_byte_of_the_body_is_read() -> None:
+    application = create_app(ports(requests=1, **_guard()))
+    reads: list[int] = []
+
+    class Body(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            reads.append(size or 0)
+            return super().read(size)
+
+    def send() -> str:
+        statuses: list[str] = []
+        env = falcon.testing.create_environ(
+            "/api/orders",
+            method="POST",
+            headers={"Content-Type": "application/json", **token("orders:write")},
+        )
+        env |= {"CONTENT_LENGTH": "9", "wsgi.input": Body(b"not JSON!")}
+        application(env, lambda status, _headers: statuses.append(status))  # type: ignore[arg-type]
+        return statuses[0][:3]
+
+    assert (send(), bool(reads)) == ("400", True)
+    reads.clear()
+    assert (send(), reads) == ("429", [])
 
 
 def test_an_order_for_somebody_else_is_a_403(guarded: falcon.testing.TestClient) -> None:

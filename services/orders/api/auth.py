@@ -23,6 +23,14 @@ class Caller(msgspec.Struct, frozen=True):
     subject: str | None
     scopes: frozenset[str]
 
+    @property
+    def user_id(self) -> int | None:
+        """The user that the subject stands for; None for a subject that is no user's id."""
+        subject = self.subject
+        if subject is not None and subject.isascii() and subject.isdigit() and len(subject) <= 16:
+            return int(subject)
+        return None
+
     def require(self, scope: str) -> None:
         """Refuse a caller without the scope; admin has them all."""
         if scope not in self.scopes and ADMIN not in self.scopes:
@@ -48,6 +56,11 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 EVERYBODY: Final = Caller(None, frozenset({READ, WRITE, ADMIN}))
+
+
+def user_principal(user: int | str) -> str:
+    """Return what a user, or the subject of a token, is called in limits and idempotency keys."""
+    return f"user:{user}"
 
 
 class Authentication(Protocol):

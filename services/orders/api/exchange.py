@@ -27,6 +27,8 @@ class Exchange(msgspec.Struct):
     limit_headers: Sequence[tuple[str, str]] = ()
     replayed: bool = False
     user_id: int | None = None
+    # Whether the user wrote in the last seconds; None: unknown, so read on the primary.
+    wrote_recently: bool | None = None
     order_id: int | None = None
     total: Decimal | None = None
 

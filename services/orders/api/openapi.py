@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from falcon import Request, Response
 
-from orders.api.entrance import API
+from orders.api.admission import API
 from orders.api.operation import Answer, Operation, Parameter
 from orders.api.problems import MEDIA_TYPE, Problem
 

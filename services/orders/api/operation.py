@@ -1,8 +1,13 @@
 """What a resource says about itself: the words of the OpenAPI document, next to the code."""
 
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
+
+# What a responder is called with, by name.
+Arguments = Mapping[str, Any]
+Decode = Callable[[dict[str, Any], dict[str, str]], Arguments]
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +30,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one resource.
 
+    `decode` turns the WSGI environment and the path's parameters into the responder's arguments;
+    it raises Refusal. `user` tells which user they name: without tokens the request counts for
+    that user. With `recent_write` the user's lists are read on the primary for a while ("mark"), or
+    the responder is told whether they must be ("look up": `exchange.wrote_recently`). All three
+    hold below /api/ only.
     `refusals` are problems, by status; `token_refusals` come only where tokens are asked for.
     """
 
@@ -32,8 +42,20 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     action: str | None = None  # label of order_requests_total
     scope: str | None = None
+    public: bool = False  # asks for no token
+    decode: Decode = lambda _env, path: path
+    user: Callable[[Arguments], int | None] = lambda _arguments: None
+    recent_write: Literal["mark", "look up"] | None = None
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
     answers: dict[int, Answer]
     refusals: dict[int, str] = {}
     token_refusals: dict[int, str] = {}
+
+
+class Resource(Protocol):
+    """A Falcon resource that says what it does: by method, its documentation and label."""
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """Its methods."""

@@ -11,9 +11,7 @@ from orders import views
 from orders.api import cursor
 from orders.api import exchange as exchanges
 from orders.api.auth import READ
-from orders.api.door import Door
-from orders.api.exchange import Exchange
-from orders.api.operation import Answer, Operation, Parameter
+from orders.api.operation import Answer, Arguments, Operation, Parameter
 from orders.api.ports import Ports
 from orders.api.problems import INVALID, Refusal
 from orders.api.query import (
@@ -50,6 +48,10 @@ _PARAMETERS: Final = (
 )
 
 
+def _decode(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
+    return {"user_id": number("userId", path["userId"])}
+
+
 class UserOrders:
     """`/api/orders/user/{userId}`."""
 
@@ -59,6 +61,9 @@ class UserOrders:
             summary="List a user's orders, newest first",
             action="list",
             scope=READ,
+            decode=_decode,
+            user=lambda arguments: arguments["user_id"],
+            recent_write="look up",
             parameters=_PARAMETERS,
             answers={
                 200: Answer(
@@ -74,54 +79,40 @@ class UserOrders:
         )
     }
 
-    def __init__(self, door: Door, ports: Ports) -> None:
-        self._door, self._ledger, self._writers = door, ports.ledger, ports.writers
-        self._cursor_key = ports.cursor_key
+    def __init__(self, ports: Ports) -> None:
+        self._ledger, self._cursor_key = ports.ledger, ports.cursor_key
 
-    def on_get(self, req: Request, resp: Response, **path: str) -> None:
+    def on_get(self, req: Request, resp: Response, user_id: int) -> None:
         """Answer one page."""
         exchange = exchanges.of(req.env)
-        user, own_writes = self._come_in(exchange, req.env, path["userId"])
-        exchange.caller.require(READ)
-        exchange.caller.require_sight_of(user)
-        asked = page_query(req.query_string)
-        after = self._position(asked, user)
-        found = self._ledger.page(
-            user, asked.page_size + 1, after, asked.offset, own_writes=own_writes
+        exchange.caller.require_sight_of(user_id)
+        # Not decoded before: whoever names a user counts for that user, whatever else is wrong.
+        query = page_query(req.query_string)
+        orders = self._ledger.page(
+            user_id,
+            query.page_size + 1,
+            self._position(query, user_id),
+            query.offset,
+            own_writes=exchange.wrote_recently is not False,  # unknown: the primary knows
         )
-        resp.data = views.orders_json(found[: asked.page_size])
+        resp.data = views.orders_json(orders[: query.page_size])
         resp.set_header("Cache-Control", "private, no-cache")
-        if len(found) > asked.page_size:
-            resp.set_header("Link", self._next(found, asked, user))
+        if len(orders) > query.page_size:
+            resp.set_header("Link", self._next(orders, query, user_id))
 
     on_head = on_get
 
-    def _come_in(self, exchange: Exchange, env: dict[str, Any], user_id: str) -> tuple[int, bool]:
-        """Pass the door; learn in the same round trip whether the user wrote a moment ago."""
-        try:
-            user = exchange.user_id = number("userId", user_id)
-        except Refusal:
-            self._door.enter(exchange, env, None)
-            raise
-        writers = self._writers
-        if writers is None or writers.wrote_here(user):
-            self._door.enter(exchange, env, user)
-            return user, writers is not None
-        replies = self._door.enter(exchange, env, user, writers.asking(user))
-        wrote = writers.wrote_recently(user) if replies is None else writers.answer(replies)
-        return user, wrote is not False  # unknown: the primary knows
-
-    def _position(self, asked: PageQuery, user_id: int) -> Position | None:
-        if asked.cursor is None:
+    def _position(self, query: PageQuery, user_id: int) -> Position | None:
+        if query.cursor is None:
             return None
         try:
-            return cursor.unseal(asked.cursor, user_id, self._cursor_key)
+            return cursor.unseal(query.cursor, user_id, self._cursor_key)
         except cursor.InvalidCursor:
             raise Refusal(INVALID, "cursor is not valid for this list.") from None
 
-    def _next(self, found: Sequence[Order], asked: PageQuery, user_id: int) -> str:
-        last = found[asked.page_size - 1]
+    def _next(self, orders: Sequence[Order], query: PageQuery, user_id: int) -> str:
+        last = orders[query.page_size - 1]
         position = Position(last.created_at, last.id)
         sealed = cursor.seal(position, user_id, self._cursor_key)
-        query = urlencode({"cursor": sealed, "pageSize": asked.page_size})
-        return f'</api/orders/user/{user_id}?{query}>; rel="next"'
+        members = urlencode({"cursor": sealed, "pageSize": query.page_size})
+        return f'</api/orders/user/{user_id}?{members}>; rel="next"'

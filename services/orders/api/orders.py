@@ -7,12 +7,11 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import exchange as exchanges
-from orders.api.auth import READ, WRITE
+from orders.api.auth import READ, WRITE, user_principal
 from orders.api.body import read_body
-from orders.api.door import Door, user_principal
 from orders.api.exchange import Exchange
 from orders.api.idempotency import IdempotencyKey, idempotency_key
-from orders.api.operation import Answer, Operation, Parameter
+from orders.api.operation import Answer, Arguments, Operation, Parameter
 from orders.api.ports import Ports
 from orders.api.preconditions import is_known
 from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
@@ -22,9 +21,21 @@ from orders.cache.orders import CachedOrder
 from orders.database.orders import Answer as Accepted
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id, NewOrder, etag
-from orders.errors import OrdersError, Transient
+from orders.errors import Transient
 from orders.upstream.stock import StockAnswer
 from orders.views import OrderView, snapshot
+
+
+def decode_new_order(env: dict[str, Any], _path: dict[str, str]) -> Arguments:
+    """Read the order in the body. Raises Refusal, BodyTooLarge, BodyIncomplete."""
+    check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
+    return {"order": decode_order(read_body(env))}
+
+
+def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
+    """Read the order's id in the path. Raises Refusal."""
+    return {"order_id": number("id", path["id"])}
+
 
 ORDER_ID: Final = Parameter(name="id", where="path", type=Id, description="The order.")
 
@@ -47,6 +58,9 @@ class Orders:
             summary="Place an order",
             action="create",
             scope=WRITE,
+            decode=decode_new_order,
+            user=lambda arguments: arguments["order"].user_id,
+            recent_write="mark",
             parameters=(
                 Parameter(
                     name="Idempotency-Key",
@@ -73,17 +87,14 @@ class Orders:
         )
     }
 
-    def __init__(self, door: Door, ports: Ports) -> None:
-        self._door = door
-        self._ledger, self._stock = ports.ledger, ports.stock
-        self._cache, self._writers = ports.cache, ports.writers
+    def __init__(self, ports: Ports) -> None:
+        self._ledger, self._stock, self._cache = ports.ledger, ports.stock, ports.cache
         self._key_required = ports.key_required
 
-    def on_post(self, req: Request, resp: Response) -> None:
+    def on_post(self, req: Request, resp: Response, order: NewOrder) -> None:
         """Take an order once per principal and key."""
         exchange = exchanges.of(req.env)
-        order = self._come_in(exchange, req.env)
-        exchange.caller.require(WRITE)
+        exchange.total = order.total
         exchange.caller.require_identity(order.user_id)
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
         accepted = self._accept(exchange, order, key)
@@ -91,19 +102,6 @@ class Orders:
         exchange.replayed = accepted.replayed
         exchange.order_id = int(accepted.location.rpartition("/")[2])
         self._cache.saw(exchange.order_id)
-
-    def _come_in(self, exchange: Exchange, env: dict[str, Any]) -> NewOrder:
-        """Read the order and pass the door: only the order says whom it counts for."""
-        try:
-            check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
-            order = decode_order(read_body(env))
-        except (Refusal, OrdersError):
-            self._door.enter(exchange, env, None)
-            raise
-        exchange.user_id, exchange.total = order.user_id, order.total
-        mark = () if self._writers is None else (self._writers.marking(order.user_id),)
-        self._door.enter(exchange, env, order.user_id, *mark)
-        return order
 
     def _accept(self, exchange: Exchange, order: NewOrder, key: str | None) -> Accepted:
         principal = user_principal(exchange.caller.subject or order.user_id)
@@ -135,6 +133,7 @@ class OneOrder:
             summary="Show an order",
             action="get",
             scope=READ,
+            decode=decode_order_id,
             parameters=(
                 ORDER_ID,
                 Parameter(
@@ -155,16 +154,14 @@ class OneOrder:
         )
     }
 
-    def __init__(self, door: Door, ports: Ports) -> None:
-        self._door, self._ledger, self._cache = door, ports.ledger, ports.cache
+    def __init__(self, ports: Ports) -> None:
+        self._ledger, self._cache = ports.ledger, ports.cache
 
-    def on_get(self, req: Request, resp: Response, **path: str) -> None:
+    def on_get(self, req: Request, resp: Response, order_id: int) -> None:
         """Answer the bytes that the cache keeps."""
         exchange = exchanges.of(req.env)
-        self._door.enter(exchange, req.env, None)
-        exchange.caller.require(READ)
-        wanted = exchange.order_id = number("id", path["id"])
-        order = self._cache.load(wanted, lambda: self._fetch(wanted))
+        exchange.order_id = order_id
+        order = self._cache.load(order_id, lambda: self._fetch(order_id))
         if order is None or not exchange.caller.may_see(order.owner_id):
             raise not_found()
         tag = etag(order.version)

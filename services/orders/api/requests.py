@@ -1,5 +1,7 @@
 """The body of POST /api/orders: JSON bytes to a NewOrder whose every value is within its bounds."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
 
@@ -19,6 +21,10 @@ from orders.domain.order import (
 
 # What is named at most; a body of 64 KiB could hold thousands of faults.
 _FAULTS_LIMIT: Final = 20
+# A body with more quotes or brackets is refused before anything of it is built. An order has 12
+# quotes and one bracket; the rest is room for mistakes that are worth naming.
+_QUOTES_LIMIT: Final = 2 * 2 * _FAULTS_LIMIT
+_BRACKETS_LIMIT: Final = 32
 _TOTAL_SCHEMA: Final[dict[str, Any]] = {
     "type": "number",
     "minimum": 0.01,
@@ -88,7 +94,10 @@ def decode_order(body: bytes) -> NewOrder:
 
 
 def _refusal(body: bytes) -> Refusal:
-    """Look at a body again, slowly, to name every fault."""
+    """Look at a body again, slowly, to name the first faults."""
+    excess = _excess(body)
+    if excess is not None:
+        return Refusal(INVALID, excess, faults=[Fault("#", excess)])
     try:
         members = _members_decoder.decode(body)
     except msgspec.ValidationError:
@@ -99,8 +108,17 @@ def _refusal(body: bytes) -> Refusal:
         return _malformed("The body is not valid UTF-8.")
     except msgspec.DecodeError as error:
         return _malformed(_lower_layer(str(error)))
-    faults = [*_unknown(members), *_missing(members), *_invalid(members)][:_FAULTS_LIMIT]
+    faults = list(islice(_faults(members), _FAULTS_LIMIT))
     return _invalid_order(faults) if faults else _malformed("The body is not an order.")
+
+
+def _excess(body: bytes) -> str | None:
+    """Return what the body has far too much of, without decoding it."""
+    if body.count(b'"') > _QUOTES_LIMIT:
+        return "The body has more members than an order."
+    if body.count(b"{") + body.count(b"[") > _BRACKETS_LIMIT:
+        return "The body is nested too deeply."
+    return None
 
 
 def _repeated(body: bytes) -> Refusal:
@@ -123,21 +141,17 @@ def _lower_layer(message: str) -> str:
     return f"The body is not valid JSON: {message.removeprefix('JSON is malformed: ').lower()}."
 
 
-def _unknown(members: dict[str, Raw]) -> list[Fault]:
-    return [Fault(_pointer(name), "unknown member") for name in members if name not in _MEMBERS]
-
-
-def _missing(members: dict[str, Raw]) -> list[Fault]:
-    return [Fault(_pointer(name), "is missing") for name in _MEMBERS if name not in members]
-
-
-def _invalid(members: dict[str, Raw]) -> list[Fault]:
-    faults = []
+def _faults(members: dict[str, Raw]) -> Iterator[Fault]:
+    for name in members:
+        if name not in _MEMBERS:
+            yield Fault(_pointer(name), "unknown member")
+    for name in _MEMBERS:
+        if name not in members:
+            yield Fault(_pointer(name), "is missing")
     for name, kind in _MEMBERS.items():
         detail = _complaint(name, kind, bytes(members[name])) if name in members else None
         if detail:
-            faults.append(Fault(_pointer(name), detail))
-    return faults
+            yield Fault(_pointer(name), detail)
 
 
 def _complaint(name: str, kind: Any, literal: bytes) -> str | None:

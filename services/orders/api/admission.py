@@ -1,0 +1,179 @@
+"""What every request passes before its resource: its route's name, its caller, the rate limit.
+
+A request is counted once, in `_admit`, whatever becomes of it. Whom it counts for: the subject of
+the token; without authentication the user it names; else the client's address. Where the token
+says it, the limit is decided before a byte of the body is decoded.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import falcon
+from falcon import Request, Response
+
+from orders.api import exchange as exchanges
+from orders.api.auth import Authentication, user_principal
+from orders.api.client_address import client_address
+from orders.api.exchange import Exchange
+from orders.api.operation import Arguments, Operation, Resource
+from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
+from orders.api.ratelimit import POLICY, RateLimiter
+from orders.cache.client import Command, Reply
+from orders.cache.writers import RecentWriters
+
+API: Final = "/api/"
+# Requests that no operation serves count for the client's address, with or without a token.
+_UNKNOWN_PATH: Final = Operation(id="unknownPath", summary="", answers={}, public=True)
+_OTHER_METHOD: Final = Operation(id="otherMethod", summary="", answers={}, public=True)
+
+
+class Admission:
+    """Falcon middleware. Without a limiter all requests pass; without writers none are marked."""
+
+    def __init__(
+        self,
+        authentication: Authentication,
+        limiter: RateLimiter | None,
+        writers: RecentWriters | None,
+        trusted_proxies: int,
+    ) -> None:
+        self._authentication, self._limiter = authentication, limiter
+        self._writers, self._trusted_proxies = writers, trusted_proxies
+
+    def process_resource(
+        self, req: Request, resp: Response, resource: Any, params: dict[str, Any]
+    ) -> None:
+        """Call the responder with what its operation decodes, or answer in its place."""
+        if "" in params.values():  # `/api/orders/` is no order
+            self.unknown_path(req, resp)
+        exchange = exchanges.of(req.env)
+        exchange.route = req.uri_template or exchange.route
+        operation = _operation(resource, req.method)
+        exchange.action = operation.action
+        if exchange.route.startswith(API):
+            arguments = self._admit(exchange, req.env, operation, params)
+            params.clear()
+            params.update(arguments)
+        if operation is _OTHER_METHOD:
+            _answer_method(req, resp, _allowed(resource))
+
+    def unknown_path(self, req: Request, resp: Response, **_: Any) -> None:  # noqa: ARG002 Falcon's
+        """Refuse a path that no route matches; below /api/ it counts like any request."""
+        if req.path.startswith(API):
+            self._admit(exchanges.of(req.env), req.env, _UNKNOWN_PATH, {})
+        raise falcon.HTTPRouteNotFound
+
+    def _admit(
+        self, exchange: Exchange, env: dict[str, Any], operation: Operation, path: dict[str, str]
+    ) -> Arguments:
+        """Authenticate, count and decode. Raises Refusal; one over the limit hides all others."""
+        arguments: Arguments = {}
+        try:
+            if not operation.public:
+                exchange.caller = self._authentication.caller(env.get("HTTP_AUTHORIZATION"))
+            if operation.scope is not None:
+                exchange.caller.require(operation.scope)
+            if exchange.caller.subject is None:
+                arguments = _decode(exchange, env, operation, path)
+        finally:
+            counted_user = exchange.caller.user_id or exchange.user_id
+            self._count(exchange, env, operation, counted_user)
+        if exchange.caller.subject is not None:
+            arguments = _decode(exchange, env, operation, path)
+            if exchange.user_id not in {None, counted_user}:
+                self._mark_other_user(exchange, operation)
+        return arguments
+
+    def _count(
+        self, exchange: Exchange, env: dict[str, Any], operation: Operation, user_id: int | None
+    ) -> None:
+        """Count the request; note or look up the user's recent write in the same round trip."""
+        commands = self._commands(operation, user_id)
+        replies = self._limit(exchange, env, user_id, commands)
+        if self._writers is None:
+            exchange.wrote_recently = False  # there is no replica to lag behind
+        elif user_id is None:
+            return
+        elif operation.recent_write == "look up":
+            exchange.wrote_recently = (
+                self._writers.answer(replies) if replies else self._writers.wrote_recently(user_id)
+            )
+        elif commands and replies is None:
+            self._writers.mark(user_id)
+
+    def _commands(self, operation: Operation, user_id: int | None) -> Sequence[Command]:
+        writers = self._writers
+        if writers is None or user_id is None:
+            return ()
+        if operation.recent_write == "mark":
+            return (writers.marking(user_id),)
+        if operation.recent_write == "look up" and not writers.wrote_here(user_id):
+            return (writers.asking(user_id),)
+        return ()
+
+    def _limit(
+        self,
+        exchange: Exchange,
+        env: dict[str, Any],
+        user_id: int | None,
+        commands: Sequence[Command],
+    ) -> list[Reply] | None:
+        """Count; return the replies to `commands`, None if Redis was not asked. Raises Refusal.
+
+        Every answer of the exchange says from now on how much is left.
+        """
+        if self._limiter is None:
+            return None
+        decision, replies = self._limiter.decide_with(
+            self._principal(exchange, env, user_id), *commands
+        )
+        exchange.limit_headers = self._limiter.headers(decision)
+        if not decision.allowed:
+            raise Refusal(
+                RATE_LIMITED,
+                "Rate limit exceeded. Please retry later.",
+                violated_policies=[POLICY],
+            )
+        return replies
+
+    def _principal(self, exchange: Exchange, env: dict[str, Any], user_id: int | None) -> str:
+        named = exchange.caller.subject or user_id
+        if named is None:
+            return f"address:{client_address(env, self._trusted_proxies)}"
+        return user_principal(named)
+
+    def _mark_other_user(self, exchange: Exchange, operation: Operation) -> None:
+        """Mark the user for whom an administrator acts: the token did not name them."""
+        exchange.wrote_recently = None
+        if self._writers is not None and operation.recent_write == "mark" and exchange.user_id:
+            self._writers.mark(exchange.user_id)
+
+
+def _operation(resource: Resource, method: str) -> Operation:
+    return resource.operations.get("GET" if method == "HEAD" else method, _OTHER_METHOD)
+
+
+def _decode(
+    exchange: Exchange, env: dict[str, Any], operation: Operation, path: dict[str, str]
+) -> Arguments:
+    """Return the responder's arguments; note the user they name."""
+    arguments = operation.decode(env, path)
+    exchange.user_id = operation.user(arguments)
+    return arguments
+
+
+def _allowed(resource: Resource) -> str:
+    """Return the value of `Allow`."""
+    methods = set(resource.operations) | {"OPTIONS"}
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+def _answer_method(req: Request, resp: Response, allow: str) -> None:
+    if req.method != "OPTIONS":
+        detail = f"{allow} are allowed here."
+        raise Refusal(METHOD_NOT_ALLOWED, detail, headers=[("Allow", allow)])
+    resp.status = falcon.HTTP_204
+    resp.set_header("Allow", allow)
+    resp.complete = True
