@@ -4,6 +4,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -279,3 +280,27 @@ def test_large_numbers_stay_whole(helm: Helm) -> None:
     spec = only(helm.template(ENVIRONMENT, option), "OrderService")["spec"]
     assert spec["messaging"]["maxLength"] == 100_000_000
     assert isinstance(spec["messaging"]["maxLength"], int)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_lets_nobody_in_without_tokens(helm4: Helm, name: str) -> None:
+    spec = only(helm4.template(ENVIRONMENT, *values_of(name)), "OrderService")["spec"]
+    if "ingress" in spec["api"] or "httpRoute" in spec["api"]:
+        assert spec["auth"]["mode"] == "jwt"
+        assert spec["api"]["trustedProxies"], "else every client has the controller's address"
+
+
+@pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT], ids=lambda chart: chart.name)
+def test_a_chart_says_who_keeps_it_and_where_it_is_from(chart: Path) -> None:
+    read = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert {"home", "icon", "maintainers", "sources"} <= read.keys()
+
+
+def test_the_example_in_the_operators_chart_is_a_valid_resource(helm4: Helm) -> None:
+    annotations = yaml.safe_load((OPERATOR / "Chart.yaml").read_text())["annotations"]
+    (example,) = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    definition = only(helm4.template(OPERATOR), "CustomResourceDefinition")
+    (version,) = definition["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    jsonschema.Draft4Validator(schema).validate(example["spec"])
+    assert example["kind"] == definition["spec"]["names"]["kind"]
