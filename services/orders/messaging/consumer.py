@@ -15,6 +15,7 @@ from pika import BasicProperties
 from pika.channel import Channel
 from pika.spec import Basic
 
+from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
 from orders.messaging.handling import Handler, Handling
 from orders.messaging.link import Link
@@ -118,9 +119,7 @@ class Consumer:
     ) -> None:
         if self._stopping.is_set():
             return  # closing gives it back
-        delivery = Delivery(
-            self._queue, method.exchange, method.routing_key, properties, body, method.delivery_tag
-        )
+        delivery = envelope.delivered(self._queue, method, properties, body)
         with self._idle:
             self._under_way += 1
         self._work.put(_Work(delivery, channel))

@@ -9,7 +9,7 @@ import msgspec
 from orders.errors import OrdersError
 from orders.messaging import envelope, topology
 from orders.messaging.envelope import Delivery
-from orders.messaging.letter_box import Box, describe_letter, opened, printable
+from orders.messaging.letter_box import Box, describe_letter, letter_id, opened, printable
 from orders.settings import MessagingSettings
 
 _QUEUES: Final = (*topology.ACCEPTS, topology.UNROUTED)
@@ -103,9 +103,9 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
         return 0
     missing = set(args.ids)
     for letter in box.letters():
-        if letter.properties.message_id in args.ids:
+        if (known := letter_id(letter)) in args.ids:
             act(letter)
-            missing.discard(letter.properties.message_id)
+            missing.discard(known)
     for message_id in sorted(missing):
         print(f"there is no {printable(message_id)}")
     return 1 if missing else 0
@@ -114,7 +114,7 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
 def _announced(act: Callable[[Delivery], None], word: str) -> Callable[[Delivery], None]:
     def announced(letter: Delivery) -> None:
         act(letter)
-        print(f"{word} {printable(letter.properties.message_id)}", flush=True)
+        print(f"{word} {letter_id(letter)}", flush=True)
 
     return announced
 

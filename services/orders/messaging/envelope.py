@@ -6,11 +6,13 @@ from typing import Any, Final
 
 import msgspec
 from pika import BasicProperties
+from pika.spec import Basic
 
 from orders.domain import events
 from orders.domain.events import OrderEvent
 from orders.errors import Permanent
 from orders.messaging import topology
+from orders.messaging.decoding import Received
 from orders.telemetry import context
 from orders.telemetry.context import Context
 
@@ -38,6 +40,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     properties: BasicProperties
     body: bytes
     tag: int = 0
+    fault: str | None = None  # why some of its properties could not be read
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -85,6 +88,22 @@ def properties(
     )
 
 
+def delivered(
+    queue: str,
+    method: Basic.Deliver | Basic.GetOk,
+    given: BasicProperties,
+    body: bytes,
+) -> Delivery:
+    """Return what the broker handed over, with names as text whatever their bytes."""
+    fault = given.fault if isinstance(given, Received) else None
+    exchange, routing_key = _text(method.exchange), _text(method.routing_key)
+    return Delivery(queue, exchange, routing_key, given, body, method.delivery_tag, fault)
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
+
+
 def ids(delivery: Delivery) -> tuple[Context, bool]:
     """Return the ids a message came with, readable or not, as `context.accept` does."""
     correlation_id = delivery.properties.correlation_id
@@ -116,6 +135,8 @@ def decode(delivery: Delivery, ids_of_work: Context) -> Message:
 
     Raises Permanent with reason `unknown_type` or `malformed`, never repeating the contents.
     """
+    if delivery.fault is not None:
+        raise Permanent(f"the properties cannot be read: {delivery.fault}", reason="malformed")
     message_type = delivery.properties.type
     decoder = _DECODERS.get(message_type) if isinstance(message_type, str) else None
     if message_type is None or decoder is None:

@@ -7,7 +7,8 @@ between it is there twice, under the same id, which consumers deduplicate by.
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,9 +17,9 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from orders.errors import Permanent, Transient
-from orders.messaging import envelope, topology, verdict
+from orders.messaging import decoding, envelope, topology, verdict
 from orders.messaging.envelope import Delivery
-from orders.messaging.link import describe, parameters
+from orders.messaging.link import Connection, describe, parameters
 from orders.messaging.publisher import Outgoing
 from orders.settings import MessagingSettings
 
@@ -49,10 +50,7 @@ class Box:
             method, properties, body = self._channel.basic_get(self._queue)
             if method is None:
                 return
-            yield Delivery(
-                self._queue, method.exchange, method.routing_key, properties, body,
-                method.delivery_tag,
-            )  # fmt: skip
+            yield envelope.delivered(self._queue, method, properties, body)
 
     def replay(self, letter: Delivery) -> None:
         """Send a letter to where it came from, as if it had never been tried, and remove it."""
@@ -71,7 +69,9 @@ class Box:
 def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
     """Open the dead letters of `queue`; raises Transient and Permanent."""
     with _translated(queue):
-        connection = pika.BlockingConnection(parameters(settings, "orders dead-letters"))
+        connection = pika.BlockingConnection(
+            parameters(settings, "orders dead-letters"), _impl_class=Connection
+        )
         try:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -100,23 +100,36 @@ def _translated(queue: str) -> Iterator[None]:
 def describe_letter(letter: Delivery) -> Letter:
     """Read what is known of a letter, whatever state it is in."""
     headers = envelope.headers(letter.properties)
-    deaths = headers.get("x-death")
-    death = deaths[0] if isinstance(deaths, list) and deaths else {}
+    death = _death(headers)
+    unmarked = "unrouted" if letter.fault is None else "unreadable"
     return Letter(
-        id=printable(letter.properties.message_id),
+        id=letter_id(letter),
         type=printable(letter.properties.type),
-        reason=printable(headers.get(verdict.REASON) or death.get("reason") or "unrouted"),
+        reason=printable(headers.get(verdict.REASON) or death.get("reason") or unmarked),
         attempts=_count(headers.get(envelope.ATTEMPT)),
         order_id=_order_id(letter.body),
         died_at=printable(headers.get(verdict.DIED_AT) or _moment(death, letter)),
-        error=printable(headers.get(verdict.ERROR) or "-"),
+        error=printable(headers.get(verdict.ERROR) or letter.fault or "-"),
     )
+
+
+def letter_id(letter: Delivery) -> str:
+    """Return the message id, or for a letter without one a name made of its contents."""
+    known = letter.properties.message_id
+    return printable(known) if known else f"sha256:{hashlib.sha256(letter.body).hexdigest()[:16]}"
 
 
 def _returned(letter: Delivery) -> Outgoing:
     if letter.queue == topology.UNROUTED:
         return verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
     return verdict.revive(letter, "", letter.queue.removesuffix(".dead"))
+
+
+def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the broker noted of the letter's last death; empty if it did not."""
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    return last if isinstance(last, dict) else {}
 
 
 def _order_id(body: bytes) -> int | None:
@@ -129,14 +142,15 @@ def _order_id(body: bytes) -> int | None:
         return None
 
 
-def _moment(death: dict[str, Any], letter: Delivery) -> str:
+def _moment(death: Mapping[str, Any], letter: Delivery) -> str:
     """When the broker dead-lettered it, or at least when it was sent."""
     moment = death.get("time")
     if isinstance(moment, dt.datetime):
         return moment.replace(tzinfo=dt.UTC).isoformat(timespec="seconds")
     sent_s = letter.properties.timestamp
-    known = isinstance(sent_s, int) and 0 <= sent_s < 2**40
-    return dt.datetime.fromtimestamp(sent_s, dt.UTC).isoformat() if known else "-"
+    if not isinstance(sent_s, int) or sent_s > decoding.LAST_SECOND:
+        return "-"
+    return dt.datetime.fromtimestamp(sent_s, dt.UTC).isoformat()
 
 
 def _count(value: object) -> int:

@@ -11,7 +11,7 @@ import msgspec
 from pika import BasicProperties
 
 from orders.errors import OrdersError, Permanent, Transient
-from orders.messaging import envelope
+from orders.messaging import envelope, headers
 from orders.messaging.envelope import Delivery
 from orders.messaging.publisher import Outgoing
 from orders.messaging.topology import RETRY_TIERS, Tier, dead_queue, retry_queue
@@ -147,10 +147,12 @@ def _copied(given: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
         timestamp=given.timestamp,
         app_id=given.app_id,
         delivery_mode=envelope.PERSISTENT,
-        headers=kept | marks or None,
+        headers=headers.portable(kept) | marks or None,
     )
 
 
 def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
     known = envelope.headers(delivery.properties).get(FIRST_FAILED_AT)
-    return known if isinstance(known, str) else now.isoformat(timespec="seconds")
+    if isinstance(known, str) and len(known) <= _LONGEST_TEXT:
+        return known
+    return now.isoformat(timespec="seconds")
