@@ -2,6 +2,6 @@
 
 import sys
 
-from orderservice_operator.main import main
+from orderservice_operator.control.main import main
 
 sys.exit(main())

@@ -37,5 +37,9 @@ class NotFound(OperatorError):
     """Take it as absent."""
 
 
+class Vanished(OperatorError):
+    """Forget the resource: it is gone, though no event has said so."""
+
+
 class Permanent(OperatorError):
     """Report it and wait for a change: trying again gives the same answer."""

@@ -7,14 +7,14 @@ import pytest
 
 from charts.disruption import contradictions
 from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Helm, only, values_of
-from orderservice_operator.desired import desired
-from orderservice_operator.facts import Facts, MetricsApi
+from orderservice_operator.children.context import Context, MetricsApi
+from orderservice_operator.children.desired import desired
 from orderservice_operator.resource.spec import OrderService
 
 # With and without somebody who serves the depth of queues: with, the worker has an autoscaler too.
 FACTS = {
-    "alone": Facts(),
-    "with external metrics": Facts(metrics=MetricsApi("other", answers=True)),
+    "alone": Context(),
+    "with external metrics": Context(metrics=MetricsApi("other", answers=True)),
 }
 
 
@@ -25,14 +25,14 @@ def counted(manifests: list[dict[str, Any]], kind: str) -> int:
 @pytest.mark.parametrize("facts", FACTS)
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_the_operator_makes_of_an_environment_fits_together(
-    helm4: Helm, environment: str, facts: str
+    helm4: Helm, environment: str, context: str
 ) -> None:
     rendered = helm4.template(ENVIRONMENT, *values_of(environment))
     manifest = only(rendered, "OrderService")
     manifest["metadata"] |= {"uid": "u-1", "generation": 1}
-    children = desired(msgspec.convert(manifest, OrderService), FACTS[facts])
+    children = desired(msgspec.convert(manifest, OrderService), FACTS[context])
     assert contradictions([*rendered, *children]) == []
-    assert counted(children, "HorizontalPodAutoscaler") == (1 if facts == "alone" else 2)
+    assert counted(children, "HorizontalPodAutoscaler") == (1 if context == "alone" else 2)
     assert counted(children, "PodDisruptionBudget") >= (0 if environment == "dev" else 2)
 
 

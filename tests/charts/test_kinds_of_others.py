@@ -11,8 +11,9 @@ from control_plane.api import Api
 
 from charts.conftest import Shell, make_namespace
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, only, values_of
-from orderservice_operator.desired import desired
-from orderservice_operator.facts import PROMETHEUS_RULE, SERVICE_MONITOR, Facts
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.desired import desired
+from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
 from orderservice_operator.resource.spec import OrderService
 
 DEFINITIONS = Path(__file__).parent / "crds"
@@ -39,8 +40,8 @@ def made(helm: Helm) -> list[dict[str, Any]]:
     )
     resource = only(production, "OrderService")
     resource["metadata"] |= {"uid": "u-1", "generation": 1}
-    facts = Facts(kinds=frozenset({SERVICE_MONITOR, PROMETHEUS_RULE}))
-    children = desired(msgspec.convert(resource, OrderService), facts)
+    context = Context(kinds=frozenset({SERVICE_MONITOR, PROMETHEUS_RULE}))
+    children = desired(msgspec.convert(resource, OrderService), context)
     everything = (*operator, *production, *children)
     return [one for one in everything if one["apiVersion"].startswith(GROUPS)]
 

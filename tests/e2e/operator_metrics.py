@@ -9,9 +9,9 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from orderservice_operator import admin
-from orderservice_operator.metrics import DONE, FAILED, Metrics
-from orderservice_operator.resources import Resources
+from orderservice_operator.control import admin
+from orderservice_operator.control.metrics import DONE, FAILED, Metrics
+from orderservice_operator.resource.index import ResourceIndex
 
 EXAMPLE = Path(__file__).parents[2] / "operator" / "examples" / "minimal.yaml"
 CONDITIONS = {
@@ -53,7 +53,7 @@ class Served:
 
     def __init__(self, fails_every: int = 20, watch_age_s: float = 1.0) -> None:
         self._fails_every, self._watch_age_s = fails_every, watch_age_s
-        self._resources = Resources()
+        self._resources = ResourceIndex()
         self.metrics = Metrics(self._resources.conditions)
         self._resources.put(resource())
         assert list(self._resources.conditions()), "the example is read"

@@ -1,8 +1,8 @@
 """ConfigMap."""
 
 from orderservice_operator.children import environment
+from orderservice_operator.children.manifest import Manifest, child, digest
 from orderservice_operator.children.processes import Process, name_of
-from orderservice_operator.manifest import Manifest, child, digest
 from orderservice_operator.resource.spec import OrderService
 
 

@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from orderservice_operator.manifest import Manifest
-from orderservice_operator.quantity import amount
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.resource.quantity import amount
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 import msgspec
 
 from orderservice_operator.children import processes
+from orderservice_operator.children.manifest import Manifest, child, digest
 from orderservice_operator.children.pods import pod_template
-from orderservice_operator.manifest import Manifest, child, digest
 from orderservice_operator.resource.spec import OrderService
 
 API_VERSION: Final = "apps/v1"

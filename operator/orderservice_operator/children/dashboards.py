@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from orderservice_observability import dashboards
-from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
 # What the sidecar of Grafana's chart looks for unless told otherwise.

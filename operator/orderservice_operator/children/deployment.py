@@ -1,14 +1,14 @@
 """Deployment."""
 
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.manifest import REVISION_ANNOTATION, Manifest, child, selector
 from orderservice_operator.children.pods import pod_template
 from orderservice_operator.children.processes import Process, name_of, section
-from orderservice_operator.facts import Facts
-from orderservice_operator.manifest import REVISION_ANNOTATION, Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 
 
 def deployment(
-    service: OrderService, process: Process, facts: Facts, *, scaled: bool, revision: str
+    service: OrderService, process: Process, context: Context, *, scaled: bool, revision: str
 ) -> Manifest:
     """Return the Deployment of a process, as part of a revision of the service.
 
@@ -20,7 +20,7 @@ def deployment(
     )
     made["metadata"]["annotations"] = {REVISION_ANNOTATION: revision}
     made["spec"] = {
-        "paused": not facts.migrated,
+        "paused": not context.migrated,
         "revisionHistoryLimit": 5,
         "minReadySeconds": service.spec.rollout.min_ready_seconds,
         "progressDeadlineSeconds": service.spec.rollout.progress_deadline_seconds,
@@ -29,7 +29,7 @@ def deployment(
             "type": "RollingUpdate",
             "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
         },
-        "template": pod_template(service, process, facts.secrets.get(process.name, "")),
+        "template": pod_template(service, process, context.secrets.get(process.name, "")),
     }
     if not scaled:
         made["spec"]["replicas"] = section(service, process).replicas

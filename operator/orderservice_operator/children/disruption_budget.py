@@ -1,7 +1,7 @@
 """PodDisruptionBudget."""
 
+from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import Process, fewest_replicas, name_of, section
-from orderservice_operator.manifest import Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.workloads import DisruptionBudget
 

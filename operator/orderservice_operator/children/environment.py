@@ -6,15 +6,8 @@ The names are the services' contract; a test holds them to what the services rea
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from orderservice_operator.children.processes import (
-    API,
-    API_PORT,
-    NOTIFIER,
-    RELAY,
-    WORKER,
-    Process,
-)
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.children.processes import API, API_PORT, NOTIFIER, RELAY, WORKER, Process
 from orderservice_operator.resource.spec import OrderService
 
 Settings = dict[str, str]

@@ -3,13 +3,13 @@
 from typing import Final
 
 from orderservice_operator.children.containers import container, pre_stop, variables
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.processes import (
     API_PORT,
     GATEWAY_DRAIN_S,
     GATEWAY_PORT,
     GATEWAY_PRE_STOP_S,
 )
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 

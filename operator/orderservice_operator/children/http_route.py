@@ -2,16 +2,17 @@
 
 import msgspec
 
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.kinds import HTTP_ROUTE
+from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
-from orderservice_operator.facts import HTTP_ROUTE, Facts
-from orderservice_operator.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
 
-def http_route(service: OrderService, facts: Facts) -> Manifest | None:
+def http_route(service: OrderService, context: Context) -> Manifest | None:
     """Return the route from the Gateways, or None when none is asked for or the kind not known."""
     wanted = service.spec.api.http_route
-    if wanted is None or HTTP_ROUTE not in facts.kinds:
+    if wanted is None or HTTP_ROUTE not in context.kinds:
         return None
     name = name_of(service, API)
     made = child(service, "gateway.networking.k8s.io/v1", HTTP_ROUTE, name=name, component=API.name)
@@ -25,8 +26,8 @@ def http_route(service: OrderService, facts: Facts) -> Manifest | None:
     return made
 
 
-def missing_kind(service: OrderService, facts: Facts) -> str:
+def missing_kind(service: OrderService, context: Context) -> str:
     """Return what people have to know when the route cannot be made; empty: it can."""
-    if service.spec.api.http_route is None or HTTP_ROUTE in facts.kinds:
+    if service.spec.api.http_route is None or HTTP_ROUTE in context.kinds:
         return ""
     return "HTTPRoute: this cluster does not know gateway.networking.k8s.io/v1"

@@ -1,7 +1,7 @@
 """Ingress."""
 
+from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
-from orderservice_operator.manifest import Manifest, child
 from orderservice_operator.resource import workloads
 from orderservice_operator.resource.spec import OrderService
 

@@ -4,8 +4,14 @@ from typing import Final
 
 from orderservice_operator.children.containers import container, variables
 from orderservice_operator.children.environment import from_secret
+from orderservice_operator.children.manifest import (
+    GENERATION_ANNOTATION,
+    Manifest,
+    child,
+    digest,
+    labels,
+)
 from orderservice_operator.children.pods import pod_spec
-from orderservice_operator.manifest import GENERATION_ANNOTATION, Manifest, child, digest, labels
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 

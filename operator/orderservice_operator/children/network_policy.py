@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from orderservice_operator.children import environment
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import GATEWAY_PORT, Process, name_of
-from orderservice_operator.facts import Facts
-from orderservice_operator.manifest import Manifest, child, selector
 from orderservice_operator.resource.operations import Peer
 from orderservice_operator.resource.spec import OrderService
 
@@ -26,12 +26,12 @@ def default_deny(service: OrderService) -> Manifest:
     return made
 
 
-def network_policy(service: OrderService, process: Process, facts: Facts) -> Manifest:
+def network_policy(service: OrderService, process: Process, context: Context) -> Manifest:
     """Return the flows of a process: by port, because where servers are is in Secrets.
 
     While pods of the version before may run, their flows are let through too.
     """
-    versions = [service] + ([facts.before] if facts.before else [])
+    versions = [service] + ([context.before] if context.before else [])
     ports = {port for one in versions for port in environment.outgoing_ports(one, process)}
     outgoing = sorted(ports)
     made = _policy(service, name_of(service, process), process.name, outgoing)

@@ -15,8 +15,8 @@ from orderservice_operator.children.containers import (
 )
 from orderservice_operator.children.gateway import TMP as GATEWAY_TMP
 from orderservice_operator.children.gateway import gateway
+from orderservice_operator.children.manifest import SECRETS_ANNOTATION, Manifest, labels, selector
 from orderservice_operator.children.processes import PRE_STOP_S, Process, section
-from orderservice_operator.manifest import SECRETS_ANNOTATION, Manifest, labels, selector
 from orderservice_operator.resource.spec import OrderService
 
 _USER_ID: Final = 10001  # any but root; the image works under each

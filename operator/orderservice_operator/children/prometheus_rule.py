@@ -2,16 +2,17 @@
 
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import service_rules
-from orderservice_operator.facts import PROMETHEUS_RULE, Facts
-from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.kinds import PROMETHEUS_RULE
+from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
 
-def prometheus_rule(service: OrderService, facts: Facts) -> Manifest | None:
+def prometheus_rule(service: OrderService, context: Context) -> Manifest | None:
     """Return the rules, or None when they are not wanted or the kind is not known here."""
     if service.spec.observability.prometheus_rule == "Disabled":
         return None
-    if PROMETHEUS_RULE not in facts.kinds:
+    if PROMETHEUS_RULE not in context.kinds:
         return None
     made = child(service, "monitoring.coreos.com/v1", PROMETHEUS_RULE, name=service.metadata.name)
     made["spec"] = {"groups": _groups(service)}

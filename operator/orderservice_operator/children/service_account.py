@@ -1,6 +1,6 @@
 """ServiceAccount."""
 
-from orderservice_operator.manifest import Manifest, child
+from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
 

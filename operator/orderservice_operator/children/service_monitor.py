@@ -2,19 +2,20 @@
 
 import re
 
-from orderservice_operator.facts import SERVICE_MONITOR, Facts
-from orderservice_operator.manifest import COMPONENT_LABEL, Manifest, child, selector
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.kinds import SERVICE_MONITOR
+from orderservice_operator.children.manifest import COMPONENT_LABEL, Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 
 # How Prometheus writes the pod's label; rules and dashboards know it as `component`.
 _META = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", COMPONENT_LABEL)
 
 
-def service_monitor(service: OrderService, facts: Facts) -> Manifest | None:
+def service_monitor(service: OrderService, context: Context) -> Manifest | None:
     """Return how Prometheus finds the pods, or None when it is not wanted or not known here."""
     if service.spec.observability.service_monitor == "Disabled":
         return None
-    if SERVICE_MONITOR not in facts.kinds:
+    if SERVICE_MONITOR not in context.kinds:
         return None
     made = child(service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name)
     made["spec"] = {

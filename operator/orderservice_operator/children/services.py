@@ -1,7 +1,7 @@
 """Services."""
 
+from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import API, name_of
-from orderservice_operator.manifest import Manifest, child, selector
 from orderservice_operator.resource.spec import OrderService
 
 

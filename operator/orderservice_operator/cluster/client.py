@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from orderservice_operator import settings
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.errors import (
     Busy,
@@ -24,10 +24,11 @@ from orderservice_operator.errors import (
     Permanent,
     Transient,
 )
-from orderservice_operator.manifest import Manifest
 
 # A busy API server may take a while, but not this long.
 _REQUEST: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
+# A watch that is silent for longer is dead: the API server sends a bookmark each minute.
+SILENCE_S: Final = 75.0
 _WATCH_S: Final = 290
 _PAGE: Final = 200
 _FORBIDDEN_WAIT_S: Final = 15.0  # a role is mended by people, a namespace ends in seconds
@@ -54,7 +55,7 @@ class Client:
         self,
         credentials: Credentials,
         count: Callable[[str], None],
-        silence_s: float = settings.SILENCE_S,
+        silence_s: float = SILENCE_S,
         patience_s: float = 0,
     ) -> None:
         self._credentials, self._count, self._patience_s = credentials, count, patience_s

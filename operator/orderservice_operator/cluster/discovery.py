@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import structlog
 
+from orderservice_operator.children.kinds import ALWAYS, OPTIONAL, Kind
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
-from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
 from orderservice_operator.errors import NotFound, OperatorError
-from orderservice_operator.manifest import Manifest
 
 _log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ import msgspec
 import structlog
 
 from orderservice_operator.children import environment, processes
+from orderservice_operator.children.manifest import digest
 from orderservice_operator.cluster.client import Client
-from orderservice_operator.cluster.store import Key
 from orderservice_operator.errors import NotFound, OperatorError
-from orderservice_operator.manifest import digest
+from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
 
 Entries = Mapping[str, str]

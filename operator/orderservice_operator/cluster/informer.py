@@ -6,11 +6,11 @@ from typing import Final
 
 import structlog
 
+from orderservice_operator.children.kinds import Kind
+from orderservice_operator.children.manifest import OWNER_LABEL
 from orderservice_operator.cluster.client import Client
-from orderservice_operator.cluster.kinds import Kind
 from orderservice_operator.cluster.store import Place, Store
 from orderservice_operator.errors import Gone, OperatorError, Transient
-from orderservice_operator.manifest import OWNER_LABEL
 
 _LONGEST_WAIT_S: Final = 30.0
 _PAUSE_S: Final = 0.1  # were every watch to end at once, this is all that keeps us from hammering

@@ -11,10 +11,10 @@ from typing import Final
 
 import structlog
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound, OperatorError
-from orderservice_operator.manifest import Manifest
 
 DURATION_S: Final = 12.0
 _LOOK_S: Final = 2.5

@@ -7,9 +7,9 @@ would break the discovery of all APIs, and with it the deletion of every namespa
 
 import structlog
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import Forbidden, NotFound
-from orderservice_operator.manifest import Manifest
 
 _VERSION = "rbac.authorization.k8s.io/v1"
 _log = structlog.get_logger(__name__)
@@ -22,16 +22,16 @@ class Owner:
         self._client, self._name = client, name
         self._references: list[Manifest] = []
 
-    async def look(self) -> None:
-        """Find it. One that is not there, or may not be seen, is told and owns nothing."""
+    async def refresh(self) -> None:
+        """Read it. One that is absent, or may not be read, is logged and owns nothing."""
         if not self._name:
             return
         try:
-            found = await self._client.get(f"/apis/{_VERSION}/clusterroles/{self._name}")
+            role = await self._client.get(f"/apis/{_VERSION}/clusterroles/{self._name}")
         except (NotFound, Forbidden) as error:
             _log.warning("owner.unknown", error=str(error))
             return
-        uid = found["metadata"]["uid"]
+        uid = role["metadata"]["uid"]
         self._references = [
             {"apiVersion": _VERSION, "kind": "ClusterRole", "name": self._name, "uid": uid}
         ]

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.children.manifest import Manifest
 
 # An object is a few kilobytes, and each call makes its buffers anew: larger ones gain nothing.
 _WINDOW: Final = -13

@@ -9,19 +9,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from orderservice_operator.children.manifest import OWNER_LABEL, Manifest, Reference
 from orderservice_operator.cluster.packed import Packer
-from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference
-
-
-class Key(msgspec.Struct, frozen=True, gc=False):
-    """Names an OrderService."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
+from orderservice_operator.resource.key import Key
 
 Place = tuple[Key, Reference]
 

@@ -7,28 +7,28 @@ from typing import Final
 
 from pybreaker import CircuitBreakerError
 
-from orderservice_operator.cluster.store import Key
+from orderservice_operator.children.scaling import metric_labels
+from orderservice_operator.children.topology import PROCESSING as QUEUE
 from orderservice_operator.errors import Transient
 from orderservice_operator.external_metrics.documents import Series
-from orderservice_operator.rabbitmq.keeper import Keeper
-from orderservice_operator.rabbitmq.topology import PROCESSING as QUEUE
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.scaling import metric_labels
 
 # Autoscalers ask one after the other: a dead broker must not hold up those of the others for long.
 _BUDGET_S: Final = 3.0
 _KEPT_S: Final = 1.0
 
 
-async def ask_broker(keeper: Keeper, service: OrderService) -> int:
+async def ask_broker(topologies: TopologyReconciler, service: OrderService) -> int:
     """Return how many messages the queue holds, those being worked on included.
 
     Raises OperatorError, never later than the budget: what is not known is not 0.
     """
-    management = await keeper.management(service)
+    management = await topologies.management(service)
     try:
         # The deadline is inside: a broker that hangs has to open the breaker, too.
-        with keeper.gate(service).calling():
+        with topologies.breaker(service).calling():
             async with asyncio.timeout(_BUDGET_S):
                 return await management.messages(QUEUE)
     except CircuitBreakerError as error:

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from orderservice_operator.facts import METRICS_GROUP, METRICS_VERSION, QUEUE_METRIC
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.children.context import METRICS_GROUP, METRICS_VERSION, QUEUE_METRIC
+from orderservice_operator.children.manifest import Manifest
 
 GROUP_VERSION: Final = f"{METRICS_GROUP}/{METRICS_VERSION}"
 _REASONS: Final = {

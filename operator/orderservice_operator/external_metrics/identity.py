@@ -7,13 +7,13 @@ from typing import Final
 
 import structlog
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound
 from orderservice_operator.external_metrics import certificates
+from orderservice_operator.external_metrics.address import ServiceAddress
 from orderservice_operator.external_metrics.certificates import Pair
-from orderservice_operator.external_metrics.place import Place
-from orderservice_operator.manifest import Manifest
 
 _MANAGER: Final = "orderservice-operator-external-metrics"
 _log = structlog.get_logger(__name__)
@@ -22,8 +22,8 @@ _log = structlog.get_logger(__name__)
 class Identity:
     """The pair in use, and the one in the Secret."""
 
-    def __init__(self, client: Client, place: Place, owner: Owner) -> None:
-        self._client, self._place, self._owner = client, place, owner
+    def __init__(self, client: Client, address: ServiceAddress, owner: Owner) -> None:
+        self._client, self._address, self._owner = client, address, owner
         self._version: str | None = None
         self._stored: Pair | None = None
         self.pair: Pair | None = None
@@ -31,25 +31,25 @@ class Identity:
     async def read(self) -> None:
         """Take over what the Secret has, unless that is of no use."""
         try:
-            found = await self._client.get(self._place.secret)
+            secret = await self._client.get(self._address.secret)
         except NotFound:
             self._version = self._stored = None
             return
-        self._version = found["metadata"]["resourceVersion"]
-        pair = pair_of(found.get("data") or {})
+        self._version = secret["metadata"]["resourceVersion"]
+        pair = pair_of(secret.get("data") or {})
         self._stored = pair if certificates.is_sound(pair) else None
         self.pair = self._stored or self.pair
 
     def successor(self) -> Pair | None:
         """Return the pair that has to come next, if it is time for one."""
-        now, names = dt.datetime.now(dt.UTC), self._place.server_names
+        now, names = dt.datetime.now(dt.UTC), self._address.server_names
         if self._stored is None or certificates.is_due(self._stored, names, now):
             return certificates.issue(names, now, previous=self.pair)
         return None
 
     async def write(self, pair: Pair) -> None:
         """Put a pair into the Secret. Raises Conflict when that is not as it was read."""
-        metadata = self._owner.owning({"name": self._place.secret.rpartition("/")[2]})
+        metadata = self._owner.owning({"name": self._address.secret.rpartition("/")[2]})
         metadata["labels"] = {"app.kubernetes.io/managed-by": "orderservice-operator"}
         if self._version is not None:
             metadata["resourceVersion"] = self._version
@@ -60,7 +60,7 @@ class Identity:
             "type": "kubernetes.io/tls",
             "data": data_of(pair),
         }
-        written = await self._client.apply(self._place.secret, manifest, _MANAGER)
+        written = await self._client.apply(self._address.secret, manifest, _MANAGER)
         self._version = written["metadata"]["resourceVersion"]
         self._stored = self.pair = pair
         _log.info("external_metrics.certificate_renewed", secret=metadata["name"])

@@ -9,13 +9,13 @@ from typing import Final
 
 import structlog
 
+from orderservice_operator.children.context import METRICS_GROUP, METRICS_VERSION, MetricsApi
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.owner import Owner
-from orderservice_operator.compare import first_difference
 from orderservice_operator.errors import Conflict, Forbidden, NotFound
-from orderservice_operator.external_metrics.place import Place
-from orderservice_operator.facts import METRICS_GROUP, METRICS_VERSION, MetricsApi
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.external_metrics.address import ServiceAddress
+from orderservice_operator.state.compare import first_difference
 
 NAME: Final = f"{METRICS_VERSION}.{METRICS_GROUP}"
 PATH: Final = f"/apis/apiregistration.k8s.io/v1/apiservices/{NAME}"
@@ -27,78 +27,78 @@ _log = structlog.get_logger(__name__)
 class Registration:
     """The APIService as this operator sees it."""
 
-    def __init__(self, client: Client, place: Place | None, owner: Owner) -> None:
-        self._client, self._place, self._owner = client, place, owner
-        self._found: Manifest | None = None
-        self._told = False
+    def __init__(self, client: Client, address: ServiceAddress | None, owner: Owner) -> None:
+        self._client, self._address, self._owner = client, address, owner
+        self._live: Manifest | None = None
+        self._warned = False
 
     @property
     def state(self) -> MetricsApi:
         """Who holds it, as of the last look."""
-        return holder(self._found, self._place)
+        return holder(self._live, self._address)
 
-    async def look(self) -> bool:
-        """Look; tell whether another holds it than before.
+    async def refresh(self) -> bool:
+        """Read it; return whether another server holds it than before.
 
         Who may not look (a role for one namespace has no such right) takes it as nobody's.
         """
         before = self.state
         try:
-            self._found = await self._client.get(PATH)
+            self._live = await self._client.get(PATH)
         except NotFound:
-            self._found = None
+            self._live = None
         except Forbidden as error:
-            self._found = None
-            if not self._told:
+            self._live = None
+            if not self._warned:
                 _log.warning("external_metrics.unseen", error=str(error))
-            self._told = True
+            self._warned = True
         return self.state != before
 
     async def hold(self, authorities: str) -> None:
         """Make it ours if it is nobody's, and keep it as it has to be if it is ours."""
-        if self._place is None or self.state.held_by == "other":
+        if self._address is None or self.state.held_by == "other":
             return
-        wanted = api_service(self._place, authorities)
-        wanted["metadata"] = self._owner.owning(wanted["metadata"])
-        if self._found is not None and first_difference(wanted, self._found) is None:
+        manifest = api_service(self._address, authorities)
+        manifest["metadata"] = self._owner.owning(manifest["metadata"])
+        if self._live is not None and first_difference(manifest, self._live) is None:
             return
-        ours = self._found is not None
-        if self._found is not None:
-            version = self._found["metadata"]["resourceVersion"]
-            wanted["metadata"]["resourceVersion"] = version
+        ours = self._live is not None
+        if self._live is not None:
+            version = self._live["metadata"]["resourceVersion"]
+            manifest["metadata"]["resourceVersion"] = version
         try:
             # Forced only on the very object that was seen to be ours; never on another's.
-            self._found = await self._client.apply(PATH, wanted, _MANAGER, force=ours)
+            self._live = await self._client.apply(PATH, manifest, _MANAGER, force=ours)
         except Conflict:
-            await self.look()
+            await self.refresh()
             return
-        _log.info("external_metrics.registered", server=str(self._place))
+        _log.info("external_metrics.registered", server=str(self._address))
 
     async def leave(self) -> None:
         """Take away what is ours."""
-        if self._found is None or self.state.held_by != "operator":
+        if self._live is None or self.state.held_by != "operator":
             return
-        await self._client.delete(PATH, self._found["metadata"]["uid"])
-        self._found = None
+        await self._client.delete(PATH, self._live["metadata"]["uid"])
+        self._live = None
         _log.info("external_metrics.unregistered")
 
 
-def holder(found: Manifest | None, place: Place | None) -> MetricsApi:
+def holder(live: Manifest | None, address: ServiceAddress | None) -> MetricsApi:
     """Tell who serves external metrics, from the APIService."""
-    can_serve = place is not None
-    if found is None:
+    can_serve = address is not None
+    if live is None:
         return MetricsApi(can_serve=can_serve)
-    service = found["spec"].get("service") or {}
+    service = live["spec"].get("service") or {}
     name = f"{service.get('namespace', '')}/{service.get('name', '')}"
-    if place is not None and name == f"{place.namespace}/{place.name}":
+    if address is not None and name == f"{address.namespace}/{address.name}":
         return MetricsApi("operator", server="this operator", can_serve=True)
     server = f"Service {name}" if service else "the API server itself"
     return MetricsApi("other", server=server, can_serve=can_serve)
 
 
-def api_service(place: Place, authorities: str) -> Manifest:
+def api_service(address: ServiceAddress, authorities: str) -> Manifest:
     """Return the APIService."""
-    service = {"namespace": place.namespace, "name": place.name, "port": place.port}
+    service = {"namespace": address.namespace, "name": address.name, "port": address.port}
     return {
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",

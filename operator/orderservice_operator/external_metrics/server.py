@@ -7,13 +7,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from orderservice_operator.children.context import METRICS_GROUP, QUEUE_METRIC
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.children.scaling import metric_labels
 from orderservice_operator.errors import OperatorError, Permanent
 from orderservice_operator.external_metrics import documents, selectors
 from orderservice_operator.external_metrics.documents import Series
-from orderservice_operator.facts import METRICS_GROUP, QUEUE_METRIC
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.scaling import metric_labels
 
 _ROOT: Final = f"/apis/{METRICS_GROUP}"
 _VERSION: Final = f"/apis/{documents.GROUP_VERSION}"

@@ -12,45 +12,44 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from orderservice_operator.children.context import MetricsApi
+from orderservice_operator.children.scaling import needs_operator
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import OperatorError, Permanent
 from orderservice_operator.external_metrics import front_proxy, server
+from orderservice_operator.external_metrics.address import ServiceAddress
+from orderservice_operator.external_metrics.availability import with_availability
 from orderservice_operator.external_metrics.depth import Depths, ask_broker
 from orderservice_operator.external_metrics.front_proxy import FrontProxy
 from orderservice_operator.external_metrics.identity import Identity
 from orderservice_operator.external_metrics.listener import Listener
-from orderservice_operator.external_metrics.place import Place
 from orderservice_operator.external_metrics.registration import Registration
-from orderservice_operator.external_metrics.seen import seen_by
-from orderservice_operator.facts import MetricsApi
-from orderservice_operator.metrics import Metrics
-from orderservice_operator.plan import Live
-from orderservice_operator.rabbitmq.keeper import Keeper
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.spec import OrderService, path_of
-from orderservice_operator.resources import Resources
-from orderservice_operator.scaling import needs_operator
+from orderservice_operator.state.live_objects import LiveObjects
 
 # Secrets and the like change a few times a year, and the new overlaps with the old.
-_LOOK_S: Final = 30.0
+_REFRESH_S: Final = 30.0
 _RETRY_S: Final = 5.0
 _PAUSE_S: Final = 1.0  # however often resources ask for a look
 _log = structlog.get_logger(__name__)
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class Collaborators(msgspec.Struct, frozen=True):
     """What external metrics are served with.
 
-    `discovery_s`: how often to look for what comes and goes (another server may). `namespace`: the
-    only one that is looked at, if any. `leads`: whether this replica is the one
-    that writes. `changed` is told when another holds the API than before.
+    `discovery_s`: how often to look for another server. `namespace`: the only one that is watched,
+    if any. `leads`: whether this replica is the one that writes. `count` is called with the status
+    of each answer, `changed` when another server holds the API than before.
     """
 
     client: Client
     owner: Owner
-    resources: Resources
-    keeper: Keeper
-    metrics: Metrics
+    resources: ResourceIndex
+    topologies: TopologyReconciler
+    count: Callable[[str], None]
     kinds: Callable[[], frozenset[str]]
     leads: Callable[[], bool]
     changed: Callable[[], None]
@@ -62,14 +61,16 @@ class ExternalMetrics:
     """Serves, if there is a `place` to be found at; knows in any case who does."""
 
     def __init__(
-        self, surroundings: Surroundings, place: Place | None, host: str, port: int
+        self, collaborators: Collaborators, address: ServiceAddress | None, host: str, port: int
     ) -> None:
-        self._around, self._place = surroundings, place
-        self._look_s = min(_LOOK_S, surroundings.discovery_s)
-        self._registration = Registration(surroundings.client, place, surroundings.owner)
-        self._identity = Identity(surroundings.client, place, surroundings.owner) if place else None
+        self._collaborators, self._address = collaborators, address
+        self._refresh_s = min(_REFRESH_S, collaborators.discovery_s)
+        self._registration = Registration(collaborators.client, address, collaborators.owner)
+        self._identity = (
+            Identity(collaborators.client, address, collaborators.owner) if address else None
+        )
         self._proxy: FrontProxy | None = None
-        self._depths = Depths(functools.partial(ask_broker, surroundings.keeper))
+        self._depths = Depths(functools.partial(ask_broker, collaborators.topologies))
         self._listener = Listener(self._application(), host, port)
         self._soon = asyncio.Event()
         self._problem = "not served yet"
@@ -77,18 +78,18 @@ class ExternalMetrics:
     @property
     def problems(self) -> list[str]:
         """What keeps this replica from serving."""
-        serves = self._place is None or self._listener.listens
+        serves = self._address is None or self._listener.listens
         return [] if serves else [f"external metrics: {self._problem}"]
 
-    async def look(self) -> None:
-        """Find out who serves external metrics."""
-        await self._registration.look()
+    async def refresh(self) -> None:
+        """Read who serves external metrics."""
+        await self._registration.refresh()
 
     async def run(self) -> None:
         """Serve until it is cancelled."""
         while True:
             self._soon.clear()
-            wait_s = self._look_s
+            wait_s = self._refresh_s
             try:
                 await self._pass()
             except OperatorError as error:
@@ -102,16 +103,16 @@ class ExternalMetrics:
         await self._listener.close()
         await self._depths.close()
 
-    def asked_by(self, service: OrderService) -> None:
-        """Hear of a resource: one that needs what is not registered does not wait."""
-        needs = needs_operator(service, self._around.kinds())
+    def require_for(self, service: OrderService) -> None:
+        """Register soon if this resource needs the API and nobody serves it."""
+        needs = needs_operator(service, self._collaborators.kinds())
         if needs and self._registration.state.held_by == "nobody":
             self._soon.set()
 
-    async def seen_by(self, service: OrderService, live: Live) -> MetricsApi:
+    async def metrics_api(self, service: OrderService, live: LiveObjects) -> MetricsApi:
         """Tell who serves external metrics, and whether they have the one of this resource."""
         state = self._registration.state
-        return await seen_by(self._around.client, state, service, live)
+        return await with_availability(self._collaborators.client, state, service, live)
 
     async def _until_asked(self, wait_s: float) -> None:
         try:
@@ -123,18 +124,18 @@ class ExternalMetrics:
     async def _pass(self) -> None:
         if self._identity is not None:
             await self._serve(self._identity)
-        if not self._around.leads():
+        if not self._collaborators.leads():
             return
-        if await self._registration.look():
-            self._around.changed()
+        if await self._registration.refresh():
+            self._collaborators.changed()
         if self._identity is not None and self._identity.pair is not None:
             await self._register(self._identity.pair.authorities)
 
     async def _serve(self, identity: Identity) -> None:
-        found = await self._around.client.get(front_proxy.CONFIG_MAP)
-        self._proxy = front_proxy.read(found.get("data") or {})
+        config_map = await self._collaborators.client.get(front_proxy.CONFIG_MAP)
+        self._proxy = front_proxy.read(config_map.get("data") or {})
         await identity.read()
-        if self._around.leads() and (pair := identity.successor()) is not None:
+        if self._collaborators.leads() and (pair := identity.successor()) is not None:
             if self._registration.state.held_by == "operator":
                 await self._registration.hold(pair.authorities)  # trusted before it is shown
             await identity.write(pair)
@@ -145,32 +146,31 @@ class ExternalMetrics:
 
     async def _register(self, authorities: str) -> None:
         before = self._registration.state
-        if any(self._needing(self._around.resources.services())):
+        if any(self._needing(self._collaborators.resources.services())):
             await self._registration.hold(authorities)
         elif before.held_by == "operator" and not await self._anybody_needs():
             await self._registration.leave()
         if self._registration.state != before:
-            self._around.changed()
+            self._collaborators.changed()
 
     def _needing(self, services: Iterator[OrderService]) -> Iterator[bool]:
-        kinds = self._around.kinds()
+        kinds = self._collaborators.kinds()
         return (True for service in services if needs_operator(service, kinds))
 
     async def _anybody_needs(self) -> bool:
         """Ask the API server before anything is taken away: we may not have heard of all yet."""
-        heard = Resources()
-        async for page in self._around.client.pages(path_of(self._around.namespace)):
+        resources = ResourceIndex()
+        async for page in self._collaborators.client.pages(path_of(self._collaborators.namespace)):
             for body in page.items:
-                heard.put(body)
-        return any(self._needing(heard.services()))
+                resources.put(body)
+        return any(self._needing(resources.services()))
 
     def _application(self) -> web.Application:
-        counted = self._around.metrics.external_metrics
         return server.application(
-            self._around.resources.services,
+            self._collaborators.resources.services,
             self._depths.series,
             self._refusal,
-            lambda status: counted.labels(str(status)).inc(),
+            lambda status: self._collaborators.count(str(status)),
         )
 
     def _refusal(self, certificate: Mapping[str, Any] | None) -> str | None:

@@ -1,7 +1,8 @@
 """What `orderctl` writes: it pauses and resumes, always one field and one annotation."""
 
-from orderservice_operator.manifest import PAUSE_ANNOTATION, Manifest
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.orderctl.cluster import MANAGER, Cluster
+from orderservice_operator.resource.annotations import PAUSE_ANNOTATION
 from orderservice_operator.resource.spec import path_of
 
 

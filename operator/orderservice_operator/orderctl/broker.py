@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.children import topology
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.orderctl.change import Change
 from orderservice_operator.orderctl.difference import difference
-from orderservice_operator.rabbitmq import topology
 from orderservice_operator.resource.spec import OrderService
 
 _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")

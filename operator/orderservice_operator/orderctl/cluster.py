@@ -7,12 +7,12 @@ from typing import Final
 import kopf
 import msgspec
 
+from orderservice_operator.children.kinds import ALWAYS, OPTIONAL, Kind
+from orderservice_operator.children.manifest import OWNER_LABEL, Manifest, Reference, reference
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.credentials import Credentials
 from orderservice_operator.cluster.discovery import Discovery
-from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
 from orderservice_operator.errors import NotFound, OperatorError
-from orderservice_operator.manifest import OWNER_LABEL, Manifest, Reference, reference
 from orderservice_operator.orderctl.kubeconfig import Kubeconfig
 from orderservice_operator.resource.spec import path_of
 
@@ -20,7 +20,7 @@ MANAGER: Final = "orderctl"
 _PATIENCE_S: Final = 30.0
 
 
-class Place(msgspec.Struct, frozen=True):
+class Location(msgspec.Struct, frozen=True):
     """What the options say about where to look; what is empty is taken from the kubeconfig."""
 
     kubeconfig: str = ""
@@ -75,7 +75,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connected(place: Place) -> AsyncIterator[Cluster]:
+async def connected(place: Location) -> AsyncIterator[Cluster]:
     """Connect as kubectl would, or as a pod's account where there is no kubeconfig."""
     login = Kubeconfig(place.kubeconfig, place.context)
     credentials = Credentials(kopf.OperatorSettings(), (login, kopf.login_with_service_account))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from orderservice_operator.manifest import APPLIED_ANNOTATION, Manifest
+from orderservice_operator.children.manifest import APPLIED_ANNOTATION, Manifest
 from orderservice_operator.orderctl.style import Style
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"

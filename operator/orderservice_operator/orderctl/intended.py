@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.errors import NotFound, OperatorError
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.orderctl.cluster import Cluster
 from orderservice_operator.orderctl.difference import LAST_APPLIED
 from orderservice_operator.resource.spec import path_of

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from orderservice_operator.orderctl import verbs  # takes a while, and --help needs none of it
+    from orderservice_operator.orderctl import verbs
 
     return verbs.VERBS[given.verb](given)
 

@@ -2,8 +2,8 @@
 
 import yaml
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.errors import OperatorError
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.resource.spec import KIND
 
 

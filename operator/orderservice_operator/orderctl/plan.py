@@ -1,31 +1,29 @@
 """`orderctl plan`: what would change in a cluster if a file were applied, children included.
 
-The children are the operator's own, from its own pure functions; what the API server would make of
-them it says itself, by a server-side dry run. Nothing is written.
+The operator's own function plans the children. What the API server would make of them it says
+itself, by a server-side dry run. Nothing is written.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 
 import msgspec
 
-from orderservice_operator import observed, revisions
-from orderservice_operator.children.migration_job import job_name
-from orderservice_operator.cluster.kinds import kind_of
-from orderservice_operator.desired import desired
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.kinds import kind_of
+from orderservice_operator.children.manifest import Manifest, Reference
+from orderservice_operator.children.scaling import choose
+from orderservice_operator.cluster.writer import CHILDREN
 from orderservice_operator.errors import OperatorError
-from orderservice_operator.facts import Facts
-from orderservice_operator.look import Look, look
-from orderservice_operator.manifest import Manifest, Reference
 from orderservice_operator.orderctl.broker import in_broker
 from orderservice_operator.orderctl.change import Action, Change
 from orderservice_operator.orderctl.cluster import Cluster
 from orderservice_operator.orderctl.difference import difference
 from orderservice_operator.orderctl.intended import Intended, intended
 from orderservice_operator.orderctl.metrics import external_metrics
-from orderservice_operator.plan import Write, plan
 from orderservice_operator.resource.spec import KIND, OrderService
-from orderservice_operator.scaling import choose
-from orderservice_operator.writer import CHILDREN
+from orderservice_operator.state import live_objects, planning
+from orderservice_operator.state.plan import Write
+from orderservice_operator.state.snapshot import take_snapshot
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -48,12 +46,12 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     service = _decoded(states.after)
     kinds = await cluster.kinds()
     live = await cluster.children(service.metadata.name, kinds)
-    seen = msgspec.structs.replace(
-        look(service, live, kinds, observed.secrets(service, live)),
+    snapshot = msgspec.structs.replace(
+        take_snapshot(service, live, kinds, live_objects.secrets(service, live)),
         metrics=await external_metrics(cluster.client, service, live),
     )
-    wanted = finally_desired(seen)
-    planned = plan(wanted, live, kept=_kept(seen))
+    planned = planning.plan(snapshot, to_the_end=True)
+    count = len(planning.manifests(snapshot, to_the_end=True))
     changes = [
         *_of_itself(states),
         *[change async for change in _written(cluster, planned.writes, live)],
@@ -63,24 +61,9 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     return Forecast(
         resource=f"{cluster.namespace}/{service.metadata.name}",
         changes=changes,
-        unchanged=len(wanted) - len(planned.writes) + (not _of_itself(states)),
-        notes=list(_notes(service, seen.facts)),
+        unchanged=count - len(planned.writes) + (not _of_itself(states)),
+        notes=list(_notes(service, snapshot.context)),
     )
-
-
-def finally_desired(seen: Look) -> list[Manifest]:
-    """Return the children once all is done, with the Job that has to run before."""
-    final = desired(seen.service, msgspec.structs.replace(seen.facts, migrated=True, before=None))
-    first = [] if seen.migrated else desired(seen.service, seen.facts)
-    jobs = [one for one in first if one["kind"] == "Job"]
-    record = revisions.to_record(seen.service, seen.history)
-    return [*final, *jobs, *([record] if record else [])]
-
-
-def _kept(seen: Look) -> frozenset[Reference]:
-    """Return what the operator leaves although it is not desired."""
-    jobs = {one for one in seen.live if one.name == job_name(seen.wanted)}
-    return revisions.kept(seen.history) | jobs
 
 
 def _decoded(body: Manifest) -> OrderService:
@@ -131,13 +114,13 @@ def _gone(before: Manifest, found: Reference) -> Change:
     return Change("delete", found.kind, found.name, difference(before, None))
 
 
-def _notes(service: OrderService, facts: Facts) -> Iterator[str]:
+def _notes(service: OrderService, context: Context) -> Iterator[str]:
     if service.spec.paused:
         yield "the resource is paused: the operator writes nothing of this until it is resumed"
     elif service.spec.mode == "Observe":
         yield "mode is Observe: the operator reports this and writes nothing of it"
     if not service.spec.messaging.management_url:
         yield "messaging.managementUrl is not set: RabbitMQ is left to `orders topology apply`"
-    scaler = choose(service, facts)
+    scaler = choose(service, context)
     if service.spec.worker.autoscaling and scaler.provider is None:
         yield f"nobody would scale the worker: {scaler.message}"

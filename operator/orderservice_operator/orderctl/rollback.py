@@ -1,16 +1,17 @@
 """`orderctl rollback`: asks the operator to run a revision that was good instead of the spec.
 
-The request is an annotation (`orderservice_operator.rollback` says what it means), never the spec:
+The request is an annotation (`state.rollback` says what it means), never the spec:
 who applies the spec from elsewhere finds it as it was.
 """
 
-from orderservice_operator import observed, rollback
 from orderservice_operator.errors import OperatorError
-from orderservice_operator.look import look
 from orderservice_operator.orderctl.cluster import MANAGER, Cluster
+from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
+from orderservice_operator.resource.decoding import decode
 from orderservice_operator.resource.spec import OrderService, path_of
-from orderservice_operator.resources import decode
-from orderservice_operator.revisions import History, Revision
+from orderservice_operator.state import live_objects, rollback
+from orderservice_operator.state.revisions import History, Revision
+from orderservice_operator.state.snapshot import take_snapshot
 
 
 async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
@@ -19,7 +20,7 @@ async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
     if not isinstance(service, OrderService):
         raise OperatorError(f"the resource cannot be read: {service.problem}")
     children = await cluster.children(name, await cluster.kinds())
-    seen = look(service, children, frozenset(), observed.secrets(service, children))
+    seen = take_snapshot(service, children, frozenset(), live_objects.secrets(service, children))
     found = chosen(seen.history, seen.revision, number)
     await _annotate(cluster, name, rollback.request(found.name, service.metadata.generation))
     return (
@@ -31,7 +32,7 @@ async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
 async def undo(cluster: Cluster, name: str) -> str:
     """Take the request back; say what happened."""
     body = await cluster.service(name)
-    if rollback.ANNOTATION not in (body["metadata"].get("annotations") or {}):
+    if ROLLBACK_ANNOTATION not in (body["metadata"].get("annotations") or {}):
         return f"no rollback of {cluster.namespace}/{name} was asked for"
     await _annotate(cluster, name, None)
     return f"{cluster.namespace}/{name} runs its spec again"
@@ -50,5 +51,5 @@ def chosen(history: History, running: str, number: int | None) -> Revision:
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:
-    change = {"metadata": {"annotations": {rollback.ANNOTATION: value}}}
+    change = {"metadata": {"annotations": {ROLLBACK_ANNOTATION: value}}}
     await cluster.client.merge(path_of(cluster.namespace, name), change, MANAGER)

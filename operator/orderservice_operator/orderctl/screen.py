@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from orderservice_operator import revisions
 from orderservice_operator.children import controller_revision
-from orderservice_operator.manifest import Manifest, Reference
+from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.orderctl.style import Style
 from orderservice_operator.orderctl.view import View
+from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Condition
-from orderservice_operator.resources import Invalid
+from orderservice_operator.state import revisions
 
 # Conditions that are good when they are False.
 _NEGATIVE: Final = frozenset({"Degraded", "Progressing"})

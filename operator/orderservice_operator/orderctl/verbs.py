@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.crd import definition
 from orderservice_operator.errors import OperatorError
-from orderservice_operator.manifest import Manifest
 from orderservice_operator.orderctl import actions, forecast_text, manifests
 from orderservice_operator.orderctl import rollback as going_back
-from orderservice_operator.orderctl.cluster import Cluster, Place, connected
+from orderservice_operator.orderctl.cluster import Cluster, Location, connected
 from orderservice_operator.orderctl.plan import Forecast, forecast
 from orderservice_operator.orderctl.screen import screen
 from orderservice_operator.orderctl.style import style
@@ -79,13 +79,13 @@ VERBS: Final[Mapping[str, Callable[[Namespace], int]]] = {
 }
 
 
-def _place(given: Namespace, namespace: str = "") -> Place:
+def _place(given: Namespace, namespace: str = "") -> Location:
     """Say where to look; a file and an option may not name different namespaces."""
     if namespace and given.namespace and namespace != given.namespace:
         raise OperatorError(
             f"the file says namespace {namespace}, --namespace says {given.namespace}"
         )
-    return Place(given.kubeconfig, given.context, namespace or given.namespace)
+    return Location(given.kubeconfig, given.context, namespace or given.namespace)
 
 
 def _read(name: str) -> str:

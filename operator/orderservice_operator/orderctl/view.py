@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
+from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.errors import OperatorError
-from orderservice_operator.manifest import Manifest, Reference
 from orderservice_operator.orderctl.cluster import Cluster
+from orderservice_operator.resource.decoding import Invalid, decode
 from orderservice_operator.resource.spec import KIND, OrderService
-from orderservice_operator.resources import Invalid, decode
 
 _EVENTS: Final = 8
 

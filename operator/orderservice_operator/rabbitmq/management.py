@@ -13,9 +13,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from orderservice_operator.children.topology import Binding
 from orderservice_operator.errors import Permanent, Transient, Unknown
-from orderservice_operator.rabbitmq.changes import Bound, Broker, Changes, Found
-from orderservice_operator.rabbitmq.topology import Binding
+from orderservice_operator.state.broker import Bound, Broker, Changes, Found
 
 T = TypeVar("T")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
@@ -66,8 +66,8 @@ class Management:
             "Authorization": aiohttp.encode_basic_auth(address.username, address.password)
         }
 
-    async def look(self) -> Broker:
-        """Return what there is."""
+    async def read(self) -> Broker:
+        """Return what the broker lists for the virtual host."""
         policies, exchanges, queues, bindings = await asyncio.gather(
             self._list("policies"),
             self._list("exchanges"),

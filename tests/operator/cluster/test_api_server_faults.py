@@ -341,7 +341,7 @@ def _alive(operator: Any) -> bool:
 
 ZYGOTE = """
 import os, signal, sys
-from orderservice_operator.main import main
+from orderservice_operator.control.main import main
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for _ in sys.stdin:

@@ -15,12 +15,11 @@ from brokers import PASSWORD, Rabbit
 from control_plane.api import Api, Object
 
 from devstack.servers import rabbitmq
-from orderservice_operator.children import processes
+from orderservice_operator.children import processes, topology
 from orderservice_operator.errors import Permanent, Transient
-from orderservice_operator.rabbitmq import topology
-from orderservice_operator.rabbitmq.changes import Broker, Changes, changes
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.state.broker import Broker, Changes, changes
 
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 Example = Callable[..., Object]
@@ -47,8 +46,8 @@ def _made(rabbit: Rabbit, vhost: str, wanted: topology.Topology) -> Changes:
     """Apply a topology once; return what a second look would change."""
 
     async def twice(management: Management) -> Changes:
-        await management.apply(changes(wanted, await management.look()))
-        return changes(wanted, await management.look())
+        await management.apply(changes(wanted, await management.read()))
+        return changes(wanted, await management.read())
 
     result: Changes = _with(rabbit.address(vhost), twice)
     return result
@@ -76,7 +75,7 @@ def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> N
     assert rabbit.call("POST", place, json=message) == {"routed": True}
 
     async def look(management: Management) -> Broker:
-        return await management.look()
+        return await management.read()
 
     def counted() -> bool:
         found: Broker = _with(rabbit.address(vhost), look)
@@ -87,23 +86,23 @@ def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> N
 
 def test_a_wrong_password_says_what_to_do(rabbit: Rabbit, vhost: str) -> None:
     with pytest.raises(Permanent, match="tag `policymaker`"):
-        _with(rabbit.address(vhost, "wrong"), lambda management: management.look())
+        _with(rabbit.address(vhost, "wrong"), lambda management: management.read())
 
 
 def test_a_refusal_is_told_in_the_brokers_words_and_a_wrong_path_by_its_status(
     rabbit: Rabbit, vhost: str
 ) -> None:
     with pytest.raises(Permanent, match="/nowhere: 404: Not Found"):
-        _with(rabbit.address("nowhere"), lambda management: management.look())
+        _with(rabbit.address("nowhere"), lambda management: management.read())
     wrong = msgspec.structs.replace(rabbit.address(vhost), url=f"{rabbit.url}/wrong")
     assert _with(wrong, lambda management: management.cluster()) is None
     with pytest.raises(Permanent, match=r": 4\d\d$"):
-        _with(wrong, lambda management: management.look())
+        _with(wrong, lambda management: management.read())
 
 
 def test_a_broker_that_is_not_there_is_worth_trying_again() -> None:
     with pytest.raises(Transient, match="management API"):
-        _with(Address("http://127.0.0.1:9", "a", "b", "/"), lambda management: management.look())
+        _with(Address("http://127.0.0.1:9", "a", "b", "/"), lambda management: management.read())
 
 
 def test_a_queue_of_another_type_is_told_and_left_alone(
@@ -127,8 +126,8 @@ def test_a_policymaker_is_enough(rabbit: Rabbit, vhost: str, example: Example) -
     wanted = _at(example, vhost)
 
     async def make(management: Management) -> Changes:
-        await management.apply(changes(wanted, await management.look()))
-        return changes(wanted, await management.look())
+        await management.apply(changes(wanted, await management.read()))
+        return changes(wanted, await management.read())
 
     assert _with(address, make) == Changes()
 

@@ -15,7 +15,7 @@ BOUND_S = 8.0
 @pytest.fixture(scope="module")
 def impatient(start_operator: Callable[..., Any]) -> Iterator[Any]:
     """Run an operator with a short bound."""
-    made = start_operator(OPERATOR_FAREWELL_S=str(BOUND_S), OPERATOR_TOPOLOGY_S="2")
+    made = start_operator(OPERATOR_FINALIZER_TIMEOUT_S=str(BOUND_S), OPERATOR_TOPOLOGY_S="2")
     yield made
     made.stop()
 

@@ -29,15 +29,15 @@ from control_plane.plane import ControlPlane, free_ports
 from cryptography import x509
 
 from devstack.servers import rabbitmq
+from orderservice_operator.children.context import QUEUE_METRIC
 from orderservice_operator.external_metrics import (
+    address,
     certificates,
     documents,
     identity,
-    place,
     registration,
 )
 from orderservice_operator.external_metrics.documents import GROUP_VERSION
-from orderservice_operator.facts import QUEUE_METRIC
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
@@ -55,7 +55,7 @@ def ports() -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[place.Place]:
+def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[address.ServiceAddress]:
     """Make what the operator's chart makes: the Service, and the right to keep a certificate."""
     assert own_plane  # elsewhere our ExternalName would lead into the cluster, not here
     made = service(NAME, "localhost")
@@ -72,7 +72,7 @@ def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[place.
         "subjects": [account],
     }
     api.apply(binding, HOME)
-    yield place.Place(HOME, NAME, ports[0])
+    yield address.ServiceAddress(HOME, NAME, ports[0])
     if api.exists(*API_SERVICES, "", registration.NAME):
         api.delete(*API_SERVICES, "", registration.NAME)
 
@@ -84,7 +84,9 @@ def service(name: str, host: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def start(start_operator: Any, home: place.Place, ports: list[int]) -> Callable[..., Any]:
+def start(
+    start_operator: Any, home: address.ServiceAddress, ports: list[int]
+) -> Callable[..., Any]:
     """Start a replica that serves external metrics."""
 
     def started(number: int, **environ: str) -> Any:
@@ -139,7 +141,7 @@ class Shop:
 
     def fill(self, count: int) -> None:
         """Publish messages."""
-        place = f"exchanges/{self.vhost}/orders/publish"
+        address = f"exchanges/{self.vhost}/orders/publish"
         message = {
             "properties": {"delivery_mode": 2},
             "routing_key": "order.created.v1",
@@ -147,7 +149,7 @@ class Shop:
             "payload_encoding": "string",
         }
         for _ in range(count):
-            assert self.rabbit.call("POST", place, json=message) == {"routed": True}
+            assert self.rabbit.call("POST", address, json=message) == {"routed": True}
 
     def empty(self) -> None:
         """Drop all messages."""
@@ -275,7 +277,9 @@ def test_the_metric_is_discovered(served: Shop) -> None:
     assert [one["name"] for one in found["resources"]] == [QUEUE_METRIC]
 
 
-def call(home: place.Place, port: int, pem: str, chain: tuple[str, str] | None) -> tuple[int, Any]:
+def call(
+    home: address.ServiceAddress, port: int, pem: str, chain: tuple[str, str] | None
+) -> tuple[int, Any]:
     """Ask a replica for its discovery document, past the API server."""
     name, _ = home.server_names
     trusting = ssl.create_default_context(cadata=pem)
@@ -299,7 +303,7 @@ def authorities(api: Api) -> str:
 
 
 def test_only_the_aggregation_layer_may_call(
-    served: Shop, home: place.Place, own_plane: ControlPlane, ports: list[int]
+    served: Shop, home: address.ServiceAddress, own_plane: ControlPlane, ports: list[int]
 ) -> None:
     pem = authorities(served.api)
     code, found = call(home, ports[0], pem, own_plane.front_proxy_certificate())
@@ -313,7 +317,11 @@ def test_only_the_aggregation_layer_may_call(
 
 
 def test_every_replica_serves_the_same(
-    served: Shop, home: place.Place, own_plane: ControlPlane, ports: list[int], start: Any
+    served: Shop,
+    home: address.ServiceAddress,
+    own_plane: ControlPlane,
+    ports: list[int],
+    start: Any,
 ) -> None:
     second = start(1)
     try:
@@ -355,7 +363,7 @@ def test_a_deleted_certificate_is_replaced_and_no_request_fails(
 
 
 def test_a_certificate_that_ends_soon_is_renewed(
-    served: Shop, home: place.Place, ports: list[int]
+    served: Shop, home: address.ServiceAddress, ports: list[int]
 ) -> None:
     now = dt.datetime.now(dt.UTC)
     ending = certificates.issue(home.server_names, now, lifetime=dt.timedelta(hours=1))
@@ -515,7 +523,7 @@ def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
     api.wait(lambda: not registered(api))
     api.apply(service("adapter", "localhost"), HOME)
     with Adapter(tmp_path) as made:
-        theirs = place.Place(HOME, "adapter", made.port)
+        theirs = address.ServiceAddress(HOME, "adapter", made.port)
         api.apply(registration.api_service(theirs, made.pair.authorities))
         yield made
         if registered(api) and holds(api) == "adapter":

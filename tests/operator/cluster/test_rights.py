@@ -15,8 +15,8 @@ from control_plane.api import Api, Object
 from control_plane.nodes import Nodes
 from control_plane.plane import ControlPlane
 
-from orderservice_operator import revisions
-from orderservice_operator.cluster.kinds import ALWAYS, OPTIONAL, Kind
+from orderservice_operator.children.kinds import ALWAYS, OPTIONAL, Kind
+from orderservice_operator.state import revisions
 
 Example = Callable[..., Object]
 Right = tuple[str, str, str]  # API group, resource (with subresource), verb

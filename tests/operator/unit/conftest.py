@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import yaml
 
-from orderservice_operator.desired import desired
-from orderservice_operator.facts import Facts
-from orderservice_operator.manifest import Manifest, Reference
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.desired import desired
+from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.resource.spec import OrderService
 
 EXAMPLES = Path(__file__).parents[3] / "operator" / "examples"
@@ -38,8 +38,8 @@ def make() -> Make:
 def children(make: Make) -> Children:
     """Make the children of a resource, by reference."""
 
-    def build(example: str = "minimal", facts: Facts | None = None, **spec: Any) -> Any:
-        found = desired(make(example, **spec), facts or Facts())
+    def build(example: str = "minimal", context: Context | None = None, **spec: Any) -> Any:
+        found = desired(make(example, **spec), context or Context())
         return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
     return build

@@ -7,9 +7,10 @@ import pytest
 
 from orders.settings import describe
 from orderservice_operator.children import environment, processes
+from orderservice_operator.children.context import Context
 from orderservice_operator.children.http_route import http_route, missing_kind
+from orderservice_operator.children.kinds import HTTP_ROUTE, SERVICE_MONITOR
 from orderservice_operator.children.migration_job import job_name
-from orderservice_operator.facts import HTTP_ROUTE, SERVICE_MONITOR, Facts
 
 
 def _container(children: Any, process: str, **spec: Any) -> Any:
@@ -136,7 +137,7 @@ def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> 
 
 def test_variables_of_the_pod_template_get_into_every_container(children: Any) -> None:
     env = [{"name": "TZ", "value": "UTC"}]
-    made = children("full", Facts(migrated=False), podTemplate={"env": env})
+    made = children("full", Context(migrated=False), podTemplate={"env": env})
     made |= children("full", podTemplate={"env": env})
     pods = [one["spec"]["template"]["spec"] for one in made.values() if _has_pods(one)]
     containers = {one["name"]: one for pod in pods for one in pod["containers"]}
@@ -210,18 +211,18 @@ def test_a_disruption_budget_always_lets_one_pod_go(children: Any, wanted: int, 
 
 def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:
     assert ("ServiceMonitor", "minimal") not in children()
-    assert ("ServiceMonitor", "minimal") in children(facts=Facts(frozenset({SERVICE_MONITOR})))
+    assert ("ServiceMonitor", "minimal") in children(context=Context(frozenset({SERVICE_MONITOR})))
     off = {"serviceMonitor": "Disabled"}
     assert ("ServiceMonitor", "minimal") not in children(
-        facts=Facts(frozenset({SERVICE_MONITOR})), observability=off
+        context=Context(frozenset({SERVICE_MONITOR})), observability=off
     )
 
 
 def test_until_the_migration_is_done_deployments_are_paused(children: Any, make: Any) -> None:
-    before = children(facts=Facts(migrated=False))
+    before = children(context=Context(migrated=False))
     assert before["Deployment", "minimal-api"]["spec"]["paused"] is True
     assert ("Job", job_name(make())) in before
-    after = children(facts=Facts(migrated=True))
+    after = children(context=Context(migrated=True))
     assert after["Deployment", "minimal-api"]["spec"]["paused"] is False
     assert ("Job", job_name(make())) not in after
 
@@ -260,7 +261,7 @@ def test_no_network_policy_when_switched_off(children: Any) -> None:
 
 
 def test_an_ingress_and_a_route_send_to_the_service_of_the_gateway(children: Any) -> None:
-    made = children("full", Facts(frozenset({HTTP_ROUTE})))
+    made = children("full", Context(frozenset({HTTP_ROUTE})))
     (rule,) = made["Ingress", "full-api"]["spec"]["rules"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "full-api", "port": {"name": "http"}}
@@ -275,10 +276,10 @@ def test_an_ingress_and_a_route_send_to_the_service_of_the_gateway(children: Any
 
 def test_a_route_is_made_only_where_the_kind_exists_and_its_absence_is_told(make: Any) -> None:
     service = make("full")
-    assert http_route(service, Facts()) is None
-    assert "gateway.networking.k8s.io" in missing_kind(service, Facts())
-    assert not missing_kind(service, Facts(frozenset({HTTP_ROUTE})))
-    assert not missing_kind(make(), Facts())
+    assert http_route(service, Context()) is None
+    assert "gateway.networking.k8s.io" in missing_kind(service, Context())
+    assert not missing_kind(service, Context(frozenset({HTTP_ROUTE})))
+    assert not missing_kind(make(), Context())
 
 
 def test_given_resources_replace_defaults_one_by_one(children: Any) -> None:

@@ -6,19 +6,18 @@ import kubernetes_validate
 import msgspec
 import pytest
 
-from orderservice_operator.desired import desired
-from orderservice_operator.facts import (
+from orderservice_operator.children.context import Context, MetricsApi
+from orderservice_operator.children.desired import desired
+from orderservice_operator.children.kinds import (
     HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
-    Facts,
-    MetricsApi,
 )
-from orderservice_operator.plan import with_signature
+from orderservice_operator.state.plan import with_signature
 
 EXAMPLES = ("minimal", "full", "staging", "prod")
-EVERYTHING = Facts(
+EVERYTHING = Context(
     frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, SCALED_OBJECT, HTTP_ROUTE}),
     migrated=False,
     metrics=MetricsApi("other", answers=True),

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from orderservice_operator.compare import first_difference
-from orderservice_operator.manifest import OWNER_LABEL, Reference, reference
-from orderservice_operator.plan import Plan, plan, with_signature
+from orderservice_operator.children.manifest import OWNER_LABEL, Reference, reference
+from orderservice_operator.state.compare import first_difference
+from orderservice_operator.state.plan import Plan, diff, with_signature
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def _object(name: str, kind: str = "ConfigMap", **more: Any) -> Any:
 
 
 def _plan(desired: list[Any], live: list[Any], kept: frozenset[Reference] = frozenset()) -> Plan:
-    return plan(desired, {reference(one): one for one in live}, kept=kept)
+    return diff(desired, {reference(one): one for one in live}, kept=kept)
 
 
 def test_nothing_is_written_when_nothing_changed() -> None:

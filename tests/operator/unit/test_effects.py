@@ -7,26 +7,25 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from orderservice_operator.capacity import most_connections
-from orderservice_operator.crd.schema import Schema, schema
-from orderservice_operator.desired import desired
-from orderservice_operator.facts import (
+from orderservice_operator.children import topology
+from orderservice_operator.children.context import Context, MetricsApi
+from orderservice_operator.children.desired import desired
+from orderservice_operator.children.kinds import (
     HTTP_ROUTE,
     PROMETHEUS_RULE,
     SCALED_OBJECT,
     SERVICE_MONITOR,
-    Facts,
-    MetricsApi,
 )
-from orderservice_operator.rabbitmq import topology
+from orderservice_operator.crd.schema import Schema, schema
 from orderservice_operator.resource.spec import OrderService, Spec
+from orderservice_operator.state.capacity import most_connections
 
 MONITORED = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE, HTTP_ROUTE})
 # What a cluster may have: who scales the worker depends on it.
 CLUSTERS = (
-    Facts(MONITORED | {SCALED_OBJECT}),
-    Facts(MONITORED, migrated=False, metrics=MetricsApi("other", answers=True)),
-    Facts(),
+    Context(MONITORED | {SCALED_OBJECT}),
+    Context(MONITORED, migrated=False, metrics=MetricsApi("other", answers=True)),
+    Context(),
 )
 # Fields that change what the operator does, not what it makes; with the test that shows it.
 BEHAVIOUR = {
@@ -66,7 +65,7 @@ def _made(spec: Any) -> Any:
     body = {"metadata": {"name": "n", "namespace": "s", "uid": "u"}, "spec": spec}
     service = msgspec.convert(body, OrderService)
     return (
-        [desired(service, facts) for facts in CLUSTERS],
+        [desired(service, context) for context in CLUSTERS],
         msgspec.to_builtins(topology.desired(service)),
         most_connections(service),
     )

@@ -16,14 +16,14 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderservice_operator import settings
+from orderservice_operator.control import settings
 from orderservice_operator.errors import OperatorError, Permanent, Transient
 from orderservice_operator.external_metrics import (
+    address,
     certificates,
     documents,
     front_proxy,
     identity,
-    place,
     registration,
     selectors,
     server,
@@ -152,10 +152,10 @@ def test_a_cluster_without_an_aggregation_layer_is_told() -> None:
 
 
 def test_who_holds_the_api() -> None:
-    ours = place.Place("system", "metrics")
+    ours = address.ServiceAddress("system", "metrics")
     assert registration.holder(None, ours).held_by == "nobody"
     assert registration.holder(registration.api_service(ours, "pem"), ours).held_by == "operator"
-    theirs = registration.api_service(place.Place("keda", "metrics"), "pem")
+    theirs = registration.api_service(address.ServiceAddress("keda", "metrics"), "pem")
     found = registration.holder(theirs, ours)
     assert (found.held_by, found.server) == ("other", "Service keda/metrics")
     assert registration.holder(theirs, None).can_serve is False
@@ -168,9 +168,9 @@ def test_a_service_that_is_none_is_refused_at_the_start(text: str) -> None:
 
 
 def test_a_service_is_read() -> None:
-    assert place.read("system/metrics") == place.Place("system", "metrics", 443)
-    assert place.read("system/metrics:8443") == place.Place("system", "metrics", 8443)
-    assert place.read("") is None
+    assert address.read("system/metrics") == address.ServiceAddress("system", "metrics", 443)
+    assert address.read("system/metrics:8443") == address.ServiceAddress("system", "metrics", 8443)
+    assert address.read("") is None
 
 
 Ask = Callable[..., tuple[int, Any]]

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.fingerprints import Fingerprints
-from orderservice_operator.cluster.store import Key
 from orderservice_operator.errors import NotFound, Transient
-from orderservice_operator.manifest import Manifest
+from orderservice_operator.resource.key import Key
 
 DATA = {
     "orders": {"cursorSecret": "Yw=="},

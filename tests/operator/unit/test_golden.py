@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orderservice_operator.facts import Facts
-from orderservice_operator.manifest import digest
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.manifest import digest
 
-UNMIGRATED = Facts(migrated=False)
+UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {

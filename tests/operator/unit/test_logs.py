@@ -8,7 +8,7 @@ from pathlib import Path
 OPERATOR = Path(__file__).parents[3] / "operator"
 PROGRAM = """
 import logging, structlog
-from orderservice_operator import logs
+from orderservice_operator.control import logs
 
 logs.configure("info")
 

@@ -9,12 +9,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from orderservice_operator.cluster.store import Key
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.errors import Permanent
-from orderservice_operator.manifest import Manifest
-from orderservice_operator.rabbitmq.keeper import Keeper
 from orderservice_operator.rabbitmq.management import Address, Management
-from orderservice_operator.rabbitmq.report import Report
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.key import Key
+from orderservice_operator.state.topology_report import TopologyReport
 
 KEY = Key("shop", "minimal")
 PRIVATE = "what only the operator may see"
@@ -60,7 +60,7 @@ def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
         async with aiohttp.ClientSession() as session:
             management = Management(session, Address(url, "a", "b", "/"))
             await management.cluster() if status == 404 else None
-            await management.look()
+            await management.read()
 
     with pytest.raises(Permanent, match=said) as raised:
         _answered(status, body, look)
@@ -71,7 +71,7 @@ def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
 def test_a_host_that_no_resolver_takes_is_refused(host: str) -> None:
     async def look() -> None:
         async with aiohttp.ClientSession() as session:
-            await Management(session, Address(f"http://{host}:1", "a", "b", "/")).look()
+            await Management(session, Address(f"http://{host}:1", "a", "b", "/")).read()
 
     with pytest.raises(Permanent, match="managementUrl"):
         asyncio.run(look())
@@ -87,16 +87,16 @@ class Server:
         return {"data": self.data}
 
 
-def _reports(server: Server, service: Any, looks: int = 1) -> tuple[Report, bool]:
+def _reports(server: Server, service: Any, looks: int = 1) -> tuple[TopologyReport, bool]:
     """Return what is reported, and whether the broker's gate is open to others still."""
 
-    async def main() -> tuple[Report, bool]:
-        keeper = Keeper(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
+    async def main() -> tuple[TopologyReport, bool]:
+        topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
         for _ in range(looks):
-            await keeper.keep(KEY, service)
-        found, gate = keeper.report(KEY, service), keeper.gate(service)
-        await keeper.close()
-        with gate.calling():
+            await topologies.reconcile(KEY, service)
+        found, breaker = topologies.report(KEY, service), topologies.breaker(service)
+        await topologies.close()
+        with breaker.calling():
             return found, True
 
     return asyncio.run(main())
@@ -132,12 +132,12 @@ def test_a_path_that_is_not_the_brokers_closes_it_to_nobody(make: Any) -> None:
 
     async def keep(url: str) -> None:
         service = make(messaging={"managementUrl": url})
-        keeper = Keeper(server, lambda _: None, list)  # type: ignore[arg-type] # as above
+        topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # as above
         for _ in range(4):
-            await keeper.keep(KEY, service)
-        assert keeper.report(KEY, service).reason == "Refused"
-        with keeper.gate(service).calling():
+            await topologies.reconcile(KEY, service)
+        assert topologies.report(KEY, service).reason == "Refused"
+        with topologies.breaker(service).calling():
             pass
-        await keeper.close()
+        await topologies.close()
 
     _answered(404, "404 page not found", keep, path="/wrong")

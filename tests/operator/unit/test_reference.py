@@ -22,12 +22,8 @@ def test_the_fields_are_those_of_the_schema() -> None:
 
 
 def _reasons() -> set[str]:
-    files = [PACKAGE / "conditions.py", PACKAGE / "reconcile.py", PACKAGE / "children"]
-    texts = [
-        path.read_text()
-        for file in [*files, PACKAGE / "rabbitmq"]
-        for path in ([file] if file.is_file() else file.glob("*.py"))
-    ]
+    folders = [PACKAGE / name for name in ("children", "control", "rabbitmq", "state")]
+    texts = [path.read_text() for folder in folders for path in folder.glob("*.py")]
     return {reason for text in texts for reason in REASON.findall(text)}
 
 

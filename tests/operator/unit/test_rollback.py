@@ -6,19 +6,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from orderservice_operator import revisions, rollback
 from orderservice_operator.children import processes
 from orderservice_operator.children.controller_revision import (
     controller_revision,
     revision_name,
     with_spec_of,
 )
+from orderservice_operator.children.manifest import Manifest, Reference, reference
 from orderservice_operator.children.pods import pod_template
-from orderservice_operator.look import Look, decided, look, planned
-from orderservice_operator.manifest import Manifest, Reference, reference
-from orderservice_operator.plan import with_signature
+from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Rollback, Status
+from orderservice_operator.state import revisions, rollback
+from orderservice_operator.state.plan import with_signature
+from orderservice_operator.state.planning import decide_rollback, plan
+from orderservice_operator.state.snapshot import Snapshot, take_snapshot
 
 EXAMPLES = ("minimal", "full", "staging", "prod")
 V1, V2, V3 = (f"registry.example/orders:{number}.0.0" for number in (1, 2, 3))
@@ -44,7 +46,7 @@ def _at(service: OrderService, generation: int, **more: Any) -> OrderService:
 
 
 def _asking(service: OrderService, text: str) -> OrderService:
-    annotations = {rollback.ANNOTATION: text}
+    annotations = {ROLLBACK_ANNOTATION: text}
     metadata = msgspec.structs.replace(service.metadata, annotations=annotations)
     return msgspec.structs.replace(service, metadata=metadata)
 
@@ -55,11 +57,11 @@ class Cluster:
     def __init__(self) -> None:
         self.live: dict[Reference, Manifest] = {}
 
-    def look(self, service: OrderService) -> Look:
-        return look(service, self.live, frozenset(), {})
+    def snapshot(self, service: OrderService) -> Snapshot:
+        return take_snapshot(service, self.live, frozenset(), {})
 
     def write(self, service: OrderService) -> list[Reference]:
-        made = planned(self.look(service))
+        made = plan(self.snapshot(service))
         for one in made.writes:
             old = self.live.get(one.reference, {})
             generation = old.get("metadata", {}).get("generation", 0) + 1
@@ -170,7 +172,7 @@ def test_a_missed_deadline_goes_back_whole_and_stays_until_the_spec_changes(make
     cluster.end_job("Complete")
     cluster.write(new)
     cluster.roll_out(late="worker")
-    verdict = decided(cluster.look(new))
+    verdict = decide_rollback(cluster.snapshot(new))
     assert verdict is not None
     assert (verdict.reason, verdict.image, verdict.revision_image) == ("DeadlineMissed", V2, V1)
 
@@ -180,7 +182,7 @@ def test_a_missed_deadline_goes_back_whole_and_stays_until_the_spec_changes(make
     cluster.roll_out()
     cluster.write(held)
     assert (cluster.write(held), cluster.revisions()) == ([], [(1, V1)])
-    assert decided(cluster.look(held)) == verdict
+    assert decide_rollback(cluster.snapshot(held)) == verdict
 
     cluster.write(_at(held, 3))
     assert cluster.image("worker") == V2
@@ -194,7 +196,7 @@ def test_a_failed_migration_goes_back_and_no_pod_is_touched(make: Any) -> None:
     cluster.write(new)
     assert settings < {place for place in cluster.live if place.kind == "ConfigMap"}
     cluster.end_job("Failed")
-    verdict = decided(cluster.look(new))
+    verdict = decide_rollback(cluster.snapshot(new))
     assert verdict is not None
     assert verdict.reason == "MigrationFailed"
     held = msgspec.structs.replace(new, status=Status(rollback=verdict))
@@ -214,7 +216,7 @@ def test_a_failed_migration_is_tried_again_for_another_generation(make: Any) -> 
     cluster.write(new)
     cluster.end_job("Failed")
     later = _at(make(image=V2, migrations={"backoffLimit": 9}), 3)
-    assert decided(cluster.look(later)) is None
+    assert decide_rollback(cluster.snapshot(later)) is None
     cluster.write(later)
     assert not [place for place in cluster.live if place.kind == "Job"]
     cluster.write(later)
@@ -227,23 +229,23 @@ def test_without_auto_rollback_it_is_only_told(make: Any) -> None:
     new = _at(make(image=V2, rollout={"autoRollback": False}), 2)
     cluster.write(new)
     cluster.end_job("Failed")
-    found = cluster.look(new)
-    assert (decided(found), found.no_way_back) == (None, "rollout.autoRollback is off")
+    found = cluster.snapshot(new)
+    assert (decide_rollback(found), found.no_way_back) == (None, "rollout.autoRollback is off")
 
 
 def test_a_first_roll_out_has_nothing_to_go_back_to(make: Any) -> None:
     cluster = Cluster()
     cluster.write(make())
     cluster.end_job("Failed")
-    found = cluster.look(make())
-    assert (decided(found), found.no_way_back) == (None, "nothing was good before")
+    found = cluster.snapshot(make())
+    assert (decide_rollback(found), found.no_way_back) == (None, "nothing was good before")
 
 
 def test_what_was_good_itself_is_not_gone_back_from(make: Any) -> None:
     cluster = _good(make())
     cluster.roll_out(late="api")
-    found = cluster.look(make())
-    assert decided(found) is None
+    found = cluster.snapshot(make())
+    assert decide_rollback(found) is None
     assert "the same was good before" in found.no_way_back
 
 
@@ -251,9 +253,15 @@ def test_the_state_of_another_revision_is_no_failure_of_this_one(make: Any) -> N
     """A Deployment that was late before has to be written and seen first."""
     cluster = _good(make())
     cluster.roll_out(late="api")
-    assert decided(cluster.look(_at(make(image=V2, migrations={"enabled": False}), 2))) is None
+    assert (
+        decide_rollback(cluster.snapshot(_at(make(image=V2, migrations={"enabled": False}), 2)))
+        is None
+    )
     cluster.write(_at(make(image=V2, migrations={"enabled": False}), 2))
-    assert decided(cluster.look(_at(make(image=V2, migrations={"enabled": False}), 2))) is None
+    assert (
+        decide_rollback(cluster.snapshot(_at(make(image=V2, migrations={"enabled": False}), 2)))
+        is None
+    )
 
 
 def test_a_request_counts_for_its_generation_only(make: Any) -> None:
@@ -263,7 +271,7 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     asked = _asking(now, rollback.request(revision_name(make()), 2))
     cluster.write(asked)
     assert cluster.image("api") == V1
-    verdict = decided(cluster.look(asked))
+    verdict = decide_rollback(cluster.snapshot(asked))
     assert verdict is not None
     assert verdict.reason == "Requested"
     cluster.roll_out()
@@ -271,20 +279,20 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     assert cluster.revisions() == [(3, V1), (2, V2)]
 
     held = msgspec.structs.replace(now, status=Status(rollback=verdict))
-    assert cluster.look(held).running.rollback is None, "taken back: without the annotation"
-    assert cluster.look(_at(asked, 3)).running.rollback is None
+    assert cluster.snapshot(held).running.rollback is None, "taken back: without the annotation"
+    assert cluster.snapshot(_at(asked, 3)).running.rollback is None
 
 
 @pytest.mark.parametrize("text", ["", "x", "x@", "@2", "x@two", "X@2", "minimal-0@1"])
 def test_a_request_that_is_none_changes_nothing(make: Any, text: str) -> None:
     cluster = _good(make())
-    found = cluster.look(_asking(_at(make(), 2), text))
+    found = cluster.snapshot(_asking(_at(make(), 2), text))
     assert (found.running.rollback, found.running.problem) == (None, "")
 
 
 def test_a_request_for_an_unknown_revision_is_told(make: Any) -> None:
     cluster = _good(make())
-    found = cluster.look(_asking(_at(make(), 2), "minimal-0@2"))
+    found = cluster.snapshot(_asking(_at(make(), 2), "minimal-0@2"))
     assert found.running.rollback is None
     assert revision_name(make()) in found.running.problem
 
@@ -296,13 +304,13 @@ def test_a_revision_that_cannot_be_read_is_not_gone_back_to(make: Any) -> None:
     new = _at(make(image=V2), 2)
     cluster.write(new)
     cluster.end_job("Failed")
-    assert decided(cluster.look(new)) is None
+    assert decide_rollback(cluster.snapshot(new)) is None
 
 
 def test_a_rollback_whose_revision_is_gone_ends(make: Any) -> None:
     instead = Rollback(2, V2, "minimal-0", V1, "DeadlineMissed")
     service = _at(make(image=V2), 2, status=Status(rollback=instead))
-    found = _good(make()).look(service)
+    found = _good(make()).snapshot(service)
     assert (found.running.rollback, found.running.service.spec.image) == (None, V2)
     assert "minimal-0" in found.running.problem
 
@@ -332,9 +340,9 @@ def test_settings_of_another_revision_go_once_the_roll_out_is_done(make: Any) ->
 
 def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
     service = make()
-    found = look(service, {}, frozenset(), {"relay": "digest"})
+    found = take_snapshot(service, {}, frozenset(), {"relay": "digest"})
     (relay,) = [
-        write.manifest for write in planned(found).writes if str(write.reference) == str(RELAY)
+        write.manifest for write in plan(found).writes if str(write.reference) == str(RELAY)
     ]
     annotations = relay["spec"]["template"]["metadata"]["annotations"]
     assert annotations == {"orders.platform.dev/secrets": "digest"}

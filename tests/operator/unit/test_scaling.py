@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from orderservice_operator import observed
-from orderservice_operator.facts import SCALED_OBJECT, Facts, MetricsApi
-from orderservice_operator.manifest import OWNER_LABEL, Reference
-from orderservice_operator.plan import plan
-from orderservice_operator.scaling import choose, needs_operator
+from orderservice_operator.children.context import Context, MetricsApi
+from orderservice_operator.children.kinds import SCALED_OBJECT
+from orderservice_operator.children.manifest import OWNER_LABEL, Reference
+from orderservice_operator.children.scaling import choose, needs_operator
+from orderservice_operator.state import live_objects
+from orderservice_operator.state.plan import diff
 
 NOBODY = MetricsApi(can_serve=True)
 OURS = MetricsApi("operator", "this operator", can_serve=True)
@@ -48,12 +49,12 @@ def _asking(provider: str) -> dict[str, Any]:
 def test_who_scales_the_worker(
     make: Any, provider: str, kinds: frozenset[str], metrics: MetricsApi, verdict: tuple[str, str]
 ) -> None:
-    choice = choose(make("full", **_asking(provider)), Facts(kinds, metrics=metrics))
+    choice = choose(make("full", **_asking(provider)), Context(kinds, metrics=metrics))
     assert (choice.provider, choice.reason) == verdict
 
 
 def test_a_choice_says_why_it_is_not_another(make: Any) -> None:
-    choice = choose(make("full", **_asking("Auto")), Facts(metrics=NOBODY))
+    choice = choose(make("full", **_asking("Auto")), Context(metrics=NOBODY))
     assert choice.message == (
         "the HPA asks this operator; KEDA is not installed; no other server has external metrics"
     )
@@ -61,12 +62,12 @@ def test_a_choice_says_why_it_is_not_another(make: Any) -> None:
 
 def test_without_a_management_user_keda_is_passed_over(make: Any) -> None:
     service = make("staging", messaging={"managementUrl": "http://rabbit:15672"})
-    assert choose(service, Facts(KEDA, metrics=NOBODY)).provider == "Builtin"
+    assert choose(service, Context(KEDA, metrics=NOBODY)).provider == "Builtin"
 
 
 def test_the_operator_cannot_count_without_the_management_api(make: Any) -> None:
     service = make("minimal", worker={"autoscaling": {"provider": "Builtin"}})
-    assert choose(service, Facts(metrics=OURS)).reason == "NoManagementUrl"
+    assert choose(service, Context(metrics=OURS)).reason == "NoManagementUrl"
 
 
 def test_the_operator_is_needed_only_by_resources_that_would_use_it(make: Any) -> None:
@@ -78,14 +79,14 @@ def test_the_operator_is_needed_only_by_resources_that_would_use_it(make: Any) -
 
 
 def test_an_autoscaled_process_keeps_the_replicas_it_has(children: Any) -> None:
-    made = children("full", Facts(metrics=OURS), **_asking("Builtin"))
+    made = children("full", Context(metrics=OURS), **_asking("Builtin"))
     assert "replicas" not in made["Deployment", "full-api"]["spec"]
     assert "replicas" not in made[DEPLOYMENT]["spec"]
     assert "replicas" in made["Deployment", "full-relay"]["spec"]
 
 
 def test_the_autoscaler_asks_for_the_queue_of_its_resource_only(children: Any) -> None:
-    made = children("full", Facts(metrics=OURS), **_asking("Builtin"))[HPA]
+    made = children("full", Context(metrics=OURS), **_asking("Builtin"))[HPA]
     assert made["metadata"]["annotations"] == {"orders.platform.dev/metrics-provider": "Builtin"}
     (metric,) = made["spec"]["metrics"]
     assert metric["external"]["metric"] == {
@@ -95,24 +96,24 @@ def test_the_autoscaler_asks_for_the_queue_of_its_resource_only(children: Any) -
 
 
 def test_without_a_scaler_a_new_worker_has_the_replicas_of_its_spec(children: Any) -> None:
-    made = children("full", Facts(metrics=OTHER), **_asking("Builtin"))
+    made = children("full", Context(metrics=OTHER), **_asking("Builtin"))
     assert made[DEPLOYMENT]["spec"]["replicas"] == 4
     assert HPA not in made
 
 
 def test_a_scaler_that_goes_leaves_as_many_workers_as_there_are(children: Any) -> None:
-    made = children("full", Facts(metrics=OTHER, workers=17), **_asking("Builtin"))
+    made = children("full", Context(metrics=OTHER, workers=17), **_asking("Builtin"))
     assert made[DEPLOYMENT]["spec"]["replicas"] == 17
 
 
 def test_a_worker_that_is_not_to_be_scaled_has_the_replicas_of_its_spec(children: Any) -> None:
-    made = children("minimal", Facts(metrics=OURS, workers=17))
+    made = children("minimal", Context(metrics=OURS, workers=17))
     assert made["Deployment", "minimal-worker"]["spec"]["replicas"] == 2
 
 
 def test_only_one_scaler_exists_at_a_time(children: Any) -> None:
-    for facts in (Facts(KEDA), Facts(metrics=OURS), Facts(metrics=ANSWERS), Facts()):
-        kinds = {kind for kind, name in children("full", facts) if name == "full-worker"}
+    for context in (Context(KEDA), Context(metrics=OURS), Context(metrics=ANSWERS), Context()):
+        kinds = {kind for kind, name in children("full", context) if name == "full-worker"}
         assert len(kinds & {"HorizontalPodAutoscaler", "ScaledObject"}) <= 1
 
 
@@ -134,16 +135,16 @@ def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
         },
     }
     place = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
-    wanted = children("full", Facts(KEDA)).values()
-    assert plan(wanted, {place: theirs}, kept=frozenset()).deletions == ()
+    wanted = children("full", Context(KEDA)).values()
+    assert diff(wanted, {place: theirs}, kept=frozenset()).deletions == ()
 
 
 def test_a_scaled_object_tells_how_it_is() -> None:
     condition = {"type": "Ready", "status": "False", "reason": "R", "message": "m"}
     place = Reference("keda.sh/v1alpha1", "ScaledObject", "full-worker")
     live = {place: {"status": {"conditions": [condition]}}}
-    assert observed.scaling("full-worker", live) == ("False", "R", "m")
-    assert observed.scaling("full-worker", {place: {}}) == (
+    assert live_objects.scaling("full-worker", live) == ("False", "R", "m")
+    assert live_objects.scaling("full-worker", {place: {}}) == (
         "Unknown",
         "NotLooked",
         "the autoscaler has not looked yet",

@@ -5,25 +5,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from orderservice_operator import conditions
-from orderservice_operator.capacity import most_connections
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.desired import missing
+from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
+from orderservice_operator.children.manifest import Reference
 from orderservice_operator.children.processes import ALL, API
-from orderservice_operator.conditions import Seen
-from orderservice_operator.desired import missing
-from orderservice_operator.facts import PROMETHEUS_RULE, SERVICE_MONITOR, Facts
-from orderservice_operator.manifest import Reference
-from orderservice_operator.observed import Job, Rollout, job, rollout
-from orderservice_operator.rabbitmq.report import Report, remembered
+from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.status import Count, Queue
-from orderservice_operator.scaling import Choice
+from orderservice_operator.state import conditions
+from orderservice_operator.state.capacity import most_connections
+from orderservice_operator.state.conditions import StatusInput
+from orderservice_operator.state.live_objects import Job, Rollout, job, rollout
+from orderservice_operator.state.topology_report import TopologyReport, remembered
 
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:05:00Z"
 READY = Rollout(Count(2, 2, 2), done=True)
-IN_PLACE = Report("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
+IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
 
 
-def _seen(**more: Any) -> Seen:
+def _seen(**more: Any) -> StatusInput:
     given: dict[str, Any] = {
         "rollouts": {process.name: READY for process in ALL},
         "migration": Job(complete=True),
@@ -31,7 +32,7 @@ def _seen(**more: Any) -> Seen:
         "report": IN_PLACE,
         "choice": Choice(None, "NotWanted", ""),
     }
-    return Seen(**(given | more))
+    return StatusInput(**(given | more))
 
 
 def _verdicts(status: Any) -> dict[str, tuple[str, str]]:
@@ -88,7 +89,9 @@ def test_a_running_migration_is_a_phase(make: Any) -> None:
 
 
 def test_a_dead_broker_makes_nothing_else_unready(make: Any) -> None:
-    status = conditions.status(make(), _seen(report=Report("False", "Unreachable", "x")), NOW)
+    status = conditions.status(
+        make(), _seen(report=TopologyReport("False", "Unreachable", "x")), NOW
+    )
     assert status.phase == "Ready"
     assert _verdicts(status)["TopologyReady"] == ("False", "Unreachable")
 
@@ -102,7 +105,7 @@ def test_after_a_restart_the_broker_is_what_it_was_until_it_is_looked_at(make: A
 
 
 def test_a_mismatch_in_the_broker_degrades(make: Any) -> None:
-    status = conditions.status(make(), _seen(report=Report("False", "Mismatch", "q")), NOW)
+    status = conditions.status(make(), _seen(report=TopologyReport("False", "Mismatch", "q")), NOW)
     assert status.phase == "Degraded"
 
 
@@ -220,19 +223,19 @@ def test_a_job_says_how_it_ended() -> None:
 
 def test_a_monitor_that_is_wanted_where_its_kind_is_not_known_is_told(make: Any) -> None:
     def told(*kinds: str) -> tuple[str, ...]:
-        return missing(make("full"), Facts(frozenset(kinds)))
+        return missing(make("full"), Context(frozenset(kinds)))
 
     assert len(told()) == 2
     assert "serviceMonitor is Enabled" in told(PROMETHEUS_RULE)[0]
     assert told(PROMETHEUS_RULE, SERVICE_MONITOR) == ()
-    assert missing(make(), Facts()) == ()
+    assert missing(make(), Context()) == ()
     status = conditions.status(make(), _seen(missing=told()), NOW)
     assert status.phase == "Degraded"
 
 
 @pytest.mark.parametrize("reason", ["PolicyShadowed", "VhostShared"])
 def test_what_only_people_can_mend_in_a_broker_degrades(make: Any, reason: str) -> None:
-    status = conditions.status(make(), _seen(report=Report("False", reason, "x")), NOW)
+    status = conditions.status(make(), _seen(report=TopologyReport("False", reason, "x")), NOW)
     assert status.phase == "Degraded"
 
 

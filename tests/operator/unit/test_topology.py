@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from orders.messaging import topology as services
-from orderservice_operator.rabbitmq import sharing, topology
-from orderservice_operator.rabbitmq.changes import Bound, Broker, Changes, changes
+from orderservice_operator.children import topology
+from orderservice_operator.rabbitmq import sharing
+from orderservice_operator.state.broker import Bound, Broker, Changes, changes
 
 
 def test_the_services_and_the_operator_mean_the_same_topology(make: Any) -> None:

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from orderservice_operator.cluster.store import Key, Store
+from orderservice_operator.children.manifest import OWNER_LABEL, Reference
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.control.queue import Queue
 from orderservice_operator.errors import Transient
-from orderservice_operator.manifest import OWNER_LABEL, Reference
-from orderservice_operator.resources import Invalid, Resources
-from orderservice_operator.work import Queue
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.index import ResourceIndex
+from orderservice_operator.resource.key import Key
 
 A, B = Key("n", "a"), Key("n", "b")
 
@@ -171,14 +173,14 @@ def _body(version: int, generation: int, **spec: Any) -> Any:
 
 
 def test_a_status_written_asks_for_nothing_new() -> None:
-    resources = Resources()
+    resources = ResourceIndex()
     assert resources.put(_body(1, 1))
     assert not resources.put(_body(2, 1) | {"status": {"phase": "Ready"}})
     assert resources.put(_body(3, 2))
 
 
 def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
-    resources = Resources()
+    resources = ResourceIndex()
     resources.wrote(_body(2, 1))
     assert resources.known() == []
     resources.put(_body(2, 1))
@@ -189,7 +191,7 @@ def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
 
 def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> None:
     """The watch tells it later, and then it is nothing new: nobody would look at it."""
-    resources = Resources()
+    resources = ResourceIndex()
     resources.put(_body(2, 1))
     assert not resources.wrote(_body(3, 1) | {"status": {"phase": "Ready"}})
     assert resources.wrote(_body(5, 2))
@@ -201,7 +203,7 @@ def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> No
 
 def test_only_the_resource_that_is_gone_is_dropped() -> None:
     """Another may have its name by now."""
-    resources = Resources()
+    resources = ResourceIndex()
     resources.put(_body(2, 1))
     resources.drop(A, "another")
     assert resources.known() == [A]
@@ -210,7 +212,7 @@ def test_only_the_resource_that_is_gone_is_dropped() -> None:
 
 
 def test_a_resource_that_cannot_be_read_says_where() -> None:
-    resources = Resources()
+    resources = ResourceIndex()
     resources.put(_body(1, 1, worker={"prefetch": "many"}))
     found = resources.get(A)
     assert isinstance(found, Invalid)
@@ -218,7 +220,7 @@ def test_a_resource_that_cannot_be_read_says_where() -> None:
 
 
 def test_the_conditions_of_a_resource_that_cannot_be_read_are_told() -> None:
-    resources = Resources()
+    resources = ResourceIndex()
     condition = {"type": "Ready", "status": "False", "reason": "InvalidSpec"}
     resources.put(
         _body(1, 1, worker={"prefetch": "many"}) | {"status": {"conditions": [condition]}}

@@ -1,0 +1,105 @@
+"""Everything a resource wants to exist in Kubernetes."""
+
+from collections.abc import Iterator
+
+from orderservice_operator.children import processes
+from orderservice_operator.children.autoscaler import (
+    cpu_autoscaler,
+    queue_autoscaler,
+    trigger_authentication,
+)
+from orderservice_operator.children.config_map import config_map
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.children.dashboards import dashboard_maps
+from orderservice_operator.children.deployment import deployment
+from orderservice_operator.children.disruption_budget import disruption_budget
+from orderservice_operator.children.http_route import http_route
+from orderservice_operator.children.ingress import ingress
+from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
+from orderservice_operator.children.migration_job import migration_job
+from orderservice_operator.children.network_policy import (
+    default_deny,
+    migration_policy,
+    network_policy,
+)
+from orderservice_operator.children.processes import API, WORKER
+from orderservice_operator.children.prometheus_rule import prometheus_rule
+from orderservice_operator.children.scaling import Choice, choose
+from orderservice_operator.children.service_account import service_account
+from orderservice_operator.children.service_monitor import service_monitor
+from orderservice_operator.children.services import admin_service, api_service
+from orderservice_operator.resource.spec import OrderService
+
+
+def desired(service: OrderService, context: Context) -> list[Manifest]:
+    """Return the children, in the order in which they are of use to each other."""
+    return [made for made in _children(service, context) if made is not None]
+
+
+def missing(service: OrderService, context: Context) -> tuple[str, ...]:
+    """Return, for people, the kinds that are wanted by name and that this cluster does not have."""
+    observed = service.spec.observability
+    asked = {
+        SERVICE_MONITOR: ("serviceMonitor", observed.service_monitor),
+        PROMETHEUS_RULE: ("prometheusRule", observed.prometheus_rule),
+    }
+    return tuple(
+        f"spec.observability.{field} is Enabled, and this cluster has no {kind}"
+        for kind, (field, presence) in asked.items()
+        if presence == "Enabled" and kind not in context.kinds
+    )
+
+
+def scaled(service: OrderService, choice: Choice) -> frozenset[str]:
+    """Return the processes whose number of pods is not the operator's to write."""
+    of_api = {API.name} if service.spec.api.autoscaling else set()
+    return frozenset(of_api | ({WORKER.name} if choice.provider else set()))
+
+
+def _children(service: OrderService, context: Context) -> Iterator[Manifest | None]:
+    choice = choose(service, context)
+    yield service_account(service)
+    yield from _network(service, context)
+    if service.spec.migrations.enabled and not context.migrated:
+        yield migration_job(service)
+    yield api_service(service)
+    yield admin_service(service)
+    revision = revision_name(service)
+    for process in processes.ALL:
+        by_others = process.name in scaled(service, choice)
+        yield config_map(service, process)
+        made = deployment(service, process, context, scaled=by_others, revision=revision)
+        if process is WORKER and (kept := _kept_workers(service, context, scaled=by_others)):
+            made["spec"]["replicas"] = kept
+        yield made
+        yield disruption_budget(service, process)
+    yield cpu_autoscaler(service)
+    yield trigger_authentication(service, choice)
+    yield queue_autoscaler(service, choice)
+    yield ingress(service)
+    yield http_route(service, context)
+    yield service_monitor(service, context)
+    yield prometheus_rule(service, context)
+    yield from dashboard_maps(service)
+
+
+def _kept_workers(service: OrderService, context: Context, *, scaled: bool) -> int | None:
+    """Return how many workers there are, if a scaler is asked for and there is none now.
+
+    They were as many as the load needed, and a scaler that is gone for a while changes nothing.
+    """
+    waits = service.spec.worker.autoscaling is not None and not scaled
+    return context.workers if waits else None
+
+
+def _network(service: OrderService, context: Context) -> Iterator[Manifest]:
+    if not service.spec.network_policy.enabled:
+        return
+    yield default_deny(service)
+    for process in processes.ALL:
+        yield network_policy(service, process, context)
+    if service.spec.migrations.enabled:
+        yield migration_policy(service, MIGRATE)

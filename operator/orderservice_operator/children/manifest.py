@@ -1,0 +1,90 @@
+"""Manifests as they go to the API server, and the few things all of them share."""
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService
+
+Manifest = dict[str, Any]
+
+OWNER_LABEL: Final = f"{GROUP}/orderservice"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+# What was applied last, so that a field which is no longer wanted is noticed on the next look.
+APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
+# Which revision a Deployment was given.
+REVISION_ANNOTATION: Final = f"{GROUP}/revision"
+# Of the contents of the Secrets that a pod reads: another content, other pods.
+SECRETS_ANNOTATION: Final = f"{GROUP}/secrets"
+# Generation of the resource that a Job was made for.
+GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
+_DIGEST_CHARACTERS: Final = 10
+
+
+class Reference(msgspec.Struct, frozen=True, gc=False):
+    """Names one child of a resource: unique in the resource's namespace."""
+
+    api_version: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def reference(manifest: Manifest) -> Reference:
+    """Return what names an object."""
+    return Reference(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
+
+
+def digest(value: object) -> str:
+    """Return a short hash of a value; the order of members does not matter."""
+    encoded = msgspec.json.encode(value, order="deterministic")
+    return hashlib.sha256(encoded).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def selector(service: OrderService, component: str | None = None) -> dict[str, str]:
+    """Return the labels that select the pods of the service, or of one of its components."""
+    of_service = {OWNER_LABEL: service.metadata.name}
+    return of_service | ({COMPONENT_LABEL: component} if component else {})
+
+
+def labels(service: OrderService, component: str | None = None) -> dict[str, str]:
+    """Return the labels of a child."""
+    return selector(service, component) | {
+        "app.kubernetes.io/name": "orderservice",
+        "app.kubernetes.io/instance": service.metadata.name,
+        "app.kubernetes.io/part-of": "orderservice",
+        "app.kubernetes.io/managed-by": "orderservice-operator",
+    }
+
+
+def child(
+    service: OrderService,
+    api_version: str,
+    kind: str,
+    *,
+    name: str,
+    component: str | None = None,
+) -> Manifest:
+    """Begin a child: names, labels and owner; the caller adds the rest."""
+    metadata: Manifest = {
+        "name": name,
+        "namespace": service.metadata.namespace,
+        "labels": labels(service, component),
+        "ownerReferences": [owner_reference(service)],
+    }
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
+
+
+def owner_reference(service: OrderService) -> Manifest:
+    """Return the reference by which the garbage collector takes children away with the owner."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": service.metadata.name,
+        "uid": service.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

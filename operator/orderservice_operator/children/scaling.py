@@ -1,0 +1,86 @@
+"""Who scales the worker, and why: decided from the resource and what the cluster has. Pure."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from orderservice_operator.children.context import QUEUE_METRIC, Context, MetricsApi
+from orderservice_operator.children.kinds import SCALED_OBJECT
+from orderservice_operator.children.topology import PROCESSING as QUEUE
+from orderservice_operator.resource.spec import OrderService
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Who scales the worker (`None`: nobody), and why."""
+
+    provider: Literal["KEDA", "External", "Builtin"] | None
+    reason: str
+    message: str
+
+
+def choose(service: OrderService, context: Context) -> Choice:
+    """Decide who scales the worker; what was asked for by name is never replaced by another."""
+    wanted = service.spec.worker.autoscaling
+    if wanted is None:
+        return Choice(None, "NotWanted", "the worker keeps its replicas")
+    options = {"KEDA": _keda, "External": _external, "Builtin": _builtin}
+    if wanted.provider != "Auto":
+        return options[wanted.provider](service, context)
+    return _first([option(service, context) for option in options.values()])
+
+
+def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
+    """Tell whether a resource would be scaled by what the operator serves, if only it did."""
+    wanted = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
+    ours = MetricsApi("operator", can_serve=True)
+    return wanted and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"
+
+
+def metric_labels(service: OrderService) -> dict[str, str]:
+    """Return the labels of the metric of one resource: names that Prometheus allows, too."""
+    return {"orderservice": service.metadata.name, "queue": QUEUE}
+
+
+def _first(choices: Sequence[Choice]) -> Choice:
+    """Return the first that scales; its message also says why it was not one before it."""
+    passed: list[str] = []
+    for choice in choices:
+        if choice.provider:
+            message = "; ".join([choice.message, *passed])
+            return Choice(choice.provider, choice.reason, message)
+        passed.append(choice.message)
+    return Choice(None, "NoProvider", "; ".join(passed))
+
+
+def _keda(service: OrderService, context: Context) -> Choice:
+    if SCALED_OBJECT not in context.kinds:
+        return Choice(None, "NoKEDA", "KEDA is not installed")
+    messaging = service.spec.messaging
+    if messaging.management_url and messaging.management_secret_ref:
+        return Choice("KEDA", "KEDA", "KEDA scales: it is installed")
+    message = "KEDA needs messaging.managementUrl and managementSecretRef to count messages"
+    return Choice(None, "NoManagementUser", message)
+
+
+def _external(_service: OrderService, context: Context) -> Choice:
+    metrics = context.metrics
+    if metrics.held_by != "other":
+        return Choice(None, "NoExternalMetrics", "no other server has external metrics")
+    if metrics.answers:
+        return Choice("External", "External", f"the HPA asks {metrics.server}")
+    message = f"{metrics.server} serves external metrics but has no {QUEUE_METRIC} for this"
+    return Choice(None, "MetricNotAnswered", message)
+
+
+def _builtin(service: OrderService, context: Context) -> Choice:
+    if not context.metrics.can_serve:
+        message = "the operator is not set up to serve metrics: OPERATOR_EXTERNAL_METRICS_SERVICE"
+        return Choice(None, "NotSetUp", message)
+    if context.metrics.held_by == "other":
+        message = f"external metrics are served by {context.metrics.server}, which is left alone"
+        return Choice(None, "HeldByOther", message)
+    if service.spec.messaging.management_url is None:
+        message = "the operator counts messages by messaging.managementUrl, which is not set"
+        return Choice(None, "NoManagementUrl", message)
+    return Choice("Builtin", "Builtin", "the HPA asks this operator")

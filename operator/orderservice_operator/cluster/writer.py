@@ -1,0 +1,135 @@
+"""Carries out a plan: applies and deletes children, whoever has touched them meanwhile."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from orderservice_operator.children.kinds import kind_of
+from orderservice_operator.children.manifest import OWNER_LABEL, Manifest, Reference
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.errors import Conflict, NotFound, OperatorError, Permanent
+from orderservice_operator.resource.key import Key
+from orderservice_operator.state.compare import extras
+from orderservice_operator.state.live_objects import LiveObjects
+from orderservice_operator.state.plan import Plan, Write
+
+CHILDREN: Final = "orderservice-operator"
+SCALE: Final = "orderservice-operator-scale"
+_SCALERS: Final = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
+_log = structlog.get_logger(__name__)
+
+
+class Outcome:
+    """What came of a plan: faults for the status, conflicts for events."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.conflicts: list[str] = []
+        self.again: OperatorError | None = None
+
+    def fault(self, what: object, error: OperatorError) -> None:
+        """Note what could not be written; `again` is why it is worth trying again."""
+        self.faults.append(f"{what}: {error}")
+        if not isinstance(error, Permanent):
+            self.again = error
+
+
+class Writer:
+    """Writes children of one cluster; the store hears of every answer at once."""
+
+    def __init__(self, client: Client, store: Store) -> None:
+        self._client, self._store = client, store
+
+    async def carry_out(self, plan: Plan, key: Key, live: LiveObjects) -> Outcome:
+        """Write everything that can be written: one fault does not hold up the rest.
+
+        Deployments go last, so that their pods find the settings they are for; scalers that are to
+        go go first, because KEDA refuses to scale what another one does.
+        """
+        outcome = Outcome()
+        scalers = [found for found in plan.deletions if found.kind in _SCALERS]
+        for found in scalers:
+            await self._delete(found, key, live, outcome)
+        first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
+        last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
+        for wave in (first, last):
+            await self._each(wave, key, live, outcome)
+        for found in plan.deletions:
+            if found not in scalers:
+                await self._delete(found, key, live, outcome)
+        return outcome
+
+    async def _each(
+        self, writes: Iterable[Write], key: Key, live: LiveObjects, outcome: Outcome
+    ) -> None:
+        async def one(write: Write) -> None:
+            try:
+                await self._apply(write, key, live, outcome)
+            except OperatorError as error:
+                outcome.fault(write.reference, error)
+
+        await asyncio.gather(*(one(write) for write in writes))
+
+    async def _apply(self, write: Write, key: Key, live: LiveObjects, outcome: Outcome) -> None:
+        path = _path(write.reference, key)
+        manifest, old = write.manifest, live.get(write.reference)
+        if old is None:
+            await self._refuse_strangers(path, key)
+        elif manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
+            await self._hand_over(path, old)
+        try:
+            written = await self._client.apply(path, manifest, CHILDREN, force=False)
+        except Conflict as conflict:
+            # By contract these fields are ours; who else writes them is told.
+            outcome.conflicts.append(f"{write.reference}: {conflict}")
+            written = await self._client.apply(path, manifest, CHILDREN)
+        if manifest["kind"] == "Deployment" and (change := extras(manifest, written)):
+            written = await self._client.merge(path, change, CHILDREN)
+        self._store.wrote(written)
+        _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
+
+    async def _refuse_strangers(self, path: str, key: Key) -> None:
+        """Take over nothing that others made under the same name: it would go when we go."""
+        try:
+            found = await self._client.get(path)
+        except NotFound:
+            return
+        if (found["metadata"].get("labels") or {}).get(OWNER_LABEL) != key.name:
+            raise Permanent("exists and belongs to somebody else: delete or rename it")
+
+    async def _hand_over(self, path: str, live: Manifest) -> None:
+        """Give `replicas` to the scaler before we let go of it, or it falls back to 1.
+
+        Where that is 0 it may fall back: from 1 an autoscaler goes on to its least, from 0 never.
+        Whoever else set it to 0 owns it, and keeps it so.
+        """
+        if live["spec"].get("replicas") == 0:
+            return
+        kept: Manifest = {
+            "apiVersion": live["apiVersion"],
+            "kind": live["kind"],
+            "metadata": {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]},
+            "spec": {"replicas": live["spec"].get("replicas", 1)},
+        }
+        # A conflict: somebody owns another number, so it is handed over already.
+        with contextlib.suppress(Conflict):
+            await self._client.apply(path, kept, SCALE, force=False)
+
+    async def _delete(
+        self, found: Reference, key: Key, live: LiveObjects, outcome: Outcome
+    ) -> None:
+        try:
+            await self._client.delete(_path(found, key), live[found]["metadata"]["uid"])
+        except OperatorError as error:
+            outcome.fault(found, error)
+            return
+        self._store.deleted(key, found)
+        _log.info("child.deleted", key=str(key), child=str(found))
+
+
+def _path(found: Reference, key: Key) -> str:
+    return kind_of(found.api_version, found.kind).path(key.namespace, found.name)

@@ -1,0 +1,1 @@
+"""How the operator runs: start and stop, the queue, the reconcile, the finalizer, probes."""

@@ -1,0 +1,204 @@
+"""Delete the queues of a deleted resource; its children are the garbage collector's.
+
+The finalizer is there only while the resource wants its queues deleted, and never holds up a
+deletion for longer than its bound, whatever the broker, the API server and the spec do.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from pybreaker import CircuitBreakerError
+
+from orderservice_operator.children import processes, topology
+from orderservice_operator.children.kinds import kind_of
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.events import Recorder
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.errors import NotFound, OperatorError, Vanished
+from orderservice_operator.rabbitmq import sharing
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import GROUP, OrderService, path_of
+from orderservice_operator.state.broker import Broker
+
+FINALIZER: Final = f"{GROUP}/queues"
+MANAGER: Final = "orderservice-operator-finalizer"
+_AGAIN_S: Final = 2.0
+# The management API may be as late as this.
+_STATISTICS_S: Final = 11.0
+# A queue is empty when it is so twice, this far apart: pods outlive their Deployments by their
+# grace period and publish until they end, and to look at them would take a right to list all pods.
+_SETTLED_S: Final = max(process.grace_period_s for process in processes.ALL) + _STATISTICS_S
+_SHORTEST_S: Final = 1.0  # of an attempt: less is not worth beginning
+_EXPECTED: Final = (OperatorError, CircuitBreakerError, TimeoutError)
+_log = structlog.get_logger(__name__)
+
+
+class Finalizer:
+    """Keeps the promise of `deletionPolicy: DeleteIfEmpty`."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        topologies: TopologyReconciler,
+        recorder: Recorder,
+        bound_s: float,
+    ) -> None:
+        self._client, self._store, self._bound_s = client, store, bound_s
+        self._topologies, self._recorder = topologies, recorder
+        self._empty_since: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
+
+    async def set_or_remove(self, service: OrderService) -> None:
+        """Set the finalizer if the resource needs it, remove it if not.
+
+        Raises Vanished when the resource is gone, Conflict when it is not what was looked at.
+        """
+        wanted = service.spec.messaging.deletion_policy == "DeleteIfEmpty"
+        active = service.spec.mode == "Manage" and not service.spec.paused
+        if active and wanted != (FINALIZER in service.metadata.finalizers):
+            await self._set_finalizer(service, wanted=wanted)
+
+    async def finalize(self, service: OrderService | Invalid) -> float | None:
+        """Clean up for a resource that is being deleted; return the seconds until the next try.
+
+        Raises Vanished when it is gone, Transient when the finalizer cannot be taken away now.
+        """
+        if FINALIZER not in service.metadata.finalizers:
+            return None
+        if isinstance(service, Invalid):
+            await self._warn(service, f"the spec cannot be read: {service.problem}")
+            again_s = None
+        else:
+            again_s = await self._clean_up(service)
+        if again_s is None:
+            await self._release(service)
+        return again_s
+
+    async def _clean_up(self, service: OrderService) -> float | None:
+        """Do what can be done now; return in how many s to go on, None when that is all."""
+        if why := _left_alone(service):
+            await self._warn(service, why)
+            return None
+        left_s = self._bound_s - _age_s(service)
+        if left_s > 0 and await self._cleaned(service, max(_SHORTEST_S, left_s)):
+            return None
+        if (left_s := self._bound_s - _age_s(service)) > 0:
+            return min(_AGAIN_S, left_s)
+        problem = self._problems.get(service.metadata.uid, "they could not be looked at")
+        await self._warn(service, f"given up after {self._bound_s:g} s: {problem}")
+        return None
+
+    async def _warn(self, service: OrderService | Invalid, why: str) -> None:
+        await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {why}")
+
+    async def _release(self, service: OrderService | Invalid) -> None:
+        await self._set_finalizer(service, wanted=False)
+        self._empty_since.pop(service.metadata.uid, None)
+        self._problems.pop(service.metadata.uid, None)
+
+    async def _cleaned(self, service: OrderService, within_s: float) -> bool:
+        """Return whether nothing is left to do; why not is kept for an event."""
+        until = asyncio.get_running_loop().time() + within_s
+        try:
+            async with asyncio.timeout_at(until):
+                if await self._pods_remain(service):
+                    return False
+            # Inside the gate, for which a broker that is too slow is one that fails.
+            with self._topologies.breaker(service).calling():
+                async with asyncio.timeout_at(until):
+                    return await self._clean(service)
+        except Exception as error:  # noqa: BLE001 whatever it is, the bound has to hold
+            if not isinstance(error, _EXPECTED):
+                _log.exception("finalizer.crashed", name=service.metadata.name)
+            problem = str(error) or type(error).__name__
+            self._problems[service.metadata.uid] = problem
+            return False
+
+    async def _pods_remain(self, service: OrderService) -> bool:
+        """Delete the Deployments first: nobody may publish to a queue that is being deleted."""
+        key = Key(service.metadata.namespace, service.metadata.name)
+        remaining = False
+        for child in self._store.children(key):
+            if child.kind in {"Deployment", "HorizontalPodAutoscaler"}:
+                path = kind_of(child.api_version, child.kind).path(key.namespace, child.name)
+                await self._client.delete(path)
+                remaining = True
+        return remaining
+
+    async def _clean(self, service: OrderService) -> bool:
+        management = await self._topologies.management(service)
+        await self._topologies.identify(service, management)
+        if not self._topologies.all_compared(service):
+            return False
+        if sharers := self._topologies.sharers(service):
+            names = ", ".join(sharing.claim(sharer).name for sharer in sharers)
+            text = f"queues stay, the same virtual host is used by {names}"
+            await self._recorder.record(service, "Normal", "QueuesLeft", text)
+            return True
+        wanted, broker = topology.desired(service), await management.read()
+        if full := [queue.name for queue in wanted.queues if broker.messages(queue.name)]:
+            text = f"these queues hold messages and stay: {', '.join(full)}"
+            await self._recorder.record(service, "Warning", "QueuesLeft", text)
+            return True
+        empty_since = self._empty_since.setdefault(service.metadata.uid, time.monotonic())
+        if time.monotonic() - empty_since < _SETTLED_S:
+            return False
+        for kind, name in _own(wanted, broker):
+            await management.delete(kind, name)
+        return True
+
+    async def _set_finalizer(self, service: OrderService | Invalid, *, wanted: bool) -> None:
+        """Change ours and keep the others', whoever set ours: a backup may have brought it back."""
+        metadata = service.metadata
+        finalizers = [name for name in metadata.finalizers if name != FINALIZER]
+        finalizers += [FINALIZER] if wanted else []
+        version = {"resourceVersion": metadata.resource_version, "finalizers": finalizers}
+        try:
+            await self._client.merge(
+                path_of(metadata.namespace, metadata.name), {"metadata": version}, MANAGER
+            )
+        except NotFound as error:
+            raise Vanished(str(error)) from error
+
+
+def _left_alone(service: OrderService) -> str:
+    """Return why queues are not to be deleted, or nothing if they are.
+
+    What counts is the spec as it is now, not as it was when the finalizer was set. A paused
+    resource goes, but a pause says that nothing is written in RabbitMQ either: queues that stay can
+    be deleted by hand, those that are deleted never come back.
+    """
+    if service.spec.messaging.deletion_policy != "DeleteIfEmpty":
+        return "deletionPolicy is Retain"
+    if service.spec.mode != "Manage":
+        return "mode is Observe"
+    return "the resource is paused" if service.spec.paused else ""
+
+
+def _own(wanted: topology.Topology, broker: Broker) -> list[tuple[str, str]]:
+    """Return the resource's objects that exist; bindings go with their queues."""
+    return [
+        *(("queues", queue.name) for queue in wanted.queues if queue.name in broker.queues),
+        *(
+            ("exchanges", exchange.name)
+            for exchange in wanted.exchanges
+            if exchange.name in broker.exchanges
+        ),
+        *(
+            ("policies", policy.name)
+            for policy in wanted.policies
+            if policy.name in broker.policies
+        ),
+    ]
+
+
+def _age_s(service: OrderService) -> float:
+    """Return for how long the resource has been waiting to go."""
+    since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
+    return (datetime.now(UTC) - since).total_seconds()

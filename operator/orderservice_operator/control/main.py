@@ -1,0 +1,99 @@
+"""Where the operator begins: kopf owns the watch of OrderServices and the life of the process."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+import structlog
+
+from orderservice_operator.cluster.credentials import Credentials
+from orderservice_operator.control import logs, settings
+from orderservice_operator.control.operator import Operator
+from orderservice_operator.control.settings import Settings
+from orderservice_operator.errors import OperatorError
+from orderservice_operator.resource.spec import GROUP, PLURAL, VERSION
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run until a signal comes: 0 after a clean stop, 1 after a fault, 2 for a wrong setting."""
+    try:
+        settings_ = settings.load(os.environ)
+    except OperatorError as error:
+        sys.stderr.write(f"orderservice-operator: {error}\n")
+        return 2
+    logs.configure(settings_.log_level)
+    failed = threading.Event()
+
+    def stop() -> None:
+        """End as a signal would: kopf's own stop flag leaves a thread behind that waits for it."""
+        failed.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        kopf.run(
+            registry=registry(settings_, stop),
+            settings=kopf_settings(settings_.watch_silence_s),
+            clusterwide=not settings_.namespace,
+            namespaces=[settings_.namespace] if settings_.namespace else [],
+            standalone=True,
+        )
+    except Exception:  # noqa: BLE001 whatever it was, it ends as one record and is started again
+        _log.exception("operator.ended")
+        return 1
+    return 1 if failed.is_set() else 0
+
+
+def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
+    """Return kopf's settings: none of its defaults that lets it go blind, or write."""
+    configuration = kopf.OperatorSettings()
+    configuration.watching.server_timeout = 300
+    configuration.watching.client_timeout = 330
+    configuration.watching.connect_timeout = 10
+    configuration.watching.inactivity_timeout = silence_s
+    configuration.networking.request_timeout = 30
+    configuration.process.ultimate_exiting_timeout = 25
+    configuration.posting.enabled = False  # events are ours, deduplicated
+    configuration.scanning.disabled = True  # needs no right to list all kinds and namespaces
+    configuration.peering.standalone = True  # who leads is a Lease's to say
+    return configuration
+
+
+def registry(settings_: Settings, stop_process: Callable[[], None]) -> kopf.OperatorRegistry:
+    """Return the handlers: `on.event` alone, which writes nothing on resources.
+
+    Source: https://github.com/nolar/kopf/issues/844 for what it does not do: the queue does it.
+    """
+    configuration = kopf.OperatorRegistry()
+    operators: list[Operator] = []
+
+    @kopf.on.startup(registry=configuration)
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        operators.append(Operator(settings_, Credentials(settings), stop_process))
+        try:
+            await operators[0].start()
+        except OperatorError as error:  # kopf would start a second time what runs already
+            raise kopf.PermanentError(str(error)) from error
+
+    @kopf.on.cleanup(registry=configuration)
+    async def stop(**_: Any) -> None:
+        await operators[0].stop()
+
+    @kopf.on.login(registry=configuration)
+    def login(**known: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=configuration)
+    async def on_event(event: Mapping[str, Any], **_: Any) -> None:
+        operators[0].on_event(event["type"], event["object"])
+
+    return configuration
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""The life of the operator: everything is put together here, started and stopped."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from orderservice_operator.children.kinds import Kind
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.credentials import Credentials
+from orderservice_operator.cluster.discovery import Discovery
+from orderservice_operator.cluster.events import Recorder
+from orderservice_operator.cluster.fingerprints import Fingerprints
+from orderservice_operator.cluster.informer import Informer
+from orderservice_operator.cluster.lease import Lease
+from orderservice_operator.cluster.owner import Owner
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.control import admin
+from orderservice_operator.control.finalizer import Finalizer
+from orderservice_operator.control.metrics import DONE, FAILED, Metrics
+from orderservice_operator.control.queue import Queue
+from orderservice_operator.control.reconcile import Parts, Reconciler
+from orderservice_operator.control.settings import Settings
+from orderservice_operator.errors import OperatorError
+from orderservice_operator.external_metrics import address
+from orderservice_operator.external_metrics.service import Collaborators, ExternalMetrics
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.index import ResourceIndex
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import OrderService
+
+_log = structlog.get_logger(__name__)
+
+
+class Operator:
+    """One replica of the operator."""
+
+    def __init__(
+        self, settings: Settings, credentials: Credentials, stop: Callable[[], None]
+    ) -> None:
+        self._settings, self._stop = settings, stop
+        self._queue, self._topology_queue = Queue("resources"), Queue("brokers")
+        self.resources = ResourceIndex()
+        self.metrics = Metrics(self.resources.conditions)
+        client = Client(
+            credentials,
+            lambda method: self.metrics.requests.labels(method).inc(),
+            settings.watch_silence_s,
+        )
+        self._client = client
+        self._store = Store(self._queue.add)
+        self._topologies = TopologyReconciler(client, self._queue.add, self.resources.services)
+        self._informers: list[Informer] = []
+        self._watches: dict[Kind, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._discovery = Discovery(client, self._start_watch, self._stop_watch)
+        self._owner = Owner(client, settings.owner)
+        identity = f"{socket.gethostname()}-{os.getpid()}"
+        self._lease = Lease(client, settings.lease, identity, self._owner)
+        self._external = self._create_external_metrics()
+        self._fingerprints = Fingerprints(client, settings.secrets_s)
+        self._reconciler = self._create_reconciler()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Begin to follow the cluster; work begins once it is known, and as the leader."""
+        await self._serve()
+        await self._owner.refresh()
+        await self._discovery.begin()
+        await self._external.refresh()
+        self._spawn(self._external.run(), "external metrics")
+        self._spawn(self._discovery.run(self._settings.discovery_s, self._queue_all), "discovery")
+        self._spawn(self._work_as_leader(), "leader")
+
+    async def stop(self) -> None:
+        """End everything, and hand the lease on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lease.release()
+        await self._external.close()
+        await self._topologies.close()
+        await self._client.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def on_event(self, event: str | None, body: Mapping[str, Any]) -> None:
+        """Take over an event of kopf's watch of OrderServices."""
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if event == "DELETED":
+            self.resources.drop(key)
+            self._queue.forget(key)
+            self._queue.add(key)
+        elif self.resources.put(body):
+            self._require_metrics(key)
+            self._queue.add(key)
+            self._topology_queue.add(key)
+
+    def _require_metrics(self, key: Key) -> None:
+        if isinstance(service := self.resources.get(key), OrderService):
+            self._external.require_for(service)
+
+    def _create_external_metrics(self) -> ExternalMetrics:
+        settings = self._settings
+        collaborators = Collaborators(
+            client=self._client,
+            owner=self._owner,
+            resources=self.resources,
+            topologies=self._topologies,
+            count=lambda code: self.metrics.external_metrics.labels(code).inc(),
+            kinds=lambda: self._discovery.kinds,
+            leads=lambda: not settings.lease or self._lease.held,
+            changed=self._queue_all,
+            discovery_s=settings.discovery_s,
+            namespace=settings.namespace,
+        )
+        service = address.read(settings.external_metrics_service)
+        return ExternalMetrics(
+            collaborators, service, settings.admin_host, settings.external_metrics_port
+        )
+
+    def _create_reconciler(self) -> Reconciler:
+        recorder = Recorder(self._client)
+        parts = Parts(
+            client=self._client,
+            store=self._store,
+            resources=self.resources,
+            topologies=self._topologies,
+            recorder=recorder,
+            finalizer=Finalizer(
+                self._client,
+                self._store,
+                self._topologies,
+                recorder,
+                self._settings.finalizer_timeout_s,
+            ),
+            fingerprints=self._fingerprints,
+            kinds=lambda: self._discovery.kinds,
+            external=self._external,
+        )
+        return Reconciler(parts, self._settings.resync_s)
+
+    async def _work_as_leader(self) -> None:
+        if self._settings.lease:
+            await self._lease.acquire()
+            # From now on, not from the end of the listings: those may take longer than it lasts.
+            self._spawn(self._keep_lease(), "lease")
+            await self._refresh_external_metrics()
+        for informer in self._informers:
+            await informer.synced.wait()
+        self.metrics.leading.set(1)
+        for _ in range(self._settings.workers):
+            self._spawn(self._queue.run(self._reconcile), "resources")
+            self._spawn(self._topology_queue.run(self._reconcile_topology), "brokers")
+        self._spawn(self._fingerprints.run(self._queue.add), "secrets")
+
+    async def _keep_lease(self) -> None:
+        await self._lease.keep()
+        self._stop()
+
+    async def _refresh_external_metrics(self) -> None:
+        """See what the leader before us did; if that fails now, their own task looks again."""
+        try:
+            await self._external.refresh()
+        except OperatorError as error:
+            _log.warning("external_metrics.failed", error=str(error))
+
+    async def _reconcile(self, key: Key) -> float | None:
+        began_at, result = time.monotonic(), FAILED
+        try:
+            wait_s = await self._reconciler.reconcile(key)
+            result = DONE
+        finally:
+            self.metrics.reconciles.labels(result).inc()
+            self.metrics.duration.observe(time.monotonic() - began_at)
+        return wait_s
+
+    async def _reconcile_topology(self, key: Key) -> float | None:
+        service = self.resources.get(key)
+        if not isinstance(service, OrderService) or service.metadata.deletion_timestamp:
+            return None
+        if not service.spec.paused:
+            await self._topologies.reconcile(key, service)
+        return self._settings.topology_s if service.spec.messaging.management_url else None
+
+    def _start_watch(self, kind: Kind) -> None:
+        informer = Informer(self._client, kind, self._store, self._settings.namespace or None)
+        self._informers.append(informer)
+        _log.info("watch.begun", kind=kind.name)
+        self._watches[kind] = self._spawn(informer.run(), f"watch of {kind.name}")
+
+    def _stop_watch(self, kind: Kind) -> None:
+        """Forget a kind that this cluster has no more: its watch would fail for ever."""
+        self._watches.pop(kind).cancel()
+        for informer in [each for each in self._informers if each.kind == kind]:
+            self._informers.remove(informer)
+            informer.synced.set()  # whoever waits for all has nothing to wait for here
+        self._store.drop_kind((kind.api_version, kind.name))
+        _log.info("watch.left", kind=kind.name)
+
+    def _queue_all(self) -> None:
+        for key in self.resources.known():
+            self._queue.add(key)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end)
+        return task
+
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        """Stop the process when a part of it ends by a fault: half an operator is worse."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("operator.broken", part=task.get_name(), exc_info=error)
+            self._stop()
+
+    async def _serve(self) -> None:
+        application = admin.application(
+            self._informers,
+            self._settings.watch_silence_s,
+            self.metrics.registry,
+            self._refresh_gauges,
+            lambda: self._external.problems,
+        )
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(
+            self._runner, self._settings.admin_host, self._settings.admin_port
+        ).start()
+
+    def _refresh_gauges(self) -> None:
+        now = time.monotonic()
+        silences = {informer.kind.name: now - informer.heard_at for informer in self._informers}
+        self.metrics.refresh(silences)

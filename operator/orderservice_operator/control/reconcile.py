@@ -1,0 +1,215 @@
+"""One pass over one resource: compare what is desired with what is live, write, report.
+
+New resources, changed ones, children that somebody edited and restarts of the operator all take
+this path. Nothing is remembered between two passes except what is in the cluster.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+from orderservice_operator.children import processes
+from orderservice_operator.children.desired import missing
+from orderservice_operator.children.http_route import missing_kind
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.children.scaling import choose
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.events import Recorder
+from orderservice_operator.cluster.fingerprints import Fingerprints
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.cluster.writer import Outcome, Writer
+from orderservice_operator.control.finalizer import Finalizer
+from orderservice_operator.errors import NotFound, OperatorError, Transient, Vanished
+from orderservice_operator.external_metrics.service import ExternalMetrics
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.index import ResourceIndex
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import GROUP, KIND, VERSION, OrderService, path_of
+from orderservice_operator.resource.status import Rollback, Status
+from orderservice_operator.state import conditions, live_objects, planning
+from orderservice_operator.state.conditions import StatusInput
+from orderservice_operator.state.plan import Plan
+from orderservice_operator.state.snapshot import Snapshot, take_snapshot
+
+STATUS: Final = "orderservice-operator-status"
+# Another's server may come to have the metric at any time, and nothing tells us.
+_ASK_AGAIN_S: Final = 60.0
+_log = structlog.get_logger(__name__)
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a reconcile works with."""
+
+    client: Client
+    store: Store
+    resources: ResourceIndex
+    topologies: TopologyReconciler
+    recorder: Recorder
+    finalizer: Finalizer
+    fingerprints: Fingerprints
+    kinds: Callable[[], frozenset[str]]
+    external: ExternalMetrics
+
+
+class Reconciler:
+    """Makes the cluster what resources say."""
+
+    def __init__(self, parts: Parts, resync_s: float) -> None:
+        self._parts, self._resync_s = parts, resync_s
+        self._writer = Writer(parts.client, parts.store)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Reconcile one resource; return the seconds until the next pass. Raises Transient."""
+        service = self._parts.resources.get(key)
+        if service is None:
+            self._parts.store.forget(key)
+            self._parts.topologies.forget(key)
+            self._parts.fingerprints.forget(key)
+            return None
+        try:
+            return await self._reconcile_existing(key, service)
+        except Vanished:
+            # kopf never reports a deletion that came between two of its listings. The children of
+            # such a resource would be created again and again, because the garbage collector
+            # cannot find their owner.
+            _log.info("resource.vanished", key=str(key))
+            self._parts.resources.drop(key, service.metadata.uid)
+            return 0
+
+    async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
+        if service.metadata.deletion_timestamp:
+            return await self._parts.finalizer.finalize(service)
+        if isinstance(service, Invalid):
+            return 0 if await self._report_invalid(service) else self._resync_s
+        await self._parts.finalizer.set_or_remove(service)
+        return await self._manage(key, service)
+
+    async def _manage(self, key: Key, service: OrderService) -> float:
+        before = await self._snapshot(key, service)
+        plan, outcome, after = planning.plan(before), Outcome(), before
+        if service.spec.mode == "Manage" and not service.spec.paused:
+            if plan.writes and service.status.observed_generation == service.metadata.generation:
+                await self._require_existence(service)
+            outcome = await self._writer.carry_out(plan, key, before.live)
+            hindrances = (missing_kind(before.service, before.context), before.running.problem)
+            outcome.faults += filter(None, hindrances)
+            await self._record_writes(service, plan, outcome)
+            after = msgspec.structs.replace(before, live=self._parts.store.children(key))
+        summary = msgspec.structs.replace(
+            self._summary(key, after),
+            faults=tuple(outcome.faults),
+            conflicts=tuple(outcome.conflicts),
+            pending=str(plan) if service.spec.mode == "Observe" else "",
+        )
+        await self._record_rollback(service, summary.rollback)
+        changed = await self._report(service, conditions.status(before.service, summary, _now()))
+        if outcome.again is not None:
+            raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
+        # What the status says now is done in the next pass: a crash between both loses nothing.
+        job_deleted = before.job_is_stale and not after.job_is_stale
+        at_once = changed or job_deleted or summary.rollback != before.running.rollback
+        return 0 if at_once else self._next_pass_s(summary)
+
+    async def _require_existence(self, service: OrderService) -> None:
+        """Ask whether a resource still exists, before children are repaired. Raises Vanished.
+
+        Asked only when something is to be written though nobody changed the spec: children that
+        go may be the only sign that their owner went. By its name in a list, as the role has no
+        `get`; a write would tell too, but an operator killed after each write would get no further.
+        """
+        metadata = service.metadata
+        named = {"fieldSelector": f"metadata.name={metadata.name}"}
+        items = (await self._parts.client.get(path_of(metadata.namespace), named))["items"]
+        if metadata.uid not in {item["metadata"]["uid"] for item in items}:
+            raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
+
+    def _next_pass_s(self, summary: StatusInput) -> float:
+        unanswered = summary.choice.reason in {"MetricNotAnswered", "NoProvider"}
+        return min(self._resync_s, _ASK_AGAIN_S) if unanswered else self._resync_s
+
+    async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
+        live = self._parts.store.children(key)
+        snapshot = take_snapshot(service, live, self._parts.kinds(), {})
+        secrets = live_objects.secrets(snapshot.service, live)
+        try:
+            secrets |= await self._parts.fingerprints.of(snapshot.service)
+        except OperatorError as error:
+            if not secrets:
+                raise  # pods would be created now and replaced once it is known
+            _log.warning("secrets.unread", key=str(key), error=str(error))
+        metrics = await self._parts.external.metrics_api(snapshot.service, live)
+        return msgspec.structs.replace(snapshot, secrets=secrets, metrics=metrics)
+
+    def _summary(self, key: Key, snapshot: Snapshot) -> StatusInput:
+        service, live = snapshot.service, snapshot.live
+        autoscalers = {
+            process.name: autoscaler
+            for process in (processes.API, processes.WORKER)
+            if (autoscaler := live_objects.scaling(processes.name_of(service, process), live))
+        }
+        return StatusInput(
+            rollouts=snapshot.rollouts,
+            migration=snapshot.job,
+            migrated=snapshot.migrated,
+            report=self._parts.topologies.report(key, service),
+            choice=choose(service, snapshot.context),
+            missing=missing(service, snapshot.context),
+            autoscalers=autoscalers,
+            rollback=planning.decide_rollback(snapshot),
+            no_way_back=snapshot.no_way_back,
+            revision=snapshot.revision,
+        )
+
+    async def _record_writes(self, service: OrderService, plan: Plan, outcome: Outcome) -> None:
+        record = self._parts.recorder.record
+        for write in plan.writes:
+            if write.repair:
+                await record(service, "Normal", "DriftRepaired", f"{write.reference}{write.path}")
+        for conflict in outcome.conflicts:
+            await record(service, "Warning", conditions.TAKEN_BACK, conflict)
+        for fault in outcome.faults:
+            await record(service, "Warning", "NotWritten", fault)
+
+    async def _record_rollback(self, service: OrderService, rollback: Rollback | None) -> None:
+        if rollback is None or rollback == service.status.rollback:
+            return
+        kind: Literal["Normal", "Warning"] = (
+            "Normal" if rollback.reason == "Requested" else "Warning"
+        )
+        text = conditions.rolled_back(rollback)
+        await self._parts.recorder.record(service, kind, conditions.ROLLED_BACK, text)
+
+    async def _report_invalid(self, invalid: Invalid) -> bool:
+        """Report what is wrong with an unreadable resource, and leave its children alone."""
+        verdicts: Mapping[str, conditions.Verdict] = {
+            "Ready": ("False", "InvalidSpec", invalid.problem)
+        }
+        ready = tuple(conditions.stamped(invalid, verdicts, _now()))
+        return await self._report(invalid, Status(phase="Degraded", conditions=ready))
+
+    async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
+        """Write the status if it changed; return whether the answer has another spec."""
+        return status != service.status and await self._write_status(service, status)
+
+    async def _write_status(self, service: OrderService | Invalid, status: Status) -> bool:
+        metadata = service.metadata
+        manifest: Manifest = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "metadata": {"name": metadata.name, "uid": metadata.uid},
+            "status": msgspec.to_builtins(status),
+        }
+        path = path_of(metadata.namespace, metadata.name) + "/status"
+        try:
+            written = await self._parts.client.apply(path, manifest, STATUS)
+        except NotFound as error:
+            raise Vanished(str(error)) from error
+        return self._parts.resources.wrote(written)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,42 @@
+"""Whether those who serve external metrics have the one of a resource."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.children.context import QUEUE_METRIC, MetricsApi
+from orderservice_operator.children.processes import WORKER, name_of
+from orderservice_operator.children.scaling import metric_labels
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.errors import OperatorError
+from orderservice_operator.external_metrics.documents import GROUP_VERSION
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.state import live_objects
+from orderservice_operator.state.live_objects import LiveObjects
+
+# Another's server that hangs must not hold up a resource for long.
+_ASK_S: Final = 5.0
+
+
+async def with_availability(
+    client: Client, state: MetricsApi, service: OrderService, live: LiveObjects
+) -> MetricsApi:
+    """Return the state with whether another's server has the metric of this resource."""
+    wanted = service.spec.worker.autoscaling
+    if state.held_by != "other" or wanted is None or wanted.provider in {"KEDA", "Builtin"}:
+        return state
+    # Once it has answered, a failure is for the autoscaler to sit out.
+    in_use = live_objects.provider_of(name_of(service, WORKER), live) == "External"
+    return msgspec.structs.replace(state, answers=in_use or await _answers(client, service))
+
+
+async def _answers(client: Client, service: OrderService) -> bool:
+    path = f"/apis/{GROUP_VERSION}/namespaces/{service.metadata.namespace}/{QUEUE_METRIC}"
+    selector = ",".join(f"{name}={value}" for name, value in metric_labels(service).items())
+    try:
+        async with asyncio.timeout(_ASK_S):
+            answer = await client.get(path, {"labelSelector": selector})
+    except (OperatorError, TimeoutError):
+        return False
+    return bool(answer.get("items"))

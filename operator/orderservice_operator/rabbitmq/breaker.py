@@ -1,0 +1,47 @@
+"""Who may call a broker now: one that fails is asked by one caller at a time, then by none."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pybreaker import STATE_CLOSED, CircuitBreaker, CircuitBreakerError
+
+from orderservice_operator.errors import Permanent, Unknown
+
+_FAILURES: Final = 3
+# Less than the time between two looks: a broker that is back is looked at within one more.
+_RESET_S: Final = 20
+
+
+class Breaker:
+    """The circuit breaker of one broker, shared by all resources that use it.
+
+    A broker that hangs must not hold up the looks at others: were every resource's caller let
+    through to see for itself, none would be left for the rest.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._breaker = CircuitBreaker(
+            fail_max=_FAILURES,
+            reset_timeout=_RESET_S,
+            exclude=[Permanent, Unknown, asyncio.CancelledError],
+            throw_new_error_on_trip=False,
+        )
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Guard a call. Raises CircuitBreakerError when it is not to be made now."""
+        if self._suspect and self._in_flight:
+            raise CircuitBreakerError("somebody else is asking already")
+        self._in_flight += 1
+        try:
+            with self._breaker.calling():
+                yield
+        finally:
+            self._in_flight -= 1
+
+    @property
+    def _suspect(self) -> bool:
+        return self._breaker.fail_counter > 0 or self._breaker.current_state != STATE_CLOSED

@@ -1,0 +1,200 @@
+"""Reconciles RabbitMQ topologies, apart from the children: a dead broker delays nobody."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import structlog
+from pybreaker import CircuitBreakerError
+
+from orderservice_operator.children import topology
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.secrets import Secrets
+from orderservice_operator.errors import OperatorError, Permanent, Transient
+from orderservice_operator.rabbitmq import sharing
+from orderservice_operator.rabbitmq.breaker import Breaker
+from orderservice_operator.rabbitmq.management import Address, Management
+from orderservice_operator.resource import status
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.state.broker import Broker, changes
+from orderservice_operator.state.topology_report import TopologyReport, remembered
+
+_IDENTITY_S: Final = 300.0  # a guess: a broker that is made anew under its name is rare
+_SILENT: Final = "the broker does not answer; asked again in a while"
+_NOT_MANAGED: Final = TopologyReport("Unknown", "NotManaged", "messaging.managementUrl is not set")
+_log = structlog.get_logger(__name__)
+
+
+class TopologyReconciler:
+    """Reconciles one virtual host at a time; `reported` is called when a report changed."""
+
+    def __init__(
+        self,
+        client: Client,
+        reported: Callable[[Key], None],
+        services: Callable[[], Iterable[OrderService]],
+    ) -> None:
+        self._reported, self._services = reported, services
+        self._session = aiohttp.ClientSession()
+        self._breakers: dict[str, Breaker] = {}
+        self._clusters: dict[str, tuple[float, str]] = {}
+        self._secrets = Secrets(client)
+        self._reports: dict[Key, TopologyReport] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def report(self, key: Key, service: OrderService) -> TopologyReport:
+        """Return what was found last; right after a start that is what the status says."""
+        if service.spec.messaging.management_url is None:
+            return _NOT_MANAGED
+        return self._reports.get(key) or remembered(service)
+
+    def forget(self, key: Key) -> None:
+        """Forget a resource that is gone."""
+        self._reports.pop(key, None)
+
+    async def reconcile(self, key: Key, service: OrderService) -> None:
+        """Write what is missing or different, and keep the report."""
+        try:
+            found = await self._reconciled(service)
+        except OperatorError as error:
+            found = self._failure(key, error)
+        if found != self._reports.get(key):
+            self._reports[key] = found
+            self._reported(key)
+
+    def _failure(self, key: Key, error: OperatorError) -> TopologyReport:
+        """Say why nothing is known; the first reason stands while the broker is left alone."""
+        reason = "Refused" if isinstance(error, Permanent) else "Unreachable"
+        last = self._reports.get(key)
+        if last is not None and last.reason == reason and str(error) == _SILENT:
+            return last
+        return TopologyReport("False", reason, str(error))
+
+    async def management(self, service: OrderService) -> Management:
+        """Return the connection to a resource's virtual host. Raises Permanent for a bad Secret."""
+        return Management(self._session, await self._address(service))
+
+    def breaker(self, service: OrderService) -> Breaker:
+        """Return the gate of a broker, shared by all resources that use it."""
+        return self._breakers.setdefault(_broker_address(service), Breaker())
+
+    def sharers(self, service: OrderService) -> list[OrderService]:
+        """Return the other resources that write to the same virtual host of the same broker."""
+        vhost, broker = service.spec.messaging.vhost, self._broker(service)
+        return [
+            other
+            for other in self._services()
+            if other.spec.messaging.vhost == vhost
+            and other.metadata.uid != service.metadata.uid
+            and sharing.claims(other)
+            and self._broker(other) == broker
+        ]
+
+    def all_compared(self, service: OrderService) -> bool:
+        """Tell whether all that may be sharers were looked at: right after a start they are not."""
+        vhost = service.spec.messaging.vhost
+        return all(
+            _key(other) in self._reports
+            for other in self._services()
+            if other.spec.messaging.vhost == vhost
+            and other.metadata.uid != service.metadata.uid
+            and sharing.claims(other)
+            and not other.spec.paused
+        )
+
+    def _broker(self, service: OrderService) -> str:
+        """Name the broker: by its own word, or by its address until it has said one."""
+        address = _broker_address(service)
+        return self._clusters.get(address, (0.0, address))[1]
+
+    async def identify(self, service: OrderService, management: Management) -> None:
+        """Ask a broker who it is, now and then: two addresses may be of one."""
+        address = _broker_address(service)
+        asked_at, _ = self._clusters.get(address, (-math.inf, ""))
+        if time.monotonic() - asked_at > _IDENTITY_S:
+            name = await management.cluster() or address
+            self._clusters[address] = (time.monotonic(), name)
+
+    async def _reconciled(self, service: OrderService) -> TopologyReport:
+        if service.spec.messaging.management_url is None:
+            return _NOT_MANAGED
+        # Before the gate: what one resource's Secret is like says nothing of the broker of many.
+        management = await self.management(service)
+        try:
+            with self.breaker(service).calling():
+                return await self._compare_and_write(service, management)
+        except CircuitBreakerError as error:
+            raise Transient(_SILENT) from error
+
+    async def _compare_and_write(
+        self, service: OrderService, management: Management
+    ) -> TopologyReport:
+        await self.identify(service, management)
+        if service.spec.mode == "Manage" and (
+            holder := sharing.older(service, self.sharers(service))
+        ):
+            return TopologyReport("False", "VhostShared", _shared(service, holder))
+        found = await management.read()
+        wanted = changes(topology.desired(service), found)
+        queues, text = _queues(found), str(wanted)
+        if text and service.spec.mode == "Observe":
+            return TopologyReport("False", "Observed", f"would write {text}", queues)
+        if text:
+            _log.info("topology.changed", key=str(_key(service)), changes=text)
+            await management.apply(wanted)
+        if wanted.mismatches:
+            return TopologyReport("False", "Mismatch", "; ".join(wanted.mismatches), queues)
+        if wanted.shadows:
+            return TopologyReport("False", "PolicyShadowed", "; ".join(wanted.shadows), queues)
+        return TopologyReport(
+            "True", "InPlace", "exchanges, queues, bindings and policies exist", queues
+        )
+
+    async def _address(self, service: OrderService) -> Address:
+        messaging, namespace = service.spec.messaging, service.metadata.namespace
+        url, vhost = messaging.management_url or "", messaging.vhost
+        if reference := messaging.management_secret_ref:
+            name = reference.name
+            username = await self._secrets.entry(namespace, name, "username")
+            password = await self._secrets.entry(namespace, name, "password")
+            return Address(url, username, password, vhost)
+        amqp = messaging.secret_ref
+        text = await self._secrets.entry(namespace, amqp.name, amqp.key)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # its text quotes the password
+            raise Permanent(
+                f"Secret {amqp.name}: entry {amqp.key} is not a URL; "
+                "what is special in its user or password has to be percent-encoded"
+            ) from None
+        return Address(url, unquote(parts.username or ""), unquote(parts.password or ""), vhost)
+
+
+def _queues(found: Broker) -> dict[str, status.Queue]:
+    return {
+        queue: status.Queue(found.messages(queue), found.messages(topology.dead_queue(queue)))
+        for queue in (topology.PROCESSING, topology.NOTIFICATIONS)
+    }
+
+
+def _shared(service: OrderService, holder: sharing.Claim) -> str:
+    vhost = service.spec.messaging.vhost
+    return (
+        f"virtual host {vhost!r} belongs to OrderService {holder.name}, which is older and has its "
+        "queues there; make this resource anew with a messaging.vhost of its own"
+    )
+
+
+def _broker_address(service: OrderService) -> str:
+    return sharing.address_of(service.spec.messaging.management_url or "")
+
+
+def _key(service: OrderService) -> Key:
+    return Key(service.metadata.namespace, service.metadata.name)

@@ -1,0 +1,10 @@
+"""Annotations that people and programs set on an OrderService."""
+
+from typing import Final
+
+from orderservice_operator.resource.spec import GROUP
+
+# Asks for a revision instead of the spec: `<ControllerRevision>@<generation>`.
+ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback"
+# Why a resource is paused, in the words of whoever paused it.
+PAUSE_ANNOTATION: Final = f"{GROUP}/paused-because"

@@ -1,0 +1,76 @@
+"""The last known state of every OrderService, as the watch reports it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
+from orderservice_operator.resource.decoding import Invalid, decode
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import OrderService
+
+
+class ResourceIndex:
+    """The last known state of every OrderService."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, OrderService | Invalid] = {}
+
+    def get(self, key: Key) -> OrderService | Invalid | None:
+        """Return a resource, or None when it is gone."""
+        return self._known.get(key)
+
+    def known(self) -> list[Key]:
+        """Return all."""
+        return list(self._known)
+
+    def services(self) -> Iterator[OrderService]:
+        """Yield all that can be read."""
+        return (one for one in self._known.values() if isinstance(one, OrderService))
+
+    def put(self, body: Mapping[str, Any]) -> bool:
+        """Take over a state; tell whether it asks for anything new (a status does not)."""
+        new = decode(body)
+        key = Key(new.metadata.namespace, new.metadata.name)
+        old = self._known.get(key)
+        if old is not None and _version(old) > _version(new):
+            return False
+        self._known[key] = new
+        return old is None or _wish(old) != _wish(new)
+
+    def wrote(self, body: Mapping[str, Any]) -> bool:
+        """Take over the answer to a write, unless the resource is gone or another by now.
+
+        Tell whether it asks for anything new: somebody else may have changed it just before, and
+        what the watch says of that comes too late to be new.
+        """
+        metadata = body["metadata"]
+        old = self._known.get(Key(metadata["namespace"], metadata["name"]))
+        return old is not None and old.metadata.uid == metadata["uid"] and self.put(body)
+
+    def drop(self, key: Key, uid: str = "") -> None:
+        """Forget a resource that is gone (that one, if `uid` is given)."""
+        old = self._known.get(key)
+        if old is not None and uid in {"", old.metadata.uid}:
+            del self._known[key]
+
+    def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Yield every condition: namespace, name, type, status, reason; of unreadable ones, too."""
+        for service in self._known.values():
+            place = service.metadata
+            for one in service.status.conditions:
+                yield place.namespace, place.name, one.type, one.status, one.reason
+
+
+def _version(service: OrderService | Invalid) -> int:
+    return int(service.metadata.resource_version or 0)
+
+
+def _wish(service: OrderService | Invalid) -> tuple[object, ...]:
+    metadata = service.metadata
+    return (
+        metadata.uid,
+        metadata.generation,
+        metadata.deletion_timestamp,
+        metadata.finalizers,
+        metadata.annotations.get(ROLLBACK_ANNOTATION),
+    )

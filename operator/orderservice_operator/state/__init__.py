@@ -1,0 +1,1 @@
+"""What live objects say, and what follows for plan, roll-back and status. Pure."""

@@ -1,0 +1,114 @@
+"""Does a live object say everything a manifest says? Pure, and blind to what the server adds."""
+
+from typing import Any, Final
+
+from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.resource.quantity import amount
+
+# Members by which the API server merges lists: others may have added items of their own. Any other
+# list, and these maps, are one value to it.
+_KEYS: Final = ("name", "topologyKey")
+_WHOLE: Final = frozenset({"selector", "matchLabels", "podSelector", "nodeSelector"})
+# Rules of a NetworkPolicy: whatever is added to one lets more through, and the server adds nothing.
+_EXACT: Final = frozenset({"ingress", "egress"})
+# Lists of a pod template that are ours alone: injectors add to pods, which are not templates.
+_CLOSED: Final = frozenset({"containers", "initContainers", "env"})
+# The server leaves out what is empty, and it is the same to it.
+_NOTHING: Final[tuple[object, ...]] = (None, "", {}, [])
+# Of what we write it leaves out these when they are false or 0. Of others, absent may mean true.
+_OMITTED: Final = frozenset({"paused", "minReadySeconds"})
+_UNSET: Final = object()
+
+
+def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
+    """Return the path of the first thing `wanted` that `live` does not have, or None."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return _in_object(wanted, live, path)
+    if isinstance(wanted, list) and isinstance(live, list):
+        return _in_list(wanted, live, path)
+    return None if _same(wanted, live) else path or "/"
+
+
+def extras(wanted: Manifest, live: Manifest) -> Manifest | None:
+    """Return the merge patch that takes away what others added to a Deployment's pod template.
+
+    To apply does not do it: it leaves the items of others. None: there is nothing to take away.
+    """
+    ours, found = wanted["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
+    lists = {name: found.get(name, []) for name in ("containers", "initContainers")}
+    kept = {name: _wanted_only(ours.get(name, []), items) for name, items in lists.items()}
+    if kept == lists:
+        return None
+    # Lists are replaced whole, so only those of the version that was looked at may be.
+    version = {"resourceVersion": live["metadata"]["resourceVersion"]}
+    return {"metadata": version, "spec": {"template": {"spec": kept}}}
+
+
+def _wanted_only(wanted: list[Manifest], live: list[Manifest]) -> list[Manifest]:
+    """Return live containers or variables that are wanted, and of the former their variables."""
+    twins = {item["name"]: item for item in wanted}
+    return [
+        item | {"env": _wanted_only(twins[item["name"]].get("env", []), item["env"])}
+        if "env" in item
+        else item
+        for item in live
+        if item["name"] in twins
+    ]
+
+
+def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
+    if "containers" in wanted:
+        wanted = {"initContainers": []} | wanted
+    for name, value in wanted.items():
+        found = live.get(name, _UNSET)
+        if found is _UNSET and (value in _NOTHING or (name in _OMITTED and not value)):
+            continue
+        if _has_more(name, value, found):
+            return f"{path}/{name}"
+        if (place := first_difference(value, found, f"{path}/{name}")) is not None:
+            return place
+    return None
+
+
+def _has_more(name: str, wanted: Any, live: Any) -> bool:
+    """Tell whether somebody added to what is ours alone."""
+    if name in _WHOLE and isinstance(live, dict):
+        return bool(live.keys() != wanted.keys())
+    if name in _EXACT:
+        return bool(live != wanted)
+    return name in _CLOSED and isinstance(live, list) and len(live) > len(wanted)
+
+
+def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:
+    key = _key(wanted)
+    if key is None and len(wanted) != len(live):
+        return path
+    for index, value in enumerate(wanted):
+        found = live[index] if key is None else _twin(value, live, key)
+        if (place := first_difference(value, found, f"{path}/{index}")) is not None:
+            return place
+    return None
+
+
+def _key(items: list[Any]) -> str | None:
+    return next((key for key in _KEYS if _tells_apart(key, items)), None)
+
+
+def _tells_apart(key: str, items: list[Any]) -> bool:
+    """Tell whether it is a key here: KEDA's references may name the same Secret twice."""
+    if not all(isinstance(item, dict) and key in item for item in items):
+        return False
+    return len({item[key] for item in items}) == len(items)
+
+
+def _twin(value: Manifest, live: list[Any], key: str) -> Any:
+    same = (item for item in live if isinstance(item, dict) and item.get(key) == value[key])
+    return next(same, _UNSET)
+
+
+def _same(wanted: Any, live: Any) -> bool:
+    if wanted == live:
+        return True
+    if isinstance(wanted, str) and isinstance(live, str):
+        return amount(wanted) is not None and amount(wanted) == amount(live)
+    return False

@@ -1,0 +1,265 @@
+"""The conditions and the whole status of a resource, from what was seen. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.children.manifest import selector
+from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
+from orderservice_operator.children.scaling import Choice
+from orderservice_operator.children.topology import NOTIFICATIONS, PROCESSING
+from orderservice_operator.resource.annotations import PAUSE_ANNOTATION
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import (
+    Condition,
+    ConditionStatus,
+    Phase,
+    Rollback,
+    Status,
+)
+from orderservice_operator.state.capacity import most_connections
+from orderservice_operator.state.live_objects import Job, Rollout
+from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
+
+VERSION: Final = "0.1.0"
+ROLLED_BACK: Final = "RolledBack"
+TAKEN_BACK: Final = "FieldTakenBack"
+_TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough to be seen by people
+_TAKEN_BACK_LENGTH: Final = 4096
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class StatusInput(msgspec.Struct, frozen=True):
+    """Everything the status is made of.
+
+    `faults` are children that could not be written, `missing` kinds that are wanted and that this
+    cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
+    HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
+    `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
+    others had written.
+    """
+
+    rollouts: Mapping[str, Rollout]
+    migration: Job
+    migrated: bool
+    report: TopologyReport
+    choice: Choice
+    autoscalers: Mapping[str, tuple[str, str, str]] = {}
+    faults: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    pending: str = ""
+    rollback: Rollback | None = None
+    no_way_back: str = ""
+    revision: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What people have to look at."""
+        found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
+        if self.migration.failed and self.rollback is None:
+            found.append(f"migration: {self.migration.failed}")
+        if self.report.reason in PROBLEMS:
+            found.append(f"RabbitMQ: {self.report.message}")
+        return (*self.faults, *self.missing, *found)
+
+    @property
+    def done(self) -> bool:
+        """Whether every process runs the wanted version with all its pods."""
+        return self.migrated and all(rollout.done for rollout in self.rollouts.values())
+
+
+def status(service: OrderService, seen: StatusInput, now: str) -> Status:
+    """Return the status; a condition keeps its time while its status stays the same."""
+    old = service.status
+    counts = {name: rollout.count for name, rollout in seen.rollouts.items()}
+    made = dict(_conditions(service, seen, now))
+    workers = counts[WORKER.name]
+    return Status(
+        observed_generation=service.metadata.generation,
+        phase=_phase(service, seen),
+        conditions=tuple(stamped(service, made, now)),
+        image=service.spec.image if seen.done else old.image,
+        revision=seen.revision if seen.done else old.revision,
+        rollback=seen.rollback,
+        **_migrated(service, seen),
+        operator_version=VERSION,
+        api=counts[API.name],
+        worker=workers,
+        relay=counts[RELAY.name],
+        notifier=counts[NOTIFIER.name],
+        api_pods=f"{counts[API.name].ready}/{counts[API.name].desired}",
+        worker_pods=f"{workers.ready}/{workers.desired}",
+        worker_replicas=workers.desired,
+        worker_selector=",".join(f"{k}={v}" for k, v in selector(service, WORKER.name).items()),
+        processing=seen.report.queues.get(PROCESSING, old.processing),
+        notifications=seen.report.queues.get(NOTIFICATIONS, old.notifications),
+    )
+
+
+def _migrated(service: OrderService, seen: StatusInput) -> dict[str, str]:
+    """Return it as it was while a revision is run that was good: migrations are not undone."""
+    if seen.migrated and seen.rollback is None:
+        return {"migrated_image": service.spec.image, "migration": job_name(service)}
+    old = service.status
+    return {"migrated_image": old.migrated_image, "migration": old.migration}
+
+
+Verdict = tuple[ConditionStatus, str, str]
+
+
+def stamped(
+    service: OrderService | Invalid, verdicts: Mapping[str, Verdict], now: str
+) -> Iterator[Condition]:
+    """Turn verdicts into conditions: with the generation they are about, and times."""
+    before = {condition.type: condition for condition in service.status.conditions}
+    for name, (value, reason, message) in verdicts.items():
+        old = before.get(name)
+        unchanged = old is not None and old.status == value
+        yield Condition(
+            type=name,
+            status=value,
+            reason=reason,
+            message=message,
+            observed_generation=service.metadata.generation,
+            last_transition_time=old.last_transition_time if old and unchanged else now,
+        )
+
+
+def rolled_back(rollback: Rollback) -> str:
+    """Say what happened, for people."""
+    return (
+        f"generation {rollback.generation} is not run ({rollback.message}): "
+        f"{_instead(rollback)}, until the spec changes"
+    )
+
+
+def _instead(rollback: Rollback) -> str:
+    return (
+        f"pods run {rollback.revision_image} of revision {rollback.revision} "
+        f"instead of {rollback.image}"
+    )
+
+
+def _conditions(
+    service: OrderService, seen: StatusInput, now: str
+) -> Iterator[tuple[str, Verdict]]:
+    yield "Ready", _ready(service, seen)
+    yield "Progressing", _progressing(service, seen)
+    yield "Degraded", _degraded(service, seen, now)
+    yield "MigrationsComplete", _migrations(service, seen)
+    yield "TopologyReady", (seen.report.status, seen.report.reason, seen.report.message)
+    yield "AutoscalingActive", _autoscaling(service, seen)
+    yield "DatabaseCapacity", _capacity(service)
+
+
+def _ready(service: OrderService, seen: StatusInput) -> Verdict:
+    if service.spec.paused:
+        return "Unknown", "Paused", _paused(service)
+    if seen.rollback:
+        return "False", ROLLED_BACK, _instead(seen.rollback)
+    if seen.done and not seen.faults:
+        return "True", "AllReady", f"all pods run {service.spec.image}"
+    missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
+    return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
+
+
+def _paused(service: OrderService) -> str:
+    reason = service.metadata.annotations.get(PAUSE_ANNOTATION, "")
+    return "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
+
+
+def _progressing(service: OrderService, seen: StatusInput) -> Verdict:
+    if service.spec.mode == "Observe" and seen.pending:
+        return "False", "Observing", f"would write: {seen.pending}"
+    if seen.rollback:
+        return ("False" if seen.done else "True"), ROLLED_BACK, rolled_back(seen.rollback)
+    if seen.problems:
+        return "False", "Stuck", "; ".join(filter(None, (seen.problems[0], seen.no_way_back)))
+    if not seen.migrated:
+        return "True", "Migrating", "the roll-out waits for the migration"
+    if not seen.done:
+        return "True", "RollingOut", "pods are being replaced"
+    return "False", "Complete", "nothing is left to do"
+
+
+def _degraded(service: OrderService, seen: StatusInput, now: str) -> Verdict:
+    if seen.rollback:
+        told = (rolled_back(seen.rollback), *seen.problems)
+        return "True", ROLLED_BACK, "; ".join(told)
+    if seen.problems:
+        return "True", "Problems", "; ".join(seen.problems)
+    if taken_back := _taken_back(service, seen.conflicts, now):
+        return "False", TAKEN_BACK, taken_back
+    return "False", "AsExpected", ""
+
+
+def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> str:
+    """Say who writes what is ours, and since when; for an hour, or until the spec changes.
+
+    The same again within the hour changes nothing: a program that does it all the time must not
+    have the status written each time too.
+    """
+    since = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
+    told = next(
+        (
+            one.message
+            for one in service.status.conditions
+            if (one.type, one.reason) == ("Degraded", TAKEN_BACK)
+            and one.observed_generation == service.metadata.generation
+            and one.message > since  # it begins with a time
+        ),
+        "",
+    )
+    text = "; ".join(sorted(conflicts))[:_TAKEN_BACK_LENGTH]
+    return told if not text or told.partition(" ")[2] == text else f"{now} {text}"
+
+
+def _migrations(service: OrderService, seen: StatusInput) -> Verdict:
+    if not service.spec.migrations.enabled:
+        return "Unknown", "NotWanted", "spec.migrations.enabled is false"
+    if seen.rollback and seen.rollback.reason == "MigrationFailed":
+        return "False", "Failed", seen.rollback.message
+    if seen.migrated:
+        return "True", "Complete", f"the schema fits {service.spec.image}"
+    if seen.migration.failed:
+        hint = "; delete the Job to try again"
+        return "False", "Failed", seen.migration.failed + hint
+    return "False", "Running", "the migration Job has not ended"
+
+
+def _autoscaling(service: OrderService, seen: StatusInput) -> Verdict:
+    wanted = (service.spec.api.autoscaling, service.spec.worker.autoscaling)
+    if not any(wanted):
+        return "False", "NotWanted", "no process is autoscaled"
+    if service.spec.worker.autoscaling and seen.choice.provider is None:
+        text = f"worker: {seen.choice.message}; it keeps the pods it has"
+        return "False", seen.choice.reason, text
+    for process, (value, reason, message) in seen.autoscalers.items():
+        if value != "True":
+            return "False", reason, f"{process}: {message} ({seen.choice.message})"
+    return "True", seen.choice.provider or "CPU", f"worker: {seen.choice.message}"
+
+
+def _capacity(service: OrderService) -> Verdict:
+    most, limit = most_connections(service), service.spec.database.max_connections
+    if most > limit:
+        text = f"all pods together can take {most} connections, database.maxConnections is {limit}"
+        return "False", "PoolsExceedServer", text
+    return "True", "Enough", f"at most {most} of {limit} connections"
+
+
+def _phase(service: OrderService, seen: StatusInput) -> Phase:
+    ordered: Iterable[tuple[bool, Phase]] = (
+        (service.metadata.deletion_timestamp is not None, "Deleting"),
+        (service.spec.paused, "Paused"),
+        (seen.rollback is not None, ROLLED_BACK),
+        (bool(seen.problems), "Degraded"),
+        (seen.done, "Ready"),
+        (not seen.migrated, "Migrating"),
+    )
+    return next((phase for true, phase in ordered if true), "Progressing")

@@ -1,0 +1,154 @@
+"""What live objects say about themselves, read into types."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.children.autoscaler import PROVIDER_ANNOTATION
+from orderservice_operator.children.kinds import SCALED_OBJECT, kind_of
+from orderservice_operator.children.manifest import (
+    GENERATION_ANNOTATION,
+    REVISION_ANNOTATION,
+    SECRETS_ANNOTATION,
+    Manifest,
+    Reference,
+)
+from orderservice_operator.children.processes import ALL, Process, name_of
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Count
+
+# The children of a resource as the cluster has them.
+LiveObjects = Mapping[Reference, Manifest]
+
+_LATE: Final = "ProgressDeadlineExceeded"
+# Scalers, and the condition by which each says whether it can scale.
+_SCALERS: Final = (
+    ("autoscaling/v2", "HorizontalPodAutoscaler", "ScalingActive"),
+    ("keda.sh/v1alpha1", SCALED_OBJECT, "Ready"),
+)
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """How far a Deployment is with a revision.
+
+    `problem` is what keeps it from getting further, for people; `late` that its deadline is missed.
+    """
+
+    count: Count
+    done: bool
+    problem: str = ""
+    late: bool = False
+
+
+class Job(msgspec.Struct, frozen=True):
+    """How far a Job is, and for which generation of the resource it was made."""
+
+    complete: bool = False
+    failed: str = ""
+    generation: int = 0
+
+
+def rollout(service: OrderService, process: Process, live: LiveObjects, revision: str) -> Rollout:
+    """Return how far the Deployment of a process is with a revision."""
+    found = live.get(_deployment(service, process))
+    if found is None:
+        return Rollout(Count(), done=False)
+    given = _annotations(found).get(REVISION_ANNOTATION) == revision
+    spec, status = found["spec"], found.get("status") or {}
+    count = Count(
+        desired=spec.get("replicas", 1),
+        ready=status.get("readyReplicas", 0),
+        updated=status.get("updatedReplicas", 0),
+    )
+    seen = given and status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    there = (status.get("availableReplicas", 0), status.get("replicas", 0))
+    whole = (count.desired, count.desired) == there and count.desired == count.updated
+    done = seen and whole and not spec.get("paused", False)
+    problem = "" if done else _problem(process, status)
+    return Rollout(count, done, problem, late=seen and _LATE in problem)
+
+
+def job(name: str, live: LiveObjects) -> Job:
+    """Return how far a Job is."""
+    found = live.get(_reference("batch/v1", "Job", name))
+    status = (found or {}).get("status") or {}
+    generation = int(_annotations(found or {}).get(GENERATION_ANNOTATION, 0))
+    for condition in status.get("conditions") or []:
+        if condition["status"] == "True" and condition["type"] == "Complete":
+            return Job(complete=True, generation=generation)
+        if condition["status"] == "True" and condition["type"] == "Failed":
+            failed = f"{condition.get('reason')}: {condition.get('message')}"
+            return Job(failed=failed, generation=generation)
+    return Job(generation=generation)
+
+
+def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
+    """Return the digests of Secrets that the pods of each process were made with."""
+    templates = {
+        process.name: live[place]["spec"]["template"]
+        for process in ALL
+        if (place := _deployment(service, process)) in live
+    }
+    return {
+        name: found
+        for name, template in templates.items()
+        if (found := _annotations(template).get(SECRETS_ANNOTATION))
+    }
+
+
+def settings(live: LiveObjects) -> frozenset[Reference]:
+    """Return the ConfigMaps that pods read their settings from, of whatever revision."""
+    maps = ((place, one) for place, one in live.items() if place.kind == "ConfigMap")
+    return frozenset(place for place, one in maps if one.get("immutable"))
+
+
+def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
+    """Return what the scaler of that name says about itself, if there is one."""
+    for api_version, kind, telling in _SCALERS:
+        if (found := live.get(_reference(api_version, kind, name))) is not None:
+            return _said(found, telling)
+    return None
+
+
+def provider_of(name: str, live: LiveObjects) -> str:
+    """Return whose metric the autoscaler of that name asks for, or nothing if there is none."""
+    found = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
+    annotations = found.get("metadata", {}).get("annotations") or {}
+    return str(annotations.get(PROVIDER_ANNOTATION, ""))
+
+
+def replicas(name: str, live: LiveObjects) -> int | None:
+    """Return how many pods the Deployment of that name is to have now, if it is there."""
+    found = live.get(_reference("apps/v1", "Deployment", name))
+    return None if found is None else int(found["spec"].get("replicas", 1))
+
+
+def _said(scaler: Manifest, telling: str) -> tuple[str, str, str]:
+    for condition in (scaler.get("status") or {}).get("conditions") or []:
+        if condition["type"] == telling:
+            return condition["status"], condition.get("reason", ""), condition.get("message", "")
+    return "Unknown", "NotLooked", "the autoscaler has not looked yet"
+
+
+def _problem(process: Process, status: Manifest) -> str:
+    for condition in status.get("conditions") or []:
+        stuck = condition["type"] == "Progressing" and condition["status"] == "False"
+        failing = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+        if stuck or failing:
+            return f"{process.name}: {condition.get('reason')}: {condition.get('message')}"
+    return ""
+
+
+def _deployment(service: OrderService, process: Process) -> Reference:
+    return _reference("apps/v1", "Deployment", name_of(service, process))
+
+
+def _annotations(found: Manifest) -> dict[str, str]:
+    annotations: dict[str, str] = found.get("metadata", {}).get("annotations") or {}
+    return annotations
+
+
+def _reference(api_version: str, kind: str, name: str) -> Reference:
+    known = kind_of(api_version, kind)
+    return Reference(known.api_version, known.name, name)

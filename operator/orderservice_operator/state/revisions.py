@@ -1,0 +1,84 @@
+"""What was good so far, newest first: read from the ControllerRevisions of a resource. Pure."""
+
+from typing import Final
+
+import msgspec
+
+from orderservice_operator.children.controller_revision import (
+    API_VERSION,
+    KIND,
+    controller_revision,
+    revision_name,
+    with_spec_of,
+)
+from orderservice_operator.children.manifest import Manifest, Reference
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.state.live_objects import LiveObjects
+
+LIMIT: Final = 10  # as many as a Deployment keeps of its own
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One that was good; the highest number was so last."""
+
+    name: str
+    number: int
+    data: Manifest
+
+    @property
+    def image(self) -> str:
+        """Its image."""
+        return str(self.data["spec"]["image"])
+
+
+History = tuple[Revision, ...]
+
+
+def revision(manifest: Manifest) -> Revision:
+    """Read a ControllerRevision."""
+    return Revision(manifest["metadata"]["name"], manifest["revision"], manifest["data"])
+
+
+def history(live: LiveObjects) -> History:
+    """Return all there are, newest first."""
+    found = [revision(one) for place, one in live.items() if place.kind == KIND]
+    return tuple(sorted(found, key=lambda one: one.number, reverse=True))
+
+
+def find(history: History, name: str) -> Revision | None:
+    """Return the revision of that name."""
+    return next((one for one in history if one.name == name), None)
+
+
+def standing_in(service: OrderService, revision: Revision) -> OrderService | None:
+    """Return the resource with what the revision ran, or None when it cannot be read any more."""
+    try:
+        return with_spec_of(service, revision.data)
+    except (msgspec.ValidationError, KeyError, TypeError):
+        return None
+
+
+def before(service: OrderService, history: History) -> OrderService | None:
+    """Return the resource with what was good last, if it is something else than what is to run."""
+    if not history or history[0].name == revision_name(service):
+        return None
+    return standing_in(service, history[0])
+
+
+def to_record(service: OrderService, history: History) -> Manifest | None:
+    """Return what has to be kept now that `service` is known to be good, or None.
+
+    One that was good before is kept as it was written then, under a new number: the data of a
+    ControllerRevision cannot be changed.
+    """
+    name = revision_name(service)
+    if history and history[0].name == name:
+        return None
+    made = controller_revision(service, history[0].number + 1 if history else 1)
+    known = find(history, name)
+    return made if known is None else made | {"data": known.data}
+
+
+def kept(history: History) -> frozenset[Reference]:
+    """Return those that are not yet too old."""
+    return frozenset(Reference(API_VERSION, KIND, one.name) for one in history[:LIMIT])

@@ -1,0 +1,111 @@
+"""When something else than the spec is run: a revision that was good. Pure.
+
+There are two reasons. The spec's own roll-out or migration failed; then the operator says so in
+`status.rollback`, and stays with it. Or somebody asked for it, by an annotation on the resource:
+
+    orders.platform.dev/rollback: <name of a ControllerRevision>@<generation of the resource>
+
+Both are about one generation of the spec, and end with the next: who changes the spec gets what the
+spec says. The operator never writes the annotation nor the spec, so that nobody who applies them
+from elsewhere (GitOps) has anything to correct; without the annotation the spec is tried again.
+What can be asked for are the ControllerRevisions with the label
+`orders.platform.dev/orderservice=<name>`; `revisions.revision` reads one.
+"""
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Rollback
+from orderservice_operator.state import revisions
+from orderservice_operator.state.revisions import History
+
+_LONGEST: Final = 1024  # characters of a message
+_REQUEST: Final = re.compile(r"^(?P<revision>[-.a-z0-9]+)@(?P<generation>[0-9]+)$")
+
+Reason = Literal["DeadlineMissed", "MigrationFailed", "Requested"]
+
+
+class Running(msgspec.Struct, frozen=True):
+    """What is to run: the resource itself, or with the spec of a revision, and then why.
+
+    `problem` is a rollback that cannot be, for people.
+    """
+
+    service: OrderService
+    rollback: Rollback | None = None
+    problem: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why what the spec wants cannot be rolled out."""
+
+    reason: Reason
+    message: str
+
+
+def request(revision: str, generation: int) -> str:
+    """Return the annotation's value that asks for a revision instead of a generation."""
+    return f"{revision}@{generation}"
+
+
+def running(service: OrderService, history: History) -> Running:
+    """Return what is to run now; a request counts more than what the operator decided."""
+    if (asked := _asked(service)) is not None:
+        return _instead(service, history, asked, "Requested", "asked for by annotation")
+    decided = service.status.rollback
+    if decided is None or decided.generation != service.metadata.generation:
+        return Running(service)
+    if decided.reason == "Requested":
+        return Running(service)  # taken back since
+    return _instead(service, history, decided.revision, decided.reason, decided.message)
+
+
+def decide(service: OrderService, failure: Failure, history: History) -> Rollback | None:
+    """Return to what to go back from a spec that fails, or None."""
+    if hindrance(service, history):
+        return None
+    return _instead(
+        service, history, history[0].name, failure.reason, failure.message[:_LONGEST]
+    ).rollback
+
+
+def hindrance(service: OrderService, history: History) -> str:
+    """Return why there is no way back from what the spec wants, for people; empty: there is."""
+    if not service.spec.rollout.auto_rollback:
+        return "rollout.autoRollback is off"
+    if not history:
+        return "nothing was good before"
+    if history[0].name == revision_name(service):
+        return "the same was good before, so going back would change nothing"
+    return ""
+
+
+def _asked(service: OrderService) -> str | None:
+    found = _REQUEST.match(service.metadata.annotations.get(ROLLBACK_ANNOTATION, ""))
+    if found is None or int(found["generation"]) != service.metadata.generation:
+        return None
+    return found["revision"]
+
+
+def _instead(
+    service: OrderService, history: History, name: str, reason: Reason, message: str
+) -> Running:
+    found = revisions.find(history, name)
+    made = revisions.standing_in(service, found) if found else None
+    if found is None or made is None:
+        known = ", ".join(one.name for one in history) or "none"
+        return Running(service, problem=f"no going back to revision {name}: known are {known}")
+    rollback = Rollback(
+        generation=service.metadata.generation,
+        image=service.spec.image,
+        revision=name,
+        revision_image=found.image,
+        reason=reason,
+        message=message,
+    )
+    return Running(made, rollback)

@@ -1,0 +1,104 @@
+"""A resource and its children at one moment, and what that says about its roll-out. Pure."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from orderservice_operator.children import processes
+from orderservice_operator.children.context import Context, MetricsApi
+from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.state import live_objects, revisions, rollback
+from orderservice_operator.state.live_objects import Job, LiveObjects, Rollout
+from orderservice_operator.state.revisions import History
+from orderservice_operator.state.rollback import Failure, Running
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A resource (`wanted`: as it is; `running`: with the spec that is to run) and its children.
+
+    `secrets` are digests of what each process reads from Secrets, where they are known.
+    """
+
+    wanted: OrderService
+    running: Running
+    live: LiveObjects
+    history: History
+    kinds: frozenset[str]
+    secrets: Mapping[str, str]
+    revision: str
+    metrics: MetricsApi = MetricsApi()
+
+    @property
+    def service(self) -> OrderService:
+        """The resource with the spec that is to run."""
+        return self.running.service
+
+    @property
+    def context(self) -> Context:
+        """What the children depend on beside the resource."""
+        before = None if self.done else revisions.before(self.service, self.history)
+        workers = live_objects.replicas(
+            processes.name_of(self.service, processes.WORKER), self.live
+        )
+        return Context(self.kinds, self.migrated, self.secrets, before, self.metrics, workers)
+
+    @property
+    def migrated(self) -> bool:
+        """Whether the schema fits what is to run.
+
+        The status remembers it: Jobs are deleted by people and by time. For what was good before it
+        is true: migrations never take away what the version before needs.
+        """
+        if not self.service.spec.migrations.enabled or self.running.rollback:
+            return True
+        if self.service.status.migration == job_name(self.service):
+            return True
+        return self.job.complete
+
+    @property
+    def job(self) -> Job:
+        """The migration of what the spec wants."""
+        return live_objects.job(job_name(self.wanted), self.live)
+
+    @property
+    def job_is_stale(self) -> bool:
+        """Whether the migration failed for an earlier spec: the new one is worth another try."""
+        return bool(self.job.failed) and self.job.generation != self.wanted.metadata.generation
+
+    @property
+    def rollouts(self) -> dict[str, Rollout]:
+        """How far each process is."""
+        return {
+            process.name: live_objects.rollout(self.service, process, self.live, self.revision)
+            for process in processes.ALL
+        }
+
+    @property
+    def done(self) -> bool:
+        """Whether all pods are what is to run."""
+        return self.migrated and all(rollout.done for rollout in self.rollouts.values())
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why what the spec wants cannot be rolled out, if that is known by now."""
+        if not self.migrated and self.job.failed and not self.job_is_stale:
+            return Failure("MigrationFailed", f"migration: {self.job.failed}")
+        late = (one.problem for one in self.rollouts.values() if one.late)
+        return next((Failure("DeadlineMissed", problem) for problem in late), None)
+
+    @property
+    def no_way_back(self) -> str:
+        """Why a failed roll-out is not gone back from, for people."""
+        return rollback.hindrance(self.wanted, self.history) if self.failure else ""
+
+
+def take_snapshot(
+    service: OrderService, live: LiveObjects, kinds: frozenset[str], secrets: Mapping[str, str]
+) -> Snapshot:
+    """Return the snapshot of a resource; `metrics` and further `secrets` are added later."""
+    history = revisions.history(live)
+    running = rollback.running(service, history)
+    name = revision_name(running.service)
+    return Snapshot(service, running, live, history, kinds, secrets, name)

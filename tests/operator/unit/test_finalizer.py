@@ -1,0 +1,195 @@
+"""What becomes of a finalizer: it goes, whatever the cluster, the broker and the spec are like."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from orderservice_operator.children.manifest import OWNER_LABEL
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.events import Recorder
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.control.finalizer import FINALIZER, Finalizer
+from orderservice_operator.errors import Transient, Vanished
+from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.spec import OrderService
+
+DELETE_IF_EMPTY = {"managementUrl": "http://127.0.0.1:9", "deletionPolicy": "DeleteIfEmpty"}
+OTHER = "others.example/finalizer"
+
+
+class _Anonymous:
+    """Credentials that anybody has."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    def ssl_context(self) -> bool:
+        return False
+
+
+class ApiServer:
+    """Takes everything and keeps what it was told; `refusals` are statuses by method."""
+
+    def __init__(self, **refusals: int) -> None:
+        self.refusals = refusals
+        self.told: list[tuple[str, str, Any]] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        self.told.append((request.method, request.path, body))
+        status = self.refusals.get(request.method, 200)
+        # What every call gets: a Secret's `url` is all that anybody reads of it.
+        return web.json_response({"data": {"url": "YW1xcDovL2E6YkBj"}}, status=status)
+
+    @property
+    def finalizers(self) -> list[str] | None:
+        """What was left of them at last; None if they were not touched."""
+        found = [one for method, _, one in self.told if method == "PATCH"]
+        left: list[str] | None = found[-1]["metadata"]["finalizers"] if found else None
+        return left
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        said = [one for method, path, one in self.told if (method, path[-6:]) == ("POST", "events")]
+        return [(one["reason"], one["message"]) for one in said]
+
+
+@asynccontextmanager
+async def _farewell(server: ApiServer, bound_s: float) -> AsyncIterator[Finalizer]:
+    """Give the real parts, with a Deployment of the resource still there."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    credentials: Any = _Anonymous(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    client = Client(credentials, lambda _: None)
+    store, topologies = Store(lambda _: None), TopologyReconciler(client, lambda _: None, list)
+    if "DELETE" in server.refusals:
+        store.take(("apps/v1", "Deployment"), [_deployment()])
+    try:
+        yield Finalizer(client, store, topologies, Recorder(client), bound_s)
+    finally:
+        await topologies.close()
+        await client.close()
+        await runner.cleanup()
+
+
+def _deployment() -> Any:
+    labels = {OWNER_LABEL: "minimal"}
+    metadata = {"namespace": "shop", "name": "minimal-relay", "resourceVersion": "5"}
+    return {"metadata": metadata | {"labels": labels, "uid": "d"}}
+
+
+def _deleted(service: OrderService, ago_s: float = 0.0) -> OrderService:
+    since = datetime.now(UTC) - timedelta(seconds=ago_s)
+    metadata = msgspec.structs.replace(
+        service.metadata,
+        deletion_timestamp=since.isoformat(),
+        finalizers=(OTHER, FINALIZER),
+        resource_version="7",
+    )
+    return msgspec.structs.replace(service, metadata=metadata)
+
+
+def _run(
+    server: ApiServer, work: Callable[[Finalizer], Awaitable[Any]], bound_s: float = 60.0
+) -> Any:
+    async def main() -> Any:
+        async with _farewell(server, bound_s) as made:
+            return await work(made)
+
+    return asyncio.run(main())
+
+
+async def _until_gone(made: Finalizer, service: OrderService) -> float:
+    """Finalize until nobody wants to look again; return how many seconds that took."""
+    began_at = time.monotonic()
+    async with asyncio.timeout(20):
+        while (wait_s := await made.finalize(service)) is not None:  # noqa: ASYNC110 it says when
+            await asyncio.sleep(wait_s)
+    return time.monotonic() - began_at
+
+
+def test_pods_that_may_not_be_deleted_hold_it_up_no_longer_than_its_bound(make: Any) -> None:
+    server = ApiServer(DELETE=403)
+    service = _deleted(make(messaging=DELETE_IF_EMPTY))
+    assert _run(server, lambda made: _until_gone(made, service), bound_s=1) < 4
+    assert server.finalizers == [OTHER]
+    ((reason, message),) = server.events
+    assert reason == "QueuesLeft"
+    assert "403" in message
+
+
+def test_a_bound_that_is_over_leaves_no_time_for_anything(make: Any) -> None:
+    """After a restart, say."""
+    server = ApiServer(DELETE=403)
+    service = _deleted(make(messaging=DELETE_IF_EMPTY), ago_s=3600)
+    assert _run(server, lambda made: made.finalize(service)) is None
+    assert server.finalizers == [OTHER]
+    assert "DELETE" not in {method for method, _, _ in server.told}
+
+
+def test_a_broker_that_never_answers_holds_it_up_no_longer_than_its_bound(make: Any) -> None:
+    server = ApiServer()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        service = _deleted(make(messaging=DELETE_IF_EMPTY | {"managementUrl": url}))
+        assert _run(server, lambda made: _until_gone(made, service), bound_s=2) < 5
+    assert server.finalizers == [OTHER]
+    assert [reason for reason, _ in server.events] == ["QueuesLeft"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"messaging": {"deletionPolicy": "Retain"}},
+        {"messaging": DELETE_IF_EMPTY, "mode": "Observe"},
+        {"messaging": DELETE_IF_EMPTY, "paused": True},
+    ],
+    ids=["Retain", "Observe", "paused"],
+)
+def test_what_the_spec_leaves_alone_now_is_left_whatever_it_said_before(
+    make: Any, spec: Any
+) -> None:
+    """The finalizer is from before: the spec was changed under a pause or without an operator."""
+    server = ApiServer(DELETE=500)
+    service = _deleted(make(**spec))
+    assert _run(server, lambda made: made.finalize(service)) is None
+    assert server.finalizers == [OTHER]
+    assert {method for method, _, _ in server.told} == {"POST", "PATCH"}
+
+
+def test_a_resource_that_cannot_be_read_is_let_go_and_its_queues_are_told(make: Any) -> None:
+    server = ApiServer()
+    metadata = _deleted(make()).metadata
+    assert _run(server, lambda made: made.finalize(Invalid(metadata, "bad: $.spec.x"))) is None
+    assert server.finalizers == [OTHER]
+    ((reason, message),) = server.events
+    assert (reason, "$.spec.x" in message) == ("QueuesLeft", True)
+
+
+def test_a_finalizer_that_could_not_be_taken_away_is_tried_again(make: Any) -> None:
+    service = _deleted(make(messaging={"deletionPolicy": "Retain"}))
+    with pytest.raises(Transient):
+        _run(ApiServer(PATCH=409), lambda made: made.finalize(service))
+
+
+def test_a_resource_that_is_gone_is_told_to_be_so(make: Any) -> None:
+    service = _deleted(make(messaging={"deletionPolicy": "Retain"}))
+    with pytest.raises(Vanished):
+        _run(ApiServer(PATCH=404), lambda made: made.finalize(service))
+    with pytest.raises(Vanished):
+        _run(ApiServer(PATCH=404), lambda made: made.set_or_remove(make(messaging=DELETE_IF_EMPTY)))
