@@ -12,7 +12,7 @@ from orderservice_operator.children.desired import desired
 from orderservice_operator.resource.spec import OrderService
 
 # With and without somebody who serves the depth of queues: with, the worker has an autoscaler too.
-FACTS = {
+CONTEXTS = {
     "alone": Context(),
     "with external metrics": Context(metrics=MetricsApi("other", answers=True)),
 }
@@ -22,7 +22,7 @@ def counted(manifests: list[dict[str, Any]], kind: str) -> int:
     return sum(one["kind"] == kind for one in manifests)
 
 
-@pytest.mark.parametrize("facts", FACTS)
+@pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_the_operator_makes_of_an_environment_fits_together(
     helm4: Helm, environment: str, context: str
@@ -30,7 +30,7 @@ def test_what_the_operator_makes_of_an_environment_fits_together(
     rendered = helm4.template(ENVIRONMENT, *values_of(environment))
     manifest = only(rendered, "OrderService")
     manifest["metadata"] |= {"uid": "u-1", "generation": 1}
-    children = desired(msgspec.convert(manifest, OrderService), FACTS[context])
+    children = desired(msgspec.convert(manifest, OrderService), CONTEXTS[context])
     assert contradictions([*rendered, *children]) == []
     assert counted(children, "HorizontalPodAutoscaler") == (1 if context == "alone" else 2)
     assert counted(children, "PodDisruptionBudget") >= (0 if environment == "dev" else 2)

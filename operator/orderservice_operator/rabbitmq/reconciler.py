@@ -82,7 +82,7 @@ class TopologyReconciler:
         return Management(self._session, await self._address(service))
 
     def breaker(self, service: OrderService) -> Breaker:
-        """Return the gate of a broker, shared by all resources that use it."""
+        """Return the breaker of a broker, shared by all resources that use it."""
         return self._breakers.setdefault(_broker_address(service), Breaker())
 
     def sharers(self, service: OrderService) -> list[OrderService]:

@@ -1,4 +1,4 @@
-"""The gate of a broker: what closes it, who may pass, and what is told meanwhile."""
+"""The circuit breaker of a broker: what opens it, who may pass, and what is told meanwhile."""
 
 import asyncio
 from typing import Any

@@ -88,7 +88,7 @@ class Server:
 
 
 def _reports(server: Server, service: Any, looks: int = 1) -> tuple[TopologyReport, bool]:
-    """Return what is reported, and whether the broker's gate is open to others still."""
+    """Return what is reported, and whether the broker's breaker still lets others call."""
 
     async def main() -> tuple[TopologyReport, bool]:
         topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
