@@ -16,7 +16,7 @@ from devstack.component import Component
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.settings import PORTS, PYTHON, SOURCE, variable
-from orders.database.pool import connection_arguments
+from orders.database.connection import connection_arguments
 from orders.settings import DatabaseSettings, load
 
 HOST: Final = "127.0.0.1"

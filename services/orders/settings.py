@@ -48,6 +48,13 @@ class DatabaseSettings(Group, frozen=True):
     replica_max_lag_s: Annotated[
         Seconds, Meta(description="A replica further behind than this is not read from.")
     ] = 0.5
+    schema: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+            description="Schema of the tables; search_path is pinned to it.",
+        ),
+    ] = "public"
     prepare: Annotated[
         bool,
         Meta(description="Use prepared statements; false behind pgbouncer in transaction mode."),

@@ -9,7 +9,7 @@ from devstack.servers import postgres
 from devstack.testing import Database, Server
 from loadtest.bench import data, statements
 from loadtest.bench.generators import BenchFailed, PgBench, redis_get
-from orders.database.pool import connection_arguments
+from orders.database.connection import connection_arguments
 from orders.settings import DatabaseSettings, load
 
 ONCE = ("-c", "2", "-t", "5")

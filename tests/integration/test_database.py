@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
 
 import psycopg
 import pytest
 
 from devstack.testing import Database, Postgres
 from orders import settings
+from orders.database.connection import SESSION, Server, connect
 from orders.database.failures import Busy, Locked
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
@@ -216,7 +216,8 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     options: settings.DatabaseSettings, pool: Pool
 ) -> None:
     assert options.replica_url
-    replica, lag = Pool(options.replica_url, options, "test"), ReplicaLag(options)
+    replica = Pool(options.replica_url, options, "test", writes=False)
+    lag = ReplicaLag(options)
     replica.open()
     lag.start()
     ledger = Ledger(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
@@ -259,21 +260,9 @@ def test_leadership_is_one_processes_and_passes_on(options: settings.DatabaseSet
     second.close()
 
 
-def test_the_server_notices_a_leader_that_vanished(
-    options: settings.DatabaseSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sessions: list[psycopg.Connection[tuple[object, ...]]] = []
-    connect = psycopg.connect
-
-    def kept(*address: str, **arguments: Any) -> psycopg.Connection[tuple[object, ...]]:
-        sessions.append(connect(*address, **arguments))
-        return sessions[-1]
-
-    monkeypatch.setattr(psycopg, "connect", kept)
-    leader = Leadership(options.url, options, HOUSEKEEPING, "leader")
-    wait_for(leader.held)
-    [(idle,)] = sessions[-1].execute("SHOW tcp_keepalives_idle").fetchall()
-    leader.close()
+def test_the_server_notices_a_leader_that_vanished(options: settings.DatabaseSettings) -> None:
+    with connect(Server(options.url), options, "leader", SESSION) as session:
+        [(idle,)] = session.execute("SHOW tcp_keepalives_idle").fetchall()
     assert idle in ("5", "5s")
 
 

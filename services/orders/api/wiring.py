@@ -117,8 +117,10 @@ def _ping(redis: Redis) -> None:
 
 
 def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, Pool | None]:
-    urls = [settings.url] if settings.replica_url is None else [settings.url, settings.replica_url]
-    pools = [_closed_by(closing, Pool(url, settings, _APPLICATION)) for url in urls]
+    pools = [_closed_by(closing, Pool(settings.url, settings, _APPLICATION))]
+    if settings.replica_url is not None:
+        replica = Pool(settings.replica_url, settings, _APPLICATION, writes=False)
+        pools.append(_closed_by(closing, replica))
     for pool in pools:
         pool.open()
     _started(closing, PoolGauge(dict(zip(("primary", "replica"), pools, strict=False))))

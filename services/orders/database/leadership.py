@@ -2,29 +2,21 @@
 
 from typing import Final
 
-import psycopg
-
+from orders.database.connection import SESSION, Connection, Server, connect
 from orders.database.failures import translated
-from orders.database.pool import connection_arguments
 from orders.settings import DatabaseSettings
 
 RELAY: Final = 0x72656C61  # "rela"
 HOUSEKEEPING: Final = 0x686F7573  # "hous"
-# The server notices a leader that vanished without a word, and frees its lock, in ten seconds.
-SESSION_OPTIONS: Final = (
-    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-    " -c tcp_user_timeout=10000 -c idle_session_timeout=0"
-)
 
 
 class Leadership:
     """A session that holds, or asks for, one advisory lock; the lock ends with the session."""
 
     def __init__(self, url: str, settings: DatabaseSettings, lock: int, application: str) -> None:
-        self._url, self._lock = url, lock
-        self._arguments = connection_arguments(settings, application)
-        self._arguments["options"] += SESSION_OPTIONS
-        self._session: psycopg.Connection[tuple[object, ...]] | None = None
+        self._server, self._settings = Server(url), settings
+        self._lock, self._application = lock, application
+        self._session: Connection | None = None
         self._held = False
 
     def held(self) -> bool:
@@ -48,7 +40,7 @@ class Leadership:
 
     def _ask(self) -> None:
         if self._session is None:
-            self._session = psycopg.connect(self._url, **self._arguments)
+            self._session = connect(self._server, self._settings, self._application, SESSION)
         if self._held:
             self._session.execute(b"SELECT 1")
             return

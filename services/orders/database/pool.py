@@ -1,4 +1,4 @@
-"""Connections to one PostgreSQL server: psycopg's pool, set up for short statements."""
+"""A pool of connections to one PostgreSQL server, set up for short statements."""
 
 import contextlib
 import select
@@ -7,30 +7,45 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import psycopg
-from psycopg import Connection
+from psycopg import errors
 from psycopg.rows import TupleRow
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
-from orders.database.failures import translated
+from orders.database.connection import (
+    Connection,
+    Server,
+    connection_arguments,
+    deadline_s,
+)
+from orders.database.failures import DeadlinePassed, ReadOnly, translated
 from orders.database.statements import statement
+from orders.errors import Transient
 from orders.settings import DatabaseSettings
 
 Row = TupleRow
 
-# How long a failure to connect answers for the requests that follow: without it every request of an
-# outage would wait out the connect timeout, and a meinheld process serves one at a time.
-_FAIL_FAST_S: Final = 1.0
+# A request does not wait for a server that is known to be down: a meinheld process serves one at a
+# time. Not zero: a connection that is free is taken.
+_NO_WAIT_S: Final = 0.01
 
 
 class Pool:
-    """A pool that opens in the background, survives restarts of the server, and fails fast."""
+    """A pool that opens in the background, survives restarts of the server, and fails fast.
 
-    def __init__(self, url: str, settings: DatabaseSettings, application: str) -> None:
+    One that `writes` keeps no connection to a server that takes no writes.
+    """
+
+    def __init__(
+        self, url: str, settings: DatabaseSettings, application: str, *, writes: bool = True
+    ) -> None:
         self.size = settings.pool_size
         self._timeout_s = settings.connect_timeout_s
-        self._down_until = 0.0
+        self._writes = writes
+        self._server = Server(url, writes=writes)
+        self._distrusted_at_s = float("-inf")
         self._pool = ConnectionPool(
-            url,
+            self._server.conninfo,
+            connection_class=Connection,
             min_size=1,
             max_size=settings.pool_size,
             open=False,
@@ -41,7 +56,11 @@ class Pool:
             max_lifetime=1800,
             check=_refuse_if_server_spoke,
             name=application,
-            kwargs=connection_arguments(settings, application),
+            kwargs={
+                "server": self._server,
+                "deadline_s": deadline_s(settings),
+                **connection_arguments(settings, application),
+            },
         )
 
     def open(self) -> None:
@@ -59,7 +78,7 @@ class Pool:
         return int(stats.get("pool_size", 0)) - int(stats.get("pool_available", 0))
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[Connection[Row]]:
+    def connection(self) -> Iterator[Connection]:
         """Lend a connection in autocommit mode: one statement is one transaction.
 
         Raises Transient when the server cannot be had in time, and whatever `translated` makes of
@@ -69,19 +88,34 @@ class Pool:
             yield connection
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[Connection[Row]]:
-        known_down = time.monotonic() < self._down_until
-        try:
-            connection = self._pool.getconn(timeout=0.01 if known_down else self._timeout_s)
-        except psycopg.OperationalError:
-            if not known_down:
-                self._down_until = time.monotonic() + _FAIL_FAST_S
-            raise
-        self._down_until = 0.0
+    def _lent(self) -> Iterator[Connection]:
+        connection = self._connection()
         try:
             yield connection
+        except (DeadlinePassed, errors.ReadOnlySqlTransaction, ReadOnly) as error:
+            self._distrust(connection, error)
+            raise
         finally:
             self._pool.putconn(connection)
+
+    def _connection(self) -> Connection:
+        try:
+            return self._pool.getconn(
+                timeout=_NO_WAIT_S if self._server.known_down else self._timeout_s
+            )
+        except PoolTimeout as error:
+            if self._server.problem is None:
+                raise  # all are lent out
+            message = f"no connection to PostgreSQL: {self._server.problem}"
+            raise Transient(message, retry_after_s=1) from error
+
+    def _distrust(self, connection: Connection, error: Exception) -> None:
+        """Throw a connection away, and the idle ones that may lead to the same server."""
+        connection.close()
+        if connection.opened_at_s > self._distrusted_at_s:
+            self._distrusted_at_s = time.monotonic()
+            self._server.suspect(error)
+            self._pool.drain()
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
@@ -97,38 +131,14 @@ class Pool:
             return connection.execute(statement(name), arguments).rowcount
 
     def ping(self) -> None:
-        """Ask the server a question; raises Transient if it does not answer."""
+        """Ask the server a question; raises Transient if it does not answer, or takes no writes."""
         with self.connection() as connection:
-            connection.execute(b"SELECT 1")
+            row = connection.execute(b"SHOW transaction_read_only").fetchone()
+            if self._writes and row == ("on",):
+                raise ReadOnly("the server takes no writes", retry_after_s=1)
 
 
-def connection_arguments(settings: DatabaseSettings, application: str) -> dict[str, Any]:
-    """Return what every connection to PostgreSQL is opened with."""
-    timeouts = {
-        "statement_timeout": int(settings.statement_timeout_s * 1000),
-        "lock_timeout": int(settings.lock_timeout_s * 1000),
-        "idle_in_transaction_session_timeout": 10_000,
-    }
-    options = [f"-c {name}={value}" for name, value in timeouts.items()]
-    # A generic plan is made once, and cannot be lured to the partial index on unfinished orders
-    # by the statistics of a fresh table.
-    options.append("-c plan_cache_mode=force_generic_plan")
-    options.append("-c timezone=UTC")
-    return {
-        "autocommit": True,
-        "application_name": application,
-        "connect_timeout": max(2, int(settings.connect_timeout_s)),
-        "prepare_threshold": 0 if settings.prepare else None,
-        "options": " ".join(options),
-        # A server that vanished without a word is noticed within about ten seconds.
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-    }
-
-
-def _refuse_if_server_spoke(connection: Connection[Row]) -> None:
+def _refuse_if_server_spoke(connection: Connection) -> None:
     """Notice a connection that the server closed while it lay idle, without a round trip."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)

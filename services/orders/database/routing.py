@@ -14,12 +14,14 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from orders.database.pool import Pool, Row, connection_arguments
+from orders.database.connection import Connection, Row, Server, connect
+from orders.database.pool import Pool
 from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.telemetry.metrics import DB_ROUTE
 
 _SAMPLE_S: Final = 0.1
+_APPLICATION: Final = "orders-replica-lag"
 _log = structlog.get_logger()
 
 
@@ -34,6 +36,8 @@ class ReplicaLag:
         self, settings: DatabaseSettings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
+        self._primary = Server(settings.url)
+        self._replica = Server(settings.replica_url or settings.url, writes=False)
         self._clock = clock
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
         self._caught_up_to = float("-inf")
@@ -62,16 +66,14 @@ class ReplicaLag:
         while not self._stop.is_set():
             try:
                 self._sample_until_broken()
-            except psycopg.Error as error:
+            except (psycopg.Error, Transient) as error:
                 _log.debug("replica_lag.unknown", error=type(error).__name__)
             self._stop.wait(1)
 
     def _sample_until_broken(self) -> None:
-        arguments = connection_arguments(self._settings, "orders-replica-lag")
-        replica_url = self._settings.replica_url or self._settings.url
         with (
-            psycopg.connect(self._settings.url, **arguments) as primary,
-            psycopg.connect(replica_url, **arguments) as replica,
+            connect(self._primary, self._settings, _APPLICATION) as primary,
+            connect(self._replica, self._settings, _APPLICATION) as replica,
         ):
             while not self._stop.wait(_SAMPLE_S):
                 asked_at = self._clock()
@@ -80,7 +82,7 @@ class ReplicaLag:
                 self.observe(asked_at, written, replayed)
 
 
-def _position(connection: psycopg.Connection[Row], query: bytes) -> int:
+def _position(connection: Connection, query: bytes) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0]) if row and row[0] is not None else -1
 

@@ -12,15 +12,16 @@ from typing import Final
 import msgspec
 import psycopg
 
+from orders.database import connection
+from orders.database.connection import Connection, Server
+from orders.database.connection import Row as TupleRow
 from orders.database.failures import translated
-from orders.database.leadership import RELAY, SESSION_OPTIONS
-from orders.database.pool import Row as TupleRow
-from orders.database.pool import connection_arguments
+from orders.database.leadership import RELAY
 from orders.settings import DatabaseSettings
 
 # Deletes need not be durable: a row that reappears after a crash is published again under the same
 # message id, which consumers take for the duplicate it is.
-_OPTIONS: Final = f"{SESSION_OPTIONS} -c synchronous_commit=off"
+_SESSION: Final = {**connection.SESSION, "synchronous_commit": "off"}
 
 _LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
 # NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
@@ -76,7 +77,7 @@ class Backlog(msgspec.Struct, frozen=True):
 class Outbox:
     """The outbox, as the relay uses it. Every method raises Transient when the session is gone."""
 
-    def __init__(self, session: psycopg.Connection[TupleRow]) -> None:
+    def __init__(self, session: Connection) -> None:
         self._session = session
 
     def lead(self) -> bool:
@@ -123,12 +124,9 @@ class Outbox:
 
 
 @contextlib.contextmanager
-def connect(settings: DatabaseSettings) -> Iterator[Outbox]:
+def connect(server: Server, settings: DatabaseSettings) -> Iterator[Outbox]:
     """Open the session, listening. Raises Transient when PostgreSQL is not to be had."""
-    arguments = connection_arguments(settings, "orders-relay")
-    arguments["options"] += _OPTIONS
-    with translated():
-        session = psycopg.connect(settings.url, **arguments)
+    session = connection.connect(server, settings, "orders-relay", _SESSION)
     with contextlib.closing(session):
         with translated():
             session.execute("LISTEN outbox")

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from orders.database.connection import Server
 from orders.errors import OrdersError
 from orders.messaging import envelope, semconv, topology
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
@@ -54,6 +55,7 @@ class Relay:
         settings: RelaySettings,
     ) -> None:
         self._database, self._publisher, self._settings = database, publisher, settings
+        self._server = Server(database.url)
         # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
         self._window, self._holds = Window(), Holds()
         self._stopping = threading.Event()
@@ -78,7 +80,7 @@ class Relay:
         while not self._stopping.is_set():
             self._turned_at_s = time.monotonic()
             try:
-                with outbox.connect(self._database) as session:
+                with outbox.connect(self._server, self._database) as session:
                     self._problem = None
                     self._serve(session)
             except OrdersError as error:  # Permanent too: a schema not migrated yet will be

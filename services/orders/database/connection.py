@@ -1,0 +1,238 @@
+"""Connections to PostgreSQL: each has a deadline on the client's side, and settings of its own.
+
+A server may be frozen while its kernel still answers: then neither its timeouts nor keepalives end
+a wait, only the client can. And what a session is by default belongs to the database's owner: all
+that this code relies on is said when a connection is opened.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import errors
+from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from orders.database.failures import DeadlinePassed, ReadOnly
+from orders.errors import Transient
+from orders.settings import DatabaseSettings
+
+Row = TupleRow
+
+# How much longer than statement_timeout the client waits: a server that is well answers within it.
+DEADLINE_MARGIN_S: Final = 2.0
+# How long a failure speaks for the server when no attempt to connect is under way: longer than the
+# pool waits between two attempts.
+_KNOWN_FOR_S: Final = 2.0
+_WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
+
+_PINNED: Final = {
+    "datestyle": "ISO,YMD",  # psycopg reads no other
+    "intervalstyle": "postgres",  # nor here
+    "timezone": "UTC",
+    "default_transaction_isolation": "read committed",  # compare-and-set waits, then looks again
+    "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # A commit is on the primary's disk, and on that of the standbys that it is told to wait for.
+    "synchronous_commit": "on",
+    # A generic plan is made once, and cannot be lured to the partial index on unfinished orders
+    # by the statistics of a fresh table.
+    "plan_cache_mode": "force_generic_plan",
+    "idle_in_transaction_session_timeout": "10s",
+}
+# Not pinned: default_transaction_read_only. Its owner fences a server off with it.
+
+# The server notices a session whose client vanished without a word, or froze with data to read, in
+# ten seconds.
+SESSION: Final = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "idle_session_timeout": "0",
+}
+
+
+def pinned(settings: DatabaseSettings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the settings of a session, by name, as PostgreSQL spells them."""
+    return {
+        **_PINNED,
+        "search_path": f"{settings.schema},pg_temp",
+        "statement_timeout": f"{settings.statement_timeout_s * 1000:.0f}",
+        "lock_timeout": f"{settings.lock_timeout_s * 1000:.0f}",
+        **(extra or {}),
+    }
+
+
+def deadline_s(settings: DatabaseSettings) -> float:
+    """Return after how many seconds without an answer a connection is given up."""
+    return settings.statement_timeout_s + DEADLINE_MARGIN_S
+
+
+class Server:
+    """Where a URL leads, and how the last attempts to connect went. Thread-safe.
+
+    A URL may name several hosts: the one that answered last is tried first.
+    """
+
+    def __init__(self, url: str, *, writes: bool = True) -> None:
+        self._parameters = conninfo_to_dict(url)
+        self.options = str(self._parameters.pop("options", ""))
+        self._writes = writes
+        self._lock = threading.Lock()
+        self._first = 0
+        self._under_way = 0
+        self._failed_at_s = float("-inf")
+        self.problem: str | None = None  # why the last attempt failed
+
+    @property
+    def known_down(self) -> bool:
+        """Whether the last attempt failed, and another is under way or would come too soon."""
+        if self.problem is None:
+            return False
+        return self._under_way > 0 or time.monotonic() - self._failed_at_s < _KNOWN_FOR_S
+
+    def conninfo(self) -> str:
+        """Return what to connect to now."""
+        parameters = dict(self._parameters)
+        if self._writes:
+            parameters["target_session_attrs"] = "read-write"
+        for name in ("host", "hostaddr", "port"):
+            listed = str(parameters.get(name) or "").split(",")
+            if len(listed) > 1:
+                parameters[name] = ",".join(listed[self._first :] + listed[: self._first])
+        return make_conninfo("", **parameters)
+
+    def began(self) -> None:
+        """Note that an attempt began."""
+        with self._lock:
+            self._under_way += 1
+
+    def succeeded(self, host: str, port: str) -> None:
+        """Note that an attempt succeeded, and where."""
+        with self._lock:
+            self._under_way -= 1
+            self.problem = None
+            self._first = self._index(host, port)
+
+    def failed(self, error: BaseException) -> None:
+        """Note that an attempt failed."""
+        with self._lock:
+            self._under_way -= 1
+        self.suspect(error)
+
+    def suspect(self, error: BaseException) -> None:
+        """Note that the server cannot be used, as an open connection has shown."""
+        self.problem, self._failed_at_s = _reason(error), time.monotonic()
+
+    def _index(self, host: str, port: str) -> int:
+        hosts = str(self._parameters.get("host") or "").split(",")
+        ports = str(self._parameters.get("port") or "5432").split(",")
+        if len(ports) < len(hosts):
+            ports = ports[:1] * len(hosts)
+        places = list(zip(hosts, ports, strict=False))
+        return places.index((host, port)) if (host, port) in places else self._first
+
+
+def _reason(error: BaseException) -> str:
+    """Say why a connection could not be made, without anything of its address."""
+    if isinstance(error, ReadOnly) or "read-only" in str(error) or "hot standby" in str(error):
+        return "the server takes no writes"
+    if isinstance(error, errors.ConnectionTimeout | DeadlinePassed):
+        return "no answer in time"
+    return "cannot connect"
+
+
+class Connection(psycopg.Connection[Row]):
+    """A connection in autocommit mode whose every wait ends; one that ends late is closed."""
+
+    deadline_s = DEADLINE_MARGIN_S
+    opened_at_s = 0.0
+
+    @classmethod
+    def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
+        cls, conninfo: str, *, server: Server, deadline_s: float, options: str, **arguments: Any
+    ) -> Self:
+        """Open a connection to `server`; raises psycopg's errors."""
+        server.began()
+        began_s = time.monotonic()
+        try:
+            made = super().connect(
+                conninfo or server.conninfo(), options=f"{server.options} {options}", **arguments
+            )
+        except BaseException as error:
+            server.failed(error)
+            raise
+        server.succeeded(_text(made.pgconn.host), _text(made.pgconn.port))
+        made.deadline_s, made.opened_at_s = deadline_s, began_s
+        return made
+
+    def wait(self, gen: PQGen[RV], interval: float = _WAKE_S, timeout: float | None = None) -> RV:
+        """Wait as psycopg does, but not for ever.
+
+        Raises DeadlinePassed, with the connection closed: an answer that comes later must not be
+        taken for that of another statement.
+        """
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.deadline_s)
+        except errors._WaitTimeout as error:  # noqa: SLF001 what `wait` is documented to raise
+            self.pgconn.finish()
+            message = f"PostgreSQL did not answer within {self.deadline_s:g} s"
+            raise DeadlinePassed(message) from error
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def connection_arguments(
+    settings: DatabaseSettings, application: str, extra: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what every connection to PostgreSQL is opened with; `extra` are session settings."""
+    chosen = pinned(settings, extra)
+    return {
+        "autocommit": True,
+        "application_name": application,
+        "client_encoding": "UTF8",
+        "connect_timeout": max(2, int(settings.connect_timeout_s)),
+        "prepare_threshold": 0 if settings.prepare else None,
+        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in chosen.items()),
+        # A server that vanished without a word is noticed within about ten seconds.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def connect(
+    server: Server,
+    settings: DatabaseSettings,
+    application: str,
+    extra: Mapping[str, str] | None = None,
+) -> Connection:
+    """Open a connection of one's own. Raises Transient: nothing was done yet."""
+    try:
+        return Connection.connect(
+            "",
+            server=server,
+            deadline_s=deadline_s(settings),
+            **connection_arguments(settings, application, extra),
+        )
+    except psycopg.Error as error:
+        raise Transient(
+            f"no connection to PostgreSQL: {server.problem or _reason(error)}", retry_after_s=1
+        ) from error

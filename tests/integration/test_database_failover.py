@@ -1,0 +1,172 @@
+"""PostgreSQL that freezes, moves, or takes no writes: what the pool makes of it."""
+
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+
+from devstack.testing import Database, Postgres
+from integration.pair import Pair, pair
+from integration.serving import eventually
+from orders.database.failures import OutcomeUnknown, ReadOnly
+from orders.database.leadership import HOUSEKEEPING, Leadership
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.routing import Reads
+from orders.domain.order import NewOrder
+from orders.errors import Transient
+from orders.settings import DatabaseSettings
+from orders.telemetry import context
+
+# What a POST may take: statement_timeout and two seconds.
+DEADLINE_S = 2.5
+ORDER = NewOrder(7, 1, 2, Decimal("19.90"), "card")
+
+
+def settings_of(url: str) -> DatabaseSettings:
+    return DatabaseSettings(url=url, statement_timeout_s=0.5, connect_timeout_s=2)
+
+
+def accept(pool: Pool) -> int:
+    ledger = Ledger(pool, Reads(pool, None, None, 1))
+    return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", None).order_id or 0
+
+
+def accepts(pool: Pool) -> bool:
+    try:
+        return accept(pool) > 0
+    except Transient:
+        return False
+
+
+@pytest.fixture
+def pool(database: Database) -> Iterator[Pool]:
+    made = Pool(database.url, settings_of(database.url), "test")
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def servers(state: Path) -> Iterator[Pair]:
+    with pair(state, "moving") as made:
+        yield made
+
+
+def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
+    postgres: Postgres, pool: Pool
+) -> None:
+    accept(pool)
+    postgres.pause()
+    try:
+        started_s = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            accept(pool)
+        assert DEADLINE_S * 0.9 < time.monotonic() - started_s < DEADLINE_S + 2
+        with pytest.raises(Transient) as refused:
+            accept(pool)
+        assert not isinstance(refused.value, OutcomeUnknown), "nothing was sent"
+        started_s = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(Transient):
+                accept(pool)
+        assert time.monotonic() - started_s < 2, "requests waited for a server known to be down"
+    finally:
+        postgres.resume()
+    eventually(lambda: accepts(pool), within_s=10)
+
+
+def test_a_frozen_server_ends_leadership_by_the_deadline(
+    postgres: Postgres, database: Database
+) -> None:
+    leader = Leadership(database.url, settings_of(database.url), HOUSEKEEPING, "test")
+    eventually(leader.held)
+    postgres.pause()
+    try:
+        started_s = time.monotonic()
+        with pytest.raises(Transient):
+            leader.held()
+        assert time.monotonic() - started_s < DEADLINE_S + 2
+    finally:
+        postgres.resume()
+        leader.close()
+
+
+def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair) -> None:
+    settings = msgspec.structs.replace(settings_of(servers.url), pool_size=4)
+    pool = Pool(servers.url, settings, "test")
+    pool.open()
+    try:
+        accept(pool)
+        servers.primary.pause()
+        servers.promote()
+        promoted_s = time.monotonic()
+        eventually(lambda: accepts(pool), within_s=15)
+        assert time.monotonic() - promoted_s < DEADLINE_S + 2 * 2 + 3
+        for _ in range(20):
+            accept(pool)
+        servers.primary.resume()  # as a second primary, which nobody may write to any more
+        for _ in range(5):
+            accept(pool)
+        with psycopg.connect(servers.standby.url) as promoted:
+            [(orders,)] = promoted.execute("SELECT count(*) FROM orders").fetchall()
+        assert int(str(orders)) >= 26
+    finally:
+        pool.close()
+
+
+def test_a_server_that_turns_read_only_is_left_and_found_again(
+    postgres: Postgres, pool: Pool
+) -> None:
+    accept(pool)
+    fence(postgres, "on")
+    try:
+        eventually(lambda: not accepts(pool))
+        with pytest.raises(Transient, match="takes no writes"):
+            pool.ping()
+    finally:
+        fence(postgres, "off")
+    started_s = time.monotonic()
+    eventually(lambda: accepts(pool))
+    for _ in range(20):
+        accept(pool)
+    assert time.monotonic() - started_s < 5
+
+
+def fence(postgres: Postgres, value: str) -> None:
+    """Do as a person does before a planned switchover."""
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
+        admin.execute("SELECT pg_reload_conf()")
+
+
+def test_a_connection_that_meets_a_read_only_server_is_thrown_away(pool: Pool) -> None:
+    def write() -> None:
+        with pool.connection() as connection:
+            connection.execute(b"SET default_transaction_read_only = on")
+            connection.execute(b"DELETE FROM outbox")
+
+    with pytest.raises(ReadOnly):
+        write()
+    for _ in range(10):
+        accept(pool)
+
+
+def test_a_name_that_leads_to_a_standby_is_no_primary(database: Database) -> None:
+    pool = Pool(database.replica_url, settings_of(database.replica_url), "test")
+    pool.open()
+    try:
+        with pytest.raises(Transient, match="takes no writes"):
+            pool.ping()
+    finally:
+        pool.close()
+    reading = Pool(database.replica_url, settings_of(database.replica_url), "test", writes=False)
+    reading.open()
+    try:
+        reading.ping()
+    finally:
+        reading.close()
