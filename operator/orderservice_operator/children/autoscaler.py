@@ -40,31 +40,31 @@ def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
     }
     replicas = (wanted.min_replicas, wanted.max_replicas)
     metric = {"type": "External", "external": external}
-    made = _autoscaler(service, WORKER, replicas, metric)
-    made["metadata"]["annotations"] = {PROVIDER_ANNOTATION: choice.provider}
-    return made
+    manifest = _autoscaler(service, WORKER, replicas, metric)
+    manifest["metadata"]["annotations"] = {PROVIDER_ANNOTATION: choice.provider}
+    return manifest
 
 
 def _autoscaler(
     service: OrderService, process: Process, replicas: tuple[int, int], metric: Manifest
 ) -> Manifest:
     name = name_of(service, process)
-    made = child(
+    manifest = child(
         service, "autoscaling/v2", "HorizontalPodAutoscaler", name=name, component=process.name
     )
-    made["spec"] = {
+    manifest["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "minReplicas": replicas[0],
         "maxReplicas": replicas[1],
         "metrics": [metric],
     }
-    return made
+    return manifest
 
 
 def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
     """Ask KEDA to count by HTTP: over AMQP it would see only messages nobody works on."""
     name = name_of(service, WORKER)
-    made = child(service, "keda.sh/v1alpha1", SCALED_OBJECT, name=name, component=WORKER.name)
+    manifest = child(service, "keda.sh/v1alpha1", SCALED_OBJECT, name=name, component=WORKER.name)
     trigger = {
         "type": "rabbitmq",
         "metadata": {
@@ -77,13 +77,13 @@ def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
         },
         "authenticationRef": {"name": name},
     }
-    made["spec"] = {
+    manifest["spec"] = {
         "scaleTargetRef": {"name": name},
         "minReplicaCount": wanted.min_replicas,
         "maxReplicaCount": wanted.max_replicas,
         "triggers": [trigger],
     }
-    return made
+    return manifest
 
 
 def trigger_authentication(service: OrderService, choice: Choice) -> Manifest | None:
@@ -92,13 +92,13 @@ def trigger_authentication(service: OrderService, choice: Choice) -> Manifest | 
     if choice.provider != "KEDA" or secret is None:
         return None
     name = name_of(service, WORKER)
-    made = child(
+    manifest = child(
         service, "keda.sh/v1alpha1", "TriggerAuthentication", name=name, component=WORKER.name
     )
     entries = ("username", "password")
-    made["spec"] = {
+    manifest["spec"] = {
         "secretTargetRef": [
             {"parameter": entry, "name": secret.name, "key": entry} for entry in entries
         ]
     }
-    return made
+    return manifest

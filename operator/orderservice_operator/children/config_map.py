@@ -18,5 +18,5 @@ def config_map_name(service: OrderService, process: Process) -> str:
 def config_map(service: OrderService, process: Process) -> Manifest:
     """Return the settings of a process; each has its own, so that only what changed restarts."""
     name = config_map_name(service, process)
-    made = child(service, "v1", "ConfigMap", name=name, component=process.name)
-    return made | {"immutable": True, "data": environment.settings(service, process)}
+    manifest = child(service, "v1", "ConfigMap", name=name, component=process.name)
+    return manifest | {"immutable": True, "data": environment.settings(service, process)}

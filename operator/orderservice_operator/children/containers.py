@@ -58,17 +58,17 @@ def pre_stop(wait_s: int) -> Manifest:
     return {"preStop": {"sleep": {"seconds": wait_s}}}
 
 
-def resources_over(default: Resources, given: Resources) -> Resources:
+def resources_over(default: Resources, resources: Resources) -> Resources:
     """Return what is given, and the default for the rest: as far as it goes with what is given."""
-    asked, limit = given.requests, given.limits
+    request, limit = resources.requests, resources.limits
     return Resources(
         requests=Amounts(
-            cpu=asked.cpu or _at_most(default.requests.cpu, limit.cpu),
-            memory=asked.memory or _at_most(default.requests.memory, limit.memory),
+            cpu=request.cpu or _at_most(default.requests.cpu, limit.cpu),
+            memory=request.memory or _at_most(default.requests.memory, limit.memory),
         ),
         limits=Amounts(
-            cpu=limit.cpu or _at_least(default.limits.cpu, asked.cpu),
-            memory=limit.memory or _at_least(default.limits.memory, asked.memory),
+            cpu=limit.cpu or _at_least(default.limits.cpu, request.cpu),
+            memory=limit.memory or _at_least(default.limits.memory, request.memory),
         ),
     )
 
@@ -77,8 +77,8 @@ def _at_most(default: str | None, limit: str | None) -> str | None:
     return min(default, limit, key=_size) if default and limit else default
 
 
-def _at_least(default: str | None, asked: str | None) -> str | None:
-    return max(default, asked, key=_size) if default and asked else default
+def _at_least(default: str | None, request: str | None) -> str | None:
+    return max(default, request, key=_size) if default and request else default
 
 
 def _size(quantity: str) -> Decimal:

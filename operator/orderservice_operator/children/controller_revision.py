@@ -49,8 +49,8 @@ def revision_name(service: OrderService) -> str:
 
 def controller_revision(service: OrderService, number: int) -> Manifest:
     """Return what is kept of the spec, as the `number`-th that was good."""
-    made = child(service, API_VERSION, KIND, name=revision_name(service))
-    return made | {"revision": number, "data": {"spec": _going_back(_fields(service))}}
+    manifest = child(service, API_VERSION, KIND, name=revision_name(service))
+    return manifest | {"revision": number, "data": {"spec": _going_back(_fields(service))}}
 
 
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
@@ -95,7 +95,7 @@ def _only(section: Any, *, of: str, stays: bool) -> Any:
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_none(one) for name, one in value.items() if one is not None}
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(one) for one in value]
+        return [_without_none(item) for item in value]
     return value

@@ -16,7 +16,9 @@ def dashboard_maps(service: OrderService) -> Iterator[Manifest]:
     if not service.spec.observability.dashboards:
         return
     for name, text in dashboards.texts().items():
-        made = child(service, "v1", "ConfigMap", name=f"{service.metadata.name}-dashboard-{name}")
-        made["metadata"]["labels"] |= {LABEL: "1"}
-        made["data"] = {f"orders-{name}.json": text}
-        yield made
+        manifest = child(
+            service, "v1", "ConfigMap", name=f"{service.metadata.name}-dashboard-{name}"
+        )
+        manifest["metadata"]["labels"] |= {LABEL: "1"}
+        manifest["data"] = {f"orders-{name}.json": text}
+        yield manifest

@@ -15,11 +15,11 @@ def deployment(
     `scaled`: somebody else owns the number of pods, so it is left out. Until the schema is migrated
     the Deployment is paused: its old pods go on, and no pod of the new version starts.
     """
-    made = child(
+    manifest = child(
         service, "apps/v1", "Deployment", name=name_of(service, process), component=process.name
     )
-    made["metadata"]["annotations"] = {REVISION_ANNOTATION: revision}
-    made["spec"] = {
+    manifest["metadata"]["annotations"] = {REVISION_ANNOTATION: revision}
+    manifest["spec"] = {
         "paused": not context.migrated,
         "revisionHistoryLimit": 5,
         "minReadySeconds": service.spec.rollout.min_ready_seconds,
@@ -32,5 +32,5 @@ def deployment(
         "template": pod_template(service, process, context.secrets.get(process.name, "")),
     }
     if not scaled:
-        made["spec"]["replicas"] = section(service, process).replicas
-    return made
+        manifest["spec"]["replicas"] = section(service, process).replicas
+    return manifest

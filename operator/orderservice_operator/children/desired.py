@@ -36,19 +36,19 @@ from orderservice_operator.resource.spec import OrderService
 
 def desired(service: OrderService, context: Context) -> list[Manifest]:
     """Return the children, in the order in which they are of use to each other."""
-    return [made for made in _children(service, context) if made is not None]
+    return [child for child in _children(service, context) if child is not None]
 
 
 def missing(service: OrderService, context: Context) -> tuple[str, ...]:
     """Return, for people, the kinds that are wanted by name and that this cluster does not have."""
     observed = service.spec.observability
-    asked = {
+    fields = {
         SERVICE_MONITOR: ("serviceMonitor", observed.service_monitor),
         PROMETHEUS_RULE: ("prometheusRule", observed.prometheus_rule),
     }
     return tuple(
         f"spec.observability.{field} is Enabled, and this cluster has no {kind}"
-        for kind, (field, presence) in asked.items()
+        for kind, (field, presence) in fields.items()
         if presence == "Enabled" and kind not in context.kinds
     )
 
@@ -71,10 +71,10 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
     for process in processes.ALL:
         by_others = process.name in scaled(service, choice)
         yield config_map(service, process)
-        made = deployment(service, process, context, scaled=by_others, revision=revision)
+        workload = deployment(service, process, context, scaled=by_others, revision=revision)
         if process is WORKER and (kept := _kept_workers(service, context, scaled=by_others)):
-            made["spec"]["replicas"] = kept
-        yield made
+            workload["spec"]["replicas"] = kept
+        yield workload
         yield disruption_budget(service, process)
     yield cpu_autoscaler(service)
     yield trigger_authentication(service, choice)

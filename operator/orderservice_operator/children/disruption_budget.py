@@ -12,20 +12,20 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
     replicas = fewest_replicas(service, process)
     if not budget.enabled or replicas < 2:
         return None
-    made = child(
+    manifest = child(
         service,
         "policy/v1",
         "PodDisruptionBudget",
         name=name_of(service, process),
         component=process.name,
     )
-    made["spec"] = {
+    manifest["spec"] = {
         "selector": {"matchLabels": selector(service, process.name)},
         # A pod that is not ready anyway must not keep a node from being drained.
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         **_limit(budget, replicas),
     }
-    return made
+    return manifest
 
 
 def _limit(budget: DisruptionBudget, replicas: int) -> dict[str, int]:

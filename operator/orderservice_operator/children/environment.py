@@ -17,29 +17,29 @@ _PROTOCOL_PORTS = {"http": 80, "https": 443}
 
 def settings(service: OrderService, process: Process) -> Settings:
     """Return what is no secret; the keys are sorted."""
-    made = _telemetry(service, process) | {
+    variables = _telemetry(service, process) | {
         "ORDERS_ADMIN_PORT": str(process.admin_port),
         "ORDERS_DATABASE_POOL_SIZE": str(service.spec.database.pool_size),
     }
-    made |= {
+    variables |= {
         API.name: _api,
         RELAY.name: lambda _: {},
         WORKER.name: _worker,
         NOTIFIER.name: _notifier,
     }[process.name](service)
-    return dict(sorted(made.items()))
+    return dict(sorted(variables.items()))
 
 
 def _telemetry(service: OrderService, process: Process) -> Settings:
     observed = service.spec.observability
-    made = {"ORDERS_LOG_LEVEL": observed.log_level, "ORDERS_LOG_FORMAT": "json"}
+    variables = {"ORDERS_LOG_LEVEL": observed.log_level, "ORDERS_LOG_FORMAT": "json"}
     if observed.otlp_endpoint:
-        made |= {
+        variables |= {
             "OTEL_EXPORTER_OTLP_ENDPOINT": observed.otlp_endpoint,
             "OTEL_SERVICE_NAME": f"orders-{process.name}",
             "OTEL_TRACES_SAMPLER_ARG": f"{observed.sampler_ratio:g}",
         }
-    return made
+    return variables
 
 
 def _api(service: OrderService) -> Settings:
@@ -61,13 +61,13 @@ def _api(service: OrderService) -> Settings:
 
 def _auth(service: OrderService) -> Settings:
     auth = service.spec.auth
-    made = {
+    variables = {
         "ORDERS_AUTH": auth.mode,
         "ORDERS_AUTH_JWKS_URL": auth.jwks_url,
         "ORDERS_AUTH_ISSUER": auth.issuer,
         "ORDERS_AUTH_AUDIENCE": auth.audience,
     }
-    return {name: value for name, value in made.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def _worker(service: OrderService) -> Settings:

@@ -24,8 +24,8 @@ _RESOURCES: Final = Resources(
 
 def gateway(service: OrderService) -> Manifest:
     """Return the container. It is probed by connecting: whether the api works, the api says."""
-    made = container(service, NAME, _COMMAND, _RESOURCES, TMP)
-    return made | {
+    base = container(service, NAME, _COMMAND, _RESOURCES, TMP)
+    return base | {
         "env": variables(service, _settings(service)),
         "ports": [{"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"}],
         "startupProbe": _probe(period_s=1, failures=30),
@@ -36,14 +36,14 @@ def gateway(service: OrderService) -> Manifest:
 
 
 def _settings(service: OrderService) -> list[Manifest]:
-    made = {
+    variables = {
         "GATEWAY_PORT": str(GATEWAY_PORT),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
         "GATEWAY_DRAIN_S": str(GATEWAY_DRAIN_S),
     }
     if proxies := service.spec.api.trusted_proxies:
-        made["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)
-    return [{"name": name, "value": value} for name, value in made.items()]
+        variables["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)
+    return [{"name": name, "value": value} for name, value in variables.items()]
 
 
 def _probe(*, period_s: int, failures: int) -> Manifest:

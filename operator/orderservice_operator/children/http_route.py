@@ -15,15 +15,17 @@ def http_route(service: OrderService, context: Context) -> Manifest | None:
     if wanted is None or HTTP_ROUTE not in context.kinds:
         return None
     name = name_of(service, API)
-    made = child(service, "gateway.networking.k8s.io/v1", HTTP_ROUTE, name=name, component=API.name)
+    manifest = child(
+        service, "gateway.networking.k8s.io/v1", HTTP_ROUTE, name=name, component=API.name
+    )
     parents = [msgspec.to_builtins(parent) for parent in wanted.parent_refs]
-    made["spec"] = {
+    manifest["spec"] = {
         "parentRefs": [{k: v for k, v in parent.items() if v is not None} for parent in parents],
         "rules": [{"backendRefs": [{"name": name, "port": 80}]}],
     }
     if wanted.hostnames:
-        made["spec"]["hostnames"] = wanted.hostnames
-    return made
+        manifest["spec"]["hostnames"] = wanted.hostnames
+    return manifest
 
 
 def missing_kind(service: OrderService, context: Context) -> str:

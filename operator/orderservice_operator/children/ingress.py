@@ -11,7 +11,7 @@ def ingress(service: OrderService) -> Manifest | None:
     wanted = service.spec.api.ingress
     if wanted is None:
         return None
-    made = child(
+    manifest = child(
         service,
         "networking.k8s.io/v1",
         "Ingress",
@@ -19,14 +19,14 @@ def ingress(service: OrderService) -> Manifest | None:
         component=API.name,
     )
     if wanted.annotations:
-        made["metadata"]["annotations"] = wanted.annotations
-    made["spec"] = {"rules": [_rule(service, wanted)]}
+        manifest["metadata"]["annotations"] = wanted.annotations
+    manifest["spec"] = {"rules": [_rule(service, wanted)]}
     if wanted.class_name:
-        made["spec"]["ingressClassName"] = wanted.class_name
+        manifest["spec"]["ingressClassName"] = wanted.class_name
     if wanted.tls_secret_ref:
         tls = {"hosts": [wanted.host], "secretName": wanted.tls_secret_ref.name}
-        made["spec"]["tls"] = [tls]
-    return made
+        manifest["spec"]["tls"] = [tls]
+    return manifest
 
 
 def _rule(service: OrderService, wanted: workloads.Ingress) -> Manifest:

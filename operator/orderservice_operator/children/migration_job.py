@@ -34,10 +34,10 @@ def migration_job(service: OrderService) -> Manifest:
     One that failed is made anew for the next generation of the spec.
     """
     limits = service.spec.migrations
-    made = child(service, "batch/v1", "Job", name=job_name(service), component=COMPONENT)
+    manifest = child(service, "batch/v1", "Job", name=job_name(service), component=COMPONENT)
     generation = str(service.metadata.generation)
-    made["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation}
-    made["spec"] = {
+    manifest["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation}
+    manifest["spec"] = {
         "backoffLimit": limits.backoff_limit,
         "activeDeadlineSeconds": limits.active_deadline_seconds,
         "template": {
@@ -45,15 +45,15 @@ def migration_job(service: OrderService) -> Manifest:
             "spec": _pod(service),
         },
     }
-    return made
+    return manifest
 
 
 def _pod(service: OrderService) -> Manifest:
-    made = container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
+    migrate = container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
     primary = service.spec.database.primary_secret_ref
     own = [
         from_secret("ORDERS_DATABASE_URL", primary.name, primary.key),
         {"name": "ORDERS_LOG_FORMAT", "value": "json"},
     ]
-    made["env"] = variables(service, own)
-    return pod_spec(service) | {"restartPolicy": "Never", "containers": [made]}
+    migrate["env"] = variables(service, own)
+    return pod_spec(service) | {"restartPolicy": "Never", "containers": [migrate]}

@@ -16,14 +16,14 @@ _DNS = {
 
 def default_deny(service: OrderService) -> Manifest:
     """Return the policy that denies all pods of the service everything but DNS."""
-    made = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=service.metadata.name)
-    made["spec"] = {
+    policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=service.metadata.name)
+    policy["spec"] = {
         "podSelector": {"matchLabels": selector(service)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [],  # said, so that a rule added by hand is noticed
         "egress": [_DNS],
     }
-    return made
+    return policy
 
 
 def network_policy(service: OrderService, process: Process, context: Context) -> Manifest:
@@ -32,12 +32,12 @@ def network_policy(service: OrderService, process: Process, context: Context) ->
     While pods of the version before may run, their flows are let through too.
     """
     versions = [service] + ([context.before] if context.before else [])
-    ports = {port for one in versions for port in environment.outgoing_ports(one, process)}
+    ports = {port for version in versions for port in environment.outgoing_ports(version, process)}
     outgoing = sorted(ports)
-    made = _policy(service, name_of(service, process), process.name, outgoing)
-    made["spec"]["ingress"] = _incoming(service, process)
-    made["spec"]["policyTypes"].append("Ingress")
-    return made
+    policy = _policy(service, name_of(service, process), process.name, outgoing)
+    policy["spec"]["ingress"] = _incoming(service, process)
+    policy["spec"]["policyTypes"].append("Ingress")
+    return policy
 
 
 def migration_policy(service: OrderService, component: str) -> Manifest:
@@ -47,13 +47,13 @@ def migration_policy(service: OrderService, component: str) -> Manifest:
 
 
 def _policy(service: OrderService, name: str, component: str, ports: Iterable[int]) -> Manifest:
-    made = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name, component=component)
-    made["spec"] = {
+    policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name, component=component)
+    policy["spec"] = {
         "podSelector": {"matchLabels": selector(service, component)},
         "policyTypes": ["Egress"],
         "egress": [{"ports": [_tcp(port) for port in ports]}],
     }
-    return made
+    return policy
 
 
 def _incoming(service: OrderService, process: Process) -> list[Manifest]:
@@ -71,12 +71,12 @@ def _from(peers: Iterable[Peer], port: int) -> Manifest:
 
 
 def _peer(peer: Peer) -> Manifest:
-    made: Manifest = {}
+    selectors: Manifest = {}
     if peer.namespace_labels:
-        made["namespaceSelector"] = {"matchLabels": peer.namespace_labels}
+        selectors["namespaceSelector"] = {"matchLabels": peer.namespace_labels}
     if peer.pod_labels:
-        made["podSelector"] = {"matchLabels": peer.pod_labels}
-    return made
+        selectors["podSelector"] = {"matchLabels": peer.pod_labels}
+    return selectors
 
 
 def _tcp(port: int) -> Manifest:

@@ -60,7 +60,9 @@ def pod_spec(service: OrderService) -> Manifest:
     }
     optional: Manifest = {
         "nodeSelector": extra.node_selector,
-        "tolerations": [_without_none(msgspec.to_builtins(one)) for one in extra.tolerations],
+        "tolerations": [
+            _without_none(msgspec.to_builtins(toleration)) for toleration in extra.tolerations
+        ],
         "priorityClassName": extra.priority_class_name,
         "imagePullSecrets": [{"name": name} for name in extra.image_pull_secrets],
     }
@@ -70,8 +72,8 @@ def pod_spec(service: OrderService) -> Manifest:
 def _container(service: OrderService, process: Process) -> Manifest:
     resources = resources_over(process.resources, section(service, process).resources)
     settings = environment.settings(service, process)
-    made = container(service, process.name, process.command, resources)
-    made |= {
+    base = container(service, process.name, process.command, resources)
+    base |= {
         "envFrom": [{"configMapRef": {"name": config_map_name(service, process)}}],
         "env": variables(service, environment.secrets(service, process), settings),
         "ports": [{"name": "admin", "containerPort": process.admin_port, "protocol": "TCP"}],
@@ -80,8 +82,8 @@ def _container(service: OrderService, process: Process) -> Manifest:
         "readinessProbe": _probe("/readyz", period_s=5, failures=2),
     }
     if process.serves:
-        made["lifecycle"] = pre_stop(PRE_STOP_S)
-    return made
+        base["lifecycle"] = pre_stop(PRE_STOP_S)
+    return base
 
 
 def _empty(name: str) -> Manifest:

@@ -14,9 +14,11 @@ def prometheus_rule(service: OrderService, context: Context) -> Manifest | None:
         return None
     if PROMETHEUS_RULE not in context.kinds:
         return None
-    made = child(service, "monitoring.coreos.com/v1", PROMETHEUS_RULE, name=service.metadata.name)
-    made["spec"] = {"groups": _groups(service)}
-    return made
+    manifest = child(
+        service, "monitoring.coreos.com/v1", PROMETHEUS_RULE, name=service.metadata.name
+    )
+    manifest["spec"] = {"groups": _groups(service)}
+    return manifest
 
 
 def _groups(service: OrderService) -> list[Manifest]:

@@ -6,5 +6,5 @@ from orderservice_operator.resource.spec import OrderService
 
 def service_account(service: OrderService) -> Manifest:
     """Return the account of all pods; they do not talk to Kubernetes, so it has no token."""
-    made = child(service, "v1", "ServiceAccount", name=service.metadata.name)
-    return made | {"automountServiceAccountToken": False}
+    manifest = child(service, "v1", "ServiceAccount", name=service.metadata.name)
+    return manifest | {"automountServiceAccountToken": False}

@@ -17,8 +17,10 @@ def service_monitor(service: OrderService, context: Context) -> Manifest | None:
         return None
     if SERVICE_MONITOR not in context.kinds:
         return None
-    made = child(service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name)
-    made["spec"] = {
+    manifest = child(
+        service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name
+    )
+    manifest["spec"] = {
         "selector": {"matchLabels": selector(service, "admin")},
         "endpoints": [
             {
@@ -29,4 +31,4 @@ def service_monitor(service: OrderService, context: Context) -> Manifest | None:
             }
         ],
     }
-    return made
+    return manifest

@@ -7,14 +7,14 @@ from orderservice_operator.resource.spec import OrderService
 
 def api_service(service: OrderService) -> Manifest:
     """Return the Service that a gateway or an Ingress sends requests to."""
-    made = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
+    manifest = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
     port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
-    made["spec"] = {
+    manifest["spec"] = {
         "type": "ClusterIP",
         "selector": selector(service, API.name),
         "ports": [port | {"appProtocol": "http"}],
     }
-    return made
+    return manifest
 
 
 def admin_service_name(service: OrderService) -> str:
@@ -24,11 +24,11 @@ def admin_service_name(service: OrderService) -> str:
 
 def admin_service(service: OrderService) -> Manifest:
     """Return the headless Service by which scrapers find every pod, ready or not."""
-    made = child(service, "v1", "Service", name=admin_service_name(service), component="admin")
-    made["spec"] = {
+    manifest = child(service, "v1", "Service", name=admin_service_name(service), component="admin")
+    manifest["spec"] = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": selector(service),
         "ports": [{"name": "admin", "port": 8081, "targetPort": "admin", "protocol": "TCP"}],
     }
-    return made
+    return manifest

@@ -232,5 +232,5 @@ def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorE
 
 
 def _wait_s(headers: Mapping[str, str]) -> float:
-    given = headers.get("Retry-After", "")
-    return float(given) if given.isdigit() else 0
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else 0

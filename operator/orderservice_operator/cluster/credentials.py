@@ -58,6 +58,6 @@ class Credentials:
 
     def _read(self) -> kopf.ConnectionInfo:
         for way in self._ways:
-            if (found := way(settings=self._settings)) is not None:
-                return found
+            if (connection := way(settings=self._settings)) is not None:
+                return connection
         raise OperatorError("no API server: run in a pod, or set KUBECONFIG")

@@ -45,11 +45,11 @@ class Discovery:
         for kind in sorted(watched, key=lambda kind: kind.name):
             if kind.name not in self.kinds:
                 self._appeared(kind)
-        found = frozenset(kind.name for kind in watched)
+        kinds = frozenset(kind.name for kind in watched)
         for kind in OPTIONAL:
-            if kind.name in self.kinds - found:
+            if kind.name in self.kinds - kinds:
                 self._gone(kind)
-        changed, self.kinds = found != self.kinds, found
+        changed, self.kinds = kinds != self.kinds, kinds
         return changed
 
     async def _served(self, version: str) -> frozenset[str]:

@@ -101,10 +101,10 @@ class Fingerprints:
     async def _fetched(self, secret: Key) -> Entries:
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
         try:
-            found = await self._client.get(path)
+            body = await self._client.get(path)
         except NotFound:
             return _NONE
-        return {key: digest(value) for key, value in (found.get("data") or {}).items()}
+        return {key: digest(value) for key, value in (body.get("data") or {}).items()}
 
 
 def _used(service: OrderService, process: processes.Process) -> list[tuple[str, str]]:

@@ -70,5 +70,5 @@ class Informer:
 
 
 def _wait_s(error: OperatorError, failures: int) -> float:
-    asked = error.after_s if isinstance(error, Transient) else 0.0
-    return max(asked, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))
+    retry_after_s = error.after_s if isinstance(error, Transient) else 0.0
+    return max(retry_after_s, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))

@@ -62,10 +62,10 @@ class Lease:
             return
         self.held = False
         try:
-            found = await self._client.get(f"{self._all}/{self._name}")
-            if found["spec"].get("holderIdentity") == self._identity:
-                found["spec"]["holderIdentity"] = ""
-                await self._client.replace(f"{self._all}/{self._name}", found)
+            lease = await self._client.get(f"{self._all}/{self._name}")
+            if lease["spec"].get("holderIdentity") == self._identity:
+                lease["spec"]["holderIdentity"] = ""
+                await self._client.replace(f"{self._all}/{self._name}", lease)
         except OperatorError as error:
             _log.warning("lease.failed", error=str(error))
 
@@ -80,15 +80,15 @@ class Lease:
 
     async def _try(self) -> bool:
         """Take it or renew it. Raises Conflict when somebody was faster."""
-        found, self._mine = self._mine or await self._found(), None
-        if found is None:
+        lease, self._mine = self._mine or await self._found(), None
+        if lease is None:
             self._mine = await self._client.create(self._all, self._new())
             return True
-        spec = found["spec"]
+        spec = lease["spec"]
         if spec.get("holderIdentity") not in {"", None, self._identity} and not self._stale(spec):
             return False
-        found["spec"] = self._renewed(spec)
-        self._mine = await self._client.replace(f"{self._all}/{self._name}", found)
+        lease["spec"] = self._renewed(spec)
+        self._mine = await self._client.replace(f"{self._all}/{self._name}", lease)
         return True
 
     async def _found(self) -> Manifest | None:
@@ -99,9 +99,9 @@ class Lease:
 
     def _stale(self, spec: Manifest) -> bool:
         """Measure with our own clock since the last change we saw: clocks of nodes differ."""
-        seen = (str(spec.get("holderIdentity")), str(spec.get("renewTime")))
-        if seen != self._seen:
-            self._seen, self._seen_at = seen, time.monotonic()
+        renewal = (str(spec.get("holderIdentity")), str(spec.get("renewTime")))
+        if renewal != self._seen:
+            self._seen, self._seen_at = renewal, time.monotonic()
         duration_s: float = spec.get("leaseDurationSeconds", DURATION_S)
         return time.monotonic() - self._seen_at > duration_s
 

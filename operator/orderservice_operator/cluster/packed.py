@@ -35,5 +35,5 @@ class Packer:
     def unpack(self, kind: Kind, packed: bytes) -> Manifest:
         """Return the object."""
         opened = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
-        found: Manifest = msgspec.json.decode(opened.decompress(packed))
-        return found
+        item: Manifest = msgspec.json.decode(opened.decompress(packed))
+        return item

@@ -32,9 +32,9 @@ class Secrets:
         if entries and time.monotonic() - read_at < _KEPT_S:
             return entries
         try:
-            found = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+            secret = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
         except NotFound as error:
             raise Permanent(f"Secret {name} does not exist") from error
-        entries = found.get("data") or {}  # others than those asked for may be anything
+        entries = secret.get("data") or {}  # others than those asked for may be anything
         self._read[namespace, name] = (time.monotonic(), entries)
         return entries

@@ -35,8 +35,8 @@ class Store:
         kept = self._children.get(key, {})
         unpack = self._packer.unpack
         return {
-            found: unpack((found.api_version, found.kind), entry.content)
-            for found, entry in kept.items()
+            child: unpack((child.api_version, child.kind), entry.content)
+            for child, entry in kept.items()
         }
 
     def take(self, kind: tuple[str, str], objects: Iterable[Manifest]) -> set[Place]:
@@ -51,10 +51,10 @@ class Store:
         """Drop what a whole listing of a kind did not have."""
         self._seen[kind] = int(version)
         known = [
-            (key, found)
+            (key, child)
             for key, kept in self._children.items()
-            for found in kept
-            if (found.api_version, found.kind) == kind
+            for child in kept
+            if (child.api_version, child.kind) == kind
         ]
         for place in known:
             if place not in places:
@@ -63,8 +63,8 @@ class Store:
     def drop_kind(self, kind: tuple[str, str]) -> None:
         """Forget all of a kind that is no more."""
         for key, children in list(self._children.items()):
-            for found in [one for one in children if (one.api_version, one.kind) == kind]:
-                self._drop(key, found)
+            for child in [each for each in children if (each.api_version, each.kind) == kind]:
+                self._drop(key, child)
 
     def see(self, kind: tuple[str, str], event: Manifest) -> None:
         """Take over one event of a watch."""
@@ -80,9 +80,9 @@ class Store:
         if _version(item) > self._seen[item["apiVersion"], item["kind"]]:
             self._put(item, quiet=True)
 
-    def deleted(self, key: Key, found: Reference) -> None:
+    def deleted(self, key: Key, child: Reference) -> None:
         """Forget what was deleted; if it lingers, the watch brings it back."""
-        self._children.get(key, {}).pop(found, None)
+        self._children.get(key, {}).pop(child, None)
 
     def forget(self, key: Key) -> None:
         """Forget a resource that has no children any more."""
@@ -91,18 +91,18 @@ class Store:
 
     def _put(self, item: Manifest, *, quiet: bool = False) -> None:
         kind = (item["apiVersion"], item["kind"])
-        key, found = _place(item, kind)
+        key, child = _place(item, kind)
         version = _version(item)
-        old = self._children[key].get(found)
+        old = self._children[key].get(child)
         if old is not None and old.version >= version:
             return
         item["metadata"].pop("managedFields", None)
-        self._children[key][found] = _Kept(version, self._packer.pack(kind, item))
+        self._children[key][child] = _Kept(version, self._packer.pack(kind, item))
         if not quiet:
             self._changed(key)
 
-    def _drop(self, key: Key, found: Reference) -> None:
-        if self._children.get(key, {}).pop(found, None) is not None:
+    def _drop(self, key: Key, child: Reference) -> None:
+        if self._children.get(key, {}).pop(child, None) is not None:
             self._changed(key)
 
 

@@ -51,16 +51,16 @@ class Writer:
         go go first, because KEDA refuses to scale what another one does.
         """
         outcome = Outcome()
-        scalers = [found for found in plan.deletions if found.kind in _SCALERS]
-        for found in scalers:
-            await self._delete(found, key, live, outcome)
+        scalers = [child for child in plan.deletions if child.kind in _SCALERS]
+        for child in scalers:
+            await self._delete(child, key, live, outcome)
         first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
         last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
         for wave in (first, last):
             await self._each(wave, key, live, outcome)
-        for found in plan.deletions:
-            if found not in scalers:
-                await self._delete(found, key, live, outcome)
+        for child in plan.deletions:
+            if child not in scalers:
+                await self._delete(child, key, live, outcome)
         return outcome
 
     async def _each(
@@ -95,10 +95,10 @@ class Writer:
     async def _refuse_strangers(self, path: str, key: Key) -> None:
         """Take over nothing that others made under the same name: it would go when we go."""
         try:
-            found = await self._client.get(path)
+            child = await self._client.get(path)
         except NotFound:
             return
-        if (found["metadata"].get("labels") or {}).get(OWNER_LABEL) != key.name:
+        if (child["metadata"].get("labels") or {}).get(OWNER_LABEL) != key.name:
             raise Permanent("exists and belongs to somebody else: delete or rename it")
 
     async def _hand_over(self, path: str, live: Manifest) -> None:
@@ -120,16 +120,16 @@ class Writer:
             await self._client.apply(path, kept, SCALE, force=False)
 
     async def _delete(
-        self, found: Reference, key: Key, live: LiveObjects, outcome: Outcome
+        self, child: Reference, key: Key, live: LiveObjects, outcome: Outcome
     ) -> None:
         try:
-            await self._client.delete(_path(found, key), live[found]["metadata"]["uid"])
+            await self._client.delete(_path(child, key), live[child]["metadata"]["uid"])
         except OperatorError as error:
-            outcome.fault(found, error)
+            outcome.fault(child, error)
             return
-        self._store.deleted(key, found)
-        _log.info("child.deleted", key=str(key), child=str(found))
+        self._store.deleted(key, child)
+        _log.info("child.deleted", key=str(key), child=str(child))
 
 
-def _path(found: Reference, key: Key) -> str:
-    return kind_of(found.api_version, found.kind).path(key.namespace, found.name)
+def _path(child: Reference, key: Key) -> str:
+    return kind_of(child.api_version, child.kind).path(key.namespace, child.name)

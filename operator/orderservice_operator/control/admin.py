@@ -61,14 +61,14 @@ def application(
             body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    made = web.Application()
-    made.add_routes(
+    app = web.Application()
+    app.add_routes(
         [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
     )
-    return made
+    return app
 
 
-def _probe(found: list[str]) -> web.Response:
-    if found:
-        return web.Response(status=503, text="\n".join(found) + "\n")
+def _probe(failures: list[str]) -> web.Response:
+    if failures:
+        return web.Response(status=503, text="\n".join(failures) + "\n")
     return web.Response(text="ok\n")

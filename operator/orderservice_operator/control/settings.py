@@ -94,12 +94,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Read the settings. Raises OperatorError that names what is wrong."""
-    given = {
+    values = {
         field: value
         for field in Settings.__struct_fields__
         if (value := environ.get(PREFIX + field.upper(), "").strip())
     }
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise OperatorError(f"{PREFIX}*: {error}") from error

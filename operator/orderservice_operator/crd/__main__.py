@@ -15,12 +15,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m orderservice_operator.crd")
     parser.add_argument("--stdout", action="store_true")
     parser.add_argument("--reference", type=Path, metavar="FILE")
-    given = parser.parse_args()
-    if given.stdout:
+    options = parser.parse_args()
+    if options.stdout:
         sys.stdout.write(definition.text())
-    elif given.reference:
-        text = given.reference.read_text(encoding="utf-8")
-        given.reference.write_text(reference.with_fields(text), encoding="utf-8")
+    elif options.reference:
+        text = options.reference.read_text(encoding="utf-8")
+        options.reference.write_text(reference.with_fields(text), encoding="utf-8")
     else:
         definition.FILE.write_text(definition.text(), encoding="utf-8")
 

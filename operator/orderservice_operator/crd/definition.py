@@ -75,15 +75,15 @@ def _version() -> dict[str, Any]:
 
 def _root() -> Schema:
     """Return the schema of the whole object; of metadata a CRD may bound nothing but the name."""
-    made = schema(inspect.type_info(spec.OrderService))
-    fields = made["properties"]
+    root = schema(inspect.type_info(spec.OrderService))
+    fields = root["properties"]
     fields["status"] = without_defaults(fields["status"])  # it says what is, not what may be
     fields["metadata"] = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 253}},
     }
     kind = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-    return made | {
+    return root | {
         "description": spec.OrderService.__doc__,
         "properties": kind | fields,
         "required": ["metadata", "spec"],

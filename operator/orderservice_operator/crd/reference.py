@@ -69,7 +69,7 @@ def _literal(value: Any) -> str:
 
 def _type(node: Schema) -> str:
     if "enum" in node:
-        return _plain(" | ".join(f"`{one}`" for one in node["enum"]))
+        return _plain(" | ".join(f"`{value}`" for value in node["enum"]))
     match node["type"]:
         case "integer" | "number":
             return f"{node['type']}, {_range(node)}"

@@ -65,21 +65,21 @@ def _scalar(kind: inspect.Type) -> Schema:
 
 
 def _object(kind: inspect.StructType) -> Schema:
-    made: Schema = {
+    node: Schema = {
         "type": "object",
         "properties": {field.encode_name: _property(field) for field in kind.fields},
     }
     if required := [field.encode_name for field in kind.fields if field.required]:
-        made["required"] = required
+        node["required"] = required
     if rules := getattr(kind.cls, "rules", ()):
-        made["x-kubernetes-validations"] = msgspec.to_builtins(rules)
-    return made
+        node["x-kubernetes-validations"] = msgspec.to_builtins(rules)
+    return node
 
 
 def _property(field: inspect.Field) -> Schema:
-    made = schema(field.type)
+    node = schema(field.type)
     default = _default(field)
-    return made if default is None else made | {"default": default}
+    return node if default is None else node | {"default": default}
 
 
 def _default(field: inspect.Field) -> object:
@@ -90,24 +90,24 @@ def _default(field: inspect.Field) -> object:
     value = field.default
     if value is msgspec.NODEFAULT:
         value = None if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-    made = msgspec.to_builtins(value)
+    default = msgspec.to_builtins(value)
     if not isinstance(value, msgspec.Struct):
-        return made
-    return _given(made) if getattr(value, "rules", ()) else {}
+        return default
+    return _given(default) if getattr(value, "rules", ()) else {}
 
 
-def _given(made: Schema) -> Schema:
+def _given(node: Schema) -> Schema:
     """Leave out what is None: in a CRD a field without a value is not there."""
     return {
         name: _given(entry) if isinstance(entry, dict) else entry
-        for name, entry in made.items()
+        for name, entry in node.items()
         if entry is not None
     }
 
 
-def without_defaults(made: Schema) -> Schema:
+def without_defaults(node: Schema) -> Schema:
     """Return a schema that fills in nothing."""
-    kept = {name: value for name, value in made.items() if name != "default"}
+    kept = {name: value for name, value in node.items() if name != "default"}
     if "properties" in kept:
         fields = kept["properties"].items()
         kept["properties"] = {name: without_defaults(field) for name, field in fields}
@@ -135,12 +135,12 @@ def _fixed_array(kind: inspect.TupleType) -> Schema:
 
 
 def _bounds(kind: inspect.Type) -> Schema:
-    found = {name: getattr(kind, key, None) for key, name in _BOUNDS.items()}
+    bounds = {name: getattr(kind, key, None) for key, name in _BOUNDS.items()}
     if getattr(kind, "lt", None) is not None:
-        found |= {"maximum": kind.lt, "exclusiveMaximum": True}  # type: ignore[attr-defined]
-    return {name: value for name, value in found.items() if value is not None}
+        bounds |= {"maximum": kind.lt, "exclusiveMaximum": True}  # type: ignore[attr-defined]
+    return {name: value for name, value in bounds.items() if value is not None}
 
 
 def _lengths(kind: inspect.Type, of: str) -> Schema:
-    found = {f"min{of}": kind.min_length, f"max{of}": kind.max_length}  # type: ignore[attr-defined]
-    return {name: value for name, value in found.items() if value is not None}
+    bounds = {f"min{of}": kind.min_length, f"max{of}": kind.max_length}  # type: ignore[attr-defined]
+    return {name: value for name, value in bounds.items() if value is not None}

@@ -51,7 +51,7 @@ def issue(
     return Pair(
         certificate=_pem(_leaf(names, key, (authority, authority_key), window)),
         key=_key_pem(key),
-        authorities="".join(_pem(one) for one in (authority, *before)),
+        authorities="".join(_pem(certificate) for certificate in (authority, *before)),
     )
 
 
@@ -128,10 +128,10 @@ def _builder(
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return ()
-    return tuple(found.value.get_values_for_type(x509.DNSName))
+    return tuple(extension.value.get_values_for_type(x509.DNSName))
 
 
 def _use(*allowed: str) -> x509.KeyUsage:

@@ -60,13 +60,13 @@ def resources() -> Manifest:
     }
 
 
-def values(found: Iterable[Series]) -> Manifest:
+def values(series_list: Iterable[Series]) -> Manifest:
     """Return values of the metric."""
     return {
         "kind": "ExternalMetricValueList",
         "apiVersion": GROUP_VERSION,
         "metadata": {},
-        "items": [_value(series) for series in found],
+        "items": [_value(series) for series in series_list],
     }
 
 

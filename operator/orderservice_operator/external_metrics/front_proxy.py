@@ -51,11 +51,11 @@ def tls(proxy: FrontProxy, chain_file: str) -> ssl.SSLContext:
 
     One without a certificate is let in as far as a readable refusal.
     """
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=proxy.authority_pem)
-    made.verify_mode = ssl.CERT_OPTIONAL
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.load_cert_chain(chain_file)
-    return made
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=proxy.authority_pem)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(chain_file)
+    return context
 
 
 def _common_name(certificate: Mapping[str, Any]) -> str:

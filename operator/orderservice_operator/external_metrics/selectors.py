@@ -38,13 +38,13 @@ def requirements(selector: str) -> list[Requirement]:
 
 
 def _requirement(text: str) -> Requirement:
-    if found := _EQUALITY.fullmatch(text):
-        return _one_of(found["key"], {found["value"]}, wanted=found["operator"] != "!=")
-    if found := _SET.fullmatch(text):
-        values = {value.strip() for value in found["values"].split(",")}
-        return _one_of(found["key"], values, wanted=found["operator"] == "in")
-    if found := _EXISTENCE.fullmatch(text):
-        return _present(found["key"], wanted=not found["absent"])
+    if match := _EQUALITY.fullmatch(text):
+        return _one_of(match["key"], {match["value"]}, wanted=match["operator"] != "!=")
+    if match := _SET.fullmatch(text):
+        values = {value.strip() for value in match["values"].split(",")}
+        return _one_of(match["key"], values, wanted=match["operator"] == "in")
+    if match := _EXISTENCE.fullmatch(text):
+        return _present(match["key"], wanted=not match["absent"])
     raise Permanent(f"unable to parse requirement {text!r} of the label selector")
 
 

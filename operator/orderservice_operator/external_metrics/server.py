@@ -47,15 +47,15 @@ def application(
         except OperatorError as error:
             raise Failure(503, f"unable to read the depth of the queue: {error}") from error
 
-    made = web.Application(middlewares=[_guarded(refusal, count)])
-    made.add_routes(
+    app = web.Application(middlewares=[_guarded(refusal, count)])
+    app.add_routes(
         [
             web.get(_ROOT, _document(documents.group())),
             web.get(_VERSION, _document(documents.resources())),
             web.get(f"{_VERSION}/namespaces/{{namespace}}/{{metric}}", value),
         ]
     )
-    return made
+    return app
 
 
 def _guarded(refusal: Refusal, count: Callable[[int], None]) -> Any:

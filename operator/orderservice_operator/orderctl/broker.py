@@ -28,14 +28,14 @@ def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]
     if service is None or service.spec.messaging.management_url is None:
         return {}
     wanted = topology.desired(service)
-    found: list[Any] = [one for group in _GROUPS for one in getattr(wanted, group)]
+    items: list[Any] = [item for group in _GROUPS for item in getattr(wanted, group)]
     return {
-        (f"RabbitMQ {type(one).__name__.lower()}", _name(one)): msgspec.to_builtins(one)
-        for one in found
+        (f"RabbitMQ {type(item).__name__.lower()}", _name(item)): msgspec.to_builtins(item)
+        for item in items
     }
 
 
-def _name(one: Any) -> str:
-    if isinstance(one, topology.Binding):
-        return f"{one.source} → {one.destination} {one.routing_key}".rstrip()
-    return str(one.name)
+def _name(item: Any) -> str:
+    if isinstance(item, topology.Binding):
+        return f"{item.source} → {item.destination} {item.routing_key}".rstrip()
+    return str(item.name)

@@ -43,11 +43,11 @@ class Cluster:
 
     async def children(self, name: str, kinds: frozenset[str]) -> dict[Reference, Manifest]:
         """Return the children of an OrderService; `kinds` are the optional ones that exist."""
-        found: dict[Reference, Manifest] = {}
+        children: dict[Reference, Manifest] = {}
         for kind in (*ALWAYS, *(kind for kind in OPTIONAL if kind.name in kinds)):
             for item in await self._of_kind(kind, name):
-                found[reference(item)] = item
-        return found
+                children[reference(item)] = item
+        return children
 
     async def kinds(self) -> frozenset[str]:
         """Return the optional kinds that the cluster has."""

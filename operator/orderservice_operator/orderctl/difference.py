@@ -47,12 +47,12 @@ def _lines(manifest: Manifest | None) -> list[str]:
 
 
 def _essence(manifest: Manifest) -> Manifest:
-    made: Manifest = {key: value for key, value in manifest.items() if key != "status"}
-    if "metadata" not in made:
-        return made
-    metadata: dict[str, Any] = copy.deepcopy(made["metadata"])
+    essence: Manifest = {key: value for key, value in manifest.items() if key != "status"}
+    if "metadata" not in essence:
+        return essence
+    metadata: dict[str, Any] = copy.deepcopy(essence["metadata"])
     for name in _METADATA:
         metadata.pop(name, None)
     annotations = metadata.pop("annotations", {})
     kept = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
-    return made | {"metadata": metadata | ({"annotations": kept} if kept else {})}
+    return essence | {"metadata": metadata | ({"annotations": kept} if kept else {})}

@@ -39,7 +39,9 @@ FORMS: Final[Mapping[str, Callable[[Forecasts, Style], str]]] = {
 
 
 def _text(forecasts: Forecasts, style: Style, *, with_diff: bool) -> str:
-    lines = [line for one in forecasts for line in _lines(one, style, with_diff=with_diff)]
+    lines = [
+        line for forecast in forecasts for line in _lines(forecast, style, with_diff=with_diff)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -65,5 +67,5 @@ def _total(forecast: Forecast) -> str:
     if not forecast.changes:
         return f"nothing would change ({forecast.unchanged} objects are as they should be)"
     count = Counter[str](change.action for change in forecast.changes)
-    told = ", ".join(f"{count[action]} to {action}" for action in _SIGNS if count[action])
-    return f"{told}; {forecast.unchanged} stay as they are"
+    totals = ", ".join(f"{count[action]} to {action}" for action in _SIGNS if count[action])
+    return f"{totals}; {forecast.unchanged} stay as they are"

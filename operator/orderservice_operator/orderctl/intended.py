@@ -63,13 +63,13 @@ def author(before: Manifest | None) -> str:
 
 def removed(last: Any, wanted: Manifest) -> Manifest:
     """Return `wanted` as a merge patch: what was applied last and is not wanted any more goes."""
-    made: Manifest = {key: None for key in last if key not in wanted} | wanted
+    patch: Manifest = {key: None for key in last if key not in wanted} | wanted
     for key, value in wanted.items():
         if isinstance(value, dict) and isinstance(last.get(key), dict):
-            made[key] = removed(last[key], value)
-    return made
+            patch[key] = removed(last[key], value)
+    return patch
 
 
 def _metadata(manifest: Manifest) -> Manifest:
-    given = manifest["metadata"]
-    return {key: given[key] for key in ("labels", "annotations") if key in given}
+    metadata = manifest["metadata"]
+    return {key: metadata[key] for key in ("labels", "annotations") if key in metadata}

@@ -49,9 +49,9 @@ class Kubeconfig:
         cluster = _entry(files, "cluster", context.get("cluster", ""))
         user = _entry(files, "user", context["user"]) if context.get("user") else {}
         plugin = user.get("exec")
-        found = _connection(cluster, user | (_ask(plugin, cluster) if plugin else {}), context)
-        self._from_plugin = found if plugin else None
-        return found
+        connection = _connection(cluster, user | (_ask(plugin, cluster) if plugin else {}), context)
+        self._from_plugin = connection if plugin else None
+        return connection
 
     def _existing(self) -> Iterator[Path]:
         """Yield the files that are there; one that was named has to be."""
@@ -66,7 +66,7 @@ class Kubeconfig:
 
     def _chosen(self, files: list[Entry]) -> Entry:
         name = self._context or next(
-            filter(None, (one.get("current-context") for one in files)), ""
+            filter(None, (file.get("current-context") for file in files)), ""
         )
         if not name:
             raise OperatorError(
@@ -91,7 +91,7 @@ def _read(path: Path) -> Entry:
 
 
 def _entry(files: list[Entry], kind: str, name: str) -> Entry:
-    items = [item for one in files for item in one.get(f"{kind}s") or []]
+    items = [item for file in files for item in file.get(f"{kind}s") or []]
     for item in items:
         if item.get("name") == name:
             return item.get(kind) or {}
@@ -125,11 +125,11 @@ def _connection(cluster: Entry, user: Entry, context: Entry) -> kopf.ConnectionI
 def _ask(plugin: Entry, cluster: Entry) -> Entry:
     """Run an exec plug-in; return what it says as members of a user."""
     command = [plugin["command"], *(plugin.get("args") or [])]
-    given = {one["name"]: one["value"] for one in plugin.get("env") or []}
+    variables = {entry["name"]: entry["value"] for entry in plugin.get("env") or []}
     info = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential"}
     spec = {"cluster": {"server": cluster.get("server")}, "interactive": False}
-    asked = msgspec.json.encode(info | {"spec": spec}).decode()
-    environ = {**os.environ, **given, "KUBERNETES_EXEC_INFO": asked}
+    request = msgspec.json.encode(info | {"spec": spec}).decode()
+    environ = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": request}
     answer = _output(command, environ, plugin.get("installHint") or "")
     try:
         status = msgspec.json.decode(answer, type=Entry)["status"]
@@ -140,13 +140,13 @@ def _ask(plugin: Entry, cluster: Entry) -> Entry:
 
 def _as_user(status: Entry) -> Entry:
     until = status.get("expirationTimestamp")
-    made = {
+    members = {
         "token": status.get("token"),
         "client-certificate-data": _encoded(status.get("clientCertificateData")),
         "client-key-data": _encoded(status.get("clientKeyData")),
         "expiration": datetime.fromisoformat(until) if until else None,
     }
-    return {name: value for name, value in made.items() if value}
+    return {name: value for name, value in members.items() if value}
 
 
 def _encoded(pem: str | None) -> str | None:
@@ -155,7 +155,7 @@ def _encoded(pem: str | None) -> str | None:
 
 
 def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
-    said = f"log in first, or try it yourself: `{shlex.join(command)}`. {hint}".strip()
+    advice = f"log in first, or try it yourself: `{shlex.join(command)}`. {hint}".strip()
     try:
         ended = subprocess.run(  # noqa: S603 the person's own kubeconfig names it
             command, env=environ, stdout=subprocess.PIPE, timeout=_PLUGIN_S, check=False
@@ -163,11 +163,11 @@ def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
     except FileNotFoundError as error:
         raise OperatorError(f"{command[0]} is not installed. {hint}".strip()) from error
     except subprocess.TimeoutExpired as error:
-        raise OperatorError(f"{command[0]} did not answer: {said}") from error
+        raise OperatorError(f"{command[0]} did not answer: {advice}") from error
     if ended.returncode != 0:
-        raise OperatorError(f"{command[0]} failed with {ended.returncode}: {said}")
+        raise OperatorError(f"{command[0]} failed with {ended.returncode}: {advice}")
     return ended.stdout
 
 
-def _over(found: kopf.ConnectionInfo) -> bool:
-    return found.expiration is not None and found.expiration <= datetime.now(UTC)
+def _over(connection: kopf.ConnectionInfo) -> bool:
+    return connection.expiration is not None and connection.expiration <= datetime.now(UTC)

@@ -45,9 +45,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; errors are one line on standard error."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        done = _run(given)
+        done = _run(options)
         sys.stdout.flush()
     except OperatorError as error:
         sys.stderr.write(f"orderctl: {error}\n")
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return done
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from orderservice_operator.orderctl import verbs
 
-    return verbs.VERBS[given.verb](given)
+    return verbs.VERBS[options.verb](options)
 
 
 def _parser() -> argparse.ArgumentParser:

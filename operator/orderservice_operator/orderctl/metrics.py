@@ -42,8 +42,8 @@ async def _registered(client: Client) -> Manifest | None:
 
 async def _place(client: Client) -> ServiceAddress | None:
     async for page in client.pages("/api/v1/services", _LABELS):
-        for found in page.items:
-            metadata = found["metadata"]
+        for item in page.items:
+            metadata = item["metadata"]
             if metadata["name"].endswith(_SUFFIX):
                 return ServiceAddress(metadata["namespace"], metadata["name"])
     return None

@@ -55,7 +55,7 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     changes = [
         *_of_itself(states),
         *[change async for change in _written(cluster, planned.writes, live)],
-        *(_gone(live[found], found) for found in planned.deletions),
+        *(_gone(live[child], child) for child in planned.deletions),
         *in_broker(_service(states.before), service),
     ]
     return Forecast(
@@ -91,15 +91,15 @@ async def _written(
 
 
 async def _tried(cluster: Cluster, write: Write, before: Manifest | None) -> Change:
-    found = write.reference
-    path = kind_of(found.api_version, found.kind).path(cluster.namespace, found.name)
+    child = write.reference
+    path = kind_of(child.api_version, child.kind).path(cluster.namespace, child.name)
     action: Action = "create" if before is None else "change"
-    asked = _with_replicas(write.manifest, before)
+    manifest = _with_replicas(write.manifest, before)
     try:
-        after = await cluster.client.apply(path, asked, CHILDREN, dry_run=True)
+        after = await cluster.client.apply(path, manifest, CHILDREN, dry_run=True)
     except OperatorError as error:
-        return Change(action, found.kind, found.name, refused=str(error))
-    return Change(action, found.kind, found.name, difference(before, after))
+        return Change(action, child.kind, child.name, refused=str(error))
+    return Change(action, child.kind, child.name, difference(before, after))
 
 
 def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
@@ -110,8 +110,8 @@ def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
     return manifest | {"spec": manifest["spec"] | {"replicas": replicas}}
 
 
-def _gone(before: Manifest, found: Reference) -> Change:
-    return Change("delete", found.kind, found.name, difference(before, None))
+def _gone(before: Manifest, child: Reference) -> Change:
+    return Change("delete", child.kind, child.name, difference(before, None))
 
 
 def _notes(service: OrderService, context: Context) -> Iterator[str]:

@@ -20,12 +20,14 @@ async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
     if not isinstance(service, OrderService):
         raise OperatorError(f"the resource cannot be read: {service.problem}")
     children = await cluster.children(name, await cluster.kinds())
-    seen = take_snapshot(service, children, frozenset(), live_objects.secrets(service, children))
-    found = chosen(seen.history, seen.revision, number)
-    await _annotate(cluster, name, rollback.request(found.name, service.metadata.generation))
+    snapshot = take_snapshot(
+        service, children, frozenset(), live_objects.secrets(service, children)
+    )
+    revision = chosen(snapshot.history, snapshot.revision, number)
+    await _annotate(cluster, name, rollback.request(revision.name, service.metadata.generation))
     return (
-        f"{cluster.namespace}/{name} goes back to revision {found.number} ({found.image}) until "
-        f"its spec changes; `orderctl rollback {name} --undo` runs the spec again"
+        f"{cluster.namespace}/{name} goes back to revision {revision.number} ({revision.image}) "
+        f"until its spec changes; `orderctl rollback {name} --undo` runs the spec again"
     )
 
 
@@ -41,13 +43,15 @@ async def undo(cluster: Cluster, name: str) -> str:
 def chosen(history: History, running: str, number: int | None) -> Revision:
     """Return the revision to go back to. Raises OperatorError that says what there is."""
     fits = [
-        one for one in history if (one.name != running if number is None else one.number == number)
+        revision
+        for revision in history
+        if (revision.name != running if number is None else revision.number == number)
     ]
     if fits:
         return fits[0]
-    known = ", ".join(f"{one.number} ({one.image})" for one in history) or "none"
-    asked = "no earlier revision" if number is None else f"no revision {number}"
-    raise OperatorError(f"there is {asked} to go back to; kept are: {known}")
+    known = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
+    missing = "no earlier revision" if number is None else f"no revision {number}"
+    raise OperatorError(f"there is {missing} to go back to; kept are: {known}")
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:

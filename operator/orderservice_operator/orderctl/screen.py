@@ -43,11 +43,13 @@ def _head(view: View, service: OrderService, style: Style, now: datetime) -> str
     place = style(f"{metadata.namespace}/{metadata.name}", "bold")
     phase = style(status.phase, "bold", _PHASES.get(status.phase, "cyan"))
     behind = metadata.generation - status.observed_generation
-    seen = "seen by the operator" if not behind else style("not yet seen by the operator", "yellow")
+    observed = (
+        "seen by the operator" if not behind else style("not yet seen by the operator", "yellow")
+    )
     lines = [
         f"{place}  {phase}  age {_age(view.created, now)}",
         f"image   {service.spec.image}{_running(service)}",
-        f"spec    generation {metadata.generation}, {seen}; mode {service.spec.mode}",
+        f"spec    generation {metadata.generation}, {observed}; mode {service.spec.mode}",
     ]
     return "\n".join(lines)
 
@@ -60,24 +62,30 @@ def _running(service: OrderService) -> str:
 
 
 def _conditions(service: OrderService, now: datetime) -> Iterator[Sequence[Cell]]:
-    for one in service.status.conditions:
-        mark, colour = _judged(one)
+    for condition in service.status.conditions:
+        mark, colour = _judged(condition)
         yield (
             (mark, colour),
-            (one.type, ""),
-            (one.status, colour),
-            (one.reason, ""),
-            (_age(one.last_transition_time, now), ""),
-            (one.message, ""),
+            (condition.type, ""),
+            (condition.status, colour),
+            (condition.reason, ""),
+            (_age(condition.last_transition_time, now), ""),
+            (condition.message, ""),
         )
 
 
-def _judged(one: Condition) -> Cell:
-    if one.status == "Unknown" or (one.status == "False" and one.reason == "NotWanted"):
+def _judged(condition: Condition) -> Cell:
+    if condition.status == "Unknown" or (
+        condition.status == "False" and condition.reason == "NotWanted"
+    ):
         return "-", "dim"
-    if one.type == "Progressing":
-        return ("…", "yellow") if one.status == "True" else ("✔", "green")
-    good = (one.status == "False") if one.type in _NEGATIVE else (one.status == "True")
+    if condition.type == "Progressing":
+        return ("…", "yellow") if condition.status == "True" else ("✔", "green")
+    good = (
+        (condition.status == "False")
+        if condition.type in _NEGATIVE
+        else (condition.status == "True")
+    )
     return ("✔", "green") if good else ("✘", "red")
 
 
@@ -90,11 +98,11 @@ def _processes(service: OrderService) -> Iterator[Sequence[Cell]]:
 
 
 def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
-    found = {
+    queues = {
         "order-processing": service.status.processing,
         "order-notifications": service.status.notifications,
     }
-    for name, queue in found.items():
+    for name, queue in queues.items():
         if queue is not None:
             dead = (f"{queue.dead} dead letters", "red" if queue.dead else "dim")
             yield ((name, ""), (f"{queue.messages} messages", ""), dead)
@@ -102,43 +110,45 @@ def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
 
 def _revisions(view: View, service: OrderService) -> Iterator[Sequence[Cell]]:
     """Yield what can be gone back to, newest first."""
-    for one in revisions.history(view.children):
-        runs = one.name == service.status.revision
+    for revision in revisions.history(view.children):
+        runs = revision.name == service.status.revision
         yield (
             ("→" if runs else "", "green"),
-            (str(one.number), ""),
-            (one.image, ""),
+            (str(revision.number), ""),
+            (revision.image, ""),
             ("all pods run it" if runs else "", "dim"),
         )
 
 
 def _children(view: View) -> Iterator[Sequence[Cell]]:
-    for found, body in sorted(view.children.items(), key=lambda one: (one[0].kind, one[0].name)):
-        if found.kind == controller_revision.KIND:
+    for child, body in sorted(
+        view.children.items(), key=lambda entry: (entry[0].kind, entry[0].name)
+    ):
+        if child.kind == controller_revision.KIND:
             continue
-        yield ((found.kind, ""), (found.name, ""), _state(found, body))
+        yield ((child.kind, ""), (child.name, ""), _state(child, body))
 
 
-def _state(found: Reference, body: Manifest) -> Cell:
+def _state(child: Reference, body: Manifest) -> Cell:
     """Say how a child is, where its kind has something to say."""
     status, spec = body.get("status") or {}, body.get("spec") or {}
-    if found.kind == "Deployment":
+    if child.kind == "Deployment":
         ready, wanted = status.get("readyReplicas", 0), spec.get("replicas", 1)
         paused = ", held back" if spec.get("paused") else ""
         return f"{ready}/{wanted} ready{paused}", "" if ready == wanted else "yellow"
-    if found.kind == "Job":
+    if child.kind == "Job":
         return _job(status)
-    if found.kind == "HorizontalPodAutoscaler":
+    if child.kind == "HorizontalPodAutoscaler":
         return f"{status.get('currentReplicas', 0)} → {status.get('desiredReplicas', 0)} pods", ""
-    if found.kind == "PodDisruptionBudget":
+    if child.kind == "PodDisruptionBudget":
         return f"{status.get('disruptionsAllowed', 0)} may go now", ""
     return "", ""
 
 
 def _job(status: Manifest) -> Cell:
-    for one in status.get("conditions") or []:
-        if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
-            return one["type"].lower(), "" if one["type"] == "Complete" else "red"
+    for condition in status.get("conditions") or []:
+        if condition["status"] == "True" and condition["type"] in {"Complete", "Failed"}:
+            return condition["type"].lower(), "" if condition["type"] == "Complete" else "red"
     return "running", "yellow"
 
 

@@ -26,41 +26,45 @@ _WATCH_S: Final = 2.0
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[2J"
 
 
-def plan(given: Namespace) -> int:
+def plan(options: Namespace) -> int:
     """Print what would change: 0 nothing, 2 something, 1 the API server would refuse a part."""
-    services, others = manifests.read(_read(given.filename))
+    services, others = manifests.read(_read(options.filename))
     if not services:
-        raise OperatorError(f"{given.filename} has no OrderService")
+        raise OperatorError(f"{options.filename} has no OrderService")
     if others:
         sys.stderr.write(f"orderctl: {others} objects of other kinds are not looked at\n")
-    found = asyncio.run(_forecasts(given, services))
-    sys.stdout.write(forecast_text.FORMS[given.output](found, style(given.color, sys.stdout)))
-    if any(one.refused for one in found):
+    forecasts = asyncio.run(_forecasts(options, services))
+    sys.stdout.write(
+        forecast_text.FORMS[options.output](forecasts, style(options.color, sys.stdout))
+    )
+    if any(forecast_.refused for forecast_ in forecasts):
         return FAILED
-    return CHANGES if any(one.changes for one in found) else OK
+    return CHANGES if any(forecast_.changes for forecast_ in forecasts) else OK
 
 
-def status(given: Namespace) -> int:
+def status(options: Namespace) -> int:
     """Print the screen once, or until it is interrupted."""
-    asyncio.run(_watch(given) if given.watch else _show(given))
+    asyncio.run(_watch(options) if options.watch else _show(options))
     return OK
 
 
-def pause(given: Namespace) -> int:
+def pause(options: Namespace) -> int:
     """Pause a resource."""
-    return _said(given, lambda cluster: actions.pause(cluster, given.name, given.reason))
+    return _said(options, lambda cluster: actions.pause(cluster, options.name, options.reason))
 
 
-def resume(given: Namespace) -> int:
+def resume(options: Namespace) -> int:
     """Resume a resource."""
-    return _said(given, lambda cluster: actions.resume(cluster, given.name))
+    return _said(options, lambda cluster: actions.resume(cluster, options.name))
 
 
-def rollback(given: Namespace) -> int:
+def rollback(options: Namespace) -> int:
     """Go back to a revision, or take that back."""
-    if given.undo:
-        return _said(given, lambda cluster: going_back.undo(cluster, given.name))
-    return _said(given, lambda cluster: going_back.go_back(cluster, given.name, given.to_revision))
+    if options.undo:
+        return _said(options, lambda cluster: going_back.undo(cluster, options.name))
+    return _said(
+        options, lambda cluster: going_back.go_back(cluster, options.name, options.to_revision)
+    )
 
 
 def crd(_given: Namespace) -> int:
@@ -79,13 +83,13 @@ VERBS: Final[Mapping[str, Callable[[Namespace], int]]] = {
 }
 
 
-def _place(given: Namespace, namespace: str = "") -> Location:
+def _place(options: Namespace, namespace: str = "") -> Location:
     """Say where to look; a file and an option may not name different namespaces."""
-    if namespace and given.namespace and namespace != given.namespace:
+    if namespace and options.namespace and namespace != options.namespace:
         raise OperatorError(
-            f"the file says namespace {namespace}, --namespace says {given.namespace}"
+            f"the file says namespace {namespace}, --namespace says {options.namespace}"
         )
-    return Location(given.kubeconfig, given.context, namespace or given.namespace)
+    return Location(options.kubeconfig, options.context, namespace or options.namespace)
 
 
 def _read(name: str) -> str:
@@ -95,25 +99,25 @@ def _read(name: str) -> str:
         raise OperatorError(f"{name} cannot be read: {error}") from error
 
 
-async def _forecasts(given: Namespace, services: list[Manifest]) -> list[Forecast]:
-    found = []
+async def _forecasts(options: Namespace, services: list[Manifest]) -> list[Forecast]:
+    forecasts = []
     for manifest in services:
-        async with connected(_place(given, manifest["metadata"].get("namespace", ""))) as cluster:
-            found.append(await forecast(cluster, manifest))
-    return found
+        async with connected(_place(options, manifest["metadata"].get("namespace", ""))) as cluster:
+            forecasts.append(await forecast(cluster, manifest))
+    return forecasts
 
 
-async def _show(given: Namespace) -> None:
-    async with connected(_place(given)) as cluster:
-        sys.stdout.write(await _screen(given, cluster) + "\n")
+async def _show(options: Namespace) -> None:
+    async with connected(_place(options)) as cluster:
+        sys.stdout.write(await _screen(options, cluster) + "\n")
 
 
-async def _watch(given: Namespace) -> None:
+async def _watch(options: Namespace) -> None:
     """Show it anew every few seconds; where there is no terminal, only when it has changed."""
     last = ""
-    async with connected(_place(given)) as cluster:
+    async with connected(_place(options)) as cluster:
         while True:
-            text = await _screen(given, cluster)
+            text = await _screen(options, cluster)
             if sys.stdout.isatty():
                 sys.stdout.write(f"{_HOME_AND_CLEAR}{text}\n")
             elif text != last:
@@ -123,14 +127,14 @@ async def _watch(given: Namespace) -> None:
             await asyncio.sleep(_WATCH_S)
 
 
-async def _screen(given: Namespace, cluster: Cluster) -> str:
-    found = await view(cluster, given.name)
-    return screen(found, style(given.color, sys.stdout), datetime.now(UTC))
+async def _screen(options: Namespace, cluster: Cluster) -> str:
+    content = await view(cluster, options.name)
+    return screen(content, style(options.color, sys.stdout), datetime.now(UTC))
 
 
-def _said(given: Namespace, act: Callable[[Cluster], Awaitable[str]]) -> int:
+def _said(options: Namespace, act: Callable[[Cluster], Awaitable[str]]) -> int:
     async def main() -> str:
-        async with connected(_place(given)) as cluster:
+        async with connected(_place(options)) as cluster:
             return await act(cluster)
 
     sys.stdout.write(asyncio.run(main()) + "\n")

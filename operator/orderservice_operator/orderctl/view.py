@@ -39,8 +39,8 @@ async def _events(cluster: Cluster, body: Manifest) -> list[Manifest]:
         listed = await cluster.client.get(path, {"fieldSelector": selector})
     except OperatorError:
         return []
-    found: list[Manifest] = sorted(listed["items"], key=_time, reverse=True)
-    return found[:_EVENTS]
+    events: list[Manifest] = sorted(listed["items"], key=_time, reverse=True)
+    return events[:_EVENTS]
 
 
 def _time(event: Mapping[str, Any]) -> str:

@@ -76,9 +76,9 @@ class Management:
         )
         try:
             return Broker(
-                policies={one["name"]: one for one in policies},
-                exchanges={one["name"]: one for one in exchanges},
-                queues={one["name"]: one for one in queues},
+                policies={item["name"]: item for item in policies},
+                exchanges={item["name"]: item for item in exchanges},
+                queues={item["name"]: item for item in queues},
                 bindings=frozenset(map(_bound, filter(_is_of_queue, bindings))),
             )
         except KeyError:
@@ -95,10 +95,10 @@ class Management:
         answer = await self._call(
             "GET", f"queues/{self._vhost}", parameters=_TOTALS_ONLY | named | {"page_size": "1"}
         )
-        found = _decoded(answer, _Totals).items
-        if not found or found[0].messages is None:
-            raise Unknown(f"queue {queue} is {'down' if found else 'not there'}")
-        return found[0].messages
+        totals = _decoded(answer, _Totals).items
+        if not totals or totals[0].messages is None:
+            raise Unknown(f"queue {queue} is {'down' if totals else 'not there'}")
+        return totals[0].messages
 
     async def apply(self, wanted: Changes) -> None:
         """Write changes: policies first, so that no queue is ever without its rules."""
@@ -123,11 +123,11 @@ class Management:
         answer = await self._call(
             "GET", "global-parameters/internal_cluster_id", absent_is_fine=True
         )
-        found = _decoded(answer, dict[str, Any]).get("value") if answer else None
-        return found if isinstance(found, str) else None
+        identifier = _decoded(answer, dict[str, Any]).get("value") if answer else None
+        return identifier if isinstance(identifier, str) else None
 
-    def _between(self, one: Binding | Bound) -> str:
-        place = f"e/{_quote(one.source)}/q/{_quote(one.destination)}"
+    def _between(self, binding: Binding | Bound) -> str:
+        place = f"e/{_quote(binding.source)}/q/{_quote(binding.destination)}"
         return f"bindings/{self._vhost}/{place}"
 
     @property
@@ -188,10 +188,10 @@ class Management:
 def _reason(content: bytes) -> str:
     """Return what RabbitMQ says itself; the text of anything else is not for who reads a status."""
     try:
-        said = msgspec.json.decode(content, type=_Refusal)
+        refusal = msgspec.json.decode(content, type=_Refusal)
     except msgspec.DecodeError:
         return ""
-    text = said.reason or said.error
+    text = refusal.reason or refusal.error
     return f": {text[:_REASON_CHARACTERS]}" if text else ""
 
 
@@ -206,8 +206,8 @@ def _is_of_queue(binding: Found) -> bool:
     return bool(binding["destination_type"] == "queue")
 
 
-def _bound(one: Found) -> Bound:
-    return Bound(one["source"], one["destination"], one["routing_key"], one["properties_key"])
+def _bound(item: Found) -> Bound:
+    return Bound(item["source"], item["destination"], item["routing_key"], item["properties_key"])
 
 
 def _quote(name: str) -> str:

@@ -62,11 +62,11 @@ class TopologyReconciler:
     async def reconcile(self, key: Key, service: OrderService) -> None:
         """Write what is missing or different, and keep the report."""
         try:
-            found = await self._reconciled(service)
+            report = await self._reconciled(service)
         except OperatorError as error:
-            found = self._failure(key, error)
-        if found != self._reports.get(key):
-            self._reports[key] = found
+            report = self._failure(key, error)
+        if report != self._reports.get(key):
+            self._reports[key] = report
             self._reported(key)
 
     def _failure(self, key: Key, error: OperatorError) -> TopologyReport:
@@ -141,9 +141,9 @@ class TopologyReconciler:
             holder := sharing.older(service, self.sharers(service))
         ):
             return TopologyReport("False", "VhostShared", _shared(service, holder))
-        found = await management.read()
-        wanted = changes(topology.desired(service), found)
-        queues, text = _queues(found), str(wanted)
+        broker = await management.read()
+        wanted = changes(topology.desired(service), broker)
+        queues, text = _queues(broker), str(wanted)
         if text and service.spec.mode == "Observe":
             return TopologyReport("False", "Observed", f"would write {text}", queues)
         if text:
@@ -177,9 +177,9 @@ class TopologyReconciler:
         return Address(url, unquote(parts.username or ""), unquote(parts.password or ""), vhost)
 
 
-def _queues(found: Broker) -> dict[str, status.Queue]:
+def _queues(broker: Broker) -> dict[str, status.Queue]:
     return {
-        queue: status.Queue(found.messages(queue), found.messages(topology.dead_queue(queue)))
+        queue: status.Queue(broker.messages(queue), broker.messages(topology.dead_queue(queue)))
         for queue in (topology.PROCESSING, topology.NOTIFICATIONS)
     }
 

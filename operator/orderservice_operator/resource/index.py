@@ -25,7 +25,7 @@ class ResourceIndex:
 
     def services(self) -> Iterator[OrderService]:
         """Yield all that can be read."""
-        return (one for one in self._known.values() if isinstance(one, OrderService))
+        return (service for service in self._known.values() if isinstance(service, OrderService))
 
     def put(self, body: Mapping[str, Any]) -> bool:
         """Take over a state; tell whether it asks for anything new (a status does not)."""
@@ -57,8 +57,14 @@ class ResourceIndex:
         """Yield every condition: namespace, name, type, status, reason; of unreadable ones, too."""
         for service in self._known.values():
             place = service.metadata
-            for one in service.status.conditions:
-                yield place.namespace, place.name, one.type, one.status, one.reason
+            for condition in service.status.conditions:
+                yield (
+                    place.namespace,
+                    place.name,
+                    condition.type,
+                    condition.status,
+                    condition.reason,
+                )
 
 
 def _version(service: OrderService | Invalid) -> int:

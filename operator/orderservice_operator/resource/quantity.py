@@ -21,5 +21,5 @@ _SCALE: Final = {
 
 def amount(text: str) -> Decimal | None:
     """Read one; None if it is none. The server writes 1000m as 1, and 1024Mi as 1Gi."""
-    found = _QUANTITY.match(text)
-    return Decimal(found[1]) * _SCALE[found[2] or ""] if found else None
+    match = _QUANTITY.match(text)
+    return Decimal(match[1]) * _SCALE[match[2] or ""] if match else None

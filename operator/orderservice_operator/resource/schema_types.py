@@ -73,9 +73,9 @@ class Amounts(Section, frozen=True):
 
 
 def _at_most(unit: str) -> Rule:
-    asked, limit = f"self.requests.{unit}", f"self.limits.{unit}"
+    least, limit = f"self.requests.{unit}", f"self.limits.{unit}"
     return Rule(
-        f"!has({asked}) || !has({limit}) || quantity({asked}).compareTo(quantity({limit})) <= 0",
+        f"!has({least}) || !has({limit}) || quantity({least}).compareTo(quantity({limit})) <= 0",
         f"requests.{unit} must not be greater than limits.{unit}",
     )
 

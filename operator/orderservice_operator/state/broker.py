@@ -58,71 +58,71 @@ class Changes(msgspec.Struct, frozen=True):
     shadows: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        made: Iterable[Policy | Exchange | Queue] = (*self.policies, *self.exchanges, *self.queues)
-        names = [f"{type(one).__name__.lower()} {one.name}" for one in made]
-        names += [f"binding {one.routing_key}" for one in self.bindings]
-        return ", ".join(names + [f"no binding {one.routing_key}" for one in self.strays])
+        items: Iterable[Policy | Exchange | Queue] = (*self.policies, *self.exchanges, *self.queues)
+        names = [f"{type(item).__name__.lower()} {item.name}" for item in items]
+        names += [f"binding {item.routing_key}" for item in self.bindings]
+        return ", ".join(names + [f"no binding {item.routing_key}" for item in self.strays])
 
 
-def changes(wanted: Topology, found: Broker) -> Changes:
+def changes(wanted: Topology, broker: Broker) -> Changes:
     """Compare. No exchange or queue is ever deleted: only people know what messages are worth."""
-    queues = tuple(one for one in wanted.queues if one.name not in found.queues)
-    made = {queue.name for queue in queues}  # a queue takes its bindings with it
-    bound = {(one.source, one.destination, one.routing_key) for one in found.bindings}
+    queues = tuple(item for item in wanted.queues if item.name not in broker.queues)
+    new = {queue.name for queue in queues}  # a queue takes its bindings with it
+    bound = {(item.source, item.destination, item.routing_key) for item in broker.bindings}
     return Changes(
-        policies=tuple(policy for policy in wanted.policies if not _same(policy, found.policies)),
-        exchanges=tuple(one for one in wanted.exchanges if one.name not in found.exchanges),
+        policies=tuple(policy for policy in wanted.policies if not _same(policy, broker.policies)),
+        exchanges=tuple(item for item in wanted.exchanges if item.name not in broker.exchanges),
         queues=queues,
         bindings=tuple(
-            one for one in wanted.bindings if _place(one) not in bound or one.destination in made
+            item for item in wanted.bindings if _place(item) not in bound or item.destination in new
         ),
-        strays=tuple(_strays(wanted, found)),
-        mismatches=tuple(_mismatches(wanted, found)),
-        shadows=tuple(_shadows(wanted, found)),
+        strays=tuple(_strays(wanted, broker)),
+        mismatches=tuple(_mismatches(wanted, broker)),
+        shadows=tuple(_shadows(wanted, broker)),
     )
 
 
-def _same(policy: Policy, found: Mapping[str, Found]) -> bool:
-    listed = found.get(policy.name)
+def _same(policy: Policy, policies: Mapping[str, Found]) -> bool:
+    listed = policies.get(policy.name)
     if listed is None:
         return False
-    made = msgspec.to_builtins(policy)
-    return all(listed.get(name) == value for name, value in made.items())
+    members = msgspec.to_builtins(policy)
+    return all(listed.get(name) == value for name, value in members.items())
 
 
 def _place(binding: Binding) -> tuple[str, str, str]:
     return binding.source, binding.destination, binding.routing_key
 
 
-def _strays(wanted: Topology, found: Broker) -> Iterator[Bound]:
+def _strays(wanted: Topology, broker: Broker) -> Iterator[Bound]:
     """Yield what binds our exchange to one of our queues and is not wanted."""
-    places = {_place(one) for one in wanted.bindings}
-    queues = {one.name for one in wanted.queues}
-    for one in sorted(found.bindings, key=lambda one: one.routing_key):
-        ours = one.source == EXCHANGE and one.destination in queues
-        if ours and (one.source, one.destination, one.routing_key) not in places:
-            yield one
+    places = {_place(binding) for binding in wanted.bindings}
+    queues = {binding.name for binding in wanted.queues}
+    for binding in sorted(broker.bindings, key=lambda binding: binding.routing_key):
+        ours = binding.source == EXCHANGE and binding.destination in queues
+        if ours and (binding.source, binding.destination, binding.routing_key) not in places:
+            yield binding
 
 
-def _mismatches(wanted: Topology, found: Broker) -> Iterator[str]:
+def _mismatches(wanted: Topology, broker: Broker) -> Iterator[str]:
     for exchange in wanted.exchanges:
-        yield from _differing("exchange", exchange, found.exchanges)
+        yield from _differing("exchange", exchange, broker.exchanges)
     for queue in wanted.queues:
-        yield from _differing("queue", queue, found.queues)
+        yield from _differing("queue", queue, broker.queues)
 
 
 def _differing(kind: str, item: Exchange | Queue, listed: Mapping[str, Found]) -> Iterator[str]:
-    found = listed.get(item.name)
-    if found is None:
+    existing = listed.get(item.name)
+    if existing is None:
         return
     for field, value in msgspec.to_builtins(item).items():
         # An empty table of arguments is listed as [] by some versions.
-        present = found.get(field) or type(value)()
-        if field in _IMMUTABLE and field in found and present != value:
+        present = existing.get(field) or type(value)()
+        if field in _IMMUTABLE and field in existing and present != value:
             yield f"{kind} {item.name} has {field} {present}, not {value}"
 
 
-def _shadows(wanted: Topology, found: Broker) -> Iterator[str]:
+def _shadows(wanted: Topology, broker: Broker) -> Iterator[str]:
     """Yield policies that win over ours: a broker applies one to a queue, the one that ranks first.
 
     One that ranks behind ours is obeyed only until ours is there.
@@ -130,8 +130,8 @@ def _shadows(wanted: Topology, found: Broker) -> Iterator[str]:
     ours = {policy.name: policy.priority for policy in wanted.policies}
     least = min(ours.values())
     for queue in wanted.queues:
-        name = found.queues.get(queue.name, {}).get("policy")
-        priority = found.policies.get(name, {}).get("priority", 0) if name else 0
+        name = broker.queues.get(queue.name, {}).get("policy")
+        priority = broker.policies.get(name, {}).get("priority", 0) if name else 0
         if name and name not in ours and priority >= least:
             yield (
                 f"queue {queue.name} obeys policy {name!r} of priority {priority}; "

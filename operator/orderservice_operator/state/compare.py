@@ -34,8 +34,8 @@ def extras(wanted: Manifest, live: Manifest) -> Manifest | None:
 
     To apply does not do it: it leaves the items of others. None: there is nothing to take away.
     """
-    ours, found = wanted["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
-    lists = {name: found.get(name, []) for name in ("containers", "initContainers")}
+    ours, theirs = wanted["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
+    lists = {name: theirs.get(name, []) for name in ("containers", "initContainers")}
     kept = {name: _wanted_only(ours.get(name, []), items) for name, items in lists.items()}
     if kept == lists:
         return None
@@ -60,12 +60,12 @@ def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
     if "containers" in wanted:
         wanted = {"initContainers": []} | wanted
     for name, value in wanted.items():
-        found = live.get(name, _UNSET)
-        if found is _UNSET and (value in _NOTHING or (name in _OMITTED and not value)):
+        actual = live.get(name, _UNSET)
+        if actual is _UNSET and (value in _NOTHING or (name in _OMITTED and not value)):
             continue
-        if _has_more(name, value, found):
+        if _has_more(name, value, actual):
             return f"{path}/{name}"
-        if (place := first_difference(value, found, f"{path}/{name}")) is not None:
+        if (place := first_difference(value, actual, f"{path}/{name}")) is not None:
             return place
     return None
 
@@ -84,8 +84,8 @@ def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:
     if key is None and len(wanted) != len(live):
         return path
     for index, value in enumerate(wanted):
-        found = live[index] if key is None else _twin(value, live, key)
-        if (place := first_difference(value, found, f"{path}/{index}")) is not None:
+        actual = live[index] if key is None else _twin(value, live, key)
+        if (place := first_difference(value, actual, f"{path}/{index}")) is not None:
             return place
     return None
 

@@ -60,12 +60,12 @@ class StatusInput(msgspec.Struct, frozen=True):
     @property
     def problems(self) -> tuple[str, ...]:
         """What people have to look at."""
-        found = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
+        problems = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
         if self.migration.failed and self.rollback is None:
-            found.append(f"migration: {self.migration.failed}")
+            problems.append(f"migration: {self.migration.failed}")
         if self.report.reason in PROBLEMS:
-            found.append(f"RabbitMQ: {self.report.message}")
-        return (*self.faults, *self.missing, *found)
+            problems.append(f"RabbitMQ: {self.report.message}")
+        return (*self.faults, *self.missing, *problems)
 
     @property
     def done(self) -> bool:
@@ -73,20 +73,20 @@ class StatusInput(msgspec.Struct, frozen=True):
         return self.migrated and all(rollout.done for rollout in self.rollouts.values())
 
 
-def status(service: OrderService, seen: StatusInput, now: str) -> Status:
+def status(service: OrderService, summary: StatusInput, now: str) -> Status:
     """Return the status; a condition keeps its time while its status stays the same."""
     old = service.status
-    counts = {name: rollout.count for name, rollout in seen.rollouts.items()}
-    made = dict(_conditions(service, seen, now))
+    counts = {name: rollout.count for name, rollout in summary.rollouts.items()}
+    verdicts = dict(_conditions(service, summary, now))
     workers = counts[WORKER.name]
     return Status(
         observed_generation=service.metadata.generation,
-        phase=_phase(service, seen),
-        conditions=tuple(stamped(service, made, now)),
-        image=service.spec.image if seen.done else old.image,
-        revision=seen.revision if seen.done else old.revision,
-        rollback=seen.rollback,
-        **_migrated(service, seen),
+        phase=_phase(service, summary),
+        conditions=tuple(stamped(service, verdicts, now)),
+        image=service.spec.image if summary.done else old.image,
+        revision=summary.revision if summary.done else old.revision,
+        rollback=summary.rollback,
+        **_migrated(service, summary),
         operator_version=VERSION,
         api=counts[API.name],
         worker=workers,
@@ -96,14 +96,14 @@ def status(service: OrderService, seen: StatusInput, now: str) -> Status:
         worker_pods=f"{workers.ready}/{workers.desired}",
         worker_replicas=workers.desired,
         worker_selector=",".join(f"{k}={v}" for k, v in selector(service, WORKER.name).items()),
-        processing=seen.report.queues.get(PROCESSING, old.processing),
-        notifications=seen.report.queues.get(NOTIFICATIONS, old.notifications),
+        processing=summary.report.queues.get(PROCESSING, old.processing),
+        notifications=summary.report.queues.get(NOTIFICATIONS, old.notifications),
     )
 
 
-def _migrated(service: OrderService, seen: StatusInput) -> dict[str, str]:
+def _migrated(service: OrderService, summary: StatusInput) -> dict[str, str]:
     """Return it as it was while a revision is run that was good: migrations are not undone."""
-    if seen.migrated and seen.rollback is None:
+    if summary.migrated and summary.rollback is None:
         return {"migrated_image": service.spec.image, "migration": job_name(service)}
     old = service.status
     return {"migrated_image": old.migrated_image, "migration": old.migration}
@@ -146,25 +146,25 @@ def _instead(rollback: Rollback) -> str:
 
 
 def _conditions(
-    service: OrderService, seen: StatusInput, now: str
+    service: OrderService, summary: StatusInput, now: str
 ) -> Iterator[tuple[str, Verdict]]:
-    yield "Ready", _ready(service, seen)
-    yield "Progressing", _progressing(service, seen)
-    yield "Degraded", _degraded(service, seen, now)
-    yield "MigrationsComplete", _migrations(service, seen)
-    yield "TopologyReady", (seen.report.status, seen.report.reason, seen.report.message)
-    yield "AutoscalingActive", _autoscaling(service, seen)
+    yield "Ready", _ready(service, summary)
+    yield "Progressing", _progressing(service, summary)
+    yield "Degraded", _degraded(service, summary, now)
+    yield "MigrationsComplete", _migrations(service, summary)
+    yield "TopologyReady", (summary.report.status, summary.report.reason, summary.report.message)
+    yield "AutoscalingActive", _autoscaling(service, summary)
     yield "DatabaseCapacity", _capacity(service)
 
 
-def _ready(service: OrderService, seen: StatusInput) -> Verdict:
+def _ready(service: OrderService, summary: StatusInput) -> Verdict:
     if service.spec.paused:
         return "Unknown", "Paused", _paused(service)
-    if seen.rollback:
-        return "False", ROLLED_BACK, _instead(seen.rollback)
-    if seen.done and not seen.faults:
+    if summary.rollback:
+        return "False", ROLLED_BACK, _instead(summary.rollback)
+    if summary.done and not summary.faults:
         return "True", "AllReady", f"all pods run {service.spec.image}"
-    missing = [name for name, rollout in seen.rollouts.items() if not rollout.done]
+    missing = [name for name, rollout in summary.rollouts.items() if not rollout.done]
     return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
 
 
@@ -173,27 +173,27 @@ def _paused(service: OrderService) -> str:
     return "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
 
 
-def _progressing(service: OrderService, seen: StatusInput) -> Verdict:
-    if service.spec.mode == "Observe" and seen.pending:
-        return "False", "Observing", f"would write: {seen.pending}"
-    if seen.rollback:
-        return ("False" if seen.done else "True"), ROLLED_BACK, rolled_back(seen.rollback)
-    if seen.problems:
-        return "False", "Stuck", "; ".join(filter(None, (seen.problems[0], seen.no_way_back)))
-    if not seen.migrated:
+def _progressing(service: OrderService, summary: StatusInput) -> Verdict:
+    if service.spec.mode == "Observe" and summary.pending:
+        return "False", "Observing", f"would write: {summary.pending}"
+    if summary.rollback:
+        return ("False" if summary.done else "True"), ROLLED_BACK, rolled_back(summary.rollback)
+    if summary.problems:
+        return "False", "Stuck", "; ".join(filter(None, (summary.problems[0], summary.no_way_back)))
+    if not summary.migrated:
         return "True", "Migrating", "the roll-out waits for the migration"
-    if not seen.done:
+    if not summary.done:
         return "True", "RollingOut", "pods are being replaced"
     return "False", "Complete", "nothing is left to do"
 
 
-def _degraded(service: OrderService, seen: StatusInput, now: str) -> Verdict:
-    if seen.rollback:
-        told = (rolled_back(seen.rollback), *seen.problems)
-        return "True", ROLLED_BACK, "; ".join(told)
-    if seen.problems:
-        return "True", "Problems", "; ".join(seen.problems)
-    if taken_back := _taken_back(service, seen.conflicts, now):
+def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
+    if summary.rollback:
+        parts = (rolled_back(summary.rollback), *summary.problems)
+        return "True", ROLLED_BACK, "; ".join(parts)
+    if summary.problems:
+        return "True", "Problems", "; ".join(summary.problems)
+    if taken_back := _taken_back(service, summary.conflicts, now):
         return "False", TAKEN_BACK, taken_back
     return "False", "AsExpected", ""
 
@@ -205,44 +205,44 @@ def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> 
     have the status written each time too.
     """
     since = (datetime.fromisoformat(now) - _TAKEN_BACK_FOR).strftime(_TIME)
-    told = next(
+    standing = next(
         (
-            one.message
-            for one in service.status.conditions
-            if (one.type, one.reason) == ("Degraded", TAKEN_BACK)
-            and one.observed_generation == service.metadata.generation
-            and one.message > since  # it begins with a time
+            condition.message
+            for condition in service.status.conditions
+            if (condition.type, condition.reason) == ("Degraded", TAKEN_BACK)
+            and condition.observed_generation == service.metadata.generation
+            and condition.message > since  # it begins with a time
         ),
         "",
     )
     text = "; ".join(sorted(conflicts))[:_TAKEN_BACK_LENGTH]
-    return told if not text or told.partition(" ")[2] == text else f"{now} {text}"
+    return standing if not text or standing.partition(" ")[2] == text else f"{now} {text}"
 
 
-def _migrations(service: OrderService, seen: StatusInput) -> Verdict:
+def _migrations(service: OrderService, summary: StatusInput) -> Verdict:
     if not service.spec.migrations.enabled:
         return "Unknown", "NotWanted", "spec.migrations.enabled is false"
-    if seen.rollback and seen.rollback.reason == "MigrationFailed":
-        return "False", "Failed", seen.rollback.message
-    if seen.migrated:
+    if summary.rollback and summary.rollback.reason == "MigrationFailed":
+        return "False", "Failed", summary.rollback.message
+    if summary.migrated:
         return "True", "Complete", f"the schema fits {service.spec.image}"
-    if seen.migration.failed:
+    if summary.migration.failed:
         hint = "; delete the Job to try again"
-        return "False", "Failed", seen.migration.failed + hint
+        return "False", "Failed", summary.migration.failed + hint
     return "False", "Running", "the migration Job has not ended"
 
 
-def _autoscaling(service: OrderService, seen: StatusInput) -> Verdict:
+def _autoscaling(service: OrderService, summary: StatusInput) -> Verdict:
     wanted = (service.spec.api.autoscaling, service.spec.worker.autoscaling)
     if not any(wanted):
         return "False", "NotWanted", "no process is autoscaled"
-    if service.spec.worker.autoscaling and seen.choice.provider is None:
-        text = f"worker: {seen.choice.message}; it keeps the pods it has"
-        return "False", seen.choice.reason, text
-    for process, (value, reason, message) in seen.autoscalers.items():
+    if service.spec.worker.autoscaling and summary.choice.provider is None:
+        text = f"worker: {summary.choice.message}; it keeps the pods it has"
+        return "False", summary.choice.reason, text
+    for process, (value, reason, message) in summary.autoscalers.items():
         if value != "True":
-            return "False", reason, f"{process}: {message} ({seen.choice.message})"
-    return "True", seen.choice.provider or "CPU", f"worker: {seen.choice.message}"
+            return "False", reason, f"{process}: {message} ({summary.choice.message})"
+    return "True", summary.choice.provider or "CPU", f"worker: {summary.choice.message}"
 
 
 def _capacity(service: OrderService) -> Verdict:
@@ -253,13 +253,13 @@ def _capacity(service: OrderService) -> Verdict:
     return "True", "Enough", f"at most {most} of {limit} connections"
 
 
-def _phase(service: OrderService, seen: StatusInput) -> Phase:
+def _phase(service: OrderService, summary: StatusInput) -> Phase:
     ordered: Iterable[tuple[bool, Phase]] = (
         (service.metadata.deletion_timestamp is not None, "Deleting"),
         (service.spec.paused, "Paused"),
-        (seen.rollback is not None, ROLLED_BACK),
-        (bool(seen.problems), "Degraded"),
-        (seen.done, "Ready"),
-        (not seen.migrated, "Migrating"),
+        (summary.rollback is not None, ROLLED_BACK),
+        (bool(summary.problems), "Degraded"),
+        (summary.done, "Ready"),
+        (not summary.migrated, "Migrating"),
     )
     return next((phase for true, phase in ordered if true), "Progressing")

@@ -51,29 +51,31 @@ class Job(msgspec.Struct, frozen=True):
 
 def rollout(service: OrderService, process: Process, live: LiveObjects, revision: str) -> Rollout:
     """Return how far the Deployment of a process is with a revision."""
-    found = live.get(_deployment(service, process))
-    if found is None:
+    deployment = live.get(_deployment(service, process))
+    if deployment is None:
         return Rollout(Count(), done=False)
-    given = _annotations(found).get(REVISION_ANNOTATION) == revision
-    spec, status = found["spec"], found.get("status") or {}
+    of_revision = _annotations(deployment).get(REVISION_ANNOTATION) == revision
+    spec, status = deployment["spec"], deployment.get("status") or {}
     count = Count(
         desired=spec.get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
     )
-    seen = given and status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    observed = (
+        of_revision and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    )
     there = (status.get("availableReplicas", 0), status.get("replicas", 0))
     whole = (count.desired, count.desired) == there and count.desired == count.updated
-    done = seen and whole and not spec.get("paused", False)
+    done = observed and whole and not spec.get("paused", False)
     problem = "" if done else _problem(process, status)
-    return Rollout(count, done, problem, late=seen and _LATE in problem)
+    return Rollout(count, done, problem, late=observed and _LATE in problem)
 
 
 def job(name: str, live: LiveObjects) -> Job:
     """Return how far a Job is."""
-    found = live.get(_reference("batch/v1", "Job", name))
-    status = (found or {}).get("status") or {}
-    generation = int(_annotations(found or {}).get(GENERATION_ANNOTATION, 0))
+    body = live.get(_reference("batch/v1", "Job", name))
+    status = (body or {}).get("status") or {}
+    generation = int(_annotations(body or {}).get(GENERATION_ANNOTATION, 0))
     for condition in status.get("conditions") or []:
         if condition["status"] == "True" and condition["type"] == "Complete":
             return Job(complete=True, generation=generation)
@@ -91,37 +93,37 @@ def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
         if (place := _deployment(service, process)) in live
     }
     return {
-        name: found
+        name: digest
         for name, template in templates.items()
-        if (found := _annotations(template).get(SECRETS_ANNOTATION))
+        if (digest := _annotations(template).get(SECRETS_ANNOTATION))
     }
 
 
 def settings(live: LiveObjects) -> frozenset[Reference]:
     """Return the ConfigMaps that pods read their settings from, of whatever revision."""
-    maps = ((place, one) for place, one in live.items() if place.kind == "ConfigMap")
-    return frozenset(place for place, one in maps if one.get("immutable"))
+    maps = ((place, body) for place, body in live.items() if place.kind == "ConfigMap")
+    return frozenset(place for place, body in maps if body.get("immutable"))
 
 
 def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
     """Return what the scaler of that name says about itself, if there is one."""
     for api_version, kind, telling in _SCALERS:
-        if (found := live.get(_reference(api_version, kind, name))) is not None:
-            return _said(found, telling)
+        if (scaler := live.get(_reference(api_version, kind, name))) is not None:
+            return _said(scaler, telling)
     return None
 
 
 def provider_of(name: str, live: LiveObjects) -> str:
     """Return whose metric the autoscaler of that name asks for, or nothing if there is none."""
-    found = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
-    annotations = found.get("metadata", {}).get("annotations") or {}
+    autoscaler = live.get(_reference("autoscaling/v2", "HorizontalPodAutoscaler", name)) or {}
+    annotations = autoscaler.get("metadata", {}).get("annotations") or {}
     return str(annotations.get(PROVIDER_ANNOTATION, ""))
 
 
 def replicas(name: str, live: LiveObjects) -> int | None:
     """Return how many pods the Deployment of that name is to have now, if it is there."""
-    found = live.get(_reference("apps/v1", "Deployment", name))
-    return None if found is None else int(found["spec"].get("replicas", 1))
+    deployment = live.get(_reference("apps/v1", "Deployment", name))
+    return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
 
 def _said(scaler: Manifest, telling: str) -> tuple[str, str, str]:
@@ -144,8 +146,8 @@ def _deployment(service: OrderService, process: Process) -> Reference:
     return _reference("apps/v1", "Deployment", name_of(service, process))
 
 
-def _annotations(found: Manifest) -> dict[str, str]:
-    annotations: dict[str, str] = found.get("metadata", {}).get("annotations") or {}
+def _annotations(body: Manifest) -> dict[str, str]:
+    annotations: dict[str, str] = body.get("metadata", {}).get("annotations") or {}
     return annotations
 
 

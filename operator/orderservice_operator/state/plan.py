@@ -41,8 +41,8 @@ class Plan(msgspec.Struct, frozen=True):
     deletions: tuple[Reference, ...] = ()
 
     def __str__(self) -> str:
-        made = [f"{write.reference}{write.path}" for write in self.writes]
-        return ", ".join(made + [f"delete {gone}" for gone in self.deletions])
+        writes = [f"{write.reference}{write.path}" for write in self.writes]
+        return ", ".join(writes + [f"delete {gone}" for gone in self.deletions])
 
 
 def diff(desired: Iterable[Manifest], live: LiveObjects, *, kept: frozenset[Reference]) -> Plan:
@@ -53,9 +53,9 @@ def diff(desired: Iterable[Manifest], live: LiveObjects, *, kept: frozenset[Refe
     return Plan(
         writes=tuple(write for write in writes if write is not None),
         deletions=tuple(
-            found
-            for found, manifest in live.items()
-            if found not in wanted and found not in kept and _is_ours(manifest)
+            child
+            for child, manifest in live.items()
+            if child not in wanted and child not in kept and _is_ours(manifest)
         ),
     )
 
@@ -87,12 +87,12 @@ def _is_ours(live: Manifest) -> bool:
     metadata = live["metadata"]
     owner = (GROUP, KIND, metadata["labels"][OWNER_LABEL])
     return any(
-        (one["apiVersion"].partition("/")[0], one["kind"], one["name"]) == owner
-        for one in metadata.get("ownerReferences") or []
+        (owner_["apiVersion"].partition("/")[0], owner_["kind"], owner_["name"]) == owner
+        for owner_ in metadata.get("ownerReferences") or []
     )
 
 
 def _signature(manifest: Manifest) -> str | None:
     annotations = manifest["metadata"].get("annotations") or {}
-    found: str | None = annotations.get(APPLIED_ANNOTATION)
-    return found
+    signature: str | None = annotations.get(APPLIED_ANNOTATION)
+    return signature

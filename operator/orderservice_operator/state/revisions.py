@@ -41,13 +41,13 @@ def revision(manifest: Manifest) -> Revision:
 
 def history(live: LiveObjects) -> History:
     """Return all there are, newest first."""
-    found = [revision(one) for place, one in live.items() if place.kind == KIND]
-    return tuple(sorted(found, key=lambda one: one.number, reverse=True))
+    revisions = [revision(body) for place, body in live.items() if place.kind == KIND]
+    return tuple(sorted(revisions, key=lambda body: body.number, reverse=True))
 
 
 def find(history: History, name: str) -> Revision | None:
     """Return the revision of that name."""
-    return next((one for one in history if one.name == name), None)
+    return next((revision for revision in history if revision.name == name), None)
 
 
 def standing_in(service: OrderService, revision: Revision) -> OrderService | None:
@@ -74,11 +74,11 @@ def to_record(service: OrderService, history: History) -> Manifest | None:
     name = revision_name(service)
     if history and history[0].name == name:
         return None
-    made = controller_revision(service, history[0].number + 1 if history else 1)
+    record = controller_revision(service, history[0].number + 1 if history else 1)
     known = find(history, name)
-    return made if known is None else made | {"data": known.data}
+    return record if known is None else record | {"data": known.data}
 
 
 def kept(history: History) -> frozenset[Reference]:
     """Return those that are not yet too old."""
-    return frozenset(Reference(API_VERSION, KIND, one.name) for one in history[:LIMIT])
+    return frozenset(Reference(API_VERSION, KIND, revision.name) for revision in history[:LIMIT])

@@ -55,8 +55,8 @@ def request(revision: str, generation: int) -> str:
 
 def running(service: OrderService, history: History) -> Running:
     """Return what is to run now; a request counts more than what the operator decided."""
-    if (asked := _asked(service)) is not None:
-        return _instead(service, history, asked, "Requested", "asked for by annotation")
+    if (requested := _asked(service)) is not None:
+        return _instead(service, history, requested, "Requested", "asked for by annotation")
     decided = service.status.rollback
     if decided is None or decided.generation != service.metadata.generation:
         return Running(service)
@@ -86,26 +86,26 @@ def hindrance(service: OrderService, history: History) -> str:
 
 
 def _asked(service: OrderService) -> str | None:
-    found = _REQUEST.match(service.metadata.annotations.get(ROLLBACK_ANNOTATION, ""))
-    if found is None or int(found["generation"]) != service.metadata.generation:
+    match = _REQUEST.match(service.metadata.annotations.get(ROLLBACK_ANNOTATION, ""))
+    if match is None or int(match["generation"]) != service.metadata.generation:
         return None
-    return found["revision"]
+    return match["revision"]
 
 
 def _instead(
     service: OrderService, history: History, name: str, reason: Reason, message: str
 ) -> Running:
-    found = revisions.find(history, name)
-    made = revisions.standing_in(service, found) if found else None
-    if found is None or made is None:
-        known = ", ".join(one.name for one in history) or "none"
+    revision = revisions.find(history, name)
+    substitute = revisions.standing_in(service, revision) if revision else None
+    if revision is None or substitute is None:
+        known = ", ".join(entry.name for entry in history) or "none"
         return Running(service, problem=f"no going back to revision {name}: known are {known}")
     rollback = Rollback(
         generation=service.metadata.generation,
         image=service.spec.image,
         revision=name,
-        revision_image=found.image,
+        revision_image=revision.image,
         reason=reason,
         message=message,
     )
-    return Running(made, rollback)
+    return Running(substitute, rollback)

@@ -85,7 +85,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         """Why what the spec wants cannot be rolled out, if that is known by now."""
         if not self.migrated and self.job.failed and not self.job_is_stale:
             return Failure("MigrationFailed", f"migration: {self.job.failed}")
-        late = (one.problem for one in self.rollouts.values() if one.late)
+        late = (rollout.problem for rollout in self.rollouts.values() if rollout.late)
         return next((Failure("DeadlineMissed", problem) for problem in late), None)
 
     @property
