@@ -19,6 +19,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 Url = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
+# No braces: they would choose the slot of a Redis Cluster. Two names of Kubernetes fit in.
+KeyPrefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,149}$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://\S+$")]
 # libpq repeats what it cannot read, password included, so it must not get to see it.
 PostgresUrl = Annotated[str, Meta(pattern=r"^postgres(ql)?://([^\s%]|%[0-9A-Fa-f]{2})+$")]
@@ -67,6 +69,10 @@ class CacheSettings(Group, frozen=True):
     url: Annotated[
         Url | None, Meta(description="redis://[user:password@]host:port/db. Secret.")
     ] = None
+    prefix: Annotated[
+        KeyPrefix,
+        Meta(description="In front of every key; another one for each installation on a Redis."),
+    ] = "orders:"
     timeout_s: Annotated[
         Seconds, Meta(description="Budget of one call; slower counts as gone and is bypassed.")
     ] = 0.05

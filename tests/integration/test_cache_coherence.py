@@ -131,7 +131,7 @@ class Coherence(RuleBasedStateMachine):
     @rule(which=which)
     def expire(self, which: int) -> None:
         self.put[which] = 0
-        self.world.redis.call("DEL", f"order:{self.ids[which]}")
+        self.world.redis.call("DEL", f"orders:order:{self.ids[which]}")
 
     @rule()
     def lose_everything(self) -> None:

@@ -166,14 +166,14 @@ def test_a_fill_that_comes_too_late_to_be_refused_is_not_made(make: Make, redis:
         return old
 
     assert cache.load(old.id, fetch) == old
-    assert redis.call("EXISTS", f"order:{old.id}") == 0
+    assert redis.call("EXISTS", f"orders:order:{old.id}") == 0
 
 
 def test_a_lagging_source_does_not_take_a_reader_back(make: Make, redis: Redis) -> None:
     cache = make()
     new = order(next(ids), 3)
     cache.put(new)
-    redis.call("DEL", f"order:{new.id}")
+    redis.call("DEL", f"orders:order:{new.id}")
     assert cache.load(new.id, lambda: order(new.id, 2)) == new
 
 
@@ -184,8 +184,8 @@ def test_ended_orders_stay_five_minutes_and_live_ones_two_seconds(make: Make, re
         a, b = order(next(ids)), order(next(ids), terminal=True)
         cache.put(a)
         cache.put(b)
-        live[a.id] = redis.call("PTTL", f"order:{a.id}")
-        ended[b.id] = redis.call("PTTL", f"order:{b.id}")
+        live[a.id] = redis.call("PTTL", f"orders:order:{a.id}")
+        ended[b.id] = redis.call("PTTL", f"orders:order:{b.id}")
     assert all(1700 < ttl <= 2200 for ttl in live.values())
     assert all(269_000 < ttl <= 330_000 for ttl in ended.values())
     assert len(set(ended.values())) > 10  # they do not expire together
@@ -194,7 +194,7 @@ def test_ended_orders_stay_five_minutes_and_live_ones_two_seconds(make: Make, re
 def test_what_is_no_snapshot_is_replaced(make: Make, redis: Redis) -> None:
     cache = make()
     wanted = order(next(ids))
-    redis.call("SET", f"order:{wanted.id}", "of another release")
+    redis.call("SET", f"orders:order:{wanted.id}", "of another release")
     assert cache.load(wanted.id, lambda: wanted) == wanted
     assert cache.load(wanted.id, never) == wanted
 
@@ -202,7 +202,7 @@ def test_what_is_no_snapshot_is_replaced(make: Make, redis: Redis) -> None:
 def test_a_key_of_another_type_is_left_to_the_database(make: Make, redis: Redis) -> None:
     cache = make()
     wanted = order(next(ids))
-    redis.call("LPUSH", f"order:{wanted.id}", "x")
+    redis.call("LPUSH", f"orders:order:{wanted.id}", "x")
     assert cache.load(wanted.id, lambda: wanted) == wanted
     cache.put(order(next(ids)))
 
@@ -324,7 +324,7 @@ def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, red
     assert connection is not None
     connection._socket.detach()  # the thread waits on; nothing will come
     changed = time.monotonic()
-    redis.call("DEL", f"order:{first.id}")
+    redis.call("DEL", f"orders:order:{first.id}")
     wait_until(lambda: cache.get(first.id) is None, 1)
     assert time.monotonic() - changed < 1
 

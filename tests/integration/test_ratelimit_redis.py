@@ -141,7 +141,7 @@ def test_other_commands_ride_along(redis: Redis, principal: str) -> None:
 
 def test_counters_end_with_their_windows(redis: Redis, principal: str) -> None:
     limiter(redis, window_s=7).decide(principal)
-    keys = redis.call("KEYS", "ratelimit:*/100/7/second")
+    keys = redis.call("KEYS", "orders:ratelimit:*/100/7/second")
     assert [13_000 < redis.call("PTTL", key) <= 14_000 for key in keys] == [True]
 
 

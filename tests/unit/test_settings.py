@@ -50,6 +50,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         (settings.ApiSettings, {"ORDERS_API_WORKER_CLASS": "sync"}, "gthread"),
         (settings.AuthSettings, {"ORDERS_AUTH": "maybe"}, "ORDERS_AUTH is wrong"),
         (settings.CacheSettings, {"ORDERS_REDIS_TIMEOUT_S": "nan"}, "ORDERS_REDIS_TIMEOUT_S"),
+        (settings.CacheSettings, {"ORDERS_REDIS_PREFIX": "my orders:"}, "ORDERS_REDIS_PREFIX"),
+        (settings.CacheSettings, {"ORDERS_REDIS_PREFIX": "{x}:"}, "ORDERS_REDIS_PREFIX is wrong"),
+        (settings.CacheSettings, {"ORDERS_REDIS_PREFIX": "x" * 151}, "ORDERS_REDIS_PREFIX"),
         (settings.OrderSettings, {"ORDERS_CURSOR_SECRET": "short"}, "ORDERS_CURSOR_SECRET"),
     ],
 )

@@ -47,12 +47,11 @@ class RateLimiter:
         redis: Redis,
         settings: RateLimitSettings,
         *,
-        prefix: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._item = RateLimitItemPerSecond(settings.requests, settings.window_s, POLICY)
         self._window_ms = settings.window_s * 1000
-        self._windows = RedisWindows(redis, prefix)
+        self._windows = RedisWindows(redis)
         self._shared = SlidingWindowCounterRateLimiter(self._windows)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._refused = _Refused(clock)

@@ -34,10 +34,10 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
 
     STORAGE_SCHEME = None  # made by hand, not by URL
 
-    def __init__(self, redis: Redis, prefix: str = "") -> None:
+    def __init__(self, redis: Redis) -> None:
         super().__init__()
         self._redis = redis
-        self._key_prefix = f"{prefix}ratelimit:"
+        self._key_prefix = f"{redis.prefix}ratelimit:"
         self._acquire = redis.register(script())
         self._trips = _Trips()
 

@@ -56,12 +56,13 @@ class _Slot(threading.local):
 class Redis:
     """Runs commands on Redis, or raises RedisDown within the budget (at once while bypassed).
 
-    Use it after fork; threads share one instance.
+    Use it after fork; threads share one instance. Every key of a command begins with `prefix`.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
         """Read the URL (none: Redis is always down). Raises SettingError when it is unusable."""
         self.address = Address(settings.url) if settings.url else None
+        self.prefix = settings.prefix
         self.timeout_s = settings.timeout_s
         self.retry_after_s = settings.retry_after_s
         self.gate = Gate(settings.retry_after_s, exists=self.address is not None)

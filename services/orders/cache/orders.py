@@ -49,13 +49,10 @@ class OrderCache:
     `start` begins the background work and belongs after fork; without it L1 is bypassed.
     """
 
-    def __init__(self, redis: Redis, settings: CacheSettings, prefix: str = "") -> None:
+    def __init__(self, redis: Redis, settings: CacheSettings) -> None:
         self._redis = redis
         self._shared = SharedOrders(
-            redis,
-            terminal_ttl_s=settings.terminal_ttl_s,
-            live_ttl_s=settings.live_ttl_s,
-            prefix=prefix,
+            redis, terminal_ttl_s=settings.terminal_ttl_s, live_ttl_s=settings.live_ttl_s
         )
         self._fill_s = settings.live_ttl_s * _FILL_SHARE
         self._local = LocalOrders(settings.local_entries)

@@ -23,12 +23,10 @@ _JITTER: Final = 0.1  # share; so that what was filled together does not expire 
 
 
 class SharedOrders:
-    """Reads and writes `order:{id}`; every method may raise RedisDown."""
+    """Reads and writes `<prefix>order:<id>`; every method may raise RedisDown."""
 
-    def __init__(
-        self, redis: Redis, *, terminal_ttl_s: float, live_ttl_s: float, prefix: str = ""
-    ) -> None:
-        self.key_prefix = f"{prefix}order:"
+    def __init__(self, redis: Redis, *, terminal_ttl_s: float, live_ttl_s: float) -> None:
+        self.key_prefix = f"{redis.prefix}order:"
         self._redis = redis
         self._terminal_ttl_s = terminal_ttl_s
         self._live_ttl_s = live_ttl_s

@@ -1,6 +1,6 @@
 """Hears from Redis which orders changed, and proves again and again that it still hears.
 
-Client-side caching as Redis offers it: RESP3 and `CLIENT TRACKING ON BCAST PREFIX order:`. A
+Client-side caching as Redis offers it: RESP3 and `CLIENT TRACKING ON BCAST PREFIX …order:`. A
 connection that died without a word would leave L1 stale for ever, so a PING goes out every BEAT_S;
 the answer to one proves that all changes before the *previous* one have been heard (the
 invalidations of one round of the server's event loop may come behind a PONG of the same round).

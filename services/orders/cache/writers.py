@@ -20,12 +20,11 @@ class RecentWriters:
         redis: Redis,
         *,
         keep_s: float,
-        prefix: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._keep_s = keep_s
-        self._key_prefix = f"{prefix}wrote:"
+        self._key_prefix = f"{redis.prefix}wrote:"
         self._clock = clock
         self._own: OrderedDict[int, float] = OrderedDict()  # user → until
         self._lock = threading.Lock()

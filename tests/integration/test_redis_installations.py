@@ -1,0 +1,86 @@
+"""Two installations on one Redis: neither sees orders, limits or writers of the other."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from integration.serving import eventually
+from orders.api.ratelimit import RateLimiter
+from orders.cache.client import Redis
+from orders.cache.orders import CachedOrder, OrderCache
+from orders.cache.writers import RecentWriters
+from orders.settings import CacheSettings, RateLimitSettings
+
+USER, ORDER = 7, 1
+
+
+class Installation:
+    """What a process of one installation holds."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        settings = CacheSettings(url=url, prefix=prefix, timeout_s=1)
+        self.redis = Redis(settings)
+        self.cache = OrderCache(self.redis, settings)
+        self.limiter = RateLimiter(self.redis, RateLimitSettings(requests=1))
+        self.writers = RecentWriters(self.redis, keep_s=5)
+
+    def order(self, version: int = 1) -> CachedOrder:
+        return CachedOrder(ORDER, USER, version, terminal=True, body=self.redis.prefix.encode())
+
+
+@pytest.fixture(scope="module")
+def installations(redis_url: str) -> Iterator[tuple[Installation, Installation]]:
+    """Give two, the name of one beginning like the other's."""
+    with ExitStack() as closing:
+        pair = (Installation(redis_url, "shop/orders:"), Installation(redis_url, "shop/orders-eu:"))
+        for installation in pair:
+            installation.cache.start()
+            closing.callback(installation.redis.close)
+            closing.callback(installation.cache.close)
+            cache = installation.cache
+            eventually(lambda cache=cache: cache._local.trusted)  # type: ignore[misc]
+        yield pair
+
+
+def test_an_order_of_the_other_is_not_served(
+    installations: tuple[Installation, Installation],
+) -> None:
+    ours, theirs = installations
+    ours.cache.put(ours.order(version=9))
+    assert theirs.cache.load(ORDER, theirs.order) == theirs.order()
+    assert ours.cache.get(ORDER) == ours.order(version=9)
+
+
+def test_a_change_of_the_other_takes_nothing_from_memory(
+    installations: tuple[Installation, Installation],
+) -> None:
+    ours, theirs = installations
+    ours.cache.put(ours.order(version=10))
+    eventually(lambda: ours.cache.get(ORDER) and ours.cache._local.read(ORDER))
+    changes = ours.cache._local.lease(ORDER)
+    theirs.cache.put(theirs.order(version=11))
+    eventually(lambda: theirs.cache.get(ORDER) and theirs.cache._local.read(ORDER))
+    assert ours.cache._local.lease(ORDER) == changes
+
+
+def test_limits_are_counted_apart(installations: tuple[Installation, Installation]) -> None:
+    for installation in installations:
+        decisions = [installation.limiter.decide("user:1").allowed for _ in range(2)]
+        assert decisions == [True, False]
+
+
+def test_a_writer_of_the_other_is_nobody_here(
+    installations: tuple[Installation, Installation],
+) -> None:
+    ours, theirs = installations
+    ours.writers.mark(USER)
+    assert RecentWriters(ours.redis, keep_s=5).wrote_recently(USER) is True
+    eventually(lambda: theirs.writers.wrote_recently(USER) is False)
+
+
+def test_every_key_has_its_prefix(installations: tuple[Installation, Installation]) -> None:
+    prefixes = tuple(installation.redis.prefix.encode() for installation in installations)
+    keys = installations[0].redis.call("KEYS", "*")
+    assert keys
+    assert [key for key in keys if not key.startswith(prefixes)] == []
