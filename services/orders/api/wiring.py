@@ -20,6 +20,7 @@ from orders.cache.writers import RecentWriters
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.routing import Reads, ReplicaLag
+from orders.database.unmarked import UnmarkedWrites
 from orders.errors import SettingError
 from orders.probes import Check, Checks
 from orders.settings import (
@@ -82,7 +83,7 @@ def build(settings: Settings) -> Service:
         ledger=Ledger(primary, _reads(primary, replica, settings.database, closing)),
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),
-        writers=RecentWriters(redis, keep_s=settings.order.read_own_writes_s) if replica else None,
+        writers=_writers(redis, primary, settings) if replica else None,
         limiter=RateLimiter(redis, settings.rate_limit) if settings.rate_limit.enabled else None,
         authentication=_authentication(settings.auth, closing),
         checks=Checks(_checks(primary, redis)),
@@ -136,6 +137,12 @@ def _reads(
     lag.start()
     closing.callback(lag.stop)
     return Reads(primary, replica, lag, settings.replica_max_lag_s)
+
+
+def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:
+    keep_s = settings.order.read_own_writes_s
+    unmarked = UnmarkedWrites(primary, keep_s=keep_s, max_lag_s=settings.database.replica_max_lag_s)
+    return RecentWriters(redis, keep_s=keep_s, announce=unmarked.announce)
 
 
 def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:

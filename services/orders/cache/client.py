@@ -40,6 +40,7 @@ _SERVER_STATES: Final = frozenset(
 
 # Guess: what a first connection takes on a busy machine; a start-up may wait as long.
 WARM_S: Final = 0.5
+IDENTIFY_S: Final = 1.0  # a frozen server accepts connections: do not wait for it for long
 
 
 class _Unready(ConnectionError):
@@ -69,6 +70,8 @@ class Redis:
         self._slot = _Slot()
         self._scripts: dict[bytes, bytes] = {}
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._server: bytes | None = None  # the run id of the last one connected to
+        self._server_since = float("-inf")
 
     def register(self, script: bytes) -> bytes:
         """Remember a Lua script and return the name (SHA-1) that EVALSHA takes for it."""
@@ -106,6 +109,14 @@ class Redis:
             raise
         self.gate.passed()
         return _refuse_errors(commands, replies)
+
+    def may_have_lost_within(self, seconds: float) -> bool:
+        """Whether what others wrote in the last `seconds` may be missing in what Redis answers.
+
+        So it is after a failure, and after a server was met that is new, restarted or promoted.
+        """
+        new = time.monotonic() - self._server_since < seconds
+        return new or self.gate.failed_within(seconds)
 
     def close(self) -> None:
         """Close the connections of all threads; a command in flight raises RedisDown."""
@@ -170,11 +181,17 @@ class Redis:
     def _open_into(self, address: Address, future: "Future[Connection]") -> None:
         try:
             connection = address.connect(self.timeout_s)
+            self._meet(connection.run_id(time.monotonic() + IDENTIFY_S))
         except Exception as error:  # noqa: BLE001 it is raised where the connection is awaited
             future.set_exception(error)
         else:
             self._open.add(connection)
             future.set_result(connection)
+
+    def _meet(self, run_id: bytes | None) -> None:
+        """Note which server this is; one that does not say it counts as a new one."""
+        if run_id is None or run_id != self._server:
+            self._server, self._server_since = run_id, time.monotonic()
 
     def _drop(self) -> None:
         slot = self._slot

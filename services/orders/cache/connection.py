@@ -68,6 +68,18 @@ class Connection:
         self._read()  # nearly always the whole answer
         return [self._next(deadline) for _ in range(replies)]
 
+    def run_id(self, deadline: float) -> bytes | None:
+        """Return what names this server until it restarts; None when it may not be asked.
+
+        Waits until `deadline`, whatever the connection's own limit. Raises as `exchange` does.
+        """
+        self._socket.sendall(pack((b"INFO", b"server")))
+        reply = self._rest(deadline)
+        if not isinstance(reply, bytes):
+            return None
+        fields = dict(line.partition(b":")[::2] for line in reply.splitlines())
+        return fields.get(b"run_id")
+
     def send(self, payload: bytes) -> None:
         """Send packed commands whose replies are received one by one."""
         self._socket.sendall(payload)

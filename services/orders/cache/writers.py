@@ -1,4 +1,13 @@
-"""Who wrote a moment ago: they read their lists from the primary, whatever process serves them."""
+"""Who wrote a moment ago: they read their lists from the primary, whatever process serves them.
+
+A mark is a key in Redis. "No mark" means "no recent write" only while no mark can have been lost:
+
+- A mark that could not be set is announced (`announce`) before the write is committed: all
+  processes then read all lists on the primary for a while.
+- Beside the marks stands a key that says since when they are kept. A flush takes both.
+- A server that this process meets for the first time, or again after a restart or a failover, may
+  have lost the last marks of the one before it: for `keep_s` nothing is concluded from it.
+"""
 
 import math
 import threading
@@ -10,6 +19,21 @@ from typing import Final
 from orders.cache.client import Command, Redis, RedisDown, Reply
 
 _ENTRIES: Final = 10_000
+# Groups of users whose marks share a hash tag, and with it a node of a cluster, with the key that
+# says since when they are kept. Guess: enough to spread the marks over the nodes.
+_GROUPS: Final = 64
+_SINCE_MS: Final = 30 * 86_400_000  # life of that key; its age is what has gone of this
+# Returns 1: marked, 0: not marked, -1: not marked, but marks are kept for less than ARGV[2] ms.
+_LOOK_UP: Final = b"""
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
+local life, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
+local left = redis.call('PTTL', KEYS[2])
+if left < 0 then
+  redis.call('SET', KEYS[2], 1, 'PX', life)
+  return -1
+end
+return life - left < keep and -1 or 0
+"""
 
 
 class RecentWriters:
@@ -20,30 +44,41 @@ class RecentWriters:
         redis: Redis,
         *,
         keep_s: float,
+        announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take what to call for a write that could not be marked: it returns when all know."""
         self._redis = redis
         self._keep_s = keep_s
+        self._announce = announce
         self._key_prefix = f"{redis.prefix}wrote:"
+        self._look_up = redis.register(_LOOK_UP)
         self._clock = clock
         self._own: OrderedDict[int, float] = OrderedDict()  # user → until
         self._lock = threading.Lock()
 
     def mark(self, user_id: int) -> None:
-        """Note that the user is writing; before or after the commit, in its own round trip."""
+        """Make every process read the user's lists on the primary for `keep_s` from now.
+
+        Call it before the commit. One round trip; without Redis it announces instead, and raises
+        what that raises.
+        """
         try:
             self._redis.run(self.marking(user_id))
         except RedisDown:
-            return  # `wrote_recently` elsewhere sees that Redis failed and answers None
+            self._announce()
 
     def marking(self, user_id: int) -> Command:
-        """Note it in this process, and return the command that tells the others."""
+        """Note it in this process, and return the command that tells the others.
+
+        When the command cannot be sent, or fails, call `mark`.
+        """
         with self._lock:
             self._own[user_id] = self._clock() + self._keep_s
             self._own.move_to_end(user_id)
             if len(self._own) > _ENTRIES:
                 self._own.popitem(last=False)
-        return (b"SET", f"{self._key_prefix}{user_id}", 1, b"EX", math.ceil(self._keep_s))
+        return (b"SET", self._key(user_id), 1, b"EX", math.ceil(self._keep_s))
 
     def wrote_recently(self, user_id: int) -> bool | None:
         """Whether the user wrote in the last `keep_s`; None: unknown, so read the primary."""
@@ -61,10 +96,15 @@ class RecentWriters:
 
     def asking(self, user_id: int) -> Command:
         """Return the command whose reply `answer` reads; for a round trip shared with others."""
-        return (b"EXISTS", f"{self._key_prefix}{user_id}")
+        since = f"{self._key_prefix}{{{user_id % _GROUPS}}}:since"
+        keep_ms = round(self._keep_s * 1000)
+        return (b"EVALSHA", self._look_up, 2, self._key(user_id), since, _SINCE_MS, keep_ms)
 
     def answer(self, replies: list[Reply]) -> bool | None:
-        """Read the reply of `asking`; an absent mark means nothing if Redis failed meanwhile."""
-        if replies[0]:
+        """Read the reply of `asking`; an absent mark means nothing where marks may be lost."""
+        if replies[0] == 1:
             return True
-        return None if self._redis.gate.failed_within(self._keep_s) else False
+        return None if replies[0] or self._redis.may_have_lost_within(self._keep_s) else False
+
+    def _key(self, user_id: int) -> str:
+        return f"{self._key_prefix}{{{user_id % _GROUPS}}}:{user_id}"

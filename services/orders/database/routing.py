@@ -1,7 +1,8 @@
 """Which server a read goes to: the replica, as long as nobody can tell.
 
 A replica is read from while it provably is at most `replica_max_lag_s` behind. A user who wrote a
-moment ago is sent to the primary by the caller (`own_writes=True`), and a row the replica does not
+moment ago is sent to the primary by the caller (`own_writes=True`); everybody is, while some
+process could not mark its writers (`unmarked.py`). A row the replica does not
 have is looked for on the primary before it is called missing.
 """
 
@@ -16,6 +17,7 @@ import structlog
 
 from orders.database.connection import Connection, Row, Server, connect
 from orders.database.pool import Pool
+from orders.database.statements import statement
 from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.telemetry.metrics import DB_ROUTE
@@ -41,6 +43,8 @@ class ReplicaLag:
         self._clock = clock
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
         self._caught_up_to = float("-inf")
+        # Whether some process could not mark its writers; as old as the lag that was measured last.
+        self.unmarked_writes = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="replica-lag", daemon=True)
 
@@ -77,14 +81,18 @@ class ReplicaLag:
         ):
             while not self._stop.wait(_SAMPLE_S):
                 asked_at = self._clock()
-                written = _position(primary, b"SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-                replayed = _position(replica, b"SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn")
-                self.observe(asked_at, written, replayed)
+                written, unmarked = _sample(primary, "sample_primary")
+                (replayed,) = _sample(replica, "sample_replica")
+                self.unmarked_writes = bool(unmarked)
+                self.observe(asked_at, _position(written), _position(replayed))
 
 
-def _position(connection: Connection, query: bytes) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row and row[0] is not None else -1
+def _sample(connection: Connection, name: str) -> Row:
+    return connection.execute(statement(name)).fetchone() or ()
+
+
+def _position(value: Any) -> int:
+    return -1 if value is None else int(value)
 
 
 class Reads:
@@ -101,6 +109,8 @@ class Reads:
         replica = None if own_writes else self._usable()
         if replica is None:
             return self._on_primary(name, arguments, "own_writes" if own_writes else "no_replica")
+        if self._lag is not None and self._lag.unmarked_writes:
+            return self._on_primary(name, arguments, "unmarked_writes")
         try:
             return self._on_replica(replica, name, arguments)
         except Transient:

@@ -1,0 +1,1 @@
+DROP TABLE unmarked_writes;

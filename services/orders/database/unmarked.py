@@ -1,0 +1,52 @@
+"""Tells all processes that writers go unmarked, through the one server that all of them ask.
+
+A process that cannot reach Redis cannot tell the others by it. It can by the primary: `ReplicaLag`
+of every process reads the announcement together with the primary's position, and no process reads
+a replica whose last sample is older than `replica_max_lag_s`. That long the first announcement is
+waited for; after it all lists are known to be read on the primary.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from orders.database.pool import Pool
+
+
+class UnmarkedWrites:
+    """The announcement of one process, renewed by each write that needs it. Threads share it."""
+
+    def __init__(
+        self,
+        primary: Pool,
+        *,
+        keep_s: float,
+        max_lag_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._primary, self._keep_s, self._max_lag_s = primary, keep_s, max_lag_s
+        self._clock = clock
+        self._renew_at = self._stands_until = self._known_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def announce(self) -> None:
+        """Return when every process reads lists on the primary, for at least `keep_s` from now.
+
+        Waits `max_lag_s` at most, and only when none stands. Raises what the primary's pool raises.
+        """
+        with self._lock:
+            if self._clock() >= self._renew_at:
+                self._renew()
+            wait_s = self._known_at - self._clock()
+        if wait_s > 0:
+            time.sleep(wait_s)
+
+    def _renew(self) -> None:
+        lapsed = self._clock() >= self._stands_until
+        began = self._clock()
+        self._primary.execute("announce_unmarked", {"keep_s": self._keep_s})
+        # At least 1.5 × keep_s stand in the row, whoever wrote it.
+        self._renew_at = began + self._keep_s / 2
+        self._stands_until = began + self._keep_s
+        if lapsed:
+            self._known_at = self._clock() + self._max_lag_s

@@ -1,0 +1,153 @@
+"""A user's own order is in their next list, whatever process answers and whatever Redis forgets.
+
+Two API processes, a standby that applies everything 300 ms late, and Redis lost in three ways.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from devstack.servers import postgres as postgres_server
+from devstack.testing import Database, Postgres
+from integration.api_process import Api, api_running, new_user
+from integration.serving import eventually
+from orders.cache.client import Redis
+from orders.settings import CacheSettings
+
+DELAY_MS = 300  # within `replica_max_lag_s`, so that the standby is read from
+KEEP_S = 1
+CUSTOMERS = 15
+
+
+@pytest.fixture(scope="module")
+def late_standby(postgres: Postgres, database: Database) -> Iterator[Database]:
+    """Give a database whose standby is behind."""
+    with delayed(postgres):
+        yield database
+
+
+@contextmanager
+def delayed(postgres: Postgres) -> Iterator[None]:
+    port = int(postgres.replica.url.rpartition(":")[2].partition("/")[0])
+    url = postgres.cluster.url("postgres", postgres_server.ADMIN, port=port)
+    try:
+        configure(url, f"{DELAY_MS}ms")
+        yield
+    finally:
+        configure(url, "0")
+
+
+def configure(url: str, delay: str) -> None:
+    with psycopg.connect(url, autocommit=True) as standby:
+        standby.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'".encode())
+        standby.execute(b"SELECT pg_reload_conf()")
+
+
+@pytest.fixture(scope="module")
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Give the administrator's way to Redis."""
+    client = Redis(CacheSettings(url=redis_url, timeout_s=2))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module", params=["limited", "unlimited"])
+def pair(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    late_standby: Database,
+    redis: Redis,
+    redis_url: str,
+) -> Iterator[tuple[Api, Api]]:
+    """Give who takes orders, as a Redis user of its own, and who lists them."""
+    address = redis_url.removeprefix("redis://")
+    settings = {
+        "API_WORKERS": "1",
+        "DATABASE_URL": late_standby.url,
+        "DATABASE_REPLICA_URL": late_standby.replica_url,
+        "ORDER_READ_OWN_WRITES_S": str(KEEP_S),
+        "ORDER_STOCK_CHECK": "off",
+        "RATE_LIMIT_ENABLED": str(request.param == "limited").lower(),
+        "REDIS_TIMEOUT_S": "1",  # Redis is lost by what a test does, not by a busy machine
+    }
+    let_in(redis)
+    folder = tmp_path_factory.mktemp("apis")
+    with (
+        api_running(folder, **settings, REDIS_URL=f"redis://taker:secret@{address}") as taker,
+        api_running(folder, **settings, REDIS_URL=redis_url) as lister,
+    ):
+        yield taker, lister
+    redis.call("ACL", "DELUSER", "taker")
+
+
+def let_in(redis: Redis) -> None:
+    redis.call("ACL", "SETUSER", "taker", "reset", "on", ">secret", "~*", "+@all")
+
+
+def shut_out(redis: Redis) -> None:
+    redis.call("ACL", "SETUSER", "taker", "off")
+    redis.call("CLIENT", "KILL", "USER", "taker")
+
+
+def reads(api: Api, target: str, reason: str) -> float:
+    return api.metric(f'db_route_total{{reason="{reason}",target="{target}"}}')
+
+
+def until_the_standby_is_read(lister: Api) -> None:
+    """Wait out what was unknown before; nothing is shown by a standby that nobody reads."""
+
+    def read() -> bool:
+        before = reads(lister, "replica", "fresh")
+        lister.get(f"/api/orders/user/{new_user()}")
+        return reads(lister, "replica", "fresh") > before
+
+    eventually(read)
+
+
+def missing(taker: Api, lister: Api, customers: int = CUSTOMERS) -> int:
+    """Return how many customers do not find the order they were just promised."""
+    return sum(not found_after_order(taker, lister) for _ in range(customers))
+
+
+def found_after_order(taker: Api, lister: Api) -> bool:
+    user = new_user()
+    accepted = taker.post(user)
+    assert accepted.status_code == 202
+    listed = lister.get(f"/api/orders/user/{user}")
+    assert listed.status_code == 200
+    return accepted.json()["orderId"] in [order["id"] for order in listed.json()]
+
+
+def test_a_list_of_another_process_has_the_order(pair: tuple[Api, Api]) -> None:
+    taker, lister = pair
+    until_the_standby_is_read(lister)
+    assert missing(taker, lister) == 0
+
+
+def test_it_has_the_order_while_the_process_that_took_it_cannot_reach_redis(
+    pair: tuple[Api, Api], redis: Redis
+) -> None:
+    taker, lister = pair
+    until_the_standby_is_read(lister)
+    shut_out(redis)
+    try:
+        assert missing(taker, lister) == 0
+        assert reads(lister, "primary", "unmarked_writes") >= CUSTOMERS
+    finally:
+        let_in(redis)
+    until_the_standby_is_read(lister)  # when Redis is back, so is the standby
+    assert missing(taker, lister) == 0
+
+
+def test_it_has_the_order_though_redis_was_emptied_in_between(
+    pair: tuple[Api, Api], redis: Redis
+) -> None:
+    taker, lister = pair
+    until_the_standby_is_read(lister)
+    user = new_user()
+    accepted = taker.post(user)
+    redis.call("FLUSHALL")
+    listed = lister.get(f"/api/orders/user/{user}").json()
+    assert [order["id"] for order in listed] == [accepted.json()["orderId"]]
