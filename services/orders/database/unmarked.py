@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from orders.database.failures import OutcomeUnknown
 from orders.database.pool import Pool
+from orders.errors import Transient
 
 
 class UnmarkedWrites:
@@ -32,7 +34,7 @@ class UnmarkedWrites:
     def announce(self) -> None:
         """Return when every process reads lists on the primary, for at least `keep_s` from now.
 
-        Waits `max_lag_s` at most, and only when none stands. Raises what the primary's pool raises.
+        Waits `max_lag_s` at most, and only when none stands. Raises Transient without the primary.
         """
         with self._lock:
             if self._clock() >= self._renew_at:
@@ -44,7 +46,10 @@ class UnmarkedWrites:
     def _renew(self) -> None:
         lapsed = self._clock() >= self._stands_until
         began = self._clock()
-        self._primary.execute("announce_unmarked", {"keep_s": self._keep_s})
+        try:
+            self._primary.execute("announce_unmarked", {"keep_s": self._keep_s})
+        except OutcomeUnknown as error:  # of the announcement; the write itself was not tried
+            raise Transient("PostgreSQL did not take the announcement", retry_after_s=1) from error
         # At least 1.5 × keep_s stand in the row, whoever wrote it.
         self._renew_at = began + self._keep_s / 2
         self._stands_until = began + self._keep_s
