@@ -62,8 +62,9 @@ overhead: env ## measure what telemetry costs a request
 
 OBSERVABILITY = PYTHONPATH=observability .venv/bin/python -m
 .PHONY: rules
-rules: env ## write the Prometheus rules anew
-	@$(OBSERVABILITY) orderservice_observability observability
+rules: env ## write the Prometheus rules anew; RUNBOOKS= and GRAFANA= are the URLs that alerts link to
+	@$(OBSERVABILITY) orderservice_observability observability \
+	    $(if $(RUNBOOKS),--runbook-base-url $(RUNBOOKS)) $(if $(GRAFANA),--dashboard-base-url $(GRAFANA))
 
 .PHONY: dashboards
 dashboards: env ## write the dashboards anew

@@ -74,7 +74,9 @@ def operator() -> Schema:
             brokerPorts=items(PORT),
         ),
         serviceMonitor=closed(enabled=BOOLEAN, interval=TEXT, labels=TEXTS),
-        prometheusRule=closed(enabled=BOOLEAN, labels=TEXTS),
+        prometheusRule=closed(
+            enabled=BOOLEAN, labels=TEXTS, runbookBaseUrl=ADDRESS, dashboardBaseUrl=ADDRESS
+        ),
         dashboards=closed(enabled=BOOLEAN, labels=TEXTS, annotations=TEXTS),
         resources=RESOURCES,
         podLabels=TEXTS,

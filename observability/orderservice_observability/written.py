@@ -5,25 +5,33 @@ from typing import Any, Final
 import yaml
 
 from orderservice_observability.objectives import Objectives, Scope
-from orderservice_observability.rules import EVERY_S, platform_rules, service_rules
+from orderservice_observability.rules import EVERY_S, NO_LINKS, platform_rules, service_rules
+from orderservice_observability.rules.model import Links
 
 _HEAD: Final = "# Written by `make rules` from observability/orderservice_observability.\n"
 
 
 def files(
-    scope: Scope, objectives: Objectives, every_s: int = EVERY_S, patience: str | None = None
+    scope: Scope,
+    objectives: Objectives,
+    every_s: int = EVERY_S,
+    patience: str | None = None,
+    links: Links = NO_LINKS,
 ) -> dict[str, str]:
     """Return the text of each plain file; our operator writes the same groups for each resource."""
     groups = {
-        "orders.rules.yaml": service_rules(scope, objectives, every_s, patience),
-        "platform.rules.yaml": platform_rules(every_s, patience),
+        "orders.rules.yaml": service_rules(scope, objectives, every_s, patience, links),
+        "platform.rules.yaml": platform_rules(every_s, patience, links),
     }
     return {name: _HEAD + _yaml({"groups": made}) for name, made in groups.items()}
 
 
-def manifests(scope: Scope, objectives: Objectives) -> str:
+def manifests(scope: Scope, objectives: Objectives, links: Links = NO_LINKS) -> str:
     """Return both as PrometheusRules, for those who do not have them made by the operator."""
-    groups = {"orders": service_rules(scope, objectives), "platform": platform_rules()}
+    groups = {
+        "orders": service_rules(scope, objectives, links=links),
+        "platform": platform_rules(links=links),
+    }
     return _HEAD + "---\n".join(_yaml(_rule(name, made)) for name, made in groups.items())
 
 

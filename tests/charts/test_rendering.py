@@ -101,6 +101,24 @@ def test_the_alerts_are_the_generated_ones_for_the_release_that_runs(helm4: Helm
     assert only(manifests, "PrometheusRule")["spec"] == wanted
 
 
+def test_the_alerts_link_to_where_runbook_and_dashboards_are(helm4: Helm) -> None:
+    hosts = "runbookBaseUrl=https://docs.example/orders/,dashboardBaseUrl=https://grafana.example"
+    options = "--set=prometheusRule.enabled=true,prometheusRule." + hosts.replace(
+        ",", ",prometheusRule."
+    )
+    groups = only(helm4.template(OPERATOR, options), "PrometheusRule")["spec"]["groups"]
+    links = [
+        (rule["annotations"]["runbook_url"], rule["annotations"]["dashboard"])
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert links
+    for runbook, dashboard in links:
+        assert runbook.startswith("https://docs.example/orders/runbook.md#")
+        assert dashboard.startswith("https://grafana.example/d/")
+
+
 def test_the_dashboards_are_the_written_ones(helm: Helm) -> None:
     manifests = helm.template(OPERATOR, "--set=dashboards.enabled=true", release="o")
     maps = [one for one in manifests if one["kind"] == "ConfigMap"]

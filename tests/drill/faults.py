@@ -60,6 +60,12 @@ def payment_fails(stack: Stack) -> None:
     place(stack, 15)
 
 
+def receiver_gone(stack: Stack) -> None:
+    """End orders that nobody takes the notifications of."""
+    stack.do("stop", "webhooks")
+    place(stack, 15)
+
+
 def payment_hangs(stack: Stack) -> None:
     """Let Payment take the money and say nothing."""
     stack.simulator("payment", "PUT", "faults", {"dropReplyRatio": 1})
@@ -236,6 +242,12 @@ FAULTS: Final = (
     ),
     Fault("Payment answers 503", payment_fails, payment_works, ("OrderUpstreamBreakerOpen",)),
     Fault(
+        "the webhooks' receiver is stopped",
+        receiver_gone,
+        stopped("webhooks")[1],
+        ("OrderWebhookReceiverOut",),
+    ),
+    Fault(
         "Payment takes the money and says nothing",
         payment_hangs,
         payment_works,
@@ -272,6 +284,7 @@ FAULTS: Final = (
             "OrderServiceNotReady",
             "OrderServiceDegraded",
             "OrderMigrationFailed",
+            "OrderTopologyNotReady",
             "OperatorReconcileErrors",
             "OperatorWatchStalled",
         ),

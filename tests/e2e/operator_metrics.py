@@ -18,7 +18,7 @@ CONDITIONS = {
     "Ready": ("False", "NotAllReady"),
     "Degraded": ("True", "Problems"),
     "MigrationsComplete": ("False", "Failed"),
-    "TopologyReady": ("True", "Ready"),
+    "TopologyReady": ("False", "Refused"),
 }
 
 

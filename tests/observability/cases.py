@@ -64,6 +64,14 @@ def _scaler(metric: str) -> str:
     return f"kube_horizontalpodautoscaler_{metric}{{{scaler}}}"
 
 
+def _scaler_at(now: int, least: int, most: int) -> dict[str, str]:
+    return {
+        _scaler("status_current_replicas"): level(now),
+        _scaler("spec_min_replicas"): level(least),
+        _scaler("spec_max_replicas"): level(most),
+    }
+
+
 def _waiting(reason: str) -> str:
     pod = 'namespace="local",pod="orders-api-7d9-x",container="api"'
     return f'kube_pod_container_status_waiting_reason{{{pod},reason="{reason}"}}'
@@ -75,6 +83,7 @@ def _up(component: str, pod: str = "p") -> str:
 
 AGE = own("orders_oldest_age_seconds", 'status="Charging"')
 BREAKER = own("circuit_breaker_state", 'upstream="payment"')
+WEBHOOK = own("circuit_breaker_state", 'upstream="webhook"')
 BUSY = own("http_server_request_duration_seconds_sum", 'http_route="/api/orders"')
 FAILED = 'orderservice_reconcile_total{result="failed"}'
 DONE = 'orderservice_reconcile_total{result="done"}'
@@ -90,6 +99,8 @@ SYMPTOMS = (
         {own("payment_unknown_oldest_age_seconds"): "60 120 180 240 300 " * 20},
     ),
     Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
+    # The series went with its process, thirteen minutes ago.
+    Alternatives("OrdersStuck", {AGE: "601x15 _x60"}, {AGE: "599x15 _x60"}, after="28m"),
     Alternatives(
         "OrderDeadLetters",
         {_queue("messages", "order-processing.dead"): level(1)},
@@ -100,16 +111,14 @@ SYMPTOMS = (
         {own("outbox_oldest_age_seconds"): level(61)},
         {own("outbox_oldest_age_seconds"): level(59)},
     ),
-    Alternatives(
-        "OrderQueueBacklog",  # 600 a minute are handled: 10 a second
-        {
-            _queue("messages", "order-processing"): level(700),
-            _handled("order-processing"): steady(600),
-        },
-        {
-            _queue("messages", "order-processing"): level(500),
-            _handled("order-processing"): steady(600),
-        },
+    *(
+        Alternatives(
+            "OrderQueueBacklog",  # 600 a minute are handled: 10 a second
+            {_queue("messages", queue): level(700), _handled(queue): steady(600)},
+            {_queue("messages", queue): level(500), _handled(queue): steady(600)},
+            f'queue="{queue}"',
+        )
+        for queue in ("order-processing", "order-notifications")
     ),
     Alternatives(
         "OrderQueueWithoutConsumers",
@@ -135,8 +144,9 @@ SYMPTOMS = (
     Alternatives(
         "OrderUpstreamBreakerOpen",
         {BREAKER: "2 2 2 1 2 2 2 1 2 2 2 1 2 2 2 1 2x120"},  # half open for a moment now and then
-        {BREAKER: level(1)},
+        {WEBHOOK: level(2)},
     ),
+    Alternatives("OrderWebhookReceiverOut", {WEBHOOK: level(2)}, {BREAKER: level(2)}),
     Alternatives(
         "OrderReplicaLag",
         {own("db_replica_lag_seconds"): "Inf " * 40},
@@ -181,8 +191,14 @@ SYMPTOMS = (
     ),
     Alternatives(
         "OrderAutoscalerAtMaximum",
-        {_scaler("status_current_replicas"): level(8), _scaler("spec_max_replicas"): level(8)},
-        {_scaler("status_current_replicas"): level(7), _scaler("spec_max_replicas"): level(8)},
+        _scaler_at(8, 2, 8),
+        _scaler_at(7, 2, 8),
+        'service="orders-admin"',
+    ),
+    Alternatives(
+        "OrderAutoscalerAtMaximum",
+        _scaler_at(8, 7, 8),
+        _scaler_at(8, 8, 8),  # it has nothing to add
         'service="orders-admin"',
     ),
     Alternatives(
@@ -199,6 +215,19 @@ SYMPTOMS = (
         "OrderServiceNotReady",
         {_condition("Ready", "False", "NotAllReady"): level(1)},
         {_condition("Ready", "Unknown", "Paused"): level(1)},
+    ),
+    Alternatives(
+        "OrderServiceNotReady",
+        {  # the reason alternates, and nobody waits anew
+            _condition("Ready", "False", "NotAllReady"): "1 _ " * 60,
+            _condition("Ready", "False", "Progressing"): "_ 1 " * 60,
+        },
+        {_condition("Ready", "False", "NotAllReady"): "1 1 _x10 " * 10},
+    ),
+    Alternatives(
+        "OrderTopologyNotReady",
+        {_condition("TopologyReady", "False", "Refused"): level(1)},
+        {_condition("TopologyReady", "True", "InPlace"): level(1)},
     ),
     Alternatives(
         "OrderServiceDegraded",

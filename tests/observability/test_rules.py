@@ -16,6 +16,7 @@ from orderservice_observability.objectives import (
     Scope,
 )
 from orderservice_observability.rules import platform_rules, service_rules
+from orderservice_observability.rules.model import Links
 from orderservice_observability.written import files
 
 FOLDER = Path(__file__).parents[2] / "observability"
@@ -78,6 +79,18 @@ def test_every_alert_says_what_it_is_and_where_to_look() -> None:
     assert Counter(headings) == Counter({rule["alert"] for rule in alerts()})
 
 
+def test_links_are_whole_where_runbook_and_grafana_are_known() -> None:
+    links = Links("https://docs.example/orders", "https://grafana.example/")
+    groups = [
+        *service_rules(Scope("orders"), Objectives(), links=links),
+        *platform_rules(links=links),
+    ]
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        notes = rule["annotations"]
+        assert notes["runbook_url"].startswith("https://docs.example/orders/runbook.md#")
+        assert notes["dashboard"].startswith("https://grafana.example/d/")
+
+
 def test_no_link_to_a_dashboard_has_an_empty_choice(tmp_path: Path) -> None:
     links = promtool.links(tmp_path, [case for case in cases.every() if case.fires])
     assert set(links) == {rule["alert"] for rule in alerts()}
@@ -85,7 +98,9 @@ def test_no_link_to_a_dashboard_has_an_empty_choice(tmp_path: Path) -> None:
     assert links["OrderPodCrashLooping"] == [
         "/d/orders-runtime?var-service=orders-admin&var-namespace=local"
     ]
-    assert links["OrderServiceNotReady"] == ["/d/orders-operator?var-service=a&var-namespace=shop"]
+    assert set(links["OrderServiceNotReady"]) == {
+        "/d/orders-operator?var-service=a&var-namespace=shop"
+    }
     assert links["Watchdog"] == ["/d/orders-operator"]
 
 

@@ -6,14 +6,19 @@ import msgspec
 
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import burn, cluster, platform, symptoms
-from orderservice_observability.rules.model import Alert, Group, Record
+from orderservice_observability.rules.model import Alert, Group, Links, Record
 
 # Seconds between evaluations: a guess that half a minute is soon enough for anybody who is woken.
 EVERY_S: Final = 30
+NO_LINKS: Final = Links()
 
 
 def service_rules(
-    scope: Scope, objectives: Objectives, every_s: int = EVERY_S, patience: str | None = None
+    scope: Scope,
+    objectives: Objectives,
+    every_s: int = EVERY_S,
+    patience: str | None = None,
+    links: Links = NO_LINKS,
 ) -> list[dict[str, Any]]:
     """Return the groups of one order service; `patience` replaces every `for` (drills, tests)."""
     slo: tuple[Record | Alert, ...] = (
@@ -25,13 +30,15 @@ def service_rules(
         Group("orders-symptoms", tuple(symptoms.alerts(scope, objectives)), every_s),
         Group("orders-cluster", tuple(cluster.alerts(scope)), every_s),
     ]  # fmt: skip
-    return [_patient(group, patience).written() for group in groups]
+    return [_patient(group, patience).written(links) for group in groups]
 
 
-def platform_rules(every_s: int = EVERY_S, patience: str | None = None) -> list[dict[str, Any]]:
+def platform_rules(
+    every_s: int = EVERY_S, patience: str | None = None, links: Links = NO_LINKS
+) -> list[dict[str, Any]]:
     """Return the groups about the operator and all its resources, and the watchdog."""
     group = Group("orders-platform", tuple(platform.alerts()), every_s)
-    return [_patient(group, patience).written()]
+    return [_patient(group, patience).written(links)]
 
 
 def _patient(group: Group, patience: str | None) -> Group:

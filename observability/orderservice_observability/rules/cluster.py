@@ -11,6 +11,7 @@ DASHBOARD: Final = "orders-runtime"
 KUBE_ONLY: Final = {
     "kube_horizontalpodautoscaler_status_current_replicas": "replicas an autoscaler has made",
     "kube_horizontalpodautoscaler_spec_max_replicas": "replicas an autoscaler may make",
+    "kube_horizontalpodautoscaler_spec_min_replicas": "replicas an autoscaler has to make",
     "kube_pod_container_status_waiting_reason": "why a container does not run",
     "kube_pod_container_status_restarts_total": "restarts of containers",
 }
@@ -23,9 +24,11 @@ def alerts(scope: Scope) -> Iterator[Alert]:
     by = "by (namespace, horizontalpodautoscaler)"
     now = scope.of_cluster("kube_horizontalpodautoscaler_status_current_replicas", scaler)
     most = scope.of_cluster("kube_horizontalpodautoscaler_spec_max_replicas", scaler)
+    least = scope.of_cluster("kube_horizontalpodautoscaler_spec_min_replicas", scaler)
     yield Alert(
         "OrderAutoscalerAtMaximum",
-        f"max {by} ({now}) >= max {by} ({most})",
+        # With as many at least as at most nobody expects it to add any.
+        f"max {by} ({now}) >= max {by} ({most}) and max {by} ({most}) > max {by} ({least})",
         TICKET,
         "An autoscaler cannot add any more pods.",
         "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value }} for 15 "

@@ -9,6 +9,25 @@ TICKET: Final = "ticket"  # somebody looks in working hours
 NONE: Final = "none"  # nobody: a machine checks that it fires
 
 
+class Links(msgspec.Struct, frozen=True):
+    """Where runbook and dashboards are published, as URLs; empty: alerts carry paths only.
+
+    Paths are completed by Alertmanager's template (observability/alertmanager/links.tmpl).
+    """
+
+    runbook_base_url: str = ""
+    dashboard_base_url: str = ""
+
+    def runbook(self, alert: str) -> str:
+        """Return the address of an alert's section in the runbook."""
+        page = f"runbook.md#{alert.lower()}"
+        return f"{self.runbook_base_url.rstrip('/')}/{page}" if self.runbook_base_url else page
+
+    def dashboard(self, path: str) -> str:
+        """Return the address of a dashboard; `path` begins with a slash."""
+        return f"{self.dashboard_base_url.rstrip('/')}{path}"
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recording rule."""
 
@@ -21,6 +40,7 @@ class Alert(msgspec.Struct, frozen=True):
     """An alerting rule. `dashboard` is the uid of the one to look at first.
 
     `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
+    `keep_firing` outlives a series that goes with its process or with PostgreSQL for a while.
     `about` are the labels that the dashboard's choices namespace and service take; none where the
     alert is about no service.
     """
@@ -32,24 +52,23 @@ class Alert(msgspec.Struct, frozen=True):
     description: str
     dashboard: str
     kept: str = "0s"
+    keep_firing: str | None = None
     labels: dict[str, str] = {}
     about: tuple[str, ...] = ("namespace", "service")
 
-    def rule(self) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it.
-
-        Links are paths: only Alertmanager's templates know the hosts of runbook and Grafana.
-        """
+    def rule(self, links: Links) -> dict[str, Any]:
+        """Return the rule as Prometheus reads it."""
         return {
             "alert": self.name,
             "expr": self.expr,
             "for": self.kept,
+            **({"keep_firing_for": self.keep_firing} if self.keep_firing else {}),
             "labels": {"severity": self.severity, **self.labels},
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"runbook.md#{self.name.lower()}",
-                "dashboard": f"/d/{self.dashboard}{self._choices()}",
+                "runbook_url": links.runbook(self.name),
+                "dashboard": links.dashboard(f"/d/{self.dashboard}{self._choices()}"),
             },
         }
 
@@ -70,10 +89,10 @@ class Group(msgspec.Struct, frozen=True):
     rules: tuple[Record | Alert, ...]
     every_s: int
 
-    def written(self) -> dict[str, Any]:
+    def written(self, links: Links) -> dict[str, Any]:
         """Return the group as Prometheus reads it."""
         rules = [
-            rule.rule() if isinstance(rule, Alert) else msgspec.to_builtins(rule)
+            rule.rule(links) if isinstance(rule, Alert) else msgspec.to_builtins(rule)
             for rule in self.rules
         ]
         return {"name": self.name, "interval": f"{self.every_s}s", "rules": rules}

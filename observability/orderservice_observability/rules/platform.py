@@ -9,8 +9,7 @@ from orderservice_observability.rules.model import NONE, PAGE, TICKET, Alert
 DASHBOARD: Final = "orders-operator"
 JOB: Final = 'job="orderservice-operator"'
 _WHICH: Final = (
-    "{{ $labels.resource_namespace }}/{{ $labels.resource }}: {{ $labels.reason }}. "
-    "`kubectl describe osvc` says more."
+    "{{ $labels.resource_namespace }}/{{ $labels.resource }}: `kubectl describe osvc` says why."
 )
 
 
@@ -51,6 +50,16 @@ def _resources() -> Iterator[Alert]:
         about=("resource_namespace", "resource"),
     )
     yield Alert(
+        "OrderTopologyNotReady",
+        _condition("TopologyReady", 'status="False"'),
+        TICKET,
+        "RabbitMQ's exchanges, queues or policies are not as the OrderService says.",
+        _WHICH,
+        DASHBOARD,
+        kept="10m",
+        about=("resource_namespace", "resource"),
+    )
+    yield Alert(
         "OrderMigrationFailed",
         _condition("MigrationsComplete", 'status="False",reason="Failed"'),
         PAGE,
@@ -63,9 +72,12 @@ def _resources() -> Iterator[Alert]:
 
 
 def _condition(kind: str, matcher: str) -> str:
-    """Ask for a condition; both replicas of the operator export it, so it is said once."""
+    """Ask for a condition; both replicas of the operator export it, so it is said once.
+
+    Not by its reason: another reason would be another alert, and begin to wait anew.
+    """
     series = select("orderservice_condition", f'type="{kind}"', matcher)
-    return f"max by (resource_namespace, resource, reason) ({series}) == 1"
+    return f"max by (resource_namespace, resource) ({series}) == 1"
 
 
 def _operator() -> Iterator[Alert]:

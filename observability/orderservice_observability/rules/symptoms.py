@@ -12,6 +12,8 @@ WORK_QUEUES: Final = 'queue=~"order-processing|order-notifications"'
 STUCK_OBJECTIVES: Final = 10
 # A customer should not wait longer to hear whether they paid, however slow orders may be.
 UNKNOWN_S: Final = 600
+# These series go with their process, or with PostgreSQL: what was wrong then still is.
+OUTLIVES: Final = "10m"
 COMPONENTS: Final = ("api", "relay", "worker", "notifier")
 
 # What is counted, which of it goes without Redis, and what that means.
@@ -56,6 +58,7 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "no second charge is made.",
         LIFECYCLE,
         kept="1m",
+        keep_firing=OUTLIVES,
     )
     yield Alert(
         "OrdersStuck",
@@ -67,12 +70,11 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"{objectives.completion_seconds} s.",
         LIFECYCLE,
         kept="5m",
+        keep_firing=OUTLIVES,
     )
 
 
 def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
-    queues = scope.of("messaging_queue_messages", WORK_QUEUES)
-    handled = scope.of("messaging_process_duration_seconds_count")
     dead = scope.of("messaging_queue_messages", 'queue=~".+[.]dead"')
     unrouted = scope.of("messaging_queue_messages", 'queue="orders.unrouted"')
     consumers = scope.of("messaging_queue_consumers", WORK_QUEUES)
@@ -94,18 +96,25 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "The oldest row of the outbox has waited for {{ $value | humanizeDuration }}.",
         MESSAGING,
         kept="2m",
+        keep_firing=OUTLIVES,
     )
-    yield Alert(
-        "OrderQueueBacklog",
-        f"max by ({BY}, queue) ({queues}) / sum by ({BY}, queue) (rate({handled}[5m])) "
-        f"> {objectives.completion_seconds} and max by ({BY}, queue) ({queues}) > 100",
-        PAGE,
-        "A queue holds more than its consumers get through in time.",
-        "At the rate of the last five minutes {{ $labels.queue }} takes "
-        "{{ $value | humanizeDuration }} to be worked off.",
-        MESSAGING,
-        kept="5m",
-    )
+    # Notifications wait when the customer's own receiver is slow, which is nothing to be woken for.
+    for queue, severity in (("order-processing", PAGE), ("order-notifications", TICKET)):
+        matcher = f'queue="{queue}"'
+        messages = scope.of("messaging_queue_messages", matcher)
+        handled = scope.of("messaging_process_duration_seconds_count", matcher)
+        yield Alert(
+            "OrderQueueBacklog",
+            f"max by ({BY}, queue) ({messages}) / sum by ({BY}, queue) (rate({handled}[5m])) "
+            f"> {objectives.completion_seconds} and max by ({BY}, queue) ({messages}) > 100",
+            severity,
+            "A queue holds more than its consumers get through in time.",
+            "At the rate of the last five minutes {{ $labels.queue }} takes "
+            "{{ $value | humanizeDuration }} to be worked off.",
+            MESSAGING,
+            kept="5m",
+            labels={"queue": queue},
+        )
     yield Alert(
         "OrderQueueWithoutConsumers",
         f"max by ({BY}, queue) ({consumers}) == 0",
@@ -136,14 +145,10 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 
 def _dependencies(scope: Scope) -> Iterator[Alert]:
-    yield Alert(
-        "OrderUpstreamBreakerOpen",
-        f"max by ({BY}, upstream) (max_over_time({scope.of('circuit_breaker_state')}[1m])) == 2",
-        PAGE,
-        "Calls to an upstream are cut off.",
-        "The circuit breaker of {{ $labels.upstream }} is open: it failed again and again.",
-        DEPENDENCIES,
-        kept="2m",
+    yield _breaker("OrderUpstreamBreakerOpen", scope, 'upstream!="webhook"', PAGE, "an upstream")
+    # The receiver is the customer's: notifications wait for it, and orders do not.
+    yield _breaker(
+        "OrderWebhookReceiverOut", scope, 'upstream="webhook"', TICKET, "the webhooks' receiver"
     )
     yield Alert(
         "OrderReplicaLag",
@@ -175,6 +180,19 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         "are in use: requests wait.",
         DEPENDENCIES,
         kept="5m",
+    )
+
+
+def _breaker(name: str, scope: Scope, matcher: str, severity: str, whom: str) -> Alert:
+    state = scope.of("circuit_breaker_state", matcher)
+    return Alert(
+        name,
+        f"max by ({BY}, upstream) (max_over_time({state}[1m])) == 2",
+        severity,
+        f"Calls to {whom} are cut off.",
+        "The circuit breaker of {{ $labels.upstream }} is open: it failed again and again.",
+        DEPENDENCIES,
+        kept="2m",
     )
 
 

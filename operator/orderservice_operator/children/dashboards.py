@@ -19,6 +19,7 @@ def dashboard_maps(service: OrderService) -> Iterator[Manifest]:
         manifest = child(
             service, "v1", "ConfigMap", name=f"{service.metadata.name}-dashboard-{name}"
         )
-        manifest["metadata"]["labels"] |= {LABEL: "1"}
+        labels = {LABEL: "1"} | service.spec.observability.labels
+        manifest["metadata"]["labels"] = labels | manifest["metadata"]["labels"]
         manifest["data"] = {f"orders-{name}.json": text}
         yield manifest

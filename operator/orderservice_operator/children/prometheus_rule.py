@@ -2,6 +2,7 @@
 
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import service_rules
+from orderservice_observability.rules.model import Links
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.kinds import PROMETHEUS_RULE
 from orderservice_operator.children.manifest import Manifest, child
@@ -17,6 +18,8 @@ def prometheus_rule(service: OrderService, context: Context) -> Manifest | None:
     manifest = child(
         service, "monitoring.coreos.com/v1", PROMETHEUS_RULE, name=service.metadata.name
     )
+    labels = service.spec.observability.labels
+    manifest["metadata"]["labels"] = labels | manifest["metadata"]["labels"]
     manifest["spec"] = {"groups": _groups(service)}
     return manifest
 
@@ -29,6 +32,8 @@ def _groups(service: OrderService) -> list[Manifest]:
         latency_ms=slo.latency_ms,
         completion_seconds=slo.completion_seconds,
     )
-    groups = service_rules(Scope(metadata.name, metadata.namespace), objectives)
+    observability = service.spec.observability
+    links = Links(observability.runbook_base_url or "", observability.dashboard_base_url or "")
+    groups = service_rules(Scope(metadata.name, metadata.namespace), objectives, links=links)
     place = f"{metadata.namespace}/{metadata.name}"
     return [group | {"name": f"{group['name']}/{place}"} for group in groups]

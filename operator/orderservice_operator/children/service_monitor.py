@@ -20,6 +20,8 @@ def service_monitor(service: OrderService, context: Context) -> Manifest | None:
     manifest = child(
         service, "monitoring.coreos.com/v1", SERVICE_MONITOR, name=service.metadata.name
     )
+    labels = service.spec.observability.labels
+    manifest["metadata"]["labels"] = labels | manifest["metadata"]["labels"]
     manifest["spec"] = {
         "selector": {"matchLabels": selector(service, "admin")},
         "endpoints": [

@@ -42,6 +42,21 @@ class Observability(Section, frozen=True):
     dashboards: Annotated[
         bool, Meta(description="Make ConfigMaps with dashboards for the sidecar of Grafana.")
     ] = False
+    labels: Annotated[
+        Labels,
+        Meta(
+            description="Further labels of ServiceMonitor, PrometheusRule and dashboards, by which "
+            "a Prometheus or Grafana chooses them (`release`, say)."
+        ),
+    ] = {}
+    runbook_base_url: Annotated[
+        HttpUrl | None,
+        Meta(description="Where runbook.md is published; alerts link to it. Unset: paths only."),
+    ] = None
+    dashboard_base_url: Annotated[
+        HttpUrl | None,
+        Meta(description="Where Grafana is; alerts link to its dashboards. Unset: paths only."),
+    ] = None
 
 
 class Slo(Section, frozen=True):

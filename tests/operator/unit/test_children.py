@@ -9,7 +9,7 @@ from orders.settings import describe
 from orderservice_operator.children import environment, processes
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.http_route import http_route, missing_kind
-from orderservice_operator.children.kinds import HTTP_ROUTE, SERVICE_MONITOR
+from orderservice_operator.children.kinds import HTTP_ROUTE, PROMETHEUS_RULE, SERVICE_MONITOR
 from orderservice_operator.children.migration_job import job_name
 
 
@@ -215,6 +215,37 @@ def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:
     off = {"serviceMonitor": "Disabled"}
     assert ("ServiceMonitor", "minimal") not in children(
         context=Context(frozenset({SERVICE_MONITOR})), observability=off
+    )
+
+
+def test_what_a_prometheus_or_grafana_selects_has_the_labels_it_selects_by(children: Any) -> None:
+    kinds = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE})
+    wanted = {"release": "kube-prometheus-stack", "app.kubernetes.io/name": "not-mine"}
+    made = children(context=Context(kinds), observability={"labels": wanted, "dashboards": True})
+    selected = [made["ServiceMonitor", "minimal"], made["PrometheusRule", "minimal"]]
+    selected += [one for key, one in made.items() if "-dashboard-" in key[1]]
+    assert len(selected) > 3
+    for one in selected:
+        assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+        assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "orderservice"
+
+
+def test_alerts_link_to_where_runbook_and_grafana_are(children: Any) -> None:
+    bases = {
+        "runbookBaseUrl": "https://docs.example/orders",
+        "dashboardBaseUrl": "https://grafana.example/",
+    }
+    made = children(context=Context(frozenset({PROMETHEUS_RULE})), observability=bases)
+    rules = [
+        rule["annotations"]
+        for group in made["PrometheusRule", "minimal"]["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert all(
+        note["runbook_url"].startswith("https://docs.example/orders/runbook.md#")
+        and note["dashboard"].startswith("https://grafana.example/d/")
+        for note in rules
     )
 
 
