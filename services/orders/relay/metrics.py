@@ -17,6 +17,11 @@ OUTBOX_PUBLISHED: Final = Counter(
     "Rows published, by how that ended; all but `confirmed` are tried again.",
     ["outcome"],
 )
+OUTBOX_HELD: Final = Gauge(
+    "outbox_held",
+    "1 while messages of this type wait because a queue they go to refuses them.",
+    ["type"],
+)
 RELAY_LEADING: Final = Gauge("relay_leading", "1 while this relay publishes, 0 while it stands by.")
 
 QUEUE_MESSAGES: Final = Gauge(

@@ -30,10 +30,18 @@ _TAKE: Final = """
         seq, id::text, aggregateid, type, payload::text, correlation_id, traceparent,
         extract(epoch FROM created_at)::bigint
     FROM outbox
-    WHERE aggregateid NOT IN (SELECT unnest(%s::text[]))
+    WHERE
+        seq > %(after)s
+        AND seq NOT IN (SELECT unnest(%(under_way)s::bigint []))
+        AND (%(only)s::text [] IS NULL OR type = ANY(%(only)s))
+        AND type <> ALL(%(but)s::text [])
+        AND (aggregateid, type) NOT IN (
+            SELECT * FROM unnest(%(held)s::text [], %(held_types)s::text [])
+        )
     ORDER BY seq
-    LIMIT %s
+    LIMIT %(limit)s
 """
+_LAST: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
 _DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s)"
 _SET_IDLE: Final = "UPDATE relay_wakeup SET idle = %s WHERE idle <> %s"
 _BACKLOG: Final = """
@@ -67,6 +75,18 @@ class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
         return int(self.aggregate_id) if self.aggregate_id.isdecimal() else self.aggregate_id
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows to read: all of them by default."""
+
+    after: int = 0  # only those with a larger `seq`
+    under_way: Sequence[int] = ()  # not these
+    only: Sequence[str] | None = None  # message types; None: all
+    but: Sequence[str] = ()  # not of these message types
+    # Not those of an aggregate with a type: place by place in both lists.
+    held: Sequence[str] = ()
+    held_types: Sequence[str] = ()
+
+
 class Backlog(msgspec.Struct, frozen=True):
     """How much waits in the outbox."""
 
@@ -88,10 +108,22 @@ class Outbox:
         """
         return bool(self._rows(_LEAD, (RELAY,))[0][0])
 
-    def take(self, limit: int, except_aggregates: Sequence[str]) -> list[Row]:
-        """Return the oldest rows, in order, leaving out those of some aggregates."""
-        rows = self._rows(_TAKE, (list(except_aggregates), limit))
-        return [Row(*row) for row in rows]
+    def take(self, limit: int, selection: Selection) -> list[Row]:
+        """Return the oldest rows of a selection, in order."""
+        values = {
+            "after": selection.after,
+            "under_way": list(selection.under_way),
+            "only": None if selection.only is None else list(selection.only),
+            "but": list(selection.but),
+            "held": list(selection.held),
+            "held_types": list(selection.held_types),
+            "limit": limit,
+        }
+        return [Row(*row) for row in self._rows(_TAKE, values)]
+
+    def last(self) -> int:
+        """Return the largest `seq`; 0 for an empty outbox."""
+        return int(str(self._rows(_LAST, ())[0][0]))
 
     def delete(self, rows: Sequence[Row]) -> None:
         """Delete rows that the broker has. Idempotent."""
@@ -113,7 +145,7 @@ class Outbox:
         return Backlog(pending, oldest_age_s)
 
     def _rows(
-        self, query: "psycopg.abc.QueryNoTemplate", values: Sequence[object]
+        self, query: "psycopg.abc.QueryNoTemplate", values: "psycopg.abc.Params"
     ) -> list[TupleRow]:
         with translated():
             return self._session.execute(query, values).fetchall()

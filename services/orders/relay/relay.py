@@ -17,6 +17,7 @@ from orders.errors import OrdersError
 from orders.messaging import envelope, semconv, topology
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay import outbox
+from orders.relay.lanes import Lanes, lane_of
 from orders.relay.metrics import (
     OUTBOX_OLDEST_AGE,
     OUTBOX_PENDING,
@@ -24,7 +25,8 @@ from orders.relay.metrics import (
     RELAY_LEADING,
 )
 from orders.relay.outbox import Outbox, Row
-from orders.relay.window import Ended, Holds, Window
+from orders.relay.reading import Reading
+from orders.relay.window import Ended, Holds, Window, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 
@@ -38,8 +40,10 @@ _LULL_S: Final = 0.005
 _LULLS: Final = 10
 # Rows that get no answer must not keep new ones waiting.
 _PATIENCE_S: Final = 0.05
-# While so many aggregates are refused, others are not looked at: the list goes with every query.
-_MOST_HELD: Final = 10_000
+# A queue refused, or was not there, or did not answer: whatever goes there waits.
+_REFUSALS: Final = frozenset({Outcome.NACKED, Outcome.RETURNED, Outcome.LOST})
+# The row itself may be what is wrong: others of its lane are tried before it.
+_DOUBTFUL: Final = frozenset({Outcome.UNENCODABLE, Outcome.LOST})
 _SAMPLED: Final = "-01"
 
 _log = structlog.get_logger()
@@ -57,7 +61,8 @@ class Relay:
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = Server(database.url)
         # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
-        self._window, self._holds = Window(), Holds()
+        self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
+        self._reading = Reading(self._window, self._holds, self._lanes)
         self._stopping = threading.Event()
         self._gauges = _Gauges()
         self._lulls = 0
@@ -115,27 +120,28 @@ class Relay:
         if self._publisher.problem is not None:
             self._stopping.wait(_PATIENCE_S)
             return
-        found = self._advance(session)
-        if found >= self._settings.batch:
+        found, taken = self._advance(session)
+        in_flight = self._window.in_flight
+        if taken == 0 and in_flight:
+            self._window.wait(in_flight - 1, _PATIENCE_S)
+        elif found >= self._settings.batch:
             # More is waiting: read on while the broker works on this batch.
-            self._window.wait(self._settings.batch, self._settings.poll_s)
-        elif self._window.in_flight:
+            self._window.wait(self._settings.batch, _PATIENCE_S)
+        elif in_flight:
             self._window.wait(0, _PATIENCE_S)
         elif found == 0:
             self._rest(session)
 
-    def _advance(self, session: Outbox) -> int:
-        """Publish the next rows; return how many were found."""
-        held = self._holds.active()
-        if len(held) >= _MOST_HELD:
-            return 0
-        rows = session.take(self._settings.batch, [*self._window.aggregates(), *held])
-        if rows:
+    def _advance(self, session: Outbox) -> tuple[int, int]:
+        """Publish the next rows; return how many were found, and how many of them were sent."""
+        rows = self._reading.next(session, self._settings.batch)
+        taken = self._window.admit(rows)
+        if taken:
             self._lulls = 0
-            self._publisher.publish(_messages(self._window.admit(rows)), self._window.settled)
+            self._publisher.publish(_messages(taken), self._window.settled)
         if len(rows) > 1:
             self._tell_writers(session, idle=False)
-        return len(rows)
+        return len(rows), len(taken)
 
     def _rest(self, session: Outbox) -> None:
         """Wait for work: first a moment, then, having looked once more, for a notification."""
@@ -145,7 +151,8 @@ class Relay:
         elif self._idle is not True:
             self._tell_writers(session, idle=True)
         else:
-            session.wait(self._holds.next_in_s(self._settings.poll_s))
+            at_most_s = self._lanes.next_in_s(self._settings.poll_s)
+            session.wait(self._holds.next_in_s(at_most_s))
 
     def _tell_writers(self, session: Outbox, *, idle: bool) -> None:
         if self._idle is not idle:
@@ -176,11 +183,21 @@ class Relay:
             "traceId": row.traceparent[3:35] if row.traceparent else None,
         }
         if outcome is Outcome.CONFIRMED:
-            self._holds.succeeded(row.aggregate_id)
+            self._holds.succeeded(place_of(row))
+            self._lanes.taken(lane_of(row.type))
             _log.info("message.published", **facts)
         else:
-            hold_s = self._holds.failed(row.aggregate_id)
-            _log.warning("message.not_published", outcome=outcome, again_in_s=hold_s, **facts)
+            again_in_s = self._hold(row, outcome)
+            _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **facts)
+
+    def _hold(self, row: Row, outcome: Outcome) -> float:
+        """Keep back what would fail as this row did; return for how long, in seconds."""
+        waits_s = []
+        if outcome in _REFUSALS:
+            waits_s.append(self._lanes.refused(lane_of(row.type)))
+        if outcome in _DOUBTFUL:
+            waits_s.append(self._holds.failed(place_of(row)))
+        return round(max(waits_s), 3)
 
     def _drain(self, session: Outbox) -> None:
         drained = self._window.wait(0, _DRAIN_S)

@@ -1,21 +1,35 @@
-"""Which rows are between being read and being deleted, and which aggregates must wait.
+"""Which rows are between being read and being deleted, and which orders must wait.
 
-At most one row of an aggregate is under way, so an order's messages reach the broker in their
-order even when one of them is refused and published again.
+At most one row of an order is under way in a lane, so an order's messages reach the queues of a
+lane in their order even when one of them is refused and published again.
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
 
 from orders.messaging.publisher import Outcome, Outgoing
+from orders.relay.lanes import lane_of
 from orders.relay.outbox import Row
 
 _FIRST_HOLD_S: Final = 0.5
 _LONGEST_HOLD_S: Final = 30.0
+# A confirm takes milliseconds. A queue without a majority of its replicas gives none.
+_SILENT_S: Final = 1.0
+# The list goes with every query. Beyond it the oldest is forgotten: its row is tried early.
+_MOST_HELD: Final = 1000
+
+Place = tuple[str, str]  # aggregate id, lane
+
+
+def place_of(row: Row) -> Place:
+    """Return what must keep its order."""
+    return row.aggregate_id, lane_of(row.type)
 
 
 class Ended(msgspec.Struct, frozen=True, eq=False):
@@ -28,26 +42,34 @@ class Ended(msgspec.Struct, frozen=True, eq=False):
 class Window:
     """The rows under way. The publisher reports from its thread, the relay does all else."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
         self._rows: dict[int, Row] = {}  # until they are forgotten: deleted, or put off
+        self._places: set[Place] = set()
         self._ended: list[Ended] = []
+        self._heard_s: dict[str, float] = {}  # by lane: an answer came, or none was due
         self._wanted = -1
 
     def admit(self, rows: Sequence[Row]) -> list[Row]:
-        """Take the first row of each aggregate, in order, and return what was taken."""
-        firsts: dict[str, Row] = {}
-        for row in rows:
-            firsts.setdefault(row.aggregate_id, row)
-        taken = list(firsts.values())
+        """Take the first row of each place without one under way, in order; return those taken."""
+        taken: dict[Place, Row] = {}
         with self._changed:
-            self._rows.update((row.seq, row) for row in taken)
-        return taken
+            for row in rows:
+                if (place := place_of(row)) not in self._places:
+                    taken.setdefault(place, row)
+            self._start_clocks({lane for _, lane in taken})
+            self._rows.update((row.seq, row) for row in taken.values())
+            self._places |= taken.keys()
+        return list(taken.values())
 
     def settled(self, outcome: Outcome, batch: Sequence[Outgoing]) -> None:
         """Note how publishing ended; `key` is the row's `seq`. On the publisher's thread."""
         with self._changed:
-            self._ended.extend(Ended(self._rows[outgoing.key], outcome) for outgoing in batch)
+            ended = [Ended(self._rows[outgoing.key], outcome) for outgoing in batch]
+            self._ended += ended
+            now_s = self._monotonic()
+            self._heard_s.update((lane_of(one.row.type), now_s) for one in ended)
             if self._in_flight() <= self._wanted:
                 self._changed.notify()
 
@@ -62,6 +84,7 @@ class Window:
             del self._ended[: len(ended)]
             for one in ended:
                 del self._rows[one.row.seq]
+                self._places.discard(place_of(one.row))
 
     def wait(self, at_most: int, timeout_s: float) -> bool:
         """Wait until no more than `at_most` rows have no outcome yet; false if the time is up."""
@@ -77,10 +100,27 @@ class Window:
         with self._changed:
             return self._in_flight()
 
-    def aggregates(self) -> list[str]:
-        """Return the aggregates that have a row under way."""
+    def seqs(self) -> list[int]:
+        """Return the rows under way."""
         with self._changed:
-            return [row.aggregate_id for row in self._rows.values()]
+            return list(self._rows)
+
+    def by_lane(self) -> Counter[str]:
+        """Count the rows under way in each lane."""
+        with self._changed:
+            return Counter(lane for _, lane in self._places)
+
+    def silent_lanes(self) -> set[str]:
+        """Return the lanes that wait for an answer and have had none for a while."""
+        before_s = self._monotonic() - _SILENT_S
+        with self._changed:
+            waiting = {lane for _, lane in self._places}
+            return {lane for lane in waiting if self._heard_s[lane] < before_s}
+
+    def _start_clocks(self, lanes: AbstractSet[str]) -> None:
+        now_s = self._monotonic()
+        for lane in lanes - {lane for _, lane in self._places}:
+            self._heard_s[lane] = now_s
 
     def _in_flight(self) -> int:
         return len(self._rows) - len(self._ended)
@@ -92,39 +132,42 @@ class _Hold(msgspec.Struct):
 
 
 class Holds:
-    """The aggregates whose last publication failed, each waiting longer with every failure."""
+    """The places whose own row failed, each waiting longer with every failure."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._holds: dict[str, _Hold] = {}
+        self._holds: dict[Place, _Hold] = {}
 
-    def failed(self, aggregate_id: str) -> float:
-        """Hold an aggregate and return for how long."""
-        hold = self._holds.setdefault(aggregate_id, _Hold(0, 0))
+    def failed(self, place: Place) -> float:
+        """Hold a place and return for how long, in seconds."""
+        hold = self._holds.pop(place, None) or _Hold(0, 0)
+        self._holds[place] = hold  # the latest failure last
+        if len(self._holds) > _MOST_HELD:
+            del self._holds[next(iter(self._holds))]
         delay_s = min(_FIRST_HOLD_S * 2.0 ** min(hold.failures, 10), _LONGEST_HOLD_S)
         hold.failures += 1
         hold.until_s = self._monotonic() + delay_s
         return delay_s
 
-    def succeeded(self, aggregate_id: str) -> None:
-        """Forget an aggregate's failures."""
+    def succeeded(self, place: Place) -> None:
+        """Forget a place's failures."""
         if self._holds:
-            self._holds.pop(aggregate_id, None)
+            self._holds.pop(place, None)
 
-    def active(self) -> list[str]:
-        """Return the aggregates to leave alone for now."""
+    def active(self) -> list[Place]:
+        """Return the places to leave alone for now."""
         now_s = self._monotonic()
         self._prune(now_s)
-        return [aggregate_id for aggregate_id, hold in self._holds.items() if hold.until_s > now_s]
+        return [place for place, hold in self._holds.items() if hold.until_s > now_s]
 
     def next_in_s(self, at_most_s: float) -> float:
         """Return when the next hold ends, in seconds from now."""
         now_s = self._monotonic()
         ends = (hold.until_s - now_s for hold in self._holds.values() if hold.until_s > now_s)
-        return min(at_most_s, *ends, at_most_s)
+        return min([at_most_s, *ends])
 
     def _prune(self, now_s: float) -> None:
-        """Drop aggregates that nobody published after their hold: their row is gone."""
+        """Drop places that nobody published after their hold: their row is gone."""
         old_s = now_s - 10 * _LONGEST_HOLD_S
-        for aggregate_id in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
-            del self._holds[aggregate_id]
+        for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
+            del self._holds[place]
