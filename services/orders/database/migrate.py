@@ -4,10 +4,11 @@ Each change goes in three releases: expand (add what the new code needs, harmles
 deploy, contract (drop what nobody reads any more).
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -17,6 +18,14 @@ from orders.database.failures import translated
 from orders.errors import Permanent, Transient
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
+_LOCK_POLL_S: Final = 0.2
+# Indexes of ours that a build left behind; names that end so belong to a REINDEX of somebody else.
+_INVALID: Final = r"""
+SELECT i.indexrelid::regclass::text
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE NOT i.indisvalid AND c.relnamespace = current_schema::regnamespace
+AND c.relname !~ '_cc(new|old)\d*$'
+"""
 _log = structlog.get_logger()
 
 
@@ -26,7 +35,10 @@ def migrate(url: str) -> list[str]:
     Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
     """
     with translated(), psycopg.connect(url, autocommit=True, connect_timeout=3) as guard:
-        guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        # Not by a waiting pg_advisory_lock: its snapshot would hold up a concurrent index build of
+        # the very migration that it waits for, for ever.
+        while guard.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
+            time.sleep(_LOCK_POLL_S)
         try:
             return _apply(url)
         except psycopg.ProgrammingError as error:
@@ -58,11 +70,47 @@ def _apply(url: str) -> list[str]:
     missing = backend.to_apply(_migrations())
     for migration in missing:
         _log.info("migration.started", migration=migration.id)
-        # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
-        with backend.transaction():
-            migration.process_steps(backend, "apply")
-            backend.mark_one(migration)
+        migration.load()
+        if migration.use_transactions:
+            _apply_whole(backend, migration)
+        else:
+            _apply_stepwise(backend, migration)
     return [migration.id for migration in missing]
+
+
+def _apply_whole(backend: Any, migration: Any) -> None:
+    # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
+    with backend.transaction():
+        migration.process_steps(backend, "apply")
+        backend.mark_one(migration)
+
+
+def _apply_stepwise(backend: Any, migration: Any) -> None:
+    """Run statements that refuse a transaction (`CREATE INDEX CONCURRENTLY`), then mark them.
+
+    All of them run again after a failure, so each must be repeatable: a build that ends half-way
+    leaves an INVALID index, which the file itself drops before it builds.
+    """
+    # A concurrent build waits for every older transaction, and blocks nobody while it does.
+    for limit in ("lock_timeout", "statement_timeout"):
+        backend.execute(f"SET {limit} = 0")
+    try:
+        for step in migration.steps:
+            step.apply(backend)
+    except psycopg.Error:
+        _drop_invalid(backend)
+        raise
+    for limit in ("lock_timeout", "statement_timeout"):
+        backend.execute(f"RESET {limit}")
+    with backend.transaction():
+        backend.mark_one(migration)
+
+
+def _drop_invalid(backend: Any) -> None:
+    """Remove what failed builds left: writes pay for such an index, and no read can use it."""
+    with contextlib.suppress(psycopg.Error):  # the next run drops it, if the server is gone
+        for (name,) in backend.execute(_INVALID).fetchall():
+            backend.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
 def _migrations() -> "yoyo.migrations.MigrationList":

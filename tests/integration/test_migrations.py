@@ -1,0 +1,125 @@
+"""Migrations of a database in use: they wait, go on after a failure, and leave no mess."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Any
+
+import psycopg
+import pytest
+import yoyo
+
+from devstack.testing import Postgres
+from orders.database.migrate import migrate, pending
+from orders.errors import Transient
+
+FIRST, INDEXES = "0001_orders", "0002_cancellation_indexes"
+INVALID = b"SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+OF_BUILDS = b"FROM pg_stat_progress_create_index WHERE datname = current_database()"
+# Of another table than those of the indexes: a build waits for it all the same.
+OLD_SNAPSHOT = b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox"
+BUILDING = b"SELECT pid " + OF_BUILDS
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> Iterator[str]:
+    """Give an empty database, in the schema of the first release."""
+    name = f"migrate_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
+    made = postgres.url_of(name)
+    backend = yoyo.get_backend(made.replace("postgresql://", "postgresql+psycopg://", 1))
+    folder = resources.files("orders.database").joinpath("migrations")
+    first = yoyo.read_migrations(str(folder)).filter(lambda migration: migration.id == FIRST)
+    backend.apply_migrations(first)
+    backend.connection.close()
+    yield made
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+def wait_for(holds: Callable[[], object], within_s: float = 30) -> None:
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, "not within the time"
+        time.sleep(0.02)
+
+
+def ask(url: str, query: bytes) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_an_index_is_built_however_long_another_transaction_lasts(url: str) -> None:
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
+        reader.execute(OLD_SNAPSHOT)
+        migrating = threads.submit(migrate, url)
+        wait_for(lambda: ask(url, BUILDING))
+        threading.Event().wait(1.5)  # longer than lock_timeout, which used to end the wait
+        assert not migrating.done()
+        reader.rollback()
+        assert migrating.result(timeout=60)[-1] == INDEXES
+    assert pending(url) == []
+    assert ask(url, INVALID) == []
+
+
+def test_a_build_that_is_ended_leaves_no_invalid_index_and_the_next_run_completes_it(
+    url: str,
+) -> None:
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
+        reader.execute(OLD_SNAPSHOT)
+        migrating = threads.submit(migrate, url)
+        wait_for(lambda: ask(url, BUILDING))
+        assert ask(url, b"SELECT pg_cancel_backend(pid) " + OF_BUILDS) == [(True,)]
+        with pytest.raises(Transient):
+            migrating.result(timeout=60)
+    assert ask(url, INVALID) == []
+    assert migrate(url) == [INDEXES]
+
+
+def test_a_killed_build_is_done_again_and_its_invalid_index_replaced(url: str) -> None:
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
+        reader.execute(OLD_SNAPSHOT)
+        migrating = threads.submit(migrate, url)
+        wait_for(lambda: ask(url, BUILDING))
+        assert ask(url, b"SELECT pg_terminate_backend(pid) " + OF_BUILDS) == [(True,)]
+        with pytest.raises(Transient):
+            migrating.result(timeout=60)
+        assert len(ask(url, INVALID)) == 1, "nobody was left to remove it"
+    assert migrate(url) == [INDEXES]
+    assert ask(url, INVALID) == []
+
+
+def test_the_previous_release_accepts_and_captures_in_the_new_schema(url: str) -> None:
+    migrate(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        # The columns that release N-1 names, and no others.
+        row = connection.execute(
+            b"INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
+            b" correlation_id, traceparent) VALUES (1, 2, 3, 4, 'card', 'c', 't')"
+            b" RETURNING id, nonce IS NOT NULL"
+        ).fetchone()
+        assert row is not None
+        assert row[1], "its orders have keys of their own all the same"
+        capture = b"INSERT INTO payment_attempts (id, order_id, kind, amount) VALUES (%s,%s,%s,4)"
+        connection.execute(capture, (uuid.uuid4(), row[0], "capture"))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(capture, (uuid.uuid4(), row[0], "capture"))
+
+
+def test_orders_of_the_previous_release_keep_their_rows_as_they_are(url: str) -> None:
+    insert = (
+        b"INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
+        b" correlation_id, traceparent) VALUES (1, 2, 3, 4, 'card', 'c', 't')"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(insert)
+        before = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
+        migrate(url)
+        after = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
+        columns = b"SELECT nonce, reservation_key, refunded, refund_requested FROM orders"
+        assert connection.execute(columns).fetchall() == [(None, None, 0, 0)]
+    assert before == after, "the table was rewritten, while nobody could use it"
