@@ -105,6 +105,10 @@ check: env ## lint, format, types, import contracts
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: fuzz
+fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer; MINUTES=60
+	@PYTHONPATH=tests:services .venv/bin/python -m fuzz --minutes $(or $(MINUTES),60) $(ARGS)
+
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)

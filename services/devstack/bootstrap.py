@@ -17,6 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import meinheld_wheel
 from devstack.packages import cache, debian, rabbitmq
 from devstack.report import Report
 
@@ -25,9 +26,6 @@ ENVIRONMENT = REPOSITORY / ".venv"
 STAMP = ENVIRONMENT / "orderservice.stamp"
 LOCKS = tuple(REPOSITORY / f"requirements{part}.lock" for part in ("", "-bootstrap", "-compiler"))
 PYTHONS = ((3, 11), (3, 12))
-# Setting CFLAGS takes the place of Python's own, and without NDEBUG meinheld's workers abort.
-# The rest is for compilers that refuse undeclared functions (gcc 14, clang 16).
-CFLAGS = "-O2 -DNDEBUG -D_GNU_SOURCE -include sys/uio.h"
 
 
 class SetupFailed(Exception):
@@ -87,6 +85,7 @@ def fingerprint() -> str:
     told.update(f"{project['project']['scripts']} {project['tool']['setuptools']}".encode())
     for lock in LOCKS:
         told.update(lock.read_bytes())
+    told.update(meinheld_wheel.identity(LOCKS[0]).encode())
     told.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
     return told.hexdigest()
 
@@ -127,38 +126,37 @@ def install_tools() -> None:
 
 def install_packages(output: Report) -> None:
     """Install the lock: meinheld as we compiled it, all else from uv's cache or the index."""
-    meinheld, rest = split_lock()
+    rest = lock_without_meinheld()
     install = ["--no-deps", "--require-hashes", "-r", str(rest)]
     if not succeeds(uv("--offline", *install)):
         run(uv(*install))
-    wheels = compiled(meinheld, output).glob("*.whl")
+    wheels = compiled(output).glob("*.whl")
     run(uv("--offline", "--no-deps", *map(str, wheels)))
 
 
-def split_lock() -> tuple[Path, Path]:
-    """Write the lock's entry of meinheld, and the others, to files of their own."""
+def lock_without_meinheld() -> Path:
+    """Write the lock's entries, but for the one that we compile, to a file of their own."""
     entries = re.split(r"^(?=\w)", LOCKS[0].read_text(), flags=re.MULTILINE)
-    source = ENVIRONMENT / "requirements-source.txt", ENVIRONMENT / "requirements-wheels.txt"
-    for path, wanted in zip(source, (True, False), strict=True):
-        path.write_text("".join(one for one in entries if one.startswith("meinheld=") is wanted))
-    return source
+    path = ENVIRONMENT / "requirements-wheels.txt"
+    path.write_text("".join(one for one in entries if not one.startswith("meinheld=")))
+    return path
 
 
-def compiled(entry: Path, output: Report) -> Path:
+def compiled(output: Report, *, sanitized: bool = False) -> Path:
     """Give the folder with meinheld's wheel, compiled once for all clones.
 
     Not through uv: its cache neither knows the environment of a build nor forgets the objects of
     an earlier one, and a meinheld that others compiled with greenlet crashes.
     """
-    made_of = hashlib.sha256((entry.read_text() + CFLAGS).encode()).hexdigest()
-    name = f"meinheld-{sys.implementation.cache_tag}-{made_of[:16]}"
+    identity = meinheld_wheel.identity(LOCKS[0], sanitized=sanitized)
+    name = f"meinheld-{sys.implementation.cache_tag}-{identity}"
 
     def build(folder: Path) -> None:
         output.event("environment", "compiling", None, "meinheld, once")
-        pip = [program("python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel"]
-        exact = ["--no-cache-dir", "--no-deps", "--require-hashes", "--no-build-isolation"]
-        target = ["--use-pep517", "--wheel-dir", str(folder), "-r", str(entry)]
-        run([*pip, *exact, *target], environment=compiler(output))
+        options = ["--sanitized"] if sanitized else []
+        argv = [program("python"), "-m", "meinheld_wheel", str(LOCKS[0]), str(folder), *options]
+        sources = {"PYTHONPATH": str(REPOSITORY / "services")}
+        run(argv, environment=compiler(output) | sources)
 
     return cache.keep(name, build)
 
@@ -180,15 +178,15 @@ def program(name: str) -> str:
 
 def compiler(output: Report) -> dict[str, str]:
     """Give the variables with which meinheld compiles, fetching what the machine lacks."""
-    flags = CFLAGS
-    given = {"MEINHELD_NOGREEN": "1"}
+    flags = os.environ.get("CFLAGS", "")
+    given: dict[str, str] = {}
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         flags += f" {python_headers(output)}"
     if not shutil.which(os.environ.get("CC", "cc")):
         # Not Python's own linker options, some of which zig does not know; any x86-64, no checks.
         given["CC"] = f"{zig(output)} cc -mcpu=baseline -fno-sanitize=undefined"
         given["LDSHARED"] = f"{given['CC']} -shared"
-    return given | {"CFLAGS": f"{flags} {os.environ.get('CFLAGS', '')}".strip()}
+    return given | {"CFLAGS": flags.strip()}
 
 
 def python_headers(output: Report) -> str:

@@ -129,10 +129,10 @@ class ApiSettings(Group, frozen=True):
     ] = 16
     max_requests: Annotated[
         int, Meta(ge=0, description="Requests after which a process is replaced; 0: never.")
-    ] = 0
+    ] = 200_000  # bounds what a leak can take; a new process costs half a second of CPU
     max_requests_jitter: Annotated[
         int, Meta(ge=0, description="Random addition, so that processes do not go together.")
-    ] = 0
+    ] = 50_000
     timeout_s: Annotated[
         Annotated[int, Meta(ge=1, le=3600)],
         Meta(description="A process silent for longer is killed."),

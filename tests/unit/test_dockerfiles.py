@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devstack import bootstrap, lock
+import meinheld_wheel
+from devstack import lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = sorted(lock.IMAGES)
@@ -65,8 +66,11 @@ def test_what_is_copied_is_given_to_the_build(image: str) -> None:
 
 
 def test_meinheld_is_compiled_as_it_is_here() -> None:
-    text = dockerfile("services")
-    assert f'MEINHELD_NOGREEN=1 CFLAGS="{bootstrap.CFLAGS}"' in text
+    assert "python -m meinheld_wheel services/requirements.lock wheels" in dockerfile("services")
+    here, image = (meinheld_wheel.entry(REPOSITORY / name) for name in (
+        "requirements.lock", "services/requirements.lock"
+    ))  # fmt: skip
+    assert here == image
 
 
 def test_both_images_have_the_same_bases() -> None:

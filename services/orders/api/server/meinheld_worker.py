@@ -59,10 +59,6 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         wsgi = self.wsgi
 
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            try:
-                raise _Forgotten  # noqa: TRY301 a call would fail as the application's does
-            except Exception:  # noqa: BLE001, S110 SystemError if there was one
-                pass
             self.nr += 1
             if self.nr == self.max_requests:
                 self.log.info(
@@ -119,13 +115,6 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         )
         logging.shutdown()
         os._exit(1)
-
-
-class _Forgotten(Exception):
-    """Raise and catch this to clear the error that meinheld leaves pending.
-
-    It does after `Upgrade` and `CONNECT` requests, and the next request of the process would fail.
-    """
 
 
 class _ErrorLog:

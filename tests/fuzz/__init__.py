@@ -1,0 +1,1 @@
+"""The parser of the api's HTTP server under a fuzzer and AddressSanitizer."""

@@ -1,0 +1,101 @@
+"""Send generated inputs to the server and hold its answers to what HTTP says."""
+
+import fcntl
+import re
+import socket
+import struct
+import termios
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fuzz.inputs import Input, generate
+
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+_SHOWN = re.compile(rb'(\{"method":.*?\})(?=HTTP/1|\Z)', re.DOTALL)
+# What a server may say to bytes of strangers; 500 is none of it. 503: cut off.
+_ALLOWED = {100, 200, 400, 408, 411, 413, 417, 503}
+
+
+class WrongAnswer(AssertionError):
+    """Make the input again from its seed: the server's answer to it is not the one to give."""
+
+
+def send(path: Path, given: Input) -> bytes:
+    """Send an input and return all that came back; the server closes, because we do."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        try:
+            for piece in given.pieces:
+                connection.sendall(piece)
+                _wait_until_read(connection)
+            connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError, OSError):
+            pass  # refused before its end
+        return _read_all(connection)
+
+
+def _wait_until_read(connection: socket.socket) -> None:
+    """Make pieces arrive one by one; give up after a moment (the server may have closed)."""
+    until = time.monotonic() + 0.02
+    unread = bytearray(4)
+    while time.monotonic() < until:
+        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, unread)
+        if struct.unpack("i", unread)[0] == 0:
+            return
+
+
+def _read_all(connection: socket.socket) -> bytes:
+    answer = bytearray()
+    try:
+        while block := connection.recv(65_536):
+            answer += block
+    except ConnectionResetError:
+        pass
+    return bytes(answer)
+
+
+def check(path: Path, seed: int) -> Counter[int]:
+    """Send the input of a seed; return its statuses. Raises WrongAnswer, OSError."""
+    given = generate(seed)
+    answer = send(path, given)
+    statuses = [int(status) for status in _STATUS.findall(answer)]
+    if not set(statuses) <= _ALLOWED:
+        raise WrongAnswer(f"seed {seed}: {statuses}")
+    if given.expected is not None:
+        _compare(seed, given, answer, statuses)
+    return Counter(statuses)
+
+
+def _compare(seed: int, given: Input, answer: bytes, statuses: list[int]) -> None:
+    expected = [e for e in given.expected or () if e["method"] != "HEAD"]
+    if _too_long(given):
+        return
+    shown = [msgspec.json.decode(text) for text in _SHOWN.findall(answer)]
+    if shown != expected or set(statuses) != {200}:
+        raise WrongAnswer(f"seed {seed}: {statuses}, {_difference(shown, expected)}")
+
+
+def _difference(shown: list[Any], expected: list[Any]) -> str:
+    if len(shown) != len(expected):
+        return f"{len(shown)} answers instead of {len(expected)}"
+    pairs = [
+        (name, got.get(name), wanted[name])
+        for got, wanted in zip(shown, expected, strict=True)
+        for name in wanted
+        if got.get(name) != wanted[name]
+    ]
+    return "; ".join(f"{name}: {got!r} instead of {wanted!r}" for name, got, wanted in pairs)[:500]
+
+
+def _too_long(given: Input) -> bool:
+    """Tell whether a field is beyond the server's 8 KiB, or there are more than 128 of them."""
+    return any(
+        len(value) > 8192 or len(e["fields"]) > 128
+        for e in given.expected or ()
+        for value in e["fields"].values()
+    )
