@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from orders import settings
 from orders.errors import OrdersError, SettingError
@@ -35,8 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 2 when its arguments are wrong, or with the code that a verb has for it."""
+
+    wrong_usage = 2
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(self.wrong_usage, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orders", description=__doc__, epilog=_SETTINGS_NOTE)
+    parser = _Parser(prog="orders", description=__doc__, epilog=_SETTINGS_NOTE)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for process, text in _PROCESSES.items():
         verb = verbs.add_parser(process, help=text, description=text, epilog=_SETTINGS_NOTE)
@@ -44,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_migrate(verbs)
     _add_topology(verbs)
     _add_dead_letters(verbs)
+    _add_reconcile(verbs)
     listing = verbs.add_parser("settings", help="list every setting of every process")
     listing.set_defaults(run=_list_settings)
     return parser
@@ -68,7 +79,7 @@ def _process(name: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _add_migrate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_migrate(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb = verbs.add_parser("migrate", help="bring the database schema up to date")
     verb.add_argument("--check", action="store_true", help="only tell: exit 1 if one is missing")
     verb.add_argument("--wait-s", type=float, default=60, help="keep trying to connect for so long")
@@ -90,7 +101,7 @@ def _migrate(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _add_topology(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb = verbs.add_parser("topology", help="exchanges, queues, bindings and policies of RabbitMQ")
     actions = verb.add_subparsers(metavar="ACTION", required=True)
     apply = actions.add_parser("apply", help="make RabbitMQ have what is missing or differs")
@@ -113,7 +124,7 @@ def _show_topology(_chosen: argparse.Namespace) -> int:
     return main_show(os.environ)
 
 
-def _add_dead_letters(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_dead_letters(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders.messaging import dead_letters
 
     verb = verbs.add_parser("dead-letters", help="look at, replay or drop what was put aside")
@@ -121,6 +132,20 @@ def _add_dead_letters(verbs: "argparse._SubParsersAction[argparse.ArgumentParser
     verb.set_defaults(
         run=lambda chosen: dead_letters.run(chosen, settings.load(settings.MessagingSettings))
     )
+
+
+def _add_reconcile(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    from orders.settlement import commands
+
+    text = "compare the orders with the ledgers of Payment and Inventory"
+    verb = verbs.add_parser(
+        "reconcile",
+        help=text,
+        description=f"{text}. Exit code 0: nothing is wrong, 1: could not run, 2: violations.",
+        epilog=_SETTINGS_NOTE,
+    )
+    verb.wrong_usage = commands.COULD_NOT_RUN
+    commands.add_reconcile(verb)
 
 
 def _list_settings(_chosen: argparse.Namespace) -> int:

@@ -307,6 +307,29 @@ class NotificationSettings(Group, frozen=True):
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 15
 
 
+class ReconcileSettings(Group, frozen=True):
+    """`orders reconcile`: orders held against the ledgers of Inventory and Payment."""
+
+    overlap_s: Annotated[
+        Seconds,
+        Meta(description="Part of a ledger read again: entries may become visible late."),
+    ] = 30
+    settle_s: Annotated[
+        Seconds, Meta(description="Orders younger than this are left to the next run.")
+    ] = 300
+    second_look_s: Annotated[
+        Seconds,
+        Meta(description="What may mend itself counts if it is still there after this."),
+    ] = 120
+    notified_within_s: Annotated[
+        Seconds,
+        Meta(description="A notification not sent by then is missing; its retries take 11 min."),
+    ] = 1800
+    questions: Annotated[
+        Count, Meta(description="Orders looked at one by one in a run; the rest wait for the next.")
+    ] = 2000
+
+
 class AdminSettings(Group, frozen=True):
     """Probes and metrics."""
 
@@ -346,6 +369,7 @@ GROUPS: dict[str, type[Group]] = {
     "RELAY": RelaySettings,
     "WORKER": WorkerSettings,
     "NOTIFICATION": NotificationSettings,
+    "RECONCILE": ReconcileSettings,
     "ADMIN": AdminSettings,
     "LOG": LogSettings,
 }

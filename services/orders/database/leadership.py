@@ -8,6 +8,7 @@ from orders.settings import DatabaseSettings
 
 RELAY: Final = 0x72656C61  # "rela"
 HOUSEKEEPING: Final = 0x686F7573  # "hous"
+RECONCILIATION: Final = 0x7265636F  # "reco"
 
 
 class Leadership:

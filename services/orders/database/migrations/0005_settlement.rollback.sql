@@ -1,0 +1,1 @@
+DROP TABLE operator_actions, stalled_orders, reconciliation_cases, reconciliation;

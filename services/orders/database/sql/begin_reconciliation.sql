@@ -1,0 +1,1 @@
+UPDATE reconciliation SET started_at = now() RETURNING started_at

@@ -1,0 +1,1 @@
+SELECT payments_at, stock_at, order_id FROM reconciliation

@@ -1,0 +1,1 @@
+"""Commands that compare the orders with the ledgers of others, and settle what is unclear."""

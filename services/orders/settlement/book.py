@@ -1,0 +1,179 @@
+"""What reconciliation reads and writes in PostgreSQL; counts the time its statements take."""
+
+import datetime as dt
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from orders.database.pool import Pool, Row
+from orders.settings import ReconcileSettings
+from orders.settlement.evidence import attempt_uuid
+from orders.settlement.judge import Finding
+from orders.upstream.ledgers import PaymentEntry, StockEntry
+
+LISTED: Final = 1000  # violations in a report; the number of all is told as well
+
+
+class Watermark(msgspec.Struct, frozen=True):
+    """How far the ledgers (by the clocks of their owners) and the orders (by id) were compared."""
+
+    payments_at: dt.datetime | None
+    stock_at: dt.datetime | None
+    order_id: int
+
+
+class Difference(msgspec.Struct, frozen=True, array_like=True):
+    """An order that a page of a ledger does not agree with."""
+
+    order_id: int
+    suspect: bool
+    under_way: bool
+
+
+class Glance(msgspec.Struct, frozen=True, array_like=True):
+    """An order as far as the database alone can tell; `captured_by` must be in the ledger."""
+
+    order_id: int
+    under_way: bool
+    suspect: bool
+    unnotified: bool
+    captured_by: uuid.UUID | None
+
+
+class Violation(msgspec.Struct, frozen=True, rename="camel"):
+    """A breach that is open."""
+
+    order_id: int
+    kind: str
+    detail: str
+    since: dt.datetime
+
+
+class Book:
+    """The statements of reconciliation. Every method raises Transient or Permanent as Pool does."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.busy_s = 0.0  # time spent in statements, network included
+        self.statements = 0
+
+    def begin(self) -> dt.datetime:
+        """Note the start of a run and return the database's time."""
+        [(now,)] = self._run("begin_reconciliation", {})
+        return now  # type: ignore[no-any-return] # rows have no types
+
+    def watermark(self) -> Watermark:
+        """Return how far the last runs got."""
+        [row] = self._run("find_watermark", {})
+        return Watermark(*row)
+
+    def move(self, to: Watermark, *, done: bool) -> None:
+        """Note how far this run got, and whether it is over."""
+        self._run("move_watermark", {**msgspec.structs.asdict(to), "done": done})
+
+    def compare_payments(self, page: Sequence[PaymentEntry]) -> list[Difference]:
+        """Hold a page of Payment's ledger against orders and attempts."""
+        rows = self._run(
+            "reconcile_payments",
+            {
+                "orders": [entry.order_id for entry in page],
+                "attempts": [attempt_uuid(entry.attempt_id) for entry in page],
+                "kinds": [entry.kind.value for entry in page],
+                "amounts": [entry.amount for entry in page],
+                "statuses": [entry.status.value for entry in page],
+            },
+        )
+        return [Difference(*row) for row in rows]
+
+    def compare_stock(self, page: Sequence[StockEntry]) -> list[Difference]:
+        """Hold a page of Inventory's ledger against the orders."""
+        rows = self._run(
+            "reconcile_stock",
+            {
+                "orders": [entry.order_id for entry in page],
+                "products": [entry.product_id for entry in page],
+                "quantities": [entry.quantity for entry in page],
+                "statuses": [entry.status.value for entry in page],
+            },
+        )
+        return [Difference(*row) for row in rows]
+
+    def next_orders(self, after: int, limit: int) -> list[tuple[int, dt.datetime]]:
+        """Return the next orders by id, and when they were taken."""
+        rows = self._run("next_orders", {"after": after, "limit": limit})
+        return [(row[0], row[1]) for row in rows]
+
+    def glance(self, orders: list[int], under_way_s: float) -> list[Glance]:
+        """Look at orders; those in Charging or Refunding for `under_way_s` are suspects."""
+        arguments = {"orders": orders, "under_way_s": under_way_s}
+        return [Glance(*row) for row in self._run("reconcile_orders", arguments)]
+
+    def note_under_way(self, orders: Iterable[int]) -> None:
+        """Have orders looked at when they have ended."""
+        self._with(orders, "note_under_way")
+
+    def forget_under_way(self, orders: Iterable[int]) -> None:
+        """Look no more at orders that have ended."""
+        self._with(orders, "forget_under_way")
+
+    def missing(self, orders: set[int]) -> set[int]:
+        """Return those orders that do not exist."""
+        if not orders:
+            return set()
+        rows = self._run("list_existing", {"orders": sorted(orders)})
+        return orders - {row[0] for row in rows}
+
+    def note_unnotified(self, orders: Iterable[int]) -> None:
+        """Have the notification of ended orders waited for."""
+        self._with(orders, "note_unnotified")
+
+    def refresh_unnotified(self, settings: ReconcileSettings) -> None:
+        """Forget notifications that were sent meanwhile; count those that are overdue."""
+        within = {
+            "within_s": settings.notified_within_s, "second_look_s": settings.second_look_s,
+        }  # fmt: skip
+        self._run("refresh_unnotified", within)
+
+    def under_way(self, after: int, limit: int) -> list[int]:
+        """Return orders that had not ended, by id."""
+        return [row[0] for row in self._run("list_under_way", {"after": after, "limit": limit})]
+
+    def note_suspects(self, orders: Iterable[int]) -> None:
+        """Leave orders to the next run."""
+        self._with(orders, "note_suspects")
+
+    def cases(self, limit: int) -> list[int]:
+        """Return orders that were odd before."""
+        return [row[0] for row in self._run("list_cases", {"limit": limit})]
+
+    def record(self, order_id: int, findings: Sequence[Finding], second_look_s: float) -> None:
+        """Replace what was found about an order."""
+        self._run(
+            "record_case",
+            {
+                "id": order_id,
+                "kinds": [finding.kind.value for finding in findings],
+                "details": [finding.detail[:1000] for finding in findings],
+                "dues": [finding.due_at for finding in findings],
+                "second_look_s": second_look_s,
+            },
+        )
+
+    def violations(self) -> list[Violation]:
+        """Return the oldest open breaches."""
+        return [Violation(*row) for row in self._run("list_violations", {"limit": LISTED})]
+
+    def _with(self, orders: Iterable[int], name: str) -> None:
+        if some := sorted(set(orders)):
+            self._run(name, {"orders": some})
+
+    def _run(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        began_s = time.perf_counter()
+        try:
+            return self._pool.execute(name, arguments)
+        finally:
+            self.busy_s += time.perf_counter() - began_s
+            self.statements += 1

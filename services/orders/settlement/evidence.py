@@ -1,0 +1,93 @@
+"""What is known of one order: by the database, by Payment and by Inventory."""
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from orders.database.orders import Outcome
+from orders.database.pool import Pool
+from orders.domain.lifecycle import Status
+from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, StockEntry
+
+_READS: Final = 3  # an order that changes more often than that while it is looked at is under way
+
+
+class OrderFacts(msgspec.Struct, frozen=True, rename="camel"):
+    """An order, as far as money and stock depend on it."""
+
+    id: int
+    status: Status
+    version: int
+    product_id: int
+    quantity: int
+    total: Decimal
+    refunded: Decimal
+    refund_requested: Decimal
+    reservation: str
+    updated_at: dt.datetime
+    reason: str | None = None
+
+
+class AttemptFacts(msgspec.Struct, frozen=True):
+    """A payment attempt, as the database has it."""
+
+    id: uuid.UUID
+    kind: Kind
+    amount: Decimal
+    outcome: Outcome
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The database's side. `order` is None when no such order exists."""
+
+    order: OrderFacts | None
+    attempts: list[AttemptFacts]
+    notified: list[str]  # templates
+    now: dt.datetime
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """All three sides, which belong together: the order did not change while they were read."""
+
+    order_id: int
+    known: Known
+    payments: list[PaymentEntry]
+    stock: list[StockEntry]
+
+
+class Witnesses(msgspec.Struct, frozen=True):
+    """Who is asked about an order."""
+
+    pool: Pool
+    payments: Ledger[PaymentEntry]
+    stock: Ledger[StockEntry]
+
+
+def known(pool: Pool, order_id: int) -> Known:
+    """Return what the database knows. Raises Transient when it is not to be had."""
+    [(text,)] = pool.execute("find_evidence", {"id": order_id})
+    return msgspec.json.decode(text, type=Known)
+
+
+def gather(witnesses: Witnesses, order_id: int) -> Evidence | None:
+    """Return the evidence about an order; None if it kept changing. Raises Transient, Permanent."""
+    before = known(witnesses.pool, order_id)
+    for _ in range(_READS):
+        payments = witnesses.payments.of_order(order_id)
+        stock = witnesses.stock.of_order(order_id)
+        after = known(witnesses.pool, order_id)
+        if msgspec.structs.replace(before, now=after.now) == after:
+            return Evidence(order_id, after, payments, stock)
+        before = after
+    return None
+
+
+def attempt_uuid(text: str) -> uuid.UUID | None:
+    """Return the id of an attempt of ours; None for one that cannot be ours."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,161 @@
+"""What is wrong with an order, if anything: the rules of integrity. Pure."""
+
+import datetime as dt
+import enum
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from orders.domain.deadlines import DEADLINES
+from orders.domain.lifecycle import ACTIVE, Status
+from orders.settlement.evidence import Evidence, OrderFacts, attempt_uuid
+from orders.upstream.ledgers import Kind, PaymentEntry, PaymentStatus, StockStatus
+
+_NOTHING: Final = Decimal(0)
+_HOLDING: Final = frozenset({StockStatus.RESERVED, StockStatus.COMMITTED})
+
+
+class Breach(enum.StrEnum):
+    """The kinds of violation; the values are labels of a metric."""
+
+    LOST = "lost"  # a ledger knows an order that the database has not
+    CHARGED_TWICE = "charged_twice"
+    CHARGED_FOR_NOTHING = "charged_for_nothing"  # more was kept than the order's end allows
+    CAPTURED_NOT_COMPLETED = "captured_not_completed"
+    COMPLETED_NOT_CAPTURED = "completed_not_captured"
+    REFUNDED_TOO_MUCH = "refunded_too_much"
+    OVERSOLD = "oversold"  # sold, but Inventory has not committed the units
+    STOCK_HELD = "stock_held"  # Inventory holds units for an order that is not sold
+    NOTIFICATION_MISSING = "notification_missing"  # found in SQL: no ledger knows of it
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong.
+
+    `due_at` is None for what no further work of ours can mend. Anything else counts from then on.
+    """
+
+    kind: Breach
+    detail: str
+    due_at: dt.datetime | None = None
+
+
+class Money(msgspec.Struct, frozen=True):
+    """What Payment did for an order."""
+
+    captured: Decimal
+    refunded: Decimal
+    captures: int
+
+    @property
+    def kept(self) -> Decimal:
+        """What the customer is short of."""
+        return self.captured - self.refunded
+
+
+def judge(evidence: Evidence) -> list[Finding]:
+    """Return what is wrong with an order's money and stock, overdue or not yet."""
+    money, order = _money(evidence.payments), evidence.known.order
+    if order is None:
+        return list(_lost(evidence, money))
+    return [*_money_findings(evidence, order, money), *_stock_findings(evidence, order)]
+
+
+def _money(entries: list[PaymentEntry]) -> Money:
+    captures = [entry for entry in entries if entry.status is PaymentStatus.CAPTURED]
+    refunds = [entry for entry in entries if entry.status is PaymentStatus.REFUNDED]
+    return Money(
+        sum((entry.amount for entry in captures), _NOTHING),
+        sum((entry.amount for entry in refunds), _NOTHING),
+        len(captures),
+    )
+
+
+def _lost(evidence: Evidence, money: Money) -> Iterator[Finding]:
+    units = sum(entry.quantity for entry in evidence.stock if entry.status in _HOLDING)
+    if money.kept > 0 or units > 0:
+        detail = f"Payment kept {money.kept}, Inventory holds {units} units; no such order"
+        yield Finding(Breach.LOST, detail)
+    if money.kept > 0:
+        yield Finding(Breach.CHARGED_FOR_NOTHING, f"Payment kept {money.kept} of no order")
+    if money.kept < 0:
+        yield Finding(Breach.REFUNDED_TOO_MUCH, _balance(money))
+
+
+def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iterator[Finding]:
+    least, most = _due(order)
+    stray = _stray_captures(evidence)
+    if money.refunded > money.captured:
+        yield Finding(Breach.REFUNDED_TOO_MUCH, _balance(money))
+    elif money.kept > most:
+        twice = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
+        kind = Breach.CHARGED_TWICE if twice else Breach.CHARGED_FOR_NOTHING
+        detail = f"{_balance(money)}; due are {most} at most, the order is {order.status}"
+        yield Finding(kind, f"{detail}{_named(stray)}")
+    elif money.kept < least:
+        short = Breach.COMPLETED_NOT_CAPTURED if money.captured < order.total else None
+        detail = f"{_balance(money)}; due are {least}"
+        yield Finding(short or Breach.REFUNDED_TOO_MUCH, detail)
+    elif stray and money.kept > 0 and order.status in ACTIVE:
+        yield Finding(Breach.CHARGED_FOR_NOTHING, f"{_balance(money)}{_named(stray)}")
+    if money.kept > 0 and order.status in ACTIVE and order.status is not Status.REFUNDING:
+        detail = f"{_balance(money)}, but the order is {order.status}"
+        yield Finding(Breach.CAPTURED_NOT_COMPLETED, detail, _overdue_at(evidence, order))
+
+
+def _stray_captures(evidence: Evidence) -> list[str]:
+    """Return captures under an order's id that are not its own, as after a failover."""
+    ours = {attempt.id for attempt in evidence.known.attempts}
+    return [
+        entry.attempt_id
+        for entry in evidence.payments
+        if entry.status is PaymentStatus.CAPTURED and attempt_uuid(entry.attempt_id) not in ours
+    ]
+
+
+def _named(stray: list[str]) -> str:
+    return f"; not attempts of this order: {', '.join(stray[:3])}" if stray else ""
+
+
+def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
+    """Return the least and the most that Payment may have kept for an order, as it stands."""
+    if order.status is Status.COMPLETED:
+        return order.total - order.refund_requested, order.total - order.refunded
+    if order.status in ACTIVE:
+        return _NOTHING, order.total
+    return _NOTHING, _NOTHING
+
+
+def _overdue_at(evidence: Evidence, order: OrderFacts) -> dt.datetime:
+    """Return until when the status of an order may be explained by work that is under way."""
+    touched = [entry.at for entry in evidence.payments if entry.kind is Kind.CAPTURE]
+    return max([order.updated_at, *touched]) + _grace(order)
+
+
+def _stock_findings(evidence: Evidence, order: OrderFacts) -> Iterator[Finding]:
+    held = {
+        status: sum(entry.quantity for entry in evidence.stock if entry.status is status)
+        for status in _HOLDING
+    }
+    committed, reserved = held[StockStatus.COMMITTED], held[StockStatus.RESERVED]
+    overdue_at = order.updated_at + _grace(order)
+    detail = f"Inventory holds {reserved} units and has committed {committed}"
+    if order.status is Status.COMPLETED:
+        if committed + reserved < order.quantity:
+            yield Finding(Breach.OVERSOLD, f"{detail}, {order.quantity} were sold")
+        elif committed + reserved > order.quantity:
+            yield Finding(Breach.STOCK_HELD, f"{detail}, {order.quantity} were sold")
+        elif reserved:
+            yield Finding(Breach.STOCK_HELD, f"{detail}; all are sold", overdue_at)
+    elif order.status not in ACTIVE and committed + reserved:
+        yield Finding(Breach.STOCK_HELD, f"{detail}; the order is {order.status}", overdue_at)
+
+
+def _grace(order: OrderFacts) -> dt.timedelta:
+    return dt.timedelta(seconds=DEADLINES[order.status].after_s)
+
+
+def _balance(money: Money) -> str:
+    return f"captured {money.captured} in {money.captures}, refunded {money.refunded}"

@@ -1,0 +1,319 @@
+"""Holds the orders against the ledgers of Payment and Inventory, page by page.
+
+Two passes find suspects by comparing whole pages in SQL: from the ledgers to the orders, and from
+the orders to the ledgers. Each suspect is then judged by itself on all evidence about it. Both
+passes go through time in steps, so that an order's entries have been read when its turn comes.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Final, Generic, Literal, TypeVar
+
+import msgspec
+import structlog
+
+from orders.domain.deadlines import DEADLINES
+from orders.domain.lifecycle import Status
+from orders.settings import ReconcileSettings
+from orders.settlement.book import Book, Difference, Glance, Violation, Watermark
+from orders.settlement.evidence import Witnesses, attempt_uuid, gather
+from orders.settlement.judge import judge
+from orders.upstream.ledgers import PaymentEntry, PaymentStatus, StockEntry, StockStatus
+
+PAGE: Final = 1000  # orders looked at in one statement
+# Ledger entries remembered while their orders are awaited: about 100 bytes each.
+REMEMBERED: Final = 300_000
+STEP: Final = dt.timedelta(minutes=10)
+# An order ends seconds after it was taken; its entries are read before its turn comes.
+_BEHIND: Final = dt.timedelta(minutes=2)
+# Ids go back by a little at a failover: the last ones are looked at again.
+_IDS_AGAIN: Final = 1000
+_EVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+E = TypeVar("E", PaymentEntry, StockEntry)
+T = TypeVar("T", uuid.UUID, int)
+_log = structlog.get_logger()
+
+
+class Report(msgspec.Struct, rename="camel"):
+    """What a run did and what is wrong now."""
+
+    result: Literal["clean", "violations"] = "clean"
+    payments: int = 0  # entries read
+    reservations: int = 0
+    orders: int = 0
+    judged: int = 0
+    left_over: int = 0  # suspects left to the next run
+    violations: list[Violation] = []
+    statements: int = 0
+    database_seconds: float = 0.0
+
+
+class Reader(Generic[E]):
+    """A ledger read forward in time, as far as is asked for."""
+
+    def __init__(self, pages: Iterator[list[E]], from_: dt.datetime | None) -> None:
+        self._pages: Iterator[list[E]] = pages
+        self.reached = from_
+        self._rest: list[E] = []
+        self._ended = False
+
+    def next_at(self) -> dt.datetime | None:
+        """Return when the next entry reached its status; None at the end."""
+        while not self._rest and not self._ended:
+            page = next(self._pages, None)
+            self._rest, self._ended = page or [], page is None
+        return self._rest[0].at if self._rest else None
+
+    def until(self, moment: dt.datetime) -> Iterator[list[E]]:
+        """Yield the entries before a moment, page by page."""
+        while (first := self.next_at()) is not None and first < moment:
+            page = [entry for entry in self._rest if entry.at < moment]
+            self._rest = self._rest[len(page) :]
+            self.reached = page[-1].at
+            yield page
+
+
+class Memory(Generic[T]):
+    """The latest things noted, as many as fit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._things: dict[T, None] = {}
+
+    def note(self, things: Iterable[T]) -> None:
+        """Remember things; the oldest are forgotten."""
+        for thing in things:
+            self._things[thing] = None
+        while len(self._things) > self._limit:
+            del self._things[next(iter(self._things))]
+
+    def __contains__(self, thing: T) -> bool:
+        return thing in self._things
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where a run begins; None: at the very beginning."""
+
+    payments_at: dt.datetime | None
+    stock_at: dt.datetime | None
+    order_id: int
+
+
+BEGINNING: Final = Start(None, None, 0)
+
+
+class Reconciliation:
+    """One run."""
+
+    def __init__(self, book: Book, witnesses: Witnesses, settings: ReconcileSettings) -> None:
+        self._book, self._witnesses, self._settings = book, witnesses, settings
+        self._captured: Memory[uuid.UUID] = Memory(REMEMBERED)
+        self._committed: Memory[int] = Memory(REMEMBERED)
+        self._report = Report()
+        self._suspects: set[int] = set()
+        self._judged: set[int] = set()
+        self._left_over: set[int] = set()
+        self._keeps_place = True
+
+    def run(self, start: Start | None = None) -> Report:
+        """Compare from `start`, or from where the last run ended, to now.
+
+        A run from somewhere in between leaves the place of the last run as it is. Raises Transient
+        when the database or a ledger cannot be read, Permanent when an upstream refuses; the next
+        run goes on from what was done.
+        """
+        now, begun = self._book.begin(), start or self._resumed()
+        self._keeps_place = start is None or start == BEGINNING
+        payments = Reader(self._witnesses.payments.since(begun.payments_at), begun.payments_at)
+        stock = Reader(self._witnesses.stock.since(begun.stock_at), begun.stock_at)
+        orders = Orders(self._book, begun.order_id, now - _seconds(self._settings.settle_s))
+        sources = Sources(payments, stock, orders)
+        # First, and half of all questions at most: new suspects must not push out the old ones.
+        self._suspects |= set(self._book.cases(max(1, self._settings.questions // 2)))
+        self._judge_suspects()
+        last = False
+        while not last:
+            upto = sources.next_step()
+            last = upto >= now
+            self._compare(sources, _EVER if last else upto)
+        self._look_again()
+        self._move(sources, done=True)
+        return self._closed()
+
+    def _compare(self, sources: "Sources", upto: dt.datetime) -> None:
+        """Take one step through time."""
+        for captures in sources.payments.until(upto):
+            self._hold_payments(captures)
+        for units in sources.stock.until(upto):
+            self._hold_stock(units)
+        for page in sources.orders.until(upto - _BEHIND):
+            self._report.orders += len(page)
+            self._glance(page)
+        self._judge_suspects()
+        self._move(sources, done=False)
+
+    def _resumed(self) -> Start:
+        """Return the place of the last run, less a little."""
+        mark, overlap = self._book.watermark(), _seconds(self._settings.overlap_s)
+        return Start(
+            mark.payments_at and mark.payments_at - overlap,
+            mark.stock_at and mark.stock_at - overlap,
+            max(0, mark.order_id - _IDS_AGAIN),
+        )
+
+    def _hold_payments(self, page: list[PaymentEntry]) -> None:
+        self._report.payments += len(page)
+        captured = (
+            attempt_uuid(entry.attempt_id)
+            for entry in page
+            if entry.status is PaymentStatus.CAPTURED
+        )
+        self._captured.note(attempt for attempt in captured if attempt is not None)
+        self._note(self._book.compare_payments(page))
+
+    def _hold_stock(self, page: list[StockEntry]) -> None:
+        self._report.reservations += len(page)
+        self._committed.note(
+            entry.order_id for entry in page if entry.status is StockStatus.COMMITTED
+        )
+        self._note(self._book.compare_stock(page))
+
+    def _note(self, differences: list[Difference]) -> None:
+        self._suspects |= {each.order_id for each in differences if each.suspect}
+        self._book.note_under_way(each.order_id for each in differences if each.under_way)
+
+    def _glance(self, orders: list[int]) -> set[int]:
+        """Look at orders whose entries in the ledgers were read; return those under way."""
+        glances = self._book.glance(orders, DEADLINES[Status.CHARGING].after_s)
+        under_way = {each.order_id for each in glances if each.under_way}
+        self._book.note_under_way(under_way)
+        self._book.note_unnotified(each.order_id for each in glances if each.unnotified)
+        self._suspects |= {each.order_id for each in glances if each.suspect}
+        self._suspects |= {each.order_id for each in glances if self._lacks_entries(each)}
+        return under_way
+
+    def _lacks_entries(self, order: Glance) -> bool:
+        """Tell whether a completed order's entries were not among those read lately."""
+        return order.captured_by is not None and not (
+            order.captured_by in self._captured and order.order_id in self._committed
+        )
+
+    def _look_again(self) -> None:
+        """Look at orders that were under way, or not notified of, before."""
+        after = 0
+        while orders := self._book.under_way(after, PAGE):
+            after = orders[-1]
+            ended = set(orders) - self._glance(orders)
+            self._suspects |= self._book.missing(ended)
+            self._judge_suspects()
+            self._book.forget_under_way(ended)
+        self._book.refresh_unnotified(self._settings)
+
+    def _judge_suspects(self) -> None:
+        waiting = sorted(self._suspects - self._judged)
+        self._suspects.clear()
+        left = self._settings.questions - self._report.judged
+        for order_id in waiting[:left]:
+            self._judge(order_id)
+        self._left_over |= set(waiting[left:])
+        self._book.note_suspects(waiting[left:])
+
+    def _judge(self, order_id: int) -> None:
+        self._report.judged += 1
+        self._judged.add(order_id)
+        evidence = gather(self._witnesses, order_id)
+        if evidence is None:
+            self._book.note_suspects([order_id])
+            return
+        findings = judge(evidence)
+        self._book.record(order_id, findings, self._settings.second_look_s)
+        for finding in findings:
+            _log.info("integrity.doubted", orderId=order_id, kind=finding.kind, due=finding.due_at)
+
+    def _move(self, sources: "Sources", *, done: bool) -> None:
+        if self._keeps_place:
+            self._book.move(sources.reached(), done=done)
+
+    def _closed(self) -> Report:
+        report = self._report
+        report.left_over = len(self._left_over - self._judged)
+        report.violations = self._book.violations()
+        report.result = "violations" if report.violations else "clean"
+        report.statements = self._book.statements
+        report.database_seconds = round(self._book.busy_s, 3)
+        return report
+
+
+class Orders:
+    """The orders read forward by id, which is nearly the order of time."""
+
+    def __init__(self, book: Book, after: int, not_after: dt.datetime) -> None:
+        self._book, self.reached, self._not_after = book, after, not_after
+        self._read = after
+        self._rest: list[tuple[int, dt.datetime]] = []
+        self._ended = False
+
+    def next_at(self) -> dt.datetime | None:
+        """Return when the next order was taken; None when it is too young, or there is none."""
+        if not self._rest and not self._ended:
+            self._rest = self._book.next_orders(self._read, PAGE)
+            self._ended = len(self._rest) < PAGE
+            self._read = self._rest[-1][0] if self._rest else self._read
+        if not self._rest or self._rest[0][1] > self._not_after:
+            return None
+        return self._rest[0][1]
+
+    def until(self, moment: dt.datetime) -> Iterator[list[int]]:
+        """Yield the ids of the orders taken before a moment, page by page."""
+        limit = min(moment, self._not_after)
+        while (first := self.next_at()) is not None and first < limit:
+            page: list[int] = []
+            while self._rest and self._rest[0][1] < limit:
+                page.append(self._rest.pop(0)[0])
+            yield page
+            self.reached = page[-1]
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """The three things that are read side by side."""
+
+    payments: Reader[PaymentEntry]
+    stock: Reader[StockEntry]
+    orders: Orders
+
+    def next_step(self) -> dt.datetime:
+        """Return the moment up to which to go next; the end of time when nothing is left."""
+        sources = (self.payments, self.stock, self.orders)
+        times = [at for source in sources if (at := source.next_at()) is not None]
+        return min(times) + STEP if times else _EVER
+
+    def reached(self) -> Watermark:
+        """Return how far each was read."""
+        return Watermark(self.payments.reached, self.stock.reached, self.orders.reached)
+
+
+def _seconds(seconds: float) -> dt.timedelta:
+    return dt.timedelta(seconds=seconds)
+
+
+def first_since(book: Book, moment: dt.datetime) -> int:
+    """Return the id before the first order taken at `moment` or later, by bisection."""
+    below, above = 0, _last_id(book)
+    while below < above:
+        middle = (below + above) // 2
+        row = book.next_orders(middle, 1)
+        if row and row[0][1] < moment:
+            below = row[0][0]
+        else:
+            above = middle
+    return below
+
+
+def _last_id(book: Book) -> int:
+    """Return an id that no order has reached."""
+    above = 1
+    while book.next_orders(above, 1):
+        above *= 2
+    return above
