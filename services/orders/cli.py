@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_migrate(verbs)
     _add_topology(verbs)
     _add_dead_letters(verbs)
-    _add_reconcile(verbs)
+    _add_settlement(verbs)
     listing = verbs.add_parser("settings", help="list every setting of every process")
     listing.set_defaults(run=_list_settings)
     return parser
@@ -134,18 +134,19 @@ def _add_dead_letters(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
-def _add_reconcile(verbs: "argparse._SubParsersAction[_Parser]") -> None:
-    from orders.settlement import commands
+def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    from orders.settlement import arguments
 
-    text = "compare the orders with the ledgers of Payment and Inventory"
-    verb = verbs.add_parser(
-        "reconcile",
-        help=text,
-        description=f"{text}. Exit code 0: nothing is wrong, 1: could not run, 2: violations.",
-        epilog=_SETTINGS_NOTE,
-    )
-    verb.wrong_usage = commands.COULD_NOT_RUN
-    commands.add_reconcile(verb)
+    for name, text, add in (
+        ("reconcile", "compare the orders with the ledgers of others", arguments.add_reconcile),
+        ("stuck", "list orders that need a person", arguments.add_stuck),
+        ("trace", "tell the whole story of one order", arguments.add_trace),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text, epilog=_SETTINGS_NOTE)
+        add(verb)
+        if name == "reconcile":
+            verb.description = f"{text}; exit code 0: all agree, 1: could not run, 2: violations"
+            verb.wrong_usage = arguments.COULD_NOT_RUN
 
 
 def _list_settings(_chosen: argparse.Namespace) -> int:

@@ -274,9 +274,12 @@ class WorkerSettings(Group, frozen=True):
     ] = 8
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 25
     stalled_after_s: Annotated[
-        Seconds,
-        Meta(description="An order that stands still for longer is emitted again."),
-    ] = 900
+        Seconds | None,
+        Meta(
+            description="An order that stands still for longer is emitted again; "
+            "unset: by the table of deadlines, 900 s in every status."
+        ),
+    ] = None
     sweep_s: Annotated[
         Seconds, Meta(description="How often stalled orders and old rows are looked for.")
     ] = 15

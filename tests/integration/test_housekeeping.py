@@ -31,7 +31,9 @@ def pool(options: DatabaseSettings) -> Iterator[Pool]:
     made = Pool(options.url, options, "test")
     made.open()
     with made.connection() as connection:
-        connection.execute(b"TRUNCATE orders, outbox, idempotency_keys, processed_messages CASCADE")
+        connection.execute(
+            b"TRUNCATE orders, outbox, idempotency_keys, processed_messages, stalled_orders CASCADE"
+        )
     yield made
     made.close()
 
@@ -51,7 +53,7 @@ def values(collector: Collector) -> dict[str, float]:
     return {
         sample.labels.get("status", sample.name): sample.value
         for family in collector.collect()
-        if family.name != "orders_oldest_age_seconds"
+        if family.name not in {"orders_oldest_age_seconds", "orders_stuck"}
         for sample in family.samples
     }
 
@@ -136,7 +138,10 @@ def test_the_metrics_are_declared_before_there_is_a_count() -> None:
     assert names == {
         "db_replica_lag_seconds",
         "orders_in_state",
+        "orders_integrity_violations",
         "orders_oldest_age_seconds",
+        "orders_reconcile_last_success_timestamp_seconds",
+        "orders_stuck",
         "payment_unknown",
         "payment_unknown_oldest_age_seconds",
     }

@@ -8,9 +8,10 @@ import pytest
 
 from orders.database.orders import Outcome
 from orders.domain.deadlines import DEADLINES, deadlines
+from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, TERMINAL, Status
 from orders.settlement.evidence import AttemptFacts, Evidence, Known, OrderFacts
-from orders.settlement.judge import Breach, Finding, judge
+from orders.settlement.judge import Finding, judge
 from orders.upstream.ledgers import Kind, PaymentEntry, PaymentStatus, StockEntry, StockStatus
 
 NOW = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)

@@ -1,7 +1,6 @@
 """What is wrong with an order, if anything: the rules of integrity. Pure."""
 
 import datetime as dt
-import enum
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
@@ -9,26 +8,13 @@ from typing import Final
 import msgspec
 
 from orders.domain.deadlines import DEADLINES
+from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 from orders.settlement.evidence import Evidence, OrderFacts, attempt_uuid
 from orders.upstream.ledgers import Kind, PaymentEntry, PaymentStatus, StockStatus
 
 _NOTHING: Final = Decimal(0)
 _HOLDING: Final = frozenset({StockStatus.RESERVED, StockStatus.COMMITTED})
-
-
-class Breach(enum.StrEnum):
-    """The kinds of violation; the values are labels of a metric."""
-
-    LOST = "lost"  # a ledger knows an order that the database has not
-    CHARGED_TWICE = "charged_twice"
-    CHARGED_FOR_NOTHING = "charged_for_nothing"  # more was kept than the order's end allows
-    CAPTURED_NOT_COMPLETED = "captured_not_completed"
-    COMPLETED_NOT_CAPTURED = "completed_not_captured"
-    REFUNDED_TOO_MUCH = "refunded_too_much"
-    OVERSOLD = "oversold"  # sold, but Inventory has not committed the units
-    STOCK_HELD = "stock_held"  # Inventory holds units for an order that is not sold
-    NOTIFICATION_MISSING = "notification_missing"  # found in SQL: no ledger knows of it
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from orders.database.pool import Pool
+from orders.database.stuck import count_stuck
+from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 
 _ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
@@ -32,6 +35,9 @@ class Collector(PrometheusCollector):
         counts = dict.fromkeys(Status, 0) | self._ended | {row[0]: row[1] for row in unfinished}
         ages = dict.fromkeys(sorted(ACTIVE), 0.0) | {row[0]: row[2] for row in unfinished}
         unknown, unknown_age_s = pool.execute("count_unknown_payments", {})[0]
+        stuck = dict.fromkeys(Status, 0) | count_stuck(pool)
+        reconciled_at_s, cases = pool.execute("count_violations", {})[0]
+        violations = msgspec.json.decode(cases, type=dict[str, int])
         lag_s = self._lag_s() if self._lag_s else None
         with self._lock:
             self._families = [
@@ -39,6 +45,9 @@ class Collector(PrometheusCollector):
                 _ages(ages),
                 _unknown(unknown),
                 _unknown_age(unknown_age_s),
+                _stuck(stuck),
+                _violations(dict.fromkeys(Breach, 0) | violations),
+                _reconciled(reconciled_at_s),
                 _lag(lag_s),
             ]
 
@@ -52,7 +61,8 @@ class Collector(PrometheusCollector):
         with self._lock:
             families = self._families
         yield from families or [
-            _in_state({}), _ages({}), _unknown(None), _unknown_age(None), _lag(None),
+            _in_state({}), _ages({}), _unknown(None), _unknown_age(None), _stuck({}),
+            _violations({}), _reconciled(None), _lag(None),
         ]  # fmt: skip
 
 
@@ -79,6 +89,27 @@ def _unknown(count: int | None) -> Metric:
 def _unknown_age(age_s: float | None) -> Metric:
     text = "How long the outcome of the oldest of these attempts has been unknown; 0: none is."
     return GaugeMetricFamily("payment_unknown_oldest_age_seconds", text, value=age_s)
+
+
+def _stuck(counts: dict[str, int]) -> Metric:
+    text = "Orders that need a person, by status: `orders stuck` lists them."
+    family = GaugeMetricFamily("orders_stuck", text, labels=["status"])
+    for status, count in counts.items():
+        family.add_metric([str(status)], count)
+    return family
+
+
+def _violations(counts: dict[str, int]) -> Metric:
+    text = "Orders that reconciliation found in breach of integrity and that still are."
+    family = GaugeMetricFamily("orders_integrity_violations", text, labels=["kind"])
+    for kind, count in counts.items():
+        family.add_metric([str(kind)], count)
+    return family
+
+
+def _reconciled(at_s: float | None) -> Metric:
+    text = "When reconciliation last came to its end, in unix time; absent: never."
+    return GaugeMetricFamily("orders_reconcile_last_success_timestamp_seconds", text, value=at_s)
 
 
 def _lag(lag_s: float | None) -> Metric:

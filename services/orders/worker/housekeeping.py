@@ -5,23 +5,20 @@ import time
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from orders.database.leadership import Leadership
 from orders.database.pool import Pool
+from orders.domain.deadlines import deadlines
 from orders.errors import OrdersError
 from orders.settings import WorkerSettings
 from orders.worker.collector import Collector
+from orders.worker.sweep import Sweeper
 
-_SWEEP_LIMIT: Final = 500  # orders emitted again in one go: a stall of all must not flood the queue
 _PURGE_LIMIT: Final = 1000  # rows deleted in one statement: short locks, short transactions
-_PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages")
+_PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages", "purge_stalled_orders")
 _PURGE_TURNS: Final = 20
 _TICK_S: Final = 0.5
 
-ORDERS_STALLED: Final = Counter(
-    "orders_stalled_total", "Orders emitted again because they sat in one status for too long."
-)
 _log = structlog.get_logger()
 
 
@@ -35,6 +32,7 @@ class Housekeeping:
         self._settings = settings
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._sweeper = Sweeper(pool, deadlines(settings.stalled_after_s), self._stop.is_set)
         self._next_sweep_s = self._next_collect_s = 0.0
 
     def start(self) -> None:
@@ -76,15 +74,8 @@ class Housekeeping:
             self._collector.collect_from(self._pool)
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + self._settings.sweep_s
-            self._sweep()
+            self._sweeper.sweep()
             self._purge()
-
-    def _sweep(self) -> None:
-        limits = {"after_s": self._settings.stalled_after_s, "limit": _SWEEP_LIMIT}
-        stalled = [row[0] for row in self._pool.execute("emit_stalled", limits)]
-        if stalled:
-            ORDERS_STALLED.inc(len(stalled))
-            _log.warning("order.stalled", orders=len(stalled), first=stalled[0])
 
     def _purge(self) -> None:
         for name in _PURGES:

@@ -1,0 +1,55 @@
+"""Orders that need a person."""
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from orders.database.pool import Pool
+from orders.domain.deadlines import DEADLINES
+
+# When the count of emissions without an effect is too high, by status.
+NEEDS_PERSON: Final = {
+    "statuses": [status.value for status in DEADLINES],
+    "stalls": [deadline.stalls for deadline in DEADLINES.values()],
+}
+
+
+class StuckAttempt(msgspec.Struct, frozen=True):
+    """A payment attempt that may have moved money."""
+
+    id: uuid.UUID
+    kind: str
+    amount: Decimal
+    outcome: str
+
+
+class StuckOrder(msgspec.Struct, frozen=True, rename="camel"):
+    """An order and what is known about why it does not get on."""
+
+    id: int
+    status: str
+    reason: str | None
+    reservation: str
+    total: Decimal
+    since: dt.datetime
+    emissions: int
+    last_emission: dt.datetime | None
+    attempts: list[StuckAttempt]
+
+
+def count_stuck(pool: Pool) -> dict[str, int]:
+    """Return how many orders need a person, by status. Raises Transient."""
+    return dict(pool.execute("count_stuck", NEEDS_PERSON))
+
+
+def list_stuck(pool: Pool, limit: int) -> list[StuckOrder]:
+    """Return orders that need a person, those that wait for longest first. Raises Transient."""
+    rows = pool.execute("list_stuck", {**NEEDS_PERSON, "limit": limit})
+    return [StuckOrder(*(*row[:8], _attempts(row[8]))) for row in rows]
+
+
+def _attempts(text: str | None) -> list[StuckAttempt]:
+    return msgspec.json.decode(text or "[]", type=list[StuckAttempt])

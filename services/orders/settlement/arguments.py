@@ -1,0 +1,85 @@
+"""The arguments of the commands; what they run is imported when it runs."""
+
+import argparse
+import contextlib
+import datetime as dt
+import re
+from typing import Final
+
+COULD_NOT_RUN: Final = 1  # of `orders reconcile`, whose 2 means violations
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_STUCK: Final = 100
+
+
+def add_reconcile(verb: argparse.ArgumentParser) -> None:
+    """Declare the options of `orders reconcile`."""
+    where = verb.add_mutually_exclusive_group()
+    where.add_argument(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="compare what changed since then: 2h, 3d, or as in 2026-11-29T12:00:00Z; "
+        "the next run goes on from where the last one without --since ended",
+    )
+    where.add_argument("--full", action="store_true", help="compare everything from the beginning")
+    verb.add_argument("--json", action="store_true", help="print the report as JSON")
+    verb.set_defaults(run=_reconcile)
+
+
+def add_stuck(verb: argparse.ArgumentParser) -> None:
+    """Declare the options of `orders stuck`."""
+    verb.add_argument("--json", action="store_true", help="print them as JSON")
+    verb.add_argument(
+        "--limit", type=_positive, default=_STUCK, help="at most so many, oldest first"
+    )
+    verb.set_defaults(run=_stuck)
+
+
+def add_trace(verb: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `orders trace`."""
+    verb.add_argument("order", type=order_id, metavar="ORDER", help="its id")
+    verb.add_argument("--json", action="store_true", help="print it as JSON")
+    verb.set_defaults(run=_trace)
+
+
+def _reconcile(chosen: argparse.Namespace) -> int:
+    from orders.settlement.reconcile_command import reconcile
+
+    return reconcile(chosen)
+
+
+def _stuck(chosen: argparse.Namespace) -> int:
+    from orders.settlement.stuck import run
+
+    return run(chosen)
+
+
+def _trace(chosen: argparse.Namespace) -> int:
+    from orders.settlement.trace import run
+
+    return run(chosen)
+
+
+def moment(text: str) -> dt.datetime:
+    """Read a moment, or a time ago such as 90s, 2h or 3d."""
+    if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+    with contextlib.suppress(ValueError):
+        read = dt.datetime.fromisoformat(text)
+        if read.tzinfo is not None:
+            return read
+    raise argparse.ArgumentTypeError("expected 2h, 3d, or as in 2026-11-29T12:00:00Z")
+
+
+def order_id(text: str) -> int:
+    """Read the id of an order."""
+    if not text.isdecimal() or not 0 < int(text) < 2**53:
+        raise argparse.ArgumentTypeError("expected the id of an order, a number above 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return int(text)

@@ -1,0 +1,90 @@
+"""`orders reconcile`: its wiring and its report."""
+
+import argparse
+import contextlib
+import datetime as dt
+import sys
+import time
+from typing import Final
+
+import msgspec
+
+from orders import settings
+from orders.database.leadership import RECONCILIATION, Leadership
+from orders.errors import OrdersError
+from orders.settings import DatabaseSettings, ReconcileSettings
+from orders.settlement.arguments import COULD_NOT_RUN
+from orders.settlement.book import LISTED, Book
+from orders.settlement.connections import database, witnesses
+from orders.settlement.reconcile import BEGINNING, Reconciliation, Report, Start, first_since
+from orders.telemetry import logs
+
+CLEAN: Final = 0
+VIOLATIONS: Final = 2
+
+_SHOWN: Final = 50
+_PATIENCE_S: Final = 2.0
+
+
+def reconcile(chosen: argparse.Namespace) -> int:
+    """Run once; 0: nothing is wrong, 1: could not run, 2: violations."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is the report
+            logs.configure(settings.load(settings.LogSettings), "reconcile")
+        report = _run(chosen)
+    except OrdersError as error:  # settings included: 2 means violations here
+        print(f"orders: {error}", file=sys.stderr)
+        return COULD_NOT_RUN
+    _print(report, as_json=chosen.json)
+    return VIOLATIONS if report.violations else CLEAN
+
+
+def _run(chosen: argparse.Namespace) -> Report:
+    primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
+    leadership = Leadership(primary.url, primary, RECONCILIATION, "orders-reconcile")
+    with database() as pool, witnesses(pool) as asked, contextlib.closing(leadership):
+        _wait_for(leadership)
+        book = Book(pool)
+        return Reconciliation(book, asked, mine).run(_start(chosen, book))
+
+
+def _wait_for(leadership: Leadership) -> None:
+    """Be the only one; the lock of a run that has just ended is free a moment later."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while not leadership.held():
+        if time.monotonic() > until_s:
+            raise OrdersError("another reconciliation is running: wait for its end")
+        time.sleep(0.1)
+
+
+def _start(chosen: argparse.Namespace, book: Book) -> Start | None:
+    if chosen.full:
+        return BEGINNING
+    if chosen.since is None:
+        return None
+    return Start(chosen.since, chosen.since, first_since(book, chosen.since))
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        return
+    print(
+        f"read {report.payments} payments and {report.reservations} reservations, "
+        f"looked at {report.orders} orders, {report.judged} of them one by one; "
+        f"{report.database_seconds} s of the database"
+    )
+    if report.left_over:
+        print(f"{report.left_over} suspects are left to the next run")
+    if not report.violations:
+        print("clean: nothing is wrong")
+        return
+    more = "at least " if len(report.violations) == LISTED else ""
+    print(f"{more}{len(report.violations)} violations:")
+    row = "{:>12}  {:24}  {:20}  {}"
+    print(row.format("ORDER", "KIND", "SINCE", "DETAIL"))
+    for each in report.violations[:_SHOWN]:
+        since = each.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(row.format(each.order_id, each.kind, since, each.detail))
+    if len(report.violations) > _SHOWN:
+        print(f"… --json shows the first {LISTED}")

@@ -1,0 +1,156 @@
+"""The story of one order, put together from what is stored and from what the ledgers say."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import msgspec
+
+from orders.database.pool import Pool
+from orders.errors import OrdersError
+from orders.settlement.connections import payment_ledger, stock_ledger
+from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
+
+E = TypeVar("E", bound=PaymentEntry | StockEntry)
+
+Facts = dict[str, Any]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What the database has: rows as they are."""
+
+    order: Facts | None = None
+    history: list[Facts] = []
+    attempts: list[Facts] = []
+    notifications: list[Facts] = []
+    outbox: list[Facts] = []
+    stalled: Facts | None = None
+    cases: list[Facts] = []
+    actions: list[Facts] = []
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One thing that happened. `source` is whose clock `at` is by."""
+
+    at: dt.datetime
+    source: str
+    what: str
+
+
+class Story(msgspec.Struct, frozen=True, rename="camel"):
+    """All of it; `unknown` says which parts could not be asked for, and why."""
+
+    order_id: int
+    order: Facts | None
+    events: list[Event]
+    waiting: list[str]
+    unknown: list[str]
+
+
+def tell(pool: Pool, order_id: int) -> Story:
+    """Put the story of an order together, as far as it can be had. Never raises OrdersError."""
+    unknown: list[str] = []
+    stored = _stored(pool, order_id, unknown)
+    payments = _entries(payment_ledger, "Payment", order_id, unknown)
+    stock = _entries(stock_ledger, "Inventory", order_id, unknown)
+    events = [
+        *_transitions(stored),
+        *_attempts(stored),
+        *_notifications(stored),
+        *_others(stored),
+        *(_paid(entry) for entry in payments),
+        *(_held(entry) for entry in stock),
+    ]
+    events.sort(key=lambda event: event.at)
+    return Story(order_id, stored.order, events, list(_waiting(stored)), unknown)
+
+
+def _stored(pool: Pool, order_id: int, unknown: list[str]) -> Stored:
+    try:
+        [(text,)] = pool.execute("trace_order", {"id": order_id})
+    except OrdersError as error:
+        unknown.append(f"the database cannot be asked: {error}")
+        return Stored()
+    return msgspec.json.decode(text, type=Stored)
+
+
+def _entries(
+    opened: Callable[[], AbstractContextManager[Ledger[E]]],
+    name: str,
+    order_id: int,
+    unknown: list[str],
+) -> list[E]:
+    try:
+        with opened() as ledger:
+            return ledger.of_order(order_id)
+    except OrdersError as error:
+        unknown.append(f"{name} cannot be asked: {error}")
+        return []
+
+
+def _transitions(stored: Stored) -> Iterator[Event]:
+    for row in stored.history:
+        change = f"{row['from_status']} → {row['to_status']}" if row["from_status"] else "accepted"
+        reason = f" {row['reason']}" if row["reason"] else ""
+        note = f" “{row['note']}”" if row.get("note") else ""
+        yield Event(_at(row["at"]), "order", f"{change}{reason}, by {row['actor']}{note}")
+
+
+def _attempts(stored: Stored) -> Iterator[Event]:
+    for row in stored.attempts:
+        what = f"{row['kind']} {row['id']}"
+        yield Event(_at(row["created_at"]), "attempt", f"{what}: {_money(row['amount'])} asked for")
+        if row["outcome"] != "unknown":
+            yield Event(_at(row["updated_at"]), "attempt", f"{what}: {row['outcome']}")
+
+
+def _notifications(stored: Stored) -> Iterator[Event]:
+    for row in stored.notifications:
+        yield Event(_at(row["created_at"]), "notification", f"{row['template']}: first try")
+        if row["sent_at"]:
+            sent = f"{row['template']}: sent, try {row['tries']}"
+            yield Event(_at(row["sent_at"]), "notification", sent)
+
+
+def _others(stored: Stored) -> Iterator[Event]:
+    if stored.stalled:
+        times = f"{stored.stalled['stalls']} times without an effect"
+        yield Event(_at(stored.stalled["last_at"]), "sweeper", f"emitted again, {times}")
+    for row in stored.cases:
+        word = "violation" if row["violation"] else "doubt"
+        yield Event(_at(row["seen_at"]), "reconcile", f"{word} {row['kind']}: {row['detail']}")
+    for row in stored.actions:
+        yield Event(_at(row["at"]), row["actor"], f"{row['action']}: “{row['because']}”")
+
+
+def _paid(entry: PaymentEntry) -> Event:
+    what = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
+    return Event(entry.at, "Payment", what)
+
+
+def _held(entry: StockEntry) -> Event:
+    what = f"{entry.status} {entry.quantity} × product {entry.product_id}"
+    return Event(entry.at, "Inventory", what)
+
+
+def _waiting(stored: Stored) -> Iterator[str]:
+    """Say what is still to happen."""
+    for row in stored.outbox:
+        yield f"{row['type']} waits in the outbox since {row['created_at']}"
+    for row in stored.attempts:
+        if row["outcome"] == "unknown":
+            yield f"the outcome of {row['kind']} {row['id']} is not known"
+    for row in stored.notifications:
+        if not row["sent_at"]:
+            yield f"{row['template']} was tried {row['tries']} times and not sent"
+    if stored.order and stored.order["reservation"] == "held":
+        yield "Inventory holds the stock"
+
+
+def _at(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def _money(amount: float) -> str:
+    return f"{amount:.2f}"

@@ -1,0 +1,40 @@
+"""`orders stuck`: the orders that need a person, and what to do about each."""
+
+import argparse
+import datetime as dt
+from typing import Final
+
+import msgspec
+
+from orders.database.stuck import StuckOrder, list_stuck
+from orders.settlement.connections import database
+
+_ROW: Final = "{:>12}  {:10}  {:16}  {:20}  {:>9}  {:9}  {}"
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """List them. Raises OrdersError when PostgreSQL is not to be had."""
+    with database() as pool:
+        orders = list_stuck(pool, chosen.limit)
+    if chosen.json:
+        print(msgspec.json.format(msgspec.json.encode(orders), indent=2).decode())
+        return 0
+    if not orders:
+        print("no order needs a person")
+        return 0
+    print(_ROW.format("ORDER", "STATUS", "REASON", "SINCE", "EMISSIONS", "STOCK", "ATTEMPTS"))
+    for order in orders:
+        print(_line(order))
+    print(
+        "`orders trace ORDER` tells the whole story; `orders payments resolve` settles an attempt"
+    )
+    return 0
+
+
+def _line(order: StuckOrder) -> str:
+    attempts = ", ".join(f"{each.kind} {each.id} {each.outcome}" for each in order.attempts)
+    since = order.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _ROW.format(
+        order.id, order.status, order.reason or "-", since, order.emissions, order.reservation,
+        attempts or "-",
+    )  # fmt: skip

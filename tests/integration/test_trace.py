@@ -1,0 +1,128 @@
+"""`orders trace`: the story of an order, whole or with parts missing."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from devstack.ports import free_port
+from devstack.testing import Database
+from integration.shop import Shop
+from upstreams.process import running
+
+
+@pytest.fixture(scope="module")
+def built(database: Database) -> Iterator[Shop]:
+    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
+        made = Shop(database, stock, till)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def shop(built: Shop) -> Shop:
+    built.empty()
+    return built
+
+
+def completed(shop: Shop) -> tuple[int, str]:
+    """Plant an order with all that can be told of it."""
+    order_id = shop.order()
+    attempt = shop.attempt(order_id)
+    shop.units(order_id, "commit")
+    steps = [(1, None, "Pending"), (2, "Pending", "Reserved"), (3, "Reserved", "Charging"),
+             (4, "Charging", "Completed")]  # fmt: skip
+    for version, before, after in steps:
+        shop.run(
+            "INSERT INTO order_history (order_id, version, from_status, to_status, actor, at)"
+            " VALUES (%s, %s, %s, %s, %s, now() - interval '1 hour' + make_interval(secs => %s))",
+            order_id, version, before, after, "worker" if before else "customer", version,
+        )  # fmt: skip
+    return order_id, attempt
+
+
+def test_the_whole_story_is_told_in_order_with_the_times_between(shop: Shop) -> None:
+    order_id, attempt = completed(shop)
+    shop.run(
+        "INSERT INTO outbox (aggregateid, type, payload) VALUES (%s, 'order.completed.v1', '{}')",
+        str(order_id),
+    )
+    code, out, _ = shop.command("trace", str(order_id))
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith(f"order {order_id}: Completed, 2 × product 5, total 20.00, user 7")
+    assert "correlation id corr-1" in lines[0]
+    told = ["accepted, by customer", "Pending → Reserved, by worker", "Charging → Completed",
+            f"capture {attempt}: 20.00 asked for", f"capture {attempt}: captured 20.00",
+            "committed 2 × product 5", "order.completed.v1: sent, try 1"]  # fmt: skip
+    for text in told:
+        assert text in out
+    assert out.index("accepted") < out.index("Reserved →") < out.index("→ Completed")
+    assert re.search(r"\+[01]\.\d\d\d s +order +Pending → Reserved", out)
+    assert "still to come: order.completed.v1 waits in the outbox" in out
+    assert "tok_secret" not in out
+
+
+def test_the_story_as_json_has_the_same_events(shop: Shop) -> None:
+    order_id, _ = completed(shop)
+    code, out, _ = shop.command("trace", str(order_id), "--json")
+    story = msgspec.json.decode(out)
+    assert code == 0
+    assert story["order"]["status"] == "Completed"
+    assert {"order", "attempt", "Payment", "Inventory", "notification"} == {
+        event["source"] for event in story["events"]
+    }
+    assert story["unknown"] == []
+    assert "tok_secret" not in out
+
+
+def test_a_ledger_that_cannot_be_asked_is_said_and_the_rest_is_told(shop: Shop) -> None:
+    order_id, _ = completed(shop)
+    environ = {"ORDERS_PAYMENT_URL": "", "ORDERS_INVENTORY_URL": "http://127.0.0.1:9"}
+    code, out, _ = shop.command("trace", str(order_id), **environ)
+    assert code == 0
+    assert "Charging → Completed" in out
+    assert "not known: Payment cannot be asked: ORDERS_PAYMENT_URL is not set" in out
+    assert "not known: Inventory cannot be asked: inventory: GET /reservations failed" in out
+
+
+def test_what_is_unknown_is_still_to_come(shop: Shop) -> None:
+    order_id = shop.order("Charging", reservation="held")
+    attempt = shop.attempt(order_id, "unknown", asked=False)
+    _, out, _ = shop.command("trace", str(order_id))
+    assert f"still to come: the outcome of capture {attempt} is not known" in out
+    assert "still to come: Inventory holds the stock" in out
+
+
+def test_an_order_only_the_ledgers_know_is_told_from_them(shop: Shop) -> None:
+    shop.units(4711)
+    shop.capture(4711)
+    code, out, _ = shop.command("trace", "4711")
+    assert code == 1
+    assert "the database has no such order" in out
+    assert "reserved 2 × product 5" in out
+    assert "captured 20.00" in out
+
+
+def test_without_the_database_the_ledgers_are_told(shop: Shop) -> None:
+    order_id, _ = completed(shop)
+    code, out, _ = shop.command(
+        "trace", str(order_id), ORDERS_DATABASE_URL="postgresql://127.0.0.1:9/x"
+    )
+    assert code == 1
+    assert "captured 20.00" in out
+    assert "not known: the database cannot be asked" in out
+
+
+def test_a_reason_with_control_characters_does_not_reach_the_terminal(shop: Shop) -> None:
+    order_id = shop.order()
+    shop.run("UPDATE orders SET correlation_id = %s", "a\x1b[31m")
+    assert "\x1b" not in shop.command("trace", str(order_id))[1]
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "abc", "9007199254740992", "1.0"])
+def test_what_is_no_id_is_refused(shop: Shop, word: str) -> None:
+    code, _, err = shop.command("trace", word)
+    assert code == 2
+    assert "id of an order" in err or "required" in err or "expected" in err
