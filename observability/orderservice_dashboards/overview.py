@@ -131,13 +131,10 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     "Requests",
-                    "Requests per second by status code.",
+                    "Answers of the gateway per second, by status code.",
                     (
                         Query(
-                            rate(
-                                "http_server_request_duration_seconds_count",
-                                "http_response_status_code",
-                            ),
+                            rate("gateway_requests_total", "http_response_status_code"),
                             "{{http_response_status_code}}",
                         ),
                     ),

@@ -12,6 +12,7 @@ REPOSITORY = SOURCE.parent
 # Each is set by DEVSTACK_<NAME>_PORT; DEVSTACK_PORT_OFFSET is added to those left at the default.
 PORTS = {
     "gateway": 8080,
+    "gateway_admin": 8086,
     "api": 8000,
     "api_admin": 8081,
     "relay_admin": 8082,

@@ -25,7 +25,7 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
     return [
         *servers,
         *services.components(settings, urls),
-        gateway(settings),
+        *gateway(settings),
         alertmanager.component(settings),
         prometheus.component(settings),
     ]
@@ -68,11 +68,12 @@ def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.B
     )
 
 
-def gateway(settings: Settings) -> Component:
-    """Describe the gateway in front of the api."""
+def gateway(settings: Settings) -> tuple[Component, Component]:
+    """Describe the gateway in front of the api, and what counts its answers."""
     site = nginx.Site(
         state=settings.state,
         listen=f"{settings.gateway_host}:{settings.ports['gateway']}",
         api=f"{HOST}:{settings.ports['api']}",
     )
-    return nginx.component(site, needs=("api",))
+    metrics = nginx.metrics(site, settings.ports["gateway_admin"])
+    return nginx.component(site, needs=("api",)), metrics

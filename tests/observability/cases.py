@@ -51,6 +51,12 @@ def _condition(kind: str, status: str, reason: str) -> str:
     )
 
 
+def answers(status: int) -> str:
+    """Name the gateway's count of answers with a status."""
+    code = f'http_response_status_code="{status}"'
+    return own("gateway_requests_total", f'http_request_method="GET",{code},scope="api"')
+
+
 def _cache(result: str) -> str:
     return own("cache_requests_total", f'level="l2",result="{result}"')
 
@@ -83,13 +89,14 @@ def _up(component: str, pod: str = "p") -> str:
 
 AGE = own("orders_oldest_age_seconds", 'status="Charging"')
 BREAKER = own("circuit_breaker_state", 'upstream="payment"')
+GATEWAY = answers(200)
 WEBHOOK = own("circuit_breaker_state", 'upstream="webhook"')
 BUSY = own("http_server_request_duration_seconds_sum", 'http_route="/api/orders"')
 FAILED = 'orderservice_reconcile_total{result="failed"}'
 DONE = 'orderservice_reconcile_total{result="done"}'
 WATCH = 'orderservice_watch_age_seconds{kind="Deployment"}'
 OPERATOR = 'up{job="orderservice-operator",namespace="system"}'
-COMPONENTS = ("api", "relay", "worker", "notifier")
+COMPONENTS = ("api", "gateway", "relay", "worker", "notifier")
 
 SYMPTOMS = (
     Alternatives(
@@ -167,6 +174,18 @@ SYMPTOMS = (
         # An idle replica does not hide a full primary.
         _pool("primary", 19) | _pool("replica", 0),
         _pool("primary", 17) | _pool("replica", 17),
+    ),
+    Alternatives(
+        "OrderTrafficGone",
+        {GATEWAY: "0+600x90 54000x60"},  # ten a second, then none
+        {GATEWAY: "0+600x90 54000+60x60"},  # then one a second
+        after="110m",
+    ),
+    Alternatives(  # a gateway that is gone takes its series along
+        "OrderTrafficGone",
+        {GATEWAY: "0+600x90 _x60"},
+        {GATEWAY: "0+30x150 _x60"},  # one every two seconds is little to tell by
+        after="110m",
     ),
     Alternatives(
         "OrderApiSaturated",  # 4 processes: 240 s of work a minute at most
@@ -270,10 +289,7 @@ def events(slo: str, total: float, bad: float) -> dict[str, str]:
     get = 'http_request_method="GET",http_route="/api/orders/{id}",http_response_status_code='
     created, good = own(f"{create}_count"), steady(total - bad)
     return {
-        "availability": {
-            own(f"{http}_count", f'{get}"200"'): good,
-            own(f"{http}_count", f'{get}"503"'): steady(bad),
-        },
+        "availability": {answers(200): good, answers(503): steady(bad)},
         "create-latency": {created: steady(total), own(f"{create}_bucket", 'le="0.3"'): good},
         "read-latency": {
             own(f"{http}_count", f'{get}"200"'): steady(total),
@@ -299,9 +315,7 @@ def _particular() -> Iterator[Case]:
     """Yield what is special about burning budgets."""
     hour = 'slo="availability",window="1h"'
     fired = "OrderAvailabilityBudgetBurn"
-    get = 'http_request_method="GET",http_route="/api/orders/{id}",http_response_status_code='
-    count = "http_server_request_duration_seconds_count"
-    ok, failed = own(count, f'{get}"200"'), own(count, f'{get}"503"')
+    ok, failed = answers(200), answers(502)
     few = {ok: steady(0), failed: "0x10 5x100"}
     yield Case("five failures at night wake nobody", fired, few, False, "1h", hour)
     over = {ok: "0+60x120", failed: "0+60x20 1200x100"}

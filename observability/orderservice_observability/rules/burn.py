@@ -120,9 +120,10 @@ def _recorded(scope: Scope, sli: Sli, what: str) -> str:
 
 
 def _availability(scope: Scope, objectives: Objectives) -> Sli:
-    metric, routes = "http_server_request_duration_seconds_count", 'http_route=~"/api/.*"'
-    total = _rate(scope, metric, routes)
-    failed = _rate(scope, metric, routes, 'http_response_status_code=~"5.."')
+    """Count at the gateway: what an api that is gone did not answer is bad, too."""
+    metric, requests = "gateway_requests_total", 'scope="api"'
+    total = _rate(scope, metric, requests)
+    failed = _rate(scope, metric, requests, 'http_response_status_code=~"5.."')
     return Sli(
         "availability",
         "OrderAvailabilityBudgetBurn",

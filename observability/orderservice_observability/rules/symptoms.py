@@ -14,7 +14,7 @@ STUCK_OBJECTIVES: Final = 10
 UNKNOWN_S: Final = 600
 # These series go with their process, or with PostgreSQL: what was wrong then still is.
 OUTLIVES: Final = "10m"
-COMPONENTS: Final = ("api", "relay", "worker", "notifier")
+COMPONENTS: Final = ("api", "gateway", "relay", "worker", "notifier")
 
 # What is counted, which of it goes without Redis, and what that means.
 _FALLBACKS: Final = {
@@ -30,6 +30,8 @@ _FALLBACKS: Final = {
     ),
 }
 _MANY: Final = 0.05
+# Requests a second below which nobody can tell a quiet hour from an outage.
+_TRAFFIC: Final = 1
 
 LIFECYCLE: Final = "orders-lifecycle"
 MESSAGING: Final = "orders-messaging"
@@ -197,6 +199,19 @@ def _breaker(name: str, scope: Scope, matcher: str, severity: str, whom: str) ->
 
 
 def _processes(scope: Scope) -> Iterator[Alert]:
+    requests = scope.of("gateway_requests_total", 'scope="api"')
+    now = f"sum by ({BY}) (rate({requests}[10m]))"
+    before = f"sum by ({BY}) (rate({requests}[1h] offset 15m))"
+    yield Alert(
+        "OrderTrafficGone",
+        f"({before} > {_TRAFFIC} unless {now} > {before} * {_MANY})",
+        PAGE,
+        "Hardly a request arrives any more.",
+        "There were {{ $value }} requests a second in the hour before; now there are less than 5 % "
+        "of them. DNS, the Ingress or the gateway may be broken, where no other alert looks.",
+        RUNTIME,
+        kept="5m",
+    )
     busy = scope.of("http_server_request_duration_seconds_sum")
     workers = scope.of("http_server_workers")
     yield Alert(

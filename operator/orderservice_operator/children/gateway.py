@@ -6,6 +6,7 @@ from orderservice_operator.children.containers import container, pre_stop, varia
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.processes import (
     API_PORT,
+    GATEWAY_ADMIN_PORT,
     GATEWAY_DRAIN_S,
     GATEWAY_PORT,
     GATEWAY_PRE_STOP_S,
@@ -14,6 +15,7 @@ from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
 NAME: Final = "gateway"
+ADMIN: Final = "gateway-admin"
 TMP: Final = "gateway-tmp"
 _COMMAND: Final = ["orders-gateway"]
 # A guess: bodies, headers and answers of a few hundred requests are buffered in memory.
@@ -27,7 +29,10 @@ def gateway(service: OrderService) -> Manifest:
     base = container(service, NAME, _COMMAND, _RESOURCES, TMP)
     return base | {
         "env": variables(service, _settings(service)),
-        "ports": [{"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"},
+            {"name": ADMIN, "containerPort": GATEWAY_ADMIN_PORT, "protocol": "TCP"},
+        ],
         "startupProbe": _probe(period_s=1, failures=30),
         "livenessProbe": _probe(period_s=10, failures=3),
         "readinessProbe": _probe(period_s=5, failures=2),
@@ -38,6 +43,7 @@ def gateway(service: OrderService) -> Manifest:
 def _settings(service: OrderService) -> list[Manifest]:
     variables = {
         "GATEWAY_PORT": str(GATEWAY_PORT),
+        "GATEWAY_ADMIN_PORT": str(GATEWAY_ADMIN_PORT),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
         "GATEWAY_DRAIN_S": str(GATEWAY_DRAIN_S),
     }

@@ -5,7 +5,12 @@ from collections.abc import Iterable
 from orderservice_operator.children import environment
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.manifest import Manifest, child, selector
-from orderservice_operator.children.processes import GATEWAY_PORT, Process, name_of
+from orderservice_operator.children.processes import (
+    GATEWAY_ADMIN_PORT,
+    GATEWAY_PORT,
+    Process,
+    name_of,
+)
 from orderservice_operator.resource.operations import Peer
 from orderservice_operator.resource.spec import OrderService
 
@@ -59,15 +64,17 @@ def _policy(service: OrderService, name: str, component: str, ports: Iterable[in
 def _incoming(service: OrderService, process: Process) -> list[Manifest]:
     """Return who may connect: kubelets always may, for probes."""
     network = service.spec.network_policy
-    rules = [_from(network.metrics_from, process.admin_port)]
-    if process.serves:
-        rules.insert(0, _from(network.api_from, GATEWAY_PORT))
-    return rules
+    if not process.serves:
+        return [_from(network.metrics_from, process.admin_port)]
+    return [
+        _from(network.api_from, GATEWAY_PORT),
+        _from(network.metrics_from, process.admin_port, GATEWAY_ADMIN_PORT),
+    ]
 
 
-def _from(peers: Iterable[Peer], port: int) -> Manifest:
+def _from(peers: Iterable[Peer], *ports: int) -> Manifest:
     own_namespace: Manifest = {"podSelector": {}}
-    return {"from": [own_namespace, *map(_peer, peers)], "ports": [_tcp(port)]}
+    return {"from": [own_namespace, *map(_peer, peers)], "ports": [_tcp(port) for port in ports]}
 
 
 def _peer(peer: Peer) -> Manifest:

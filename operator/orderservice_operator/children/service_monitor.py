@@ -2,6 +2,7 @@
 
 import re
 
+from orderservice_operator.children import gateway
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.kinds import SERVICE_MONITOR
 from orderservice_operator.children.manifest import COMPONENT_LABEL, Manifest, child, selector
@@ -25,12 +26,14 @@ def service_monitor(service: OrderService, context: Context) -> Manifest | None:
     manifest["spec"] = {
         "selector": {"matchLabels": selector(service, "admin")},
         "endpoints": [
-            {
-                "port": "admin",
-                "path": "/metrics",
-                "interval": "15s",
-                "relabelings": [{"sourceLabels": [_META], "targetLabel": "component"}],
-            }
+            _endpoint("admin", {"sourceLabels": [_META]}),
+            # The gateway shares a pod, and so the pod's label, with the api.
+            _endpoint(gateway.ADMIN, {"replacement": gateway.NAME}),
         ],
     }
     return manifest
+
+
+def _endpoint(port: str, component: Manifest) -> Manifest:
+    relabeling = component | {"targetLabel": "component"}
+    return {"port": port, "path": "/metrics", "interval": "15s", "relabelings": [relabeling]}

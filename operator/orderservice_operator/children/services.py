@@ -1,7 +1,8 @@
 """Services."""
 
+from orderservice_operator.children.gateway import ADMIN as GATEWAY_ADMIN
 from orderservice_operator.children.manifest import Manifest, child, selector
-from orderservice_operator.children.processes import API, name_of
+from orderservice_operator.children.processes import API, GATEWAY_ADMIN_PORT, name_of
 from orderservice_operator.resource.spec import OrderService
 
 
@@ -29,6 +30,10 @@ def admin_service(service: OrderService) -> Manifest:
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": selector(service),
-        "ports": [{"name": "admin", "port": 8081, "targetPort": "admin", "protocol": "TCP"}],
+        "ports": [_scraped("admin", 8081), _scraped(GATEWAY_ADMIN, GATEWAY_ADMIN_PORT)],
     }
     return manifest
+
+
+def _scraped(name: str, port: int) -> Manifest:
+    return {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}

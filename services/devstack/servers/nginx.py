@@ -9,6 +9,7 @@ from signal import SIGQUIT
 from devstack import unprivileged
 from devstack.component import Component, Stage, log_file, server_environment
 from devstack.servers import installed
+from devstack.settings import PYTHON, SOURCE
 from gateway import configuration
 
 
@@ -45,6 +46,24 @@ def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
     )
 
 
+def metrics(site: Site, port: int) -> Component:
+    """Describe what counts the gateway's answers for Prometheus."""
+    folder = unprivileged.folder(site.state, site.name)
+    log = folder / configuration.ANSWERS_LOG
+    return Component(
+        name=f"{site.name}-metrics",
+        stage=Stage.GATEWAY,
+        argv=(str(PYTHON), "-m", "gateway.metrics", str(log), f"--port={port}"),
+        environment=server_environment(site.state) | {"PYTHONPATH": str(SOURCE)},
+        folder=folder,
+        log=log_file(site.state, f"{site.name}-metrics"),
+        address=f"127.0.0.1:{port}",
+        ports={"DEVSTACK_GATEWAY_ADMIN_PORT": port},
+        needs=(site.name,),
+        ready=partial(answers, f"127.0.0.1:{port}", "/metrics"),
+    )
+
+
 def write_configuration(site: Site, folder: Path) -> None:
     """Fill in the template."""
     path = folder / "nginx.conf"
@@ -64,11 +83,11 @@ def binary(state: Path) -> Path:
     return package / "bin" / "linux-x86_64" / "nginx"
 
 
-def answers(listen: str) -> bool:
-    """Tell whether the gateway answers HTTP at all."""
+def answers(listen: str, path: str = "/health") -> bool:
+    """Tell whether an address answers HTTP at all."""
     connection = HTTPConnection(listen, timeout=2)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status > 0
     except HTTPException:
         return False

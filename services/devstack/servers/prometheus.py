@@ -16,7 +16,7 @@ from devstack.services import answers
 from devstack.settings import Settings
 
 HOST = "127.0.0.1"
-PROCESSES = ("api", "relay", "worker", "notifier")
+PROCESSES = ("api", "gateway", "relay", "worker", "notifier")
 NAMESPACE, SERVICE, OPERATOR = "local", "orders-admin", "orderservice-operator"
 RETENTION = "2d"
 

@@ -42,7 +42,8 @@ def test_the_api_listens_on_the_loopback_where_the_gateway_looks_for_it(children
     address = f"{settings['ORDERS_API_HOST']}:{settings['ORDERS_API_PORT']}"
     assert address == _variables(gateway)["GATEWAY_API_ADDRESS"] == "127.0.0.1:8000"
     assert "http" not in [port["name"] for port in api["ports"]]
-    assert gateway["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
+    ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
+    assert ports == {"http": 8080, "gateway-admin": 8086}
     assert _variables(gateway)["GATEWAY_PORT"] == "8080"
 
 
