@@ -109,6 +109,10 @@ test: check ## everything: check, then unit, contract, integration and end-to-en
 fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer; MINUTES=60
 	@PYTHONPATH=tests:services .venv/bin/python -m fuzz --minutes $(or $(MINUTES),60) $(ARGS)
 
+.PHONY: failover
+failover: env ## promotions, freezes and long outages under load, checked (30 minutes); ARGS="-k promotions"
+	.venv/bin/pytest -m failover --verbose tests/failover $(ARGS)
+
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)

@@ -1,0 +1,129 @@
+"""What was really done: the database, the ledgers of the simulators, and the queues of the dead."""
+
+from typing import Any
+
+import msgspec
+import pika
+from pika.exceptions import ChannelClosedByBroker
+
+from failover.clients import mark_of_product, mark_of_total
+from failover.stack import Stack
+
+ENDED = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
+DEAD = ("order-processing.dead", "order-notifications.dead", "orders.unrouted")
+_ORDERS = """
+    SELECT id, user_id, product_id, quantity, total, payment_method, status, version FROM orders
+"""
+
+
+class OrderRow(msgspec.Struct, frozen=True):
+    """An order in the database; `mark` is read from its payment method."""
+
+    id: int
+    user_id: int
+    mark: int
+    product_mark: int
+    quantity: int
+    total_mark: int
+    status: str
+    version: int
+
+
+class Capture(msgspec.Struct, frozen=True):
+    """Money that Payment took; the amount tells for whom."""
+
+    attempt_id: str
+    order_id: int
+    mark: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Stock that Inventory took off; the product tells for whom."""
+
+    order_id: int
+    mark: int
+    quantity: int
+    status: str
+
+
+class Notified(msgspec.Struct, frozen=True):
+    """A webhook that came."""
+
+    webhook_id: str
+    type: str
+    order_id: int
+    version: int
+    at_s: float
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """All of it, of one moment; `dead` counts messages per queue."""
+
+    orders: list[OrderRow]
+    captures: list[Capture]
+    stock: list[Held]
+    notified: list[Notified]
+    dead: dict[str, int]
+    outbox: int
+
+
+def gather(stack: Stack) -> Evidence:
+    """Ask every server for what it has."""
+    return Evidence(
+        orders=[_order(row) for row in stack.rows(_ORDERS)],
+        captures=[
+            Capture(row["attemptId"], row["orderId"], mark_of_total(row["amount"]))
+            for row in stack.control("payment", "GET", "ledger")
+            if row["kind"] == "capture" and row["status"] == "captured"
+        ],
+        stock=[
+            Held(row["orderId"], mark_of_product(row["productId"]), row["quantity"], row["status"])
+            for row in stack.control("inventory", "GET", "ledger")
+        ],
+        notified=[_notified(row) for row in stack.control("webhooks", "GET", "deliveries")],
+        dead=dead_letters(stack),
+        outbox=int(stack.rows("SELECT count(*) FROM outbox")[0][0]),
+    )
+
+
+def dead_letters(stack: Stack) -> dict[str, int]:
+    """Count what waits in the queues that a person has to look at; asked over AMQP, so fresh."""
+    parameters = pika.URLParameters(stack.broker.url())
+    connection = pika.BlockingConnection(parameters)
+    try:
+        return {name: _length(connection, name) for name in DEAD}
+    finally:
+        connection.close()
+
+
+def _length(connection: Any, queue: str) -> int:
+    channel = connection.channel()
+    try:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+    except ChannelClosedByBroker:  # a queue that does not exist holds nothing
+        return 0
+
+
+def _order(row: tuple[Any, ...]) -> OrderRow:
+    order_id, user_id, product_id, quantity, total, method, status, version = row
+    digits = method.rpartition("m")[2]
+    return OrderRow(
+        order_id,
+        user_id,
+        int(digits) if digits.isdecimal() else -1,
+        mark_of_product(product_id),
+        quantity,
+        mark_of_total(total),
+        status,
+        version,
+    )
+
+
+def _notified(row: dict[str, Any]) -> Notified:
+    import datetime as dt
+
+    data = row["payload"]["data"]
+    at_s = dt.datetime.fromisoformat(row["at"]).timestamp()
+    return Notified(
+        row["webhookId"], row["payload"]["type"], data["orderId"], data["version"], at_s
+    )

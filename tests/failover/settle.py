@@ -1,0 +1,34 @@
+"""Wait until a run has come to rest, as far as it does."""
+
+from failover.clients import Crowd
+from failover.evidence import ENDED, Evidence, gather
+from failover.history import History
+from failover.stack import NotInTime, Stack, wait
+
+
+def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, float]:
+    """Wait until every order ended and was told; return what there is then, and after how long.
+
+    Returns what there is at the end of the time, too: the checker says what is wrong with it.
+    """
+    marks = {entry.mark for entry in history.snapshot() if entry.mark is not None}
+    last: list[Evidence] = []
+
+    def at_rest() -> bool:
+        last[:] = [gather(stack)]
+        mine = [row for row in last[0].orders if row.mark in marks]
+        told = {one.order_id for one in last[0].notified}
+        held = [one for one in last[0].stock if one.mark in marks and one.status == "reserved"]
+        ended = all(row.status in ENDED and row.id in told for row in mine)
+        return ended and not held and not last[0].outbox
+
+    try:
+        took_s = wait(at_rest, within_s, "every order ended and told", every_s=0.5)
+    except NotInTime:
+        took_s = within_s
+    return last[0], took_s
+
+
+def everybody_done(customers: Crowd) -> bool:
+    """Tell whether every customer has at least one accepted order."""
+    return all(customer.known for customer in customers.customers)

@@ -1,0 +1,349 @@
+"""A whole stack of processes on free ports: every server behind a proxy, every service twice.
+
+Nothing supervises it: a process that ends stays away, so that a run can say that none had to be
+started again. Every program is started from threads that live as long as the stack, because a
+program ends with the thread that began it.
+"""
+
+import http.client
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any, Final
+
+import msgspec
+import psutil
+import psycopg
+
+from devstack import services
+from devstack.component import Component, log_file
+from devstack.ports import free_port
+from devstack.program import Program
+from devstack.servers import nginx, rabbitmq, valkey
+from devstack.settings import PYTHON, SOURCE
+from devstack.state import remove
+from failover.databases import PASSWORD, Databases
+from failover.proxy import Proxies, Proxy, proxies
+from gateway import configuration
+
+HOST: Final = "127.0.0.1"
+SECRET: Final = "whsec_" + "b3JkZXJzLW9ubHktZm9yLXRlc3Rz" * 2
+KINDS: Final = ("api", "relay", "worker", "notifier")
+SIMULATORS: Final = ("inventory", "payment", "webhooks")
+# Small where a default would only make a test wait; the faults must not depend on them.
+SETTINGS: Final = {
+    "ORDERS_CURSOR_SECRET": "only-for-tests-only-for-tests",
+    "ORDERS_NOTIFICATION_SECRET": SECRET,
+    "ORDERS_API_HOST": HOST,
+    "ORDERS_ADMIN_HOST": HOST,
+    "ORDERS_API_WORKERS": "2",
+    "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
+    "ORDERS_WORKER_STALLED_AFTER_S": "20",
+    "ORDERS_WORKER_SWEEP_S": "2",
+    "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.2",
+    "ORDERS_UPSTREAM_BACKOFF_JITTER_S": "0.2",
+    "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
+    "ORDERS_LOG_FORMAT": "json",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class NotInTime(AssertionError):
+    """Something was waited for and did not come."""
+
+
+def wait(holds: Callable[[], Any], within_s: float, what: str, every_s: float = 0.1) -> float:
+    """Wait until a condition holds and return how long that took. Raises NotInTime."""
+    began_s = time.monotonic()
+    while not holds():
+        if time.monotonic() - began_s > within_s:
+            message = f"{what}: not within {within_s:g} s"
+            raise NotInTime(message)
+        time.sleep(every_s)
+    return time.monotonic() - began_s
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of the `orders` package."""
+
+    name: str
+    kind: str
+    program: Program
+    admin_port: int
+
+    def answers(self, path: str, timeout_s: float = 2.0) -> bool:
+        """Tell whether its admin port answers a path with 200."""
+        return self.get(path, timeout_s)[0] == 200
+
+    def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, str]:
+        """Ask its admin port; status 0 when there is no answer."""
+        connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()
+
+    def metric(self, name: str) -> float:
+        """Return a metric that has no labels, NaN when it cannot be had."""
+        lines = self.get("/metrics")[1].splitlines()
+        values = [float(line.split()[1]) for line in lines if line.startswith(f"{name} ")]
+        return values[0] if values else float("nan")
+
+
+class Stack:
+    """Everything that runs, by name, and the proxies between."""
+
+    def __init__(
+        self,
+        state: Path,
+        group: Proxies,
+        settings: Mapping[str, str],
+        *,
+        standbys: int,
+        synchronous: bool,
+    ) -> None:
+        self.state = state
+        self._threads = ThreadPoolExecutor(max_workers=12)
+        self.databases = Databases(state, group, standbys, synchronous=synchronous)
+        self.broker = rabbitmq.Broker(
+            state=state, password=PASSWORD, amqp_port=free_port(), management_port=free_port(),
+            distribution_port=free_port(), epmd_port=free_port(),
+        )  # fmt: skip
+        self.valkey_port, self.gateway_port = free_port(), free_port()
+        self.simulator_ports = {name: free_port() for name in SIMULATORS}
+        self.proxies: dict[str, Proxy] = {
+            "postgres": self.databases.primary,
+            "replica": self.databases.replica,
+            "rabbitmq": group.to(self.broker.amqp_port),
+            "valkey": group.to(self.valkey_port),
+            **{name: group.to(port) for name, port in self.simulator_ports.items()},
+        }
+        self.environment = self._environment(settings)
+        self.servers = {
+            "valkey": Program(valkey.component(state, self.valkey_port)),
+            "epmd": Program(rabbitmq.epmd(self.broker)),
+            # Its stores survive a kill, and it ends 6 s sooner.
+            "rabbitmq": Program(replace(rabbitmq.component(self.broker), stop_signal=SIGKILL)),
+            **{name: Program(self._simulator(name)) for name in SIMULATORS},
+        }
+        self.services = {
+            f"{kind}-{number}": self._service(kind, f"{kind}-{number}")
+            for kind in KINDS
+            for number in (1, 2)
+        }
+        self.gateway = Program(self._gateway())
+
+    # Start and end.
+
+    def start(self) -> None:
+        """Start servers side by side, then the schema and the topology, then the services."""
+        self._side_by_side(
+            self.databases.start,
+            self.servers["valkey"].start,
+            self._start_broker,
+            *(self.servers[name].start for name in SIMULATORS),
+        )
+        self._side_by_side(
+            partial(self.orders, "migrate"), partial(self.orders, "topology", "apply")
+        )
+        self._side_by_side(*(service.program.start for service in self.services.values()))
+        self.run(self.gateway.start)
+
+    def stop(self) -> None:
+        """End everything as a crash would: what was written is thrown away."""
+        programs = [
+            self.gateway,
+            *(service.program for service in self.services.values()),
+            *self.servers.values(),
+            *(node.program for node in self.databases.nodes),
+        ]
+        with ThreadPoolExecutor(len(programs)) as threads:
+            list(threads.map(lambda program: program.kill(), programs))
+        self._threads.shutdown()
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Run something that starts a program, on a thread that lives as long as the stack."""
+        self._threads.submit(action).result()
+
+    def orders(self, *verb: str) -> str:
+        """Run a verb of the `orders` command to its end and return what it printed."""
+        program = Program(self._component(f"orders-{verb[0]}", verb, {}))
+        program.component.prepare()
+        self.run(program.spawn)
+        code = program.wait(120)
+        text = program.component.log.read_text()
+        assert code == 0, f"orders {' '.join(verb)}: {code}\n{text[-2000:]}"
+        return text
+
+    def _side_by_side(self, *actions: Callable[[], object]) -> None:
+        with ThreadPoolExecutor(len(actions)) as threads:
+            for action in [threads.submit(self._on_lasting_thread, one) for one in actions]:
+                action.result()
+
+    def _on_lasting_thread(self, action: Callable[[], object]) -> None:
+        # `orders` finds its own lasting thread; it must not hold one while it waits for another.
+        if isinstance(action, partial) and action.func == self.orders:
+            action()
+        else:
+            self._threads.submit(action).result()
+
+    def _start_broker(self) -> None:
+        self.servers["epmd"].start()
+        self.servers["rabbitmq"].start()
+
+    # What it is made of.
+
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        urls = {
+            "ORDERS_DATABASE_URL": self.databases.url(self.proxies["postgres"]),
+            "ORDERS_DATABASE_REPLICA_URL": self.databases.url(self.proxies["replica"]),
+            "ORDERS_REDIS_URL": valkey.url(self.proxies["valkey"].port),
+            "ORDERS_AMQP_URL": replace(self.broker, amqp_port=self.proxies["rabbitmq"].port).url(),
+            "ORDERS_MANAGEMENT_URL": self.broker.management_url,
+            "ORDERS_INVENTORY_URL": f"http://{HOST}:{self.proxies['inventory'].port}",
+            "ORDERS_PAYMENT_URL": f"http://{HOST}:{self.proxies['payment'].port}",
+            "ORDERS_NOTIFICATION_URL": f"http://{HOST}:{self.proxies['webhooks'].port}/webhooks",
+        }
+        given = {name: value for name, value in os.environ.items() if name[:7] != "ORDERS_"}
+        mark = {"PYTHONPATH": str(SOURCE), "DEVSTACK_STATE": str(self.state)}
+        return given | SETTINGS | dict(settings) | urls | mark
+
+    def _component(self, name: str, verb: tuple[str, ...], extra: Mapping[str, str]) -> Component:
+        folder = self.state / name
+        return Component(
+            name=name,
+            argv=(PYTHON, "-m", "orders", *verb),
+            environment={**self.environment, **extra},
+            folder=folder,
+            log=log_file(self.state, name),
+            prepare=partial(folder.mkdir, parents=True, exist_ok=True),
+            ready_within_s=120,
+        )
+
+    def _service(self, kind: str, name: str) -> Service:
+        admin, port = free_port(), free_port()
+        extra = {"ORDERS_ADMIN_PORT": str(admin), "ORDERS_API_PORT": str(port)}
+        component = replace(
+            self._component(name, (kind,), extra if kind == "api" else {**extra, **_NO_API}),
+            ready=partial(services.answers, admin, "/readyz"),
+            ports={"api": port},
+        )
+        return Service(name, kind, Program(component), admin)
+
+    def _simulator(self, name: str) -> Component:
+        folder, port = self.state / name, self.simulator_ports[name]
+        return Component(
+            name=name,
+            argv=(PYTHON, "-m", "upstreams", name),
+            environment={
+                **self.environment,
+                "UPSTREAMS_PORT": str(port),
+                "UPSTREAMS_WEBHOOK_SECRET": SECRET,
+                "UPSTREAMS_LOG_LEVEL": "warning",
+            },
+            folder=folder,
+            log=log_file(self.state, name),
+            prepare=partial(folder.mkdir, parents=True, exist_ok=True),
+            ready=partial(services.answers, port, "/livez"),
+            ready_within_s=60,
+        )
+
+    def _gateway(self) -> Component:
+        apis = tuple(
+            f"{HOST}:{service.program.component.ports['api']}"
+            for service in self.services.values()
+            if service.kind == "api"
+        )
+        site = nginx.Site(state=self.state, listen=f"{HOST}:{self.gateway_port}", api=apis[0])
+        component = nginx.component(site)
+        rendered = configuration.render(replace(nginx.rendered(site, component.folder), api=apis))
+        return replace(
+            component, prepare=partial(_write, component.folder / "nginx.conf", rendered)
+        )
+
+    # What is asked of it.
+
+    def of_kind(self, kind: str) -> list[Service]:
+        """Return the services of one kind."""
+        return [service for service in self.services.values() if service.kind == kind]
+
+    def leading_relay(self) -> Service:
+        """Return the relay that publishes."""
+        relays = self.of_kind("relay")
+        wait(lambda: any(one.metric("relay_leading") == 1 for one in relays), 60, "a relay leads")
+        return next(one for one in relays if one.metric("relay_leading") == 1)
+
+    def pids(self) -> dict[str, int | None]:
+        """Return the process of every service."""
+        return {name: service.program.pid for name, service in self.services.items()}
+
+    def control(self, simulator: str, method: str, path: str, body: object = None) -> Any:
+        """Ask a simulator's control interface, past its proxy."""
+        connection = http.client.HTTPConnection(HOST, self.simulator_ports[simulator], timeout=30)
+        try:
+            raw = None if body is None else msgspec.json.encode(body)
+            connection.request(method, f"/control/{path}", raw)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status < 300, (simulator, path, answer.status)
+            return msgspec.json.decode(text) if text else None
+        finally:
+            connection.close()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the leading PostgreSQL, past the proxies."""
+        with psycopg.connect(
+            self.databases.direct_url(), autocommit=True, connect_timeout=10
+        ) as session:
+            return session.execute(query.encode()).fetchall()
+
+
+_NO_API: Final = {"ORDERS_API_PORT": ""}
+
+
+def _write(path: Path, text: str) -> None:
+    from devstack import unprivileged
+
+    path.write_text(text)
+    unprivileged.own(path)
+
+
+@contextmanager
+def running(
+    settings: Mapping[str, str] | None = None, *, standbys: int = 2, synchronous: bool = True
+) -> Iterator[Stack]:
+    """Give a whole stack that ends with the block; DEVSTACK_KEEP keeps its logs."""
+    folder = Path(tempfile.mkdtemp(prefix="orders-failover-"))
+    folder.chmod(0o755)
+    with proxies() as group:
+        made = Stack(folder, group, settings or {}, standbys=standbys, synchronous=synchronous)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+            if not os.environ.get("DEVSTACK_KEEP"):
+                remove(folder)
+
+
+def load_now() -> str:
+    """Say how busy the machine is."""
+    return "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg()) + f" on {psutil.cpu_count()} cores"
+
+
+def keep_logs(stack: Stack, folder: Path) -> None:
+    """Copy the logs of every process to a folder."""
+    shutil.copytree(stack.state / "logs", folder / "logs", dirs_exist_ok=True)

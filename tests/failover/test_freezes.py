@@ -1,0 +1,39 @@
+"""A process that is frozen for a minute holds nobody up."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from failover import freezes, stack
+from failover.runs import Run, broken_promises
+from failover.stack import Stack
+
+Say = Callable[[str], None]
+SETTLED_WITHIN_S = 120.0
+
+pytestmark = pytest.mark.failover
+
+
+@pytest.fixture(scope="module")
+def on() -> Iterator[Stack]:
+    with stack.running(standbys=1, synchronous=False) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", freezes.FREEZES)
+def test_work_goes_on_while_a_process_is_frozen(on: Stack, kind: str, say: Say) -> None:
+    run = Run(on, f"frozen {kind}", f"make failover ARGS=\"-k 'frozen and {kind}'\"", say)
+    with run.load() as customers:
+        stack.wait(lambda: customers.all_wrote_since(0), 60, "every client wrote")
+        outcome = freezes.freeze(on, run.history, kind)
+    broken = run.conclude(SETTLED_WITHIN_S)
+    assert run.record is not None
+    marks = {row.id: row.mark for row in run.record.evidence.orders}
+    told = {marks[one.order_id]: one.at_s for one in run.record.evidence.notified}
+    freezes.judge(run.history, told, outcome)
+    say(
+        f"  frozen {kind}: first order after it told after {outcome.goes_on_s} s,"
+        f" {len(outcome.late)} told late, livez fails after {outcome.probe_fails_s} s"
+    )
+    assert outcome.survives
+    assert broken_promises(broken) == {}

@@ -1,0 +1,85 @@
+"""A primary that dies, freezes or is cut off loses no accepted order; and the checker can tell.
+
+The short run is part of `make test`; the long one, with 30 promotions, of `make failover`.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from failover import page, promotions, stack
+from failover.runs import Run, broken_promises
+from failover.stack import Stack, wait
+
+Say = Callable[[str], None]
+PROMOTIONS = int(os.environ.get("FAILOVER_PROMOTIONS", "30"))
+LOST_ORDERS = 8
+SETTLED_WITHIN_S = 150.0
+
+
+def promoted(on: Stack, count: int, repeat: str, say: Say) -> Run:
+    """Promote under load and conclude; no promise may be broken, no process have been replaced."""
+    run, before = Run(on, f"{count} promotions", repeat, say), on.pids()
+    with run.load() as customers:
+        for _ in promotions.promote_in_turn(on, run.history, customers, count, say):
+            pass
+    broken = run.conclude(SETTLED_WITHIN_S)
+    assert broken_promises(broken) == {}
+    assert on.pids() == before, "a process ended"
+    return run
+
+
+def lose_orders(on: Stack, repeat: str, say: Say) -> Run:
+    """Promote a standby that was cut off, with commits that do not wait for it."""
+    run = Run(on, "control, orders lost on purpose", repeat, say)
+    on.databases.replicate_asynchronously()
+    with run.load() as customers:
+        wait(lambda: customers.all_wrote_since(0), 60, "every client wrote")
+        on.databases.cut_replication()
+        cut_s = time.time()
+        wait(lambda: accepted_since(run, cut_s) >= LOST_ORDERS, 60, "orders that will be lost")
+        fault = promotions.promote(on, run.history, "kill -9")
+        wait(lambda: customers.all_wrote_since(fault.promoted_s), 90, "every client wrote again")
+        fault.ended_s = time.time()
+    run.conclude(within_s=20)
+    return run
+
+
+def accepted_since(run: Run, moment_s: float) -> int:
+    """Count the orders accepted after a moment."""
+    return sum(
+        entry.status == 202 and entry.action == "place" and entry.sent_s > moment_s
+        for entry in run.history.snapshot()
+    )
+
+
+def assert_loss_reported(run: Run) -> None:
+    """Expect the loss in the verdicts: a checker that cannot see it shows nothing."""
+    lost = next(verdict for verdict in run.verdicts if verdict.name == "lost")
+    assert len(lost.violations) >= LOST_ORDERS // 2, "the checker does not see lost orders"
+
+
+def test_no_order_is_lost_by_three_promotions_and_the_control_loses_some(say: Say) -> None:
+    repeat = "make test ARGS=tests/failover"
+    with stack.running() as on:
+        promoted(on, 3, repeat, say)
+        assert_loss_reported(lose_orders(on, repeat, say))
+
+
+@pytest.mark.failover
+def test_no_order_is_lost_by_many_promotions_in_a_row(say: Say) -> None:
+    repeat = f"FAILOVER_PROMOTIONS={PROMOTIONS} make failover ARGS='-k many_promotions'"
+    with stack.running() as on:
+        run = promoted(on, PROMOTIONS, repeat, say)
+    assert run.record is not None
+    waits = [everybody for *_, everybody in page.gaps(run.record)]
+    assert page.percentile(waits, 0.95) <= page.GAP_GOAL_S
+
+
+@pytest.mark.failover
+def test_asynchronous_replication_loses_orders_and_the_checker_reports_it(say: Say) -> None:
+    with stack.running() as on:
+        run = lose_orders(on, "make failover ARGS='-k asynchronous_replication'", say)
+    assert_loss_reported(run)
