@@ -96,6 +96,17 @@ def dead_letters(stack: Stack) -> dict[str, int]:
         connection.close()
 
 
+def purge_dead_letters(stack: Stack) -> None:
+    """Drop what one run left behind, so that it is not held against the next."""
+    connection = pika.BlockingConnection(pika.URLParameters(stack.broker.url()))
+    try:
+        for name, number in dead_letters(stack).items():
+            if number:
+                connection.channel().queue_purge(name)
+    finally:
+        connection.close()
+
+
 def _length(connection: Any, queue: str) -> int:
     channel = connection.channel()
     try:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from failover import freezes, stack
+from failover.evidence import purge_dead_letters
 from failover.runs import Run, broken_promises
 from failover.stack import Stack
 
@@ -12,6 +13,13 @@ Say = Callable[[str], None]
 SETTLED_WITHIN_S = 120.0
 
 pytestmark = pytest.mark.failover
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(on: Stack) -> Iterator[None]:
+    """Give each test empty queues of the dead."""
+    yield
+    purge_dead_letters(on)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from failover import outages, stack
 from failover.clients import Pace
+from failover.evidence import purge_dead_letters
 from failover.runs import Run, broken_promises
 from failover.stack import Stack
 
@@ -15,6 +16,13 @@ SETTLED_WITHIN_S = 120.0
 SLOW = Pace(least_s=1.0, most_s=3.0, give_up_after_s=outages.OUTAGE_S + 90)
 
 pytestmark = pytest.mark.failover
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(on: Stack) -> Iterator[None]:
+    """Give each test empty queues of the dead."""
+    yield
+    purge_dead_letters(on)
 
 
 @pytest.fixture(scope="module")
