@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from orders.errors import OrdersError
+from orders.watch import Watch
 
 # A result is good for this long: probes and scrapers together cannot overrun a dependency.
 FRESH_S: Final = 1.0
@@ -47,6 +48,7 @@ class ProcessState:
     def __init__(self, stalled_after_s: float) -> None:
         self._stalled_after_s = stalled_after_s
         self._beat_at = time.monotonic()
+        self._watched: list[tuple[Watch, float]] = []
         self.started = False
         self.draining = False
 
@@ -63,11 +65,18 @@ class ProcessState:
         """Make readiness false for good."""
         self.draining = True
 
+    def watch(self, progress: Watch, stalled_after_s: float) -> None:
+        """Look at the work of some threads, too."""
+        self._watched.append((progress, stalled_after_s))
+
     def check_progress(self) -> None:
-        """Raise Unwell if the last beat is too old."""
+        """Raise Unwell if the last beat is too old, or the work in hand does not get on."""
         silent_s = time.monotonic() - self._beat_at
         if silent_s > self._stalled_after_s:
             raise Unwell(f"no progress for {silent_s:.0f} s")
+        for progress, stalled_after_s in self._watched:
+            if (silent_s := progress.silent_s()) > stalled_after_s:
+                raise Unwell(f"no progress of {progress.name} for {silent_s:.0f} s")
 
 
 class Check(msgspec.Struct, frozen=True):

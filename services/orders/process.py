@@ -14,9 +14,10 @@ from orders.admin import Admin, AdminServer, listen
 from orders.errors import OrdersError, Transient
 from orders.probes import Check, Checks, ProcessState
 from orders.telemetry import logs, tracing
+from orders.watch import Watch
 
 _BEAT_S: Final = 1.0
-_STALLED_AFTER_S: Final = 30.0  # a guess: far beyond any pause of the scheduler
+STALLED_AFTER_S: Final = 30.0  # a guess: far beyond any pause of the scheduler
 _log = structlog.get_logger()
 
 
@@ -26,6 +27,10 @@ class Life:
     def __init__(self, state: ProcessState) -> None:
         self._state = state
         self._ending = threading.Event()
+
+    def watch(self, progress: Watch, stalled_after_s: float = STALLED_AFTER_S) -> None:
+        """Let the process be restarted when this work does not get on."""
+        self._state.watch(progress, stalled_after_s)
 
     def end(self, number: int, _frame: object) -> None:
         """Begin to end (a signal handler). Readiness turns false first."""
@@ -51,7 +56,7 @@ def running(
     when the admin port is taken.
     """
     begin_telemetry(name, environ)
-    state = ProcessState(_STALLED_AFTER_S)
+    state = ProcessState(STALLED_AFTER_S)
     life = Life(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, life.end)

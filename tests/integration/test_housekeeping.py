@@ -1,5 +1,6 @@
 """What the elected worker does besides: stalled orders, old rows, gauges."""
 
+import math
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -94,6 +95,40 @@ def test_expired_rows_go_and_live_ones_stay(pool: Pool, options: DatabaseSetting
     keeper.stop_leading()
     assert rows(pool, "SELECT count(*) FROM idempotency_keys") == 1
     assert rows(pool, "SELECT count(*) FROM processed_messages") == 1
+
+
+def test_old_rows_go_faster_than_they_can_come(pool: Pool, options: DatabaseSettings) -> None:
+    """Two tables with 60,000 each: 1,333 a second, which was the limit, would need 45 s."""
+    with pool.connection() as connection:
+        connection.execute(
+            b"INSERT INTO processed_messages SELECT 'worker', gen_random_uuid(),"
+            b" now() - interval '8 days' FROM generate_series(1, 60000)"
+        )
+        connection.execute(
+            b"INSERT INTO idempotency_keys SELECT 'u', 'r', i, '', 202, '', '', '', now()"
+            b" FROM generate_series(1, 60000) AS i"
+        )
+    keeper, _ = housekeeping(pool, options)
+    began_s = time.monotonic()
+    while rows(pool, "SELECT count(*) FROM processed_messages") + rows(
+        pool, "SELECT count(*) FROM idempotency_keys"
+    ):
+        keeper.round()
+        assert time.monotonic() - began_s < 30
+    keeper.stop_leading()
+
+
+def test_what_cannot_be_counted_is_not_a_number_and_does_not_vanish(
+    pool: Pool, options: DatabaseSettings
+) -> None:
+    keeper, counted = housekeeping(pool, options)
+    counted.lose()
+    assert values(counted) == {}, "a process that never counted has nothing to lose"
+    keeper.round()
+    counted.lose()
+    assert all(math.isnan(value) for value in values(counted).values())
+    assert {"Pending", "payment_unknown"} <= set(values(counted))
+    keeper.stop_leading()
 
 
 def test_only_the_elected_process_exports_the_counts(pool: Pool, options: DatabaseSettings) -> None:

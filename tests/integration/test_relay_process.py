@@ -1,9 +1,11 @@
 """The relay as a process: killed, told to stop, without a broker."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +15,7 @@ import pytest
 import requests
 
 from devstack.ports import free_port
-from devstack.testing import Database, RabbitMQ, Vhost
+from devstack.testing import Database, Postgres, RabbitMQ, Vhost
 from integration.broker import connected, prepare
 from integration.serving import SERVICES, eventually
 
@@ -39,6 +41,7 @@ class Process:
             "PYTHONPATH": str(SERVICES),
             "ORDERS_DATABASE_URL": database.url,
             "ORDERS_AMQP_URL": vhost.url,
+            "ORDERS_DATABASE_CONNECT_TIMEOUT_S": "2",
             "ORDERS_RELAY_BATCH": "200",
             "ORDERS_ADMIN_HOST": "127.0.0.1",
             "ORDERS_ADMIN_PORT": str(port),
@@ -48,6 +51,14 @@ class Process:
 
     def ready(self) -> requests.Response:
         return requests.get(f"{self.admin}/readyz?verbose", timeout=5)
+
+    def live(self) -> requests.Response:
+        return requests.get(f"{self.admin}/livez", timeout=5)
+
+    def metric(self, name: str) -> float:
+        text = requests.get(f"{self.admin}/metrics", timeout=5).text
+        [value] = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(value)
 
     def wait_until_ready(self) -> None:
         eventually(lambda: self.ready().status_code == 200, within_s=120)
@@ -125,6 +136,56 @@ def test_a_standby_is_ready_and_takes_over_when_the_leader_is_killed(
         )
         eventually(lambda: left(session) == 0, within_s=120)
         assert standby.terminate() == 0
+
+
+def test_a_frozen_leader_is_followed_by_a_standby_and_does_no_harm_when_it_thaws(
+    database: Database, vhost: Vhost, session: Session
+) -> None:
+    """What it had read before may be published twice, under the same ids; nothing is lost."""
+    prepare(vhost)
+    with relay(database, vhost) as leader:
+        leader.wait_until_ready()
+        eventually(lambda: leader.metric("relay_leading") == 1)
+        with relay(database, vhost) as standby:
+            standby.wait_until_ready()
+            leader.running.send_signal(signal.SIGSTOP)
+            frozen_s = time.monotonic()
+            fill(session)
+            filled = {str(row[0]) for row in session.execute("SELECT id FROM outbox")}
+            eventually(lambda: left(session) < ROWS, within_s=20)
+            assert time.monotonic() - frozen_s < 20
+            leader.running.send_signal(signal.SIGCONT)
+            eventually(lambda: left(session) == 0, within_s=60)
+            eventually(lambda: leader.metric("relay_leading") == 0)
+            eventually(lambda: leader.ready().status_code == 200)  # it stands by
+            assert standby.metric("relay_leading") == 1
+            assert standby.terminate() == 0
+            eventually(lambda: leader.metric("relay_leading") == 1, within_s=20)
+    with connected(vhost) as broker:
+        ids = [properties.message_id for properties, _ in iter(lambda: broker.take(QUEUE), None)]
+    published = [message_id for message_id in ids if message_id in filled]
+    assert set(published) == filled
+    assert len(published) <= ROWS + 200, "at most one batch twice"
+
+
+def test_a_relay_outlives_a_frozen_server_and_says_what_it_does_not_know(
+    postgres: Postgres, database: Database, vhost: Vhost, session: Session
+) -> None:
+    prepare(vhost)
+    with relay(database, vhost) as process:
+        process.wait_until_ready()
+        eventually(lambda: process.metric("outbox_pending") == 0)
+        postgres.pause()
+        try:
+            eventually(lambda: process.ready().status_code == 503, within_s=20)
+            eventually(lambda: process.metric("relay_leading") == 0, within_s=20)
+            assert math.isnan(process.metric("outbox_pending"))
+            assert math.isnan(process.metric("outbox_oldest_age_seconds"))
+            assert process.live().status_code == 200, "a restart would not help"
+        finally:
+            postgres.resume()
+        eventually(lambda: process.ready().status_code == 200, within_s=20)
+        eventually(lambda: process.metric("outbox_pending") == 0, within_s=20)
 
 
 def test_without_a_broker_it_waits_and_says_so(

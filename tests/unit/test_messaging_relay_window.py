@@ -18,7 +18,7 @@ def row(seq: int, aggregate_id: str, kind: str = events.CREATED) -> Row:
 
 
 def settle(window: Window, outcome: Outcome, *seqs: int) -> None:
-    window.settled(outcome, [Outgoing("", "", BasicProperties(), b"", seq) for seq in seqs])
+    window.settled(outcome, [Outgoing("", "", BasicProperties(), b"", f"id-{seq}") for seq in seqs])
 
 
 def test_one_row_of_an_aggregate_is_under_way_at_a_time() -> None:

@@ -5,6 +5,7 @@ a wait, only the client can. And what a session is by default belongs to the dat
 that this code relies on is said when a connection is opened.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import psycopg
 from psycopg import errors
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.generators import notifies
 from psycopg.rows import TupleRow
 
 from orders.database.failures import DeadlinePassed, ReadOnly
@@ -49,14 +51,15 @@ _PINNED: Final = {
 }
 # Not pinned: default_transaction_read_only. Its owner fences a server off with it.
 
-# The server notices a session whose client vanished without a word, or froze with data to read, in
-# ten seconds.
+# A session that holds a lock says something at least every few seconds. One whose client vanished
+# without a word, froze, or does not read is ended by the server after this, and its lock is free.
+SILENCE_S: Final = 10
 SESSION: Final = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-    "idle_session_timeout": "0",
+    "tcp_user_timeout": f"{SILENCE_S}s",
+    "idle_session_timeout": f"{SILENCE_S}s",
 }
 
 
@@ -188,6 +191,11 @@ class Connection(psycopg.Connection[Row]):
             self.pgconn.finish()
             message = f"PostgreSQL did not answer within {self.deadline_s:g} s"
             raise DeadlinePassed(message) from error
+
+    def wait_for_notification(self, timeout_s: float) -> None:
+        """Return when a notification came, or after `timeout_s`; handlers get to see it."""
+        with contextlib.suppress(errors._WaitTimeout):  # noqa: SLF001 what `wait` raises
+            self.wait(notifies(self.pgconn), timeout=timeout_s)
 
 
 def _text(value: bytes | None) -> str:

@@ -21,6 +21,7 @@ from orders.database.failures import DeadlinePassed, ReadOnly, translated
 from orders.database.statements import statement
 from orders.errors import Transient
 from orders.settings import DatabaseSettings
+from orders.watch import step
 
 Row = TupleRow
 
@@ -97,6 +98,7 @@ class Pool:
             raise
         finally:
             self._pool.putconn(connection)
+            step()
 
     def _connection(self) -> Connection:
         try:

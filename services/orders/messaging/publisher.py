@@ -41,7 +41,7 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False):
     routing_key: str
     properties: BasicProperties
     body: bytes
-    key: int = 0
+    key: object = None
 
 
 # Called on the publisher's thread; must not block. Each message is in exactly one call.

@@ -9,10 +9,11 @@ from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.topology import NOTIFICATIONS_QUEUE
 from orders.notifier.delivery import Delivery
 from orders.probes import Check
-from orders.process import problem_check, running
+from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
+from orders.watch import Watch
 
 ADMIN_PORT = 8084
 
@@ -30,10 +31,13 @@ def run(environ: Mapping[str, str]) -> int:
     notifications = Notifications(pool, claim_s=mine.timeout_s * 2)
     delivery = Delivery(notifications, receiver, path, mine.secret)
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
-    consumer = Consumer(messaging, NOTIFICATIONS_QUEUE, delivery.handle, limits)
+    handling = Watch("message handling")
+    handle = handling.watching(delivery.handle)
+    consumer = Consumer(messaging, NOTIFICATIONS_QUEUE, handle, limits)
 
     checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
     with running("notifier", environ, ADMIN_PORT, checks) as life:
+        life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
         pool.open()
         consumer.start()
         life.last()

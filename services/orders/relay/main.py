@@ -25,6 +25,7 @@ def run(environ: Mapping[str, str]) -> int:
     with running("relay", environ, ADMIN_PORT, checks) as life, ThreadPoolExecutor(1) as thread:
         publisher.start()
         gauges.start()
+        life.watch(relay.watch)
         running_relay = thread.submit(relay.run)
         life.last()
         relay.stop()

@@ -5,7 +5,9 @@ lost the connection, and with it the means to delete. It is a session, so a pool
 mode must not stand in between.
 """
 
+import collections
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -16,14 +18,23 @@ from orders.database import connection
 from orders.database.connection import Connection, Server
 from orders.database.connection import Row as TupleRow
 from orders.database.failures import translated
-from orders.database.leadership import RELAY
+from orders.database.leadership import RELAY, lead
 from orders.settings import DatabaseSettings
+from orders.watch import step
 
 # Deletes need not be durable: a row that reappears after a crash is published again under the same
 # message id, which consumers take for the duplicate it is.
 _SESSION: Final = {**connection.SESSION, "synchronous_commit": "off"}
 
-_LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
+# A relay that did not speak for so long may have lost its session, and leads no more.
+_SPEAK_S: Final = 2.0
+_SURE_FOR_S: Final = connection.SILENCE_S - _SPEAK_S
+# Longer than any statement of a writer takes.
+_TRAIL_S: Final = 10.0
+# Looks at the whole table take up to a twentieth of the time, but are never further apart.
+_WHOLE_SHARE: Final = 20
+_WHOLE_EVERY_S: Final = 5.0
+
 # NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
 _TAKE: Final = """
     SELECT
@@ -42,7 +53,8 @@ _TAKE: Final = """
     LIMIT %(limit)s
 """
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
-_DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s)"
+# By id: a failover may issue a number again. The number finds the row.
+_DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s) AND id = ANY(%s::uuid[])"
 _SET_IDLE: Final = "UPDATE relay_wakeup SET idle = %s WHERE idle <> %s"
 _BACKLOG: Final = """
     SELECT
@@ -86,12 +98,47 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     held: Sequence[str] = ()
     held_types: Sequence[str] = ()
 
+    @property
+    def whole(self) -> bool:
+        """Whether rows of every type are wanted, from the first on."""
+        return self.after == 0 and self.only is None and not self.but
+
 
 class Backlog(msgspec.Struct, frozen=True):
     """How much waits in the outbox."""
 
-    pending: int
+    pending: float
     oldest_age_s: float
+
+
+UNKNOWN: Final = Backlog(float("nan"), float("nan"))
+
+
+class Floor:
+    """Below which `seq` most looks do not look; a look at everything comes now and then.
+
+    Numbers are not given out in the order of commits, so the floor trails what was taken by longer
+    than a statement may take, and what commits later still is found by the look at everything.
+    """
+
+    def __init__(self) -> None:
+        self._whole_at_s = 0.0
+        self._passed: collections.deque[tuple[float, int]] = collections.deque()
+        self._floor = 0
+
+    def at(self, now_s: float) -> int:
+        """Return the floor of a look that begins now."""
+        while self._passed and now_s - self._passed[0][0] > _TRAIL_S:
+            self._floor = self._passed.popleft()[1]
+        return 0 if now_s >= self._whole_at_s else self._floor
+
+    def looked(self, floor: int, began_s: float, ended_s: float, last: int) -> None:
+        """Take in what a look took, in seconds, and the last number that it returned."""
+        if floor == 0:
+            took_s = ended_s - began_s
+            self._whole_at_s = ended_s + min(_WHOLE_SHARE * took_s, _WHOLE_EVERY_S)
+        if last and (not self._passed or began_s - self._passed[-1][0] > 1):
+            self._passed.append((began_s, last))
 
 
 class Outbox:
@@ -99,19 +146,40 @@ class Outbox:
 
     def __init__(self, session: Connection) -> None:
         self._session = session
+        self._spoke_at_s = time.monotonic()
+        self._floor = Floor()
+        self._notified = False
+        # Without a handler psycopg keeps every notification for ever.
+        session.add_notify_handler(self._note)
 
     def lead(self) -> bool:
-        """Try to become the one relay that publishes; holds until the session ends.
+        """Try to become the one relay that publishes, and listen; holds until the session ends."""
+        with self._speaking():
+            leading = lead(self._session, RELAY)
+            if leading:
+                self._session.execute("LISTEN outbox")
+            return leading
 
-        Trying again and again instead of waiting in the server: a statement that waits holds back
-        the clean-up of every table.
-        """
-        return bool(self._rows(_LEAD, (RELAY,))[0][0])
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether this process stood still for so long that another relay may lead by now."""
+        return time.monotonic() - self._spoke_at_s > _SURE_FOR_S
+
+    def keep(self) -> None:
+        """Say something if nothing was said for a while: the server ends a silent session."""
+        if time.monotonic() - self._spoke_at_s > _SPEAK_S:
+            self._run("SELECT 1", ())
 
     def take(self, limit: int, selection: Selection) -> list[Row]:
-        """Return the oldest rows of a selection, in order."""
+        """Return the oldest rows of a selection, in order.
+
+        Most looks at everything begin above what was deleted long since: rows that the server
+        cannot clean up yet would all be stepped over. What became visible below is found soon.
+        """
+        began_s = time.monotonic()
+        floor = self._floor.at(began_s) if selection.whole else selection.after
         values = {
-            "after": selection.after,
+            "after": floor,
             "under_way": list(selection.under_way),
             "only": None if selection.only is None else list(selection.only),
             "but": list(selection.but),
@@ -119,7 +187,11 @@ class Outbox:
             "held_types": list(selection.held_types),
             "limit": limit,
         }
-        return [Row(*row) for row in self._rows(_TAKE, values)]
+        rows = [Row(*row) for row in self._rows(_TAKE, values)]
+        if selection.whole:
+            last = rows[-1].seq if rows else 0
+            self._floor.looked(floor, began_s, time.monotonic(), last)
+        return rows
 
     def last(self) -> int:
         """Return the largest `seq`; 0 for an empty outbox."""
@@ -127,7 +199,7 @@ class Outbox:
 
     def delete(self, rows: Sequence[Row]) -> None:
         """Delete rows that the broker has. Idempotent."""
-        self._run(_DELETE, ([row.seq for row in rows],))
+        self._run(_DELETE, ([row.seq for row in rows], [row.id for row in rows]))
 
     def set_idle(self, *, idle: bool) -> None:
         """Ask writers to notify (the relay sleeps), or not to: notifying locks every commit."""
@@ -135,9 +207,12 @@ class Outbox:
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a writer notifies or the time is up."""
-        with translated():
-            for _ in self._session.notifies(timeout=timeout_s, stop_after=1):
-                pass
+        until_s = time.monotonic() + timeout_s
+        while not self._notified and (left_s := until_s - time.monotonic()) > 0:
+            with translated():
+                self._session.wait_for_notification(min(left_s, _SPEAK_S))
+            self.keep()
+        self._notified = False
 
     def backlog(self) -> Backlog:
         """Count what waits."""
@@ -147,19 +222,28 @@ class Outbox:
     def _rows(
         self, query: "psycopg.abc.QueryNoTemplate", values: "psycopg.abc.Params"
     ) -> list[TupleRow]:
-        with translated():
+        with self._speaking():
             return self._session.execute(query, values).fetchall()
 
     def _run(self, query: "psycopg.abc.QueryNoTemplate", values: Sequence[object]) -> None:
-        with translated():
+        with self._speaking():
             self._session.execute(query, values)
+
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator[None]:
+        began_s = time.monotonic()
+        with translated():
+            yield
+        self._spoke_at_s = began_s
+        step()
+
+    def _note(self, _notification: psycopg.Notify) -> None:
+        self._notified = True
 
 
 @contextlib.contextmanager
 def connect(server: Server, settings: DatabaseSettings) -> Iterator[Outbox]:
-    """Open the session, listening. Raises Transient when PostgreSQL is not to be had."""
+    """Open the session. Raises Transient when PostgreSQL is not to be had."""
     session = connection.connect(server, settings, "orders-relay", _SESSION)
     with contextlib.closing(session):
-        with translated():
-            session.execute("LISTEN outbox")
         yield Outbox(session)

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from orders.database.connection import Server
-from orders.errors import OrdersError
+from orders.errors import OrdersError, Transient
 from orders.messaging import envelope, semconv, topology
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay import outbox
@@ -24,16 +24,21 @@ from orders.relay.metrics import (
     OUTBOX_PUBLISHED,
     RELAY_LEADING,
 )
-from orders.relay.outbox import Outbox, Row
+from orders.relay.outbox import UNKNOWN, Backlog, Outbox, Row
 from orders.relay.reading import Reading
 from orders.relay.window import Ended, Holds, Window, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
+from orders.watch import Watch
 
 _RECONNECT_S: Final = 1.0
 _DRAIN_S: Final = 10.0
 # No turn takes this long: every statement has its timeout.
 _STALLED_S: Final = 30.0
+# How often a relay that stands by asks for the lock, at least.
+_STANDBY_S: Final = 1.0
+# A figure that is due for so long is not known any more.
+_FRESH_S: Final = 10.0
 # A short look again and again costs less than a notification for every commit, but only for a
 # moment after there was work.
 _LULL_S: Final = 0.005
@@ -64,11 +69,13 @@ class Relay:
         self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
         self._reading = Reading(self._window, self._holds, self._lanes)
         self._stopping = threading.Event()
+        self.watch = Watch("relay")
         self._gauges = _Gauges()
+        self._leading = False
+        RELAY_LEADING.set_function(self._leads)
         self._lulls = 0
         self._idle: bool | None = None  # what writers were told last; None: nobody knows
         self._problem: str | None = "not connected to PostgreSQL yet"
-        self._turned_at_s = time.monotonic()
 
     def stop(self) -> None:
         """Let `run` finish the batch in flight and return; for any thread or signal handler."""
@@ -77,13 +84,18 @@ class Relay:
     @property
     def problem(self) -> str | None:
         """Why the outbox cannot be read now; None if it can, also while standing by."""
-        silent_s = time.monotonic() - self._turned_at_s
+        silent_s = self.watch.silent_s()
         return f"no progress for {silent_s:.0f} s" if silent_s > _STALLED_S else self._problem
 
     def run(self) -> bool:
         """Relay until told to stop, through every outage; true if all in flight ended in time."""
+        with self.watch.in_hand():
+            self._run()
+        return self._window.in_flight == 0
+
+    def _run(self) -> None:
         while not self._stopping.is_set():
-            self._turned_at_s = time.monotonic()
+            self.watch.step()
             try:
                 with outbox.connect(self._server, self._database) as session:
                     self._problem = None
@@ -95,26 +107,28 @@ class Relay:
                 self._problem = type(error).__name__
                 _log.exception("relay.failed")
             self._idle = None
-            RELAY_LEADING.set(0)
+            self._leading = False
+            self._gauges.forget()
             self._stopping.wait(_RECONNECT_S)
-        self._gauges.unknown()
-        return self._window.in_flight == 0
+
+    def _leads(self) -> float:
+        return float(self._leading and self.watch.silent_s() < _FRESH_S)
 
     def _serve(self, session: Outbox) -> None:
         _log.info("relay.standing_by")
         while not session.lead():
             self._gauges.measure(session)
-            self._turned_at_s = time.monotonic()
-            if self._stopping.wait(self._settings.poll_s):
+            if self._stopping.wait(min(self._settings.poll_s, _STANDBY_S)):
                 return
-        RELAY_LEADING.set(1)
+        self._leading = True
         _log.info("relay.leading")
         while not self._stopping.is_set():
             self._turn(session)
         self._drain(session)
 
     def _turn(self, session: Outbox) -> None:
-        self._turned_at_s = time.monotonic()
+        self.watch.step()
+        session.keep()
         self._settle(session)
         self._gauges.measure(session)
         if self._publisher.problem is not None:
@@ -135,6 +149,8 @@ class Relay:
     def _advance(self, session: Outbox) -> tuple[int, int]:
         """Publish the next rows; return how many were found, and how many of them were sent."""
         rows = self._reading.next(session, self._settings.batch)
+        if session.may_be_lost:
+            raise Transient("stood still for too long: another relay may lead")
         taken = self._window.admit(rows)
         if taken:
             self._lulls = 0
@@ -207,30 +223,32 @@ class Relay:
 
 
 class _Gauges:
-    """What waits in the outbox, counted at most once a second, and less often when that is slow."""
+    """What waits in the outbox, counted at most once a second, and less often when that is slow.
+
+    What could not be counted when it was due is NaN, also while a count is waited for.
+    """
 
     def __init__(self) -> None:
         self._next_at_s = 0.0
-        self.unknown()
+        self._backlog: Backlog | None = None
+        OUTBOX_PENDING.set_function(lambda: self._known().pending)
+        OUTBOX_OLDEST_AGE.set_function(lambda: self._known().oldest_age_s)
 
     def measure(self, session: Outbox) -> None:
         started_s = time.monotonic()
         if started_s < self._next_at_s:
             return
-        try:
-            backlog = session.backlog()
-        except OrdersError:
-            self.unknown()
-            raise
-        OUTBOX_PENDING.set(backlog.pending)
-        OUTBOX_OLDEST_AGE.set(backlog.oldest_age_s)
+        self._backlog = session.backlog()
         ended_s = time.monotonic()
         self._next_at_s = ended_s + max(1.0, 50 * (ended_s - started_s))
 
-    @staticmethod
-    def unknown() -> None:
-        OUTBOX_PENDING.set(float("nan"))
-        OUTBOX_OLDEST_AGE.set(float("nan"))
+    def forget(self) -> None:
+        self._backlog = None
+        self._next_at_s = 0.0
+
+    def _known(self) -> Backlog:
+        late_s = time.monotonic() - self._next_at_s
+        return UNKNOWN if self._backlog is None or late_s > _FRESH_S else self._backlog
 
 
 def _messages(rows: Sequence[Row]) -> list[Outgoing]:
@@ -263,4 +281,4 @@ def _outgoing(row: Row, traceparent: str | None) -> Outgoing:
         traceparent=traceparent,
         created_at_s=row.created_at_s,
     )
-    return Outgoing(topology.EXCHANGE, row.type, properties, row.payload.encode(), row.seq)
+    return Outgoing(topology.EXCHANGE, row.type, properties, row.payload.encode(), row.id)

@@ -45,7 +45,7 @@ class Window:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
-        self._rows: dict[int, Row] = {}  # until they are forgotten: deleted, or put off
+        self._rows: dict[object, Row] = {}  # until they are forgotten: deleted, or put off
         self._places: set[Place] = set()
         self._ended: list[Ended] = []
         self._heard_s: dict[str, float] = {}  # by lane: an answer came, or none was due
@@ -59,12 +59,12 @@ class Window:
                 if (place := place_of(row)) not in self._places:
                     taken.setdefault(place, row)
             self._start_clocks({lane for _, lane in taken})
-            self._rows.update((row.seq, row) for row in taken.values())
+            self._rows.update((row.id, row) for row in taken.values())
             self._places |= taken.keys()
         return list(taken.values())
 
     def settled(self, outcome: Outcome, batch: Sequence[Outgoing]) -> None:
-        """Note how publishing ended; `key` is the row's `seq`. On the publisher's thread."""
+        """Note how publishing ended; `key` is the row's `id`. On the publisher's thread."""
         with self._changed:
             ended = [Ended(self._rows[outgoing.key], outcome) for outgoing in batch]
             self._ended += ended
@@ -83,7 +83,7 @@ class Window:
         with self._changed:
             del self._ended[: len(ended)]
             for one in ended:
-                del self._rows[one.row.seq]
+                del self._rows[one.row.id]
                 self._places.discard(place_of(one.row))
 
     def wait(self, at_most: int, timeout_s: float) -> bool:
@@ -103,7 +103,7 @@ class Window:
     def seqs(self) -> list[int]:
         """Return the rows under way."""
         with self._changed:
-            return list(self._rows)
+            return [row.seq for row in self._rows.values()]
 
     def by_lane(self) -> Counter[str]:
         """Count the rows under way in each lane."""

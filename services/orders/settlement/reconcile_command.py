@@ -39,9 +39,15 @@ def reconcile(chosen: argparse.Namespace) -> int:
     return VIOLATIONS if report.violations else CLEAN
 
 
+# It asks for the lock once. A run that is frozen for longer keeps no other from running.
+_LONGEST_S: Final = 3600
+
+
 def _run(chosen: argparse.Namespace) -> Report:
     primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
-    leadership = Leadership(primary.url, primary, RECONCILIATION, "orders-reconcile")
+    leadership = Leadership(
+        primary.url, primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S
+    )
     with database() as pool, witnesses(pool) as asked, contextlib.closing(leadership):
         _wait_for(leadership)
         book = Book(pool)

@@ -1,7 +1,7 @@
 """The gauges that are counted in the database; exported by the one worker that counts them."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -13,11 +13,12 @@ from orders.database.stuck import count_stuck
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 
+NAN: Final = float("nan")
 _ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
 
 
 class Collector(PrometheusCollector):
-    """Holds the latest counts; empty, not zero, in a process that does not count."""
+    """Holds the latest counts: empty in a process that does not count, NaN in one that cannot."""
 
     def __init__(self, lag_s: Callable[[], float] | None = None) -> None:
         self._lag_s = lag_s
@@ -51,6 +52,22 @@ class Collector(PrometheusCollector):
                 _lag(lag_s),
             ]
 
+    def lose(self) -> None:
+        """Forget the counts: this process exported them, and they are not known now.
+
+        NaN, so that no series vanishes with the server whose outage it should show.
+        """
+        with self._lock:
+            self._rounds = 0
+            if self._families:
+                self._families = [
+                    _in_state(dict.fromkeys(Status, NAN)),
+                    _ages(dict.fromkeys(sorted(ACTIVE), NAN)),
+                    _unknown(NAN),
+                    _unknown_age(NAN),
+                    _lag(self._lag_s() if self._lag_s else None),
+                ]
+
     def clear(self) -> None:
         """Forget the counts: another process exports them now, or nobody can."""
         with self._lock:
@@ -66,14 +83,14 @@ class Collector(PrometheusCollector):
         ]  # fmt: skip
 
 
-def _in_state(counts: dict[str, int]) -> Metric:
+def _in_state(counts: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily("orders_in_state", "Orders by status.", labels=["status"])
     for status, count in counts.items():
         family.add_metric([str(status)], count)
     return family
 
 
-def _ages(ages: dict[str, float]) -> Metric:
+def _ages(ages: Mapping[str, float]) -> Metric:
     text = "How long the order longest in this status has been there; 0: none is."
     family = GaugeMetricFamily("orders_oldest_age_seconds", text, labels=["status"])
     for status, age_s in ages.items():
@@ -81,7 +98,7 @@ def _ages(ages: dict[str, float]) -> Metric:
     return family
 
 
-def _unknown(count: int | None) -> Metric:
+def _unknown(count: float | None) -> Metric:
     text = "Payment attempts whose outcome is unknown for more than 15 s."
     return GaugeMetricFamily("payment_unknown", text, value=count)
 

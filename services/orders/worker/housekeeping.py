@@ -11,12 +11,16 @@ from orders.database.pool import Pool
 from orders.domain.deadlines import deadlines
 from orders.errors import OrdersError
 from orders.settings import WorkerSettings
+from orders.watch import Watch
 from orders.worker.collector import Collector
 from orders.worker.sweep import Sweeper
 
-_PURGE_LIMIT: Final = 1000  # rows deleted in one statement: short locks, short transactions
 _PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages", "purge_stalled_orders")
-_PURGE_TURNS: Final = 20
+# Rows deleted in one statement, as many as take about so long: short locks, short transactions.
+_FEWEST, _MOST = 1000, 20_000
+_STATEMENT_S: Final = 0.2
+# How long one table is purged before the other duties are looked at.
+_SLICE_S: Final = 1.0
 _TICK_S: Final = 0.5
 
 _log = structlog.get_logger()
@@ -33,7 +37,9 @@ class Housekeeping:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
         self._sweeper = Sweeper(pool, deadlines(settings.stalled_after_s), self._stop.is_set)
-        self._next_sweep_s = self._next_collect_s = 0.0
+        self._next_sweep_s = self._next_collect_s = self._next_purge_s = 0.0
+        self._purges = [_Purge(name) for name in _PURGES]
+        self.watch = Watch("housekeeping")
 
     def start(self) -> None:
         """Begin; the first round is due at once."""
@@ -51,11 +57,16 @@ class Housekeeping:
         self._leadership.close()
 
     def _run(self) -> None:
+        with self.watch.in_hand():
+            self._do_rounds()
+
+    def _do_rounds(self) -> None:
         while not self._stop.wait(_TICK_S):
+            self.watch.step()
             try:
                 self.round()
             except OrdersError as error:
-                self._collector.clear()
+                self._collector.lose()
                 _log.warning("housekeeping.failed", error=str(error))
                 self._stop.wait(1)
             except Exception:  # noqa: BLE001 a dead thread that holds the lock ends it for everybody
@@ -75,10 +86,41 @@ class Housekeeping:
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + self._settings.sweep_s
             self._sweeper.sweep()
-            self._purge()
+        if now_s >= self._next_purge_s:
+            self._purge(now_s + self._settings.sweep_s)
 
-    def _purge(self) -> None:
-        for name in _PURGES:
-            for _ in range(_PURGE_TURNS):
-                if self._stop.is_set() or self._pool.count(name, {"limit": _PURGE_LIMIT}) == 0:
-                    break
+    def _purge(self, next_s: float) -> None:
+        """Delete old rows; what is left after a slice of time is gone on with in the next round."""
+        left = False
+        for purge in self._purges:
+            if self._stop.is_set() or not self._leadership.held():
+                return
+            left |= not purge.run(self._pool, self._stop)
+        if not left:
+            self._next_purge_s = next_s
+
+
+class _Purge:
+    """Deletes the old rows of one table, as fast as the server lets it."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._limit = name, _FEWEST
+
+    def run(self, pool: Pool, stop: threading.Event) -> bool:
+        """Delete for at most _SLICE_S; true if no old row is left."""
+        until_s = time.monotonic() + _SLICE_S
+        while not stop.is_set():
+            began_s = time.monotonic()
+            deleted = pool.count(self._name, {"limit": self._limit})
+            if deleted < self._limit:
+                return True
+            ended_s = time.monotonic()
+            self._adapt(ended_s - began_s)
+            if ended_s > until_s:
+                return False
+        return False
+
+    def _adapt(self, took_s: float) -> None:
+        wanted = self._limit * _STATEMENT_S / max(took_s, 0.001)
+        # Not more than double: one quick statement promises little for the next.
+        self._limit = int(min(max(wanted, _FEWEST), 2 * self._limit, _MOST))

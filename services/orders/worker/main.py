@@ -16,13 +16,14 @@ from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.topology import PROCESSING_QUEUE
 from orders.probes import Check
-from orders.process import problem_check, running
+from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy, policy_of
 from orders.views import snapshot
+from orders.watch import Watch
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.housekeeping import Housekeeping
@@ -55,7 +56,9 @@ def run(environ: Mapping[str, str]) -> int:
         )
     )
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
-    consumer = Consumer(messaging, PROCESSING_QUEUE, fulfilment.handle, limits)
+    handling = Watch("message handling")
+    handle = handling.watching(fulfilment.handle)
+    consumer = Consumer(messaging, PROCESSING_QUEUE, handle, limits)
     lag = ReplicaLag(database) if database.replica_url else None
     collector = Collector(lag.lag_s if lag else None)
     REGISTRY.register(collector)
@@ -64,6 +67,9 @@ def run(environ: Mapping[str, str]) -> int:
 
     checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
     with running("worker", environ, ADMIN_PORT, checks) as life:
+        # Between two statements lie at most two calls of upstreams.
+        life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
+        life.watch(housekeeping.watch)
         pool.open()
         cache.start()
         if lag:

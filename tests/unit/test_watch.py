@@ -1,0 +1,48 @@
+"""Liveness follows the work: a thread with work in hand must get on."""
+
+import threading
+import time
+
+import pytest
+
+from orders.probes import ProcessState, Unwell
+from orders.watch import Watch, step
+
+
+def test_nothing_in_hand_is_no_silence() -> None:
+    watch = Watch("work")
+    assert watch.silent_s() == 0
+    with watch.in_hand():
+        assert watch.silent_s() < 1
+    assert watch.silent_s() == 0
+
+
+def test_the_slowest_thread_counts_and_a_step_is_its_own() -> None:
+    watch, hold, held = Watch("work"), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        held.set()
+        hold.wait(10)
+
+    thread = threading.Thread(target=watch.watching(hang))
+    thread.start()
+    held.wait(10)
+    with watch.in_hand():
+        time.sleep(0.05)
+        step()
+        assert watch.silent_s() >= 0.05, "the other thread took no step"
+    hold.set()
+    thread.join()
+    assert watch.silent_s() == 0
+
+
+def test_livez_fails_for_work_that_hangs_and_names_it() -> None:
+    state, watch = ProcessState(stalled_after_s=60), Watch("message handling")
+    state.watch(watch, 0.02)
+    state.check_progress()
+    with watch.in_hand():
+        time.sleep(0.05)
+        with pytest.raises(Unwell, match="message handling"):
+            state.check_progress()
+        step()
+        state.check_progress()
