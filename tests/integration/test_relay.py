@@ -291,7 +291,7 @@ def test_any_number_of_refused_notifications_holds_no_new_order_back(
             table.add(order_id, kind=events.REFUND_DUE)
         broker.wait_for(PROCESSING, 100, within_s=20)
         assert held(events.CREATED) == 0
-        assert table.left() > refused - 100
+        assert table.left() > refused - 600, "a batch may come before the limit takes hold"
         assert len(relay._holds.active()) == 0
         started_s = time.monotonic()
         table.announce(99)
