@@ -108,6 +108,35 @@ _STUCK: Final = (
     ),
 )
 
+_INTEGRITY: Final = (
+    Panel(
+        "Integrity",
+        "Orders on which the database and the ledgers of Payment and Inventory do not agree, by "
+        "kind. Above 0 somebody is woken.",
+        (Query(f"max by (kind) ({of('orders_integrity_violations')})", "{{kind}}"),),
+        NUMBER,
+        steps=((1, RED),),
+        width=8,
+    ),
+    Panel(
+        "Last reconciliation",
+        "How long ago orders and ledgers were last compared to the end.",
+        (Query(f"time() - max({of('orders_reconcile_last_success_timestamp_seconds')})", "ago"),),
+        SECONDS,
+        steps=((900, ORANGE), (3600, RED)),
+        width=8,
+    ),
+    Panel(
+        "Orders that need a person",
+        "Given to the worker again and again without an effect, or a refund was declined. "
+        "`orders stuck` lists them.",
+        (Query(f"max by (status) ({of('orders_stuck')})", "{{status}}"),),
+        NUMBER,
+        steps=((1, ORANGE),),
+        width=8,
+    ),
+)
+
 _SPEED: Final = (
     Panel(
         "From the 202 to the end",
@@ -150,6 +179,11 @@ LIFECYCLE: Final = Dashboard(
     "lifecycle",
     "Orders / Life cycle",
     "How far orders get, how fast, and which of them are stuck.",
-    (Row("Funnel", _FUNNEL), Row("Stuck", _STUCK), Row("Speed", _SPEED)),
+    (
+        Row("Funnel", _FUNNEL),
+        Row("Stuck", _STUCK),
+        Row("Integrity", _INTEGRITY),
+        Row("Speed", _SPEED),
+    ),
     CHOICES,
 )

@@ -88,6 +88,8 @@ def _up(component: str, pod: str = "p") -> str:
 
 
 AGE = own("orders_oldest_age_seconds", 'status="Charging"')
+VIOLATIONS = own("orders_integrity_violations", 'kind="charged_twice"')
+STUCK = own("orders_stuck", 'status="Refunding"')
 BREAKER = own("circuit_breaker_state", 'upstream="payment"')
 GATEWAY = answers(200)
 WEBHOOK = own("circuit_breaker_state", 'upstream="webhook"')
@@ -108,6 +110,20 @@ SYMPTOMS = (
     Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
     # The series went with its process, thirteen minutes ago.
     Alternatives("OrdersStuck", {AGE: "601x15 _x60"}, {AGE: "599x15 _x60"}, after="28m"),
+    Alternatives(
+        "OrderIntegrityViolated",
+        {VIOLATIONS: "0x10 1x50"},  # found in minute 11: somebody is woken within 60 s
+        {VIOLATIONS: level(0)},
+        'slo="integrity"',
+        after="12m",
+    ),
+    Alternatives(
+        "OrderReconciliationStale",
+        {own("orders_reconcile_last_success_timestamp_seconds"): level(0)},
+        {own("orders_reconcile_last_success_timestamp_seconds"): "0x65 3900x60"},
+        after="70m",
+    ),
+    Alternatives("OrdersNeedPerson", {STUCK: level(1)}, {STUCK: level(0)}),
     Alternatives(
         "OrderDeadLetters",
         {_queue("messages", "order-processing.dead"): level(1)},

@@ -12,6 +12,8 @@ WORK_QUEUES: Final = 'queue=~"order-processing|order-notifications"'
 STUCK_OBJECTIVES: Final = 10
 # A customer should not wait longer to hear whether they paid, however slow orders may be.
 UNKNOWN_S: Final = 600
+# A guess: a dozen runs of the default schedule have failed, or none was made.
+STALE_S: Final = 3600
 # These series go with their process, or with PostgreSQL: what was wrong then still is.
 OUTLIVES: Final = "10m"
 COMPONENTS: Final = ("api", "gateway", "relay", "worker", "notifier")
@@ -42,6 +44,7 @@ RUNTIME: Final = "orders-runtime"
 def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
     """Yield all of them."""
     yield from _orders(scope, objectives)
+    yield from _integrity(scope)
     yield from _messages(scope, objectives)
     yield from _dependencies(scope)
     yield from _processes(scope)
@@ -72,6 +75,43 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"{objectives.completion_seconds} s.",
         LIFECYCLE,
         kept="5m",
+        keep_firing=OUTLIVES,
+    )
+
+
+def _integrity(scope: Scope) -> Iterator[Alert]:
+    """Hold the fifth objective: no budget, no patience."""
+    yield Alert(
+        "OrderIntegrityViolated",
+        f"max by ({BY}, kind) ({scope.of('orders_integrity_violations')}) > 0",
+        PAGE,
+        "Orders, money and stock do not agree.",
+        "{{ $value }} orders are in breach: {{ $labels.kind }}. Reconciliation found them in the "
+        "ledgers of Payment and Inventory, and they still are.",
+        LIFECYCLE,
+        labels={"slo": "integrity"},
+        keep_firing=OUTLIVES,
+    )
+    at = scope.of("orders_reconcile_last_success_timestamp_seconds")
+    yield Alert(
+        "OrderReconciliationStale",
+        f"time() - max by ({BY}) ({at}) > {STALE_S}",
+        TICKET,
+        "Nobody compares orders with the ledgers any more.",
+        "Reconciliation last came to its end {{ $value | humanizeDuration }} ago: a violation "
+        "since then would not be known.",
+        LIFECYCLE,
+        kept="5m",
+    )
+    yield Alert(
+        "OrdersNeedPerson",
+        f"max by ({BY}, status) ({scope.of('orders_stuck')}) > 0",
+        TICKET,
+        "Orders need a person.",
+        "{{ $value }} orders in {{ $labels.status }} do not get on: they were given to the worker "
+        "again and again, or Payment declined to pay back. `orders stuck` lists them.",
+        LIFECYCLE,
+        kept="1m",
         keep_firing=OUTLIVES,
     )
 
