@@ -129,9 +129,21 @@ def _add_dead_letters(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 
     verb = verbs.add_parser("dead-letters", help="look at, replay or drop what was put aside")
     dead_letters.add_arguments(verb)
-    verb.set_defaults(
-        run=lambda chosen: dead_letters.run(chosen, settings.load(settings.MessagingSettings))
-    )
+    verb.set_defaults(run=_dead_letters)
+
+
+def _dead_letters(chosen: argparse.Namespace) -> int:
+    from orders.messaging import dead_letters
+
+    messaging = settings.load(settings.MessagingSettings)
+    if not dead_letters.wants_records(chosen):
+        return dead_letters.run(chosen, messaging)
+    from orders.database.audit import Audit, operator
+    from orders.settlement.connections import database
+
+    with database() as pool:
+        records = Audit(pool, operator(chosen.name), chosen.because)
+        return dead_letters.run(chosen, messaging, records)
 
 
 def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:

@@ -145,6 +145,16 @@ def test_a_notification_that_was_not_sent_counts_when_it_is_overdue(shop: Shop) 
     assert shop.reconcile() == CLEAN
 
 
+def test_a_notification_that_is_tried_again_is_not_missing(shop: Shop) -> None:
+    order_id = shop.sold(notified=False)
+    shop.run(
+        "INSERT INTO notifications (order_id, template, message_id, claimed_until)"
+        " VALUES (%s, 'order.completed.v1', gen_random_uuid(), now())",
+        order_id,
+    )
+    assert found(shop) == []
+
+
 @pytest.mark.parametrize("status", ["Pending", "Reserved", "Charging"])
 def test_orders_under_way_are_no_violation_and_are_looked_at_when_they_end(
     shop: Shop, status: str

@@ -1,8 +1,11 @@
 """`orders dead-letters`: look at what was put aside, send it again, or drop it."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any, Final
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,6 +18,28 @@ from orders.settings import MessagingSettings
 _QUEUES: Final = (*topology.ACCEPTS, topology.UNROUTED)
 _LIMIT: Final = 50
 _LONGEST_BODY_BYTES: Final = 65_536
+# Letters replayed a second: a guess that leaves the workers room for new orders.
+_RATE: Final = 50.0
+_BATCH: Final = 500  # letters looked up in one statement
+_LONGEST_REASON: Final = 500  # as much as an audit row takes
+_CHANGING: Final = ("replay", "drop", "tidy")
+
+
+class Note(Protocol):
+    """Where the letters that a command handled are counted."""
+
+    def note(self, letter_id: str) -> None:
+        """Count a letter."""
+
+
+class Records(Protocol):
+    """Where it is written down who changed what, and what the database knows of the orders."""
+
+    def recording(self, action: str, subject: str) -> AbstractContextManager[Note]:
+        """Write a row before the block, and what it did after it."""
+
+    def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
+        """Return the places of the letters (order id, type) that ask for nothing any more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--limit", type=_positive, default=_LIMIT, help="at most so many")
     show = _action(actions, "show", "show one letter with its body, as JSON")
     show.add_argument("--id", dest="ids", action="append", required=True, metavar="MESSAGE_ID")
-    _chosen_letters(_action(actions, "replay", "send letters again, as if never tried"))
+    replay = _action(actions, "replay", "send letters again, as if never tried")
+    _chosen_letters(replay)
+    replay.add_argument(
+        "--rate", type=_rate, default=_RATE, help=f"letters a second, {_RATE:g} if not given"
+    )
     drop = _action(actions, "drop", "remove letters for good")
     _chosen_letters(drop)
     drop.add_argument("--yes", action="store_true", help="really: a dropped message is gone")
+    tidy = _action(
+        actions, "tidy", "list the letters whose order was settled otherwise; --yes drops them"
+    )
+    tidy.add_argument("--yes", action="store_true", help="drop them")
+    for action in (replay, drop, tidy):
+        _reasons(action)
 
 
-def run(args: argparse.Namespace, settings: MessagingSettings) -> int:
-    """Do what was asked; 0 if all of it could be done. Raises OrdersError."""
+def run(
+    args: argparse.Namespace, settings: MessagingSettings, records: Records | None = None
+) -> int:
+    """Do what was asked; 0 if all of it could be done. Raises OrdersError.
+
+    Without `records` nothing is written down, and there is no `tidy`.
+    """
     queue = args.queue if args.queue == topology.UNROUTED else topology.dead_queue(args.queue)
     if args.action == "drop" and not args.yes:
         raise OrdersError("a dropped message is gone for good: say --yes to drop it")
@@ -40,8 +80,97 @@ def run(args: argparse.Namespace, settings: MessagingSettings) -> int:
             return _list(box, args.limit)
         if args.action == "show":
             return _each(box, args, _show)
-        act, word = (box.replay, "replayed") if args.action == "replay" else (box.remove, "dropped")
-        return _each(box, args, _announced(act, word))
+        if args.action == "tidy":
+            return _tidy(box, args, queue, records)
+        with _recording(args, queue, records) as deed:
+            if args.action == "drop":
+                return _each(box, args, _announced(box.remove, "dropped", deed))
+            return _each(box, args, _announced(_paced(box.replay, args.rate), "replayed", deed))
+
+
+def wants_records(args: argparse.Namespace) -> bool:
+    """Tell whether a command changes something that is to be written down."""
+    if args.action == "tidy" and args.no_audit:
+        raise OrdersError("tidy asks the database about the orders: leave --no-audit out")
+    return args.action in _CHANGING and not args.no_audit
+
+
+class _Nowhere:
+    def note(self, letter_id: str) -> None:
+        """Forget it."""
+
+
+def _recording(
+    args: argparse.Namespace, queue: str, records: Records | None
+) -> AbstractContextManager[Note]:
+    if records is None:
+        return nullcontext(_Nowhere())
+    return records.recording(f"dead-letters {args.action}", f"queue {queue}")
+
+
+def _paced(act: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
+    """Do it at most `rate` times a second."""
+    next_s = time.monotonic()
+
+    def paced(letter: Delivery) -> None:
+        nonlocal next_s
+        time.sleep(max(0.0, next_s - time.monotonic()))
+        act(letter)
+        next_s = max(next_s, time.monotonic() - 1 / rate) + 1 / rate
+
+    return paced
+
+
+def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | None) -> int:
+    """List or drop letters whose order was settled otherwise; what cannot be read stays."""
+    if records is None:
+        raise OrdersError("tidy asks the database about the orders: set ORDERS_DATABASE_URL")
+    if queue == topology.UNROUTED:
+        raise OrdersError("letters of orders.unrouted are events that nobody read: replay or drop")
+    recording = _recording(args, queue, records) if args.yes else nullcontext(_Nowhere())
+    number = 0
+    with recording as deed:
+        for letter in _settled(box, queue, records):
+            if args.yes:
+                box.remove(letter)
+            deed.note(letter_id(letter))
+            number += 1
+            print(f"{'dropped' if args.yes else 'settled'} {letter_id(letter)}", flush=True)
+    if not args.yes:
+        print(f"{number} letters ask for nothing any more: --yes drops them")
+    return 0
+
+
+def _settled(box: Box, queue: str, records: Records) -> Iterator[Delivery]:
+    notify = queue == topology.dead_queue(topology.NOTIFICATIONS_QUEUE)
+    letters = box.letters()
+    while batch := list(itertools.islice(letters, _BATCH)):
+        described = [describe_letter(letter) for letter in batch]
+        places = records.settled([(each.order_id, each.type) for each in described], notify=notify)
+        yield from (batch[place] for place in sorted(places))
+
+
+def _reasons(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--because", type=_reason, default="not given", help="the reason, for the audit row"
+    )
+    action.add_argument("--as", dest="name", help="who you are, if not the login")
+    action.add_argument(
+        "--no-audit", action="store_true", help="without a row in the database, if it is out"
+    )
+
+
+def _reason(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
+    return text
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate <= 10_000:
+        raise argparse.ArgumentTypeError("expected a number above 0, 10000 at most")
+    return rate
 
 
 def _action(
@@ -111,9 +240,12 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
     return 1 if missing else 0
 
 
-def _announced(act: Callable[[Delivery], None], word: str) -> Callable[[Delivery], None]:
+def _announced(
+    act: Callable[[Delivery], None], word: str, deed: Note
+) -> Callable[[Delivery], None]:
     def announced(letter: Delivery) -> None:
         act(letter)
+        deed.note(letter_id(letter))
         print(f"{word} {letter_id(letter)}", flush=True)
 
     return announced

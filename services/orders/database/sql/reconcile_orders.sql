@@ -14,8 +14,10 @@ SELECT
             OR o.refunded < o.refund_requested
             OR (o.status IN ('Completed', 'Refunded')) <> coalesce(c.outcome = 'approved', false)
     END AS suspect,
-    n.sent_at IS NULL
-    AND o.status NOT IN ('Pending', 'Reserved', 'Charging', 'Refunding') AS unnotified,
+    -- A row that waits for a further try is the notifier's business.
+    o.status NOT IN ('Pending', 'Reserved', 'Charging', 'Refunding')
+    AND n.sent_at IS NULL
+    AND (n.order_id IS NULL OR to_jsonb(n) ->> 'outcome' = 'given_up') AS unnotified,
     CASE WHEN o.status = 'Completed' THEN c.id END AS captured_by
 FROM unnest(%(orders)s::bigint []) AS wanted (id)
 INNER JOIN orders AS o ON o.id = wanted.id

@@ -4,6 +4,8 @@ WITH looked AS (
         c.order_id,
         o.id IS NULL
         OR n.sent_at IS NOT NULL
+        -- It is tried again, or the receiver wants no more.
+        OR (n.order_id IS NOT NULL AND to_jsonb(n) ->> 'outcome' IS DISTINCT FROM 'given_up')
         OR o.status IN ('Pending', 'Reserved', 'Charging', 'Refunding') AS mended,
         o.updated_at < now() - make_interval(secs => %(within_s)s)
         AND c.seen_at <= now() - make_interval(secs => %(second_look_s)s) AS overdue,

@@ -1,0 +1,68 @@
+"""What people did with the command line, and why: one row for each command."""
+
+import contextlib
+import getpass
+import os
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from orders.database.pool import Pool
+
+_IDS = 100  # messages named in a row; all are counted
+
+
+class Deed(msgspec.Struct):
+    """What a command did, so far; written down however it ends."""
+
+    letters: int = 0
+    ids: list[str] = []
+
+    def note(self, letter_id: str) -> None:
+        """Count a letter."""
+        self.letters += 1
+        if len(self.ids) < _IDS:
+            self.ids.append(letter_id)
+
+
+class Audit:
+    """Rows about what a person does. Raises Transient when PostgreSQL is not to be had."""
+
+    def __init__(self, pool: Pool, actor: str, because: str) -> None:
+        self._pool, self._actor, self._because = pool, actor, because
+
+    @contextlib.contextmanager
+    def recording(self, action: str, subject: str) -> Iterator[Deed]:
+        """Write a row before the block, and what it did after it."""
+        row = {"actor": self._actor, "action": action, "subject": subject}
+        [(row_id,)] = self._pool.execute("begin_action", {**row, "because": self._because})
+        deed = Deed()
+        try:
+            yield deed
+        finally:
+            detail = msgspec.json.encode(deed).decode()
+            self._pool.execute("describe_action", {"id": row_id, "detail": detail})
+
+    def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
+        """Return the places of the letters (order id, type) that ask for nothing any more."""
+        known = [(place, *letter) for place, letter in enumerate(letters) if letter[0] is not None]
+        rows = self._pool.execute(
+            "settled_letters",
+            {
+                "numbers": [place for place, _, _ in known],
+                "orders": [order_id for _, order_id, _ in known],
+                "types": [kind for _, _, kind in known],
+                "notify": [notify for _ in known],
+            },
+        )
+        return {row[0] for row in rows}
+
+
+def operator(name: str | None = None) -> str:
+    """Return the actor of a command: the name that was given, or that of the login."""
+    if name is None:
+        try:
+            name = getpass.getuser()
+        except (OSError, KeyError):  # a pod's user has no entry
+            name = f"uid-{os.getuid()}"
+    return f"operator:{name}"

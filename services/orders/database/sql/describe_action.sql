@@ -1,0 +1,1 @@
+UPDATE operator_actions SET detail = %(detail)s::jsonb WHERE id = %(id)s
