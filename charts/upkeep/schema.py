@@ -100,11 +100,21 @@ def environment(definition: str) -> Schema:
         developmentPassword=TEXT | {"maxLength": 128},
         postgresql=closed(
             **server,
+            provider={"enum": ["Pods", "CloudNativePG"]},
+            instances={"type": "integer", "minimum": 1, "maximum": 9},
+            minSyncReplicas={"type": "integer", "minimum": 0, "maximum": 8},
+            password=TEXT | {"maxLength": 128},
+            pooler=closed(enabled=BOOLEAN, instances=COUNT),
             storage=STORAGE,
             maxConnections={"type": "integer", "minimum": 50, "maximum": 10_000},
             replica=closed(enabled=BOOLEAN),
         ),
-        rabbitmq=closed(**server, storage=STORAGE),
+        rabbitmq=closed(
+            **server,
+            provider={"enum": ["Pods", "ClusterOperator"]},
+            instances={"type": "integer", "minimum": 1, "maximum": 9},
+            storage=STORAGE,
+        ),
         valkey=closed(**server),
         simulators=closed(enabled=BOOLEAN, resources=RESOURCES),
         externalSecrets=closed(

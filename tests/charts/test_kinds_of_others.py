@@ -9,8 +9,9 @@ import pytest
 import yaml
 from control_plane.api import Api
 
+from charts import definitions as engines
 from charts.conftest import Shell, make_namespace
-from charts.helm import ENVIRONMENT, OPERATOR, Helm, only, values_of
+from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.desired import desired
 from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
@@ -18,17 +19,31 @@ from orderservice_operator.resource.spec import OrderService
 
 DEFINITIONS = Path(__file__).parent / "crds"
 NAMESPACE = "others"
-GROUPS = ("monitoring.coreos.com", "external-secrets.io")
+GROUPS = ("monitoring.coreos.com", "external-secrets.io", "postgresql.cnpg.io", "rabbitmq.com")
+KINDS = (
+    "ServiceMonitor",
+    "PrometheusRule",
+    "ExternalSecret",
+    "Cluster",
+    "Pooler",
+    "RabbitmqCluster",
+)
+ENGINES = (
+    "--set=postgresql.enabled=true,postgresql.provider=CloudNativePG,postgresql.storage=20Gi",
+    "--set=postgresql.pooler.enabled=true,postgresql.password=secret,storageClass=fast",
+    "--set=rabbitmq.enabled=true,rabbitmq.provider=ClusterOperator,rabbitmq.storage=10Gi",
+)
 
 
 @pytest.fixture(scope="module")
 def definitions(api: Api, shell: Shell) -> Iterator[None]:
     """Install the definitions, and take them away again: an operator would use the kinds."""
     make_namespace(api, NAMESPACE)
-    shell(f"kubectl apply --server-side --filename {DEFINITIONS}")
-    shell(f"kubectl wait --for=condition=Established --timeout=30s --filename {DEFINITIONS}")
+    paths = " ".join(f"--filename {path}" for path in (DEFINITIONS, *engines.files()))
+    shell(f"kubectl apply --server-side {paths}")
+    shell(f"kubectl wait --for=condition=Established --timeout=50s {paths}")
     yield
-    shell(f"kubectl delete --filename {DEFINITIONS}")
+    shell(f"kubectl delete {paths}")
 
 
 def made(helm: Helm) -> list[dict[str, Any]]:
@@ -42,11 +57,12 @@ def made(helm: Helm) -> list[dict[str, Any]]:
     resource["metadata"] |= {"uid": "u-1", "generation": 1}
     context = Context(kinds=frozenset({SERVICE_MONITOR, PROMETHEUS_RULE}))
     children = desired(msgspec.convert(resource, OrderService), context)
-    everything = (*operator, *production, *children)
+    clusters = helm.template(ENVIRONMENT, *values_of("prod"), *ENGINES)
+    everything = (*operator, *production, *children, *clusters)
     return [one for one in everything if one["apiVersion"].startswith(GROUPS)]
 
 
-@pytest.fixture(params=["ServiceMonitor", "PrometheusRule", "ExternalSecret"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
@@ -76,3 +92,36 @@ def test_a_field_that_they_do_not_know_is_refused(
     manifest["spec"]["misspelt"] = 1
     with pytest.raises(AssertionError, match=r'unknown field "spec\.misspelt"'):
         applied(shell, tmp_path, [manifest])
+
+
+def test_the_resource_reads_the_secrets_that_the_engines_have(helm: Helm) -> None:
+    manifests = helm.template(ENVIRONMENT, *values_of("prod"), *ENGINES)
+    spec = only(manifests, "OrderService")["spec"]
+    entries = only(manifests, "Secret", "orders-database")
+    assert entries["type"] == "kubernetes.io/basic-auth"
+    assert entries["stringData"] == {
+        "username": "orders",
+        "password": "secret",
+        "url": "postgresql://orders:secret@orders-postgresql-pooler:5432/orders",
+        "sessionUrl": "postgresql://orders:secret@orders-postgresql-rw:5432/orders",
+        "replicaUrl": "postgresql://orders:secret@orders-postgresql-ro:5432/orders",
+    }
+    database = spec["database"]
+    assert database["durability"] == "Synchronous"
+    references = {
+        database[f"{name}SecretRef"].get("key") for name in ("primary", "replica", "session")
+    }
+    assert references == {None, "replicaUrl", "sessionUrl"}
+    user = "orders-rabbitmq-default-user"
+    assert spec["messaging"]["secretRef"] == {"name": user, "key": "connection_string"}
+    cluster = only(manifests, "Cluster")
+    assert cluster["spec"]["minSyncReplicas"] == 1
+    assert cluster["spec"]["bootstrap"]["initdb"]["secret"] == {"name": "orders-database"}
+    assert not [each for each in manifests if each["kind"] in {"StatefulSet", "NetworkPolicy"}]
+
+
+def test_standbys_that_are_waited_for_must_be_there(helm4: Helm) -> None:
+    with pytest.raises(Failed, match="minSyncReplicas 3 needs more than 3"):
+        helm4.template(
+            ENVIRONMENT, *values_of("prod"), *ENGINES, "--set=postgresql.minSyncReplicas=3"
+        )

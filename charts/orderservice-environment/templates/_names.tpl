@@ -74,10 +74,26 @@ imagePullSecrets:
 {{ (((.Values.spec).podTemplate).imagePullPolicy) | default "IfNotPresent" }}
 {{- end }}
 
-{{- define "environment.brings" -}}
-{{- if or (.Values.postgresql).enabled (.Values.rabbitmq).enabled (.Values.valkey).enabled (.Values.simulators).enabled -}}
-true
+{{/* Who runs a server: its provider, or nothing where it is not wanted. Pass (dict "root" $ "part" "rabbitmq"). */}}
+{{- define "environment.provider" -}}
+{{- $server := index .root.Values .part | default dict -}}
+{{- if $server.enabled -}}
+{{- $server.provider | default "Pods" -}}
 {{- end -}}
+{{- end }}
+
+{{/* Names of the servers and simulators that are pods of the chart's own, by commas. */}}
+{{- define "environment.brings" -}}
+{{- $parts := list -}}
+{{- range list "postgresql" "rabbitmq" "valkey" -}}
+{{- if eq (include "environment.provider" (dict "root" $ "part" .)) "Pods" -}}
+{{- $parts = append $parts . -}}
+{{- end -}}
+{{- end -}}
+{{- if (.Values.simulators).enabled -}}
+{{- $parts = concat $parts (list "inventory" "payment" "webhooks") -}}
+{{- end -}}
+{{- join "," $parts -}}
 {{- end }}
 
 {{- define "environment.password" -}}

@@ -27,6 +27,8 @@ def settings(service: OrderService, process: Process) -> Settings:
         WORKER.name: _worker,
         NOTIFIER.name: _notifier,
     }[process.name](service)
+    if service.spec.database.durability != "Local":
+        variables["ORDERS_DATABASE_DURABILITY"] = service.spec.database.durability.lower()
     return dict(sorted(variables.items()))
 
 
@@ -105,6 +107,8 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
     spec = service.spec
     primary, replica = spec.database.primary_secret_ref, spec.database.replica_secret_ref
     yield "ORDERS_DATABASE_URL", primary.name, primary.key
+    if session := spec.database.session_secret_ref:
+        yield "ORDERS_DATABASE_SESSION_URL", session.name, session.key
     if process is API:
         yield "ORDERS_CURSOR_SECRET", spec.api.secret_ref.name, spec.api.secret_ref.key
         if replica:

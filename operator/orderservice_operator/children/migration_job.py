@@ -55,5 +55,7 @@ def _pod(service: OrderService) -> Manifest:
         from_secret("ORDERS_DATABASE_URL", primary.name, primary.key),
         {"name": "ORDERS_LOG_FORMAT", "value": "json"},
     ]
+    if session := service.spec.database.session_secret_ref:
+        own.append(from_secret("ORDERS_DATABASE_SESSION_URL", session.name, session.key))
     migrate["env"] = variables(service, own)
     return pod_spec(service) | {"restartPolicy": "Never", "containers": [migrate]}

@@ -32,6 +32,20 @@ class Database(Section, frozen=True):
     replica_secret_ref: Annotated[
         SecretKey | None, Meta(description="libpq URL of a read replica; unset: none.")
     ] = None
+    session_secret_ref: Annotated[
+        SecretKey | None,
+        Meta(
+            description="libpq URL of the primary without a pooler in transaction mode, for what "
+            "needs a session (relay, migrations, elections); unset: primarySecretRef."
+        ),
+    ] = None
+    durability: Annotated[
+        Literal["Local", "Synchronous"],
+        Meta(
+            description="Synchronous: an order is accepted once a standby has it, too; the server "
+            "must have synchronous standbys."
+        ),
+    ] = "Local"
     pool_size: Annotated[
         Annotated[int, Meta(ge=1, le=1000)],
         Meta(description="Connections to each server per process of a pod."),

@@ -249,6 +249,31 @@ def test_alerts_link_to_where_runbook_and_grafana_are(children: Any) -> None:
     )
 
 
+def test_what_needs_a_session_of_its_own_gets_past_a_pooler(children: Any) -> None:
+    database = {
+        "primarySecretRef": {"name": "orders-database"},
+        "sessionSecretRef": {"name": "orders-database", "key": "sessionUrl"},
+        "durability": "Synchronous",
+    }
+    found = children(database=database, context=Context(migrated=False))
+    pods = [
+        manifest["spec"]["template"]["spec"]
+        for (kind, _), manifest in found.items()
+        if kind in {"Deployment", "Job"}
+    ]
+    assert len(pods) == 5
+    for pod in pods:
+        container = next(each for each in pod["containers"] if each["name"] != "gateway")
+        keys = {
+            variable["name"]: variable["valueFrom"]["secretKeyRef"]["key"]
+            for variable in container["env"]
+            if "valueFrom" in variable
+        }
+        assert keys["ORDERS_DATABASE_SESSION_URL"] == "sessionUrl"
+    settings = [manifest["data"] for (kind, _), manifest in found.items() if kind == "ConfigMap"]
+    assert [data["ORDERS_DATABASE_DURABILITY"] for data in settings] == ["synchronous"] * 4
+
+
 def test_until_the_migration_is_done_deployments_are_paused(children: Any, make: Any) -> None:
     before = children(context=Context(migrated=False))
     assert before["Deployment", "minimal-api"]["spec"]["paused"] is True
