@@ -39,6 +39,7 @@ BEHAVIOUR = {
 BASES: dict[str, Any] = {
     "full": {},
     "key": {"auth": {"jwksUrl": None, "keySecretRef": {"name": "k", "key": "pem"}}},
+    "session": {"database": {"sessionSecretRef": {"name": "d", "key": "session"}}},
     "budget": {
         "api": {"autoscaling": None, "podDisruptionBudget": {"maxUnavailable": 1}},
         "relay": {"replicas": 4, "podDisruptionBudget": {"minAvailable": 1}},
