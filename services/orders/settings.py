@@ -67,7 +67,11 @@ class CacheSettings(Group, frozen=True):
     """Redis or Valkey: order cache, rate limits, recent-writer marks. All works without it."""
 
     url: Annotated[
-        Url | None, Meta(description="redis://[user:password@]host:port/db. Secret.")
+        Url | None,
+        Meta(
+            description="redis://[user:password@]host:port/db, redis+sentinel://host,…/service/db,"
+            " redis+cluster://host,…; rediss for TLS. Secret."
+        ),
     ] = None
     prefix: Annotated[
         KeyPrefix,

@@ -14,8 +14,8 @@ def url(port: int) -> str:
     return f"redis://{HOST}:{port}/0"
 
 
-def component(state: Path, port: int, name: str = "valkey") -> Component:
-    """Describe a server that evicts when full and never saves."""
+def component(state: Path, port: int, name: str = "valkey", **more: str) -> Component:
+    """Describe a server that evicts when full and never saves; `more` options have _ for -."""
     folder = state / name
     options = {
         "bind": HOST,
@@ -26,6 +26,7 @@ def component(state: Path, port: int, name: str = "valkey") -> Component:
         "maxmemory": "256mb",
         "maxmemory-policy": "allkeys-lru",
         "daemonize": "no",
+        **{key.replace("_", "-"): value for key, value in more.items()},
     }
     flags = [word for key, value in options.items() for word in (f"--{key}", value)]
     return Component(

@@ -68,6 +68,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     }
     made = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
     _check_auth(made.auth)
+    Redis(made.cache)  # refuses a URL that it cannot use
     return made
 
 
@@ -108,7 +109,7 @@ def probe_checks(settings: Settings) -> Sequence[Check]:
 def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
     """PostgreSQL decides; without Redis the service is only slower."""
     checks = [Check("postgres", pool.ping)]
-    if redis.address is not None:
+    if redis.place is not None:
         checks.append(Check("redis", lambda: _ping(redis), critical=False))
     return checks
 

@@ -1,8 +1,7 @@
-"""One connection to Redis, of one thread: redis-py connects, hiredis reads, the time is bounded.
+"""One connection to a Redis server, of one thread: hiredis reads, the time is bounded.
 
-redis-py does what is easy to get wrong (URL, TLS, AUTH, SELECT, HELLO). Its reading is replaced by
-a loop of our own, because its timeout holds for each piece of a reply and not for the whole, and
-because it costs 1.3 times as much.
+redis-py's reading is replaced by a loop of our own, because its timeout holds for each piece of a
+reply and not for the whole, and because it costs 1.3 times as much.
 """
 
 import contextlib
@@ -14,17 +13,12 @@ import time
 from typing import Any, Final, cast
 
 import hiredis
-from redis.connection import AbstractConnection, parse_url
-from redis.connection import Connection as TcpConnection
-from redis.exceptions import RedisError
-
-from orders.errors import SettingError
+from redis.connection import AbstractConnection
 
 Argument = bytes | str | float
 Command = tuple[Argument, ...]
 Reply = Any  # what RESP can carry: bytes, int, None, list, hiredis.ReplyError
 
-HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. Not within a caller's wait.
 _READ_BYTES: Final = 65_536
 _NOTHING: Final = object()
 
@@ -39,6 +33,10 @@ class Closed(ConnectionError):
     """Open another connection: the server has ended this one, before the reply."""
 
 
+class NotPrimary(ConnectionError):
+    """Find the primary: this server follows another one."""
+
+
 class Connection:
     """A connected socket and the parser of what arrives on it."""
 
@@ -50,6 +48,7 @@ class Connection:
         self._buffer = bytearray(_READ_BYTES)
         self._timeout_s = timeout_s
         self._pid = os.getpid()
+        self.replication_id: bytes | None = None
         self._socket.settimeout(None)
         self._limit(timeout_s)
 
@@ -65,20 +64,27 @@ class Connection:
         Raises OSError (TimeoutError past `deadline`, Closed) and hiredis.ProtocolError.
         """
         self._socket.sendall(payload)
+        return self.collect(replies, deadline)
+
+    def collect(self, replies: int, deadline: float) -> list[Reply]:
+        """Return one reply for each command that was sent. Raises as `exchange` does."""
         self._read()  # nearly always the whole answer
         return [self._next(deadline) for _ in range(replies)]
 
-    def run_id(self, deadline: float) -> bytes | None:
-        """Return what names this server until it restarts; None when it may not be asked.
+    def identify(self, deadline: float) -> None:
+        """Ask what names this server's data: it changes when it restarts or is promoted.
 
-        Waits until `deadline`, whatever the connection's own limit. Raises as `exchange` does.
+        Waits until `deadline`, whatever the connection's own limit. Raises NotPrimary, and as
+        `exchange` does.
         """
-        self._socket.sendall(pack((b"INFO", b"server")))
+        self._socket.sendall(pack((b"INFO", b"replication")))
         reply = self._rest(deadline)
         if not isinstance(reply, bytes):
-            return None
+            return  # it may not be asked
         fields = dict(line.partition(b":")[::2] for line in reply.splitlines())
-        return fields.get(b"run_id")
+        if fields.get(b"role", b"master") != b"master":
+            raise NotPrimary("the server is a replica")
+        self.replication_id = fields.get(b"master_replid")
 
     def send(self, payload: bytes) -> None:
         """Send packed commands whose replies are received one by one."""
@@ -92,6 +98,18 @@ class Connection:
         while (reply := self._reader.gets()) is _NOTHING:
             self._read()
         return reply
+
+    def arrived(self) -> list[Reply]:
+        """Wait for data, and return the replies and push messages that are whole by then."""
+        self._read()
+        replies = []
+        while (reply := self._reader.gets()) is not _NOTHING:
+            replies.append(reply)
+        return replies
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket, also under the feet of a thread that reads from it."""
@@ -132,41 +150,3 @@ class Connection:
         interval = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))  # timeval
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-
-
-class Address:
-    """Where Redis is and how to get in: a URL, understood once."""
-
-    def __init__(self, url: str) -> None:
-        """Read the URL. Raises SettingError when it cannot be used."""
-        try:
-            self._arguments: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-            self._kind: type[AbstractConnection] = self._arguments.pop(
-                "connection_class", TcpConnection
-            )
-            self._link(protocol=2)
-        except (ValueError, TypeError, RedisError) as error:
-            # Not the URL itself: it may hold a password.
-            raise SettingError(f"ORDERS_REDIS_URL is wrong: {_without_url(error)}") from error
-
-    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connection:
-        """Open a connection whose waits end after `timeout_s`.
-
-        Raises OSError and redis.RedisError.
-        """
-        link = self._link(protocol=protocol)
-        link.connect()  # type: ignore[no-untyped-call]
-        return Connection(link, timeout_s)
-
-    def _link(self, *, protocol: int) -> AbstractConnection:
-        limits: dict[str, Any] = {
-            "socket_timeout": HANDSHAKE_S,
-            "protocol": protocol,
-            "driver_info": None,  # saves two round trips of CLIENT SETINFO
-        }
-        return self._kind(**(self._arguments | limits))
-
-
-def _without_url(error: Exception) -> str:
-    text = str(error)
-    return text if "://" not in text or text.startswith("Redis URL must") else type(error).__name__

@@ -61,12 +61,13 @@ class OrderCache:
         self._backlog = Backlog(self._shared, retry_after_s=settings.retry_after_s)
         self._tracker = (
             Tracker(
-                redis.address,
+                redis.place,
                 self._local,
                 key_prefix=self._shared.key_prefix,
                 retry_after_s=settings.retry_after_s,
+                lost=redis.distrust,
             )
-            if redis.address and settings.local_entries
+            if redis.place and settings.local_entries
             else None
         )
         self._count = _Counts()

@@ -1,0 +1,257 @@
+"""Where Redis is, by the scheme of its URL: a server, a service behind Sentinels, or a cluster.
+
+redis-py does what is easy to get wrong: the URL, TLS, AUTH, SELECT, HELLO, and finding the primary
+of a service and the nodes of a cluster.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis.cluster import ClusterNode, NodesManager
+from redis.connection import AbstractConnection, parse_url
+from redis.connection import Connection as TcpConnection
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.exceptions import RedisClusterException, RedisError
+from redis.sentinel import Sentinel
+
+from orders.cache.connection import Connection
+from orders.errors import SettingError
+
+HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. Not within a caller's wait.
+# Guess: longest wait for the answer of one Sentinel, or of one node about the cluster. A frozen one
+# holds up a reconnection by as much.
+_ASK_S: Final = 0.5
+_IDENTIFY_S: Final = 1.0  # a frozen server accepts connections
+_WATCH_S: Final = 1.0  # as long as a reader may take to see a change
+_REUSE_S: Final = 0.2  # threads that connect together ask the cluster once
+_SCHEMES: Final = (
+    "redis", "rediss", "unix",
+    "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
+)  # fmt: skip
+_SENTINEL_PORT: Final = 26379
+_PORT: Final = 6379
+
+
+class Connected(NamedTuple):
+    """Connections to all primaries, by address; in a cluster also the address of every slot."""
+
+    connections: Mapping[str, Connection]
+    slots: Sequence[str] | None
+
+
+class Place(Protocol):
+    """What a URL leads to."""
+
+    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
+        """Find the primaries and connect to all; their waits end after `timeout_s`.
+
+        Raises OSError, redis.RedisError and hiredis.HiredisError.
+        """
+
+    def primaries(self) -> frozenset[str]:
+        """Return the addresses of the primaries, as far as they are known by now; may ask."""
+
+
+def place_of(url: str) -> Place:
+    """Read a URL. Raises SettingError when it cannot be used."""
+    try:
+        return _place(url)
+    except (ValueError, TypeError, RedisError) as error:
+        # Not the URL itself: it may hold a password.
+        raise SettingError(f"ORDERS_REDIS_URL is wrong: {_without_url(error)}") from error
+
+
+def _place(url: str) -> Place:
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise ValueError(f"the scheme must be one of {', '.join(_SCHEMES)}")
+    transport, _, kind = scheme.partition("+")
+    if kind == "sentinel":
+        return _sentinels(transport, url)
+    return _cluster(transport, url) if kind else Server(Login(url))
+
+
+class Login:
+    """How to connect and get in, wherever the server is."""
+
+    def __init__(self, url: str) -> None:
+        """Read a URL of one server; its address is the default."""
+        self.arguments: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        self.kind: type[AbstractConnection] = self.arguments.pop("connection_class", TcpConnection)
+        self._link({}, protocol=2)  # refuses what it does not know
+
+    @property
+    def address(self) -> str:
+        """The server's address."""
+        return self.arguments.get("path") or f"{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The server's host."""
+        return str(self.arguments.get("host", "localhost"))
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return int(self.arguments.get("port", _PORT))
+
+    def others(self) -> dict[str, Any]:
+        """Return the arguments for clients of redis-py's that connect elsewhere."""
+        own = ("host", "port", "path", "db")
+        arguments = {name: value for name, value in self.arguments.items() if name not in own}
+        tls = self.kind is not TcpConnection
+        return arguments | {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S, "ssl": tls}
+
+    def connect(self, timeout_s: float, protocol: int, **address: Any) -> Connection:
+        """Connect to a primary."""
+        link = self._link(address, protocol=protocol)
+        link.connect()  # type: ignore[no-untyped-call]
+        connection = Connection(link, timeout_s)
+        connection.identify(time.monotonic() + _IDENTIFY_S)
+        return connection
+
+    def _link(self, address: Mapping[str, Any], *, protocol: int) -> AbstractConnection:
+        limits: dict[str, Any] = {
+            "socket_timeout": HANDSHAKE_S,
+            "protocol": protocol,
+            "driver_info": None,  # saves two round trips of CLIENT SETINFO
+        }
+        return self.kind(**(self.arguments | limits | dict(address)))
+
+
+class Server:
+    """One server, at the address in the URL."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+
+    def primaries(self) -> frozenset[str]:
+        """Return the address in the URL."""
+        return frozenset({self._login.address})
+
+    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
+        """Connect."""
+        return Connected({self._login.address: self._login.connect(timeout_s, protocol)}, None)
+
+
+class Sentinels:
+    """The primary of a service, whichever server that is by now."""
+
+    def __init__(self, login: Login, sentinel: Sentinel, service: str) -> None:
+        self._login, self._sentinel, self._service = login, sentinel, service
+        self._primaries: frozenset[str] = frozenset()
+        self._asked_at = float("-inf")
+
+    def primaries(self) -> frozenset[str]:
+        """Ask the Sentinels once a second: a primary that was replaced may go on for 10 s."""
+        if time.monotonic() - self._asked_at > _WATCH_S:
+            self._asked_at = time.monotonic()
+            with contextlib.suppress(RedisError):  # without Sentinels the primary still serves
+                self._primary()
+        return self._primaries
+
+    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
+        """Ask the Sentinels one after the other, then connect."""
+        host, port = self._primary()
+        connection = self._login.connect(timeout_s, protocol, host=host, port=port)
+        return Connected({f"{host}:{port}": connection}, None)
+
+    def _primary(self) -> tuple[str, int]:
+        host, port = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
+        self._asked_at = time.monotonic()
+        self._primaries = frozenset({f"{host}:{port}"})
+        return host, port
+
+
+class Cluster:
+    """The primaries of a cluster, each with its slots. All of them are needed."""
+
+    def __init__(self, login: Login, seeds: Sequence[tuple[str, int]]) -> None:
+        self._login, self._seeds = login, seeds
+        self._known: set[tuple[str, int]] = set()
+        self._slots: list[str] = []
+        self._asked_at = float("-inf")
+        self._lock = threading.Lock()
+        self._primaries: frozenset[str] = frozenset()
+
+    def primaries(self) -> frozenset[str]:
+        """Return what the last `connect` of any thread found."""
+        return self._primaries
+
+    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
+        """Ask the nodes for the slots, then connect to all primaries."""
+        slots = self._current_slots()
+        connections: dict[str, Connection] = {}
+        try:
+            for address in set(slots):
+                host, _, port = address.rpartition(":")
+                connections[address] = self._login.connect(
+                    timeout_s, protocol, host=host, port=int(port)
+                )
+        except BaseException:
+            for connection in connections.values():
+                connection.close()
+            self._asked_at = float("-inf")
+            raise
+        self._primaries = frozenset(connections)
+        return Connected(connections, slots)
+
+    def _current_slots(self) -> list[str]:
+        with self._lock:
+            if time.monotonic() - self._asked_at > _REUSE_S:
+                self._slots = self._ask()
+                self._asked_at = time.monotonic()
+            return list(self._slots)
+
+    def _ask(self) -> list[str]:
+        """Ask whoever answers first of the hosts in the URL and the nodes of before."""
+        nodes = [ClusterNode(*address) for address in {*self._seeds, *self._known}]  # type: ignore[no-untyped-call]
+        try:
+            manager = NodesManager(nodes, require_full_coverage=True, **self._login.others())
+        except RedisClusterException as error:
+            raise ConnectionError(str(error)) from error
+        self._known = {(node.host, int(node.port)) for node in manager.nodes_cache.values()}
+        slots = [manager.slots_cache[slot][0].name for slot in range(REDIS_CLUSTER_HASH_SLOTS)]
+        manager.close()
+        return slots
+
+
+def _sentinels(transport: str, url: str) -> Sentinels:
+    service, _, database = urlsplit(url).path.strip("/").partition("/")
+    if not service:
+        raise ValueError("the service's name is missing: redis+sentinel://host:port/service/db")
+    if database and not database.isdigit():
+        raise ValueError("the database after the service's name must be a number")
+    query = dict(parse_qsl(urlsplit(url).query))
+    own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    logins = list(_logins(transport, url, f"/{database or 0}", urlencode(query)))
+    sentinels = [(login.host, login.arguments.get("port", _SENTINEL_PORT)) for login in logins]
+    return Sentinels(
+        logins[0],
+        Sentinel(sentinels, sentinel_kwargs=logins[0].others() | own | {"retry": None}),  # type: ignore[no-untyped-call]
+        service,
+    )
+
+
+def _cluster(transport: str, url: str) -> Cluster:
+    if urlsplit(url).path.strip("/") not in {"", "0"}:
+        raise ValueError("a cluster has one database, 0: leave the path out")
+    logins = list(_logins(transport, url, "", urlsplit(url).query))
+    return Cluster(logins[0], [(login.host, login.port) for login in logins])
+
+
+def _logins(transport: str, url: str, path: str, query: str) -> Iterator[Login]:
+    user, at, hosts = urlsplit(url).netloc.rpartition("@")
+    for host in hosts.split(","):
+        if not host.strip() or host.startswith(":"):
+            raise ValueError("a host is missing")
+        yield Login(f"{transport}://{user}{at}{host}{path}?{query}")
+
+
+def _without_url(error: Exception) -> str:
+    text = str(error)
+    return text if "://" not in text or "redis+sentinel://host" in text else type(error).__name__
