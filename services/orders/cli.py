@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_topology(verbs)
     _add_dead_letters(verbs)
     _add_settlement(verbs)
+    _add_notifications(verbs)
     listing = verbs.add_parser("settings", help="list every setting of every process")
     listing.set_defaults(run=_list_settings)
     return parser
@@ -159,6 +160,17 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
         if name == "reconcile":
             verb.description = f"{text}; exit code 0: all agree, 1: could not run, 2: violations"
             verb.wrong_usage = arguments.COULD_NOT_RUN
+
+
+def _add_notifications(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from orders.notifier import listing
+
+    text = "look at notifications that were not sent, or send them again"
+    verb = verbs.add_parser("notifications", help=text, description=text)
+    listing.add_arguments(verb)
+    verb.set_defaults(
+        run=lambda chosen: listing.run(chosen, settings.load(settings.DatabaseSettings))
+    )
 
 
 def _list_settings(_chosen: argparse.Namespace) -> int:

@@ -17,6 +17,19 @@ class Transient(OrdersError):
         self.retry_after_s = retry_after_s
 
 
+class Unavailable(Transient):
+    """Wait for a dependency: nothing is wrong with the work, so waiting uses up none of its tries.
+
+    `dependency` names it for people. With `pause`, other work that needs it would fail alike.
+    """
+
+    def __init__(
+        self, message: str, *, dependency: str, pause: bool, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.dependency, self.pause = dependency, pause
+
+
 class Permanent(OrdersError):
     """Do not try again: the same call fails for ever. `reason` is a short machine-readable word."""
 

@@ -17,6 +17,7 @@ PREFIX = "ORDERS_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+LongSeconds = Annotated[float, Meta(gt=0, le=2_592_000)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 Url = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
 # No braces: they would choose the slot of a Redis Cluster. Two names of Kubernetes fit in.
@@ -312,6 +313,17 @@ class NotificationSettings(Group, frozen=True):
     ] = 8
     timeout_s: Annotated[Seconds, Meta(description="Deadline of one delivery.")] = 5
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 15
+    first_retry_s: Annotated[
+        Seconds, Meta(description="Wait after the first failure; each later wait is twice as long.")
+    ] = 5
+    longest_retry_s: Annotated[
+        Seconds, Meta(description="Longest wait: a receiver that is back is noticed within it.")
+    ] = 21_600
+    give_up_after_s: Annotated[
+        LongSeconds,
+        Meta(description="How long a notification is tried; a receiver is mended within days."),
+    ] = 259_200
+    sweep_s: Annotated[Seconds, Meta(description="How often due notifications are looked for.")] = 2
 
 
 class ReconcileSettings(Group, frozen=True):

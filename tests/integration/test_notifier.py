@@ -1,21 +1,28 @@
-"""Webhooks: signed, sent once per order and event, whatever fails in between."""
+"""Webhooks: signed, sent once per order and event, and never given up before days have passed."""
 
+import argparse
 import base64
 import os
 import uuid
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.ports import free_port
 from devstack.testing import Database
+from integration.serving import eventually
 from orders import settings
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.domain import events
-from orders.errors import Permanent, Transient
 from orders.messaging.envelope import Message
-from orders.notifier.delivery import Delivery
+from orders.notifier import listing
+from orders.notifier.delivery import DEFERRED, Delivery
+from orders.notifier.patience import Patience
+from orders.notifier.sending import Receiver, Sending, gone
+from orders.notifier.sweep import Sweep
 from orders.telemetry import context
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
@@ -23,7 +30,9 @@ from upstreams.process import Control, running
 
 SECRET = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000).within(1)
+BREAKING = UpstreamPolicy(retries=0, breaker_failures=3, breaker_reset_s=0.3).within(1)
 CLAIM_S = 0.5
+SOON = Patience(0.05, 0.2, 3600)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,7 @@ def receiver() -> Iterator[Control]:
 
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
-    environ = {"ORDERS_DATABASE_URL": database.url}
+    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
     made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
     made.open()
     yield made
@@ -43,101 +52,303 @@ def pool(database: Database) -> Iterator[Pool]:
 
 @pytest.fixture
 def notifications(pool: Pool) -> Notifications:
+    run(pool, "DELETE FROM notifications")
     return Notifications(pool, CLAIM_S)
 
 
+def sending(
+    notifications: Notifications,
+    receiver: Control,
+    policy: UpstreamPolicy = POLICY,
+    patience: Patience = SOON,
+    secret: str = SECRET,
+) -> Sending:
+    upstream = Upstream("webhook", receiver.url, policy, definite=gone)
+    return Sending(notifications, Receiver(upstream, "/webhooks", secret), patience)
+
+
 @pytest.fixture
-def delivery(notifications: Notifications, receiver: Control) -> Iterator[Delivery]:
+def sender(notifications: Notifications, receiver: Control) -> Sending:
     receiver.reset()
-    upstream = Upstream("webhook", receiver.url, POLICY)
-    yield Delivery(notifications, upstream, "/webhooks", SECRET)
-    upstream.close()
+    return sending(notifications, receiver)
 
 
-def message(pool: Pool, kind: str = events.COMPLETED) -> Message:
+@pytest.fixture
+def delivery(notifications: Notifications, sender: Sending) -> Delivery:
+    return Delivery(notifications, sender)
+
+
+def sweep(notifications: Notifications, sender: Sending) -> Sweep:
+    return Sweep(notifications, sender, width=10, every_s=0.05)
+
+
+def run(pool: Pool, query: str, *values: object) -> "list[tuple[object, ...]]":
     with pool.connection() as connection:
-        [(order_id,)] = connection.execute(
-            b"INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
-            b" correlation_id, traceparent) VALUES (1, 1, 1, 1, 'card', '', '') RETURNING id"
-        ).fetchall()
-    body = events.OrderEvent(order_id, 4, "Completed")
+        cursor = connection.execute(query.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def new_order(pool: Pool) -> int:
+    [(order_id,)] = run(
+        pool,
+        "INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
+        " correlation_id, traceparent) VALUES (1, 1, 1, 1, 'card', '', '') RETURNING id",
+    )
+    return int(str(order_id))
+
+
+def announced(
+    pool: Pool, kind: str = events.COMPLETED, order_id: int | None = None, version: int = 4
+) -> Message:
+    """Put an event into the outbox, as its transition does, and return its message."""
+    order_id = new_order(pool) if order_id is None else order_id
+    [(message_id,)] = run(
+        pool,
+        "INSERT INTO outbox (aggregateid, type, payload, correlation_id) VALUES (%s, %s,"
+        " jsonb_build_object('orderId', %s::bigint, 'version', %s::int, 'status', 'X'), 'test')"
+        " RETURNING id",
+        str(order_id), kind, order_id, version,
+    )  # fmt: skip
+    return message(order_id, kind, str(message_id), version)
+
+
+def message(order_id: int, kind: str, message_id: str, version: int = 4) -> Message:
+    body = events.OrderEvent(order_id, version, "X")
     ids, _ = context.accept("test", None)
-    return Message(str(uuid.uuid4()), kind, body, ids, "order-notifications", 1)
+    return Message(message_id, kind, body, ids, "order-notifications", 1)
+
+
+def states(pool: Pool) -> list[tuple[object, ...]]:
+    return run(
+        pool,
+        "SELECT tries, coalesce(outcome, CASE WHEN sent_at IS NULL THEN 'waiting' ELSE 'sent' END)"
+        " FROM notifications",
+    )
+
+
+def due_now(pool: Pool) -> None:
+    run(pool, "UPDATE notifications SET next_at = now(), claimed_until = '-infinity'")
+
+
+def tried(outcome: str) -> float:
+    return REGISTRY.get_sample_value("notifications_total", {"outcome": outcome}) or 0.0
 
 
 def test_a_signed_webhook_says_what_happened(
     pool: Pool, delivery: Delivery, receiver: Control
 ) -> None:
-    sent = message(pool)
+    sent = announced(pool)
     with context.using(sent.context):
-        delivery.handle(sent)
+        assert delivery.handle(sent) is None
     [row] = receiver.deliveries()
     assert row["webhookId"] == sent.message_id
     assert row["payload"]["type"] == "order.completed"
-    assert row["payload"]["data"]["orderId"] == sent.body.order_id
+    assert row["payload"]["data"] == {
+        "orderId": sent.body.order_id, "version": 4, "status": "X", "reason": None,
+    }  # fmt: skip
     assert row["correlationId"] == "test"
+    assert states(pool) == [(1, "sent")]
 
 
 def test_the_same_message_again_is_not_sent_again(
     pool: Pool, delivery: Delivery, receiver: Control
 ) -> None:
-    sent = message(pool)
+    sent = announced(pool)
     for _ in range(3):
         delivery.handle(sent)
     assert [row["calls"] for row in receiver.deliveries()] == [1]
 
 
-def test_a_failed_delivery_is_tried_again_under_the_same_id(
+def test_only_events_that_customers_hear_of_get_a_row(
+    pool: Pool, notifications: Notifications, database: Database
+) -> None:
+    for kind in {*events.PROCESSING, *events.NOTIFICATIONS, "order.unheard_of.v1"}:
+        announced(pool, kind)
+    run(pool, "INSERT INTO outbox (aggregateid, type, payload) VALUES ('x', %s, '{}')",
+        events.COMPLETED)  # fmt: skip
+    rows = run(pool, "SELECT template FROM notifications ORDER BY template")
+    assert [row[0] for row in rows] == sorted(events.NOTIFICATIONS)
+    with psycopg.connect(database.url) as session, session.transaction() as undone:
+        session.execute("DELETE FROM notifications")
+        session.execute(
+            "INSERT INTO outbox (aggregateid, type, payload) SELECT max(id)::text, %s, '{}'"
+            " FROM orders",
+            (events.FAILED,),
+        )
+        row = session.execute("SELECT count(*) FROM notifications").fetchone()
+        assert row == (1,), "in the transaction of the event"
+        raise psycopg.Rollback(undone)
+
+
+def test_a_message_from_before_there_were_rows_is_sent(
     pool: Pool, delivery: Delivery, receiver: Control
 ) -> None:
-    sent = message(pool)
-    receiver.faults(errorRatio=1, errorStatus=503)
-    with pytest.raises(Transient):
-        delivery.handle(sent)
-    receiver.faults()
+    order_id = new_order(pool)
+    delivery.handle(message(order_id, events.FAILED, str(uuid.uuid4())))
+    assert len(receiver.deliveries()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 429, 500, 503])
+def test_whatever_a_receiver_answers_it_is_tried_again_under_the_same_id(
+    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending,
+    receiver: Control, status: int,
+) -> None:  # fmt: skip
+    sent = announced(pool)
+    receiver.faults(errorRatio=1, errorStatus=status)
     delivery.handle(sent)
+    assert states(pool) == [(1, "waiting")]
+    receiver.faults()
+    due_now(pool)
+    sweep(notifications, sender).round()
     assert [row["webhookId"] for row in receiver.deliveries()] == [sent.message_id]
+    assert states(pool) == [(2, "sent")]
 
 
 def test_a_lost_answer_sends_again_and_the_receiver_can_tell(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
 ) -> None:
-    sent = message(pool)
     receiver.faults(dropReplyRatio=1)
-    with pytest.raises(Transient):
-        delivery.handle(sent)
+    delivery.handle(announced(pool))
     receiver.faults()
-    delivery.handle(sent)
+    due_now(pool)
+    sweep(notifications, sender).round()
     assert [row["calls"] for row in receiver.deliveries()] == [2], "one id, counted twice"
 
 
-def test_two_senders_at_once_send_once(
-    pool: Pool, notifications: Notifications, delivery: Delivery, receiver: Control
+def test_a_receiver_that_is_gone_is_not_asked_again(
+    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
 ) -> None:
-    sent = message(pool)
-    assert notifications.claim(sent.body.order_id, sent.type, sent.message_id).granted
-    with pytest.raises(Transient):  # the other one has it
-        delivery.handle(sent)
+    before = tried("gone")
+    receiver.faults(errorRatio=1, errorStatus=410)
+    delivery.handle(announced(pool))
+    assert states(pool) == [(1, "gone")]
+    assert tried("gone") == before + 1
+    receiver.faults()
+    due_now(pool)
+    sweep(notifications, sender).round()
+    assert receiver.deliveries() == []
+
+
+def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
+    pool: Pool, notifications: Notifications, receiver: Control, database: Database,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    receiver.reset()
+    before = tried("given_up")
+    impatient = sending(notifications, receiver, patience=Patience(0.05, 0.1, 0.5))
+    receiver.faults(errorRatio=1, errorStatus=404)
+    order_id = announced(pool).body.order_id
+    sweeping = sweep(notifications, impatient)
+    due_now(pool)
+    sweeping.start()
+    eventually(lambda: states(pool)[0][1] == "given_up", 20)
+    assert sweeping.stop(5)
+    assert tried("given_up") == before + 1
+    assert notifications.count().given_up == 1
+    capsys.readouterr()  # the log
+    assert command(database, "list") == 0
+    listed = capsys.readouterr().out.splitlines()[1]
+    assert listed.split()[:3] == [str(order_id), events.COMPLETED, "given_up"]
+    assert "404" in listed
+    receiver.faults()
+    assert command(database, "resend", "--order", str(order_id)) == 0
+    assert f"queued order.completed.v1 of order {order_id}" in capsys.readouterr().out
+    sweep(notifications, impatient).round()
+    assert states(pool) == [(1, "sent")]
+    assert len(receiver.deliveries()) == 1
+    assert command(database, "resend", "--state", "given_up") == 1
+
+
+def command(database: Database, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    listing.add_arguments(parser)
+    return listing.run(parser.parse_args(words), settings.DatabaseSettings(url=database.url))
+
+
+def test_an_order_that_was_paid_back_hears_first_that_it_was_paid(
+    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+) -> None:
+    receiver.faults(errorRatio=1)
+    first = announced(pool)
+    delivery.handle(first)
+    receiver.faults()
+    second = announced(pool, events.REFUNDED, first.body.order_id, version=6)
+    due_now(pool)
+    run(pool, "UPDATE notifications SET next_at = now() + interval '1 h' WHERE tries = 1")
+    assert delivery.handle(second) == DEFERRED
+    sweep(notifications, sender).round()
+    assert receiver.deliveries() == []
+    due_now(pool)
+    while sweep(notifications, sender).round() or len(receiver.deliveries()) < 2:
+        pass
+    kinds = [row["payload"]["type"] for row in receiver.deliveries()]
+    assert kinds == ["order.completed", "order.refunded"]
+
+
+def test_one_message_sends_all_that_its_order_has_to_tell(
+    pool: Pool, delivery: Delivery, receiver: Control
+) -> None:
+    first = announced(pool)
+    announced(pool, events.REFUNDED, first.body.order_id, version=6)
+    delivery.handle(first)
+    kinds = [row["payload"]["type"] for row in receiver.deliveries()]
+    assert kinds == ["order.completed", "order.refunded"]
+
+
+def test_a_later_event_of_a_kind_takes_the_row_over(
+    pool: Pool, delivery: Delivery, receiver: Control
+) -> None:
+    first = announced(pool, events.REFUNDED, version=5)
+    delivery.handle(first)
+    second = announced(pool, events.REFUNDED, first.body.order_id, version=6)
+    delivery.handle(second)
+    delivery.handle(first)
+    sent = [row["webhookId"] for row in receiver.deliveries()]
+    assert sent == [first.message_id, second.message_id]
+
+
+def test_two_senders_at_once_send_once(
+    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+) -> None:
+    sent = announced(pool)
+    due_now(pool)
+    assert notifications.claim(sent.body.order_id) is not None
+    assert delivery.handle(sent) == DEFERRED
+    assert not sweep(notifications, sender).round()
     assert receiver.deliveries() == []
 
 
 def test_the_claim_of_a_crashed_sender_runs_out(
-    pool: Pool, notifications: Notifications, delivery: Delivery, receiver: Control
+    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
 ) -> None:
-    sent = message(pool)
-    notifications.claim(sent.body.order_id, sent.type, sent.message_id)
-    with pool.connection() as connection:
-        connection.execute(b"UPDATE notifications SET claimed_until = now() - interval '1 s'")
-    delivery.handle(sent)
+    sent = announced(pool)
+    notifications.claim(sent.body.order_id)
+    run(pool, "UPDATE notifications SET next_at = now()")
+    eventually(lambda: sweep(notifications, sender).round() or receiver.deliveries(), 10)
     assert len(receiver.deliveries()) == 1
 
 
-def test_a_receiver_that_refuses_for_good_is_not_asked_again(
-    pool: Pool, delivery: Delivery, receiver: Control
+def test_a_long_outage_costs_no_tries_and_all_is_sent_after_it(
+    pool: Pool, notifications: Notifications, receiver: Control
 ) -> None:
-    receiver.faults(errorRatio=1, errorStatus=410)
-    with pytest.raises(Permanent):
-        delivery.handle(message(pool))
+    """With the breaker open nothing is sent, so nothing is counted; one probe at a time."""
+    receiver.reset()
+    sender = sending(notifications, receiver, BREAKING)
+    delivery, sweeping = Delivery(notifications, sender), sweep(notifications, sender)
+    receiver.faults(errorRatio=1, errorStatus=503)
+    sweeping.start()
+    failed = tried("failed")
+    for _ in range(40):
+        delivery.handle(announced(pool))
+    due_now(pool)
+    eventually(lambda: tried("failed") >= failed + 6, 20)  # three before it opened, then probes
+    tries = [int(str(row[0])) for row in states(pool)]
+    assert sum(tries) < 40, "most were never tried"
+    receiver.faults()
+    due_now(pool)
+    eventually(lambda: all(state == "sent" for _, state in states(pool)), 30)
+    assert sweeping.stop(5)
+    assert len(receiver.deliveries()) == 40
 
 
 def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
@@ -145,7 +356,20 @@ def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
 ) -> None:
     receiver.reset()
     rotated = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
-    upstream = Upstream("webhook", receiver.url, POLICY)
-    with pytest.raises(Transient):
-        Delivery(notifications, upstream, "/webhooks", rotated).handle(message(pool))
-    upstream.close()
+    sender = sending(notifications, receiver, secret=rotated)
+    Delivery(notifications, sender).handle(announced(pool))
+    assert states(pool) == [(1, "waiting")]
+
+
+def test_what_an_older_release_never_sent_is_sent_now(
+    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
+) -> None:
+    run(
+        pool,
+        "INSERT INTO notifications (order_id, template, message_id, claimed_until)"
+        " VALUES (%s, 'order.completed.v1', %s, now() - interval '1 h')",
+        new_order(pool), uuid.uuid4(),
+    )  # fmt: skip
+    sweep(notifications, sender).round()
+    [row] = receiver.deliveries()
+    assert row["payload"]["data"]["status"] == "Completed"

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import REGISTRY
 
-from orders.errors import Permanent, Transient
+from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import context
-from orders.upstream.http import Upstream, decode
+from orders.upstream.http import NotAsked, Upstream, decode
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Reply, Request
 
@@ -187,20 +187,41 @@ def test_a_retry_after_beyond_the_deadline_is_handed_to_the_caller(
     assert (time.slept_s, len(server.requests)) == ([], 1)
 
 
-@pytest.mark.parametrize("code", [401, 403, 405])
-def test_a_denial_is_for_later_but_not_for_now(serve: Serve, connect: Connect, code: int) -> None:
-    server = serve(answering(status(code)))
+def problem(code: int, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {code} No\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 405, 410, 422])
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "Not Found"}', b'{"error": "other"}'])
+def test_a_no_without_a_code_of_the_contract_is_an_outage_of_the_way_there(
+    serve: Serve, connect: Connect, code: int, body: bytes
+) -> None:
+    server = serve(answering(problem(code, body)))
     upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
-    with pytest.raises(Transient):
+    with pytest.raises(Unavailable) as failed:
         upstream.call(GET, truth)
-    assert (len(server.requests), upstream.breaker_state) == (1, "closed")
+    assert (failed.value.dependency, failed.value.pause) == ("scripted", False)
+    assert (len(server.requests), upstream.breaker_state) == (1, "open")
+    with pytest.raises(NotAsked) as failed:
+        upstream.call(GET, truth)
+    assert failed.value.pause
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_credential_that_is_refused_says_nothing_of_the_order(
+    serve: Serve, connect: Connect, code: int
+) -> None:
+    server = serve(answering(problem(code, b'{"error": "invalid"}')))
+    with pytest.raises(Unavailable):
+        connect(server.url, UpstreamPolicy()).call(GET, truth)
 
 
 @pytest.mark.parametrize("code", [400, 404, 409, 410, 422])
 def test_a_definite_no_is_permanent_and_not_retried(
     serve: Serve, connect: Connect, code: int
 ) -> None:
-    server = serve(answering(status(code)))
+    server = serve(answering(problem(code, b'{"error": "invalid"}')))
     upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
     with pytest.raises(Permanent):
         upstream.call(GET, truth)

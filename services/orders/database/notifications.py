@@ -1,42 +1,172 @@
-"""Which notifications were sent: each once per order and template, as far as can be."""
+"""Notifications of events of orders: each waits in a row until it was sent, or ended without."""
+
+import datetime as dt
+import enum
+import uuid
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from orders.database.pool import Pool
+from orders.database.pool import Pool, Row
+from orders.domain.events import OrderEvent
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """The right to send a notification now; `webhook_id` is the same on every try."""
+class Outcome(enum.StrEnum):
+    """How a notification ended without having been sent."""
 
-    webhook_id: str
-    granted: bool
-    sent: bool  # by somebody, before
+    GONE = "gone"  # the receiver wants no more of them
+    GIVEN_UP = "given_up"  # days of trying are over
+
+
+WAITING: Final = "waiting"  # for a further try
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """A notification that this process alone may send now."""
+
+    order_id: int
+    template: str  # the type of the event's message
+    webhook_id: str  # the same on every try
+    event: OrderEvent
+    correlation_id: str | None
+    traceparent: str | None
+    tries: int  # those that failed
+    age_s: float
+
+
+class Unsent(msgspec.Struct, frozen=True):
+    """A notification as people see it; `state` is `waiting` or an Outcome."""
+
+    order_id: int
+    template: str
+    state: str
+    tries: int
+    queued_at: dt.datetime
+    next_at: dt.datetime | None
+    last_error: str | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many notifications are not sent."""
+
+    waiting: int
+    oldest_age_s: float
+    given_up: int
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a claim ended: sent, ended, or to be tried again in `again_in_s` seconds."""
+
+    sent: bool = False
+    outcome: Outcome | None = None
+    again_in_s: float | None = None
+    error: str | None = None
+    tried: bool = True  # false: the receiver was not asked
 
 
 class Notifications:
-    """The notifications of ended orders."""
+    """The notifications of orders, earliest first within each order."""
 
     def __init__(self, primary: Pool, claim_s: float) -> None:
+        """Make claims last for `claim_s` seconds: longer than sending one takes."""
         self._primary, self._claim_s = primary, claim_s
 
-    def claim(self, order_id: int, template: str, message_id: str) -> Claim:
-        """Ask to be the only sender for `claim_s` seconds."""
+    def claim(self, order_id: int) -> Notification | None:
+        """Reserve an order's next notification; None if it is not due, or another sender has it."""
+        arguments = {"order_id": order_id, "claim_s": self._claim_s}
+        rows = self._primary.execute("claim_order_notification", arguments)
+        return _notification(rows[0]) if rows else None
+
+    def claim_due(self, limit: int) -> list[Notification]:
+        """Reserve due notifications, at most one of each order."""
+        arguments = {"limit": limit, "claim_s": self._claim_s}
+        return [
+            _notification(row)
+            for row in self._primary.execute("claim_due_notifications", arguments)
+        ]
+
+    def queue(
+        self, message_id: str, template: str, event: OrderEvent, ids: tuple[str, str]
+    ) -> bool:
+        """Write a row unless there is one; true if it was written.
+
+        `ids` are correlation id and traceparent.
+        """
         rows = self._primary.execute(
-            "claim_notification",
+            "queue_notification",
             {
-                "order_id": order_id,
+                "order_id": event.order_id,
                 "template": template,
                 "message_id": message_id,
-                "claim_s": self._claim_s,
+                "version": event.version,
+                "status": event.status,
+                "reason": event.reason,
+                "correlation_id": ids[0],
+                "traceparent": ids[1],
             },
         )
-        if not rows:  # another sender's first claim committed while this statement ran
-            return Claim("", granted=False, sent=False)
-        webhook_id, granted, sent = rows[0]
-        return Claim(str(webhook_id), granted, sent)
+        return bool(rows)
 
-    def settle(self, order_id: int, template: str, *, sent: bool) -> None:
-        """End a claim: the notification was sent, or the next try may begin."""
-        self._primary.execute(
-            "settle_notification", {"order_id": order_id, "template": template, "sent": sent}
+    def settle(self, notification: Notification, settlement: Settlement) -> bool:
+        """End a claim; true if the order has another notification that was not sent."""
+        rows = self._primary.execute(
+            "settle_notification",
+            {
+                "order_id": notification.order_id,
+                "template": notification.template,
+                "message_id": uuid.UUID(notification.webhook_id),
+                "sent": settlement.sent,
+                "outcome": settlement.outcome,
+                "again_in_s": settlement.again_in_s,
+                "error": settlement.error,
+                "tried": int(settlement.tried),
+            },
         )
+        return bool(rows[0][0])
+
+    def count(self) -> Counts:
+        """Count what was not sent."""
+        return Counts(*self._primary.execute("count_notifications", {})[0])
+
+    def unsent(self, states: Sequence[str], limit: int) -> list[Unsent]:
+        """List notifications in some states, oldest first."""
+        arguments = {"states": list(states), "limit": limit}
+        return [Unsent(*row) for row in self._primary.execute("list_notifications", arguments)]
+
+    def resend(
+        self,
+        *,
+        order_id: int | None = None,
+        template: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> list[tuple[int, str]]:
+        """Start notifications afresh; return order id and template of each."""
+        arguments = {"order_id": order_id, "template": template, "outcome": outcome}
+        rows = self._primary.execute("resend_notifications", arguments)
+        return [(int(str(row[0])), str(row[1])) for row in rows]
+
+
+def _notification(row: Row) -> Notification:
+    (
+        order_id,
+        template,
+        message_id,
+        version,
+        status,
+        reason,
+        correlation_id,
+        traceparent,
+        tries,
+        age_s,
+    ) = row
+    # Release N-1 wrote rows without these: the receiver asks the API for what they were.
+    event = OrderEvent(order_id, version or 1, status or _status(template), reason)
+    return Notification(
+        order_id, template, str(message_id), event, correlation_id, traceparent, tries, age_s
+    )
+
+
+def _status(template: str) -> str:
+    """Return the status that a template tells of: `order.completed.v1` is about Completed."""
+    return template.split(".")[1].capitalize()

@@ -8,6 +8,9 @@ from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.topology import NOTIFICATIONS_QUEUE
 from orders.notifier.delivery import Delivery
+from orders.notifier.patience import Patience
+from orders.notifier.sending import Receiver, Sending, gone
+from orders.notifier.sweep import Sweep
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
@@ -25,11 +28,15 @@ def run(environ: Mapping[str, str]) -> int:
 
     pool = Pool(database.url, database, "orders-notifier")
     origin, path = _split(mine.url)
-    # No retries in place: the retry tiers wait longer, and do not hold a thread meanwhile.
-    policy = UpstreamPolicy(retries=0, concurrency=mine.prefetch).within(mine.timeout_s)
-    receiver = Upstream("webhook", origin, policy)
+    # No retries in place: a notification waits in its row, and does not hold a thread meanwhile.
+    # As many again for the sweep.
+    policy = UpstreamPolicy(retries=0, concurrency=2 * mine.prefetch).within(mine.timeout_s)
+    receiver = Upstream("webhook", origin, policy, definite=gone)
     notifications = Notifications(pool, claim_s=mine.timeout_s * 2)
-    delivery = Delivery(notifications, receiver, path, mine.secret)
+    patience = Patience(mine.first_retry_s, mine.longest_retry_s, mine.give_up_after_s)
+    sending = Sending(notifications, Receiver(receiver, path, mine.secret), patience)
+    sweep = Sweep(notifications, sending, width=mine.prefetch, every_s=mine.sweep_s)
+    delivery = Delivery(notifications, sending)
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
     handling = Watch("message handling")
     handle = handling.watching(delivery.handle)
@@ -39,12 +46,14 @@ def run(environ: Mapping[str, str]) -> int:
     with running("notifier", environ, ADMIN_PORT, checks) as life:
         life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
         pool.open()
+        sweep.start()
         consumer.start()
         life.last()
         drained = consumer.stop()
+        swept = sweep.stop(mine.timeout_s + 1)
         receiver.close()
         pool.close()
-    return 0 if drained else 1
+    return 0 if drained and swept else 1
 
 
 def _split(url: str) -> tuple[str, str]:

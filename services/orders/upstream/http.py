@@ -14,10 +14,11 @@ import msgspec
 import pybreaker
 import structlog
 
-from orders.errors import Permanent, Transient
+from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import tracing
 from orders.telemetry.context import outgoing_headers
 from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
+from orders.upstream import contract
 from orders.upstream.breaker import Breaker, CircuitOpen
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Outcome, Reply, Request, Transport, TryFailed
@@ -27,10 +28,20 @@ T = TypeVar("T")
 _RETRIED: Final = frozenset(
     {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED}
 )
-# 429 is the word of a healthy upstream, and a full bulkhead says nothing about it.
+# 429 is the word of a healthy upstream, and a full bulkhead says nothing about it. A route or a
+# credential that is wrong is an outage as any other.
 _BREAKING: Final = frozenset(
-    {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.INVALID_ANSWER}
+    {
+        Outcome.TIMEOUT,
+        Outcome.CONNECTION_ERROR,
+        Outcome.SERVER_ERROR,
+        Outcome.INVALID_ANSWER,
+        Outcome.DENIED,
+    }
 )
+error_code: Final = contract.error_code
+# Whatever else calls this upstream now would end alike.
+_PAUSING: Final = frozenset({Outcome.CIRCUIT_OPEN, Outcome.THROTTLED})
 _SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -43,7 +54,9 @@ _log = structlog.get_logger()
 class Upstream:
     """Call one upstream under its policy. Make it after fork; any thread may use it.
 
-    `name` is the label of its metrics. `clock`, `sleep` and `jitter` (0 to 1) are for tests.
+    `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
+    request; all others are failures of the way there. `clock`, `sleep` and `jitter` (0 to 1) are
+    for tests.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -52,11 +65,12 @@ class Upstream:
         url: str,
         policy: UpstreamPolicy,
         *,
+        definite: Callable[[Reply], bool] = contract.has_code,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.name, self.policy = name, policy
+        self.name, self.policy, self._definite = name, policy, definite
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._permits = threading.BoundedSemaphore(policy.concurrency)
         self._breaker = Breaker(name, policy.breaker_failures, policy.breaker_reset_s, clock)
@@ -76,10 +90,11 @@ class Upstream:
         self._transport.close()
 
     def call(self, request: Request, read: Callable[[Reply], T]) -> T:
-        """Send a request until `read` can make something of the answer, 2xx or 4xx.
+        """Send a request until `read` can make something of the answer, 2xx or a definite 4xx.
 
         `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
-        Raises Transient when no answer to rely on came in time, and Permanent.
+        Raises Unavailable when no answer to rely on came in time (NotAsked: nothing was sent),
+        Transient when this process is too busy to ask, and Permanent.
         """
         started_s = self._clock()
         outcome = Outcome.REFUSED  # what remains when `read` raises
@@ -88,7 +103,7 @@ class Upstream:
             outcome = Outcome.SUCCESS
         except _GaveUp as error:
             outcome = error.outcome
-            raise Transient(str(error), retry_after_s=error.retry_after_s) from error.__cause__
+            raise _unavailable(self.name, error) from error.__cause__
         else:
             return result
         finally:
@@ -142,7 +157,9 @@ class Upstream:
             raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
         failed = True
         try:
-            result = _understand(self._exchange(request, timeout_s, tries), read)
+            reply = self._exchange(request, timeout_s, tries)
+            _check_status(reply, self._definite)
+            result = _understand(reply, read)
             failed = False
         except Permanent:
             failed = False
@@ -191,41 +208,51 @@ class _GaveUp(Exception):
         self.outcome, self.retry_after_s = last.outcome, last.retry_after_s
 
 
+class NotAsked(Unavailable):
+    """Ask later: the circuit breaker is open, and nothing was sent."""
+
+
+def _unavailable(upstream: str, error: _GaveUp) -> Transient:
+    if error.outcome is Outcome.BULKHEAD_FULL:
+        return Transient(str(error), retry_after_s=error.retry_after_s)
+    kind = NotAsked if error.outcome is Outcome.CIRCUIT_OPEN else Unavailable
+    return kind(
+        str(error),
+        dependency=upstream,
+        pause=error.outcome in _PAUSING,
+        retry_after_s=error.retry_after_s,
+    )
+
+
 def _understand(reply: Reply, read: Callable[[Reply], T]) -> T:
-    _check_status(reply)
     try:
         return read(reply)
     except InvalidAnswer as error:
         raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
 
 
-# A rotated credential or a wrong route says nothing about the order that met it.
-_ACCESS: Final = frozenset({401, 403, 405, 407, 421, 423, 425})
-
-
-def _check_status(reply: Reply) -> None:
+def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
     """Let only 2xx and definite 4xx pass."""
     status = reply.status
-    if status in _ACCESS:
-        raise TryFailed(Outcome.DENIED, f"status {status}")
-    if 200 <= status < 300 or (400 <= status < 500 and status not in (408, 429)):
+    if 200 <= status < 300:
         return
-    outcome = {408: Outcome.TIMEOUT, 429: Outcome.THROTTLED}.get(status, Outcome.SERVER_ERROR)
+    outcome = _STATUSES.get(status, Outcome.SERVER_ERROR)
     if status < 400:  # a redirect: followed, it would send the order's data elsewhere
         outcome = Outcome.INVALID_ANSWER
+    elif status < 500 and status not in _STATUSES:
+        if definite(reply):
+            return
+        outcome = Outcome.DENIED
     raise TryFailed(outcome, f"status {status}", retry_after_s=reply.retry_after_s)
 
 
-class _Problem(msgspec.Struct):
-    error: str = ""
-
-
-def error_code(reply: Reply) -> str:
-    """Return the machine-readable code of a 4xx answer; empty if it has none."""
-    try:
-        return msgspec.json.decode(reply.body, type=_Problem).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+# A rotated credential or a wrong route says nothing about the order that met it, code or no code.
+_ACCESS: Final = (401, 403, 405, 407, 421, 423, 425)
+_STATUSES: Final = {
+    408: Outcome.TIMEOUT,
+    429: Outcome.THROTTLED,
+    **dict.fromkeys(_ACCESS, Outcome.DENIED),
+}
 
 
 def decode(reply: Reply, kind: type[T]) -> T:

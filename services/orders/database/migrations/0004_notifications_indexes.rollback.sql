@@ -1,0 +1,3 @@
+DROP INDEX CONCURRENTLY IF EXISTS notifications_ended;
+
+DROP INDEX CONCURRENTLY IF EXISTS notifications_due;

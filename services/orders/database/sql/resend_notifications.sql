@@ -1,0 +1,7 @@
+-- Starts notifications afresh: those of one order, or all that ended in a given way.
+UPDATE notifications SET
+    next_at = now(), claimed_until = '-infinity', tries = 0, queued_at = now(),
+    last_error = NULL, ended_at = NULL, outcome = NULL, sent_at = NULL
+WHERE (order_id = %(order_id)s AND (template = %(template)s OR %(template)s::text IS NULL))
+OR (%(outcome)s::text IS NOT NULL AND ended_at IS NOT NULL AND outcome = %(outcome)s)
+RETURNING order_id, template

@@ -1,0 +1,79 @@
+"""`orders notifications`: look at what was not sent, and have it sent again."""
+
+import argparse
+from typing import Final
+
+from orders.database.notifications import WAITING, Notifications, Outcome
+from orders.database.pool import Pool
+from orders.errors import OrdersError
+from orders.settings import DatabaseSettings
+
+_STATES: Final = (WAITING, *Outcome)
+_LIMIT: Final = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    text = "list notifications that were not sent, oldest first"
+    listing = actions.add_parser("list", help=text, description=text)
+    listing.add_argument("--state", choices=_STATES, help="only these (default: all)")
+    listing.add_argument("--limit", type=_positive, default=_LIMIT, help="at most so many")
+    text = "send notifications again, as if never tried"
+    resend = actions.add_parser("resend", help=text, description=text)
+    which = resend.add_mutually_exclusive_group(required=True)
+    which.add_argument("--order", type=_positive, metavar="ID", help="those of this order")
+    which.add_argument("--state", choices=tuple(Outcome), help="all that ended so")
+    resend.add_argument("--template", help="with --order: only this one, sent or not")
+
+
+def run(args: argparse.Namespace, settings: DatabaseSettings) -> int:
+    """Do what was asked; 1 if there was nothing to send again. Raises OrdersError."""
+    pool = Pool(settings.url, settings, "orders-notifications")
+    pool.open()
+    try:
+        notifications = Notifications(pool, claim_s=0)
+        if args.action == "list":
+            return _list(notifications, args)
+        return _resend(notifications, args)
+    finally:
+        pool.close()
+
+
+def _list(notifications: Notifications, args: argparse.Namespace) -> int:
+    row = "{:>12}  {:20}  {:9}  {:>5}  {:25}  {:25}  {}"
+    print(row.format("ORDER", "TEMPLATE", "STATE", "TRIES", "SINCE", "NEXT TRY", "LAST ERROR"))
+    states = _STATES if args.state is None else (args.state,)
+    for unsent in notifications.unsent(states, args.limit):
+        next_at = "-" if unsent.next_at is None else unsent.next_at.isoformat(timespec="seconds")
+        print(
+            row.format(
+                unsent.order_id,
+                unsent.template,
+                unsent.state,
+                unsent.tries,
+                unsent.queued_at.isoformat(timespec="seconds"),
+                next_at,
+                unsent.last_error or "-",
+            )
+        )
+    return 0
+
+
+def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
+    if args.template is not None and args.order is None:
+        raise OrdersError("--template goes with --order")
+    outcome = None if args.state is None else Outcome(args.state)
+    queued = notifications.resend(order_id=args.order, template=args.template, outcome=outcome)
+    for order_id, template in queued:
+        print(f"queued {template} of order {order_id}")
+    if not queued:
+        print("there is no such notification")
+    return 0 if queued else 1
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return number

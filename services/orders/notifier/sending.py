@@ -1,0 +1,134 @@
+"""Sends one notification that this process has claimed, and notes how that ended."""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.domain.events import OrderEvent
+from orders.errors import Permanent, Transient
+from orders.notifier.metrics import NOTIFICATIONS, Try
+from orders.notifier.patience import Patience
+from orders.notifier.signature import signed_headers
+from orders.upstream.http import NotAsked, Upstream
+from orders.upstream.transport import Reply, Request
+
+_log = structlog.get_logger()
+
+
+class Webhook(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
+    """The body: what happened to which order; the receiver asks the API for more."""
+
+    type: str
+    timestamp: str
+    data: OrderEvent
+
+
+class Receiver(msgspec.Struct, frozen=True):
+    """Where webhooks go, and the key they are signed with."""
+
+    upstream: Upstream
+    path: str
+    secret: str
+
+
+class Sending:
+    """Delivers notifications. `wall_clock` is unix time in seconds."""
+
+    def __init__(
+        self,
+        notifications: Notifications,
+        receiver: Receiver,
+        patience: Patience,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._notifications, self._receiver, self._patience = notifications, receiver, patience
+        self._wall_clock = wall_clock
+        self._rest_until_s = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """Whether the receiver is known to be away: nothing would be sent."""
+        return time.monotonic() < self._rest_until_s
+
+    @property
+    def trying(self) -> bool:
+        """Whether the receiver was away and may be asked once."""
+        return self._receiver.upstream.breaker_state != "closed"
+
+    def send(self, notification: Notification) -> bool:
+        """Send a claimed notification; true if the order's next one may follow at once.
+
+        A crash between the receiver's answer and the note of it sends once more, under the same
+        webhook id, by which Standard Webhooks lets the receiver recognise it.
+        Raises Transient when PostgreSQL is not to be had.
+        """
+        settlement = self._try(notification)
+        another = self._notifications.settle(notification, settlement)
+        _report(notification, settlement)
+        return another and settlement.sent
+
+    def _try(self, notification: Notification) -> Settlement:
+        try:
+            self._post(notification)
+        except Permanent as error:
+            return Settlement(outcome=Outcome.GONE, error=str(error))
+        except NotAsked as error:
+            wait_s = error.retry_after_s or 1.0
+            self._rest_until_s = time.monotonic() + wait_s
+            return Settlement(again_in_s=wait_s, error=str(error), tried=False)
+        except Transient as error:
+            return self._put_off(notification, error)
+        except Exception as error:  # noqa: BLE001 an error of ours must not keep the claim
+            _log.exception("notification.failed", orderId=notification.order_id)
+            return self._put_off(notification, Transient(type(error).__name__))
+        return Settlement(sent=True)
+
+    def _put_off(self, notification: Notification, error: Transient) -> Settlement:
+        wait_s = self._patience.next_s(
+            notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
+        )
+        outcome = Outcome.GIVEN_UP if wait_s is None else None
+        return Settlement(outcome=outcome, again_in_s=wait_s, error=str(error))
+
+    def _post(self, notification: Notification) -> None:
+        now_s = int(self._wall_clock())
+        sent_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
+        kind = notification.template.removesuffix(".v1")
+        body = msgspec.json.encode(Webhook(kind, sent_at, notification.event))
+        receiver = self._receiver
+        headers = signed_headers(notification.webhook_id, now_s, body, receiver.secret)
+        request = Request("POST", receiver.path, "/", body, headers)
+        receiver.upstream.call(request, _accepted)
+
+
+def gone(reply: Reply) -> bool:
+    """Tell whether a receiver's 4xx is final: only 410 is, after Standard Webhooks."""
+    return reply.status == 410
+
+
+def _accepted(reply: Reply) -> None:
+    if reply.status >= 400:
+        raise Permanent(f"the receiver answered {reply.status}", reason="gone")
+
+
+def _report(notification: Notification, settlement: Settlement) -> None:
+    facts = {
+        "orderId": notification.order_id,
+        "template": notification.template,
+        "tries": notification.tries + settlement.tried,
+    }
+    if settlement.sent:
+        NOTIFICATIONS.labels(Try.SENT).inc()
+        _log.info("notification.sent", **facts)
+    elif settlement.outcome is not None:
+        NOTIFICATIONS.labels(Try(settlement.outcome)).inc()
+        _log.error(
+            "notification.ended", outcome=settlement.outcome, error=settlement.error, **facts
+        )
+    elif settlement.tried:
+        NOTIFICATIONS.labels(Try.FAILED).inc()
+        again_in_s = round(settlement.again_in_s or 0.0, 1)
+        _log.warning("notification.put_off", again_in_s=again_in_s, error=settlement.error, **facts)
