@@ -162,7 +162,7 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
             verb.wrong_usage = arguments.COULD_NOT_RUN
 
 
-def _add_notifications(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_notifications(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders.notifier import listing
 
     text = "look at notifications that were not sent, or send them again"
