@@ -78,6 +78,18 @@ def child(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
 
 
+def owner_name(manifest: Manifest) -> str:
+    """Return the name of the OrderService that an object belongs to, or an empty text.
+
+    Its owner reference counts; the label only where there is none, as people edit labels.
+    """
+    metadata = manifest["metadata"]
+    for owner in metadata.get("ownerReferences") or []:
+        if (owner["apiVersion"].partition("/")[0], owner["kind"]) == (GROUP, KIND):
+            return str(owner["name"])
+    return str((metadata.get("labels") or {}).get(OWNER_LABEL, ""))
+
+
 def owner_reference(service: OrderService) -> Manifest:
     """Return the reference by which the garbage collector takes children away with the owner."""
     return {

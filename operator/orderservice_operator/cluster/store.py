@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from orderservice_operator.children.manifest import OWNER_LABEL, Manifest, Reference
+from orderservice_operator.children.manifest import Manifest, Reference, owner_name
 from orderservice_operator.cluster.packed import Packer
 from orderservice_operator.resource.key import Key
+from orderservice_operator.state.ownership import foreign_entries
 
 Place = tuple[Key, Reference]
 
@@ -96,7 +97,10 @@ class Store:
         old = self._children[key].get(child)
         if old is not None and old.version >= version:
             return
+        entries = foreign_entries(item)
         item["metadata"].pop("managedFields", None)
+        if entries:
+            item["metadata"]["managedFields"] = entries
         self._children[key][child] = _Kept(version, self._packer.pack(kind, item))
         if not quiet:
             self._changed(key)
@@ -108,7 +112,7 @@ class Store:
 
 def _place(item: Manifest, kind: tuple[str, str]) -> Place:
     metadata = item["metadata"]
-    owner = metadata["labels"][OWNER_LABEL]
+    owner = owner_name(item)
     api_version, name = map(sys.intern, kind)  # twenty thousand of them, of a dozen kinds
     return Key(metadata["namespace"], owner), Reference(api_version, name, metadata["name"])
 

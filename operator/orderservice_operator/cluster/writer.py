@@ -8,17 +8,16 @@ from typing import Final
 import structlog
 
 from orderservice_operator.children.kinds import kind_of
-from orderservice_operator.children.manifest import OWNER_LABEL, Manifest, Reference
+from orderservice_operator.children.manifest import Manifest, Reference, owner_name
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.errors import Conflict, NotFound, OperatorError, Permanent
 from orderservice_operator.resource.key import Key
 from orderservice_operator.state.compare import extras
 from orderservice_operator.state.live_objects import LiveObjects
+from orderservice_operator.state.ownership import CHILDREN, SCALE, removal
 from orderservice_operator.state.plan import Plan, Write
 
-CHILDREN: Final = "orderservice-operator"
-SCALE: Final = "orderservice-operator-scale"
 _SCALERS: Final = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
 _log = structlog.get_logger(__name__)
 
@@ -79,18 +78,32 @@ class Writer:
         manifest, old = write.manifest, live.get(write.reference)
         if old is None:
             await self._refuse_strangers(path, key)
-        elif manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
-            await self._hand_over(path, old)
+        else:
+            # First, because ours may be refused beside it; where it is refused itself, afterwards.
+            await self._remove_additions(path, old)
+            if manifest["kind"] == "Deployment" and "replicas" not in manifest["spec"]:
+                await self._hand_over(path, old)
         try:
             written = await self._client.apply(path, manifest, CHILDREN, force=False)
         except Conflict as conflict:
             # By contract these fields are ours; who else writes them is told.
             outcome.conflicts.append(f"{write.reference}: {conflict}")
             written = await self._client.apply(path, manifest, CHILDREN)
+        written = await self._remove_additions(path, written)
         if manifest["kind"] == "Deployment" and (change := extras(manifest, written)):
             written = await self._client.merge(path, change, CHILDREN)
         self._store.wrote(written)
         _log.info("child.applied", key=str(key), child=str(write.reference), path=write.path)
+
+    async def _remove_additions(self, path: str, live: Manifest) -> Manifest:
+        """Remove what others added to the spec; return the object as it is then.
+
+        An object that changed meanwhile is left as it is: its watch event brings the next try.
+        """
+        if change := removal(live):
+            with contextlib.suppress(Conflict, Permanent):
+                return await self._client.merge(path, change, CHILDREN)
+        return live
 
     async def _refuse_strangers(self, path: str, key: Key) -> None:
         """Take over nothing that others made under the same name: it would go when we go."""
@@ -98,7 +111,7 @@ class Writer:
             child = await self._client.get(path)
         except NotFound:
             return
-        if (child["metadata"].get("labels") or {}).get(OWNER_LABEL) != key.name:
+        if owner_name(child) != key.name:
             raise Permanent("exists and belongs to somebody else: delete or rename it")
 
     async def _hand_over(self, path: str, live: Manifest) -> None:

@@ -12,7 +12,6 @@ from orderservice_operator.children.context import Context
 from orderservice_operator.children.kinds import kind_of
 from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.children.scaling import choose
-from orderservice_operator.cluster.writer import CHILDREN
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.orderctl.broker import in_broker
 from orderservice_operator.orderctl.change import Action, Change
@@ -22,6 +21,7 @@ from orderservice_operator.orderctl.intended import Intended, intended
 from orderservice_operator.orderctl.metrics import external_metrics
 from orderservice_operator.resource.spec import KIND, OrderService
 from orderservice_operator.state import live_objects, planning
+from orderservice_operator.state.ownership import CHILDREN, without_additions
 from orderservice_operator.state.plan import Write
 from orderservice_operator.state.snapshot import take_snapshot
 
@@ -99,7 +99,8 @@ async def _tried(cluster: Cluster, write: Write, before: Manifest | None) -> Cha
         after = await cluster.client.apply(path, manifest, CHILDREN, dry_run=True)
     except OperatorError as error:
         return Change(action, child.kind, child.name, refused=str(error))
-    return Change(action, child.kind, child.name, difference(before, after))
+    lines = difference(before, without_additions(after))
+    return Change(action, child.kind, child.name, lines)
 
 
 def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:

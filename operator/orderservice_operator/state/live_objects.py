@@ -22,6 +22,7 @@ from orderservice_operator.resource.status import Count
 LiveObjects = Mapping[Reference, Manifest]
 
 _LATE: Final = "ProgressDeadlineExceeded"
+_HINDRANCES: Final = (("Progressing", "False"), ("ReplicaFailure", "True"))
 # Scalers, and the condition by which each says whether it can scale.
 _SCALERS: Final = (
     ("autoscaling/v2", "HorizontalPodAutoscaler", "ScalingActive"),
@@ -134,12 +135,16 @@ def _said(scaler: Manifest, telling: str) -> tuple[str, str, str]:
 
 
 def _problem(process: Process, status: Manifest) -> str:
-    for condition in status.get("conditions") or []:
-        stuck = condition["type"] == "Progressing" and condition["status"] == "False"
-        failing = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
-        if stuck or failing:
-            return f"{process.name}: {condition.get('reason')}: {condition.get('message')}"
-    return ""
+    """Return what keeps a Deployment from getting further, for people.
+
+    All of it: a quota or an admission policy that refuses pods comes before the missed deadline.
+    """
+    problems = [
+        f"{condition.get('reason')}: {condition.get('message')}"
+        for condition in status.get("conditions") or []
+        if (condition["type"], condition["status"]) in _HINDRANCES
+    ]
+    return f"{process.name}: {'; '.join(problems)}" if problems else ""
 
 
 def _deployment(service: OrderService, process: Process) -> Reference:

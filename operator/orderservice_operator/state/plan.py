@@ -7,7 +7,6 @@ import msgspec
 
 from orderservice_operator.children.manifest import (
     APPLIED_ANNOTATION,
-    OWNER_LABEL,
     Manifest,
     Reference,
     digest,
@@ -16,6 +15,7 @@ from orderservice_operator.children.manifest import (
 from orderservice_operator.resource.spec import GROUP, KIND
 from orderservice_operator.state.compare import first_difference
 from orderservice_operator.state.live_objects import LiveObjects
+from orderservice_operator.state.ownership import additions
 
 # Cannot be changed once it exists, so it is made and left alone.
 _MADE_ONCE: Final = frozenset({"Job"})
@@ -73,7 +73,7 @@ def _write(manifest: Manifest, live: Manifest | None) -> Write | None:
         return Write(manifest)
     if manifest["kind"] in _MADE_ONCE:
         return None
-    path = first_difference(manifest, live)
+    path = first_difference(manifest, live) or next(iter(additions(live)), None)
     if path is None:
         return None
     return Write(manifest, path, repair=_signature(manifest) == _signature(live))
@@ -84,11 +84,9 @@ def _is_ours(live: Manifest) -> bool:
 
     Of whichever uid the owner was: a resource that is made anew has the children of the one before.
     """
-    metadata = live["metadata"]
-    owner = (GROUP, KIND, metadata["labels"][OWNER_LABEL])
+    owners = live["metadata"].get("ownerReferences") or []
     return any(
-        (owner_["apiVersion"].partition("/")[0], owner_["kind"], owner_["name"]) == owner
-        for owner_ in metadata.get("ownerReferences") or []
+        (owner["apiVersion"].partition("/")[0], owner["kind"]) == (GROUP, KIND) for owner in owners
     )
 
 

@@ -187,6 +187,20 @@ def _without_privilege_rule(spec: Spec) -> Spec:
     return _with_container(spec, securityContext=rest)
 
 
+HOST_PATH = {"path": "/", "type": ""}
+
+
+def _with_capability(spec: Spec, name: str) -> Spec:
+    own: Spec = spec["template"]["spec"]["containers"][0]["securityContext"]
+    return own | {"capabilities": own["capabilities"] | {"add": [name]}}
+
+
+def _rather() -> Spec:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
+    return {"weight": 1, "podAffinityTerm": term}
+
+
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 SLEEPER = {"name": "sleeper", "image": "a:1"}
 WEAKENED: dict[str, Callable[[Spec], Spec]] = {
     "token": lambda _: _with_pod(automountServiceAccountToken=None),
@@ -197,6 +211,20 @@ WEAKENED: dict[str, Callable[[Spec], Spec]] = {
         containers=[SLEEPER, *spec["template"]["spec"]["containers"]]
     ),
     "init container": lambda _: _with_pod(initContainers=[SLEEPER]),
+    "host network": lambda _: _with_pod(hostNetwork=True),
+    "volume": lambda spec: _with_pod(
+        volumes=[*spec["template"]["spec"]["volumes"], {"name": "theirs", "hostPath": HOST_PATH}]
+    ),
+    "arguments": lambda spec: _with_container(spec, args=["--theirs"]),
+    "capabilities": lambda spec: _with_container(
+        spec, securityContext=_with_capability(spec, "NET_BIND_SERVICE")
+    ),
+    "limits": lambda spec: _with_container(spec, resources={"limits": {"cpu": "10m"}}),
+    "tolerations": lambda _: _with_pod(tolerations=[{"operator": "Exists"}]),
+    "affinity": lambda _: _with_pod(affinity={"podAntiAffinity": {PREFERRED: [_rather()]}}),
+    "node": lambda _: _with_pod(nodeSelector={"kubernetes.io/hostname": "theirs"}),
+    "labels": lambda _: {"template": {"metadata": {"labels": {"theirs": "1"}}}},
+    "annotations": lambda _: {"template": {"metadata": {"annotations": {"theirs": "1"}}}},
 }
 
 
@@ -212,9 +240,84 @@ def test_a_pod_template_weakened_by_hand_is_put_right_and_what_kubectl_notes_the
     assert changed["spec"] != before
     api.wait(lambda: _deployment(api, ready, "api")["spec"] == before)
     assert before["template"]["metadata"]["annotations"].items() >= restarted.items()
-    found = _deployment(api, ready, "api")["metadata"]
+    _wait_until_steady(api, lambda: _last_written(_deployment(api, ready, "api")))
+
+
+ADDED: dict[str, tuple[str, str, str, Spec]] = {
+    "port of a Service": (
+        "v1",
+        "services",
+        "minimal-api",
+        {
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http"},
+                {"name": "x", "port": 8081},
+            ]
+        },
+    ),
+    "external IP": ("v1", "services", "minimal-api", {"externalIPs": ["192.0.2.1"]}),
+    "session affinity": ("v1", "services", "minimal-api", {"sessionAffinity": "ClientIP"}),
+    "behavior": (
+        "autoscaling/v2",
+        "horizontalpodautoscalers",
+        "minimal-api",
+        {"behavior": {"scaleUp": {"selectPolicy": "Disabled"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("version", "plural", "name", "change"), ADDED.values(), ids=ADDED)
+def test_what_is_added_by_hand_is_taken_away(
+    api: Api, example: Example, ready: str, version: str, plural: str, name: str, change: Spec
+) -> None:
+    api.apply(example(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}), ready)
+    api.wait(lambda: api.exists(version, plural, ready, name))
+    place = (version, plural, ready, name)
+    before = api.get(*place)["spec"]
+    assert api.patch(api.path(*place), {"spec": change})["spec"] != before
+    api.wait(lambda: api.get(*place)["spec"] == before)
+
+
+def test_what_scalers_and_restarts_write_stays(api: Api, example: Example, ready: str) -> None:
+    api.apply(example(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}), ready)
+    api.wait(lambda: api.exists("autoscaling/v2", "horizontalpodautoscalers", ready, "minimal-api"))
+    path = api.path("apps/v1", "deployments", ready, "minimal-api")
+    restarted = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
+    api.patch(path, {"spec": {"template": {"metadata": {"annotations": restarted}}}})
+    api.patch(f"{path}/scale", {"spec": {"replicas": 5}})
     time.sleep(2)
-    assert _last_written(_deployment(api, ready, "api")) == _last_written({"metadata": found})
+    spec = _deployment(api, ready, "api")["spec"]
+    assert spec["replicas"] == 5
+    assert spec["template"]["metadata"]["annotations"].items() >= restarted.items()
+
+
+@pytest.mark.parametrize("label", ["other", None])
+def test_a_child_whose_label_is_edited_stays_a_child(
+    api: Api, ready: str, label: str | None
+) -> None:
+    path = api.path("apps/v1", "deployments", ready, "minimal-worker")
+    change = {"metadata": {"labels": {OWNER: label}}, "spec": {"replicas": 0}}
+    api.patch(path, change)
+    api.wait(lambda: _deployment(api, ready, "worker")["spec"]["replicas"] == 2)
+    labels = _deployment(api, ready, "worker")["metadata"]["labels"]
+    assert labels[OWNER] == "minimal"
+    api.wait(lambda: is_ready(api, ready))
+
+    api.patch(path, {"metadata": {"labels": {OWNER: label}}})
+    api.delete("apps/v1", "deployments", ready, "minimal-worker")
+    api.wait(lambda: api.exists("apps/v1", "deployments", ready, "minimal-worker"))
+    api.wait(lambda: is_ready(api, ready))
+
+
+def _wait_until_steady(api: Api, read: Callable[[], Any], for_s: float = 2.0) -> None:
+    """Wait until something stays the same for a while: nobody writes against each other."""
+
+    def is_steady() -> bool:
+        before = read()
+        time.sleep(for_s)
+        return bool(read() == before)
+
+    api.wait(is_steady)
 
 
 def test_a_service_account_that_gets_a_token_by_hand_is_put_right(api: Api, ready: str) -> None:

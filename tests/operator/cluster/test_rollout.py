@@ -167,6 +167,28 @@ def _looked(view: View, operator: Any) -> None:
     view.wait(lambda: looks() >= 5)
 
 
+def test_a_version_whose_pods_a_quota_refuses_is_taken_back(view: View, example: Example) -> None:
+    """A Deployment then has ReplicaFailure before ProgressDeadlineExceeded."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": str(len(view.uids()))}},
+    }
+    view.api.apply(quota, view.namespace)
+    view.wait(
+        lambda: "hard" in view.api.get("v1", "resourcequotas", view.namespace, "full")["status"]
+    )
+    _apply(view, example, image=V2, rollout=SOON, migrations={"enabled": False})
+    view.wait(lambda: "exceeded quota" in view.condition("Degraded")["message"])
+    view.wait(view.is_back)
+    assert view.images() == {V1}
+    rollback = view.status["rollback"]
+    assert rollback["reason"] == "DeadlineMissed"
+    assert "exceeded quota" in rollback["message"]
+    view.wait(lambda: view.events("RolledBack"))
+
+
 def test_a_version_that_is_never_ready_is_only_told_when_rollback_is_off(
     view: View, example: Example, nodes: Nodes
 ) -> None:

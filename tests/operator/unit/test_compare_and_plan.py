@@ -118,7 +118,6 @@ def test_what_is_not_desired_goes_unless_it_is_kept() -> None:
     "owners",
     [
         [],
-        [OURS | {"name": "other"}],
         [OURS | {"apiVersion": "others.dev/v1"}],
         [OURS | {"kind": "ScaledObject"}],
     ],

@@ -95,7 +95,9 @@ def _child(name: str, version: int, owner: str = "a") -> Any:
             "namespace": "n",
             "resourceVersion": str(version),
             "labels": {OWNER_LABEL: owner},
-            "managedFields": ["large"],
+            "managedFields": [
+                {"manager": "orderservice-operator", "fieldsV1": {"f:spec": {"f:large": {}}}}
+            ],
         },
     }
 
@@ -122,6 +124,26 @@ def test_what_is_kept_has_no_managed_fields() -> None:
     store.see(KIND, _event("ADDED", _child("x", 2)))
     (kept,) = store.children(A).values()
     assert "managedFields" not in kept["metadata"]
+
+
+def test_what_others_wrote_is_kept_of_the_managed_fields() -> None:
+    store, child = Store(lambda _: None), _child("x", 2)
+    theirs = {"manager": "somebody", "fieldsV1": {"f:spec": {"f:small": {}}}}
+    child["metadata"]["managedFields"].append(theirs)
+    store.see(KIND, _event("ADDED", child))
+    (kept,) = store.children(A).values()
+    assert kept["metadata"]["managedFields"] == [
+        {"manager": "somebody", "additions": {"f:small": {".": {}}}}
+    ]
+
+
+def test_a_child_belongs_to_its_owner_whatever_its_label_says() -> None:
+    store, child = Store(lambda _: None), _child("x", 2)
+    owner = {"apiVersion": "orders.platform.dev/v1alpha1", "kind": "OrderService", "name": A.name}
+    child["metadata"]["ownerReferences"] = [owner]
+    child["metadata"]["labels"] = {OWNER_LABEL: "other"}
+    store.see(KIND, _event("ADDED", child))
+    assert len(store.children(A)) == 1
 
 
 def test_an_older_state_never_replaces_a_newer_one() -> None:

@@ -1,6 +1,7 @@
 """What a person does with kubectl, in the words of the tests."""
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ _FIRST_POLL_S: Final = 0.02
 _LAST_POLL_S: Final = 0.3
 _SLOWER: Final = 1.2
 # Only what never happens takes so long: a loaded machine must not make a test fail.
-_PATIENCE_S: Final = 180.0
+_PATIENCE_S: Final = float(os.environ.get("CLUSTER_PATIENCE_S", "180"))
 
 
 class Refused(Exception):

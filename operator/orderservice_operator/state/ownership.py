@@ -1,0 +1,163 @@
+"""Which fields of a child others have written: read from its managedFields. Pure.
+
+The API server notes who wrote each field. What nobody is noted for are its own defaults and what
+admission webhooks write; both stay. So do the fields in `_LET_IN`.
+
+Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from orderservice_operator.children.manifest import Manifest
+
+CHILDREN: Final = "orderservice-operator"
+SCALE: Final = "orderservice-operator-scale"
+_OURS: Final = frozenset({CHILDREN, SCALE})
+# Others may write these: the number of pods where we do not write it ourselves (an autoscaler, a
+# person), and the time of `kubectl rollout restart`.
+_LET_IN: Final = re.compile(
+    r"^/spec/replicas$|^/spec/template/metadata/annotations/[^/]+/restartedAt$"
+)
+
+Fields = dict[str, Any]  # a FieldsV1, or a part of it
+
+
+def foreign_entries(manifest: Manifest) -> list[Manifest]:
+    """Return what is kept of managedFields: for each other manager, its `additions` to the spec.
+
+    Fields that are ours, let in, or of a subresource are left out; so the list is usually empty.
+    """
+    entries: list[Manifest] = manifest["metadata"].get("managedFields") or []
+    if all("additions" in entry for entry in entries):  # reduced before
+        return entries
+    ours: Fields = {}
+    for entry in entries:
+        if entry["manager"] in _OURS:
+            ours = _union(ours, _spec(entry))
+    return [
+        {"manager": entry["manager"], "additions": fields}
+        for entry in entries
+        if entry["manager"] not in _OURS
+        and not entry.get("subresource")
+        and (fields := _without(_spec(entry), ours, "/spec"))
+    ]
+
+
+def additions(manifest: Manifest) -> list[str]:
+    """Return the paths that others have added to the spec of a child."""
+    entries = foreign_entries(manifest)
+    return [path for entry in entries for path in _paths(entry["additions"], "/spec")]
+
+
+def removal(manifest: Manifest) -> Manifest | None:
+    """Return the merge patch that removes the additions of others; None: there are none.
+
+    Lists are replaced as a whole, so the patch holds for this version of the object only.
+    """
+    clean = without_additions(manifest)
+    if clean is manifest:
+        return None
+    version = {"resourceVersion": manifest["metadata"]["resourceVersion"]}
+    return {"metadata": version, "spec": merge_patch(manifest["spec"], clean["spec"])}
+
+
+def without_additions(manifest: Manifest) -> Manifest:
+    """Return a child without what others have added to its spec."""
+    if not (entries := foreign_entries(manifest)):
+        return manifest
+    spec = manifest["spec"]
+    for entry in entries:
+        spec = _removed(spec, entry["additions"])
+    return manifest | {"spec": spec}
+
+
+def merge_patch(before: Manifest, after: Manifest) -> Manifest:
+    """Return the merge patch (RFC 7386) that makes one object of another."""
+    patch: Manifest = {name: None for name in before if name not in after}
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            if inner := merge_patch(old, value):
+                patch[name] = inner
+        elif old != value:
+            patch[name] = value
+    return patch
+
+
+def _spec(entry: Manifest) -> Fields:
+    fields: Fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+    return fields
+
+
+def _union(first: Fields, second: Fields) -> Fields:
+    both = {key: _union(first[key], second[key]) for key in first.keys() & second.keys()}
+    return first | second | both
+
+
+def _without(fields: Fields, ours: Fields, path: str) -> Fields:
+    """Return the fields that are neither ours nor let in; `{".": {}}` stands for a whole one."""
+    kept: Fields = {}
+    for key, inner in fields.items():
+        place = _place(path, key)
+        if key == "." or _LET_IN.match(place) or (key in ours and not inner):
+            continue
+        if key not in ours and _is_whole(inner, place):
+            kept[key] = {".": {}}
+        elif rest := _without(inner, ours.get(key, {}), place):
+            kept[key] = rest
+    return kept
+
+
+def _is_whole(fields: Fields, path: str) -> bool:
+    """Return whether nothing below is let in."""
+    return not any(
+        _LET_IN.match(place := _place(path, key)) or not _is_whole(inner, place)
+        for key, inner in fields.items()
+        if key != "."
+    )
+
+
+def _place(path: str, key: str) -> str:
+    kind, _, rest = key.partition(":")
+    if kind == "f":
+        return f"{path}/{rest}"
+    if kind == "k":
+        return f"{path}/{next(iter(msgspec.json.decode(rest).values()))}"
+    return f"{path}/{rest}"
+
+
+def _paths(fields: Fields, path: str) -> Iterator[str]:
+    for key, inner in fields.items():
+        if key == ".":
+            yield path
+        else:
+            yield from _paths(inner, _place(path, key))
+
+
+def _removed(value: Any, fields: Fields) -> Any:
+    """Return a value without the fields."""
+    for key, inner in fields.items():
+        whole = "." in inner
+        kind, _, rest = key.partition(":")
+        if kind == "f" and isinstance(value, dict) and rest in value:
+            others = {name: member for name, member in value.items() if name != rest}
+            value = others if whole else others | {rest: _removed(value[rest], inner)}
+        elif kind in {"k", "v"} and isinstance(value, list):
+            wanted = msgspec.json.decode(rest)
+            value = [
+                item if not _is_item(item, wanted) else _removed(item, inner)
+                for item in value
+                if not (whole and _is_item(item, wanted))
+            ]
+    return value
+
+
+def _is_item(item: Any, wanted: Any) -> bool:
+    """Return whether a list's item is the one with this key or value."""
+    if isinstance(wanted, dict) and isinstance(item, dict):
+        return all(item.get(name) == value for name, value in wanted.items())
+    return bool(item == wanted)
