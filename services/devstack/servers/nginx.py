@@ -15,7 +15,7 @@ from gateway import configuration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Say where the gateway listens and whom it asks; both as address:port."""
+    """Say where the gateway listens and whom it asks; address:port, several apis by comma."""
 
     state: Path
     listen: str
@@ -74,7 +74,9 @@ def write_configuration(site: Site, folder: Path) -> None:
 def rendered(site: Site, folder: Path) -> configuration.Site:
     """Say what is filled in."""
     log = str(folder / "access.log")
-    return configuration.Site(listen=site.listen, api=(site.api,), folder=folder, access_log=log)
+    return configuration.Site(
+        listen=site.listen, api=tuple(site.api.split(",")), folder=folder, access_log=log
+    )
 
 
 def binary(state: Path) -> Path:

@@ -49,7 +49,8 @@ def _routes(ports: Ports) -> dict[str, Resource]:
 
 def _answer_error(req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
     exchange = exchanges.of(req.env)
-    refused = problems.refusal(error)
+    repeatable = req.method != "POST" or "HTTP_IDEMPOTENCY_KEY" in req.env
+    refused = problems.refusal(error, repeatable=repeatable)
     resp.status = refused.kind.status
     resp.data = problems.render(refused, exchange.path, exchange.context)
     resp.set_headers(problems.headers(refused))

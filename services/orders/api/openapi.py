@@ -130,7 +130,7 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
 def _refusals(template: str, operation: Operation, *, tokens: bool) -> dict[int, str]:
     if not template.startswith(API):
         return operation.refusals
-    found = {**operation.refusals, **_ANYWHERE}
+    found = {**_ANYWHERE, **operation.refusals}
     return {**found, **operation.token_refusals, **_GUARDED} if tokens else found
 
 

@@ -83,6 +83,9 @@ class Orders:
                 413: "The body is larger than 64 KiB.",
                 415: "The body is not plain application/json in UTF-8.",
                 422: "The Idempotency-Key was used with another body.",
+                503: "The service cannot answer right now. With Retry-After the request may be "
+                "sent again; without it (`urn:orders:problem:outcome-unknown`) the order may have "
+                "been accepted: list the user's orders before sending it again.",
             },
         )
     }

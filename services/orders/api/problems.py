@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from orders.api.body import LIMIT_BYTES, BodyIncomplete, BodyTooLarge
-from orders.database.failures import Busy
+from orders.database.failures import Busy, OutcomeUnknown
 from orders.database.orders import KeyReused
 from orders.errors import Permanent, Transient
 from orders.telemetry.context import Context
@@ -80,6 +80,7 @@ KEY_REUSED: Final = Kind(
 RATE_LIMITED: Final = Kind(429, "Too Many Requests", _IANA + "quota-exceeded")
 INTERNAL: Final = _kind(HTTPStatus.INTERNAL_SERVER_ERROR)
 UNAVAILABLE: Final = _kind(HTTPStatus.SERVICE_UNAVAILABLE)
+OUTCOME_UNKNOWN: Final = Kind(503, "The outcome is not known", _URN + "outcome-unknown")
 SHED: Final = Kind(503, "Service Unavailable", _IANA + "temporary-reduced-capacity")
 
 
@@ -123,6 +124,16 @@ def _transient(error: Transient) -> Refusal:
     )
 
 
+def _outcome_unknown(error: OutcomeUnknown) -> Refusal:
+    """Refuse without Retry-After: a client that obeyed would order twice."""
+    _log.warning("request.outcome_unknown", error=str(error))
+    return Refusal(
+        OUTCOME_UNKNOWN,
+        "The request may have been carried out. List your orders before you send it again; with an "
+        "Idempotency-Key it can be repeated safely.",
+    )
+
+
 def _internal(error: Exception) -> Refusal:
     _log.error("request.failed", error=type(error).__name__, exc_info=error)
     return Refusal(INTERNAL, "The service failed to handle the request.")
@@ -152,8 +163,13 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
 }
 
 
-def refusal(error: Exception) -> Refusal:
-    """Return what a caller is told about an exception; log what only we may know."""
+def refusal(error: Exception, *, repeatable: bool = True) -> Refusal:
+    """Return what a caller is told about an exception; log what only we may know.
+
+    `repeatable`: whether sending the request again does no more than sending it once.
+    """
+    if isinstance(error, OutcomeUnknown) and not repeatable:
+        return _outcome_unknown(error)
     for kind in type(error).__mro__:
         if kind in _ANSWERS:
             return _ANSWERS[kind](error)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from orders.database.failures import Busy, Locked
+from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads
 from orders.domain.lifecycle import Status, Transition
@@ -64,7 +64,7 @@ class Ledger:
         if rows:
             return _accepted(rows[0][0])
         if key is None:
-            raise Transient("PostgreSQL took the order but did not say so")
+            raise OutcomeUnknown("PostgreSQL took the order but did not say so")
         answer = self.replay(order, principal, key)
         if answer is None:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
