@@ -335,7 +335,7 @@ class ReconcileSettings(Group, frozen=True):
     ] = 30
     settle_s: Annotated[
         Seconds, Meta(description="Orders younger than this are left to the next run.")
-    ] = 300
+    ] = 120
     second_look_s: Annotated[
         Seconds,
         Meta(description="What may mend itself counts if it is still there after this."),

@@ -193,6 +193,15 @@ def test_a_run_reads_what_is_new_and_a_full_one_everything(shop: Shop) -> None:
     ]  # fmt: skip
 
 
+def test_orders_that_agree_are_never_asked_for_one_by_one(shop: Shop) -> None:
+    orders = [shop.sold(age_s=60) for _ in range(5)]
+    shop.reconcile()
+    shop.run("UPDATE orders SET created_at = created_at - interval '2 minutes'")
+    code, out, _ = shop.command("reconcile", "--json")
+    report = msgspec.json.decode(out)
+    assert (code, report["orders"], report["judged"]) == (0, len(orders), 0)
+
+
 def test_suspects_beyond_the_limit_are_left_to_the_next_run(shop: Shop) -> None:
     orders = [shop.order("Failed", reservation="none") for _ in range(3)]
     for order_id in orders:

@@ -27,6 +27,8 @@ REMEMBERED: Final = 300_000
 STEP: Final = dt.timedelta(minutes=10)
 # An order ends seconds after it was taken; its entries are read before its turn comes.
 _BEHIND: Final = dt.timedelta(minutes=2)
+# How far the clocks of the database and of an upstream may differ before each order is asked for.
+_CLOCKS: Final = dt.timedelta(minutes=1)
 # Ids go back by a little at a failover: the last ones are looked at again.
 _IDS_AGAIN: Final = 1000
 _EVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -116,6 +118,8 @@ class Reconciliation:
         self._judged: set[int] = set()
         self._left_over: set[int] = set()
         self._keeps_place = True
+        self._begun = BEGINNING
+        self._awaited: set[int] = set()  # were under way when they were looked at
 
     def run(self, start: Start | None = None) -> Report:
         """Compare from `start`, or from where the last run ended, to now.
@@ -126,9 +130,17 @@ class Reconciliation:
         """
         now, begun = self._book.begin(), start or self._resumed()
         self._keeps_place = start is None or start == BEGINNING
-        payments = Reader(self._witnesses.payments.since(begun.payments_at), begun.payments_at)
-        stock = Reader(self._witnesses.stock.since(begun.stock_at), begun.stock_at)
-        orders = Orders(self._book, begun.order_id, now - _seconds(self._settings.settle_s))
+        self._begun = begun
+        not_after = now - _seconds(self._settings.settle_s)
+        first_at = Orders(self._book, begun.order_id, not_after, 1).next_at()
+        again = _IDS_AGAIN if start is None else 0
+        orders = Orders(self._book, max(0, begun.order_id - again), not_after)
+        payments = Reader(
+            self._witnesses.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
+        )
+        stock = Reader(
+            self._witnesses.stock.since(_earlier(begun.stock_at, first_at)), begun.stock_at
+        )
         sources = Sources(payments, stock, orders)
         # First, and half of all questions at most: new suspects must not push out the old ones.
         self._suspects |= set(self._book.cases(max(1, self._settings.questions // 2)))
@@ -160,7 +172,7 @@ class Reconciliation:
         return Start(
             mark.payments_at and mark.payments_at - overlap,
             mark.stock_at and mark.stock_at - overlap,
-            max(0, mark.order_id - _IDS_AGAIN),
+            mark.order_id,
         )
 
     def _hold_payments(self, page: list[PaymentEntry]) -> None:
@@ -171,14 +183,16 @@ class Reconciliation:
             if entry.status is PaymentStatus.CAPTURED
         )
         self._captured.note(attempt for attempt in captured if attempt is not None)
-        self._note(self._book.compare_payments(page))
+        if fresh := _since(self._begun.payments_at, page):
+            self._note(self._book.compare_payments(fresh))
 
     def _hold_stock(self, page: list[StockEntry]) -> None:
         self._report.reservations += len(page)
         self._committed.note(
             entry.order_id for entry in page if entry.status is StockStatus.COMMITTED
         )
-        self._note(self._book.compare_stock(page))
+        if fresh := _since(self._begun.stock_at, page):
+            self._note(self._book.compare_stock(fresh))
 
     def _note(self, differences: list[Difference]) -> None:
         self._suspects |= {each.order_id for each in differences if each.suspect}
@@ -196,6 +210,8 @@ class Reconciliation:
 
     def _lacks_entries(self, order: Glance) -> bool:
         """Tell whether a completed order's entries were not among those read lately."""
+        if order.order_id <= self._begun.order_id and order.order_id not in self._awaited:
+            return False  # it was looked at before, and its entries are not read again
         return order.captured_by is not None and not (
             order.captured_by in self._captured and order.order_id in self._committed
         )
@@ -205,6 +221,7 @@ class Reconciliation:
         after = 0
         while orders := self._book.under_way(after, PAGE):
             after = orders[-1]
+            self._awaited = set(orders)
             ended = set(orders) - self._glance(orders)
             self._suspects |= self._book.missing(ended)
             self._judge_suspects()
@@ -249,8 +266,9 @@ class Reconciliation:
 class Orders:
     """The orders read forward by id, which is nearly the order of time."""
 
-    def __init__(self, book: Book, after: int, not_after: dt.datetime) -> None:
+    def __init__(self, book: Book, after: int, not_after: dt.datetime, page: int = PAGE) -> None:
         self._book, self.reached, self._not_after = book, after, not_after
+        self._page = page
         self._read = after
         self._rest: list[tuple[int, dt.datetime]] = []
         self._ended = False
@@ -258,8 +276,8 @@ class Orders:
     def next_at(self) -> dt.datetime | None:
         """Return when the next order was taken; None when it is too young, or there is none."""
         if not self._rest and not self._ended:
-            self._rest = self._book.next_orders(self._read, PAGE)
-            self._ended = len(self._rest) < PAGE
+            self._rest = self._book.next_orders(self._read, self._page)
+            self._ended = len(self._rest) < self._page
             self._read = self._rest[-1][0] if self._rest else self._read
         if not self._rest or self._rest[0][1] > self._not_after:
             return None
@@ -292,6 +310,22 @@ class Sources(msgspec.Struct, frozen=True):
     def reached(self) -> Watermark:
         """Return how far each was read."""
         return Watermark(self.payments.reached, self.stock.reached, self.orders.reached)
+
+
+def _earlier(since: dt.datetime | None, first_order_at: dt.datetime | None) -> dt.datetime | None:
+    """Return where to begin to read: where it was left, or where the first order's entries are.
+
+    Orders are looked at some time after they were taken; what was compared before is read again,
+    but only to be remembered.
+    """
+    if since is None or first_order_at is None:
+        return since
+    return min(since, first_order_at - _CLOCKS)
+
+
+def _since(moment: dt.datetime | None, page: list[E]) -> list[E]:
+    """Return the entries of a page that were not compared before."""
+    return [entry for entry in page if moment is None or entry.at >= moment]
 
 
 def _seconds(seconds: float) -> dt.timedelta:
