@@ -153,6 +153,10 @@ def test_a_notification_that_is_tried_again_is_not_missing(shop: Shop) -> None:
         order_id,
     )
     assert found(shop) == []
+    shop.run("UPDATE notifications SET ended_at = now(), outcome = 'gone'")
+    assert found(shop, "--full") == []
+    shop.run("UPDATE notifications SET outcome = 'given_up'")
+    assert found(shop, "--full") == [(order_id, "notification_missing")]
 
 
 @pytest.mark.parametrize("status", ["Pending", "Reserved", "Charging"])

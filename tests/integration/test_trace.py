@@ -45,7 +45,7 @@ def completed(shop: Shop) -> tuple[int, str]:
 def test_the_whole_story_is_told_in_order_with_the_times_between(shop: Shop) -> None:
     order_id, attempt = completed(shop)
     shop.run(
-        "INSERT INTO outbox (aggregateid, type, payload) VALUES (%s, 'order.completed.v1', '{}')",
+        "INSERT INTO outbox (aggregateid, type, payload) VALUES (%s, 'order.stalled.v1', '{}')",
         str(order_id),
     )
     code, out, _ = shop.command("trace", str(order_id))
@@ -55,12 +55,12 @@ def test_the_whole_story_is_told_in_order_with_the_times_between(shop: Shop) -> 
     assert "correlation id corr-1" in lines[0]
     told = ["accepted, by customer", "Pending → Reserved, by worker", "Charging → Completed",
             f"capture {attempt}: 20.00 asked for", f"capture {attempt}: captured 20.00",
-            "committed 2 × product 5", "order.completed.v1: sent, try 1"]  # fmt: skip
+            "committed 2 × product 5", "order.completed.v1: sent, tries: 1"]  # fmt: skip
     for text in told:
         assert text in out
     assert out.index("accepted") < out.index("Reserved →") < out.index("→ Completed")
     assert re.search(r"\+[01]\.\d\d\d s +order +Pending → Reserved", out)
-    assert "still to come: order.completed.v1 waits in the outbox" in out
+    assert "still to come: order.stalled.v1 waits in the outbox" in out
     assert "tok_secret" not in out
 
 
@@ -93,6 +93,19 @@ def test_what_is_unknown_is_still_to_come(shop: Shop) -> None:
     _, out, _ = shop.command("trace", str(order_id))
     assert f"still to come: the outcome of capture {attempt} is not known" in out
     assert "still to come: Inventory holds the stock" in out
+
+
+def test_a_notification_that_waits_or_was_given_up_is_told(shop: Shop) -> None:
+    order_id = shop.order(notified=False)
+    shop.run(
+        "INSERT INTO notifications (order_id, template, message_id, claimed_until, tries,"
+        " last_error) VALUES (%s, 'order.completed.v1', gen_random_uuid(), now(), 3, '503')",
+        order_id,
+    )
+    _, out, _ = shop.command("trace", str(order_id))
+    assert "still to come: order.completed.v1 is to be sent, tries so far: 3: 503" in out
+    shop.run("UPDATE notifications SET ended_at = now(), outcome = 'given_up'")
+    assert "order.completed.v1: given_up, tries: 3" in shop.command("trace", str(order_id))[1]
 
 
 def test_an_order_only_the_ledgers_know_is_told_from_them(shop: Shop) -> None:

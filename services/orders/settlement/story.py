@@ -107,10 +107,13 @@ def _attempts(stored: Stored) -> Iterator[Event]:
 
 def _notifications(stored: Stored) -> Iterator[Event]:
     for row in stored.notifications:
-        yield Event(_at(row["created_at"]), "notification", f"{row['template']}: first try")
+        what = row["template"]
+        yield Event(_at(row["created_at"]), "notification", f"{what}: to be sent")
         if row["sent_at"]:
-            sent = f"{row['template']}: sent, try {row['tries']}"
-            yield Event(_at(row["sent_at"]), "notification", sent)
+            yield Event(_at(row["sent_at"]), "notification", f"{what}: sent, tries: {row['tries']}")
+        elif row.get("ended_at"):
+            ended = f"{what}: {row['outcome']}, tries: {row['tries']}"
+            yield Event(_at(row["ended_at"]), "notification", ended)
 
 
 def _others(stored: Stored) -> Iterator[Event]:
@@ -142,8 +145,9 @@ def _waiting(stored: Stored) -> Iterator[str]:
         if row["outcome"] == "unknown":
             yield f"the outcome of {row['kind']} {row['id']} is not known"
     for row in stored.notifications:
-        if not row["sent_at"]:
-            yield f"{row['template']} was tried {row['tries']} times and not sent"
+        if not row["sent_at"] and not row.get("ended_at"):
+            why = f": {row['last_error']}" if row.get("last_error") else ""
+            yield f"{row['template']} is to be sent, tries so far: {row['tries']}{why}"
     if stored.order and stored.order["reservation"] == "held":
         yield "Inventory holds the stock"
 
