@@ -16,7 +16,7 @@ from devstack.component import Component
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.settings import PORTS, PYTHON, SOURCE, variable
-from orders.database.connection import connection_arguments
+from orders.database.connection import as_options, pinned
 from orders.settings import DatabaseSettings, load
 
 HOST: Final = "127.0.0.1"
@@ -110,7 +110,7 @@ class Stand:
     def session_options(self) -> str:
         """Give the options of our database sessions, for others to work under the same."""
         loaded = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
-        return str(connection_arguments(loaded, "bench")["options"])
+        return as_options(pinned(loaded))
 
     def _components(self, secrets: Mapping[str, str]) -> dict[str, Component]:
         listed = stack.components(self.settings, secrets)

@@ -92,12 +92,12 @@ def _migrate(chosen: argparse.Namespace) -> int:
     from orders.telemetry import logs
 
     logs.configure(settings.load(settings.LogSettings), "migrate")
-    url = settings.load(settings.DatabaseSettings).url
+    database = settings.load(settings.DatabaseSettings)
     if chosen.check:
-        missing = pending(url)
+        missing = pending(database)
         print("\n".join(missing) or "the schema is up to date")
         return 1 if missing else 0
-    done = waiting(lambda: migrate(url), chosen.wait_s)
+    done = waiting(lambda: migrate(database), chosen.wait_s)
     print(f"applied {', '.join(done)}" if done else "the schema is up to date")
     return 0
 

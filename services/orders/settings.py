@@ -5,6 +5,7 @@ Addresses of servers and secrets have no default: a wrong guess would be worse t
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
@@ -34,11 +35,31 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DatabaseSettings(Group, frozen=True):
     """PostgreSQL: the primary, and optionally a read replica."""
 
-    url: Annotated[PostgresUrl, Meta(description="Primary, as a libpq URL. Secret.")]
+    url: Annotated[
+        PostgresUrl,
+        Meta(description="Primary, as a libpq URL; several hosts by comma are tried. Secret."),
+    ]
+    session_url: Annotated[
+        PostgresUrl | None,
+        Meta(
+            description="The server itself, for locks, LISTEN and migrations: set it where URL"
+            " leads through a pooler in transaction mode. Secret."
+        ),
+    ] = None
     replica_url: Annotated[
         PostgresUrl | None,
-        Meta(description="Read replica, as a libpq URL; unset: all reads on the primary."),
+        Meta(
+            description="Read replicas, as libpq URLs by comma; unset: all reads on the primary."
+            " Secret."
+        ),
     ] = None
+    durability: Annotated[
+        Literal["local", "synchronous"],
+        Meta(
+            description="synchronous: refuse a primary that names no synchronous standby; commits"
+            " wait for those that it names in any case."
+        ),
+    ] = "local"
     pool_size: Annotated[Count, Meta(description="Connections to each server per process.")] = 4
     connect_timeout_s: Annotated[Seconds, Meta(description="Longest wait for a connection.")] = 3
     statement_timeout_s: Annotated[
@@ -59,9 +80,26 @@ class DatabaseSettings(Group, frozen=True):
         ),
     ] = "public"
     prepare: Annotated[
-        bool,
-        Meta(description="Use prepared statements; false behind pgbouncer in transaction mode."),
-    ] = True
+        bool | None,
+        Meta(description="Use prepared statements; unset: unless SESSION_URL is set."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a list of replicas with anything but URLs of PostgreSQL in it."""
+        if any(url.count("://") != 1 for url in self.replica_urls):
+            raise ValueError(
+                "ORDERS_DATABASE_REPLICA_URL is wrong: expected postgresql:// URLs by comma"
+            )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether `url` leads through a pooler in transaction mode."""
+        return self.session_url is not None
+
+    @property
+    def replica_urls(self) -> list[str]:
+        """The replicas, each as a URL of its own, which may name several hosts."""
+        return re.split(r",(?=postgres(?:ql)?://)", self.replica_url) if self.replica_url else []
 
 
 class CacheSettings(Group, frozen=True):

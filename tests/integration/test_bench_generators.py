@@ -9,7 +9,7 @@ from devstack.servers import postgres
 from devstack.testing import Database, Server
 from loadtest.bench import data, statements
 from loadtest.bench.generators import BenchFailed, PgBench, redis_get
-from orders.database.connection import connection_arguments
+from orders.database.connection import as_options, pinned
 from orders.settings import DatabaseSettings, load
 
 ONCE = ("-c", "2", "-t", "5")
@@ -25,7 +25,7 @@ def rows(database: Database) -> Iterator[data.Database]:
 @pytest.fixture(scope="module")
 def pgbench(database: Database, state: Path) -> PgBench:
     loaded = load(DatabaseSettings, {"ORDERS_DATABASE_URL": database.url})
-    options = str(connection_arguments(loaded, "bench")["options"])
+    options = as_options(pinned(loaded))
     return PgBench(postgres.programs(state) / "pgbench", database.url, options)
 
 

@@ -250,8 +250,8 @@ def _as_admin(url: str) -> str:
 
 
 def test_leadership_is_one_processes_and_passes_on(options: settings.DatabaseSettings) -> None:
-    first = Leadership(options.url, options, HOUSEKEEPING, "first")
-    second = Leadership(options.url, options, HOUSEKEEPING, "second")
+    first = Leadership(options, HOUSEKEEPING, "first")
+    second = Leadership(options, HOUSEKEEPING, "second")
     assert first.held()
     assert not second.held()
     assert first.held()

@@ -83,7 +83,7 @@ def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
 def test_a_frozen_server_ends_leadership_by_the_deadline(
     postgres: Postgres, database: Database
 ) -> None:
-    leader = Leadership(database.url, settings_of(database.url), HOUSEKEEPING, "test")
+    leader = Leadership(settings_of(database.url), HOUSEKEEPING, "test")
     eventually(leader.held)
     postgres.pause()
     try:

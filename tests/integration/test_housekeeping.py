@@ -40,7 +40,7 @@ def pool(options: DatabaseSettings) -> Iterator[Pool]:
 
 
 def housekeeping(pool: Pool, options: DatabaseSettings) -> tuple[Housekeeping, Collector]:
-    leadership = Leadership(options.url, options, HOUSEKEEPING, "test")
+    leadership = Leadership(options, HOUSEKEEPING, "test")
     collector = Collector()
     return Housekeeping(pool, leadership, collector, SETTINGS), collector
 

@@ -19,7 +19,7 @@ from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.routing import Reads, ReplicaLag
+from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.database.unmarked import UnmarkedWrites
 from orders.errors import SettingError
 from orders.probes import Check, Checks
@@ -79,12 +79,12 @@ def build(settings: Settings) -> Service:
     """
     closing = ExitStack()
     redis = _closed_by(closing, Redis(settings.cache))
-    primary, replica = _pools(settings.database, closing)
+    primary, replicas = _pools(settings.database, closing)
     ports = Ports(
-        ledger=Ledger(primary, _reads(primary, replica, settings.database, closing)),
+        ledger=Ledger(primary, _reads(primary, replicas, settings.database, closing)),
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),
-        writers=_writers(redis, primary, settings) if replica else None,
+        writers=_writers(redis, primary, settings) if replicas else None,
         limiter=RateLimiter(redis, settings.rate_limit) if settings.rate_limit.enabled else None,
         authentication=_authentication(settings.auth, closing),
         checks=Checks(_checks(primary, redis)),
@@ -118,26 +118,29 @@ def _ping(redis: Redis) -> None:
     redis.call(b"PING")
 
 
-def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, Pool | None]:
-    pools = [_closed_by(closing, Pool(settings.url, settings, _APPLICATION))]
-    if settings.replica_url is not None:
-        replica = Pool(settings.replica_url, settings, _APPLICATION, writes=False)
-        pools.append(_closed_by(closing, replica))
-    for pool in pools:
+def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[Pool]]:
+    primary = _closed_by(closing, Pool(settings.url, settings, _APPLICATION))
+    replicas = [
+        _closed_by(closing, Pool(url, settings, _APPLICATION, writes=False))
+        for url in settings.replica_urls
+    ]
+    targets = ["replica", *(f"replica-{number}" for number in range(2, len(replicas) + 1))]
+    for pool in (primary, *replicas):
         pool.open()
-    _started(closing, PoolGauge(dict(zip(("primary", "replica"), pools, strict=False))))
-    return pools[0], pools[1] if len(pools) > 1 else None
+    gauge = PoolGauge({"primary": primary, **dict(zip(targets, replicas, strict=False))})
+    _started(closing, gauge)
+    return primary, replicas
 
 
 def _reads(
-    primary: Pool, replica: Pool | None, settings: DatabaseSettings, closing: ExitStack
+    primary: Pool, replicas: Sequence[Pool], settings: DatabaseSettings, closing: ExitStack
 ) -> Reads:
-    if replica is None:
-        return Reads(primary, None, None, settings.replica_max_lag_s)
-    lag = ReplicaLag(settings)
-    lag.start()
-    closing.callback(lag.stop)
-    return Reads(primary, replica, lag, settings.replica_max_lag_s)
+    lags = [ReplicaLag(settings, url) for url in settings.replica_urls]
+    for lag in lags:
+        lag.start()
+        closing.callback(lag.stop)
+    known = [Replica(pool, lag) for pool, lag in zip(replicas, lags, strict=True)]
+    return Reads.among(primary, known, settings.replica_max_lag_s)
 
 
 def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:

@@ -1,5 +1,8 @@
 """Connections to PostgreSQL: each has a deadline on the client's side, and settings of its own.
 
+Behind a pooler in transaction mode a session is another one with each transaction, so there the
+settings go with each statement.
+
 A server may be frozen while its kernel still answers: then neither its timeouts nor keepalives end
 a wait, only the client can. And what a session is by default belongs to the database's owner: all
 that this code relies on is said when a connection is opened.
@@ -8,12 +11,12 @@ that this code relies on is said when a connection is opened.
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import RV, PQGen
+from psycopg.abc import RV, Params, PQGen, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.generators import notifies
 from psycopg.rows import TupleRow
@@ -23,6 +26,19 @@ from orders.errors import Transient
 from orders.settings import DatabaseSettings
 
 Row = TupleRow
+
+NO_STANDBY: Final = (
+    "ORDERS_DATABASE_DURABILITY is synchronous, but the server names no synchronous standby"
+)
+_STANDBYS: Final = b"SELECT current_setting('synchronous_standby_names')"
+_CHECK: Final = """
+    SELECT
+        current_setting('plan_cache_mode'), current_setting('synchronous_standby_names'),
+        ARRAY(
+            SELECT pid FROM pg_stat_activity
+            WHERE pid = ANY(%s::integer[]) AND wait_event = 'SyncRep'
+        )
+"""
 
 # How much longer than statement_timeout the client waits: a server that is well answers within it.
 DEADLINE_MARGIN_S: Final = 2.0
@@ -79,16 +95,32 @@ def deadline_s(settings: DatabaseSettings) -> float:
     return settings.statement_timeout_s + DEADLINE_MARGIN_S
 
 
+class SessionRefused(psycopg.OperationalError):
+    """Correct the setting that the message names: it does not fit the server."""
+
+
 class Server:
     """Where a URL leads, and how the last attempts to connect went. Thread-safe.
 
-    A URL may name several hosts: the one that answered last is tried first.
+    A URL may name several hosts: the one that answered last is tried first. `advice` names the
+    setting to correct when there is a pooler in transaction mode that is not expected.
     """
 
-    def __init__(self, url: str, *, writes: bool = True) -> None:
+    def __init__(  # noqa: PLR0913 each caller says two or three of them
+        self,
+        url: str,
+        *,
+        writes: bool = True,
+        synchronous: bool = False,
+        pooled: bool = False,
+        most_abandoned: int = 1,
+        advice: str = "",
+    ) -> None:
         self._parameters = conninfo_to_dict(url)
         self.options = str(self._parameters.pop("options", ""))
-        self._writes = writes
+        self.synchronous, self.pooled, self.advice = synchronous, pooled, advice
+        self._writes, self._most_abandoned = writes, most_abandoned
+        self._abandoned: set[int] = set()
         self._lock = threading.Lock()
         self._first = 0
         self._under_way = 0
@@ -135,6 +167,27 @@ class Server:
         """Note that the server cannot be used, as an open connection has shown."""
         self.problem, self._failed_at_s = _reason(error), time.monotonic()
 
+    def abandon(self, pid: int) -> None:
+        """Note that a session was given up while its statement may be under way."""
+        with self._lock:
+            self._abandoned.add(pid)
+
+    @property
+    def abandoned(self) -> list[int]:
+        """Return the sessions that were given up and may still be there."""
+        return list(self._abandoned)
+
+    def admit(self, waiting: Sequence[int]) -> None:
+        """Take in which abandoned sessions still wait for a synchronous standby.
+
+        The server does not notice that nobody waits for their answer. Raises SessionRefused when
+        there are too many: each new one would end like them, and take a place of the server's.
+        """
+        with self._lock:
+            self._abandoned = set(waiting)
+        if len(waiting) >= self._most_abandoned:
+            raise SessionRefused("commits wait for a synchronous standby")
+
     def _index(self, host: str, port: str) -> int:
         hosts = str(self._parameters.get("host") or "").split(",")
         ports = str(self._parameters.get("port") or "5432").split(",")
@@ -146,6 +199,10 @@ class Server:
 
 def _reason(error: BaseException) -> str:
     """Say why a connection could not be made, without anything of its address."""
+    if isinstance(error, SessionRefused):
+        return str(error)
+    if "unsupported startup parameter" in str(error):
+        return POOLER
     if isinstance(error, ReadOnly) or "read-only" in str(error) or "hot standby" in str(error):
         return "the server takes no writes"
     if isinstance(error, errors.ConnectionTimeout | DeadlinePassed):
@@ -153,29 +210,64 @@ def _reason(error: BaseException) -> str:
     return "cannot connect"
 
 
+POOLER: Final = "a pooler in transaction mode keeps no session settings"
+
+
 class Connection(psycopg.Connection[Row]):
     """A connection in autocommit mode whose every wait ends; one that ends late is closed."""
 
     deadline_s = DEADLINE_MARGIN_S
     opened_at_s = 0.0
+    backend_pid = 0
 
     @classmethod
     def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
-        cls, conninfo: str, *, server: Server, deadline_s: float, options: str, **arguments: Any
+        cls,
+        conninfo: str,
+        *,
+        server: Server,
+        deadline_s: float,
+        session: Mapping[str, str],
+        **arguments: Any,
     ) -> Self:
         """Open a connection to `server`; raises psycopg's errors."""
         server.began()
         began_s = time.monotonic()
         try:
-            made = super().connect(
-                conninfo or server.conninfo(), options=f"{server.options} {options}", **arguments
+            connection = super().connect(
+                conninfo or server.conninfo(), options=cls._options(server, session), **arguments
             )
+            connection.deadline_s, connection.opened_at_s = deadline_s, began_s
+            connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
             server.failed(error)
             raise
-        server.succeeded(_text(made.pgconn.host), _text(made.pgconn.port))
-        made.deadline_s, made.opened_at_s = deadline_s, began_s
-        return made
+        server.succeeded(_text(connection.pgconn.host), _text(connection.pgconn.port))
+        return connection
+
+    @classmethod
+    def _options(cls, server: Server, session: Mapping[str, str]) -> str:
+        return f"{server.options} {as_options(session)}"
+
+    def _begin(self, server: Server, session: Mapping[str, str]) -> None:
+        """Look whether the session is as it was asked for; raises SessionRefused, closed."""
+        self.backend_pid = self.pgconn.backend_pid
+        try:
+            self._check(server, session)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, server: Server, session: Mapping[str, str]) -> None:
+        [(plans, standbys, waiting)] = self.execute(
+            _CHECK, (server.abandoned,), prepare=False
+        ).fetchall()
+        if plans != session["plan_cache_mode"]:
+            raise SessionRefused(f"{POOLER}: {server.advice}")
+        if server.synchronous and not standbys:
+            raise SessionRefused(NO_STANDBY)
+        if server.abandoned:
+            server.admit(waiting)
 
     def wait(self, gen: PQGen[RV], interval: float = _WAKE_S, timeout: float | None = None) -> RV:
         """Wait as psycopg does, but not for ever.
@@ -202,18 +294,75 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode()
 
 
-def connection_arguments(
-    settings: DatabaseSettings, application: str, extra: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Return what every connection to PostgreSQL is opened with; `extra` are session settings."""
-    chosen = pinned(settings, extra)
+# Of the transaction that runs already a default is no setting any more.
+_BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+class PooledConnection(Connection):
+    """A connection through a pooler in transaction mode.
+
+    Each statement brings its settings, in the same transaction and without a round trip of its own.
+    """
+
+    _local = b""
+
+    @classmethod
+    def _options(cls, server: Server, _session: Mapping[str, str]) -> str:
+        return server.options
+
+    def _check(self, server: Server, session: Mapping[str, str]) -> None:
+        # The pooler keeps these by itself once they were set: it is told of them by the server. And
+        # psycopg must know them when it reads rows, after the transaction has ended.
+        kept = {name: session[name] for name in ("datestyle", "timezone")}
+        self._local = set_config(session, local=True)
+        super().execute(set_config(kept, local=False))
+        [(standbys,)] = super().execute(_STANDBYS).fetchall()
+        if server.synchronous and not standbys:
+            raise SessionRefused(NO_STANDBY)
+
+    def execute(  # type: ignore[override] # without the templates of Python 3.14
+        self,
+        query: QueryNoTemplate,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> psycopg.Cursor[Row]:
+        """Execute a statement under its settings, as a transaction."""
+        try:
+            with self.pipeline():
+                super().execute(_BEGIN)
+                super().execute(self._local)
+                cursor = super().execute(query, params, prepare=prepare, binary=binary)
+                super().execute(b"COMMIT")
+        except psycopg.Error:
+            if not self.closed:
+                self.rollback()
+            raise
+        return cursor
+
+
+def set_config(session: Mapping[str, str], *, local: bool) -> bytes:
+    """Return a statement that sets settings, for the transaction or the session."""
+    flag = "true" if local else "false"
+    calls = (f"set_config('{name}', '{value}', {flag})" for name, value in session.items())
+    return f"SELECT {', '.join(calls)}".encode()
+
+
+def as_options(session: Mapping[str, str]) -> str:
+    """Return settings in the form of libpq's `options`."""
+    return " ".join(f"-c {name}={_escaped(value)}" for name, value in session.items())
+
+
+def connection_arguments(settings: DatabaseSettings, application: str) -> dict[str, Any]:
+    """Return what every connection to PostgreSQL is opened with, without its session settings."""
+    prepare = not settings.pooled if settings.prepare is None else settings.prepare
     return {
         "autocommit": True,
         "application_name": application,
         "client_encoding": "UTF8",
         "connect_timeout": max(2, int(settings.connect_timeout_s)),
-        "prepare_threshold": 0 if settings.prepare else None,
-        "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in chosen.items()),
+        "prepare_threshold": 0 if prepare else None,
         # A server that vanished without a word is noticed within about ten seconds.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
@@ -226,6 +375,31 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
+def primary(settings: DatabaseSettings) -> Server:
+    """Return where statements go that may write."""
+    return Server(
+        settings.url,
+        synchronous=settings.durability == "synchronous",
+        pooled=settings.pooled,
+        most_abandoned=settings.pool_size,
+        advice="set ORDERS_DATABASE_SESSION_URL, the URL of the server itself",
+    )
+
+
+def sessions(settings: DatabaseSettings) -> Server:
+    """Return where sessions go that must stay the same one: locks, LISTEN, migrations."""
+    advice = "ORDERS_DATABASE_SESSION_URL must lead to the server itself"
+    if not settings.pooled:
+        advice = "set ORDERS_DATABASE_SESSION_URL, the URL of the server itself"
+    return Server(settings.session_url or settings.url, advice=advice)
+
+
+def replica(url: str) -> Server:
+    """Return where reads go that may be a moment old."""
+    advice = "ORDERS_DATABASE_REPLICA_URL must lead to the server itself"
+    return Server(url, writes=False, advice=advice)
+
+
 def connect(
     server: Server,
     settings: DatabaseSettings,
@@ -233,12 +407,14 @@ def connect(
     extra: Mapping[str, str] | None = None,
 ) -> Connection:
     """Open a connection of one's own. Raises Transient: nothing was done yet."""
+    kind = PooledConnection if server.pooled else Connection
     try:
-        return Connection.connect(
+        return kind.connect(
             "",
             server=server,
             deadline_s=deadline_s(settings),
-            **connection_arguments(settings, application, extra),
+            session=pinned(settings, extra),
+            **connection_arguments(settings, application),
         )
     except psycopg.Error as error:
         raise Transient(

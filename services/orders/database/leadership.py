@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 
-from orders.database.connection import SESSION, SILENCE_S, Connection, Server, connect
+from orders.database.connection import SESSION, SILENCE_S, Connection, connect, sessions
 from orders.database.failures import translated
 from orders.settings import DatabaseSettings
 
@@ -50,14 +50,13 @@ class Leadership:
 
     def __init__(
         self,
-        url: str,
         settings: DatabaseSettings,
         lock: int,
         application: str,
         *,
         silence_s: int = SILENCE_S,
     ) -> None:
-        self._server, self._settings, self._silence_s = Server(url), settings, silence_s
+        self._server, self._settings, self._silence_s = sessions(settings), settings, silence_s
         self._lock, self._application = lock, application
         self._session: Connection | None = None
         self._held = False

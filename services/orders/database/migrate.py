@@ -5,17 +5,23 @@ deploy, contract (drop what nobody reads any more).
 """
 
 import contextlib
+import os
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import structlog
 import yoyo
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
+from orders.database.connection import Connection, Server, connect, sessions
 from orders.database.failures import translated
 from orders.errors import Permanent, Transient
+from orders.settings import DatabaseSettings
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
 _LOCK_POLL_S: Final = 0.2
@@ -26,21 +32,31 @@ FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE NOT i.indisvalid AND c.relnamespace = current_schema::regnamespace
 AND c.relname !~ '_cc(new|old)\d*$'
 """
+_TABLE: Final = "_yoyo_migration"  # its own default
+_ASK_S: Final = 0.5
+# A new index may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
+# all traffic wait behind it.
+_SESSION: Final = {
+    "statement_timeout": "0",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "60s",
+    "idle_session_timeout": "0",
+}
+_LONGEST_S: Final = 86_400.0
+_LOOK_S: Final = 5.0
+_UNWELL_S: Final = 30.0
 _log = structlog.get_logger()
 
 
-def migrate(url: str) -> list[str]:
+def migrate(database: DatabaseSettings | str) -> list[str]:
     """Apply the migrations that are missing and return their names; others may do so too.
 
     Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
     """
-    with translated(), psycopg.connect(url, autocommit=True, connect_timeout=3) as guard:
-        # Not by a waiting pg_advisory_lock: its snapshot would hold up a concurrent index build of
-        # the very migration that it waits for, for ever.
-        while guard.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
-            time.sleep(_LOCK_POLL_S)
+    with _session(database) as session, translated():
+        _lock(session)
         try:
-            return _apply(url)
+            return _apply(session)
         except psycopg.ProgrammingError as error:
             raise Permanent(f"a migration was refused: {error}", reason="migration") from error
 
@@ -58,70 +74,110 @@ def waiting(attempt: Callable[[], list[str]], patience_s: float) -> list[str]:
             time.sleep(1)
 
 
-def pending(url: str) -> list[str]:
+def pending(database: DatabaseSettings | str) -> list[str]:
     """Return the names of migrations that are not applied yet."""
-    with translated():
-        backend = yoyo.get_backend(_yoyo_url(url))
-        return [migration.id for migration in backend.to_apply(_migrations())]
+    with _session(database) as session, translated():
+        return [migration.id for migration in _backend(session).to_apply(_migrations())]
 
 
-def _apply(url: str) -> list[str]:
-    backend = yoyo.get_backend(_yoyo_url(url))
+@contextlib.contextmanager
+def _session(database: DatabaseSettings | str) -> Iterator[Connection]:
+    """Open the one session that locks and migrates; a server that freezes ends it."""
+    settings = DatabaseSettings(url=database) if isinstance(database, str) else database
+    server = sessions(settings)
+    with contextlib.closing(connect(server, settings, "orders-migrate", _SESSION)) as session:
+        session.deadline_s = _LONGEST_S
+        watchdog = Watchdog(session, server, settings)
+        watchdog.start()
+        try:
+            yield session
+        finally:
+            watchdog.stop()
+
+
+def _lock(session: Connection) -> None:
+    """Wait until no other migration runs; asking again and again holds back no clean-up."""
+    while True:
+        row = session.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+        if row and row[0]:
+            return
+        time.sleep(_ASK_S)
+
+
+def _apply(session: Connection) -> list[str]:
+    backend = _backend(session)
     missing = backend.to_apply(_migrations())
     for migration in missing:
         _log.info("migration.started", migration=migration.id)
-        migration.load()
-        if migration.use_transactions:
-            _apply_whole(backend, migration)
-        else:
-            _apply_stepwise(backend, migration)
+        # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
+        with backend.transaction():
+            migration.process_steps(backend, "apply")
+            backend.mark_one(migration)
     return [migration.id for migration in missing]
 
 
-def _apply_whole(backend: Any, migration: Any) -> None:
-    # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
-    with backend.transaction():
-        migration.process_steps(backend, "apply")
-        backend.mark_one(migration)
+class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo ships no types
+    """Yoyo over a session of ours: several hosts, pinned settings, and its lock."""
+
+    def __init__(self, session: Connection) -> None:
+        self._session = session
+        super().__init__(yoyo.connections.parse_uri("postgresql+psycopg:///"), _TABLE)
+
+    def connect(self, _uri: object) -> Connection:
+        return self._session
 
 
-def _apply_stepwise(backend: Any, migration: Any) -> None:
-    """Run statements that refuse a transaction (`CREATE INDEX CONCURRENTLY`), then mark them.
+def _backend(session: Connection) -> _Backend:
+    backend = _Backend(session)
+    backend.init_database()
+    return backend
 
-    All of them run again after a failure, so each must be repeatable: a build that ends half-way
-    leaves an INVALID index, which the file itself drops before it builds.
+
+class Watchdog:
+    """Ends a session whose server does not answer others either.
+
+    A migration may take hours, so its statements have no deadline; the server must be well for it.
     """
-    # A concurrent build waits for every older transaction, and blocks nobody while it does.
-    for limit in ("lock_timeout", "statement_timeout"):
-        backend.execute(f"SET {limit} = 0")
-    try:
-        for step in migration.steps:
-            step.apply(backend)
-    except psycopg.Error:
-        _drop_invalid(backend)
-        raise
-    for limit in ("lock_timeout", "statement_timeout"):
-        backend.execute(f"RESET {limit}")
-    with backend.transaction():
-        backend.mark_one(migration)
 
+    def __init__(self, session: Connection, server: Server, settings: DatabaseSettings) -> None:
+        self._session, self._server, self._settings = session, server, settings
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-def _drop_invalid(backend: Any) -> None:
-    """Remove what failed builds left: writes pay for such an index, and no read can use it."""
-    with contextlib.suppress(psycopg.Error):  # the next run drops it, if the server is gone
-        for (name,) in backend.execute(_INVALID).fetchall():
-            backend.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End watching."""
+        self._stopping.set()
+        self._thread.join(_LOOK_S)
+
+    def _watch(self) -> None:
+        well_s = time.monotonic()
+        while not self._stopping.wait(_LOOK_S):
+            if self._answers():
+                well_s = time.monotonic()
+            elif time.monotonic() - well_s > _UNWELL_S:
+                _log.error("migration.server_does_not_answer", for_s=_UNWELL_S)
+                self._end()
+                return
+
+    def _answers(self) -> bool:
+        try:
+            connect(self._server, self._settings, "orders-migrate-watchdog").close()
+        except Transient:
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Shut the socket down: the waiting thread finds it closed."""
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._session.fileno())) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _migrations() -> "yoyo.migrations.MigrationList":
     return yoyo.read_migrations(str(resources.files(__package__).joinpath("migrations")))
-
-
-def _yoyo_url(url: str) -> str:
-    """Return the URL in yoyo's form, with a bound on waiting for locks.
-
-    An ALTER TABLE that waits behind a long reader makes all traffic wait behind it.
-    """
-    rest = url.partition("://")[2]
-    separator = "&" if "?" in rest else "?"
-    return f"postgresql+psycopg://{rest}{separator}options=-c%20lock_timeout%3D1000"

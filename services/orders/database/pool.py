@@ -12,10 +12,14 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orders.database.connection import (
+    NO_STANDBY,
     Connection,
-    Server,
+    PooledConnection,
     connection_arguments,
     deadline_s,
+    pinned,
+    primary,
+    replica,
 )
 from orders.database.failures import DeadlinePassed, ReadOnly, translated
 from orders.database.statements import statement
@@ -24,6 +28,10 @@ from orders.settings import DatabaseSettings
 from orders.watch import step
 
 Row = TupleRow
+
+_PING: Final = (
+    b"SELECT current_setting('transaction_read_only'), current_setting('synchronous_standby_names')"
+)
 
 # A request does not wait for a server that is known to be down: a meinheld process serves one at a
 # time. Not zero: a connection that is free is taken.
@@ -42,11 +50,11 @@ class Pool:
         self.size = settings.pool_size
         self._timeout_s = settings.connect_timeout_s
         self._writes = writes
-        self._server = Server(url, writes=writes)
+        self._server = primary(settings) if writes else replica(url)
         self._distrusted_at_s = float("-inf")
         self._pool = ConnectionPool(
             self._server.conninfo,
-            connection_class=Connection,
+            connection_class=PooledConnection if self._server.pooled else Connection,
             min_size=1,
             max_size=settings.pool_size,
             open=False,
@@ -60,6 +68,7 @@ class Pool:
             kwargs={
                 "server": self._server,
                 "deadline_s": deadline_s(settings),
+                "session": pinned(settings),
                 **connection_arguments(settings, application),
             },
         )
@@ -85,16 +94,21 @@ class Pool:
         Raises Transient when the server cannot be had in time, and whatever `translated` makes of
         the block's own errors.
         """
-        with translated(), self._lent() as connection:
-            yield connection
+        with translated(), self._lent() as lent:
+            yield lent
 
     @contextlib.contextmanager
     def _lent(self) -> Iterator[Connection]:
         connection = self._connection()
         try:
             yield connection
-        except (DeadlinePassed, errors.ReadOnlySqlTransaction, ReadOnly) as error:
-            self._distrust(connection, error)
+        except DeadlinePassed as error:
+            self._server.suspect(error)
+            self._server.abandon(connection.backend_pid)
+            self._distrust(connection)
+            raise
+        except (errors.ReadOnlySqlTransaction, ReadOnly):
+            self._distrust(connection)  # another attempt to connect tells soon how the server does
             raise
         finally:
             self._pool.putconn(connection)
@@ -111,12 +125,11 @@ class Pool:
             message = f"no connection to PostgreSQL: {self._server.problem}"
             raise Transient(message, retry_after_s=1) from error
 
-    def _distrust(self, connection: Connection, error: Exception) -> None:
+    def _distrust(self, connection: Connection) -> None:
         """Throw a connection away, and the idle ones that may lead to the same server."""
         connection.close()
         if connection.opened_at_s > self._distrusted_at_s:
             self._distrusted_at_s = time.monotonic()
-            self._server.suspect(error)
             self._pool.drain()
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
@@ -133,11 +146,16 @@ class Pool:
             return connection.execute(statement(name), arguments).rowcount
 
     def ping(self) -> None:
-        """Ask the server a question; raises Transient if it does not answer, or takes no writes."""
+        """Ask the server a question.
+
+        Raises Transient if it does not answer, takes no writes, or is not as durable as asked for.
+        """
         with self.connection() as connection:
-            row = connection.execute(b"SHOW transaction_read_only").fetchone()
-            if self._writes and row == ("on",):
+            [(read_only, standbys)] = connection.execute(_PING).fetchall()
+            if self._writes and read_only == "on":
                 raise ReadOnly("the server takes no writes", retry_after_s=1)
+            if self._server.synchronous and not standbys:
+                raise Transient(NO_STANDBY)
 
 
 def _refuse_if_server_spoke(connection: Connection) -> None:

@@ -7,15 +7,17 @@ have is looked for on the primary before it is called missing.
 """
 
 import collections
+import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import psycopg
 import structlog
 
-from orders.database.connection import Connection, Row, Server, connect
+from orders.database.connection import Connection, Row, connect, primary, replica
 from orders.database.pool import Pool
 from orders.database.statements import statement
 from orders.errors import Transient
@@ -35,11 +37,14 @@ class ReplicaLag:
     """
 
     def __init__(
-        self, settings: DatabaseSettings, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: DatabaseSettings,
+        url: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._primary = Server(settings.url)
-        self._replica = Server(settings.replica_url or settings.url, writes=False)
+        self._primary = primary(settings)
+        self._replica = replica(url or settings.replica_urls[0])
         self._clock = clock
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
         self._caught_up_to = float("-inf")
@@ -76,13 +81,13 @@ class ReplicaLag:
 
     def _sample_until_broken(self) -> None:
         with (
-            connect(self._primary, self._settings, _APPLICATION) as primary,
-            connect(self._replica, self._settings, _APPLICATION) as replica,
+            connect(self._primary, self._settings, _APPLICATION) as source,
+            connect(self._replica, self._settings, _APPLICATION) as copy,
         ):
             while not self._stop.wait(_SAMPLE_S):
                 asked_at = self._clock()
-                written, unmarked = _sample(primary, "sample_primary")
-                (replayed,) = _sample(replica, "sample_replica")
+                written, unmarked = _sample(source, "sample_primary")
+                (replayed,) = _sample(copy, "sample_replica")
                 self.unmarked_writes = bool(unmarked)
                 self.observe(asked_at, _position(written), _position(replayed))
 
@@ -95,24 +100,39 @@ def _position(value: Any) -> int:
     return -1 if value is None else int(value)
 
 
+class Replica(msgspec.Struct, frozen=True, eq=False):
+    """A server that may be read from while it keeps up."""
+
+    pool: Pool
+    lag: ReplicaLag
+
+
 class Reads:
-    """Runs reading statements on the right server."""
+    """Runs reading statements on the right server: in turn on the replicas that keep up."""
 
     def __init__(
         self, primary: Pool, replica: Pool | None, lag: ReplicaLag | None, max_lag_s: float
     ) -> None:
-        self._primary, self._replica, self._lag = primary, replica, lag
-        self._max_lag_s = max_lag_s
+        self._primary, self._max_lag_s = primary, max_lag_s
+        self._replicas = [Replica(replica, lag)] if replica is not None and lag is not None else []
+        self._turns = itertools.count()
+
+    @classmethod
+    def among(cls, primary: Pool, replicas: Sequence[Replica], max_lag_s: float) -> "Reads":
+        """Return what reads from any number of replicas."""
+        reads = cls(primary, None, None, max_lag_s)
+        reads._replicas = list(replicas)
+        return reads
 
     def rows(self, name: str, arguments: Mapping[str, Any], *, own_writes: bool) -> list[Row]:
         """Run a statement whose result has no telling gaps; `own_writes` asks for the primary."""
         replica = None if own_writes else self._usable()
         if replica is None:
             return self._on_primary(name, arguments, "own_writes" if own_writes else "no_replica")
-        if self._lag is not None and self._lag.unmarked_writes:
+        if replica.lag.unmarked_writes:
             return self._on_primary(name, arguments, "unmarked_writes")
         try:
-            return self._on_replica(replica, name, arguments)
+            return self._on_replica(replica.pool, name, arguments)
         except Transient:
             return self._on_primary(name, arguments, "replica_failed")
 
@@ -122,7 +142,7 @@ class Reads:
         reason = "no_replica"
         if replica is not None:
             try:
-                rows = self._on_replica(replica, name, arguments)
+                rows = self._on_replica(replica.pool, name, arguments)
             except Transient:
                 rows, reason = [], "replica_failed"
             else:
@@ -132,10 +152,9 @@ class Reads:
         rows = self._on_primary(name, arguments, reason)
         return rows[0] if rows else None
 
-    def _usable(self) -> Pool | None:
-        if self._replica is None or self._lag is None or self._lag.lag_s() > self._max_lag_s:
-            return None
-        return self._replica
+    def _usable(self) -> Replica | None:
+        usable = [one for one in self._replicas if one.lag.lag_s() <= self._max_lag_s]
+        return usable[next(self._turns) % len(usable)] if usable else None
 
     def _on_primary(self, name: str, arguments: Mapping[str, Any], reason: str) -> list[Row]:
         DB_ROUTE.labels("primary", reason).inc()

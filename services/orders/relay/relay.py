@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from orders.database.connection import Server
+from orders.database.connection import sessions
 from orders.errors import OrdersError, Transient
 from orders.messaging import envelope, semconv, topology
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
@@ -64,7 +64,7 @@ class Relay:
         settings: RelaySettings,
     ) -> None:
         self._database, self._publisher, self._settings = database, publisher, settings
-        self._server = Server(database.url)
+        self._server = sessions(database)
         # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
         self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
         self._reading = Reading(self._window, self._holds, self._lanes)

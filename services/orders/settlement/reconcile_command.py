@@ -45,9 +45,7 @@ _LONGEST_S: Final = 3600
 
 def _run(chosen: argparse.Namespace) -> Report:
     primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
-    leadership = Leadership(
-        primary.url, primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S
-    )
+    leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
     with database() as pool, witnesses(pool) as asked, contextlib.closing(leadership):
         _wait_for(leadership)
         book = Book(pool)

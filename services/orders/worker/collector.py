@@ -130,5 +130,5 @@ def _reconciled(at_s: float | None) -> Metric:
 
 
 def _lag(lag_s: float | None) -> Metric:
-    text = "How far the read replica is behind; infinite while it is not known."
+    text = "How far the last of the read replicas is behind; infinite while it is not known."
     return GaugeMetricFamily("db_replica_lag_seconds", text, value=lag_s)

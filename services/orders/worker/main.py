@@ -59,10 +59,10 @@ def run(environ: Mapping[str, str]) -> int:
     handling = Watch("message handling")
     handle = handling.watching(fulfilment.handle)
     consumer = Consumer(messaging, PROCESSING_QUEUE, handle, limits)
-    lag = ReplicaLag(database) if database.replica_url else None
-    collector = Collector(lag.lag_s if lag else None)
+    lags = [ReplicaLag(database, url) for url in database.replica_urls]
+    collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)
-    leadership = Leadership(database.url, database, HOUSEKEEPING, "orders-housekeeping")
+    leadership = Leadership(database, HOUSEKEEPING, "orders-housekeeping")
     housekeeping = Housekeeping(pool, leadership, collector, mine)
 
     checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
@@ -72,14 +72,14 @@ def run(environ: Mapping[str, str]) -> int:
         life.watch(housekeeping.watch)
         pool.open()
         cache.start()
-        if lag:
+        for lag in lags:
             lag.start()
         housekeeping.start()
         consumer.start()
         life.last()
         drained = consumer.stop()
         housekeeping.stop()
-        if lag:
+        for lag in lags:
             lag.stop()
         cache.close()
         for upstream in (inventory, payment):

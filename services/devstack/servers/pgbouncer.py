@@ -1,0 +1,68 @@
+"""PgBouncer in transaction mode, in front of one PostgreSQL."""
+
+import os
+
+from devstack import unprivileged
+from devstack.component import Component, log_file, server_environment
+from devstack.packages import pgbouncer
+from devstack.servers import postgres
+
+HOST = postgres.HOST
+# As it is installed: nothing of what our sessions ask for is let through or ignored.
+SETTINGS = """\
+[databases]
+* = host={host} port={port}
+
+[pgbouncer]
+listen_addr = {host}
+listen_port = {listen}
+unix_socket_dir =
+auth_type = plain
+auth_file = {users}
+pool_mode = {mode}
+max_client_conn = 200
+default_pool_size = {size}
+ignore_startup_parameters = {ignored}
+"""
+
+
+def component(  # noqa: PLR0913 a server's settings
+    cluster: postgres.Cluster,
+    port: int,
+    *,
+    mode: str = "transaction",
+    size: int = 4,
+    ignored: str = "",
+    name: str = "pgbouncer",
+) -> Component:
+    """Describe a pooler with `size` connections to the server for each database."""
+    state = cluster.state
+    folder = unprivileged.folder(state, name)
+    tree = unprivileged.program_tree(pgbouncer.release(), state)
+
+    def prepare() -> None:
+        users = postgres.write(folder / "users.txt", f'"{postgres.OWNER}" "{cluster.password}"\n')
+        text = SETTINGS.format(
+            host=HOST,
+            port=cluster.port,
+            listen=port,
+            users=users,
+            mode=mode,
+            size=size,
+            ignored=ignored,
+        )
+        postgres.write(folder / "pgbouncer.ini", text)
+
+    libraries = tree / "usr/lib" / f"{os.uname().machine}-linux-gnu"
+    return Component(
+        name=name,
+        argv=(str(tree / "usr" / "sbin" / "pgbouncer"), str(folder / "pgbouncer.ini")),
+        as_user=unprivileged.prefix(),
+        environment=server_environment(state) | {"LD_LIBRARY_PATH": str(libraries)},
+        folder=folder,
+        log=log_file(state, name),
+        address=f"{HOST}:{port}",
+        ports={"DEVSTACK_PGBOUNCER_PORT": port},
+        prepare=prepare,
+        ready=lambda: postgres.answers(cluster.url(port=port)),
+    )
