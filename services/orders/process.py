@@ -78,14 +78,14 @@ def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:
         _log.warning("setting.unknown", variable=variable)
 
 
-def problem_check(name: str, problem: Callable[[], str | None]) -> Check:
+def problem_check(name: str, problem: Callable[[], str | None], *, critical: bool = True) -> Check:
     """Make a readiness check of something that knows what is wrong with it."""
 
     def test() -> None:
         if (text := problem()) is not None:
             raise Transient(text)
 
-    return Check(name, test)
+    return Check(name, test, critical)
 
 
 def _listener(environ: Mapping[str, str], default_port: int) -> socket.socket:

@@ -315,6 +315,10 @@ class WorkerSettings(Group, frozen=True):
         Annotated[int, Meta(ge=1, le=100)],
         Meta(description="Tries of a message before it is dead-lettered."),
     ] = 8
+    give_up_after_s: Annotated[
+        LongSeconds,
+        Meta(description="A message that outages kept from its end for so long is dead-lettered."),
+    ] = 86_400
     drain_s: Annotated[Seconds, Meta(description="Time for messages in flight at a stop.")] = 25
     stalled_after_s: Annotated[
         Seconds | None,

@@ -173,7 +173,7 @@ def test_a_blip_is_forgotten(vhost: Vhost, broker: Broker) -> None:
     assert broker.count(QUEUE) == broker.count(DEAD) == 0
 
 
-def test_a_copy_that_cannot_be_kept_sends_the_message_back(
+def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
     vhost: Vhost, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orders.messaging.consumer._PAUSE_S", 0.1)
@@ -183,7 +183,7 @@ def test_a_copy_that_cannot_be_kept_sends_the_message_back(
     with consuming(vhost, raises(lambda: Transient("no"), seen)):
         broker.send(QUEUE, body())
         eventually(lambda: len(seen) >= 3)
-        assert set(seen) == {1}, "it was given back, not put off"
+        assert set(seen) == {1}, "it was neither put off nor delivered again"
         prepare(vhost)
         broker.wait_for(DEAD, 1)
 

@@ -93,6 +93,8 @@ STUCK = own("orders_stuck", 'status="Refunding"')
 BREAKER = own("circuit_breaker_state", 'upstream="payment"')
 GATEWAY = answers(200)
 WEBHOOK = own("circuit_breaker_state", 'upstream="webhook"')
+PAUSED = own("messaging_consumer_paused", 'queue="order-processing",reason="payment"')
+GIVEN_UP = own("notifications_given_up")
 BUSY = own("http_server_request_duration_seconds_sum", 'http_route="/api/orders"')
 FAILED = 'orderservice_reconcile_total{result="failed"}'
 DONE = 'orderservice_reconcile_total{result="done"}'
@@ -170,6 +172,8 @@ SYMPTOMS = (
         {WEBHOOK: level(2)},
     ),
     Alternatives("OrderWebhookReceiverOut", {WEBHOOK: level(2)}, {BREAKER: level(2)}),
+    Alternatives("OrderConsumerPaused", {PAUSED: level(1)}, {PAUSED: "1 1 1 0 0 0 0 0 " * 8}),
+    Alternatives("OrderNotificationsGivenUp", {GIVEN_UP: level(3)}, {GIVEN_UP: level(0)}),
     Alternatives(
         "OrderReplicaLag",
         {own("db_replica_lag_seconds"): "Inf " * 40},

@@ -6,7 +6,7 @@ import pytest
 from pika import BasicProperties
 
 from orders.database.failures import Busy
-from orders.errors import Permanent, Transient
+from orders.errors import Permanent, Transient, Unavailable
 from orders.messaging import verdict
 from orders.messaging.envelope import Delivery
 from orders.messaging.topology import RETRY_TIERS
@@ -65,6 +65,32 @@ def test_a_permanent_error_is_final_at_once() -> None:
 def test_an_error_nobody_foresaw_is_tried_again_and_its_text_is_kept_back() -> None:
     decided = verdict.judge(ValueError("card 4111 1111"), 1, POLICY)
     assert decided == Retry(SHORT, "unexpected_error", "ValueError")
+
+
+def test_an_outage_uses_up_no_attempts_and_is_waited_out_in_short_tiers() -> None:
+    away = Unavailable("payment: status 503", dependency="payment", pause=False)
+    decided = verdict.judge(away, 8, POLICY)
+    assert decided == Retry(SHORT, "unavailable", f"Unavailable: {away}", spent=False)
+    assert isinstance(decided, Retry)
+    assert verdict.put_off(dead_letter(), decided, 8, NOW).properties.headers["x-attempt"] == 8
+    later = verdict.judge(away, 8, POLICY, 3600)
+    assert isinstance(later, Retry)
+    assert later.tier is MIDDLE
+
+
+def test_an_outage_of_a_whole_day_ends_with_a_person() -> None:
+    away = Unavailable("payment: status 503", dependency="payment", pause=False)
+    failing_since: dict[str, object] = {
+        "x-first-failed-at": (NOW - dt.timedelta(days=1)).isoformat()
+    }
+    failing_for_s = verdict.failing_for_s(dead_letter(failing_since), NOW)
+    decided = verdict.judge(away, 1, POLICY, failing_for_s)
+    assert decided == Dead("unavailable", f"Unavailable: {away}")
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-30T00:00:00", 5, ["x"]])
+def test_a_strange_moment_is_no_failure_of_long_ago(text: object) -> None:
+    assert verdict.failing_for_s(dead_letter({"x-first-failed-at": text}), NOW) == 0
 
 
 def test_a_copy_waits_in_its_tier_and_counts_the_attempt() -> None:

@@ -176,6 +176,26 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         kept="1m",
     )
     yield Alert(
+        "OrderConsumerPaused",
+        f"max by ({BY}, queue, reason) ({scope.of('messaging_consumer_paused')}) > 0",
+        TICKET,
+        "A consumer holds its messages because something it needs is away.",
+        "{{ $labels.queue }} has waited for {{ $labels.reason }}. It goes on by itself.",
+        MESSAGING,
+        kept="10m",
+        keep_firing=OUTLIVES,
+    )
+    yield Alert(
+        "OrderNotificationsGivenUp",
+        f"max by ({BY}) ({scope.of('notifications_given_up')}) > 0",
+        TICKET,
+        "Notifications were given up after days of tries.",
+        "{{ $value }} notifications were not delivered. `orders notifications list` shows them.",
+        MESSAGING,
+        kept="1m",
+        keep_firing=OUTLIVES,
+    )
+    yield Alert(
         "OrderRelayWithoutLeader",
         f"sum by ({BY}) ({scope.of('relay_leading')}) == 0",
         PAGE,

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from orders.errors import Permanent, Transient
+from orders.errors import Permanent, Transient, Unavailable
 
 
 class Locked(Transient):
@@ -19,11 +19,25 @@ class Busy(Transient):
     """Wait a moment: the first use of an idempotency key is still running."""
 
 
-class ReadOnly(Transient):
+class ServerAway(Unavailable):
+    """Wait for the server: whatever else asks it now fails alike."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, dependency="postgres", pause=True, retry_after_s=retry_after_s)
+
+
+class Unwell(Unavailable):
+    """Repeat it later: the statement was refused for a reason that is not in its arguments."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, dependency="postgres", pause=False, retry_after_s=retry_after_s)
+
+
+class ReadOnly(ServerAway):
     """Find the primary: this server takes no writes, so nothing was changed."""
 
 
-class OutcomeUnknown(Transient):
+class OutcomeUnknown(ServerAway):
     """Look before you repeat: the statement was sent, and its end is not known.
 
     It may have committed, may commit later, or may never have run. Every other Transient of the
@@ -44,8 +58,8 @@ _UNKNOWN: Final = ("08", "40003", "57P")
 def translated() -> Iterator[None]:
     """Raise the errors of psycopg as one of our own, the cause chained.
 
-    Whatever the server refused by an error of its own was rolled back: a plain Transient (Locked
-    and ReadOnly among them) or Permanent. A connection that broke, or a deadline that passed, after
+    Whatever the server refused by an error of its own was rolled back: Locked, ReadOnly, Unwell or
+    Permanent. A connection that broke, or a deadline that passed, after
     the statement was sent: OutcomeUnknown.
     """
     try:
@@ -53,10 +67,10 @@ def translated() -> Iterator[None]:
     except errors.LockNotAvailable as error:
         raise Locked("another transaction holds the lock", retry_after_s=1) from error
     except (PoolTimeout, PoolClosed) as error:
-        raise Transient("no connection to PostgreSQL", retry_after_s=1) from error
+        raise ServerAway("no connection to PostgreSQL", retry_after_s=1) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         # Also statement_timeout and a deadlock, which the server rolled back.
-        kind = OutcomeUnknown if outcome_unknown(error) else Transient
+        kind = OutcomeUnknown if outcome_unknown(error) else Unwell
         raise kind(f"PostgreSQL: {_name(error)}", retry_after_s=1) from error
     except errors.ReadOnlySqlTransaction as error:
         raise ReadOnly("PostgreSQL is read-only: not the primary?", retry_after_s=1) from error
@@ -65,7 +79,7 @@ def translated() -> Iterator[None]:
     except psycopg.Error as error:
         # A table or right that is missing, a lost prepared statement: nothing is wrong with the
         # work itself, and a migration or a person may mend it.
-        raise Transient(f"PostgreSQL: {type(error).__name__}", retry_after_s=1) from error
+        raise Unwell(f"PostgreSQL: {type(error).__name__}", retry_after_s=1) from error
 
 
 def outcome_unknown(error: psycopg.Error) -> bool:

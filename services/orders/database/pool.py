@@ -21,9 +21,8 @@ from orders.database.connection import (
     primary,
     replica,
 )
-from orders.database.failures import DeadlinePassed, ReadOnly, translated
+from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
 from orders.database.statements import statement
-from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
@@ -123,7 +122,7 @@ class Pool:
             if self._server.problem is None:
                 raise  # all are lent out
             message = f"no connection to PostgreSQL: {self._server.problem}"
-            raise Transient(message, retry_after_s=1) from error
+            raise ServerAway(message, retry_after_s=1) from error
 
     def _distrust(self, connection: Connection) -> None:
         """Throw a connection away, and the idle ones that may lead to the same server."""

@@ -7,6 +7,7 @@ between delivers it again, so handlers deduplicate by `message_id`.
 import functools
 import queue
 import threading
+import time
 from typing import Final
 
 import msgspec
@@ -17,16 +18,21 @@ from pika.spec import Basic
 
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
-from orders.messaging.handling import Handler, Handling
+from orders.messaging.handling import Handled, Handler, Handling
 from orders.messaging.link import Link
+from orders.messaging.pause import Admission, Pause
 from orders.messaging.publisher import Publisher
 from orders.messaging.topology import RETRY_TIERS, Tier
 from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 
-# A message that can be neither handled nor put aside goes back to its queue, but not at once: the
-# queue counts deliveries and dead-letters what exceeds its limit.
+# How long a message waits that can be neither handled nor put aside. It does not go back to its
+# queue: that counts deliveries, and dead-letters what exceeds its limit.
 _PAUSE_S: Final = 5.0
+# A message held for longer makes room for others, which may not need what it needs.
+_MAKE_ROOM_S: Final = 60.0
+# The broker closes the channel of a consumer that keeps a message for 30 minutes.
+_LONGEST_HOLD_S: Final = 600.0
 # Closing takes milliseconds; a broker that does not answer must not use up the time to stop in.
 _CLOSE_S: Final = 3.0
 # Shorter than the publisher's own default: a handler thread waits for it.
@@ -42,6 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     drain_s: float
     tiers: tuple[Tier, ...] = RETRY_TIERS
+    give_up_after_s: float = 86_400  # what outages of others may keep a message from its end
 
 
 class _Work(msgspec.Struct, frozen=True, eq=False):
@@ -57,7 +64,8 @@ class Consumer:
     ) -> None:
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
-        policy = RetryPolicy(limits.max_attempts, limits.tiers)
+        policy = RetryPolicy(limits.max_attempts, limits.tiers, limits.give_up_after_s)
+        self._pause = Pause(queue_name)
         self._handling = Handling(queue_name, handler, policy, self._publisher)
         self._link = Link(settings, f"{queue_name} consumer", self)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -80,6 +88,7 @@ class Consumer:
         What did not end is given back to the queue by closing.
         """
         self._stopping.set()
+        self._pause.close()  # what is held goes back to the queue
         self._link.call(self._cancel)
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
@@ -96,6 +105,11 @@ class Consumer:
         """Why no messages can be worked on now, for readiness; None if they can."""
         return self._link.problem or self._publisher.problem
 
+    @property
+    def paused(self) -> str | None:
+        """Why messages are held and not worked on; None if they are worked on."""
+        return self._pause.problem
+
     # On the link's thread.
 
     def opened(self, channel: Channel) -> None:
@@ -106,7 +120,8 @@ class Consumer:
         )
 
     def lost(self) -> None:
-        """Do nothing: the broker gives what was unacknowledged to whoever consumes next."""
+        """Let go of what is held: the broker gives it to whoever consumes next."""
+        self._pause.wake()
 
     def _consume(self, channel: Channel) -> None:
         if not self._stopping.is_set():
@@ -146,19 +161,41 @@ class Consumer:
     def _handle_all(self) -> None:
         for work in iter(self._work.get, None):
             try:
-                if work.channel.is_open:  # else it has already gone back to the queue
-                    self._handle(work)
+                self._handle(work)
             finally:
                 with self._idle:
                     self._under_way -= 1
                     self._idle.notify_all()
 
     def _handle(self, work: _Work) -> None:
+        handled = self._handle_held(work, time.monotonic())
+        if handled is not None:
+            self._link.call(functools.partial(self._settle, work, handled))
+
+    def _handle_held(self, work: _Work, began_s: float) -> bool | None:
+        """Try until a message is done with; None if it goes back with its channel."""
+        while True:
+            # With its channel the message has already gone back to the queue.
+            admission = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
+            if admission is None:
+                return None
+            if admission is Admission.EXPIRED:
+                return self._handling.put_off(work.delivery)
+            held_s = time.monotonic() - began_s
+            handled = self._try(work, admission, may_hold=held_s < _MAKE_ROOM_S)
+            if not handled.held:
+                return True
+            if held_s > _LONGEST_HOLD_S:
+                return False
+            if handled.lacks is None or not handled.lacks.pause:
+                self._stopping.wait(_PAUSE_S)  # its copy could not be kept, or it failed oddly
+
+    def _try(self, work: _Work, admission: Admission, *, may_hold: bool) -> Handled:
+        handled = Handled(held=True)
         try:
-            handled = self._handling.handle(work.delivery)
+            handled = self._handling.handle(work.delivery, may_hold=may_hold)
         except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
             _log.exception("message.thread_failed", queue=self._queue)
-            handled = False
-        if not handled:
-            self._stopping.wait(_PAUSE_S)
-        self._link.call(functools.partial(self._settle, work, handled))
+        finally:
+            self._pause.leave(admission, handled.lacks)
+        return handled

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import structlog
 from opentelemetry.trace import Span
 
-from orders.errors import OrdersError, Permanent
+from orders.errors import OrdersError, Permanent, Unavailable
 from orders.messaging import envelope, semconv, verdict
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
-from orders.messaging.verdict import Done, Retry, RetryPolicy, Verdict
+from orders.messaging.verdict import Done, Hold, Retry, RetryPolicy, Verdict
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import (
     MESSAGING_DEAD_LETTER,
@@ -28,9 +29,19 @@ Handler = Callable[[Message], str | None]
 PROCESSED: Final = "processed"
 RETRIED: Final = "retried"
 DEAD: Final = "dead"
-REQUEUED: Final = "requeued"
+HELD: Final = "held"
 
 _log = structlog.get_logger()
+
+
+class Handled(msgspec.Struct, frozen=True):
+    """How a try ended: acknowledge the message, or hold it and try again.
+
+    `lacks` is what was not to be had, also where the message was put off for it.
+    """
+
+    held: bool
+    lacks: Unavailable | None = None
 
 
 class Handling:
@@ -43,8 +54,8 @@ class Handling:
         self._policy, self._publisher = policy, publisher
         MESSAGING_DURATION.labels(queue, PROCESSED)  # shown as 0 before the first message
 
-    def handle(self, delivery: Delivery) -> bool:
-        """Work on a message; true: acknowledge it, false: give it back to the queue.
+    def handle(self, delivery: Delivery, *, may_hold: bool = True) -> Handled:
+        """Work on a message; one that may not be held any more is put off instead.
 
         Never raises for what the handler or the message does.
         """
@@ -57,37 +68,52 @@ class Handling:
             semconv.processing(delivery),
             remote=remote,
         ) as span:
-            decided = self._decide(delivery, span)
+            decided, lacks = self._decide(delivery, span, may_hold=may_hold)
             outcome = self._carry_out(delivery, decided)
             took_s = time.perf_counter() - started
             MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s, exemplar())
             self._report(delivery, decided, outcome, took_s)
-        return outcome != REQUEUED
+        return Handled(outcome == HELD, lacks)
 
-    def _decide(self, delivery: Delivery, span: Span | None) -> Verdict:
+    def put_off(self, delivery: Delivery) -> bool:
+        """Put a message off that was held for too long; true if it was kept."""
+        now = dt.datetime.now(dt.UTC)
+        tier = self._policy.outage_tier(verdict.failing_for_s(delivery, now))
+        waits = Retry(tier, verdict.UNAVAILABLE, "held for too long", spent=False)
+        return self._carry_out(delivery, waits) == RETRIED
+
+    def _decide(
+        self, delivery: Delivery, span: Span | None, *, may_hold: bool
+    ) -> tuple[Verdict, Unavailable | None]:
         try:
             message = envelope.decode(delivery, context.current() or envelope.ids(delivery)[0])
             if span is not None:
                 span.set_attribute("order.id", message.body.order_id)
-            return Done(self._handler(message) or PROCESSED)
+            return Done(self._handler(message) or PROCESSED), None
         except Exception as error:  # noqa: BLE001 a bug must neither lose a message nor end the thread
             tracing.fail(span, type(error).__name__)
             if not isinstance(error, OrdersError):
                 _log.exception("message.handler_failed", message_id=delivery.properties.message_id)
-            return verdict.judge(error, _attempt(delivery), self._policy)
+            lacks = error if isinstance(error, Unavailable) else None
+            if lacks is not None and lacks.pause and may_hold:
+                return Hold(lacks), lacks
+            failing_for_s = verdict.failing_for_s(delivery, dt.datetime.now(dt.UTC))
+            return verdict.judge(error, _attempt(delivery), self._policy, failing_for_s), lacks
 
     def _carry_out(self, delivery: Delivery, decided: Verdict) -> str:
         if isinstance(decided, Done):
             return decided.outcome
+        if isinstance(decided, Hold):
+            return HELD
         now = dt.datetime.now(dt.UTC)
         attempt = _attempt(delivery)
         if isinstance(decided, Retry):
             if not self._kept(verdict.put_off(delivery, decided, attempt, now)):
-                return REQUEUED
+                return HELD
             MESSAGING_RETRIES.labels(self._queue, decided.tier.name).inc()
             return RETRIED
         if not self._kept(verdict.bury(delivery, decided, attempt, now)):
-            return REQUEUED
+            return HELD
         MESSAGING_DEAD_LETTER.labels(self._queue, decided.reason).inc()
         return DEAD
 
@@ -114,6 +140,9 @@ class Handling:
         }
         if isinstance(decided, Done):
             _log.info("message.processed", **facts)
+        elif isinstance(decided, Hold):
+            facts |= {"reason": decided.lacks.dependency, "error": verdict.describe(decided.lacks)}
+            _log.warning("message.held", **facts)
         elif isinstance(decided, Retry):
             facts |= {"reason": decided.reason, "error": decided.error, "tier": decided.tier.name}
             _log.warning("message.retried", **facts)

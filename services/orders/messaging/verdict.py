@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from pika import BasicProperties
 
-from orders.errors import OrdersError, Permanent, Transient
+from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging import envelope, headers
 from orders.messaging.envelope import Delivery
 from orders.messaging.publisher import Outgoing
@@ -22,6 +22,7 @@ ERROR: Final = "x-error"
 DIED_AT: Final = "x-died-at"
 
 ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
+UNAVAILABLE: Final = "unavailable"
 UNEXPECTED: Final = "unexpected_error"
 
 _OURS: Final = frozenset({envelope.ATTEMPT, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
@@ -32,11 +33,20 @@ _ROUTING: Final = frozenset({"CC", "BCC"})
 _LONGEST_TEXT: Final = 300
 
 
+# Outages are waited out in the shortest tier first, then in the next: not longer, because work
+# should go on soon after their end.
+_SOON_S: Final = 60.0
+
+
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How often, and after which waits, a message is tried again."""
+    """How often, and after which waits, a message is tried again.
+
+    `give_up_after_s` bounds what outages of others may take, which use up no attempts.
+    """
 
     max_attempts: int
     tiers: tuple[Tier, ...] = RETRY_TIERS
+    give_up_after_s: float = 86_400
 
     def tier(self, attempt: int, at_least_s: float = 0) -> Tier:
         """Choose the wait after attempt number `attempt` (from 1).
@@ -49,6 +59,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         asked = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
         return self.tiers[max(due, next(asked, len(self.tiers) - 1))]
 
+    def outage_tier(self, failing_for_s: float) -> Tier:
+        """Choose the wait of a message that an outage keeps from its end."""
+        return self.tiers[0 if failing_for_s < _SOON_S else min(1, len(self.tiers) - 1)]
+
 
 class Done(msgspec.Struct, frozen=True):
     """Acknowledge it. `outcome` is what the metric and the log call it."""
@@ -57,11 +71,18 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Put it into a retry tier, then acknowledge it."""
+    """Put it into a retry tier, then acknowledge it. Unless `spent`, it keeps its attempts."""
 
     tier: Tier
     reason: str
     error: str
+    spent: bool = True
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Keep it unacknowledged and try again here, when what it needs may be back."""
+
+    lacks: Unavailable
 
 
 class Dead(msgspec.Struct, frozen=True):
@@ -71,12 +92,21 @@ class Dead(msgspec.Struct, frozen=True):
     error: str
 
 
-Verdict = Done | Retry | Dead
+Verdict = Done | Retry | Dead | Hold
 
 
-def judge(error: Exception, attempt: int, policy: RetryPolicy) -> Retry | Dead:
-    """Decide what becomes of a message whose handling raised `error`."""
+def judge(
+    error: Exception, attempt: int, policy: RetryPolicy, failing_for_s: float = 0.0
+) -> Retry | Dead:
+    """Decide what becomes of a message whose handling raised `error`.
+
+    `failing_for_s` is how long ago it failed first.
+    """
     text = describe(error)
+    if isinstance(error, Unavailable):
+        if failing_for_s >= policy.give_up_after_s:
+            return Dead(UNAVAILABLE, text)
+        return Retry(policy.outage_tier(failing_for_s), UNAVAILABLE, text, spent=False)
     if isinstance(error, Permanent):
         return Dead(error.reason, text)
     if attempt >= policy.max_attempts:
@@ -98,7 +128,7 @@ def describe(error: Exception) -> str:
 def put_off(delivery: Delivery, verdict: Retry, attempt: int, now: dt.datetime) -> Outgoing:
     """Return the copy that waits in a retry tier and comes back as the next attempt."""
     marks = {
-        envelope.ATTEMPT: attempt + 1,
+        envelope.ATTEMPT: attempt + verdict.spent,
         FIRST_FAILED_AT: _first_failed_at(delivery, now),
         REASON: verdict.reason,
         ERROR: verdict.error,
@@ -149,6 +179,15 @@ def _copied(given: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
         delivery_mode=envelope.PERSISTENT,
         headers=headers.portable(kept) | marks or None,
     )
+
+
+def failing_for_s(delivery: Delivery, now: dt.datetime) -> float:
+    """Return how long ago a message failed first, in seconds; 0 if it never did."""
+    try:
+        first = dt.datetime.fromisoformat(_first_failed_at(delivery, now))
+        return max(0.0, (now - first).total_seconds())
+    except (ValueError, TypeError):  # a stranger's text, or a moment without its offset
+        return 0.0
 
 
 def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:

@@ -42,7 +42,12 @@ def run(environ: Mapping[str, str]) -> int:
     handle = handling.watching(delivery.handle)
     consumer = Consumer(messaging, NOTIFICATIONS_QUEUE, handle, limits)
 
-    checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
+    checks = (
+        Check("postgres", pool.ping),
+        problem_check("rabbitmq", lambda: consumer.problem),
+        # A rollout must not fail because somebody else is away: shown, and not decided by.
+        problem_check("consumption", lambda: consumer.paused, critical=False),
+    )
     with running("notifier", environ, ADMIN_PORT, checks) as life:
         life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
         pool.open()

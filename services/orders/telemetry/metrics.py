@@ -85,6 +85,11 @@ MESSAGING_DEAD_LETTER: Final = Counter(
     "Messages put aside for a person.",
     ["queue", "reason"],
 )
+CONSUMER_PAUSED: Final = Gauge(
+    "messaging_consumer_paused",
+    "1 while a consumer holds its messages because a dependency is away.",
+    ["queue", "reason"],
+)
 ORDER_COMPLETION: Final = Histogram(
     "order_completion_seconds",
     "From the 202 to the end of the order.",

@@ -18,7 +18,7 @@ from orders.database.orders import Outcome, Progress, Reservation, Step, Work
 from orders.domain import events
 from orders.domain.lifecycle import TERMINAL, Event, Status, transition
 from orders.domain.order import Order
-from orders.errors import OrdersError, Permanent, Transient
+from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging.envelope import Message
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
@@ -55,7 +55,7 @@ class Fulfilment:
         try:
             self._pursue(message.body.order_id, message.message_id)
         except OrdersError as error:
-            if message.type != events.STALLED:
+            if message.type != events.STALLED or isinstance(error, Unavailable):
                 raise
             # The sweeper will emit the order again: retrying both would multiply the work, and
             # what cannot be mended has put the order's first message aside already.

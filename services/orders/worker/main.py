@@ -55,7 +55,12 @@ def run(environ: Mapping[str, str]) -> int:
             lambda order: cache.put(snapshot(order)),
         )
     )
-    limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
+    limits = Limits(
+        prefetch=mine.prefetch,
+        max_attempts=mine.max_attempts,
+        drain_s=mine.drain_s,
+        give_up_after_s=mine.give_up_after_s,
+    )
     handling = Watch("message handling")
     handle = handling.watching(fulfilment.handle)
     consumer = Consumer(messaging, PROCESSING_QUEUE, handle, limits)
@@ -65,7 +70,12 @@ def run(environ: Mapping[str, str]) -> int:
     leadership = Leadership(database, HOUSEKEEPING, "orders-housekeeping")
     housekeeping = Housekeeping(pool, leadership, collector, mine)
 
-    checks = (Check("postgres", pool.ping), problem_check("rabbitmq", lambda: consumer.problem))
+    checks = (
+        Check("postgres", pool.ping),
+        problem_check("rabbitmq", lambda: consumer.problem),
+        # A rollout must not fail because somebody else is away: shown, and not decided by.
+        problem_check("consumption", lambda: consumer.paused, critical=False),
+    )
     with running("worker", environ, ADMIN_PORT, checks) as life:
         # Between two statements lie at most two calls of upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
