@@ -23,6 +23,7 @@ from orders.database.connection import (
 )
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
 from orders.database.statements import statement
+from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
