@@ -8,6 +8,8 @@ from devstack.servers import alertmanager, nginx, postgres, prometheus, rabbitmq
 from devstack.settings import Settings
 
 HOST = "127.0.0.1"
+# More than in a pod: here all clients of a load test have one address, and share its limit.
+GATEWAY_MEMORY_MIB = 512
 
 
 def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component]:
@@ -74,6 +76,8 @@ def gateway(settings: Settings) -> tuple[Component, Component]:
         state=settings.state,
         listen=f"{settings.gateway_host}:{settings.ports['gateway']}",
         api=f"{HOST}:{settings.ports['api']}",
+        memory_mib=GATEWAY_MEMORY_MIB,
+        api_in_flight=max(64, 16 * int(settings.environment.get("ORDERS_API_WORKERS") or 4)),
     )
     metrics = nginx.metrics(site, settings.ports["gateway_admin"])
     return nginx.component(site, needs=("api",)), metrics

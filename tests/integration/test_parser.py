@@ -34,8 +34,10 @@ def exchange(served: Served, *pieces: bytes) -> bytes:
     with served.connect(TCP_NODELAY=1) as connection:
         for piece in pieces:
             connection.sendall(piece)
+        # The worker takes a client that ends sending for one that has gone: only after the answer.
+        answer = connection.recv(65_536)
         connection.shutdown(socket.SHUT_WR)
-        return read_all(connection)
+        return answer + read_all(connection)
 
 
 def statuses(answer: bytes) -> list[int]:

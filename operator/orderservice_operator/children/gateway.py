@@ -17,6 +17,9 @@ from orderservice_operator.resource.spec import OrderService
 NAME: Final = "gateway"
 ADMIN: Final = "gateway-admin"
 TMP: Final = "gateway-tmp"
+# Threads of a gthread process: the default of ORDERS_API_THREADS.
+_THREADS: Final = 16
+_LEAST_IN_FLIGHT: Final = 64
 _COMMAND: Final = ["orders-gateway"]
 # A guess: bodies, headers and answers of a few hundred requests are buffered in memory.
 _RESOURCES: Final = Resources(
@@ -46,10 +49,18 @@ def _settings(service: OrderService) -> list[Manifest]:
         "GATEWAY_ADMIN_PORT": str(GATEWAY_ADMIN_PORT),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
         "GATEWAY_DRAIN_S": str(GATEWAY_DRAIN_S),
+        "GATEWAY_API_IN_FLIGHT": str(_in_flight(service)),
     }
     if proxies := service.spec.api.trusted_proxies:
         variables["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)
     return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def _in_flight(service: OrderService) -> int:
+    """Return the requests an api may have at once: sixteen per process, or two per thread."""
+    api = service.spec.api
+    queued = 2 * _THREADS if api.worker_class == "gthread" else 16
+    return max(_LEAST_IN_FLIGHT, queued * api.workers)
 
 
 def _probe(*, period_s: int, failures: int) -> Manifest:

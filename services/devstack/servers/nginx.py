@@ -11,6 +11,7 @@ from devstack.component import Component, Stage, log_file, server_environment
 from devstack.servers import installed
 from devstack.settings import PYTHON, SOURCE
 from gateway import configuration
+from gateway.capacity import DEFAULT_MEMORY_MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Site:
     listen: str
     api: str
     name: str = "gateway"
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    api_in_flight: int = 64
 
 
 def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
@@ -73,9 +76,13 @@ def write_configuration(site: Site, folder: Path) -> None:
 
 def rendered(site: Site, folder: Path) -> configuration.Site:
     """Say what is filled in."""
-    log = str(folder / "access.log")
     return configuration.Site(
-        listen=site.listen, api=tuple(site.api.split(",")), folder=folder, access_log=log
+        listen=site.listen,
+        api=tuple(site.api.split(",")),
+        folder=folder,
+        access_log=str(folder / "access.log"),
+        memory_mib=site.memory_mib,
+        api_in_flight=site.api_in_flight,
     )
 
 

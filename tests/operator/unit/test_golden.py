@@ -15,13 +15,13 @@ UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "32c9297e19",
+        "minimal-api": "d0ba84a7e5",
         "minimal-relay": "ce7d78213b",
         "minimal-worker": "c76515ef42",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "1351cd85d5",
+        "full-api": "1d4e4a784e",
         "full-relay": "a25b8c5bbf",
         "full-worker": "bd38d992dd",
         "full-notifier": "71dbdfdf8a",

@@ -10,6 +10,7 @@ Source: meinheld 1.0.2 `meinheld/server/*.c`, gunicorn 27 `workers/base.py`, `ar
 import logging
 import os
 import resource
+import select
 import time
 import traceback
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from gunicorn.workers.base import Worker
 from meinheld import server
+from prometheus_client import Counter
 
 from orders.api.server.connections import idle_for, open_connections, shut_for_reading
 from orders.api.server.pacing import paced
@@ -28,6 +30,12 @@ from orders.api.server.pacing import paced
 MAX_BODY_BYTES = 1024 * 1024
 # meinheld keeps 24 bytes per possible descriptor, and stops serving when it runs out of them.
 MAX_DESCRIPTORS = 65_536
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_hang_up = select.poll()
+_abandoned = Counter(
+    "http_server_abandoned_requests_total",
+    "Requests that were not worked on because their client had gone.",
+)
 # A stopping worker keeps idle connections this long, for a request already on its way.
 # gunicorn's own gthread waits as long.
 LINGER_S = 2.0
@@ -59,6 +67,8 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         wsgi = self.wsgi
 
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            if _is_gone(environ["meinheld.client"]):
+                return []
             self.nr += 1
             if self.nr == self.max_requests:
                 self.log.info(
@@ -115,6 +125,22 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         )
         logging.shutdown()
         os._exit(1)
+
+
+def _is_gone(client: Any) -> bool:
+    """Tell whether nobody waits for the answer any more, and then close without one.
+
+    A request may have waited in the kernel behind others. The gateway closes its connection when
+    its client does; one that only ends sending is not told apart, and no proxy does that.
+    """
+    descriptor = client.get_fd()
+    _hang_up.register(descriptor, _GONE)
+    gone = bool(_hang_up.poll(0))
+    _hang_up.unregister(descriptor)
+    if gone:
+        client.set_closed(1)
+        _abandoned.inc()
+    return gone
 
 
 class _ErrorLog:
