@@ -18,7 +18,7 @@ from loadtest.run import Wishes, run
 from loadtest.scenario import Scenario
 from loadtest.sizing import sized
 from loadtest.target.http import Unreachable
-from loadtest.target.local_stack import REPOSITORY, LocalStack, StackFailed
+from loadtest.target.local_stack import REPOSITORY, TOKEN_PARTY, LocalStack, StackFailed
 from loadtest.target.place import (
     Place,
     SetupFailed,
@@ -171,7 +171,12 @@ def wishes(
     """Gather what holds for every scenario of this call."""
     known = {name: value for name, value in environ.items() if name.startswith("LOADTEST_")}
     if where.stack is not None:
-        known |= {"LOADTEST_JWT_KEY": where.stack.key, "LOADTEST_JWT_ALGORITHM": "HS256"}
+        known |= {
+            "LOADTEST_JWT_KEY": where.stack.key,
+            "LOADTEST_JWT_ALGORITHM": "HS256",
+            "LOADTEST_JWT_ISSUER": TOKEN_PARTY,
+            "LOADTEST_JWT_AUDIENCE": TOKEN_PARTY,
+        }
     if args.duration:
         known["LOADTEST_DURATION"] = str(args.duration)
     return Wishes(

@@ -18,9 +18,13 @@ _PORT_OFFSET: Final = "1000"
 # RabbitMQ's own; devstack's lies where the kernel picks ports for outgoing connections.
 _MANAGEMENT_PORT: Final = 15672
 _VERB_WITHIN_S: Final = 180
+# Issuer and audience of the tokens of a stack of its own.
+TOKEN_PARTY: Final = "loadtest"  # noqa: S105 a name
 # A fault of seconds is to be survived within the run: what the services wait for is shortened.
 _SETTINGS: Final = {
     "ORDERS_AUTH": "jwt",
+    "ORDERS_AUTH_ISSUER": TOKEN_PARTY,
+    "ORDERS_AUTH_AUDIENCE": TOKEN_PARTY,
     "ORDERS_AUTH_ALGORITHMS": "HS256",
     "ORDERS_LOG_LEVEL": "warning",
     "ORDERS_WORKER_STALLED_AFTER_S": "20",

@@ -82,12 +82,14 @@ class ProcessState:
 class Check(msgspec.Struct, frozen=True):
     """A dependency and how to try it: `test` returns, or raises what is wrong.
 
-    A critical one decides about readiness and health. `budget_s` is how long a probe waits.
+    A critical one decides about readiness and health, one with `only_readiness` about readiness
+    alone. `budget_s` is how long a probe waits.
     """
 
     name: str
     test: Callable[[], None]
     critical: bool = True
+    only_readiness: bool = False
     budget_s: float = 1.0
 
 
@@ -98,6 +100,7 @@ class Result(msgspec.Struct, frozen=True):
     critical: bool
     reason: str = ""
     took_s: float = 0.0
+    only_readiness: bool = False
 
     @property
     def passed(self) -> bool:
@@ -160,7 +163,8 @@ class _Trial:
         error = self._error if ended else TimeoutError(f"no answer within {check.budget_s:g} s")
         took_s = (self._ended_at if ended else time.monotonic()) - self._began_at
         self._log_change(error)
-        return Result(check.name, check.critical, reason(error) if error else "", took_s)
+        words = reason(error) if error else ""
+        return Result(check.name, check.critical, words, took_s, check.only_readiness)
 
     def _log_change(self, error: BaseException | None) -> None:
         if error and not self._failing:
@@ -219,7 +223,7 @@ def readyz(state: State, checks: Checks) -> Report:
 
 def health(checks: Checks) -> tuple[int, dict[str, Any]]:
     """Return status and body of `/health`: 503 only when something critical is out."""
-    results = checks.results()
+    results = [result for result in checks.results() if not result.only_readiness]
     failed = [result for result in results if not result.passed]
     unhealthy = any(result.critical for result in failed)
     word = "Unhealthy" if unhealthy else "Degraded" if failed else "Healthy"

@@ -263,8 +263,16 @@ class AuthSettings(Group, frozen=True):
         Meta(description="Public key (PEM) or shared secret, instead of a JWKS URL. Secret."),
     ] = None
     algorithms: Annotated[str, Meta(description="Accepted algorithms, by comma.")] = "RS256,ES256"
-    issuer: Annotated[str | None, Meta(description="Required `iss`.")] = None
-    audience: Annotated[str | None, Meta(description="Required `aud`.")] = None
+    issuer: Annotated[
+        str | None, Meta(description="Required `iss`; must be set where ORDERS_AUTH is jwt.")
+    ] = None
+    audience: Annotated[
+        str | None, Meta(description="Required `aud`; must be set where ORDERS_AUTH is jwt.")
+    ] = None
+    leeway_s: Annotated[
+        Annotated[float, Meta(ge=0, le=300)],
+        Meta(description="How far the issuer's clock may be ahead (`nbf`, `iat`); `exp` has none."),
+    ] = 10
 
 
 class UpstreamSettings(Group, frozen=True):

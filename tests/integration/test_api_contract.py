@@ -17,7 +17,9 @@ SECRET = "a shared secret of at least 32 bytes"
 
 
 def token(scope: str = "orders:read orders:write", subject: object = 7) -> dict[str, str]:
-    claims = {"sub": str(subject), "exp": int(time.time()) + 600, "scope": scope}
+    claims = {
+        "sub": str(subject), "exp": int(time.time()) + 600, "scope": scope, "iss": "i", "aud": "a",
+    }  # fmt: skip
     return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
 
 
@@ -27,7 +29,8 @@ def api(
 ) -> Iterator[Api]:
     with api_running(
         tmp_path_factory.mktemp("api"), DATABASE_URL=database.url, REDIS_URL=redis_url, AUTH="jwt",
-        AUTH_KEY=SECRET, AUTH_ALGORITHMS="HS256", API_WORKERS="1", API_WORKER_CLASS="gthread",
+        AUTH_KEY=SECRET, AUTH_ALGORITHMS="HS256", AUTH_ISSUER="i", AUTH_AUDIENCE="a",
+        API_WORKERS="1", API_WORKER_CLASS="gthread",
         RATE_LIMIT_REQUESTS="50", ORDER_STOCK_CHECK="off", DATABASE_STATEMENT_TIMEOUT_S="2",
     ) as running:  # fmt: skip
         yield running
@@ -37,7 +40,8 @@ def api(
 def without_database(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Api]:
     with api_running(
         tmp_path_factory.mktemp("api"), DATABASE_URL="postgresql://x@127.0.0.1:9/x", AUTH="jwt",
-        AUTH_KEY=SECRET, AUTH_ALGORITHMS="HS256", API_WORKERS="1", REDIS_URL=redis_url,
+        AUTH_KEY=SECRET, AUTH_ALGORITHMS="HS256", AUTH_ISSUER="i", AUTH_AUDIENCE="a",
+        API_WORKERS="1", REDIS_URL=redis_url,
         ORDER_STOCK_CHECK="off", DATABASE_CONNECT_TIMEOUT_S="0.2",
     ) as running:  # fmt: skip
         yield running

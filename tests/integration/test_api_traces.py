@@ -1,6 +1,7 @@
 """What a request leaves in the trace: the spans of the contract, and nothing about persons."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,12 +79,26 @@ def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver) 
         assert not {PAYMENT_METHOD, "secret"} & set(map(str, span.attributes.values()))
 
 
-def test_what_the_caller_does_not_sample_is_not_exported(api: Api, receiver: Receiver) -> None:
+def test_a_callers_flag_does_not_decide_about_sampling(api: Api, receiver: Receiver) -> None:
+    """All is sampled here, whatever the flag says; the ids are the caller's."""
     trace_id = "1" * 32
     parent = {"traceparent": f"00-{trace_id}-{CALLER}-00"}
     answer = api.request("POST", "/api/orders", json=order(new_user()), headers=parent)
     assert answer.headers["traceparent"].startswith(f"00-{trace_id}-")
+    assert answer.headers["traceparent"].endswith("-01")
+    spans(receiver, trace_id, "CreateOrder")
+
+
+def test_a_caller_cannot_have_all_its_requests_sampled(
+    tmp_path: Path, database: Database, receiver: Receiver
+) -> None:
+    trace_id = "2" * 32
+    with api_running(
+        tmp_path, DATABASE_URL=database.url, API_WORKERS="1", ORDER_STOCK_CHECK="off",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_TRACES_SAMPLER_ARG="0",
+    ) as frugal:  # fmt: skip
+        parent = {"traceparent": f"00-{trace_id}-{CALLER}-01"}
+        answer = frugal.request("POST", "/api/orders", json=order(new_user()), headers=parent)
+    # At its end a process sends what it has.
     assert answer.headers["traceparent"].endswith("-00")
-    sampled = api.post(new_user()).headers["traceparent"].split("-")[1]
-    spans(receiver, sampled, "CreateOrder")
     assert receiver.of(trace_id) == []

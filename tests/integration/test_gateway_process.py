@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import unprivileged
 from devstack.ports import free_port
+from gateway.capacity import capacity
 from gateway.metrics import AnswerLog
+from integration.serving import eventually
 
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 WITHIN_S = 30.0
@@ -205,3 +209,28 @@ def test_a_wrong_setting_is_named(start: Start, variable: str, value: str) -> No
     gateway = start(**{"GATEWAY_PORT": str(free_port()), variable: value})
     assert gateway.process.wait(WITHIN_S) == 2
     assert f"{variable} is wrong" in gateway.log.read_text()
+
+
+def test_clients_of_one_ipv6_network_share_the_limit_of_an_address(api: Api, start: Start) -> None:
+    memory_mib = 64
+    gateway = start(
+        GATEWAY_API_ADDRESS=f"127.0.0.1:{api.server_port}",
+        GATEWAY_TRUSTED_PROXIES="127.0.0.0/8",
+        GATEWAY_MEMORY_MIB=str(memory_mib),
+    ).wait_until_it_answers()
+    port = int(gateway.url.rpartition(":")[2])
+    with ExitStack() as slow:
+        for number in range(capacity(memory_mib).requests_per_address):
+            client = slow.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client.sendall(
+                b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+                b"X-Forwarded-For: 2001:db8:1:2:%x::1\r\n\r\n" % number
+            )
+
+        def status(address: str) -> int:
+            headers = {"X-Forwarded-For": address}
+            return requests.get(f"{gateway.url}/", headers=headers, timeout=10).status_code
+
+        eventually(lambda: status("2001:db8:1:2:ffff::1") == 429)
+        assert status("2001:db8:1:3::1") == 200
+        assert status("203.0.113.1") == 200

@@ -44,6 +44,19 @@ def test_a_key_can_be_required() -> None:
         idempotency_key(None, required=True)
 
 
+@pytest.mark.parametrize(
+    ("sent", "counted"),
+    [
+        ("203.0.113.7", "203.0.113.7"), ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2:FFFF:FFFF:FFFF:FFFF", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"), ("fe80::1%eth0", "fe80::/64"),
+    ],
+)  # fmt: skip
+def test_an_ipv6_client_counts_by_its_network(sent: str, counted: str) -> None:
+    assert client_address({"HTTP_X_FORWARDED_FOR": f"6.6.6.6, {sent}"}, 1) == counted
+
+
 @given(st.text())
 def test_no_key_is_longer_than_the_column(header: str) -> None:
     try:
@@ -132,7 +145,7 @@ def env(forwarded: str | None) -> dict[str, Any]:
         ("198.51.100.7", 0, "192.0.2.1"),
         ("10.0.0.1, not an address", 1, "192.0.2.1"),
         ("10.0.0.1,", 1, "192.0.2.1"),
-        ("2001:DB8:0:0::1", 1, "2001:db8::1"),
+        ("2001:DB8:0:0::1", 1, "2001:db8::/64"),
     ],
 )
 def test_a_client_is_who_the_trusted_proxy_saw(

@@ -1,6 +1,8 @@
 """Who a token speaks for; and every way to forge one is refused with 401."""
 
 import base64
+import hmac
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +12,12 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orders.api import wiring
 from orders.api.auth import ADMIN, READ, WRITE, Caller, NoAuthentication
-from orders.api.issuer import IssuerKeys, KeySet
+from orders.api.issuer import FetchedOnce, IssuerKeys, KeySet
 from orders.api.problems import Refusal
 from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
 from orders.errors import SettingError, Transient
@@ -74,6 +79,11 @@ def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str
         ({"scope": ADMIN}, {ADMIN}),
         ({"scope": [READ]}, {READ}),
         ({"scope": None, "scp": [READ, WRITE]}, {READ, WRITE}),
+        ({"scope": f"  {READ}  x "}, {READ, "x"}),
+        # Only U+0020 divides: anything else is part of a name.
+        ({"scope": f"{READ}\u00a0{WRITE}"}, {f"{READ}\u00a0{WRITE}"}),
+        ({"scope": f"{READ}\n{ADMIN}"}, {f"{READ}\n{ADMIN}"}),
+        ({"scope": f"x\u2028{ADMIN}"}, {f"x\u2028{ADMIN}"}),
         ({"scope": None}, set()),
         ({"scope": 5}, set()),
         ({"scope": [1]}, set()),
@@ -93,7 +103,9 @@ def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentic
         {"exp": None}, {"exp": 1}, {"exp": int(time.time()) - 1}, {"exp": "soon"},
         {"exp": float("inf")}, {"sub": None}, {"sub": ""}, {"sub": 7}, {"sub": "x" * 200},
         {"iss": None}, {"iss": "https://evil.example"}, {"aud": None}, {"aud": "other"},
-        {"aud": ["other"]}, {"nbf": int(time.time()) + 86_400},
+        {"aud": ["other"]}, {"nbf": int(time.time()) + 86_400}, {"exp": 10**400},
+        {"exp": -(10**400)}, {"exp": [1]}, {"exp": {}}, {"exp": True}, {"nbf": 10**400},
+        {"iat": int(time.time()) + 86_400}, {"iat": 10**400}, {"sub": "\ud800"}, {"sub": ["7"]},
     ],
 )  # fmt: skip
 def test_claims_that_do_not_hold_are_refused(
@@ -103,6 +115,55 @@ def test_claims_that_do_not_hold_are_refused(
     assert ("WWW-Authenticate", 'Bearer error="invalid_token"') in refusal.headers
 
 
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_the_issuers_clock_may_be_a_little_ahead(
+    authentication: TokenAuthentication, claim: str
+) -> None:
+    def ahead(seconds: int) -> str:
+        changes: dict[str, Any] = {claim: int(time.time()) + seconds}
+        return f"Bearer {sign(**changes)}"
+
+    assert authentication.caller(ahead(5)).subject == "7"
+    refused(authentication, ahead(30))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(["exp", "nbf", "iat", "sub", "iss", "aud", "scope", "scp", "jti"]),
+        JSON | st.integers(min_value=10**300) | st.sampled_from(["\ud800", "7", 7]),
+    ),
+    headers=st.dictionaries(st.sampled_from(["kid", "typ", "crit", "x"]), JSON),
+)
+def test_signed_nonsense_is_a_caller_or_a_401(
+    changes: dict[str, Any], headers: dict[str, Any]
+) -> None:
+    chosen = settings(algorithms="HS256", key=SECRET)
+    authentication = TokenAuthentication(ConfiguredKey(SECRET), chosen)
+    token = sign_as_it_is({**claims(), **changes}, {"alg": "HS256", **headers})
+    subject, status = "7", 401
+    try:
+        subject = authentication.caller(f"Bearer {token}").subject or ""
+    except Refusal as refusal:
+        status = refusal.kind.status
+    assert status == 401
+    assert subject.encode()
+
+
+def sign_as_it_is(claims: dict[str, Any], headers: dict[str, Any]) -> str:
+    """Sign claims that PyJWT would not; JSON writes lone surrogates as escapes."""
+    parts = [json.dumps(part).encode() for part in (headers, claims)]
+    head = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    mac = hmac.digest(SECRET.encode(), head, "sha256")
+    return f"{head.decode()}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
 def without_signature(algorithm: str) -> str:
     parts = [msgspec.json.encode(part) for part in ({"alg": algorithm, "typ": "JWT"}, claims())]
     return b".".join([base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts]).decode() + "."
@@ -110,11 +171,8 @@ def without_signature(algorithm: str) -> str:
 
 def signed_with_public_key() -> str:
     """Offer the public key as a shared secret; PyJWT itself refuses to make such a token."""
-    import hashlib
-    import hmac
-
     head = without_signature("HS256")[:-1]
-    mac = hmac.digest(pem(RSA).encode(), head.encode(), hashlib.sha256)
+    mac = hmac.digest(pem(RSA).encode(), head.encode(), "sha256")
     return f"{head}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
@@ -170,6 +228,20 @@ def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]) -> No
         accepted_algorithms(settings(**changes))
 
 
+@pytest.mark.parametrize("missing", ["ISSUER", "AUDIENCE"])
+def test_tokens_of_any_issuer_or_for_any_service_are_refused_by_settings(missing: str) -> None:
+    environ = {
+        "ORDERS_AUTH": "jwt", "ORDERS_AUTH_KEY": pem(RSA), "ORDERS_AUTH_ALGORITHMS": "RS256",
+        "ORDERS_AUTH_ISSUER": ISSUER, "ORDERS_AUTH_AUDIENCE": AUDIENCE,
+        "ORDERS_DATABASE_URL": "postgresql://x@y/z", "ORDERS_INVENTORY_URL": "http://x",
+        "ORDERS_CURSOR_SECRET": "x" * 16,
+    }  # fmt: skip
+    assert wiring.read_settings(environ).auth.issuer == ISSUER
+    del environ[f"ORDERS_AUTH_{missing}"]
+    with pytest.raises(SettingError, match="ORDERS_AUTH_ISSUER and ORDERS_AUTH_AUDIENCE"):
+        wiring.read_settings(environ)
+
+
 # -- what a caller may do ------------------------------------------------------------------
 
 
@@ -222,6 +294,19 @@ class Issuer:
 @pytest.fixture
 def issuer() -> Issuer:
     return Issuer("a")
+
+
+def test_readiness_waits_for_the_first_fetch_and_for_no_other(issuer: Issuer) -> None:
+    check = FetchedOnce(issuer.fetch)
+    issuer.away = True
+    for _ in range(2):
+        with pytest.raises(Transient):
+            check()
+    issuer.away = False
+    check()
+    issuer.away = True
+    check()
+    assert issuer.fetches == 3
 
 
 def watched(issuer: Issuer, retry_s: float = 0.05) -> IssuerKeys:

@@ -11,7 +11,6 @@ from devstack.component import Component, Stage, log_file, server_environment
 from devstack.servers import installed
 from devstack.settings import PYTHON, SOURCE
 from gateway import configuration
-from gateway.capacity import DEFAULT_MEMORY_MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Site:
     listen: str
     api: str
     name: str = "gateway"
-    memory_mib: int = DEFAULT_MEMORY_MIB
+    memory_mib: int = 128  # as in a pod
     api_in_flight: int = 64
 
 

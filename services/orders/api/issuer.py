@@ -106,6 +106,19 @@ class IssuerKeys:
         return True
 
 
+class FetchedOnce:
+    """A check that fails until the keys could be fetched once, and never again."""
+
+    def __init__(self, fetch: Callable[[], KeySet]) -> None:
+        self._fetch, self._fetched = fetch, False
+
+    def __call__(self) -> None:
+        """Fetch unless that was done. Raises Transient, and InvalidAnswer without a usable key."""
+        if not self._fetched:
+            self._fetch()
+            self._fetched = True
+
+
 def jwks(url: str, algorithms: Iterable[str]) -> Callable[[], KeySet]:
     """Return the fetch of a JWKS URL: bounded in time and size. Call it after fork."""
     parts = urlsplit(url)

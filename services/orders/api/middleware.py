@@ -48,6 +48,8 @@ class Observed:
         started_s = time.perf_counter()
         correlation_id, traceparent = env.get("HTTP_X_CORRELATION_ID"), env.get("HTTP_TRACEPARENT")
         context, remote = ids.accept(correlation_id, traceparent)
+        if remote:
+            context = tracing.decide(context)
         method = env["REQUEST_METHOD"]
         with tracing.root(context, method, tracing.SERVER, remote=remote) as span:
             exchange = Exchange(ids.current() or context, method, env["PATH_INFO"], span)

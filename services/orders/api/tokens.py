@@ -52,6 +52,7 @@ class TokenAuthentication:
         self._keys = keys
         self._algorithms = accepted_algorithms(settings)
         self._issuer, self._audience = settings.issuer, settings.audience
+        self._leeway_s = settings.leeway_s
         self._verified = _Verified()
 
     def caller(self, authorization: str | None) -> Caller:
@@ -64,14 +65,18 @@ class TokenAuthentication:
             raise unauthenticated("Send one bearer token.")
         known = self._verified.get(token)
         if known is None:
-            claims = self._claims(token)
-            known = Caller(_subject(claims), _scopes(claims))
-            self._verified.add(token, known, float(claims["exp"]))
+            known, expires_at = self._verify(token)
+            self._verified.add(token, known, expires_at)
         return known
 
-    def _claims(self, token: str) -> dict[str, Any]:
+    def _verify(self, token: str) -> tuple[Caller, float]:
+        """Return who the token speaks for, and until when. Raises Refusal, Transient."""
         try:
-            return self._decode(token)
+            claims = self._decode(token)
+            expires_at = float(claims["exp"])
+            if expires_at <= time.time():  # the leeway is for clocks that are ahead, not for this
+                raise jwt.ExpiredSignatureError
+            return Caller(_subject(claims), _scopes(claims)), expires_at
         # PyJWT lets a few errors of hostile JSON through: `exp` of 1e999, deep nesting.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             expired = isinstance(error, jwt.ExpiredSignatureError)
@@ -92,6 +97,7 @@ class TokenAuthentication:
             algorithms=[algorithm],
             issuer=self._issuer,
             audience=self._audience,
+            leeway=self._leeway_s,
             options={
                 "require": ["exp", "sub"],
                 "verify_aud": self._audience is not None,
@@ -148,14 +154,15 @@ def _subject(claims: dict[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= _SUBJECT_LIMIT:
         raise unauthenticated("The token names no subject.")
+    subject.encode()  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
     return subject
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """Read `scope` (RFC 8693: a string with spaces) or `scp` (a list, of some issuers)."""
+    """Read `scope` (RFC 8693: a string with U+0020 between) or `scp` (a list, of some issuers)."""
     given = claims.get("scope", claims.get("scp", ""))
     try:
-        words = given.split() if isinstance(given, str) else msgspec.convert(given, list[str])
+        words = given.split(" ") if isinstance(given, str) else msgspec.convert(given, list[str])
     except msgspec.ValidationError:
         return frozenset()
-    return frozenset(words)
+    return frozenset(words) - {""}

@@ -9,7 +9,7 @@ import msgspec
 
 from orders.api.app import create_app
 from orders.api.auth import Authentication, NoAuthentication
-from orders.api.issuer import IssuerKeys, jwks
+from orders.api.issuer import FetchedOnce, IssuerKeys, jwks
 from orders.api.metrics import PoolGauge
 from orders.api.ports import Ports
 from orders.api.ratelimit import RateLimiter
@@ -103,7 +103,15 @@ def probe_checks(settings: Settings) -> Sequence[Check]:
     one = msgspec.structs.replace(settings.database, pool_size=1)
     pool = Pool(one.url, one, f"{_APPLICATION}-admin")
     pool.open()
-    return _checks(pool, Redis(settings.cache))
+    return [*_checks(pool, Redis(settings.cache)), *_issuer_checks(settings.auth)]
+
+
+def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
+    """Nobody can be let in before the issuer's keys were fetched; later they are kept."""
+    if settings.mode == "off" or settings.jwks_url is None:
+        return ()
+    fetch = jwks(settings.jwks_url, accepted_algorithms(settings))
+    return (Check("issuer", FetchedOnce(fetch), only_readiness=True, budget_s=3.5),)
 
 
 def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
@@ -176,6 +184,11 @@ def _check_auth(settings: AuthSettings) -> None:
     if (settings.jwks_url is None) == (settings.key is None):
         raise SettingError(
             "ORDERS_AUTH=jwt needs one of ORDERS_AUTH_JWKS_URL and ORDERS_AUTH_KEY, not both"
+        )
+    if settings.issuer is None or settings.audience is None:
+        raise SettingError(
+            "ORDERS_AUTH=jwt needs ORDERS_AUTH_ISSUER and ORDERS_AUTH_AUDIENCE: without them a "
+            "token that the same key signed for another service would be accepted here"
         )
     accepted_algorithms(settings)
 

@@ -100,6 +100,14 @@ def root(
     return _Unsampled(context)
 
 
+def decide(context: Context) -> Context:
+    """Return the context with our own decision to sample: a stranger's flag is not believed."""
+    sampled = _recorder is not None and random.random() < _ratio  # noqa: S311 no secret
+    if sampled is context.sampled:
+        return context
+    return Context(context.correlation_id, context.trace_id, context.span_id, sampled)
+
+
 class _Unsampled:
     """A block that has ids and no span."""
 
