@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(process, help=text, description=text, epilog=_SETTINGS_NOTE)
         verb.set_defaults(run=_process(process))
     _add_migrate(verbs)
+    _add_after_promotion(verbs)
     _add_topology(verbs)
     _add_dead_letters(verbs)
     _add_settlement(verbs)
@@ -100,6 +101,15 @@ def _migrate(chosen: argparse.Namespace) -> int:
     done = waiting(lambda: migrate(database), chosen.wait_s)
     print(f"applied {', '.join(done)}" if done else "the schema is up to date")
     return 0
+
+
+def _add_after_promotion(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    from orders import promotion
+
+    text = "put right what the promotion of a standby leaves behind; safe to repeat"
+    verb = verbs.add_parser("after-promotion", help=text, description=text, epilog=_SETTINGS_NOTE)
+    promotion.add_arguments(verb)
+    verb.set_defaults(run=promotion.run)
 
 
 def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:

@@ -204,12 +204,13 @@ def _reason(error: BaseException) -> str:
     if "unsupported startup parameter" in str(error):
         return POOLER
     if isinstance(error, ReadOnly) or "read-only" in str(error) or "hot standby" in str(error):
-        return "the server takes no writes"
+        return READ_ONLY
     if isinstance(error, errors.ConnectionTimeout | DeadlinePassed):
         return "no answer in time"
     return "cannot connect"
 
 
+READ_ONLY: Final = "the server takes no writes"
 POOLER: Final = "a pooler in transaction mode keeps no session settings"
 
 

@@ -60,6 +60,7 @@ class Leadership:
         self._lock, self._application = lock, application
         self._session: Connection | None = None
         self._held = False
+        self.term = 0  # how often this process became leader
 
     def held(self) -> bool:
         """Tell whether this process leads, trying to become leader if it does not.
@@ -88,3 +89,4 @@ class Leadership:
             self._session.execute(b"SELECT 1")
             return
         self._held = lead(self._session, self._lock, self._silence_s)
+        self.term += self._held

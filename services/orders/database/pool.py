@@ -13,6 +13,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orders.database.connection import (
     NO_STANDBY,
+    READ_ONLY,
     Connection,
     PooledConnection,
     connection_arguments,
@@ -153,7 +154,7 @@ class Pool:
         with self.connection() as connection:
             [(read_only, standbys)] = connection.execute(_PING).fetchall()
             if self._writes and read_only == "on":
-                raise ReadOnly("the server takes no writes", retry_after_s=1)
+                raise ReadOnly(READ_ONLY, retry_after_s=1)
             if self._server.synchronous and not standbys:
                 raise Transient(NO_STANDBY)
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -30,10 +31,17 @@ class Housekeeping:
     """A thread that does its rounds while this process holds the lock for it."""
 
     def __init__(
-        self, pool: Pool, leadership: Leadership, collector: Collector, settings: WorkerSettings
+        self,
+        pool: Pool,
+        leadership: Leadership,
+        collector: Collector,
+        settings: WorkerSettings,
+        *,
+        on_lead: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool, self._leadership, self._collector = pool, leadership, collector
         self._settings = settings
+        self._on_lead, self._term = on_lead, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
         self._sweeper = Sweeper(pool, deadlines(settings.stalled_after_s), self._stop.is_set)
@@ -79,6 +87,9 @@ class Housekeeping:
         if not self._leadership.held():
             self._collector.clear()
             return
+        if self._leadership.term != self._term:
+            self._on_lead()
+            self._term = self._leadership.term
         now_s = time.monotonic()
         if now_s >= self._next_collect_s:
             self._next_collect_s = now_s + self._settings.collect_s

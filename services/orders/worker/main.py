@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 from prometheus_client import REGISTRY
 
-from orders import settings
+from orders import promotion, settings
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.leadership import HOUSEKEEPING, Leadership
@@ -68,7 +68,9 @@ def run(environ: Mapping[str, str]) -> int:
     collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)
     leadership = Leadership(database, HOUSEKEEPING, "orders-housekeeping")
-    housekeeping = Housekeeping(pool, leadership, collector, mine)
+    housekeeping = Housekeeping(
+        pool, leadership, collector, mine, on_lead=lambda: promotion.notice(database, caching)
+    )
 
     checks = (
         Check("postgres", pool.ping),

@@ -1,0 +1,2 @@
+-- depends: 0001_orders
+DROP TABLE promotions;

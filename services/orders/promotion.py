@@ -1,0 +1,46 @@
+"""After a standby was promoted: sequences ahead, caches empty, the relay awake."""
+
+import argparse
+import sys
+
+import structlog
+
+from orders.cache.client import RedisDown
+from orders.cache.flush import flush
+from orders.database import promotion
+from orders.settings import CacheSettings, DatabaseSettings, load
+
+_log = structlog.get_logger()
+
+
+def add_arguments(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `orders after-promotion`."""
+    verb.add_argument(
+        "--skip",
+        type=int,
+        default=promotion.SKIP,
+        help="numbers to leave out: more than the old primary can have given out unseen",
+    )
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Do what is left to do and say so; a second run changes nothing. Raises OrdersError."""
+    done = promotion.follow_up(load(DatabaseSettings), chosen.skip)
+    lines = [f"sequence {name}: set to {value}" for name, value in done.sequences.items()]
+    if not done.new:
+        lines.append(f"timeline {done.timeline}: nothing to do for the sequences")
+    lines.append(f"cache: {flush(load(CacheSettings))} orders forgotten")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def notice(database: DatabaseSettings, cache: CacheSettings) -> None:
+    """Follow a promotion up if nobody did. Raises Transient when PostgreSQL is not to be had."""
+    done = promotion.follow_up(database)
+    if not done.new:
+        return
+    try:
+        forgotten: int | None = flush(cache)
+    except RedisDown:  # what it holds ends within minutes by itself
+        forgotten = None
+    _log.warning("promotion.followed_up", timeline=done.timeline, orders_forgotten=forgotten)

@@ -1,0 +1,192 @@
+"""What is promised about commits, and what is done after a standby was promoted."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from devstack.servers import postgres as postgres_server
+from devstack.testing import Database, Postgres
+from integration.pair import Pair, pair
+from integration.serving import SERVICES, eventually
+from orders.cache.client import Redis
+from orders.cache.flush import flush
+from orders.database.failures import OutcomeUnknown
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.promotion import SKIP, follow_up
+from orders.database.routing import Reads
+from orders.domain.order import NewOrder
+from orders.errors import OrdersError, Transient
+from orders.settings import CacheSettings, DatabaseSettings
+from orders.telemetry import context
+
+ORDER = NewOrder(7, 1, 2, Decimal("19.90"), "card")
+
+
+@pytest.fixture
+def servers(state: Path) -> Iterator[Pair]:
+    with pair(state, "promoted") as made:
+        yield made
+
+
+def accept(pool: Pool, key: str | None = None) -> int:
+    ledger = Ledger(pool, Reads(pool, None, None, 1))
+    return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", key).order_id or 0
+
+
+def lose_commits(servers: Pair, orders: int) -> list[int]:
+    """Promote a standby that lacks the last orders of its primary; return their ids."""
+    settings = DatabaseSettings(url=servers.primary.url)
+    pool = Pool(settings.url, settings, "test")
+    pool.open()
+    with closing(pool):
+        known = accept(pool)
+        eventually(lambda: stored(servers.standby.url) == [known])
+        servers.standby.stop()
+        lost = [accept(pool) for _ in range(orders)]
+    servers.primary.kill()
+    servers.standby.program.spawn()
+    eventually(lambda: postgres_server.answers(servers.standby.url))
+    servers.promote()
+    return lost
+
+
+def stored(url: str) -> list[int]:
+    with psycopg.connect(url) as session:
+        return [int(row[0]) for row in session.execute("SELECT id FROM orders ORDER BY id")]
+
+
+def after_promotion(url: str, redis_url: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "PYTHONPATH": str(SERVICES),
+        "ORDERS_DATABASE_URL": url,
+        "ORDERS_REDIS_URL": redis_url,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "orders", "after-promotion"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_no_number_that_was_lost_is_given_out_again(servers: Pair, redis_url: str) -> None:
+    refused = after_promotion(servers.standby.url, redis_url)
+    assert (refused.returncode, "promote it first" in refused.stderr) == (1, True)
+    lost = lose_commits(servers, 40)
+    redis = Redis(CacheSettings(url=redis_url, timeout_s=5))
+    for key in (f"{redis.prefix}order:{lost[-1]}", f"{redis.prefix}order:1", "order:1"):
+        redis.call(b"SET", key, b"1 of the old primary")
+    first = after_promotion(servers.standby.url, redis_url)
+    assert first.returncode == 0, first.stderr
+    assert "sequence orders_id_seq: set to" in first.stdout
+    assert "sequence outbox_seq_seq: set to" in first.stdout
+    assert "cache: 2 orders forgotten" in first.stdout
+    assert redis.call(b"GET", "order:1") is not None, "of somebody else"
+    again = after_promotion(servers.standby.url, redis_url)
+    assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+    redis.close()
+    settings = DatabaseSettings(url=servers.standby.url)
+    pool = Pool(settings.url, settings, "test")
+    pool.open()
+    with closing(pool):
+        new = [accept(pool) for _ in range(5)]
+        assert min(new) > max(lost) + SKIP // 2
+        with pool.connection() as connection:
+            [(numbers,)] = connection.execute(b"SELECT min(seq) FROM outbox WHERE seq > 1000")
+        assert numbers > SKIP // 2
+
+
+def test_a_server_that_was_never_promoted_is_left_alone(database: Database) -> None:
+    settings = DatabaseSettings(url=database.url)
+    assert not follow_up(settings).new
+    with pytest.raises(OrdersError, match="promote it first"):
+        follow_up(DatabaseSettings(url=database.replica_url))
+
+
+def test_without_redis_there_is_nothing_to_forget() -> None:
+    assert flush(CacheSettings()) == 0
+
+
+@pytest.fixture
+def synchronous(postgres: Postgres) -> Iterator[None]:
+    """Let commits wait for the standby."""
+    tell(postgres, "'*'")
+    yield
+    postgres.replica.resume()
+    tell(postgres, "''")
+
+
+def tell(postgres: Postgres, standbys: str) -> None:
+    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
+        admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = {standbys}".encode())
+        admin.execute("SELECT pg_reload_conf()")
+        query = "SELECT current_setting('synchronous_standby_names')"
+        eventually(lambda: admin.execute(query).fetchall() == [(standbys.strip("'"),)])
+
+
+def durable(url: str) -> Pool:
+    settings = DatabaseSettings(
+        url=url, durability="synchronous", statement_timeout_s=0.5, connect_timeout_s=2, pool_size=2
+    )
+    pool = Pool(url, settings, "test-durable")
+    pool.open()
+    return pool
+
+
+def test_synchronous_durability_refuses_a_server_without_synchronous_standbys(
+    database: Database,
+) -> None:
+    with closing(durable(database.url)) as pool:
+        with pytest.raises(Transient, match="names no synchronous standby"):
+            pool.ping()
+        with pytest.raises(Transient, match="names no synchronous standby"):
+            accept(pool)
+
+
+def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_deadline(
+    postgres: Postgres, database: Database, synchronous: None
+) -> None:
+    with closing(durable(database.url)) as pool:
+        pool.ping()
+        assert accept(pool)
+        with pool.connection() as connection:  # else the commits wait in line for their NOTIFY
+            connection.execute(b"UPDATE relay_wakeup SET idle = false")
+        postgres.replica.pause()
+        began_s = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            accept(pool, "waits")
+        assert time.monotonic() - began_s < 2.5 + 2
+        # Nobody can see it, and the same key waits for it: it is neither lost nor done twice.
+        with psycopg.connect(database.url) as other:
+            rows = other.execute("SELECT FROM idempotency_keys WHERE key = 'waits'").fetchall()
+            assert rows == []
+        eventually(lambda: refused(pool) == "commits wait for a synchronous standby", within_s=60)
+        assert waiting(postgres) <= 3, "two, and the one that found out"
+        postgres.replica.resume()
+        eventually(lambda: refused(pool) is None, within_s=30)
+        replayed = Ledger(pool, Reads(pool, None, None, 1)).replay(ORDER, "u:7", "waits")
+        assert replayed is not None
+
+
+def refused(pool: Pool) -> str | None:
+    try:
+        accept(pool)
+    except Transient as error:
+        return str(error).removeprefix("no connection to PostgreSQL: ")
+    return None
+
+
+def waiting(postgres: Postgres) -> int:
+    with psycopg.connect(postgres.admin_url()) as admin:
+        [(number,)] = admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            " AND application_name = 'test-durable'"
+        ).fetchall()
+    return int(number)
