@@ -18,7 +18,7 @@ from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Answer, KeyReused, Ledger, Position
 from orders.database.pool import Pool
-from orders.database.routing import Reads, ReplicaLag
+from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
 from orders.telemetry import context
@@ -243,6 +243,39 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     finally:
         lag.stop()
         replica.close()
+
+
+def test_reads_go_in_turn_to_the_replicas_that_keep_up(
+    options: settings.DatabaseSettings, pool: Pool, database: Database
+) -> None:
+    pools = [Pool(database.replica_url, options, f"r{n}", writes=False) for n in range(3)]
+    lags = [ReplicaLag(options, database.replica_url) for _ in pools]
+    reads = Reads.among(pool, list(map(Replica, pools, lags)), options.replica_max_lag_s)
+    ledger = Ledger(pool, reads)
+    order_id = accept(ledger).order_id or 0
+    for replica, lag in zip(pools[:2], lags[:2], strict=True):  # the third one is never heard of
+        replica.open()
+        lag.start()
+    pools[2].open()
+    try:
+        wait_for(lambda: max(lag.lag_s() for lag in lags[:2]) < options.replica_max_lag_s)
+        wait_for(lambda: _rows_of(database.replica_url, order_id))
+        before = routed("replica", "fresh")
+        for _ in range(10):
+            assert ledger.find(order_id) is not None
+        assert routed("replica", "fresh") == before + 10
+        used = [replica._pool.get_stats().get("requests_num", 0) for replica in pools]
+        assert (min(used[:2]) >= 4, used[2]) == (True, 0)
+    finally:
+        for lag in lags:
+            lag.stop()
+        for replica in pools:
+            replica.close()
+
+
+def _rows_of(url: str, order_id: int) -> bool:
+    with psycopg.connect(url) as session:
+        return session.execute("SELECT FROM orders WHERE id = %s", (order_id,)).rowcount == 1
 
 
 def _as_admin(url: str) -> str:

@@ -33,6 +33,22 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ),
         (settings.DatabaseSettings, {"ORDERS_DATABASE_URL": "mysql://h/db"}, "is wrong"),
         (
+            settings.DatabaseSettings,
+            {
+                "ORDERS_DATABASE_URL": "postgresql://h/db",
+                "ORDERS_DATABASE_REPLICA_URL": "postgresql://a/db,mysql://b/db",
+            },
+            "ORDERS_DATABASE_REPLICA_URL is wrong",
+        ),
+        (
+            settings.DatabaseSettings,
+            {
+                "ORDERS_DATABASE_URL": "postgresql://h/db",
+                "ORDERS_DATABASE_DURABILITY": "remote",
+            },
+            "ORDERS_DATABASE_DURABILITY is wrong",
+        ),
+        (
             settings.NotificationSettings,
             {"ORDERS_NOTIFICATION_URL": "ftp://h/"},
             "ORDERS_NOTIFICATION_URL is wrong",
@@ -92,3 +108,11 @@ def test_defaults_are_within_their_own_bounds() -> None:
 def test_threads_count_only_where_there_are_any(worker_class: str, at_once: int) -> None:
     given = {"ORDERS_API_WORKER_CLASS": worker_class, "ORDERS_API_THREADS": "8"}
     assert settings.load(settings.ApiSettings, given).at_once == at_once
+
+
+def test_replicas_are_a_list_of_urls_each_of_which_may_name_several_hosts() -> None:
+    loaded = settings.DatabaseSettings(
+        url="postgresql://h/db", replica_url="postgresql://a,b:1/db,postgres://c/db"
+    )
+    assert loaded.replica_urls == ["postgresql://a,b:1/db", "postgres://c/db"]
+    assert settings.DatabaseSettings(url="postgresql://h/db").replica_urls == []

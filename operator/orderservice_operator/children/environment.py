@@ -111,10 +111,11 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
         yield "ORDERS_DATABASE_SESSION_URL", session.name, session.key
     if process is API:
         yield "ORDERS_CURSOR_SECRET", spec.api.secret_ref.name, spec.api.secret_ref.key
-        if replica:
-            yield "ORDERS_DATABASE_REPLICA_URL", replica.name, replica.key
         if key := spec.auth.key_secret_ref:
             yield "ORDERS_AUTH_KEY", key.name, key.key
+    # The worker exports how far the replicas are behind.
+    if process in {API, WORKER} and replica:
+        yield "ORDERS_DATABASE_REPLICA_URL", replica.name, replica.key
     if process in {API, WORKER} and (cache := spec.cache.secret_ref):
         yield "ORDERS_REDIS_URL", cache.name, cache.key
     if process is not API:

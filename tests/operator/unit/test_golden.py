@@ -23,7 +23,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     "full": {
         "full-api": "1d4e4a784e",
         "full-relay": "a25b8c5bbf",
-        "full-worker": "bd38d992dd",
+        "full-worker": "c867220e67",
         "full-notifier": "71dbdfdf8a",
     },
 }
