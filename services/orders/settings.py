@@ -249,6 +249,13 @@ class RateLimitSettings(Group, frozen=True):
     window_s: Annotated[
         Annotated[int, Meta(ge=1, le=86_400)], Meta(description="Sliding window.")
     ] = 60
+    mode: Annotated[
+        Literal["batched", "exact"],
+        Meta(
+            description="exact: ask Redis for every request. batched: only near the limit; each"
+            " process may let through 2 % more."
+        ),
+    ] = "batched"
 
 
 class AuthSettings(Group, frozen=True):

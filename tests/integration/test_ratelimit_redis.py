@@ -27,7 +27,7 @@ def connect(url: str, timeout_s: float = 1) -> Redis:
 
 
 def limiter(redis: Redis, requests: int = 100, window_s: int = 60) -> RateLimiter:
-    return RateLimiter(redis, RateLimitSettings(requests=requests, window_s=window_s))
+    return RateLimiter(redis, RateLimitSettings(requests=requests, window_s=window_s, mode="exact"))
 
 
 @pytest.fixture

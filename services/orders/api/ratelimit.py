@@ -51,7 +51,8 @@ class RateLimiter:
     ) -> None:
         self._item = RateLimitItemPerSecond(settings.requests, settings.window_s, POLICY)
         self._window_ms = settings.window_s * 1000
-        self._windows = RedisWindows(redis)
+        batched = settings.mode == "batched"
+        self._windows = RedisWindows(redis, settings.requests if batched else 0, settings.window_s)
         self._shared = SlidingWindowCounterRateLimiter(self._windows)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._refused = _Refused(clock)
@@ -62,12 +63,22 @@ class RateLimiter:
             for name in ("allowed", "refused", "fallback_allowed", "fallback_refused")
         }
 
+    def start(self) -> None:
+        """Start to report what is counted in batches; call it after fork."""
+        if self._windows.batches:
+            self._windows.batches.start()
+
+    def close(self) -> None:
+        """Report what is left."""
+        if self._windows.batches:
+            self._windows.batches.close()
+
     def decide(self, principal: str) -> Decision:
-        """Count a request of this principal if it may pass. One round trip at most."""
+        """Count a request of this principal if it may pass. One round trip at most, often none."""
         return self.decide_with(principal)[0]
 
     def decide_with(self, principal: str, *also: Command) -> tuple[Decision, list[Reply] | None]:
-        """Decide, and send other commands in the same round trip.
+        """Decide, and send other commands in the same round trip: with some there always is one.
 
         The replies are None when Redis was not asked: do without, or ask again where it matters.
         """

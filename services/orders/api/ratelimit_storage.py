@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from limits.storage import Storage
 from limits.storage.base import SlidingWindowCounterSupport
 
+from orders.api.ratelimit_batches import SHARE, Batches, Owed
 from orders.api.sliding_window import Window, script
 from orders.cache.client import Command, Redis, RedisDown, Reply
 
@@ -30,12 +31,18 @@ class _Trips(threading.local):
 
 
 class RedisWindows(Storage, SlidingWindowCounterSupport):
-    """Storage for the sliding window counter of `limits`; methods raise RedisDown."""
+    """Storage for the sliding window counter of `limits`; methods raise RedisDown.
+
+    With batches a request may be counted behind its answer: see `ratelimit_batches.py`.
+    """
 
     STORAGE_SCHEME = None  # made by hand, not by URL
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, limit: int = 0, expiry: int = 1) -> None:
+        """Count in batches far below `limit` per `expiry` seconds; a low one is always exact."""
         super().__init__()
+        self._limit, self._expiry = limit, expiry
+        self.batches = Batches(limit, expiry * 1000, self._report) if limit >= SHARE else None
         self._redis = redis
         self._key_prefix = f"{redis.prefix}ratelimit:"
         self._acquire = redis.register(script())
@@ -52,10 +59,31 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         """Count a request if it is within the limit."""
         trip = self._trips.current or Trip()
         self._trips.current = None
-        acquire = self._command(key, limit, expiry, amount)
+        if self.batches is None or amount != 1:
+            return self._ask(trip, self._command(key, limit, expiry, amount))
+        window = None if trip.also else self.batches.admit(key)
+        if window is not None:
+            trip.window = window
+            return True
+        owed = self.batches.take(key)
+        try:
+            allowed = self._ask(trip, self._command(key, limit, expiry, amount, owed))
+        except RedisDown:
+            self.batches.put_back(key, owed)
+            raise
+        self.batches.learn(key, trip.window, owed)
+        return allowed
+
+    def _ask(self, trip: Trip, acquire: Command) -> bool:
         (allowed, *window), *trip.replies = self._redis.run(acquire, *trip.also)
         trip.window = Window(*window)
         return bool(allowed)
+
+    def _report(self, batch: Sequence[Owed]) -> list[Window]:
+        commands = (
+            self._command(owed.key, self._limit, self._expiry, 0, owed.requests) for owed in batch
+        )
+        return [Window(*window) for _, *window in self._redis.run(*commands)]
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return previous count, its remaining seconds, current count, its remaining seconds."""
@@ -78,9 +106,9 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
             return False
         return True
 
-    def _command(self, key: str, limit: int, expiry: int, amount: int) -> Command:
+    def _command(self, key: str, limit: int, expiry: int, amount: int, owed: int = 0) -> Command:
         key = self._key_prefix + key
-        return (b"EVALSHA", self._acquire, 1, key, limit, expiry * 1000, amount)
+        return (b"EVALSHA", self._acquire, 1, key, limit, expiry * 1000, amount, owed)
 
     @property
     def base_exceptions(self) -> type[Exception]:

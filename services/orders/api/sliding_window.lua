@@ -1,6 +1,8 @@
 -- Counts a request if it is within the limit. Returns {allowed, previous, current, left_ms}.
--- A refused request is not counted. A clock set back starts a new window rather than a long wait.
+-- A refused request is not counted, one that was admitted before (`owed`) always is.
+-- A clock set back starts a new window rather than a long wait.
 local limit, window, amount = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local owed = tonumber(ARGV[4] or 0)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local started, previous, current = now, 0, 0
@@ -18,8 +20,11 @@ local left = started + window - now
 local weighted = previous * left
 weighted = (weighted - weighted % window) / window
 local allowed = 0
+current = current + owed
 if weighted + current + amount <= limit and amount > 0 then
   allowed, current = 1, current + amount
+end
+if allowed + owed > 0 then
   redis.call('SET', KEYS[1], started .. ' ' .. previous .. ' ' .. current, 'PX', left + window)
 end
 return {allowed, previous, current, left}

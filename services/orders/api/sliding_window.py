@@ -16,8 +16,20 @@ class Window(NamedTuple):
 
 
 def script() -> bytes:
-    """Return the Lua script that counts; KEYS: a principal's, ARGV: limit, window in ms, amount."""
+    """Return the Lua script that counts.
+
+    KEYS: a principal's, ARGV: limit, window in ms, amount, and what was admitted before (or none).
+    """
     return resources.files(__package__).joinpath("sliding_window.lua").read_bytes()
+
+
+def passed(window: Window, ms: int, window_ms: int) -> Window:
+    """Return the window as it is `ms` later if nobody asks in between."""
+    left = window.left_ms - ms
+    if left > 0:
+        return window._replace(left_ms=left)
+    left += window_ms
+    return Window(window.current, 0, left) if left > 0 else Window(0, 0, window_ms)
 
 
 def weighted(window: Window, window_ms: int) -> int:

@@ -85,7 +85,7 @@ def build(settings: Settings) -> Service:
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),
         writers=_writers(redis, primary, settings) if replicas else None,
-        limiter=RateLimiter(redis, settings.rate_limit) if settings.rate_limit.enabled else None,
+        limiter=_limiter(redis, settings.rate_limit, closing),
         authentication=_authentication(settings.auth, closing),
         checks=Checks(_checks(primary, redis)),
         cursor_key=settings.order.cursor_secret.encode(),
@@ -149,6 +149,10 @@ def _reads(
         closing.callback(lag.stop)
     known = [Replica(pool, lag) for pool, lag in zip(replicas, lags, strict=True)]
     return Reads.among(primary, known, settings.replica_max_lag_s)
+
+
+def _limiter(redis: Redis, settings: RateLimitSettings, closing: ExitStack) -> RateLimiter | None:
+    return _started(closing, RateLimiter(redis, settings)) if settings.enabled else None
 
 
 def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:

@@ -1,0 +1,174 @@
+"""Admits requests by what is known of a principal, and tells Redis behind the request.
+
+Only while the limit is far: below 80 % of it, as Redis said within the last second. A process has
+at most `share` requests of a principal that Redis does not know of, so that all processes together
+can let through `processes × share` more than the limit, and that only if they are hit at once: what
+is owed is sent after FLUSH_S.
+"""
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from orders.api.sliding_window import Window, passed, weighted
+from orders.cache.client import RedisDown
+
+FLUSH_S: Final = 0.05
+# Longest use of what Redis said: headers are as old as that. The service's bound for stale reads.
+KNOWN_S: Final = 1.0
+SHARE: Final = 50  # a 50th of the limit may be owed; limits below 50 are always asked for
+_FAR: Final = 0.8  # share of the limit up to which nobody has to be asked
+_ENTRIES: Final = 10_000  # ~3 MB; who is pushed out costs a round trip
+_BATCH: Final = 100  # principals in a round trip, well within the budget of one call
+
+Report = Callable[[Sequence["Owed"]], Sequence[Window]]
+
+
+class Owed(NamedTuple):
+    """Requests that were admitted and are not counted yet."""
+
+    key: str
+    requests: int
+
+
+class _Entry:
+    __slots__ = ("known_at", "owed", "sending", "window")
+
+    def __init__(self) -> None:
+        self.window = Window(0, 0, 0)
+        self.known_at = float("-inf")
+        self.owed = self.sending = 0
+
+
+class Batches:
+    """The principals of this process; threads share it."""
+
+    def __init__(
+        self,
+        limit: int,
+        window_ms: int,
+        report: Report,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what tells Redis: it returns a window for each principal, or raises RedisDown."""
+        self.share = limit // SHARE
+        self._far = int(limit * _FAR)
+        self._window_ms = window_ms
+        self._report = report
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._due: set[str] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread that reports; call it after fork."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="ratelimit-report", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and report what is left."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+        with contextlib.suppress(RedisDown):
+            self.flush()
+
+    def admit(self, key: str) -> Window | None:
+        """Admit a request and return what counts with it; None when Redis has to be asked."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.owed + entry.sending >= self.share:
+                return None
+            now = self._clock()
+            age_s = now - entry.known_at
+            if age_s > KNOWN_S:
+                return None
+            window = passed(entry.window, round(age_s * 1000), self._window_ms)
+            current = window.current + entry.owed + entry.sending + 1
+            window = Window(window.previous, current, window.left_ms)
+            if weighted(window, self._window_ms) > self._far:
+                return None
+            entry.owed += 1
+            if not self._due:
+                self._wake.set()
+            self._due.add(key)
+            return window
+
+    def take(self, key: str) -> int:
+        """Return what is owed for a principal; the caller reports it with `learn` or `put_back`."""
+        with self._lock:
+            return self._take(key)
+
+    def learn(self, key: str, window: Window, reported: int) -> None:
+        """Note what Redis said after `reported` requests of `take` were counted."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                entry = self._entries[key] = _Entry()
+                self._make_room()
+            entry.window, entry.known_at = window, self._clock()
+            entry.sending -= reported
+            self._entries.move_to_end(key)
+
+    def put_back(self, key: str, requests: int) -> None:
+        """Owe again what `take` returned: Redis did not hear of it."""
+        if not requests:
+            return
+        with self._lock:
+            entry = self._entries[key]
+            entry.sending -= requests
+            entry.owed += requests
+            self._due.add(key)
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Report all that is owed. Raises RedisDown; the rest is owed then as before."""
+        while batch := self._batch():
+            try:
+                windows = self._report(batch)
+            except RedisDown:
+                for owed in batch:
+                    self.put_back(*owed)
+                raise
+            for owed, window in zip(batch, windows, strict=True):
+                self.learn(owed.key, window, owed.requests)
+
+    def _batch(self) -> list[Owed]:
+        with self._lock:
+            keys = [key for key, _ in zip(self._due, range(_BATCH), strict=False)]
+            return [Owed(key, self._take(key)) for key in keys]
+
+    def _take(self, key: str) -> int:
+        if key not in self._due:
+            return 0
+        self._due.discard(key)
+        entry = self._entries[key]
+        requests, entry.owed = entry.owed, 0
+        entry.sending += requests
+        return requests
+
+    def _make_room(self) -> None:
+        """Forget the principals that were not heard of for longest, if nothing is owed for them."""
+        for _ in range(len(self._entries) - _ENTRIES):
+            key, entry = self._entries.popitem(last=False)
+            if entry.owed or entry.sending:
+                self._entries[key] = entry
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            if self._stop.wait(FLUSH_S):
+                return
+            try:
+                self.flush()
+            except RedisDown as error:  # it is asked again when it may be back
+                self._stop.wait(error.retry_after_s or 1)

@@ -1,0 +1,171 @@
+"""Counting in batches: no round trip while the limit is far; what may be let through beyond it."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from devstack.testing import Server
+from integration.serving import eventually
+from orders.api.ratelimit import RateLimiter
+from orders.api.ratelimit_batches import FLUSH_S, SHARE
+from orders.cache.client import Redis
+from orders.settings import CacheSettings, RateLimitSettings
+
+LIMIT, PROCESSES = 200, 4
+BEYOND = PROCESSES * (LIMIT // SHARE)
+names = count(1)
+
+
+def connect(url: str) -> Redis:
+    made = Redis(CacheSettings(url=url, timeout_s=1, retry_after_s=0.2))
+    assert made.warm()
+    return made
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Give a connected client."""
+    made = connect(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def principal() -> str:
+    """Give somebody who has not asked for anything yet."""
+    return f"user:{next(names)}"
+
+
+def limiter(redis: Redis, mode: str = "batched", requests: int = LIMIT) -> RateLimiter:
+    return RateLimiter(redis, RateLimitSettings(requests=requests, mode=mode))  # type: ignore[arg-type]
+
+
+def scripts_run(redis: Redis) -> int:
+    lines = redis.call("INFO", "commandstats").decode().splitlines()
+    line = next((line for line in lines if line.startswith("cmdstat_evalsha:")), "calls=0,")
+    return int(line.partition("calls=")[2].partition(",")[0])
+
+
+def test_far_from_the_limit_redis_is_asked_a_few_times_a_second(
+    redis: Redis, principal: str
+) -> None:
+    mine = limiter(redis, requests=100_000)
+    mine.start()
+    mine.decide(principal)
+    before, began = scripts_run(redis), time.monotonic()
+    for _ in range(2000):
+        assert mine.decide(principal).allowed
+    batches = (time.monotonic() - began) / FLUSH_S + 2
+    mine.close()
+    assert scripts_run(redis) - before <= batches
+    assert limiter(redis, requests=100_000).decide(principal).remaining == 100_000 - 2002
+
+
+def test_near_the_limit_redis_is_asked_for_every_request(redis: Redis, principal: str) -> None:
+    mine = limiter(redis)
+    mine.start()
+    while mine.decide(principal).remaining > LIMIT * 0.2:
+        pass
+    before = scripts_run(redis)
+    decisions = [mine.decide(principal) for _ in range(int(LIMIT * 0.2))]
+    assert scripts_run(redis) - before >= len(decisions)
+    assert [d.remaining for d in decisions] == list(range(int(LIMIT * 0.2) - 1, -1, -1))
+    assert not mine.decide(principal).allowed
+    mine.close()
+
+
+def test_what_is_left_counts_down_by_one_whoever_counts(redis: Redis, principal: str) -> None:
+    mine = limiter(redis)
+    mine.start()
+    remaining = [mine.decide(principal).remaining for _ in range(LIMIT)]
+    mine.close()
+    assert remaining == list(range(LIMIT - 1, -1, -1))
+
+
+def test_another_process_knows_within_a_moment(redis: Redis, principal: str) -> None:
+    mine = limiter(redis)
+    mine.start()
+    for _ in range(4):
+        mine.decide(principal)
+    other = limiter(redis, mode="exact")
+    left = iter(range(LIMIT))
+    eventually(lambda: other.decide(principal).remaining == LIMIT - 5 - next(left))
+    mine.close()
+
+
+def test_together_they_let_no_more_through_than_the_limit_and_a_share_each(
+    redis_url: str, principal: str
+) -> None:
+    """The worst case: all know that the limit is far, and none reports until one has used it up."""
+    processes = [limiter(connect(redis_url)) for _ in range(PROCESSES)]
+    allowed = sum(mine.decide(principal).allowed for mine in processes)
+    for mine in processes[1:]:
+        for _ in range(LIMIT // SHARE):
+            allowed += mine.decide(principal).allowed
+    while processes[0].decide(principal).allowed:
+        allowed += 1
+    assert LIMIT < allowed <= LIMIT + BEYOND
+    for mine in processes:
+        mine.close()
+    for mine in processes:
+        time.sleep(0.01)
+        assert not mine.decide(principal).allowed
+
+
+def hammer(url: str, principal: str, mode: str, results: "multiprocessing.Queue[int]") -> None:
+    mine = limiter(connect(url), mode)
+    mine.start()
+    results.put(sum(mine.decide(principal).allowed for _ in range(400)))
+    mine.close()
+
+
+@pytest.mark.parametrize(("mode", "most"), [("exact", LIMIT), ("batched", LIMIT + BEYOND)])
+def test_processes_that_are_hit_at_once_hold_the_bound(
+    redis_url: str, principal: str, mode: str, most: int
+) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    arguments = (redis_url, principal, mode, results)
+    processes = [context.Process(target=hammer, args=arguments) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    allowed = [results.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join(10)
+    assert LIMIT <= sum(allowed) <= most
+
+
+def test_a_low_limit_is_always_exact(redis: Redis, principal: str) -> None:
+    mine, other = limiter(redis, requests=49), limiter(redis, requests=49)
+    assert sum((mine, other)[n % 2].decide(principal).allowed for n in range(80)) == 49
+
+
+def test_what_is_owed_outlives_an_outage(valkey: Server, redis_url: str, principal: str) -> None:
+    mine = RateLimiter(
+        Redis(CacheSettings(url=redis_url, timeout_s=0.2, retry_after_s=0.2)),
+        RateLimitSettings(requests=LIMIT),
+    )
+    mine.decide(principal)
+    mine.start()
+    valkey.pause()
+    try:
+        for _ in range(LIMIT // SHARE):
+            assert mine.decide(principal).allowed
+        time.sleep(4 * FLUSH_S)
+    finally:
+        valkey.resume()
+    exact, asked = limiter(connect(redis_url), mode="exact"), count(1)
+    expected = LIMIT - 1 - LIMIT // SHARE
+    eventually(lambda: exact.decide(principal).remaining == expected - next(asked))
+    mine.close()
+
+
+def test_nothing_is_owed_after_the_stop(redis: Redis, principal: str) -> None:
+    mine = limiter(redis)
+    for _ in range(4):
+        mine.decide(principal)
+    mine.close()  # never started: only this can report
+    assert limiter(redis, mode="exact").decide(principal).remaining == LIMIT - 5
