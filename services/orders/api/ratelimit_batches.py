@@ -1,9 +1,10 @@
 """Admits requests by what is known of a principal, and tells Redis behind the request.
 
-Only while the limit is far: below 80 % of it, as Redis said within the last second. A process has
-at most `share` requests of a principal that Redis does not know of, so that all processes together
-can let through `processes × share` more than the limit, and that only if they are hit at once: what
-is owed is sent after FLUSH_S.
+Only while the limit is far: below 80 % of it, as Redis said last; who is not known here has asked
+for nothing yet. A process has at most `share` requests of a principal that Redis has not heard of.
+After those it knows what all processes have counted, and near the limit Redis decides. So within a
+window all processes together let through `processes × share` more than the limit at most, and that
+only if they are hit at once: what is owed is sent after FLUSH_S.
 """
 
 import contextlib
@@ -17,11 +18,9 @@ from orders.api.sliding_window import Window, passed, weighted
 from orders.cache.client import RedisDown
 
 FLUSH_S: Final = 0.05
-# Longest use of what Redis said: headers are as old as that. The service's bound for stale reads.
-KNOWN_S: Final = 1.0
 SHARE: Final = 50  # a 50th of the limit may be owed; limits below 50 are always asked for
 _FAR: Final = 0.8  # share of the limit up to which nobody has to be asked
-_ENTRIES: Final = 10_000  # ~3 MB; who is pushed out costs a round trip
+_ENTRIES: Final = 10_000  # ~3 MB; who is pushed out counts as new until the next report
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
 
 Report = Callable[[Sequence["Owed"]], Sequence[Window]]
@@ -37,9 +36,8 @@ class Owed(NamedTuple):
 class _Entry:
     __slots__ = ("known_at", "owed", "sending", "window")
 
-    def __init__(self) -> None:
-        self.window = Window(0, 0, 0)
-        self.known_at = float("-inf")
+    def __init__(self, window: Window, known_at: float) -> None:
+        self.window, self.known_at = window, known_at
         self.owed = self.sending = 0
 
 
@@ -84,14 +82,11 @@ class Batches:
     def admit(self, key: str) -> Window | None:
         """Admit a request and return what counts with it; None when Redis has to be asked."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None or entry.owed + entry.sending >= self.share:
+            entry = self._entry(key)
+            if entry.owed + entry.sending >= self.share:
                 return None
-            now = self._clock()
-            age_s = now - entry.known_at
-            if age_s > KNOWN_S:
-                return None
-            window = passed(entry.window, round(age_s * 1000), self._window_ms)
+            age_ms = round((self._clock() - entry.known_at) * 1000)
+            window = passed(entry.window, age_ms, self._window_ms)
             current = window.current + entry.owed + entry.sending + 1
             window = Window(window.previous, current, window.left_ms)
             if weighted(window, self._window_ms) > self._far:
@@ -110,10 +105,7 @@ class Batches:
     def learn(self, key: str, window: Window, reported: int) -> None:
         """Note what Redis said after `reported` requests of `take` were counted."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                entry = self._entries[key] = _Entry()
-                self._make_room()
+            entry = self._entry(key)
             entry.window, entry.known_at = window, self._clock()
             entry.sending -= reported
             self._entries.move_to_end(key)
@@ -154,6 +146,14 @@ class Batches:
         requests, entry.owed = entry.owed, 0
         entry.sending += requests
         return requests
+
+    def _entry(self, key: str) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = _Entry(Window(0, 0, self._window_ms), self._clock())
+            self._entries[key] = entry
+            self._make_room()
+        return entry
 
     def _make_room(self) -> None:
         """Forget the principals that were not heard of for longest, if nothing is owed for them."""
