@@ -61,7 +61,9 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         self._trips.current = None
         if self.batches is None or amount != 1:
             return self._ask(trip, self._command(key, limit, expiry, amount))
-        window = None if trip.also else self.batches.admit(key)
+        # Without Redis the strategy's other storage counts: nothing may pass it by.
+        asks = trip.also or self._redis.gate.closed
+        window = None if asks else self.batches.admit(key)
         if window is not None:
             trip.window = window
             return True

@@ -35,6 +35,11 @@ class Gate:
         self._failed_at = float("-inf")
         self._lock = threading.Lock()
 
+    @property
+    def closed(self) -> bool:
+        """Whether Redis is away, as far as is known."""
+        return self._closed_until is not None
+
     def enter(self) -> None:
         """Let the caller try Redis. Raises RedisBypassed at once while it is closed."""
         if self._closed_until is not None:
