@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from integration.serving import Served, eventually, read_all, read_answer, request, serving
@@ -233,3 +234,36 @@ def test_a_client_that_resets_harms_nobody(meinheld: Served) -> None:
         connection.close()
     eventually(lambda: meinheld.get("/pid"), 5)
     assert len(meinheld.workers) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {414, 400}),
+        (request("GET", "/pid", "X: " + "x" * 9000), {431, 400}),
+        (request("GET", "/pid", *["X: x"] * 130), {431, 400}),
+        (b"GET /pid SECRET/9\r\nHost: a\r\n\r\n", {400}),
+        (request("GET", "/pid", "SECRET"), {400}),
+        (request("POST", "/body", "Transfer-Encoding: gzip"), {400}),
+        (request("POST", "/body", "Content-Length: x"), {400}),
+        (request("POST", "/body", "Expect: SECRET", "Content-Length: 1", body=b"x"), {417}),
+    ],
+)
+def test_what_the_server_refuses_by_itself_is_a_problem_document(
+    served: Served, sent: bytes, status: set[int]
+) -> None:
+    with served.connect() as connection:
+        connection.sendall(sent)
+        answered, fields, body = read_answer(connection)
+    problem = msgspec.json.decode(body)
+    assert answered in status
+    assert fields["content-type"] == "application/problem+json"
+    assert (problem["type"], problem["status"]) == ("about:blank", answered)
+    assert problem["detail"] == problem["error"] != ""
+    assert b"SECRET" not in body
+
+
+def test_a_target_as_long_as_the_gateway_allows_is_served(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(request("GET", "/pid?" + "x" * 8100))
+        assert read_answer(connection)[0] == 200

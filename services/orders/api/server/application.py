@@ -25,7 +25,7 @@ from orders.settings import AdminSettings, ApiSettings
 ADMIN_PORT: Final = 8081
 WORKER_CLASSES: Final = {
     "meinheld": "orders.api.server.meinheld_worker.MeinheldWorker",
-    "gthread": "gthread",
+    "gthread": "orders.api.server.gthread_worker.GthreadWorker",
 }
 # Connections a gthread worker holds, idle ones included.
 _CONNECTIONS: Final = 10_000
@@ -131,6 +131,10 @@ def configuration(settings: ApiSettings) -> dict[str, Any]:
         "worker_connections": _CONNECTIONS,
         "max_requests": settings.max_requests,
         "max_requests_jitter": settings.max_requests_jitter,
+        # As at the gateway, so that neither refuses what the other lets through.
+        "limit_request_line": 8190,
+        "limit_request_fields": 100,
+        "limit_request_field_size": 8190,
         "timeout": settings.timeout_s,
         "graceful_timeout": settings.graceful_timeout_s,
         "keepalive": settings.keepalive_s,
