@@ -1,11 +1,19 @@
 """The OpenAPI document is valid, complete, and readable by the Swagger UI that is packaged."""
 
+import functools
+import json
+from decimal import Decimal
 from typing import Any
 
 import openapi_spec_validator
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from contract.serverless_api import client
+from orders.api.problems import Refusal
+from orders.api.requests import decode_order
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 
@@ -81,6 +89,50 @@ def test_scopes_are_named_only_where_tokens_are_asked_for() -> None:
     assert post["security"] == [{"bearer": ["orders:write"]}]
     assert {"401", "403"} <= set(post["responses"])
     assert "security" not in secured["paths"]["/health"]["get"]
+
+
+# -- schema and rules ----------------------------------------------------------------------
+
+LITERALS = {
+    "userId": ["1", "7", "9007199254740991", "9007199254740992", "0", "-1", "1.5", '"7"', "1e2"],
+    "productId": ["1", "0", "null", "9007199254740991", "9007199254740992", "true"],
+    "quantity": ["1", "1000", "1001", "0", "-5", "2.5", "[]", '"1"'],
+    "total": [
+        "0.01", "0.1", "19.9", "19.90", "20", "1e1", "99999999.99", "100000000", "0", "-1", "0.001",
+        "19.999", "1e-3", "1e-2", "0.010", '"1"', "99999999.991", "2.675", "86897527.07461092",
+    ],
+    "paymentMethod": ['"visa"', '""', '"a b"', f'"{"x" * 64}"', f'"{"x" * 65}"', "7", '"é"'],
+}  # fmt: skip
+GOOD = {"userId": "7", "productId": "3", "quantity": "2", "total": "19.9", "paymentMethod": '"v"'}
+
+
+@given(
+    members=st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(texts) for name, texts in LITERALS.items()}
+    ),
+    missing=st.sampled_from([*GOOD, None, None, None]),
+    strange=st.sampled_from(["x", "user_id", None, None, None]),
+)
+def test_the_schema_accepts_what_the_rules_accept_and_nothing_else(
+    members: dict[str, str], missing: str | None, strange: str | None
+) -> None:
+    order = {**GOOD, **members, **({strange: "1"} if strange else {})}
+    order.pop(missing or "", None)
+    body = "{" + ", ".join(f'"{name}": {text}' for name, text in order.items()) + "}"
+    try:
+        decode_order(body.encode())
+    except Refusal:
+        accepted = False
+    else:
+        accepted = True
+    assert _validator().is_valid(json.loads(body, parse_float=Decimal)) == accepted, body
+
+
+@functools.cache
+def _validator() -> Draft202012Validator:
+    answer = client().simulate_get("/openapi.json")
+    document = json.loads(answer.text, parse_float=Decimal)
+    return Draft202012Validator(document["components"]["schemas"]["OrderRequest"])
 
 
 # -- Swagger UI ----------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def document(routes: Routes, *, tokens: bool) -> Json:
         "info": {
             "title": "Orders",
             "version": API_VERSION,
-            "description": "Take orders, and tell how they are doing.",
+            "description": "Take orders, and tell how they are doing. Integers are written without "
+            "a decimal point: `1.0` is refused. Query members that are not listed are ignored.",
         },
         "paths": {
             template: {

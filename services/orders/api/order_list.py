@@ -42,8 +42,8 @@ _PARAMETERS: Final = (
     Parameter(
         name="cursor",
         where="query",
-        type=str,
-        description="From the Link header of the page before. Opaque.",
+        type=Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{44}\Z")],
+        description="From the Link header of the page before. Opaque. Not with page.",
     ),
 )
 

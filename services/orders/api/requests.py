@@ -29,7 +29,8 @@ _TOTAL_SCHEMA: Final[dict[str, Any]] = {
     "type": "number",
     "minimum": 0.01,
     "maximum": float(MAX_TOTAL),
-    # No multipleOf: validators that read the amount as a float refuse 19.9 for it.
+    # In arithmetic of floats 19.9 is no multiple of it: validate with decimals.
+    "multipleOf": 0.01,
     "description": "Amount to charge; at most two decimal places.",
 }
 
