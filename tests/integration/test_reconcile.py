@@ -217,6 +217,24 @@ def test_suspects_beyond_the_limit_are_left_to_the_next_run(shop: Shop) -> None:
     assert [each["orderId"] for each in second["violations"]] == orders
 
 
+def test_a_violation_that_was_settled_elsewhere_is_accepted_until_it_changes(shop: Shop) -> None:
+    order_id = shop.order("Failed", reservation="none")
+    shop.capture(order_id)
+    shop.reconcile()
+    words = ("reconcile", "--accept", str(order_id))
+    assert shop.command(*words)[0] == 1, "it wants a reason"
+    assert shop.command(*words, "--because", "paid back by the bank", "--as", "ada")[0] == 0
+    assert shop.reconcile("--full") == CLEAN
+    assert shop.run("SELECT actor, action, subject FROM operator_actions") == [
+        ("operator:ada", "reconcile --accept", f"order {order_id}")
+    ]
+    code, _, err = shop.command(*words, "--because", "again")
+    assert code == 1
+    assert "no open violations" in err
+    shop.capture(order_id)
+    assert shop.reconcile() == (2, [(order_id, "charged_twice")])
+
+
 def test_what_cannot_run_says_why_and_is_not_taken_for_violations(shop: Shop) -> None:
     for environ, text in (
         ({"ORDERS_PAYMENT_URL": ""}, "ORDERS_PAYMENT_URL is not set"),

@@ -23,6 +23,14 @@ def add_reconcile(verb: argparse.ArgumentParser) -> None:
         "the next run goes on from where the last one without --since ended",
     )
     where.add_argument("--full", action="store_true", help="compare everything from the beginning")
+    where.add_argument(
+        "--accept",
+        type=order_id,
+        metavar="ORDER",
+        help="compare nothing; count this order's violations no more: they were settled elsewhere",
+    )
+    verb.add_argument("--because", type=reason, help="with --accept: why, for the audit row")
+    verb.add_argument("--as", dest="name", help="with --accept: who you are, if not the login")
     verb.add_argument("--json", action="store_true", help="print the report as JSON")
     verb.set_defaults(run=_reconcile)
 

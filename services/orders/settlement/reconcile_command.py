@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from orders import settings
+from orders.database.audit import operator
 from orders.database.leadership import RECONCILIATION, Leadership
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
@@ -31,6 +32,8 @@ def reconcile(chosen: argparse.Namespace) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is the report
             logs.configure(settings.load(settings.LogSettings), "reconcile")
+        if chosen.accept is not None:
+            return _accept(chosen)
         report = _run(chosen)
     except OrdersError as error:  # settings included: 2 means violations here
         print(f"orders: {error}", file=sys.stderr)
@@ -59,6 +62,28 @@ def _wait_for(leadership: Leadership) -> None:
         if time.monotonic() > until_s:
             raise OrdersError("another reconciliation is running: wait for its end")
         time.sleep(0.1)
+
+
+def _accept(chosen: argparse.Namespace) -> int:
+    """Count the violations of one order no more, and write down who said so."""
+    if chosen.because is None:
+        raise OrdersError("say --because: how the violations were settled")
+    with database() as pool, pool.transaction() as statements:
+        rows = statements.execute("accept_violations", {"id": chosen.accept})
+        if not rows:
+            raise OrdersError(f"order {chosen.accept} has no open violations")
+        statements.execute(
+            "record_action",
+            {
+                "actor": operator(chosen.name),
+                "action": "reconcile --accept",
+                "subject": f"order {chosen.accept}",
+                "because": chosen.because,
+                "detail": msgspec.json.encode(dict(rows)).decode(),
+            },
+        )
+    print(f"accepted {', '.join(kind for kind, _ in rows)} of order {chosen.accept}")
+    return CLEAN
 
 
 def _start(chosen: argparse.Namespace, book: Book) -> Start | None:

@@ -15,6 +15,8 @@ SELECT %(id)s, kind, detail, due_at IS NULL FROM findings
 ON CONFLICT (order_id, kind) DO UPDATE SET
     detail = excluded.detail,
     checked_at = now(),
+    -- What a person accepted is accepted as it was, not whatever comes after it.
+    accepted = c.accepted AND c.detail = excluded.detail,
     violation = excluded.violation OR (
         c.seen_at <= now() - make_interval(secs => %(second_look_s)s)
         AND now() >= (SELECT f.due_at FROM findings AS f WHERE f.kind = excluded.kind)
