@@ -15,7 +15,9 @@ KIND: Final = "ControllerRevision"
 
 # What never goes back: how many pods there are, how they are reached and watched, what is made in
 # the broker, and how the operator works. Everything else goes back together.
-_STAYS_WHOLE: Final = frozenset({"mode", "paused", "slo", "migrations", "rollout", "networkPolicy"})
+_STAYS_WHOLE: Final = frozenset(
+    {"mode", "paused", "slo", "migrations", "reconciliation", "rollout", "networkPolicy"}
+)
 _SIZE: Final = frozenset({"replicas", "autoscaling", "podDisruptionBudget"})
 _STAYS: Final[Mapping[str, frozenset[str]]] = {
     "api": _SIZE | {"ingress", "httpRoute"},

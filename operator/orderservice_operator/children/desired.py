@@ -24,9 +24,12 @@ from orderservice_operator.children.network_policy import (
     default_deny,
     migration_policy,
     network_policy,
+    reconciliation_policy,
 )
 from orderservice_operator.children.processes import API, WORKER
 from orderservice_operator.children.prometheus_rule import prometheus_rule
+from orderservice_operator.children.reconciliation import COMPONENT as RECONCILE
+from orderservice_operator.children.reconciliation import reconciliation
 from orderservice_operator.children.scaling import Choice, choose
 from orderservice_operator.children.service_account import service_account
 from orderservice_operator.children.service_monitor import service_monitor
@@ -76,6 +79,7 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
             workload["spec"]["replicas"] = kept
         yield workload
         yield disruption_budget(service, process)
+    yield reconciliation(service, context)
     yield cpu_autoscaler(service)
     yield trigger_authentication(service, choice)
     yield queue_autoscaler(service, choice)
@@ -103,3 +107,5 @@ def _network(service: OrderService, context: Context) -> Iterator[Manifest]:
         yield network_policy(service, process, context)
     if service.spec.migrations.enabled:
         yield migration_policy(service, MIGRATE)
+    if service.spec.reconciliation.schedule:
+        yield reconciliation_policy(service, RECONCILE)

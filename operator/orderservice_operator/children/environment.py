@@ -126,6 +126,32 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
         yield "ORDERS_NOTIFICATION_SECRET", spec.notifier.secret_ref.name, "secret"
 
 
+def reconciliation_variables(service: OrderService) -> list[Manifest]:
+    """Return the variables of a run of reconciliation."""
+    upstreams = service.spec.upstreams
+    values = {
+        "ORDERS_INVENTORY_URL": upstreams.inventory.url,
+        "ORDERS_LOG_FORMAT": "json",
+        "ORDERS_PAYMENT_URL": upstreams.payment.url,
+        "ORDERS_UPSTREAM_RETRIES": str(upstreams.retries),
+        "ORDERS_UPSTREAM_TIMEOUT_S": str(upstreams.timeout_seconds),
+    }
+    database = service.spec.database
+    primary, session = database.primary_secret_ref, database.session_secret_ref
+    own = [from_secret("ORDERS_DATABASE_URL", primary.name, primary.key)]
+    if session:
+        own.append(from_secret("ORDERS_DATABASE_SESSION_URL", session.name, session.key))
+    return own + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def reconciliation_ports(service: OrderService) -> list[int]:
+    """Return the TCP ports that reconciliation connects to."""
+    spec = service.spec
+    urls = (spec.upstreams.inventory.url, spec.upstreams.payment.url)
+    extra = spec.network_policy.extra_egress_ports
+    return sorted({spec.database.port, *extra, *(url_port(url) for url in urls)})
+
+
 def from_secret(variable: str, secret: str, key: str) -> Manifest:
     """Return one variable of a container that comes from a Secret."""
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}

@@ -32,6 +32,7 @@ ALWAYS: Final = (
     Kind("apps/v1", "Deployment", "deployments"),
     Kind("apps/v1", "ControllerRevision", "controllerrevisions"),
     Kind("batch/v1", "Job", "jobs"),
+    Kind("batch/v1", "CronJob", "cronjobs"),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),

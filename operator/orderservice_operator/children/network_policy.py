@@ -51,6 +51,12 @@ def migration_policy(service: OrderService, component: str) -> Manifest:
     return _policy(service, name, component, [service.spec.database.port])
 
 
+def reconciliation_policy(service: OrderService, component: str) -> Manifest:
+    """Return the flows of the runs of reconciliation."""
+    name = f"{service.metadata.name}-{component}"
+    return _policy(service, name, component, environment.reconciliation_ports(service))
+
+
 def _policy(service: OrderService, name: str, component: str, ports: Iterable[int]) -> Manifest:
     policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name, component=component)
     policy["spec"] = {

@@ -87,6 +87,18 @@ class Migrations(Section, frozen=True):
     ] = 600
 
 
+class Reconciliation(Section, frozen=True):
+    """The CronJob that compares the orders with the ledgers of Inventory and Payment."""
+
+    schedule: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9*/,-]+( [0-9A-Za-z*/,-]+){4}$", max_length=100)] | None,
+        Meta(description="When, as in cron: `*/5 * * * *`. Unset: the operator runs nothing."),
+    ] = None
+    active_deadline_seconds: Annotated[
+        Seconds, Meta(description="A run that takes longer is ended; the next one goes on from it.")
+    ] = 1800
+
+
 class Rollout(Section, frozen=True):
     """How new pods replace old ones."""
 

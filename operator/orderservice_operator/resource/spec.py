@@ -18,6 +18,7 @@ from orderservice_operator.resource.operations import (
     Network,
     Observability,
     PodTemplate,
+    Reconciliation,
     Rollout,
     Slo,
 )
@@ -74,6 +75,9 @@ class Spec(Section, frozen=True):
     )
     slo: Annotated[Slo, Meta(description="Objectives, for alerts.")] = Slo()
     migrations: Annotated[Migrations, Meta(description="Schema migrations.")] = Migrations()
+    reconciliation: Annotated[
+        Reconciliation, Meta(description="Orders held against the ledgers of others.")
+    ] = Reconciliation()
     rollout: Annotated[Rollout, Meta(description="Replacing pods.")] = Rollout()
     network_policy: Annotated[Network, Meta(description="NetworkPolicies.")] = Network()
     pod_template: Annotated[PodTemplate, Meta(description="Added to all pods.")] = PodTemplate()
