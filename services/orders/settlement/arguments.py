@@ -10,6 +10,7 @@ COULD_NOT_RUN: Final = 1  # of `orders reconcile`, whose 2 means violations
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _STUCK: Final = 100
+_LONGEST_REASON: Final = 500
 
 
 def add_reconcile(verb: argparse.ArgumentParser) -> None:
@@ -85,6 +86,13 @@ def order_id(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**53:
         raise argparse.ArgumentTypeError("expected the id of an order, a number above 0")
     return int(text)
+
+
+def reason(text: str) -> str:
+    """Read a reason, as long as an audit row takes."""
+    if not 0 < len(text) <= _LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -1,13 +1,16 @@
 """What the commands connect to."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from orders import settings
-from orders.database.pool import Pool
+from orders.database.connection import SESSION, Connection, connect, sessions
+from orders.database.failures import translated
+from orders.database.pool import Pool, Row
+from orders.database.statements import Statements, statement
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import Witnesses
@@ -29,6 +32,30 @@ def database() -> Iterator[Pool]:
         yield pool
     finally:
         pool.close()
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[Statements]:
+    """Open a session for statements that commit together, or not at all.
+
+    Past a pooler, if there is one: there each statement is a transaction of its own.
+    """
+    mine = settings.load(DatabaseSettings)
+    with (
+        contextlib.closing(connect(sessions(mine), mine, APPLICATION, SESSION)) as session,
+        translated(),
+        session.transaction(),
+    ):
+        yield _Transaction(session)
+
+
+class _Transaction:
+    def __init__(self, session: Connection) -> None:
+        self._session = session
+
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        cursor = self._session.execute(statement(name), arguments)
+        return cursor.fetchall() if cursor.description else []
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.arguments import COULD_NOT_RUN
 from orders.settlement.book import LISTED, Book
-from orders.settlement.connections import database, witnesses
+from orders.settlement.connections import database, transaction, witnesses
 from orders.settlement.reconcile import BEGINNING, Reconciliation, Report, Start, first_since
 from orders.telemetry import logs
 
@@ -68,7 +68,7 @@ def _accept(chosen: argparse.Namespace) -> int:
     """Count the violations of one order no more, and write down who said so."""
     if chosen.because is None:
         raise OrdersError("say --because: how the violations were settled")
-    with database() as pool, pool.transaction() as statements:
+    with transaction() as statements:
         rows = statements.execute("accept_violations", {"id": chosen.accept})
         if not rows:
             raise OrdersError(f"order {chosen.accept} has no open violations")
