@@ -44,7 +44,7 @@ class Housekeeping:
         self._on_lead, self._term = on_lead, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
-        self._sweeper = Sweeper(pool, deadlines(settings.stalled_after_s), self._stop.is_set)
+        self._sweeper = Sweeper(pool, deadlines(settings.stalled_after_s), self._must_end)
         self._next_sweep_s = self._next_collect_s = self._next_purge_s = 0.0
         self._purges = [_Purge(name) for name in _PURGES]
         self.watch = Watch("housekeeping")
@@ -100,11 +100,15 @@ class Housekeeping:
         if now_s >= self._next_purge_s:
             self._purge(now_s + self._settings.sweep_s)
 
+    def _must_end(self) -> bool:
+        """Tell whether another process may lead; asking keeps the lock during a long sweep."""
+        return self._stop.is_set() or not self._leadership.held()
+
     def _purge(self, next_s: float) -> None:
         """Delete old rows; what is left after a slice of time is gone on with in the next round."""
         left = False
         for purge in self._purges:
-            if self._stop.is_set() or not self._leadership.held():
+            if self._must_end():
                 return
             left |= not purge.run(self._pool, self._stop)
         if not left:
