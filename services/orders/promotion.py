@@ -8,6 +8,7 @@ import structlog
 from orders.cache.client import RedisDown
 from orders.cache.flush import flush
 from orders.database import promotion
+from orders.database.failures import Unwell
 from orders.settings import CacheSettings, DatabaseSettings, load
 
 _log = structlog.get_logger()
@@ -35,8 +36,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def notice(database: DatabaseSettings, cache: CacheSettings) -> None:
-    """Follow a promotion up if nobody did. Raises Transient when PostgreSQL is not to be had."""
-    done = promotion.follow_up(database)
+    """Follow a promotion up if nobody did. Raises Transient when PostgreSQL is not to be had.
+
+    Where the server cannot tell whether it was promoted, that is left to a person.
+    """
+    try:
+        done = promotion.follow_up(database)
+    except Unwell as error:  # a server of another make, or a right that is missing
+        _log.warning("promotion.unknown", error=str(error))
+        return
     if not done.new:
         return
     try:
