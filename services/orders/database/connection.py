@@ -21,8 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.generators import notifies
 from psycopg.rows import TupleRow
 
-from orders.database.failures import DeadlinePassed, ReadOnly
-from orders.errors import Transient
+from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
 from orders.settings import DatabaseSettings
 
 Row = TupleRow
@@ -407,7 +406,7 @@ def connect(
     application: str,
     extra: Mapping[str, str] | None = None,
 ) -> Connection:
-    """Open a connection of one's own. Raises Transient: nothing was done yet."""
+    """Open a connection of one's own. Raises ServerAway: nothing was done yet."""
     kind = PooledConnection if server.pooled else Connection
     try:
         return kind.connect(
@@ -418,6 +417,6 @@ def connect(
             **connection_arguments(settings, application),
         )
     except psycopg.Error as error:
-        raise Transient(
+        raise ServerAway(
             f"no connection to PostgreSQL: {server.problem or _reason(error)}", retry_after_s=1
         ) from error

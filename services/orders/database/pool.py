@@ -24,7 +24,6 @@ from orders.database.connection import (
 )
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
 from orders.database.statements import statement
-from orders.errors import Transient
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
@@ -156,7 +155,7 @@ class Pool:
             if self._writes and read_only == "on":
                 raise ReadOnly(READ_ONLY, retry_after_s=1)
             if self._server.synchronous and not standbys:
-                raise Transient(NO_STANDBY)
+                raise ServerAway(NO_STANDBY)
 
 
 def _refuse_if_server_spoke(connection: Connection) -> None:
