@@ -1,5 +1,6 @@
 """PostgreSQL that freezes, moves, or takes no writes: what the pool makes of it."""
 
+import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,8 +13,10 @@ import pytest
 from devstack.testing import Database, Postgres
 from integration.pair import Pair, pair
 from integration.serving import eventually
+from orders.database.connection import connect, sessions
 from orders.database.failures import OutcomeUnknown, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
+from orders.database.migrate import Watchdog
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.routing import Reads
@@ -94,6 +97,27 @@ def test_a_frozen_server_ends_leadership_by_the_deadline(
     finally:
         postgres.resume()
         leader.close()
+
+
+def test_a_frozen_server_ends_a_migration_however_long_it_may_take(
+    postgres: Postgres, database: Database
+) -> None:
+    settings = settings_of(database.url)
+    server = sessions(settings)
+    session = connect(server, settings, "test", {"statement_timeout": "0"})
+    session.deadline_s = 3600
+    watchdog = Watchdog(session, server, settings, unwell_s=1)
+    watchdog.start()
+    freeze = threading.Timer(0.5, postgres.pause)
+    freeze.start()
+    try:
+        with pytest.raises(psycopg.OperationalError):
+            session.execute(b"SELECT pg_sleep(120)")
+    finally:
+        freeze.join()
+        postgres.resume()
+        watchdog.stop()
+        session.close()
 
 
 def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair) -> None:

@@ -29,7 +29,14 @@ Row = TupleRow
 NO_STANDBY: Final = (
     "ORDERS_DATABASE_DURABILITY is synchronous, but the server names no synchronous standby"
 )
-_STANDBYS: Final = b"SELECT current_setting('synchronous_standby_names')"
+_STANDBYS: Final = b"""
+    SELECT
+        current_setting('synchronous_standby_names'),
+        EXISTS (
+            SELECT FROM pg_stat_activity
+            WHERE usename = current_user AND wait_event = 'SyncRep'
+        )
+"""
 _CHECK: Final = """
     SELECT
         current_setting('plan_cache_mode'), current_setting('synchronous_standby_names'),
@@ -316,9 +323,11 @@ class PooledConnection(Connection):
         kept = {name: session[name] for name in ("datestyle", "timezone")}
         self._local = set_config(session, local=True)
         super().execute(set_config(kept, local=False))
-        [(standbys,)] = super().execute(_STANDBYS).fetchall()
+        [(standbys, waiting)] = super().execute(_STANDBYS, prepare=False).fetchall()
         if server.synchronous and not standbys:
             raise SessionRefused(NO_STANDBY)
+        if server.abandoned:  # the pooler's numbers of sessions are not the server's
+            server.admit(server.abandoned if waiting else [])
 
     def execute(  # type: ignore[override] # without the templates of Python 3.14
         self,

@@ -139,8 +139,16 @@ class Watchdog:
     A migration may take hours, so its statements have no deadline; the server must be well for it.
     """
 
-    def __init__(self, session: Connection, server: Server, settings: DatabaseSettings) -> None:
+    def __init__(
+        self,
+        session: Connection,
+        server: Server,
+        settings: DatabaseSettings,
+        *,
+        unwell_s: float = _UNWELL_S,
+    ) -> None:
         self._session, self._server, self._settings = session, server, settings
+        self._unwell_s = unwell_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -158,8 +166,8 @@ class Watchdog:
         while not self._stopping.wait(_LOOK_S):
             if self._answers():
                 well_s = time.monotonic()
-            elif time.monotonic() - well_s > _UNWELL_S:
-                _log.error("migration.server_does_not_answer", for_s=_UNWELL_S)
+            elif time.monotonic() - well_s > self._unwell_s:
+                _log.error("migration.server_does_not_answer", for_s=self._unwell_s)
                 self._end()
                 return
 
