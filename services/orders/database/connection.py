@@ -22,6 +22,7 @@ from psycopg.generators import notifies
 from psycopg.rows import TupleRow
 
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
+from orders.errors import SettingError
 from orders.settings import DatabaseSettings
 
 Row = TupleRow
@@ -51,6 +52,7 @@ DEADLINE_MARGIN_S: Final = 2.0
 # How long a failure speaks for the server when no attempt to connect is under way: longer than the
 # pool waits between two attempts.
 _KNOWN_FOR_S: Final = 2.0
+_PORT: Final = "5432"  # what libpq takes for none
 _WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
 
 _PINNED: Final = {
@@ -120,9 +122,14 @@ class Server:
         synchronous: bool = False,
         pooled: bool = False,
         most_abandoned: int = 1,
+        variable: str = "ORDERS_DATABASE_URL",
         advice: str = "",
     ) -> None:
-        self._parameters = conninfo_to_dict(url)
+        """Read the URL. Raises SettingError, which does not repeat it: it may hold a password."""
+        try:
+            self._parameters = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            raise SettingError(f"{variable} is wrong: libpq cannot read it") from error
         self.options = str(self._parameters.pop("options", ""))
         self.synchronous, self.pooled, self.advice = synchronous, pooled, advice
         self._writes, self._most_abandoned = writes, most_abandoned
@@ -196,7 +203,8 @@ class Server:
 
     def _index(self, host: str, port: str) -> int:
         hosts = str(self._parameters.get("host") or "").split(",")
-        ports = str(self._parameters.get("port") or "5432").split(",")
+        listed = str(self._parameters.get("port") or "").split(",")
+        ports = [port or _PORT for port in listed]
         if len(ports) < len(hosts):
             ports = ports[:1] * len(hosts)
         places = list(zip(hosts, ports, strict=False))
@@ -397,16 +405,19 @@ def primary(settings: DatabaseSettings) -> Server:
 
 def sessions(settings: DatabaseSettings) -> Server:
     """Return where sessions go that must stay the same one: locks, LISTEN, migrations."""
-    advice = "ORDERS_DATABASE_SESSION_URL must lead to the server itself"
-    if not settings.pooled:
+    if settings.session_url is None:
         advice = "set ORDERS_DATABASE_SESSION_URL, the URL of the server itself"
-    return Server(settings.session_url or settings.url, advice=advice)
+        return Server(settings.url, advice=advice)
+    variable = "ORDERS_DATABASE_SESSION_URL"
+    advice = f"{variable} must lead to the server itself"
+    return Server(settings.session_url, variable=variable, advice=advice)
 
 
 def replica(url: str) -> Server:
     """Return where reads go that may be a moment old."""
-    advice = "ORDERS_DATABASE_REPLICA_URL must lead to the server itself"
-    return Server(url, writes=False, advice=advice)
+    variable = "ORDERS_DATABASE_REPLICA_URL"
+    advice = f"{variable} must lead to the server itself"
+    return Server(url, writes=False, variable=variable, advice=advice)
 
 
 def connect(
