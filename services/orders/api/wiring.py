@@ -17,6 +17,7 @@ from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algor
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
+from orders.database import connection
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.routing import Reads, Replica, ReplicaLag
@@ -69,6 +70,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     made = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
     _check_auth(made.auth)
     Redis(made.cache)  # refuses a URL that it cannot use
+    _check_database(made.database)
     return made
 
 
@@ -195,6 +197,14 @@ def _check_auth(settings: AuthSettings) -> None:
             "token that the same key signed for another service would be accepted here"
         )
     accepted_algorithms(settings)
+
+
+def _check_database(settings: DatabaseSettings) -> None:
+    """Refuse URLs that cannot be read here, not in each worker."""
+    connection.primary(settings)
+    connection.sessions(settings)
+    for url in settings.replica_urls:
+        connection.replica(url)
 
 
 class _Closable(Protocol):
