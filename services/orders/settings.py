@@ -135,10 +135,13 @@ class CacheSettings(Group, frozen=True):
 class MessagingSettings(Group, frozen=True):
     """RabbitMQ."""
 
-    url: Annotated[Url, Meta(description="amqp://user:password@host:port/vhost. Secret.")]
+    url: Annotated[
+        Url,
+        Meta(description="amqp://user:password@host:port/vhost, several hosts by commas. Secret."),
+    ]
     heartbeat_s: Annotated[
         int, Meta(ge=5, le=600, description="AMQP heartbeat; a dead peer is noticed in two.")
-    ] = 20
+    ] = 10
 
 
 class TopologySettings(Group, frozen=True):

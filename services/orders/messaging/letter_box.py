@@ -18,8 +18,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from orders.errors import Permanent, Transient
 from orders.messaging import decoding, envelope, topology, verdict
+from orders.messaging.address import shuffled
 from orders.messaging.envelope import Delivery
-from orders.messaging.link import Connection, describe, parameters
+from orders.messaging.link import Connection, describe
 from orders.messaging.publisher import Outgoing
 from orders.settings import MessagingSettings
 
@@ -70,7 +71,7 @@ def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
     """Open the dead letters of `queue`; raises Transient and Permanent."""
     with _translated(queue):
         connection = pika.BlockingConnection(
-            parameters(settings, "orders dead-letters"), _impl_class=Connection
+            shuffled(settings, "orders dead-letters"), _impl_class=Connection
         )
         try:
             channel = connection.channel()

@@ -17,16 +17,14 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.adapters.utils import connection_workflow
 from pika.channel import Channel
 
-from orders.errors import SettingError
 from orders.messaging import decoding
+from orders.messaging.address import place, shuffled
 from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0
 # A link that served for less begins its next life with a longer delay, not with the first one.
 _SETTLED_S: Final = 5.0
-# A broker short of memory or disk stops reading; after this we look for one that does not.
-_BLOCKED_S: Final = 60.0
 
 _log = structlog.get_logger()
 
@@ -62,11 +60,36 @@ class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
         return decoding.read_frame(self._frame_buffer)
 
 
+class Hosts:
+    """The hosts of a broker, each tried once before any is tried again."""
+
+    def __init__(self, addresses: Sequence[pika.URLParameters]) -> None:
+        self._addresses = list(addresses)
+        self._left = list(addresses)
+        self._tried: pika.URLParameters | None = None
+
+    @property
+    def untried(self) -> bool:
+        """Whether a host is left that was not tried in this round."""
+        return bool(self._left)
+
+    def next(self) -> pika.URLParameters:
+        """Return the host to try now."""
+        self._left = self._left or list(self._addresses)
+        self._tried = self._left.pop(0)
+        return self._tried
+
+    def lost(self) -> None:
+        """Begin a round without the host tried last: it served and was lost, others may serve."""
+        self._left = [address for address in self._addresses if address is not self._tried]
+        random.shuffle(self._left)
+
+
 class Link:
     """A channel with supervision. `problem` says why it does not serve, None if it does."""
 
     def __init__(self, settings: MessagingSettings, name: str, user: User) -> None:
-        self._parameters = parameters(settings, name)
+        self._hosts = Hosts(shuffled(settings, name))
         self._name, self._user = name, user
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
         self._stopping = threading.Event()
@@ -126,15 +149,20 @@ class Link:
     def _run(self) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._stopping.is_set():
-            served_s = self._live()
+            address = self._hosts.next()
+            served_s = self._live(address)
             if self._stopping.is_set():
                 break
-            longer_s = min(delay_s * 2, _LONGEST_DELAY_S)
-            delay_s = _FIRST_DELAY_S if served_s > _SETTLED_S else longer_s
-            _log.warning("amqp.disconnected", link=self._name, reason=self.problem)
-            self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
+            host = place(address)
+            _log.warning("amqp.disconnected", link=self._name, host=host, reason=self.problem)
+            if served_s > _SETTLED_S:
+                self._hosts.lost()
+                delay_s = _FIRST_DELAY_S
+            if not self._hosts.untried:
+                self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
+                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    def _live(self) -> float:
+    def _live(self, address: pika.URLParameters) -> float:
         """Connect, serve until the connection is gone, and return for how long it served."""
         self._serving_since = self._reason = None
         loop = IOLoop()
@@ -142,7 +170,7 @@ class Link:
             self._loop = loop
         try:
             self._connection = Connection(
-                self._parameters,
+                address,
                 on_open_callback=self._connected,
                 on_open_error_callback=self._gone,
                 on_close_callback=self._gone,
@@ -187,7 +215,8 @@ class Link:
         _log.warning("amqp.blocked", link=self._name, reason=frame.method.reason)
 
     def _unblocked(self, _connection: SelectConnection, _frame: "pika.frame.Method") -> None:
-        self.problem = None
+        if self._serving_since is not None:
+            self.problem = None
 
     def _gone(self, connection: SelectConnection, error: BaseException) -> None:
         self._reason = self._reason or describe(error)
@@ -206,25 +235,6 @@ class Link:
         connection = self._connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
             connection.close()
-
-
-def parameters(settings: MessagingSettings, name: str) -> pika.URLParameters:
-    """Return what pika connects with; `name` is what the broker shows the connection as.
-
-    Raises SettingError without repeating the URL, which holds a password.
-    """
-    try:
-        given = pika.URLParameters(settings.url)
-    except (ValueError, TypeError) as error:
-        raise SettingError(
-            "ORDERS_AMQP_URL is wrong: expected amqp://user:password@host:port/vhost"
-        ) from error
-    given.heartbeat = settings.heartbeat_s
-    given.blocked_connection_timeout = _BLOCKED_S
-    given.client_properties = {"connection_name": name}
-    given.socket_timeout = 5
-    given.stack_timeout = 10
-    return given
 
 
 def describe(error: BaseException) -> str:

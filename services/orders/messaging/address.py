@@ -1,0 +1,82 @@
+"""Where RabbitMQ is: one URL, several, or one with several hosts.
+
+`amqp://user:password@a:5672,b:5672,c:5672/vhost` means the same as three URLs with a comma between
+them. Each connection tries the hosts in an order of its own.
+"""
+
+import random
+import re
+import urllib.parse
+from typing import Final
+
+from pika import URLParameters
+
+from orders.errors import SettingError
+from orders.settings import MessagingSettings
+
+# A broker short of memory or disk stops reading; after this we look for one that does not.
+_BLOCKED_S: Final = 60.0
+_EXPECTED: Final = "expected amqp://user:password@host:port/vhost, several hosts by commas"
+_SCHEMES: Final = ("amqp", "amqps")
+# A comma is allowed in a password, so whole URLs are parted only where another one begins.
+_BETWEEN_URLS: Final = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+
+
+def addresses(settings: MessagingSettings, name: str) -> list[URLParameters]:
+    """Return what pika connects with, a host each, in the order of the setting.
+
+    `name` is what the broker shows a connection as. Raises SettingError, which names what is wrong
+    and repeats neither user nor password.
+    """
+    urls = [url for text in _BETWEEN_URLS.split(settings.url) for url in _hosts(text)]
+    return [_parameters(url, settings, name) for url in urls]
+
+
+def shuffled(settings: MessagingSettings, name: str) -> list[URLParameters]:
+    """Return the addresses in any order, so that not all connections lead to the first host."""
+    known = addresses(settings, name)
+    random.shuffle(known)
+    return known
+
+
+def place(address: URLParameters) -> str:
+    """Name an address in logs: host and port."""
+    return f"{address.host}:{address.port}"
+
+
+def _hosts(text: str) -> list[str]:
+    """Part one URL into one for each of its hosts."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        known = scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
+        raise _wrong(f"its scheme is {known}, not one of {', '.join(_SCHEMES)}")
+    authority, slash, path = _split_path(rest)
+    credentials, at, hosts = authority.rpartition("@")
+    return [f"{scheme}://{credentials}{at}{host}{slash}{path}" for host in hosts.split(",")]
+
+
+def _split_path(rest: str) -> tuple[str, str, str]:
+    end = next((at for at, c in enumerate(rest) if c in "/?#"), len(rest))
+    return rest[:end], rest[end : end + 1], rest[end + 1 :]
+
+
+def _parameters(url: str, settings: MessagingSettings, name: str) -> URLParameters:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if not parts.hostname:
+            raise _wrong("a host is empty")
+        if parts.port == 0:
+            raise _wrong("a port is 0")
+        given = URLParameters(url)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _wrong("a host, a port or a parameter cannot be read") from error
+    given.heartbeat = settings.heartbeat_s
+    given.blocked_connection_timeout = _BLOCKED_S
+    given.client_properties = {"connection_name": name}
+    given.socket_timeout = 5
+    given.stack_timeout = 10
+    return given
+
+
+def _wrong(what: str) -> SettingError:
+    return SettingError(f"ORDERS_AMQP_URL is wrong: {what} ({_EXPECTED})")
