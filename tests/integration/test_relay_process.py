@@ -1,23 +1,19 @@
 """The relay as a process: killed, told to stop, without a broker."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import msgspec
 import psycopg
 import pytest
 import requests
 
-from devstack.ports import free_port
 from devstack.testing import Database, Postgres, RabbitMQ, Vhost
 from integration.broker import connected, prepare
-from integration.serving import SERVICES, eventually
+from integration.relay_process import relay
+from integration.serving import eventually
 
 QUEUE = "order-processing"
 ORDERS, ROWS = 400, 4000
@@ -30,55 +26,6 @@ def session(database: Database) -> Iterator[Session]:
     with psycopg.connect(database.url, autocommit=True) as made:
         made.execute("TRUNCATE outbox")
         yield made
-
-
-class Process:
-    """A relay and its admin port."""
-
-    def __init__(self, database: Database, vhost: Vhost) -> None:
-        self.admin = f"http://127.0.0.1:{(port := free_port())}"
-        environment = os.environ | {
-            "PYTHONPATH": str(SERVICES),
-            "ORDERS_DATABASE_URL": database.url,
-            "ORDERS_AMQP_URL": vhost.url,
-            "ORDERS_DATABASE_CONNECT_TIMEOUT_S": "2",
-            "ORDERS_RELAY_BATCH": "200",
-            "ORDERS_ADMIN_HOST": "127.0.0.1",
-            "ORDERS_ADMIN_PORT": str(port),
-        }
-        argv = [sys.executable, "-m", "orders", "relay"]
-        self.running = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
-
-    def ready(self) -> requests.Response:
-        return requests.get(f"{self.admin}/readyz?verbose", timeout=5)
-
-    def live(self) -> requests.Response:
-        return requests.get(f"{self.admin}/livez", timeout=5)
-
-    def metric(self, name: str) -> float:
-        text = requests.get(f"{self.admin}/metrics", timeout=5).text
-        [value] = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
-        return float(value)
-
-    def wait_until_ready(self) -> None:
-        eventually(lambda: self.ready().status_code == 200, within_s=120)
-
-    def kill(self) -> None:
-        self.running.kill()
-        self.running.wait()
-
-    def terminate(self) -> int:
-        self.running.send_signal(signal.SIGTERM)
-        return self.running.wait(20)
-
-
-@contextmanager
-def relay(database: Database, vhost: Vhost) -> Iterator[Process]:
-    process = Process(database, vhost)
-    try:
-        yield process
-    finally:
-        process.kill()
 
 
 def fill(session: Session) -> None:

@@ -1,0 +1,136 @@
+"""A RabbitMQ cluster of three nodes on this machine, each of which can be killed or frozen."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from signal import SIGKILL
+
+import requests
+
+from devstack.ports import free_port
+from devstack.program import Program
+from devstack.servers import rabbitmq
+from devstack.servers.rabbitmq import Broker
+
+# How soon nodes take a silent one for dead; a minute is Erlang's default.
+TICK_S = 8
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its place and its process."""
+
+    broker: Broker
+    program: Program
+
+    def call(self, module: str, function: str, arguments: str = "[]") -> str:
+        """Call an Erlang function on the node, as `rabbitmqctl eval` does."""
+        broker = self.broker
+        cookie = (broker.folder / "home" / ".erlang.cookie").read_text()
+        expression = (
+            f"R = rpc:call('{broker.node}', {module}, {function}, {arguments}),"
+            ' io:format("~0p", [R]), halt().'
+        )
+        argv = (
+            str(rabbitmq.erts() / "erlexec"), "-noinput", "-start_epmd", "false",
+            "-sname", f"caller-{free_port()}@localhost", "-setcookie", cookie,
+            "-eval", expression,
+        )  # fmt: skip
+        environment = rabbitmq.environment(broker)
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Three nodes that share their queues."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def url(self) -> str:
+        """Give the address with all hosts."""
+        hosts = ",".join(f"{rabbitmq.HOST}:{node.broker.amqp_port}" for node in self.nodes)
+        return f"amqp://{rabbitmq.USER}:{self.nodes[0].broker.password}@{hosts}/%2F"
+
+    def whole(self, queue: str) -> bool:
+        """Tell whether every node runs and has its replica of a queue up."""
+        for node in self.nodes:
+            try:
+                known = requests.get(
+                    f"{node.broker.management_url}/api/queues/%2F/{queue}", timeout=5
+                ).json()
+            except requests.RequestException:
+                return False
+            if len(known.get("online", ())) < len(self.nodes):
+                return False
+        return True
+
+
+@contextmanager
+def cluster(state: Path, password: str) -> Iterator[Cluster]:
+    """Start three nodes and the epmd they share; end them at the end."""
+    epmd_port = free_port()
+    brokers = [
+        Broker(
+            state=state,
+            password=password,
+            amqp_port=free_port(),
+            management_port=free_port(),
+            distribution_port=free_port(),
+            epmd_port=epmd_port,
+            name=f"rabbitmq-{number}",
+        )
+        for number in range(3)
+    ]
+    epmd = Program(rabbitmq.epmd(brokers[0]))
+    nodes = tuple(Node(broker, _program(broker, brokers)) for broker in brokers)
+    try:
+        epmd.start()
+        for node in nodes:  # one after the other: the first makes the cluster
+            node.program.start()
+        yield Cluster(nodes)
+    finally:
+        for node in nodes:
+            node.program.resume()
+            node.program.kill()
+        epmd.kill()
+
+
+def _program(broker: Broker, all_: list[Broker]) -> Program:
+    component = rabbitmq.component(broker)
+    return Program(
+        replace(
+            component,
+            argv=(*component.argv, "-kernel", "net_ticktime", str(TICK_S)),
+            prepare=partial(_prepare, broker, all_),
+            stop_signal=SIGKILL,
+        )
+    )
+
+
+def _prepare(broker: Broker, all_: list[Broker]) -> None:
+    """Write what a single node needs, the cookie of all, and who the others are."""
+    rabbitmq.prepare(broker)
+    first = all_[0].folder / "home" / ".erlang.cookie"
+    cookie = broker.folder / "home" / ".erlang.cookie"
+    if broker is not all_[0]:
+        rabbitmq.write_private(cookie, first.read_text())
+    lines = {
+        "cluster_formation.peer_discovery_backend": "rabbit_peer_discovery_classic_config",
+        **{
+            f"cluster_formation.classic_config.nodes.{number}": other.node
+            for number, other in enumerate(all_, 1)
+        },
+        "cluster_partition_handling": "pause_minority",
+        "mnesia_table_loading_retry_timeout": 5000,
+        "mnesia_table_loading_retry_limit": 30,
+    }
+    text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+    configuration = broker.folder / "rabbitmq.conf"
+    rabbitmq.write_private(configuration, configuration.read_text() + text)

@@ -1,0 +1,81 @@
+"""RabbitMQ short of memory or disk blocks publishers: orders are taken all the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+
+from devstack.testing import Database, RabbitMQ, Vhost
+from integration.api_process import Api, api_running, new_user
+from integration.broker import connected, prepare
+from integration.rabbitmq_cluster import Node
+from integration.relay_process import Process, relay
+from integration.serving import eventually
+
+QUEUE = "order-processing"
+# Calls that raise an alarm and clear it, as `rabbitmqctl` and a full disk do.
+ALARMS = {
+    "memory": (
+        ("vm_memory_monitor", "set_vm_memory_high_watermark", "[{absolute, 1000}]"),
+        ("vm_memory_monitor", "set_vm_memory_high_watermark", '[{absolute, "1GB"}]'),
+    ),
+    "disk": (
+        ("rabbit_disk_monitor", "set_disk_free_limit", '["9000GB"]'),
+        ("rabbit_disk_monitor", "set_disk_free_limit", '["1MB"]'),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def api(database: Database, state: Path) -> Iterator[Api]:
+    settings = {"DATABASE_URL": database.url, "ORDER_STOCK_CHECK": "off"}
+    with api_running(state, **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def process(database: Database, vhost: Vhost) -> Iterator[Process]:
+    prepare(vhost)
+    with relay(database, vhost) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def waiting(database: Database) -> int:
+    with psycopg.connect(database.url, autocommit=True) as session:
+        row = session.execute("SELECT count(*) FROM outbox").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def alarmed(rabbitmq: RabbitMQ) -> bool:
+    [node] = requests.get(f"{rabbitmq.management_url}/api/nodes", timeout=5).json()
+    return bool(node["mem_alarm"] or node["disk_free_alarm"])
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_orders_are_taken_and_their_messages_wait_until_the_alarm_is_over(
+    rabbitmq: RabbitMQ, vhost: Vhost, database: Database, api: Api, process: Process, alarm: str
+) -> None:
+    node = Node(rabbitmq.broker, rabbitmq.program)
+    ring, clear = ALARMS[alarm]
+    with connected(vhost) as broker:
+        before = broker.count(QUEUE)
+    try:
+        node.call(*ring)
+        eventually(lambda: alarmed(rabbitmq), 30)
+        answers = [api.post(new_user()).status_code for _ in range(20)]
+        assert answers == [202] * 20
+        eventually(lambda: "blocks publishers" in process.ready().text, 20)
+        answers = [api.post(new_user()).status_code for _ in range(20)]
+        assert answers == [202] * 20
+        assert waiting(database) >= 20
+        assert process.live().status_code == 200, "a restart would not help"
+    finally:
+        node.call(*clear)
+    eventually(lambda: waiting(database) == 0, 60)
+    eventually(lambda: process.ready().status_code == 200, 20)
+    with connected(vhost) as broker:
+        assert broker.count(QUEUE) >= before + 40
