@@ -12,6 +12,7 @@ from orders.api.preconditions import is_known
 from orders.api.problems import Refusal
 from orders.api.query import number, page_query
 from orders.domain.order import MAX_ID
+from orders.telemetry import context
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,26 @@ def test_a_client_is_who_the_trusted_proxy_saw(
     forwarded: str | None, proxies: int, address: str
 ) -> None:
     assert client_address(env(forwarded), proxies) == address
+
+
+BYTES = st.text(alphabet=st.characters(max_codepoint=255), max_size=200)
+
+
+@given(BYTES, st.integers(0, 3))
+def test_a_forwarded_address_of_any_bytes_counts_for_someone(text: str, proxies: int) -> None:
+    fields = {"HTTP_X_FORWARDED_FOR": text, "REMOTE_ADDR": "192.0.2.1"}
+    assert client_address(fields, proxies)
+
+
+@given(BYTES, BYTES)
+def test_ids_of_any_bytes_are_taken_over_or_replaced(correlation: str, trace: str) -> None:
+    for parent in (trace, f"00-{'1' * 32}-{'2' * 16}-{trace}"):
+        ids, _ = context.accept(correlation, parent)
+        assert ids.correlation_id.isascii()
+        assert len(ids.correlation_id) <= 64
+        assert len(ids.traceparent) == 55
+
+
+@given(BYTES)
+def test_entity_tags_of_any_bytes_are_compared(text: str) -> None:
+    assert is_known('"v1"', text) in {True, False}

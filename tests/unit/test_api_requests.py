@@ -1,6 +1,7 @@
 """A body is an order with every value in bounds, or a refusal that says what and where."""
 
 import time
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -187,6 +188,21 @@ def test_whitespace_and_order_of_members_do_not_matter() -> None:
 )  # fmt: skip
 def test_json_in_utf8_is_taken(media_type: str) -> None:
     check_media_type(media_type, None)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["application/json;", "application/json; ; charset=UTF-8", 'application/json;charset="utf-8";'],
+)
+def test_a_parameter_may_be_empty(media_type: str) -> None:
+    check_media_type(media_type, None)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255)))
+def test_a_media_type_of_any_bytes_is_taken_or_refused(text: str) -> None:
+    for media_type in (text, f"application/json;{text}"):
+        with suppress(Refusal):
+            check_media_type(media_type, None)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def check_media_type(content_type: str | None, content_encoding: str | None) -> 
 
 
 def _is_json(content_type: str) -> bool:
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    kind, *parts = (part.strip(" \t").lower() for part in content_type.split(";"))
+    parameters = [part for part in parts if part]  # RFC 9110, 5.6.6: a parameter may be empty
     allowed = ("charset=utf-8", 'charset="utf-8"')
     return (
         kind == "application/json"
