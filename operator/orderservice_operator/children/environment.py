@@ -68,6 +68,7 @@ def _auth(service: OrderService) -> Settings:
         "ORDERS_AUTH_JWKS_URL": auth.jwks_url,
         "ORDERS_AUTH_ISSUER": auth.issuer,
         "ORDERS_AUTH_AUDIENCE": auth.audience,
+        "ORDERS_AUTH_ALGORITHMS": auth.algorithms,
     }
     return {name: value for name, value in variables.items() if value}
 

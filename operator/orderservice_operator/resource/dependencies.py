@@ -179,6 +179,10 @@ class Auth(Section, frozen=True):
             "self.mode == 'jwt' || !(has(self.jwksUrl) || has(self.keySecretRef))",
             "jwksUrl and keySecretRef have no effect while mode is off",
         ),
+        Rule(
+            "self.mode == 'off' || (has(self.issuer) && has(self.audience))",
+            "mode jwt needs issuer and audience: a token for another service must not be accepted",
+        ),
     )
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="jwt: a bearer token is required.")] = (
@@ -193,4 +197,8 @@ class Auth(Section, frozen=True):
     ] = None
     audience: Annotated[
         Annotated[str, Meta(max_length=512)] | None, Meta(description="Required `aud`.")
+    ] = None
+    algorithms: Annotated[
+        Annotated[str, Meta(max_length=128)] | None,
+        Meta(description="Accepted algorithms, by comma; RS256,ES256 unless set. HS256: a secret."),
     ] = None

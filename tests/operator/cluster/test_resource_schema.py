@@ -40,6 +40,7 @@ def test_the_server_fills_in_the_defaults_of_the_types(api: Api, example: Exampl
 
 
 _SECRET = {"name": "s"}
+_PARTIES = {"issuer": "https://a", "audience": "orders"}
 # Section of the spec, a value that is accepted, one that is not, and what the message says.
 RULES: list[tuple[str, Any, Any, str]] = [
     ("image", "a/b:1", "a/b:latest", "must not be :latest"),
@@ -76,11 +77,22 @@ RULES: list[tuple[str, Any, Any, str]] = [
     ),
     (
         "auth",
-        {"mode": "jwt", "jwksUrl": "https://a/keys"},
-        {"mode": "jwt", "jwksUrl": "https://a/keys", "keySecretRef": _SECRET},
+        {"mode": "jwt", "jwksUrl": "https://a/keys", **_PARTIES},
+        {"mode": "jwt", "jwksUrl": "https://a/keys", "keySecretRef": _SECRET, **_PARTIES},
         "exactly one of",
     ),
-    ("auth", {"mode": "jwt", "keySecretRef": _SECRET}, {"mode": "jwt"}, "exactly one of"),
+    (
+        "auth",
+        {"mode": "jwt", "keySecretRef": _SECRET, "algorithms": "HS256", **_PARTIES},
+        {"mode": "jwt", **_PARTIES},
+        "exactly one of",
+    ),
+    (
+        "auth",
+        {"mode": "jwt", "keySecretRef": _SECRET, **_PARTIES},
+        {"mode": "jwt", "keySecretRef": _SECRET, "issuer": "i"},
+        "needs issuer and audience",
+    ),
     ("auth", {"mode": "off"}, {"mode": "off", "jwksUrl": "https://a/k"}, "have no effect"),
     (
         "networkPolicy",
