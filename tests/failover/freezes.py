@@ -4,6 +4,7 @@ Either the work goes on elsewhere, or the liveness probe fails and the kubelet s
 again: nothing may wait for the frozen one for longer.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Final
 import psutil
 
 from failover.history import History
-from failover.stack import Service, Stack
+from failover.service import Service
+from failover.stack import Stack
 
 FROZEN_S: Final = float(os.environ.get("FAILOVER_FROZEN_S", "60"))
 GOES_ON_WITHIN_S: Final = 20.0
@@ -35,7 +37,7 @@ class Frozen:
 class Outcome:
     """What was seen of a freeze, in seconds after it began; None: it did not happen."""
 
-    goes_on_s: float | None = None
+    goes_on_s: float | None = None  # every client wrote, and a new order was told
     probe_fails_s: float | None = None
     late: list[int] = field(default_factory=list)  # marks told later than in time
 
@@ -103,17 +105,20 @@ def freeze(stack: Stack, history: History, kind: str) -> Outcome:
 
 
 def judge(history: History, told_at_s: dict[int, float], outcome: Outcome) -> None:
-    """Fill in from the histories when work went on, and what came late."""
+    """Fill in from the histories when work went on for everybody, and what came late."""
     fault = history.faults[-1]
-    first_told_s: list[float] = []
+    first_told_s = math.inf
+    first_write_s: dict[int, float] = {entry.client: math.inf for entry in history.entries}
     for entry in history.entries:
-        accepted = entry.action == "place" and entry.status == 202 and entry.mark is not None
-        if not accepted or entry.mark is None or entry.answered_s > fault.ended_s:
+        if entry.action != "place" or entry.status != 202 or entry.mark is None:
             continue
-        told_s = told_at_s.get(entry.mark, float("inf"))
+        told_s = told_at_s.get(entry.mark, math.inf)
         if entry.sent_s > fault.began_s:
-            first_told_s.append(told_s)
-        if told_s > max(fault.began_s, entry.answered_s) + GOES_ON_WITHIN_S:
+            earlier_s = first_write_s[entry.client]
+            first_write_s[entry.client] = min(earlier_s, entry.answered_s)
+            first_told_s = min(first_told_s, told_s)
+        frozen_since_s = max(fault.began_s, entry.answered_s)
+        if entry.answered_s < fault.ended_s and told_s > frozen_since_s + GOES_ON_WITHIN_S:
             outcome.late.append(entry.mark)
-    if first_told_s:
-        outcome.goes_on_s = min(first_told_s) - fault.began_s
+    goes_on_s = max(first_told_s, *first_write_s.values())
+    outcome.goes_on_s = goes_on_s - fault.began_s if goes_on_s < math.inf else None

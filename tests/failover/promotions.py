@@ -38,7 +38,7 @@ FAULTS: Final = {"kill -9": kill, "SIGSTOP": freeze, "cut": cut}
 
 def crowd(stack: Stack, history: History, size: int, pace: Pace | None = None) -> Crowd:
     """Make customers that nobody has seen before."""
-    return Crowd(stack.gateway_port, history, size, _marks, next(_users), pace)
+    return Crowd(stack.door.port, history, size, _marks, next(_users), pace)
 
 
 def promote(stack: Stack, history: History, kind: str) -> Fault:

@@ -6,10 +6,11 @@ thread, and have taken effect when they return.
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 HOST: Final = "127.0.0.1"
@@ -46,16 +47,12 @@ class Proxy:
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket, target: int
     ) -> None:
         self.port: int = listener.getsockname()[1]
-        self._loop, self._listener, self._target = loop, listener, target
+        self._loop, self._listener = loop, listener
+        self._targets = itertools.cycle((target,))
         self._refusing = self._frozen = False
         self._delay_s = 0.0
         self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
-
-    @property
-    def target(self) -> int:
-        """The port that new connections lead to."""
-        return self._target
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones until `heal`."""
@@ -73,12 +70,13 @@ class Proxy:
         """Take connections again and let the held bytes pass."""
         self._do(self._heal)
 
-    def point(self, target: int) -> None:
-        """Lead new connections to another port, as a moved address does; old ones stay as they are.
+    def point(self, *targets: int) -> None:
+        """Lead new connections elsewhere, as a moved address does; old ones stay as they are.
 
-        A connection that is frozen remains so: nobody tells its client that the address moved.
+        Several ports take turns; none refuses new connections. A connection that is frozen remains
+        so: nobody tells its client that the address moved.
         """
-        self._do(lambda: self._point(target))
+        self._do(lambda: self._point(targets))
 
     def delay(self, seconds: float) -> None:
         """Hold every chunk back for so long, in both directions; 0 ends it."""
@@ -116,9 +114,9 @@ class Proxy:
         for link in self._links:
             link.flowing.set()
 
-    def _point(self, target: int) -> None:
-        self._target = target
-        self._refusing = self._frozen = False
+    def _point(self, targets: Sequence[int]) -> None:
+        self._targets = itertools.cycle(targets)
+        self._refusing, self._frozen = not targets, False
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(flowing=not self._frozen)
@@ -142,7 +140,7 @@ class Proxy:
             link.reset()
             return
         await link.flowing.wait()
-        far_reader, far_writer = await asyncio.open_connection(HOST, self._target)
+        far_reader, far_writer = await asyncio.open_connection(HOST, next(self._targets))
         link.add(far_writer)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pump(link, reader, far_writer))

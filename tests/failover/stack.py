@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
@@ -30,11 +30,11 @@ from devstack.program import Program
 from devstack.servers import nginx, rabbitmq, valkey
 from devstack.settings import PYTHON, SOURCE
 from devstack.state import remove
+from failover.balance import Balancer, Endpoint
 from failover.databases import PASSWORD, Databases
 from failover.proxy import Proxies, Proxy, proxies
-from gateway import configuration
+from failover.service import HOST, Service
 
-HOST: Final = "127.0.0.1"
 SECRET: Final = "whsec_" + "b3JkZXJzLW9ubHktZm9yLXRlc3Rz" * 2
 KINDS: Final = ("api", "relay", "worker", "notifier")
 SIMULATORS: Final = ("inventory", "payment", "webhooks")
@@ -71,38 +71,6 @@ def wait(holds: Callable[[], Any], within_s: float, what: str, every_s: float = 
     return time.monotonic() - began_s
 
 
-@dataclass(frozen=True)
-class Service:
-    """One process of the `orders` package."""
-
-    name: str
-    kind: str
-    program: Program
-    admin_port: int
-
-    def answers(self, path: str, timeout_s: float = 2.0) -> bool:
-        """Tell whether its admin port answers a path with 200."""
-        return self.get(path, timeout_s)[0] == 200
-
-    def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, str]:
-        """Ask its admin port; status 0 when there is no answer."""
-        connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=timeout_s)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except (OSError, http.client.HTTPException):
-            return 0, ""
-        finally:
-            connection.close()
-
-    def metric(self, name: str) -> float:
-        """Return a metric that has no labels, NaN when it cannot be had."""
-        lines = self.get("/metrics")[1].splitlines()
-        values = [float(line.split()[1]) for line in lines if line.startswith(f"{name} ")]
-        return values[0] if values else float("nan")
-
-
 class Stack:
     """Everything that runs, by name, and the proxies between."""
 
@@ -122,7 +90,7 @@ class Stack:
             state=state, password=PASSWORD, amqp_port=free_port(), management_port=free_port(),
             distribution_port=free_port(), epmd_port=free_port(),
         )  # fmt: skip
-        self.valkey_port, self.gateway_port = free_port(), free_port()
+        self.valkey_port = free_port()
         self.simulator_ports = {name: free_port() for name in SIMULATORS}
         self.proxies: dict[str, Proxy] = {
             "postgres": self.databases.primary,
@@ -144,7 +112,11 @@ class Stack:
             for kind in KINDS
             for number in (1, 2)
         }
-        self.gateway = Program(self._gateway())
+        endpoints = [Endpoint(service, free_port()) for service in self.of_kind("api")]
+        self.gateways = [Program(self._gateway(endpoint)) for endpoint in endpoints]
+        self.door = group.to(endpoints[0].gateway_port)
+        self.door.point(*(endpoint.gateway_port for endpoint in endpoints))
+        self._balancer = Balancer(self.door, endpoints)
 
     # Start and end.
 
@@ -160,12 +132,14 @@ class Stack:
             partial(self.orders, "migrate"), partial(self.orders, "topology", "apply")
         )
         self._side_by_side(*(service.program.start for service in self.services.values()))
-        self.run(self.gateway.start)
+        self._side_by_side(*(gateway.start for gateway in self.gateways))
+        self._balancer.start()
 
     def stop(self) -> None:
         """End everything as a crash would: what was written is thrown away."""
+        self._balancer.stop()
         programs = [
-            self.gateway,
+            *self.gateways,
             *(service.program for service in self.services.values()),
             *self.servers.values(),
             *(node.program for node in self.databases.nodes),
@@ -239,9 +213,8 @@ class Stack:
         component = replace(
             self._component(name, (kind,), extra if kind == "api" else {**extra, **_NO_API}),
             ready=partial(services.answers, admin, "/readyz"),
-            ports={"api": port},
         )
-        return Service(name, kind, Program(component), admin)
+        return Service(name, kind, Program(component), admin, port)
 
     def _simulator(self, name: str) -> Component:
         folder, port = self.state / name, self.simulator_ports[name]
@@ -261,18 +234,14 @@ class Stack:
             ready_within_s=60,
         )
 
-    def _gateway(self) -> Component:
-        apis = tuple(
-            f"{HOST}:{service.program.component.ports['api']}"
-            for service in self.services.values()
-            if service.kind == "api"
+    def _gateway(self, endpoint: Endpoint) -> Component:
+        site = nginx.Site(
+            state=self.state,
+            listen=f"{HOST}:{endpoint.gateway_port}",
+            api=f"{HOST}:{endpoint.service.port}",
+            name=f"gateway-{endpoint.service.name}",
         )
-        site = nginx.Site(state=self.state, listen=f"{HOST}:{self.gateway_port}", api=apis[0])
-        component = nginx.component(site)
-        rendered = configuration.render(replace(nginx.rendered(site, component.folder), api=apis))
-        return replace(
-            component, prepare=partial(_write, component.folder / "nginx.conf", rendered)
-        )
+        return nginx.component(site)
 
     # What is asked of it.
 
@@ -312,13 +281,6 @@ class Stack:
 
 
 _NO_API: Final = {"ORDERS_API_PORT": ""}
-
-
-def _write(path: Path, text: str) -> None:
-    from devstack import unprivileged
-
-    path.write_text(text)
-    unprivileged.own(path)
 
 
 @contextmanager

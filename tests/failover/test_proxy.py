@@ -114,6 +114,15 @@ def test_a_target_that_nobody_listens_on_is_a_reset(group: Proxies, proxy: Proxy
         answer_of_new(proxy)
 
 
+def test_several_targets_take_turns_and_none_refuses(proxy: Proxy) -> None:
+    with speaking(b"one") as one, speaking(b"two") as two:
+        proxy.point(one, two)
+        assert {answer_of_new(proxy) for _ in range(2)} == {b"one", b"two"}
+        proxy.point()
+        with pytest.raises(ConnectionError):
+            answer_of_new(proxy)
+
+
 def test_bytes_are_delayed(proxy: Proxy) -> None:
     proxy.delay(0.5)
     with dial(proxy) as connection:

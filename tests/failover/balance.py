@@ -1,0 +1,61 @@
+"""What a Kubernetes Service does: new connections go to the replicas that are ready, in turn.
+
+Each replica of the api has a gateway of its own beside it, as in its pod.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from failover.proxy import Proxy
+from failover.service import Service
+
+# As the operator sets the readiness probe: every 5 s, out after two failures in a row.
+PERIOD_S: Final = 5.0
+FAILURES: Final = 2
+_PROBE_TIMEOUT_S: Final = 1.0
+
+
+@dataclass
+class Endpoint:
+    """A replica: its admin port is asked, its gateway is led to."""
+
+    service: Service
+    gateway_port: int
+    failures: int = 0
+
+    def probe(self) -> None:
+        """Ask once whether it is ready."""
+        ready = self.service.answers("/readyz", _PROBE_TIMEOUT_S)
+        self.failures = 0 if ready else self.failures + 1
+
+
+class Balancer:
+    """Leads a proxy to the gateways of the replicas that are ready."""
+
+    def __init__(self, proxy: Proxy, endpoints: Sequence[Endpoint]) -> None:
+        self._proxy, self._endpoints = proxy, endpoints
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask; until the first answers every replica counts as ready."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End asking."""
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            probes = [
+                threading.Thread(target=endpoint.probe, daemon=True) for endpoint in self._endpoints
+            ]
+            for probe in probes:
+                probe.start()
+            for probe in probes:
+                probe.join()
+            ready = [one.gateway_port for one in self._endpoints if one.failures < FAILURES]
+            self._proxy.point(*ready)
