@@ -16,7 +16,7 @@ from failover.stack import Stack, wait
 
 Say = Callable[[str], None]
 ORDERS = 5
-SETTLED_WITHIN_S = 60.0
+SETTLED_WITHIN_S = 90.0
 # What a promotion lost is found again by the sweeper.
 SETTINGS = {"ORDERS_WORKER_STALLED_AFTER_S": "3", "ORDERS_WORKER_SWEEP_S": "1"}
 
@@ -53,6 +53,5 @@ def test_an_order_whose_charge_was_forgotten_is_charged_once(on: Stack, say: Say
     ended = "SELECT count(*) FROM orders WHERE status IN ('Completed', 'Failed')"
     wait(lambda: on.rows(ended) == [(ORDERS,)], 60, "every order ended on the old primary")
     fault = promotions.promote(on, run.history, "kill -9")
-    wait(lambda: on.rows(ended) == [(ORDERS,)], 60, "every order ended again")
     fault.ended_s = fault.moved_s
     assert broken_promises(run.conclude(SETTLED_WITHIN_S)) == {}
