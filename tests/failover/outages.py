@@ -15,7 +15,6 @@ from failover.stack import Stack
 
 SPEED: Final = float(os.environ.get("FAILOVER_SPEED", "40"))
 OUTAGE_S: Final = 20 * 60 / SPEED
-_LEAST_S: Final = 0.5
 
 
 def sped_up() -> dict[str, str]:
@@ -24,6 +23,10 @@ def sped_up() -> dict[str, str]:
         "ORDERS_WORKER_STALLED_AFTER_S": 900,
         "ORDERS_WORKER_SWEEP_S": 15,
         "ORDERS_UPSTREAM_BREAKER_RESET_S": 30,
+        "ORDERS_NOTIFICATION_FIRST_RETRY_S": 5,
+        "ORDERS_NOTIFICATION_LONGEST_RETRY_S": 21_600,
+        "ORDERS_NOTIFICATION_GIVE_UP_AFTER_S": 259_200,
+        "ORDERS_NOTIFICATION_SWEEP_S": 2,
     }
     quick = {
         "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.05",
@@ -31,7 +34,7 @@ def sped_up() -> dict[str, str]:
         "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
         "ORDERS_UPSTREAM_TIMEOUT_S": "3",
     }
-    return {name: f"{max(_LEAST_S, wait / SPEED):g}" for name, wait in waits.items()} | quick
+    return {name: f"{wait / SPEED:g}" for name, wait in waits.items()} | quick
 
 
 def speed_retries_up(stack: Stack) -> None:
