@@ -51,9 +51,15 @@ def promote(stack: Stack, history: History, kind: str) -> Fault:
 
 
 def take_over(stack: Stack, fault: Fault) -> None:
-    """Promote the best standby and lead clients to it, as a failover manager does."""
+    """Promote the best standby and lead clients to it, as docs/failover.md says.
+
+    Where commits may be lost, `orders after-promotion` runs before any client comes. Where they
+    cannot, the elected worker's own run is soon enough.
+    """
     fault.note = stack.databases.promote().name
     fault.promoted_s = time.time()
+    if not stack.databases.synchronous:
+        stack.orders("after-promotion")
     stack.databases.move()
     fault.moved_s = time.time()
 

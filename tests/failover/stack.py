@@ -153,8 +153,9 @@ class Stack:
         self._threads.submit(action).result()
 
     def orders(self, *verb: str) -> str:
-        """Run a verb of the `orders` command to its end and return what it printed."""
-        program = Program(self._component(f"orders-{verb[0]}", verb, {}))
+        """Run a verb of the `orders` command to its end, past the proxy of PostgreSQL."""
+        direct = {"ORDERS_DATABASE_URL": self.databases.direct_url()}
+        program = Program(self._component(f"orders-{verb[0]}", verb, direct))
         program.component.prepare()
         self.run(program.spawn)
         code = program.wait(120)
