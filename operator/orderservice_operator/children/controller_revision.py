@@ -18,6 +18,7 @@ KIND: Final = "ControllerRevision"
 _STAYS_WHOLE: Final = frozenset(
     {"mode", "paused", "slo", "migrations", "reconciliation", "rollout", "networkPolicy"}
 )
+_CONTROL: Final = frozenset({"mode", "paused"})
 _SIZE: Final = frozenset({"replicas", "autoscaling", "podDisruptionBudget"})
 _STAYS: Final[Mapping[str, frozenset[str]]] = {
     "api": _SIZE | {"ingress", "httpRoute"},
@@ -66,6 +67,37 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     merged = kept | stays | {name: kept.get(name, {}) | stays[name] for name in sections}
     spec = msgspec.convert(merged, type(service.spec))
     return msgspec.structs.replace(service, spec=spec)
+
+
+def attempt(service: OrderService) -> str:
+    """Return a digest of what the spec wants to run, whatever the size, and whether it is paused.
+
+    Members that have their default are left out: a newer operator that has more of them comes to
+    the same digest.
+    """
+    fields = _without_defaults(service.spec)
+    sized = {name: _without_size(value) for name, value in fields.items() if name not in _CONTROL}
+    return digest({name: value for name, value in sized.items() if value not in ({}, None)})
+
+
+def _without_size(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: member for name, member in value.items() if name not in _SIZE}
+
+
+def _without_defaults(section: msgspec.Struct) -> Manifest:
+    fields: Manifest = {}
+    for field in msgspec.structs.fields(section):
+        value = getattr(section, field.name)
+        default = field.default
+        if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if isinstance(value, msgspec.Struct):
+            value, default = _without_defaults(value), {}
+        if value != default:
+            fields[field.encode_name] = msgspec.to_builtins(value)
+    return fields
 
 
 def _fields(service: OrderService) -> Manifest:

@@ -1,10 +1,15 @@
 """Deployment."""
 
+from typing import Final
+
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.manifest import REVISION_ANNOTATION, Manifest, child, selector
 from orderservice_operator.children.pods import pod_template
 from orderservice_operator.children.processes import Process, name_of, section
 from orderservice_operator.resource.spec import OrderService
+
+# Pods beside the wanted ones while a Deployment is rolled out, rounded up.
+MAX_SURGE_PERCENT: Final = 25
 
 
 def deployment(
@@ -27,7 +32,7 @@ def deployment(
         "selector": {"matchLabels": selector(service, process.name)},
         "strategy": {
             "type": "RollingUpdate",
-            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
+            "rollingUpdate": {"maxUnavailable": 0, "maxSurge": f"{MAX_SURGE_PERCENT}%"},
         },
         "template": pod_template(service, process, context.secrets.get(process.name, "")),
     }

@@ -67,7 +67,7 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
     yield service_account(service)
     yield from _network(service, context)
     if service.spec.migrations.enabled and not context.migrated:
-        yield migration_job(service)
+        yield migration_job(service, context.secrets.get(MIGRATE, ""))
     yield api_service(service)
     yield admin_service(service)
     revision = revision_name(service)

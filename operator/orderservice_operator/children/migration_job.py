@@ -6,6 +6,7 @@ from orderservice_operator.children.containers import container, variables
 from orderservice_operator.children.environment import from_secret
 from orderservice_operator.children.manifest import (
     GENERATION_ANNOTATION,
+    SECRETS_ANNOTATION,
     Manifest,
     child,
     digest,
@@ -28,15 +29,18 @@ def job_name(service: OrderService) -> str:
     return f"{service.metadata.name}-{COMPONENT}-{digest(what)}"
 
 
-def migration_job(service: OrderService) -> Manifest:
+def migration_job(service: OrderService, secrets: str = "") -> Manifest:
     """Return the Job. A Job cannot be changed: one that exists is left as it is.
 
-    One that failed is made anew for the next generation of the spec.
+    One that failed is made anew for the next generation of the spec, and when what it reads from
+    its Secret (`secrets` is a digest) is something else.
     """
     limits = service.spec.migrations
     manifest = child(service, "batch/v1", "Job", name=job_name(service), component=COMPONENT)
     generation = str(service.metadata.generation)
-    manifest["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation}
+    manifest["metadata"]["annotations"] = {GENERATION_ANNOTATION: generation} | (
+        {SECRETS_ANNOTATION: secrets} if secrets else {}
+    )
     manifest["spec"] = {
         "backoffLimit": limits.backoff_limit,
         "activeDeadlineSeconds": limits.active_deadline_seconds,

@@ -20,8 +20,12 @@ _DNS = {
 
 
 def default_deny(service: OrderService) -> Manifest:
-    """Return the policy that denies all pods of the service everything but DNS."""
-    policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=service.metadata.name)
+    """Return the policy that denies all pods of the service everything but DNS.
+
+    Its name has a suffix, or it were that of the worker's policy of a resource of a shorter name.
+    """
+    name = f"{service.metadata.name}-default-deny"
+    policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name)
     policy["spec"] = {
         "podSelector": {"matchLabels": selector(service)},
         "policyTypes": ["Ingress", "Egress"],

@@ -85,6 +85,11 @@ def most_replicas(service: OrderService, process: Process) -> int:
     return autoscaling[1] if autoscaling else section(service, process).replicas
 
 
+def is_autoscaled(service: OrderService, process: Process) -> bool:
+    """Return whether the resource wants the process to be scaled."""
+    return _autoscaling(service, process) is not None
+
+
 def _autoscaling(service: OrderService, process: Process) -> tuple[int, int] | None:
     wanted = getattr(section(service, process), "autoscaling", None)
     return (wanted.min_replicas, wanted.max_replicas) if wanted else None

@@ -13,6 +13,7 @@ import structlog
 
 from orderservice_operator.children import environment, processes
 from orderservice_operator.children.manifest import digest
+from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.resource.key import Key
@@ -23,6 +24,8 @@ Entries = Mapping[str, str]
 # less than once a second.
 _IN_A_PERIOD: Final = 200
 _NONE: Final[Entries] = {}
+# A Secret that pods wait for is read this often while somebody asks for it.
+_LACKING_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -49,18 +52,35 @@ class Fingerprints:
 
         It is salted with the resource: the same password elsewhere looks different.
         """
-        used = {process.name: _used(service, process) for process in processes.ALL}
+        used = _used(service)
         names = sorted({name for entries in used.values() for name, _ in entries})
         namespace = service.metadata.namespace
         secrets = [Key(namespace, name) for name in names]
         self._uses[Key(namespace, service.metadata.name)] = frozenset(secrets)
-        read = await asyncio.gather(*(self._known(secret) for secret in secrets))
+        wanted = {
+            name: {key for entries in used.values() for n, key in entries if n == name}
+            for name in names
+        }
+        read = await asyncio.gather(
+            *(self._known(secret, wanted[secret.name]) for secret in secrets)
+        )
         known = dict(zip(names, read, strict=True))
         return {
             process: digest([service.metadata.uid, [[*e, known[e[0]][e[1]]] for e in entries]])
             for process, entries in used.items()
             if all(key in known[name] for name, key in entries)
         }
+
+    def missing(self, service: OrderService) -> tuple[str, ...]:
+        """Return, for people, the entries that pods need and that were not there when last read."""
+        namespace = service.metadata.namespace
+        needed = {entry for entries in _used(service).values() for entry in entries}
+        return tuple(
+            f"Secret {name} does not exist" if not read.entries else f"Secret {name} lacks {key}"
+            for name, key in sorted(needed)
+            if (read := self._read.get(Key(namespace, name))) is not None
+            and key not in read.entries
+        )
 
     def forget(self, resource: Key) -> None:
         """Read no more for a resource that is gone."""
@@ -91,9 +111,12 @@ class Fingerprints:
         self._read[secret] = Read(time.monotonic(), after)
         return users if after != before else ()
 
-    async def _known(self, secret: Key) -> Entries:
+    async def _known(self, secret: Key, keys: Collection[str]) -> Entries:
+        """Return the entries; one that lacks a key is read again soon."""
         if (read := self._read.get(secret)) is not None:
-            return read.entries
+            lacking = any(key not in read.entries for key in keys)
+            if not lacking or time.monotonic() - read.at < _LACKING_S:
+                return read.entries
         entries = await self._fetched(secret)
         self._read[secret] = Read(time.monotonic(), entries)
         return entries
@@ -107,5 +130,11 @@ class Fingerprints:
         return {key: digest(value) for key, value in (body.get("data") or {}).items()}
 
 
-def _used(service: OrderService, process: processes.Process) -> list[tuple[str, str]]:
-    return sorted(environment.secret_entries(service, process))
+def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
+    """Return the Secrets and entries that each process and the migration read."""
+    used = {
+        process.name: sorted(environment.secret_entries(service, process))
+        for process in processes.ALL
+    }
+    primary = service.spec.database.primary_secret_ref
+    return used | {MIGRATE: [(primary.name, primary.key)]}

@@ -4,7 +4,7 @@ New resources, changed ones, children that somebody edited and restarts of the o
 this path. Nothing is remembered between two passes except what is in the cluster.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -38,6 +38,8 @@ from orderservice_operator.state.snapshot import Snapshot, take_snapshot
 STATUS: Final = "orderservice-operator-status"
 # Another's server may come to have the metric at any time, and nothing tells us.
 _ASK_AGAIN_S: Final = 60.0
+# Secrets and Events are not watched: while pods wait for something, they are read this often.
+_HINTS_S: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
@@ -82,6 +84,8 @@ class Reconciler:
 
     async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
         if service.metadata.deletion_timestamp:
+            if service.metadata.finalizers:
+                await self._report(service, conditions.deleting(service, _now()))
             return await self._parts.finalizer.finalize(service)
         if isinstance(service, Invalid):
             return 0 if await self._report_invalid(service) else self._resync_s
@@ -104,9 +108,13 @@ class Reconciler:
             faults=tuple(outcome.faults),
             conflicts=tuple(outcome.conflicts),
             pending=str(plan) if service.spec.mode == "Observe" else "",
+            hints=() if after.done else await self._hints(after),
         )
         await self._record_rollback(service, summary.rollback)
-        changed = await self._report(service, conditions.status(before.service, summary, _now()))
+        status = conditions.status(before.service, summary, _now())
+        if service.spec.mode == "Manage":
+            await self._record_progress(service, status)
+        changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
         # What the status says now is done in the next pass: a crash between both loses nothing.
@@ -128,8 +136,30 @@ class Reconciler:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
 
     def _next_pass_s(self, summary: StatusInput) -> float:
+        if summary.hints:
+            return min(self._resync_s, _HINTS_S)
         unanswered = summary.choice.reason in {"MetricNotAnswered", "NoProvider"}
         return min(self._resync_s, _ASK_AGAIN_S) if unanswered else self._resync_s
+
+    async def _hints(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return what pods may be waiting for: Secrets, or a quota that refuses the migration's."""
+        hints = self._parts.fingerprints.missing(snapshot.service)
+        if snapshot.migrated or not snapshot.job.uid:
+            return hints
+        refusal = await self._refusal(snapshot.service.metadata.namespace, snapshot.job.uid)
+        return (*hints, f"migration: {refusal}") if refusal else hints
+
+    async def _refusal(self, namespace: str, uid: str) -> str:
+        """Return why an object gets no pods: only Events say so of a Job."""
+        selector = f"involvedObject.uid={uid},reason=FailedCreate"
+        path = f"/api/v1/namespaces/{namespace}/events"
+        try:
+            events = await self._parts.client.get(path, {"fieldSelector": selector})
+        except OperatorError as error:
+            _log.warning("events.unread", error=str(error))
+            return ""
+        messages = [str(event.get("message", "")) for event in events["items"]]
+        return messages[-1] if messages else ""
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
         live = self._parts.store.children(key)
@@ -183,13 +213,25 @@ class Reconciler:
         text = conditions.rolled_back(rollback)
         await self._parts.recorder.record(service, kind, conditions.ROLLED_BACK, text)
 
+    async def _record_progress(self, service: OrderService, status: Status) -> None:
+        """Record what a healthy resource did: migrated, rolled out, scaled."""
+        old, record = service.status, self._parts.recorder.record
+        if status.migration != old.migration:
+            text = f"the schema fits {status.migrated_image}"
+            await record(service, "Normal", "Migrated", text)
+        if status.revision != old.revision:
+            text = f"all pods run {status.image} (revision {status.revision})"
+            await record(service, "Normal", "RolledOut", text)
+        for process in processes.ALL:
+            before = getattr(old, process.name).desired
+            after = getattr(status, process.name).desired
+            if old.revision and before != after:
+                text = f"{process.name}: from {before} to {after} pods"
+                await record(service, "Normal", "Scaled", text)
+
     async def _report_invalid(self, invalid: Invalid) -> bool:
         """Report what is wrong with an unreadable resource, and leave its children alone."""
-        verdicts: Mapping[str, conditions.Verdict] = {
-            "Ready": ("False", "InvalidSpec", invalid.problem)
-        }
-        ready = tuple(conditions.stamped(invalid, verdicts, _now()))
-        return await self._report(invalid, Status(phase="Degraded", conditions=ready))
+        return await self._report(invalid, conditions.unreadable(invalid, _now()))
 
     async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
         """Write the status if it changed; return whether the answer has another spec."""

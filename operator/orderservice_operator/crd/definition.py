@@ -78,6 +78,8 @@ def _root() -> Schema:
     root = schema(inspect.type_info(spec.OrderService))
     fields = root["properties"]
     fields["status"] = without_defaults(fields["status"])  # it says what is, not what may be
+    # Until the operator has looked: kstatus takes a resource without it for finished.
+    fields["status"]["default"] = {"observedGeneration": -1, "phase": "Pending"}
     fields["metadata"] = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 253}},

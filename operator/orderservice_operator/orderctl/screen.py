@@ -14,7 +14,7 @@ from orderservice_operator.resource.status import Condition
 from orderservice_operator.state import revisions
 
 # Conditions that are good when they are False.
-_NEGATIVE: Final = frozenset({"Degraded", "Progressing"})
+_NEGATIVE: Final = frozenset({"Degraded", "Progressing", "Stalled"})
 _PHASES: Final = {"Ready": "green", "Degraded": "red", "RolledBack": "red", "Paused": "yellow"}
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"))
 

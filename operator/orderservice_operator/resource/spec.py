@@ -110,6 +110,10 @@ class OrderService(msgspec.Struct, frozen=True, rename="camel"):
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             "metadata.name must be a DNS label that begins with a letter: Services take it",
         ),
+        Rule(
+            "self.metadata.name != 'default'",
+            "metadata.name must not be default: every namespace has a ServiceAccount of that name",
+        ),
     )
 
     metadata: Metadata

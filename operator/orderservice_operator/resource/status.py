@@ -61,6 +61,10 @@ class Rollback(msgspec.Struct, frozen=True, rename="camel"):
         Literal["DeadlineMissed", "MigrationFailed", "Requested"], Meta(description="Why.")
     ]
     message: Annotated[str, Meta(max_length=4096, description="Why, for people.")] = ""
+    attempt: Annotated[
+        str,
+        Meta(description="Digest of the spec that is not run; pausing and scaling keep it."),
+    ] = ""
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -71,7 +75,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     conditions: Annotated[
         tuple[Condition, ...],
         Meta(
-            description="Ready, Progressing, Degraded, MigrationsComplete, TopologyReady, "
+            description="Ready, Progressing, Degraded, Stalled, MigrationsComplete, TopologyReady, "
             "AutoscalingActive, DatabaseCapacity.",
             extra_json_schema={
                 "x-kubernetes-list-type": "map",

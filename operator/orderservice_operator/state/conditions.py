@@ -32,6 +32,8 @@ _TAKEN_BACK_FOR: Final = timedelta(hours=1)  # a guess: long enough to be seen b
 _TAKEN_BACK_LENGTH: Final = 4096
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
+Verdict = tuple[ConditionStatus, str, str]
+
 
 class StatusInput(msgspec.Struct, frozen=True):
     """Everything the status is made of.
@@ -40,7 +42,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
     HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
     `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
-    others had written.
+    others had written. `hints` are what pods may be waiting for: a Secret that does not exist, say.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -56,6 +58,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     rollback: Rollback | None = None
     no_way_back: str = ""
     revision: str = ""
+    hints: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -71,6 +74,19 @@ class StatusInput(msgspec.Struct, frozen=True):
     def done(self) -> bool:
         """Whether every process runs the wanted version with all its pods."""
         return self.migrated and all(rollout.done for rollout in self.rollouts.values())
+
+    @property
+    def serving(self) -> bool:
+        """Whether every process runs the wanted version with enough pods."""
+        return self.migrated and all(rollout.serving for rollout in self.rollouts.values())
+
+    @property
+    def stuck(self) -> str:
+        """What keeps the roll-out from ever ending by itself, for people."""
+        late = [rollout.problem for rollout in self.rollouts.values() if rollout.late]
+        failed = [f"migration: {self.migration.failed}"] if self.migration.failed else []
+        topology = [self.report.message] if self.report.reason in PROBLEMS else []
+        return "; ".join([*late, *failed, *topology])
 
 
 def status(service: OrderService, summary: StatusInput, now: str) -> Status:
@@ -109,7 +125,25 @@ def _migrated(service: OrderService, summary: StatusInput) -> dict[str, str]:
     return {"migrated_image": old.migrated_image, "migration": old.migration}
 
 
-Verdict = tuple[ConditionStatus, str, str]
+def deleting(service: OrderService | Invalid, now: str) -> Status:
+    """Return the status of a resource that is being deleted and waits for its finalizers."""
+    verdicts: dict[str, Verdict] = {"Ready": ("False", "Deleting", "the resource is being deleted")}
+    return _amended(service, "Deleting", verdicts, now)
+
+
+def unreadable(invalid: Invalid, now: str) -> Status:
+    """Return the status of a resource that cannot be read; what was known stays."""
+    verdicts: dict[str, Verdict] = {"Ready": ("False", "InvalidSpec", invalid.problem)}
+    return _amended(invalid, "Degraded", verdicts, now)
+
+
+def _amended(
+    service: OrderService | Invalid, phase: Phase, verdicts: Mapping[str, Verdict], now: str
+) -> Status:
+    others = (old for old in service.status.conditions if old.type not in verdicts)
+    return msgspec.structs.replace(
+        service.status, phase=phase, conditions=(*stamped(service, verdicts, now), *others)
+    )
 
 
 def stamped(
@@ -151,6 +185,7 @@ def _conditions(
     yield "Ready", _ready(service, summary)
     yield "Progressing", _progressing(service, summary)
     yield "Degraded", _degraded(service, summary, now)
+    yield "Stalled", _stalled(summary)
     yield "MigrationsComplete", _migrations(service, summary)
     yield "TopologyReady", (summary.report.status, summary.report.reason, summary.report.message)
     yield "AutoscalingActive", _autoscaling(service, summary)
@@ -162,10 +197,35 @@ def _ready(service: OrderService, summary: StatusInput) -> Verdict:
         return "Unknown", "Paused", _paused(service)
     if summary.rollback:
         return "False", ROLLED_BACK, _instead(summary.rollback)
-    if summary.done and not summary.faults:
-        return "True", "AllReady", f"all pods run {service.spec.image}"
-    missing = [name for name, rollout in summary.rollouts.items() if not rollout.done]
-    return "False", "NotAllReady", "not all ready: " + ", ".join(missing or ["children"])
+    if not (summary.serving and not summary.faults):
+        waiting = [name for name, rollout in summary.rollouts.items() if not rollout.serving]
+        text = "not all ready: " + ", ".join(waiting or ["children"])
+        return "False", "NotAllReady", "; ".join([text, *summary.hints])
+    if _lacks_topology(service, summary.report):
+        return "False", "TopologyNotReady", f"RabbitMQ: {summary.report.message}"
+    return "True", "AllReady", f"all pods run {service.spec.image}"
+
+
+def _lacks_topology(service: OrderService, report: TopologyReport) -> bool:
+    """Return whether RabbitMQ lacks what the service needs.
+
+    A management API that does not answer takes nothing away from a service that was ready.
+    """
+    if report.status != "False":
+        return False
+    if report.reason in PROBLEMS:
+        return True
+    was_ready = ("Ready", "True") in {(old.type, old.status) for old in service.status.conditions}
+    return report.reason == "Unreachable" and not was_ready
+
+
+def _stalled(summary: StatusInput) -> Verdict:
+    """Tell programs (kstatus: Flux, Argo CD, Helm) that waiting longer is of no use."""
+    if summary.rollback:
+        return "True", ROLLED_BACK, _instead(summary.rollback)
+    if stuck := summary.stuck:
+        return "True", "Stuck", stuck
+    return "False", "AsExpected", ""
 
 
 def _paused(service: OrderService) -> str:
@@ -180,10 +240,17 @@ def _progressing(service: OrderService, summary: StatusInput) -> Verdict:
         return ("False" if summary.done else "True"), ROLLED_BACK, rolled_back(summary.rollback)
     if summary.problems:
         return "False", "Stuck", "; ".join(filter(None, (summary.problems[0], summary.no_way_back)))
+    return _under_way(summary)
+
+
+def _under_way(summary: StatusInput) -> Verdict:
     if not summary.migrated:
-        return "True", "Migrating", "the roll-out waits for the migration"
+        text = "the roll-out waits for the migration"
+        return "True", "Migrating", "; ".join([text, *summary.hints])
+    if not summary.serving:
+        return "True", "RollingOut", "; ".join(["pods are being replaced", *summary.hints])
     if not summary.done:
-        return "True", "RollingOut", "pods are being replaced"
+        return "True", "Scaling", "an autoscaler changes the number of pods"
     return "False", "Complete", "nothing is left to do"
 
 
@@ -247,10 +314,13 @@ def _autoscaling(service: OrderService, summary: StatusInput) -> Verdict:
 
 def _capacity(service: OrderService) -> Verdict:
     most, limit = most_connections(service), service.spec.database.max_connections
-    if most > limit:
-        text = f"all pods together can take {most} connections, database.maxConnections is {limit}"
-        return "False", "PoolsExceedServer", text
-    return "True", "Enough", f"at most {most} of {limit} connections"
+    text = f"{most.primary} connections to the primary"
+    if service.spec.database.replica_secret_ref:
+        text += f" and {most.replica} to the replica"
+    if max(most.primary, most.replica) > limit:
+        text = f"all pods together, with those of a roll-out, can take {text}"
+        return "False", "PoolsExceedServer", f"{text}; database.maxConnections is {limit}"
+    return "True", "Enough", f"at most {text}, of {limit}"
 
 
 def _phase(service: OrderService, summary: StatusInput) -> Phase:
@@ -259,7 +329,7 @@ def _phase(service: OrderService, summary: StatusInput) -> Phase:
         (service.spec.paused, "Paused"),
         (summary.rollback is not None, ROLLED_BACK),
         (bool(summary.problems), "Degraded"),
-        (summary.done, "Ready"),
+        (summary.serving and not _lacks_topology(service, summary.report), "Ready"),
         (not summary.migrated, "Migrating"),
     )
     return next((phase for true, phase in ordered if true), "Progressing")

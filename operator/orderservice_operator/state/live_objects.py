@@ -14,7 +14,13 @@ from orderservice_operator.children.manifest import (
     Manifest,
     Reference,
 )
-from orderservice_operator.children.processes import ALL, Process, name_of
+from orderservice_operator.children.processes import (
+    ALL,
+    Process,
+    fewest_replicas,
+    is_autoscaled,
+    name_of,
+)
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Count
 
@@ -34,20 +40,29 @@ class Rollout(msgspec.Struct, frozen=True):
     """How far a Deployment is with a revision.
 
     `problem` is what keeps it from getting further, for people; `late` that its deadline is missed.
+    `serving`: no pod of another version is left, and there are at least as many as there have to
+    be; an autoscaler may be adding more.
     """
 
     count: Count
     done: bool
     problem: str = ""
     late: bool = False
+    serving: bool = False
 
 
 class Job(msgspec.Struct, frozen=True):
-    """How far a Job is, and for which generation of the resource it was made."""
+    """How far a Job is.
+
+    `generation` and `secrets` are those of the resource that it was made for. `uid` is set while it
+    has not ended and has no pod.
+    """
 
     complete: bool = False
     failed: str = ""
     generation: int = 0
+    secrets: str = ""
+    uid: str = ""
 
 
 def rollout(service: OrderService, process: Process, live: LiveObjects, revision: str) -> Rollout:
@@ -55,35 +70,47 @@ def rollout(service: OrderService, process: Process, live: LiveObjects, revision
     deployment = live.get(_deployment(service, process))
     if deployment is None:
         return Rollout(Count(), done=False)
-    of_revision = _annotations(deployment).get(REVISION_ANNOTATION) == revision
     spec, status = deployment["spec"], deployment.get("status") or {}
+    observed = _annotations(deployment).get(REVISION_ANNOTATION) == revision and (
+        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    )
     count = Count(
         desired=spec.get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
     )
-    observed = (
-        of_revision and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-    )
-    there = (status.get("availableReplicas", 0), status.get("replicas", 0))
-    whole = (count.desired, count.desired) == there and count.desired == count.updated
-    done = observed and whole and not spec.get("paused", False)
+    available, existing = status.get("availableReplicas", 0), status.get("replicas", 0)
+    of_one_version = observed and not spec.get("paused", False) and count.updated == existing
+    done = of_one_version and count.desired == existing == available
+    enough = is_autoscaled(service, process) and available >= fewest_replicas(service, process)
     problem = "" if done else _problem(process, status)
-    return Rollout(count, done, problem, late=observed and _LATE in problem)
+    return Rollout(
+        count,
+        done,
+        problem,
+        late=observed and _LATE in problem,
+        serving=done or (of_one_version and enough),
+    )
 
 
 def job(name: str, live: LiveObjects) -> Job:
     """Return how far a Job is."""
     body = live.get(_reference("batch/v1", "Job", name))
-    status = (body or {}).get("status") or {}
-    generation = int(_annotations(body or {}).get(GENERATION_ANNOTATION, 0))
+    if body is None:
+        return Job()
+    status, annotations = body.get("status") or {}, _annotations(body)
+    made_for = Job(
+        generation=int(annotations.get(GENERATION_ANNOTATION, 0)),
+        secrets=annotations.get(SECRETS_ANNOTATION, ""),
+    )
     for condition in status.get("conditions") or []:
         if condition["status"] == "True" and condition["type"] == "Complete":
-            return Job(complete=True, generation=generation)
+            return msgspec.structs.replace(made_for, complete=True)
         if condition["status"] == "True" and condition["type"] == "Failed":
             failed = f"{condition.get('reason')}: {condition.get('message')}"
-            return Job(failed=failed, generation=generation)
-    return Job(generation=generation)
+            return msgspec.structs.replace(made_for, failed=failed)
+    uid = "" if status.get("active") else body["metadata"].get("uid", "")
+    return msgspec.structs.replace(made_for, uid=uid)
 
 
 def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:

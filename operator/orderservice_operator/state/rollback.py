@@ -5,9 +5,10 @@ There are two reasons. The spec's own roll-out or migration failed; then the ope
 
     orders.platform.dev/rollback: <name of a ControllerRevision>@<generation of the resource>
 
-Both are about one generation of the spec, and end with the next: who changes the spec gets what the
-spec says. The operator never writes the annotation nor the spec, so that nobody who applies them
-from elsewhere (GitOps) has anything to correct; without the annotation the spec is tried again.
+Both are about one spec, and end with the next: who changes the spec gets what the spec says. To
+pause or to scale is no such change. The operator never writes the annotation nor the spec, so that
+nobody who applies them from elsewhere (GitOps) has anything to correct; without the annotation the
+spec is tried again.
 What can be asked for are the ControllerRevisions with the label
 `orders.platform.dev/orderservice=<name>`; `revisions.revision` reads one.
 """
@@ -17,7 +18,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.children.controller_revision import attempt, revision_name
 from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import Rollback
@@ -55,13 +56,11 @@ def request(revision: str, generation: int) -> str:
 
 def running(service: OrderService, history: History) -> Running:
     """Return what is to run now; a request counts more than what the operator decided."""
-    if (requested := _asked(service)) is not None:
+    decided = service.status.rollback if _still_holds(service) else None
+    if (requested := _asked(service, decided)) is not None:
         return _instead(service, history, requested, "Requested", "asked for by annotation")
-    decided = service.status.rollback
-    if decided is None or decided.generation != service.metadata.generation:
+    if decided is None or decided.reason == "Requested":  # the request was taken back since
         return Running(service)
-    if decided.reason == "Requested":
-        return Running(service)  # taken back since
     return _instead(service, history, decided.revision, decided.reason, decided.message)
 
 
@@ -80,16 +79,33 @@ def hindrance(service: OrderService, history: History) -> str:
         return "rollout.autoRollback is off"
     if not history:
         return "nothing was good before"
-    if history[0].name == revision_name(service):
+    before = revisions.standing_in(service, history[0])
+    if before is not None and revision_name(before) == revision_name(service):
         return "the same was good before, so going back would change nothing"
     return ""
 
 
-def _asked(service: OrderService) -> str | None:
+def _still_holds(service: OrderService) -> bool:
+    """Return whether the spec is the one that `status.rollback` is about."""
+    decided = service.status.rollback
+    if decided is None:
+        return False
+    if decided.generation == service.metadata.generation:
+        return True
+    wants = service.spec.rollout.auto_rollback or decided.reason == "Requested"
+    return wants and decided.attempt == attempt(service)
+
+
+def _asked(service: OrderService, decided: Rollback | None) -> str | None:
     match = _REQUEST.match(service.metadata.annotations.get(ROLLBACK_ANNOTATION, ""))
-    if match is None or int(match["generation"]) != service.metadata.generation:
+    if match is None:
         return None
-    return match["revision"]
+    is_kept = decided is not None and (
+        (decided.reason, decided.revision) == ("Requested", match["revision"])
+    )
+    if int(match["generation"]) == service.metadata.generation or is_kept:
+        return match["revision"]
+    return None
 
 
 def _instead(
@@ -107,5 +123,6 @@ def _instead(
         revision_image=revision.image,
         reason=reason,
         message=message,
+        attempt=attempt(service),
     )
     return Running(substitute, rollback)

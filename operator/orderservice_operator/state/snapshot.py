@@ -7,6 +7,7 @@ import msgspec
 from orderservice_operator.children import processes
 from orderservice_operator.children.context import Context, MetricsApi
 from orderservice_operator.children.controller_revision import revision_name
+from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.state import live_objects, revisions, rollback
@@ -64,8 +65,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def job_is_stale(self) -> bool:
-        """Whether the migration failed for an earlier spec: the new one is worth another try."""
-        return bool(self.job.failed) and self.job.generation != self.wanted.metadata.generation
+        """Whether the migration failed for an earlier spec or Secret: it is worth another try."""
+        secrets = self.secrets.get(MIGRATE, self.job.secrets)
+        changed = self.job.generation != self.wanted.metadata.generation
+        return bool(self.job.failed) and (changed or self.job.secrets != secrets)
 
     @property
     def rollouts(self) -> dict[str, Rollout]:

@@ -9,7 +9,7 @@ from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import ConditionStatus, Queue
 
 # Reasons that only people can mend; one that passes by itself does not degrade a service.
-PROBLEMS: Final = frozenset({"Mismatch", "PolicyShadowed", "VhostShared"})
+PROBLEMS: Final = frozenset({"Mismatch", "PolicyShadowed", "Refused", "VhostShared"})
 
 
 class TopologyReport(msgspec.Struct, frozen=True):

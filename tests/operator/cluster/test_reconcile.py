@@ -419,6 +419,41 @@ def test_two_resources_in_a_namespace_leave_each_other_alone(
     assert all_there(api, ready)
 
 
+def test_a_resource_called_like_a_part_of_another_gets_all_its_children(
+    api: Api, example: Example, ready: str
+) -> None:
+    name = "minimal-worker"
+    api.apply(example() | {"metadata": {"name": name}}, ready)
+    api.wait(lambda: is_ready(api, ready, name))
+    assert all_there(api, ready, name)
+    assert all_there(api, ready)
+    assert condition(api, ready, "Degraded", name)["status"] == "False"
+    assert condition(api, ready, "Degraded")["status"] == "False"
+
+
+def test_events_tell_what_a_healthy_resource_did(api: Api, example: Example, ready: str) -> None:
+    api.apply(example(worker={"replicas": 3}), ready)
+
+    def told() -> bool:
+        reasons = {event["reason"] for event in api.list("v1", "events", ready)}
+        return {"Migrated", "RolledOut", "Scaled"} <= reasons
+
+    api.wait(told)
+
+
+def test_pods_that_an_autoscaler_adds_leave_it_ready(
+    api: Api, example: Example, ready: str, nodes: Nodes
+) -> None:
+    api.apply(example(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}), ready)
+    api.wait(lambda: api.exists("autoscaling/v2", "horizontalpodautoscalers", ready, "minimal-api"))
+    api.wait(lambda: is_ready(api, ready))
+    nodes.held.add("api")
+    path = api.path("apps/v1", "deployments", ready, "minimal-api")
+    api.patch(f"{path}/scale", {"spec": {"replicas": 5}})
+    api.wait(lambda: condition(api, ready, "Progressing")["reason"] == "Scaling")
+    assert condition(api, ready, "Ready")["status"] == "True"
+
+
 def test_what_others_made_under_the_same_name_is_left_alone(
     api: Api, example: Example, namespace: str, nodes: Nodes
 ) -> None:
@@ -453,7 +488,9 @@ def test_a_missing_secret_of_the_broker_delays_nothing_else(
 ) -> None:
     assert nodes
     api.apply(example(messaging={"managementUrl": "http://127.0.0.1:9"}), namespace)
-    api.wait(lambda: is_ready(api, namespace))
+    api.wait(lambda: condition(api, namespace, "Ready")["reason"] == "TopologyNotReady")
+    assert condition(api, namespace, "Degraded")["status"] == "True"
+    assert all_there(api, namespace)
     found = condition(api, namespace, "TopologyReady")
     assert (found["status"], found["reason"]) == ("False", "Refused")
     assert "orders-messaging does not exist" in found["message"]

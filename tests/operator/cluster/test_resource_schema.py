@@ -230,7 +230,11 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
     )
     rules = set(_rules(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
     told = [(".spec" if section == "image" else f".spec.{section}", t) for section, *_, t in RULES]
-    told += [("", "not be longer than 40"), ("", "begins with a letter")]
+    told += [
+        ("", "not be longer than 40"),
+        ("", "begins with a letter"),
+        ("", "must not be default"),
+    ]
     told += [(".spec.messaging", "vhost cannot be changed")]
     assert len(rules) > 20
     assert not [
@@ -262,3 +266,18 @@ def test_the_printed_columns_and_scale_work(api: Api, example: Example, namespac
     assert columns == ["Name", "Ready", "Status", "API", "Workers", "Queue", "Version", "Age"]
     api.patch(path + "/scale", {"spec": {"replicas": 5}})
     assert api.get(*SERVICES, namespace, "minimal")["spec"]["worker"]["replicas"] == 5
+
+
+def test_a_resource_that_nobody_has_looked_at_says_so(
+    api: Api, example: Example, namespace: str
+) -> None:
+    """Kstatus takes one without an observed generation for finished."""
+    created = api.apply(example(), namespace)
+    assert created["status"] == {"observedGeneration": -1, "phase": "Pending"}
+
+
+def test_the_name_of_every_namespaces_account_is_refused(
+    api: Api, example: Example, namespace: str
+) -> None:
+    with pytest.raises(Refused, match="must not be default"):
+        api.apply(example() | {"metadata": {"name": "default"}}, namespace)

@@ -138,6 +138,18 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
         found = [view.deployment(name)["metadata"]["generation"] for name in names]
         return [*found, view.resource["metadata"]["resourceVersion"], sorted(view.uids())]
 
+    # A pause, and a worker more, are no other spec: what failed is not rolled out again.
+    path = view.api.path(*SERVICES, view.namespace, "minimal")
+    view.api.patch(path, {"spec": {"paused": True}})
+    view.wait(lambda: view.status["phase"] == "Paused")
+    view.api.patch(path, {"spec": {"paused": False}})
+    view.api.patch(f"{path}/scale", {"spec": {"replicas": 3}})
+    view.wait(lambda: view.deployment("worker")["status"].get("readyReplicas") == 3)
+    view.wait(view.is_back)
+    assert view.images() == {V1}
+    assert view.condition("Stalled")["status"] == "True"
+    settings |= {"replicas": 3}
+
     before = written()
     operator.kill()
     operator.start()
@@ -232,6 +244,33 @@ def test_a_failed_migration_is_taken_back_and_tried_again_when_the_spec_changes(
     assert view.images() == {V2}
     jobs = view.api.list("batch/v1", "jobs", view.namespace)
     assert not {job["metadata"]["uid"] for job in jobs} & set(failed)
+
+
+def test_a_migration_that_failed_is_tried_again_when_its_secret_comes(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    nodes.failing.add("migrate")
+    view = View(api, namespace)
+    api.apply(example(migrations={"backoffLimit": 0}), namespace)
+    view.wait(lambda: view.condition("MigrationsComplete")["reason"] == "Failed")
+    view.wait(lambda: "Secret orders-database does not exist" in view.condition("Ready")["message"])
+    nodes.failing.clear()
+    api.apply(_secret("orders-database", url="postgresql://a:one@b/c"), namespace)
+    view.wait(view.is_ready)
+
+
+def test_a_migration_that_a_quota_refuses_is_told(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    assert nodes
+    metadata = {"name": "none"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata}
+    api.apply(quota | {"spec": {"hard": {"pods": "0"}}}, namespace)
+    api.wait(lambda: "hard" in api.get("v1", "resourcequotas", namespace, "none")["status"])
+    view = View(api, namespace)
+    api.apply(example(), namespace)
+    view.wait(lambda: "exceeded quota" in view.condition("Progressing")["message"])
+    assert view.condition("Progressing")["reason"] == "Migrating"
 
 
 def test_a_first_roll_out_that_fails_has_nothing_to_go_back_to(

@@ -63,6 +63,14 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next
     assert api.list("apps/v1", "deployments", namespace) == []
     api.apply(example(), namespace)
     api.wait(lambda: _ready(api, namespace)[0] == "NotAllReady")
+    before = api.get(*SERVICES, namespace, "minimal")["status"]
+    api.wait(lambda: _accepted(api, bad, namespace))
+    api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
+    after = api.get(*SERVICES, namespace, "minimal")["status"]
+    assert after["api"] == before["api"], "what was known stays"
+    assert {one["type"] for one in after["conditions"]} == {
+        one["type"] for one in before["conditions"]
+    }
     assert len(api.list("apps/v1", "deployments", namespace)) == 4
 
 

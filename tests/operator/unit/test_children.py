@@ -30,7 +30,7 @@ def test_a_minimal_resource_has_these_children(children: Any) -> None:
             "ServiceAccount minimal",
             "Service minimal-api",
             "Service minimal-admin",
-            "NetworkPolicy minimal",
+            "NetworkPolicy minimal-default-deny",
             "NetworkPolicy minimal-migrate",
             *(f"{kind} minimal-{name}" for name in four for kind in ("ConfigMap", "Deployment")),
             *(f"NetworkPolicy minimal-{name}" for name in four),
@@ -301,7 +301,7 @@ def test_network_policies_name_the_few_flows(children: Any) -> None:
     }
     assert ports["relay"] == [4318, 5671, 6432, 9000]
     assert ports["worker"] == [443, 4318, 5671, 6380, 6432, 9000]
-    deny = made["NetworkPolicy", "full"]["spec"]
+    deny = made["NetworkPolicy", "full-default-deny"]["spec"]
     assert deny["ingress"] == []
     assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
     (http, metrics) = made["NetworkPolicy", "full-api"]["spec"]["ingress"]

@@ -60,7 +60,7 @@ def test_the_same_content_looks_different_elsewhere(make: Any) -> None:
 
 @pytest.mark.parametrize("entries", [{}, {"elsewhere": "eA=="}])
 def test_a_process_that_lacks_an_entry_has_no_digest(make: Any, entries: dict[str, str]) -> None:
-    assert _of(Server(orders_messaging=entries), make()).keys() == {"api"}
+    assert _of(Server(orders_messaging=entries), make()).keys() == {"api", "migrate"}
 
 
 def test_a_secret_is_read_by_name_and_once(make: Any) -> None:

@@ -184,8 +184,40 @@ def test_a_missed_deadline_goes_back_whole_and_stays_until_the_spec_changes(make
     assert (cluster.write(held), cluster.revisions()) == ([], [(1, V1)])
     assert decide_rollback(cluster.snapshot(held)) == verdict
 
-    cluster.write(_at(held, 3))
+    # To scale and to pause make generations, too, but no other spec.
+    for change in ({"worker": {"prefetch": 33, "replicas": 5}}, {"paused": True}, {}):
+        again = _at(make(image=V2, **({"worker": {"prefetch": 33}} | change)), 3)
+        again = msgspec.structs.replace(again, status=held.status)
+        rollback_ = decide_rollback(cluster.snapshot(again))
+        assert rollback_ is not None
+        assert rollback_.revision == verdict.revision
+    changed = _at(make(image=V2, worker={"prefetch": 34}), 3)
+    cluster.write(msgspec.structs.replace(changed, status=held.status))
     assert cluster.image("worker") == V2
+
+
+def test_going_back_to_what_gives_the_same_pods_now_is_refused(make: Any) -> None:
+    """A newer operator makes other pods of the same spec: the one before is gone."""
+    cluster = _good(make())
+    (place,) = [place for place in cluster.live if place.kind == "ControllerRevision"]
+    older = cluster.live.pop(place)
+    renamed = older | {"metadata": older["metadata"] | {"name": "minimal-older"}}
+    cluster.live[Reference(place.api_version, place.kind, "minimal-older")] = renamed
+    cluster.roll_out(late="worker")
+    snapshot = cluster.snapshot(make())
+    assert snapshot.failure is not None
+    assert decide_rollback(snapshot) is None
+    assert "would change nothing" in snapshot.no_way_back
+
+
+def test_a_failed_migration_is_tried_again_when_its_secret_is_another(make: Any) -> None:
+    cluster, service = Cluster(), make()
+    cluster.write(service)
+    cluster.end_job("Failed")
+    assert not cluster.snapshot(service).job_is_stale
+    snapshot = msgspec.structs.replace(cluster.snapshot(service), secrets={"migrate": "d1"})
+    assert snapshot.job_is_stale
+    assert [gone.kind for gone in plan(snapshot).deletions] == ["Job"]
 
 
 def test_a_failed_migration_goes_back_and_no_pod_is_touched(make: Any) -> None:
@@ -268,7 +300,8 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     cluster = _good(make())
     _roll_out(cluster, _at(make(image=V2), 2))
     now = _at(make(image=V2), 2)
-    asked = _asking(now, rollback.request(revision_name(make()), 2))
+    back = revision_name(make())
+    asked = _asking(now, rollback.request(back, 2))
     cluster.write(asked)
     assert cluster.image("api") == V1
     verdict = decide_rollback(cluster.snapshot(asked))
@@ -281,6 +314,9 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     held = msgspec.structs.replace(now, status=Status(rollback=verdict))
     assert cluster.snapshot(held).running.rollback is None, "taken back: without the annotation"
     assert cluster.snapshot(_at(asked, 3)).running.rollback is None
+    scaled = _asking(_at(make(image=V2, worker={"replicas": 5}), 3), rollback.request(back, 2))
+    kept = msgspec.structs.replace(scaled, status=Status(rollback=verdict))
+    assert cluster.snapshot(kept).running.rollback is not None, "to scale takes nothing back"
 
 
 @pytest.mark.parametrize("text", ["", "x", "x@", "@2", "x@two", "X@2", "minimal-0@1"])

@@ -1,9 +1,11 @@
 """What the status says about what was seen."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.desired import missing
@@ -11,16 +13,17 @@ from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITO
 from orderservice_operator.children.manifest import Reference
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.children.scaling import Choice
+from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.status import Count, Queue
 from orderservice_operator.state import conditions
-from orderservice_operator.state.capacity import most_connections
+from orderservice_operator.state.capacity import Connections, most_connections
 from orderservice_operator.state.conditions import StatusInput
 from orderservice_operator.state.live_objects import Job, Rollout, job, rollout
 from orderservice_operator.state.topology_report import TopologyReport, remembered
 
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:05:00Z"
-READY = Rollout(Count(2, 2, 2), done=True)
+READY = Rollout(Count(2, 2, 2), done=True, serving=True)
 IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
 
 
@@ -49,6 +52,7 @@ def test_everything_there_is_ready(make: Any) -> None:
         "Ready": ("True", "AllReady"),
         "Progressing": ("False", "Complete"),
         "Degraded": ("False", "AsExpected"),
+        "Stalled": ("False", "AsExpected"),
         "MigrationsComplete": ("True", "Complete"),
         "TopologyReady": ("True", "InPlace"),
         "AutoscalingActive": ("False", "NotWanted"),
@@ -88,12 +92,54 @@ def test_a_running_migration_is_a_phase(make: Any) -> None:
     assert _verdicts(status)["Ready"][0] == "False"
 
 
-def test_a_dead_broker_makes_nothing_else_unready(make: Any) -> None:
-    status = conditions.status(
-        make(), _seen(report=TopologyReport("False", "Unreachable", "x")), NOW
-    )
-    assert status.phase == "Ready"
+def test_a_dead_broker_makes_nothing_unready_that_was_ready(make: Any) -> None:
+    away = _seen(report=TopologyReport("False", "Unreachable", "x"))
+    first = conditions.status(make(), away, NOW)
+    assert first.phase == "Progressing"
+    assert _verdicts(first)["Ready"] == ("False", "TopologyNotReady")
+
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
+    status = conditions.status(ready, away, LATER)
+    assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
     assert _verdicts(status)["TopologyReady"] == ("False", "Unreachable")
+
+
+@pytest.mark.parametrize("reason", ["Refused", "Mismatch", "VhostShared"])
+def test_a_service_whose_queues_cannot_be_made_is_not_ready(make: Any, reason: str) -> None:
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
+    status = conditions.status(ready, _seen(report=TopologyReport("False", reason, "x")), LATER)
+    assert _verdicts(status)["Ready"] == ("False", "TopologyNotReady")
+    assert _verdicts(status)["Stalled"] == ("True", "Stuck")
+    assert status.phase == "Degraded"
+
+
+def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
+    adding = Rollout(Count(5, 2, 3), done=False, serving=True)
+    summary = _seen(rollouts=dict.fromkeys([process.name for process in ALL], adding))
+    status = conditions.status(make(), summary, NOW)
+    assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
+    assert _verdicts(status)["Progressing"] == ("True", "Scaling")
+
+
+def test_what_pods_wait_for_is_told(make: Any) -> None:
+    waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
+    hints = ("Secret orders does not exist",)
+    status = conditions.status(make(), _seen(rollouts=waiting, hints=hints), NOW)
+    messages = {one.type: one.message for one in status.conditions}
+    assert all(
+        "Secret orders does not exist" in messages[kind] for kind in ("Ready", "Progressing")
+    )
+
+
+def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: Any) -> None:
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
+    going = conditions.deleting(ready, LATER)
+    assert (going.phase, _verdicts(going)["Ready"]) == ("Deleting", ("False", "Deleting"))
+    bad = conditions.unreadable(Invalid(ready.metadata, "bad: $.spec", ready.status), LATER)
+    assert (bad.phase, _verdicts(bad)["Ready"]) == ("Degraded", ("False", "InvalidSpec"))
+    for status in (going, bad):
+        assert (status.image, status.worker_replicas) == (ready.status.image, 2)
+        assert _verdicts(status)["TopologyReady"] == ("True", "InPlace")
 
 
 def test_after_a_restart_the_broker_is_what_it_was_until_it_is_looked_at(make: Any) -> None:
@@ -156,14 +202,25 @@ def test_pools_that_exceed_the_server_are_told(make: Any) -> None:
     service = make(database={"maxConnections": 10})
     condition = conditions.status(service, _seen(), NOW).conditions[-1]
     assert (condition.status, condition.reason) == ("False", "PoolsExceedServer")
-    assert "30 connections" in condition.message
+    assert "77 connections to the primary" in condition.message
 
 
 def test_connections_count_every_process_of_every_pod(make: Any) -> None:
-    # api 2 pods × 4 processes × 2, worker 2 × 2, notifier 2 × 2, relay 2 × (2 + 1)
-    assert most_connections(make()) == 30
+    # api: 4 forks × 2 and a probe; worker: prefetch 10, a probe and housekeeping's; relay: session
+    # and leadership; notifier: its pool; each with a pod more in a roll-out. And the migration's 2.
+    assert most_connections(make()).primary == 3 * 9 + 3 * 12 + 3 * 2 + 3 * 2 + 2
     scaled = make(api={"autoscaling": {"minReplicas": 1, "maxReplicas": 5}})
-    assert most_connections(scaled) == 30 + 3 * 8
+    assert most_connections(scaled).primary == 77 + (7 - 3) * 9
+    replica = {"replicaSecretRef": {"name": "orders-database", "key": "replicaUrl"}}
+    # A fork measures the replica's lag over a connection to each server.
+    assert most_connections(make(database=replica)) == Connections(77 + 3 * 4, 3 * 4 * 3)
+
+
+def test_the_values_for_production_fit_into_their_servers(make: Any) -> None:
+    chart = Path(__file__).parents[3] / "charts" / "orderservice-environment"
+    spec = yaml.safe_load((chart / "values-prod.yaml").read_text())["spec"]
+    most, limit = most_connections(make(**spec)), spec["database"]["maxConnections"]
+    assert max(most.primary, most.replica) <= limit
 
 
 def _deployment(**more: Any) -> Any:
@@ -175,6 +232,40 @@ def _deployment(**more: Any) -> Any:
         "spec": {"replicas": 2},
         "status": status | more,
     }
+
+
+def test_an_autoscaler_may_be_adding_pods(make: Any) -> None:
+    place = Reference("apps/v1", "Deployment", "minimal-api")
+    growing = _deployment(replicas=3, updatedReplicas=3) | {"spec": {"replicas": 5}}
+    scaled = make(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 6}})
+    found = rollout(scaled, API, {place: growing}, "r-1")
+    assert (found.done, found.serving) == (False, True)
+    assert not rollout(make(), API, {place: growing}, "r-1").serving
+    older = _deployment(replicas=3, updatedReplicas=2) | {"spec": {"replicas": 5}}
+    assert not rollout(scaled, API, {place: older}, "r-1").serving
+
+
+def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
+    refused = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": "exceeded quota",
+    }
+    late = {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": "too late",
+    }
+    live = {
+        Reference("apps/v1", "Deployment", "minimal-api"): _deployment(
+            availableReplicas=1, conditions=[refused, late]
+        )
+    }
+    found = rollout(make(), API, live, "r-1")
+    assert found.late
+    assert "exceeded quota" in found.problem
 
 
 @pytest.mark.parametrize(
