@@ -83,6 +83,24 @@ def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
     eventually(lambda: accepts(pool), within_s=10)
 
 
+def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
+    postgres: Postgres, pool: Pool
+) -> None:
+    accept(pool)
+    postgres.pause()
+    try:
+        eventually(lambda: pool._server.known_down, within_s=10)
+        started_s = time.monotonic()
+        with pytest.raises(Transient) as refused:
+            accept(pool)
+        assert time.monotonic() - started_s < 1, "the request did not have to find out"
+        assert not isinstance(refused.value, OutcomeUnknown)
+    finally:
+        postgres.resume()
+    eventually(lambda: pool._server.problem is None, within_s=15)
+    accept(pool)
+
+
 def test_a_frozen_server_ends_leadership_by_the_deadline(
     postgres: Postgres, database: Database
 ) -> None:

@@ -299,6 +299,14 @@ class Connection(psycopg.Connection[Row]):
             message = f"PostgreSQL did not answer within {self.deadline_s:g} s"
             raise DeadlinePassed(message) from error
 
+    def ask(self, deadline_s: float) -> None:
+        """See whether the server answers within `deadline_s`; raises DeadlinePassed, closed."""
+        usual_s, self.deadline_s = self.deadline_s, deadline_s
+        try:
+            self.execute(b"SELECT 1", prepare=False)
+        finally:
+            self.deadline_s = usual_s
+
     def wait_for_notification(self, timeout_s: float) -> None:
         """Return when a notification came, or after `timeout_s`; handlers get to see it."""
         with contextlib.suppress(errors._WaitTimeout):  # noqa: SLF001 what `wait` raises
@@ -392,10 +400,10 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def primary(settings: DatabaseSettings) -> Server:
+def primary(settings: DatabaseSettings, url: str | None = None) -> Server:
     """Return where statements go that may write."""
     return Server(
-        settings.url,
+        url or settings.url,
         synchronous=settings.durability == "synchronous",
         pooled=settings.pooled,
         most_abandoned=settings.pool_size,

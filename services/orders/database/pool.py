@@ -2,6 +2,7 @@
 
 import contextlib
 import select
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -24,6 +25,7 @@ from orders.database.connection import (
 )
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
 from orders.database.statements import statement
+from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
@@ -36,6 +38,9 @@ _PING: Final = (
 # A request does not wait for a server that is known to be down: a meinheld process serves one at a
 # time. Not zero: a connection that is free is taken.
 _NO_WAIT_S: Final = 0.01
+# A server that was not heard of for so long is asked; it has so long for an answer.
+_QUIET_S: Final = 1.0
+_HEARTBEAT_S: Final = 3.0
 
 
 class Pool:
@@ -50,8 +55,10 @@ class Pool:
         self.size = settings.pool_size
         self._timeout_s = settings.connect_timeout_s
         self._writes = writes
-        self._server = primary(settings) if writes else replica(url)
-        self._distrusted_at_s = float("-inf")
+        self._server = primary(settings, url) if writes else replica(url)
+        self._distrusted_at_s = self._answered_at_s = float("-inf")
+        self._closing = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat, name="pool-heartbeat", daemon=True)
         self._pool = ConnectionPool(
             self._server.conninfo,
             connection_class=PooledConnection if self._server.pooled else Connection,
@@ -76,9 +83,11 @@ class Pool:
     def open(self) -> None:
         """Start connecting, without waiting for it. Call it after fork: it starts threads."""
         self._pool.open(wait=False)
+        self._heartbeat.start()
 
     def close(self) -> None:
         """Close all connections."""
+        self._closing.set()
         self._pool.close(timeout=2)
 
     @property
@@ -98,10 +107,11 @@ class Pool:
             yield lent
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[Connection]:
-        connection = self._connection()
+    def _lent(self, timeout_s: float | None = None) -> Iterator[Connection]:
+        connection = self._connection(timeout_s or self._timeout_s)
         try:
             yield connection
+            self._answered_at_s = time.monotonic()
         except DeadlinePassed as error:
             self._server.suspect(error)
             self._server.abandon(connection.backend_pid)
@@ -114,11 +124,9 @@ class Pool:
             self._pool.putconn(connection)
             step()
 
-    def _connection(self) -> Connection:
+    def _connection(self, timeout_s: float) -> Connection:
         try:
-            return self._pool.getconn(
-                timeout=_NO_WAIT_S if self._server.known_down else self._timeout_s
-            )
+            return self._pool.getconn(_NO_WAIT_S if self._server.known_down else timeout_s)
         except PoolTimeout as error:
             if self._server.problem is None:
                 raise  # all are lent out
@@ -131,6 +139,17 @@ class Pool:
         if connection.opened_at_s > self._distrusted_at_s:
             self._distrusted_at_s = time.monotonic()
             self._pool.drain()
+
+    def _beat(self) -> None:
+        """Ask the server something while nobody else does.
+
+        A server that freezes is left before the next request has to find out, and one that comes
+        back is found without a request.
+        """
+        while not self._closing.wait(_QUIET_S):
+            if time.monotonic() - self._answered_at_s > _QUIET_S:
+                with contextlib.suppress(OrdersError), translated(), self._lent(_NO_WAIT_S) as lent:
+                    lent.ask(_HEARTBEAT_S)
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
