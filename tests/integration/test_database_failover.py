@@ -161,6 +161,26 @@ def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair
         pool.close()
 
 
+def test_a_statement_does_not_wait_for_a_server_that_another_has_replaced(servers: Pair) -> None:
+    """Its deadline is a minute away; the heartbeat finds the promoted server before."""
+    settings = msgspec.structs.replace(settings_of(servers.url), statement_timeout_s=60)
+    pool = Pool(servers.url, settings, "test")
+    pool.open()
+    try:
+        accept(pool)
+        servers.primary.pause()
+        promotion = threading.Timer(1, servers.promote)
+        promotion.start()
+        began_s = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            accept(pool)
+        assert time.monotonic() - began_s < 20
+        eventually(lambda: accepts(pool))
+        promotion.join()
+    finally:
+        pool.close()
+
+
 def test_a_server_that_turns_read_only_is_left_and_found_again(
     postgres: Postgres, pool: Pool
 ) -> None:

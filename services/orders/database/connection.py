@@ -9,8 +9,11 @@ that this code relies on is said when a connection is opened.
 """
 
 import contextlib
+import os
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
@@ -44,7 +47,8 @@ _CHECK: Final = """
         ARRAY(
             SELECT pid FROM pg_stat_activity
             WHERE pid = ANY(%s::integer[]) AND wait_event = 'SyncRep'
-        )
+        ),
+        pg_postmaster_start_time()::text
 """
 
 # How much longer than statement_timeout the client waits: a server that is well answers within it.
@@ -52,6 +56,8 @@ DEADLINE_MARGIN_S: Final = 2.0
 # How long a failure speaks for the server when no attempt to connect is under way: longer than the
 # pool waits between two attempts.
 _KNOWN_FOR_S: Final = 2.0
+# A server that is well and takes no writes any more answers sooner, if only to refuse.
+_STUCK_S: Final = 1.0
 _PORT: Final = "5432"  # what libpq takes for none
 _WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
 
@@ -134,6 +140,7 @@ class Server:
         self.synchronous, self.pooled, self.advice = synchronous, pooled, advice
         self._writes, self._most_abandoned = writes, most_abandoned
         self._abandoned: set[int] = set()
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._first = 0
         self._under_way = 0
@@ -169,6 +176,21 @@ class Server:
             self._under_way -= 1
             self.problem = None
             self._first = self._index(host, port)
+
+    def opened(self, connection: "Connection") -> None:
+        """Take in a new connection; statements that wait for another server wait in vain.
+
+        A frozen primary has been replaced when another server takes writes under its name.
+        """
+        if not self._writes or not connection.instance:
+            return
+        before_s = time.monotonic() - _STUCK_S
+        with self._lock:
+            others = [one for one in self._open if one.instance != connection.instance]
+            self._open.add(connection)
+        for other in others:
+            if other.waiting_since_s < before_s:
+                other.cut()
 
     def failed(self, error: BaseException) -> None:
         """Note that an attempt failed."""
@@ -234,6 +256,8 @@ class Connection(psycopg.Connection[Row]):
     deadline_s = DEADLINE_MARGIN_S
     opened_at_s = 0.0
     backend_pid = 0
+    instance = ""  # of the server: another one when it was restarted, or another was promoted
+    waiting_since_s = float("inf")
 
     @classmethod
     def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
@@ -258,6 +282,7 @@ class Connection(psycopg.Connection[Row]):
             server.failed(error)
             raise
         server.succeeded(_text(connection.pgconn.host), _text(connection.pgconn.port))
+        server.opened(connection)
         return connection
 
     @classmethod
@@ -274,7 +299,7 @@ class Connection(psycopg.Connection[Row]):
             raise
 
     def _check(self, server: Server, session: Mapping[str, str]) -> None:
-        [(plans, standbys, waiting)] = self.execute(
+        [(plans, standbys, waiting, self.instance)] = self.execute(
             _CHECK, (server.abandoned,), prepare=False
         ).fetchall()
         if plans != session["plan_cache_mode"]:
@@ -292,12 +317,23 @@ class Connection(psycopg.Connection[Row]):
         """
         if timeout is not None:
             return super().wait(gen, interval, timeout)
+        self.waiting_since_s = time.monotonic()
         try:
             return super().wait(gen, interval, self.deadline_s)
         except errors._WaitTimeout as error:  # noqa: SLF001 what `wait` is documented to raise
             self.pgconn.finish()
             message = f"PostgreSQL did not answer within {self.deadline_s:g} s"
             raise DeadlinePassed(message) from error
+        finally:
+            self.waiting_since_s = float("inf")
+
+    def cut(self) -> None:
+        """End the wait of another thread: it finds the connection closed."""
+        with (
+            contextlib.suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self.fileno())) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
 
     def ask(self, deadline_s: float) -> None:
         """See whether the server answers within `deadline_s`; raises DeadlinePassed, closed."""

@@ -5,8 +5,6 @@ deploy, contract (drop what nobody reads any more).
 """
 
 import contextlib
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +166,7 @@ class Watchdog:
                 well_s = time.monotonic()
             elif time.monotonic() - well_s > self._unwell_s:
                 _log.error("migration.server_does_not_answer", for_s=self._unwell_s)
-                self._end()
+                self._session.cut()
                 return
 
     def _answers(self) -> bool:
@@ -177,14 +175,6 @@ class Watchdog:
         except Transient:
             return False
         return True
-
-    def _end(self) -> None:
-        """Shut the socket down: the waiting thread finds it closed."""
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(fileno=os.dup(self._session.fileno())) as end,
-        ):
-            end.shutdown(socket.SHUT_RDWR)
 
 
 def _migrations() -> "yoyo.migrations.MigrationList":
