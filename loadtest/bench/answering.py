@@ -48,4 +48,4 @@ def _bound(bed: Bed, name: str) -> Callable[[], Reading]:
         case "list":
             return partial(bed.stated, statements.list_orders(), USERS)
     count = _GETS_PER_S * bed.plan.seconds
-    return partial(redis_get, bed.stand.port("valkey"), "order:1", bed.plan.processes, count)
+    return partial(redis_get, bed.stand.port("valkey"), "orders:order:1", bed.plan.processes, count)

@@ -373,12 +373,6 @@ def test_without_redis_the_database_answers() -> None:
     cache.close()
 
 
-def test_commands_ride_along_with_a_write(make: Make, redis: Redis) -> None:
-    writers = RecentWriters(redis, keep_s=10)
-    make(local_entries=0).put(order(next(ids)), writers.marking(41))
-    assert RecentWriters(redis, keep_s=10).wrote_recently(41) is True
-
-
 def test_a_writer_is_known_to_every_process_for_a_while(redis: Redis) -> None:
     here, there = RecentWriters(redis, keep_s=1), RecentWriters(redis, keep_s=1)
     here.mark(42)

@@ -27,6 +27,9 @@ def settings(service: OrderService, process: Process) -> Settings:
         WORKER.name: _worker,
         NOTIFIER.name: _notifier,
     }[process.name](service)
+    if process in {API, WORKER}:
+        # Installations that share a Redis must not serve each other's orders.
+        variables["ORDERS_REDIS_PREFIX"] = f"{service.metadata.namespace}/{service.metadata.name}:"
     if service.spec.database.durability != "Local":
         variables["ORDERS_DATABASE_DURABILITY"] = service.spec.database.durability.lower()
     return dict(sorted(variables.items()))

@@ -23,7 +23,7 @@ from prometheus_client import Counter
 
 from orders.cache.absent import AbsentIds
 from orders.cache.backlog import Backlog
-from orders.cache.client import Command, Redis, RedisBypassed, RedisDown
+from orders.cache.client import Redis, RedisBypassed, RedisDown
 from orders.cache.flights import Flights
 from orders.cache.local import LocalOrders
 from orders.cache.shared import SharedOrders
@@ -101,15 +101,15 @@ class OrderCache:
             return None
         return self._newest(self._flights.run(order_id, lambda: self._through(order_id, fetch)))
 
-    def put(self, order: CachedOrder, *also: Command) -> None:
+    def put(self, order: CachedOrder) -> None:
         """Store what was just committed, unless a newer version is there.
 
-        With Redis away it follows later. `also` goes in the same round trip, or is lost.
+        With Redis away it follows later.
         """
         self._absent.saw(order.id)
         self._local.newest(order)
         try:
-            newer = self._shared.put(order, *also)
+            newer = self._shared.put(order)
         except RedisDown:
             self._backlog.add(order)
             return

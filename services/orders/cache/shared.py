@@ -37,13 +37,9 @@ class SharedOrders:
         stored = self._redis.call(b"GET", f"{self.key_prefix}{order_id}")
         return None if stored is None else decode(order_id, stored)
 
-    def put(self, order: CachedOrder, *also: Command) -> CachedOrder | None:
-        """Store a snapshot unless a newer one is there; then return that one.
-
-        `also` goes in the same round trip.
-        """
-        reply = self._redis.run(self.putting(order), *also)[0]
-        return newer(order.id, reply)
+    def put(self, order: CachedOrder) -> CachedOrder | None:
+        """Store a snapshot unless a newer one is there; then return that one."""
+        return newer(order.id, self._redis.call(*self.putting(order)))
 
     def put_all(self, orders: list[CachedOrder]) -> None:
         """Store snapshots in one round trip, each unless a newer one is there."""

@@ -116,6 +116,16 @@ def test_the_services_accept_every_value_that_is_set(make: Any, process: process
         settings.load(group, environ)
 
 
+def test_keys_in_redis_begin_with_the_name_of_the_service(make: Any) -> None:
+    service = make("full")
+    prefix = f"{service.metadata.namespace}/{service.metadata.name}:"
+    prefixes = [
+        environment.settings(service, process).get("ORDERS_REDIS_PREFIX")
+        for process in (processes.API, processes.WORKER, processes.RELAY)
+    ]
+    assert prefixes == [prefix, prefix, None]
+
+
 def test_a_changed_setting_restarts_only_the_process_it_is_of(children: Any) -> None:
     def templates(**spec: Any) -> dict[str, Any]:
         made = children(**spec)
