@@ -15,15 +15,15 @@ UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "d0ba84a7e5",
+        "minimal-api": "8d4ec97d13",
         "minimal-relay": "ce7d78213b",
-        "minimal-worker": "c76515ef42",
+        "minimal-worker": "685be911a4",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "1d4e4a784e",
+        "full-api": "3790707d10",
         "full-relay": "a25b8c5bbf",
-        "full-worker": "c867220e67",
+        "full-worker": "a0954a21e0",
         "full-notifier": "71dbdfdf8a",
     },
 }
