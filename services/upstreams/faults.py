@@ -29,7 +29,8 @@ class Faults(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
     error_status: Annotated[int, Meta(ge=400, le=599)] = 503
     hang_ratio: Ratio = 0.0  # never answered, nothing done
     drop_reply_ratio: Ratio = 0.0  # done, then the connection is closed without an answer
-    decline_ratio: Ratio = 0.0  # new payments that are declined
+    decline_ratio: Ratio = 0.0  # new captures that are declined
+    refund_decline_ratio: Ratio = 0.0  # new refunds that are declined
 
 
 class Stop:

@@ -1,7 +1,12 @@
-"""Inventory: availability, and reservations that are committed or released."""
+"""Inventory: availability, and reservations that are committed, released or returned.
+
+The caller chooses a reservation's key. The first contract had the order's id instead: a call that
+names no order, under a key of digits, is about the order with that id.
+"""
 
 import datetime as dt
 import enum
+import re
 import threading
 from typing import Annotated, Final
 
@@ -14,12 +19,15 @@ from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
 from upstreams.journal import Entries, EntriesResource, Journal
 from upstreams.settings import Settings
-from upstreams.web import MAX_ID, Refusal, answer, app, body
+from upstreams.web import MAX_ID, Refusal, answer, app, body, optional_body
 
 DEFAULT_STOCK: Final = 1_000_000
 EMPTY_PRODUCT: Final = 999_999  # sold out from the start: an order that fails without any set-up
 
 Units = Annotated[int, Meta(ge=0, le=MAX_ID)]
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+_KEY: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+_ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,15}\Z")
 
 
 class Status(enum.StrEnum):
@@ -28,19 +36,31 @@ class Status(enum.StrEnum):
     RESERVED = "reserved"
     COMMITTED = "committed"
     RELEASED = "released"
+    RETURNED = "returned"  # committed, then given back
 
 
 class NewReservation(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     """What a caller asks for."""
 
-    product_id: Annotated[int, Meta(ge=1, le=MAX_ID)]
-    quantity: Annotated[int, Meta(ge=1, le=MAX_ID)]
+    product_id: Id
+    quantity: Id
+    order_id: Id | None = None
+
+
+class Ending(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """What a caller says about the reservation to end."""
+
+    order_id: Id | None = None
 
 
 class Reservation(msgspec.Struct, rename="camel", frozen=True):
-    """A row of the ledger; `at` is when its status was reached."""
+    """A row of the ledger; `at` is when its status was reached.
+
+    One that was released before it was made has product 0 and quantity 0: no units were taken.
+    """
 
     order_id: int
+    reservation_key: str
     product_id: int
     quantity: int
     status: Status
@@ -67,8 +87,8 @@ class Stock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._available: dict[int, int] = {}
-        self._reservations: dict[int, Reservation] = {}
-        self._journal: Journal[int] = Journal()
+        self._reservations: dict[str, Reservation] = {}
+        self._journal: Journal[str] = Journal()
 
     def reset(self) -> None:
         """Forget every reservation and every stock level that was set."""
@@ -87,28 +107,40 @@ class Stock:
         with self._lock:
             self._available[product_id] = units
 
-    def reserve(self, order_id: int, wanted: NewReservation) -> tuple[Reservation, bool]:
+    def reserve(self, key: str, wanted: NewReservation) -> tuple[Reservation, bool]:
         """Take units off for an order; the second value tells whether that happened just now."""
+        order_id = _order_id(key, wanted.order_id)
         with self._lock:
-            known = self._reservations.get(order_id)
+            known = self._reservations.get(key)
             if known is not None:
-                return _same(known, wanted), False
+                return _same(known, order_id, wanted), False
             left = self.available(wanted.product_id) - wanted.quantity
             if left < 0:
                 raise Refusal(409, "out_of_stock", f"{left + wanted.quantity} units available")
             self._available[wanted.product_id] = left
-            at = self._journal.note(order_id, order_id)
-            made = Reservation(order_id, wanted.product_id, wanted.quantity, Status.RESERVED, at)
-            self._reservations[order_id] = made
+            at = self._journal.note(key, order_id)
+            made = Reservation(
+                order_id, key, wanted.product_id, wanted.quantity, Status.RESERVED, at
+            )
+            self._reservations[key] = made
             return made, True
 
-    def commit(self, order_id: int) -> Reservation:
+    def commit(self, key: str, order_id: int | None) -> Reservation:
         """Make a reservation final."""
-        return self._end(order_id, Status.COMMITTED)
+        return self._end(key, order_id, Status.RESERVED, Status.COMMITTED)
 
-    def release(self, order_id: int) -> Reservation:
-        """Give the units of a reservation back."""
-        return self._end(order_id, Status.RELEASED)
+    def release(self, key: str, order_id: int | None) -> Reservation:
+        """Give the units of a reservation back; one that comes later under this key takes none."""
+        with self._lock:
+            if key not in self._reservations:
+                known = _order_id(key, order_id)
+                at = self._journal.note(key, known)
+                self._reservations[key] = Reservation(known, key, 0, 0, Status.RELEASED, at)
+        return self._end(key, order_id, Status.RESERVED, Status.RELEASED)
+
+    def give_back(self, key: str, order_id: int | None) -> Reservation:
+        """Take the units of a committed reservation back."""
+        return self._end(key, order_id, Status.COMMITTED, Status.RETURNED)
 
     def ledger(self) -> list[Reservation]:
         """Return every reservation, in the order they were made."""
@@ -127,26 +159,42 @@ class Stock:
             keys = self._journal.of_order(order_id)
             return Entries([self._reservations[key] for key in keys], None)
 
-    def _end(self, order_id: int, status: Status) -> Reservation:
+    def _end(self, key: str, order_id: int | None, before: Status, status: Status) -> Reservation:
         with self._lock:
-            known = self._reservations.get(order_id)
+            known = self._reservations.get(key)
             if known is None:
                 raise Refusal(404, "unknown_reservation")
+            if order_id is not None and known.order_id != order_id:
+                raise Refusal(409, "conflict", "this reservation is another order's")
             if known.status is status:
                 return known
-            if known.status is not Status.RESERVED:
-                raise Refusal(409, f"already_{known.status}")
-            if status is Status.RELEASED:
+            if known.status is not before:
+                reserved = known.status is Status.RESERVED
+                raise Refusal(409, "not_committed" if reserved else f"already_{known.status}")
+            if status is not Status.COMMITTED:
                 self._available[known.product_id] += known.quantity
-            at = self._journal.note(order_id, order_id)
+            at = self._journal.note(key, known.order_id)
             ended = msgspec.structs.replace(known, status=status, at=at)
-            self._reservations[order_id] = ended
+            self._reservations[key] = ended
             return ended
 
 
-def _same(known: Reservation, wanted: NewReservation) -> Reservation:
-    if (known.product_id, known.quantity) != (wanted.product_id, wanted.quantity):
-        raise Refusal(409, "conflict", "this order has another reservation")
+def _order_id(key: str, named: int | None) -> int:
+    if named is not None:
+        return named
+    if _ORDER_ID.match(key) and int(key) <= MAX_ID:
+        return int(key)
+    raise Refusal(400, "invalid", "name the order: the key is not an order id - at `$.orderId`")
+
+
+def _same(known: Reservation, order_id: int, wanted: NewReservation) -> Reservation:
+    if known.quantity == 0 and known.order_id == order_id:  # released before it was made
+        return msgspec.structs.replace(
+            known, product_id=wanted.product_id, quantity=wanted.quantity
+        )
+    content = (known.order_id, known.product_id, known.quantity)
+    if content != (order_id, wanted.product_id, wanted.quantity):
+        raise Refusal(409, "conflict", "this key has another reservation")
     return known
 
 
@@ -164,23 +212,41 @@ class AvailabilityResource:
 
 
 class ReservationResource:
-    """`PUT /reservations/{orderId}` and `POST /reservations/{orderId}/commit|release`."""
+    """`PUT /reservations/{key}` and `POST /reservations/{key}/commit|release|return`."""
 
     def __init__(self, stock: Stock) -> None:
         self._stock = stock
 
-    def on_put(self, req: falcon.Request, resp: falcon.Response, order_id: int) -> None:
-        """Reserve, once per order however often it is asked."""
-        reservation, made = self._stock.reserve(order_id, body(req, NewReservation))
+    def on_put(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
+        """Reserve, once per key however often it is asked."""
+        _check(key)
+        reservation, made = self._stock.reserve(key, body(req, NewReservation))
         answer(resp, reservation, 201 if made else 200)
 
-    def on_post_commit(self, _req: falcon.Request, resp: falcon.Response, order_id: int) -> None:
+    def on_post_commit(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Commit."""
-        answer(resp, self._stock.commit(order_id))
+        _check(key)
+        answer(resp, self._stock.commit(key, _named(req)))
 
-    def on_post_release(self, _req: falcon.Request, resp: falcon.Response, order_id: int) -> None:
+    def on_post_release(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Release."""
-        answer(resp, self._stock.release(order_id))
+        _check(key)
+        answer(resp, self._stock.release(key, _named(req)))
+
+    def on_post_return(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
+        """Return."""
+        _check(key)
+        answer(resp, self._stock.give_back(key, _named(req)))
+
+
+def _check(key: str) -> None:
+    if not _KEY.match(key):
+        raise Refusal(400, "invalid", "a key is 1 to 128 of A-Z a-z 0-9 _ . : -")
+
+
+def _named(req: falcon.Request) -> int | None:
+    """Return the order that the body names; the first contract had no body here."""
+    return optional_body(req, Ending()).order_id
 
 
 class StockResource:
@@ -201,13 +267,13 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     stock, script = Stock(), Script()
     made = app(FaultMiddleware(script, stop, settings.threads))
     product = f"{{product_id:int(min=1, max={MAX_ID})}}"
-    reservation = f"/reservations/{{order_id:int(min=1, max={MAX_ID})}}"
+    reservation = "/reservations/{key}"
     reservations = ReservationResource(stock)
     made.add_route(f"/availability/{product}", AvailabilityResource(stock))
     made.add_route("/reservations", EntriesResource(stock.page, stock.of_order))
     made.add_route(reservation, reservations)
-    made.add_route(f"{reservation}/commit", reservations, suffix="commit")
-    made.add_route(f"{reservation}/release", reservations, suffix="release")
+    for verb in ("commit", "release", "return"):
+        made.add_route(f"{reservation}/{verb}", reservations, suffix=verb)
     made.add_route(f"/control/stock/{product}", StockResource(stock))
     made.add_route("/control/ledger", RowsResource(stock.ledger))
     control.add(made, script, stock.reset)

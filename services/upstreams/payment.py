@@ -117,13 +117,15 @@ class Till:
             status = Status.DECLINED if decline else Status.CAPTURED
             return self._once(attempt_id, asked, status)
 
-    def refund(self, attempt_id: str, asked: Asked) -> Answer:
-        """Pay back."""
+    def refund(self, attempt_id: str, asked: Asked, *, decline: bool = False) -> Answer:
+        """Pay back, or decline if told so and the attempt is new."""
         with self._lock:
             capture_id = asked.reference
             if capture_id is not None and (Kind.REFUND, attempt_id) not in self._attempts:
-                self._refunded[capture_id] = self._total_refund(capture_id, asked)
-            return self._once(attempt_id, asked, Status.REFUNDED)
+                total = self._total_refund(capture_id, asked)
+                if not decline:
+                    self._refunded[capture_id] = total
+            return self._once(attempt_id, asked, Status.DECLINED if decline else Status.REFUNDED)
 
     def find(self, attempt_id: str) -> Answer | None:
         """Return what became of a capture; None if it never came here."""
@@ -208,15 +210,16 @@ class PaymentResource:
 class RefundResource:
     """`PUT /refunds/{attemptId}`."""
 
-    def __init__(self, till: Till) -> None:
-        self._till = till
+    def __init__(self, till: Till, script: Script) -> None:
+        self._till, self._script = till, script
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
         """Pay back, once per attempt."""
         _check(attempt_id)
         new = body(req, NewRefund)
         asked = Asked(Kind.REFUND, new.order_id, money(new.amount), new.capture_id)
-        answer(resp, self._till.refund(attempt_id, asked))
+        decline = random.random() < self._script.current.refund_decline_ratio  # noqa: S311 no secret
+        answer(resp, self._till.refund(attempt_id, asked, decline=decline))
 
 
 def _check(attempt_id: str) -> None:
@@ -230,7 +233,7 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     made = app(FaultMiddleware(script, stop, settings.threads))
     made.add_route("/payments", EntriesResource(till.page, till.of_order))
     made.add_route("/payments/{attempt_id}", PaymentResource(till, script))
-    made.add_route("/refunds/{attempt_id}", RefundResource(till))
+    made.add_route("/refunds/{attempt_id}", RefundResource(till, script))
     made.add_route("/control/ledger", RowsResource(till.ledger))
     control.add(made, script, till.reset)
     return made

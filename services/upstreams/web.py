@@ -31,10 +31,24 @@ class Refusal(Exception):
 
 def body(req: falcon.Request, kind: type[T]) -> T:
     """Decode a request's JSON body. Raises Refusal with 413 or 400."""
+    return _decode(_raw(req), kind)
+
+
+def optional_body(req: falcon.Request, absent: T) -> T:
+    """Decode a request's JSON body as the type of `absent`, which stands for an empty one."""
+    raw = _raw(req)
+    return _decode(raw, type(absent)) if raw else absent
+
+
+def _raw(req: falcon.Request) -> bytes:
     # `req.stream`, not `bounded_stream`: that one is empty for a chunked body.
-    raw = req.stream.read(BODY_LIMIT_BYTES + 1)
+    raw: bytes = req.stream.read(BODY_LIMIT_BYTES + 1)
     if len(raw) > BODY_LIMIT_BYTES:
         raise Refusal(413, "too_large", f"at most {BODY_LIMIT_BYTES} bytes")
+    return raw
+
+
+def _decode(raw: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -107,9 +107,52 @@ class TestInventory:
         left = 999_999 if end == "commit" else 1_000_000
         assert inventory.send("GET", "/availability/5")[1]["available"] == left
 
-    def test_an_unknown_reservation_cannot_end(self, inventory: Control) -> None:
+    def test_an_unknown_reservation_cannot_be_committed_or_returned(
+        self, inventory: Control
+    ) -> None:
         assert inventory.send("POST", "/reservations/1/commit")[0] == 404
-        assert inventory.send("POST", "/reservations/1/release")[0] == 404
+        assert inventory.send("POST", "/reservations/1/return")[0] == 404
+
+    def test_a_release_that_comes_before_its_reservation_is_remembered(
+        self, inventory: Control
+    ) -> None:
+        first = inventory.send("POST", "/reservations/k-1/release", {"orderId": 1})
+        assert first[0] == 200
+        assert inventory.send("POST", "/reservations/k-1/release", {"orderId": 1}) == first
+        status, late = inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 1})
+        assert (status, late["status"], late["quantity"]) == (200, "released", 1)
+        assert inventory.send("GET", "/availability/5")[1]["available"] == 1_000_000
+        [row] = inventory.ledger()
+        assert (row["orderId"], row["status"], row["quantity"]) == (1, "released", 0)
+
+    def test_committed_stock_is_returned_once(self, inventory: Control) -> None:
+        inventory.send("PUT", "/reservations/1", ONE)
+        early = inventory.send("POST", "/reservations/1/return")
+        assert (early[0], early[1]["error"]) == (409, "not_committed")
+        inventory.send("POST", "/reservations/1/commit")
+        first = inventory.send("POST", "/reservations/1/return")
+        assert (first[0], first[1]["status"]) == (200, "returned")
+        assert inventory.send("POST", "/reservations/1/return") == first
+        assert inventory.send("GET", "/availability/5")[1]["available"] == 1_000_000
+        for other in ("commit", "release"):
+            answer = inventory.send("POST", f"/reservations/1/{other}")
+            assert (answer[0], answer[1]["error"]) == (409, "already_returned")
+
+    def test_a_key_that_is_no_order_id_needs_the_order_named(self, inventory: Control) -> None:
+        assert inventory.send("PUT", "/reservations/k-1", ONE)[0] == 400
+        assert inventory.send("POST", "/reservations/k-1/release")[0] == 400
+        assert inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 7})[0] == 201
+        assert inventory.send("PUT", "/reservations/k-2", {**ONE, "orderId": 7})[0] == 201
+        assert [(row["orderId"], row["reservationKey"]) for row in inventory.ledger()] == [
+            (7, "k-1"), (7, "k-2"),
+        ]  # fmt: skip
+
+    def test_a_key_belongs_to_one_order(self, inventory: Control) -> None:
+        inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 7})
+        other = inventory.send("PUT", "/reservations/k-1", {**ONE, "orderId": 8})
+        assert (other[0], other[1]["error"]) == (409, "conflict")
+        ended = inventory.send("POST", "/reservations/k-1/commit", {"orderId": 8})
+        assert (ended[0], ended[1]["error"]) == (409, "conflict")
 
     def test_fifty_callers_never_get_more_than_ten_units(self, inventory: Control) -> None:
         inventory.stock(7, 10)
@@ -132,7 +175,8 @@ class TestInventory:
             (1, "reserved"),
             (2, "released"),
         ]
-        assert set(rows[0]) == {"orderId", "productId", "quantity", "status", "at"}
+        members = {"orderId", "reservationKey", "productId", "quantity", "status", "at"}
+        assert set(rows[0]) == members
 
     @pytest.mark.parametrize(
         "body",
@@ -218,6 +262,17 @@ class TestPayment:
             ("refund", 2),
         ]
 
+    def test_a_declined_refund_stays_declined_and_takes_nothing_of_the_capture(
+        self, payment: Control
+    ) -> None:
+        payment.send("PUT", "/payments/a1", self.BODY)
+        body = b'{"captureId":"a1","orderId":1,"amount":19.90}'
+        payment.faults(refundDeclineRatio=1)
+        assert payment.send("PUT", "/refunds/r1", body)[1]["status"] == "declined"
+        payment.faults()
+        assert payment.send("PUT", "/refunds/r1", body)[1]["status"] == "declined"
+        assert payment.send("PUT", "/refunds/r2", body)[1]["status"] == "refunded"
+
     def test_a_refund_needs_money_that_was_taken(self, payment: Control) -> None:
         body = b'{"captureId":"a1","orderId":1,"amount":19.90}'
         assert payment.send("PUT", "/refunds/r1", body)[0] == 404
@@ -239,7 +294,7 @@ class TestFaults:
     def test_they_are_off_at_the_start_and_put_replaces_all(self, inventory: Control) -> None:
         off = {
             "latencyMs": 0, "jitterMs": 0, "errorRatio": 0, "errorStatus": 503, "hangRatio": 0,
-            "dropReplyRatio": 0, "declineRatio": 0,
+            "dropReplyRatio": 0, "declineRatio": 0, "refundDeclineRatio": 0,
         }  # fmt: skip
         assert inventory.send("GET", "/control/faults")[1] == off
         inventory.faults(latencyMs=1, errorRatio=0.5)
