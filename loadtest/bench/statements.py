@@ -40,9 +40,10 @@ _LIST: Final = {
     "limit": "21", "offset": "0",
 }  # fmt: skip
 _STEP: Final = _IDS | {
-    "id": ":id", "reason": _NULL, "announces": _NULL, "actor": ":worker", "reservation": _NULL,
-    "new_attempt": f"{_NULL}::uuid", "attempt": _NULL, "outcome": _NULL, "consumer": ":worker",
-    "message_id": f"{_NULL}::uuid",
+    "id": ":id", "cancel_requested": "false", "status_reason": _NULL, "reason": _NULL,
+    "announces": _NULL, "actor": ":worker", "reservation": _NULL, "reservation_key": _NULL,
+    "new_attempt": f"{_NULL}::uuid", "attempt": _NULL, "outcome": _NULL, "outcome_reason": _NULL,
+    "refunded": "0", "refund_dropped": "0",
 }  # fmt: skip
 
 
@@ -65,7 +66,10 @@ def list_orders() -> str:
 def bring_to_end() -> str:
     """Return the worker's statements for one order; the orders from `:first` are shared out."""
     known = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}
-    reserved = {"version": "1", "from": "'Pending'", "to": "'Reserved'", "reservation": "'held'"}
+    reserved = {
+        "version": "1", "from": "'Pending'", "to": "'Reserved'", "reservation": "'held'",
+        "reservation_key": f"{_MESSAGE}::text",
+    }  # fmt: skip
     charging = {
         "version": "2", "from": "'Reserved'", "to": "'Charging'", "new_attempt": _ATTEMPT,
     }  # fmt: skip
@@ -75,7 +79,7 @@ def bring_to_end() -> str:
     }  # fmt: skip
     steps = [written("advance_order", _STEP | step) for step in (reserved, charging, completed)]
     choice = "\\set id :first + :taken * :clients + :client_id\n\\set taken :taken + 1\n"
-    settled = known | {"reservation": "'committed'"}
+    settled = known | {"version": "4", "before": "'held'", "reservation": "'committed'"}
     return choice + written("load_work", known) + "".join(steps) + written("settle_stock", settled)
 
 

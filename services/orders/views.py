@@ -33,6 +33,13 @@ class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
     status_reason: Annotated[
         str | UnsetType, Meta(description="Why an order failed or was cancelled.")
     ] = UNSET
+    cancel_requested: Annotated[
+        bool | UnsetType,
+        Meta(description="A cancellation waits for the outcome of the charge; absent otherwise."),
+    ] = UNSET
+    refunded: Annotated[
+        Decimal | UnsetType, Meta(description="How much money went back; absent while none did.")
+    ] = UNSET
 
 
 def order_json(order: Order) -> bytes:
@@ -62,4 +69,6 @@ def _view(order: Order) -> OrderView:
         order.created_at.astimezone(dt.UTC),
         order.updated_at.astimezone(dt.UTC),
         UNSET if order.status_reason is None else order.status_reason,
+        True if order.cancel_requested and order.status is Status.CHARGING else UNSET,
+        UNSET if order.refunded is None else order.refunded,
     )

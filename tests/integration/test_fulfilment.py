@@ -2,35 +2,24 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
 
 import psycopg
 import pytest
 
 from devstack.ports import free_port
 from devstack.testing import Database
+from integration.world import World, empty_world
 from orders import settings
-from orders.database.orders import Ledger, Progress
 from orders.database.pool import Pool
-from orders.database.routing import Reads
 from orders.domain import events
+from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
-from orders.domain.order import NewOrder, Order
 from orders.errors import Permanent, Transient
-from orders.messaging.envelope import Message
-from orders.telemetry import context
-from orders.upstream.http import Upstream
-from orders.upstream.inventory import Inventory, OutOfStock, Reserved
-from orders.upstream.payment import Payment
-from orders.upstream.policy import UpstreamPolicy
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
-
-POLICY = UpstreamPolicy(try_timeout_s=1, retries=0, breaker_failures=1000)
-EVERYTHING = ("orders", "order_history", "outbox", "payment_attempts", "processed_messages")
 
 
 @pytest.fixture(scope="module")
@@ -56,71 +45,10 @@ def pool(database: Database) -> Iterator[Pool]:
     made.close()
 
 
-class World:
-    """One fulfilment and everything it touches."""
-
-    def __init__(self, pool: Pool, inventory: Control, payment: Control) -> None:
-        self.pool, self.inventory, self.payment = pool, inventory, payment
-        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
-        self.changed: list[Order] = []
-        self.when_completed: Callable[[], None] = lambda: None
-        self.upstreams = [
-            Upstream("inventory", inventory.url, POLICY),
-            Upstream("payment", payment.url, POLICY),
-        ]
-        self.fulfilment = Fulfilment(
-            Ports(
-                Progress(pool, "worker"),
-                Inventory(self.upstreams[0]),
-                Payment(self.upstreams[1]),
-                self.note,
-            )
-        )
-
-    def note(self, order: Order) -> None:
-        self.changed.append(order)
-        if order.status is Status.COMPLETED:
-            self.when_completed()
-
-    def order(self, product_id: int = 1, quantity: int = 2, method: str = "card") -> int:
-        new = NewOrder(7, product_id, quantity, Decimal("19.90"), method)
-        answer = self.ledger.accept(new, context.accept("test", None)[0], "u:7", None)
-        assert answer.order_id is not None
-        return answer.order_id
-
-    def handle(self, order_id: int, kind: str = events.CREATED, message_id: str = "") -> None:
-        ids, _ = context.accept("test", None)
-        body = events.OrderEvent(order_id, 1, "Pending")
-        message = Message(message_id or str(uuid.uuid4()), kind, body, ids, "order-processing", 1)
-        with context.using(ids):
-            self.fulfilment.handle(message)
-
-    def find(self, order_id: int) -> Order:
-        order = self.ledger.find(order_id)
-        assert order is not None
-        return order
-
-    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.pool.connection() as connection:
-            return connection.execute(query.encode(), values).fetchall()
-
-    def captures(self, order_id: int) -> list[dict[str, object]]:
-        return [row for row in self.payment.ledger() if row["orderId"] == order_id]
-
-    def reservation(self, order_id: int) -> str:
-        return str(self.rows("SELECT reservation FROM orders WHERE id = %s", order_id)[0][0])
-
-
 @pytest.fixture
 def world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
-    inventory.reset()
-    payment.reset()
-    with pool.connection() as connection:
-        connection.execute(f"TRUNCATE {', '.join(EVERYTHING)} CASCADE".encode())
-    made = World(pool, inventory, payment)
-    yield made
-    for upstream in made.upstreams:
-        upstream.close()
+    with empty_world(pool, inventory, payment) as made:
+        yield made
 
 
 def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: World) -> None:
@@ -155,27 +83,6 @@ def test_out_of_stock_fails_the_order_and_takes_no_money(world: World) -> None:
     assert (order.status, order.status_reason) == (Status.FAILED, "OutOfStock")
     assert world.captures(order_id) == []
     assert world.rows("SELECT type FROM outbox ORDER BY seq")[-1] == ("order.failed.v1",)
-
-
-def test_stock_reserved_for_an_order_that_ended_meanwhile_is_given_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order_id = world.order()
-    reserve = Inventory.reserve
-
-    def late(inventory: Inventory, *asked: int) -> Reserved | OutOfStock:
-        held = reserve(inventory, *asked)
-        with world.pool.connection() as connection:
-            connection.execute(
-                b"UPDATE orders SET status = 'Cancelled', version = version + 1 WHERE id = %s",
-                (order_id,),
-            )
-        return held
-
-    monkeypatch.setattr(Inventory, "reserve", late)
-    world.handle(order_id)
-    assert world.find(order_id).status is Status.CANCELLED
-    assert [row["status"] for row in world.inventory.ledger()] == ["released"]
 
 
 def test_a_declined_payment_fails_the_order_and_releases_its_stock(world: World) -> None:
@@ -274,9 +181,9 @@ def test_a_stalled_order_is_emitted_again_and_its_failure_is_not_retried(world: 
     world.payment.faults(errorRatio=1, errorStatus=500)
     with pytest.raises(Transient):
         world.handle(order_id)
-    [(stalled,)] = world.pool.execute("emit_stalled", {"after_s": 0, "limit": 10})
-    assert stalled == order_id
-    assert world.pool.execute("emit_stalled", {"after_s": 60, "limit": 10}) == []
+    Sweeper(world.pool, deadlines(0.001), lambda: False).sweep()
+    stalled = world.rows("SELECT aggregateid::bigint FROM outbox WHERE type = 'order.stalled.v1'")
+    assert stalled == [(order_id,)]
     world.handle(order_id, kind=events.STALLED)
     assert world.find(order_id).status is Status.CHARGING
 

@@ -21,8 +21,9 @@ from integration.broker import (
     settings_of,
 )
 from integration.serving import eventually
-from orders.database.orders import Ledger, Progress
+from orders.database.orders import Ledger
 from orders.database.pool import Pool
+from orders.database.progress import Progress
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import NewOrder

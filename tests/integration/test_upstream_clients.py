@@ -12,7 +12,7 @@ import pytest
 from devstack.ports import free_port
 from orders.errors import Permanent, Transient
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Availability, Inventory, OutOfStock, Release, Reserved
+from orders.upstream.inventory import Availability, Inventory, OutOfStock, Standing, Target
 from orders.upstream.payment import Captured, Declined, Payment, Refunded
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.stock import AdmissionCheck, StockAnswer
@@ -56,38 +56,56 @@ def payment(till: Control) -> Iterator[Payment]:
         yield Payment(upstream)
 
 
-def test_stock_is_asked_for_reserved_committed_and_released(
+def of(order_id: int) -> Target:
+    return Target(f"key-{order_id}", order_id)
+
+
+def test_stock_is_asked_for_reserved_committed_released_and_returned(
     inventory: Inventory, stock: Control
 ) -> None:
     assert inventory.availability(5, 2) == Availability(5, 1_000_000, True)
-    assert inventory.reserve(1, 5, 2) == inventory.reserve(1, 5, 2) == Reserved(1)
-    assert inventory.reserve(2, 5, 2) == Reserved(2)
-    inventory.commit(1)
-    inventory.commit(1)
-    assert inventory.release(2) is inventory.release(2) is Release.DONE
-    assert inventory.release(3) is Release.NOTHING_RESERVED
-    assert [row["status"] for row in stock.ledger()] == ["committed", "released"]
+    assert {inventory.reserve(of(1), 5, 2) for _ in range(2)} == {Standing.RESERVED}
+    assert inventory.reserve(of(2), 5, 2) is Standing.RESERVED
+    assert {inventory.commit(of(1)) for _ in range(2)} == {Standing.COMMITTED}
+    assert {inventory.release(of(2)) for _ in range(2)} == {Standing.RELEASED}
+    assert inventory.reserve(of(1), 5, 2) is Standing.COMMITTED
+    assert {inventory.give_back(of(1)) for _ in range(2)} == {Standing.RETURNED}
+    assert [row["status"] for row in stock.ledger()] == ["returned", "released"]
+    assert inventory.availability(5, 2) == Availability(5, 1_000_000, True)
 
 
 def test_out_of_stock_is_an_answer_and_not_a_failure(inventory: Inventory) -> None:
     for order_id in range(1, 60):
-        assert inventory.reserve(order_id, 999_999, 1) == OutOfStock(order_id)
-    assert inventory.reserve(100, 5, 1) == Reserved(100)
+        assert inventory.reserve(of(order_id), 999_999, 1) == OutOfStock(order_id)
+    assert inventory.reserve(of(100), 5, 1) is Standing.RESERVED
 
 
-def test_what_contradicts_an_earlier_call_is_permanent(inventory: Inventory) -> None:
-    inventory.reserve(1, 5, 2)
+def test_a_reservation_that_comes_after_its_release_holds_nothing(
+    inventory: Inventory, stock: Control
+) -> None:
+    assert inventory.release(of(1)) is Standing.RELEASED
+    assert inventory.reserve(of(1), 5, 2) is Standing.RELEASED
+    assert stock.send("GET", "/availability/5")[1]["available"] == 1_000_000
+
+
+def test_how_a_reservation_stands_is_told_by_what_contradicts_it(inventory: Inventory) -> None:
+    inventory.reserve(of(1), 5, 2)
+    assert inventory.give_back(of(1)) is Standing.RESERVED
+    inventory.release(of(1))
+    assert inventory.commit(of(1)) is Standing.RELEASED
+    inventory.reserve(of(2), 5, 2)
+    inventory.commit(of(2))
+    assert inventory.release(of(2)) is Standing.COMMITTED
+    assert inventory.commit(of(9)) is Standing.UNKNOWN
+
+
+def test_another_reservation_under_the_same_key_is_permanent(inventory: Inventory) -> None:
+    inventory.reserve(of(1), 5, 2)
     with pytest.raises(Permanent) as conflict:
-        inventory.reserve(1, 5, 3)
+        inventory.reserve(of(1), 5, 3)
     assert conflict.value.reason == "upstream_conflict"
-    inventory.release(1)
-    with pytest.raises(Permanent, match="already_released"):
-        inventory.commit(1)
-    with pytest.raises(Permanent) as released:
-        inventory.reserve(1, 5, 2)
-    assert released.value.reason == "reservation_released"
-    with pytest.raises(Permanent, match="404"):
-        inventory.commit(9)
+    with pytest.raises(Permanent, match="conflict"):
+        inventory.commit(Target("key-1", 2))
 
 
 def test_fifty_reservations_at_once_never_oversell_even_with_lost_replies(
@@ -98,31 +116,31 @@ def test_fifty_reservations_at_once_never_oversell_even_with_lost_replies(
 
     def reserve(order_id: int) -> object:
         with contextlib.suppress(Transient):
-            return inventory.reserve(order_id, 7, 1)
+            return inventory.reserve(of(order_id), 7, 1)
         return None
 
     with ThreadPoolExecutor(50) as threads:
         answers = list(threads.map(reserve, range(1, 51)))
     assert sum(row["quantity"] for row in stock.ledger()) == 10
-    assert sum(isinstance(answer, Reserved) for answer in answers) <= 10
+    assert answers.count(Standing.RESERVED) <= 10
 
 
 def test_a_payment_is_captured_found_and_refunded(payment: Payment, till: Control) -> None:
     captured = Captured("a1", 1, AMOUNT)
-    assert payment.find("a1") is None
+    assert payment.find("a1", 1, AMOUNT) is None
     assert payment.capture("a1", 1, AMOUNT, "tok") == captured
-    assert payment.find("a1") == captured
+    assert payment.find("a1", 1, AMOUNT) == captured
     assert payment.refund("r1", 1, AMOUNT, capture_id="a1") == Refunded("r1", 1, AMOUNT)
     assert payment.refund("r2", 1, AMOUNT) == Refunded("r2", 1, AMOUNT)
-    with pytest.raises(Permanent):
-        payment.refund("r3", 1, AMOUNT, capture_id="a1")
+    more = payment.refund("r3", 1, AMOUNT, capture_id="a1")
+    assert more == Declined("r3", 1, AMOUNT), "more than was captured"
     assert [row["amount"] for row in till.ledger()] == [AMOUNT] * 3
 
 
 def test_a_decline_is_an_answer_and_stays_one(payment: Payment, till: Control) -> None:
     declined = Declined("a1", 1, AMOUNT)
     assert payment.capture("a1", 1, AMOUNT, "decline-me") == declined
-    assert payment.find("a1") == declined
+    assert payment.find("a1", 1, AMOUNT) == declined
     assert till.ledger()[0]["status"] == "declined"
 
 
@@ -131,6 +149,28 @@ def test_one_attempt_for_two_amounts_is_permanent(payment: Payment) -> None:
     with pytest.raises(Permanent) as conflict:
         payment.capture("a1", 1, AMOUNT + 1, "tok")
     assert conflict.value.reason == "upstream_conflict"
+
+
+def test_what_is_found_is_the_capture_that_was_asked_for(payment: Payment) -> None:
+    payment.capture("a1", 1, AMOUNT, "tok")
+    for order_id, amount in ((2, AMOUNT), (1, AMOUNT + 1)):
+        with pytest.raises(Transient, match="another attempt"):
+            payment.find("a1", order_id, amount)
+
+
+def test_a_404_of_somebody_else_is_no_answer_about_an_attempt_or_a_reservation(
+    payment: Payment, inventory: Inventory, till: Control, stock: Control
+) -> None:
+    till.faults(errorRatio=1, errorStatus=404)
+    stock.faults(errorRatio=1, errorStatus=404)
+    with pytest.raises(Transient, match="404"):
+        payment.find("a1", 1, AMOUNT)
+    with pytest.raises(Transient, match="404"):
+        inventory.release(of(1))
+    with pytest.raises(Transient, match="404"):
+        inventory.reserve(of(1), 5, 1)
+    with pytest.raises(Transient, match="404"):
+        payment.capture("a1", 1, AMOUNT, "tok")
 
 
 def test_a_lost_reply_and_a_retry_make_one_capture(payment: Payment, till: Control) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from orders.api.body import BodyIncomplete, BodyTooLarge
 from orders.api.problems import INVALID, Fault, Problem, Refusal, refusal, render
+from orders.database.answers import KeyReused
 from orders.database.failures import Busy
-from orders.database.orders import KeyReused
 from orders.errors import Permanent, Transient
 from orders.telemetry.context import accept
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from orders.database.orders import Outcome
+from orders.database.progress import Outcome
 from orders.domain.deadlines import DEADLINES, deadlines
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, TERMINAL, Status

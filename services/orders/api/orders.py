@@ -18,7 +18,7 @@ from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
 from orders.api.query import number
 from orders.api.requests import OrderRequest, check_media_type, decode_order
 from orders.cache.orders import CachedOrder
-from orders.database.orders import Answer as Accepted
+from orders.database.answers import Answer as Accepted
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id, NewOrder, etag
 from orders.errors import Transient

@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from orders.api.body import LIMIT_BYTES, BodyIncomplete, BodyTooLarge
+from orders.database.answers import KeyReused
 from orders.database.failures import Busy, OutcomeUnknown
-from orders.database.orders import KeyReused
 from orders.errors import Permanent, Transient
 from orders.telemetry.context import Context
 

@@ -14,9 +14,15 @@ class Status(enum.StrEnum):
     CHARGING = "Charging"  # a payment attempt exists; its outcome may be unknown
     COMPLETED = "Completed"  # paid
     FAILED = "Failed"  # ended without payment; `status_reason` says why
-    CANCELLED = "Cancelled"  # ended by the customer before payment
+    CANCELLED = "Cancelled"  # cancelled; no money was taken
     REFUNDING = "Refunding"  # paid, then cancelled: the money is on its way back
     REFUNDED = "Refunded"  # paid and given back
+
+
+# Who moves an order, as its history says; a person on the command line is `operator:<name>`.
+CUSTOMER: Final = "customer"
+SUPPORT: Final = "support"
+WORKER: Final = "worker"
 
 
 class Event(enum.StrEnum):
@@ -24,18 +30,29 @@ class Event(enum.StrEnum):
 
     STOCK_RESERVED = "stock_reserved"
     STOCK_REFUSED = "stock_refused"
+    STOCK_GONE = "stock_gone"  # its reservation was released before: work that a failover lost
     CHARGE_STARTED = "charge_started"
     PAYMENT_CAPTURED = "payment_captured"
     PAYMENT_DECLINED = "payment_declined"
     CANCEL_REQUESTED = "cancel_requested"
-    REFUND_CONFIRMED = "refund_confirmed"
+    REFUND_REQUESTED = "refund_requested"  # by support, of a part or of all that is left
+    PART_REFUNDED = "part_refunded"  # Payment confirmed a refund; some of the money stays
+    REFUND_CONFIRMED = "refund_confirmed"  # Payment confirmed the refund of all that was left
+    REFUND_DECLINED = "refund_declined"
 
 
 class Reason(enum.StrEnum):
-    """Why an order failed."""
+    """Why an order failed, was cancelled, or is where it is."""
 
     OUT_OF_STOCK = "OutOfStock"
+    STOCK_RELEASED = "StockReleased"
     PAYMENT_DECLINED = "PaymentDeclined"
+    CANCEL_REQUESTED = "CancelRequested"  # in the history: remembered while the charge is under way
+    CANCELLED_BY_CUSTOMER = "CancelledByCustomer"
+    CANCELLED_BY_SUPPORT = "CancelledBySupport"
+    REFUND_REQUESTED = "RefundRequested"
+    PART_REFUNDED = "PartRefunded"
+    REFUND_DECLINED = "RefundDeclined"  # a person has to settle it
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -51,6 +68,10 @@ class Transition(msgspec.Struct, frozen=True):
 
 TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.REFUNDED})
 ACTIVE: Final = frozenset(Status) - TERMINAL
+# Where an order is on its way to its first end; that way is what has to be short.
+ON_THE_WAY: Final = frozenset({Status.PENDING, Status.RESERVED, Status.CHARGING})
+# Cancelled already, whatever is left to do.
+CANCELLED: Final = frozenset({Status.CANCELLED, Status.REFUNDING, Status.REFUNDED})
 
 # A cancel that arrives while a charge is under way is remembered on the order (`cancel_requested`)
 # and decides what the outcome of the charge leads to.
@@ -58,6 +79,9 @@ _TABLE: Final[dict[tuple[Status, Event], Transition]] = {
     (Status.PENDING, Event.STOCK_RESERVED): Transition(Status.RESERVED),
     (Status.PENDING, Event.STOCK_REFUSED): Transition(
         Status.FAILED, Reason.OUT_OF_STOCK, "order.failed.v1"
+    ),
+    (Status.PENDING, Event.STOCK_GONE): Transition(
+        Status.FAILED, Reason.STOCK_RELEASED, "order.failed.v1"
     ),
     (Status.PENDING, Event.CANCEL_REQUESTED): Transition(
         Status.CANCELLED, None, "order.cancelled.v1"
@@ -72,9 +96,21 @@ _TABLE: Final[dict[tuple[Status, Event], Transition]] = {
     (Status.CHARGING, Event.PAYMENT_DECLINED): Transition(
         Status.FAILED, Reason.PAYMENT_DECLINED, "order.failed.v1"
     ),
+    # Remembered: the outcome of the charge decides.
+    (Status.CHARGING, Event.CANCEL_REQUESTED): Transition(Status.CHARGING, Reason.CANCEL_REQUESTED),
     (Status.COMPLETED, Event.CANCEL_REQUESTED): Transition(
         Status.REFUNDING, None, "order.refund_due.v1"
     ),
+    (Status.COMPLETED, Event.REFUND_REQUESTED): Transition(
+        Status.COMPLETED, Reason.REFUND_REQUESTED, "order.refund_due.v1"
+    ),
+    (Status.COMPLETED, Event.PART_REFUNDED): Transition(Status.COMPLETED, Reason.PART_REFUNDED),
+    (Status.COMPLETED, Event.REFUND_CONFIRMED): Transition(
+        Status.REFUNDED, None, "order.refunded.v1"
+    ),
+    (Status.COMPLETED, Event.REFUND_DECLINED): Transition(Status.COMPLETED, Reason.REFUND_DECLINED),
+    (Status.REFUNDING, Event.PART_REFUNDED): Transition(Status.REFUNDING, Reason.PART_REFUNDED),
+    (Status.REFUNDING, Event.REFUND_DECLINED): Transition(Status.REFUNDING, Reason.REFUND_DECLINED),
     (Status.REFUNDING, Event.REFUND_CONFIRMED): Transition(
         Status.REFUNDED, None, "order.refunded.v1"
     ),
@@ -93,3 +129,10 @@ def transition(
     if status is Status.CHARGING and cancel_requested and event in _CANCELLED_WHILE_CHARGING:
         return _CANCELLED_WHILE_CHARGING[event]
     return _TABLE.get((status, event))
+
+
+def cancellation_reason(actor: str | None) -> Reason:
+    """Return why an order is cancelled, by who asked for it."""
+    if actor in (None, CUSTOMER):
+        return Reason.CANCELLED_BY_CUSTOMER
+    return Reason.CANCELLED_BY_SUPPORT

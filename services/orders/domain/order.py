@@ -57,6 +57,8 @@ class Order(msgspec.Struct, frozen=True):
     created_at: dt.datetime
     updated_at: dt.datetime
     status_reason: str | None = None
+    cancel_requested: bool = False
+    refunded: Decimal | None = None  # None: no money went back
 
     @property
     def etag(self) -> str:

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from orders.database.orders import Outcome
 from orders.database.pool import Pool
+from orders.database.progress import Outcome
 from orders.domain.lifecycle import Status
 from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, StockEntry
 

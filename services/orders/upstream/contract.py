@@ -16,6 +16,7 @@ CODES: Final = frozenset(
         "conflict",
         "out_of_stock",
         "unknown_reservation",
+        "not_committed",
         "already_committed",
         "already_released",
         "already_returned",

@@ -1,11 +1,11 @@
-"""Inventory: what is available, and reservations keyed by the order's id."""
+"""Inventory: what is available, and reservations, each under a key that the caller chooses."""
 
 import enum
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
-from orders.errors import Permanent
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
 from orders.upstream.transport import Reply, Request
 
@@ -21,10 +21,14 @@ class Availability(msgspec.Struct, rename="camel", frozen=True):
     sufficient: bool
 
 
-class Reserved(msgspec.Struct, frozen=True):
-    """Inventory holds the units for the order."""
+class Standing(enum.StrEnum):
+    """How a reservation stands."""
 
-    order_id: int
+    RESERVED = "reserved"
+    COMMITTED = "committed"
+    RELEASED = "released"
+    RETURNED = "returned"
+    UNKNOWN = "unknown"  # Inventory has never heard of it
 
 
 class OutOfStock(msgspec.Struct, frozen=True):
@@ -33,16 +37,21 @@ class OutOfStock(msgspec.Struct, frozen=True):
     order_id: int
 
 
-class Release(enum.Enum):
-    """How a release ended."""
+class Target(msgspec.Struct, frozen=True):
+    """The reservation that is meant, and the order that it belongs to."""
 
-    DONE = enum.auto()
-    NOTHING_RESERVED = enum.auto()  # Inventory does not know the order
+    key: str
+    order_id: int
 
 
 class _NewReservation(msgspec.Struct, rename="camel", frozen=True):
     product_id: int
     quantity: int
+    order_id: int
+
+
+class _Ending(msgspec.Struct, rename="camel", frozen=True):
+    order_id: int
 
 
 class _Reservation(msgspec.Struct, rename="camel", frozen=True):
@@ -52,8 +61,17 @@ class _Reservation(msgspec.Struct, rename="camel", frozen=True):
     status: str
 
 
+# What a 409 says about a reservation that is not where the call wants it.
+_CONFLICTS: Final = {
+    "not_committed": Standing.RESERVED,
+    "already_committed": Standing.COMMITTED,
+    "already_released": Standing.RELEASED,
+    "already_returned": Standing.RETURNED,
+}
+
+
 class Inventory:
-    """The inventory service. Every method may be repeated: it takes effect once per order.
+    """The inventory service. Every method may be repeated: it takes effect once per key.
 
     Every method raises Transient when no answer to rely on came, Permanent for a definite no.
     """
@@ -67,44 +85,65 @@ class Inventory:
         request = Request("GET", path, "/availability/{productId}")
         return self._upstream.call(request, lambda reply: decode(reply, Availability))
 
-    def reserve(self, order_id: int, product_id: int, quantity: int) -> Reserved | OutOfStock:
-        """Hold units for an order."""
-        body = msgspec.json.encode(_NewReservation(product_id, quantity))
-        request = Request("PUT", f"/reservations/{order_id}", "/reservations/{orderId}", body)
+    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
+        """Hold units for an order, and return how its reservation stands then.
 
-        def read(reply: Reply) -> Reserved | OutOfStock:
+        Anything but RESERVED and COMMITTED means that no units are held: the reservation was
+        released or returned before, perhaps ahead of this very call.
+        """
+        body = msgspec.json.encode(_NewReservation(product_id, quantity, target.order_id))
+        request = Request("PUT", _path(target), "/reservations/{key}", body)
+
+        def read(reply: Reply) -> Standing | OutOfStock:
             if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
-                return OutOfStock(order_id)
+                return OutOfStock(target.order_id)
             held = decode(reply, _Reservation)
-            if (held.order_id, held.product_id, held.quantity) != (order_id, product_id, quantity):
+            wanted = (target.order_id, product_id, quantity)
+            if (held.order_id, held.product_id, held.quantity) != wanted:
                 raise InvalidAnswer("another reservation than the one asked for")
-            if held.status == "released":
-                raise Permanent(
-                    "inventory: the order's reservation was released before",
-                    reason="reservation_released",
-                )
-            return Reserved(order_id)
+            return _standing(held.status)
 
         return self._upstream.call(request, read)
 
-    def commit(self, order_id: int) -> None:
-        """Make the order's reservation final; a released or unknown one is Permanent."""
-        self._upstream.call(_end(order_id, "commit"), lambda reply: decode(reply, _Reservation))
+    def commit(self, target: Target) -> Standing:
+        """Make a reservation final, and return how it stands then: COMMITTED, unless it ended."""
+        return self._end(target, "commit")
 
-    def release(self, order_id: int) -> Release:
-        """Give the order's units back; a committed reservation is Permanent."""
+    def release(self, target: Target) -> Standing:
+        """Give a reservation's units back, and return how it stands then.
 
-        def read(reply: Reply) -> Release:
-            # Any other 404 may be a misrouted call: the units would stay held for ever.
-            if reply.status == 404 and error_code(reply) == _UNKNOWN:
-                return Release.NOTHING_RESERVED
-            decode(reply, _Reservation)
-            return Release.DONE
+        It is remembered: a reservation that comes later under this key takes no units.
+        """
+        return self._end(target, "release")
 
-        return self._upstream.call(_end(order_id, "release"), read)
+    def give_back(self, target: Target) -> Standing:
+        """Return the units of a committed reservation, and return how it stands then."""
+        return self._end(target, "return")
+
+    def _end(self, target: Target, verb: str) -> Standing:
+        path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
+        body = msgspec.json.encode(_Ending(target.order_id))
+
+        def read(reply: Reply) -> Standing:
+            code = error_code(reply) if reply.status in (404, 409) else ""
+            if reply.status == 404 and code == _UNKNOWN:
+                return Standing.UNKNOWN
+            if reply.status == 409 and code in _CONFLICTS:
+                return _CONFLICTS[code]
+            ended = decode(reply, _Reservation)
+            if ended.order_id != target.order_id:
+                raise InvalidAnswer("another order's reservation")
+            return _standing(ended.status)
+
+        return self._upstream.call(Request("POST", path, template, body), read)
 
 
-def _end(order_id: int, verb: str) -> Request:
-    return Request(
-        "POST", f"/reservations/{order_id}/{verb}", f"/reservations/{{orderId}}/{verb}", b"{}"
-    )
+def _path(target: Target) -> str:
+    return f"/reservations/{quote(target.key, safe='')}"
+
+
+def _standing(status: str) -> Standing:
+    try:
+        return Standing(status)
+    except ValueError:
+        raise InvalidAnswer("a status that is not in the contract") from None

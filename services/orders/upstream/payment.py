@@ -7,10 +7,15 @@ from urllib.parse import quote
 
 import msgspec
 
-from orders.upstream.http import InvalidAnswer, Upstream, decode
+from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
 from orders.upstream.transport import Reply, Request
 
 _CENT: Final = Decimal("0.01")
+_UNKNOWN_ATTEMPT: Final = "unknown_attempt"
+# The id was used for another refund, in work that a failover lost; or nothing is left to give back.
+_REFUND_REFUSALS: Final = frozenset(
+    {"conflict", "unknown_capture", "not_captured", "exceeds_capture"}
+)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")  # 19.90, never "19.90"
 
 
@@ -86,25 +91,32 @@ class Payment:
 
         return self._upstream.call(request, read)
 
-    def find(self, attempt_id: str) -> Captured | Declined | None:
-        """Return what became of a capture; None if Payment never received it."""
+    def find(self, attempt_id: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
+        """Return what became of a capture; None if Payment does not know it so far.
+
+        None does not mean "never": a capture may still be on its way. Ask again under the same id.
+        """
 
         def read(reply: Reply) -> Captured | Declined | None:
-            if reply.status == 404:
+            if reply.status == 404 and error_code(reply) == _UNKNOWN_ATTEMPT:
                 return None
-            attempt = decode(reply, _Attempt)
-            return _captured(_checked(reply, attempt_id, attempt.order_id, attempt.amount))
+            return _captured(_checked(reply, attempt_id, order_id, amount))
 
         return self._upstream.call(_request("GET", "payments", attempt_id), read)
 
     def refund(
         self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
     ) -> Refunded | Declined:
-        """Give money back; with `capture_id`, at most what was taken under it."""
+        """Give money back; with `capture_id`, at most what was taken under it.
+
+        Declined also when Payment refuses it for what it knows: only a person can settle that.
+        """
         body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
         request = _request("PUT", "refunds", attempt_id, body)
 
         def read(reply: Reply) -> Refunded | Declined:
+            if reply.status in (404, 409) and error_code(reply) in _REFUND_REFUSALS:
+                return Declined(attempt_id, order_id, amount)
             attempt = _checked(reply, attempt_id, order_id, amount)
             if attempt.status is _Status.CAPTURED:
                 raise InvalidAnswer("a refund cannot be captured")

@@ -1,4 +1,4 @@
-"""Brings one order to its end: reserve the stock, charge, commit or release the stock.
+"""Brings one order to its end: reserve the stock, charge, settle the stock; pay back if cancelled.
 
 What to do next follows from the order's status alone, never from the message that came, so a
 message may arrive twice, late or out of turn. The message is acknowledged when the order needs
@@ -7,27 +7,30 @@ outside carries a key that makes its repetition harmless.
 """
 
 import time
-import uuid
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 import structlog
 
-from orders.database.orders import Outcome, Progress, Reservation, Step, Work
+from orders.database.progress import Outcome, Progress, Reservation, Step, Work
 from orders.domain import events
-from orders.domain.lifecycle import TERMINAL, Event, Status, transition
+from orders.domain.keys import AttemptKind, attempt_id
+from orders.domain.lifecycle import Event, Status
 from orders.domain.order import Order
 from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging.envelope import Message
-from orders.telemetry import context, tracing
-from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
-from orders.upstream.inventory import Inventory, OutOfStock
+from orders.telemetry.metrics import exemplar
+from orders.upstream.inventory import Inventory, OutOfStock, Standing
 from orders.upstream.payment import Captured, Declined, Payment
-from orders.worker.metrics import ORDER_PROCESSING, ORDER_TRANSITIONS
+from orders.worker.metrics import ORDER_PROCESSING
+from orders.worker.refunds import Refunds
+from orders.worker.stock import Stock, target
+from orders.worker.transitions import Transitions
 
-# An order takes four steps to its end; more rounds than that mean that others keep moving it.
-_ROUNDS: Final = 12
+# An order takes four steps to its first end and six to pay its money back in two parts; more rounds
+# than that mean that others keep moving it.
+_ROUNDS: Final = 20
 _log = structlog.get_logger()
 
 
@@ -45,6 +48,9 @@ class Fulfilment:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._transitions = Transitions(ports.progress, ports.changed)
+        self._refunds = Refunds(ports.progress, ports.payment, self._transitions)
+        self._stock = Stock(ports.progress, ports.inventory)
 
     def handle(self, message: Message) -> None:
         """Bring the order of a message to its end. Idempotent.
@@ -81,85 +87,52 @@ class Fulfilment:
         return work
 
     def _step(self, work: Work, message_id: str) -> Work | None:
-        """Take the next step; return how the order stands then, None if it was moved by others."""
+        """Take the next step; return how the order stands then, None to look at it again."""
         match work.order.status:
             case Status.PENDING:
-                return self._reserve(work, message_id)
+                return self._reserve(work)
             case Status.RESERVED:
                 return self._start_charge(work)
             case Status.CHARGING:
                 return self._charge(work)
-            case status if status in TERMINAL:
-                return self._settle_stock(work, message_id)
-            case status:
-                raise Permanent(f"the worker has no step for {status}", reason="unknown_status")
+            case status if work.refund is not None or status is Status.REFUNDING:
+                return self._refunds.pursue(work, message_id)
+            case _:
+                return self._stock.settle(work, message_id)
 
-    def _reserve(self, work: Work, message_id: str) -> Work | None:
-        order = work.order
-        answer = self._ports.inventory.reserve(order.id, order.product_id, order.quantity)
+    def _reserve(self, work: Work) -> Work | None:
+        order, reservation = work.order, target(work)
+        answer = self._ports.inventory.reserve(reservation, order.product_id, order.quantity)
+        held = Step(reservation=Reservation.HELD, reservation_key=reservation.key)
         if isinstance(answer, OutOfStock):
-            # Nothing is held, so this is the last step.
-            return self._move(work, Event.STOCK_REFUSED, Step(message_id=message_id))
-        step = Step(reservation=Reservation.HELD)
-        return self._move(work, Event.STOCK_RESERVED, step) or self._give_back(order.id, message_id)
-
-    def _give_back(self, order_id: int, message_id: str) -> Work:
-        """Release what was reserved just now if the order has ended without it meanwhile."""
-        now = self._load(order_id, message_id)
-        ended = now.order.status in TERMINAL and now.order.status is not Status.COMPLETED
-        if ended and now.reservation is Reservation.NONE:
-            self._ports.inventory.release(order_id)
-        return now
+            # Held all the same: a call that timed out, or of another worker, may still come through
+            # and find stock. The release that follows makes Inventory refuse it.
+            return self._commit(work, Event.STOCK_REFUSED, held)
+        if answer in (Standing.RESERVED, Standing.COMMITTED):
+            return self._commit(work, Event.STOCK_RESERVED, held)
+        # Released already: cancelled a moment ago (then this commits nothing), or this order ended
+        # before, in work that a failover lost, and nobody was charged.
+        gone = Step(reservation=Reservation.RELEASED, reservation_key=reservation.key)
+        return self._commit(work, Event.STOCK_GONE, gone)
 
     def _start_charge(self, work: Work) -> Work | None:
         """Commit the attempt before the call: its id is the key that stops a second charge."""
-        return self._move(work, Event.CHARGE_STARTED, Step(new_attempt=uuid.uuid4()))
+        attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
+        return self._commit(work, Event.CHARGE_STARTED, Step(new_attempt=attempt))
 
     def _charge(self, work: Work) -> Work | None:
         if work.attempt_id is None:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
-        captured = isinstance(self._capture(work, work.attempt_id), Captured)
+        captured = isinstance(self._capture(work, str(work.attempt_id)), Captured)
         event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
         outcome = Outcome.APPROVED if captured else Outcome.DECLINED
-        return self._move(work, event, Step(attempt=work.attempt_id, outcome=outcome))
+        return self._commit(work, event, Step(attempt=work.attempt_id, outcome=outcome))
 
-    def _capture(self, work: Work, attempt_id: uuid.UUID) -> Captured | Declined:
+    def _capture(self, work: Work, key: str) -> Captured | Declined:
         """Learn what became of an attempt that may have been made before; else make it."""
-        key, order = str(attempt_id), work.order
-        known = self._ports.payment.find(key) if work.attempt_may_be_known else None
-        return known or self._ports.payment.capture(key, order.id, order.total, work.payment_method)
+        payment, order = self._ports.payment, work.order
+        known = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
+        return known or payment.capture(key, order.id, order.total, work.payment_method)
 
-    def _settle_stock(self, work: Work, message_id: str) -> Work:
-        order = work.order
-        if work.reservation is not Reservation.HELD:
-            self._ports.progress.mark_processed(message_id)
-        elif order.status is Status.COMPLETED:
-            self._ports.inventory.commit(order.id)
-            self._ports.progress.settle_stock(order.id, Reservation.COMMITTED, message_id)
-        else:
-            self._ports.inventory.release(order.id)
-            self._ports.progress.settle_stock(order.id, Reservation.RELEASED, message_id)
-        return msgspec.structs.replace(work, processed=True)
-
-    def _move(self, work: Work, event: Event, step: Step) -> Work | None:
-        """Commit a transition with all that belongs to it, then tell the cache and the people."""
-        change = transition(work.order.status, event, cancel_requested=work.cancel_requested)
-        ids = context.current()
-        if change is None or ids is None:
-            raise Permanent(f"{event} has no effect in {work.order.status}", reason="no_transition")
-        with tracing.span("AdvanceOrder", {"order.id": work.order.id, "order.status": change.to}):
-            moved = self._ports.progress.advance(work.order, change, step, ids)
-        if moved is None:
-            return None
-        self._ports.changed(moved)
-        _report(moved)
-        return work.after(moved, step)
-
-
-def _report(order: Order) -> None:
-    reason = {"reason": order.status_reason} if order.status_reason else {}
-    _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
-    ORDER_TRANSITIONS.labels(order.status).inc()
-    if order.status in TERMINAL:
-        seconds = (order.updated_at - order.created_at).total_seconds()
-        ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())
+    def _commit(self, work: Work, event: Event, step: Step) -> Work | None:
+        return self._transitions.commit(work, event, step)

@@ -9,8 +9,8 @@ from orders import promotion, settings
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.leadership import HOUSEKEEPING, Leadership
-from orders.database.orders import Progress
 from orders.database.pool import Pool
+from orders.database.progress import Progress
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits

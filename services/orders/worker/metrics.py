@@ -16,3 +16,8 @@ ORDER_TRANSITIONS: Final = Counter(
     "Transitions the worker committed, by the status they led to.",
     ["status"],
 )
+ORDER_REFUNDS: Final = Counter(
+    "order_refunds_total",
+    "Refunds whose outcome Payment told, by outcome; a declined one needs a person.",
+    ["outcome"],
+)

@@ -1,15 +1,26 @@
 -- Takes an order from one status to the next if it still is where the caller saw it (compare and
--- set); history, outbox, payment attempt and inbox row commit with it. Returns no row otherwise.
+-- set); history, outbox and payment attempt commit with it. Returns no row otherwise.
+-- A cancellation bumps the version; `cancel_requested` is compared as well, because the caller decided
+-- by it where the order goes.
 WITH moved AS (
     UPDATE orders SET
         status = %(to)s,
-        status_reason = %(reason)s,
+        status_reason = %(status_reason)s,
         reservation = coalesce(%(reservation)s, reservation),
+        reservation_key = coalesce(%(reservation_key)s, reservation_key),
+        completed_at = CASE
+            WHEN %(to)s::text <> 'Completed' THEN completed_at
+            WHEN %(from)s::text = 'Completed' THEN coalesce(completed_at, updated_at)
+            ELSE now()
+        END,
+        refunded = refunded + %(refunded)s,
+        refund_requested = refund_requested - %(refund_dropped)s,
         version = version + 1,
         updated_at = now(),
         emitted_at = now()
     WHERE id = %(id)s AND version = %(version)s AND status = %(from)s
-    RETURNING id, version, total, updated_at
+    AND cancel_requested = %(cancel_requested)s
+    RETURNING id, version, total, updated_at, refunded
 ),
 recorded AS (
     INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, trace_id)
@@ -20,7 +31,8 @@ announced AS (
     SELECT
         id::text, %(announces)s,
         jsonb_build_object(
-            'orderId', id, 'version', version, 'status', %(to)s::text, 'reason', %(reason)s::text
+            'orderId', id, 'version', version, 'status', %(to)s::text,
+            'reason', %(status_reason)s::text
         ),
         %(correlation_id)s, %(traceparent)s
     FROM moved
@@ -28,23 +40,18 @@ announced AS (
     RETURNING 1
 ),
 started AS (
-    INSERT INTO payment_attempts (id, order_id, kind, amount)
-    SELECT %(new_attempt)s, id, 'capture', total FROM moved
+    INSERT INTO payment_attempts (id, order_id, kind, amount, actor)
+    SELECT %(new_attempt)s, id, 'capture', total, %(actor)s FROM moved
     WHERE %(new_attempt)s::uuid IS NOT NULL
 ),
 settled AS (
-    UPDATE payment_attempts SET outcome = %(outcome)s, updated_at = now()
+    UPDATE payment_attempts SET
+        outcome = %(outcome)s, reason = %(outcome_reason)s, updated_at = now()
     FROM moved
     WHERE %(outcome)s::text IS NOT NULL AND payment_attempts.id = %(attempt)s::uuid
-),
-processed AS (
-    INSERT INTO processed_messages (consumer, message_id)
-    SELECT %(consumer)s, %(message_id)s FROM moved
-    WHERE %(message_id)s::uuid IS NOT NULL
-    ON CONFLICT DO NOTHING
 )
 SELECT
-    moved.version, moved.updated_at,
+    moved.version, moved.updated_at, nullif(moved.refunded, 0) AS refunded,
     (
         SELECT pg_notify('outbox', '') IS NULL FROM relay_wakeup
         WHERE idle AND EXISTS (SELECT FROM announced)

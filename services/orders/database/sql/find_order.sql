@@ -1,4 +1,5 @@
 SELECT
-    id, user_id, product_id, quantity, total, status, version, created_at, updated_at, status_reason
+    id, user_id, product_id, quantity, total, status, version, created_at, updated_at, status_reason,
+    cancel_requested, nullif(refunded, 0) AS refunded
 FROM orders
 WHERE id = %(id)s

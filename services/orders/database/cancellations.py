@@ -1,0 +1,146 @@
+"""Cancelling an order in PostgreSQL, whatever it is doing at that moment."""
+
+import enum
+import hashlib
+from typing import Final
+
+import msgspec
+
+from orders.database import answers
+from orders.database.answers import Answer, Use
+from orders.database.orders import ORDER_COLUMNS, order_of
+from orders.database.pool import Pool, Row
+from orders.domain.lifecycle import CANCELLED, Event, Status, transition
+from orders.domain.order import Order, etag
+from orders.errors import Transient
+from orders.telemetry import tracing
+from orders.telemetry.context import Context
+
+ROUTE: Final = "POST /api/orders/{id}/cancellation"
+_LOCATION: Final = "/api/orders/%s"
+_ETAG: Final = '"v%s"'
+_MESSAGES: Final = {
+    Status.CHARGING: "The payment is under way; its outcome decides how the order is cancelled",
+    Status.CANCELLED: "Order is cancelled",
+    Status.REFUNDING: "Order is cancelled; the money is on its way back",
+    Status.REFUNDED: "Order is cancelled; the money went back",
+}
+
+
+class TooLate(enum.StrEnum):
+    """Why an order cannot be cancelled."""
+
+    FAILED = "Failed"
+    WINDOW_CLOSED = "WindowClosed"
+
+
+class NotCancellable(Exception):
+    """Leave the order as it is; `reason` says why it cannot be cancelled."""
+
+    def __init__(self, reason: TooLate) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A cancellation as it is asked for.
+
+    `subject` is who asks, None where nobody has to say; `everyones` lets them cancel for others.
+    """
+
+    order_id: int
+    subject: str | None
+    everyones: bool
+    principal: str
+    key: str | None = None
+    note: str | None = None
+
+    @property
+    def use(self) -> Use:
+        """The use of its key."""
+        content = f"{self.order_id}\n{self.note or ''}".encode()
+        return Use(self.principal, ROUTE, self.key, hashlib.sha256(content).digest())
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """What a cancellation is answered, and the order as it is then; None on replay."""
+
+    answer: Answer
+    order: Order | None = None
+
+
+class Cancellations:
+    """Cancels orders, up to `window_s` seconds after the payment by the database's clock."""
+
+    def __init__(self, primary: Pool, window_s: float) -> None:
+        self._primary, self._window_s = primary, window_s
+
+    def cancel(self, request: Request, context: Context) -> Cancelled | None:
+        """Cancel an order, or have it cancelled by the outcome of its charge. Idempotent.
+
+        Returns None when there is no such order for who asks. Raises NotCancellable, KeyReused,
+        Busy while the first use of the key is running, and Transient.
+        """
+        with tracing.span("CancelOrder"), answers.busy_if_locked(request.use):
+            rows = self._primary.execute("cancel_order", self._arguments(request, context))
+        if not rows:
+            return None
+        code, body, late, answered = rows[0][ORDER_COLUMNS : ORDER_COLUMNS + 4]
+        if code is None or late:
+            return self._replayed(request) or _refuse(rows[0])
+        if not answered:
+            replayed = self._replayed(request)
+            if replayed is None:
+                raise Transient("the idempotency key expired this very moment", retry_after_s=1)
+            return replayed
+        order = order_of(rows[0][:ORDER_COLUMNS])
+        answer = Answer(code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version))
+        return Cancelled(answer, order)
+
+    def _replayed(self, request: Request) -> Cancelled | None:
+        answer = answers.find(self._primary, request.use)
+        return None if answer is None else Cancelled(answer)
+
+    def _arguments(self, request: Request, context: Context) -> dict[str, object]:
+        return {
+            **_RULES,
+            **request.use.arguments,
+            "id": request.order_id,
+            "subject": request.subject,
+            "everyones": request.everyones,
+            "note": request.note,
+            "window_s": float(self._window_s),
+            "location": _LOCATION,
+            "etag": _ETAG,
+            "correlation_id": context.correlation_id,
+            "traceparent": context.traceparent,
+            "trace_id": context.trace_id,
+        }
+
+
+def _refuse(row: Row) -> Cancelled:
+    failed = row[ORDER_COLUMNS] is None
+    raise NotCancellable(TooLate.FAILED if failed else TooLate.WINDOW_CLOSED)
+
+
+def _rules() -> dict[str, object]:
+    """Return the life cycle's table, as far as cancellations go, for the statement to decide by."""
+    rows: list[tuple[str, str, str | None, str | None, int, str]] = []
+    for status in Status:
+        change = transition(status, Event.CANCEL_REQUESTED)
+        if change is not None:
+            body = _body(change.to)
+            rows.append((status, change.to, change.reason, change.announces, 202, body))
+        elif status in CANCELLED:
+            rows.append((status, status, None, None, 200, _body(status)))
+    names = ("statuses", "next", "reasons", "announces", "codes", "bodies")
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _body(status: Status) -> str:
+    """Return the answer for an order that is in `status` then; `%s` stands for its id."""
+    waits = ',"cancelRequested":true' if status is Status.CHARGING else ""
+    return f'{{"orderId":%s,"status":"{status}","message":"{_MESSAGES[status]}"{waits}}}'
+
+
+_RULES: Final = _rules()

@@ -1,0 +1,75 @@
+"""Paying back: what is left of a cancelled order's money, or a part that support asked for.
+
+Every refund is an attempt whose id is committed before Payment is asked, and asked for again under
+the same id until the outcome is known. One that Payment declines is not tried again: a person has
+to settle it.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+import structlog
+
+from orders.database.progress import Outcome, Progress, Refund, Step, Work
+from orders.domain.lifecycle import Event, Reason, Status
+from orders.errors import Permanent
+from orders.upstream.payment import Payment, Refunded
+from orders.worker.metrics import ORDER_REFUNDS
+from orders.worker.transitions import Transitions
+
+_log: Final = structlog.get_logger()
+
+
+class Refunds:
+    """Takes the steps of an order whose money goes back."""
+
+    def __init__(self, progress: Progress, payment: Payment, transitions: Transitions) -> None:
+        self._progress, self._payment, self._transitions = progress, payment, transitions
+
+    def pursue(self, work: Work, message_id: str) -> Work | None:
+        """Take the next step; None: look at the order again."""
+        if work.refund is not None:
+            self._ask(work, work.refund)
+            return None
+        if work.order.status_reason == Reason.REFUND_DECLINED:
+            self._progress.mark_processed(message_id)
+            return msgspec.structs.replace(work, processed=True)
+        if work.refund_left <= 0:
+            raise Permanent("an order in Refunding has nothing to pay back", reason="no_refund")
+        self._progress.start_refund(work)
+        return None
+
+    def _ask(self, work: Work, refund: Refund) -> None:
+        """Have Payment give the money back, or learn that it did; commit the outcome."""
+        if work.attempt_id is None:
+            raise Permanent("an order to pay back has no capture", reason="no_attempt")
+        answer = self._payment.refund(
+            str(refund.attempt_id),
+            work.order.id,
+            refund.amount,
+            capture_id=str(work.attempt_id),
+        )
+        if isinstance(answer, Refunded):
+            self._confirm(work, refund)
+        else:
+            self._decline(work, refund)
+
+    def _confirm(self, work: Work, refund: Refund) -> None:
+        left: Decimal = work.order.total - work.refunded - refund.amount
+        event = Event.PART_REFUNDED if left > 0 else Event.REFUND_CONFIRMED
+        step = Step(attempt=refund.attempt_id, outcome=Outcome.APPROVED, refunded=refund.amount)
+        if self._transitions.commit(work, event, step):
+            ORDER_REFUNDS.labels(Outcome.APPROVED).inc()
+
+    def _decline(self, work: Work, refund: Refund) -> None:
+        step = Step(
+            attempt=refund.attempt_id,
+            outcome=Outcome.DECLINED,
+            outcome_reason=Reason.REFUND_DECLINED,
+            refund_dropped=refund.amount,
+        )
+        if self._transitions.commit(work, Event.REFUND_DECLINED, step):
+            ORDER_REFUNDS.labels(Outcome.DECLINED).inc()
+            stuck = work.order.status is Status.REFUNDING
+            _log.error("refund.declined", orderId=work.order.id, refunding=stuck)

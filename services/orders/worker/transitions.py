@@ -1,0 +1,48 @@
+"""Moving an order on: commit the transition, then tell the cache and the people."""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from orders.database.progress import Progress, Step, Work
+from orders.domain.lifecycle import ON_THE_WAY, TERMINAL, Event, Status, transition
+from orders.domain.order import Order
+from orders.errors import Permanent
+from orders.telemetry import context, tracing
+from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
+from orders.worker.metrics import ORDER_TRANSITIONS
+
+_log: Final = structlog.get_logger()
+
+
+class Transitions:
+    """Commits transitions; `changed` tells the cache of a new version."""
+
+    def __init__(self, progress: Progress, changed: Callable[[Order], None]) -> None:
+        self._progress, self._changed = progress, changed
+
+    def commit(self, work: Work, event: Event, step: Step) -> Work | None:
+        """Commit a transition with all that belongs to it; None if others moved the order."""
+        order = work.order
+        change = transition(order.status, event, cancel_requested=order.cancel_requested)
+        ids = context.current()
+        if change is None or ids is None:
+            raise Permanent(f"{event} has no effect in {order.status}", reason="no_transition")
+        with tracing.span("AdvanceOrder", {"order.id": order.id, "order.status": change.to}):
+            moved = self._progress.advance(work, change, step, ids)
+        if moved is None:
+            return None
+        self._changed(moved)
+        _report(order.status, moved)
+        return work.after(moved, step)
+
+
+def _report(before: Status, order: Order) -> None:
+    reason = {"reason": order.status_reason} if order.status_reason else {}
+    _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
+    ORDER_TRANSITIONS.labels(order.status).inc()
+    # A refund long after the end is not the time from the 202 to the end.
+    if before in ON_THE_WAY and order.status in TERMINAL:
+        seconds = (order.updated_at - order.created_at).total_seconds()
+        ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())

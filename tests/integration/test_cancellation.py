@@ -1,0 +1,423 @@
+"""Cancelling an order in every state: database, worker and both upstreams."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from devstack.ports import free_port
+from devstack.testing import Database
+from integration.world import World, empty_world
+from orders import settings
+from orders.database.answers import KeyReused
+from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
+from orders.database.pool import Pool
+from orders.domain import events
+from orders.domain.deadlines import deadlines
+from orders.domain.lifecycle import Status
+from orders.errors import Transient
+from orders.upstream.inventory import Inventory, OutOfStock, Standing
+from orders.worker.sweep import Sweeper
+from upstreams.process import Control, running
+
+TOTAL = Decimal("19.90")
+
+
+@pytest.fixture(scope="module")
+def inventory() -> Iterator[Control]:
+    with running("inventory", free_port()) as control:
+        yield control
+
+
+@pytest.fixture(scope="module")
+def payment() -> Iterator[Control]:
+    with running("payment", free_port()) as control:
+        yield control
+
+
+@pytest.fixture(scope="module")
+def pool(database: Database) -> Iterator[Pool]:
+    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
+    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
+    with empty_world(pool, inventory, payment) as made:
+        yield made
+
+
+def answer(cancelled: Cancelled | None) -> tuple[int, str]:
+    assert cancelled is not None
+    return cancelled.answer.status, cancelled.answer.body.decode()
+
+
+def charging(world: World) -> int:
+    """Give an order whose capture came through, but whose answer was lost."""
+    order_id = world.order()
+    world.payment.faults(dropReplyRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    world.payment.faults()
+    assert world.find(order_id).status is Status.CHARGING
+    return order_id
+
+
+def test_before_payment_it_is_cancelled_at_once_its_stock_refused_and_nothing_charged(
+    world: World,
+) -> None:
+    order_id = world.order()
+    status, body = answer(world.cancel(order_id))
+    assert (status, body) == (
+        202, f'{{"orderId":{order_id},"status":"Cancelled","message":"Order is cancelled"}}'
+    )  # fmt: skip
+    order = world.find(order_id)
+    assert (order.status, order.status_reason, order.version) == (
+        Status.CANCELLED, "CancelledByCustomer", 2,
+    )  # fmt: skip
+    assert world.history(order_id)[1:] == [
+        ("Pending", "Cancelled", "CancelledByCustomer", "customer")
+    ]
+    assert world.announced(order_id) == ["order.created.v1", "order.cancelled.v1"]
+    world.handle(order_id, kind=events.CANCELLED)
+    world.handle(order_id)
+    assert (world.stock(order_id), world.captures(order_id)) == (["released"], [])
+    assert world.reservation(order_id) == "released"
+
+
+def test_reserved_stock_is_released(world: World) -> None:
+    order_id = world.order()
+    world.payment.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    with world.pool.connection() as connection:  # as if the worker had died before the charge
+        connection.execute(
+            b"WITH gone AS (DELETE FROM payment_attempts WHERE order_id = %(id)s)"
+            b" UPDATE orders SET status = 'Reserved' WHERE id = %(id)s",
+            {"id": order_id},
+        )
+    assert answer(world.cancel(order_id))[0] == 202
+    world.payment.faults()
+    world.handle(order_id, kind=events.CANCELLED)
+    assert (world.stock(order_id), world.captures(order_id)) == (["released"], [])
+
+
+def test_while_charging_it_is_remembered_and_a_capture_is_refunded(world: World) -> None:
+    order_id = charging(world)
+    status, body = answer(world.cancel(order_id))
+    assert status == 202
+    assert '"status":"Charging"' in body
+    assert body.endswith('"cancelRequested":true}')
+    order = world.find(order_id)
+    assert (order.status, order.cancel_requested, order.version) == (Status.CHARGING, True, 4)
+    world.handle(order_id)
+    order = world.find(order_id)
+    assert (order.status, order.status_reason, order.refunded) == (
+        Status.REFUNDED, "CancelledByCustomer", TOTAL,
+    )  # fmt: skip
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+    assert world.stock(order_id) == ["released"]
+    assert [row[:2] for row in world.history(order_id)[3:]] == [
+        ("Charging", "Charging"), ("Charging", "Refunding"), ("Refunding", "Refunded"),
+    ]  # fmt: skip
+    assert "order.completed.v1" not in world.announced(order_id)
+
+
+def test_while_charging_a_decline_makes_it_cancelled(world: World) -> None:
+    order_id = world.order(method="decline-1")
+    world.payment.faults(dropReplyRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    world.payment.faults()
+    world.cancel(order_id)
+    world.handle(order_id)
+    order = world.find(order_id)
+    assert (order.status, order.status_reason) == (Status.CANCELLED, "CancelledByCustomer")
+    assert world.stock(order_id) == ["released"]
+    assert world.refunds(order_id) == []
+
+
+def test_after_payment_it_is_refunded_and_its_stock_returned(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    status, body = answer(world.cancel(order_id, note="too late for me"))
+    assert (status, '"status":"Refunding"' in body) == (202, True)
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert world.find(order_id).status is Status.REFUNDED
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+    assert (world.stock(order_id), world.reservation(order_id)) == (["returned"], "returned")
+    assert world.announced(order_id)[-2:] == ["order.refund_due.v1", "order.refunded.v1"]
+    notes = world.rows("SELECT note FROM order_history WHERE order_id = %s", order_id)
+    assert ("too late for me",) in notes
+
+
+def test_cancelled_again_it_is_answered_200_and_changes_nothing(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    world.cancel(order_id)
+    version = world.find(order_id).version
+    assert answer(world.cancel(order_id))[0] == 200
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert answer(world.cancel(order_id))[0] == 200
+    assert world.find(order_id).version == version + 1
+    assert len(world.refunds(order_id)) == 1
+
+
+def test_a_failed_order_cannot_be_cancelled(world: World) -> None:
+    order_id = world.order(product_id=999999)
+    world.handle(order_id)
+    with pytest.raises(NotCancellable) as refused:
+        world.cancel(order_id, key="k-1")
+    assert refused.value.reason == "Failed"
+    assert world.rows("SELECT FROM idempotency_keys WHERE key = 'k-1'") == []
+
+
+def test_the_window_is_judged_by_the_database_whatever_the_clock_of_the_api(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    with world.pool.connection() as connection:
+        connection.execute(
+            b"UPDATE orders SET completed_at = now() - interval '31 minutes' WHERE id = %s",
+            (order_id,),
+        )
+    with pytest.raises(NotCancellable) as refused:
+        world.cancel(order_id)
+    assert refused.value.reason == "WindowClosed"
+    assert world.find(order_id).status is Status.COMPLETED
+    world.cancellations = Cancellations(world.pool, 3600)
+    assert answer(world.cancel(order_id))[0] == 202
+
+
+def test_an_order_that_the_previous_release_completed_has_its_window(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    with world.pool.connection() as connection:
+        connection.execute(b"UPDATE orders SET completed_at = NULL WHERE id = %s", (order_id,))
+    assert answer(world.cancel(order_id))[0] == 202
+
+
+def test_somebody_elses_order_does_not_exist_and_support_may_cancel_it(world: World) -> None:
+    order_id = world.order()
+    assert world.cancel(order_id, subject="8") is None
+    assert world.cancel(2**40) is None
+    assert answer(world.cancel(order_id, subject="8", everyones=True))[0] == 202
+    assert world.history(order_id)[-1][2:] == ("CancelledBySupport", "support")
+
+
+def test_a_key_gives_the_stored_answer_and_belongs_to_one_cancellation(world: World) -> None:
+    first, second = world.order(), world.order()
+    world.handle(first)
+    stored = world.cancel(first, key="k-2")
+    world.handle(first, kind=events.REFUND_DUE)
+    again = world.cancel(first, key="k-2")
+    assert stored is not None
+    assert again is not None
+    assert again.answer.replayed
+    assert again.order is None
+    for member in ("status", "body", "location", "etag"):
+        assert getattr(again.answer, member) == getattr(stored.answer, member)
+    with pytest.raises(KeyReused):
+        world.cancel(second, key="k-2")
+    assert world.find(second).status is Status.PENDING
+
+
+def test_many_clients_at_once_cancel_once(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    with ThreadPoolExecutor(10) as threads:
+        keys: list[str | None] = [None, None, "k-3", "k-3", "k-4"] * 4
+        answers = list(threads.map(lambda key: world.cancel(order_id, key=key), keys))
+    assert {answer(one)[0] for one in answers} == {202, 200}
+    assert len([1 for row in world.history(order_id) if row[1] == "Refunding"]) == 1
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+
+
+class Interposed(Inventory):
+    """Inventory that lets something happen between its answer and the worker's next step."""
+
+    def __init__(self, inventory: Inventory, then: Any) -> None:
+        super().__init__(inventory._upstream)
+        self.then = then
+
+    def reserve(self, *asked: Any) -> Standing | OutOfStock:
+        answer = super().reserve(*asked)
+        self.then()
+        return answer
+
+
+def test_a_cancel_between_reservation_and_commit_leaves_no_stock_held_even_if_the_worker_dies(
+    world: World,
+) -> None:
+    order_id = world.order()
+
+    class Died(BaseException):
+        pass
+
+    def cancelled_then_died() -> None:
+        world.cancel(order_id)
+        raise Died
+
+    world.replace(inventory=lambda inventory: Interposed(inventory, cancelled_then_died))
+    with pytest.raises(Died):
+        world.handle(order_id)
+    assert world.stock(order_id) == ["reserved"]
+    world.replace()
+    Sweeper(world.pool, deadlines(0.001), lambda: False).sweep()
+    assert world.announced(order_id)[-1] == events.STALLED
+    world.handle(order_id, kind=events.STALLED)
+    assert world.stock(order_id) == ["released"]
+
+
+def test_a_reservation_under_way_while_the_order_is_cancelled_and_released_takes_no_stock(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.inventory.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    world.cancel(order_id)
+    world.inventory.faults()
+    world.handle(order_id, kind=events.CANCELLED)
+    # The worker's first call comes through only now.
+    [(key,)] = world.rows("SELECT nonce::text FROM orders WHERE id = %s", order_id)
+    body = {"orderId": order_id, "productId": 1, "quantity": 2}
+    assert world.inventory.send("PUT", f"/reservations/{key}", body)[1]["status"] == "released"
+    assert world.inventory.send("GET", "/availability/1")[1]["available"] == 1_000_000
+    world.handle(order_id)
+    assert world.find(order_id).status is Status.CANCELLED
+
+
+def test_out_of_stock_refuses_a_reservation_that_comes_through_later(world: World) -> None:
+    world.inventory.stock(5, 0)
+    order_id = world.order(product_id=5)
+    world.handle(order_id)
+    world.inventory.stock(5, 10)
+    [(key,)] = world.rows("SELECT nonce::text FROM orders WHERE id = %s", order_id)
+    body = {"orderId": order_id, "productId": 5, "quantity": 2}
+    assert world.inventory.send("PUT", f"/reservations/{key}", body)[1]["status"] == "released"
+    assert world.inventory.send("GET", "/availability/5")[1]["available"] == 10
+
+
+def test_an_order_is_not_completed_by_a_worker_that_read_it_before_the_cancel(
+    world: World,
+) -> None:
+    order_id = charging(world)
+    message = str(uuid.uuid4())
+    held = world.progress.load(order_id, message)
+    assert held is not None
+    world.cancel(order_id)
+    assert not held.order.cancel_requested
+    world.handle_loaded(held)
+    assert world.find(order_id).status is not Status.COMPLETED
+    world.handle(order_id)
+    assert world.find(order_id).status is Status.REFUNDED
+
+
+def test_stock_is_not_noted_as_committed_for_an_order_cancelled_meanwhile(world: World) -> None:
+    order_id = world.order()
+    world.when_completed = lambda: world.inventory.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    held = world.progress.load(order_id, str(uuid.uuid4()))
+    assert held is not None
+    world.when_completed = lambda: None
+    world.inventory.faults()
+    world.cancel(order_id)
+    world.handle_loaded(held)  # commits at Inventory; the order has moved on
+    assert (world.reservation(order_id), world.stock(order_id)) == ("held", ["committed"])
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert (world.reservation(order_id), world.stock(order_id)) == ("returned", ["returned"])
+
+
+def test_a_commit_that_comes_after_the_stock_went_back_is_no_dead_letter(world: World) -> None:
+    order_id = world.order()
+    world.when_completed = lambda: world.inventory.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    held = world.progress.load(order_id, str(uuid.uuid4()))
+    assert held is not None
+    world.when_completed = lambda: None
+    world.inventory.faults()
+    world.cancel(order_id)
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert world.stock(order_id) == ["released"]
+    world.handle_loaded(held)
+    assert world.find(order_id).status is Status.REFUNDED
+
+
+def test_a_refund_whose_answer_is_lost_is_asked_for_again_under_the_same_key(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    world.cancel(order_id)
+    world.payment.faults(dropReplyRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id, kind=events.REFUND_DUE)
+    world.payment.faults()
+    world.handle(order_id, kind=events.REFUND_DUE)
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+    assert world.find(order_id).status is Status.REFUNDED
+
+
+def test_a_declined_refund_stays_refunding_and_is_not_tried_again(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    world.cancel(order_id)
+    world.payment.faults(refundDeclineRatio=1)
+    world.handle(order_id, kind=events.REFUND_DUE)
+    world.payment.faults()
+    world.handle(order_id, kind=events.STALLED)
+    order = world.find(order_id)
+    assert (order.status, order.status_reason) == (Status.REFUNDING, "RefundDeclined")
+    assert world.refunds(order_id) == [(TOTAL, "declined")]
+    [attempt] = world.rows(
+        "SELECT outcome, reason, actor FROM payment_attempts"
+        " WHERE kind = 'refund' AND order_id = %s",
+        order_id,
+    )
+    assert attempt == ("declined", "RefundDeclined", "worker")
+    requested = world.rows("SELECT refund_requested, refunded FROM orders WHERE id = %s", order_id)
+    assert requested == [(0, 0)]
+
+
+def test_work_that_a_failover_lost_meets_the_same_keys(world: World) -> None:
+    order_id = world.order()
+    with world.pool.connection() as connection:
+        row = connection.execute(b"SELECT * FROM orders WHERE id = %s", (order_id,)).fetchone()
+    world.handle(order_id)
+    assert row is not None
+    with world.pool.connection() as connection:  # all that came after the acceptance is lost
+        connection.execute(b"DELETE FROM payment_attempts")
+        connection.execute(b"DELETE FROM processed_messages")
+        connection.execute(b"DELETE FROM order_history WHERE version > 1")
+        connection.execute(
+            b"UPDATE orders SET status = 'Pending', version = 1, reservation = 'none',"
+            b" reservation_key = NULL, completed_at = NULL"
+        )
+    world.handle(order_id)
+    assert world.find(order_id).status is Status.COMPLETED
+    assert [row["status"] for row in world.captures(order_id)] == ["captured"]
+    assert world.stock(order_id) == ["committed"]
+
+
+def test_an_id_issued_again_never_meets_the_lost_orders_reservation_or_payment(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    with world.pool.connection() as connection:  # the order is lost, and its id issued again
+        for table in ("notifications", "payment_attempts", "order_history", "orders"):
+            connection.execute(f"DELETE FROM {table}".encode())
+        connection.execute(b"SELECT setval('orders_id_seq', %s, false)", (order_id,))
+    again = world.order()
+    assert again == order_id
+    world.handle(again)
+    assert world.find(again).status is Status.COMPLETED
+    assert [row["status"] for row in world.captures(order_id)] == ["captured"] * 2
+    assert world.stock(order_id) == ["committed"] * 2, "both hold stock of their own"

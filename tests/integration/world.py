@@ -1,0 +1,143 @@
+"""One worker's fulfilment with all it touches: PostgreSQL and the simulators."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from orders.database.cancellations import Cancellations, Cancelled, Request
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.progress import Progress, Work
+from orders.database.routing import Reads
+from orders.domain import events
+from orders.domain.lifecycle import Status
+from orders.domain.order import NewOrder, Order
+from orders.messaging.envelope import Message
+from orders.telemetry import context
+from orders.upstream.http import Upstream
+from orders.upstream.inventory import Inventory
+from orders.upstream.payment import Payment
+from orders.upstream.policy import UpstreamPolicy
+from orders.worker.fulfilment import Fulfilment, Ports
+from upstreams.process import Control
+
+POLICY = UpstreamPolicy(try_timeout_s=1, retries=0, breaker_failures=1000)
+EVERYTHING = ("orders", "order_history", "outbox", "payment_attempts", "processed_messages")
+USER = 7
+
+
+class World:
+    """One fulfilment and everything it touches."""
+
+    def __init__(self, pool: Pool, inventory: Control, payment: Control) -> None:
+        self.pool, self.inventory, self.payment = pool, inventory, payment
+        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.cancellations = Cancellations(pool, 1800)
+        self.changed: list[Order] = []
+        self.when_completed: Callable[[], None] = lambda: None
+        self.upstreams = [
+            Upstream("inventory", inventory.url, POLICY),
+            Upstream("payment", payment.url, POLICY),
+        ]
+        self.progress = Progress(pool, "worker")
+        self.replace()
+
+    def replace(
+        self, inventory: Callable[[Inventory], Inventory] = lambda inventory: inventory
+    ) -> None:
+        """Make a new worker, with another Inventory between it and the simulator."""
+        self.fulfilment = Fulfilment(
+            Ports(
+                self.progress,
+                inventory(Inventory(self.upstreams[0])),
+                Payment(self.upstreams[1]),
+                self.note,
+            )
+        )
+
+    def handle_loaded(self, work: Work) -> None:
+        """Have the next step taken by a worker that read the order before: as `work` says."""
+        with context.using(context.accept("test", None)[0]):
+            self.fulfilment._step(work, str(uuid.uuid4()))
+
+    def note(self, order: Order) -> None:
+        self.changed.append(order)
+        if order.status is Status.COMPLETED:
+            self.when_completed()
+
+    def order(self, product_id: int = 1, quantity: int = 2, method: str = "card") -> int:
+        new = NewOrder(USER, product_id, quantity, Decimal("19.90"), method)
+        answer = self.ledger.accept(new, context.accept("test", None)[0], "u:7", None)
+        assert answer.order_id is not None
+        return answer.order_id
+
+    def handle(self, order_id: int, kind: str = events.CREATED, message_id: str = "") -> None:
+        ids, _ = context.accept("test", None)
+        body = events.OrderEvent(order_id, 1, "Pending")
+        message = Message(message_id or str(uuid.uuid4()), kind, body, ids, "order-processing", 1)
+        with context.using(ids):
+            self.fulfilment.handle(message)
+
+    def find(self, order_id: int) -> Order:
+        order = self.ledger.find(order_id)
+        assert order is not None
+        return order
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return connection.execute(query.encode(), values).fetchall()
+
+    def captures(self, order_id: int) -> list[dict[str, object]]:
+        return [row for row in self.payment.ledger() if row["orderId"] == order_id]
+
+    def reservation(self, order_id: int) -> str:
+        return str(self.rows("SELECT reservation FROM orders WHERE id = %s", order_id)[0][0])
+
+    def cancel(self, order_id: int, **members: Any) -> Cancelled | None:
+        """Cancel as the customer does."""
+        asked: dict[str, Any] = {"subject": str(USER), "everyones": False, **members}
+        request = Request(order_id=order_id, principal=f"user:{asked['subject']}", **asked)
+        return self.cancellations.cancel(request, context.accept("test", None)[0])
+
+    def refunds(self, order_id: int) -> list[tuple[Decimal, str]]:
+        """Return what Payment was asked to give back for an order, and how that ended."""
+        rows = self.payment.ledger()
+        return [
+            (row["amount"], row["status"])
+            for row in rows
+            if row["orderId"] == order_id and row["kind"] == "refund"
+        ]
+
+    def stock(self, order_id: int) -> list[str]:
+        """Return how Inventory has the order's reservations."""
+        return [row["status"] for row in self.inventory.ledger() if row["orderId"] == order_id]
+
+    def history(self, order_id: int) -> list[tuple[Any, ...]]:
+        """Return the order's transitions: from, to, reason, actor."""
+        return self.rows(
+            "SELECT from_status, to_status, reason, actor FROM order_history"
+            " WHERE order_id = %s ORDER BY version",
+            order_id,
+        )
+
+    def announced(self, order_id: int) -> list[str]:
+        """Return the types of the order's messages."""
+        query = "SELECT type FROM outbox WHERE aggregateid = %s ORDER BY seq"
+        return [row[0] for row in self.rows(query, str(order_id))]
+
+
+@contextlib.contextmanager
+def empty_world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
+    """Forget everything, then give a world."""
+    inventory.reset()
+    payment.reset()
+    with pool.connection() as connection:
+        connection.execute(f"TRUNCATE {', '.join(EVERYTHING)} CASCADE".encode())
+    made = World(pool, inventory, payment)
+    try:
+        yield made
+    finally:
+        for upstream in made.upstreams:
+            upstream.close()
