@@ -242,6 +242,19 @@ class OrderSettings(Group, frozen=True):
     ] = 10
 
 
+class CancellationSettings(Group, frozen=True):
+    """Cancelling orders that were paid."""
+
+    window_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="How long after its payment an order may be cancelled; 0: never.",
+        ),
+    ] = 1800
+
+
 class RateLimitSettings(Group, frozen=True):
     """The limit per principal over all of /api/."""
 
@@ -442,6 +455,7 @@ GROUPS: dict[str, type[Group]] = {
     "TOPOLOGY": TopologySettings,
     "API": ApiSettings,
     "ORDER": OrderSettings,
+    "CANCELLATION": CancellationSettings,
     "RATE_LIMIT": RateLimitSettings,
     "AUTH": AuthSettings,
     "UPSTREAM": UpstreamSettings,

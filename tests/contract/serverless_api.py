@@ -11,8 +11,11 @@ from orders.api.ports import Ports
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
+from orders.database.cancellations import Cancellations
+from orders.database.history import History
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
+from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads
 from orders.probes import Check, Checks
 from orders.settings import CacheSettings, DatabaseSettings, RateLimitSettings
@@ -30,6 +33,9 @@ def ports(requests: int = 1000, **changes: Any) -> Ports:
     redis = Redis(CacheSettings())
     made = Ports(
         ledger=Ledger(pool, Reads(pool, None, None, 1)),
+        cancellations=Cancellations(pool, 1800),
+        refund_requests=RefundRequests(pool),
+        history=History(Reads(pool, None, None, 1)),
         stock=AdmissionCheck(lambda product, _: Availability(product, 100, True), "best-effort"),
         cache=OrderCache(redis, CacheSettings()),
         writers=None,

@@ -44,6 +44,9 @@ def test_the_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
     assert found == {
         ("/api/orders", "post"),
         ("/api/orders/{id}", "get"),
+        ("/api/orders/{id}/cancellation", "post"),
+        ("/api/orders/{id}/history", "get"),
+        ("/api/orders/{id}/refunds", "post"),
         ("/api/orders/user/{userId}", "get"),
         ("/health", "get"),
     }

@@ -1,6 +1,6 @@
 """The WSGI application: routes, and what surrounds them. Everything it needs is handed to it."""
 
-from typing import Any
+from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
 import falcon
@@ -10,14 +10,19 @@ from falcon import Request, Response
 from orders.api import exchange as exchanges
 from orders.api import openapi, problems
 from orders.api.admission import Admission
+from orders.api.cancellation import Cancellation
 from orders.api.docs import Asset, Page
 from orders.api.health import Health
+from orders.api.history import OrderHistory
 from orders.api.middleware import Observed
 from orders.api.openapi import OpenApi
 from orders.api.operation import Resource
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, Orders
 from orders.api.ports import Ports
+from orders.api.refunds import Refunds
+
+CANCELLATION: Final = "/api/orders/{id}/cancellation"
 
 
 def create_app(ports: Ports) -> WSGIApplication:
@@ -36,6 +41,9 @@ def _routes(ports: Ports) -> dict[str, Resource]:
     documented: dict[str, Resource] = {
         "/api/orders": Orders(ports),
         "/api/orders/{id}": OneOrder(ports),
+        CANCELLATION: Cancellation(ports),
+        "/api/orders/{id}/refunds": Refunds(ports),
+        "/api/orders/{id}/history": OrderHistory(ports),
         "/api/orders/user/{userId}": UserOrders(ports),
         "/health": Health(ports.checks),
     }
@@ -49,7 +57,9 @@ def _routes(ports: Ports) -> dict[str, Resource]:
 
 def _answer_error(req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
     exchange = exchanges.of(req.env)
-    repeatable = req.method != "POST" or "HTTP_IDEMPOTENCY_KEY" in req.env
+    # A cancellation takes effect once, with or without a key.
+    once = req.method != "POST" or req.uri_template == CANCELLATION
+    repeatable = once or "HTTP_IDEMPOTENCY_KEY" in req.env
     refused = problems.refusal(error, repeatable=repeatable)
     resp.status = refused.kind.status
     resp.data = problems.render(refused, exchange.path, exchange.context)

@@ -31,6 +31,11 @@ class Caller(msgspec.Struct, frozen=True):
             return int(subject)
         return None
 
+    @property
+    def sees_everything(self) -> bool:
+        """Whether orders of every user exist for the caller."""
+        return self.subject is None or ADMIN in self.scopes
+
     def require(self, scope: str) -> None:
         """Refuse a caller without the scope; admin has them all."""
         if scope not in self.scopes and ADMIN not in self.scopes:
@@ -42,7 +47,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     def may_see(self, owner_id: int) -> bool:
         """Whether orders of this user exist for the caller."""
-        return self.subject is None or ADMIN in self.scopes or self.subject == str(owner_id)
+        return self.sees_everything or self.subject == str(owner_id)
 
     def require_sight_of(self, owner_id: int) -> None:
         """Refuse to show what belongs to another user, in the words for what is not there."""

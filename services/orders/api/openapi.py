@@ -124,7 +124,7 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
     }
     if operation.body:
         content = {"application/json": {"schema": schema_of[operation.body]}}
-        made["requestBody"] = {"required": True, "content": content}
+        made["requestBody"] = {"required": operation.body_required, "content": content}
     return made
 
 
@@ -185,6 +185,10 @@ def _plain(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {name: _plain(part) for name, part in schema.items()}
+    if {"type": "null"} in made.get("anyOf", ()):  # 3.0 and 3.1 say "or null" in different ways
+        del made["anyOf"]
+    if made.get("required") == []:  # 3.0 wants at least one
+        del made["required"]
     if made.get("format") == "decimal":
         del made["format"]
         made["type"] = "number"

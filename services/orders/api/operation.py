@@ -48,6 +48,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     recent_write: Literal["mark", "look up"] | None = None
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    body_required: bool = True
     answers: dict[int, Answer]
     refusals: dict[int, str] = {}
     token_refusals: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The order resources: take one, show one. Cancellation and history will be files beside this."""
+"""The order resources: take one, show one. Cancellation, refunds, history are files beside this."""
 
 import http
 from typing import Any, Final
@@ -37,6 +37,12 @@ def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
     return {"order_id": number("id", path["id"])}
 
 
+IDEMPOTENCY_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    where="header",
+    type=IdempotencyKey,
+    description="Makes a repetition of this request safe, for 24 hours.",
+)
 ORDER_ID: Final = Parameter(name="id", where="path", type=Id, description="The order.")
 
 
@@ -61,14 +67,7 @@ class Orders:
             decode=decode_new_order,
             user=lambda arguments: arguments["order"].user_id,
             recent_write="mark",
-            parameters=(
-                Parameter(
-                    name="Idempotency-Key",
-                    where="header",
-                    type=IdempotencyKey,
-                    description="Makes a repetition of this request safe, for 24 hours.",
-                ),
-            ),
+            parameters=(IDEMPOTENCY_KEY,),
             body=OrderRequest,
             answers={
                 202: Answer(
@@ -101,7 +100,7 @@ class Orders:
         exchange.caller.require_identity(order.user_id)
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
         accepted = self._accept(exchange, order, key)
-        _show_acceptance(resp, accepted)
+        show_answer(resp, accepted)
         exchange.replayed = accepted.replayed
         exchange.order_id = int(accepted.location.rpartition("/")[2])
         self._cache.saw(exchange.order_id)
@@ -182,7 +181,8 @@ class OneOrder:
         return None if order is None else snapshot(order)
 
 
-def _show_acceptance(resp: Response, accepted: Accepted) -> None:
+def show_answer(resp: Response, accepted: Accepted) -> None:
+    """Answer what was stored, or is stored for replays."""
     resp.status = accepted.status
     resp.data = accepted.body
     resp.set_header("Location", accepted.location)

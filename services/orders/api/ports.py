@@ -6,7 +6,10 @@ from orders.api.auth import Authentication
 from orders.api.ratelimit import RateLimiter
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
+from orders.database.cancellations import Cancellations
+from orders.database.history import History
 from orders.database.orders import Ledger
+from orders.database.refund_requests import RefundRequests
 from orders.probes import Checks
 from orders.upstream.stock import AdmissionCheck
 
@@ -18,6 +21,9 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ledger: Ledger
+    cancellations: Cancellations
+    refund_requests: RefundRequests
+    history: History
     stock: AdmissionCheck
     cache: OrderCache
     writers: RecentWriters | None

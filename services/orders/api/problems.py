@@ -13,6 +13,7 @@ from urllib.parse import quote
 import falcon
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 
 from orders.api.body import LIMIT_BYTES, BodyIncomplete, BodyTooLarge
 from orders.database.answers import KeyReused
@@ -45,6 +46,7 @@ class Problem(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_de
     trace_id: str
     errors: list[Fault] = msgspec.field(default_factory=list)
     violated_policies: list[str] = msgspec.field(default_factory=list, name="violated-policies")
+    reason: str | UnsetType = UNSET
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -72,6 +74,8 @@ FORBIDDEN: Final = _kind(HTTPStatus.FORBIDDEN)
 NOT_FOUND: Final = _kind(HTTPStatus.NOT_FOUND)
 METHOD_NOT_ALLOWED: Final = _kind(HTTPStatus.METHOD_NOT_ALLOWED)
 KEY_IN_USE: Final = Kind(409, "The Idempotency-Key is in use", _URN + "idempotency-key-in-use")
+NOT_CANCELLABLE: Final = Kind(409, "The order cannot be cancelled", _URN + "not-cancellable")
+NOT_REFUNDABLE: Final = Kind(409, "The order cannot be refunded so", _URN + "not-refundable")
 TOO_LARGE: Final = Kind(413, "Content Too Large")
 UNSUPPORTED_MEDIA: Final = _kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 KEY_REUSED: Final = Kind(
@@ -87,7 +91,7 @@ SHED: Final = Kind(503, "Service Unavailable", _IANA + "temporary-reduced-capaci
 class Refusal(Exception):
     """Answer with this problem; everything in it was written for the caller to read."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 one for each member of a problem
         self,
         kind: Kind,
         detail: str,
@@ -95,10 +99,12 @@ class Refusal(Exception):
         faults: Sequence[Fault] = (),
         headers: Headers = (),
         violated_policies: Sequence[str] = (),
+        reason: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind, self.detail, self.headers = kind, detail, headers
         self.faults, self.violated_policies = list(faults), list(violated_policies)
+        self.reason = reason
 
 
 def not_found() -> Refusal:
@@ -190,6 +196,7 @@ def render(refused: Refusal, path: str, context: Context) -> bytes:
         trace_id=context.trace_id,
         errors=refused.faults,
         violated_policies=refused.violated_policies,
+        reason=refused.reason or UNSET,
     )
     return msgspec.json.encode(problem)
 

@@ -18,8 +18,11 @@ from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database import connection
+from orders.database.cancellations import Cancellations
+from orders.database.history import History
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
+from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.database.unmarked import UnmarkedWrites
 from orders.errors import SettingError
@@ -28,6 +31,7 @@ from orders.settings import (
     ApiSettings,
     AuthSettings,
     CacheSettings,
+    CancellationSettings,
     DatabaseSettings,
     Group,
     OrderSettings,
@@ -49,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     api: ApiSettings
     auth: AuthSettings
     cache: CacheSettings
+    cancellation: CancellationSettings
     database: DatabaseSettings
     order: OrderSettings
     rate_limit: RateLimitSettings
@@ -82,8 +87,12 @@ def build(settings: Settings) -> Service:
     closing = ExitStack()
     redis = _closed_by(closing, Redis(settings.cache))
     primary, replicas = _pools(settings.database, closing)
+    reads = _reads(primary, replicas, settings.database, closing)
     ports = Ports(
-        ledger=Ledger(primary, _reads(primary, replicas, settings.database, closing)),
+        ledger=Ledger(primary, reads),
+        cancellations=Cancellations(primary, settings.cancellation.window_s),
+        refund_requests=RefundRequests(primary),
+        history=History(reads),
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),
         writers=_writers(redis, primary, settings) if replicas else None,

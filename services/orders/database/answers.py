@@ -24,6 +24,11 @@ class KeyReused(Exception):
     """Send another Idempotency-Key: this one belongs to a request with other contents."""
 
 
+def owners_principal(user_id: int) -> str:
+    """Return who a key belongs to where nobody has to say who they are: the order's owner."""
+    return f"user:{user_id}"
+
+
 class Use(msgspec.Struct, frozen=True):
     """The use of a key: once per principal and route, with one content. Without a key: no use."""
 

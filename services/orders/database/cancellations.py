@@ -51,15 +51,15 @@ class Request(msgspec.Struct, frozen=True):
     order_id: int
     subject: str | None
     everyones: bool
-    principal: str
+    principal: str | None  # whose key it is; None: the order's owner's
     key: str | None = None
     note: str | None = None
 
-    @property
-    def use(self) -> Use:
-        """The use of its key."""
+    def use(self, owner_id: int = 0) -> Use:
+        """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.note or ''}".encode()
-        return Use(self.principal, ROUTE, self.key, hashlib.sha256(content).digest())
+        principal = self.principal or answers.owners_principal(owner_id)
+        return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -81,15 +81,15 @@ class Cancellations:
         Returns None when there is no such order for who asks. Raises NotCancellable, KeyReused,
         Busy while the first use of the key is running, and Transient.
         """
-        with tracing.span("CancelOrder"), answers.busy_if_locked(request.use):
+        with tracing.span("CancelOrder"), answers.busy_if_locked(request.use()):
             rows = self._primary.execute("cancel_order", self._arguments(request, context))
         if not rows:
             return None
         code, body, late, answered = rows[0][ORDER_COLUMNS : ORDER_COLUMNS + 4]
         if code is None or late:
-            return self._replayed(request) or _refuse(rows[0])
+            return self._replayed(request, rows[0]) or _refuse(rows[0])
         if not answered:
-            replayed = self._replayed(request)
+            replayed = self._replayed(request, rows[0])
             if replayed is None:
                 raise Transient("the idempotency key expired this very moment", retry_after_s=1)
             return replayed
@@ -97,14 +97,16 @@ class Cancellations:
         answer = Answer(code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version))
         return Cancelled(answer, order)
 
-    def _replayed(self, request: Request) -> Cancelled | None:
-        answer = answers.find(self._primary, request.use)
+    def _replayed(self, request: Request, row: Row) -> Cancelled | None:
+        owner_id = order_of(row[:ORDER_COLUMNS]).user_id
+        answer = answers.find(self._primary, request.use(owner_id))
         return None if answer is None else Cancelled(answer)
 
     def _arguments(self, request: Request, context: Context) -> dict[str, object]:
         return {
             **_RULES,
-            **request.use.arguments,
+            **request.use().arguments,
+            "principal": request.principal,
             "id": request.order_id,
             "subject": request.subject,
             "everyones": request.everyones,

@@ -41,7 +41,7 @@ once AS (
     INSERT INTO idempotency_keys AS known
         (principal, route, key, fingerprint, status, body, location, etag, expires_at)
     SELECT
-        %(principal)s, %(route)s, %(key)s, %(fingerprint)s, code,
+        coalesce(%(principal)s, 'user:' || user_id), %(route)s, %(key)s, %(fingerprint)s, code,
         format(body, id), format(%(location)s, id), format(%(etag)s, next_version),
         now() + interval '24 hours'
     FROM accepted

@@ -1,0 +1,121 @@
+"""`/api/orders/{id}/cancellation`: cancel an order, whatever it is doing."""
+
+from typing import Any, Final
+
+import msgspec
+from falcon import Request, Response
+
+from orders.api import changes
+from orders.api import exchange as exchanges
+from orders.api.acting import mark_owner, principal
+from orders.api.auth import WRITE
+from orders.api.changes import CancellationRequest
+from orders.api.exchange import Exchange
+from orders.api.idempotency import idempotency_key
+from orders.api.operation import Answer, Arguments, Operation
+from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, show_answer
+from orders.api.ports import Ports
+from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
+from orders.api.query import number
+from orders.database.cancellations import Cancelled, NotCancellable, TooLate
+from orders.database.cancellations import Request as Cancel
+from orders.domain.lifecycle import Status
+from orders.domain.order import Id
+from orders.views import snapshot
+
+_DETAILS: Final = {
+    TooLate.FAILED: "The order failed; there is nothing to cancel.",
+    TooLate.WINDOW_CLOSED: "The order was paid too long ago to be cancelled.",
+}
+
+
+class CancellationAnswer(msgspec.Struct, rename="camel", frozen=True):
+    """The order as it is after the cancellation was taken."""
+
+    # For the documentation: PostgreSQL makes the bytes, and keeps them for replays.
+    order_id: Id
+    status: Status
+    message: str
+    cancel_requested: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
+    return {"order_id": number("id", path["id"]), "wanted": changes.cancellation(env)}
+
+
+class Cancellation:
+    """`/api/orders/{id}/cancellation`: cancel an order."""
+
+    operations: Final = {
+        "POST": Operation(
+            id="cancelOrder",
+            summary="Cancel an order",
+            action="cancel",
+            scope=WRITE,
+            decode=_decode,
+            recent_write="mark",
+            parameters=(ORDER_ID, IDEMPOTENCY_KEY),
+            body=CancellationRequest,
+            body_required=False,
+            answers={
+                202: Answer(
+                    description="Cancelled at once before the payment; while it is under way its "
+                    "outcome decides; afterwards the money goes back.",
+                    body=CancellationAnswer,
+                    headers=("Location", "ETag", "Idempotency-Replayed"),
+                ),
+                200: Answer(
+                    description="The order was cancelled before.",
+                    body=CancellationAnswer,
+                    headers=("Location", "ETag", "Idempotency-Replayed"),
+                ),
+            },
+            refusals={
+                400: "The request is malformed or invalid.",
+                404: "There is no such order, or it belongs to somebody else.",
+                409: "The order failed, or was paid too long ago (`reason`: Failed, WindowClosed); "
+                "or the first request with this Idempotency-Key is still running.",
+                413: "The body is larger than 64 KiB.",
+                415: "The body is not plain application/json in UTF-8.",
+                422: "The Idempotency-Key was used for another cancellation.",
+            },
+        )
+    }
+
+    def __init__(self, ports: Ports) -> None:
+        self._cancellations, self._cache = ports.cancellations, ports.cache
+        self._writers, self._key_required = ports.writers, ports.key_required
+
+    def on_post(
+        self, req: Request, resp: Response, order_id: int, wanted: CancellationRequest
+    ) -> None:
+        """Cancel, once however often it is asked for."""
+        exchange = exchanges.of(req.env)
+        exchange.order_id = order_id
+        key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
+        request = Cancel(
+            order_id=order_id,
+            subject=exchange.caller.subject,
+            everyones=exchange.caller.sees_everything,
+            principal=principal(exchange.caller),
+            key=key,
+            note=wanted.reason or None,
+        )
+        cancelled = self._cancel(exchange, request)
+        if cancelled.order is not None:
+            exchange.user_id = cancelled.order.user_id
+            # Before the answer, so that whoever asks after it meets the new version.
+            self._cache.put(snapshot(cancelled.order))
+            mark_owner(self._writers, exchange.caller, cancelled.order.user_id)
+        exchange.replayed = cancelled.answer.replayed
+        show_answer(resp, cancelled.answer)
+
+    def _cancel(self, exchange: Exchange, request: Cancel) -> Cancelled:
+        try:
+            cancelled = self._cancellations.cancel(request, exchange.context)
+        except NotCancellable as error:
+            detail = _DETAILS[error.reason]
+            raise Refusal(NOT_CANCELLABLE, detail, reason=error.reason) from None
+        if cancelled is None:
+            raise not_found()
+        return cancelled

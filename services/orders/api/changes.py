@@ -1,0 +1,79 @@
+"""Bodies of requests that change an order: small, and the cancellation's may be missing."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from orders.api.body import read_body
+from orders.api.problems import INVALID, MALFORMED_BODY, Fault, Refusal
+from orders.api.requests import check_media_type
+from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total
+
+MAX_REASON: Final = 200
+ReasonText = Annotated[
+    str, Meta(max_length=MAX_REASON, description="Why, in words. It is stored; nothing private.")
+]
+_AMOUNT_SCHEMA: Final[dict[str, Any]] = {
+    "type": "number",
+    "minimum": 0.01,
+    "maximum": float(MAX_TOTAL),
+    "description": "Amount to pay back; at most two decimal places.",
+}
+
+T = TypeVar("T")
+
+
+class CancellationRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """A cancellation; the body may be left out."""
+
+    reason: ReasonText | UnsetType = UNSET
+
+
+class RefundRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """A refund of a part of the money, or of all that is left."""
+
+    amount: Annotated[Raw, Meta(extra_json_schema=_AMOUNT_SCHEMA)]
+    reason: ReasonText | UnsetType = UNSET
+
+
+def cancellation(env: dict[str, Any]) -> CancellationRequest:
+    """Read the body of a cancellation. Raises Refusal, BodyTooLarge, BodyIncomplete."""
+    body = read_body(env)
+    if not body:
+        return CancellationRequest()
+    check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
+    return _decode(body, CancellationRequest)
+
+
+def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
+    """Read amount and reason of a refund. Raises Refusal, BodyTooLarge, BodyIncomplete."""
+    check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
+    wanted = _decode(read_body(env), RefundRequest)
+    try:
+        return parse_total(bytes(wanted.amount)), wanted.reason or None
+    except InvalidTotal as error:
+        raise _invalid("#/amount", str(error)) from None
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        detail, _, place = str(error).partition(" - at `$.")
+        raise _invalid(f"#/{place.rstrip('`')}" if place else "#", _plain(detail)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        detail = "The body is not valid JSON."
+        raise Refusal(MALFORMED_BODY, detail, faults=[Fault("#", detail)]) from None
+
+
+def _plain(detail: str) -> str:
+    """Say it without msgspec's marks; it repeats names of members, never values."""
+    return detail[:1].lower() + detail[1:].replace("`", "")
+
+
+def _invalid(pointer: str, detail: str) -> Refusal:
+    place = pointer.removeprefix("#/")
+    text = f"{place}: {detail}" if place not in ("", "#") else f"The body is invalid: {detail}"
+    return Refusal(INVALID, text, faults=[Fault(pointer, detail)])

@@ -1,0 +1,81 @@
+"""`/api/orders/{id}/history`: how an order came to be where it is."""
+
+import datetime as dt
+from typing import Annotated, Final
+
+import msgspec
+from falcon import Request, Response
+from msgspec import Meta
+
+from orders.api import exchange as exchanges
+from orders.api.auth import READ
+from orders.api.operation import Answer, Operation
+from orders.api.orders import ORDER_ID, decode_order_id
+from orders.api.ports import Ports
+from orders.api.problems import not_found
+from orders.domain.lifecycle import Status
+
+
+class TransitionView(msgspec.Struct, frozen=True):
+    """One transition; `from` is null in the first."""
+
+    before: Status | None = msgspec.field(name="from")
+    after: Status = msgspec.field(name="to")
+    reason: Annotated[str | None, Meta(description="A word of ours, or what the caller gave.")]
+    actor: Annotated[str, Meta(description="`customer`, `support`, `worker` or `operator:<name>`.")]
+    at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
+    trace_id: Annotated[str | None, Meta(description="The trace of the request behind it.")] = (
+        msgspec.field(name="traceId")
+    )
+
+
+class OrderHistory:
+    """`/api/orders/{id}/history`."""
+
+    operations: Final = {
+        "GET": Operation(
+            id="getOrderHistory",
+            summary="Show every transition of an order, oldest first",
+            action="history",
+            scope=READ,
+            decode=decode_order_id,
+            recent_write="look up",
+            parameters=(ORDER_ID,),
+            answers={200: Answer(description="The transitions.", body=list[TransitionView])},
+            refusals={
+                400: "The id is not an integer from 1 to 2^53-1.",
+                404: "There is no such order, or it belongs to somebody else.",
+            },
+        )
+    }
+
+    def __init__(self, ports: Ports) -> None:
+        self._history = ports.history
+
+    def on_get(self, req: Request, resp: Response, order_id: int) -> None:
+        """Answer the history, from the primary unless nobody relevant wrote a moment ago."""
+        exchange = exchanges.of(req.env)
+        exchange.order_id = order_id
+        entries = self._history.of(
+            order_id,
+            exchange.caller.subject,
+            everyones=exchange.caller.sees_everything,
+            own_writes=exchange.wrote_recently is not False,  # unknown: the primary knows
+        )
+        if not entries:
+            raise not_found()
+        views = [
+            TransitionView(
+                None if entry.before is None else Status(entry.before),
+                Status(entry.after),
+                entry.reason,
+                entry.actor,
+                entry.at.astimezone(dt.UTC),
+                entry.trace_id,
+            )
+            for entry in entries
+        ]
+        resp.data = msgspec.json.encode(views)
+        resp.set_header("Cache-Control", "private, no-cache")
+
+    on_head = on_get

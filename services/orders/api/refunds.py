@@ -1,0 +1,106 @@
+"""`/api/orders/{id}/refunds`: pay money of a completed order back, all or a part. For support."""
+
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from falcon import Request, Response
+
+from orders.api import changes
+from orders.api import exchange as exchanges
+from orders.api.acting import principal
+from orders.api.auth import ADMIN
+from orders.api.changes import RefundRequest
+from orders.api.idempotency import idempotency_key
+from orders.api.operation import Answer, Arguments, Operation
+from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, show_answer
+from orders.api.ports import Ports
+from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
+from orders.api.query import number
+from orders.database.refund_requests import NotRefundable, Unrefundable
+from orders.database.refund_requests import Request as Refund
+from orders.domain.lifecycle import Status
+from orders.domain.order import Id
+from orders.views import snapshot
+
+_DETAILS: Final = {
+    Unrefundable.NOT_COMPLETED: "Only a completed order can be refunded.",
+    Unrefundable.EXCEEDS_CAPTURE: "The amount is more than is left of what was paid.",
+}
+
+
+class RefundAnswer(msgspec.Struct, rename="camel", frozen=True):
+    """The order as it is while the refund is on its way."""
+
+    # For the documentation: the bytes are stored for replays.
+    order_id: Id
+    status: Status
+    amount: Decimal
+    message: str
+
+
+def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
+    amount, reason = changes.refund(env)
+    return {"order_id": number("id", path["id"]), "amount": amount, "reason": reason}
+
+
+class Refunds:
+    """`/api/orders/{id}/refunds`."""
+
+    operations: Final = {
+        "POST": Operation(
+            id="refundOrder",
+            summary="Pay back a part of an order's money, or all that is left",
+            action="refund",
+            scope=ADMIN,
+            decode=_decode,
+            parameters=(ORDER_ID, IDEMPOTENCY_KEY),
+            body=RefundRequest,
+            answers={
+                202: Answer(
+                    description="The refund is on its way; `refunded` of the order tells when it "
+                    "was made. An order whose money all went back is Refunded.",
+                    body=RefundAnswer,
+                    headers=("Location", "ETag", "Idempotency-Replayed"),
+                )
+            },
+            refusals={
+                400: "The request is malformed or invalid.",
+                404: "There is no such order.",
+                409: "The order is not Completed, or less is left of what was paid (`reason`: "
+                "NotCompleted, ExceedsCapture); or the first request with this Idempotency-Key is "
+                "still running.",
+                413: "The body is larger than 64 KiB.",
+                415: "The body is not plain application/json in UTF-8.",
+                422: "The Idempotency-Key was used for another refund.",
+            },
+        )
+    }
+
+    def __init__(self, ports: Ports) -> None:
+        self._requests, self._cache = ports.refund_requests, ports.cache
+        self._key_required = ports.key_required
+
+    def on_post(
+        self, req: Request, resp: Response, order_id: int, amount: Decimal, reason: str | None
+    ) -> None:
+        """Ask for a refund, once per key."""
+        exchange = exchanges.of(req.env)
+        exchange.order_id = order_id
+        wanted = Refund(
+            order_id=order_id,
+            amount=amount,
+            principal=principal(exchange.caller),
+            key=idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required),
+            note=reason or None,
+        )
+        try:
+            requested = self._requests.add(wanted, exchange.context)
+        except NotRefundable as error:
+            raise Refusal(NOT_REFUNDABLE, _DETAILS[error.reason], reason=error.reason) from None
+        if requested is None:
+            raise not_found()
+        if requested.order is not None:
+            self._cache.put(snapshot(requested.order))
+        exchange.replayed = requested.answer.replayed
+        show_answer(resp, requested.answer)

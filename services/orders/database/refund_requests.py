@@ -1,0 +1,156 @@
+"""Asking for a refund in PostgreSQL: the attempt is written, the worker has Payment make it."""
+
+import enum
+import hashlib
+import uuid
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from orders.database import answers
+from orders.database.answers import Answer, Use
+from orders.database.orders import ORDER_COLUMNS, order_of
+from orders.database.pool import Pool
+from orders.domain.keys import AttemptKind, attempt_id, legacy_nonce
+from orders.domain.lifecycle import SUPPORT, Event, Status, transition
+from orders.domain.order import Order, etag
+from orders.errors import Transient
+from orders.telemetry import tracing
+from orders.telemetry.context import Context
+
+ROUTE: Final = "POST /api/orders/{id}/refunds"
+_LOCATION: Final = "/api/orders/%s"
+_MESSAGE: Final = "The refund is on its way"
+_TRIES: Final = 5  # others may change the order between the look and the change
+
+
+class Unrefundable(enum.StrEnum):
+    """Why an order's money cannot be paid back so."""
+
+    NOT_COMPLETED = "NotCompleted"
+    EXCEEDS_CAPTURE = "ExceedsCapture"
+
+
+class NotRefundable(Exception):
+    """Leave the order as it is; `reason` says why it cannot be refunded so."""
+
+    def __init__(self, reason: Unrefundable) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A refund as it is asked for, by support."""
+
+    order_id: int
+    amount: Decimal
+    principal: str | None  # whose key it is; None: the order's owner's
+    key: str | None = None
+    note: str | None = None
+
+    def use(self, owner_id: int) -> Use:
+        """Return the use of its key, for the order's owner."""
+        content = f"{self.order_id}\n{self.amount:.2f}\n{self.note or ''}".encode()
+        principal = self.principal or answers.owners_principal(owner_id)
+        return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
+
+
+class Requested(msgspec.Struct, frozen=True):
+    """What the request is answered, and the order as it is then; None on replay."""
+
+    answer: Answer
+    order: Order | None = None
+
+
+class _Account(msgspec.Struct, frozen=True):
+    """An order as far as its money goes."""
+
+    order: Order
+    nonce: uuid.UUID
+    left: Decimal
+    refunds: int
+
+
+class RefundRequests:
+    """Takes requests for refunds; their sum never exceeds what was captured."""
+
+    def __init__(self, primary: Pool) -> None:
+        self._primary = primary
+
+    def add(self, request: Request, context: Context) -> Requested | None:
+        """Write a refund to be made. Idempotent with a key; without, each call is one more.
+
+        Returns None when there is no such order. Raises NotRefundable, KeyReused, Busy while the
+        first use of the key is running, and Transient.
+        """
+        for _ in range(_TRIES):
+            account = self._account(request.order_id)
+            if account is None:
+                return None
+            answer = answers.find(self._primary, request.use(account.order.user_id))
+            if answer is not None:
+                return Requested(answer)
+            _check(account, request)
+            requested = self._add(account, request, context)
+            if requested is not None:
+                return requested
+        raise Transient("the order is being changed by others", retry_after_s=1)
+
+    def _account(self, order_id: int) -> _Account | None:
+        rows = self._primary.execute("find_account", {"id": order_id})
+        if not rows:
+            return None
+        order, (nonce, left, refunds) = order_of(rows[0][:ORDER_COLUMNS]), rows[0][ORDER_COLUMNS:]
+        return _Account(order, nonce or legacy_nonce(order.id, order.created_at), left, refunds)
+
+    def _add(self, account: _Account, request: Request, context: Context) -> Requested | None:
+        """Commit key, attempt, history and message together; None if others were faster."""
+        order, number = account.order, account.refunds + 1
+        use = request.use(order.user_id)
+        change = transition(order.status, Event.REFUND_REQUESTED)
+        if change is None:
+            raise NotRefundable(Unrefundable.NOT_COMPLETED)
+        answer = _answer(order, request.amount)
+        arguments = {
+            **use.arguments,
+            "id": order.id,
+            "version": order.version,
+            "status": order.status,
+            "amount": request.amount,
+            "attempt": attempt_id(account.nonce, AttemptKind.REFUND, number),
+            "number": number,
+            "reason": change.reason,
+            "announces": change.announces,
+            "actor": SUPPORT,
+            "note": request.note,
+            "code": answer.status,
+            "body": answer.body.decode(),
+            "location": answer.location,
+            "etag": answer.etag,
+            "correlation_id": context.correlation_id,
+            "traceparent": context.traceparent,
+            "trace_id": context.trace_id,
+        }
+        with tracing.span("RequestRefund"), answers.busy_if_locked(use):
+            rows = self._primary.execute("request_refund", arguments)
+        if not rows:
+            return None
+        version, updated_at, _ = rows[0]
+        changed = msgspec.structs.replace(order, version=version, updated_at=updated_at)
+        return Requested(answer, changed)
+
+
+def _check(account: _Account, request: Request) -> None:
+    if account.order.status is not Status.COMPLETED:
+        raise NotRefundable(Unrefundable.NOT_COMPLETED)
+    if request.amount > account.left:
+        raise NotRefundable(Unrefundable.EXCEEDS_CAPTURE)
+
+
+def _answer(order: Order, amount: Decimal) -> Answer:
+    body = (
+        f'{{"orderId":{order.id},"status":"{order.status}","amount":{amount:.2f},'
+        f'"message":"{_MESSAGE}"}}'
+    )
+    return Answer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))
