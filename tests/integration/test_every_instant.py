@@ -1,0 +1,387 @@
+"""Every path of an order × everything that may happen × every instant at which it may happen.
+
+An instant is just before or just after a call to Inventory, Payment or the cache, or a commit. The
+upstreams are the simulators' own books, called without HTTP; PostgreSQL is real. Whatever happened,
+the messages and the sweeper then bring the order to its end, and the books must agree.
+"""
+
+import contextlib
+import functools
+import itertools
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final, cast
+
+import pytest
+
+from devstack.testing import Database
+from orders import settings
+from orders.database.cancellations import Cancellations, NotCancellable
+from orders.database.cancellations import Request as Cancel
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.progress import Progress
+from orders.database.refund_requests import NotRefundable, RefundRequests
+from orders.database.refund_requests import Request as Refund
+from orders.database.routing import Reads
+from orders.domain import events
+from orders.domain.deadlines import deadlines
+from orders.domain.lifecycle import Status
+from orders.domain.order import NewOrder
+from orders.messaging.envelope import Message
+from orders.telemetry import context
+from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
+from orders.upstream.payment import Captured, Declined, Refunded
+from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.sweep import Sweeper
+from upstreams.inventory import NewReservation, Stock
+from upstreams.payment import Asked, Kind, Till
+from upstreams.web import Refusal
+
+TOTAL, PART = Decimal("19.90"), Decimal("5.00")
+UNITS, QUANTITY, PRODUCT, USER = 10, 2, 5, 7
+PATHS: Final = ("paid", "declined", "out of stock", "refund declined")
+NOTIFIED: Final = {
+    Status.CANCELLED: {"order.cancelled.v1"},
+    Status.FAILED: {"order.failed.v1"},
+    Status.COMPLETED: {"order.completed.v1"},
+}
+
+
+class Died(BaseException):
+    """The worker's process ends here."""
+
+
+class InventoryBooks:
+    """Inventory, without HTTP."""
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+
+    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
+        wanted = NewReservation(product_id, quantity, target.order_id)
+        try:
+            return Standing(self.stock.reserve(target.key, wanted)[0].status)
+        except Refusal as refusal:
+            if refusal.code != "out_of_stock":
+                raise
+            return OutOfStock(target.order_id)
+
+    def commit(self, target: Target) -> Standing:
+        return self._end(self.stock.commit, target)
+
+    def release(self, target: Target) -> Standing:
+        return self._end(self.stock.release, target)
+
+    def give_back(self, target: Target) -> Standing:
+        return self._end(self.stock.give_back, target)
+
+    def _end(self, verb: Callable[[str, int | None], Any], target: Target) -> Standing:
+        try:
+            return Standing(verb(target.key, target.order_id).status)
+        except Refusal as refusal:
+            return _CONFLICTS[refusal.code]
+
+
+class PaymentBooks:
+    """Payment, without HTTP."""
+
+    def __init__(self, till: Till, *, refuses_refunds: bool) -> None:
+        self.till, self.refuses_refunds = till, refuses_refunds
+
+    def find(self, key: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
+        known = self.till.find(key)
+        return None if known is None else _capture(known.status, key, order_id, amount)
+
+    def capture(self, key: str, order_id: int, amount: Decimal, method: str) -> Captured | Declined:
+        asked = Asked(Kind.CAPTURE, order_id, amount, method)
+        answer = self.till.capture(key, asked, decline=method.startswith("decline"))
+        return _capture(answer.status, key, order_id, amount)
+
+    def refund(
+        self, key: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
+    ) -> Refunded | Declined:
+        asked = Asked(Kind.REFUND, order_id, amount, capture_id)
+        answer = self.till.refund(key, asked, decline=self.refuses_refunds)
+        kind = Refunded if answer.status == "refunded" else Declined
+        return kind(key, order_id, amount)
+
+
+def _capture(status: str, key: str, order_id: int, amount: Decimal) -> Captured | Declined:
+    return (Captured if status == "captured" else Declined)(key, order_id, amount)
+
+
+class Instants:
+    """Counts the instants of a run, and lets things happen at some of them."""
+
+    def __init__(self, happenings: Mapping[int, Callable[[], None]]) -> None:
+        self.happenings, self.names = happenings, list[str]()
+
+    def reach(self, name: str) -> None:
+        self.names.append(name)
+        happening = self.happenings.get(len(self.names))
+        if happening is not None:
+            happening()
+
+    def watch(self, port: object) -> Any:
+        return Watched(port, self)
+
+
+class Watched:
+    """A port whose calls are instants."""
+
+    def __init__(self, port: Any, instants: Instants) -> None:
+        self._port, self._instants = port, instants
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._instants.reach(f"before {name}")
+            answer = method(*arguments, **named)
+            self._instants.reach(f"after {name}")
+            return answer
+
+        return call
+
+
+class Case:
+    """One order, its upstreams, and what happens to it."""
+
+    def __init__(self, pool: Pool, path: str) -> None:
+        self.pool, self.stock, self.till = pool, Stock(), Till()
+        self.stock.set_available(PRODUCT, 0 if path == "out of stock" else UNITS)
+        self.inventory = InventoryBooks(self.stock)
+        self.payment = PaymentBooks(self.till, refuses_refunds=path == "refund declined")
+        self.progress = Progress(pool, "worker")
+        self.cancelled = False
+        self.path = path
+        new = NewOrder(USER, PRODUCT, QUANTITY, TOTAL, "decline" if path == "declined" else "card")
+        ids = context.accept("test", None)[0]
+        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.id = ledger.accept(new, ids, "user:7", None).order_id or 0
+
+    # -- what may happen ------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        ids = context.accept("test", None)[0]
+        with contextlib.suppress(NotCancellable):
+            request = Cancel(self.id, str(USER), everyones=False, principal="user:7")
+            assert Cancellations(self.pool, 1800).cancel(request, ids) is not None
+            self.cancelled = True
+
+    def cancel_twice(self) -> None:
+        self.cancel()
+        self.cancel()
+
+    def refund_a_part(self) -> None:
+        ids = context.accept("test", None)[0]
+        with contextlib.suppress(NotRefundable):
+            RefundRequests(self.pool).add(Refund(self.id, PART, "user:1"), ids)
+
+    def another_worker(self) -> None:
+        self.handle()
+
+    def cancel_and_another_worker(self) -> None:
+        self.cancel()
+        self.handle()
+
+    def die(self) -> None:
+        raise Died
+
+    def cancel_and_die(self) -> None:
+        self.cancel()
+        raise Died
+
+    # -- the run --------------------------------------------------------------------------
+
+    def handle(self, instants: Instants | None = None) -> None:
+        """Have a worker handle the order's message."""
+        watch: Callable[[Any], Any] = instants.watch if instants else lambda port: port
+        changed = watch(Cache()).changed
+        ports = Ports(
+            watch(self.progress),
+            cast("Any", watch(self.inventory)),
+            cast("Any", watch(self.payment)),
+            changed,
+        )
+        ids = context.accept("test", None)[0]
+        body = events.OrderEvent(self.id, 1, "Pending")
+        message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)
+        with context.using(ids):
+            Fulfilment(ports).handle(message)
+
+    def settle(self) -> None:
+        """Have the order's messages handled, then whatever the sweeper still emits."""
+        self.handle()
+        for _ in range(3):
+            emitted = self.rows("SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1'")
+            Sweeper(self.pool, deadlines(0.000001), lambda: False).sweep()
+            if emitted == self.rows("SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1'"):
+                return
+            self.handle()
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return connection.execute(query.encode(), values).fetchall()
+
+    # -- what must be true ----------------------------------------------------------------
+
+    def check(self) -> None:
+        [(status, reason, version, refunded, requested, reservation)] = self.rows(
+            "SELECT status, status_reason, version, refunded, refund_requested, reservation"
+            " FROM orders WHERE id = %s",
+            self.id,
+        )
+        self._check_status(Status(status), reason)
+        self._check_money(Status(status), refunded, requested)
+        self._check_stock(Status(status), reservation)
+        self._check_history(Status(status), version)
+
+    def _check_status(self, status: Status, reason: str | None) -> None:
+        declined = self.path == "refund declined"
+        if self.cancelled:
+            stuck = {Status.REFUNDING} if declined else set()
+            assert status in {Status.CANCELLED, Status.REFUNDED} | stuck
+            assert status is not Status.REFUNDING or reason == "RefundDeclined"
+        else:
+            assert status in {Status.COMPLETED, Status.FAILED}
+
+    def _check_money(self, status: Status, refunded: Decimal, requested: Decimal) -> None:
+        taken = [row for row in self.till.ledger() if row.status == "captured"]
+        back = [row.amount for row in self.till.ledger() if row.status == "refunded"]
+        assert len({row.attempt_id for row in taken}) == len(taken) <= 1
+        assert sum(back) == refunded == requested
+        kept = sum(row.amount for row in taken) - sum(back)
+        if status in {Status.COMPLETED, Status.REFUNDING}:
+            assert kept == TOTAL - refunded
+        else:
+            assert kept == 0
+        outcomes = self.rows(
+            "SELECT kind, outcome FROM payment_attempts WHERE order_id = %s", self.id
+        )
+        assert ("capture", "unknown") not in outcomes
+        assert ("refund", "unknown") not in outcomes
+        assert outcomes.count(("capture", "approved")) == len(taken)
+        assert outcomes.count(("refund", "approved")) == len(back)
+
+    def _check_stock(self, status: Status, reservation: str) -> None:
+        sold = QUANTITY if status in {Status.COMPLETED, Status.REFUNDING} else 0
+        left = 0 if self.path == "out of stock" else UNITS
+        assert self.stock.available(PRODUCT) == left - sold
+        [entry] = self.stock.ledger()
+        if status is Status.REFUNDING:  # settled when the refund is
+            assert reservation in {"held", "committed"}
+            assert entry.status in {"reserved", "committed"}
+        else:
+            assert reservation == entry.status
+
+    def _check_history(self, status: Status, version: int) -> None:
+        history = self.rows(
+            "SELECT version, from_status, to_status FROM order_history"
+            " WHERE order_id = %s ORDER BY version",
+            self.id,
+        )
+        assert [row[0] for row in history] == list(range(1, version + 1))
+        for (_, _, before), (_, start, _) in itertools.pairwise(history):
+            assert start == before, history
+        assert history[-1][2] == status
+        types = {
+            row[0]
+            for row in self.rows("SELECT type FROM outbox WHERE aggregateid = %s", str(self.id))
+        }
+        told = types & {
+            "order.completed.v1",
+            "order.failed.v1",
+            "order.cancelled.v1",
+            "order.refunded.v1",
+        }
+        if status is Status.REFUNDED:
+            assert told - {"order.completed.v1"} == {"order.refunded.v1"}
+        elif status is not Status.REFUNDING:
+            assert told == NOTIFIED[status]
+
+
+class Cache:
+    """Is told of every version, and does nothing."""
+
+    def changed(self, _order: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def pool(database: Database) -> Iterator[Pool]:
+    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "4"}
+    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    made.open()
+    yield made
+    made.close()
+
+
+EVENTS: Final = {
+    "cancel": Case.cancel,
+    "cancel twice": Case.cancel_twice,
+    "refund a part": Case.refund_a_part,
+    "another worker": Case.another_worker,
+    "cancel and another worker": Case.cancel_and_another_worker,
+    "death": Case.die,
+    "cancel and death": Case.cancel_and_die,
+}
+
+
+def instants_of(pool: Pool, path: str) -> int:
+    """Count the instants of an undisturbed run."""
+    case, instants = Case(pool, path), Instants({})
+    case.handle(instants)
+    case.settle()
+    case.check()
+    return len(instants.names)
+
+
+def run(pool: Pool, path: str, happenings: dict[int, str]) -> None:
+    """Let things happen at instants of one run, then hold the books against each other."""
+    case = Case(pool, path)
+    moments = {at: functools.partial(EVENTS[name], case) for at, name in happenings.items()}
+    with contextlib.suppress(Died):
+        case.handle(Instants(moments))
+    case.settle()
+    try:
+        case.check()
+    except AssertionError as error:
+        raise AssertionError(f"{path}: {happenings}: order {case.id}") from error
+    case.cancel()
+    case.settle()
+    case.check()
+    case.rows("SELECT 1 FROM orders WHERE id = %s", case.id)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_happens_at_any_instant_money_and_stock_balance(
+    pool: Pool, path: str, event: str
+) -> None:
+    for at in range(1, instants_of(pool, path) + 1):
+        run(pool, path, {at: event})
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_two_things_at_two_instants_leave_the_books_in_balance(pool: Pool, path: str) -> None:
+    last = instants_of(pool, path)
+    pairs = [
+        (first, one, second, two)
+        for first, second in itertools.combinations(range(1, last + 1), 2)
+        for one, two in itertools.product(("cancel", "refund a part", "another worker"), EVENTS)
+    ]
+    for first, one, second, two in pairs[:: max(1, len(pairs) // 40)]:
+        run(pool, path, {first: one, second: two})
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("path", PATHS)
+def test_any_two_things_at_any_two_instants_leave_the_books_in_balance(
+    pool: Pool, path: str
+) -> None:
+    last = instants_of(pool, path)
+    for first, second in itertools.combinations(range(1, last + 1), 2):
+        for one, two in itertools.product(EVENTS, EVENTS):
+            run(pool, path, {first: one, second: two})
