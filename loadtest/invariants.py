@@ -10,6 +10,9 @@ from loadtest.books import Books, Order, Payment
 from loadtest.purchase import Purchase
 
 ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
+_LATER: Final = {"Completed": frozenset({"Refunding", "Refunded"})}
+# What stock an ended order may have; all others must have none.
+_STOCK: Final = {"Completed": ("committed",), "Refunded": ("released", "returned")}
 _SHOWN: Final = 5
 _CHARGES: Final = {"Completed": (1, 0), "Refunded": (1, 1)}  # captures, refunds; else none
 
@@ -88,10 +91,14 @@ def uninvited(story: Story) -> Iterator[str]:
 
 
 def changed_after_the_end(story: Story) -> Iterator[str]:
-    """Find orders that a customer saw ended and that are something else now."""
+    """Find orders that a customer saw ended and that are something else now.
+
+    A completed order may still be cancelled; then its money goes back.
+    """
     for purchase in story.purchases:
         for order in _orders_of(purchase, story):
-            if purchase.ended in ENDED and order.status != purchase.ended:
+            later = _LATER.get(purchase.ended or "", frozenset())
+            if purchase.ended in ENDED and order.status not in later | {purchase.ended}:
                 yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
 
 
@@ -115,11 +122,12 @@ def wrongly_charged(story: Story) -> Iterator[str]:
 
 def wrongly_stocked(story: Story) -> Iterator[str]:
     """Find ended orders whose stock is not taken, or is, or is still held."""
-    held = {one.order_id: one for one in story.books.reservations or ()}
+    # Without those that were released before they were made.
+    held = {one.order_id: one for one in story.books.reservations or () if one.quantity}
     for order in story.books.orders.values():
         one = held.get(order.id)
         status = one.status if one else "none"
-        right = ("committed",) if order.status == "Completed" else ("none", "released")
+        right = _STOCK.get(order.status, ("none", "released"))
         if order.status in ENDED and status not in right:
             yield f"order {order.id} is {order.status}, its stock is {status}"
         elif one and (one.product_id, one.quantity) != (order.product_id, order.quantity):
@@ -142,7 +150,7 @@ def oversold(story: Story) -> Iterator[str]:
     """Find products of which more was promised than there was."""
     taken: Counter[int] = Counter()
     for one in story.books.reservations or ():
-        if one.status != "released":
+        if one.status not in ("released", "returned"):
             taken[one.product_id] += one.quantity
     completed: Counter[int] = Counter()
     for order in story.books.orders.values():

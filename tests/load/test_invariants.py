@@ -84,6 +84,7 @@ def test_charging_an_order_twice_is_found() -> None:
 def test_charging_a_failed_order_is_found() -> None:
     story = Story([purchase(1, ended="Failed")], books(order(1, status="Failed")))
     story.books.payments = [Payment(1, "capture", Decimal("19.90"), "captured")]
+    story.books.reservations = [Reservation(1, 101, 1, "returned")]
     assert broken(story) == {"each completed order is charged once, no other at all"}
 
 
@@ -104,6 +105,27 @@ def test_a_refunded_order_was_charged_and_paid_back() -> None:
     story.books.payments = [Payment(1, "capture", Decimal("19.90"), "captured")]
     assert broken(story) == {"each completed order is charged once, no other at all"}
     story.books.payments.append(Payment(1, "refund", Decimal("19.90"), "refunded"))
+    story.books.reservations = [Reservation(1, 101, 1, "committed")]
+    assert broken(story) == {"stock is taken for completed orders alone"}
+    story.books.reservations = [Reservation(1, 101, 1, "returned")]
+    assert broken(story) == set()
+
+
+def test_a_completed_order_may_be_cancelled_and_a_cancelled_one_not_be_completed() -> None:
+    story = Story([purchase(1, ended="Completed")], books(order(1, status="Refunded")))
+    story.books.payments = [
+        Payment(1, "capture", Decimal("19.90"), "captured"),
+        Payment(1, "refund", Decimal("19.90"), "refunded"),
+    ]
+    story.books.reservations = [Reservation(1, 101, 1, "returned")]
+    assert broken(story) == set()
+    story = Story([purchase(1, ended="Cancelled")], books(order(1)))
+    assert broken(story) == {"an end that a customer saw is final"}
+
+
+def test_a_reservation_released_before_it_was_made_holds_nothing() -> None:
+    story = Story([purchase(1, ended="Cancelled")], books(order(1, status="Cancelled")))
+    story.books.reservations = [Reservation(1, 0, 0, "released")]
     assert broken(story) == set()
 
 
