@@ -52,12 +52,17 @@ def guarded(
         AUTH="jwt",
         AUTH_KEY=KEY,
         AUTH_ALGORITHMS="HS256",
+        AUTH_ISSUER="issuer",
+        AUTH_AUDIENCE="orders",
     ) as running_api:
         yield running_api
 
 
 def bearer(user: int, *scopes: str) -> str:
-    claims = {"sub": str(user), "scope": " ".join(scopes), "exp": time.time() + 600}
+    claims = {
+        "sub": str(user), "scope": " ".join(scopes), "exp": time.time() + 600, "iss": "issuer",
+        "aud": "orders",
+    }  # fmt: skip
     return f"Bearer {jwt.encode(claims, KEY, 'HS256')}"
 
 
