@@ -22,11 +22,12 @@ from orders.database import connection
 from orders.database.failures import Busy, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
-from orders.database.orders import Ledger, Outcome, Progress, Reservation, Step
+from orders.database.orders import Ledger
 from orders.database.pool import Pool
+from orders.database.progress import Outcome, Progress, Reservation, Step
 from orders.database.routing import Reads, ReplicaLag
 from orders.domain.lifecycle import Status, Transition
-from orders.domain.order import NewOrder, Order
+from orders.domain.order import NewOrder
 from orders.errors import Transient
 from orders.messaging.publisher import Publisher
 from orders.relay.relay import Relay
@@ -163,21 +164,19 @@ def test_the_worker_brings_an_order_to_its_end(pool: Pool) -> None:
     message_id = str(uuid.uuid4())
     work = progress.load(accept(pool), message_id)
     assert work is not None
-    order: Order | None = work.order
+    first = work
     for to, step in (
         (Status.RESERVED, Step(reservation=Reservation.HELD)),
         (Status.CHARGING, Step(new_attempt=attempt)),
-        (
-            Status.COMPLETED,
-            Step(attempt=attempt, outcome=Outcome.APPROVED, message_id=message_id),
-        ),
+        (Status.COMPLETED, Step(attempt=attempt, outcome=Outcome.APPROVED)),
     ):
+        order = progress.advance(work, Transition(to), step, ids)
         assert order is not None
-        order = progress.advance(order, Transition(to), step, ids)
-    assert order is not None
-    assert (order.status, order.version) == (Status.COMPLETED, 4)
-    assert progress.advance(work.order, Transition(Status.FAILED), Step(), ids) is None
-    done = progress.load(order.id, message_id)
+        work = work.after(order, step)
+    assert (work.order.status, work.order.version) == (Status.COMPLETED, 4)
+    assert progress.advance(first, Transition(Status.FAILED), Step(), ids) is None
+    assert progress.settle_stock(work, Reservation.COMMITTED, message_id)
+    done = progress.load(work.order.id, message_id)
     assert done is not None
     assert done.processed
 
