@@ -112,7 +112,7 @@ fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer;
 .PHONY: failover
 failover: env ## promotions, freezes and long outages under load, checked (30 minutes); ARGS="-k promotions"
 	.venv/bin/pytest -m failover --verbose tests/failover tests/integration/test_redis_engines.py \
-		tests/integration/test_rabbitmq_cluster.py $(ARGS)
+		tests/integration/test_rabbitmq_cluster.py tests/integration/test_racing_cancels.py $(ARGS)
 
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import pytest
 
 from devstack.testing import Database
+from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
 from orders.database.cancellations import Cancellations, NotCancellable
 from orders.database.cancellations import Request as Cancel
@@ -31,13 +32,10 @@ from orders.domain.lifecycle import Status
 from orders.domain.order import NewOrder
 from orders.messaging.envelope import Message
 from orders.telemetry import context
-from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
-from orders.upstream.payment import Captured, Declined, Refunded
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.sweep import Sweeper
-from upstreams.inventory import NewReservation, Stock
-from upstreams.payment import Asked, Kind, Till
-from upstreams.web import Refusal
+from upstreams.inventory import Stock
+from upstreams.payment import Till
 
 TOTAL, PART = Decimal("19.90"), Decimal("5.00")
 UNITS, QUANTITY, PRODUCT, USER = 10, 2, 5, 7
@@ -51,65 +49,6 @@ NOTIFIED: Final = {
 
 class Died(BaseException):
     """The worker's process ends here."""
-
-
-class InventoryBooks:
-    """Inventory, without HTTP."""
-
-    def __init__(self, stock: Stock) -> None:
-        self.stock = stock
-
-    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
-        wanted = NewReservation(product_id, quantity, target.order_id)
-        try:
-            return Standing(self.stock.reserve(target.key, wanted)[0].status)
-        except Refusal as refusal:
-            if refusal.code != "out_of_stock":
-                raise
-            return OutOfStock(target.order_id)
-
-    def commit(self, target: Target) -> Standing:
-        return self._end(self.stock.commit, target)
-
-    def release(self, target: Target) -> Standing:
-        return self._end(self.stock.release, target)
-
-    def give_back(self, target: Target) -> Standing:
-        return self._end(self.stock.give_back, target)
-
-    def _end(self, verb: Callable[[str, int | None], Any], target: Target) -> Standing:
-        try:
-            return Standing(verb(target.key, target.order_id).status)
-        except Refusal as refusal:
-            return _CONFLICTS[refusal.code]
-
-
-class PaymentBooks:
-    """Payment, without HTTP."""
-
-    def __init__(self, till: Till, *, refuses_refunds: bool) -> None:
-        self.till, self.refuses_refunds = till, refuses_refunds
-
-    def find(self, key: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
-        known = self.till.find(key)
-        return None if known is None else _capture(known.status, key, order_id, amount)
-
-    def capture(self, key: str, order_id: int, amount: Decimal, method: str) -> Captured | Declined:
-        asked = Asked(Kind.CAPTURE, order_id, amount, method)
-        answer = self.till.capture(key, asked, decline=method.startswith("decline"))
-        return _capture(answer.status, key, order_id, amount)
-
-    def refund(
-        self, key: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
-    ) -> Refunded | Declined:
-        asked = Asked(Kind.REFUND, order_id, amount, capture_id)
-        answer = self.till.refund(key, asked, decline=self.refuses_refunds)
-        kind = Refunded if answer.status == "refunded" else Declined
-        return kind(key, order_id, amount)
-
-
-def _capture(status: str, key: str, order_id: int, amount: Decimal) -> Captured | Declined:
-    return (Captured if status == "captured" else Declined)(key, order_id, amount)
 
 
 class Instants:

@@ -1,0 +1,240 @@
+"""Ten thousand orders, several clients that cancel each, workers that die at any instant.
+
+The upstreams are the simulators' books without HTTP; PostgreSQL is real. ORDERS_RACED changes the
+number of orders.
+"""
+
+import collections
+import os
+import queue
+import random
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any, Final, cast
+
+import pytest
+
+from devstack.testing import Database
+from integration.upstream_books import InventoryBooks, PaymentBooks
+from orders import settings
+from orders.database.cancellations import Cancellations, NotCancellable
+from orders.database.cancellations import Request as Cancel
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.progress import Progress
+from orders.database.routing import Reads
+from orders.domain import events
+from orders.domain.deadlines import deadlines
+from orders.domain.order import NewOrder
+from orders.errors import Transient
+from orders.messaging.envelope import Message
+from orders.telemetry import context
+from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.sweep import Sweeper
+from upstreams.inventory import Stock
+from upstreams.payment import Till
+
+pytestmark = pytest.mark.failover
+
+ORDERS: Final = int(os.environ.get("ORDERS_RACED", "10000"))
+WORKERS, CLIENTS = 4, 3
+FAULTS: Final = 0.01  # share of the calls and commits at which something breaks
+SCARCE, UNITS = 3, 1_000_000
+TOTAL = Decimal("19.90")
+TOLD: Final = {
+    "Completed": "order.completed.v1",
+    "Failed": "order.failed.v1",
+    "Cancelled": "order.cancelled.v1",
+    "Refunded": "order.refunded.v1",
+}
+
+
+class Died(BaseException):
+    """The worker's process ends here."""
+
+
+class Faulty:
+    """A port at which a call now and then is lost, or done without an answer, or is the last."""
+
+    def __init__(self, port: Any, faults: collections.Counter[str]) -> None:
+        self._port, self._faults = port, faults
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._break(f"before {name}")
+            answer = method(*arguments, **named)
+            self._break(f"after {name}")
+            return answer
+
+        return call
+
+    def _break(self, instant: str) -> None:
+        if random.random() < FAULTS:
+            self._faults[instant] += 1
+            raise random.choice([Died(), Transient("an answer is lost")])
+
+
+class Race:
+    """The orders, the workers that bring them to their end, the clients that cancel them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.stock, self.till = pool, Stock(), Till()
+        self.stock.set_available(SCARCE, ORDERS // 20)
+        self.faults: collections.Counter[str] = collections.Counter()
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.cancelled: set[int] = set()
+        self.work: queue.Queue[int] = queue.Queue()
+        self.cancellations = Cancellations(pool, 1800)
+        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.done = threading.Event()
+
+    def place(self, number: int) -> None:
+        """Place an order, and let the clients cancel two of five of them about the payment."""
+        method = "decline" if number % 7 == 0 else "card"
+        product = SCARCE if number % 10 == 0 else 1
+        ids = context.accept("race", None)[0]
+        answer = self.ledger.accept(NewOrder(7, product, 1, TOTAL, method), ids, "user:7", None)
+        order_id = answer.order_id or 0
+        self.work.put(order_id)
+        if number % 5 < 2:
+            clients = [
+                threading.Timer(random.uniform(0, 0.2), self.cancel, [order_id])
+                for _ in range(CLIENTS)
+            ]
+            for client in clients:
+                client.start()
+            for client in clients:
+                client.join()
+
+    def cancel(self, order_id: int) -> None:
+        request = Cancel(order_id, "7", everyones=False, principal="user:7")
+        try:
+            cancelled = self.cancellations.cancel(request, context.accept("race", None)[0])
+            assert cancelled is not None
+            self.answers[str(cancelled.answer.status)] += 1
+            self.cancelled.add(order_id)
+        except NotCancellable as error:
+            self.answers[error.reason] += 1
+        except Transient:
+            self.answers["503"] += 1
+
+    def serve(self) -> None:
+        """Work until all is done; what breaks is handled again, by whoever comes."""
+        while not (self.done.is_set() and self.work.empty()):
+            try:
+                order_id = self.work.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            try:
+                self.handle(order_id)
+            except (Died, Transient):
+                self.work.put(order_id)
+
+    def handle(self, order_id: int) -> None:
+        def faulty(port: Any) -> Any:
+            return Faulty(port, self.faults)
+
+        ports = Ports(
+            faulty(Progress(self.pool, "worker")),
+            cast("Any", faulty(InventoryBooks(self.stock))),
+            cast("Any", faulty(PaymentBooks(self.till, refuses_refunds=False))),
+            lambda _: None,
+        )
+        ids = context.accept("race", None)[0]
+        body = events.OrderEvent(order_id, 1, "Pending")
+        message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)
+        with context.using(ids):
+            Fulfilment(ports).handle(message)
+
+    def sweep(self) -> None:
+        """Emit what stands still, and have it worked on."""
+        Sweeper(self.pool, deadlines(0.000001), lambda: False).sweep()
+        query = (
+            "DELETE FROM outbox WHERE type IN"
+            " ('order.stalled.v1', 'order.cancelled.v1', 'order.refund_due.v1')"
+            " RETURNING aggregateid::bigint"
+        )
+        for (order_id,) in self.rows(query):
+            self.work.put(order_id)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return list(connection.execute(query.encode()).fetchall())
+
+
+@pytest.fixture
+def pool(database: Database) -> Iterator[Pool]:
+    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
+    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "race")
+    made.open()
+    yield made
+    made.close()
+
+
+def test_money_and_stock_balance_after_thousands_of_racing_cancels(
+    pool: Pool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    race = Race(pool)
+    with ThreadPoolExecutor(WORKERS + 4) as threads:
+        workers = [threads.submit(race.serve) for _ in range(WORKERS)]
+        with ThreadPoolExecutor(4) as shops:
+            list(shops.map(race.place, range(ORDERS)))
+        race.done.set()
+        for worker in workers:
+            worker.result()
+        while owing(race):
+            race.sweep()
+            race.serve()
+    check_orders(race)
+    check_totals(race)
+    with capsys.disabled():
+        states = dict(race.rows("SELECT status, count(*) FROM orders GROUP BY 1 ORDER BY 1"))
+        sys.stdout.write(
+            f"\n{ORDERS} orders: {states}; cancellations answered {dict(race.answers)}; "
+            f"{race.faults.total()} faults at {len(race.faults)} kinds of instants\n"
+        )
+
+
+def owing(race: Race) -> bool:
+    return bool(
+        race.rows(
+            "SELECT 1 FROM orders WHERE status IN ('Pending', 'Reserved', 'Charging', 'Refunding')"
+            " OR reservation = 'held' OR refunded < refund_requested"
+            " OR (reservation = 'committed' AND status = 'Refunded') LIMIT 1"
+        )
+    )
+
+
+def check_orders(race: Race) -> None:
+    orders = dict(race.rows("SELECT id, status FROM orders"))
+    told: dict[int, set[str]] = collections.defaultdict(set)
+    for order_id, template in race.rows("SELECT order_id, template FROM notifications"):
+        told[order_id].add(template)
+    for order_id, status in orders.items():
+        assert (order_id in race.cancelled) == (status in {"Cancelled", "Refunded"}), order_id
+        also = {"order.completed.v1"} if status == "Refunded" else set()
+        assert {TOLD[status]} <= told[order_id] <= {TOLD[status]} | also, order_id
+
+
+def check_totals(race: Race) -> None:
+    attempts = race.till.ledger()
+    taken = [row for row in attempts if row.status == "captured"]
+    back = [row for row in attempts if row.status == "refunded"]
+    [(kept,)] = race.rows("SELECT coalesce(sum(total), 0) FROM orders WHERE status = 'Completed'")
+    assert len({row.order_id for row in taken}) == len(taken), "charged twice"
+    assert len({row.order_id for row in back}) == len(back), "refunded twice"
+    assert sum(row.amount for row in taken) - sum(row.amount for row in back) == kept
+    stock = collections.Counter(str(row.status) for row in race.stock.ledger())
+    [(completed,)] = race.rows("SELECT count(*) FROM orders WHERE status = 'Completed'")
+    assert stock["reserved"] == 0
+    assert stock["committed"] == completed
+    sold = sum(row.quantity for row in race.stock.ledger() if row.status == "committed")
+    left = UNITS - race.stock.available(1) + ORDERS // 20 - race.stock.available(SCARCE)
+    assert sold == left
+    assert race.faults.total() >= min(50, ORDERS // 20)

@@ -1,0 +1,70 @@
+"""Inventory and Payment without HTTP: the simulators' own books behind the clients' methods."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
+from orders.upstream.payment import Captured, Declined, Refunded
+from upstreams.inventory import NewReservation, Stock
+from upstreams.payment import Asked, Kind, Till
+from upstreams.web import Refusal
+
+
+class InventoryBooks:
+    """Inventory, without HTTP."""
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+
+    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
+        wanted = NewReservation(product_id, quantity, target.order_id)
+        try:
+            return Standing(self.stock.reserve(target.key, wanted)[0].status)
+        except Refusal as refusal:
+            if refusal.code != "out_of_stock":
+                raise
+            return OutOfStock(target.order_id)
+
+    def commit(self, target: Target) -> Standing:
+        return self._end(self.stock.commit, target)
+
+    def release(self, target: Target) -> Standing:
+        return self._end(self.stock.release, target)
+
+    def give_back(self, target: Target) -> Standing:
+        return self._end(self.stock.give_back, target)
+
+    def _end(self, verb: Callable[[str, int | None], Any], target: Target) -> Standing:
+        try:
+            return Standing(verb(target.key, target.order_id).status)
+        except Refusal as refusal:
+            return _CONFLICTS[refusal.code]
+
+
+class PaymentBooks:
+    """Payment, without HTTP."""
+
+    def __init__(self, till: Till, *, refuses_refunds: bool) -> None:
+        self.till, self.refuses_refunds = till, refuses_refunds
+
+    def find(self, key: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
+        known = self.till.find(key)
+        return None if known is None else _capture(known.status, key, order_id, amount)
+
+    def capture(self, key: str, order_id: int, amount: Decimal, method: str) -> Captured | Declined:
+        asked = Asked(Kind.CAPTURE, order_id, amount, method)
+        answer = self.till.capture(key, asked, decline=method.startswith("decline"))
+        return _capture(answer.status, key, order_id, amount)
+
+    def refund(
+        self, key: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
+    ) -> Refunded | Declined:
+        asked = Asked(Kind.REFUND, order_id, amount, capture_id)
+        answer = self.till.refund(key, asked, decline=self.refuses_refunds)
+        kind = Refunded if answer.status == "refunded" else Declined
+        return kind(key, order_id, amount)
+
+
+def _capture(status: str, key: str, order_id: int, amount: Decimal) -> Captured | Declined:
+    return (Captured if status == "captured" else Declined)(key, order_id, amount)
