@@ -238,14 +238,14 @@ def test_a_pooler_that_nobody_told_of_is_refused_by_name(
     """Else timeouts would not hold, and two relays could lead."""
     pooled = postgres.cluster.url(database.name, port=pooler)
     untold = DatabaseSettings(url=pooled, connect_timeout_s=2)
-    for attempt in (
-        lambda: Leadership(untold, HOUSEKEEPING, "test").held(),
-        lambda: used(untold),
-        lambda: Leadership(
-            DatabaseSettings(url=pooled, session_url=pooled), HOUSEKEEPING, "test"
-        ).held(),
+    twice = DatabaseSettings(url=pooled, session_url=pooled)
+    for told, attempt in (
+        ("set ORDERS_DATABASE_SESSION_URL", lambda: Leadership(untold, HOUSEKEEPING, "t").held()),
+        ("set ORDERS_DATABASE_SESSION_URL", lambda: used(untold)),
+        ("ORDERS_DATABASE_SESSION_URL must", lambda: Leadership(twice, HOUSEKEEPING, "t").held()),
+        ("ORDERS_DATABASE_REPLICA_URL must", lambda: used(untold, writes=False)),
     ):
-        with pytest.raises(Transient, match="pooler in transaction mode"):
+        with pytest.raises(Transient, match=f"pooler in transaction mode .*{told}"):
             attempt()
 
 

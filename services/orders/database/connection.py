@@ -200,7 +200,9 @@ class Server:
 
     def suspect(self, error: BaseException) -> None:
         """Note that the server cannot be used, as an open connection has shown."""
-        self.problem, self._failed_at_s = _reason(error), time.monotonic()
+        reason = _reason(error)
+        self.problem = f"{POOLER}: {self.advice}" if reason == POOLER else reason
+        self._failed_at_s = time.monotonic()
 
     def abandon(self, pid: int) -> None:
         """Note that a session was given up while its statement may be under way."""
