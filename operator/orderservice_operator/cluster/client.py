@@ -7,6 +7,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -62,6 +64,14 @@ class Client:
         self._watch = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
         connector = aiohttp.TCPConnector(ssl=credentials.ssl_context(), limit=32)
         self._session = aiohttp.ClientSession(connector=connector)
+        self._server_time: tuple[datetime, float] | None = None  # and when it was heard
+
+    def now(self) -> datetime:
+        """Return the API server's time, as its last answer said: our own clock may differ."""
+        if self._server_time is None:
+            return datetime.now(UTC)
+        told, heard_at = self._server_time
+        return told + timedelta(seconds=time.monotonic() - heard_at)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -183,6 +193,7 @@ class Client:
                 headers={**(headers or {}), **identity},
                 **options,
             ) as answer:
+                self._note_time(answer.headers.get("Date", ""))
                 if answer.status == 401 and self._credentials.renewed(identity):
                     raise Transient("the token has ended; there is a new one")
                 if answer.status >= 400:
@@ -190,6 +201,13 @@ class Client:
                 yield answer
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
             raise Transient(f"{method} {path}: {type(error).__name__}: {error}") from error
+
+    def _note_time(self, date: str) -> None:
+        try:
+            told = parsedate_to_datetime(date)
+        except ValueError:
+            return
+        self._server_time = (told, time.monotonic())
 
 
 def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 one word, one meaning

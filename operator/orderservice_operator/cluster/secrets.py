@@ -2,12 +2,33 @@
 
 import base64
 import time
+from collections.abc import Mapping
 from typing import Final
+
+import msgspec
 
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import NotFound, Permanent
 
-_KEPT_S: Final = 300.0  # a guess: a new password is used at the latest then
+_KEPT_S: Final = 300.0  # a guess: a new password that nobody refused is used at the latest then
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A Secret as it was read; `data` is in base64."""
+
+    name: str
+    type: str
+    labels: Mapping[str, str]
+    data: Mapping[str, str]
+
+    def entry(self, key: str) -> str:
+        """Return one entry. Raises Permanent when there is none, or no text in it."""
+        if key not in self.data:
+            raise Permanent(f"Secret {self.name} has no entry {key}")
+        try:
+            return base64.b64decode(self.data[key]).decode()
+        except UnicodeDecodeError:
+            raise Permanent(f"Secret {self.name}: entry {key} is not text in UTF-8") from None
 
 
 class Secrets:
@@ -15,26 +36,27 @@ class Secrets:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._read: dict[tuple[str, str], tuple[float, dict[str, str]]] = {}
+        self._read: dict[tuple[str, str], tuple[float, Secret]] = {}
 
-    async def entry(self, namespace: str, name: str, key: str) -> str:
-        """Return one entry. Raises Permanent when there is none, or no text in it."""
-        entries = await self._entries(namespace, name)
-        if key not in entries:
-            raise Permanent(f"Secret {name} has no entry {key}")
+    async def read(self, namespace: str, name: str) -> Secret:
+        """Return a Secret. Raises Permanent when there is none."""
+        if (known := self._read.get((namespace, name))) is not None:
+            read_at, secret = known
+            if secret.data and time.monotonic() - read_at < _KEPT_S:
+                return secret
         try:
-            return base64.b64decode(entries[key]).decode()
-        except UnicodeDecodeError:
-            raise Permanent(f"Secret {name}: entry {key} is not text in UTF-8") from None
-
-    async def _entries(self, namespace: str, name: str) -> dict[str, str]:
-        read_at, entries = self._read.get((namespace, name), (0.0, {}))
-        if entries and time.monotonic() - read_at < _KEPT_S:
-            return entries
-        try:
-            secret = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+            body = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
         except NotFound as error:
             raise Permanent(f"Secret {name} does not exist") from error
-        entries = secret.get("data") or {}  # others than those asked for may be anything
-        self._read[namespace, name] = (time.monotonic(), entries)
-        return entries
+        secret = Secret(
+            name,
+            body.get("type", ""),
+            body.get("metadata", {}).get("labels") or {},
+            body.get("data") or {},
+        )
+        self._read[namespace, name] = (time.monotonic(), secret)
+        return secret
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Read a Secret anew the next time: what was in it was refused."""
+        self._read.pop((namespace, name), None)

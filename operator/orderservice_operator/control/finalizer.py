@@ -6,7 +6,7 @@ deletion for longer than its bound, whatever the broker, the API server and the 
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -19,6 +19,7 @@ from orderservice_operator.cluster.events import Recorder
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.errors import NotFound, OperatorError, Vanished
 from orderservice_operator.rabbitmq import sharing
+from orderservice_operator.rabbitmq.management import Management
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.key import Key
@@ -52,6 +53,7 @@ class Finalizer:
         self._client, self._store, self._bound_s = client, store, bound_s
         self._topologies, self._recorder = topologies, recorder
         self._empty_since: dict[str, float] = {}
+        self._unrouted_since: dict[str, float] = {}
         self._problems: dict[str, str] = {}
 
     async def set_or_remove(self, service: OrderService) -> None:
@@ -85,21 +87,27 @@ class Finalizer:
         if why := _left_alone(service):
             await self._warn(service, why)
             return None
-        left_s = self._bound_s - _age_s(service)
+        left_s = self._bound_s - self._age_s(service)
         if left_s > 0 and await self._cleaned(service, max(_SHORTEST_S, left_s)):
             return None
-        if (left_s := self._bound_s - _age_s(service)) > 0:
+        if (left_s := self._bound_s - self._age_s(service)) > 0:
             return min(_AGAIN_S, left_s)
         problem = self._problems.get(service.metadata.uid, "they could not be looked at")
         await self._warn(service, f"given up after {self._bound_s:g} s: {problem}")
         return None
+
+    def _age_s(self, service: OrderService) -> float:
+        """Return for how long the resource has been waiting to go, by the API server's clock."""
+        since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
+        return (self._client.now() - since).total_seconds()
 
     async def _warn(self, service: OrderService | Invalid, why: str) -> None:
         await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {why}")
 
     async def _release(self, service: OrderService | Invalid) -> None:
         await self._set_finalizer(service, wanted=False)
-        self._empty_since.pop(service.metadata.uid, None)
+        for known in (self._empty_since, self._unrouted_since):
+            known.pop(service.metadata.uid, None)
         self._problems.pop(service.metadata.uid, None)
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
@@ -143,15 +151,46 @@ class Finalizer:
             return True
         wanted, broker = topology.desired(service), await management.read()
         if full := [queue.name for queue in wanted.queues if broker.messages(queue.name)]:
-            text = f"these queues hold messages and stay: {', '.join(full)}"
-            await self._recorder.record(service, "Warning", "QueuesLeft", text)
-            return True
-        empty_since = self._empty_since.setdefault(service.metadata.uid, time.monotonic())
-        if time.monotonic() - empty_since < _SETTLED_S:
+            return await self._leave(service, full)
+        if not self._lasted(self._empty_since, service, _SETTLED_S):
             return False
-        for kind, name in _own(wanted, broker):
-            await management.delete(kind, name)
+        # Nothing is routed any more from here on; what was, is counted a while later.
+        for exchange in wanted.exchanges:
+            await management.delete("exchanges", exchange.name)
+        if not self._lasted(self._unrouted_since, service, _STATISTICS_S):
+            return False
+        return await self._delete_queues(service, management, wanted, broker)
+
+    async def _delete_queues(
+        self,
+        service: OrderService,
+        management: Management,
+        wanted: topology.Topology,
+        broker: Broker,
+    ) -> bool:
+        """Delete each queue that is empty right before; the policies go with the last one."""
+        full: list[str] = []
+        for queue in (queue.name for queue in wanted.queues if queue.name in broker.queues):
+            if await management.holds_messages(queue):
+                full.append(queue)
+            else:
+                await management.delete("queues", queue)
+        if full:
+            return await self._leave(service, full)
+        for policy in wanted.policies:
+            await management.delete("policies", policy.name)
         return True
+
+    async def _leave(self, service: OrderService, queues: list[str]) -> bool:
+        text = f"these queues hold messages and stay: {', '.join(queues)}"
+        await self._recorder.record(service, "Warning", "QueuesLeft", text)
+        return True
+
+    @staticmethod
+    def _lasted(since: dict[str, float], service: OrderService, for_s: float) -> bool:
+        """Return whether it has been so for a while, by when it was first noted."""
+        first = since.setdefault(service.metadata.uid, time.monotonic())
+        return time.monotonic() - first >= for_s
 
     async def _set_finalizer(self, service: OrderService | Invalid, *, wanted: bool) -> None:
         """Change ours and keep the others', whoever set ours: a backup may have brought it back."""
@@ -179,26 +218,3 @@ def _left_alone(service: OrderService) -> str:
     if service.spec.mode != "Manage":
         return "mode is Observe"
     return "the resource is paused" if service.spec.paused else ""
-
-
-def _own(wanted: topology.Topology, broker: Broker) -> list[tuple[str, str]]:
-    """Return the resource's objects that exist; bindings go with their queues."""
-    return [
-        *(("queues", queue.name) for queue in wanted.queues if queue.name in broker.queues),
-        *(
-            ("exchanges", exchange.name)
-            for exchange in wanted.exchanges
-            if exchange.name in broker.exchanges
-        ),
-        *(
-            ("policies", policy.name)
-            for policy in wanted.policies
-            if policy.name in broker.policies
-        ),
-    ]
-
-
-def _age_s(service: OrderService) -> float:
-    """Return for how long the resource has been waiting to go."""
-    since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
-    return (datetime.now(UTC) - since).total_seconds()

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import structlog
@@ -14,7 +13,7 @@ from orderservice_operator.children import topology
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.secrets import Secrets
 from orderservice_operator.errors import OperatorError, Permanent, Transient
-from orderservice_operator.rabbitmq import sharing
+from orderservice_operator.rabbitmq import credentials, sharing
 from orderservice_operator.rabbitmq.breaker import Breaker
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource import status
@@ -64,6 +63,8 @@ class TopologyReconciler:
         try:
             report = await self._reconciled(service)
         except OperatorError as error:
+            if isinstance(error, Permanent):  # the Secret may be mended by now
+                self._secrets.forget(service.metadata.namespace, _secret_name(service))
             report = self._failure(key, error)
         if report != self._reports.get(key):
             self._reports[key] = report
@@ -158,23 +159,15 @@ class TopologyReconciler:
         )
 
     async def _address(self, service: OrderService) -> Address:
-        messaging, namespace = service.spec.messaging, service.metadata.namespace
-        url, vhost = messaging.management_url or "", messaging.vhost
-        if reference := messaging.management_secret_ref:
-            name = reference.name
-            username = await self._secrets.entry(namespace, name, "username")
-            password = await self._secrets.entry(namespace, name, "password")
-            return Address(url, username, password, vhost)
-        amqp = messaging.secret_ref
-        text = await self._secrets.entry(namespace, amqp.name, amqp.key)
-        try:
-            parts = urlsplit(text)
-        except ValueError:  # its text quotes the password
-            raise Permanent(
-                f"Secret {amqp.name}: entry {amqp.key} is not a URL; "
-                "what is special in its user or password has to be percent-encoded"
-            ) from None
-        return Address(url, unquote(parts.username or ""), unquote(parts.password or ""), vhost)
+        messaging = service.spec.messaging
+        secret = await self._secrets.read(service.metadata.namespace, _secret_name(service))
+        username, password = credentials.user(service, secret)
+        return Address(messaging.management_url or "", username, password, messaging.vhost)
+
+
+def _secret_name(service: OrderService) -> str:
+    messaging = service.spec.messaging
+    return (messaging.management_secret_ref or messaging.secret_ref).name
 
 
 def _queues(broker: Broker) -> dict[str, status.Queue]:

@@ -316,6 +316,49 @@ def test_queues_that_hold_messages_stay(
     assert "QueuesLeft" in reasons
 
 
+@pytest.mark.usefixtures("operator", "nodes")
+def test_a_message_that_comes_late_is_not_deleted_with_its_queue(
+    api: Api,
+    rabbit: Rabbit,
+    vhost: str,
+    namespace: str,
+    with_broker: Callable[..., None],
+) -> None:
+    """Others publish, too; the numbers that a broker lists are up to 5 s old."""
+    with_broker(deletionPolicy="DeleteIfEmpty")
+    api.wait(lambda: _in_place(api, namespace))
+    api.delete(*SERVICES, namespace, "minimal")
+    inside = quote(vhost, safe="")
+    time.sleep(max(process.grace_period_s for process in processes.ALL) + 10)
+    message = {
+        "properties": {"delivery_mode": 2},
+        "routing_key": "order.created.v1",
+        "payload": "{}",
+        "payload_encoding": "string",
+    }
+    routed = 0
+
+    def is_gone() -> bool:
+        nonlocal routed
+        url = f"{rabbit.url}/api/exchanges/{inside}/orders/publish"
+        answer = rabbit.session.post(url, json=message, timeout=10)
+        routed += answer.ok and answer.json()["routed"]
+        return not api.exists(*SERVICES, namespace, "minimal")
+
+    api.wait(is_gone)
+    assert not routed or _has_messages(rabbit, inside, routed)
+
+
+def _has_messages(rabbit: Rabbit, inside: str, count: int) -> bool:
+    """Tell whether a queue has so many messages, once its numbers are up to date."""
+    for _ in range(30):
+        queue = rabbit.call("GET", f"queues/{inside}/order-processing")
+        if queue.get("messages", 0) >= count:
+            return True
+        time.sleep(1)
+    return False
+
+
 def _named(
     example: Example, name: str, rabbit: Rabbit, vhost: str, **messaging: Any
 ) -> dict[str, Any]:
@@ -421,6 +464,7 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
+        "type": "kubernetes.io/basic-auth",
         "metadata": {"name": "topology"},
         "stringData": {"username": "least", "password": PASSWORD},
     }

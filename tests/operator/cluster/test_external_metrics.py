@@ -209,7 +209,9 @@ def shop(
         ("management", {"username": rabbitmq.USER, "password": PASSWORD}),
         ("orders-messaging", {"url": rabbit.amqp_url(namespace)}),
     ):
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+        labels = {"orders.platform.dev/management": "true"}
+        metadata = {"name": name, "labels": labels}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
         api.apply(secret | {"stringData": entries}, namespace)
     yield made
     rabbit.call("DELETE", f"vhosts/{made.vhost}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import msgspec
@@ -40,10 +41,13 @@ class _Anonymous:
 
 
 class ApiServer:
-    """Takes everything and keeps what it was told; `refusals` are statuses by method."""
+    """Takes everything and keeps what it was told; `refusals` are statuses by method.
 
-    def __init__(self, **refusals: int) -> None:
-        self.refusals = refusals
+    `ahead_s` is by how much its clock is ahead of ours.
+    """
+
+    def __init__(self, ahead_s: float = 0.0, **refusals: int) -> None:
+        self.refusals, self.ahead_s = refusals, ahead_s
         self.told: list[tuple[str, str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -51,7 +55,14 @@ class ApiServer:
         self.told.append((request.method, request.path, body))
         status = self.refusals.get(request.method, 200)
         # What every call gets: a Secret's `url` is all that anybody reads of it.
-        return web.json_response({"data": {"url": "YW1xcDovL2E6YkBj"}}, status=status)
+        date = format_datetime(self.now, usegmt=True)
+        return web.json_response(
+            {"data": {"url": "YW1xcDovL2E6YkAxMjcuMC4wLjE="}}, status=status, headers={"Date": date}
+        )
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead_s)
 
     @property
     def finalizers(self) -> list[str] | None:
@@ -67,7 +78,7 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def _farewell(server: ApiServer, bound_s: float) -> AsyncIterator[Finalizer]:
+async def _started(server: ApiServer, bound_s: float) -> AsyncIterator[Finalizer]:
     """Give the real parts, with a Deployment of the resource still there."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.answer)
@@ -80,6 +91,7 @@ async def _farewell(server: ApiServer, bound_s: float) -> AsyncIterator[Finalize
     if "DELETE" in server.refusals:
         store.take(("apps/v1", "Deployment"), [_deployment()])
     try:
+        await client.get("/")  # as watches do all the time: its time is known
         yield Finalizer(client, store, topologies, Recorder(client), bound_s)
     finally:
         await topologies.close()
@@ -108,7 +120,7 @@ def _run(
     server: ApiServer, work: Callable[[Finalizer], Awaitable[Any]], bound_s: float = 60.0
 ) -> Any:
     async def main() -> Any:
-        async with _farewell(server, bound_s) as made:
+        async with _started(server, bound_s) as made:
             return await work(made)
 
     return asyncio.run(main())
@@ -131,6 +143,15 @@ def test_pods_that_may_not_be_deleted_hold_it_up_no_longer_than_its_bound(make: 
     ((reason, message),) = server.events
     assert reason == "QueuesLeft"
     assert "403" in message
+
+
+@pytest.mark.parametrize("ahead_s", [-180.0, 180.0])
+def test_the_bound_is_one_of_the_api_servers_clock(make: Any, ahead_s: float) -> None:
+    server = ApiServer(ahead_s, DELETE=403)
+    service = _deleted(make(messaging=DELETE_IF_EMPTY), ago_s=-ahead_s)
+    took_s = _run(server, lambda made: _until_gone(made, service), bound_s=3)
+    assert 1.5 < took_s < 6  # dates are in whole seconds
+    assert server.finalizers == [OTHER]
 
 
 def test_a_bound_that_is_over_leaves_no_time_for_anything(make: Any) -> None:
@@ -169,7 +190,7 @@ def test_what_the_spec_leaves_alone_now_is_left_whatever_it_said_before(
     service = _deleted(make(**spec))
     assert _run(server, lambda made: made.finalize(service)) is None
     assert server.finalizers == [OTHER]
-    assert {method for method, _, _ in server.told} == {"POST", "PATCH"}
+    assert {method for method, _, _ in server.told} == {"GET", "POST", "PATCH"}
 
 
 def test_a_resource_that_cannot_be_read_is_let_go_and_its_queues_are_told(make: Any) -> None:

@@ -10,7 +10,9 @@ import pytest
 from aiohttp import web
 
 from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.cluster.secrets import Secret
 from orderservice_operator.errors import Permanent
+from orderservice_operator.rabbitmq import credentials
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.key import Key
@@ -82,9 +84,11 @@ class Server:
 
     def __init__(self, **entries: bytes) -> None:
         self.data = {key: base64.b64encode(value).decode() for key, value in entries.items()}
+        self.type, self.labels, self.reads = "Opaque", dict[str, str](), 0
 
     async def get(self, _path: str) -> Manifest:
-        return {"data": self.data}
+        self.reads += 1
+        return {"data": self.data, "type": self.type, "metadata": {"labels": self.labels}}
 
 
 def _reports(server: Server, service: Any, looks: int = 1) -> tuple[TopologyReport, bool]:
@@ -141,3 +145,57 @@ def test_a_path_that_is_not_the_brokers_closes_it_to_nobody(make: Any) -> None:
         await topologies.close()
 
     _answered(404, "404 page not found", keep, path="/wrong")
+
+
+def test_a_refused_secret_is_read_anew_by_the_next_try(make: Any) -> None:
+    server = Server(url=b"amqp://a:b@127.0.0.1/")
+
+    async def reconcile(url: str) -> None:
+        service = make(messaging={"managementUrl": url})
+        topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # as above
+        for _ in range(3):
+            await topologies.reconcile(KEY, service)
+        assert topologies.report(KEY, service).reason == "Refused"
+        await topologies.close()
+
+    _answered(401, "no", reconcile)
+    assert server.reads == 3
+
+
+AMQP = b"amqp://user:p4ss@rabbitmq.shop.svc/"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://elsewhere.example", "another host"),
+        ("http://elsewhere", "another host"),
+        ("http://elsewhere.example", "in clear"),
+        ("http://8.8.8.8", "in clear"),
+    ],
+)
+def test_the_password_of_a_url_goes_to_its_own_host_only(make: Any, url: str, said: str) -> None:
+    report, _ = _reports(Server(url=AMQP), make(messaging={"managementUrl": url}))
+    assert report.reason == "Refused"
+    assert said in report.message
+    assert "p4ss" not in report.message
+
+
+def _user(make: Any, url: str, server: Server, **messaging: Any) -> tuple[str, str]:
+    service = make(messaging={"managementUrl": url, **messaging})
+    secret = Secret("any", server.type, server.labels, server.data)
+    return credentials.user(service, secret)
+
+
+def test_what_a_secret_says_it_is_for_is_sent(make: Any) -> None:
+    server = Server(url=AMQP, username=b"least", password=b"x")
+    assert _user(make, "http://rabbitmq.shop.svc:15672", server) == ("user", "p4ss")
+    reference = {"managementSecretRef": {"name": "any"}}
+    with pytest.raises(Permanent, match="type kubernetes"):
+        _user(make, "https://elsewhere.example", server, **reference)
+
+    server.labels = {credentials.LABEL: "true"}
+    assert _user(make, "https://elsewhere.example", server) == ("user", "p4ss")
+    assert _user(make, "https://elsewhere.example", server, **reference) == ("least", "x")
+    server.labels, server.type = {}, credentials.BASIC_AUTH
+    assert _user(make, "https://elsewhere.example", server, **reference) == ("least", "x")

@@ -1,0 +1,89 @@
+"""Which credentials may be sent to which management API. Pure.
+
+A resource names a Secret and a URL, and the operator may read any Secret. Whoever can write a
+resource but read no Secret must not have the operator send him one. So a Secret is sent only if it
+says that it is for this, or to the very host that its own URL names; and never in clear to a host
+beyond the cluster.
+"""
+
+import ipaddress
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from orderservice_operator.cluster.secrets import Secret
+from orderservice_operator.errors import Permanent
+from orderservice_operator.resource.spec import GROUP, OrderService
+
+LABEL: Final = f"{GROUP}/management"
+BASIC_AUTH: Final = "kubernetes.io/basic-auth"
+_IN_CLUSTER: Final = (".svc", ".svc.cluster.local", ".localhost")
+
+User = tuple[str, str]
+
+
+def user(service: OrderService, secret: Secret) -> User:
+    """Return user and password of the Secret that a resource names. Raises Permanent."""
+    messaging = service.spec.messaging
+    url = urlsplit(messaging.management_url or "")
+    if url.scheme == "http" and not _is_in_cluster(url.hostname or ""):
+        raise Permanent(
+            "messaging.managementUrl: a password goes in clear only to a host of the cluster "
+            "(NAME, NAME.NAMESPACE.svc); use https"
+        )
+    if messaging.management_secret_ref is not None:
+        return _of_management(secret)
+    return _of_amqp(secret, messaging.secret_ref.key, url.hostname or "")
+
+
+def _of_management(secret: Secret) -> User:
+    if secret.type != BASIC_AUTH and not _is_labelled(secret):
+        raise Permanent(
+            f"Secret {secret.name} is not sent anywhere: give it the type {BASIC_AUTH} or the "
+            f"label {LABEL}=true"
+        )
+    return secret.entry("username"), secret.entry("password")
+
+
+def _of_amqp(secret: Secret, key: str, host: str) -> User:
+    parts = _split(secret, key)
+    if not (_is_labelled(secret) or _is_same(parts.hostname or "", host)):
+        raise Permanent(
+            f"messaging.managementUrl names another host than Secret {secret.name}, whose password "
+            f"is not sent there: set managementSecretRef, or give the Secret the label {LABEL}=true"
+        )
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def _split(secret: Secret, key: str) -> SplitResult:
+    text = secret.entry(key)
+    try:
+        return urlsplit(text)
+    except ValueError:  # its text quotes the password
+        raise Permanent(
+            f"Secret {secret.name}: entry {key} is not a URL; "
+            "what is special in its user or password has to be percent-encoded"
+        ) from None
+
+
+def _is_labelled(secret: Secret) -> bool:
+    return secret.labels.get(LABEL) == "true"
+
+
+def _is_same(first: str, second: str) -> bool:
+    return first == second or (_is_loopback(first) and _is_loopback(second))
+
+
+def _is_in_cluster(host: str) -> bool:
+    """Return whether a host is one of the cluster's, or on a private network."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(_IN_CLUSTER)
+    return address.is_private
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
