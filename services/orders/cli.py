@@ -164,6 +164,7 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
         ("reconcile", "compare the orders with the ledgers of others", arguments.add_reconcile),
         ("stuck", "list orders that need a person", arguments.add_stuck),
         ("trace", "tell the whole story of one order", arguments.add_trace),
+        ("payments", "settle payment attempts", arguments.add_payments),
     ):
         verb = verbs.add_parser(name, help=text, description=text, epilog=_SETTINGS_NOTE)
         add(verb)

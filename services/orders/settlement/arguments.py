@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime as dt
 import re
+import uuid
 from typing import Final
 
 COULD_NOT_RUN: Final = 1  # of `orders reconcile`, whose 2 means violations
@@ -50,6 +51,44 @@ def add_trace(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("order", type=order_id, metavar="ORDER", help="its id")
     verb.add_argument("--json", action="store_true", help="print it as JSON")
     verb.set_defaults(run=_trace)
+
+
+def add_payments(verb: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `orders payments`."""
+    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    text = "settle a payment attempt whose outcome a person knows; without --yes only shows it"
+    resolve = actions.add_parser("resolve", help=text, description=text)
+    resolve.add_argument("attempt", type=attempt_id, metavar="ATTEMPT", help="its id")
+    words = resolve.add_mutually_exclusive_group(required=True)
+    for word, meaning in (
+        ("captured", "the money was taken"),
+        ("declined", "no money moved, and none will"),
+        ("refunded", "the money was given back, by Payment or otherwise"),
+    ):
+        words.add_argument(f"--{word}", dest="word", action="store_const", const=word, help=meaning)
+    resolve.add_argument(
+        "--because", type=reason, required=True, help="how you know, for the audit row"
+    )
+    resolve.add_argument("--as", dest="name", help="who you are, if not the login")
+    resolve.add_argument("--yes", action="store_true", help="do it")
+    resolve.add_argument(
+        "--against-payment", action="store_true", help="even if Payment's ledger says otherwise"
+    )
+    resolve.set_defaults(run=_resolve)
+
+
+def _resolve(chosen: argparse.Namespace) -> int:
+    from orders.settlement.resolve import run
+
+    return run(chosen)
+
+
+def attempt_id(text: str) -> uuid.UUID:
+    """Read the id of a payment attempt."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected the id of a payment attempt, a UUID") from None
 
 
 def _reconcile(chosen: argparse.Namespace) -> int:

@@ -1,0 +1,108 @@
+"""What a person's word about a payment attempt means for its order. Pure."""
+
+import enum
+import uuid
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from orders.database.progress import Outcome, Step, Work
+from orders.domain.keys import AttemptKind
+from orders.domain.lifecycle import Event, Reason, Transition, transition
+from orders.errors import OrdersError
+from orders.upstream.ledgers import PaymentStatus
+
+
+class Word(enum.StrEnum):
+    """What the person learned."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    REFUNDED = "refunded"
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """The attempt that is settled."""
+
+    id: uuid.UUID
+    kind: AttemptKind
+    amount: Decimal
+    outcome: Outcome
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """What is to be committed."""
+
+    change: Transition
+    step: Step
+
+
+_SAYS: Final = {
+    Word.CAPTURED: PaymentStatus.CAPTURED,
+    Word.DECLINED: PaymentStatus.DECLINED,
+    Word.REFUNDED: PaymentStatus.REFUNDED,
+}
+
+
+def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
+    """Return what a word about an attempt leads to. Raises OrdersError when it leads nowhere."""
+    if attempt.kind is AttemptKind.CAPTURE:
+        event, step = _of_capture(work, attempt, word)
+    else:
+        event, step = _of_refund(work, attempt, word)
+    order = work.order
+    change = transition(order.status, event, cancel_requested=order.cancel_requested)
+    if change is None:
+        raise OrdersError(f"the order is {order.status}: {event} has no effect there")
+    return Resolution(change, step)
+
+
+def contradicts(word: Word, said: PaymentStatus) -> bool:
+    """Tell whether Payment's ledger says something else than the person."""
+    return _SAYS[word] is not said
+
+
+def _of_capture(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
+    if word is Word.REFUNDED:
+        raise OrdersError("a capture is --captured or --declined")
+    if attempt.outcome is not Outcome.UNKNOWN:
+        raise OrdersError(
+            f"the capture is known to be {attempt.outcome}, and the order is {work.order.status}"
+        )
+    captured = word is Word.CAPTURED
+    event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
+    outcome = Outcome.APPROVED if captured else Outcome.DECLINED
+    return event, Step(attempt=attempt.id, outcome=outcome)
+
+
+def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
+    if word is Word.CAPTURED:
+        raise OrdersError("a refund is --refunded or --declined")
+    if attempt.outcome is Outcome.APPROVED:
+        raise OrdersError("the refund is known to be approved")
+    if word is Word.DECLINED:
+        return _declined(attempt)
+    # A declined refund no longer counts as asked for; paid back after all, it does again.
+    again = -attempt.amount if attempt.outcome is Outcome.DECLINED else Decimal(0)
+    if work.refund_requested - again > work.order.total:
+        raise OrdersError("more would be paid back than was captured")
+    left = work.order.total - work.refunded - attempt.amount
+    step = Step(
+        attempt=attempt.id,
+        outcome=Outcome.APPROVED,
+        refunded=attempt.amount,
+        refund_dropped=again,
+    )
+    return (Event.PART_REFUNDED if left > 0 else Event.REFUND_CONFIRMED), step
+
+
+def _declined(attempt: Attempt) -> tuple[Event, Step]:
+    if attempt.outcome is Outcome.DECLINED:
+        raise OrdersError("the refund is known to be declined")
+    return Event.REFUND_DECLINED, Step(
+        attempt=attempt.id,
+        outcome=Outcome.DECLINED,
+        outcome_reason=Reason.REFUND_DECLINED,
+        refund_dropped=attempt.amount,
+    )

@@ -1,0 +1,137 @@
+"""`orders payments resolve`: settle a payment attempt by the word of a person."""
+
+import argparse
+import sys
+import uuid
+from typing import Final, cast
+
+import msgspec
+
+from orders import settings
+from orders.cache.client import Redis
+from orders.cache.orders import OrderCache
+from orders.database.audit import operator
+from orders.database.pool import Pool
+from orders.database.progress import Outcome, Progress, Work
+from orders.domain.keys import AttemptKind
+from orders.domain.order import Order
+from orders.errors import OrdersError, Permanent
+from orders.settings import CacheSettings
+from orders.settlement.connections import database, payment_ledger, transaction
+from orders.settlement.evidence import attempt_uuid
+from orders.settlement.resolution import Attempt, Resolution, Word, contradicts, resolution
+from orders.telemetry import context
+from orders.telemetry.context import Context
+from orders.upstream.ledgers import PaymentEntry
+from orders.views import snapshot
+
+_NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message asked for this
+
+
+class Case(msgspec.Struct, frozen=True):
+    """An attempt, its order, and the ids that the order's messages carry."""
+
+    attempt: Attempt
+    work: Work
+    ids: Context
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Show what would be done, or do it with --yes; 1 if it cannot be. Raises OrdersError."""
+    word, actor = Word(chosen.word), operator(chosen.name)
+    with database() as pool:
+        case = _find(pool, Progress(pool, actor), chosen.attempt)
+        entry = _ask(case)
+        if entry is not None and contradicts(word, entry.status) and not chosen.against_payment:
+            raise OrdersError(
+                f"Payment's ledger says {entry.status}, not {word}: "
+                "--against-payment if you know better"
+            )
+        decided = resolution(case.work, case.attempt, word)
+        print(_described(case, decided))
+        if not chosen.yes:
+            print("nothing was changed: --yes does it")
+            return 0
+        moved = _commit(case, decided, _row(chosen, case, actor, entry))
+    _tell_cache(moved)
+    print(f"done: order {moved.id} is {moved.status}")
+    return 0
+
+
+def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
+    rows = pool.execute("find_attempt", {"id": attempt_id})
+    if not rows:
+        raise Permanent(f"there is no payment attempt {attempt_id}", reason="unknown_attempt")
+    order_id, kind, amount, outcome, correlation_id, traceparent = rows[0]
+    work = progress.load(order_id, _NO_MESSAGE)
+    if work is None:
+        raise Permanent(f"there is no order {order_id}", reason="unknown_order")
+    attempt = Attempt(attempt_id, AttemptKind(kind), amount, Outcome(outcome))
+    return Case(attempt, work, context.accept(correlation_id, traceparent)[0])
+
+
+def _ask(case: Case) -> PaymentEntry | None:
+    """Ask Payment's ledger, and say what it says; a person may know what it does not."""
+    try:
+        with payment_ledger() as ledger:
+            entries = ledger.of_order(case.work.order.id)
+    except OrdersError as error:
+        print(f"Payment cannot be asked: {error}", file=sys.stderr)
+        return None
+    for entry in entries:
+        ours = attempt_uuid(entry.attempt_id) == case.attempt.id
+        if ours and entry.kind.value == case.attempt.kind.value:
+            print(f"Payment's ledger: {entry.status} {entry.amount}")
+            return entry
+    print("Payment's ledger does not know the attempt")
+    return None
+
+
+def _described(case: Case, decided: Resolution) -> str:
+    order, attempt = case.work.order, case.attempt
+    announces = decided.change.announces or "no message"
+    return (
+        f"{attempt.kind} {attempt.id} of {attempt.amount}: {attempt.outcome} → "
+        f"{decided.step.outcome}\n"
+        f"order {order.id}: {order.status} → {decided.change.to} ({announces})"
+    )
+
+
+def _row(
+    chosen: argparse.Namespace, case: Case, actor: str, entry: PaymentEntry | None
+) -> dict[str, object]:
+    """Return the audit row."""
+    detail = {
+        "attempt": str(case.attempt.id),
+        "before": case.attempt.outcome,
+        "orderVersion": case.work.order.version,
+        "paymentSaid": entry and entry.status,
+    }
+    return {
+        "actor": actor,
+        "action": f"payments resolve --{chosen.word}",
+        "subject": f"order {case.work.order.id}",
+        "because": chosen.because,
+        "detail": msgspec.json.encode(detail).decode(),
+    }
+
+
+def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:
+    """Move the order, its attempt, history, outbox and the audit row in one transaction."""
+    with transaction() as statements:
+        # It only runs named statements, which a transaction does as well as a pool.
+        progress = Progress(cast("Pool", statements), str(row["actor"]))
+        moved = progress.advance(case.work, decided.change, decided.step, case.ids)
+        if moved is None:
+            raise OrdersError("the order was moved by others meanwhile: look at it again")
+        statements.execute("record_action", row)
+    return moved
+
+
+def _tell_cache(order: Order) -> None:
+    """Have readers see the change at once; without Redis they see it within seconds."""
+    caching = settings.load(CacheSettings)
+    if caching.url is not None:
+        cache = OrderCache(Redis(caching), caching)
+        cache.put(snapshot(order))
+        cache.close()
