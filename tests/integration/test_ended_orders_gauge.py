@@ -14,10 +14,10 @@ from orders.worker.collector import Collector
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
     """Give connections to the primary."""
-    made = Pool(database.url, DatabaseSettings(url=database.url), "test")
-    made.open()
-    yield made
-    made.close()
+    primary = Pool(database.url, DatabaseSettings(url=database.url), "test")
+    primary.open()
+    yield primary
+    primary.close()
 
 
 def completed(pool: Pool) -> float:

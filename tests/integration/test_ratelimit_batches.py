@@ -20,17 +20,17 @@ names = count(1)
 
 
 def connect(url: str) -> Redis:
-    made = Redis(CacheSettings(url=url, timeout_s=1, retry_after_s=0.2))
-    assert made.warm()
-    return made
+    client = Redis(CacheSettings(url=url, timeout_s=1, retry_after_s=0.2))
+    assert client.warm()
+    return client
 
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """Give a connected client."""
-    made = connect(redis_url)
-    yield made
-    made.close()
+    client = connect(redis_url)
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -27,17 +27,17 @@ ids = itertools.count(1)
 @pytest.fixture
 def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     """Give a primary, a replica and three Sentinels."""
-    made = Sentinels(tmp_path)
-    yield made
-    made.end()
+    service = Sentinels(tmp_path)
+    yield service
+    service.end()
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Give a cluster of three primaries and a replica."""
-    made = Cluster(tmp_path)
-    yield made
-    made.end()
+    nodes = Cluster(tmp_path)
+    yield nodes
+    nodes.end()
 
 
 class Process:
@@ -63,15 +63,15 @@ class Process:
 @pytest.fixture
 def process(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Process]]:
     """Start processes that end with the test."""
-    made: list[Process] = []
+    started: list[Process] = []
 
     def start(url: str, **options: int) -> Process:
-        made.append(Process(url, **options))
-        return made[-1]
+        started.append(Process(url, **options))
+        return started[-1]
 
     yield start
-    for one in made:
-        one.close()
+    for process in started:
+        process.close()
 
 
 Start = Callable[..., Process]
@@ -84,16 +84,16 @@ def order(order_id: int, version: int = 1) -> CachedOrder:
 def check_all(writer: Process, reader: Process) -> None:
     """Check cache, tracking, limit and marks, over many keys."""
     orders = [order(next(ids)) for _ in range(50)]
-    for one in orders:
-        writer.cache.put(one)
-    assert [reader.cache.get(one.id) for one in orders] == orders
+    for snapshot in orders:
+        writer.cache.put(snapshot)
+    assert [reader.cache.get(snapshot.id) for snapshot in orders] == orders
     eventually(
         lambda: all(reader.cache.get(o.id) and reader.cache._local.read(o.id) for o in orders)
     )
-    changed = [order(one.id, 2) for one in orders]
-    for one in changed:
-        writer.cache.put(one)
-    eventually(lambda: [reader.cache.get(one.id) for one in changed] == changed, 1)
+    changed = [order(snapshot.id, 2) for snapshot in orders]
+    for snapshot in changed:
+        writer.cache.put(snapshot)
+    eventually(lambda: [reader.cache.get(snapshot.id) for snapshot in changed] == changed, 1)
     for user in (next(ids) for _ in range(20)):
         decided = [p.limiter.decide(f"user:{user}").allowed for p in (writer, reader, writer)]
         assert decided == [True, True, False]
@@ -198,6 +198,26 @@ def test_slots_that_move_are_followed_in_the_middle_of_the_move(
     writer.cache.put(order(moved.id, 2))
     eventually(lambda: reader.cache.get(moved.id) == order(moved.id, 2), 1)
     assert not reader.redis.gate.failed_within(60)
+
+
+def test_a_node_that_joins_is_used_and_listened_to_when_it_gets_slots(
+    cluster: Cluster, process: Start, tmp_path: Path
+) -> None:
+    writer, reader = process(cluster.url), process(cluster.url)
+    moved = next(o for o in map(order, ids) if owner(cluster, o) == cluster.primaries[0])
+    slot = key_slot(key(moved))
+    joined = cluster.grow(tmp_path)
+    name = cluster.command(joined, "CLUSTER", "MYID")
+    for port in (joined, *cluster.primaries):
+        cluster.command(port, "CLUSTER", "SETSLOT", slot, "NODE", name)
+    eventually(lambda: works(writer) and works(reader))
+    writer.cache.put(moved)
+    eventually(lambda: reader.cache.get(moved.id) == moved)
+    assert cluster.command(joined, "EXISTS", key(moved)) == 1
+    eventually(lambda: listens_to(reader, {joined, *cluster.primaries}))
+    eventually(lambda: reader.cache.get(moved.id) and reader.cache._local.read(moved.id))
+    writer.cache.put(order(moved.id, 2))
+    eventually(lambda: reader.cache.get(moved.id) == order(moved.id, 2), 1)
 
 
 def key(wanted: CachedOrder) -> bytes:

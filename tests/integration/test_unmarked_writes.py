@@ -18,10 +18,10 @@ KEEP_S, MAX_LAG_S = 1.0, 0.4
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
     """Give connections to the primary."""
-    made = Pool(database.url, DatabaseSettings(url=database.url), "test")
-    made.open()
-    yield made
-    made.close()
+    primary = Pool(database.url, DatabaseSettings(url=database.url), "test")
+    primary.open()
+    yield primary
+    primary.close()
 
 
 def unmarked(pool: Pool) -> UnmarkedWrites:

@@ -152,6 +152,14 @@ class Cluster(Set):
             bus = int(client.config_get("cluster-port")["cluster-port"])
         self.command(port, "CLUSTER", "MEET", "127.0.0.1", other, bus)
 
+    def grow(self, state: Path) -> int:
+        """Add a primary without slots and return its port."""
+        port = free_port()
+        self.start_node(state, port)
+        self.meet(self.primaries[0], port)
+        eventually(lambda: self.knows(5))
+        return port
+
     def knows(self, nodes: int) -> bool:
         """Tell whether every node that runs knows so many."""
         return all(
