@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import psycopg
@@ -16,6 +17,7 @@ from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import pgbouncer
 from devstack.testing import Database, Postgres, Vhost
+from integration.api_process import api_running, new_user
 from integration.broker import connected, prepare, settings_of
 from integration.serving import eventually
 from orders.database import connection
@@ -320,3 +322,20 @@ def test_an_order_goes_from_post_to_message_through_a_pooler(
         thread.join(15)
         publisher.close()
         pool.close()
+
+
+def test_the_api_takes_and_shows_orders_through_a_pooler(
+    postgres: Postgres, database: Database, pooler: int, odd: None, tmp_path: Path
+) -> None:
+    pooled = postgres.cluster.url(database.name, port=pooler)
+    urls = {"DATABASE_URL": pooled, "DATABASE_SESSION_URL": database.url}
+    with api_running(tmp_path, ORDER_STOCK_CHECK="off", **urls) as api:
+        user = new_user()
+        accepted = api.post(user, "once")
+        assert accepted.status_code == 202
+        again = api.post(user, "once")
+        assert (again.status_code, again.json()) == (202, accepted.json())
+        assert api.post(user, "once", quantity=9).status_code == 422
+        assert api.get(accepted.headers["Location"]).json()["total"] == 19.9
+        assert len(api.get(f"/api/orders/user/{user}").json()) == 1
+        assert api.admin("/readyz").status_code == 200
