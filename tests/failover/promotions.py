@@ -1,6 +1,7 @@
 """Promotions under load: the primary is killed, frozen or cut off, a standby takes over."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -9,8 +10,8 @@ from failover.clients import FIRST_MARK, FIRST_USER, Crowd, Pace
 from failover.history import Fault, History
 from failover.stack import NotInTime, Stack, wait
 
-# A failover manager needs a moment to be sure.
-DETECTED_AFTER_S: Final = 2.0
+# A failover manager needs a moment to be sure; those in use take longer than this by default.
+DETECTED_AFTER_S: Final = float(os.environ.get("FAILOVER_DETECTED_S", "2"))
 _WRITTEN_AGAIN_WITHIN_S: Final = 60.0
 _marks = itertools.count(FIRST_MARK)
 _users = itertools.count(FIRST_USER, 100)
