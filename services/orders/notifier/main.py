@@ -50,6 +50,7 @@ def run(environ: Mapping[str, str]) -> int:
     )
     with running("notifier", environ, ADMIN_PORT, checks) as life:
         life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
+        life.watch(sweep.watch, STALLED_AFTER_S + mine.timeout_s)
         pool.open()
         sweep.start()
         consumer.start()

@@ -12,6 +12,7 @@ from orders.errors import OrdersError
 from orders.notifier import metrics
 from orders.notifier.sending import Sending
 from orders.telemetry import context, tracing
+from orders.watch import Watch
 
 _COUNT_EVERY_S: Final = 15.0
 _log = structlog.get_logger()
@@ -26,6 +27,7 @@ class Sweep:
         """Send up to `width` at once, and look every `every_s` seconds while nothing is due."""
         self._notifications, self._sending = notifications, sending
         self._width, self._every_s = width, every_s
+        self.watch = Watch("notification sweep")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notification-sweep", daemon=True)
         self._senders = ThreadPoolExecutor(width, thread_name_prefix="notification-sweep")
@@ -48,8 +50,9 @@ class Sweep:
         while more or not self._stopping.wait(self._every_s):
             more = False
             try:
-                self._count()
-                more = self.round() and not self._stopping.is_set()
+                with self.watch.in_hand():
+                    self._count()
+                    more = self.round() and not self._stopping.is_set()
             except OrdersError as error:
                 _unknown()
                 _log.warning("notification.sweep_failed", error=str(error))
