@@ -259,6 +259,18 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
     assert command(database, "resend", "--state", "given_up") == 1
 
 
+def test_what_was_sent_is_sent_again_only_by_name(
+    pool: Pool, delivery: Delivery, receiver: Control, database: Database
+) -> None:
+    sent = announced(pool)
+    delivery.handle(sent)
+    order_id = str(sent.body.order_id)
+    assert command(database, "resend", "--order", order_id) == 1
+    assert command(database, "resend", "--order", order_id, "--template", events.COMPLETED) == 0
+    delivery.handle(sent)
+    assert [row["calls"] for row in receiver.deliveries()] == [2]
+
+
 def command(database: Database, *words: str) -> int:
     parser = argparse.ArgumentParser()
     listing.add_arguments(parser)

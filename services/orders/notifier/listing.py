@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "send notifications again, as if never tried"
     resend = actions.add_parser("resend", help=text, description=text)
     which = resend.add_mutually_exclusive_group(required=True)
-    which.add_argument("--order", type=_positive, metavar="ID", help="those of this order")
+    which.add_argument(
+        "--order", type=_positive, metavar="ID", help="those of this order that were not sent"
+    )
     which.add_argument("--state", choices=tuple(Outcome), help="all that ended so")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
 
