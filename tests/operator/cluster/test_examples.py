@@ -32,7 +32,7 @@ def _prepare(api: Api, given: Object, namespace: str) -> None:
         entries.setdefault(name, {"cursorSecret": "c" * 16, "secret": "s", "username": "u"})
         entries[name] |= {key: "amqp://user:password@broker/", "password": "p"}
     for name, content in entries.items():
-        metadata = {"name": name}
+        metadata = {"name": name, "labels": {"orders.platform.dev/management": "true"}}
         api.apply(
             {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content},
             namespace,
