@@ -100,6 +100,115 @@ def list_own(given: Given, **headers: str) -> requests.Response:
     return given.get(f"/api/orders/user/{given.user}", **headers)
 
 
+NOWHERE = "/api/orders/999999999"
+NONE: dict[str, str] = {}
+
+
+def change(given: Given, path: str, body: bytes, headers: dict[str, str]) -> requests.Response:
+    sent = {**token(subject=given.user), **JSON, **headers}
+    return given.api.request("POST", path, headers=sent, data=body)
+
+
+def cancel(
+    given: Given, location: str | None = None, body: bytes = b"", headers: dict[str, str] = NONE
+) -> requests.Response:
+    location = location or given.post().headers["Location"]
+    return change(given, f"{location}/cancellation", body, headers)
+
+
+def cancel_again(given: Given) -> requests.Response:
+    location = given.post().headers["Location"]
+    cancel(given, location)
+    return cancel(given, location)
+
+
+def cancel_others_key(given: Given) -> requests.Response:
+    cancel(given, headers={"Idempotency-Key": "k"})
+    return cancel(given, headers={"Idempotency-Key": "k"})
+
+
+def completed(given: Given) -> str:
+    location = str(given.post().headers["Location"])
+    with psycopg.connect(given.database.url) as connection:
+        number = int(location.rpartition("/")[2])
+        connection.execute(b"UPDATE orders SET status = 'Completed' WHERE id = %s", (number,))
+    return location
+
+
+def refund(
+    given: Given,
+    location: str | None = None,
+    body: bytes = b'{"amount":1}',
+    headers: dict[str, str] = NONE,
+) -> requests.Response:
+    admin = token("orders:admin orders:read orders:write", given.user)
+    return change(given, f"{location or completed(given)}/refunds", body, {**admin, **headers})
+
+
+def refund_others_key(given: Given) -> requests.Response:
+    refund(given, headers={"Idempotency-Key": "k"})
+    return refund(given, headers={"Idempotency-Key": "k"})
+
+
+def while_busy(
+    route: str, ask: Callable[..., requests.Response]
+) -> Callable[[Given], requests.Response]:
+    """Ask while the first use of the key is running."""
+
+    def run(given: Given) -> requests.Response:
+        statement = (
+            "INSERT INTO idempotency_keys (principal, route, key, fingerprint, status, body,"
+            " location, etag, expires_at) VALUES (%s, %s, 'k', '', 202, '', '', '', now())"
+        )
+        with psycopg.connect(given.database.url) as first:
+            first.execute(statement.encode(), (f"user:{given.user}", route))
+            return ask(given, headers={"Idempotency-Key": "k"})
+
+    return run
+
+
+def history(
+    given: Given, location: str | None = None, headers: dict[str, str] = NONE
+) -> requests.Response:
+    location = location or given.post().headers["Location"]
+    return given.get(f"{location}/history", **headers)
+
+
+CANCELLATION, REFUNDS, HISTORY = (
+    f"/api/orders/{{id}}/{part}" for part in ("cancellation", "refunds", "history")
+)
+TEXT = {"Content-Type": "text/plain"}
+CHANGES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
+    (CANCELLATION, "post", 202): cancel,
+    (CANCELLATION, "post", 200): cancel_again,
+    (CANCELLATION, "post", 400): lambda given: cancel(given, body=b"["),
+    (CANCELLATION, "post", 401): lambda given: cancel(given, headers={"Authorization": "Bearer x"}),
+    (CANCELLATION, "post", 403): lambda given: cancel(
+        given, headers=token("orders:read", given.user)
+    ),
+    (CANCELLATION, "post", 404): lambda given: cancel(given, NOWHERE),
+    (CANCELLATION, "post", 409): while_busy(f"POST {CANCELLATION}", cancel),
+    (CANCELLATION, "post", 413): lambda given: cancel(given, body=b" " * 70_000),
+    (CANCELLATION, "post", 415): lambda given: cancel(given, body=b"{}", headers=TEXT),
+    (CANCELLATION, "post", 422): cancel_others_key,
+    (CANCELLATION, "post", 429): exhausted(lambda given: cancel(given, NOWHERE)),
+    (REFUNDS, "post", 202): refund,
+    (REFUNDS, "post", 400): lambda given: refund(given, body=b"{}"),
+    (REFUNDS, "post", 401): lambda given: refund(given, headers={"Authorization": "Bearer x"}),
+    (REFUNDS, "post", 403): lambda given: refund(given, headers=token("orders:write", given.user)),
+    (REFUNDS, "post", 404): lambda given: refund(given, NOWHERE),
+    (REFUNDS, "post", 409): while_busy(f"POST {REFUNDS}", refund),
+    (REFUNDS, "post", 413): lambda given: refund(given, body=b" " * 70_000),
+    (REFUNDS, "post", 415): lambda given: refund(given, headers=TEXT),
+    (REFUNDS, "post", 422): refund_others_key,
+    (REFUNDS, "post", 429): exhausted(lambda given: refund(given, NOWHERE)),
+    (HISTORY, "get", 200): history,
+    (HISTORY, "get", 400): lambda given: history(given, "/api/orders/x"),
+    (HISTORY, "get", 401): lambda given: history(given, headers={"Authorization": "Bearer x"}),
+    (HISTORY, "get", 403): lambda given: history(given, headers=token("", given.user)),
+    (HISTORY, "get", 404): lambda given: history(given, NOWHERE),
+    (HISTORY, "get", 429): exhausted(lambda given: history(given, NOWHERE)),
+}
 CASES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
     ("/api/orders", "post", 202): lambda given: given.post(),
     ("/api/orders", "post", 400): lambda given: given.post({}),
@@ -126,12 +235,16 @@ CASES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
     ("/api/orders/user/{userId}", "get", 404): lambda given: given.get("/api/orders/user/1"),
     ("/api/orders/user/{userId}", "get", 429): exhausted(list_own),
     ("/health", "get", 200): lambda given: given.get("/health"),
+    **CHANGES,
 }
 # A 500 is a defect that nobody knows how to cause; contract/test_api.py makes one.
 WITHOUT_DATABASE: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
     ("/api/orders", "post", 503): lambda given: given.post(),
     ("/api/orders/{id}", "get", 503): lambda given: given.get("/api/orders/888888888"),
     ("/api/orders/user/{userId}", "get", 503): list_own,
+    (CANCELLATION, "post", 503): lambda given: cancel(given, NOWHERE),
+    (REFUNDS, "post", 503): lambda given: refund(given, NOWHERE),
+    (HISTORY, "get", 503): lambda given: history(given, NOWHERE),
     ("/health", "get", 503): lambda given: given.get("/health"),
 }
 
