@@ -60,8 +60,8 @@ class RecentWriters:
     def mark(self, user_id: int) -> None:
         """Make every process read the user's lists on the primary for `keep_s` from now.
 
-        Call it before the commit, at the latest before the answer. One round trip; without Redis it announces instead, and raises
-        what that raises.
+        Call it before the commit, at the latest before the answer. One round trip; without Redis it
+        announces instead, and raises what that raises.
         """
         try:
             self._redis.run(self.marking(user_id))
