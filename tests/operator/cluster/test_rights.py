@@ -39,6 +39,21 @@ NOT_ASKED_FOR_HERE: dict[Right, str] = {
 }
 # The least that makes a valid object of a kind.
 SPECS: dict[str, Object] = {
+    "CronJob": {
+        "spec": {
+            "schedule": "0 0 1 1 *",
+            "jobTemplate": {
+                "spec": {
+                    "template": {
+                        "spec": {
+                            "restartPolicy": "Never",
+                            "containers": [{"name": "a", "image": "a:1"}],
+                        }
+                    }
+                }
+            },
+        }
+    },
     "Service": {"spec": {"ports": [{"port": 80}]}},
     "Deployment": {
         "spec": {
