@@ -15,6 +15,7 @@ import structlog
 from orders.errors import Unavailable
 from orders.telemetry.metrics import CONSUMER_PAUSED
 
+POSTGRES: Final = "postgres"  # what every consumer needs
 _SHORTEST_S: Final = 0.2
 _DEFAULT_S: Final = 1.0
 _LONGEST_S: Final = 60.0  # whatever a Retry-After asks for: people wait for orders
@@ -39,6 +40,7 @@ class Pause:
         self._away: Unavailable | None = None
         self._since_s = self._probe_at_s = 0.0
         self._probing = self._closed = False
+        CONSUMER_PAUSED.labels(queue, POSTGRES)  # shown as 0 before the first pause
 
     @property
     def problem(self) -> str | None:
