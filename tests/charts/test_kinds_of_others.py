@@ -95,7 +95,8 @@ def test_a_field_that_they_do_not_know_is_refused(
 
 
 def test_the_resource_reads_the_secrets_that_the_engines_have(helm: Helm) -> None:
-    manifests = helm.template(ENVIRONMENT, *values_of("prod"), *ENGINES)
+    simulators = "--set=nameOverride=orders,simulators.enabled=true,developmentPassword=d"
+    manifests = helm.template(ENVIRONMENT, *ENGINES, simulators)
     spec = only(manifests, "OrderService")["spec"]
     entries = only(manifests, "Secret", "orders-database")
     assert entries["type"] == "kubernetes.io/basic-auth"
@@ -114,10 +115,12 @@ def test_the_resource_reads_the_secrets_that_the_engines_have(helm: Helm) -> Non
     assert references == {None, "replicaUrl", "sessionUrl"}
     user = "orders-rabbitmq-default-user"
     assert spec["messaging"]["secretRef"] == {"name": user, "key": "connection_string"}
+    # The host of its URL: the operator sends the password to no other.
+    assert spec["messaging"]["managementUrl"] == "http://orders-rabbitmq.shop.svc:15672"
     cluster = only(manifests, "Cluster")
     assert cluster["spec"]["minSyncReplicas"] == 1
     assert cluster["spec"]["bootstrap"]["initdb"]["secret"] == {"name": "orders-database"}
-    assert not [each for each in manifests if each["kind"] in {"StatefulSet", "NetworkPolicy"}]
+    assert not [each for each in manifests if each["kind"] == "StatefulSet"]
 
 
 def test_standbys_that_are_waited_for_must_be_there(helm4: Helm) -> None:
@@ -125,3 +128,13 @@ def test_standbys_that_are_waited_for_must_be_there(helm4: Helm) -> None:
         helm4.template(
             ENVIRONMENT, *values_of("prod"), *ENGINES, "--set=postgresql.minSyncReplicas=3"
         )
+
+
+def test_a_secret_for_the_management_api_says_so(helm: Helm) -> None:
+    production = helm.template(
+        ENVIRONMENT, *values_of("prod"), "--set=externalSecrets.enabled=true"
+    )
+    topology = only(production, "ExternalSecret", "orders-topology")
+    assert topology["spec"]["target"]["template"] == {"type": "kubernetes.io/basic-auth"}
+    messaging = only(helm.template(ENVIRONMENT, *values_of("dev")), "Secret", "orders-messaging")
+    assert messaging["metadata"]["labels"]["orders.platform.dev/management"] == "true"
