@@ -60,6 +60,20 @@ class Stack:
         done = self.devstack(*verb)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def process_environment(self) -> dict[str, str]:
+        """Return the variables that a process of the stack is given."""
+        lines = self.devstack("environment").stdout.splitlines()
+        variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        return self.environment | {name: value.strip("'") for name, value in variables.items()}
+
+    def orders(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `orders ...` as a person would, with the stack's addresses."""
+        return subprocess.run(
+            [sys.executable, "-m", "orders", *arguments],
+            env=self.process_environment(), capture_output=True, text=True, check=False,
+            timeout=120,
+        )  # fmt: skip
+
     def whole(self) -> bool:
         """Whether every component is ready."""
         return self.devstack("status").returncode == 0

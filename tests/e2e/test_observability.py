@@ -81,6 +81,8 @@ def exercise(stack: Stack) -> None:
         eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1, 60)
     publish(stack, "amq.default", "order-processing", b"not an order")
     eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= 1, 30)
+    compared = stack.orders("reconcile")
+    assert compared.returncode == 0, compared.stdout + compared.stderr
 
 
 def publish(stack: Stack, exchange: str, key: str, body: bytes) -> None:

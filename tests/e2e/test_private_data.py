@@ -1,7 +1,5 @@
 """What must not leave: card numbers, e-mail addresses and secrets, whichever way they come in."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,12 +168,7 @@ def test_no_listing_of_dead_letters_holds_any_of_it(stack: Stack, told: list[int
 
 def dead_letters(stack: Stack, *arguments: str) -> Iterator[str]:
     """Run the command that a person runs."""
-    lines = stack.devstack("environment").stdout.splitlines()
-    given = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-    environment = stack.environment | {name: value.strip("'") for name, value in given.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "orders", "dead-letters", *arguments],
-        env=environment, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    done = stack.orders("dead-letters", *arguments)
+    assert done.returncode == 0, done.stderr
     yield done.stdout
     yield done.stderr

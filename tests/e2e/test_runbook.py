@@ -27,13 +27,6 @@ EVENTS: Final = re.findall(r"(?<=[`' ])((?:order|work|watch)\.[a-z_]+)(?=[`' ])"
 EMPHASIS: Final = re.compile(r"(?<!\*)\*([^*]+)\*(?!\*)")
 
 
-def environment(stack: Stack) -> dict[str, str]:
-    """Return what a process of the stack is given."""
-    lines = stack.devstack("environment").stdout.splitlines()
-    given = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-    return stack.environment | {name: value.strip("'") for name, value in given.items()}
-
-
 def publish(stack: Stack, exchange: str, key: str, message_id: str) -> None:
     """Publish what nobody can read."""
     port = stack.ports["rabbitmq_management"]
@@ -48,7 +41,7 @@ def publish(stack: Stack, exchange: str, key: str, message_id: str) -> None:
 
 @pytest.mark.parametrize("statement", SQL)
 def test_every_statement_is_one_that_the_database_carries_out(stack: Stack, statement: str) -> None:
-    url = environment(stack)["ORDERS_DATABASE_URL"]
+    url = stack.process_environment()["ORDERS_DATABASE_URL"]
     with psycopg.connect(url) as connection:
         connection.execute(statement.replace("<pid>", "0").encode())
 
@@ -63,10 +56,7 @@ def test_every_command_of_ours_does_what_it_says(stack: Stack, command: str) -> 
         publish(stack, "amq.default", "order-processing", message_id)
         eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") > before, 60)
     arguments = shlex.split(command.replace("<message id>", message_id))
-    done = subprocess.run(
-        [sys.executable, "-m", "orders", *arguments],
-        env=environment(stack), capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = stack.orders(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     if "list" in arguments or "show" in arguments:
         assert message_id in done.stdout
