@@ -159,7 +159,7 @@ class Reconciler:
             _log.warning("events.unread", error=str(error))
             return ""
         messages = [str(event.get("message", "")) for event in events["items"]]
-        return messages[-1] if messages else ""
+        return live_objects.without_generated_name(messages[-1]) if messages else ""
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
         live = self._parts.store.children(key)

@@ -1,5 +1,6 @@
 """What live objects say about themselves, read into types."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,6 +30,7 @@ LiveObjects = Mapping[Reference, Manifest]
 
 _LATE: Final = "ProgressDeadlineExceeded"
 _HINDRANCES: Final = (("Progressing", "False"), ("ReplicaFailure", "True"))
+_GENERATED: Final = re.compile(r'(\bpods "[^"]+-)[a-z0-9]{5}"')
 # Scalers, and the condition by which each says whether it can scale.
 _SCALERS: Final = (
     ("autoscaling/v2", "HorizontalPodAutoscaler", "ScalingActive"),
@@ -111,6 +113,14 @@ def job(name: str, live: LiveObjects) -> Job:
             return msgspec.structs.replace(made_for, failed=failed)
     uid = "" if status.get("active") else body["metadata"].get("uid", "")
     return msgspec.structs.replace(made_for, uid=uid)
+
+
+def without_generated_name(message: str) -> str:
+    """Return why a pod was refused without the end of its name.
+
+    Each attempt of the Job's controller has another one, and the status would be written each time.
+    """
+    return _GENERATED.sub(r'\1*"', message)
 
 
 def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:

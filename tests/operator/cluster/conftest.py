@@ -212,18 +212,41 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
 
 
 @pytest.fixture(scope="session")
-def start_operator(image_python: Path, kubeconfig: Path) -> Iterator[Callable[..., Running]]:
-    """Start operators; all end with the session."""
-    running: list[Running] = []
+def operators() -> Iterator[list[Running]]:
+    """Keep what operators were started; all end with the session."""
+    started: list[Running] = []
+    yield started
+    _stop(started)
+
+
+@pytest.fixture(autouse=True)
+def _stop_operators_of_the_test(operators: list[Running]) -> Iterator[None]:
+    """Stop what a test started itself, passed or failed: the next test would have two that work.
+
+    Operators of a module are started before this fixture, and stay.
+    """
+    before = len(operators)
+    yield
+    _stop(operators[before:])
+
+
+def _stop(operators: list[Running]) -> None:
+    for operator in operators:
+        if operator.process.poll() is None:
+            operator.stop()
+
+
+@pytest.fixture(scope="session")
+def start_operator(
+    image_python: Path, kubeconfig: Path, operators: list[Running]
+) -> Callable[..., Running]:
+    """Start operators."""
 
     def start(name: str = "operator", **environ: str) -> Running:
-        running.append(Running(image_python, kubeconfig, name, **environ))
-        return running[-1]
+        operators.append(Running(image_python, kubeconfig, name, **environ))
+        return operators[-1]
 
-    yield start
-    for one in running:
-        if one.process.poll() is None:
-            one.stop()
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,10 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
         services = api.list("v1", "services", namespace)
         assert len(services) == len({one["metadata"]["name"] for one in services}) == 2 * COUNT
 
+    # The status names the quota only once its Event was read, some seconds later.
+    for namespace in namespaces:
+        crowd.wait_until(partial(_all_name_the_quota, api, namespace), within_s=180)
+
     time.sleep(2)
     before = counters.writes()
     time.sleep(4)
@@ -50,3 +54,13 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
     crowd.wait_until(lambda: counters.looks() >= total, within_s=180)
     time.sleep(1)
     assert counters.writes() == 0
+
+
+def _all_name_the_quota(api: Api, namespace: str) -> bool:
+    return all(
+        any(
+            "exceeded quota" in condition["message"]
+            for condition in service["status"]["conditions"]
+        )
+        for service in api.list(*crowd.SERVICES, namespace)
+    )

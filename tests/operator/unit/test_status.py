@@ -18,7 +18,13 @@ from orderservice_operator.resource.status import Count, Queue
 from orderservice_operator.state import conditions
 from orderservice_operator.state.capacity import Connections, most_connections
 from orderservice_operator.state.conditions import StatusInput
-from orderservice_operator.state.live_objects import Job, Rollout, job, rollout
+from orderservice_operator.state.live_objects import (
+    Job,
+    Rollout,
+    job,
+    rollout,
+    without_generated_name,
+)
 from orderservice_operator.state.topology_report import TopologyReport, remembered
 
 NOW = "2026-01-02T03:04:05Z"
@@ -243,6 +249,15 @@ def test_an_autoscaler_may_be_adding_pods(make: Any) -> None:
     assert not rollout(make(), API, {place: growing}, "r-1").serving
     older = _deployment(replicas=3, updatedReplicas=2) | {"spec": {"replicas": 5}}
     assert not rollout(scaled, API, {place: older}, "r-1").serving
+
+
+def test_a_pod_that_is_refused_again_under_another_name_is_no_news() -> None:
+    first, second = (
+        f'Error creating: pods "a-migrate-ed97-{end}" is forbidden: exceeded quota: q'
+        for end in ("x7k2p", "9bfqz")
+    )
+    told = 'Error creating: pods "a-migrate-ed97-*" is forbidden: exceeded quota: q'
+    assert without_generated_name(first) == without_generated_name(second) == told
 
 
 def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
