@@ -22,7 +22,6 @@ from orders.errors import Permanent, Transient
 from orders.settings import DatabaseSettings
 
 _LOCK: Final = 0x6F726465  # "orde": one migration of this database at a time
-_LOCK_POLL_S: Final = 0.2
 # Indexes of ours that a build left behind; names that end so belong to a REINDEX of somebody else.
 _INVALID: Final = r"""
 SELECT i.indexrelid::regclass::text
@@ -32,8 +31,8 @@ AND c.relname !~ '_cc(new|old)\d*$'
 """
 _TABLE: Final = "_yoyo_migration"  # its own default
 _ASK_S: Final = 0.5
-# A new index may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
-# all traffic wait behind it.
+# A statement may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
+# all traffic wait behind it, so a transaction does not wait long for its locks.
 _SESSION: Final = {
     "statement_timeout": "0",
     "lock_timeout": "1s",
@@ -94,7 +93,11 @@ def _session(database: DatabaseSettings | str) -> Iterator[Connection]:
 
 
 def _lock(session: Connection) -> None:
-    """Wait until no other migration runs; asking again and again holds back no clean-up."""
+    """Wait until no other migration runs.
+
+    It asks again and again: a waiting statement has a snapshot, and the concurrent index build of
+    the very migration that it waits for would wait for that.
+    """
     while True:
         row = session.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
         if row and row[0]:
@@ -107,11 +110,46 @@ def _apply(session: Connection) -> list[str]:
     missing = backend.to_apply(_migrations())
     for migration in missing:
         _log.info("migration.started", migration=migration.id)
-        # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
-        with backend.transaction():
-            migration.process_steps(backend, "apply")
-            backend.mark_one(migration)
+        migration.load()
+        if migration.use_transactions:
+            _apply_whole(backend, migration)
+        else:
+            _apply_stepwise(backend, migration)
     return [migration.id for migration in missing]
+
+
+def _apply_whole(backend: "_Backend", migration: yoyo.migrations.Migration) -> None:
+    # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
+    with backend.transaction():
+        migration.process_steps(backend, "apply")
+        backend.mark_one(migration)
+
+
+def _apply_stepwise(backend: "_Backend", migration: yoyo.migrations.Migration) -> None:
+    """Run statements that refuse a transaction (`CREATE INDEX CONCURRENTLY`), then mark them.
+
+    All of them run again after a failure, so each must be repeatable: a build that ends half-way
+    leaves an INVALID index, which the file itself drops before it builds.
+    """
+    # A concurrent build waits for every older transaction, and blocks nobody while it does.
+    backend.execute("SET lock_timeout = 0")
+    try:
+        # Not yoyo's process_steps: after a failure it would undo the steps before.
+        for step in migration.steps:
+            step.apply(backend)
+    except psycopg.Error:
+        _drop_invalid(backend)
+        raise
+    backend.execute("RESET lock_timeout")
+    with backend.transaction():
+        backend.mark_one(migration)
+
+
+def _drop_invalid(backend: "_Backend") -> None:
+    """Remove what failed builds left: writes pay for such an index, and no read can use it."""
+    with contextlib.suppress(psycopg.Error):  # the next run drops it, if the server is gone
+        for (name,) in backend.execute(_INVALID).fetchall():
+            backend.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo ships no types
