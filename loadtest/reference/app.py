@@ -20,6 +20,7 @@ _PRIVATE: Final = {"Cache-Control": "private, no-cache"}
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _TTL_MS: Final = 300_000
 _LIVE_TTL_MS: Final = 2_000
+_CACHE: Final = "orders:order:"  # where the service keeps orders, too
 _ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
@@ -67,7 +68,7 @@ async def create(order: NewOrder, request: Request) -> Response:
 async def show(order_id: PathId, request: Request) -> Response:
     """Show an order, from Redis if it is there."""
     state = request.app.state
-    key = f"order:{order_id}"
+    key = f"{_CACHE}{order_id}"
     fields, stored = await state.door.enter(_address(request), key)
     if stored is None:
         stored = await _fetched(state, order_id, key)

@@ -49,6 +49,8 @@ class OrderView(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     created_at: dt.datetime
     updated_at: dt.datetime
     status_reason: str | None = None
+    cancel_requested: bool = False
+    refunded: Decimal | None = None
 
 
 def accepted(order_id: int) -> bytes:
@@ -58,8 +60,19 @@ def accepted(order_id: int) -> bytes:
 
 def view(row: Any) -> OrderView:
     """Return what is shown of a row; `version` is not."""
-    identity, user, product, quantity, total, status, _, created, updated, reason = row
-    return OrderView(identity, user, product, quantity, total, status, created, updated, reason)
+    return OrderView(
+        row["id"],
+        row["user_id"],
+        row["product_id"],
+        row["quantity"],
+        row["total"],
+        row["status"],
+        row["created_at"],
+        row["updated_at"],
+        row["status_reason"],
+        row["cancel_requested"] and row["status"] == "Charging",
+        row["refunded"],
+    )
 
 
 def encoded(shown: OrderView | list[OrderView]) -> bytes:

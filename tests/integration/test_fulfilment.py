@@ -17,7 +17,9 @@ from orders.database.pool import Pool
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
-from orders.errors import Permanent, Transient
+from orders.errors import Permanent, Transient, Unavailable
+from orders.upstream.inventory import Inventory
+from orders.worker.stock import target
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
 
@@ -178,14 +180,35 @@ def test_a_message_about_no_order_is_permanent(world: World) -> None:
 
 def test_a_stalled_order_is_emitted_again_and_its_failure_is_not_retried(world: World) -> None:
     order_id = world.order()
-    world.payment.faults(errorRatio=1, errorStatus=500)
-    with pytest.raises(Transient):
+    work = world.progress.load(order_id, str(uuid.uuid4()))
+    assert work is not None
+    # Inventory holds something else under the order's key: it refuses the order for ever.
+    Inventory(world.upstreams[0]).reserve(target(work), 1, 3)
+    with pytest.raises(Permanent, match="conflict"):
         world.handle(order_id)
+    emit_stalled(world, order_id)
+    world.handle(order_id, kind=events.STALLED)
+    assert world.find(order_id).status is Status.PENDING
+
+
+def test_a_stalled_order_tells_of_an_outage_so_that_consumption_pauses(world: World) -> None:
+    order_id = world.order()
+    world.payment.faults(errorRatio=1, errorStatus=500)
+    with pytest.raises(Unavailable):
+        world.handle(order_id)
+    emit_stalled(world, order_id)
+    with pytest.raises(Unavailable):
+        world.handle(order_id, kind=events.STALLED)
+    assert world.find(order_id).status is Status.CHARGING
+    world.payment.faults()
+    world.handle(order_id, kind=events.STALLED)
+    assert world.find(order_id).status is Status.COMPLETED
+
+
+def emit_stalled(world: World, order_id: int) -> None:
     Sweeper(world.pool, deadlines(0.001), lambda: False).sweep()
     stalled = world.rows("SELECT aggregateid::bigint FROM outbox WHERE type = 'order.stalled.v1'")
     assert stalled == [(order_id,)]
-    world.handle(order_id, kind=events.STALLED)
-    assert world.find(order_id).status is Status.CHARGING
 
 
 def test_the_database_itself_refuses_a_second_live_capture(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import requests
 
@@ -117,6 +118,20 @@ def test_the_first_page_of_a_list_is_shown_alike(both: tuple[Api, Api]) -> None:
         assert told(shown[0]) == told(shown[1])
     assert service.get("/api/orders/user/13?pageSize=2").headers["Link"]
     assert reference.get("/api/orders/user/99").json() == []
+
+
+def test_what_few_orders_have_is_shown_alike(both: tuple[Api, Api], database: Database) -> None:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        for status in ("Charging", "Refunded"):
+            number = both[0].post(user=19).json()["orderId"]
+            connection.execute(
+                b"UPDATE orders SET status = %s, status_reason = 'Asked', cancel_requested = true,"
+                b" refund_requested = 1.5, refunded = 1.5 WHERE id = %s",
+                (status, number),
+            )
+    shown = [api.get("/api/orders/user/19") for api in both]
+    assert shown[0].content == shown[1].content
+    assert ["cancelRequested" in row for row in shown[0].json()] == [False, True]
 
 
 @pytest.mark.parametrize("members", REFUSED, ids=str)

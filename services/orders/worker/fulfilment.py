@@ -61,6 +61,7 @@ class Fulfilment:
         try:
             self._pursue(message.body.order_id, message.message_id)
         except OrdersError as error:
+            # An outage is told to the consumer: it would take success for the end of a pause.
             if message.type != events.STALLED or isinstance(error, Unavailable):
                 raise
             # The sweeper will emit the order again: retrying both would multiply the work, and
