@@ -312,6 +312,7 @@ ELSEWHERE: Final = {
     "OrderIntegrityViolated": "tests/integration/test_reconcile.py plants each kind of violation",
     "OrderReconciliationStale": "no drill waits for an hour",
     "OrdersNeedPerson": "three emissions without an effect take almost two hours",
+    "OrderRefundDeclined": "tests/integration/test_cancellation.py declines refunds",
     "OrderTrafficGone": "compares with the hour before, and no drill goes on for so long",
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",

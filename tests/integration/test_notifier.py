@@ -184,8 +184,19 @@ def test_a_message_from_before_there_were_rows_is_sent(
     pool: Pool, delivery: Delivery, receiver: Control
 ) -> None:
     order_id = new_order(pool)
+    run(pool, "UPDATE orders SET version = 4 WHERE id = %s", order_id)
     delivery.handle(message(order_id, events.FAILED, str(uuid.uuid4())))
     assert len(receiver.deliveries()) == 1
+
+
+def test_an_event_that_a_failover_lost_is_told_to_nobody(
+    pool: Pool, delivery: Delivery, receiver: Control
+) -> None:
+    order_id = new_order(pool)
+    run(pool, "UPDATE orders SET version = 3 WHERE id = %s", order_id)
+    delivery.handle(message(order_id, events.CANCELLED, str(uuid.uuid4()), version=4))
+    assert receiver.deliveries() == []
+    assert states(pool) == []
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 429, 500, 503])

@@ -109,6 +109,11 @@ SYMPTOMS = (
         # always one, but none for longer than five minutes
         {own("payment_unknown_oldest_age_seconds"): "60 120 180 240 300 " * 20},
     ),
+    Alternatives(
+        "OrderRefundDeclined",
+        {own("order_refunds_total", 'outcome="declined"'): "0x15 1x90"},
+        {own("order_refunds_total", 'outcome="approved"'): steady(1)},
+    ),
     Alternatives("OrdersStuck", {AGE: level(601)}, {AGE: level(599)}),
     # The series went with its process, thirteen minutes ago.
     Alternatives("OrdersStuck", {AGE: "601x15 _x60"}, {AGE: "599x15 _x60"}, after="28m"),

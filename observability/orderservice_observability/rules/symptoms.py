@@ -65,6 +65,17 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         kept="1m",
         keep_firing=OUTLIVES,
     )
+    declined = scope.of("order_refunds_total", 'outcome="declined"')
+    yield Alert(
+        "OrderRefundDeclined",
+        f"sum by ({BY}) (increase({declined}[1h])) > 0",
+        TICKET,
+        "Payment declined a refund.",
+        "{{ $value | humanize }} refunds were declined within the last hour. A customer waits for "
+        "money that does not come by itself.",
+        LIFECYCLE,
+        keep_firing="1d",
+    )
     yield Alert(
         "OrdersStuck",
         f"max by ({BY}, status) ({scope.of('orders_oldest_age_seconds')}) > {limit_s}",

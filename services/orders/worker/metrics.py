@@ -21,3 +21,5 @@ ORDER_REFUNDS: Final = Counter(
     "Refunds whose outcome Payment told, by outcome; a declined one needs a person.",
     ["outcome"],
 )
+for _outcome in ("approved", "declined"):  # 0 before the first, so that an increase is seen
+    ORDER_REFUNDS.labels(_outcome)

@@ -6,7 +6,7 @@ WITH deadlines AS (
         AS d (status, after_s, longest_s)
 ),
 unfinished AS (
-    SELECT o.id, o.version, d.after_s, d.longest_s FROM orders AS o
+    SELECT o.id, o.version, o.emitted_at, d.after_s, d.longest_s FROM orders AS o
     INNER JOIN deadlines AS d ON d.status = o.status
     WHERE o.status IN ('Pending', 'Reserved', 'Charging', 'Refunding')
     AND o.emitted_at < now() - make_interval(secs => %(shortest_s)s)
@@ -16,7 +16,7 @@ unfinished AS (
     FOR UPDATE OF o SKIP LOCKED
 ),
 owing AS (
-    SELECT o.id, o.version, d.after_s, d.longest_s FROM orders AS o
+    SELECT o.id, o.version, o.emitted_at, d.after_s, d.longest_s FROM orders AS o
     INNER JOIN deadlines AS d ON d.status = o.status
     WHERE o.status IN ('Completed', 'Failed', 'Cancelled', 'Refunded')
     AND (
@@ -34,6 +34,7 @@ stalled AS (
     SELECT * FROM unfinished
     UNION ALL
     SELECT * FROM owing
+    ORDER BY emitted_at  -- an outage's unfinished orders do not keep back what others owe
     LIMIT %(limit)s
 ),
 counted AS (
