@@ -163,6 +163,12 @@ class Operator:
     async def _keep_lease(self) -> None:
         await self._lease.keep()
         self._stop()
+        # Not left to the clean-up: kopf may wait 5 s for its own tasks, and another may work soon.
+        work = self._tasks - {asyncio.current_task()}
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        _log.info("work.ended")
 
     async def _refresh_external_metrics(self) -> None:
         """See what the leader before us did; if that fails now, their own task looks again."""
