@@ -95,19 +95,21 @@ def _count_ended(pool: Pool) -> dict[str, int]:
     return dict(pool.execute("estimate_ended", {"orders": orders}))
 
 
-def _in_state(counts: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily("orders_in_state", "Orders by status.", labels=["status"])
-    for status, count in counts.items():
-        family.add_metric([str(status)], count)
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """Return a gauge with one sample for each value of its label."""
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
     return family
+
+
+def _in_state(counts: Mapping[str, float]) -> Metric:
+    return _labelled("orders_in_state", "Orders by status.", "status", counts)
 
 
 def _ages(ages: Mapping[str, float]) -> Metric:
     text = "How long the order longest in this status has been there; 0: none is."
-    family = GaugeMetricFamily("orders_oldest_age_seconds", text, labels=["status"])
-    for status, age_s in ages.items():
-        family.add_metric([str(status)], age_s)
-    return family
+    return _labelled("orders_oldest_age_seconds", text, "status", ages)
 
 
 def _unknown(count: float | None) -> Metric:
@@ -122,18 +124,12 @@ def _unknown_age(age_s: float | None) -> Metric:
 
 def _stuck(counts: dict[str, int]) -> Metric:
     text = "Orders that need a person, by status: `orders stuck` lists them."
-    family = GaugeMetricFamily("orders_stuck", text, labels=["status"])
-    for status, count in counts.items():
-        family.add_metric([str(status)], count)
-    return family
+    return _labelled("orders_stuck", text, "status", counts)
 
 
 def _violations(counts: dict[str, int]) -> Metric:
     text = "Orders that reconciliation found in breach of integrity and that still are."
-    family = GaugeMetricFamily("orders_integrity_violations", text, labels=["kind"])
-    for kind, count in counts.items():
-        family.add_metric([str(kind)], count)
-    return family
+    return _labelled("orders_integrity_violations", text, "kind", counts)
 
 
 def _reconciled(at_s: float | None) -> Metric:
