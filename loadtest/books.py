@@ -15,6 +15,7 @@ class Order(msgspec.Struct, rename="camel", kw_only=True):
     quantity: int
     total: Decimal
     status: str
+    refunded: Decimal = Decimal(0)
     created_at: dt.datetime
     updated_at: dt.datetime | None = None
     payment_method: str | None = None

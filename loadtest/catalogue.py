@@ -13,6 +13,8 @@ NAMES: Final = (
     "soak",
     "breakpoint",
     "idempotency",
+    "cancel-race",
+    "refund",
     "ratelimit",
     "payment-degraded",
     "inventory-down",

@@ -1,28 +1,18 @@
 """What must be true of every run, whatever was broken meanwhile: pure, over purchases and books."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
-from loadtest.books import Books, Order, Payment
-from loadtest.purchase import Purchase
+from loadtest import accounts, reversals
+from loadtest.books import Books, Order
+from loadtest.story import ENDED, Story
 
-ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
-_LATER: Final = {"Completed": frozenset({"Refunding", "Refunded"})}
 # What stock an ended order may have; all others must have none.
 _STOCK: Final = {"Completed": ("committed",), "Refunded": ("released", "returned")}
 _SHOWN: Final = 5
-_CHARGES: Final = {"Completed": (1, 0), "Refunded": (1, 1)}  # captures, refunds; else none
-
-
-class Story(msgspec.Struct, frozen=True):
-    """Both sides: what customers were told, and what the books say; and the stock there was."""
-
-    purchases: Sequence[Purchase]
-    books: Books
-    stock: Mapping[int, int] = {}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -70,7 +60,7 @@ def doubled(story: Story) -> Iterator[str]:
 def altered(story: Story) -> Iterator[str]:
     """Find orders that are not what was bought."""
     for purchase in story.purchases:
-        for order in _orders_of(purchase, story):
+        for order in story.orders_of(purchase):
             if _content(order) != (purchase.user, purchase.product, purchase.quantity):
                 yield f"order {order.id} is for somebody or something else"
             elif order.total != purchase.total:
@@ -93,31 +83,15 @@ def uninvited(story: Story) -> Iterator[str]:
 def changed_after_the_end(story: Story) -> Iterator[str]:
     """Find orders that a customer saw ended and that are something else now.
 
-    A completed order may still be cancelled; then its money goes back.
+    A completed order may still be cancelled or refunded, by somebody who asks for it.
     """
     for purchase in story.purchases:
-        for order in _orders_of(purchase, story):
-            later = _LATER.get(purchase.ended or "", frozenset())
-            if purchase.ended in ENDED and order.status not in later | {purchase.ended}:
-                yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
-
-
-def wrongly_charged(story: Story) -> Iterator[str]:
-    """Find orders charged twice, charged for nothing, not charged, or with another amount."""
-    moved: dict[int, list[Payment]] = defaultdict(list)
-    for payment in story.books.payments or ():
-        if payment.status in ("captured", "refunded"):
-            moved[payment.order_id].append(payment)
-    for order in story.books.orders.values():
-        if order.status not in ENDED:
+        if purchase.ended not in ENDED:
             continue
-        kinds = Counter(payment.kind for payment in moved[order.id])
-        if (kinds["capture"], kinds["refund"]) != _CHARGES.get(order.status, (0, 0)):
-            yield f"order {order.id} is {order.status}: {dict(kinds) or 'no payment'}"
-        elif any(payment.amount != order.total for payment in moved[order.id]):
-            yield f"order {order.id} was charged another amount than {order.total}"
-    for order_id in _strangers(moved, story.books):
-        yield f"order {order_id} was charged and nobody knows it"
+        later = reversals.after_completion(purchase) if purchase.ended == "Completed" else ()
+        for order in story.orders_of(purchase):
+            if order.status not in (purchase.ended, *later):
+                yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
 
 
 def wrongly_stocked(story: Story) -> Iterator[str]:
@@ -132,7 +106,7 @@ def wrongly_stocked(story: Story) -> Iterator[str]:
             yield f"order {order.id} is {order.status}, its stock is {status}"
         elif one and (one.product_id, one.quantity) != (order.product_id, order.quantity):
             yield f"order {order.id} holds {one.quantity} of product {one.product_id}"
-    for order_id in _strangers(held, story.books):
+    for order_id in accounts.strangers(held, story.books):
         yield f"order {order_id} has stock and nobody knows it"
 
 
@@ -142,7 +116,7 @@ def completed_though_declined(story: Story) -> Iterator[str]:
     told = {id_ for one in story.purchases if one.declined for id_ in one.order_ids}
     for order in story.books.orders.values():
         known = order.id in told or order.payment_method in declined
-        if known and order.status in _CHARGES:
+        if known and order.status in accounts.PAID:
             yield f"order {order.id} was declined and is {order.status}"
 
 
@@ -168,14 +142,22 @@ INVARIANTS: Final[dict[str, Callable[[Story], Iterator[str]]]] = {
     "an order is what was bought": altered,
     "nobody has an order they were refused or did not place": uninvited,
     "an end that a customer saw is final": changed_after_the_end,
-    "each completed order is charged once, no other at all": wrongly_charged,
+    "each completed order is charged once, no other at all": accounts.wrongly_charged,
+    "no more is paid back than was charged": accounts.overpaid,
+    "captures less refunds are what completed orders cost": accounts.unbalanced_money,
     "stock is taken for completed orders alone": wrongly_stocked,
+    "all stock that was reserved is committed, released or returned": accounts.unbalanced_stock,
+    "a cancellation was answered truly": reversals.answered_wrongly,
+    "each refund that was accepted is made, no other": reversals.wrongly_refunded,
+    "nothing is cancelled that nobody cancelled": reversals.uncalled_for,
     "no declined order is completed": completed_though_declined,
     "nothing is oversold": oversold,
 }
-_NEEDS_PAYMENTS: Final = frozenset({wrongly_charged})
+_NEEDS_PAYMENTS: Final = frozenset(
+    {accounts.wrongly_charged, accounts.overpaid, accounts.unbalanced_money}
+)
 _NEEDS_SIMULATOR: Final = frozenset({completed_though_declined})  # it is what declines
-_NEEDS_RESERVATIONS: Final = frozenset({wrongly_stocked})
+_NEEDS_RESERVATIONS: Final = frozenset({wrongly_stocked, accounts.unbalanced_stock})
 _NEEDS_ALL_ORDERS: Final = frozenset({uninvited})
 
 
@@ -202,16 +184,6 @@ def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:
         or (rule in _NEEDS_RESERVATIONS and books.reservations is None)
         or (rule in _NEEDS_ALL_ORDERS and not books.whole)
     )
-
-
-def _strangers(ids: Iterable[int], books: Books) -> list[int]:
-    """Give those that are no orders of the run, where all in the ledgers must be."""
-    return [one for one in ids if one not in books.orders] if books.alone and books.whole else []
-
-
-def _orders_of(purchase: Purchase, story: Story) -> list[Order]:
-    known = story.books.orders
-    return [known[order_id] for order_id in purchase.order_ids if order_id in known]
 
 
 def _content(order: Order) -> tuple[int, int, int]:

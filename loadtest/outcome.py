@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Final
 
 from loadtest.books import Books
-from loadtest.invariants import ENDED
 from loadtest.purchase import Purchase
+from loadtest.story import ENDED
+
+_FIRST: Final = frozenset({"Completed", "Failed"})
 
 
 def figures(
@@ -29,7 +33,14 @@ def figures(
     }
     statuses = Counter(order.status for order in books.orders.values())
     found |= {f"orders.{status}": float(statuses[status]) for status in sorted(ENDED)}
-    took = sorted(order.took_s for order in books.orders.values() if order.status in ENDED)
+    # A later cancellation or refund moved the time of an order's last change.
+    reached = (one for one in books.orders.values() if one.status in _FIRST and not one.refunded)
+    took = sorted(order.took_s for order in reached)
+    refunded = sum((order.refunded for order in books.orders.values()), Decimal())
+    found["orders.partly_refunded"] = float(
+        sum(one.status == "Completed" and one.refunded > 0 for one in books.orders.values())
+    )
+    found["refunds.amount"] = float(refunded)
     found |= {f"product.{product}.sold": _sold(product, books) for product in sorted(scarce)}
     return found | {f"completion.p{one}_s": _at(took, one) for one in (50, 95, 99) if took}
 

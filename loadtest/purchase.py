@@ -5,13 +5,36 @@ from decimal import Decimal
 import msgspec
 
 
+class Cancellation(msgspec.Struct, kw_only=True):
+    """A request to cancel and its answer.
+
+    `status` is 0 while nobody knows what became of it. `order_status` is what a 200 or 202 said,
+    `reason` what a 409 said.
+    """
+
+    key: str | None = None
+    status: int = 0
+    order_status: str | None = None
+    reason: str | None = None
+
+
+class Refund(msgspec.Struct, kw_only=True):
+    """A request of support to pay `cents` back, and its answer; 0 while nobody knows."""
+
+    key: str
+    cents: int
+    status: int = 0
+    reason: str | None = None
+
+
 class Purchase(msgspec.Struct, kw_only=True):
     """One wish to buy, however often it was sent.
 
     `key` is its idempotency key and, as part of the payment token, its mark in the database.
     `order_ids` are all ids it was ever answered with: more than one is a doubled order.
     `refused` is the status that ended it without an order; neither means nobody knows.
-    `ended` is the last status the customer saw.
+    `ended` is the last status the customer saw. `cancellations` and `refunds` are what was asked
+    for afterwards, one for each request that was answered for good or not at all.
     """
 
     key: str
@@ -23,6 +46,8 @@ class Purchase(msgspec.Struct, kw_only=True):
     order_ids: list[int] = []
     refused: int | None = None
     ended: str | None = None
+    cancellations: list[Cancellation] = []
+    refunds: list[Refund] = []
 
     @property
     def token(self) -> str:

@@ -4,9 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from loadtest import reversals
 from loadtest.books import Books
-from loadtest.invariants import IN_LEDGERS, Finding, Story, check, unended
+from loadtest.invariants import IN_LEDGERS, Finding, check, unended
 from loadtest.purchase import Purchase
+from loadtest.story import Story
 from loadtest.target import simulators
 from loadtest.target.orders import Orders
 from loadtest.target.place import Place
@@ -44,7 +46,8 @@ def mendable(finding: Finding) -> bool:
 def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> None:
     while time.monotonic() < until:
         books = Books(orders.read(purchases), orders.whole, None, None)
-        if not any(unended(Story(purchases, books))):
+        story = Story(purchases, books)
+        if not any(unended(story)) and not any(reversals.unmade(story)):
             return
         time.sleep(_LOOK_EVERY_S)
 

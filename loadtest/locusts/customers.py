@@ -9,7 +9,7 @@ import gevent
 from locust import FastHttpUser, constant_pacing, task
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from loadtest.locusts import reading, shopping, storming
+from loadtest.locusts import reading, reversing, shopping, storming
 from loadtest.locusts.client import Client
 from loadtest.locusts.context import Context
 from loadtest.locusts.journey import Journey
@@ -20,6 +20,8 @@ KINDS: Final[dict[str, Callable[[Journey], None]]] = {
     "buyer": shopping.buy_and_watch,
     "drive-by": shopping.buy_and_leave,
     "stormer": storming.storm,
+    "canceller": reversing.cancel,
+    "refunder": reversing.refund,
     "hot": reading.hammer,
     "deep-reader": reading.first_and_deep,
 }

@@ -1,9 +1,11 @@
 """What every journey starts from: a customer nobody has seen before, with the means to buy."""
 
+import datetime as dt
 import random
 import time
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 import gevent
@@ -17,10 +19,14 @@ from loadtest.scenario import Crowd
 
 ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 PRODUCTS: Final = range(101, 151)
+JSON: Final = {"Content-Type": "application/json"}
 _LARGEST_ID: Final = 2**53 - 1
 # Sent again with the same key: a race lost (409), not now (429, 5xx), or no answer at all.
 AGAIN: Final = frozenset({0, 409, 429, 500, 502, 503, 504})
+# A change of an order: made, made before, refused with a reason.
+CHANGED: Final = (200, 202, 409)
 _TRIES: Final = 30
+_SUPPORTERS: Final = 500
 _PAUSE_S: Final = 0.5
 
 
@@ -30,11 +36,30 @@ class Accepted(msgspec.Struct, rename="camel"):
     order_id: int
 
 
+class Refused(msgspec.Struct):
+    """A problem document: `reason` says why a change is refused, if it is refused for good."""
+
+    reason: str | None = None
+
+
 class View(msgspec.Struct, rename="camel"):
     """An order as the API shows it."""
 
     id: int
+    user_id: int
+    product_id: int
+    quantity: int
+    total: Decimal
     status: str
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    refunded: Decimal | None = None
+
+    def is_of(self, purchase: Purchase) -> bool:
+        """Tell whether it is the order of a purchase: whose, what, how many, for how much."""
+        shown = self.user_id, self.product_id, self.quantity, self.total
+        bought = purchase.user, purchase.product, purchase.quantity, purchase.total
+        return self.id in purchase.order_ids and shown == bought
 
 
 class Journey:
@@ -67,22 +92,22 @@ class Journey:
         """Ask for something."""
         return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
 
-    def look(self, name: str, order_id: int) -> View | None:
-        """Ask for an order; None when it was not given, or another was."""
+    def look(self, name: str, purchase: Purchase, order_id: int) -> View | None:
+        """Ask for an order of a purchase; None when it was not given, or is not what was bought."""
         reply = self.get(name, f"/api/orders/{order_id}")
         if reply.status != 200:
             return None
         view = reply.decode(View)
-        if view.id == order_id:
+        if view.id == order_id and view.is_of(purchase):
             return view
-        self.client.wrong(name, "another order")
+        self.client.wrong(name, "not what was bought")
         return None
 
     def post(
         self, name: str, purchase: Purchase, expect: tuple[int, ...], body: bytes | None = None
     ) -> Reply:
         """Send a purchase once and note what it was answered."""
-        more = {"Content-Type": "application/json", "Idempotency-Key": purchase.key}
+        more = JSON | {"Idempotency-Key": purchase.key}
         reply = self.client.send(
             name, "POST", "/api/orders", expect=expect,
             headers=self.headers | more, data=body or purchase.body,
@@ -109,15 +134,43 @@ class Journey:
         pause_s, until = 0.25, time.monotonic() + patience_s
         while time.monotonic() < until and not self.closing():
             gevent.sleep(pause_s)
-            if view := self.look("poll", order_id):
+            if view := self.look("poll", purchase, order_id):
                 purchase.ended = view.status
             if purchase.ended in ENDED:
                 return
             pause_s = min(pause_s * 1.5, 2.0)
 
+    def as_staff(self) -> dict[str, str]:
+        """Return the headers of one of the service's staff, each with a limit of their own."""
+        subject = f"support-{random.randrange(_SUPPORTERS)}"
+        return headers(
+            self.run.signing, subject, self.run.baggage, "orders:read orders:write orders:admin"
+        )
+
+    def change(
+        self, name: str, path: str, given: dict[str, str], body: bytes | None = None
+    ) -> Reply:
+        """Ask for a change of an order until it is answered for good, or give up.
+
+        Without an Idempotency-Key among the headers `given` it is sent once.
+        """
+        for _ in range(_TRIES if "Idempotency-Key" in given else 1):
+            reply = self.client.send(
+                name, "POST", path, expect=CHANGED, headers=given, data=body or b""
+            )
+            if reply.status not in AGAIN or (reply.status == 409 and refusal(reply)):
+                break
+            gevent.sleep(_retry_after_s(reply))
+        return reply
+
     def settle(self, purchase: Purchase) -> None:
         """Report a purchase: whatever happened to it, also when this user is being stopped."""
         self.run.tally.purchase(purchase)
+
+
+def refusal(reply: Reply) -> str | None:
+    """Return why a change was refused for good; None when it is worth asking again."""
+    return reply.decode(Refused).reason if reply.status == 409 else None
 
 
 def _retry_after_s(reply: Reply) -> float:

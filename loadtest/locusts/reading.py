@@ -1,11 +1,9 @@
 """Journeys of those who only read: one too often, one very far back."""
 
-import time
 from typing import Final
 
 from gevent.lock import BoundedSemaphore
 
-from loadtest.locusts.identity import headers
 from loadtest.locusts.journey import Journey, View
 from loadtest.locusts.shopping import next_page
 
@@ -14,7 +12,6 @@ _PAGE: Final = 20
 # A cursor belongs to a customer, not to a page size: large pages walk there faster.
 _STRIDE: Final = 100
 _DEPTH: Final = 2000 * _PAGE
-_SUPPORTERS: Final = 500
 
 _deep: dict[int, str] = {}
 _walking = BoundedSemaphore()
@@ -38,7 +35,7 @@ def first_and_deep(journey: Journey) -> None:
         raise ValueError("this kind of customer needs a scenario with a seed")
     with _walking:  # one walks down, the others of this process wait for what it finds
         deep = _deep.get(seed.customer) or _walk_down(journey, seed.customer)
-    _as_staff(journey)
+    journey.headers = journey.as_staff()
     path = f"/api/orders/user/{seed.customer}?pageSize={_PAGE}"
     _page(journey, "first-page", path)
     _page(journey, "deep-page", deep)
@@ -48,7 +45,7 @@ def _walk_down(journey: Journey, customer: int) -> str:
     path = f"/api/orders/user/{customer}?pageSize={_STRIDE}"
     seen: set[int] = set()
     for _ in range(_DEPTH // _STRIDE):
-        _as_staff(journey)
+        journey.headers = journey.as_staff()
         reply = journey.get("walk", path)
         views = reply.decode(list[View])
         seen |= {view.id for view in views}
@@ -63,9 +60,3 @@ def _page(journey: Journey, name: str, path: str) -> None:
     reply = journey.get(name, path)
     if reply.status == 200 and len(reply.decode(list[View])) != _PAGE:
         journey.client.wrong(name, "not a full page")
-
-
-def _as_staff(journey: Journey) -> None:
-    subject = f"support-{time.monotonic_ns() % _SUPPORTERS}"
-    run = journey.run
-    journey.headers = headers(run.signing, subject, run.baggage, "orders:read orders:admin")

@@ -1,6 +1,7 @@
 """Journeys of those who buy."""
 
 from loadtest.locusts.journey import Journey, View
+from loadtest.purchase import Purchase
 
 # Whoever still waits then is told by mail how it ended; the books are checked after the run.
 _PATIENCE_S = 8.0
@@ -9,21 +10,21 @@ _ORDERS = 3
 
 def shop(journey: Journey) -> None:
     """Buy a few things, see each to its end, read one again, look at the list, walk its pages."""
-    bought: list[int] = []
+    bought: list[Purchase] = []
     for _ in range(_ORDERS):
-        order_id = _buy(journey, _PATIENCE_S)
-        bought += [order_id] if order_id is not None else []
+        purchase = _buy(journey, _PATIENCE_S)
+        bought += [purchase] if purchase.order_ids else []
         if journey.closing():
             return
     if not bought:
         return
-    journey.look("read", bought[0])
+    journey.look("read", bought[0], bought[0].order_ids[0])
     path = f"/api/orders/user/{journey.user}?pageSize=20"
     reply = journey.get("list", path)
-    if reply.status == 200 and _ids(reply.decode(list[View])) != bought[::-1]:
+    if reply.status == 200 and not _are(reply.decode(list[View]), bought):
         journey.client.wrong("list", "not what was bought")
     walked = walk(journey, f"/api/orders/user/{journey.user}?pageSize=2")
-    if walked is not None and walked != bought[::-1]:
+    if walked is not None and not _are(walked, bought):
         journey.client.wrong("walk", "not what was bought")
 
 
@@ -37,14 +38,14 @@ def buy_and_leave(journey: Journey) -> None:
     _buy(journey, 0)
 
 
-def walk(journey: Journey, path: str | None) -> list[int] | None:
+def walk(journey: Journey, path: str | None) -> list[View] | None:
     """Follow the cursor to the end of the list; None when a page was not given."""
-    seen: list[int] = []
+    seen: list[View] = []
     while path:
         reply = journey.get("walk", path)
         if reply.status != 200:
             return None
-        seen += _ids(reply.decode(list[View]))
+        seen += reply.decode(list[View])
         path = next_page(reply.headers.get("Link", ""))
     return seen
 
@@ -58,16 +59,19 @@ def next_page(link: str) -> str | None:
     return None
 
 
-def _buy(journey: Journey, patience_s: float) -> int | None:
+def _buy(journey: Journey, patience_s: float) -> Purchase:
     purchase = journey.purchase()
     try:
         order_id = journey.buy(purchase)
         if order_id is not None:
             journey.watch(purchase, order_id, patience_s)
-        return order_id
+        return purchase
     finally:
         journey.settle(purchase)
 
 
-def _ids(views: list[View]) -> list[int]:
-    return [view.id for view in views]
+def _are(views: list[View], bought: list[Purchase]) -> bool:
+    """Tell whether a list shows each purchase, the newest first, and nothing else."""
+    return len(views) == len(bought) and all(
+        view.is_of(purchase) for view, purchase in zip(views, reversed(bought), strict=True)
+    )

@@ -8,16 +8,17 @@ import psycopg
 from psycopg.rows import class_row
 
 from loadtest.books import Order
-from loadtest.invariants import ENDED
 from loadtest.locusts.identity import Signing, headers
 from loadtest.purchase import Purchase
+from loadtest.story import ENDED
 from loadtest.target import http, simulators
 from loadtest.target.place import Place
 
 _AT_ONCE: Final = 8
 # Only what marks this run: the database of an own stack may hold a million seeded orders.
 _OF_RUN: Final = """
-SELECT id, user_id, product_id, quantity, total, status, created_at, updated_at, payment_method
+SELECT id, user_id, product_id, quantity, total, status, refunded, created_at, updated_at,
+       payment_method
 FROM orders WHERE id > %(after)s
   AND (payment_method LIKE %(cards)s OR payment_method LIKE %(declined)s)
 """

@@ -15,13 +15,15 @@ CREATED = "2026-11-22T12:00:00Z"
 class Pretender:
     """Listen while the block runs; `loses` and `doubles` every so many-th POST, and is `late`.
 
-    A `mad` one answers 200 to whoever asks for a list, and no list.
+    A `mad` one answers 200 to whoever asks for a list, and no list. `alters` is where it shows
+    another total than the order's: in an order that is asked for, or in a list.
     """
 
     def __init__(
-        self, *, loses: int = 0, doubles: int = 0, late_s: float = 0, mad: bool = False
-    ) -> None:
-        self.mad = mad
+        self, *, loses: int = 0, doubles: int = 0, late_s: float = 0, mad: bool = False,
+        alters: str = "",
+    ) -> None:  # fmt: skip
+        self.mad, self.alters = mad, alters
         self.loses, self.doubles, self.late_s = loses, doubles, late_s
         self.orders: dict[int, dict[str, Any]] = {}
         self.keys: dict[str, int] = {}
@@ -73,12 +75,16 @@ def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             place, _, last = self.path.partition("?")[0].rpartition("/")
             if place.endswith("user"):
-                self.answer(200, {} if service.mad else service.of_user(int(last)))
+                orders = service.of_user(int(last))
+                self.answer(200, {} if service.mad else [self.shown("list", one) for one in orders])
             elif last.isdigit():
                 found = service.orders.get(int(last))
-                self.answer(200 if found else 404, found or {})
+                self.answer(200 if found else 404, self.shown("order", found) if found else {})
             else:
                 self.answer(200, {"status": "Healthy"})
+
+        def shown(self, where: str, order: dict[str, Any]) -> dict[str, Any]:
+            return order | {"total": order["total"] + (service.alters == where)}
 
         def answer(self, status: int, body: object) -> None:
             raw = msgspec.json.Encoder(decimal_format="number").encode(body)

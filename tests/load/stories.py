@@ -4,7 +4,15 @@ import datetime as dt
 from decimal import Decimal
 
 from loadtest.books import Books, Order, Payment, Reservation
+from loadtest.invariants import check
 from loadtest.purchase import Purchase
+from loadtest.story import Story
+
+CHARGED = "each completed order is charged once, no other at all"
+MONEY = "captures less refunds are what completed orders cost"
+OVERPAID = "no more is paid back than was charged"
+STOCKED = "stock is taken for completed orders alone"
+UNITS = "all stock that was reserved is committed, released or returned"
 
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 
@@ -38,3 +46,8 @@ def books(*orders: Order) -> Books:
         ],
         alone=True,
     )
+
+
+def broken(story: Story) -> set[str]:
+    """Return the invariants that a story breaks."""
+    return {finding.invariant for finding in check(story) if not finding.holds}

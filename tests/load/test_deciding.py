@@ -12,6 +12,7 @@ import pytest
 
 from load.pretender import Pretender
 from load.process import ROOT, environment, loadtest
+from loadtest import catalogue
 
 
 def short(folder: Path, scenario: str, service: Pretender) -> "subprocess.CompletedProcess[str]":
@@ -61,6 +62,17 @@ def test_a_service_that_answers_with_nonsense_is_refused(tmp_path: Path) -> None
     assert kept["figures"]["client.wrong"] > 0
 
 
+@pytest.mark.parametrize(("where", "exit_code"), [("list", 1), ("order", 2)])
+def test_a_proxy_that_shows_another_total_is_caught(
+    tmp_path: Path, where: str, exit_code: int
+) -> None:
+    with Pretender(alters=where) as service:
+        done = short(tmp_path, "smoke", service)
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    kept = msgspec.json.decode((results(tmp_path) / "result.json").read_bytes())
+    assert kept["figures"]["client.wrong"] > 0
+
+
 def test_no_service_at_all_is_3(tmp_path: Path) -> None:
     done = loadtest(tmp_path, "smoke", "--host", "http://127.0.0.1:9")
     assert done.returncode == 3
@@ -87,7 +99,7 @@ def test_what_cannot_be_run_is_3_and_says_why(
 def test_without_a_scenario_all_of_them_are_listed_with_a_line_each(tmp_path: Path) -> None:
     done = loadtest(tmp_path)
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 15
+    assert len(done.stdout.splitlines()) == len(catalogue.NAMES)
 
 
 def test_a_run_that_is_broken_off_leaves_no_process_behind(tmp_path: Path) -> None:

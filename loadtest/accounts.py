@@ -1,0 +1,114 @@
+"""Money and stock of a run: the ledgers of Payment and Inventory held against the orders."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from loadtest.books import Books, Order, Payment
+from loadtest.story import ENDED, Story
+
+PAID: Final = frozenset({"Completed", "Refunded"})
+_MOVED: Final = frozenset({"captured", "refunded"})
+_SETTLED: Final = ("committed", "released", "returned")
+
+
+class Account(msgspec.Struct):
+    """The payments of one order that moved money."""
+
+    captures: list[Decimal] = []
+    refunds: list[Decimal] = []
+
+    @property
+    def captured(self) -> Decimal:
+        """Return what was taken."""
+        return sum(self.captures, Decimal())
+
+    @property
+    def refunded(self) -> Decimal:
+        """Return what was given back."""
+        return sum(self.refunds, Decimal())
+
+    def add(self, payment: Payment) -> None:
+        """Enter a payment."""
+        entries = self.captures if payment.kind == "capture" else self.refunds
+        entries.append(payment.amount)
+
+
+def wrongly_charged(story: Story) -> Iterator[str]:
+    """Find orders charged twice, for nothing, not at all, or with another amount than they cost.
+
+    A completed order may have been paid back in part, a refunded one was in whole.
+    """
+    accounts = _accounts(story)
+    for order in story.books.orders.values():
+        if order.status not in ENDED:
+            continue
+        account = accounts[order.id]
+        captures = [order.total] if order.status in PAID else []
+        if account.captures != captures:
+            yield f"order {order.id} is {order.status}: charged {_listed(account.captures)}"
+        elif account.refunded != _back(order):
+            yield (
+                f"order {order.id} is {order.status}: {_back(order)} should be paid back, "
+                f"{account.refunded} is"
+            )
+    for order_id in strangers(accounts, story.books):
+        yield f"order {order_id} was charged and nobody knows it"
+
+
+def overpaid(story: Story) -> Iterator[str]:
+    """Find orders of which more was paid back than was charged, whatever their status."""
+    for order_id, account in _accounts(story).items():
+        if story.is_known(order_id) and account.refunded > account.captured:
+            yield f"order {order_id}: {account.refunded} of {account.captured} is paid back"
+
+
+def unbalanced_money(story: Story) -> Iterator[str]:
+    """Find whether the whole run took another sum than its completed orders cost."""
+    accounts = _accounts(story)
+    moved = sum(
+        (one.captured - one.refunded for key, one in accounts.items() if story.is_known(key)),
+        Decimal(),
+    )
+    completed = (one for one in story.books.orders.values() if one.status == "Completed")
+    cost = sum((order.total - order.refunded for order in completed), Decimal())
+    if moved != cost:
+        yield f"captures less refunds are {moved}, completed orders cost {cost}"
+
+
+def unbalanced_stock(story: Story) -> Iterator[str]:
+    """Find whether units are left that were reserved and neither committed nor given back."""
+    units: Counter[str] = Counter()
+    for one in story.books.reservations or ():
+        if story.is_known(one.order_id):
+            units[one.status] += one.quantity
+    left = units.total() - sum(units[status] for status in _SETTLED)
+    if left:
+        yield f"{units.total()} units were reserved, {left} of them still are: {dict(units)}"
+
+
+def strangers(ids: Iterable[int], books: Books) -> list[int]:
+    """Return those that are no orders of the run, where all in the ledgers must be."""
+    return [one for one in ids if one not in books.orders] if books.alone and books.whole else []
+
+
+def _accounts(story: Story) -> defaultdict[int, Account]:
+    accounts: defaultdict[int, Account] = defaultdict(Account)
+    for payment in story.books.payments or ():
+        if payment.status in _MOVED:
+            accounts[payment.order_id].add(payment)
+    return accounts
+
+
+def _back(order: Order) -> Decimal:
+    """Return what of an ended order was to be paid back."""
+    if order.status == "Refunded":
+        return order.total
+    return order.refunded if order.status == "Completed" else Decimal()
+
+
+def _listed(amounts: list[Decimal]) -> str:
+    return " and ".join(map(str, amounts)) or "nothing"

@@ -1,0 +1,143 @@
+"""Journeys of those who want their money back: cancellations by many at once, refunds in parts."""
+
+import random
+from typing import Final
+
+import gevent
+import msgspec
+from gevent.pool import Group
+
+from loadtest.locusts.client import Reply
+from loadtest.locusts.journey import JSON, Journey, refusal
+from loadtest.purchase import Cancellation, Purchase, Refund
+
+_PATIENCE_S: Final = 8.0
+# Payment answers within about this time in the scenario: the cancellations come all around it.
+_AROUND_PAYMENT_S: Final = 0.5
+_ACCEPTED: Final = (200, 202)
+_PART: Final = 0.45  # of the total; three of them are too many
+
+
+class Changed(msgspec.Struct):
+    """The answer to a change of an order."""
+
+    status: str
+
+
+def cancel(journey: Journey) -> None:
+    """Buy something and have it cancelled by several at once, around the moment of its payment."""
+    purchase = journey.purchase()
+    try:
+        order_id = journey.buy(purchase)
+        if order_id is not None:
+            _await_moment(journey, purchase, order_id)
+            _cancel_at_once(journey, purchase, order_id)
+            journey.watch(purchase, order_id, _PATIENCE_S)
+    finally:
+        journey.settle(purchase)
+
+
+def _await_moment(journey: Journey, purchase: Purchase, order_id: int) -> None:
+    """Wait for one of three moments: right away, around the payment, after the end."""
+    match random.randrange(3):
+        case 1:
+            gevent.sleep(random.uniform(0, _AROUND_PAYMENT_S))
+        case 2:
+            journey.watch(purchase, order_id, _PATIENCE_S)
+
+
+def _cancel_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
+    """Let the customer ask under one key, twice under another and without one; support too.
+
+    Then once more under the key that was used twice: it is answered as before.
+    """
+    twice, customer = f"{purchase.key}-twice", journey.headers
+    askers = (
+        (customer, twice), (customer, twice), (customer, f"{purchase.key}-other"),
+        (customer, None), (journey.as_staff(), f"{purchase.key}-staff"),
+    )  # fmt: skip
+    group = Group()
+    for headers, key in askers:
+        group.spawn(_ask_to_cancel, journey, purchase, order_id, headers, key)
+    group.join(raise_error=True)
+    _ask_to_cancel(journey, purchase, order_id, customer, twice)
+    answers = {
+        (one.status, one.order_status, one.reason)
+        for one in purchase.cancellations
+        if one.key == twice and one.status
+    }
+    if len(answers) > 1:
+        journey.client.wrong("cancel", "one key, two answers")
+
+
+def _ask_to_cancel(
+    journey: Journey, purchase: Purchase, order_id: int, headers: dict[str, str], key: str | None
+) -> None:
+    asked = Cancellation(key=key)
+    purchase.cancellations.append(asked)
+    path = f"/api/orders/{order_id}/cancellation"
+    reply = journey.change("cancel", path, headers | _keyed(key))
+    if reply.status in _ACCEPTED:
+        asked.status, asked.order_status = reply.status, reply.decode(Changed).status
+    elif reason := refusal(reply):
+        asked.status, asked.reason = reply.status, reason
+
+
+def refund(journey: Journey) -> None:
+    """Buy something; support pays it back in parts, several at once, and at times all of it."""
+    purchase = journey.purchase()
+    try:
+        order_id = journey.buy(purchase)
+        if order_id is not None:
+            journey.watch(purchase, order_id, _PATIENCE_S)
+            if purchase.ended == "Completed":
+                _refund_at_once(journey, purchase, order_id)
+                _finish(journey, purchase, order_id)
+    finally:
+        journey.settle(purchase)
+
+
+def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
+    """Ask for more than there is: a part under one key, twice, and another under each of two."""
+    part, staff = int(purchase.cents * _PART), journey.as_staff()
+    keys = (f"{purchase.key}-{suffix}" for suffix in ("1", "1", "2", "3"))
+    asked = [Refund(key=key, cents=part) for key in keys]
+    group = Group()
+    for one in asked:
+        group.spawn(_ask_to_refund, journey, purchase, order_id, one, staff)
+    group.join(raise_error=True)
+    if all(one.status == 202 for one in asked):
+        journey.client.wrong("refund", "more than was paid")
+
+
+def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
+    """Leave it at that, pay the rest back, or let the customer cancel."""
+    staff = journey.as_staff()
+    match random.randrange(3):
+        case 1:
+            promised = {one.key: one.cents for one in purchase.refunds if one.status == 202}
+            rest = Refund(key=f"{purchase.key}-rest", cents=purchase.cents - sum(promised.values()))
+            _ask_to_refund(journey, purchase, order_id, rest, staff)
+            more = Refund(key=f"{purchase.key}-more", cents=1)
+            if _ask_to_refund(journey, purchase, order_id, more, staff).status == 202:
+                journey.client.wrong("refund", "more than was paid")
+        case 2:
+            key = f"{purchase.key}-cancel"
+            _ask_to_cancel(journey, purchase, order_id, journey.headers, key)
+
+
+def _ask_to_refund(
+    journey: Journey, purchase: Purchase, order_id: int, asked: Refund, staff: dict[str, str]
+) -> Reply:
+    purchase.refunds.append(asked)
+    body = f'{{"amount":{asked.cents / 100:.2f}}}'.encode()
+    path = f"/api/orders/{order_id}/refunds"
+    reply = journey.change("refund", path, staff | JSON | _keyed(asked.key), body)
+    asked.reason = refusal(reply)
+    if reply.status == 202 or asked.reason:
+        asked.status = reply.status
+    return reply
+
+
+def _keyed(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}

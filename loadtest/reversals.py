@@ -1,0 +1,92 @@
+"""What was asked for after a purchase: cancellations and refunds, held against the orders."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Final
+
+from loadtest.purchase import Cancellation, Purchase
+from loadtest.story import ENDED, Story
+
+ACCEPTED: Final = frozenset({200, 202})
+_REFUSED: Final = 409
+_CANCELLED: Final = frozenset({"Cancelled", "Refunding", "Refunded"})
+# How an order may end whose cancellation was answered with a status.
+_ENDS: Final = {
+    "Cancelled": frozenset({"Cancelled"}),
+    "Charging": frozenset({"Cancelled", "Refunded"}),
+    "Refunding": frozenset({"Refunded"}),
+    "Refunded": frozenset({"Refunded"}),
+}
+# How an order may end whose cancellation was refused; support may refund it later.
+_REFUSALS: Final = {
+    "Failed": frozenset({"Failed"}),
+    "WindowClosed": frozenset({"Completed", "Refunded"}),
+}
+
+
+def after_completion(purchase: Purchase) -> frozenset[str]:
+    """Return what a completed order may be later, by what was asked for."""
+    asked = purchase.cancellations or purchase.refunds
+    return frozenset({"Refunding", "Refunded"}) if asked else frozenset()
+
+
+def answered_wrongly(story: Story) -> Iterator[str]:
+    """Find cancellations whose answer was not true at the end."""
+    for purchase in story.purchases:
+        for order in story.orders_of(purchase):
+            if order.status not in ENDED:
+                continue  # another invariant's
+            for one in purchase.cancellations:
+                if one.status and order.status not in _ends(one):
+                    yield f"order {order.id} is {order.status}; its cancellation got {_told(one)}"
+
+
+def wrongly_refunded(story: Story) -> Iterator[str]:
+    """Find orders of which another sum was paid back than support was promised.
+
+    A request that nobody saw answered may have been carried out or not.
+    """
+    for purchase in story.purchases:
+        promised = _cents(purchase, {202})
+        possible = _cents(purchase, {0, 202})
+        for order in story.orders_of(purchase):
+            if order.status == "Completed" and not promised <= order.refunded <= possible:
+                yield f"order {order.id}: {order.refunded} is paid back, {promised} was promised"
+            elif promised > order.total:
+                yield f"order {order.id} costs {order.total}, {promised} was promised back"
+
+
+def uncalled_for(story: Story) -> Iterator[str]:
+    """Find orders that were cancelled, or paid back, though nobody asked for it."""
+    for purchase in story.purchases:
+        if purchase.cancellations or purchase.refunds:
+            continue
+        for order in story.orders_of(purchase):
+            if order.status in _CANCELLED or order.refunded:
+                yield f"order {order.id} is {order.status}, nobody asked for it"
+
+
+def unmade(story: Story) -> Iterator[str]:
+    """Find refunds that were accepted and are not made yet: waiting may mend it."""
+    for purchase in story.purchases:
+        for order in story.orders_of(purchase):
+            if order.status == "Completed" and order.refunded < _cents(purchase, {202}):
+                yield f"order {order.id} is not paid back yet"
+
+
+def _ends(one: Cancellation) -> frozenset[str]:
+    if one.status in ACCEPTED:
+        return _ENDS.get(one.order_status or "", frozenset())
+    if one.status == _REFUSED:
+        return _REFUSALS.get(one.reason or "", frozenset())
+    return ENDED
+
+
+def _told(one: Cancellation) -> str:
+    return f"{one.status} {one.order_status or one.reason or ''}".strip()
+
+
+def _cents(purchase: Purchase, statuses: set[int]) -> Decimal:
+    """Add up the refunds that were answered so; those under one key are one."""
+    amounts = {one.key: one.cents for one in purchase.refunds if one.status in statuses}
+    return Decimal(sum(amounts.values())).scaleb(-2)

@@ -1,0 +1,32 @@
+"""Both sides of a run, which the invariants hold against each other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from loadtest.books import Books, Order
+from loadtest.purchase import Purchase
+
+ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
+
+
+class Story(msgspec.Struct, frozen=True):
+    """What customers were told, what the books say, and the stock there was."""
+
+    purchases: Sequence[Purchase]
+    books: Books
+    stock: Mapping[int, int] = {}
+
+    def orders_of(self, purchase: Purchase) -> list[Order]:
+        """Return the orders of a purchase that the books know."""
+        known = self.books.orders
+        return [known[order_id] for order_id in purchase.order_ids if order_id in known]
+
+    def is_known(self, order_id: int) -> bool:
+        """Tell whether an order is the run's, as far as that can be seen.
+
+        Where others buy too, an order that the books do not know is one of theirs.
+        """
+        whole = self.books.alone and self.books.whole
+        return whole or order_id in self.books.orders
