@@ -20,6 +20,7 @@ from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Transient
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
+from orders.upstream.payment import Payment
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
 
@@ -388,18 +389,8 @@ def test_a_declined_refund_stays_refunding_and_is_not_tried_again(world: World) 
 
 def test_work_that_a_failover_lost_meets_the_same_keys(world: World) -> None:
     order_id = world.order()
-    with world.pool.connection() as connection:
-        row = connection.execute(b"SELECT * FROM orders WHERE id = %s", (order_id,)).fetchone()
     world.handle(order_id)
-    assert row is not None
-    with world.pool.connection() as connection:  # all that came after the acceptance is lost
-        connection.execute(b"DELETE FROM payment_attempts")
-        connection.execute(b"DELETE FROM processed_messages")
-        connection.execute(b"DELETE FROM order_history WHERE version > 1")
-        connection.execute(
-            b"UPDATE orders SET status = 'Pending', version = 1, reservation = 'none',"
-            b" reservation_key = NULL, completed_at = NULL"
-        )
+    lose_what_came_after_the_acceptance(world)
     world.handle(order_id)
     assert world.find(order_id).status is Status.COMPLETED
     assert [row["status"] for row in world.captures(order_id)] == ["captured"]
@@ -421,3 +412,76 @@ def test_an_id_issued_again_never_meets_the_lost_orders_reservation_or_payment(
     assert world.find(again).status is Status.COMPLETED
     assert [row["status"] for row in world.captures(order_id)] == ["captured"] * 2
     assert world.stock(order_id) == ["committed"] * 2, "both hold stock of their own"
+
+
+def lose_what_came_after_the_acceptance(world: World) -> None:
+    """Do to the database what a failover to a standby far behind does."""
+    with world.pool.connection() as connection:
+        connection.execute(b"DELETE FROM notifications")
+        connection.execute(b"DELETE FROM payment_attempts")
+        connection.execute(b"DELETE FROM processed_messages")
+        connection.execute(b"DELETE FROM order_history WHERE version > 1")
+        connection.execute(
+            b"UPDATE orders SET status = 'Pending', version = 1, reservation = 'none',"
+            b" reservation_key = NULL, completed_at = NULL"
+        )
+
+
+def test_a_capture_that_a_failover_lost_is_paid_back_when_the_order_is_cancelled(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    lose_what_came_after_the_acceptance(world)
+    assert '"status":"Cancelled"' in answer(world.cancel(order_id))[1]
+    world.handle(order_id, kind=events.CANCELLED)
+    order = world.find(order_id)
+    assert (order.status, order.status_reason, order.refunded) == (
+        Status.REFUNDED, "CancelledByCustomer", TOTAL,
+    )  # fmt: skip
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+    assert (world.stock(order_id), world.reservation(order_id)) == (["returned"], "returned")
+    assert [row[:3] for row in world.history(order_id)[1:]] == [
+        ("Pending", "Cancelled", "CancelledByCustomer"),
+        ("Cancelled", "Refunding", "CaptureRecovered"),
+        ("Refunding", "Refunded", "CancelledByCustomer"),
+    ]
+    attempts = "SELECT kind, outcome FROM payment_attempts WHERE order_id = %s ORDER BY kind"
+    assert world.rows(attempts, order_id) == [("capture", "approved"), ("refund", "approved")]
+
+
+def test_with_payment_out_a_cancelled_order_gives_its_stock_back_and_asks_later(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    lose_what_came_after_the_acceptance(world)
+    world.cancel(order_id)
+    world.payment.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id, kind=events.CANCELLED)
+    assert (world.stock(order_id), world.find(order_id).status) == (
+        ["returned"], Status.CANCELLED,
+    )  # fmt: skip
+    world.payment.faults()
+    world.handle(order_id, kind=events.CANCELLED)
+    assert world.find(order_id).status is Status.REFUNDED
+
+
+def test_payment_is_asked_once_about_a_cancelled_order_and_never_about_a_completed_one(
+    world: World,
+) -> None:
+    asked: list[str] = []
+
+    class Counting(Payment):
+        def find(self, attempt: str, *about: Any) -> Any:
+            asked.append(attempt)
+            return super().find(attempt, *about)
+
+    cancelled, completed = world.order(), world.order()
+    world.replace(payment=lambda payment: Counting(payment._upstream))
+    world.cancel(cancelled)
+    for order_id in (cancelled, completed) * 2:
+        world.handle(order_id)
+    assert world.find(completed).status is Status.COMPLETED
+    assert len(asked) == 1

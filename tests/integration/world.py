@@ -45,14 +45,16 @@ class World:
         self.replace()
 
     def replace(
-        self, inventory: Callable[[Inventory], Inventory] = lambda inventory: inventory
+        self,
+        inventory: Callable[[Inventory], Inventory] = lambda inventory: inventory,
+        payment: Callable[[Payment], Payment] = lambda payment: payment,
     ) -> None:
-        """Make a new worker, with another Inventory between it and the simulator."""
+        """Make a new worker, with something of the test's between it and the simulators."""
         self.fulfilment = Fulfilment(
             Ports(
                 self.progress,
                 inventory(Inventory(self.upstreams[0])),
-                Payment(self.upstreams[1]),
+                payment(Payment(self.upstreams[1])),
                 self.note,
             )
         )

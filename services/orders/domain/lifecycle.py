@@ -14,7 +14,7 @@ class Status(enum.StrEnum):
     CHARGING = "Charging"  # a payment attempt exists; its outcome may be unknown
     COMPLETED = "Completed"  # paid
     FAILED = "Failed"  # ended without payment; `status_reason` says why
-    CANCELLED = "Cancelled"  # cancelled; no money was taken
+    CANCELLED = "Cancelled"  # cancelled; no money is known to have been taken
     REFUNDING = "Refunding"  # paid, then cancelled: the money is on its way back
     REFUNDED = "Refunded"  # paid and given back
 
@@ -34,6 +34,7 @@ class Event(enum.StrEnum):
     CHARGE_STARTED = "charge_started"
     PAYMENT_CAPTURED = "payment_captured"
     PAYMENT_DECLINED = "payment_declined"
+    CAPTURE_RECOVERED = "capture_recovered"  # Payment took the money in work that a failover lost
     CANCEL_REQUESTED = "cancel_requested"
     REFUND_REQUESTED = "refund_requested"  # by support, of a part or of all that is left
     PART_REFUNDED = "part_refunded"  # Payment confirmed a refund; some of the money stays
@@ -50,6 +51,7 @@ class Reason(enum.StrEnum):
     CANCEL_REQUESTED = "CancelRequested"  # in the history: remembered while the charge is under way
     CANCELLED_BY_CUSTOMER = "CancelledByCustomer"
     CANCELLED_BY_SUPPORT = "CancelledBySupport"
+    CAPTURE_RECOVERED = "CaptureRecovered"  # in the history: a lost capture is paid back
     REFUND_REQUESTED = "RefundRequested"
     PART_REFUNDED = "PartRefunded"
     REFUND_DECLINED = "RefundDeclined"  # a person has to settle it
@@ -98,6 +100,9 @@ _TABLE: Final[dict[tuple[Status, Event], Transition]] = {
     ),
     # Remembered: the outcome of the charge decides.
     (Status.CHARGING, Event.CANCEL_REQUESTED): Transition(Status.CHARGING, Reason.CANCEL_REQUESTED),
+    (Status.CANCELLED, Event.CAPTURE_RECOVERED): Transition(
+        Status.REFUNDING, Reason.CAPTURE_RECOVERED, "order.refund_due.v1"
+    ),
     (Status.COMPLETED, Event.CANCEL_REQUESTED): Transition(
         Status.REFUNDING, None, "order.refund_due.v1"
     ),

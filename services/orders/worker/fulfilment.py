@@ -24,7 +24,7 @@ from orders.telemetry.metrics import exemplar
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
 from orders.upstream.payment import Captured, Declined, Payment
 from orders.worker.metrics import ORDER_PROCESSING
-from orders.worker.refunds import Refunds
+from orders.worker.refunds import LostCaptures, Refunds
 from orders.worker.stock import Stock, target
 from orders.worker.transitions import Transitions
 
@@ -50,7 +50,8 @@ class Fulfilment:
         self._ports = ports
         self._transitions = Transitions(ports.progress, ports.changed)
         self._refunds = Refunds(ports.progress, ports.payment, self._transitions)
-        self._stock = Stock(ports.progress, ports.inventory)
+        lost = LostCaptures(ports.payment, self._transitions)
+        self._stock = Stock(ports.progress, ports.inventory, lost)
 
     def handle(self, message: Message) -> None:
         """Bring the order of a message to its end. Idempotent.

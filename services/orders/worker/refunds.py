@@ -12,9 +12,10 @@ import msgspec
 import structlog
 
 from orders.database.progress import Outcome, Progress, Refund, Step, Work
+from orders.domain.keys import AttemptKind, attempt_id
 from orders.domain.lifecycle import Event, Reason, Status
 from orders.errors import Permanent
-from orders.upstream.payment import Payment, Refunded
+from orders.upstream.payment import Captured, Payment, Refunded
 from orders.worker.metrics import ORDER_REFUNDS
 from orders.worker.transitions import Transitions
 
@@ -73,3 +74,27 @@ class Refunds:
             ORDER_REFUNDS.labels(Outcome.DECLINED).inc()
             stuck = work.order.status is Status.REFUNDING
             _log.error("refund.declined", orderId=work.order.id, refunding=stuck)
+
+
+class LostCaptures:
+    """Finds captures that a failover lost: the order was cancelled as if it had not been paid."""
+
+    def __init__(self, payment: Payment, transitions: Transitions) -> None:
+        self._payment, self._transitions = payment, transitions
+
+    def pay_back(self, work: Work) -> bool:
+        """Have an order that was cancelled before payment paid back if Payment took its money.
+
+        Costs one question for each cancelled order. Returns True if the order is to be looked at
+        again. The lost attempt had the id that this order's first capture would have now.
+        """
+        if work.order.status is not Status.CANCELLED:
+            return False
+        attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
+        capture = self._payment.find(str(attempt), work.order.id, work.order.total)
+        if not isinstance(capture, Captured):
+            return False
+        step = Step(new_attempt=attempt, outcome=Outcome.APPROVED)
+        self._transitions.commit(work, Event.CAPTURE_RECOVERED, step)
+        _log.warning("capture.recovered", orderId=work.order.id)
+        return True

@@ -6,13 +6,17 @@ from orders.database.progress import Progress, Reservation, Work
 from orders.domain.lifecycle import Status
 from orders.errors import Permanent, Transient
 from orders.upstream.inventory import Inventory, Standing, Target
+from orders.worker.refunds import LostCaptures
 
 
 class Stock:
     """Settles with Inventory what an ended order leaves open."""
 
-    def __init__(self, progress: Progress, inventory: Inventory) -> None:
+    def __init__(
+        self, progress: Progress, inventory: Inventory, lost_captures: LostCaptures
+    ) -> None:
         self._progress, self._inventory = progress, inventory
+        self._lost_captures = lost_captures
 
     def settle(self, work: Work, message_id: str) -> Work | None:
         """Commit, release or return the stock and note it; None: look at the order again."""
@@ -21,9 +25,16 @@ class Stock:
         elif work.order.status is Status.COMPLETED:
             if not self._commit(work, message_id):
                 return None
-        elif not self._progress.settle_stock(work, self._return(work), message_id):
+        elif not self._end(work, message_id):
             return None
         return msgspec.structs.replace(work, processed=True)
+
+    def _end(self, work: Work, message_id: str) -> bool:
+        """Give the stock back; it stays open in our books until Payment was asked, too."""
+        reservation = self._return(work)
+        if self._lost_captures.pay_back(work):
+            return False
+        return self._progress.settle_stock(work, reservation, message_id)
 
     def _commit(self, work: Work, message_id: str) -> bool:
         standing = self._inventory.commit(target(work))

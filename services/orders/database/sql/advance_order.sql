@@ -40,8 +40,11 @@ announced AS (
     RETURNING 1
 ),
 started AS (
-    INSERT INTO payment_attempts (id, order_id, kind, amount, actor)
-    SELECT %(new_attempt)s, id, 'capture', total, %(actor)s FROM moved
+    -- A capture that a failover lost, and Payment still knows, comes with its outcome.
+    INSERT INTO payment_attempts (id, order_id, kind, amount, outcome, actor)
+    SELECT
+        %(new_attempt)s, id, 'capture', total, coalesce(%(outcome)s::text, 'unknown'), %(actor)s
+    FROM moved
     WHERE %(new_attempt)s::uuid IS NOT NULL
 ),
 settled AS (
