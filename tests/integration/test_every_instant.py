@@ -140,9 +140,9 @@ class Case:
             "DELETE FROM notifications WHERE order_id = %s",
             "DELETE FROM order_history WHERE version > 1 AND order_id = %s",
             "DELETE FROM outbox WHERE type <> 'order.created.v1' AND aggregateid = %s::text",
-            "UPDATE orders SET status = 'Pending', version = 1, reservation = 'none',"
-            " reservation_key = NULL, completed_at = NULL, cancel_requested = false,"
-            " status_reason = NULL, refunded = 0, refund_requested = 0 WHERE id = %s",
+            """UPDATE orders SET status = 'Pending', version = 1, reservation = 'none',
+                reservation_key = NULL, completed_at = NULL, cancel_requested = false,
+                status_reason = NULL, refunded = 0, refund_requested = 0 WHERE id = %s""",
         ):
             self.rows(f"WITH done AS ({statement} RETURNING 1) SELECT count(*) FROM done", self.id)
         self.failed_over = True

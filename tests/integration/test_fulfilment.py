@@ -1,6 +1,7 @@
 """An order's way to its end, against PostgreSQL and the Inventory and Payment simulators."""
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,14 @@ from devstack.ports import free_port
 from devstack.testing import Database
 from integration.world import World, empty_world
 from orders import settings
+from orders.database.failures import ServerAway
 from orders.database.pool import Pool
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Permanent, Transient, Unavailable
+from orders.messaging.pause import Admission, Pause
+from orders.messaging.verdict import Retry, RetryPolicy, judge
 from orders.upstream.inventory import Inventory
 from orders.worker.stock import target
 from orders.worker.sweep import Sweeper
@@ -224,3 +228,21 @@ def test_the_database_itself_refuses_a_second_live_capture(
             b"INSERT INTO payment_attempts (order_id, kind, amount) VALUES (%s, 'capture', 1)",
             (order_id,),
         )
+
+
+def test_a_lock_that_outlasts_its_timeout_costs_the_message_time_and_no_attempt(
+    world: World, database: Database
+) -> None:
+    """Such a lock is that of a commit whose synchronous standby does not come."""
+    order_id, pause = world.order(), Pause("order-processing")
+    pause.leave(Admission.WORK, ServerAway("away", retry_after_s=0.01))
+    assert pause.enter(time.monotonic() + 10, lambda: True) is Admission.PROBE
+    with psycopg.connect(database.url) as committing:
+        committing.execute(b"SELECT FROM orders WHERE id = %s FOR UPDATE", (order_id,))
+        with pytest.raises(Unavailable) as raised:
+            world.handle(order_id)
+    decided = judge(raised.value, 8, RetryPolicy(8))
+    assert isinstance(decided, Retry)
+    assert not decided.spent
+    pause.leave(Admission.PROBE, raised.value)
+    assert pause.problem is not None

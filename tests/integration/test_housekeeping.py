@@ -59,6 +59,15 @@ def values(collector: Collector) -> dict[str, float]:
     }
 
 
+def series(collector: Collector) -> dict[tuple[str, str], float]:
+    """Return every sample, by its name and labels."""
+    return {
+        (sample.name, str(sample.labels)): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
 def rows(pool: Pool, query: str) -> int:
     with pool.connection() as connection:
         [(number,)] = connection.execute(query.encode()).fetchall()
@@ -125,9 +134,12 @@ def test_what_cannot_be_counted_is_not_a_number_and_does_not_vanish(
     counted.lose()
     assert values(counted) == {}, "a process that never counted has nothing to lose"
     keeper.round()
+    known = series(counted)
     counted.lose()
-    assert all(math.isnan(value) for value in values(counted).values())
-    assert {"Pending", "payment_unknown"} <= set(values(counted))
+    lost = series(counted)
+    assert all(math.isnan(value) for value in lost.values())
+    assert known.keys() <= lost.keys(), "the alert on a series that vanishes does not fire"
+    assert {"orders_stuck", "orders_integrity_violations"} <= {name for name, _ in lost}
     keeper.stop_leading()
 
 

@@ -5,18 +5,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from typing import Any
 
 import psycopg
 import pytest
-import yoyo
 
 from devstack.testing import Postgres
+from integration.first_release import INSERT_ORDER, first_release
 from orders.database.migrate import migrate, pending
 from orders.errors import Transient
 
-FIRST, INDEXES = "0001_orders", "0002_cancellation_indexes"
+INDEXES = "0002_cancellation_indexes"
 INVALID = b"SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 OF_BUILDS = b"FROM pg_stat_progress_create_index WHERE datname = current_database()"
 # Of another table than those of the indexes: a build waits for it all the same.
@@ -27,18 +26,8 @@ BUILDING = b"SELECT pid " + OF_BUILDS
 @pytest.fixture
 def url(postgres: Postgres) -> Iterator[str]:
     """Give an empty database, in the schema of the first release."""
-    name = f"migrate_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
-    made = postgres.url_of(name)
-    backend = yoyo.get_backend(made.replace("postgresql://", "postgresql+psycopg://", 1))
-    folder = resources.files("orders.database").joinpath("migrations")
-    first = yoyo.read_migrations(str(folder)).filter(lambda migration: migration.id == FIRST)
-    backend.apply_migrations(first)
-    backend.connection.close()
-    yield made
-    with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    with first_release(postgres) as made:
+        yield made
 
 
 def wait_for(holds: Callable[[], object], within_s: float = 30) -> None:
@@ -99,13 +88,9 @@ def test_the_previous_release_accepts_and_captures_in_the_new_schema(url: str) -
     migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         # The columns that release N-1 names, and no others.
-        row = connection.execute(
-            b"INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
-            b" correlation_id, traceparent) VALUES (1, 2, 3, 4, 'card', 'c', 't')"
-            b" RETURNING id, nonce IS NOT NULL"
-        ).fetchone()
+        row = connection.execute(INSERT_ORDER + b" RETURNING id, nonce IS NOT NULL").fetchone()
         assert row is not None
-        assert row[1], "its orders have keys of their own all the same"
+        assert row[1], "a new installation: nobody uses the old keys"
         capture = b"INSERT INTO payment_attempts (id, order_id, kind, amount) VALUES (%s,%s,%s,4)"
         connection.execute(capture, (uuid.uuid4(), row[0], "capture"))
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -113,15 +98,30 @@ def test_the_previous_release_accepts_and_captures_in_the_new_schema(url: str) -
 
 
 def test_orders_of_the_previous_release_keep_their_rows_as_they_are(url: str) -> None:
-    insert = (
-        b"INSERT INTO orders (user_id, product_id, quantity, total, payment_method,"
-        b" correlation_id, traceparent) VALUES (1, 2, 3, 4, 'card', 'c', 't')"
-    )
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(insert)
+        connection.execute(INSERT_ORDER)
         before = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
         migrate(url)
         after = connection.execute(b"SELECT pg_relation_filenode('orders')").fetchone()
         columns = b"SELECT nonce, reservation_key, refunded, refund_requested FROM orders"
         assert connection.execute(columns).fetchall() == [(None, None, 0, 0)]
     assert before == after, "the table was rewritten, while nobody could use it"
+
+
+def test_orders_are_known_by_their_ids_for_the_day_in_which_the_previous_release_may_run(
+    url: str,
+) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(INSERT_ORDER)
+        migrate(url)
+        connection.execute(INSERT_ORDER)
+        nonces = connection.execute(b"SELECT nonce FROM orders").fetchall()
+        [(default,)] = connection.execute(
+            b"SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d"
+            b" INNER JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+            b" WHERE d.adrelid = 'orders'::regclass AND a.attname = 'nonce'"
+        ).fetchall()
+        later = default.replace("now()", "(now() + interval '25 hours')")
+        [(nonce,)] = connection.execute(f"SELECT {later}".encode()).fetchall()
+    assert nonces == [(None,), (None,)]
+    assert isinstance(nonce, uuid.UUID)

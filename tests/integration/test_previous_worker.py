@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from devstack.ports import free_port
-from devstack.testing import Database
+from devstack.testing import Postgres
+from integration.first_release import INSERT_ORDER, first_release
 from integration.world import World, empty_world
 from orders import settings
+from orders.database.migrate import migrate
 from orders.database.pool import Pool
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Transient
+from orders.upstream.inventory import Inventory
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
 
@@ -40,10 +44,20 @@ def payment() -> Iterator[Control]:
         yield control
 
 
+@pytest.fixture(scope="module")
+def upgraded(postgres: Postgres) -> Iterator[str]:
+    """Give a database that the previous release took orders into before it was migrated."""
+    with first_release(postgres) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(INSERT_ORDER)
+        migrate(url)
+        yield url
+
+
 @pytest.fixture
-def world(database: Database, inventory: Control, payment: Control) -> Iterator[World]:
-    environ = {"ORDERS_DATABASE_URL": database.url}
-    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+def world(upgraded: str, inventory: Control, payment: Control) -> Iterator[World]:
+    environ = {"ORDERS_DATABASE_URL": upgraded}
+    pool = Pool(upgraded, settings.load(settings.DatabaseSettings, environ), "test")
     pool.open()
     with empty_world(pool, inventory, payment) as made:
         yield made
@@ -77,10 +91,10 @@ class PreviousWorker:
             text = (STATEMENTS / f"{name}.sql").read_bytes()
             return list(connection.execute(text, values).fetchall())
 
-    def reserve(self, order_id: int) -> None:
+    def reserve(self, order_id: int, status: int = 201) -> None:
         """Reserve under the order's id, as the first contract had it."""
         body = {"productId": 1, "quantity": 2}
-        assert self._world.inventory.send("PUT", f"/reservations/{order_id}", body)[0] == 201
+        assert self._world.inventory.send("PUT", f"/reservations/{order_id}", body)[0] == status
         row = self.load(order_id)
         assert self.advance(order_id, row, "Reserved", reservation="held")
 
@@ -91,6 +105,21 @@ class PreviousWorker:
         body = {"orderId": order_id, "amount": 19.9, "paymentMethod": "card"}
         assert self._world.payment.send("PUT", f"/payments/{attempt}", body)[0] == 200
         return self.load(order_id)
+
+    def decline(self, order_id: int) -> None:
+        """Have an order in Charging fail, then give its stock back, by the order's id."""
+        row = self.load(order_id)
+        declined = {"attempt": row[ATTEMPT], "outcome": "declined", "reason": "PaymentDeclined"}
+        assert self.advance(order_id, row, "Failed", announces="order.failed.v1", **declined)
+        released = self._world.inventory.send("POST", f"/reservations/{order_id}/release")
+        assert released[0] == 200
+        with self._world.pool.connection() as connection:
+            text = (STATEMENTS / "settle_stock.sql").read_bytes()
+            values = {
+                "id": order_id, "reservation": "released", "consumer": "worker",
+                "message_id": uuid.uuid4(),
+            }  # fmt: skip
+            connection.execute(text, values)
 
 
 def test_it_does_not_complete_an_order_that_was_cancelled_since_it_read_it(world: World) -> None:
@@ -159,3 +188,43 @@ def test_this_releases_worker_retries_what_the_previous_one_left(world: World) -
     world.handle(order_id)
     assert world.find(order_id).status is Status.REFUNDED
     assert world.stock(order_id) == ["released"]
+
+
+def test_an_order_that_it_was_killed_over_is_reserved_once(world: World) -> None:
+    order_id = world.order()
+    body = {"productId": 1, "quantity": 2}  # its call came through, its commit did not
+    assert world.inventory.send("PUT", f"/reservations/{order_id}", body)[0] == 201
+    world.handle(order_id)
+    assert world.find(order_id).status is Status.COMPLETED
+    assert world.stock(order_id) == ["committed"]
+
+
+def test_it_goes_on_with_what_this_releases_worker_was_killed_over(world: World) -> None:
+    order_id, previous = world.order(), PreviousWorker(world)
+
+    class Died(BaseException):
+        pass
+
+    class Killed(Inventory):
+        def reserve(self, *asked: Any) -> Any:
+            super().reserve(*asked)
+            raise Died
+
+    world.replace(inventory=lambda inventory: Killed(inventory._upstream))
+    with pytest.raises(Died):
+        world.handle(order_id)
+    previous.reserve(order_id, status=200)
+    assert world.stock(order_id) == ["reserved"]
+
+
+def test_what_it_releases_of_an_order_that_this_releases_worker_reserved_is_free(
+    world: World,
+) -> None:
+    order_id, previous = world.order(method="decline"), PreviousWorker(world)
+    world.payment.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)  # reserved, and the charge begun
+    world.payment.faults()
+    previous.decline(order_id)
+    assert world.stock(order_id) == ["released"]
+    assert world.reservation(order_id) == "released"

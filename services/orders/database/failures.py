@@ -11,10 +11,6 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from orders.errors import Permanent, Transient, Unavailable
 
 
-class Locked(Transient):
-    """Wait a moment: another transaction holds the lock, and the lock timeout has passed."""
-
-
 class Busy(Transient):
     """Wait a moment: the first use of an idempotency key is still running."""
 
@@ -28,6 +24,17 @@ class ServerAway(Unavailable):
 
 class Unwell(Unavailable):
     """Repeat it later: the statement was refused for a reason that is not in its arguments."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, dependency="postgres", pause=False, retry_after_s=retry_after_s)
+
+
+class Locked(Unavailable):
+    """Wait a moment: another transaction holds the lock, and the lock timeout has passed.
+
+    That may be a commit that waits for a synchronous standby, for as long as the standby is away:
+    an outage of the server, not a fault of the work.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message, dependency="postgres", pause=False, retry_after_s=retry_after_s)

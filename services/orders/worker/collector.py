@@ -66,6 +66,9 @@ class Collector(PrometheusCollector):
                     _ages(dict.fromkeys(sorted(ACTIVE), NAN)),
                     _unknown(NAN),
                     _unknown_age(NAN),
+                    _stuck(dict.fromkeys(Status, NAN)),
+                    _violations(dict.fromkeys(Breach, NAN)),
+                    _reconciled(NAN),
                     _lag(self._lag_s() if self._lag_s else None),
                 ]
 
@@ -122,12 +125,12 @@ def _unknown_age(age_s: float | None) -> Metric:
     return GaugeMetricFamily("payment_unknown_oldest_age_seconds", text, value=age_s)
 
 
-def _stuck(counts: dict[str, int]) -> Metric:
+def _stuck(counts: Mapping[str, float]) -> Metric:
     text = "Orders that need a person, by status: `orders stuck` lists them."
     return _labelled("orders_stuck", text, "status", counts)
 
 
-def _violations(counts: dict[str, int]) -> Metric:
+def _violations(counts: Mapping[str, float]) -> Metric:
     text = "Orders that reconciliation found in breach of integrity and that still are."
     return _labelled("orders_integrity_violations", text, "kind", counts)
 

@@ -4,7 +4,7 @@
 
 ALTER TABLE orders
     -- Keys given to Payment and Inventory derive from it, never from the id: a failover can lose an
-    -- order and issue its id again. Null in orders accepted before this migration.
+    -- order and issue its id again. Null in orders accepted before this migration, or beside release N-1.
     ADD COLUMN nonce uuid,
     -- The key of the reservation that Inventory holds; null: none yet, or made by release N-1 under the
     -- order's id.
@@ -24,8 +24,20 @@ ALTER TABLE orders
     ADD CONSTRAINT orders_reservation_check
     CHECK (reservation IN ('none', 'held', 'committed', 'released', 'returned')) NOT VALID;
 
--- Apart from ADD COLUMN, which would write a value into every existing row.
-ALTER TABLE orders ALTER COLUMN nonce SET DEFAULT gen_random_uuid();
+-- Apart from ADD COLUMN, which would write a value into every existing row. Release N-1 knows a reservation
+-- by the order's id only, so both releases must use that as long as both run: orders of this day have no
+-- nonce. Where nobody has ordered yet, nothing of release N-1 runs.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM orders) THEN
+        EXECUTE 'ALTER TABLE orders ALTER COLUMN nonce SET DEFAULT CASE WHEN now() >= '
+            || quote_literal(now() + interval '1 day')
+            || '::timestamptz THEN gen_random_uuid() END';
+    ELSE
+        ALTER TABLE orders ALTER COLUMN nonce SET DEFAULT gen_random_uuid();
+    END IF;
+END
+$$;
 
 ALTER TABLE order_history
     -- What the person who asked gave as the reason.
