@@ -1,6 +1,7 @@
 """The relay against PostgreSQL and RabbitMQ, as a thread of the test."""
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -255,6 +256,35 @@ def test_a_row_that_fits_no_message_is_kept_and_holds_only_its_order_up(
         broker.wait_for(NOTIFICATIONS, 1)
         eventually(lambda: table.left() == 2)
         assert relay.problem is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "aggregateid = repeat('9', 5000)",  # more digits than Python reads as a number
+        "created_at = 'infinity'",
+    ],
+)
+def test_a_row_that_cannot_be_encoded_is_put_aside_and_the_lane_goes_on(
+    database: Database, vhost: Vhost, table: Table, broker: Broker, fault: str
+) -> None:
+    unencodable = published("unencodable")
+    table.add(1)
+    table.session.execute(f"UPDATE outbox SET {fault}".encode())
+    table.add(2)
+    table.add(3, kind=events.COMPLETED)
+    with relaying(database, vhost) as relay:
+        broker.wait_for(NOTIFICATIONS, 1)
+        if "created_at" in fault:
+            eventually(lambda: published("unencodable") >= unencodable + 2)
+            assert table.left() == 1
+            assert REGISTRY.get_sample_value("outbox_oldest_age_seconds") == math.inf
+        else:
+            eventually(lambda: table.left() == 0)
+        table.add(4)
+        eventually(lambda: table.left() == ("created_at" in fault))
+        assert relay.problem is None
+    assert broker.count(PROCESSING) == (2 if "created_at" in fault else 3)
 
 
 def limit(vhost: Vhost, queue: str, max_length: int) -> None:

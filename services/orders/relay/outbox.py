@@ -35,11 +35,13 @@ _TRAIL_S: Final = 10.0
 _WHOLE_SHARE: Final = 20
 _WHOLE_EVERY_S: Final = 5.0
 
+_LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to read some thousand
+
 # NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
 _TAKE: Final = """
     SELECT
         seq, id::text, aggregateid, type, payload::text, correlation_id, traceparent,
-        extract(epoch FROM created_at)::bigint
+        extract(epoch FROM created_at)::float
     FROM outbox
     WHERE
         seq > %(after)s
@@ -61,7 +63,11 @@ _BACKLOG: Final = """
         (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted),
         coalesce(
             (
-                SELECT extract(epoch FROM clock_timestamp() - created_at)::float
+                SELECT CASE
+                    WHEN isfinite(created_at)
+                        THEN extract(epoch FROM clock_timestamp() - created_at)::float
+                    ELSE 'infinity'  -- a row that fits no message: nobody knows its age
+                END
                 FROM outbox ORDER BY seq LIMIT 1
             ),
             0
@@ -79,12 +85,13 @@ class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
     payload: str
     correlation_id: str | None
     traceparent: str | None
-    created_at_s: int
+    created_at_s: float
 
     @property
     def order_id(self) -> int | str:
         """The aggregate as logs and spans name it elsewhere: an order's id is a number."""
-        return int(self.aggregate_id) if self.aggregate_id.isdecimal() else self.aggregate_id
+        number = self.aggregate_id.isdecimal() and len(self.aggregate_id) <= _LONGEST_ID
+        return int(self.aggregate_id) if number else self.aggregate_id
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

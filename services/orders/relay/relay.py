@@ -154,10 +154,22 @@ class Relay:
         taken = self._window.admit(rows)
         if taken:
             self._lulls = 0
-            self._publisher.publish(_messages(taken), self._window.settled)
+            self._publish(taken)
         if len(rows) > 1:
             self._tell_writers(session, idle=False)
         return len(rows), len(taken)
+
+    def _publish(self, rows: Sequence[Row]) -> None:
+        """Publish rows; one that fits no message ends at once, so that it is put off by itself."""
+        messages = []
+        for row in rows:
+            try:
+                messages.append(_message(row))
+            except Exception as error:  # noqa: BLE001 whatever it is, it is about this row alone
+                _log.warning("message.unencodable", message_id=row.id, error=type(error).__name__)
+                self._window.refuse(row)
+        if messages:
+            self._publisher.publish(messages, self._window.settled)
 
     def _rest(self, session: Outbox) -> None:
         """Wait for work: first a moment, then, having looked once more, for a notification."""
@@ -185,9 +197,11 @@ class Relay:
             session.delete(confirmed)
         for outcome, number in Counter(one.outcome for one in ended).items():
             OUTBOX_PUBLISHED.labels(outcome).inc(number, _exemplar(ended))
-        for one in ended:
-            self._report(one)
-        self._window.forget(ended)
+        try:
+            for one in ended:
+                self._report(one)
+        finally:  # a row that is still under way in our books would never be read again
+            self._window.forget(ended)
 
     def _report(self, ended: Ended) -> None:
         row, outcome = ended.row, ended.outcome
@@ -251,10 +265,6 @@ class _Gauges:
         return UNKNOWN if self._backlog is None or late_s > _FRESH_S else self._backlog
 
 
-def _messages(rows: Sequence[Row]) -> list[Outgoing]:
-    return [_message(row) for row in rows]
-
-
 def _message(row: Row) -> Outgoing:
     """Turn a row into a message, a child of the request's span where that was sampled."""
     if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
@@ -279,6 +289,6 @@ def _outgoing(row: Row, traceparent: str | None) -> Outgoing:
         row.type,
         correlation_id=row.correlation_id,
         traceparent=traceparent,
-        created_at_s=row.created_at_s,
+        created_at_s=int(row.created_at_s),
     )
     return Outgoing(topology.EXCHANGE, row.type, properties, row.payload.encode(), row.id)

@@ -66,12 +66,12 @@ class Window:
     def settled(self, outcome: Outcome, batch: Sequence[Outgoing]) -> None:
         """Note how publishing ended; `key` is the row's `id`. On the publisher's thread."""
         with self._changed:
-            ended = [Ended(self._rows[outgoing.key], outcome) for outgoing in batch]
-            self._ended += ended
-            now_s = self._monotonic()
-            self._heard_s.update((lane_of(one.row.type), now_s) for one in ended)
-            if self._in_flight() <= self._wanted:
-                self._changed.notify()
+            self._end([Ended(self._rows[outgoing.key], outcome) for outgoing in batch])
+
+    def refuse(self, row: Row) -> None:
+        """End a row that fits no message, and so was never published."""
+        with self._changed:
+            self._end([Ended(row, Outcome.UNENCODABLE)])
 
     def ended(self) -> list[Ended]:
         """Return what has ended since it was last forgotten."""
@@ -121,6 +121,13 @@ class Window:
         now_s = self._monotonic()
         for lane in lanes - {lane for _, lane in self._places}:
             self._heard_s[lane] = now_s
+
+    def _end(self, ended: Sequence[Ended]) -> None:
+        self._ended += ended
+        now_s = self._monotonic()
+        self._heard_s.update((lane_of(one.row.type), now_s) for one in ended)
+        if self._in_flight() <= self._wanted:
+            self._changed.notify()
 
     def _in_flight(self) -> int:
         return len(self._rows) - len(self._ended)

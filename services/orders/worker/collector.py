@@ -48,7 +48,7 @@ class Collector(PrometheusCollector):
                 _unknown(unknown),
                 _unknown_age(unknown_age_s),
                 _stuck(stuck),
-                _violations(dict.fromkeys(Breach, 0) | violations),
+                _violations(dict.fromkeys(map(str, Breach), 0) | violations),
                 _reconciled(reconciled_at_s),
                 _lag(lag_s),
             ]
