@@ -114,6 +114,19 @@ failover: env ## promotions, freezes and long outages under load, checked (30 mi
 	.venv/bin/pytest -m failover --verbose tests/failover tests/integration/test_redis_engines.py \
 		tests/integration/test_rabbitmq_cluster.py tests/integration/test_racing_cancels.py $(ARGS)
 
+.PHONY: torture
+torture: env ## break a stack at random and check what clients saw; MINUTES=5 SEED= PLAN= ARGS=--help
+	@exec env PYTHONPATH=tests:services .venv/bin/python -m torture --minutes $(or $(MINUTES),5) \
+		$(if $(SEED),--seed $(SEED)) $(if $(PLAN),--plan $(PLAN)) $(ARGS)
+
+.PHONY: torture-proof
+torture-proof: env ## plant each mutant and let torture find it (an hour or two); MUTANT=name for one
+	@exec env PYTHONPATH=tests:services .venv/bin/python -m torture.proof $(MUTANT) $(ARGS)
+
+.PHONY: torture-seeds
+torture-seeds: env ## run every plan again that ever failed
+	.venv/bin/pytest -m torture --verbose tests/torture $(ARGS)
+
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)

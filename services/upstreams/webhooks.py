@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import threading
 import time
+from collections import Counter
 from typing import Any, Final
 
 import falcon
@@ -19,7 +20,7 @@ from upstreams import control, logs
 from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
 from upstreams.settings import SettingError, Settings
-from upstreams.web import BODY_LIMIT_BYTES, Refusal, app
+from upstreams.web import BODY_LIMIT_BYTES, Refusal, answer, app
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 not a secret
 
@@ -37,21 +38,33 @@ class Delivery(msgspec.Struct, rename="camel"):
 
 
 class Inbox:
-    """Every delivery, one row per webhook id."""
+    """Every delivery, one row per webhook id, and how many were not believed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, Delivery] = {}
+        self._refused: Counter[str] = Counter()
 
     def add(self, delivery: Delivery) -> None:
         """Record a delivery, or count it if its id is known."""
         with self._lock:
             self._rows.setdefault(delivery.webhook_id, delivery).calls += 1
 
+    def refuse(self, reason: str) -> None:
+        """Count a webhook that is not believed."""
+        with self._lock:
+            self._refused[reason] += 1
+
+    def refused(self) -> dict[str, int]:
+        """Return how many were not believed, by reason."""
+        with self._lock:
+            return dict(self._refused)
+
     def reset(self) -> None:
         """Forget every delivery."""
         with self._lock:
             self._rows.clear()
+            self._refused.clear()
 
     def rows(self) -> list[Delivery]:
         """Return a copy of every delivery, in the order they first came."""
@@ -71,7 +84,11 @@ class WebhooksResource:
         if len(raw) > BODY_LIMIT_BYTES:
             raise Refusal(413, "too_large")
         webhook_id = req.get_header("webhook-id") or ""
-        timestamp = self._verify(req, webhook_id, raw)
+        try:
+            timestamp = self._verify(req, webhook_id, raw)
+        except Refusal as refusal:
+            self._inbox.refuse(refusal.code)
+            raise
         ids = logs.ids(req)
         self._inbox.add(
             Delivery(
@@ -92,6 +109,17 @@ class WebhooksResource:
         if abs(time.time() - int(stamp)) > self._tolerance_s:
             raise Refusal(401, "stale_timestamp")
         return int(stamp)
+
+
+class RefusedResource:
+    """`GET /control/refused`."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer how many webhooks were not believed, by reason."""
+        answer(resp, self._inbox.refused())
 
 
 def sign(key: bytes, webhook_id: str, timestamp: str, raw: bytes) -> str:
@@ -126,5 +154,6 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     key = signing_key(settings.webhook_secret)
     made.add_route("/webhooks", WebhooksResource(inbox, key, settings.webhook_tolerance_s))
     made.add_route("/control/deliveries", RowsResource(inbox.rows))
+    made.add_route("/control/refused", RefusedResource(inbox))
     control.add(made, script, inbox.reset)
     return made

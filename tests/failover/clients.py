@@ -8,10 +8,11 @@ for whom something was done, whatever id it was done under.
 import http.client
 import itertools
 import random
+import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -103,7 +104,10 @@ class Customer:
         With a key it is sent again until there is an answer. Without one it is sent again only
         when the answer asks for that with Retry-After.
         """
-        mark, key = next(self._marks), uuid.uuid4().hex if with_key else None
+        return self.place_under(next(self._marks), uuid.uuid4().hex if with_key else None)
+
+    def place_under(self, mark: int, key: str | None) -> Known | None:
+        """Place the order of a mark, as `place` does."""
         until = time.monotonic() + self._pace.give_up_after_s
         while time.monotonic() < until:
             entry = self._post("place", mark, key)
@@ -165,6 +169,7 @@ class Customer:
         entry.status, entry.retry_after = response.status, response.headers.get("Retry-After")
         entry.replayed = response.headers.get("Idempotency-Replayed") == "true"
         entry.version = _version(response.headers.get("ETag"))
+        entry.link = _target(response.headers.get("Link"))
         entry.body = msgspec.json.decode(raw) if raw else None
         if entry.status == _ACCEPTED and isinstance(entry.body, dict):
             entry.order_id = entry.body.get("orderId")
@@ -174,6 +179,12 @@ def _version(etag: str | None) -> int | None:
     """Read the version out of an entity tag like `"v3"`."""
     text = (etag or "").strip('"').removeprefix("v")
     return int(text) if text.isdecimal() else None
+
+
+def _target(link: str | None) -> str | None:
+    """Read the target out of a Link header with one link."""
+    match = re.match("<([^>]+)>", link or "")
+    return match[1] if match else None
 
 
 class Crowd:
@@ -187,9 +198,11 @@ class Crowd:
         marks: Iterator[int],
         first_user: int = FIRST_USER,
         pace: Pace | None = None,
+        kind: "Callable[[int, int, Iterator[int], History, Pace], Customer] | None" = None,
     ) -> None:
+        """Make `size` customers; `kind` makes one where they do more than place and look."""
         self.customers = [
-            Customer(first_user + number, port, marks, history, pace or Pace())
+            (kind or Customer)(first_user + number, port, marks, history, pace or Pace())
             for number in range(size)
         ]
         self._history = history
@@ -203,9 +216,11 @@ class Crowd:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for customer in self.customers:
             customer.stopping.set()
+        if kind is KeyboardInterrupt:
+            return  # nobody waits for answers any more
         for thread in self._threads:
             thread.join()
 

@@ -12,8 +12,16 @@ from failover.stack import Stack
 ENDED = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 DEAD = ("order-processing.dead", "order-notifications.dead", "orders.unrouted")
 _ORDERS = """
-    SELECT id, user_id, product_id, quantity, total, payment_method, status, version FROM orders
+    SELECT
+        id, user_id, product_id, quantity, total, payment_method, status, version,
+        (refunded * 100)::bigint
+    FROM orders
 """
+_MOVED = """
+    SELECT order_id, version, from_status, to_status, extract(epoch FROM at)::float
+    FROM order_history ORDER BY order_id, version
+"""
+_PROCESSED = "SELECT count(*) FROM processed_messages WHERE consumer = 'worker'"
 
 
 class OrderRow(msgspec.Struct, frozen=True):
@@ -27,6 +35,17 @@ class OrderRow(msgspec.Struct, frozen=True):
     total_mark: int
     status: str
     version: int
+    refunded: int = 0  # cents, as the database has it
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A line of an order's history; `at_s` is when its transaction began."""
+
+    order_id: int
+    version: int
+    before: str | None
+    after: str
+    at_s: float
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -35,6 +54,14 @@ class Capture(msgspec.Struct, frozen=True):
     attempt_id: str
     order_id: int
     mark: int
+
+
+class PaidBack(msgspec.Struct, frozen=True):
+    """Money that Payment gave back, in cents."""
+
+    attempt_id: str
+    order_id: int
+    cents: int
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -65,16 +92,26 @@ class Evidence(msgspec.Struct, frozen=True):
     notified: list[Notified]
     dead: dict[str, int]
     outbox: int
+    refunds: list[PaidBack] = []
+    moved: list[Moved] = []
+    refused: dict[str, int] = {}  # webhooks that the receiver did not believe, by reason
+    processed: int = 0  # messages that the worker has noted as done with
 
 
 def gather(stack: Stack) -> Evidence:
     """Ask every server for what it has."""
+    money = stack.control("payment", "GET", "ledger")
     return Evidence(
         orders=[_order(row) for row in stack.rows(_ORDERS)],
         captures=[
             Capture(row["attemptId"], row["orderId"], mark_of_total(row["amount"]))
-            for row in stack.control("payment", "GET", "ledger")
+            for row in money
             if row["kind"] == "capture" and row["status"] == "captured"
+        ],
+        refunds=[
+            PaidBack(row["attemptId"], row["orderId"], mark_of_total(row["amount"]))
+            for row in money
+            if row["kind"] == "refund" and row["status"] == "refunded"
         ],
         stock=[
             Held(row["orderId"], mark_of_product(row["productId"]), row["quantity"], row["status"])
@@ -83,6 +120,9 @@ def gather(stack: Stack) -> Evidence:
         notified=[_notified(row) for row in stack.control("webhooks", "GET", "deliveries")],
         dead=dead_letters(stack),
         outbox=int(stack.rows("SELECT count(*) FROM outbox")[0][0]),
+        moved=[Moved(*row) for row in stack.rows(_MOVED)],
+        refused=stack.control("webhooks", "GET", "refused"),
+        processed=int(stack.rows(_PROCESSED)[0][0]),
     )
 
 
@@ -116,7 +156,7 @@ def _length(connection: Any, queue: str) -> int:
 
 
 def _order(row: tuple[Any, ...]) -> OrderRow:
-    order_id, user_id, product_id, quantity, total, method, status, version = row
+    order_id, user_id, product_id, quantity, total, method, status, version, refunded = row
     digits = method.rpartition("m")[2]
     return OrderRow(
         order_id,
@@ -127,6 +167,7 @@ def _order(row: tuple[Any, ...]) -> OrderRow:
         mark_of_total(total),
         status,
         version,
+        refunded,
     )
 
 

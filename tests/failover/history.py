@@ -15,7 +15,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One request of one client and its answer. Times are unix seconds.
 
     `status` is 0 where no answer came, and `error` says why. `mark` names the order that was placed
-    or asked for; it is unique in a run.
+    or asked for; it is unique in a run. `link` is the target of a Link header.
     """
 
     client: int
@@ -30,6 +30,9 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int | None = None
     retry_after: str | None = None
     replayed: bool = False
+    amount: int | None = None  # cents: what a refund asked for
+    walk: int | None = None  # the pages of one walk through a list share a number
+    link: str | None = None  # where the next page is
     error: str = ""
     body: Any = None
 
@@ -100,3 +103,9 @@ def around(entries: Sequence[Entry], client: int, number: int, span: int = 3) ->
         (entry for entry in entries if entry.client == client), key=lambda entry: entry.number
     )
     return (entry for entry in mine if abs(entry.number - number) <= span)
+
+
+def about(entries: Sequence[Entry], mark: int, most: int = 20) -> list[Entry]:
+    """Return the requests of all clients about one order, in order; the last `most` of them."""
+    mine = [entry for entry in entries if entry.mark == mark]
+    return sorted(mine, key=lambda entry: entry.sent_s)[-most:]

@@ -3,10 +3,10 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from failover.checker import Record, Verdict
-from failover.history import Entry, Fault, around
+from failover.checker import Record, Verdict, Violation
+from failover.history import Entry, Fault, about, around
 
 GAP_GOAL_S = 5.0
 
@@ -34,10 +34,15 @@ def _first_violation(record: Record, verdicts: Sequence[Verdict]) -> Iterator[st
     for verdict in verdicts:
         for violation in verdict.violations[:1]:
             yield f"\n  first of {verdict.name}: {violation.text}"
-            requests = around(record.entries, violation.client, violation.number)
-            for entry in requests:
+            for entry in _requests(record, violation):
                 arrow = "->" if entry.number == violation.number else "  "
                 yield f"    {arrow} {_line(entry)}"
+
+
+def _requests(record: Record, violation: Violation) -> Iterable[Entry]:
+    if violation.mark is None:
+        return around(record.entries, violation.client, violation.number)
+    return about(record.entries, violation.mark)
 
 
 def _line(entry: Entry) -> str:
@@ -103,7 +108,7 @@ def _promotions(record: Record) -> Iterator[str]:
 
 def _answers(entries: Sequence[Entry]) -> Iterator[str]:
     yield "\n  ANSWERS"
-    for action in ("place", "repeat", "read", "list"):
+    for action in dict.fromkeys(["place", *(entry.action for entry in entries)]):
         mine = [entry for entry in entries if entry.action == action]
         counts = Counter(entry.status or "none" for entry in mine)
         told = ", ".join(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import psutil
@@ -281,6 +281,7 @@ class Stack:
             return session.execute(query.encode()).fetchall()
 
 
+AnyStack = TypeVar("AnyStack", bound=Stack)
 _NO_API: Final = {"ORDERS_API_PORT": ""}
 
 
@@ -289,10 +290,18 @@ def running(
     settings: Mapping[str, str] | None = None, *, standbys: int = 2, synchronous: bool = True
 ) -> Iterator[Stack]:
     """Give a whole stack that ends with the block; DEVSTACK_KEEP keeps its logs."""
+    make = partial(Stack, settings=settings or {}, standbys=standbys, synchronous=synchronous)
+    with started(make) as made:
+        yield made
+
+
+@contextmanager
+def started(make: Callable[[Path, Proxies], AnyStack]) -> Iterator[AnyStack]:
+    """Make and start a stack in a folder of its own; end it with the block."""
     folder = Path(tempfile.mkdtemp(prefix="orders-failover-"))
     folder.chmod(0o755)
     with proxies() as group:
-        made = Stack(folder, group, settings or {}, standbys=standbys, synchronous=synchronous)
+        made = make(folder, group)
         try:
             made.start()
             yield made

@@ -1,0 +1,82 @@
+"""Break a whole stack at random while customers shop, and check all they were promised."""
+
+import argparse
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import msgspec
+
+from torture import plan as plans
+from torture.plan import Plan
+from torture.run import Outcome, run
+
+CLEAN, VIOLATED, COULD_NOT_RUN = 0, 1, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 if every promise was kept, 1 if one was broken, 2 if it could not be tried."""
+    chosen = _arguments(argv)
+    try:
+        plan = _plan(chosen)
+    except (OSError, msgspec.MsgspecError) as error:
+        say(f"torture: the plan cannot be read: {error}")
+        return COULD_NOT_RUN
+    if chosen.print_plan:
+        sys.stdout.buffer.write(plans.encode(plan))
+        return CLEAN
+    say(f"torture: seed {plan.seed}, {plan.customers} customers for {plan.length_s:g} s")
+    try:
+        outcome = run(plan, say, repeat=_repeat(chosen, plan))
+    except KeyboardInterrupt:
+        say("torture: stopped")
+        return COULD_NOT_RUN
+    except Exception as error:  # noqa: BLE001 whatever it is, nothing was judged
+        say(f"torture: could not run: {error!r}")
+        return COULD_NOT_RUN
+    return judge(outcome)
+
+
+def judge(outcome: Outcome) -> int:
+    """Say the page and return the exit code."""
+    say(outcome.text)
+    for failure in outcome.failures:
+        say(f"  could not be done: {failure}")
+    if outcome.broken:
+        say(f"  histories, logs and plan: {outcome.folder}")
+        return VIOLATED
+    return COULD_NOT_RUN if outcome.failures else CLEAN
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="length of the load (default: 5)")
+    parser.add_argument("--seed", type=int, help="plan to make (default: a new one)")
+    parser.add_argument("--customers", type=int, default=6, help="clients (default: 6)")
+    parser.add_argument("--plan", type=Path, help="a plan as JSON, instead of a seed")
+    parser.add_argument("--print-plan", action="store_true", help="print the plan as JSON and end")
+    return parser.parse_args(argv)
+
+
+def _plan(chosen: argparse.Namespace) -> Plan:
+    if chosen.plan is not None:
+        return plans.decode(chosen.plan.read_bytes())
+    seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
+    return plans.plan(seed, chosen.minutes * 60, chosen.customers)
+
+
+def _repeat(chosen: argparse.Namespace, plan: Plan) -> str:
+    if chosen.plan is not None:
+        return f"make torture PLAN={chosen.plan}"
+    return f"make torture MINUTES={chosen.minutes:g} SEED={plan.seed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main() or os.EX_OK)

@@ -1,0 +1,252 @@
+"""Carries a plan out: what each kind of fault does to the servers, and how it ends."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from failover import outages, promotions
+from failover.history import Fault, History
+from torture import faketime
+from torture.plan import SERVICES, Plan, Planned, line
+from torture.points import SLEEP_S
+from torture.rig import Rig
+from torture.shoppers import Haste
+
+_READY_WITHIN_S: Final = 60.0
+_ENDED_WITHIN_S: Final = 180.0
+_FULL: Final = 1  # messages
+
+
+@dataclass
+class Scene:
+    """What faults are done to."""
+
+    rig: Rig
+    haste: Haste
+    history: History
+    say: Callable[[str], None]
+    # What simulators are told to get wrong, by simulator.
+    scripts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+Undo = Callable[[], None]
+
+
+def _nothing() -> None:
+    return
+
+
+def _kill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    scene.rig.services[planned.target].program.kill()
+    return _nothing
+
+
+def _freeze(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    program = scene.rig.services[planned.target].program
+    program.pause()
+    return program.resume
+
+
+def _restart(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    scene.rig.restart(planned.target)
+    scene.rig.ready(planned.target, _READY_WITHIN_S)
+    return _nothing
+
+
+def _roll_out(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    for name in SERVICES:
+        if name.startswith(planned.target):
+            scene.rig.restart(name)
+            scene.rig.ready(name, _READY_WITHIN_S)
+    return _nothing
+
+
+def _promote(scene: Scene, planned: Planned, fault: Fault) -> Undo:
+    databases = scene.rig.databases
+    promotions.FAULTS[planned.detail](scene.rig)
+    time.sleep(promotions.DETECTED_AFTER_S)
+    promotions.take_over(scene.rig, fault)
+    old = next(node for node in databases.nodes if node.name == fault.note)
+
+    def whole_again() -> None:
+        scene.rig.run(lambda: databases.rebuild(old))
+        databases.move()
+
+    whole_again()
+    return _nothing
+
+
+def _cut(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    proxy = scene.rig.proxies[planned.target]
+    proxy.cut()
+    return proxy.heal
+
+
+def _reset(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    scene.rig.proxies[planned.target].reset()
+    return _nothing
+
+
+def _delay(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    proxy = scene.rig.proxies[planned.target]
+    proxy.delay(planned.amount)
+    return lambda: proxy.delay(0)
+
+
+def _lag(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    """Slow down the stream to the standby that is read from."""
+    upstream = scene.rig.databases.standbys[-1].upstream
+    upstream.delay(planned.amount)
+    return lambda: upstream.delay(0)
+
+
+def _script(rules: Callable[[Planned], dict[str, float]]) -> "Begin":
+    def begin(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+        scene.rig.control(planned.target, "PUT", "faults", rules(planned))
+        return lambda: scene.rig.control(planned.target, "PUT", "faults", {})
+
+    return begin
+
+
+def _fill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    """Let a queue hold next to nothing, and take its consumers' time away."""
+    before: dict[str, Any] = {}
+
+    def lower(policy: str, rules: dict[str, Any]) -> dict[str, Any]:
+        if not policy.endswith(f":{planned.target}"):
+            return {}
+        before["max-length"] = rules["max-length"]
+        return {"max-length": _FULL}
+
+    def as_before(policy: str, _rules: dict[str, Any]) -> dict[str, Any]:
+        return before if policy.endswith(f":{planned.target}") else {}
+
+    consumers = "notifier" if planned.target == "order-notifications" else "worker"
+    frozen = [service.program for service in scene.rig.of_kind(consumers)]
+    for program in frozen:
+        program.pause()
+    outages.change_policies(scene.rig, lower)
+
+    def undo() -> None:
+        outages.change_policies(scene.rig, as_before)
+        for program in frozen:
+            program.resume()
+
+    return undo
+
+
+def _clock(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    """Start a process whose clock is off."""
+    environment = dict(scene.rig.services[planned.target].program.component.environment)
+    scene.rig.restart(planned.target, {**environment, **faketime.environment(planned.amount)})
+    return lambda: scene.rig.restart(planned.target, environment)
+
+
+def _load(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    scene.haste.factor = planned.amount
+    return lambda: setattr(scene.haste, "factor", 1.0)
+
+
+def _crash(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    program = scene.rig.servers[planned.target]
+    program.kill()
+    return lambda: scene.rig.run(program.start)
+
+
+def _failpoint(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    point, _, action = planned.detail.partition(":")
+    armed = scene.rig.armed(planned.target, point)
+    order = {"action": action, "nth": int(planned.amount), "sleep_s": SLEEP_S}
+    part = armed.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(order))
+    part.rename(armed)
+
+    def disarm() -> None:
+        with suppress(FileNotFoundError):
+            armed.unlink()
+
+    return disarm
+
+
+def _quiet(_scene: Scene, _planned: Planned, _fault: Fault) -> Undo:
+    return _nothing
+
+
+Begin = Callable[[Scene, Planned, Fault], Undo]
+ACTIONS: Final[dict[str, Begin]] = {
+    "kill": _kill,
+    "freeze": _freeze,
+    "restart": _restart,
+    "roll-out": _roll_out,
+    "promote": _promote,
+    "cut": _cut,
+    "reset": _reset,
+    "delay": _delay,
+    "slow": _script(lambda planned: {"latencyMs": int(planned.amount * 1000)}),
+    "drop": _script(lambda planned: {"dropReplyRatio": planned.amount}),
+    "errors": _script(lambda planned: {"errorRatio": planned.amount}),
+    "fill": _fill,
+    "clock": _clock,
+    "load": _load,
+    "crash": _crash,
+    "lag": _lag,
+    "failpoint": _failpoint,
+    "quiet": _quiet,
+}
+
+
+class Conductor:
+    """Does what a plan says, when it says so; each fault on a thread of its own."""
+
+    def __init__(self, scene: Scene, plan: Plan) -> None:
+        self._scene, self._plan = scene, plan
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """Carry the plan out; returns when its time is over and every fault has ended."""
+        began_s = time.monotonic()
+        try:
+            for planned in self._plan.faults:
+                if self._stopping.wait(max(0.0, began_s + planned.at_s - time.monotonic())):
+                    break
+                self._scene.say(line(planned))
+                thread = threading.Thread(target=self._do, args=(planned,), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self._stopping.wait(max(0.0, began_s + self._plan.length_s - time.monotonic()))
+        except KeyboardInterrupt:
+            self._stopping.set()  # the whole stack ends now, and with it every fault
+            raise
+        self.stop()
+
+    def stop(self) -> None:
+        """End every fault now, and wait until the servers are as they were."""
+        self._stopping.set()
+        until_s = time.monotonic() + _ENDED_WITHIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+            if thread.is_alive():
+                self.failures.append("a fault did not end in time")
+        self._threads.clear()
+
+    def _do(self, planned: Planned) -> None:
+        scene = self._scene
+        fault = scene.history.fault(planned.kind, planned.target)
+        if planned.detail:
+            fault.note = planned.detail
+        try:
+            undo = ACTIONS[planned.kind](scene, planned, fault)
+            try:
+                self._stopping.wait(max(0.0, fault.began_s + planned.lasts_s - time.time()))
+            finally:
+                undo()
+        except Exception as error:  # noqa: BLE001 a fault that cannot be done spoils the run
+            self.failures.append(f"{planned.kind} {planned.target}: {error!r}"[:500])
+        fault.ended_s = time.time()

@@ -1,0 +1,147 @@
+"""Customers that do all that customers do, from placing an order to asking its money back."""
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+from failover.clients import Customer, Known, Pace, order_of
+from failover.history import NO_ANSWER, Entry, History
+
+_WALK_SIZE: Final = 7
+_MOST_PAGES: Final = 400
+_RECENT: Final = 6
+# Kept when a plan has a customer do more at once.
+_REFUND_SHARES: Final = (0.2, 0.34, 1.0)
+_RETRIED: Final = frozenset({NO_ANSWER, 409, 429, 500, 502, 503, 504})
+
+
+class Haste:
+    """How much faster than usual customers are; changed by faults of load."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+
+class Shopper(Customer):
+    """A client that also cancels, asks for refunds, walks its list and looks at histories."""
+
+    def __init__(
+        self,
+        user: int,
+        port: int,
+        marks: Iterator[int],
+        history: History,
+        pace: Pace,
+        haste: Haste | None = None,
+    ) -> None:
+        super().__init__(user, port, marks, history, pace)
+        self._haste = haste or Haste()
+        self._walks = itertools.count()
+
+    def shop(self) -> None:
+        """Do one thing after another until told to stop."""
+        while not self.stopping.is_set():
+            known = self._buy()
+            if known is not None:
+                self.look(known)
+                self._change_mind(known)
+            pause_s = self._chance.uniform(self._pace.least_s, self._pace.most_s)
+            self.stopping.wait(pause_s / self._haste.factor)
+
+    def look(self, known: Known) -> None:
+        """Read what was just written and what others may have moved."""
+        super().look(known)
+        chance = self._chance.random()
+        if chance < 0.12:
+            self.walk()
+        elif chance < 0.24:
+            self.see_history(self._chance.choice(self.known))
+        elif chance < 0.30 and known.key is not None:
+            self.reuse(known)
+        for recent in self.known[-3:]:
+            self.read(recent)
+
+    def _buy(self) -> Known | None:
+        if self._chance.random() < 0.15:
+            return self.place_twice_at_once()
+        return self.place(with_key=self._chance.random() < 0.6)
+
+    def _change_mind(self, known: Known) -> None:
+        chance = self._chance.random()
+        if chance < 0.12:
+            self.cancel(known)
+        elif chance < 0.30:
+            self.cancel(self._chance.choice(self.known[-_RECENT:]))
+        elif chance < 0.60:
+            share = self._chance.choice(_REFUND_SHARES)
+            self.refund(self._chance.choice(self.known[-2 * _RECENT :]), share)
+
+    def place_twice_at_once(self) -> Known | None:
+        """Send one order twice under one key at the same time; then as `place` does."""
+        mark, key = next(self._marks), uuid.uuid4().hex
+        other = threading.Thread(target=self._post, args=("place", mark, key))
+        other.start()
+        known = self.place_under(mark, key)
+        other.join()
+        return known
+
+    def cancel(self, known: Known) -> Entry:
+        """Cancel an order, with or without a key; again until there is an answer."""
+        key = uuid.uuid4().hex if self._chance.random() < 0.5 else None
+        path = f"/api/orders/{known.order_id}/cancellation"
+        return self._until_answered("cancel", path, {}, mark=known.mark, key=key, known=known)
+
+    def refund(self, known: Known, share: float) -> Entry:
+        """Ask a share of the money back; without a key once only."""
+        cents = max(1, round(known.mark * share))
+        key = uuid.uuid4().hex if self._chance.random() < 0.7 else None
+        path = f"/api/orders/{known.order_id}/refunds"
+        body = {"amount": cents / 100}
+        return self._until_answered(
+            "refund", path, body, mark=known.mark, key=key, known=known, amount=cents
+        )
+
+    def reuse(self, known: Known) -> Entry:
+        """Send another order under a key that was used."""
+        body = order_of(known.mark, self.user) | {"quantity": 7}
+        facts: dict[str, Any] = {"mark": known.mark, "key": known.key}
+        return self._send("reuse", "POST", "/api/orders", body, **facts)
+
+    def walk(self) -> None:
+        """Follow the list from its first page to its last."""
+        number = next(self._walks)
+        path: str | None = f"/api/orders/user/{self.user}?pageSize={_WALK_SIZE}"
+        for _ in range(_MOST_PAGES):
+            if path is None or self.stopping.is_set():
+                return
+            page = self._send("walk", "GET", path, walk=number)
+            if page.status != 200:
+                return
+            path = page.link
+
+    def see_history(self, known: Known) -> Entry:
+        """Look at the history of an order."""
+        path = f"/api/orders/{known.order_id}/history"
+        return self._send("history", "GET", path, mark=known.mark, order_id=known.order_id)
+
+    def look_finally(self, known: Known) -> Entry:
+        """Read an order when nothing moves any more."""
+        path = f"/api/orders/{known.order_id}"
+        return self._send("final", "GET", path, mark=known.mark, order_id=known.order_id)
+
+    def _until_answered(
+        self, action: str, path: str, body: Any, *, known: Known, key: str | None, **facts: Any
+    ) -> Entry:
+        until_s = time.monotonic() + self._pace.give_up_after_s
+        while True:
+            entry = self._send(
+                action, "POST", path, body, key=key, order_id=known.order_id, **facts
+            )
+            again = action == "cancel" or key is not None or entry.retry_after is not None
+            busy = entry.status == 409 and entry.retry_after is None
+            if busy or not again or entry.status not in _RETRIED or time.monotonic() > until_s:
+                return entry
+            time.sleep(min(float(entry.retry_after or 0.5), 5.0))

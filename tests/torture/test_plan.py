@@ -1,0 +1,52 @@
+"""A plan follows from its seed alone, and is data that can be kept and read back."""
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from torture import plan as plans
+from torture.faults import ACTIONS
+from torture.plan import SORTS, Planned, touched
+from torture.points import POINTS
+
+SEEDS = range(12)
+
+
+def test_equal_seeds_make_equal_plans_and_others_make_others() -> None:
+    assert plans.plan(5, 300, 6) == plans.plan(5, 300, 6)
+    assert plans.plan(5, 300, 6) != plans.plan(6, 300, 6)
+
+
+def test_a_plan_is_kept_as_json_and_read_back() -> None:
+    plan = plans.plan(5, 300, 6)
+    assert plans.decode(plans.encode(plan)) == plan
+
+
+def test_every_kind_of_fault_and_every_failpoint_comes_and_can_be_done() -> None:
+    faults = [fault for seed in range(40) for fault in plans.plan(seed, 300, 6).faults]
+    assert {fault.kind for fault in faults} == SORTS.keys() == ACTIONS.keys()
+    points = Counter(
+        fault.detail.partition(":")[0] for fault in faults if fault.kind == "failpoint"
+    )
+    assert points.keys() == POINTS.keys()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_faults_end_within_the_run_and_none_touches_what_another_holds(seed: int) -> None:
+    plan = plans.plan(seed, 300, 6)
+    assert all(fault.until_s <= plan.length_s for fault in plan.faults)
+    assert plan.faults == sorted(plan.faults, key=lambda fault: fault.at_s)
+    for one, other in itertools.combinations(plan.faults, 2):
+        assert not (overlap(one, other) and touched(one) & touched(other)), (one, other)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_else_is_wrong_while_a_fault_must_be_alone(seed: int) -> None:
+    faults = plans.plan(seed, 300, 6).faults
+    for one, other in itertools.permutations(faults, 2):
+        assert not (SORTS[one.kind].alone and overlap(one, other)), (one, other)
+
+
+def overlap(one: Planned, other: Planned) -> bool:
+    return one.at_s < other.until_s and other.at_s < one.until_s
