@@ -117,7 +117,8 @@ failover: env ## promotions, freezes and long outages under load, checked (30 mi
 .PHONY: torture
 torture: env ## break a stack at random and check what clients saw; MINUTES=5 SEED= PLAN= ARGS=--help
 	@exec env PYTHONPATH=tests:services .venv/bin/python -m torture --minutes $(or $(MINUTES),5) \
-		$(if $(SEED),--seed $(SEED)) $(if $(PLAN),--plan $(PLAN)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(PLAN),--plan $(PLAN)) \
+		$(if $(SHRINK),--shrink $(SHRINK)) $(ARGS)
 
 .PHONY: torture-proof
 torture-proof: env ## plant each mutant and let torture find it (an hour or two); MUTANT=name for one

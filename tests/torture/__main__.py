@@ -11,8 +11,11 @@ import msgspec
 from torture import plan as plans
 from torture.plan import Plan
 from torture.run import Outcome, run
+from torture.shrink import shrink_for
 
 CLEAN, VIOLATED, COULD_NOT_RUN = 0, 1, 2
+# A run that failed is shrunk for so long by itself, unless it was long.
+SHRINK_MINUTES, SHORT_S = 15.0, 600.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,13 +32,34 @@ def main(argv: list[str] | None = None) -> int:
     say(f"torture: seed {plan.seed}, {plan.customers} customers for {plan.length_s:g} s")
     try:
         outcome = run(plan, say, repeat=_repeat(chosen, plan))
+        code = judge(outcome)
+        if outcome.broken:
+            _shrink(outcome, _minutes_to_shrink(chosen, plan))
     except KeyboardInterrupt:
         say("torture: stopped")
         return COULD_NOT_RUN
     except Exception as error:  # noqa: BLE001 whatever it is, nothing was judged
         say(f"torture: could not run: {error!r}")
         return COULD_NOT_RUN
-    return judge(outcome)
+    return code
+
+
+def _shrink(outcome: Outcome, minutes: float) -> None:
+    if not minutes:
+        return
+    small = shrink_for(outcome.plan, list(outcome.broken), minutes, say)
+    file = outcome.folder / "shrunk.json"
+    file.write_bytes(plans.encode(small))
+    for line in plans.lines(small):
+        say(line)
+    say(f"  again: make torture PLAN={file}")
+
+
+def _minutes_to_shrink(chosen: argparse.Namespace, plan: Plan) -> float:
+    """Return what was asked for; else some minutes after a short run, and none after a long one."""
+    if chosen.shrink is not None:
+        return float(chosen.shrink)
+    return SHRINK_MINUTES if plan.length_s <= SHORT_S else 0.0
 
 
 def judge(outcome: Outcome) -> int:
@@ -61,6 +85,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="plan to make (default: a new one)")
     parser.add_argument("--customers", type=int, default=6, help="clients (default: 6)")
     parser.add_argument("--plan", type=Path, help="a plan as JSON, instead of a seed")
+    parser.add_argument(
+        "--shrink", type=float, metavar="MINUTES",
+        help="cut a failing plan down for so long; 0: not (default: 15 after at most 10 minutes)",
+    )  # fmt: skip
     parser.add_argument("--print-plan", action="store_true", help="print the plan as JSON and end")
     return parser.parse_args(argv)
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from devstack.settings import SOURCE
 from torture import plan as plans
 from torture.__main__ import CLEAN, COULD_NOT_RUN, VIOLATED, say
+from torture.checks import AT_ONCE
 from torture.run import running
 
 MUTANTS: Final = Path(__file__).parent / "mutants"
@@ -76,8 +77,10 @@ def prove(mutant: str | None, seed: int, budget_s: float = BUDGET_S) -> Finding:
             for failure in outcome.failures:
                 say(f"  could not be done: {failure}")
             if outcome.broken:
-                [(first, text), *_] = outcome.broken.items()
-                return Finding(name, tuple(outcome.broken), took_s, f"{first}: {text}")
+                # What time would have mended is less telling: the round did not wait for it.
+                checks = sorted(outcome.broken, key=lambda check: check not in AT_ONCE)
+                text = f"{checks[0]}: {outcome.broken[checks[0]]}"
+                return Finding(name, tuple(checks), took_s, text)
             if took_s + ROUND_S > budget_s:
                 break
     return Finding(name, (), time.monotonic() - began_s, "survived")

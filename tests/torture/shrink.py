@@ -1,0 +1,106 @@
+"""Cut a failing plan down to the fewest faults and clients that still fail: delta debugging.
+
+Source: A. Zeller, R. Hildebrandt, Simplifying and Isolating Failure-Inducing Input, IEEE TSE 2002.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from torture.plan import Plan, Planned
+from torture.run import Say, run
+
+# Load before the first fault and after the last one, in seconds.
+_BEFORE_S: Final = 5.0
+_AFTER_S: Final = 8.0
+
+Fails = Callable[[Plan], bool]
+
+
+class OutOfTime(Exception):
+    """Take the smallest plan so far: there is no time to try another."""
+
+
+def shrink(plan: Plan, fails: Fails) -> Plan:
+    """Return a smaller plan that still fails; `fails` may raise OutOfTime at any try.
+
+    Every fault that is left is needed, as far as one try of each smaller plan can tell.
+    """
+    best = [plan]
+
+    def keeps_failing(smaller: Plan) -> bool:
+        failed = fails(smaller)
+        if failed:
+            best[0] = smaller
+        return failed
+
+    try:
+        _cut_faults(best, keeps_failing)
+        _cut_customers(best, keeps_failing)
+    except OutOfTime:
+        pass
+    return best[0]
+
+
+def _cut_faults(best: list[Plan], fails: Fails) -> None:
+    parts = 2
+    if fails(_with(best[0], [])):
+        return
+    while len(best[0].faults) > 1:
+        faults = best[0].faults
+        for candidate in _candidates(faults, min(parts, len(faults))):
+            if fails(_with(best[0], candidate)):
+                parts = max(2, min(parts - 1, len(candidate)))
+                break
+        else:
+            if parts >= len(faults):
+                return
+            parts *= 2
+
+
+def _candidates(faults: Sequence[Planned], parts: int) -> Iterator[list[Planned]]:
+    """Yield each part by itself, then all but each part."""
+    bounds = [len(faults) * number // parts for number in range(parts + 1)]
+    slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    yield from (list(faults[one]) for one in slices)
+    if parts > 2:
+        yield from ([*faults[: one.start], *faults[one.stop :]] for one in slices)
+
+
+def _cut_customers(best: list[Plan], fails: Fails) -> None:
+    customers = 1
+    while customers < best[0].customers:
+        if fails(msgspec.structs.replace(best[0], customers=customers)):
+            return
+        customers *= 2
+
+
+def _with(plan: Plan, faults: Sequence[Planned]) -> Plan:
+    """Return the plan with fewer faults, begun earlier and ended earlier accordingly."""
+    if not faults:
+        return msgspec.structs.replace(plan, faults=[])
+    earlier_s = max(0.0, faults[0].at_s - _BEFORE_S)
+    moved = [
+        msgspec.structs.replace(fault, at_s=round(fault.at_s - earlier_s, 2)) for fault in faults
+    ]
+    length_s = max(fault.until_s for fault in moved) + _AFTER_S
+    return msgspec.structs.replace(plan, faults=moved, length_s=min(length_s, plan.length_s))
+
+
+def shrink_for(plan: Plan, checks: Sequence[str], minutes: float, say: Say) -> Plan:
+    """Shrink for so long; a smaller plan fails if it breaks one of the same checks."""
+    until_s = time.monotonic() + minutes * 60
+
+    def fails(smaller: Plan) -> bool:
+        if time.monotonic() > until_s:
+            raise OutOfTime
+        say(f"shrinking: {len(smaller.faults)} faults, {smaller.customers} customers")
+        outcome = run(smaller, lambda _text: None, repeat="")
+        failed = bool(outcome.broken.keys() & set(checks))
+        say(f"  {'still fails: ' + ', '.join(outcome.broken) if failed else 'holds'}")
+        return failed
+
+    return shrink(plan, fails)

@@ -1,0 +1,51 @@
+"""A failing plan is cut down to the faults and clients that it needs."""
+
+import itertools
+
+import pytest
+
+from torture import plan as plans
+from torture.plan import Plan
+from torture.shrink import OutOfTime, shrink
+
+PLAN = plans.plan(3, 300, 8)
+
+
+def kinds(plan: Plan) -> set[tuple[str, str, str]]:
+    return {(fault.kind, fault.target, fault.detail) for fault in plan.faults}
+
+
+@pytest.mark.parametrize("places", [(5,), (0, 20), (3, 30, 31)])
+def test_only_the_needed_faults_and_clients_are_left(places: tuple[int, ...]) -> None:
+    needed = {
+        (fault.kind, fault.target, fault.detail) for fault in (PLAN.faults[one] for one in places)
+    }
+    small = shrink(PLAN, lambda plan: needed <= kinds(plan) and plan.customers >= 2)
+    assert kinds(small) == needed
+    assert small.customers == 2
+    assert small.length_s < PLAN.length_s
+
+
+def test_a_plan_that_fails_without_faults_has_none_left() -> None:
+    assert shrink(PLAN, lambda _plan: True).faults == []
+
+
+def test_the_smallest_plan_so_far_is_taken_when_the_time_is_up() -> None:
+    tries = itertools.count()
+
+    def fails(plan: Plan) -> bool:
+        if next(tries) == 4:
+            raise OutOfTime
+        return len(plan.faults) > 2
+
+    small = shrink(PLAN, fails)
+    assert 2 < len(small.faults) < len(PLAN.faults)
+
+
+def test_times_between_the_faults_that_are_left_stay_as_they_are() -> None:
+    pair = [PLAN.faults[10], PLAN.faults[14]]
+    small = shrink(
+        PLAN, lambda plan: {(one.kind, one.target, one.detail) for one in pair} <= kinds(plan)
+    )
+    apart_s = small.faults[-1].at_s - small.faults[0].at_s
+    assert apart_s == pytest.approx(pair[1].at_s - pair[0].at_s, abs=0.05)
