@@ -4,6 +4,7 @@ from typing import Final
 
 from orderservice_dashboards.panels import (
     CHOICES,
+    GREEN,
     NUMBER,
     ORANGE,
     PER_SECOND,
@@ -16,12 +17,17 @@ from orderservice_dashboards.panels import (
     Row,
     of,
     quantile,
+    quantile_name,
     rate,
+    recorded,
     share,
 )
 
 HTTP: Final = "http_server_request_duration_seconds"
 ROUTE: Final = "http_request_method, http_route"
+GATEWAY: Final = "gateway_requests_total"
+CODE: Final = "http_response_status_code"
+API_ONLY: Final = 'scope="api"'
 LEGEND: Final = "{{http_request_method}} {{http_route}}"
 
 _RED: Final = (
@@ -39,14 +45,14 @@ _RED: Final = (
         steps=((0.001, ORANGE), (0.01, RED)),
     ),
     Panel(
-        "Duration, 99 %",
+        "Duration, p99",
         "99 of 100 requests are faster, by route. Promised: POST 0.3 s, GET 0.1 s.",
-        (Query(quantile(0.99, HTTP, ROUTE), LEGEND),),
+        (Query(quantile(0.99, HTTP, ROUTE), LEGEND, exemplars=True),),
         SECONDS,
         steps=((0.1, ORANGE), (0.3, RED)),
     ),
     Panel(
-        "Duration, half",
+        "Duration, p50",
         "Half of the requests are faster, by route.",
         (Query(quantile(0.5, HTTP, ROUTE), LEGEND),),
         SECONDS,
@@ -64,9 +70,11 @@ _RED: Final = (
     ),
     Panel(
         "Orders taken, duration",
-        "How long requests took that made an order: 50, 95 and 99 %.",
+        "How long requests took that made an order: p50, p95 and p99.",
         tuple(
-            Query(quantile(q, "order_create_duration_seconds"), f"{q:.0%}")
+            Query(
+                quantile(q, "order_create_duration_seconds"), quantile_name(q), exemplars=q == 0.99
+            )
             for q in (0.5, 0.95, 0.99)
         ),
         SECONDS,
@@ -101,10 +109,63 @@ _MEANING: Final = (
     ),
 )  # fmt: skip
 
+_GATEWAY: Final = (
+    Panel(
+        "Answers of the gateway",
+        "Answers to requests for the API per second, by status code: what the gateway refused or "
+        "could not pass on is among them.",
+        (Query(rate(GATEWAY, CODE, API_ONLY), f"{{{{{CODE}}}}}"),),
+        PER_SECOND,
+        stacked=True,
+    ),
+    Panel(
+        "Server errors at the gateway",
+        "Share of the answers that are 5xx. 502 and 504: an api did not answer. 503: an api is "
+        "full, or the database is out.",
+        (
+            Query(share(GATEWAY, "service", (API_ONLY,), f'{CODE}=~"5.."'), "5xx"),
+            Query(share(GATEWAY, "service", (API_ONLY,), f'{CODE}="503"'), "503"),
+        ),
+        SHARE,
+        steps=((0.001, ORANGE), (0.01, RED)),
+    ),
+    Panel(
+        "Refused as malformed or too much",
+        "Answers per second that say that the client is at fault: 400 and 431 malformed, 413 too "
+        "large, 429 too many.",
+        (Query(rate(GATEWAY, CODE, API_ONLY, f'{CODE}=~"4.."'), f"{{{{{CODE}}}}}"),),
+        PER_SECOND,
+    ),
+    Panel(
+        "Answered by the gateway alone",
+        "Answers of the gateway to requests for the API that no api counted: refused or shed in "
+        "front of it.",
+        (
+            Query(
+                f"clamp_min({rate(GATEWAY, 'service', API_ONLY)} - "
+                f"{rate(f'{HTTP}_count', 'service')}, 0)",
+                "not passed on",
+            ),
+        ),
+        PER_SECOND,
+        width=12,
+    ),
+    Panel(
+        "Reads in time, 5 min",
+        "Share of the GETs answered within their objective (99 % within 100 ms, held over three "
+        "days).",
+        (Query("1 - " + recorded("orders:slo_errors:ratio5m", 'slo="read-latency"'), "in time"),),
+        SHARE,
+        steps=((0.9, ORANGE), (0.99, GREEN)),
+        below=RED,
+        width=12,
+    ),
+)  # fmt: skip
+
 API: Final = Dashboard(
     "api",
     "Orders / API",
     "Rate, errors and duration of requests, by route.",
-    (Row("By route", _RED), Row("By meaning", _MEANING)),
+    (Row("By route", _RED), Row("Gateway", _GATEWAY), Row("By meaning", _MEANING)),
     CHOICES,
 )

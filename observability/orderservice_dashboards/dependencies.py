@@ -31,7 +31,7 @@ _UPSTREAMS: Final = (
         PER_SECOND,
     ),
     Panel(
-        "Duration, 99 %",
+        "Duration, p99",
         "99 of 100 calls are faster, retries included.",
         (Query(quantile(0.99, CALLS, "upstream"), "{{upstream}}", exemplars=True),),
         SECONDS,

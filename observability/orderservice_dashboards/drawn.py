@@ -8,6 +8,8 @@ from typing import Any, Final
 from grafana_foundation_sdk.builders import (
     bargauge,
     common,
+    logs,
+    loki,
     prometheus,
     stat,
     table,
@@ -19,17 +21,20 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from orderservice_dashboards.panels import Dashboard, Panel, Query, Variable
+from orderservice_dashboards.panels import SERVICE_SERIES, Dashboard, Panel, Query, Variable
+from orderservice_observability.objectives import select
 
 TAG: Final = "orders"
-HEIGHT: Final = {"stat": 5, "bargauge": 7, "table": 7, "timeseries": 7}
+HEIGHT: Final = {"stat": 5, "bargauge": 7, "table": 7, "timeseries": 7, "logs": 9}
 COLUMNS: Final = 24
 SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+LOGS: Final = models.DataSourceRef(type_val="loki", uid="${logs}")
 _BUILDERS: Final[dict[str, Any]] = {
     "timeseries": timeseries.Panel,
     "stat": stat.Panel,
     "bargauge": bargauge.Panel,
     "table": table.Panel,
+    "logs": logs.Panel,
 }
 
 
@@ -54,13 +59,15 @@ def drawn(dashboard: Dashboard) -> models.Dashboard:
         .with_variable(
             build.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
         )
+        .with_variable(build.DatasourceVariable("logs").label("Logs").type("loki"))
     )
     for variable in dashboard.variables:
         made.with_variable(_variable(variable))
     made.with_variable(_runbooks())
     for link in _links():
         made.link(link)
-    made.annotation(_alerts())
+    for annotation in (_alerts(), _deploys(), _load_tests()):
+        made.annotation(annotation)
     return _placed(made, dashboard).build()
 
 
@@ -116,6 +123,33 @@ def _alerts() -> build.AnnotationQuery:
     )
 
 
+def _deploys() -> build.AnnotationQuery:
+    """Mark when a version was first seen: a roll-out began."""
+    seen = f"count by (version, revision) ({select('orders_build_info', *SERVICE_SERIES)}"
+    return (
+        build.AnnotationQuery()
+        .name("Deployments")
+        .datasource(SOURCE)
+        .enable(True)
+        .icon_color("blue")
+        .expr(f"{seen}) unless {seen} offset 5m)")
+    )
+
+
+def _load_tests() -> build.AnnotationQuery:
+    """Show what the load tests told Grafana (`LOADTEST_GRAFANA_URL`)."""
+    return (
+        build.AnnotationQuery()
+        .name("Load tests")
+        .datasource(models.DataSourceRef(type_val="grafana", uid="-- Grafana --"))
+        .enable(True)
+        .icon_color("purple")
+        .target(
+            build.AnnotationTarget().limit(100).match_any(False).tags(["loadtest"]).type("tags")
+        )
+    )
+
+
 def _placed(made: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
     """Lay panels out from left to right, a row of the grid after the other."""
     top, number = 0, 1
@@ -148,7 +182,7 @@ def _panel(panel: Panel) -> Any:
         .title(panel.title)
         .description(panel.description)
         .unit(panel.unit)
-        .datasource(SOURCE)
+        .datasource(LOGS if panel.kind == "logs" else SOURCE)
         .thresholds(_thresholds(panel))
     )
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
@@ -158,7 +192,9 @@ def _panel(panel: Panel) -> Any:
     return _STYLES[panel.kind](made, panel)
 
 
-def _target(panel: Panel, query: Query) -> prometheus.Dataquery:
+def _target(panel: Panel, query: Query) -> prometheus.Dataquery | loki.Dataquery:
+    if panel.kind == "logs":
+        return loki.Dataquery().expr(query.expr).legend_format(query.legend).query_type("range")
     made = prometheus.Dataquery().expr(query.expr).legend_format(query.legend)
     if panel.kind == "table":
         return made.instant().format(PromQueryFormat.TABLE)
@@ -226,7 +262,13 @@ def _table_style(made: table.Panel, _panel: Panel) -> table.Panel:
     )
 
 
+def _logs_style(made: logs.Panel, _panel: Panel) -> logs.Panel:
+    made.show_time(True).wrap_log_message(True).prettify_log_message(False)
+    return made.enable_log_details(True).sort_order(kinds.LogsSortOrder.DESCENDING)
+
+
 _STYLES: Final[dict[str, Any]] = {
+    "logs": _logs_style,
     "timeseries": _lines_style,
     "stat": _number_style,
     "bargauge": _bars_style,

@@ -17,9 +17,12 @@ from orderservice_dashboards.panels import (
     Row,
     of,
     quantile,
+    quantile_name,
     rate,
     recorded,
 )
+
+STATUS_REFUNDING: Final = 'status="Refunding"'
 
 
 def _total(metric: str, *matchers: str) -> str:
@@ -37,6 +40,7 @@ _FUNNEL: Final = (
             Query(_total("order_transitions_total", 'status="Charging"'), "3 charging"),
             Query(_total("order_transitions_total", 'status="Completed"'), "4 completed"),
             Query(_total("order_transitions_total", 'status="Failed"'), "failed"),
+            Query(_total("order_transitions_total", 'status="Refunded"'), "refunded"),
         ),
         NUMBER,
         kind="bargauge",
@@ -98,13 +102,79 @@ _STUCK: Final = (
         width=12,
     ),
     Panel(
-        "Emitted again",
+        "Retries of stalled orders",
         "Orders per second that sat in a status past their deadline and were given to the worker "
         "again.",
         (Query(rate("orders_stalled_total", "service"), "stalled"),),
         PER_SECOND,
         steps=((0.1, ORANGE),),
         width=12,
+    ),
+)
+
+_REVERSALS: Final = (
+    Panel(
+        "Cancellations asked for",
+        "Requests to cancel an order, by how they were answered. `conflict`: the order failed, or "
+        "its window has closed.",
+        (Query(rate("order_requests_total", "status", 'action="cancel"'), "{{status}}"),),
+        PER_SECOND,
+        stacked=True,
+        width=8,
+    ),
+    Panel(
+        "Cancelled and refunded by the worker",
+        "Orders per second that ended Refunded, or Cancelled because Payment declined after the "
+        "cancellation. An order that is cancelled before its payment ends with the request.",
+        (
+            Query(
+                rate("order_transitions_total", "status", 'status=~"Cancelled|Refunded"'),
+                "{{status}}",
+            ),
+        ),
+        PER_SECOND,
+        width=8,
+    ),
+    Panel(
+        "Orders being refunded",
+        "Cancelled orders whose money is on its way back.",
+        (
+            Query(f"max({of('orders_in_state', STATUS_REFUNDING)})", "refunding"),
+            Query(f"max({of('orders_oldest_age_seconds', STATUS_REFUNDING)}) / 60", "oldest, min"),
+        ),
+        NUMBER,
+        steps=((10, ORANGE),),
+        width=8,
+    ),
+    Panel(
+        "Refunds asked for by support",
+        "Requests of support to pay money back, by how they were answered.",
+        (Query(rate("order_requests_total", "status", 'action="refund"'), "{{status}}"),),
+        PER_SECOND,
+        stacked=True,
+        width=8,
+    ),
+    Panel(
+        "Refunds by outcome",
+        "Refunds whose outcome Payment told. A declined one is not tried again: a person settles "
+        "it.",
+        (Query(rate("order_refunds_total", "outcome"), "{{outcome}}"),),
+        PER_SECOND,
+        width=8,
+    ),
+    Panel(
+        "Refunds declined, 24 h",
+        "Refunds that Payment declined within a day. Above 0 a ticket is opened.",
+        (
+            Query(
+                "sum(increase(" + of("order_refunds_total", 'outcome="declined"') + "[24h]))",
+                "declined",
+            ),
+        ),
+        NUMBER,
+        kind="stat",
+        steps=((1, RED),),
+        width=8,
     ),
 )
 
@@ -140,9 +210,9 @@ _INTEGRITY: Final = (
 _SPEED: Final = (
     Panel(
         "From the 202 to the end",
-        "How long orders take to end: 50, 95 and 99 %.",
+        "How long orders take to their first end: p50, p95 and p99.",
         tuple(
-            Query(quantile(q, "order_completion_seconds"), f"{q:.0%}", exemplars=q == 0.99)
+            Query(quantile(q, "order_completion_seconds"), quantile_name(q), exemplars=q == 0.99)
             for q in (0.5, 0.95, 0.99)
         ),
         SECONDS,
@@ -160,7 +230,11 @@ _SPEED: Final = (
         "Work on one message",
         "Working time of one message of an order, calls to Inventory and Payment included.",
         tuple(
-            Query(quantile(q, "order_processing_duration_seconds"), f"{q:.0%}", exemplars=q == 0.99)
+            Query(
+                quantile(q, "order_processing_duration_seconds"),
+                quantile_name(q),
+                exemplars=q == 0.99,
+            )
             for q in (0.5, 0.99)
         ),
         SECONDS,
@@ -182,6 +256,7 @@ LIFECYCLE: Final = Dashboard(
     (
         Row("Funnel", _FUNNEL),
         Row("Stuck", _STUCK),
+        Row("Cancellations and refunds", _REVERSALS),
         Row("Integrity", _INTEGRITY),
         Row("Speed", _SPEED),
     ),

@@ -110,7 +110,7 @@ _QUEUES: Final = (
         width=12,
     ),
     Panel(
-        "Time to handle, 99 %",
+        "Time to handle, p99",
         "99 of 100 messages are handled faster.",
         (Query(quantile(0.99, HANDLED, "queue"), "{{queue}}", exemplars=True),),
         SECONDS,
@@ -120,14 +120,14 @@ _QUEUES: Final = (
 
 _TROUBLE: Final = (
     Panel(
-        "Put off",
+        "Retries",
         "Messages per second put off to a retry tier: something they need is failing.",
         (Query(rate("messaging_retries_total", "queue, tier"), "{{queue}} {{tier}}"),),
         PER_SECOND,
         steps=((0.1, ORANGE), (1, RED)),
     ),
     Panel(
-        "Waiting for another try",
+        "Waiting for a retry",
         "Messages in the retry tiers.",
         (_depth(".+[.]retry[.].+"),),
         NUMBER,

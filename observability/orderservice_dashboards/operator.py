@@ -96,14 +96,14 @@ _WORK: Final = (
         steps=((0.01, ORANGE), (0.1, RED)),
     ),
     Panel(
-        "Duration, 99 %",
+        "Duration, p99",
         "99 of 100 looks at a resource take less.",
         (
             Query(
                 "histogram_quantile(0.99, "
                 + _rate("orderservice_reconcile_duration_seconds_bucket", "le")
                 + ")",
-                "99 %",
+                "p99",
             ),
         ),
         SECONDS,

@@ -121,10 +121,10 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Panel(
                     "From the 202 to the end",
-                    "How long orders take, half of them and 99 of 100.",
+                    "How long orders take to their first end: p50 and p99.",
                     (
-                        Query(quantile(0.5, "order_completion_seconds"), "half"),
-                        Query(quantile(0.99, "order_completion_seconds"), "99 %", exemplars=True),
+                        Query(quantile(0.5, "order_completion_seconds"), "p50"),
+                        Query(quantile(0.99, "order_completion_seconds"), "p99", exemplars=True),
                     ),
                     SECONDS,
                     steps=((60, RED),),

@@ -6,7 +6,7 @@ import msgspec
 
 from orderservice_observability.objectives import select
 
-Kind = Literal["timeseries", "stat", "bargauge", "table"]
+Kind = Literal["timeseries", "stat", "bargauge", "table", "logs"]
 
 # Grafana's names of units.
 SECONDS: Final = "s"
@@ -112,6 +112,11 @@ def quantile(q: float, metric: str, by: str = "", *matchers: str) -> str:
     """Give a quantile of a histogram."""
     labels = ", ".join(filter(None, ("le", by)))
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', labels, *matchers)})"
+
+
+def quantile_name(q: float) -> str:
+    """Return what a quantile is called: p50, p99, p99.9."""
+    return f"p{100 * q:g}"
 
 
 def mean(metric: str, by: str, *matchers: str) -> str:

@@ -253,7 +253,14 @@ def _table(figure: Figure, panel: Json, box: Box, source: Source) -> None:
             axes.text(*at, str(row.get(label, "")), size=8, color=INK, weight=weight, va="top")
 
 
+def _logs(figure: Figure, _: Json, box: Box, __: Source) -> None:
+    axes = figure.add_axes(box)
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "log lines from Loki", ha="center", color="#8a8f98")
+
+
 _KINDS: Final[dict[str, Any]] = {
+    "logs": _logs,
     "timeseries": _timeseries,
     "stat": _stat,
     "bargauge": _bars,

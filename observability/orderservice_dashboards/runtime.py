@@ -25,6 +25,14 @@ from orderservice_observability.objectives import select
 _SCALERS: Final = ('namespace=~"$namespace"', 'horizontalpodautoscaler=~".+-(api|worker)"')
 _PODS: Final = ('namespace=~"$namespace"', 'pod=~".+-(api|relay|worker|notifier|migrate)-.+"')
 
+# cAdvisor counts a pod's sandbox and the pod as a whole beside its containers.
+_CONTAINER: Final = 'container!=""'
+
+
+def _of_pods(by: str, counter: str) -> str:
+    return f"sum by ({by}) (rate({select(counter, *_PODS, _CONTAINER)}[$__rate_interval]))"
+
+
 _PROCESSES: Final = (
     Panel(
         "Up",
@@ -50,13 +58,19 @@ _PROCESSES: Final = (
         steps=((0.6, ORANGE), (0.8, RED)),
     ),
     Panel(
-        "API processes replaced",
-        "Processes gunicorn started anew in the last hour: they crashed, hung, or had served their "
-        "share of requests.",
+        "API worker restarts",
+        "Processes gunicorn started in the last hour, and those of them that replace a crashed or "
+        "hung one. The others had served their share of requests, or were reloaded.",
         (
             Query(
                 f"sum by (instance) (increase({of('http_server_worker_starts_total')}[1h]))",
-                "{{instance}}",
+                "started {{instance}}",
+            ),
+            Query(
+                f"clamp_min(sum by (instance) (increase({of('http_server_worker_starts_total')}"
+                f"[1h])) - sum by (instance) (increase({of('http_server_worker_exits_total')}"
+                "[1h])), 0)",
+                "crashed {{instance}}",
             ),
         ),
         NUMBER,
@@ -86,6 +100,64 @@ _PROCESSES: Final = (
         ),
         SHARE,
         steps=((0.7, ORANGE), (0.9, RED)),
+    ),
+)
+
+_BUILDS: Final = (
+    Panel(
+        "Builds",
+        "Processes by the version and revision of the code they run. Two at once: a roll-out.",
+        (
+            Query(
+                f"count by (version, revision) ({of('orders_build_info')})",
+                "{{version}} ({{revision}})",
+            ),
+        ),
+        NUMBER,
+        stacked=True,
+    ),
+)
+
+_CONTAINERS: Final = (
+    Panel(
+        "CPU of containers",
+        "Cores that each pod of the namespace uses (cAdvisor).",
+        (Query(_of_pods("pod", "container_cpu_usage_seconds_total"), "{{pod}}"),),
+        NUMBER,
+    ),
+    Panel(
+        "CPU throttling",
+        "Share of the scheduler's periods in which a container wanted more than its CPU limit "
+        "(cAdvisor). Latency suffers from a few per cent on.",
+        (
+            Query(
+                _of_pods(
+                    "sum by (pod, container) (rate(", "container_cpu_cfs_throttled_periods_total"
+                )
+                + " / "
+                + _of_pods("pod, container", "container_cpu_cfs_periods_total"),
+                "{{pod}} {{container}}",
+            ),
+        ),
+        SHARE,
+        steps=((0.05, ORANGE), (0.25, RED)),
+    ),
+    Panel(
+        "Memory of containers",
+        "Memory of each container as the kernel counts it against the limit (cAdvisor), as a share "
+        "of the limit (kube-state-metrics). At 1 it is killed.",
+        (
+            Query(
+                "sum by (pod, container) ("
+                + select("container_memory_working_set_bytes", *_PODS, _CONTAINER)
+                + ") / sum by (pod, container) ("
+                + select("kube_pod_container_resource_limits", *_PODS, 'resource="memory"')
+                + ")",
+                "{{pod}} {{container}}",
+            ),
+        ),
+        SHARE,
+        steps=((0.8, ORANGE), (0.95, RED)),
     ),
 )
 
@@ -139,10 +211,31 @@ _CLUSTER: Final = (
     ),
 )
 
+# Loki's labels, as Grafana's own charts make them of a pod's.
+_STREAM: Final = '{app="orderservice", namespace=~"$namespace"}'
+
+_LOGS: Final = (
+    Panel(
+        "Warnings and errors",
+        "Log lines of the namespace from warning on, the newest first. The ids in a line lead to "
+        "its trace and to all lines of the order.",
+        (Query(_STREAM + ' | json | level=~"warning|error|critical"', ""),),
+        NUMBER,
+        kind="logs",
+        width=24,
+    ),
+)
+
 RUNTIME: Final = Dashboard(
     "runtime",
     "Orders / Runtime",
     "The processes, how busy they are, restarts, autoscaling.",
-    (Row("Processes", _PROCESSES), Row("Cluster", _CLUSTER)),
+    (
+        Row("Processes", _PROCESSES),
+        Row("Builds", _BUILDS),
+        Row("Containers", _CONTAINERS),
+        Row("Cluster", _CLUSTER),
+        Row("Logs", _LOGS),
+    ),
     CHOICES,
 )

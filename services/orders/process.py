@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
+from prometheus_client import REGISTRY
 
 from orders import settings
 from orders.admin import Admin, AdminServer, listen
 from orders.errors import OrdersError, Transient
 from orders.probes import Check, Checks, ProcessState
 from orders.telemetry import logs, tracing
+from orders.telemetry.build import Identified
 from orders.watch import Watch
 
 _BEAT_S: Final = 1.0
@@ -60,7 +62,9 @@ def running(
     life = Life(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, life.end)
-    admin = AdminServer(_listener(environ, admin_port), Admin(Checks(checks), state))
+    admin = AdminServer(
+        _listener(environ, admin_port), Admin(Checks(checks), state, _metrics(environ))
+    )
     admin.start()
     try:
         yield life
@@ -68,6 +72,10 @@ def running(
         tracing.shutdown()
         admin.stop()
         _log.info("process.stopped")
+
+
+def _metrics(environ: Mapping[str, str]) -> Identified:
+    return Identified(REGISTRY, settings.load(settings.BuildSettings, environ))
 
 
 def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:

@@ -431,6 +431,15 @@ class AdminSettings(Group, frozen=True):
     ] = None
 
 
+class BuildSettings(Group, frozen=True):
+    """What the image says of itself; the Dockerfile sets it."""
+
+    version: Annotated[str, Meta(description="Version of the image, for `orders_build_info`.")] = (
+        "dev"
+    )
+    revision: Annotated[str, Meta(description="Commit that the image was built from.")] = "unknown"
+
+
 class LogSettings(Group, frozen=True):
     """Structured logs."""
 
@@ -464,6 +473,7 @@ GROUPS: dict[str, type[Group]] = {
     "NOTIFICATION": NotificationSettings,
     "RECONCILE": ReconcileSettings,
     "ADMIN": AdminSettings,
+    "BUILD": BuildSettings,
     "LOG": LogSettings,
 }
 

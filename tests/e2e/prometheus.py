@@ -72,7 +72,8 @@ def of_panels() -> list[Asked]:
     for name, text in texts().items():
         board = json.loads(text)
         for panel in board["panels"]:
-            for target in panel.get("targets", []):
+            # Of the logs no server is here; what they are asked is in the datasource's contract.
+            for target in panel.get("targets", []) if panel["type"] != "logs" else []:
                 place = f"dashboard {name}, panel {panel['title']}, {target['refId']}"
                 asked.append(Asked(place, _filled(target["expr"])))
         for choice in board["templating"]["list"]:

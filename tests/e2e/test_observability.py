@@ -76,6 +76,12 @@ def exercise(stack: Stack) -> None:
     for path in (f"/api/orders/{order_id}", "/api/orders/999999999", "/api/orders/user/70"):
         for _ in range(3):
             stack.request("GET", path)
+    stack.ended(order_id)
+    part = stack.request("POST", f"/api/orders/{order_id}/refunds", {"amount": 1})
+    assert part.status == 202, part.body
+    cancelled = stack.request("POST", f"/api/orders/{order_id}/cancellation")
+    assert cancelled.status == 202, cancelled.body
+    eventually(lambda: stack.status_of(order_id) == "Refunded", 60)
     with stack.faults("payment", errorRatio=1, errorStatus=503):
         stack.order(user=71)
         eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1, 60)

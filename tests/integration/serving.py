@@ -65,10 +65,10 @@ class Served:
     def admin(self, target: str) -> tuple[int, str]:
         return get(self.admin_port, target)
 
-    def counted(self) -> float:
-        """Return the sum of `handled_total` over all processes."""
+    def counted(self, metric: str = "handled_total") -> float:
+        """Return the sum of a metric without labels over all processes."""
         lines = self.admin("/metrics")[1].splitlines()
-        return sum(float(line.split()[1]) for line in lines if line.startswith("handled_total "))
+        return sum(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

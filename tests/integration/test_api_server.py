@@ -26,6 +26,9 @@ from integration.serving import (
 BOTH = pytest.mark.parametrize("worker_class", ["meinheld", "gthread"])
 
 
+EXITS = "http_server_worker_exits_total"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
@@ -67,6 +70,10 @@ def test_a_killed_worker_is_replaced_while_others_serve(folder: Path, worker_cla
             assert served.get("/pid")
         eventually(lambda: len(served.workers) == 2 and served.workers != before)
         assert served.process.poll() is None
+        assert served.counted(EXITS) == 0, "a process that was killed did not end as it should"
+        assert (
+            'orders_build_info{revision="unknown",version="dev"} 1.0' in served.admin("/metrics")[1]
+        )
 
 
 @BOTH
@@ -82,6 +89,7 @@ def test_no_request_is_lost_while_workers_are_recycled(folder: Path, worker_clas
         assert [client.failures for client in clients] == [[]] * 4
         assert len(pids) >= 4
         assert served.counted() == 400
+        eventually(lambda: served.counted(EXITS) >= 2)
 
 
 class Client(threading.Thread):

@@ -87,6 +87,16 @@ def _up(component: str, pod: str = "p") -> str:
     return f'up{{namespace="local",service="orders-admin",component="{component}",pod="{pod}"}}'
 
 
+def _workers(starts: float, exits: float, began: float) -> dict[str, str]:
+    """Count processes of an api that start and end in order, a minute; `began` is in seconds."""
+    own_process = 'namespace="local",service="orders-admin",component="api",pod="p"'
+    return {
+        own("http_server_worker_starts_total"): steady(starts),
+        own("http_server_worker_exits_total"): steady(exits),
+        f"process_start_time_seconds{{{own_process}}}": level(began),
+    }
+
+
 AGE = own("orders_oldest_age_seconds", 'status="Charging"')
 VIOLATIONS = own("orders_integrity_violations", 'kind="charged_twice"')
 STUCK = own("orders_stuck", 'status="Refunding"')
@@ -216,6 +226,17 @@ SYMPTOMS = (
         "OrderApiSaturated",  # 4 processes: 240 s of work a minute at most
         {BUSY: steady(200), own("http_server_workers"): level(4)},
         {BUSY: steady(180), own("http_server_workers"): level(4)},
+    ),
+    Alternatives(
+        "OrderApiWorkersCrashing",
+        _workers(starts=20, exits=0, began=0),  # a minute
+        _workers(starts=20, exits=20, began=0),  # they have served their share of requests
+    ),
+    # The first processes of a new pod are started one after another.
+    Alternatives(
+        "OrderApiWorkersCrashing",
+        _workers(starts=20, exits=19, began=0),
+        _workers(starts=20, exits=0, began=1500),
     ),
     Alternatives(
         "OrderProcessRestarting",

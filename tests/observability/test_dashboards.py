@@ -1,6 +1,7 @@
 """The dashboards: consistent, complete, and read by Grafana's own library without loss."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def test_every_panel_says_what_it_shows_and_in_which_unit(name: str) -> None:
         assert panel["description"].endswith("."), title
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, title
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], title
-        assert panel["datasource"]["uid"] == "${datasource}", title
+        source = "${logs}" if panel["type"] == "logs" else "${datasource}"
+        assert panel["datasource"]["uid"] == source, title
         assert panel["targets"], title
 
 
@@ -71,7 +73,7 @@ def test_panels_do_not_overlap_and_titles_are_not_repeated(name: str) -> None:
 def test_every_dashboard_has_the_same_choices_and_links(name: str) -> None:
     made = json.loads(texts()[name])
     choices = [one["name"] for one in made["templating"]["list"]]
-    assert choices == ["datasource", "namespace", "service", "instance", "runbooks"]
+    assert choices == ["datasource", "logs", "namespace", "service", "instance", "runbooks"]
     assert made["uid"] == f"orders-{name}"
     assert [link["type"] for link in made["links"]] == ["dashboards", "link"]
 
@@ -82,3 +84,20 @@ def test_every_expression_is_about_the_chosen_service_or_resource(name: str) -> 
         for target in panel["targets"]:
             chosen = ("$namespace", "$instance")
             assert any(word in target["expr"] for word in chosen), target["expr"]
+
+
+@each
+def test_every_dashboard_marks_alerts_deployments_and_load_tests(name: str) -> None:
+    marks = {one["name"]: one for one in json.loads(texts()[name])["annotations"]["list"]}
+    assert set(marks) == {"Alerts", "Deployments", "Load tests"}
+    assert "orders_build_info" in marks["Deployments"]["expr"]
+    told = marks["Load tests"]
+    assert (told["datasource"]["uid"], told["target"]["tags"]) == ("-- Grafana --", ["loadtest"])
+
+
+def test_quantiles_are_called_by_their_standard_names() -> None:
+    for name in texts():
+        for panel in panels(name):
+            legends = [target.get("legendFormat", "") for target in panel["targets"]]
+            words = [panel["title"], *legends]
+            assert not [one for one in words if re.search(r"\b(half|9[59] %)", one)], words

@@ -30,13 +30,14 @@ class Window(msgspec.Struct, frozen=True):
     short: str
     factor: float
     severity: str
+    shows: str = ""  # what a dashboard has to show for the long window to be seen
 
 
 WINDOWS: Final = (
     Window("1h", "5m", 14.4, PAGE),
-    Window("6h", "30m", 6, PAGE),
-    Window("1d", "2h", 3, TICKET),
-    Window("3d", "6h", 1, TICKET),
+    Window("6h", "30m", 6, PAGE, "12h"),
+    Window("1d", "2h", 3, TICKET, "2d"),
+    Window("3d", "6h", 1, TICKET, "6d"),
 )
 
 
@@ -112,6 +113,7 @@ def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
         sli.dashboard,
         kept="2m" if window.severity == PAGE else "15m",
         labels={"slo": sli.name, "window": window.long},
+        shows=window.shows,
     )
 
 

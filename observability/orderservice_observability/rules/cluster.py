@@ -7,13 +7,18 @@ from orderservice_observability.objectives import Scope
 from orderservice_observability.rules.model import PAGE, TICKET, Alert
 
 DASHBOARD: Final = "orders-runtime"
-# Exported by kube-state-metrics, not by us: where there is no cluster there are none of them.
+# Exported by kube-state-metrics and cAdvisor, not by us: without a cluster there are none of them.
 KUBE_ONLY: Final = {
     "kube_horizontalpodautoscaler_status_current_replicas": "replicas an autoscaler has made",
     "kube_horizontalpodautoscaler_spec_max_replicas": "replicas an autoscaler may make",
     "kube_horizontalpodautoscaler_spec_min_replicas": "replicas an autoscaler has to make",
     "kube_pod_container_status_waiting_reason": "why a container does not run",
     "kube_pod_container_status_restarts_total": "restarts of containers",
+    "kube_pod_container_resource_limits": "what a container may use",
+    "container_cpu_usage_seconds_total": "CPU time of a container",
+    "container_cpu_cfs_periods_total": "periods in which a container wanted to run",
+    "container_cpu_cfs_throttled_periods_total": "those in which it had to wait for its limit",
+    "container_memory_working_set_bytes": "memory of a container",
 }
 
 

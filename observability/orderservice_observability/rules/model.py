@@ -42,7 +42,8 @@ class Alert(msgspec.Struct, frozen=True):
     `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
     `keep_firing` outlives a series that goes with its process or with PostgreSQL for a while.
     `about` are the labels that the dashboard's choices namespace and service take; none where the
-    alert is about no service.
+    alert is about no service. `shows` is how far back the dashboard has to look, as Grafana writes
+    it (`12h`), where that is more than its own three hours.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Alert(msgspec.Struct, frozen=True):
     keep_firing: str | None = None
     labels: dict[str, str] = {}
     about: tuple[str, ...] = ("namespace", "service")
+    shows: str = ""
 
     def rule(self, links: Links) -> dict[str, Any]:
         """Return the rule as Prometheus reads it."""
@@ -75,6 +77,10 @@ class Alert(msgspec.Struct, frozen=True):
     def _choices(self) -> str:
         if not self.about:
             return ""
+        since = f"&from=now-{self.shows}&to=now" if self.shows else ""
+        return self._service() + since
+
+    def _service(self) -> str:
         namespace, service = self.about
         # A template sees the labels of the expression only; that of `absent()` has no namespace.
         value = self.labels.get(service) or f"{{{{ $labels.{service} }}}}"

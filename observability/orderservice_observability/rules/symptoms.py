@@ -34,6 +34,9 @@ _FALLBACKS: Final = {
 _MANY: Final = 0.05
 # Requests a second below which nobody can tell a quiet hour from an outage.
 _TRAFFIC: Final = 1
+# A guess: one crash is bad luck, one every two minutes is not. And how long a pod is new.
+_CRASHES: Final = 5
+_NEW_S: Final = 600
 
 LIFECYCLE: Final = "orders-lifecycle"
 MESSAGING: Final = "orders-messaging"
@@ -113,6 +116,7 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "since then would not be known.",
         LIFECYCLE,
         kept="5m",
+        keep_firing=OUTLIVES,
     )
     yield Alert(
         "OrdersNeedPerson",
@@ -139,6 +143,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "{{ $value }} messages in {{ $labels.queue }}. They stay until replayed or dropped.",
         MESSAGING,
         kept="1m",
+        keep_firing=OUTLIVES,
     )
     outbox = scope.of("outbox_oldest_age_seconds")
     yield Alert(
@@ -176,6 +181,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "RabbitMQ knows no consumer of {{ $labels.queue }}.",
         MESSAGING,
         kept="2m",
+        keep_firing=OUTLIVES,
     )
     yield Alert(
         "OrderMessagesUnrouted",
@@ -185,6 +191,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "{{ $value }} messages in orders.unrouted: a binding is missing, or a type is new.",
         MESSAGING,
         kept="1m",
+        keep_firing=OUTLIVES,
     )
     yield Alert(
         "OrderConsumerPaused",
@@ -231,6 +238,7 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         "Behind by {{ $value }} s (infinite: not reached). All reads go to the primary meanwhile.",
         DEPENDENCIES,
         kept="5m",
+        keep_firing=OUTLIVES,
     )
     for name, (every, bad, summary) in _FALLBACKS.items():
         some, total = scope.of(every[0], *every[1:], bad), scope.of(*every)
@@ -301,6 +309,23 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "A process starts again and again.",
         "{{ $labels.component }} {{ $labels.pod }} started {{ $value }} times within 15 minutes.",
         RUNTIME,
+    )
+    starts, exits = (
+        f"sum by ({BY}, pod) (increase({scope.of(f'http_server_worker_{what}_total')}[10m]))"
+        for what in ("starts", "exits")
+    )
+    began = scope.of("process_start_time_seconds", 'component="api"')
+    yield Alert(
+        "OrderApiWorkersCrashing",
+        f"{starts} - {exits} > {_CRASHES} "
+        # The first processes of a new pod replace nothing.
+        f"unless sum by ({BY}, pod) (time() - {began} < {_NEW_S})",
+        PAGE,
+        "Processes of an api crash again and again.",
+        "{{ $value | humanize }} processes of {{ $labels.pod }} crashed or were killed within 10 "
+        "minutes, each with the request it worked on.",
+        RUNTIME,
+        keep_firing=OUTLIVES,
     )
     yield Alert(
         "OrderTargetDown",

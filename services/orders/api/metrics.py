@@ -33,6 +33,10 @@ HTTP_WORKERS: Final = Gauge(
 HTTP_WORKER_STARTS: Final = Counter(
     "http_server_worker_starts_total", "Processes started to serve requests, replacements included."
 )
+HTTP_WORKER_EXITS: Final = Counter(
+    "http_server_worker_exits_total",
+    "Processes that ended as they should: reloaded, stopped, or after their share of requests.",
+)
 
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}

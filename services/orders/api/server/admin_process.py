@@ -19,6 +19,8 @@ from prometheus_client.registry import Collector
 from orders.admin import Admin, AdminServer
 from orders.api.server.master_state import MasterState
 from orders.probes import Check, Checks
+from orders.settings import BuildSettings, load
+from orders.telemetry.build import Identified
 
 # How soon the process notices that the master is gone.
 _LOOK_S: Final = 0.25
@@ -76,7 +78,9 @@ class AdminProcess:
         try:
             _become_a_child(listeners)
             folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-            metrics = DeclaredMetrics(folder, self._master_began_at)
+            metrics = Identified(
+                DeclaredMetrics(folder, self._master_began_at), load(BuildSettings, os.environ)
+            )
             admin = Admin(Checks(self._checks()), self._state, metrics)
             AdminServer(self.listener, admin).start()
             while os.getppid() == master:

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
@@ -14,6 +15,7 @@ from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from prometheus_client.multiprocess import mark_process_dead
 
 from orders.admin import listen
+from orders.api.metrics import HTTP_WORKER_EXITS
 from orders.api.server.admin_process import AdminProcess, name_process
 from orders.api.server.arbiter import ApiArbiter
 from orders.api.server.master_state import MasterState
@@ -108,6 +110,11 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
             if length is None or length >= _DRAIN_MAX_BYTES:
                 request.force_close()
 
+        def worker_exit(_master: Any, _worker: Any) -> None:
+            end = sys.exc_info()[1]  # gunicorn calls this while it ends the process
+            if isinstance(end, SystemExit) and not end.code:
+                HTTP_WORKER_EXITS.inc()
+
         def child_exit(_master: Any, worker: Any) -> None:
             mark_process_dead(worker.pid)  # type: ignore[no-untyped-call] # no types
 
@@ -116,6 +123,7 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
             "post_fork": post_fork,
             "post_worker_init": post_worker_init,
             "pre_request": pre_request,
+            "worker_exit": worker_exit,
             "child_exit": child_exit,
         }
 
