@@ -313,6 +313,7 @@ ELSEWHERE: Final = {
     "OrderReconciliationStale": "no drill waits for an hour",
     "OrdersNeedPerson": "three emissions without an effect take almost two hours",
     "OrderRefundDeclined": "tests/integration/test_cancellation.py declines refunds",
+    "OrderApiWorkersCrashing": "a pod's first ten minutes do not count, and no drill is that long",
     "OrderTrafficGone": "compares with the hour before, and no drill goes on for so long",
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",

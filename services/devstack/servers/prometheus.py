@@ -18,7 +18,7 @@ from devstack.settings import Settings
 HOST = "127.0.0.1"
 PROCESSES = ("api", "gateway", "relay", "worker", "notifier")
 NAMESPACE, SERVICE, OPERATOR = "local", "orders-admin", "orderservice-operator"
-RETENTION = "2d"
+RETENTION = "4d"  # the longest window of a rule is three days
 
 
 def component(settings: Settings) -> Component:
