@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -156,8 +157,6 @@ def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_dea
     with closing(durable(database.url)) as pool:
         pool.ping()
         assert accept(pool)
-        with pool.connection() as connection:  # else the commits wait in line for their NOTIFY
-            connection.execute(b"UPDATE relay_wakeup SET idle = false")
         postgres.replica.pause()
         began_s = time.monotonic()
         with pytest.raises(OutcomeUnknown):
@@ -173,6 +172,24 @@ def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_dea
         eventually(lambda: refused(pool) is None, within_s=30)
         replayed = Ledger(pool, Reads(pool, None, None, 1)).replay(ORDER, "u:7", "waits")
         assert replayed is not None
+
+
+def test_commits_wait_together_while_the_relay_sleeps(
+    postgres: Postgres, database: Database, synchronous: None
+) -> None:
+    """A NOTIFY in the transaction of an order would let only one of them wait for its commit."""
+    pools = [durable(database.url) for _ in range(3)]
+    with ThreadPoolExecutor(len(pools)) as threads, ExitStack() as closing_all:
+        for pool in pools:
+            closing_all.callback(pool.close)
+            pool.ping()
+        with pools[0].connection() as connection:
+            connection.execute(b"UPDATE relay_wakeup SET idle = true")
+        postgres.replica.pause()
+        for pool in pools:
+            threads.submit(accept, pool)
+        eventually(lambda: waiting(postgres) == len(pools))
+        postgres.replica.resume()
 
 
 def refused(pool: Pool) -> str | None:

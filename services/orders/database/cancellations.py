@@ -85,6 +85,8 @@ class Cancellations:
             rows = self._primary.execute("cancel_order", self._arguments(request, context))
         if not rows:
             return None
+        if rows[0][-1]:  # relay_sleeps
+            self._primary.wake_relay()
         code, body, late, answered = rows[0][ORDER_COLUMNS : ORDER_COLUMNS + 4]
         if code is None or late:
             return self._replayed(request, rows[0]) or _refuse(rows[0])

@@ -51,7 +51,10 @@ class Ledger:
             with answers.busy_if_locked(use):
                 rows = self._primary.execute("accept_order", _acceptance(order, context, use))
         if rows:
-            return _accepted(rows[0][0])
+            [(order_id, relay_sleeps)] = rows
+            if relay_sleeps:
+                self._primary.wake_relay()
+            return _accepted(order_id)
         if key is None:
             raise OutcomeUnknown("PostgreSQL took the order but did not say so")
         answer = answers.find(self._primary, use)

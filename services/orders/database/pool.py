@@ -25,6 +25,7 @@ from orders.database.connection import (
 )
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
 from orders.database.statements import statement
+from orders.database.wakeup import NOTIFY, Wakeup
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
@@ -59,6 +60,7 @@ class Pool:
         self._distrusted_at_s = self._answered_at_s = float("-inf")
         self._closing = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="pool-heartbeat", daemon=True)
+        self._wakeup = Wakeup(self._notify)
         self._pool = ConnectionPool(
             self._server.conninfo,
             connection_class=PooledConnection if self._server.pooled else Connection,
@@ -84,10 +86,13 @@ class Pool:
         """Start connecting, without waiting for it. Call it after fork: it starts threads."""
         self._pool.open(wait=False)
         self._heartbeat.start()
+        if self._writes:
+            self._wakeup.start()
 
     def close(self) -> None:
         """Close all connections."""
         self._closing.set()
+        self._wakeup.close()
         self._pool.close(timeout=2)
 
     @property
@@ -163,6 +168,14 @@ class Pool:
         """Run `sql/<name>.sql` and return how many rows it touched."""
         with self.connection() as connection:
             return connection.execute(statement(name), arguments).rowcount
+
+    def wake_relay(self) -> None:
+        """Have the relay woken: a statement said that it sleeps, and has committed a message."""
+        self._wakeup.due()
+
+    def _notify(self) -> None:
+        with self.connection() as connection:
+            connection.execute(NOTIFY)
 
     def ping(self) -> None:
         """Ask the server a question.

@@ -140,7 +140,9 @@ class Progress:
         )
         if not rows:
             return None
-        version, updated_at, refunded, _ = rows[0]
+        version, updated_at, refunded, relay_sleeps = rows[0]
+        if relay_sleeps:
+            self._primary.wake_relay()
         return msgspec.structs.replace(
             order,
             status=transition.to,

@@ -136,7 +136,9 @@ class RefundRequests:
             rows = self._primary.execute("request_refund", arguments)
         if not rows:
             return None
-        version, updated_at, _ = rows[0]
+        version, updated_at, relay_sleeps = rows[0]
+        if relay_sleeps:
+            self._primary.wake_relay()
         changed = msgspec.structs.replace(order, version=version, updated_at=updated_at)
         return Requested(answer, changed)
 

@@ -1,5 +1,6 @@
 -- Takes an order in one round trip: idempotency key, order, history and outbox row commit together.
 -- Returns no row when the key already stands; waits (lock_timeout) while its first use is running.
+-- `relay_sleeps`: somebody has to wake the relay once this is committed.
 WITH next AS (
     SELECT nextval('orders_id_seq') AS id
 ),
@@ -39,5 +40,5 @@ announced AS (
         %(correlation_id)s, %(traceparent)s
     FROM accepted
 )
-SELECT id, (SELECT pg_notify('outbox', '') IS NULL FROM relay_wakeup WHERE idle) AS woken
+SELECT id, (SELECT idle FROM relay_wakeup) AS relay_sleeps
 FROM accepted

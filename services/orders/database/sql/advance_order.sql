@@ -55,8 +55,5 @@ settled AS (
 )
 SELECT
     moved.version, moved.updated_at, nullif(moved.refunded, 0) AS refunded,
-    (
-        SELECT pg_notify('outbox', '') IS NULL FROM relay_wakeup
-        WHERE idle AND EXISTS (SELECT FROM announced)
-    ) AS woken
+    EXISTS (SELECT FROM announced) AND (SELECT idle FROM relay_wakeup) AS relay_sleeps
 FROM moved

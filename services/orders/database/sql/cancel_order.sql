@@ -114,8 +114,5 @@ SELECT
     decided.code, decided.body, decided.late,
     %(key)s::text IS NULL OR EXISTS (SELECT FROM once) AS answered,
     EXISTS (SELECT FROM moved) AS changed,
-    (
-        SELECT pg_notify('outbox', '') IS NULL FROM relay_wakeup
-        WHERE idle AND EXISTS (SELECT FROM announced)
-    ) AS woken
+    EXISTS (SELECT FROM announced) AND (SELECT idle FROM relay_wakeup) AS relay_sleeps
 FROM latest INNER JOIN decided ON latest.id = decided.id

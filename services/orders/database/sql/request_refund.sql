@@ -57,8 +57,5 @@ announced AS (
 )
 SELECT
     version, updated_at,
-    (
-        SELECT pg_notify('outbox', '') IS NULL FROM relay_wakeup
-        WHERE idle AND EXISTS (SELECT FROM announced)
-    ) AS woken
+    EXISTS (SELECT FROM announced) AND (SELECT idle FROM relay_wakeup) AS relay_sleeps
 FROM asked
