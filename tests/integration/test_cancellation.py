@@ -15,12 +15,15 @@ from orders import settings
 from orders.database.answers import KeyReused
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
 from orders.database.pool import Pool
+from orders.database.refund_requests import RefundRequests
+from orders.database.refund_requests import Request as Refund
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Transient
+from orders.telemetry import context
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
-from orders.upstream.payment import Payment
+from orders.upstream.payment import Declined, Payment, Refunded
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
 
@@ -485,3 +488,30 @@ def test_payment_is_asked_once_about_a_cancelled_order_and_never_about_a_complet
         world.handle(order_id)
     assert world.find(completed).status is Status.COMPLETED
     assert len(asked) == 1
+
+
+class DecliningParts(Payment):
+    """Payment that declines refunds of 5.00."""
+
+    def refund(
+        self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
+    ) -> Refunded | Declined:
+        if amount == Decimal(5):
+            return Declined(attempt_id, order_id, amount)
+        return super().refund(attempt_id, order_id, amount, capture_id=capture_id)
+
+
+def test_a_declined_refund_still_needs_a_person_after_a_later_one_was_made(world: World) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    requests = RefundRequests(world.pool)
+    for amount in (Decimal(5), Decimal(7)):
+        requests.add(Refund(order_id, amount, "user:1"), context.accept("test", None)[0])
+    world.cancel(order_id)
+    world.replace(payment=lambda payment: DecliningParts(payment._upstream))
+    world.handle(order_id, kind=events.REFUND_DUE)
+    order = world.find(order_id)
+    assert (order.status, order.status_reason, order.refunded) == (
+        Status.REFUNDING, "RefundDeclined", Decimal(7),
+    )  # fmt: skip
+    assert [amount for amount, _ in world.refunds(order_id)] == [7], "what is left is not tried"

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from devstack.ports import free_port
@@ -126,6 +127,50 @@ def test_a_partial_refund_leaves_the_order_completed(shop: Shop) -> None:
     assert resolve(shop, attempt, "--refunded", "--yes")[0] == 0
     assert state(shop, order_id)[0] == "Completed"
     assert shop.run("SELECT refunded FROM orders") == [(Decimal(5),)]
+
+
+def partly_declined(shop: Shop) -> tuple[int, str]:
+    """Plant a completed order of which support wanted to pay a part back, and Payment declined."""
+    order_id = shop.sold()
+    attempt = shop.attempt(order_id, "declined", kind="refund", amount=Decimal(5), asked=False)
+    shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined' WHERE kind = 'refund'")
+    return order_id, attempt
+
+
+def test_a_declined_part_is_listed_until_a_person_says_that_it_will_not_be_made(
+    shop: Shop,
+) -> None:
+    order_id, attempt = partly_declined(shop)
+    [listed] = msgspec.json.decode(shop.command("stuck", "--json")[1])
+    assert (listed["id"], listed["status"], listed["reason"]) == (
+        order_id, "Completed", "RefundDeclined",
+    )  # fmt: skip
+    assert f"refund {attempt} declined" in shop.command("stuck")[1]
+    code, _, err = resolve(shop, attempt, "--declined", "--yes")
+    assert code == 0, err
+    assert state(shop, order_id)[0] == "Completed"
+    assert shop.run("SELECT reason, actor FROM order_history") == [
+        ("RefundDropped", "operator:ada")
+    ]
+    assert shop.command("stuck")[1].startswith("no order")
+    assert resolve(shop, attempt, "--declined", "--yes")[0] == 0, "said twice it is the same"
+
+
+def test_a_declined_part_that_was_paid_back_after_all_is_listed_no_more(shop: Shop) -> None:
+    order_id, attempt = partly_declined(shop)
+    code, _, err = resolve(shop, attempt, "--refunded", "--yes")
+    assert code == 0, err
+    assert state(shop, order_id)[0] == "Completed"
+    assert shop.run("SELECT refunded, refund_requested FROM orders") == [(5, 5)]
+    assert shop.command("stuck")[1].startswith("no order")
+
+
+def test_a_declined_refund_of_a_cancelled_order_is_settled_by_money_only(shop: Shop) -> None:
+    order_id, attempt = refunding(shop, "declined")
+    code, _, err = resolve(shop, attempt, "--declined", "--yes")
+    assert code == 1
+    assert "--refunded once the money went back" in err
+    assert str(order_id) in shop.command("stuck")[1]
 
 
 def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> None:

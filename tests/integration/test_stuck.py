@@ -162,6 +162,17 @@ def test_a_declined_refund_needs_a_person_at_once(shop: Shop, pool: Pool) -> Non
     assert (listed["id"], listed["reason"]) == (order_id, "RefundDeclined")
 
 
+def test_a_declined_part_of_a_completed_order_is_counted_by_its_index(
+    shop: Shop, pool: Pool
+) -> None:
+    order_id = shop.order("Completed")
+    shop.attempt(order_id, "declined", kind="refund", asked=False)
+    shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined'")
+    assert count_stuck(pool) == {"Completed": 1}
+    shop.run("UPDATE orders SET status = 'Refunded'")
+    assert count_stuck(pool) == {}, "all the money went back in another way"
+
+
 def test_what_moved_or_settled_is_forgotten(shop: Shop, pool: Pool) -> None:
     orders = [shop.order("Failed", reservation="held") for _ in range(3)]
     sweeper(pool).sweep()

@@ -112,7 +112,7 @@ class Progress:
         self, work: Work, transition: Transition, step: Step, context: Context
     ) -> Order | None:
         """Move an order on by compare-and-set; None if it is no longer where `work` says."""
-        order, status_reason = work.order, _status_reason(work, transition)
+        order, status_reason = work.order, _status_reason(work, transition, step)
         rows = self._primary.execute(
             "advance_order",
             {
@@ -198,8 +198,11 @@ class Progress:
         )
 
 
-def _status_reason(work: Work, transition: Transition) -> Reason | None:
+def _status_reason(work: Work, transition: Transition, step: Step) -> str | None:
     """Return what the order says about its new status: why it failed, who cancelled it."""
+    needs_person = work.order.status_reason == Reason.REFUND_DECLINED
+    if needs_person and transition.to is Status.REFUNDING and step.refund_dropped >= 0:
+        return work.order.status_reason  # another refund went well; only a person settles this one
     if transition.to is Status.FAILED or transition.reason is Reason.REFUND_DECLINED:
         return None if transition.to is Status.COMPLETED else transition.reason
     if transition.to in CANCELLED and work.cancelled_by is not None:

@@ -40,6 +40,7 @@ class Event(enum.StrEnum):
     PART_REFUNDED = "part_refunded"  # Payment confirmed a refund; some of the money stays
     REFUND_CONFIRMED = "refund_confirmed"  # Payment confirmed the refund of all that was left
     REFUND_DECLINED = "refund_declined"
+    REFUND_DROPPED = "refund_dropped"  # a person said that a declined refund will not be made
 
 
 class Reason(enum.StrEnum):
@@ -55,6 +56,7 @@ class Reason(enum.StrEnum):
     REFUND_REQUESTED = "RefundRequested"
     PART_REFUNDED = "PartRefunded"
     REFUND_DECLINED = "RefundDeclined"  # a person has to settle it
+    REFUND_DROPPED = "RefundDropped"
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -114,6 +116,7 @@ _TABLE: Final[dict[tuple[Status, Event], Transition]] = {
         Status.REFUNDED, None, "order.refunded.v1"
     ),
     (Status.COMPLETED, Event.REFUND_DECLINED): Transition(Status.COMPLETED, Reason.REFUND_DECLINED),
+    (Status.COMPLETED, Event.REFUND_DROPPED): Transition(Status.COMPLETED, Reason.REFUND_DROPPED),
     (Status.REFUNDING, Event.PART_REFUNDED): Transition(Status.REFUNDING, Reason.PART_REFUNDED),
     (Status.REFUNDING, Event.REFUND_DECLINED): Transition(Status.REFUNDING, Reason.REFUND_DECLINED),
     (Status.REFUNDING, Event.REFUND_CONFIRMED): Transition(

@@ -9,7 +9,7 @@ import msgspec
 
 from orders.database.progress import Outcome, Step, Work
 from orders.domain.keys import AttemptKind
-from orders.domain.lifecycle import Event, Reason, Transition, transition
+from orders.domain.lifecycle import Event, Reason, Status, Transition, transition
 from orders.errors import OrdersError
 from orders.upstream.ledgers import PaymentStatus
 
@@ -82,7 +82,7 @@ def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
     if attempt.outcome is Outcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
     if word is Word.DECLINED:
-        return _declined(attempt)
+        return _declined(work, attempt)
     # A declined refund no longer counts as asked for; paid back after all, it does again.
     again = -attempt.amount if attempt.outcome is Outcome.DECLINED else Decimal(0)
     if work.refund_requested - again > work.order.total:
@@ -97,9 +97,17 @@ def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
     return (Event.PART_REFUNDED if left > 0 else Event.REFUND_CONFIRMED), step
 
 
-def _declined(attempt: Attempt) -> tuple[Event, Step]:
+def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:
     if attempt.outcome is Outcome.DECLINED:
-        raise OrdersError("the refund is known to be declined")
+        if work.order.status is not Status.COMPLETED:
+            raise OrdersError(
+                f"the refund is known to be declined, and the order is {work.order.status}: "
+                "--refunded once the money went back"
+            )
+        # It no longer waits for a person; its sum was given free when Payment declined it.
+        return Event.REFUND_DROPPED, Step(
+            attempt=attempt.id, outcome=Outcome.DECLINED, outcome_reason=Reason.REFUND_DROPPED
+        )
     return Event.REFUND_DECLINED, Step(
         attempt=attempt.id,
         outcome=Outcome.DECLINED,

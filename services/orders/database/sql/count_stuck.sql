@@ -14,5 +14,10 @@ stuck AS (
     )
     UNION
     SELECT id, status FROM orders WHERE status = 'Refunding' AND status_reason = 'RefundDeclined'
+    UNION
+    SELECT o.id, o.status FROM payment_attempts AS a
+    INNER JOIN orders AS o ON o.id = a.order_id
+    WHERE a.kind = 'refund' AND a.outcome = 'declined' AND a.reason = 'RefundDeclined'
+    AND o.status = 'Completed'
 )
 SELECT status, count(*) FROM stuck GROUP BY status

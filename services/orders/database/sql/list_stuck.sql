@@ -17,10 +17,24 @@ stuck AS (
     SELECT o.id, coalesce(s.stalls, 0), s.last_at FROM orders AS o
     LEFT JOIN stalled_orders AS s ON s.order_id = o.id AND s.version = o.version
     WHERE o.status = 'Refunding' AND o.status_reason = 'RefundDeclined'
+),
+declined AS (
+    -- Of orders that stay Completed: a part that support asked for.
+    SELECT o.id FROM orders AS o
+    WHERE o.status = 'Completed' AND o.id IN (
+        SELECT order_id FROM payment_attempts
+        WHERE kind = 'refund' AND outcome = 'declined' AND reason = 'RefundDeclined'
+    )
+),
+listed AS (
+    SELECT order_id, stalls, last_at FROM stuck
+    UNION ALL
+    SELECT id, 0, NULL FROM declined WHERE id NOT IN (SELECT order_id FROM stuck)
 )
 SELECT
-    o.id, o.status, o.status_reason, o.reservation, o.total, o.updated_at, stuck.stalls,
-    stuck.last_at,
+    o.id, o.status,
+    coalesce(o.status_reason, CASE WHEN o.id IN (SELECT id FROM declined) THEN 'RefundDeclined' END),
+    o.reservation, o.total, o.updated_at, listed.stalls, listed.last_at,
     (
         SELECT jsonb_agg(jsonb_build_object(
             'id', a.id, 'kind', a.kind, 'amount', a.amount, 'outcome', a.outcome
@@ -33,7 +47,7 @@ SELECT
             WHERE order_id = o.id AND kind = 'refund'
         ) AS a
     )::text AS attempts
-FROM stuck
-INNER JOIN orders AS o ON o.id = stuck.order_id
+FROM listed
+INNER JOIN orders AS o ON o.id = listed.order_id
 ORDER BY o.updated_at, o.id
 LIMIT %(limit)s
