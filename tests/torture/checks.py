@@ -13,7 +13,7 @@ from typing import Any, Final
 from failover import checker
 from failover.checker import LOOKED, PAID, Violation, of_mark, seen, short
 from failover.clients import mark_of_total
-from failover.evidence import Moved
+from failover.evidence import ENDED, Moved
 from failover.history import NO_ANSWER, Entry
 from torture.record import TortureRecord
 
@@ -48,18 +48,33 @@ def visible_in_time(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
     for entry in _reads(record):
         if int(entry.sent_s) in record.redis_out:
             continue
-        steps = record.moved.get(entry.order_id or 0, [])
-        newer = [step for step in steps if step.version > (entry.version or 0)]
         counter[LOOKED] += 1
-        for step in newer:
+        for step in _newer(record, entry):
             since_s = entry.sent_s - step.at_s
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(step.at_s, entry.sent_s)
             if record.told_late(step):
                 allowed_s += _TOLD_LATE_S
-            if since_s > allowed_s:
+            if since_s > allowed_s and not (_shows_end(entry) and record.untold(step)):
                 text = f"order {entry.order_id} (m{entry.mark}) at version {entry.version}"
                 yield seen(entry, f"{text}, {step.after} v{step.version} {since_s:.2f} s before")
                 break
+
+
+def _shows_end(entry: Entry) -> bool:
+    return isinstance(entry.body, dict) and entry.body.get("status") in ENDED
+
+
+def _excused(record: TortureRecord, entry: Entry) -> bool:
+    """Tell whether a read may show an older version: Redis was out, or its writer died."""
+    return int(entry.sent_s) in record.redis_out or (
+        _shows_end(entry) and any(record.untold(step) for step in _newer(record, entry))
+    )
+
+
+def _newer(record: TortureRecord, entry: Entry) -> list[Moved]:
+    """Return the steps of an order after the version that a read shows."""
+    steps = record.moved.get(entry.order_id or 0, [])
+    return [step for step in steps if step.version > (entry.version or 0)]
 
 
 def reads_go_forward(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
@@ -71,7 +86,7 @@ def reads_go_forward(record: TortureRecord, counter: Counter[str]) -> Iterator[V
         for at_s, older in known:
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(at_s, entry.sent_s)
             late = entry.sent_s - at_s > allowed_s
-            if older > version and late and int(entry.sent_s) not in record.redis_out:
+            if older > version and late and not _excused(record, entry):
                 yield seen(entry, f"order {entry.order_id} went back from v{older} to v{version}")
                 break
         if not known or known[-1][1] < version:
@@ -280,9 +295,11 @@ def final_reads_true(record: TortureRecord, counter: Counter[str]) -> Iterator[V
     rows = {row.id: row for rows in record.rows.values() for row in rows}
     for entry in record.entries:
         row = rows.get(entry.order_id or 0)
-        if entry.action != "final" or row is None or entry.status not in (200, 404):
+        if entry.action != "final" or row is None or entry.version is None:
             continue
         counter[LOOKED] += 1
+        if _shows_end(entry) and any(record.untold(step) for step in _newer(record, entry)):
+            continue
         shown = entry.body.get("status"), entry.version
         refunded = mark_of_total(entry.body.get("refunded", 0))
         if (*shown, refunded) != (row.status, row.version, row.refunded):

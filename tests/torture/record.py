@@ -13,7 +13,7 @@ import msgspec
 from failover.checker import Record
 from failover.evidence import Evidence, Moved
 from failover.history import Entry, Fault
-from torture.points import SLEEP
+from torture.points import EXIT, SLEEP
 
 _BEAT_S: Final = 0.05
 _LATE_S: Final = 0.15
@@ -23,6 +23,8 @@ _LOOKS: Final = frozenset({"read", "list", "walk", "history", "final"})
 _AROUND_S: Final = 3.0
 _COMMIT_WITHIN_S: Final = 8.0
 _TELLERS: Final = ("api", "worker", "valkey", "postgres", "replica")
+_WRITERS: Final = ("api", "worker")
+_BACKLOG_S: Final = 5.0  # how long a write that Redis did not take in time may wait
 _HARMLESS: Final = frozenset({"quiet", "load", "fill"})
 _WRITER_POINTS: Final = ("committed", "asked", "uncached", "advanced")
 
@@ -125,6 +127,23 @@ class TortureRecord(Record):
         """Tell whether a fault may have kept a transition from being told in time."""
         return math.floor(step.at_s) in self._disturbed
 
+    def untold(self, step: Moved) -> bool:
+        """Tell whether the writer of a transition may have died before Redis had it.
+
+        What a writer could not write in time waits in its memory; then the old entry lives on until
+        it expires, which is minutes for an order that had ended (see orders.cache.orders).
+        """
+        return math.floor(step.at_s) in self._bereft
+
+    @cached_property
+    def _bereft(self) -> set[int]:
+        seconds: set[int] = set()
+        for fault in self.faults:
+            if _kills(fault) and fault.subject.startswith(_WRITERS):
+                until_s = (fault.ended_s or fault.began_s) + 1
+                seconds.update(range(math.floor(fault.began_s - _BACKLOG_S), math.ceil(until_s)))
+        return seconds
+
     @cached_property
     def redis_out(self) -> set[int]:
         """The seconds in which Redis could not be relied on."""
@@ -139,6 +158,10 @@ class TortureRecord(Record):
     def status_counts(self) -> Counter[int]:
         """How many answers had each status."""
         return Counter(entry.status for entry in self.entries)
+
+
+def _kills(fault: Fault) -> bool:
+    return fault.kind == "kill" or (fault.kind == "failpoint" and fault.note.endswith(EXIT))
 
 
 def _disturbs(fault: Fault) -> bool:

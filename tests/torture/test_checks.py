@@ -216,6 +216,20 @@ def test_a_dead_redis_or_writer_excuses_an_old_version_and_a_dead_relay_does_not
     assert "visible" in broken(LATE, SOUND, [msgspec.structs.replace(killed, subject="relay-1")])
 
 
+def test_an_ended_order_is_shown_old_only_where_the_writer_died() -> None:
+    paid_back = sound(
+        orders=[row(A, status="Refunded", version=6, refunded=A), row(B)],
+        refunds=[PaidBack("r", IDS[A], A)],
+        moved=[*moved(A, "Refunding", "Refunded", at_s=102), *moved(B)],
+    )
+    history = [*HISTORY, finally_read()]
+    assert {"final", "visible"} <= broken(history, paid_back)
+    killed = Fault(kind="kill", subject="worker-1", began_s=103, ended_s=103)
+    assert not {"final", "visible"} & broken(history, paid_back, [killed])
+    frozen = msgspec.structs.replace(killed, kind="freeze")
+    assert "final" in broken(history, paid_back, [frozen])
+
+
 def test_wrongly_signed_webhooks_are_seen() -> None:
     assert "notices" in broken(HISTORY, sound(refused={"bad_signature": 1}))
     assert "notices" not in broken(HISTORY, sound(refused={"stale_timestamp": 1}))
