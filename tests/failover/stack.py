@@ -296,9 +296,11 @@ def running(
 
 
 @contextmanager
-def started(make: Callable[[Path, Proxies], AnyStack]) -> Iterator[AnyStack]:
+def started(
+    make: Callable[[Path, Proxies], AnyStack], prefix: str = "orders-failover-"
+) -> Iterator[AnyStack]:
     """Make and start a stack in a folder of its own; end it with the block."""
-    folder = Path(tempfile.mkdtemp(prefix="orders-failover-"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
     with proxies() as group:
         made = make(folder, group)

@@ -65,7 +65,7 @@ def run(plan: Plan, say: Say, *, repeat: str, source: Path = SOURCE) -> Outcome:
 def running(say: Say, source: Path = SOURCE) -> "Iterator[Stage]":
     """Give a stage on a stack of its own that ends with the block."""
     began_s = time.monotonic()
-    with stacks.started(partial(Rig, source=source)) as rig:
+    with stacks.started(partial(Rig, source=source), "orders-torture-") as rig:
         say(f"  the stack is up after {time.monotonic() - began_s:.0f} s")
         yield Stage(rig, say)
 
