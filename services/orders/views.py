@@ -52,9 +52,12 @@ def orders_json(orders: Iterable[Order]) -> bytes:
     return _encoder.encode([_view(order) for order in orders])
 
 
-def snapshot(order: Order) -> CachedOrder:
-    """Return an order as the cache keeps it: the finished answer."""
-    terminal = order.status in TERMINAL
+def snapshot(order: Order, *, changing: bool = False) -> CachedOrder:
+    """Return an order as the cache keeps it: the finished answer.
+
+    `changing`: it has ended, but will change soon, so that an entry must not live long.
+    """
+    terminal = order.status in TERMINAL and not changing
     return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))
 
 

@@ -12,6 +12,8 @@ import pytest
 from devstack.ports import free_port
 from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from orders.cache.client import Redis
+from orders.settings import CacheSettings
 from upstreams.process import Control, running
 
 KEY = "a shared secret of at least thirty-two bytes"
@@ -212,6 +214,20 @@ def test_a_part_and_then_the_rest_are_refunded_and_never_more(api: Api, database
     for bad in (b'{"amount": 0}', b'{"amount": "5"}', b'{"amount": 1.001}', b"{}", b""):
         sent = api.request("POST", refunds, data=bad, headers={"Content-Type": "application/json"})
         assert sent.status_code == 400, bad
+
+
+def test_an_order_with_a_refund_on_its_way_is_cached_for_seconds(
+    api: Api, database: Database, redis_url: str
+) -> None:
+    redis = Redis(CacheSettings(url=redis_url, timeout_s=1))
+    path = place(api)
+    complete(database, path)
+    key = f"orders:order:{path.rpartition('/')[2]}"
+    api.get(path)
+    assert redis.call("PTTL", key) > 200_000
+    assert api.request("POST", f"{path}/refunds", json={"amount": 1}).status_code == 202
+    assert 0 < redis.call("PTTL", key) <= 2200
+    redis.close()
 
 
 def test_refunds_at_once_never_exceed_what_was_paid(api: Api, database: Database) -> None:

@@ -29,6 +29,8 @@ SETTINGS: Final = {
     "ORDERS_WORKER_STALLED_AFTER_S": "3600",
     "ORDERS_NOTIFICATION_FIRST_RETRY_S": "1",
     "ORDERS_NOTIFICATION_LONGEST_RETRY_S": "5",
+    # A starved machine is not a Redis that is gone: what a writer cannot tell it comes late.
+    "ORDERS_REDIS_TIMEOUT_S": "0.5",
     "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "2",
     "ORDERS_UPSTREAM_TIMEOUT_S": "6",
 }

@@ -101,6 +101,7 @@ class Refunds:
         if requested is None:
             raise not_found()
         if requested.order is not None:
-            self._cache.put(snapshot(requested.order))
+            # A worker that pays it back may die before the cache has heard of that.
+            self._cache.put(snapshot(requested.order, changing=True))
         exchange.replayed = requested.answer.replayed
         show_answer(resp, requested.answer)
