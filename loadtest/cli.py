@@ -15,7 +15,7 @@ from loadtest import catalogue, verdict
 from loadtest.drive import MASTER_PORT, Force, environment, worker_command
 from loadtest.report import artefacts, progress
 from loadtest.run import Wishes, run
-from loadtest.scenario import Scenario
+from loadtest.scenario import Scenario, threshold
 from loadtest.sizing import sized
 from loadtest.target.http import Unreachable
 from loadtest.target.local_stack import REPOSITORY, TOKEN_PARTY, LocalStack, StackFailed
@@ -30,6 +30,7 @@ from loadtest.target.place import (
 )
 from loadtest.verdict import ExitCode
 
+NO_SETTINGS: Final[Mapping[str, str]] = {}
 _SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.UnknownScenario, OSError)
 
 
@@ -72,6 +73,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
     made.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
     made.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
+    made.add_argument(
+        "--rate", type=float, metavar="N", help="N journeys arrive a second, whatever the answers"
+    )
+    made.add_argument(
+        "--threshold", action="append", default=[], metavar="F<=N", type=threshold,
+        help="hold one more figure, `create.p99_ms<=200` or `create.rate>=50` or `==`",
+    )  # fmt: skip
+    made.add_argument(
+        "--abort-on-fail", action="store_true", help="end the load at the first breach (1)"
+    )
     made.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
     made.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
     made.add_argument(
@@ -110,10 +121,11 @@ def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run the scenarios one after the other on one place; the worst verdict counts."""
     names = list(catalogue.NAMES) if args.scenario == ["all"] else args.scenario
     scenarios = [
-        sized(catalogue.find(name), seconds=args.duration, scale=args.scale) for name in names
+        sized(catalogue.find(name), seconds=args.duration, scale=args.scale, rate=args.rate)
+        for name in names
     ]
     folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
-    with place(args, environ, folder) as where:
+    with place(args, environ, folder, scenarios[0].settings) as where:
         refuse_unless_there(where, args.wait)
         for scenario in scenarios:
             refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
@@ -132,6 +144,8 @@ def run_each(scenarios: list[Scenario], where: Place, wished: Wishes) -> Iterato
                 where.stack.clear()
                 where.stack.start()
             whole = True
+            if where.stack is not None:
+                where.stack.adopt(scenario.settings)
             yield run_one(scenario, where, wished)
         except Exception as error:  # noqa: BLE001 whatever it is, this one was not decided
             whole = False
@@ -148,12 +162,21 @@ def run_one(scenario: Scenario, where: Place, wished: Wishes) -> ExitCode:
 
 
 @contextmanager
-def place(args: argparse.Namespace, environ: Mapping[str, str], folder: Path) -> Iterator[Place]:
-    """Give the service to be put under load: the one named, or one of our own for the block."""
+def place(
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    folder: Path,
+    settings: Mapping[str, str] = NO_SETTINGS,
+) -> Iterator[Place]:
+    """Give the service to be put under load: the one named, or one of our own for the block.
+
+    Our own begins with the settings of the first scenario.
+    """
     if args.host:
         yield given(args.host, environ)
         return
     stack = LocalStack(folder / "state")
+    stack.adopt(settings)
     progress.say("starting a stack")
     stack.clear()  # outside the block: what another run holds is not ours to stop
     try:
@@ -179,6 +202,8 @@ def wishes(
         }
     if args.duration:
         known["LOADTEST_DURATION"] = str(args.duration)
+    if args.rate:
+        known["LOADTEST_RATE"] = str(args.rate)
     return Wishes(
         folder=folder,
         environ=known | {"LOADTEST_SCALE": str(args.scale)},
@@ -186,5 +211,7 @@ def wishes(
             processes=args.processes, workers=args.workers, port=args.master_port, web=args.ui
         ),
         regression=args.regression,
+        thresholds=tuple(args.threshold),
+        abort=args.abort_on_fail,
         save_baseline=args.save_baseline,
     )

@@ -81,9 +81,9 @@ def drive(
     environ: Mapping[str, str],
     out: Path,
     begin: Callable[[], None],
-    look: Callable[[], None],
+    *looks: Callable[[], None],
 ) -> None:
-    """Start Locust, call `begin` when the load begins and `look` until it has ended.
+    """Start Locust, call `begin` when the load begins and `looks` in turn until it has ended.
 
     Raises SetupFailed when it did not begin or broke.
     """
@@ -96,7 +96,8 @@ def drive(
             begin()
             while running.poll() is None:
                 time.sleep(_LOOK_EVERY_S)
-                look()
+                for look in looks:
+                    look()
         finally:
             _end(running)
     if running.returncode != 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtest import baseline, faults, knee, memory, outcome, timeline, verdict
+from loadtest import baseline, faults, knee, memory, outcome, phases, timeline, verdict
 from loadtest.drive import Force, command, drive, environment
 from loadtest.faults import Event, Timetable
 from loadtest.grafana import Annotation
@@ -26,6 +26,7 @@ from loadtest.target import broker, seeding, simulators
 from loadtest.target.orders import InApi, InDatabase, Orders, last_order
 from loadtest.target.place import Place, SetupFailed
 from loadtest.verdict import ExitCode
+from loadtest.warden import Warden
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     environ: Mapping[str, str]
     force: Force = Force()
     regression: float | None = None
+    thresholds: tuple[Threshold, ...] = ()
+    abort: bool = False
     save_baseline: bool = False
 
 
@@ -115,6 +118,7 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
     sampler, probe = Sampler(place.stack), Probe()
     timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
     teller = Progress(out / "timeline.jsonl")
+    warden = Warden(scenario, wishes.thresholds, out) if wishes.abort else None
 
     def begin() -> None:
         timetable.start()
@@ -126,7 +130,8 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
         | {"LOADTEST_SCENARIO": scenario.name, "LOADTEST_RUN": name, "LOADTEST_OUT": str(out)}
     )
     try:
-        drive(command(wishes.force, place.host, out), environ, out, begin, teller.look)
+        looks = [teller.look, warden.look] if warden else [teller.look]
+        drive(command(wishes.force, place.host, out), environ, out, begin, *looks)
         timetable.finish()
     finally:
         timetable.abandon()
@@ -140,7 +145,7 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
         raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
     return Observed(
         reports, purchases(out / "purchases.jsonl"),
-        timetable.events, sampler.readings,
+        timetable.events + (warden.events if warden else []), sampler.readings,
         probe.figures(),
     )  # fmt: skip
 
@@ -176,6 +181,7 @@ def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:
     found |= memory.figures(seen.readings) | memory.figures(memory.of_locust(seen.reports))
     if scenario.knee and (bend := knee.knee(knee.levels(seen.reports, scenario))):
         found |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}
+    found |= phases.overload(found)
     if "deep-page.p50_ms" in found:
         found["deep-page.p50_of_first"] = found["deep-page.p50_ms"] / found["first-page.p50_ms"]
     return found
@@ -185,9 +191,10 @@ def thresholds(
     scenario: Scenario, before: Mapping[str, float], wishes: Wishes
 ) -> tuple[Threshold, ...]:
     """Give the scenario's own, and those that the last baseline sets if wished for."""
+    every = scenario.thresholds + wishes.thresholds
     if wishes.regression is None:
-        return scenario.thresholds
-    return scenario.thresholds + tuple(baseline.limits(before, wishes.regression))
+        return every
+    return every + tuple(baseline.limits(before, wishes.regression))
 
 
 def dead_letters(place: Place) -> int | None:

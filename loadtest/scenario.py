@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,13 +22,16 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     """Customers of one kind (`loadtest.locusts.customers`).
 
     `weight` is their share of the users, or `fixed` their number. Each begins a journey every
-    `pace_s` seconds, or as soon as the one before has ended if that takes longer.
+    `pace_s` seconds, or as soon as the one before has ended if that takes longer. With
+    `arrivals_per_s` each user begins so many journeys a second, whether or not those before have
+    ended (open arrivals, at random moments); `pace_s` then means nothing.
     """
 
     kind: str
     weight: int = 1
     fixed: int = 0
     pace_s: float = 1.0
+    arrivals_per_s: float = 0.0
     product: int | None = None  # None: any of fifty
     declined: float = 0.0  # share of purchases that Payment declines
 
@@ -80,6 +83,9 @@ class Bound(enum.StrEnum):
     EXACTLY = "exactly"
 
 
+_SIGNS: Final = {"<=": Bound.AT_MOST, ">=": Bound.AT_LEAST, "==": Bound.EXACTLY}
+
+
 class Threshold(msgspec.Struct, frozen=True):
     """Hold a figure of the run against a limit.
 
@@ -125,6 +131,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def seconds(self) -> float:
         """Give how long the load lasts."""
         return sum(step.seconds for step in self.steps)
+
+
+def threshold(text: str) -> Threshold:
+    """Read `figure<=limit`, `figure>=limit` or `figure==limit`. Raises ValueError."""
+    for sign, bound in _SIGNS.items():
+        figure, found, limit = text.partition(sign)
+        if found and figure.strip():
+            return Threshold(figure.strip(), bound, float(limit))
+    raise ValueError(f"{text!r}: expected a figure, one of {' '.join(_SIGNS)}, and a number")
 
 
 def at_most(figure: str, limit: float, *, local: bool = False) -> Threshold:

@@ -2,21 +2,37 @@
 
 import msgspec
 
-from loadtest.scenario import Moment, Phase, Scenario, Step
+from loadtest.scenario import Crowd, Moment, Phase, Scenario, Step
 
 
-def sized(scenario: Scenario, *, seconds: float | None = None, scale: float = 1) -> Scenario:
-    """Stretch everything that has a time to `seconds` in all, and multiply the customers."""
+def sized(
+    scenario: Scenario, *, seconds: float | None = None, scale: float = 1, rate: float | None = None
+) -> Scenario:
+    """Stretch everything that has a time to `seconds` in all, and multiply the customers.
+
+    With `rate` so many journeys begin a second while the most users are there, whatever the
+    answers: open arrivals, instead of customers who wait for what they are at.
+    """
     factor = 1 if seconds is None else seconds / scenario.seconds
-    if factor == scale == 1:
+    if factor == scale == 1 and rate is None:
         return scenario
     return msgspec.structs.replace(
         scenario,
         steps=tuple(_step(step, factor, scale) for step in scenario.steps),
+        crowds=_arriving(scenario, scale, rate),
         moments=tuple(Moment(one.at_s * factor, one.act) for one in scenario.moments),
         phases=tuple(
             Phase(one.name, one.from_s * factor, one.until_s * factor) for one in scenario.phases
         ),
+    )
+
+
+def _arriving(scenario: Scenario, scale: float, rate: float | None) -> tuple[Crowd, ...]:
+    if rate is None:
+        return scenario.crowds
+    users = max(_step(step, 1, scale).users for step in scenario.steps)
+    return tuple(
+        msgspec.structs.replace(crowd, arrivals_per_s=rate / users) for crowd in scenario.crowds
     )
 
 

@@ -30,14 +30,24 @@ class Client:
 
     def __init__(self, session: FastHttpSession, tally: Tally) -> None:
         """Take the session and where to count."""
-        self._session, self._tally = session, tally
+        self.session, self._tally = session, tally
 
     def send(
-        self, name: str, method: str, path: str, *, expect: Collection[int], **more: Any
+        self,
+        name: str,
+        method: str,
+        path: str,
+        *,
+        expect: Collection[int],
+        names: Mapping[int, str] | None = None,
+        **more: Any,
     ) -> Reply:
-        """Send one request; a status that is not expected is a failure."""
+        """Send one request; a status that is not expected is a failure.
+
+        Answers with a status of `names` are counted under the name that stands there.
+        """
         began = time.perf_counter()
-        with self._session.request(
+        with self.session.request(
             method, path, name=name, catch_response=True, allow_redirects=False, **more
         ) as response:
             took_ms = (time.perf_counter() - began) * 1000
@@ -49,7 +59,8 @@ class Client:
                 response.failure(f"{name}: {reply.status}")
             else:
                 response.success()
-        self._tally.request(name, reply.status, took_ms, failed=failed)
+        counted = (names or {}).get(reply.status, name)
+        self._tally.request(counted, reply.status, took_ms, failed=failed)
         return reply
 
     def wrong(self, name: str, what: str) -> None:

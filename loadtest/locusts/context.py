@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from loadtest.catalogue import find
-from loadtest.locusts.identity import Signing, baggage, signing
+from loadtest.locusts.identity import Tokens, baggage, signing
 from loadtest.locusts.samples import Tally
 from loadtest.scenario import Scenario
 from loadtest.sizing import sized
@@ -17,7 +17,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     scenario: Scenario
     run: str
-    signing: Signing | None
+    signing: Tokens | None
     tally: Tally
 
     @property
@@ -34,6 +34,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Context:
             find(environ["LOADTEST_SCENARIO"]),
             seconds=float(duration) if duration else None,
             scale=float(environ.get("LOADTEST_SCALE") or 1),
+            rate=float(rate) if (rate := environ.get("LOADTEST_RATE")) else None,
         ),
         run=environ["LOADTEST_RUN"],
         signing=signing(environ),

@@ -1,6 +1,7 @@
 """The kinds of customers, and the classes Locust makes its users from."""
 
 import logging
+import random
 import types
 from collections.abc import Callable
 from typing import Any, Final
@@ -9,7 +10,7 @@ import gevent
 from locust import FastHttpUser, constant_pacing, task
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from loadtest.locusts import reading, reversing, shopping, storming
+from loadtest.locusts import overloading, reading, reversing, shopping, storming
 from loadtest.locusts.client import Client
 from loadtest.locusts.context import Context
 from loadtest.locusts.journey import Journey
@@ -22,12 +23,16 @@ KINDS: Final[dict[str, Callable[[Journey], None]]] = {
     "stormer": storming.storm,
     "canceller": reversing.cancel,
     "refunder": reversing.refund,
+    "overloader": overloading.overload,
     "hot": reading.hammer,
     "deep-reader": reading.first_and_deep,
 }
 _log: Final = logging.getLogger(__name__)
 # Longer than the gateway's own limit (30 s): whose deadline it was is then never in doubt.
 _ANSWER_WITHIN_S: Final = 35.0
+# Connections of one user, whose journeys may overlap; and journeys that a process may have open.
+_CONNECTIONS: Final = 1000
+_MOST_OPEN: Final = 2000
 
 
 def made_for(run: Context) -> list[type[FastHttpUser]]:
@@ -40,12 +45,28 @@ def _is_stopping(user: Any) -> bool:
     return bool(user._state == LOCUST_STATE_STOPPING)  # noqa: SLF001 nothing public says it
 
 
+def _pauses(crowd: Crowd) -> Callable[[Any], float]:
+    if not crowd.arrivals_per_s:
+        pause: Callable[[Any], float] = constant_pacing(crowd.pace_s)
+        return pause
+    return lambda _: random.expovariate(crowd.arrivals_per_s)
+
+
 def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
     journey = KINDS[crowd.kind]
 
     def go(user: Any) -> None:
         # Who is to begin counts as asleep in Locust, which ends sleepers at once: let it do so now.
         gevent.sleep(0)
+        begin(user)
+
+    def arrive(user: Any) -> None:
+        if run.tally.busy < _MOST_OPEN:
+            gevent.spawn(begin, user)  # not the user's own: it is ended by nobody
+        else:
+            Client(user.client, run.tally).wrong("arrivals", "more are open than can be driven")
+
+    def begin(user: Any) -> None:
         with run.tally.journey():
             client = Client(user.client, run.tally)
             try:
@@ -58,11 +79,12 @@ def _user(run: Context, crowd: Crowd) -> type[FastHttpUser]:
         "abstract": False,
         "weight": crowd.weight,
         "fixed_count": crowd.fixed,
-        "wait_time": constant_pacing(crowd.pace_s),
+        "wait_time": _pauses(crowd),
+        "concurrency": _CONNECTIONS,
         "network_timeout": _ANSWER_WITHIN_S,
         "connection_timeout": 5.0,
         "default_headers": {"User-Agent": "orderservice-loadtest"},
-        "go": task(go),
+        "go": task(arrive if crowd.arrivals_per_s else go),
     }
     name = crowd.kind.title().replace("-", "")
     return types.new_class(name, (FastHttpUser,), exec_body=lambda space: space.update(body))

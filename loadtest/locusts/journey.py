@@ -4,7 +4,7 @@ import datetime as dt
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -72,6 +72,10 @@ class Journey:
         self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
         self.known_as(random.randint(1, _LARGEST_ID))
 
+    def another(self) -> "Journey":
+        """Return the journey of another new customer over the same connections."""
+        return Journey(self.run, self.crowd, self.client, closing=self.closing)
+
     def known_as(self, user: int) -> None:
         """Be somebody in particular."""
         self.user = user
@@ -104,13 +108,18 @@ class Journey:
         return None
 
     def post(
-        self, name: str, purchase: Purchase, expect: tuple[int, ...], body: bytes | None = None
+        self,
+        name: str,
+        purchase: Purchase,
+        expect: tuple[int, ...],
+        body: bytes | None = None,
+        names: Mapping[int, str] | None = None,
     ) -> Reply:
-        """Send a purchase once and note what it was answered."""
+        """Send a purchase once and note what it was answered; `names` are the client's."""
         more = JSON | {"Idempotency-Key": purchase.key}
         reply = self.client.send(
             name, "POST", "/api/orders", expect=expect,
-            headers=self.headers | more, data=body or purchase.body,
+            headers=self.headers | more, data=body or purchase.body, names=names,
         )  # fmt: skip
         if reply.status == 202:
             order_id = reply.decode(Accepted).order_id

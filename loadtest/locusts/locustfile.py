@@ -20,6 +20,7 @@ from loadtest.locusts.samples import Report, to_builtins
 from loadtest.locusts.shape import shape_of
 from loadtest.target.place import SetupFailed, refuse_unless_allowed
 from loadtest.verdict import ExitCode
+from loadtest.warden import ABORT
 
 RUN = context.load()
 REPORT_EVERY_S = 1.0
@@ -33,16 +34,23 @@ globals().update({kind.__name__: kind for kind in made_for(RUN)})
 # By worker, on the master: what each last reported; and when the first user was there.
 busy: dict[str, int] = {}
 began: list[float] = []
-Shape = shape_of(RUN.scenario, begun=lambda: bool(began), busy=lambda: sum(busy.values()))
+Shape = shape_of(
+    RUN.scenario,
+    begun=lambda: bool(began),
+    busy=lambda: sum(busy.values()),
+    aborted=(Path(os.environ.get("LOADTEST_OUT", os.devnull)) / ABORT).exists,
+)
 
 
 def on_init(environment: Environment, **_: Any) -> None:
     """Connect the side that this process is on."""
-    if isinstance(environment.runner, WorkerRunner):
-        environment.events.test_start.add_listener(leave_unless_allowed)  # type: ignore[no-untyped-call]
-        report_from(environment)
     if isinstance(environment.runner, MasterRunner):
         write_down(environment, Path(os.environ["LOADTEST_OUT"]))
+        return
+    # A worker, or Locust in one process, however it was started: it is what sends.
+    environment.events.test_start.add_listener(leave_unless_allowed)  # type: ignore[no-untyped-call]
+    if isinstance(environment.runner, WorkerRunner):
+        report_from(environment)
 
 
 def leave_unless_allowed(environment: Environment, **_: Any) -> None:

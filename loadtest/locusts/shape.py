@@ -13,13 +13,17 @@ _LAST_REPORTS_S = 2.5
 
 
 def shape_of(
-    scenario: Scenario, *, begun: Callable[[], bool], busy: Callable[[], int]
+    scenario: Scenario,
+    *,
+    begun: Callable[[], bool],
+    busy: Callable[[], int],
+    aborted: Callable[[], bool] = lambda: False,
 ) -> type[LoadTestShape]:
     """Make the class that Locust asks how many users there should be.
 
     The time of the steps runs once a worker has `begun`: on a busy machine that takes a while.
     `busy` counts the journeys under way: the test ends when there are none, not when the load does,
-    so that no purchase goes unreported.
+    so that no purchase goes unreported. Once it is `aborted` nobody new comes.
     """
     ends = list(accumulate(step.seconds for step in scenario.steps))
 
@@ -33,7 +37,7 @@ def shape_of(
             if not begun():
                 return scenario.steps[0].users, scenario.steps[0].rate
             now: float = self.get_run_time()  # type: ignore[no-untyped-call]
-            for step, end in zip(scenario.steps, ends, strict=True):
+            for step, end in zip(scenario.steps, ends, strict=True) if not aborted() else ():
                 if now < end:
                     return step.users, step.rate
             return self._drained(now)

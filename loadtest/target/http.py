@@ -10,7 +10,12 @@ import urllib3
 T = TypeVar("T")
 _POOL: Final = urllib3.PoolManager(
     maxsize=16,
-    retries=urllib3.Retry(2, backoff_factor=0.2, allowed_methods={"GET", "PUT", "DELETE"}),
+    retries=urllib3.Retry(
+        total=None, connect=2, read=2, other=0, redirect=2,
+        # Over the limit: ask again when told. An address may have to wait for a minute, many times.
+        status=20, status_forcelist={429}, raise_on_status=False,
+        backoff_factor=0.2, allowed_methods={"GET", "PUT", "DELETE"},
+    ),
     timeout=urllib3.Timeout(connect=3, read=30),
 )  # fmt: skip
 

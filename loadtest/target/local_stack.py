@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,8 @@ class LocalStack:
             "DEVSTACK_PORT_OFFSET": offset,
             "PYTHONPATH": str(REPOSITORY / "services"),
         }  # fmt: skip
+        self._wanted: dict[str, str] = {}
+        self._runs = False
         port = os.environ.get("DEVSTACK_GATEWAY_PORT") or _GATEWAY_PORT + int(offset)
         self.gateway_url = f"http://127.0.0.1:{port}"
 
@@ -65,11 +68,22 @@ class LocalStack:
 
     def start(self) -> None:
         """Start everything. Raises StackFailed."""
+        self._runs = True  # as far as anybody knows, also when it fails
         self._verb("start")
 
     def stop(self) -> None:
         """End everything. Raises StackFailed."""
         self._verb("stop")
+        self._runs = False
+
+    def adopt(self, settings: Mapping[str, str]) -> None:
+        """Run with these settings beside our own: starts anew if it runs with others."""
+        if settings == self._wanted:
+            return
+        self._wanted = dict(settings)
+        if self._runs:
+            self.stop()
+            self.start()
 
     def do(self, verb: str, component: str) -> None:
         """Do something to a component. Raises StackFailed."""
@@ -106,7 +120,7 @@ class LocalStack:
     def _verb(self, *verb: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603 our own command
-                [sys.executable, "-m", "devstack", *verb], env=self._environment,
+                [sys.executable, "-m", "devstack", *verb], env=self._environment | self._wanted,
                 capture_output=True, text=True, check=False, timeout=_VERB_WITHIN_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:

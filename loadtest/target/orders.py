@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from loadtest.books import Order
-from loadtest.locusts.identity import Signing, headers
+from loadtest.locusts.identity import Tokens, headers
 from loadtest.purchase import Purchase
 from loadtest.story import ENDED
 from loadtest.target import http, simulators
@@ -76,7 +76,7 @@ class InApi:
 
     whole = False
 
-    def __init__(self, host: str, signing: Signing | None, baggage: str, after: int) -> None:
+    def __init__(self, host: str, signing: Tokens | None, baggage: str, after: int) -> None:
         """Take the address, the means to speak for the customers, and the last earlier order."""
         self._host, self._signing, self._baggage, self.after = host, signing, baggage, after
         self._ended: dict[int, Order] = {}

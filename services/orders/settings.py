@@ -204,6 +204,15 @@ class ApiSettings(Group, frozen=True):
             description="Requests in flight per process before it sheds with 503; 0: no limit.",
         ),
     ] = 0
+    max_wait_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=30_000,
+            description="Longest wait since a gateway on the same machine passed a request on "
+            "(X-Request-Start); what waited longer gets 503. 0: no limit.",
+        ),
+    ] = 0  # a gateway elsewhere has another clock; the operator, whose is beside the api, sets 200
     trusted_proxies: Annotated[
         int, Meta(ge=0, le=8, description="Proxies in front that append to X-Forwarded-For.")
     ] = 1

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from typing import Any
 
 import falcon.testing
@@ -276,6 +277,20 @@ def test_requests_beyond_the_room_are_shed() -> None:
     problem(shed, 503)
     assert shed.headers["retry-after"] == "1"
     assert api.simulate_get("/api/orders/0").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("since_s", "status"), [(0.0, 400), (0.3, 503), (5, 503), (None, 400), ("", 400)]
+)
+def test_a_request_that_waited_too_long_is_shed(since_s: float | str | None, status: int) -> None:
+    api = client(max_wait_s=0.25)
+    passed_on = f"t={time.time() - since_s:.3f}" if isinstance(since_s, float | int) else "t=soon"
+    told = {} if since_s is None else {"X-Request-Start": passed_on}
+    answer = api.simulate_get("/api/orders/0", headers=told)
+    assert answer.status_code == status
+    if status == 503:
+        problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
 
 
 # -- metrics -------------------------------------------------------------------------------

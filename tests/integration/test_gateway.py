@@ -421,6 +421,13 @@ def test_forwarding_fields_of_the_client_are_replaced(gateway: int, api: Upstrea
     assert not fields.keys() & {"forwarded", "x-real-ip", "x-forwarded-proto", "x_forwarded_for"}
 
 
+def test_the_api_is_told_when_a_request_was_passed_on(gateway: int, api: Upstream) -> None:
+    before = time.time()
+    request(gateway, "/x", "X-Request-Start: t=1")
+    (told,) = api.headers()["x-request-start"]
+    assert before - 1 < float(told.removeprefix("t=")) < time.time() + 1
+
+
 def test_only_the_fields_that_the_api_reads_reach_it(gateway: int, api: Upstream) -> None:
     sent = {
         "Content-Type": "a/b", "Content-Encoding": "gzip", "Authorization": "Bearer x",
@@ -433,7 +440,7 @@ def test_only_the_fields_that_the_api_reads_reach_it(gateway: int, api: Upstream
     assert {name: fields.pop(name.lower()) for name in sent} == {
         name: [text] for name, text in sent.items()
     }
-    assert fields.keys() == {"host", "x-forwarded-for"}
+    assert fields.keys() == {"host", "x-forwarded-for", "x-request-start"}
 
 
 def test_every_field_that_the_api_reads_is_passed_on() -> None:

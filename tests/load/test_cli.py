@@ -1,7 +1,7 @@
 """The command line: what it starts it ends, and what it cannot run it refuses."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -10,6 +10,8 @@ import pytest
 
 from loadtest import catalogue, cli
 from loadtest.run import Wishes
+from loadtest.scenario import at_least, at_most
+from loadtest.sizing import sized
 from loadtest.target.local_stack import LocalStack, StackFailed
 from loadtest.target.place import Place, SetupFailed
 from loadtest.verdict import ExitCode
@@ -24,6 +26,10 @@ class Stack:
 
     def clear(self) -> None:
         self._do("clear")
+
+    def adopt(self, settings: Mapping[str, str]) -> None:
+        if settings:
+            self._do(" ".join(settings))
 
     def start(self) -> None:
         self._do("start")
@@ -107,3 +113,39 @@ def test_what_cannot_be_understood_is_3(argv: list[str]) -> None:
 
 def test_being_asked_for_help_is_0() -> None:
     assert cli.main(["--help"], {}) == ExitCode.PASSED
+
+
+class Noting(LocalStack):
+    """A stack that notes what would be done to it."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(state)
+        self.told: list[str] = []
+
+    def _verb(self, *verb: str) -> str:
+        self.told += verb
+        return ""
+
+
+def test_a_scenario_with_settings_of_its_own_has_the_stack_started_anew(tmp_path: Path) -> None:
+    stack = Noting(tmp_path)
+    stack.adopt({"ORDERS_API_MAX_WAIT_MS": "200"})
+    stack.start()
+    stack.adopt({"ORDERS_API_MAX_WAIT_MS": "200"})
+    assert stack.told == ["start"]
+    stack.adopt({})
+    assert stack.told == ["start", "stop", "start"]
+
+
+def test_thresholds_are_read_from_the_command_line() -> None:
+    argv = ["smoke", "--threshold", "create.p99_ms<=200", "--threshold", "create.rate >= 5"]
+    assert cli.parser().parse_args(argv).threshold == [
+        at_most("create.p99_ms", 200),
+        at_least("create.rate", 5),
+    ]
+    assert cli.main(["smoke", "--threshold", "create.p99_ms<200"], {}) == ExitCode.SETUP
+
+
+def test_open_arrivals_are_shared_by_the_users_there_will_be() -> None:
+    scenario = sized(catalogue.find("baseline"), rate=30, scale=2)
+    assert {crowd.arrivals_per_s for crowd in scenario.crowds} == {1.5}

@@ -63,3 +63,26 @@ def test_only_what_may_be_done_twice_is_sent_again(method: str, times: int) -> N
 def test_an_answer_of_another_kind_is_no_answer() -> None:
     with listening(answers=True) as (address, _), pytest.raises(http.Unreachable):
         http.get(f"http://{address}/", dict[str, str])
+
+
+def test_over_the_limit_the_books_are_asked_for_again_when_told() -> None:
+    answers = iter([429, 429, 200])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(next(answers))
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        assert http.get(f"http://127.0.0.1:{server.server_port}/", list[int]) == []
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -114,6 +114,23 @@ def test_a_worker_does_not_load_a_host_that_is_not_allowed(tmp_path: Path) -> No
     assert "orders.example.com is not local" in done.stderr
 
 
+@pytest.mark.parametrize("flag", [["--headless"], ["--headless", "--processes", "1"]])
+def test_locust_started_by_hand_does_not_load_a_host_that_is_not_allowed(
+    tmp_path: Path, flag: list[str]
+) -> None:
+    with Pretender() as service:
+        # The same service, by a name that is not this machine's.
+        host = service.url.replace("127.0.0.1", "127.0.0.2")
+        given = {"LOADTEST_SCENARIO": "smoke", "LOADTEST_RUN": "r", "LOADTEST_OUT": str(tmp_path)}
+        subprocess.run(
+            [sys.executable, "-m", "locust", "-f", "loadtest/locusts/locustfile.py", *flag,
+             "--host", host, "--run-time", "3s"],
+            cwd=ROOT, env=environment(tmp_path) | given | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert service.orders == {}
+
+
 def test_the_web_page_is_for_this_machine_alone(tmp_path: Path) -> None:
     for force in (Force(web=True), Force(web=True, workers=2)):
         argv = command(force, "http://localhost", tmp_path)

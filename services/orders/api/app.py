@@ -34,7 +34,7 @@ def create_app(ports: Ports) -> WSGIApplication:
     app.add_sink(admission.unknown_path, "/")
     app.add_error_handler(Exception, _answer_error)
     app.add_error_handler(falcon.HTTPError, _answer_error)  # else Falcon's own handler comes first
-    return Observed(app, ports.max_in_flight)
+    return Observed(app, ports.max_in_flight, ports.max_wait_s)
 
 
 def _routes(ports: Ports) -> dict[str, Resource]:

@@ -32,15 +32,22 @@ _OUTCOMES: Final = {
     429: "rate_limited",
 }
 _PROBES: Final = frozenset({"/health", "/openapi.json"})  # asked all day: not worth a line each
+_PASSED_ON: Final = "HTTP_X_REQUEST_START"
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _log = structlog.get_logger()
 
 
 class Observed:
-    """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never)."""
+    """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never).
 
-    def __init__(self, application: WSGIApplication, max_in_flight: int = 0) -> None:
-        self._application = application
+    A request that waited for longer than `max_wait_s` since the gateway passed it on is shed, too
+    (0: never): with a bound in numbers alone the wait would grow with the time a request takes.
+    """
+
+    def __init__(
+        self, application: WSGIApplication, max_in_flight: int = 0, max_wait_s: float = 0
+    ) -> None:
+        self._application, self._max_wait_s = application, max_wait_s
         self._room = threading.BoundedSemaphore(max_in_flight) if max_in_flight else None
 
     def __call__(self, env: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -67,6 +74,8 @@ class Observed:
     def _within_room(
         self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply"
     ) -> Iterable[bytes]:
+        if self._max_wait_s and _waited_s(env.get(_PASSED_ON)) > self._max_wait_s:
+            return reply.refuse(_shed(), exchange)
         if self._room is None:
             return self._answer(env, exchange, reply)
         if not self._room.acquire(blocking=False):
@@ -98,6 +107,17 @@ class _Reply:
         self.status = problems.status_line(refused.kind.status)
         self.headers = [*problems.headers(refused), ("Content-Length", str(len(body)))]
         return [] if exchange.method == "HEAD" else [body]
+
+
+def _waited_s(passed_on: str | None) -> float:
+    """Return how long ago the gateway passed a request on (`t=` and Unix time); 0 if nobody says.
+
+    The gateway runs beside the api: it is one clock.
+    """
+    try:
+        return time.time() - float(passed_on.removeprefix("t=")) if passed_on else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _shed() -> Refusal:

@@ -34,5 +34,6 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     key_required: bool = False
     trusted_proxies: int = 1
     max_in_flight: int = 0
+    max_wait_s: float = 0
     docs: bool = True
     tokens: bool = False  # whether the documentation speaks of tokens and scopes

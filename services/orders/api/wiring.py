@@ -103,6 +103,7 @@ def build(settings: Settings) -> Service:
         key_required=settings.order.idempotency_required,
         trusted_proxies=settings.api.trusted_proxies,
         max_in_flight=settings.api.max_in_flight,
+        max_wait_s=settings.api.max_wait_ms / 1000,
         docs=settings.api.docs,
         tokens=settings.auth.mode == "jwt",
     )

@@ -15,13 +15,13 @@ UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "8d4ec97d13",
+        "minimal-api": "5d545be893",
         "minimal-relay": "ce7d78213b",
         "minimal-worker": "685be911a4",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "3790707d10",
+        "full-api": "fa6c456e55",
         "full-relay": "a25b8c5bbf",
         "full-worker": "a0954a21e0",
         "full-notifier": "71dbdfdf8a",

@@ -1,0 +1,54 @@
+"""End a load early: what is breached while it runs is not mended by going on."""
+
+from pathlib import Path
+from typing import Final
+
+from loadtest import timeline, verdict
+from loadtest.faults import Event
+from loadtest.locusts.samples import Report
+from loadtest.scenario import Bound, Scenario, Threshold
+
+# The file that Locust's shape looks for: it lets everybody finish and brings nobody new.
+ABORT: Final = "abort"
+# A percentile of fewer requests says nothing; and a start may be slow.
+_FEWEST: Final = 100
+_EARLIEST_S: Final = 5.0
+
+
+def _merged(reports: list[Report]) -> list[Report]:
+    """Return what many reports counted as one: an hour of them would not be cheap."""
+    names = timeline.window(reports, 0, float("inf"))
+    names.pop(timeline.ALL, None)
+    return [Report(names=names)]
+
+
+class Warden:
+    """Hold what the requests so far show against the upper limits of a scenario."""
+
+    def __init__(self, scenario: Scenario, more: tuple[Threshold, ...], out: Path) -> None:
+        """Take what must hold and the folder of the run."""
+        self.events: list[Event] = []
+        every = (*scenario.thresholds, *more)
+        # A lower limit is reached in time, and a phase is over when it is over.
+        self._limits = [
+            one for one in every if one.bound is Bound.AT_MOST and "@" not in one.figure
+        ]
+        self._scenario, self._out = scenario, out
+        self._reports: list[Report] = []
+        self._offset = 0
+
+    def look(self) -> None:
+        """Tell Locust to end once a limit is breached. Cheap enough for twice a second."""
+        new, self._offset = timeline.read_from(self._out / "timeline.jsonl", self._offset)
+        self._reports = _merged(self._reports + new)
+        if not new or self.events or new[-1].t < _EARLIEST_S:
+            return
+        found = timeline.figures(self._reports, self._scenario)
+        if found.get("all.requests", 0) < _FEWEST:
+            return
+        limits = [one for one in self._limits if one.figure in found]
+        for one in verdict.check(limits, found, local=True):
+            if not one.holds:
+                self.events.append(Event(new[-1].t, f"aborted: {one.text}, was {one.value:g}"))
+                (self._out / ABORT).touch()
+                return
