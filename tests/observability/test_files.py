@@ -149,3 +149,28 @@ def test_grafanas_sources_lead_to_each_other() -> None:
     line = '{"event":"order.advanced","correlationId":"a-1","traceId":"' + "0af7" * 8 + '"}'
     found = [re.search(field["matcherRegex"], line) for field in loki["jsonData"]["derivedFields"]]
     assert [match[1] for match in found if match] == ["0af7" * 8, "a-1"]
+
+
+def runbook_commands() -> list[str]:
+    """Return each block of commands of the runbook; blocks of SQL are none."""
+    text = (FOLDER / "runbook.md").read_text()
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    return [one for one in blocks if not one.lstrip().startswith("SELECT")]
+
+
+def test_the_runbooks_commands_can_be_pasted_into_a_shell() -> None:
+    commands = runbook_commands()
+    assert len(commands) > 10
+    for one in commands:
+        done = subprocess.run(
+            ["bash", "-n"], input=one, capture_output=True, text=True, check=False, timeout=10
+        )
+        assert done.returncode == 0, one + done.stderr
+
+
+def test_the_runbook_reads_the_logs_of_every_pod_and_names_paths() -> None:
+    text = (FOLDER / "runbook.md").read_text()
+    assert "logs deploy/$" not in text, "that is one pod of them"
+    for line in text.splitlines():
+        if "-m devstack" in line:
+            assert line.strip().startswith("PYTHONPATH=services .venv/bin/python"), line
