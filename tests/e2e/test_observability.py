@@ -157,17 +157,18 @@ def test_alertmanager_is_told(stack: Stack, busy: Prometheus) -> None:
     eventually(lambda: "Watchdog" in told(), 60)
 
 
-def test_a_slow_message_leads_to_its_trace(
-    stack: Stack, busy: Prometheus, traces: Receiver
+@pytest.mark.parametrize("histogram", ["order_completion_seconds", "order_create_duration_seconds"])
+def test_a_slow_message_or_request_leads_to_its_trace(
+    stack: Stack, busy: Prometheus, traces: Receiver, histogram: str
 ) -> None:
-    """Exemplars: from a bucket of the worker's histogram to a trace that the collector has."""
+    """Exemplars: from a bucket of a histogram to a trace that the collector has."""
     order_id = stack.order(user=72).body["orderId"]
     stack.ended(order_id, 60)
 
     def exemplars() -> set[str]:
         now = time.time()
         found = busy.get(
-            "query_exemplars", query="order_completion_seconds_bucket",
+            "query_exemplars", query=f"{histogram}_bucket",
             start=str(now - 120), end=str(now),
         )  # fmt: skip
         return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}

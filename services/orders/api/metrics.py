@@ -4,13 +4,16 @@
 """
 
 import functools
+import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from orders.database.pool import Pool
+from orders.telemetry.exemplars import Exemplars
 from orders.telemetry.metrics import HTTP_BUCKETS, HTTP_DURATION, ORDER_REQUESTS
 
 ORDER_CREATE_DURATION: Final = Histogram(
@@ -42,12 +45,36 @@ _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
 _SAMPLE_S: Final = 1.0
+# Where the processes keep their metrics: prometheus_client's own variable.
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+_exemplars: Exemplars | None = None
 
 
 def count_worker(at_once: int) -> None:
     """Count this process, which serves so many requests at once. Call it once, after fork."""
+    global _exemplars  # noqa: PLW0603 one file for each process, as the library's metrics have
     HTTP_WORKERS.set(at_once)
     HTTP_WORKER_STARTS.inc()
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        _exemplars = Exemplars(Path(folder), os.getpid())
+
+
+def note_trace(request: tuple[str, str, int], took_s: float, trace_id: str, *, made: bool) -> None:
+    """Remember the trace of a request (method, route, status), and that it made an order."""
+    if _exemplars is None:
+        return
+    method, route, status = request
+    labels = (
+        ("http_request_method", method if method in _METHODS else "_OTHER"),
+        ("http_route", route),
+        ("http_response_status_code", str(status)),
+    )
+    name = "http_server_request_duration_seconds"
+    _exemplars.note(name, labels, HTTP_BUCKETS, took_s, trace_id)
+    if made:
+        _exemplars.note("order_create_duration_seconds", (), HTTP_BUCKETS, took_s, trace_id)
 
 
 @functools.lru_cache(maxsize=1000)

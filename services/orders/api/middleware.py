@@ -15,7 +15,7 @@ from opentelemetry.trace import Span
 
 from orders.api import problems
 from orders.api.exchange import UNMATCHED, Exchange
-from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, order_requests
+from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, note_trace, order_requests
 from orders.api.problems import SHED, Refusal
 from orders.telemetry import context as ids
 from orders.telemetry import tracing
@@ -130,11 +130,17 @@ def _record(exchange: Exchange, status: int, took_s: float) -> None:
     http_duration(exchange.method, exchange.route, status).observe(took_s)
     if exchange.action is not None:
         order_requests(exchange.action, _outcome(exchange, status)).inc()
-        if exchange.action == "create" and status == HTTPStatus.ACCEPTED and not exchange.replayed:
+        if _makes_order(exchange, status):
             ORDER_CREATE_DURATION.observe(took_s)
     if exchange.span is not None:
         _describe(exchange.span, exchange, status)
+        request, trace_id = (exchange.method, exchange.route, status), exchange.context.trace_id
+        note_trace(request, took_s, trace_id, made=_makes_order(exchange, status))
     _write_line(exchange, status, took_s)
+
+
+def _makes_order(exchange: Exchange, status: int) -> bool:
+    return exchange.action == "create" and status == HTTPStatus.ACCEPTED and not exchange.replayed
 
 
 def _outcome(exchange: Exchange, status: int) -> str:

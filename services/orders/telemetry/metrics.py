@@ -102,7 +102,7 @@ def exemplar() -> dict[str, str] | None:
     """Name the trace an observation belongs to; None where it is not sampled.
 
     The client library keeps exemplars only where one process exports its own metrics: in relay,
-    worker and notifier. The api's, summed over processes, have none.
+    worker and notifier. The api's are kept by `orders.telemetry.exemplars`.
     """
     now = context.current()
     return {"trace_id": now.trace_id} if now is not None and now.sampled else None

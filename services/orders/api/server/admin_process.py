@@ -20,6 +20,7 @@ from orders.admin import Admin, AdminServer
 from orders.api.server.master_state import MasterState
 from orders.probes import Check, Checks
 from orders.settings import BuildSettings, load
+from orders.telemetry import exemplars
 from orders.telemetry.build import Identified
 
 # How soon the process notices that the master is gone.
@@ -115,7 +116,7 @@ class DeclaredMetrics(Collector):
     """The sums over all workers, and of metrics without a value yet at least HELP and TYPE."""
 
     def __init__(self, folder: str, began_at: float) -> None:
-        self._began_at = began_at
+        self._began_at, self._folder = began_at, Path(folder)
         self._sums = MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call] # no types
 
     def collect(self) -> Iterator[Metric]:
@@ -125,9 +126,10 @@ class DeclaredMetrics(Collector):
             "Start time of the process since unix epoch in seconds.",
             value=self._began_at,
         )
-        seen = set()
+        seen, known = set(), exemplars.read(self._folder)
         for metric in self._sums.collect():  # type: ignore[no-untyped-call] # no types
             seen.add(metric.name)
+            exemplars.attach(metric, known)
             yield metric
         for metric in REGISTRY.collect():
             if metric.name not in seen and not metric.name.startswith(_OF_ONE_PROCESS):

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
@@ -15,7 +16,7 @@ from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from prometheus_client.multiprocess import mark_process_dead
 
 from orders.admin import listen
-from orders.api.metrics import HTTP_WORKER_EXITS
+from orders.api.metrics import FOLDER_VARIABLE, HTTP_WORKER_EXITS
 from orders.api.server.admin_process import AdminProcess, name_process
 from orders.api.server.arbiter import ApiArbiter
 from orders.api.server.master_state import MasterState
@@ -23,6 +24,7 @@ from orders.api.server.metrics_folder import memory_folder
 from orders.errors import SettingError
 from orders.probes import Check
 from orders.settings import AdminSettings, ApiSettings
+from orders.telemetry import exemplars
 
 ADMIN_PORT: Final = 8081
 WORKER_CLASSES: Final = {
@@ -117,6 +119,7 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
 
         def child_exit(_master: Any, worker: Any) -> None:
             mark_process_dead(worker.pid)  # type: ignore[no-untyped-call] # no types
+            exemplars.forget(Path(os.environ[FOLDER_VARIABLE]), worker.pid)
 
         return {
             "when_ready": _prepare_to_fork,

@@ -1,0 +1,109 @@
+"""Exemplars of a service with several processes: the trace that a bucket of a histogram leads to.
+
+The client library keeps exemplars only where one process exports its own metrics. Here each process
+keeps its newest ones in a file of its own beside its metrics; whoever sums the metrics adds them.
+"""
+
+import bisect
+import mmap
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+_PREFIX: Final = "exemplars-"
+# Room for so many buckets of a process; those beyond have none. A line is about 200 bytes.
+_SLOTS: Final = 128
+_SLOT_BYTES: Final = 320
+# A bucket's exemplar is replaced so often at most: Prometheus asks every 15 to 30 s.
+_EVERY_S: Final = 1.0
+
+Labels = tuple[tuple[str, str], ...]
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+class Line(msgspec.Struct, frozen=True):
+    """An exemplar as it stands in the file; `bucket` is the bound as Prometheus writes it."""
+
+    metric: str
+    labels: Labels
+    bucket: str
+    value: float
+    trace_id: str
+    at: float
+
+    @property
+    def key(self) -> Key:
+        """Return the sample it belongs to."""
+        return f"{self.metric}_bucket", frozenset((*self.labels, ("le", self.bucket)))
+
+
+class Exemplars:
+    """Write this process's exemplars. One line stands for each bucket, the newest."""
+
+    def __init__(self, folder: Path, pid: int) -> None:
+        with (folder / f"{_PREFIX}{pid}").open("w+b") as file:
+            file.truncate(_SLOTS * _SLOT_BYTES)
+            self._map = mmap.mmap(file.fileno(), 0)
+        self._lock = threading.Lock()
+        self._slots: dict[tuple[str, Labels, str], int] = {}
+        self._written_at: dict[int, float] = {}
+
+    def note(
+        self, metric: str, labels: Labels, bounds: Sequence[float], value: float, trace_id: str
+    ) -> None:
+        """Remember the trace of an observation. Costs microseconds, for sampled requests only."""
+        at, place = time.time(), bisect.bisect_left(bounds, value)
+        bound = bounds[place] if place < len(bounds) else float("inf")
+        bucket: str = floatToGoString(bound)  # type: ignore[no-untyped-call] # no types
+        with self._lock:
+            slot = self._slots.setdefault((metric, labels, bucket), len(self._slots))
+            if slot >= _SLOTS or at - self._written_at.get(slot, 0.0) < _EVERY_S:
+                return
+            self._written_at[slot] = at
+            line = msgspec.json.encode(Line(metric, labels, bucket, value, trace_id, at))
+            if len(line) <= _SLOT_BYTES:
+                begin = slot * _SLOT_BYTES
+                self._map[begin : begin + _SLOT_BYTES] = line.ljust(_SLOT_BYTES)
+
+
+def read(folder: Path) -> dict[Key, Line]:
+    """Return the newest exemplar of each bucket over all processes."""
+    newest: dict[Key, Line] = {}
+    for path in folder.glob(f"{_PREFIX}*"):
+        for line in _lines(path):
+            known = newest.get(line.key)
+            if known is None or known.at < line.at:
+                newest[line.key] = line
+    return newest
+
+
+def _lines(path: Path) -> Iterable[Line]:
+    with suppress(FileNotFoundError):  # of a process that ended a moment ago
+        raw = path.read_bytes()
+        for begin in range(0, len(raw), _SLOT_BYTES):
+            with suppress(msgspec.MsgspecError):  # empty, or just being written
+                yield msgspec.json.decode(raw[begin : begin + _SLOT_BYTES], type=Line)
+
+
+def attach(metric: Metric, known: dict[Key, Line]) -> None:
+    """Give the samples of a metric their exemplars."""
+    if metric.type != "histogram":
+        return
+    for number, sample in enumerate(metric.samples):
+        line = known.get((sample.name, frozenset(sample.labels.items())))
+        if line is not None:
+            exemplar = Exemplar({"trace_id": line.trace_id}, line.value, line.at)
+            metric.samples[number] = sample._replace(exemplar=exemplar)
+
+
+def forget(folder: Path, pid: int) -> None:
+    """Remove the exemplars of a process that has ended."""
+    (folder / f"{_PREFIX}{pid}").unlink(missing_ok=True)
