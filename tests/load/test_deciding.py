@@ -73,6 +73,22 @@ def test_a_proxy_that_shows_another_total_is_caught(
     assert kept["figures"]["client.wrong"] > 0
 
 
+def test_arrivals_that_breach_a_limit_of_the_command_line_are_ended_early_with_1(
+    tmp_path: Path,
+) -> None:
+    with Pretender(late_s=0.2) as service:
+        done = loadtest(
+            tmp_path, "smoke", "--host", service.url, "--processes", "1", "--duration", "140",
+            "--rate", "20", "--threshold", "create.p99_ms<=50", "--abort-on-fail",
+        )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    kept = msgspec.json.decode((results(tmp_path) / "result.json").read_bytes())
+    [event] = kept["events"]
+    assert event["text"].startswith("aborted: create.p99_ms at most 50")
+    assert event["at_s"] < 100
+    assert kept["figures"]["create.requests"] > 20
+
+
 def test_no_service_at_all_is_3(tmp_path: Path) -> None:
     done = loadtest(tmp_path, "smoke", "--host", "http://127.0.0.1:9")
     assert done.returncode == 3
