@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.processes import API, API_PORT, NOTIFIER, RELAY, WORKER, Process
+from orderservice_operator.resource.operations import Cancellation
 from orderservice_operator.resource.spec import OrderService
 
 Settings = dict[str, str]
@@ -66,7 +67,16 @@ def _api(service: OrderService) -> Settings:
         "ORDERS_ORDER_STOCK_CHECK": spec.upstreams.inventory.stock_check,
         "ORDERS_INVENTORY_URL": spec.upstreams.inventory.url,
         **_auth(service),
+        **_cancellation(service),
     }
+
+
+def _cancellation(service: OrderService) -> Settings:
+    """Name the window only where it differs: its default must replace nobody's pods."""
+    wanted = service.spec.cancellation
+    if wanted == Cancellation():
+        return {}
+    return {"ORDERS_CANCELLATION_WINDOW_S": str(wanted.window_seconds)}
 
 
 def _auth(service: OrderService) -> Settings:

@@ -87,6 +87,15 @@ class Migrations(Section, frozen=True):
     ] = 600
 
 
+class Cancellation(Section, frozen=True):
+    """What customers may cancel."""
+
+    window_seconds: Annotated[
+        Annotated[int, Meta(ge=0, le=31_536_000)],
+        Meta(description="How long after its payment an order can be cancelled; 0: not at all."),
+    ] = 1800
+
+
 class Reconciliation(Section, frozen=True):
     """The CronJob that compares the orders with the ledgers of Inventory and Payment."""
 

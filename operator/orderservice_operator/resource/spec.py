@@ -14,6 +14,7 @@ from orderservice_operator.resource.dependencies import (
     Upstreams,
 )
 from orderservice_operator.resource.operations import (
+    Cancellation,
     Migrations,
     Network,
     Observability,
@@ -70,6 +71,7 @@ class Spec(Section, frozen=True):
     rate_limit: Annotated[RateLimit, Meta(description="Limit per principal.")] = RateLimit()
     upstreams: Annotated[Upstreams, Meta(description="Services that are called.")] = Upstreams()
     auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
+    cancellation: Annotated[Cancellation, Meta(description="Cancelling orders.")] = Cancellation()
     observability: Annotated[Observability, Meta(description="Logs, traces, metrics.")] = (
         Observability()
     )

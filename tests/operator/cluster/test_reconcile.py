@@ -574,3 +574,30 @@ def test_the_operator_says_how_it_is(api: Api, operator: Any) -> None:
     assert session.get(f"{root}/readyz", timeout=5).text == "ok\n"
     assert "orderservice_reconcile_total" in session.get(f"{root}/metrics", timeout=5).text
     assert threading.active_count() >= 1
+
+
+def test_a_run_of_reconciliation_completes_as_its_cron_job_has_it_and_goes_with_the_schedule(
+    api: Api, example: Example, ready: str
+) -> None:
+    """The API server and the Job controller take the CronJob's template; a run is begun by hand."""
+
+    def cron_jobs() -> list[Object]:
+        return api.list("batch/v1", "cronjobs", ready)
+
+    api.apply(example(reconciliation={"schedule": "*/5 * * * *"}), ready)
+    api.wait(lambda: [job["spec"]["suspend"] for job in cron_jobs()] == [False])
+    [cron_job] = cron_jobs()
+    assert cron_job["spec"]["schedule"] == "*/5 * * * *"
+    assert cron_job["metadata"]["ownerReferences"][0]["kind"] == "OrderService"
+    run = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "by-hand"}}
+    api.apply(run | {"spec": cron_job["spec"]["jobTemplate"]["spec"]}, ready)
+    api.wait(lambda: api.get("batch/v1", "jobs", ready, "by-hand")["status"].get("succeeded") == 1)
+    [pod] = api.list("v1", "pods", ready, "app.kubernetes.io/component=reconcile")
+    [container] = pod["spec"]["containers"]
+    assert container["command"] == ["orders", "reconcile", "--json"]
+    variables = {variable["name"] for variable in container["env"]}
+    assert {"ORDERS_DATABASE_URL", "ORDERS_PAYMENT_URL", "ORDERS_INVENTORY_URL"} <= variables
+    assert is_ready(api, ready)
+    api.delete("batch/v1", "jobs", ready, "by-hand")
+    api.apply(example(), ready)
+    api.wait(lambda: cron_jobs() == [])

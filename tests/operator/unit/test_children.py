@@ -354,3 +354,20 @@ def test_given_resources_replace_defaults_one_by_one(children: Any) -> None:
         "requests": {"cpu": "2", "memory": "256Mi"},
         "limits": {"memory": "512Mi"},
     }
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_only_the_api_is_told_the_cancellation_window_and_only_where_it_differs(
+    children: Any, seconds: int
+) -> None:
+    name = "ORDERS_CANCELLATION_WINDOW_S"
+
+    def told(**spec: Any) -> dict[str, str]:
+        return {
+            manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest["data"][name]
+            for (kind, _), manifest in children(**spec).items()
+            if kind == "ConfigMap" and name in manifest["data"]
+        }
+
+    assert told(cancellation={"windowSeconds": seconds}) == {"api": str(seconds)}
+    assert told() == told(cancellation={"windowSeconds": 1800}) == {}
