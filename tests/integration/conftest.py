@@ -147,7 +147,7 @@ def database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Dat
         postgres.cluster.url(name, port=int(replica_port)),
         postgres.admin_url(name),
     )
-    wait_for(lambda: postgres_server.answers(made.replica_url))
+    wait_for(lambda: postgres_server.answers(made.replica_url), within_s=60)
     yield made
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())

@@ -19,7 +19,7 @@ from integration.first_release import first_release
 from orders.database.migrate import migrate, pending
 
 STATEMENTS: Final = Path(__file__).parent / "previous_release"
-LOCK_TIMEOUT_S: Final = 1.0  # of the previous release, whose statements fail after that
+# Of the previous release: a statement that waits for a lock for longer fails.
 TIMEOUTS: Final = "-c statement_timeout=5s -c lock_timeout=1s"
 IDS: Final = {"correlation_id": "c", "traceparent": "t", "trace_id": "i"}
 # Columns of a row of its load_work.sql.
@@ -59,7 +59,6 @@ class Serving:
         self._lock = threading.Lock()  # guards the three above
         works = (self.post, self.post, self.read, self.work, self.work, self.relay, self.sweep)
         self._threads = [threading.Thread(target=self._repeat, args=(work,)) for work in works]
-        self._taken = iter(range(0))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -192,7 +191,6 @@ def test_the_previous_release_serves_while_the_schema_is_migrated(
     slowest = max(serving.longest_s, key=lambda name: serving.longest_s[name])
     figure(f"{orders} orders: longest of them ({slowest}), s", serving.longest_s[slowest])
     assert serving.faults == []
-    assert serving.longest_s[slowest] < LOCK_TIMEOUT_S or orders < 1_000_000
     assert pending(url) == []
     with psycopg.connect(url, autocommit=True) as session:
         query = b"SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"

@@ -125,3 +125,21 @@ def test_orders_are_known_by_their_ids_for_the_day_in_which_the_previous_release
         [(nonce,)] = connection.execute(f"SELECT {later}".encode()).fetchall()
     assert nonces == [(None,), (None,)]
     assert isinstance(nonce, uuid.UUID)
+
+
+def test_a_table_that_others_hold_is_asked_for_again_and_blocks_nobody_for_long(url: str) -> None:
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
+        reader.execute(b"SELECT count(*) FROM orders")  # its transaction goes on
+        migrating = threads.submit(migrate, url)
+        longest_s = 0.0
+        until_s = time.monotonic() + 2
+        with psycopg.connect(url, autocommit=True, options="-c lock_timeout=1s") as other:
+            while time.monotonic() < until_s:
+                began_s = time.monotonic()
+                other.execute(b"SELECT count(*) FROM orders")
+                longest_s = max(longest_s, time.monotonic() - began_s)
+        assert not migrating.done()
+        assert longest_s > 0.2, "it waited behind the migration, and not until its own timeout"
+        reader.rollback()
+        migrating.result(timeout=60)
+    assert pending(url) == []

@@ -184,6 +184,16 @@ def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> No
     assert state(shop, order_id)[0] == "Failed"
 
 
+def test_a_refund_of_another_amount_is_no_proof_of_this_one(shop: Shop) -> None:
+    """A failover lost a partial refund, and the refund of all the money met its key."""
+    order_id, attempt = refunding(shop, "declined")
+    shop.refund(order_id, attempt, Decimal(5))
+    code, _, err = resolve(shop, attempt, "--refunded", "--yes")
+    assert code == 1
+    assert "ledger says refunded 5.00, not refunded 20.00" in err
+    assert state(shop, order_id)[0] == "Refunding"
+
+
 def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
     order_id, attempt = charging(shop)
     words = ("payments", "resolve", attempt, "--captured", "--yes", *BECAUSE)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
-from orders.upstream.payment import Captured, Declined, Refunded
+from orders.upstream.payment import _REFUND_REFUSALS, Captured, Declined, Refunded
 from upstreams.inventory import NewReservation, Stock
 from upstreams.payment import Asked, Kind, Till
 from upstreams.web import Refusal
@@ -61,7 +61,12 @@ class PaymentBooks:
         self, key: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
     ) -> Refunded | Declined:
         asked = Asked(Kind.REFUND, order_id, amount, capture_id)
-        answer = self.till.refund(key, asked, decline=self.refuses_refunds)
+        try:
+            answer = self.till.refund(key, asked, decline=self.refuses_refunds)
+        except Refusal as refusal:
+            if refusal.code not in _REFUND_REFUSALS:
+                raise
+            return Declined(key, order_id, amount)
         kind = Refunded if answer.status == "refunded" else Declined
         return kind(key, order_id, amount)
 

@@ -32,13 +32,14 @@ AND c.relname !~ '_cc(new|old)\d*$'
 _TABLE: Final = "_yoyo_migration"  # its own default
 _ASK_S: Final = 0.5
 # A statement may take as long as it takes. But an ALTER TABLE that waits behind a long reader makes
-# all traffic wait behind it, so a transaction does not wait long for its locks.
+# all traffic wait behind it, and that fails after a second of waiting: so it gives up much sooner.
 _SESSION: Final = {
     "statement_timeout": "0",
-    "lock_timeout": "1s",
+    "lock_timeout": "300ms",
     "idle_in_transaction_session_timeout": "60s",
     "idle_session_timeout": "0",
 }
+_LOCKED_S: Final = 60.0  # a reader that lasts longer has to be ended by a person
 _LONGEST_S: Final = 86_400.0
 _LOOK_S: Final = 5.0
 _UNWELL_S: Final = 30.0
@@ -129,20 +130,37 @@ def _apply_stepwise(backend: "_Backend", migration: yoyo.migrations.Migration) -
     """Run statements that refuse a transaction (`CREATE INDEX CONCURRENTLY`), then mark them.
 
     All of them run again after a failure, so each must be repeatable: a build that ends half-way
-    leaves an INVALID index, which the file itself drops before it builds.
+    leaves an INVALID index, which the file itself drops before it builds. Statements that lock a
+    table are here, too: in one transaction they would keep every lock to the end.
     """
-    # A concurrent build waits for every older transaction, and blocks nobody while it does.
+    # A concurrent build waits for every older transaction, and blocks nobody while it does. A file
+    # with statements that do block somebody begins with RESET lock_timeout.
     backend.execute("SET lock_timeout = 0")
     try:
         # Not yoyo's process_steps: after a failure it would undo the steps before.
         for step in migration.steps:
-            step.apply(backend)
+            _apply_step(backend, step)
     except psycopg.Error:
         _drop_invalid(backend)
         raise
     backend.execute("RESET lock_timeout")
     with backend.transaction():
         backend.mark_one(migration)
+
+
+def _apply_step(backend: "_Backend", step: "yoyo.migrations.StepBase") -> None:
+    """Run a statement; while others hold its lock, let them by and ask again."""
+    give_up_at_s = time.monotonic() + _LOCKED_S
+    while True:
+        try:
+            step.apply(backend)
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > give_up_at_s:
+                raise
+            _log.warning("migration.table_is_locked")
+            time.sleep(_ASK_S)
+        else:
+            return
 
 
 def _drop_invalid(backend: "_Backend") -> None:

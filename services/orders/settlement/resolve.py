@@ -42,11 +42,8 @@ def run(chosen: argparse.Namespace) -> int:
     with database() as pool:
         case = _find(pool, Progress(pool, actor), chosen.attempt)
         entry = _ask(case)
-        if entry is not None and contradicts(word, entry.status) and not chosen.against_payment:
-            raise OrdersError(
-                f"Payment's ledger says {entry.status}, not {word}: "
-                "--against-payment if you know better"
-            )
+        if entry is not None and not chosen.against_payment:
+            _compare(word, case.attempt, entry)
         decided = resolution(case.work, case.attempt, word)
         print(_described(case, decided))
         if not chosen.yes:
@@ -56,6 +53,17 @@ def run(chosen: argparse.Namespace) -> int:
     _tell_cache(moved)
     print(f"done: order {moved.id} is {moved.status}")
     return 0
+
+
+def _compare(word: Word, attempt: Attempt, entry: PaymentEntry) -> None:
+    """Raise OrdersError where Payment's ledger says something else than the person."""
+    says, means = str(entry.status), str(word)
+    if says == means and entry.amount != attempt.amount:
+        says, means = f"{says} {entry.amount}", f"{means} {attempt.amount}"
+    if contradicts(word, entry.status) or says != means:
+        raise OrdersError(
+            f"Payment's ledger says {says}, not {means}: --against-payment if you know better"
+        )
 
 
 def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:

@@ -1,26 +1,33 @@
 -- depends: 0001_orders
--- What cancelling and paying back need. Nothing here reads or rewrites existing rows, so each lock
--- is held for a moment only, and release N-1 goes on working: every column has a default or may be null.
+-- transactional: false
+-- What cancelling and paying back need. Nothing here reads or rewrites existing rows, and release N-1 goes on
+-- working: every column has a default or may be null. Each statement commits by itself, so that a table is
+-- locked for that statement only, not until the slowest of them has come and gone. All of it runs again
+-- after a failure.
+
+-- A statement that waits for its lock makes all traffic wait behind it: not for long.
+RESET lock_timeout;
 
 ALTER TABLE orders
     -- Keys given to Payment and Inventory derive from it, never from the id: a failover can lose an
     -- order and issue its id again. Null in orders accepted before this migration, or beside release N-1.
-    ADD COLUMN nonce uuid,
+    ADD COLUMN IF NOT EXISTS nonce uuid,
     -- The key of the reservation that Inventory holds; null: none yet, or made by release N-1 under the
     -- order's id.
-    ADD COLUMN reservation_key text,
+    ADD COLUMN IF NOT EXISTS reservation_key text,
     -- Who asked for the cancellation: `customer`, `support` or `operator:<name>`.
-    ADD COLUMN cancelled_by text,
+    ADD COLUMN IF NOT EXISTS cancelled_by text,
     -- When the order was paid; null in orders that release N-1 completed: `updated_at` says it there.
-    ADD COLUMN completed_at timestamptz,
+    ADD COLUMN IF NOT EXISTS completed_at timestamptz,
     -- The sum of refunds that were made or may have been made; it guards the sum of several refunds.
-    ADD COLUMN refund_requested numeric(10, 2) NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS refund_requested numeric(10, 2) NOT NULL DEFAULT 0,
     -- The sum of refunds that Payment confirmed.
-    ADD COLUMN refunded numeric(10, 2) NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS refunded numeric(10, 2) NOT NULL DEFAULT 0,
+    DROP CONSTRAINT IF EXISTS orders_refunds_check,
     ADD CONSTRAINT orders_refunds_check CHECK (
         refunded >= 0 AND refunded <= refund_requested AND refund_requested <= total
     ) NOT VALID,
-    DROP CONSTRAINT orders_reservation_check,
+    DROP CONSTRAINT IF EXISTS orders_reservation_check,
     ADD CONSTRAINT orders_reservation_check
     CHECK (reservation IN ('none', 'held', 'committed', 'released', 'returned')) NOT VALID;
 
@@ -41,18 +48,21 @@ $$;
 
 ALTER TABLE order_history
     -- What the person who asked gave as the reason.
-    ADD COLUMN note text,
+    ADD COLUMN IF NOT EXISTS note text,
+    DROP CONSTRAINT IF EXISTS order_history_note_check,
     ADD CONSTRAINT order_history_note_check CHECK (length(note) <= 200) NOT VALID;
 
 ALTER TABLE payment_attempts
     -- Its id is the UUIDv5 of the order's nonce, kind and number.
-    ADD COLUMN number integer NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS number integer NOT NULL DEFAULT 1,
     -- Why it was declined or how it was settled: a machine-readable word.
-    ADD COLUMN reason text,
+    ADD COLUMN IF NOT EXISTS reason text,
     -- Who caused it: `worker`, `customer`, `support` or `operator:<name>`; and under which login.
-    ADD COLUMN actor text,
-    ADD COLUMN requested_by text,
-    ADD COLUMN note text,
+    ADD COLUMN IF NOT EXISTS actor text,
+    ADD COLUMN IF NOT EXISTS requested_by text,
+    ADD COLUMN IF NOT EXISTS note text,
+    DROP CONSTRAINT IF EXISTS payment_attempts_number_check,
     ADD CONSTRAINT payment_attempts_number_check CHECK (number > 0) NOT VALID,
+    DROP CONSTRAINT IF EXISTS payment_attempts_texts_check,
     ADD CONSTRAINT payment_attempts_texts_check
     CHECK (length(reason) <= 64 AND length(note) <= 200) NOT VALID;
