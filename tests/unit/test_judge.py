@@ -4,6 +4,7 @@ import datetime as dt
 import uuid
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from orders.database.progress import Outcome
@@ -82,6 +83,16 @@ def test_two_captures_count_at_once_whatever_the_status(status: Status) -> None:
     found = findings(order(status), [capture(), capture("other")], [])
     assert (found[0].kind, found[0].due_at) == (Breach.CHARGED_TWICE, None)
     assert "other" in found[0].detail
+
+
+@pytest.mark.parametrize(("reservation", "waits"), [("held", True), ("released", False)])
+def test_a_capture_of_a_cancelled_order_counts_once_the_worker_has_asked_payment_about_it(
+    reservation: str, waits: object
+) -> None:
+    cancelled = msgspec.structs.replace(order(Status.CANCELLED), reservation=reservation)
+    [finding] = findings(cancelled, [capture()], [])
+    assert finding.kind is Breach.CHARGED_FOR_NOTHING
+    assert (finding.due_at is not None) == waits
 
 
 def test_a_capture_of_a_lost_order_whose_id_came_again_counts_at_once() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from orders.database.progress import Reservation
 from orders.domain.deadlines import DEADLINES
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
@@ -79,7 +80,10 @@ def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iter
         twice = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
         kind = Breach.CHARGED_TWICE if twice else Breach.CHARGED_FOR_NOTHING
         detail = f"{_balance(money)}; due are {most} at most, the order is {order.status}"
-        yield Finding(kind, f"{detail}{_named(stray)}")
+        # The worker has still to ask Payment about it, and then pays back what a failover lost.
+        asks = order.status is Status.CANCELLED and order.reservation == Reservation.HELD
+        due_at = _overdue_at(evidence, order) if asks else None
+        yield Finding(kind, f"{detail}{_named(stray)}", due_at)
     elif money.kept < least:
         short = Breach.COMPLETED_NOT_CAPTURED if money.captured < order.total else None
         detail = f"{_balance(money)}; due are {least}"
