@@ -6,7 +6,7 @@ from typing import Any
 
 import pika.frame
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from pika import BasicProperties, spec
 
@@ -105,6 +105,7 @@ def properties(draw: some.DrawFn) -> bytes:
     return struct.pack(">H", flags) + b"".join(values)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(properties())
 def test_properties_after_the_grammar_are_read_and_can_be_sent_on(encoded: bytes) -> None:
     delivery = delivered(encoded)
