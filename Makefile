@@ -125,8 +125,8 @@ torture: env ## break a stack at random and check what clients saw; MINUTES=5 SE
 torture-proof: env ## plant each mutant and let torture find it (an hour or two); MUTANT=name for one
 	@exec env PYTHONPATH=tests:services .venv/bin/python -m torture.proof $(MUTANT) $(ARGS)
 
-.PHONY: torture-seeds
-torture-seeds: env ## run every plan again that ever failed
+.PHONY: torture-plans
+torture-plans: env ## run every plan again that ever failed
 	.venv/bin/pytest -m torture --verbose tests/torture $(ARGS)
 
 .PHONY: model

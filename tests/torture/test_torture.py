@@ -8,23 +8,19 @@ from pathlib import Path
 import pytest
 
 from torture import plan as plans
+from torture.plan import Plan
 from torture.run import run
 
 SECONDS = float(os.environ.get("TORTURE_SECONDS", "30"))
 CUSTOMERS = 4
-SEEDS = [
-    line.split()
-    for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
-    if not line.startswith("#")
-]
+FAILED = sorted((Path(__file__).parent / "plans").glob("*.json"))
 
 Say = Callable[[str], None]
 
 
-def broken(seed: int, seconds: float, customers: int, say: Say) -> dict[str, str]:
-    repeat = f'make torture MINUTES={seconds / 60:g} SEED={seed} ARGS="--customers {customers}"'
+def broken(plan: Plan, repeat: str, say: Say) -> dict[str, str]:
     say(f"\n{repeat}")
-    outcome = run(plans.plan(seed, seconds, customers), say, repeat=repeat)
+    outcome = run(plan, say, repeat=repeat)
     if outcome.broken:
         say(outcome.text)
     elif outcome.failures:
@@ -33,10 +29,12 @@ def broken(seed: int, seconds: float, customers: int, say: Say) -> dict[str, str
 
 
 def test_no_promise_is_broken_by_faults_at_random(say: Say) -> None:
-    assert broken(secrets.randbelow(1_000_000), SECONDS, CUSTOMERS, say) == {}
+    plan = plans.plan(secrets.randbelow(1_000_000), SECONDS, CUSTOMERS)
+    options = f'MINUTES={SECONDS / 60:g} SEED={plan.seed} ARGS="--customers {CUSTOMERS}"'
+    assert broken(plan, f"make torture {options}", say) == {}
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(("minutes", "seed"), [(line[0], line[1]) for line in SEEDS])
-def test_what_was_broken_once_is_not_broken_again(minutes: str, seed: str, say: Say) -> None:
-    assert broken(int(seed), float(minutes) * 60, 6, say) == {}
+@pytest.mark.parametrize("file", FAILED, ids=[file.stem for file in FAILED])
+def test_what_was_broken_once_is_not_broken_again(file: Path, say: Say) -> None:
+    assert broken(plans.decode(file.read_bytes()), f"make torture PLAN={file}", say) == {}
