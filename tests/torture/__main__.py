@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SHRINK_MINUTES, SHORT_S = 15.0, 600.0
 def main(argv: list[str] | None = None) -> int:
     """Return 0 if every promise was kept, 1 if one was broken, 2 if it could not be tried."""
     chosen = _arguments(argv)
+    # Whoever ends it by its process id wants its servers ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         plan = _plan(chosen)
     except (OSError, msgspec.MsgspecError) as error:
