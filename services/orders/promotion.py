@@ -5,6 +5,7 @@ import sys
 
 import structlog
 
+from orders.cache.address import place_of
 from orders.cache.client import RedisDown
 from orders.cache.flush import flush
 from orders.database import promotion
@@ -26,11 +27,14 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Do what is left to do and say so; a second run changes nothing. Raises OrdersError."""
-    done = promotion.follow_up(load(DatabaseSettings), chosen.skip)
+    database, cache = load(DatabaseSettings), load(CacheSettings)
+    if cache.url:
+        place_of(cache.url)  # a wrong one is refused before anything is done
+    done = promotion.follow_up(database, chosen.skip)
     lines = [f"sequence {name}: set to {value}" for name, value in done.sequences.items()]
     if not done.new:
         lines.append(f"timeline {done.timeline}: nothing to do for the sequences")
-    lines.append(f"cache: {flush(load(CacheSettings))} orders forgotten")
+    lines.append(f"cache: {flush(cache)} orders forgotten")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

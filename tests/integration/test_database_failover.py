@@ -10,10 +10,10 @@ import msgspec
 import psycopg
 import pytest
 
-from devstack.testing import Database, Postgres
+from devstack.testing import Database, Postgres, Server
 from integration.pair import Pair, pair
 from integration.serving import eventually
-from orders.database.connection import connect, sessions
+from orders.database.connection import REPLACED, connect, sessions
 from orders.database.failures import OutcomeUnknown, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import Watchdog
@@ -159,6 +159,49 @@ def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair
         assert int(str(orders)) >= 26
     finally:
         pool.close()
+
+
+def test_a_former_primary_that_comes_back_is_not_written_to(servers: Pair) -> None:
+    """Not even while its successor is away: it takes writes, and they would be lost."""
+    pool = Pool(servers.url, settings_of(servers.url), "test")
+    pool.open()
+    try:
+        accept(pool)
+        servers.primary.pause()
+        servers.promote()
+        eventually(lambda: accepts(pool), within_s=20)
+        servers.primary.resume()
+        servers.standby.pause()
+        eventually(lambda: pool._server.problem == REPLACED, within_s=20)
+        orders = count_orders(servers.primary)
+        assert orders <= 2, "before the promotion, and what it had received when it froze"
+        for _ in range(5):
+            with pytest.raises(Transient):  # of either server
+                accept(pool)
+        servers.standby.resume()
+        eventually(lambda: accepts(pool), within_s=20)
+        assert count_orders(servers.primary) == orders
+    finally:
+        pool.close()
+
+
+def test_a_server_that_may_not_be_asked_for_its_timeline_is_used(
+    postgres: Postgres, database: Database
+) -> None:
+    function = b"FUNCTION pg_walfile_name(pg_lsn)"
+    with psycopg.connect(postgres.admin_url(database.name), autocommit=True) as admin:
+        admin.execute(b"REVOKE EXECUTE ON " + function + b" FROM PUBLIC")
+        try:
+            with connect(sessions(settings_of(database.url)), settings_of(database.url), "test"):
+                pass
+        finally:
+            admin.execute(b"GRANT EXECUTE ON " + function + b" TO PUBLIC")
+
+
+def count_orders(server: Server) -> int:
+    with psycopg.connect(server.url) as session:
+        [(orders,)] = session.execute("SELECT count(*) FROM orders").fetchall()
+    return int(str(orders))
 
 
 def test_a_statement_does_not_wait_for_a_server_that_another_has_replaced(servers: Pair) -> None:

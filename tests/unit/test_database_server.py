@@ -64,3 +64,31 @@ def test_what_libpq_cannot_read_is_refused_by_name_and_not_repeated(
     assert "secret" not in str(refused.value)
     with pytest.raises(SettingError, match="ORDERS_DATABASE_REPLICA_URL is wrong"):
         connection.replica("postgresql://u:secret@h/db?no_such=1")
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("host=a,b&target_session_attrs=standby", "takes no writes"),
+        ("host=a,b&target_session_attrs=prefer-standby", "takes no writes"),
+        ("host=a,b&target_session_attrs=read-only", "takes no writes"),
+        ("host=a,b,c&port=1,2", "another number of ports than of hosts"),
+        ("host=a&port=1,2", "another number of ports than of hosts"),
+        ("host=a,b&port=1,x", "a port is not a number"),
+        ("host=a&port=0", "a port is not a number"),
+        ("host=a&port=65536", "a port is not a number"),
+    ],
+)
+def test_hosts_that_cannot_be_used_are_refused_by_name(query: str, fault: str) -> None:
+    with pytest.raises(SettingError, match=f"^ORDERS_DATABASE_URL is wrong: .*{fault}") as refused:
+        Server(f"postgresql://u:secret@/orders?{query}")
+    assert "secret" not in str(refused.value)
+
+
+def test_two_hosts_need_no_word_about_writes() -> None:
+    """The default of libpq would take a standby."""
+    for word in ("", "?target_session_attrs=any", "?target_session_attrs=primary"):
+        written = Server(f"postgresql://a,b/orders{word}").conninfo()
+        assert "target_session_attrs=read-write" in written
+    replica = Server("postgresql://a,b/orders?target_session_attrs=standby", writes=False)
+    assert "target_session_attrs=standby" in replica.conninfo()

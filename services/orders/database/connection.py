@@ -25,6 +25,7 @@ from psycopg.generators import notifies
 from psycopg.rows import TupleRow
 
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
+from orders.database.names import Names, places
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
 
@@ -50,6 +51,12 @@ _CHECK: Final = """
         ),
         pg_postmaster_start_time()::text
 """
+# Which line of a server's history this is. Another make of server may not say it.
+_TIMELINE: Final = """
+    SELECT
+        (SELECT system_identifier FROM pg_control_system()),
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
+"""
 
 # How much longer than statement_timeout the client waits: a server that is well answers within it.
 DEADLINE_MARGIN_S: Final = 2.0
@@ -58,7 +65,8 @@ DEADLINE_MARGIN_S: Final = 2.0
 _KNOWN_FOR_S: Final = 2.0
 # A server that is well and takes no writes any more answers sooner, if only to refuse.
 _STUCK_S: Final = 1.0
-_PORT: Final = "5432"  # what libpq takes for none
+_LAST_PORT: Final = 65_535
+_NO_PRIMARY: Final = frozenset({"standby", "prefer-standby", "read-only"})
 _WAKE_S: Final = 0.1  # psycopg's own: how often a wait looks for signals
 
 _PINNED: Final = {
@@ -136,13 +144,17 @@ class Server:
             self._parameters = conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise SettingError(f"{variable} is wrong: libpq cannot read it") from error
+        if (fault := _fault(self._parameters, writes=writes)) is not None:
+            raise SettingError(f"{variable} is wrong: {fault}")
         self.options = str(self._parameters.pop("options", ""))
         self.synchronous, self.pooled, self.advice = synchronous, pooled, advice
-        self._writes, self._most_abandoned = writes, most_abandoned
+        self.writes, self._most_abandoned = writes, most_abandoned
         self._abandoned: set[int] = set()
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._timelines: dict[int, int] = {}  # the newest seen, by system identifier
         self._first = 0
+        self._names = Names()
         self._under_way = 0
         self._failed_at_s = float("-inf")
         self.problem: str | None = None  # why the last attempt failed
@@ -154,10 +166,14 @@ class Server:
             return False
         return self._under_way > 0 or time.monotonic() - self._failed_at_s < _KNOWN_FOR_S
 
+    def resolved(self, conninfo: str, timeout_s: float) -> str:
+        """Return a conninfo with the addresses of its names; raises psycopg.OperationalError."""
+        return self._names.resolved(conninfo, timeout_s)
+
     def conninfo(self) -> str:
         """Return what to connect to now."""
         parameters = dict(self._parameters)
-        if self._writes:
+        if self.writes:
             parameters["target_session_attrs"] = "read-write"
         for name in ("host", "hostaddr", "port"):
             listed = str(parameters.get(name) or "").split(",")
@@ -182,7 +198,7 @@ class Server:
 
         A frozen primary has been replaced when another server takes writes under its name.
         """
-        if not self._writes or not connection.instance:
+        if not self.writes or not connection.instance:
             return
         before_s = time.monotonic() - _STUCK_S
         with self._lock:
@@ -225,14 +241,34 @@ class Server:
         if len(waiting) >= self._most_abandoned:
             raise SessionRefused("commits wait for a synchronous standby")
 
+    def follow(self, system: int, timeline: int) -> None:
+        """Note which timeline a server is on. Raises SessionRefused for one that was left behind.
+
+        A former primary that comes back takes writes as it did before: only its timeline, which a
+        promotion makes higher, tells it from its successor.
+        """
+        with self._lock:
+            newest = self._timelines.setdefault(system, timeline)
+            self._timelines[system] = max(newest, timeline)
+        if timeline < newest:
+            raise SessionRefused(REPLACED)
+
     def _index(self, host: str, port: str) -> int:
-        hosts = str(self._parameters.get("host") or "").split(",")
-        listed = str(self._parameters.get("port") or "").split(",")
-        ports = [port or _PORT for port in listed]
-        if len(ports) < len(hosts):
-            ports = ports[:1] * len(hosts)
-        places = list(zip(hosts, ports, strict=False))
-        return places.index((host, port)) if (host, port) in places else self._first
+        known = places(self._parameters)
+        return known.index((host, port)) if (host, port) in known else self._first
+
+
+def _fault(parameters: Mapping[str, Any], *, writes: bool) -> str | None:
+    """Say what libpq would find out about a URL only when it connects, or what we override."""
+    target = parameters.get("target_session_attrs", "any")
+    if writes and target in _NO_PRIMARY:
+        return f"target_session_attrs={target} leads to a server that takes no writes"
+    ports = str(parameters.get("port") or "").split(",")
+    if len(ports) not in {1, len(str(parameters.get("host") or "").split(","))}:
+        return "it has another number of ports than of hosts"
+    if not all(port.isdecimal() and 0 < int(port) <= _LAST_PORT for port in ports if port):
+        return "a port is not a number from 1 to 65535"
+    return None
 
 
 def _reason(error: BaseException) -> str:
@@ -248,6 +284,7 @@ def _reason(error: BaseException) -> str:
     return "cannot connect"
 
 
+REPLACED: Final = "the server was replaced by a standby that was promoted"
 READ_ONLY: Final = "the server takes no writes"
 POOLER: Final = "a pooler in transaction mode keeps no session settings"
 
@@ -275,9 +312,8 @@ class Connection(psycopg.Connection[Row]):
         server.began()
         began_s = time.monotonic()
         try:
-            connection = super().connect(
-                conninfo or server.conninfo(), options=cls._options(server, session), **arguments
-            )
+            place = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
+            connection = super().connect(place, options=cls._options(server, session), **arguments)
             connection.deadline_s, connection.opened_at_s = deadline_s, began_s
             connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
@@ -310,6 +346,15 @@ class Connection(psycopg.Connection[Row]):
             raise SessionRefused(NO_STANDBY)
         if server.abandoned:
             server.admit(waiting)
+        if server.writes:
+            self._follow(server)
+
+    def _follow(self, server: Server) -> None:
+        try:
+            [(system, timeline)] = self.execute(_TIMELINE, prepare=False).fetchall()
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError):
+            return  # no right to ask, or a server of another make
+        server.follow(system, timeline)
 
     def wait(self, gen: PQGen[RV], interval: float = _WAKE_S, timeout: float | None = None) -> RV:
         """Wait as psycopg does, but not for ever.
