@@ -8,6 +8,7 @@ Manifest = dict[str, Any]
 _WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "Job"})
 _SERVING: Final = frozenset({"Deployment", "StatefulSet"})
 _LABELS: Final = ("app.kubernetes.io/managed-by", "app.kubernetes.io/part-of")
+_RESTARTED_WITHIN_S: Final = 30
 
 
 def violations(manifests: list[Manifest]) -> list[str]:
@@ -35,6 +36,15 @@ def _pods(manifest: Manifest) -> Iterator[str]:
         for container in spec["containers"]:
             probes = ("startupProbe", "readinessProbe", "livenessProbe")
             yield from (f"no {probe}" for probe in probes if probe not in container)
+            yield from _liveness(container.get("livenessProbe", {}))
+
+
+def _liveness(probe: Manifest) -> Iterator[str]:
+    """Complain of a probe that does not see a frozen process, or is slow to have it restarted."""
+    if "tcpSocket" in probe:
+        yield "the kernel answers the liveness probe"
+    if probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) > _RESTARTED_WITHIN_S:
+        yield f"a frozen process is restarted after more than {_RESTARTED_WITHIN_S} s"
 
 
 def pod_spec(manifest: Manifest) -> Manifest:

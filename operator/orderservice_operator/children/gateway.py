@@ -21,6 +21,7 @@ TMP: Final = "gateway-tmp"
 _THREADS: Final = 16
 _LEAST_IN_FLIGHT: Final = 64
 _COMMAND: Final = ["orders-gateway"]
+_LIVE: Final = "/gateway/livez"
 # A guess: bodies, headers and answers of a few hundred requests are buffered in memory.
 _RESOURCES: Final = Resources(
     requests=Amounts(cpu="100m", memory="32Mi"), limits=Amounts(memory="128Mi")
@@ -28,7 +29,10 @@ _RESOURCES: Final = Resources(
 
 
 def gateway(service: OrderService) -> Manifest:
-    """Return the container. It is probed by connecting: whether the api works, the api says."""
+    """Return the container. Its probes ask nginx itself: whether the api works, the api says.
+
+    To connect is not enough: the kernel takes connections for an nginx that is frozen.
+    """
     base = container(service, NAME, _COMMAND, _RESOURCES, TMP)
     return base | {
         "env": variables(service, _settings(service)),
@@ -65,7 +69,7 @@ def _in_flight(service: OrderService) -> int:
 
 def _probe(*, period_s: int, failures: int) -> Manifest:
     return {
-        "tcpSocket": {"port": "http"},
+        "httpGet": {"path": _LIVE, "port": "http"},
         "periodSeconds": period_s,
         "timeoutSeconds": 2,
         "failureThreshold": failures,

@@ -15,13 +15,13 @@ UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "5d545be893",
+        "minimal-api": "26af7000e7",
         "minimal-relay": "ce7d78213b",
         "minimal-worker": "685be911a4",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "fa6c456e55",
+        "full-api": "0c4bad5168",
         "full-relay": "a25b8c5bbf",
         "full-worker": "a0954a21e0",
         "full-notifier": "71dbdfdf8a",

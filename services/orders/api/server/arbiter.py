@@ -25,6 +25,12 @@ class ApiArbiter(Arbiter):  # type: ignore[misc] # gunicorn ships no types
         if time.monotonic() >= self._stop_at:
             raise StopIteration  # gunicorn's way to begin its graceful stop
 
+    def spawn_worker(self) -> int:
+        """Start one worker; gunicorn starts up to 256 of them in one turn, 0.1 s apart."""
+        self._state.beat_alone()
+        pid: int = super().spawn_worker()
+        return pid
+
     def handle_term(self) -> None:
         """Make readiness false, wait for the load balancers to notice, then stop gracefully."""
         self._state.drain()
