@@ -110,10 +110,11 @@ fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer;
 	@PYTHONPATH=tests:services .venv/bin/python -m fuzz --minutes $(or $(MINUTES),60) $(ARGS)
 
 .PHONY: failover
-failover: env ## promotions, freezes and long outages under load, checked (30 minutes); ARGS="-k promotions"
-	.venv/bin/pytest -m failover --verbose tests/failover tests/integration/test_redis_engines.py \
-		tests/integration/test_rabbitmq_cluster.py tests/integration/test_racing_cancels.py \
-		tests/integration/test_migration_in_use.py $(ARGS)
+failover: env ## promotions, freezes and long outages under load, checked (45 minutes); ARGS="-k promotions"
+	.venv/bin/pytest -m failover --verbose --durations=0 --durations-min=5 tests/failover \
+		tests/integration/test_redis_engines.py tests/integration/test_rabbitmq_cluster.py \
+		tests/integration/test_racing_cancels.py tests/integration/test_migration_in_use.py \
+		tests/integration/test_name_server.py $(ARGS)
 
 .PHONY: torture
 torture: env ## break a stack at random and check what clients saw; MINUTES=5 SEED= PLAN= ARGS=--help

@@ -1,6 +1,7 @@
 """What a Kubernetes Service does: new connections go to the replicas that are ready, in turn.
 
-Each replica of the api has a gateway of its own beside it, as in its pod.
+Each replica of the api has a gateway of its own beside it, as in its pod, which is ready when both
+are.
 """
 
 import threading
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from failover.proxy import Proxy
-from failover.service import Service
+from failover.service import Service, http_answers
 
 # As the operator sets the readiness probe: every 5 s, out after two failures in a row.
 PERIOD_S: Final = 5.0
@@ -19,7 +20,7 @@ _PROBE_TIMEOUT_S: Final = 1.0
 
 @dataclass
 class Endpoint:
-    """A replica: its admin port is asked, its gateway is led to."""
+    """A replica: its admin port and its gateway are asked, its gateway is led to."""
 
     service: Service
     gateway_port: int
@@ -27,7 +28,9 @@ class Endpoint:
 
     def probe(self) -> None:
         """Ask once whether it is ready."""
-        ready = self.service.answers("/readyz", _PROBE_TIMEOUT_S)
+        ready = self.service.answers("/readyz", _PROBE_TIMEOUT_S) and http_answers(
+            self.gateway_port, "/gateway/livez", _PROBE_TIMEOUT_S
+        )
         self.failures = 0 if ready else self.failures + 1
 
 
@@ -44,9 +47,10 @@ class Balancer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End asking."""
+        """End asking; nothing is to be done if it never began: Ctrl-C may come that early."""
         self._stop.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):

@@ -6,6 +6,7 @@ moved, without the knowledge of either.
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ class Node:
     upstream: Proxy
     data: Path
     program: Program = field(init=False)
+    rejoined_by: str = ""  # how it became a standby after it had led
 
     @property
     def name(self) -> str:
@@ -140,9 +142,13 @@ class Databases:
         self.replica.point((following or [self.leader])[-1].port)
 
     def rebuild(self, old: Node) -> None:
-        """End a former leader, however it is, and make it a standby of the present one."""
+        """End a former leader, however it is, and make it a standby of the present one.
+
+        What only it had is undone by pg_rewind. It takes no writes in between: it is started as a
+        standby.
+        """
         old.program.kill()
-        self._follow(old)
+        self._follow(old, self._rewind)
         deadline_s = time.monotonic() + 60
         while not self.whole():
             assert time.monotonic() < deadline_s, f"{old.name} does not follow"
@@ -152,10 +158,10 @@ class Databases:
         for node in self.standbys:
             node.upstream.point(self.leader.port)
 
-    def _follow(self, node: Node) -> None:
+    def _follow(self, node: Node, prepare: Callable[[Node], None] | None = None) -> None:
         node.upstream.heal()
         node.upstream.point(self.leader.port)
-        node.program = Program(self._component(node, partial(self._copy, node)))
+        node.program = Program(self._component(node, partial(prepare or self._copy, node)))
         node.program.start()
 
     def _make(self, node: Node) -> None:
@@ -163,9 +169,28 @@ class Databases:
         self._write_settings(node)
         postgres.write(node.data / "pg_hba.conf", postgres.ACCESS)
 
+    def _rewind(self, node: Node) -> None:
+        """Undo what the new leader does not have; a whole copy where that cannot be done."""
+        with psycopg.connect(self.leader.admin_url(), autocommit=True) as session:
+            session.execute("CHECKPOINT")  # its control file may still tell of the old timeline
+        (node.data / "postmaster.pid").unlink(missing_ok=True)
+        source = f"{self._way(node)} dbname=postgres"
+        options = (f"--source-server={source}", "--write-recovery-conf", "--no-sync")
+        try:
+            postgres.run(node.cluster, "pg_rewind", "-D", str(node.data), *options)
+            node.rejoined_by = "pg_rewind"
+        except RuntimeError:
+            self._copy(node)
+            node.rejoined_by = "a new copy"
+        self._write_settings(node)  # it brought those of the leader
+
+    @staticmethod
+    def _way(node: Node) -> str:
+        return f"host={HOST} port={node.upstream.port} user={ADMIN} password={PASSWORD}"
+
     def _copy(self, node: Node) -> None:
         shutil.rmtree(node.data, ignore_errors=True)
-        way = f"host={HOST} port={node.upstream.port} user={ADMIN} password={PASSWORD}"
+        way = self._way(node)
         options = ("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
         postgres.run(node.cluster, "pg_basebackup", "-D", str(node.data), "-d", way, *options)
         self._write_settings(node)
@@ -178,6 +203,7 @@ class Databases:
             "synchronous_standby_names": f"'ANY 1 ({names})'" if self.synchronous else "''",
             "wal_receiver_status_interval": "1s",
             "shared_buffers": "48MB",
+            "wal_log_hints": "on",  # for pg_rewind, where pages have no checksums
         }
         lines = "".join(f"{name} = {value}\n" for name, value in own.items())
         postgres.write(node.data / "conf.d.conf", postgres.SETTINGS + lines)

@@ -80,7 +80,7 @@ def promote_in_turn(
         fault.ended_s = time.time()
         say(
             f"promotion {number + 1}/{count} by {kind}: all clients wrote again after {took_s},"
-            f" whole after {fault.ended_s - fault.began_s:.1f} s"
+            f" whole after {fault.ended_s - fault.began_s:.1f} s by {old.rejoined_by}"
         )
         yield fault
 

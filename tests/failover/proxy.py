@@ -78,6 +78,10 @@ class Proxy:
         """
         self._do(lambda: self._point(targets))
 
+    def lead(self, target: int) -> None:
+        """Lead new connections elsewhere, and leave everything else as it is."""
+        self._do(lambda: setattr(self, "_targets", itertools.cycle((target,))))
+
     def delay(self, seconds: float) -> None:
         """Hold every chunk back for so long, in both directions; 0 ends it."""
         self._do(lambda: setattr(self, "_delay_s", seconds))

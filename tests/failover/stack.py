@@ -112,11 +112,11 @@ class Stack:
             for kind in KINDS
             for number in (1, 2)
         }
-        endpoints = [Endpoint(service, free_port()) for service in self.of_kind("api")]
-        self.gateways = [Program(self._gateway(endpoint)) for endpoint in endpoints]
-        self.door = group.to(endpoints[0].gateway_port)
-        self.door.point(*(endpoint.gateway_port for endpoint in endpoints))
-        self._balancer = Balancer(self.door, endpoints)
+        self.endpoints = [Endpoint(service, free_port()) for service in self.of_kind("api")]
+        self.gateways = [Program(self._gateway(endpoint)) for endpoint in self.endpoints]
+        self.door = group.to(self.endpoints[0].gateway_port)
+        self.door.point(*(endpoint.gateway_port for endpoint in self.endpoints))
+        self._balancer = Balancer(self.door, self.endpoints)
 
     # Start and end.
 

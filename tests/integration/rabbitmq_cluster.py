@@ -1,8 +1,11 @@
-"""A RabbitMQ cluster of three nodes on this machine, each of which can be killed or frozen."""
+"""A RabbitMQ cluster of three nodes on this machine: each can be killed, frozen or cut off.
+
+The nodes reach each other through proxies, which the stand-ins for epmd lead them to.
+"""
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,8 @@ from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import rabbitmq
 from devstack.servers.rabbitmq import Broker
+from failover.proxy import Proxies, Proxy, proxies
+from integration.port_mapper import Ports, mapper
 
 # How soon nodes take a silent one for dead; a minute is Erlang's default.
 TICK_S = 8
@@ -48,9 +53,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Three nodes that share their queues."""
+    """Three nodes that share their queues, and the links between them."""
 
     nodes: tuple[Node, ...]
+    links: "Links"
 
     @property
     def url(self) -> str:
@@ -72,10 +78,48 @@ class Cluster:
         return True
 
 
+class Links:
+    """The ways between the nodes, two for each pair: either node may connect to the other."""
+
+    def __init__(self, group: Proxies, names: list[str]) -> None:
+        self._names = names
+        self._proxies: dict[tuple[int, int], Proxy] = {
+            (one, other): group.to(0)
+            for one in range(len(names))
+            for other in range(len(names))
+            if one != other
+        }
+
+    def way(self, one: int, name: str, port: int) -> int:
+        """Return the port through which a node reaches another one that listens on `port`."""
+        other = self._names.index(name) if name in self._names else one
+        if other == one:
+            return port
+        proxy = self._proxies[one, other]
+        proxy.lead(port)
+        return proxy.port
+
+    def cut(self, one: int, other: int) -> None:
+        """Drop all packets between two nodes."""
+        for pair in ((one, other), (other, one)):
+            self._proxies[pair].freeze()
+
+    def isolate(self, one: int) -> None:
+        """Drop all packets between a node and the others."""
+        for other in range(len(self._names)):
+            if other != one:
+                self.cut(one, other)
+
+    def heal(self) -> None:
+        """Let packets pass again; connections of before are gone, as after minutes without."""
+        for proxy in self._proxies.values():
+            proxy.heal()
+            proxy.reset()
+
+
 @contextmanager
 def cluster(state: Path, password: str) -> Iterator[Cluster]:
-    """Start three nodes and the epmd they share; end them at the end."""
-    epmd_port = free_port()
+    """Start three nodes, each with a port mapper of its own; end them at the end."""
     brokers = [
         Broker(
             state=state,
@@ -83,23 +127,27 @@ def cluster(state: Path, password: str) -> Iterator[Cluster]:
             amqp_port=free_port(),
             management_port=free_port(),
             distribution_port=free_port(),
-            epmd_port=epmd_port,
+            epmd_port=free_port(),
             name=f"rabbitmq-{number}",
         )
         for number in range(3)
     ]
-    epmd = Program(rabbitmq.epmd(brokers[0]))
     nodes = tuple(Node(broker, _program(broker, brokers)) for broker in brokers)
-    try:
-        epmd.start()
-        for node in nodes:  # one after the other: the first makes the cluster
-            node.program.start()
-        yield Cluster(nodes)
-    finally:
-        for node in nodes:
-            node.program.resume()
-            node.program.kill()
-        epmd.kill()
+    ports: Ports = {}
+    with ExitStack() as stack:
+        links = Links(
+            stack.enter_context(proxies()), [broker.node.partition("@")[0] for broker in brokers]
+        )
+        for number, broker in enumerate(brokers):
+            stack.enter_context(mapper(broker.epmd_port, ports, partial(links.way, number)))
+        try:
+            for node in nodes:  # one after the other: the first makes the cluster
+                node.program.start()
+            yield Cluster(nodes, links)
+        finally:
+            for node in nodes:
+                node.program.resume()
+                node.program.kill()
 
 
 def _program(broker: Broker, all_: list[Broker]) -> Program:

@@ -1,4 +1,4 @@
-"""Three RabbitMQ nodes, one of them down or frozen at a time, with messages going through."""
+"""Three RabbitMQ nodes, one of them down, frozen or cut off, with messages going through."""
 
 import sys
 import threading
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import requests
 
+from devstack.servers.rabbitmq import speaks_amqp
 from devstack.testing import Database, Vhost
 from integration import rabbitmq_cluster
 from integration.broker import body, new_properties, prepare
@@ -121,9 +122,12 @@ def loaded(database: Database, three: Cluster) -> Iterator[Load]:
     with psycopg.connect(database.url, autocommit=True) as session:
         session.execute("TRUNCATE outbox")
     eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
-    with Load(database, three) as load:
-        load.goes_on()
-        yield load
+    try:
+        with Load(database, three) as load:
+            load.goes_on()
+            yield load
+    finally:
+        three.links.heal()
 
 
 def test_each_node_is_killed_in_turn_and_no_message_is_lost(
@@ -154,6 +158,60 @@ def test_a_frozen_node_is_left_alone_and_takes_part_again(
             load.goes_on()
         load.end()
         say(f"{load.written} messages, {load.handled - load.written} of them handled twice")
+
+
+def listens(node: Node) -> bool:
+    """Tell whether a node takes part: one that paused itself closes its ports."""
+    try:
+        return speaks_amqp(node.broker.amqp_port)
+    except OSError:
+        return False
+
+
+def test_a_node_that_is_cut_off_pauses_and_takes_part_again(
+    database: Database, three: Cluster
+) -> None:
+    """Its process runs and its clients reach it; only the others do not."""
+    with loaded(database, three) as load:
+        for number, node in enumerate(three.nodes):
+            three.links.isolate(number)
+            say(f"node {number} cut off: messages arrive again after {load.goes_on():.1f} s")
+            eventually(lambda: not listens(node), WITHIN_S)  # noqa: B023 at once
+            load.goes_on()
+            three.links.heal()
+            eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+            load.goes_on()
+        load.end()
+        say(f"{load.written} messages, {load.handled - load.written} of them handled twice")
+
+
+def test_one_broken_link_between_two_nodes_costs_time_only(
+    database: Database, three: Cluster
+) -> None:
+    """RabbitMQ 3 pauses both ends of it, which leaves no majority: messages wait for the link."""
+    with loaded(database, three) as load:
+        three.links.cut(0, 1)
+        eventually(lambda: not any(listens(node) for node in three.nodes[:2]), WITHIN_S)
+        written = load.written
+        three.links.heal()
+        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: len(load.seen) >= written, WITHIN_S)
+        say(f"link 0-1 whole again: messages arrive after {load.goes_on():.1f} s")
+        load.end()
+
+
+def test_three_nodes_apart_take_nothing_and_lose_nothing(
+    database: Database, three: Cluster
+) -> None:
+    with loaded(database, three) as load:
+        three.links.isolate(0)
+        three.links.isolate(1)
+        eventually(lambda: not any(listens(node) for node in three.nodes), WITHIN_S)
+        written = load.written
+        three.links.heal()
+        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: len(load.seen) >= written, WITHIN_S)
+        load.end()
 
 
 def test_without_a_majority_messages_wait_and_nothing_is_lost(
