@@ -24,6 +24,7 @@ def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, 
 
     try:
         took_s = wait(at_rest, within_s, "every order ended and told", every_s=0.5)
+        last[:] = [gather(stack)]  # the books of one moment: those before were read one by one
     except NotInTime:
         took_s = within_s
     return last[0], took_s

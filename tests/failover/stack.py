@@ -36,6 +36,7 @@ from failover.proxy import Proxies, Proxy, proxies
 from failover.service import HOST, Service
 
 SECRET: Final = "whsec_" + "b3JkZXJzLW9ubHktZm9yLXRlc3Rz" * 2
+_BUSY_PER_CORE: Final = 4
 KINDS: Final = ("api", "relay", "worker", "notifier")
 SIMULATORS: Final = ("inventory", "payment", "webhooks")
 # Small where a default would only make a test wait; the faults must not depend on them.
@@ -311,6 +312,11 @@ def started(
             made.stop()
             if not os.environ.get("DEVSTACK_KEEP"):
                 remove(folder)
+
+
+def busy() -> bool:
+    """Tell whether others kept the machine busy: a run's own load is below 4 a core."""
+    return os.getloadavg()[2] > _BUSY_PER_CORE * (os.cpu_count() or 1)
 
 
 def load_now() -> str:
