@@ -1,6 +1,6 @@
 ------------------------------ MODULE Lifecycle ------------------------------
 (* Written by `PYTHONPATH=services:tests python -m model.lifecycle` from      *)
-(* services/orders/domain/lifecycle.py and events.py. Do not edit.            *)
+(* services/orders/domain/lifecycle.py and the topology. Do not edit.         *)
 Statuses == {"Cancelled", "Charging", "Completed", "Failed", "Pending", "Refunded", "Refunding", "Reserved"}
 Terminal == {"Cancelled", "Completed", "Failed", "Refunded"}
 ForWorker == {"order.cancelled.v1", "order.created.v1", "order.refund_due.v1", "order.stalled.v1"}

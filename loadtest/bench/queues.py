@@ -10,7 +10,8 @@ from loadtest.bench.broker import Channel, message
 from loadtest.bench.generators import Reading
 from orders.domain import events
 from orders.domain.events import OrderEvent
-from orders.messaging import envelope, topology
+from orders.messaging import envelope
+from orderservice_topology import topology
 
 
 def announce(url: str, orders: Iterable[int]) -> Reading:
@@ -23,7 +24,7 @@ def announce(url: str, orders: Iterable[int]) -> Reading:
 def purge(url: str) -> None:
     """Empty both queues."""
     with Channel(url) as channel:
-        for queue in (topology.PROCESSING_QUEUE, topology.NOTIFICATIONS_QUEUE):
+        for queue in (topology.PROCESSING, topology.NOTIFICATIONS):
             channel.purge(queue)
 
 

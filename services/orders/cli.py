@@ -139,7 +139,7 @@ def _apply_topology(_chosen: argparse.Namespace) -> int:
 
 
 def _show_topology(_chosen: argparse.Namespace) -> int:
-    from orders.messaging.topology import main_show
+    from orders.messaging.apply import main_show
 
     return main_show(os.environ)
 

@@ -1,6 +1,6 @@
 """The names in RabbitMQ that dashboards, alerts, scalers and the operator rely on."""
 
-from orders.messaging import topology
+from orderservice_topology import topology
 
 EXPECTED_QUEUES = {
     "orders.unrouted",

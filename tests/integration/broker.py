@@ -11,10 +11,11 @@ from pika import BasicProperties
 from devstack.testing import RabbitMQ, Vhost
 from integration.serving import eventually
 from orders.domain import events
-from orders.messaging import apply, envelope, topology
+from orders.messaging import apply, envelope
 from orders.messaging.management import Management
-from orders.messaging.topology import Tier
 from orders.settings import MessagingSettings
+from orderservice_topology import topology
+from orderservice_topology.topology import Tier
 
 # The names are the contract, the waits are a policy: short ones for tests.
 SHORT_TIERS = (Tier("5s", 0.1), Tier("30s", 0.2), Tier("5m", 0.3))

@@ -26,6 +26,7 @@ from orders.notifier.sweep import Sweep
 from orders.telemetry import context
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
+from orderservice_topology import topology
 from upstreams.process import Control, running
 
 SECRET = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
@@ -162,12 +163,12 @@ def test_the_same_message_again_is_not_sent_again(
 def test_only_events_that_customers_hear_of_get_a_row(
     pool: Pool, notifications: Notifications, database: Database
 ) -> None:
-    for kind in {*events.PROCESSING, *events.NOTIFICATIONS, "order.unheard_of.v1"}:
+    for kind in {*events.TYPES, "order.unheard_of.v1"}:
         announced(pool, kind)
     run(pool, "INSERT INTO outbox (aggregateid, type, payload) VALUES ('x', %s, '{}')",
         events.COMPLETED)  # fmt: skip
     rows = run(pool, "SELECT template FROM notifications ORDER BY template")
-    assert [row[0] for row in rows] == sorted(events.NOTIFICATIONS)
+    assert [row[0] for row in rows] == sorted(topology.ACCEPTS[topology.NOTIFICATIONS])
     with psycopg.connect(database.url) as session, session.transaction() as undone:
         session.execute("DELETE FROM notifications")
         session.execute(

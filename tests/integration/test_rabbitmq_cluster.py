@@ -19,7 +19,6 @@ from integration.broker import body, new_properties, prepare
 from integration.rabbitmq_cluster import Cluster, Node
 from integration.serving import eventually
 from orders.domain import events
-from orders.messaging import topology
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.letter_box import opened
@@ -27,6 +26,7 @@ from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings
+from orderservice_topology import topology
 
 pytestmark = pytest.mark.failover
 

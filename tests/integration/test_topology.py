@@ -12,10 +12,10 @@ from devstack.testing import RabbitMQ, Vhost
 from integration.broker import Broker, connected, new_properties, prepare
 from orders.domain import events
 from orders.errors import Permanent, Transient
-from orders.messaging import topology
 from orders.messaging.apply import apply, main_apply
 from orders.messaging.management import Management
 from orders.settings import TopologySettings
+from orderservice_topology import topology
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from devstack.settings import REPOSITORY
-from orders.domain import events
 from orders.domain.lifecycle import TERMINAL, Event, Status, transition
+from orderservice_topology import topology
 
 FOLDER: Final = REPOSITORY / "docs" / "model"
 PATH: Final = FOLDER / "Lifecycle.tla"
 _HEAD: Final = """\
 ------------------------------ MODULE Lifecycle ------------------------------
 (* Written by `PYTHONPATH=services:tests python -m model.lifecycle` from      *)
-(* services/orders/domain/lifecycle.py and events.py. Do not edit.            *)
+(* services/orders/domain/lifecycle.py and the topology. Do not edit.         *)
 """
 
 
@@ -23,7 +23,7 @@ def written() -> str:
         f"{_HEAD}"
         f"Statuses == {_set(Status)}\n"
         f"Terminal == {_set(TERMINAL)}\n"
-        f"ForWorker == {_set(events.PROCESSING)}\n"
+        f"ForWorker == {_set(topology.ACCEPTS[topology.PROCESSING])}\n"
         f"Transitions == {{\n{rows}\n}}\n"
         f"{'=' * 78}\n"
     )

@@ -24,8 +24,8 @@ from orders.errors import Permanent
 from orders.messaging import decoding, envelope, headers, link, verdict
 from orders.messaging.envelope import Delivery
 from orders.messaging.letter_box import describe_letter
-from orders.messaging.topology import RETRY_TIERS
 from orders.telemetry import context
+from orderservice_topology.topology import RETRY_TIERS
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 HEADER = 3 + 4 + 12

@@ -11,7 +11,7 @@ from orders.domain.events import OrderEvent
 from orders.errors import Permanent
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery, Message
-from orders.messaging.topology import NOTIFICATIONS_QUEUE, PROCESSING_QUEUE
+from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 
 ID = "0194b2f0-5d9e-7c3a-9d52-6f4b8e1c2a3d"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -19,7 +19,7 @@ BODY = b'{"orderId": 7, "version": 1, "status": "Pending"}'
 
 
 def delivery(
-    body: bytes = BODY, queue: str = PROCESSING_QUEUE, headers: Any = None, **changes: Any
+    body: bytes = BODY, queue: str = PROCESSING, headers: Any = None, **changes: Any
 ) -> Delivery:
     properties = envelope.properties(
         ID, events.CREATED, correlation_id="abc", traceparent=TRACEPARENT, created_at_s=1
@@ -41,7 +41,7 @@ def test_what_is_published_can_be_read() -> None:
     assert message.body == OrderEvent(7, 1, "Pending")
     assert message.correlation_id == "abc"
     assert message.traceparent == TRACEPARENT
-    assert (message.queue, message.attempt) == (PROCESSING_QUEUE, 1)
+    assert (message.queue, message.attempt) == (PROCESSING, 1)
 
 
 def test_a_new_message_is_persistent_and_described() -> None:
@@ -103,7 +103,7 @@ def test_a_type_that_is_not_known_is_refused(name: object) -> None:
 
 def test_a_type_that_is_not_for_the_queue_is_refused() -> None:
     with pytest.raises(Permanent) as caught:
-        decode(delivery(queue=NOTIFICATIONS_QUEUE))
+        decode(delivery(queue=NOTIFICATIONS))
     assert caught.value.reason == "unknown_type"
 
 
@@ -123,6 +123,6 @@ def test_ids_that_are_missing_or_malformed_are_replaced(headers: dict[str, Any])
 
 
 def test_properties_without_any_header_can_be_read() -> None:
-    bare = Delivery(PROCESSING_QUEUE, "", "", BasicProperties(), BODY)
+    bare = Delivery(PROCESSING, "", "", BasicProperties(), BODY)
     with pytest.raises(Permanent):
         decode(bare)

@@ -9,8 +9,8 @@ from orders.database.failures import Busy
 from orders.errors import Permanent, Transient, Unavailable
 from orders.messaging import verdict
 from orders.messaging.envelope import Delivery
-from orders.messaging.topology import RETRY_TIERS
 from orders.messaging.verdict import Dead, Retry, RetryPolicy
+from orderservice_topology.topology import RETRY_TIERS
 
 NOW = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 POLICY = RetryPolicy(8)

@@ -7,9 +7,9 @@ from orderservice_operator.children.kinds import SCALED_OBJECT
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, WORKER, Process, name_of
 from orderservice_operator.children.scaling import Choice, metric_labels
-from orderservice_operator.children.topology import PROCESSING as QUEUE
 from orderservice_operator.resource.spec import GROUP, OrderService
 from orderservice_operator.resource.workloads import QueueAutoscaling
+from orderservice_topology.topology import PROCESSING as QUEUE
 
 # Says on the HorizontalPodAutoscaler whose metric it asks for.
 PROVIDER_ANNOTATION: Final = f"{GROUP}/metrics-provider"

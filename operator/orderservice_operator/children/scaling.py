@@ -7,8 +7,8 @@ import msgspec
 
 from orderservice_operator.children.context import QUEUE_METRIC, Context, MetricsApi
 from orderservice_operator.children.kinds import SCALED_OBJECT
-from orderservice_operator.children.topology import PROCESSING as QUEUE
 from orderservice_operator.resource.spec import OrderService
+from orderservice_topology.topology import PROCESSING as QUEUE
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -24,7 +24,8 @@ from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import GROUP, OrderService, path_of
-from orderservice_operator.state.broker import Broker
+from orderservice_topology.difference import Broker
+from orderservice_topology.topology import Topology
 
 FINALIZER: Final = f"{GROUP}/queues"
 MANAGER: Final = "orderservice-operator-finalizer"
@@ -165,7 +166,7 @@ class Finalizer:
         self,
         service: OrderService,
         management: Management,
-        wanted: topology.Topology,
+        wanted: Topology,
         broker: Broker,
     ) -> bool:
         """Delete each queue that is empty right before; the policies go with the last one."""

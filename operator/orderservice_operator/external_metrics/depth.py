@@ -8,12 +8,12 @@ from typing import Final
 from pybreaker import CircuitBreakerError
 
 from orderservice_operator.children.scaling import metric_labels
-from orderservice_operator.children.topology import PROCESSING as QUEUE
 from orderservice_operator.errors import Transient
 from orderservice_operator.external_metrics.documents import Series
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
+from orderservice_topology.topology import PROCESSING as QUEUE
 
 # Autoscalers ask one after the other: a dead broker must not hold up those of the others for long.
 _BUDGET_S: Final = 3.0

@@ -10,6 +10,7 @@ from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.orderctl.change import Change
 from orderservice_operator.orderctl.difference import difference
 from orderservice_operator.resource.spec import OrderService
+from orderservice_topology.topology import Binding
 
 _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
 
@@ -36,6 +37,6 @@ def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]
 
 
 def _name(item: Any) -> str:
-    if isinstance(item, topology.Binding):
+    if isinstance(item, Binding):
         return f"{item.source} → {item.destination} {item.routing_key}".rstrip()
     return str(item.name)

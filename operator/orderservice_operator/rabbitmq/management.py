@@ -13,9 +13,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from orderservice_operator.children.topology import Binding
 from orderservice_operator.errors import Permanent, Transient, Unknown
-from orderservice_operator.state.broker import Bound, Broker, Changes, Found
+from orderservice_topology import difference
+from orderservice_topology.difference import Bound, Broker, Changes, Listed
+from orderservice_topology.topology import Binding
 
 T = TypeVar("T")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
@@ -82,11 +83,8 @@ class Management:
             self._list("bindings"),
         )
         try:
-            return Broker(
-                policies={item["name"]: item for item in policies},
-                exchanges={item["name"]: item for item in exchanges},
-                queues={item["name"]: item for item in queues},
-                bindings=frozenset(map(_bound, filter(_is_of_queue, bindings))),
+            return difference.broker(
+                policies=policies, exchanges=exchanges, queues=queues, bindings=bindings
             )
         except KeyError:
             raise Permanent(_FOREIGN) from None
@@ -115,7 +113,7 @@ class Management:
         """
         question = _Peek(count=1, ackmode="ack_requeue_true", encoding="base64", truncate=1)
         answer = await self._call("POST", f"queues/{self._vhost}/{_quote(queue)}/get", question)
-        return bool(_decoded(answer, list[Found]))
+        return bool(_decoded(answer, list[Listed]))
 
     async def apply(self, wanted: Changes) -> None:
         """Write changes: policies first, so that no queue is ever without its rules."""
@@ -151,9 +149,9 @@ class Management:
     def _vhost(self) -> str:
         return _quote(self._address.vhost)
 
-    async def _list(self, kind: str, parameters: Mapping[str, str] | None = None) -> list[Found]:
+    async def _list(self, kind: str, parameters: Mapping[str, str] | None = None) -> list[Listed]:
         answer = await self._call("GET", f"{kind}/{self._vhost}", parameters=parameters)
-        return _decoded(answer, list[Found])
+        return _decoded(answer, list[Listed])
 
     async def _put(self, kind: str, name: str, body: msgspec.Struct) -> None:
         await self._call("PUT", f"{kind}/{self._vhost}/{_quote(name)}", body)
@@ -217,14 +215,6 @@ def _decoded(answer: bytes, type_: type[T]) -> T:
         return msgspec.json.decode(answer, type=type_)
     except msgspec.DecodeError:
         raise Permanent(_FOREIGN) from None
-
-
-def _is_of_queue(binding: Found) -> bool:
-    return bool(binding["destination_type"] == "queue")
-
-
-def _bound(item: Found) -> Bound:
-    return Bound(item["source"], item["destination"], item["routing_key"], item["properties_key"])
 
 
 def _quote(name: str) -> str:

@@ -19,8 +19,9 @@ from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource import status
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.state.broker import Broker, changes
 from orderservice_operator.state.topology_report import TopologyReport, remembered
+from orderservice_topology.difference import Broker, changes
+from orderservice_topology.topology import NOTIFICATIONS, PROCESSING, dead_queue
 
 _IDENTITY_S: Final = 300.0  # a guess: a broker that is made anew under its name is rare
 _SILENT: Final = "the broker does not answer; asked again in a while"
@@ -172,8 +173,8 @@ def _secret_name(service: OrderService) -> str:
 
 def _queues(broker: Broker) -> dict[str, status.Queue]:
     return {
-        queue: status.Queue(broker.messages(queue), broker.messages(topology.dead_queue(queue)))
-        for queue in (topology.PROCESSING, topology.NOTIFICATIONS)
+        queue: status.Queue(broker.messages(queue), broker.messages(dead_queue(queue)))
+        for queue in (PROCESSING, NOTIFICATIONS)
     }
 
 

@@ -10,7 +10,6 @@ from orderservice_operator.children.manifest import selector
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.children.processes import API, NOTIFIER, RELAY, WORKER
 from orderservice_operator.children.scaling import Choice
-from orderservice_operator.children.topology import NOTIFICATIONS, PROCESSING
 from orderservice_operator.resource.annotations import PAUSE_ANNOTATION
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.spec import OrderService
@@ -24,6 +23,7 @@ from orderservice_operator.resource.status import (
 from orderservice_operator.state.capacity import most_connections
 from orderservice_operator.state.live_objects import Job, Rollout
 from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
+from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 
 VERSION: Final = "0.1.0"
 ROLLED_BACK: Final = "RolledBack"

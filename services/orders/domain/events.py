@@ -31,8 +31,7 @@ REFUND_DUE: Final = "order.refund_due.v1"
 REFUNDED: Final = "order.refunded.v1"
 STALLED: Final = "order.stalled.v1"  # an order sat in one status past its deadline
 
-# What each queue is interested in; the topology binds it so, the consumer refuses anything else.
-# A message on order-processing says only *which* order wants attention: the worker keeps it until
-# that order needs nothing more, so an order's own progress needs no further message.
-PROCESSING: Final = (CREATED, STALLED, CANCELLED, REFUND_DUE)
-NOTIFICATIONS: Final = (COMPLETED, FAILED, CANCELLED, REFUNDED)
+# Which queue gets which is in orderservice_topology. A message on order-processing says only
+# *which* order wants attention: the worker keeps it until that order needs nothing more, so an
+# order's own progress needs no further message.
+TYPES: Final = (CREATED, COMPLETED, FAILED, CANCELLED, REFUND_DUE, REFUNDED, STALLED)

@@ -1,114 +1,21 @@
-"""Makes RabbitMQ what the topology says: list, compare, write only what differs.
-
-No exchange or queue is ever deleted: one that exists with other arguments is reported, because only
-a person can know what its messages are worth. A binding of our exchange to one of our queues that
-the topology does not list is removed: it brings messages that the queue's consumer has to refuse.
-"""
+"""`orders topology`: make RabbitMQ what the topology says, or print it."""
 
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
+from orders import settings
 from orders.errors import Permanent, Transient
-from orders.messaging import topology
 from orders.messaging.management import Management
-from orders.messaging.topology import Binding, Exchange, Policy, Queue, Topology
 from orders.settings import TopologySettings
+from orderservice_topology import difference, topology
+from orderservice_topology.difference import Broker, Change, Changes
+from orderservice_topology.topology import Topology
 
 _RETRY_S: Final = 1.0
-_LIVE: Final = ("exchanges", "queues", "bindings", "policies")
-
-Live = dict[str, list[dict[str, Any]]]
-
-
-class Change(msgspec.Struct, frozen=True):
-    """Something that was written, or would be."""
-
-    action: str
-    kind: str
-    name: str
-
-
-class Stray(msgspec.Struct, frozen=True):
-    """A binding that should not be there."""
-
-    source: str
-    destination: str
-    key: str
-
-
-class Conflict(msgspec.Struct, frozen=True):
-    """Something that exists otherwise and cannot be changed in place."""
-
-    kind: str
-    name: str
-    field: str
-    wanted: object
-    found: object
-
-    def __str__(self) -> str:
-        return (
-            f"{self.kind} {self.name!r} has {self.field} {self.found!r}, not {self.wanted!r}; "
-            "empty and delete it, then run this again"
-        )
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What differs between a broker and a topology, as the objects to write."""
-
-    policies: tuple[Policy, ...]
-    exchanges: tuple[Exchange, ...]
-    queues: tuple[Queue, ...]
-    bindings: tuple[Binding, ...]
-    strays: tuple[Stray, ...]
-    conflicts: tuple[Conflict, ...]
-    replaced: frozenset[str]  # names of policies that exist, with other contents
-
-    def changes(self) -> list[Change]:
-        """Say what writing the plan does, in that order."""
-        return [
-            *(
-                Change("updated" if p.name in self.replaced else "created", "policy", p.name)
-                for p in self.policies
-            ),
-            *(Change("created", "exchange", exchange.name) for exchange in self.exchanges),
-            *(Change("created", "queue", queue.name) for queue in self.queues),
-            *(
-                Change("created", "binding", f"{b.source} -{b.routing_key}-> {b.destination}")
-                for b in self.bindings
-            ),
-            *(
-                Change("removed", "binding", f"{stray.source} -{stray.key}-> {stray.destination}")
-                for stray in self.strays
-            ),
-        ]
-
-
-def compare(wanted: Topology, live: Live) -> Plan:
-    """Find what to write so that `live` (listings of the management API) is as wanted."""
-    exchanges = {found["name"]: found for found in live["exchanges"]}
-    queues = {found["name"]: found for found in live["queues"]}
-    policies = {found["name"]: found for found in live["policies"]}
-    bindings = {
-        (found["source"], found["destination"], found["routing_key"]) for found in live["bindings"]
-    }
-    differing = tuple(p for p in wanted.policies if not _same(p, policies.get(p.name)))
-    return Plan(
-        policies=differing,
-        exchanges=tuple(e for e in wanted.exchanges if e.name not in exchanges),
-        queues=tuple(q for q in wanted.queues if q.name not in queues),
-        bindings=tuple(
-            b for b in wanted.bindings if (b.source, b.destination, b.routing_key) not in bindings
-        ),
-        strays=_strays(wanted, live["bindings"]),
-        conflicts=(
-            *_conflicts("exchange", wanted.exchanges, exchanges),
-            *_conflicts("queue", wanted.queues, queues),
-        ),
-        replaced=frozenset(policies) & {p.name for p in differing},
-    )
 
 
 def apply(management: Management, wanted: Topology) -> list[Change]:
@@ -118,97 +25,69 @@ def apply(management: Management, wanted: Topology) -> list[Change]:
     when a stronger policy of somebody else keeps one of ours from taking effect. Transient when the
     broker cannot be had: call again.
     """
-    plan = compare(wanted, _listing(management))
-    if plan.conflicts:
-        raise Permanent("; ".join(map(str, plan.conflicts)), reason="topology_conflict")
-    _write(management, plan)
-    changes = plan.changes()
-    _refuse_shadowed(wanted, management.list("queues"))
-    return changes
+    changes = difference.changes(wanted, _broker(management))
+    if changes.mismatches:
+        raise Permanent(
+            f"{'; '.join(changes.mismatches)}; empty and delete it, then run this again",
+            reason="topology_conflict",
+        )
+    _write(management, changes)
+    if shadows := list(difference.shadows(wanted, _broker(management))):
+        raise Permanent("; ".join(shadows), reason="policy_shadowed")
+    return changes.steps()
 
 
-def _listing(management: Management) -> Live:
-    return {kind: management.list(kind) for kind in _LIVE}
+def _broker(management: Management) -> Broker:
+    try:
+        return difference.broker(
+            policies=management.list("policies"),
+            exchanges=management.list("exchanges"),
+            queues=management.list("queues"),
+            bindings=management.list("bindings"),
+        )
+    except KeyError as error:
+        raise Permanent(
+            "ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
+        ) from error
 
 
-def _write(management: Management, plan: Plan) -> None:
-    # Policies first and bindings last: a queue has its rules before it can get a message.
-    for policy in plan.policies:
+def _write(management: Management, changes: Changes) -> None:
+    for policy in changes.policies:
         management.put("policies", policy.name, policy)
-    for exchange in plan.exchanges:
+    for exchange in changes.exchanges:
         management.put("exchanges", exchange.name, exchange)
-    for queue in plan.queues:
+    for queue in changes.queues:
         management.put("queues", queue.name, queue)
-    for binding in plan.bindings:
+    for binding in changes.bindings:
         body = {"routing_key": binding.routing_key, "arguments": binding.arguments}
         management.bind(binding.source, binding.destination, body)
-    for stray in plan.strays:
-        management.unbind(stray.source, stray.destination, stray.key)
+    for stray in changes.strays:
+        management.unbind(stray.source, stray.destination, stray.properties_key)
 
 
-def _same(policy: Policy, found: dict[str, Any] | None) -> bool:
-    wanted = msgspec.to_builtins(policy)
-    return found is not None and all(found.get(field) == wanted[field] for field in wanted)
+def main_show(environ: Mapping[str, str]) -> int:
+    """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
+    # Needs no broker, so it needs no address of one.
+    given = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
+    wanted = topology.desired(given.vhost, delivery_limit=given.delivery_limit)
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(wanted), indent=2).decode() + "\n")
+    return 0
 
 
-def _strays(wanted: Topology, live: list[dict[str, Any]]) -> tuple[Stray, ...]:
-    listed = {(b.source, b.destination, b.routing_key) for b in wanted.bindings}
-    exchanges, queues = {b.source for b in wanted.bindings}, {q.name for q in wanted.queues}
-    return tuple(
-        Stray(found["source"], found["destination"], found["properties_key"])
-        for found in live
-        if found["source"] in exchanges
-        and found["destination"] in queues
-        and (found["source"], found["destination"], found["routing_key"]) not in listed
-    )
-
-
-def _conflicts(
-    kind: str, wanted: tuple[Exchange, ...] | tuple[Queue, ...], live: dict[str, dict[str, Any]]
-) -> list[Conflict]:
-    conflicts = []
-    for item in wanted:
-        found = live.get(item.name)
-        if found is None:
-            continue
-        for field, value in msgspec.to_builtins(item).items():
-            # A missing argument table is listed as [] by some versions.
-            present = found.get(field) or type(value)()
-            if present != value:
-                conflicts.append(Conflict(kind, item.name, field, value, present))
-    return conflicts
-
-
-def _refuse_shadowed(wanted: Topology, queues: list[dict[str, Any]]) -> None:
-    """Raise if a queue obeys another policy than ours: its messages could be dropped."""
-    ours = {policy.name for policy in wanted.policies} | {None}  # None: not yet in effect
-    names = {queue.name for queue in wanted.queues}
-    strangers = sorted(
-        f"queue {found['name']!r} obeys policy {found.get('policy')!r}"
-        for found in queues
-        if found["name"] in names and found.get("policy") not in ours
-    )
-    if strangers:
-        raise Permanent(
-            f"{'; '.join(strangers)}: give that policy a priority below {topology.PRIORITY}",
-            reason="policy_shadowed",
-        )
-
-
-def main_apply(settings: TopologySettings, wait_s: float = 120.0) -> int:
+def main_apply(chosen: TopologySettings, wait_s: float = 120.0) -> int:
     """Apply the topology, waiting for the broker; print each change.
 
     Raises Permanent, and Transient when the broker cannot be had within `wait_s`.
     """
-    wanted = topology.desired(settings.vhost, delivery_limit=settings.delivery_limit)
-    management = Management(settings.management_url, settings.vhost)
+    wanted = topology.desired(chosen.vhost, delivery_limit=chosen.delivery_limit)
+    management = Management(chosen.management_url, chosen.vhost)
     try:
         changes = _persistently(management, wanted, time.monotonic() + wait_s)
     finally:
         management.close()
     for change in changes:
         sys.stdout.write(f"{change.action} {change.kind} {change.name}\n")
-    sys.stdout.write(f"virtual host {settings.vhost!r}: {len(changes) or 'no'} changes\n")
+    sys.stdout.write(f"virtual host {chosen.vhost!r}: {len(changes) or 'no'} changes\n")
     return 0
 
 

@@ -22,9 +22,9 @@ from orders.messaging.handling import Handled, Handler, Handling
 from orders.messaging.link import Link
 from orders.messaging.pause import Admission, Pause
 from orders.messaging.publisher import Publisher
-from orders.messaging.topology import RETRY_TIERS, Tier
 from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
+from orderservice_topology.topology import RETRY_TIERS, Tier
 
 # How long a message waits that can be neither handled nor put aside. It does not go back to its
 # queue: that counts deliveries, and dead-letters what exceeds its limit.

@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from orders.errors import OrdersError
-from orders.messaging import envelope, topology
+from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
 from orders.messaging.letter_box import Box, describe_letter, letter_id, opened, printable
 from orders.settings import MessagingSettings
+from orderservice_topology import topology
 
 _QUEUES: Final = (*topology.ACCEPTS, topology.UNROUTED)
 _LIMIT: Final = 50
@@ -142,7 +143,7 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
 
 
 def _settled(box: Box, queue: str, records: Records) -> Iterator[Delivery]:
-    notify = queue == topology.dead_queue(topology.NOTIFICATIONS_QUEUE)
+    notify = queue == topology.dead_queue(topology.NOTIFICATIONS)
     letters = box.letters()
     while batch := list(itertools.islice(letters, _BATCH)):
         described = [describe_letter(letter) for letter in batch]

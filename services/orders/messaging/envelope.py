@@ -11,10 +11,10 @@ from pika.spec import Basic
 from orders.domain import events
 from orders.domain.events import OrderEvent
 from orders.errors import Permanent
-from orders.messaging import topology
 from orders.messaging.decoding import Received
 from orders.telemetry import context
 from orders.telemetry.context import Context
+from orderservice_topology import topology
 
 APP_ID: Final = "orders"
 CONTENT_TYPE: Final = "application/json"
@@ -25,9 +25,7 @@ ATTEMPT: Final = "x-attempt"
 MAX_ATTEMPT: Final = 1_000_000  # only to refuse nonsense
 
 # The body of each message type. All are one struct today; a type that needs more gets its own.
-BODIES: Final[dict[str, type[OrderEvent]]] = dict.fromkeys(
-    sorted({*events.PROCESSING, *events.NOTIFICATIONS}), OrderEvent
-)
+BODIES: Final[dict[str, type[OrderEvent]]] = dict.fromkeys(sorted(events.TYPES), OrderEvent)
 _DECODERS: Final = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
 
 

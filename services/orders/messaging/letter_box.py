@@ -17,12 +17,13 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from orders.errors import Permanent, Transient
-from orders.messaging import decoding, envelope, topology, verdict
+from orders.messaging import decoding, envelope, verdict
 from orders.messaging.address import shuffled
 from orders.messaging.envelope import Delivery
 from orders.messaging.link import Connection, describe
 from orders.messaging.publisher import Outgoing
 from orders.settings import MessagingSettings
+from orderservice_topology import topology
 
 
 class Letter(msgspec.Struct, frozen=True, rename="camel"):

@@ -14,7 +14,7 @@ from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging import envelope, headers
 from orders.messaging.envelope import Delivery
 from orders.messaging.publisher import Outgoing
-from orders.messaging.topology import RETRY_TIERS, Tier, dead_queue, retry_queue
+from orderservice_topology.topology import RETRY_TIERS, Tier, dead_queue, retry_queue
 
 FIRST_FAILED_AT: Final = "x-first-failed-at"
 REASON: Final = "x-reason"

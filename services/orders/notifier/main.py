@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
-from orders.messaging.topology import NOTIFICATIONS_QUEUE
 from orders.notifier.delivery import Delivery
 from orders.notifier.patience import Patience
 from orders.notifier.sending import Receiver, Sending, gone
@@ -17,6 +16,7 @@ from orders.settings import DatabaseSettings, MessagingSettings, NotificationSet
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
+from orderservice_topology.topology import NOTIFICATIONS
 
 ADMIN_PORT = 8084
 
@@ -40,7 +40,7 @@ def run(environ: Mapping[str, str]) -> int:
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
     handling = Watch("message handling")
     handle = handling.watching(delivery.handle)
-    consumer = Consumer(messaging, NOTIFICATIONS_QUEUE, handle, limits)
+    consumer = Consumer(messaging, NOTIFICATIONS, handle, limits)
 
     checks = (
         Check("postgres", pool.ping),

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from orders.messaging import topology
 from orders.relay.metrics import OUTBOX_HELD
+from orderservice_topology import topology
 
 _FIRST_HOLD_S: Final = 0.5
 _LONGEST_HOLD_S: Final = 5.0  # a try is one message: often enough costs nothing

@@ -11,10 +11,10 @@ from typing import Final
 from pika.channel import Channel
 from pika.frame import Method
 
-from orders.messaging import topology
 from orders.messaging.link import Link
 from orders.relay.metrics import QUEUE_CONSUMERS, QUEUE_MESSAGES
 from orders.settings import MessagingSettings
+from orderservice_topology import topology
 
 # A passive declaration costs the broker next to nothing, and Prometheus scrapes less often.
 EVERY_S: Final = 5.0

@@ -14,7 +14,7 @@ import structlog
 
 from orders.database.connection import sessions
 from orders.errors import OrdersError, Transient
-from orders.messaging import envelope, semconv, topology
+from orders.messaging import envelope, semconv
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay import outbox
 from orders.relay.lanes import Lanes, lane_of
@@ -30,6 +30,7 @@ from orders.relay.window import Ended, Holds, Window, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 from orders.watch import Watch
+from orderservice_topology import topology
 
 _RECONNECT_S: Final = 1.0
 _DRAIN_S: Final = 10.0

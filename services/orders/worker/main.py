@@ -14,7 +14,6 @@ from orders.database.progress import Progress
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits
-from orders.messaging.topology import PROCESSING_QUEUE
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
@@ -27,6 +26,7 @@ from orders.watch import Watch
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.housekeeping import Housekeeping
+from orderservice_topology.topology import PROCESSING
 
 ADMIN_PORT = 8083
 
@@ -63,7 +63,7 @@ def run(environ: Mapping[str, str]) -> int:
     )
     handling = Watch("message handling")
     handle = handling.watching(fulfilment.handle)
-    consumer = Consumer(messaging, PROCESSING_QUEUE, handle, limits)
+    consumer = Consumer(messaging, PROCESSING, handle, limits)
     lags = [ReplicaLag(database, url) for url in database.replica_urls]
     collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)

@@ -11,7 +11,11 @@ from typing import Final
 
 _REPOSITORY: Final = Path(__file__).parents[3]
 _LOCK: Final = _REPOSITORY / "operator" / "requirements.lock"
-_OURS: Final = ("operator/orderservice_operator", "observability/orderservice_observability")
+_OURS: Final = (
+    "operator/orderservice_operator",
+    "observability/orderservice_observability",
+    "services/orderservice_topology",
+)
 _PINNED: Final = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 
 

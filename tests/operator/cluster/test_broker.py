@@ -19,7 +19,8 @@ from orderservice_operator.children import processes, topology
 from orderservice_operator.errors import Permanent, Transient
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.state.broker import Broker, Changes, changes
+from orderservice_topology.difference import Broker, Changes, changes
+from orderservice_topology.topology import Topology
 
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 Example = Callable[..., Object]
@@ -42,7 +43,7 @@ def _with(address: Address, work: Callable[[Management], Coroutine[Any, Any, Any
     return asyncio.run(main())
 
 
-def _made(rabbit: Rabbit, vhost: str, wanted: topology.Topology) -> Changes:
+def _made(rabbit: Rabbit, vhost: str, wanted: Topology) -> Changes:
     """Apply a topology once; return what a second look would change."""
 
     async def twice(management: Management) -> Changes:
@@ -53,7 +54,7 @@ def _made(rabbit: Rabbit, vhost: str, wanted: topology.Topology) -> Changes:
     return result
 
 
-def _at(service: Any, vhost: str) -> topology.Topology:
+def _at(service: Any, vhost: str) -> Topology:
     given = service(messaging={"vhost": vhost})
     given["metadata"] |= {"namespace": "n", "uid": "u"}
     return topology.desired(msgspec.convert(given, OrderService))

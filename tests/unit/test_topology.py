@@ -5,8 +5,10 @@ import re
 import msgspec
 import pytest
 
-from orders.messaging import topology
-from orders.messaging.topology import Tier, Topology
+from orders.domain import events
+from orders.messaging.apply import main_show
+from orderservice_topology import topology
+from orderservice_topology.topology import Tier, Topology
 
 WANTED = topology.desired("shop")
 
@@ -60,6 +62,10 @@ def test_every_message_type_a_queue_accepts_is_bound_to_it() -> None:
     assert bound == {(q, key) for q, types in topology.ACCEPTS.items() for key in types}
 
 
+def test_every_message_type_has_a_queue() -> None:
+    assert {name for types in topology.ACCEPTS.values() for name in types} == set(events.TYPES)
+
+
 def test_delays_can_change_without_changing_a_name() -> None:
     other = topology.desired("shop", tiers=(Tier("5s", 0.2), Tier("30s", 0.3), Tier("5m", 0.4)))
     assert other.queues == WANTED.queues
@@ -72,5 +78,5 @@ def test_the_data_survives_json() -> None:
 
 
 def test_show_needs_no_address_of_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
-    assert topology.main_show({"ORDERS_TOPOLOGY_VHOST": "shop"}) == 0
+    assert main_show({"ORDERS_TOPOLOGY_VHOST": "shop"}) == 0
     assert msgspec.json.decode(capsys.readouterr().out, type=Topology) == WANTED

@@ -1,29 +1,34 @@
-"""What exists in RabbitMQ, as one piece of data in the shape of RabbitMQ's definitions file.
+"""What has to exist in RabbitMQ, as one piece of data in the shape of RabbitMQ's definitions file.
 
 The only queue argument is the queue type: everything else is a policy, because a policy can be
 changed on a queue that holds messages. RabbitMQ applies one policy a queue, so each has its own.
 Source: https://www.rabbitmq.com/docs/definitions
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-from orders import settings
-from orders.domain import events
-from orders.settings import TopologySettings
-
 EXCHANGE: Final = "orders"
 UNROUTED: Final = "orders.unrouted"
-PROCESSING_QUEUE: Final = "order-processing"
-NOTIFICATIONS_QUEUE: Final = "order-notifications"
+PROCESSING: Final = "order-processing"
+NOTIFICATIONS: Final = "order-notifications"
 
 # The message types each queue is bound to; its consumer refuses all others.
-ACCEPTS: Final[dict[str, tuple[str, ...]]] = {
-    PROCESSING_QUEUE: events.PROCESSING,
-    NOTIFICATIONS_QUEUE: events.NOTIFICATIONS,
+ACCEPTS: Final[Mapping[str, tuple[str, ...]]] = {
+    PROCESSING: (
+        "order.created.v1",
+        "order.stalled.v1",
+        "order.cancelled.v1",
+        "order.refund_due.v1",
+    ),
+    NOTIFICATIONS: (
+        "order.completed.v1",
+        "order.failed.v1",
+        "order.cancelled.v1",
+        "order.refunded.v1",
+    ),
 }
 
 # A guess: about a day of orders at 10 a second. Beyond it publishers are refused, nothing is lost.
@@ -35,8 +40,7 @@ UNLIMITED: Final = 1_000_000_000
 # Above the 0 of catch-all policies that operators of brokers like to set.
 PRIORITY: Final = 10
 
-
-QUORUM: Final = {"x-queue-type": "quorum"}
+Rules = dict[str, str | int]
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -62,13 +66,13 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """A queue."""
+    """A quorum queue."""
 
     name: str
     vhost: str
     durable: bool = True
     auto_delete: bool = False
-    arguments: dict[str, str] = msgspec.field(default_factory=lambda: dict(QUORUM))
+    arguments: dict[str, str] = msgspec.field(default_factory=lambda: {"x-queue-type": "quorum"})
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -83,12 +87,12 @@ class Binding(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True, rename={"apply_to": "apply-to"}):
-    """A policy; `pattern` is a regular expression on the names it applies to."""
+    """A policy for exactly one exchange or queue; `pattern` is a regular expression."""
 
     name: str
     vhost: str
     pattern: str
-    definition: dict[str, str | int]
+    definition: Rules
     apply_to: str = "queues"
     priority: int = PRIORITY
 
@@ -123,35 +127,35 @@ def desired(
 
     The names of `tiers` are part of the contract between processes; their delays may differ.
     """
-    definitions = dict(_queue_policies(delivery_limit, tiers, max_length))
-    alternate = _policy(vhost, EXCHANGE, {"alternate-exchange": UNROUTED}, "exchanges")
+    rules = dict(_queue_rules(delivery_limit, tiers, max_length))
+    alternate: Rules = {"alternate-exchange": UNROUTED}
     return Topology(
         policies=(
-            alternate,
-            *(_policy(vhost, queue, rules, "queues") for queue, rules in definitions.items()),
+            _policy(vhost, EXCHANGE, alternate, "exchanges"),
+            *(_policy(vhost, queue, definition, "queues") for queue, definition in rules.items()),
         ),
         exchanges=(Exchange(UNROUTED, vhost, "fanout"), Exchange(EXCHANGE, vhost, "topic")),
-        queues=tuple(Queue(name, vhost) for name in definitions),
+        queues=tuple(Queue(name, vhost) for name in rules),
         bindings=(Binding(UNROUTED, vhost, UNROUTED, ""), *_bindings(vhost)),
     )
 
 
-def _queue_policies(
+def _queue_rules(
     delivery_limit: int, tiers: tuple[Tier, ...], max_length: int
-) -> Iterator[tuple[str, dict[str, str | int]]]:
+) -> Iterator[tuple[str, Rules]]:
     """Yield each queue with its rules, those that are dead-lettered to before those that do."""
-    kept: dict[str, str | int] = {"max-length": max_length, "overflow": "reject-publish"}
+    kept: Rules = {"max-length": max_length, "overflow": "reject-publish"}
     yield UNROUTED, kept | {"delivery-limit": UNLIMITED}
     for queue in ACCEPTS:
         yield dead_queue(queue), kept | {"delivery-limit": UNLIMITED}
         for tier in tiers:
-            wait: dict[str, str | int] = {"message-ttl": round(tier.delay_s * 1000)}
+            wait: Rules = {"message-ttl": round(tier.delay_s * 1000)}
             yield retry_queue(queue, tier), kept | _dead_lettered_to(queue) | wait
-        limit: dict[str, str | int] = {"delivery-limit": delivery_limit}
+        limit: Rules = {"delivery-limit": delivery_limit}
         yield queue, kept | _dead_lettered_to(dead_queue(queue)) | limit
 
 
-def _dead_lettered_to(queue: str) -> dict[str, str | int]:
+def _dead_lettered_to(queue: str) -> Rules:
     """Dead-letter through the default exchange, which always exists, and never by halves."""
     return {
         "dead-letter-exchange": "",
@@ -166,16 +170,7 @@ def _bindings(vhost: str) -> Iterator[Binding]:
             yield Binding(EXCHANGE, vhost, queue, routing_key)
 
 
-def _policy(vhost: str, name: str, definition: dict[str, str | int], apply_to: str) -> Policy:
+def _policy(vhost: str, name: str, definition: Rules, apply_to: str) -> Policy:
     pattern = "^" + name.replace(".", r"\.") + "$"
     kind = "exchange" if apply_to == "exchanges" else "queue"
     return Policy(f"orders:{kind}:{name}", vhost, pattern, definition, apply_to)
-
-
-def main_show(environ: Mapping[str, str]) -> int:
-    """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
-    # Needs no broker, so it needs no address of one.
-    given = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
-    wanted = desired(given.vhost, delivery_limit=given.delivery_limit)
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(wanted), indent=2).decode() + "\n")
-    return 0

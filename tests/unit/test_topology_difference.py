@@ -1,0 +1,163 @@
+"""What has to be written to a broker, and what is left alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from orders.errors import SettingError
+from orders.messaging.management import Management
+from orderservice_topology import difference, topology
+from orderservice_topology.difference import Broker, Change, Changes, changes
+
+WANTED = topology.desired("/")
+QUEUE = "order-processing"
+Listings = Mapping[str, list[dict[str, Any]]]
+
+
+def listings() -> Listings:
+    """Return the listings of a broker that is as wanted, with what RabbitMQ adds to them."""
+    lists: dict[str, list[dict[str, Any]]] = msgspec.to_builtins(WANTED)
+    for queue in lists["queues"]:
+        queue |= {"type": "quorum", "messages": 3, "policy": f"orders:queue:{queue['name']}"}
+    for policy in lists["policies"]:
+        policy |= {"something": "new"}
+    for binding in lists["bindings"]:
+        binding |= {"properties_key": binding["routing_key"]}
+    return {kind: list(items) for kind, items in lists.items()}
+
+
+def compared(lists: Listings) -> Changes:
+    return changes(WANTED, difference.broker(**lists))
+
+
+def binding(source: str, destination: str, key: str, **more: str) -> dict[str, Any]:
+    place = {"source": source, "destination": destination, "destination_type": "queue"}
+    return {**place, "routing_key": key, "properties_key": key.replace("#", "%23"), **more}
+
+
+def test_an_empty_broker_gets_everything() -> None:
+    steps = changes(WANTED, Broker({}, {}, {}, frozenset())).steps()
+    assert {step.action for step in steps} == {"created"}
+    kinds = [step.kind for step in steps]
+    assert kinds == (
+        ["policy"] * len(WANTED.policies)
+        + ["exchange"] * len(WANTED.exchanges)
+        + ["queue"] * len(WANTED.queues)
+        + ["binding"] * len(WANTED.bindings)
+    )
+
+
+def test_nothing_is_written_where_nothing_differs() -> None:
+    assert compared(listings()) == Changes()
+    assert not str(compared(listings()))
+    assert compared(listings()).steps() == []
+
+
+def test_strangers_are_left_alone() -> None:
+    lists = listings()
+    lists["queues"].append({"name": "somebody-elses", "durable": False, "arguments": {}})
+    assert compared(lists) == Changes()
+
+
+def test_a_queue_deleted_by_hand_comes_back_with_its_bindings() -> None:
+    """A listing of bindings may still have those that went with the queue."""
+    lists = listings()
+    lists["queues"][:] = [queue for queue in lists["queues"] if queue["name"] != QUEUE]
+    result = compared(lists)
+    assert [queue.name for queue in result.queues] == [QUEUE]
+    assert {item.routing_key for item in result.bindings} == set(topology.ACCEPTS[QUEUE])
+
+
+def test_a_binding_that_is_gone_comes_back() -> None:
+    lists = listings()
+    lists["bindings"].pop(1)
+    assert str(compared(lists)) == "binding order.created.v1"
+
+
+@pytest.mark.parametrize("change", [{"definition": {}}, {"priority": 0}, {"pattern": ".*"}])
+def test_a_policy_that_differs_is_replaced(change: dict[str, Any]) -> None:
+    lists = listings()
+    lists["policies"][1] |= change
+    assert compared(lists).steps() == [Change("updated", "policy", WANTED.policies[1].name)]
+
+
+@pytest.mark.parametrize("source", ["orders", "orders.unrouted"])
+def test_a_stray_binding_of_ours_is_removed(source: str) -> None:
+    """A consumer refuses what it does not know: such a binding fills the dead-letter queue."""
+    lists = listings()
+    lists["bindings"].append(binding(source, QUEUE, "order.#"))
+    (step,) = compared(lists).steps()
+    assert step == Change("removed", "binding", f"{source} -order.%23-> {QUEUE}")
+    assert str(compared(lists)) == "no binding order.#"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        binding("amq.topic", QUEUE, "#"),
+        binding("orders", "of-somebody-else", "#"),
+        binding("orders", "orders.unrouted", "#", destination_type="exchange"),
+    ],
+)
+def test_other_bindings_are_left_alone(other: dict[str, Any]) -> None:
+    lists = listings()
+    lists["bindings"].append(other)
+    assert compared(lists) == Changes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "words"),
+    [
+        ("queues", "arguments", {"x-queue-type": "classic"}, "'classic'}, not {'x-queue-type'"),
+        ("queues", "arguments", {"x-queue-type": "quorum", "x-max-length": 1}, "x-max-length"),
+        ("queues", "arguments", [], "{}, not"),
+        ("queues", "durable", False, "durable False, not True"),
+        ("queues", "durable", None, "durable False, not True"),
+        ("exchanges", "type", "direct", "type direct, not fanout"),
+    ],
+)
+def test_what_cannot_be_changed_is_a_mismatch_that_names_both_values(
+    kind: str, field: str, value: object, words: str
+) -> None:
+    lists = listings()
+    lists[kind][0][field] = value
+    result = compared(lists)
+    (mismatch,) = result.mismatches
+    assert words in mismatch
+    assert result.steps() == []
+
+
+def test_an_empty_argument_table_may_be_listed_as_an_array() -> None:
+    lists = listings()
+    lists["exchanges"][0]["arguments"] = []
+    assert compared(lists).mismatches == ()
+
+
+@pytest.mark.parametrize(
+    ("policies", "refused"),
+    [
+        ([{"name": "all", "priority": 0}], False),
+        ([{"name": "all", "priority": 10}], True),
+        ([{"name": "all", "priority": 99}], True),
+        ([], True),
+    ],
+)
+def test_a_policy_of_others_that_wins_over_ours_is_told(
+    policies: list[dict[str, Any]], *, refused: bool
+) -> None:
+    """One that ranks lower is obeyed only until ours is there; one that is not listed may win."""
+    lists = listings()
+    lists["queues"][0]["policy"] = "all"
+    lists["policies"].extend(policies)
+    shadows = compared(lists).shadows
+    assert bool(shadows) is refused
+    assert all("obeys policy 'all'" in shadow for shadow in shadows)
+
+
+@pytest.mark.parametrize("url", ["amqp://user:secret@host:5672", "http://", "https:///x"])
+def test_a_wrong_address_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SettingError, match="ORDERS_MANAGEMENT_URL") as caught:
+        Management(url, "/")
+    assert "secret" not in str(caught.value)
