@@ -56,6 +56,7 @@ def operator() -> Schema:
         imagePullSecrets=items(NAME),
         replicas={"type": "integer", "minimum": 0, "maximum": 10},
         watchNamespace=NAME,
+        watchNamespaces=items(NAME),
         logLevel={"enum": ["debug", "info", "warning", "error"]},
         env={
             "type": "object",
@@ -155,6 +156,10 @@ def _closed(found: Schema, *, element: bool = False) -> Schema:
     made = {key: found[key] for key in kept if key in found}
     if element and "required" in found:
         made["required"] = found["required"]
+    if "x-kubernetes-int-or-string" in found:
+        made["type"] = ["integer", "string"]
+    if "x-kubernetes-preserve-unknown-fields" in found:
+        return {"type": "object"}
     if "properties" in found:
         parts = found["properties"].items()
         made["properties"] = {key: _closed(part, element=element) for key, part in parts}

@@ -18,13 +18,13 @@ ANSWERS_LOG = "answers.log"
 class Site:
     """Say where the gateway listens, whom it asks, whom it believes and where it may write.
 
-    `listen` is a port or address:port, `api` one or more address:port, `trusted_proxies` networks
+    `listen` are ports or address:port, `api` one or more address:port, `trusted_proxies` networks
     whose X-Forwarded-For is taken for the client's address, `drain_s` how long a request under way
     may take once nginx is told to end. `memory_mib` is what nginx and its parent may take,
     `api_in_flight` the requests that one api has at once before others are answered 503.
     """
 
-    listen: str
+    listen: Sequence[str]
     api: Sequence[str]
     folder: Path
     access_log: str
@@ -40,7 +40,9 @@ def render(site: Site) -> str:
     room = capacity(site.memory_mib)
     upstream = site.api_in_flight * len(site.api) + KEPT
     values = {
-        "LISTEN": site.listen,
+        "LISTEN": _lines(
+            f"listen {address} default_server backlog=4096;" for address in site.listen
+        ),
         "API": _lines(
             f"server {address} max_fails=0 max_conns={site.api_in_flight};" for address in site.api
         ),

@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,7 @@ def _unblock() -> None:
 
 def _write(given: Settings) -> Path:
     site = Site(
-        listen=str(given.port),
+        listen=listening(given.port),
         api=given.api_address,
         trusted_proxies=given.trusted_proxies,
         folder=FOLDER,
@@ -71,6 +72,18 @@ def _write(given: Settings) -> Path:
     path = FOLDER / "nginx.conf"
     path.write_text(render(site))
     return path
+
+
+def listening(port: int) -> tuple[str, ...]:
+    """Return where to listen: on IPv4, and on IPv6 where the kernel has it.
+
+    Two sockets: on one for both, every IPv4 client would have an IPv6 address of one network.
+    """
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return (str(port),)
+    return (str(port), f"[::]:{port}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -322,3 +322,64 @@ def test_the_example_in_the_operators_chart_is_a_valid_resource(helm4: Helm) -> 
     schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     jsonschema.Draft4Validator(schema).validate(example["spec"])
     assert example["kind"] == definition["spec"]["names"]["kind"]
+
+
+def test_who_may_edit_may_scale_and_who_may_view_may_see_it(helm4: Helm) -> None:
+    roles = {
+        manifest["metadata"]["labels"].get("rbac.authorization.k8s.io/aggregate-to-edit", ""): (
+            manifest["rules"]
+        )
+        for manifest in helm4.template(OPERATOR)
+        if manifest["kind"] == "ClusterRole" and "orderservices-" in manifest["metadata"]["name"]
+    }
+    scale = {
+        edit: rule["verbs"]
+        for edit, rules in roles.items()
+        for rule in rules
+        if rule["resources"] == ["orderservices/scale"]
+    }
+    assert scale == {"true": ["get", "update", "patch"], "": ["get"]}
+
+
+def test_several_namespaces_have_a_role_each(helm4: Helm) -> None:
+    manifests = helm4.template(OPERATOR, "--set=watchNamespaces={shop,depot}")
+    roles = [
+        (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        for manifest in manifests
+        if manifest["kind"] == "Role" and not manifest["metadata"]["name"].endswith("leadership")
+    ]
+    parts = ("application", "framework")
+    assert sorted(roles) == sorted(
+        (namespace, f"orders-{part}") for namespace in ("shop", "depot") for part in parts
+    )
+    (operator,) = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
+    env = operator["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "OPERATOR_NAMESPACE", "value": "shop,depot"} in env
+    with pytest.raises(Failed, match="not both"):
+        helm4.template(OPERATOR, "--set=watchNamespaces={shop},watchNamespace=depot")
+
+
+def test_what_was_registered_can_be_taken_away_once_it_is_switched_off(helm4: Helm) -> None:
+    rules = [
+        rule
+        for manifest in helm4.template(OPERATOR, "--set=externalMetrics.enabled=false")
+        if manifest["kind"] == "ClusterRole"
+        for rule in manifest["rules"]
+        if rule["resources"] == ["apiservices"]
+    ]
+    assert [rule["verbs"] for rule in rules] == [["get", "delete"]]
+
+
+def test_the_values_of_the_adopting_page_render(helm4: Helm, tmp_path: Path) -> None:
+    text = (OPERATOR.parents[1] / "docs" / "adopting.md").read_text()
+    _, _, rest = text.partition("```yaml\n")
+    values = tmp_path / "values-orders.yaml"
+    values.write_text(rest.partition("```")[0])
+    (resource,) = [
+        manifest
+        for manifest in helm4.template(ENVIRONMENT, f"--values={values}", "--namespace=orders")
+        if manifest["kind"] == "OrderService"
+    ]
+    assert resource["metadata"]["name"] == "orders"
+    owner = {"primarySecretRef": {"name": "orders-database-owner"}}
+    assert resource["spec"]["migrations"]["database"] == owner

@@ -95,7 +95,7 @@ def test_an_environments_values_may_be_digits(helm4: Helm, tmp_path: Path) -> No
     options = digits_for(
         ENVIRONMENT, tmp_path, postgresql=on, rabbitmq=on, valkey=on, simulators=on, loadTest=on,
         externalSecrets=on, nameOverride="true",
-        spec={"podTemplate": {"imagePullSecrets": [DIGITS]}},
+        spec={"podTemplate": {"imagePullSecrets": [{"name": DIGITS}]}},
     )  # fmt: skip
     check(helm4.template(ENVIRONMENT, options, "--namespace", DIGITS))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orders.api.problems import Refusal
@@ -160,12 +160,18 @@ def test_what_is_not_json_is_refused_without_a_crash(malformed: bytes) -> None:
     assert refused(malformed).kind.status == 400
 
 
+# A machine that is busy generates slowly; that says nothing about the decoder.
+_BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@_BUSY
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_decoder(given_body: bytes) -> None:
     with pytest.raises(Refusal):
         decode_order(given_body)
 
 
+@_BUSY
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_no_json_value_crashes_the_decoder(value: Any) -> None:
     for name in GOOD:

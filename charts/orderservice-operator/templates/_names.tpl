@@ -67,7 +67,7 @@ seccompProfile:
 
 {{/* A cluster has one external metrics API, so an operator of one namespace does not serve it. */}}
 {{- define "operator.servesMetrics" -}}
-{{- if and (.Values.externalMetrics).enabled (not .Values.watchNamespace) -}}
+{{- if and (.Values.externalMetrics).enabled (not (include "operator.namespaces" .)) -}}
 true
 {{- end -}}
 {{- end }}
@@ -88,4 +88,13 @@ install nothing in its place. Pass (dict "root" $ "path" "files/role.yaml"). */}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* The namespaces that are looked after, by comma; empty: all. */}}
+{{- define "operator.namespaces" -}}
+{{- $one := .Values.watchNamespace -}}
+{{- if and $one .Values.watchNamespaces -}}
+{{- fail "give watchNamespace or watchNamespaces, not both" -}}
+{{- end -}}
+{{- join "," (.Values.watchNamespaces | default (compact (list $one)) | uniq) -}}
 {{- end }}

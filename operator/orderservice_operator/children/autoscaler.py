@@ -8,7 +8,7 @@ from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, WORKER, Process, name_of
 from orderservice_operator.children.scaling import Choice, metric_labels
 from orderservice_operator.resource.spec import GROUP, OrderService
-from orderservice_operator.resource.workloads import QueueAutoscaling
+from orderservice_operator.resource.workloads import CpuAutoscaling, QueueAutoscaling
 from orderservice_topology.topology import PROCESSING as QUEUE
 
 # Says on the HorizontalPodAutoscaler whose metric it asks for.
@@ -23,8 +23,12 @@ def cpu_autoscaler(service: OrderService) -> Manifest | None:
     target = {"type": "Utilization", "averageUtilization": wanted.target_cpu_percentage}
     # Of the api alone: the gateway in the same pods takes much less of what it asks for.
     of_api = {"container": API.name, "name": "cpu", "target": target}
-    metric = {"type": "ContainerResource", "containerResource": of_api}
-    return _autoscaler(service, API, (wanted.min_replicas, wanted.max_replicas), metric)
+    metrics = [{"type": "ContainerResource", "containerResource": of_api}]
+    if wanted.target_memory_percentage:
+        target = {"type": "Utilization", "averageUtilization": wanted.target_memory_percentage}
+        of_memory = {"container": API.name, "name": "memory", "target": target}
+        metrics.append({"type": "ContainerResource", "containerResource": of_memory})
+    return _autoscaler(service, API, wanted, metrics)
 
 
 def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
@@ -38,15 +42,17 @@ def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
         "metric": {"name": QUEUE_METRIC, "selector": {"matchLabels": metric_labels(service)}},
         "target": {"type": "AverageValue", "averageValue": str(wanted.queue_length_per_pod)},
     }
-    replicas = (wanted.min_replicas, wanted.max_replicas)
-    metric = {"type": "External", "external": external}
-    manifest = _autoscaler(service, WORKER, replicas, metric)
+    metrics = [{"type": "External", "external": external}]
+    manifest = _autoscaler(service, WORKER, wanted, metrics)
     manifest["metadata"]["annotations"] = {PROVIDER_ANNOTATION: choice.provider}
     return manifest
 
 
 def _autoscaler(
-    service: OrderService, process: Process, replicas: tuple[int, int], metric: Manifest
+    service: OrderService,
+    process: Process,
+    wanted: CpuAutoscaling | QueueAutoscaling,
+    metrics: list[Manifest],
 ) -> Manifest:
     name = name_of(service, process)
     manifest = child(
@@ -54,11 +60,16 @@ def _autoscaler(
     )
     manifest["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        "minReplicas": replicas[0],
-        "maxReplicas": replicas[1],
-        "metrics": [metric],
+        "minReplicas": wanted.min_replicas,
+        "maxReplicas": wanted.max_replicas,
+        "metrics": metrics,
+        **_behavior(wanted),
     }
     return manifest
+
+
+def _behavior(wanted: CpuAutoscaling | QueueAutoscaling) -> Manifest:
+    return {"behavior": wanted.behavior} if wanted.behavior else {}
 
 
 def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
@@ -83,6 +94,8 @@ def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
         "maxReplicaCount": wanted.max_replicas,
         "triggers": [trigger],
     }
+    if behavior := _behavior(wanted):
+        manifest["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
     return manifest
 
 

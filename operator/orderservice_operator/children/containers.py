@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from orderservice_operator.children import authorities, pod_options
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.resource.quantity import amount
 from orderservice_operator.resource.schema_types import Amounts, Resources
@@ -13,44 +14,55 @@ from orderservice_operator.resource.spec import OrderService
 
 TMP: Final = "tmp"
 
+Size = str | int | None
+
 
 def container(
-    service: OrderService, name: str, command: list[str], resources: Resources, tmp: str = TMP
+    service: OrderService,
+    name: str,
+    command: list[str],
+    resources: Resources,
+    *,
+    component: str,
 ) -> Manifest:
-    """Return a container; the caller adds what only some have.
-
-    `tmp` is the volume at the only place it may write to.
-    """
+    """Return a container of a component's pods; the caller adds what only some have."""
+    options = pod_options.of_process(service, component)
+    restricted: Manifest = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     return {
         "name": name,
         "image": service.spec.image,
-        "imagePullPolicy": service.spec.pod_template.image_pull_policy,
+        "imagePullPolicy": options.image_pull_policy or "IfNotPresent",
         "command": command,
         "resources": _resources(resources),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": tmp, "mountPath": "/tmp"}],  # noqa: S108 the pod's own
+        "securityContext": restricted | (options.container_security_context or {}),
+        "volumeMounts": mounts(service, component, TMP),
     }
 
 
+def mounts(service: OrderService, component: str, tmp: str) -> list[Manifest]:
+    """Return the mounts of a container; `tmp` is the volume at the only place it may write to."""
+    return [
+        {"name": tmp, "mountPath": "/tmp"},  # noqa: S108 the pod's own
+        *authorities.mounts(service),
+        *pod_options.mounts(pod_options.of_process(service, component)),
+    ]
+
+
 def variables(
-    service: OrderService, own: list[Manifest], settings: Collection[str] = ()
+    service: OrderService, own: list[Manifest], settings: Collection[str] = (), *, component: str
 ) -> list[Manifest]:
     """Return the variables of a container; one that the operator sets itself is not overridden.
 
     `settings`: the names it sets elsewhere, in what the container has as `envFrom`.
     """
     names = {entry["name"] for entry in own} | set(settings)
-    extra = [
-        {"name": variable.name, "value": variable.value}
-        for variable in service.spec.pod_template.env
-        if variable.name not in names
-    ]
-    return own + extra
+    extra: list[Manifest] = pod_options.plain(pod_options.of_process(service, component).env)
+    return own + [variable for variable in extra if variable["name"] not in names]
 
 
 def pre_stop(wait_s: int) -> Manifest:
@@ -65,29 +77,31 @@ def resources_over(default: Resources, resources: Resources) -> Resources:
         requests=Amounts(
             cpu=request.cpu or _at_most(default.requests.cpu, limit.cpu),
             memory=request.memory or _at_most(default.requests.memory, limit.memory),
+            ephemeral_storage=request.ephemeral_storage,
         ),
         limits=Amounts(
             cpu=limit.cpu or _at_least(default.limits.cpu, request.cpu),
             memory=limit.memory or _at_least(default.limits.memory, request.memory),
+            ephemeral_storage=limit.ephemeral_storage,
         ),
     )
 
 
-def _at_most(default: str | None, limit: str | None) -> str | None:
+def _at_most(default: Size, limit: Size) -> Size:
     return min(default, limit, key=_size) if default and limit else default
 
 
-def _at_least(default: str | None, request: str | None) -> str | None:
+def _at_least(default: Size, request: Size) -> Size:
     return max(default, request, key=_size) if default and request else default
 
 
-def _size(quantity: str) -> Decimal:
-    return amount(quantity) or Decimal(0)
+def _size(quantity: str | int) -> Decimal:
+    return amount(str(quantity)) or Decimal(0)
 
 
 def _resources(resources: Resources) -> Manifest:
     amounts: Manifest = msgspec.to_builtins(resources)
     return {
-        name: {unit: amount for unit, amount in entry.items() if amount is not None}
+        name: {unit: str(amount) for unit, amount in entry.items() if amount is not None}
         for name, entry in amounts.items()
     }

@@ -29,7 +29,8 @@ class Context(msgspec.Struct, frozen=True):
     """`kinds`: the optional kinds that this cluster has; `workers`: how many are wanted now.
 
     `secrets`: of each process whose Secrets are known, a digest of what is in them. `before`: the
-    resource with what pods may still run until all are replaced.
+    resource with what pods may still run until all are replaced. `dashboards`: no older resource
+    has them; they show all resources, and a second set of the same names would replace the first.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -38,3 +39,4 @@ class Context(msgspec.Struct, frozen=True):
     before: OrderService | None = None
     metrics: MetricsApi = MetricsApi()
     workers: int | None = None
+    dashboards: bool = True

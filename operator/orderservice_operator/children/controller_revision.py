@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from orderservice_operator.children import processes
-from orderservice_operator.children.manifest import Manifest, child, digest
+from orderservice_operator.children.manifest import Manifest, child, digest, inherited
 from orderservice_operator.children.pods import pod_template
 from orderservice_operator.resource.spec import OrderService
 
@@ -16,12 +16,22 @@ KIND: Final = "ControllerRevision"
 # What never goes back: how many pods there are, how they are reached and watched, what is made in
 # the broker, and how the operator works. Everything else goes back together.
 _STAYS_WHOLE: Final = frozenset(
-    {"mode", "paused", "slo", "migrations", "reconciliation", "rollout", "networkPolicy"}
+    {
+        "mode",
+        "paused",
+        "slo",
+        "migrations",
+        "reconciliation",
+        "rollout",
+        "networkPolicy",
+        "inheritedMetadata",
+        "serviceAccountTemplate",
+    }
 )
 _CONTROL: Final = frozenset({"mode", "paused"})
 _SIZE: Final = frozenset({"replicas", "autoscaling", "podDisruptionBudget"})
 _STAYS: Final[Mapping[str, frozenset[str]]] = {
-    "api": _SIZE | {"ingress", "httpRoute"},
+    "api": _SIZE | {"ingress", "httpRoute", "service"},
     "worker": _SIZE,
     "relay": _SIZE,
     "notifier": _SIZE,
@@ -53,7 +63,8 @@ def revision_name(service: OrderService) -> str:
 def controller_revision(service: OrderService, number: int) -> Manifest:
     """Return what is kept of the spec, as the `number`-th that was good."""
     manifest = child(service, API_VERSION, KIND, name=revision_name(service))
-    return manifest | {"revision": number, "data": {"spec": _going_back(_fields(service))}}
+    data = {"revision": number, "data": {"spec": _going_back(_fields(service))}}
+    return inherited(service, manifest | data)
 
 
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from orderservice_observability import dashboards
+from orderservice_operator.children.context import Context
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService
 
@@ -11,9 +12,9 @@ from orderservice_operator.resource.spec import OrderService
 LABEL: Final = "grafana_dashboard"
 
 
-def dashboard_maps(service: OrderService) -> Iterator[Manifest]:
+def dashboard_maps(service: OrderService, context: Context) -> Iterator[Manifest]:
     """Yield a ConfigMap for each dashboard: all together come near the limit of one object."""
-    if not service.spec.observability.dashboards:
+    if not (service.spec.observability.dashboards and context.dashboards):
         return
     for name, text in dashboards.texts().items():
         manifest = child(

@@ -17,7 +17,7 @@ from orderservice_operator.children.disruption_budget import disruption_budget
 from orderservice_operator.children.http_route import http_route
 from orderservice_operator.children.ingress import ingress
 from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
-from orderservice_operator.children.manifest import Manifest
+from orderservice_operator.children.manifest import Manifest, inherited
 from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
 from orderservice_operator.children.migration_job import migration_job
 from orderservice_operator.children.network_policy import (
@@ -39,7 +39,8 @@ from orderservice_operator.resource.spec import OrderService
 
 def desired(service: OrderService, context: Context) -> list[Manifest]:
     """Return the children, in the order in which they are of use to each other."""
-    return [child for child in _children(service, context) if child is not None]
+    children = _children(service, context)
+    return [inherited(service, child) for child in children if child is not None]
 
 
 def missing(service: OrderService, context: Context) -> tuple[str, ...]:
@@ -64,7 +65,8 @@ def scaled(service: OrderService, choice: Choice) -> frozenset[str]:
 
 def _children(service: OrderService, context: Context) -> Iterator[Manifest | None]:
     choice = choose(service, context)
-    yield service_account(service)
+    if service.spec.pod_template.service_account_name is None:
+        yield service_account(service)
     yield from _network(service, context)
     if service.spec.migrations.enabled and not context.migrated:
         yield migration_job(service, context.secrets.get(MIGRATE, ""))
@@ -87,7 +89,7 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
     yield http_route(service, context)
     yield service_monitor(service, context)
     yield prometheus_rule(service, context)
-    yield from dashboard_maps(service)
+    yield from dashboard_maps(service, context)
 
 
 def _kept_workers(service: OrderService, context: Context, *, scaled: bool) -> int | None:

@@ -22,7 +22,7 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
     manifest["spec"] = {
         "selector": {"matchLabels": selector(service, process.name)},
         # A pod that is not ready anyway must not keep a node from being drained.
-        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "unhealthyPodEvictionPolicy": budget.unhealthy_pod_eviction_policy,
         **_limit(budget, replicas),
     }
     return manifest

@@ -6,9 +6,21 @@ The names are the services' contract; a test holds them to what the services rea
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from orderservice_operator.children import authorities
 from orderservice_operator.children.manifest import Manifest
-from orderservice_operator.children.processes import API, API_PORT, NOTIFIER, RELAY, WORKER, Process
+from orderservice_operator.children.pod_options import of_process
+from orderservice_operator.children.processes import (
+    API,
+    API_PORT,
+    NOTIFIER,
+    RELAY,
+    WORKER,
+    Process,
+    section,
+)
+from orderservice_operator.resource.dependencies import Credentials, Database
 from orderservice_operator.resource.operations import Cancellation
+from orderservice_operator.resource.schema_types import SecretKey
 from orderservice_operator.resource.spec import OrderService
 
 Settings = dict[str, str]
@@ -31,6 +43,7 @@ def settings(service: OrderService, process: Process) -> Settings:
     if process in {API, WORKER}:
         # Installations that share a Redis must not serve each other's orders.
         variables["ORDERS_REDIS_PREFIX"] = f"{service.metadata.namespace}/{service.metadata.name}:"
+    variables |= authorities.settings(service)
     if service.spec.database.durability != "Local":
         variables["ORDERS_DATABASE_DURABILITY"] = service.spec.database.durability.lower()
     return dict(sorted(variables.items()))
@@ -119,15 +132,49 @@ def secrets(service: OrderService, process: Process) -> list[Manifest]:
 
 def secret_entries(service: OrderService, process: Process) -> set[tuple[str, str]]:
     """Return the Secrets a process reads and the entry of each."""
-    return {(name, key) for _, name, key in _secrets(service, process)}
+    named = {(name, key) for _, name, key in _secrets(service, process)}
+    return named | _further_entries(service, process.name)
+
+
+def migration_entries(service: OrderService) -> set[tuple[str, str]]:
+    """Return the Secrets the migration reads and the entry of each."""
+    primary = database(service, "migrate").primary_secret_ref
+    return {(primary.name, primary.key)} | _further_entries(service, "migrate")
+
+
+def _further_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
+    """Return the bundle of authorities and what variables of podTemplate read."""
+    sources = (variable.value_from for variable in of_process(service, component).env)
+    secrets = (source.secret_key_ref for source in sources if source)
+    needed = {(entry.name, entry.key) for entry in secrets if entry and not entry.optional}
+    return authorities.entries(service) | needed
+
+
+def database(service: OrderService, component: str) -> Database | Credentials:
+    """Return where the URLs of a component are: its own section, or spec.database."""
+    spec = service.spec
+    own: dict[str, Credentials | None] = {
+        "api": spec.api.database,
+        "relay": spec.relay.database,
+        "worker": spec.worker.database,
+        "notifier": spec.notifier.database,
+        "migrate": spec.migrations.database,
+        "reconcile": spec.reconciliation.database,
+    }
+    return own[component] or spec.database
+
+
+def _broker(service: OrderService, process: Process) -> SecretKey:
+    own = getattr(section(service, process), "messaging", None)
+    secret: SecretKey = (own or service.spec.messaging).secret_ref
+    return secret
 
 
 def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str, str]]:
     spec = service.spec
-    primary, replica = spec.database.primary_secret_ref, spec.database.replica_secret_ref
-    yield "ORDERS_DATABASE_URL", primary.name, primary.key
-    if session := spec.database.session_secret_ref:
-        yield "ORDERS_DATABASE_SESSION_URL", session.name, session.key
+    urls = database(service, process.name)
+    replica = getattr(urls, "replica_secret_ref", None)
+    yield from _database_urls(urls)
     if process is API:
         yield "ORDERS_CURSOR_SECRET", spec.api.secret_ref.name, spec.api.secret_ref.key
         if key := spec.auth.key_secret_ref:
@@ -138,11 +185,26 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
     if process in {API, WORKER} and (cache := spec.cache.secret_ref):
         yield "ORDERS_REDIS_URL", cache.name, cache.key
     if process is not API:
-        broker = spec.messaging.secret_ref
+        broker = _broker(service, process)
         yield "ORDERS_AMQP_URL", broker.name, broker.key
     if process is NOTIFIER:
         yield "ORDERS_NOTIFICATION_URL", spec.notifier.secret_ref.name, "url"
         yield "ORDERS_NOTIFICATION_SECRET", spec.notifier.secret_ref.name, "secret"
+
+
+def _database_urls(urls: Database | Credentials) -> Iterator[tuple[str, str, str]]:
+    primary, session = urls.primary_secret_ref, urls.session_secret_ref
+    yield "ORDERS_DATABASE_URL", primary.name, primary.key
+    if session:
+        yield "ORDERS_DATABASE_SESSION_URL", session.name, session.key
+
+
+def migration_variables(service: OrderService) -> list[Manifest]:
+    """Return the variables of the migration."""
+    urls = [from_secret(*entry) for entry in _database_urls(database(service, "migrate"))]
+    values = {"ORDERS_LOG_FORMAT": "json"} | authorities.settings(service)
+    first, *others = urls
+    return [first, *({"name": name, "value": value} for name, value in values.items()), *others]
 
 
 def reconciliation_variables(service: OrderService) -> list[Manifest]:
@@ -154,12 +216,9 @@ def reconciliation_variables(service: OrderService) -> list[Manifest]:
         "ORDERS_PAYMENT_URL": upstreams.payment.url,
         "ORDERS_UPSTREAM_RETRIES": str(upstreams.retries),
         "ORDERS_UPSTREAM_TIMEOUT_S": str(upstreams.timeout_seconds),
+        **authorities.settings(service),
     }
-    database = service.spec.database
-    primary, session = database.primary_secret_ref, database.session_secret_ref
-    own = [from_secret("ORDERS_DATABASE_URL", primary.name, primary.key)]
-    if session:
-        own.append(from_secret("ORDERS_DATABASE_SESSION_URL", session.name, session.key))
+    own = [from_secret(*entry) for entry in _database_urls(database(service, "reconcile"))]
     return own + [{"name": name, "value": value} for name, value in values.items()]
 
 

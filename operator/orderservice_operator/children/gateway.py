@@ -2,9 +2,16 @@
 
 from typing import Final
 
-from orderservice_operator.children.containers import container, pre_stop, variables
+from orderservice_operator.children.containers import (
+    container,
+    mounts,
+    pre_stop,
+    resources_over,
+    variables,
+)
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.processes import (
+    API,
     API_PORT,
     GATEWAY_ADMIN_PORT,
     GATEWAY_DRAIN_S,
@@ -33,9 +40,11 @@ def gateway(service: OrderService) -> Manifest:
 
     To connect is not enough: the kernel takes connections for an nginx that is frozen.
     """
-    base = container(service, NAME, _COMMAND, _RESOURCES, TMP)
+    resources = resources_over(_RESOURCES, service.spec.api.gateway.resources)
+    base = container(service, NAME, _COMMAND, resources, component=API.name)
     return base | {
-        "env": variables(service, _settings(service)),
+        "volumeMounts": mounts(service, API.name, TMP),
+        "env": variables(service, _settings(service), component=API.name),
         "ports": [
             {"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"},
             {"name": ADMIN, "containerPort": GATEWAY_ADMIN_PORT, "protocol": "TCP"},

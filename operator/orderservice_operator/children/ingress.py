@@ -2,7 +2,6 @@
 
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
-from orderservice_operator.resource import workloads
 from orderservice_operator.resource.spec import OrderService
 
 
@@ -20,19 +19,20 @@ def ingress(service: OrderService) -> Manifest | None:
     )
     if wanted.annotations:
         manifest["metadata"]["annotations"] = wanted.annotations
-    manifest["spec"] = {"rules": [_rule(service, wanted)]}
+    hosts = [wanted.host, *wanted.extra_hosts]
+    manifest["spec"] = {"rules": [_rule(service, host) for host in hosts]}
     if wanted.class_name:
         manifest["spec"]["ingressClassName"] = wanted.class_name
     if wanted.tls_secret_ref:
-        tls = {"hosts": [wanted.host], "secretName": wanted.tls_secret_ref.name}
+        tls = {"hosts": hosts, "secretName": wanted.tls_secret_ref.name}
         manifest["spec"]["tls"] = [tls]
     return manifest
 
 
-def _rule(service: OrderService, wanted: workloads.Ingress) -> Manifest:
+def _rule(service: OrderService, host: str) -> Manifest:
     backend = {
         "name": name_of(service, API),
         "port": {"name": "http"},
     }
     path = {"path": "/", "pathType": "Prefix", "backend": {"service": backend}}
-    return {"host": wanted.host, "http": {"paths": [path]}}
+    return {"host": host, "http": {"paths": [path]}}

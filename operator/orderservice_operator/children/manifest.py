@@ -78,6 +78,18 @@ def child(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
 
 
+def inherited(service: OrderService, manifest: Manifest) -> Manifest:
+    """Return a child with the labels and annotations that all children have; its own win."""
+    extra, metadata = service.spec.inherited_metadata, manifest["metadata"]
+    if not (extra.labels or extra.annotations):
+        return manifest
+    both = {
+        "labels": extra.labels | metadata.get("labels", {}),
+        "annotations": extra.annotations | metadata.get("annotations", {}),
+    }
+    return manifest | {"metadata": metadata | both}
+
+
 def owner_name(manifest: Manifest) -> str:
     """Return the name of the OrderService that an object belongs to, or an empty text.
 

@@ -2,17 +2,16 @@
 
 from typing import Final
 
-from orderservice_operator.children.containers import container, variables
-from orderservice_operator.children.environment import from_secret
+from orderservice_operator.children import environment
+from orderservice_operator.children.containers import container, resources_over, variables
 from orderservice_operator.children.manifest import (
     GENERATION_ANNOTATION,
     SECRETS_ANNOTATION,
     Manifest,
     child,
     digest,
-    labels,
 )
-from orderservice_operator.children.pods import pod_spec
+from orderservice_operator.children.pods import pod_metadata, pod_spec
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
@@ -24,7 +23,7 @@ _RESOURCES: Final = Resources(
 
 def job_name(service: OrderService) -> str:
     """Return the name of the Job: another image or another database, another Job."""
-    primary = service.spec.database.primary_secret_ref
+    primary = environment.database(service, COMPONENT).primary_secret_ref
     what = [service.spec.image, primary.name, primary.key]
     return f"{service.metadata.name}-{COMPONENT}-{digest(what)}"
 
@@ -45,7 +44,7 @@ def migration_job(service: OrderService, secrets: str = "") -> Manifest:
         "backoffLimit": limits.backoff_limit,
         "activeDeadlineSeconds": limits.active_deadline_seconds,
         "template": {
-            "metadata": {"labels": labels(service, COMPONENT)},
+            "metadata": pod_metadata(service, COMPONENT),
             "spec": _pod(service),
         },
     }
@@ -53,13 +52,10 @@ def migration_job(service: OrderService, secrets: str = "") -> Manifest:
 
 
 def _pod(service: OrderService) -> Manifest:
-    migrate = container(service, COMPONENT, ["orders", "migrate"], _RESOURCES)
-    primary = service.spec.database.primary_secret_ref
-    own = [
-        from_secret("ORDERS_DATABASE_URL", primary.name, primary.key),
-        {"name": "ORDERS_LOG_FORMAT", "value": "json"},
-    ]
-    if session := service.spec.database.session_secret_ref:
-        own.append(from_secret("ORDERS_DATABASE_SESSION_URL", session.name, session.key))
-    migrate["env"] = variables(service, own)
-    return pod_spec(service) | {"restartPolicy": "Never", "containers": [migrate]}
+    resources = resources_over(_RESOURCES, service.spec.migrations.resources)
+    migrate = container(service, COMPONENT, ["orders", "migrate"], resources, component=COMPONENT)
+    migrate["env"] = variables(
+        service, environment.migration_variables(service), component=COMPONENT
+    )
+    pod = pod_spec(service, COMPONENT, [migrate])
+    return pod | {"restartPolicy": "Never"}

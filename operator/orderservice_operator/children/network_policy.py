@@ -14,10 +14,6 @@ from orderservice_operator.children.processes import (
 from orderservice_operator.resource.operations import Peer
 from orderservice_operator.resource.spec import OrderService
 
-_DNS = {
-    "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
-}
-
 
 def default_deny(service: OrderService) -> Manifest:
     """Return the policy that denies all pods of the service everything but DNS.
@@ -30,7 +26,7 @@ def default_deny(service: OrderService) -> Manifest:
         "podSelector": {"matchLabels": selector(service)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [],  # said, so that a rule added by hand is noticed
-        "egress": [_DNS],
+        "egress": [_dns(service)],
     }
     return policy
 
@@ -61,12 +57,27 @@ def reconciliation_policy(service: OrderService, component: str) -> Manifest:
     return _policy(service, name, component, environment.reconciliation_ports(service))
 
 
+def _dns(service: OrderService) -> Manifest:
+    ports = service.spec.network_policy.dns_ports
+    return {
+        "ports": [{"port": port, "protocol": name} for port in ports for name in ("UDP", "TCP")]
+    }
+
+
+def _outgoing(service: OrderService, ports: Iterable[int]) -> Manifest:
+    """Return the rule for what a pod connects to: those ports, anywhere or where it is allowed."""
+    rule: Manifest = {"ports": [_tcp(port) for port in ports]}
+    if peers := service.spec.network_policy.egress_to:
+        rule["to"] = [_peer(peer) for peer in peers]
+    return rule
+
+
 def _policy(service: OrderService, name: str, component: str, ports: Iterable[int]) -> Manifest:
     policy = child(service, "networking.k8s.io/v1", "NetworkPolicy", name=name, component=component)
     policy["spec"] = {
         "podSelector": {"matchLabels": selector(service, component)},
         "policyTypes": ["Egress"],
-        "egress": [{"ports": [_tcp(port) for port in ports]}],
+        "egress": [_outgoing(service, ports)],
     }
     return policy
 
@@ -88,6 +99,9 @@ def _from(peers: Iterable[Peer], *ports: int) -> Manifest:
 
 
 def _peer(peer: Peer) -> Manifest:
+    if block := peer.ip_block:
+        parts = {"except": block.except_} if block.except_ else {}
+        return {"ipBlock": {"cidr": block.cidr, **parts}}
     selectors: Manifest = {}
     if peer.namespace_labels:
         selectors["namespaceSelector"] = {"matchLabels": peer.namespace_labels}

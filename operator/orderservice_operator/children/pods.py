@@ -1,10 +1,9 @@
 """Pod templates: restricted by pod security, probed on the admin port, spread over nodes."""
 
+from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
-from orderservice_operator.children import environment
+from orderservice_operator.children import authorities, environment, pod_options
 from orderservice_operator.children.config_map import config_map_name
 from orderservice_operator.children.containers import (
     TMP,
@@ -17,6 +16,7 @@ from orderservice_operator.children.gateway import TMP as GATEWAY_TMP
 from orderservice_operator.children.gateway import gateway
 from orderservice_operator.children.manifest import SECRETS_ANNOTATION, Manifest, labels, selector
 from orderservice_operator.children.processes import PRE_STOP_S, Process, section
+from orderservice_operator.resource.pods import PodTemplate
 from orderservice_operator.resource.spec import OrderService
 
 _USER_ID: Final = 10001  # any but root; the image works under each
@@ -28,54 +28,63 @@ def pod_template(service: OrderService, process: Process, secrets: str = "") -> 
 
     `secrets` is a digest of what the pods read from Secrets: when it changes, they are replaced.
     """
-    extra = service.spec.pod_template
-    annotations = extra.annotations | ({SECRETS_ANNOTATION: secrets} if secrets else {})
-    spec = pod_spec(service) | {
+    containers, volumes = [_container(service, process)], [TMP]
+    if process.serves:
+        containers.append(gateway(service))
+        volumes.append(GATEWAY_TMP)
+    own = {
         "terminationGracePeriodSeconds": process.grace_period_s,
         "topologySpreadConstraints": _spread(service, process),
-        "containers": [_container(service, process)],
     }
-    if process.serves:
-        spec["containers"].append(gateway(service))
-        spec["volumes"] = [*spec["volumes"], _empty(GATEWAY_TMP)]
-    metadata = {"labels": extra.labels | labels(service, process.name), "annotations": annotations}
+    metadata = pod_metadata(service, process.name)
+    metadata["annotations"] |= {SECRETS_ANNOTATION: secrets} if secrets else {}
+    spec = own | pod_spec(service, process.name, containers, volumes)
     return {"metadata": metadata, "spec": spec}
 
 
-def pod_spec(service: OrderService) -> Manifest:
-    """Return what all pods share, those of the migration included."""
-    extra = service.spec.pod_template
+def pod_metadata(service: OrderService, component: str) -> Manifest:
+    """Return the labels and annotations of a component's pods."""
+    options = pod_options.of_process(service, component)
+    return {
+        "labels": options.labels | labels(service, component),
+        "annotations": dict(options.annotations),
+    }
+
+
+def pod_spec(
+    service: OrderService, component: str, containers: list[Manifest], empty: Sequence[str] = (TMP,)
+) -> Manifest:
+    """Return the spec of a component's pods; `empty` are the volumes that begin empty."""
+    options = pod_options.of_process(service, component)
     spec: Manifest = {
         "serviceAccountName": service.metadata.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER_ID,
-            "runAsGroup": _USER_ID,
-            "fsGroup": _USER_ID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumes": [_empty(TMP)],
+        "securityContext": _security_context(options),
+        "volumes": [*map(_empty, empty), *authorities.volumes(service), *options.volumes],
+        "containers": [*containers, *options.containers],
     }
-    optional: Manifest = {
-        "nodeSelector": extra.node_selector,
-        "tolerations": [
-            _without_none(msgspec.to_builtins(toleration)) for toleration in extra.tolerations
-        ],
-        "priorityClassName": extra.priority_class_name,
-        "imagePullSecrets": [{"name": name} for name in extra.image_pull_secrets],
-    }
-    return spec | {name: value for name, value in optional.items() if value}
+    return spec | pod_options.pod_members(service, component)
+
+
+def _security_context(options: PodTemplate) -> Manifest:
+    """Return the pod's security context; what is given leaves users and groups to the cluster."""
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if options.security_context is None:
+        users = {"runAsUser": _USER_ID, "runAsGroup": _USER_ID, "fsGroup": _USER_ID}
+        return restricted | users
+    return restricted | options.security_context
 
 
 def _container(service: OrderService, process: Process) -> Manifest:
     resources = resources_over(process.resources, section(service, process).resources)
     settings = environment.settings(service, process)
-    base = container(service, process.name, process.command, resources)
+    base = container(service, process.name, process.command, resources, component=process.name)
     base |= {
         "envFrom": [{"configMapRef": {"name": config_map_name(service, process)}}],
-        "env": variables(service, environment.secrets(service, process), settings),
+        "env": variables(
+            service, environment.secrets(service, process), settings, component=process.name
+        ),
         "ports": [{"name": "admin", "containerPort": process.admin_port, "protocol": "TCP"}],
         "startupProbe": _probe("/startupz", period_s=1, failures=60),
         "livenessProbe": _probe("/livez", period_s=10, failures=3),
@@ -111,7 +120,3 @@ def _spread(service: OrderService, process: Process) -> list[Manifest]:
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
-
-
-def _without_none(value: Manifest) -> Manifest:
-    return {name: entry for name, entry in value.items() if entry is not None}

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from orderservice_operator.children.containers import container, variables
+from orderservice_operator.children.containers import container, resources_over, variables
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.environment import reconciliation_variables
 from orderservice_operator.children.manifest import Manifest, child, labels
-from orderservice_operator.children.pods import pod_spec
+from orderservice_operator.children.pods import pod_metadata, pod_spec
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
@@ -42,7 +42,7 @@ def reconciliation(service: OrderService, context: Context) -> Manifest | None:
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": wanted.active_deadline_seconds,
                 "template": {
-                    "metadata": {"labels": labels(service, COMPONENT)},
+                    "metadata": pod_metadata(service, COMPONENT),
                     "spec": _pod(service),
                 },
             },
@@ -52,6 +52,8 @@ def reconciliation(service: OrderService, context: Context) -> Manifest | None:
 
 
 def _pod(service: OrderService) -> Manifest:
-    run = container(service, COMPONENT, ["orders", "reconcile", "--json"], _RESOURCES)
-    run["env"] = variables(service, reconciliation_variables(service))
-    return pod_spec(service) | {"restartPolicy": "Never", "containers": [run]}
+    resources = resources_over(_RESOURCES, service.spec.reconciliation.resources)
+    command = ["orders", "reconcile", "--json"]
+    run = container(service, COMPONENT, command, resources, component=COMPONENT)
+    run["env"] = variables(service, reconciliation_variables(service), component=COMPONENT)
+    return pod_spec(service, COMPONENT, [run]) | {"restartPolicy": "Never"}

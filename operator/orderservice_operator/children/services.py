@@ -10,12 +10,29 @@ def api_service(service: OrderService) -> Manifest:
     """Return the Service that a gateway or an Ingress sends requests to."""
     manifest = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
     port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    wanted = service.spec.api.service
+    if wanted.annotations:
+        manifest["metadata"]["annotations"] = wanted.annotations
+    optional = {
+        "loadBalancerClass": wanted.load_balancer_class,
+        "loadBalancerSourceRanges": wanted.load_balancer_source_ranges,
+        "externalTrafficPolicy": wanted.external_traffic_policy,
+    }
     manifest["spec"] = {
-        "type": "ClusterIP",
+        "type": wanted.type,
         "selector": selector(service, API.name),
         "ports": [port | {"appProtocol": "http"}],
+        **_families(service),
+        **{name: value for name, value in optional.items() if value},
     }
     return manifest
+
+
+def _families(service: OrderService) -> Manifest:
+    """Return the IP families of a Service, if they are not the cluster's to choose."""
+    wanted = service.spec.api.service
+    families = {"ipFamilyPolicy": wanted.ip_family_policy, "ipFamilies": wanted.ip_families}
+    return {name: value for name, value in families.items() if value}
 
 
 def admin_service_name(service: OrderService) -> str:
@@ -31,6 +48,7 @@ def admin_service(service: OrderService) -> Manifest:
         "publishNotReadyAddresses": True,
         "selector": selector(service),
         "ports": [_scraped("admin", 8081), _scraped(GATEWAY_ADMIN, GATEWAY_ADMIN_PORT)],
+        **_families(service),
     }
     return manifest
 

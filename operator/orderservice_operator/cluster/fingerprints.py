@@ -22,7 +22,7 @@ from orderservice_operator.resource.spec import OrderService
 Entries = Mapping[str, str]
 # Of the default period, one in 1.5 s: however many resources there are, the API server is asked
 # less than once a second.
-_IN_A_PERIOD: Final = 200
+_IN_A_PERIOD: Final = 20
 _NONE: Final[Entries] = {}
 # A Secret that pods wait for is read this often while somebody asks for it.
 _LACKING_S: Final = 5.0
@@ -39,7 +39,7 @@ class Read(msgspec.Struct, frozen=True):
 class Fingerprints:
     """Reads each Secret when it is first needed, and then one after the other for ever.
 
-    Each is read every `period_s`; more than 200 take as much longer. Nothing but digests is kept.
+    Each is read every `period_s`; more than 20 take as much longer. Nothing but digests is kept.
     """
 
     def __init__(self, client: Client, period_s: float) -> None:
@@ -136,5 +136,4 @@ def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
         process.name: sorted(environment.secret_entries(service, process))
         for process in processes.ALL
     }
-    primary = service.spec.database.primary_secret_ref
-    return used | {MIGRATE: [(primary.name, primary.key)]}
+    return used | {MIGRATE: sorted(environment.migration_entries(service))}

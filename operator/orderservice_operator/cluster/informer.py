@@ -25,7 +25,7 @@ class Informer:
         self, client: Client, kind: Kind, store: Store, namespace: str | None = None
     ) -> None:
         self._client, self.kind, self._store = client, kind, store
-        self._path = kind.path(namespace)
+        self._path, self._namespace = kind.path(namespace), namespace or ""
         self._version: str | None = None
         self.synced = asyncio.Event()
         self.heard_at = time.monotonic()
@@ -58,14 +58,14 @@ class Informer:
         async for event in self._client.watch(self._path, self._version, OWNER_LABEL):
             self.heard_at = time.monotonic()
             self._version = event["object"]["metadata"]["resourceVersion"]
-            self._store.see(kind, event)
+            self._store.see(kind, event, self._namespace)
 
     async def _list(self, kind: tuple[str, str]) -> str:
         version, places = "0", set[Place]()
         async for page in self._client.pages(self._path, OWNER_LABEL):
             version = page.version
             places |= self._store.take(kind, page.items)
-        self._store.keep_only(kind, version, places)
+        self._store.keep_only(kind, version, places, self._namespace)
         return version
 
 

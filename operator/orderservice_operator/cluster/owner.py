@@ -36,6 +36,12 @@ class Owner:
             {"apiVersion": _VERSION, "kind": "ClusterRole", "name": self._name, "uid": uid}
         ]
 
+    def owns(self, manifest: Manifest) -> bool:
+        """Tell whether an object goes with it."""
+        owners = manifest["metadata"].get("ownerReferences") or []
+        uids = {reference["uid"] for reference in self._references}
+        return any(owner.get("uid") in uids for owner in owners)
+
     def owning(self, metadata: Manifest) -> Manifest:
         """Return an object's metadata with the owner in it."""
         return metadata | ({"ownerReferences": self._references} if self._references else {})

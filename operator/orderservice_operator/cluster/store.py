@@ -29,7 +29,8 @@ class Store:
         self._changed = changed
         self._packer = Packer()
         self._children: dict[Key, dict[Reference, _Kept]] = defaultdict(dict)
-        self._seen: dict[tuple[str, str], int] = defaultdict(int)
+        # Of each watch: its kind, and its namespace or "" for all.
+        self._seen: dict[tuple[tuple[str, str], str], int] = defaultdict(int)
 
     def children(self, key: Key) -> dict[Reference, Manifest]:
         """Return the children of a resource."""
@@ -48,14 +49,16 @@ class Store:
             places.add(_place(item, kind))
         return places
 
-    def keep_only(self, kind: tuple[str, str], version: str, places: set[Place]) -> None:
-        """Drop what a whole listing of a kind did not have."""
-        self._seen[kind] = int(version)
+    def keep_only(
+        self, kind: tuple[str, str], version: str, places: set[Place], namespace: str = ""
+    ) -> None:
+        """Drop what a whole listing of a kind, of one namespace or of all, did not have."""
+        self._seen[kind, namespace] = int(version)
         known = [
             (key, child)
             for key, kept in self._children.items()
             for child in kept
-            if (child.api_version, child.kind) == kind
+            if (child.api_version, child.kind) == kind and namespace in {"", key.namespace}
         ]
         for place in known:
             if place not in places:
@@ -67,10 +70,10 @@ class Store:
             for child in [each for each in children if (each.api_version, each.kind) == kind]:
                 self._drop(key, child)
 
-    def see(self, kind: tuple[str, str], event: Manifest) -> None:
-        """Take over one event of a watch."""
+    def see(self, kind: tuple[str, str], event: Manifest, namespace: str = "") -> None:
+        """Take over one event of a watch of one namespace, or of all."""
         item = event["object"]
-        self._seen[kind] = max(self._seen[kind], _version(item))
+        self._seen[kind, namespace] = max(self._seen[kind, namespace], _version(item))
         if event["type"] == "DELETED":
             self._drop(*_place(item, kind))
         elif event["type"] != "BOOKMARK":
@@ -78,7 +81,9 @@ class Store:
 
     def wrote(self, item: Manifest) -> None:
         """Take over the answer to a write, unless the watch is already further."""
-        if _version(item) > self._seen[item["apiVersion"], item["kind"]]:
+        kind = (item["apiVersion"], item["kind"])
+        watches = ("", item["metadata"]["namespace"])
+        if _version(item) > max(self._seen[kind, namespace] for namespace in watches):
             self._put(item, quiet=True)
 
     def deleted(self, key: Key, child: Reference) -> None:

@@ -23,11 +23,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Outcome:
-    """What came of a plan: faults for the status, conflicts for events."""
+    """What came of a plan: faults for the status, conflicts for events.
+
+    `refused` are Deployments that the API server does not take, however often it is asked.
+    """
 
     def __init__(self) -> None:
         self.faults: list[str] = []
         self.conflicts: list[str] = []
+        self.refused: list[str] = []
         self.again: OperatorError | None = None
 
     def fault(self, what: object, error: OperatorError) -> None:
@@ -43,11 +47,15 @@ class Writer:
     def __init__(self, client: Client, store: Store) -> None:
         self._client, self._store = client, store
 
-    async def carry_out(self, plan: Plan, key: Key, live: LiveObjects) -> Outcome:
+    async def carry_out(
+        self, plan: Plan, key: Key, live: LiveObjects, *, passed_on: bool = False
+    ) -> Outcome:
         """Write everything that can be written: one fault does not hold up the rest.
 
         Deployments go last, so that their pods find the settings they are for; scalers that are to
-        go go first, because KEDA refuses to scale what another one does.
+        go go first, because KEDA refuses to scale what another one does. `passed_on`: their pods
+        have parts that only the API server can check, so it is asked first; if it refuses one of
+        them, none is rolled out.
         """
         outcome = Outcome()
         scalers = [child for child in plan.deletions if child.kind in _SCALERS]
@@ -55,12 +63,26 @@ class Writer:
             await self._delete(child, key, live, outcome)
         first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
         last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
-        for wave in (first, last):
-            await self._each(wave, key, live, outcome)
+        await self._each(first, key, live, outcome)
+        if not passed_on or await self._are_accepted(last, key, outcome):
+            await self._each(last, key, live, outcome)
         for child in plan.deletions:
             if child not in scalers:
                 await self._delete(child, key, live, outcome)
         return outcome
+
+    async def _are_accepted(self, writes: Iterable[Write], key: Key, outcome: Outcome) -> bool:
+        """Ask the API server whether it takes Deployments; note those that it refuses."""
+        for write in writes:
+            path = _path(write.reference, key)
+            try:
+                await self._client.apply(path, write.manifest, CHILDREN, dry_run=True)
+            except Permanent as error:
+                outcome.refused.append(f"{write.reference}: {error}")
+            except OperatorError as error:
+                outcome.fault(write.reference, error)
+        outcome.faults += outcome.refused
+        return not outcome.faults
 
     async def _each(
         self, writes: Iterable[Write], key: Key, live: LiveObjects, outcome: Outcome

@@ -40,7 +40,7 @@ def main() -> int:
             registry=registry(settings_, stop),
             settings=kopf_settings(settings_.watch_silence_s),
             clusterwide=not settings_.namespace,
-            namespaces=[settings_.namespace] if settings_.namespace else [],
+            namespaces=settings.namespaces(settings_),
             standalone=True,
         )
     except Exception:  # noqa: BLE001 whatever it was, it ends as one record and is started again

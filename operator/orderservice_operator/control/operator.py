@@ -25,15 +25,16 @@ from orderservice_operator.control.finalizer import Finalizer
 from orderservice_operator.control.metrics import DONE, FAILED, Metrics
 from orderservice_operator.control.queue import Queue
 from orderservice_operator.control.reconcile import Parts, Reconciler
-from orderservice_operator.control.settings import Settings
-from orderservice_operator.errors import OperatorError
+from orderservice_operator.control.settings import Settings, namespaces
+from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.external_metrics import address
 from orderservice_operator.external_metrics.service import Collaborators, ExternalMetrics
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
 from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.key import Key
-from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.spec import OrderService, path_of
 
+_DEFINITION_S = 2.0  # a guess: charts are installed one after the other
 _log = structlog.get_logger(__name__)
 
 
@@ -56,7 +57,7 @@ class Operator:
         self._store = Store(self._queue.add)
         self._topologies = TopologyReconciler(client, self._queue.add, self.resources.services)
         self._informers: list[Informer] = []
-        self._watches: dict[Kind, asyncio.Task[None]] = {}
+        self._watches: dict[Kind, list[asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery = Discovery(client, self._start_watch, self._stop_watch)
         self._owner = Owner(client, settings.owner)
@@ -66,16 +67,36 @@ class Operator:
         self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._create_reconciler()
         self._runner: web.AppRunner | None = None
+        self._undefined: list[str] = []
 
     async def start(self) -> None:
         """Begin to follow the cluster; work begins once it is known, and as the leader."""
         await self._serve()
+        await self._wait_for_definition()
         await self._owner.refresh()
         await self._discovery.begin()
         await self._external.refresh()
         self._spawn(self._external.run(), "external metrics")
         self._spawn(self._discovery.run(self._settings.discovery_s, self._queue_all), "discovery")
         self._spawn(self._work_as_leader(), "leader")
+
+    async def _wait_for_definition(self) -> None:
+        """Return once the API server knows OrderServices: kopf looks for them only once."""
+        path = path_of(next(iter(namespaces(self._settings)), ""))
+        while True:
+            try:
+                await self._client.get(path, {"limit": "1"})
+            except NotFound:
+                if not self._undefined:
+                    _log.warning("definition.missing", path=path)
+                self._undefined = ["the CustomResourceDefinition of OrderService is not installed"]
+                await asyncio.sleep(_DEFINITION_S)
+            except OperatorError as error:  # is met again, by those who say more about it
+                _log.warning("definition.unread", error=str(error))
+                break
+            else:
+                break
+        self._undefined = []
 
     async def stop(self) -> None:
         """End everything, and hand the lease on."""
@@ -97,6 +118,7 @@ class Operator:
             self.resources.drop(key)
             self._queue.forget(key)
             self._queue.add(key)
+            self._queue_those_with_dashboards()
         elif self.resources.put(body):
             self._require_metrics(key)
             self._queue.add(key)
@@ -118,7 +140,7 @@ class Operator:
             leads=lambda: not settings.lease or self._lease.held,
             changed=self._queue_all,
             discovery_s=settings.discovery_s,
-            namespace=settings.namespace,
+            namespaces=namespaces(settings),
         )
         service = address.read(settings.external_metrics_service)
         return ExternalMetrics(
@@ -196,19 +218,29 @@ class Operator:
         return self._settings.topology_s if service.spec.messaging.management_url else None
 
     def _start_watch(self, kind: Kind) -> None:
-        informer = Informer(self._client, kind, self._store, self._settings.namespace or None)
-        self._informers.append(informer)
-        _log.info("watch.begun", kind=kind.name)
-        self._watches[kind] = self._spawn(informer.run(), f"watch of {kind.name}")
+        self._watches[kind] = []
+        for namespace in namespaces(self._settings) or (None,):
+            informer = Informer(self._client, kind, self._store, namespace)
+            self._informers.append(informer)
+            _log.info("watch.begun", kind=kind.name, namespace=namespace or "")
+            task = self._spawn(informer.run(), f"watch of {kind.name}")
+            self._watches[kind].append(task)
 
     def _stop_watch(self, kind: Kind) -> None:
         """Forget a kind that this cluster has no more: its watch would fail for ever."""
-        self._watches.pop(kind).cancel()
+        for task in self._watches.pop(kind):
+            task.cancel()
         for informer in [each for each in self._informers if each.kind == kind]:
             self._informers.remove(informer)
             informer.synced.set()  # whoever waits for all has nothing to wait for here
         self._store.drop_kind((kind.api_version, kind.name))
         _log.info("watch.left", kind=kind.name)
+
+    def _queue_those_with_dashboards(self) -> None:
+        """Let the next oldest make them."""
+        for service in self.resources.services():
+            if service.spec.observability.dashboards:
+                self._queue.add(Key(service.metadata.namespace, service.metadata.name))
 
     def _queue_all(self) -> None:
         for key in self.resources.known():
@@ -233,7 +265,7 @@ class Operator:
             self._settings.watch_silence_s,
             self.metrics.registry,
             self._refresh_gauges,
-            lambda: self._external.problems,
+            lambda: self._undefined + self._external.problems,
         )
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
@@ -243,5 +275,8 @@ class Operator:
 
     def _refresh_gauges(self) -> None:
         now = time.monotonic()
-        silences = {informer.kind.name: now - informer.heard_at for informer in self._informers}
+        silences: dict[str, float] = {}
+        for informer in self._informers:
+            age_s = now - informer.heard_at
+            silences[informer.kind.name] = max(age_s, silences.get(informer.kind.name, 0))
         self.metrics.refresh(silences)

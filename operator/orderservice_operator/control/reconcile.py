@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
-from orderservice_operator.children import processes
+from orderservice_operator.children import pod_options, processes
 from orderservice_operator.children.desired import missing
 from orderservice_operator.children.http_route import missing_kind
 from orderservice_operator.children.manifest import Manifest
@@ -22,6 +22,7 @@ from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.cluster.writer import Outcome, Writer
 from orderservice_operator.control.finalizer import Finalizer
+from orderservice_operator.control.hints import Hints
 from orderservice_operator.errors import NotFound, OperatorError, Transient, Vanished
 from orderservice_operator.external_metrics.service import ExternalMetrics
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
@@ -38,8 +39,6 @@ from orderservice_operator.state.snapshot import Snapshot, take_snapshot
 STATUS: Final = "orderservice-operator-status"
 # Another's server may come to have the metric at any time, and nothing tells us.
 _ASK_AGAIN_S: Final = 60.0
-# Secrets and Events are not watched: while pods wait for something, they are read this often.
-_HINTS_S: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
@@ -62,6 +61,7 @@ class Reconciler:
 
     def __init__(self, parts: Parts, resync_s: float) -> None:
         self._parts, self._resync_s = parts, resync_s
+        self._hints = Hints(parts.client, parts.fingerprints)
         self._writer = Writer(parts.client, parts.store)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -71,6 +71,7 @@ class Reconciler:
             self._parts.store.forget(key)
             self._parts.topologies.forget(key)
             self._parts.fingerprints.forget(key)
+            self._hints.forget(key)
             return None
         try:
             return await self._reconcile_existing(key, service)
@@ -98,7 +99,9 @@ class Reconciler:
         if service.spec.mode == "Manage" and not service.spec.paused:
             if plan.writes and service.status.observed_generation == service.metadata.generation:
                 await self._require_existence(service)
-            outcome = await self._writer.carry_out(plan, key, before.live)
+            outcome = await self._writer.carry_out(
+                plan, key, before.live, passed_on=pod_options.are_passed_on(before.service)
+            )
             hindrances = (missing_kind(before.service, before.context), before.running.problem)
             outcome.faults += filter(None, hindrances)
             await self._record_writes(service, plan, outcome)
@@ -107,8 +110,9 @@ class Reconciler:
             self._summary(key, after),
             faults=tuple(outcome.faults),
             conflicts=tuple(outcome.conflicts),
+            refused=tuple(outcome.refused),
             pending=str(plan) if service.spec.mode == "Observe" else "",
-            hints=() if after.done else await self._hints(after),
+            hints=await self._hints.of(key, after),
         )
         await self._record_rollback(service, summary.rollback)
         status = conditions.status(before.service, summary, _now())
@@ -120,7 +124,7 @@ class Reconciler:
         # What the status says now is done in the next pass: a crash between both loses nothing.
         job_deleted = before.job_is_stale and not after.job_is_stale
         at_once = changed or job_deleted or summary.rollback != before.running.rollback
-        return 0 if at_once else self._next_pass_s(summary)
+        return 0 if at_once else self._next_pass_s(key, summary)
 
     async def _require_existence(self, service: OrderService) -> None:
         """Ask whether a resource still exists, before children are repaired. Raises Vanished.
@@ -135,31 +139,11 @@ class Reconciler:
         if metadata.uid not in {item["metadata"]["uid"] for item in items}:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
 
-    def _next_pass_s(self, summary: StatusInput) -> float:
-        if summary.hints:
-            return min(self._resync_s, _HINTS_S)
+    def _next_pass_s(self, key: Key, summary: StatusInput) -> float:
+        if self._hints.is_waiting(key):
+            return min(self._resync_s, self._hints.next_look_s(key))
         unanswered = summary.choice.reason in {"MetricNotAnswered", "NoProvider"}
         return min(self._resync_s, _ASK_AGAIN_S) if unanswered else self._resync_s
-
-    async def _hints(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """Return what pods may be waiting for: Secrets, or a quota that refuses the migration's."""
-        hints = self._parts.fingerprints.missing(snapshot.service)
-        if snapshot.migrated or not snapshot.job.uid:
-            return hints
-        refusal = await self._refusal(snapshot.service.metadata.namespace, snapshot.job.uid)
-        return (*hints, f"migration: {refusal}") if refusal else hints
-
-    async def _refusal(self, namespace: str, uid: str) -> str:
-        """Return why an object gets no pods: only Events say so of a Job."""
-        selector = f"involvedObject.uid={uid},reason=FailedCreate"
-        path = f"/api/v1/namespaces/{namespace}/events"
-        try:
-            events = await self._parts.client.get(path, {"fieldSelector": selector})
-        except OperatorError as error:
-            _log.warning("events.unread", error=str(error))
-            return ""
-        messages = [str(event.get("message", "")) for event in events["items"]]
-        return live_objects.without_generated_name(messages[-1]) if messages else ""
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
         live = self._parts.store.children(key)
@@ -172,7 +156,10 @@ class Reconciler:
                 raise  # pods would be created now and replaced once it is known
             _log.warning("secrets.unread", key=str(key), error=str(error))
         metrics = await self._parts.external.metrics_api(snapshot.service, live)
-        return msgspec.structs.replace(snapshot, secrets=secrets, metrics=metrics)
+        dashboards = self._parts.resources.has_dashboards_first(service)
+        return msgspec.structs.replace(
+            snapshot, secrets=secrets, metrics=metrics, dashboards=dashboards
+        )
 
     def _summary(self, key: Key, snapshot: Snapshot) -> StatusInput:
         service, live = snapshot.service, snapshot.live

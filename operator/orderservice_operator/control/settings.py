@@ -18,7 +18,11 @@ class Settings(msgspec.Struct, frozen=True):
     """Read once, in `main`. A field `x` is read from `OPERATOR_X`."""
 
     namespace: Annotated[
-        str, Meta(description="Look only at this namespace; empty: at all of them.")
+        str,
+        Meta(
+            pattern=r"^[a-z0-9-]*(,[a-z0-9-]+)*$",
+            description="Look only at this namespace, or at several, by comma; empty: at all.",
+        ),
     ] = ""
     admin_host: Annotated[
         str, Meta(description="Address of probes, metrics and the external metrics API.")
@@ -50,10 +54,10 @@ class Settings(msgspec.Struct, frozen=True):
         Seconds,
         Meta(
             description="Read the Secrets that pods use this often; when one changes, they are "
-            "replaced. More than 200 take as much longer: by default less than one a second is "
+            "replaced. More than 20 take as much longer: by default less than one a second is "
             "read, however many there are."
         ),
-    ] = 300
+    ] = 30
     discovery_s: Annotated[
         Seconds,
         Meta(
@@ -90,6 +94,11 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
     ] = "info"
+
+
+def namespaces(settings: Settings) -> tuple[str, ...]:
+    """Return the namespaces to look at; none: all."""
+    return tuple(dict.fromkeys(filter(None, settings.namespace.split(","))))
 
 
 def load(environ: Mapping[str, str]) -> Settings:

@@ -41,7 +41,9 @@ def definition() -> dict[str, Any]:
                 "plural": spec.PLURAL,
                 "singular": spec.KIND.lower(),
                 "shortNames": ["osvc"],
-                "categories": ["all", "orders"],
+                "categories": [
+                    "orders"
+                ],  # not `all`, or `kubectl delete all --all` took every service
             },
             "versions": [_version()],
         },
@@ -80,6 +82,8 @@ def _root() -> Schema:
     fields["status"] = without_defaults(fields["status"])  # it says what is, not what may be
     # Until the operator has looked: kstatus takes a resource without it for finished.
     fields["status"]["default"] = {"observedGeneration": -1, "phase": "Pending"}
+    condition = fields["status"]["properties"]["conditions"]["items"]
+    condition["required"] = [*condition["required"], "lastTransitionTime"]
     fields["metadata"] = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 253}},

@@ -37,13 +37,15 @@ def _sections(path: str, node: Schema) -> Iterator[str]:
     if rules := [_rule(rule) for rule in node.get("x-kubernetes-validations", [])]:
         yield "\n".join(rules) + "\n"
     for name, child in properties.items():
-        yield from _below(f"{path}.{name}", child)
+        if name != "podTemplate" or path == "spec":  # those of the processes are the same
+            yield from _below(f"{path}.{name}", child)
 
 
 def _below(path: str, node: Schema) -> Iterator[str]:
     inner = node.get("items", node)
     # What every container has is told once.
-    if "properties" in inner and not path.endswith((".limits", ".requests")):
+    passed = "x-kubernetes-preserve-unknown-fields" in inner
+    if "properties" in inner and not passed and not path.endswith((".limits", ".requests")):
         yield from _sections(path + ("[]" if "items" in node else ""), inner)
 
 
@@ -70,14 +72,20 @@ def _literal(value: Any) -> str:
 def _type(node: Schema) -> str:
     if "enum" in node:
         return _plain(" | ".join(f"`{value}`" for value in node["enum"]))
-    match node["type"]:
+    match node.get("type", "amount"):
         case "integer" | "number":
             return f"{node['type']}, {_range(node)}"
         case "array":
             return f"list of {_type(node['items'])}{_at_most(node, 'maxItems')}"
         case "object":
-            return "object" if "properties" in node else f"map{_at_most(node, 'maxProperties')}"
-    return str(node["type"]) + _at_most(node, "maxLength")
+            return _map(node)
+    return str(node.get("type", "amount")) + _at_most(node, "maxLength")
+
+
+def _map(node: Schema) -> str:
+    if "x-kubernetes-preserve-unknown-fields" in node:
+        return "object of Kubernetes"
+    return "object" if "properties" in node else f"map{_at_most(node, 'maxProperties')}"
 
 
 def _range(node: Schema) -> str:

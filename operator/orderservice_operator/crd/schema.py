@@ -10,6 +10,10 @@ from msgspec import inspect
 
 Schema = dict[str, Any]
 
+_INT_OR_STRING: Final = {
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "x-kubernetes-int-or-string": True,
+}
 _BOUNDS: Final = {
     "ge": "minimum",
     "le": "maximum",
@@ -21,6 +25,9 @@ _BOUNDS: Final = {
 def schema(kind: inspect.Type) -> Schema:
     """Return the structural schema of a type. Raises TypeError for what CRDs cannot express."""
     match kind:
+        case inspect.Metadata(extra_json_schema=extra) if extra is _INT_OR_STRING:
+            text = schema(kind.type)
+            return {name: value for name, value in text.items() if name != "type"} | extra
         case inspect.Metadata():
             return schema(kind.type) | (kind.extra_json_schema or {})
         case inspect.StructType():
@@ -37,6 +44,8 @@ def _collection(
     kind: inspect.DictType | inspect.ListType | inspect.VarTupleType | inspect.TupleType,
 ) -> Schema:
     match kind:
+        case inspect.DictType(value_type=inspect.AnyType()):
+            return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         case inspect.DictType():
             values = {"type": "object", "additionalProperties": schema(kind.value_type)}
             return values | _lengths(kind, "Properties")
@@ -119,6 +128,9 @@ def without_defaults(node: Schema) -> Schema:
 def _not_null(kind: inspect.UnionType) -> inspect.Type:
     """Return the type beside None: in a CRD a field without a value is left out, never null."""
     others = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
+    texts = [option for option in others if isinstance(option, inspect.StrType)]
+    if len(others) == 2 and texts and any(isinstance(each, inspect.IntType) for each in others):
+        return inspect.Metadata(texts[0], extra_json_schema=_INT_OR_STRING)
     if len(others) != 1:
         raise TypeError(f"a CRD cannot express {kind}")
     return others[0]

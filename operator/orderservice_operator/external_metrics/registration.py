@@ -74,11 +74,24 @@ class Registration:
             return
         _log.info("external_metrics.registered", server=str(self._address))
 
+    async def leave_if_switched_off(self) -> bool:
+        """Take away what was registered before this was switched off; return whether it was there.
+
+        Nobody serves it any more, and an APIService without a server keeps every namespace of the
+        cluster from being deleted.
+        """
+        if self._address is not None or self._live is None or not self._owner.owns(self._live):
+            return False
+        await self._remove(self._live)
+        return True
+
     async def leave(self) -> None:
         """Take away what is ours."""
-        if self._live is None or self.state.held_by != "operator":
-            return
-        await self._client.delete(PATH, self._live["metadata"]["uid"])
+        if self._live is not None and self.state.held_by == "operator":
+            await self._remove(self._live)
+
+    async def _remove(self, live: Manifest) -> None:
+        await self._client.delete(PATH, live["metadata"]["uid"])
         self._live = None
         _log.info("external_metrics.unregistered")
 

@@ -40,9 +40,9 @@ _log = structlog.get_logger(__name__)
 class Collaborators(msgspec.Struct, frozen=True):
     """What external metrics are served with.
 
-    `discovery_s`: how often to look for another server. `namespace`: the only one that is watched,
-    if any. `leads`: whether this replica is the one that writes. `count` is called with the status
-    of each answer, `changed` when another server holds the API than before.
+    `discovery_s`: how often to look for another server. `namespaces`: the only ones that are
+    watched, if any. `leads`: whether this replica is the one that writes. `count` is called with
+    the status of each answer, `changed` when another server holds the API than before.
     """
 
     client: Client
@@ -54,7 +54,7 @@ class Collaborators(msgspec.Struct, frozen=True):
     leads: Callable[[], bool]
     changed: Callable[[], None]
     discovery_s: float
-    namespace: str = ""
+    namespaces: tuple[str, ...] = ()
 
 
 class ExternalMetrics:
@@ -126,7 +126,8 @@ class ExternalMetrics:
             await self._serve(self._identity)
         if not self._collaborators.leads():
             return
-        if await self._registration.refresh():
+        changed = await self._registration.refresh()
+        if await self._registration.leave_if_switched_off() or changed:
             self._collaborators.changed()
         if self._identity is not None and self._identity.pair is not None:
             await self._register(self._identity.pair.authorities)
@@ -160,9 +161,10 @@ class ExternalMetrics:
     async def _anybody_needs(self) -> bool:
         """Ask the API server before anything is taken away: we may not have heard of all yet."""
         resources = ResourceIndex()
-        async for page in self._collaborators.client.pages(path_of(self._collaborators.namespace)):
-            for body in page.items:
-                resources.put(body)
+        for namespace in self._collaborators.namespaces or ("",):
+            async for page in self._collaborators.client.pages(path_of(namespace)):
+                for body in page.items:
+                    resources.put(body)
         return any(self._needing(resources.services()))
 
     def _application(self) -> web.Application:

@@ -5,6 +5,7 @@ Source: https://www.rabbitmq.com/docs/http-api-reference
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -63,11 +64,18 @@ class Address(msgspec.Struct, frozen=True):
 class Management:
     """One virtual host. Raises Transient when the broker does not answer, Permanent if refused.
 
+    `authorities`: by which its certificate is verified; None: those of the machine.
     Permanent, too, for an answer that is not RabbitMQ's and for an address nobody can be asked at.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, address: Address) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: Address,
+        authorities: ssl.SSLContext | None = None,
+    ) -> None:
         self._session, self._address = session, address
+        self._tls = authorities or True
         if ":" in address.username:
             raise Permanent("the user of the management API must not have a colon in its name")
         self._auth = {
@@ -176,6 +184,7 @@ class Management:
                 data=None if body is None else msgspec.json.encode(body),
                 headers={"Content-Type": "application/json", **self._auth},
                 timeout=_TIMEOUT,
+                ssl=self._tls,
                 allow_redirects=False,
             ) as answer:
                 content = await answer.read()
@@ -183,6 +192,11 @@ class Management:
                     return b""
                 self._check(answer.status, f"{method} {place}", content)
                 return content
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Permanent(
+                "messaging.managementUrl: the certificate is not trusted "
+                f"({error.certificate_error}); see caBundleSecretRef"
+            ) from None
         except ValueError:  # a name no resolver takes, say
             raise Permanent("messaging.managementUrl: no request can be sent there") from None
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -1,6 +1,7 @@
 """Reconciles RabbitMQ topologies, apart from the children: a dead broker delays nobody."""
 
 import math
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -44,6 +45,8 @@ class TopologyReconciler:
         self._clusters: dict[str, tuple[float, str]] = {}
         self._secrets = Secrets(client)
         self._reports: dict[Key, TopologyReport] = {}
+        # The bundle of authorities of each resource that has one, and what is made of it.
+        self._trusted: dict[Key, tuple[str, ssl.SSLContext]] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -58,6 +61,7 @@ class TopologyReconciler:
     def forget(self, key: Key) -> None:
         """Forget a resource that is gone."""
         self._reports.pop(key, None)
+        self._trusted.pop(key, None)
 
     async def reconcile(self, key: Key, service: OrderService) -> None:
         """Write what is missing or different, and keep the report."""
@@ -81,7 +85,7 @@ class TopologyReconciler:
 
     async def management(self, service: OrderService) -> Management:
         """Return the connection to a resource's virtual host. Raises Permanent for a bad Secret."""
-        return Management(self._session, await self._address(service))
+        return Management(self._session, await self._address(service), await self._trust(service))
 
     def breaker(self, service: OrderService) -> Breaker:
         """Return the breaker of a broker, shared by all resources that use it."""
@@ -158,6 +162,25 @@ class TopologyReconciler:
         return TopologyReport(
             "True", "InPlace", "exchanges, queues, bindings and policies exist", queues
         )
+
+    async def _trust(self, service: OrderService) -> ssl.SSLContext | None:
+        """Return what the broker's certificate is verified by, if the resource says so."""
+        bundle = service.spec.ca_bundle_secret_ref
+        if bundle is None or not (service.spec.messaging.management_url or "").startswith("https:"):
+            return None
+        secret = await self._secrets.read(service.metadata.namespace, bundle.name)
+        text = secret.entry(bundle.key)
+        if (known := self._trusted.get(_key(service))) is not None and known[0] == text:
+            return known[1]
+        try:
+            context = ssl.create_default_context(cadata=text)
+        except ssl.SSLError as error:
+            self._secrets.forget(service.metadata.namespace, bundle.name)
+            raise Permanent(
+                f"Secret {bundle.name}: entry {bundle.key} has no certificates in PEM"
+            ) from error
+        self._trusted[_key(service)] = (text, context)
+        return context
 
     async def _address(self, service: OrderService) -> Address:
         messaging = service.spec.messaging

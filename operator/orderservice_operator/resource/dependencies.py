@@ -25,6 +25,7 @@ class Database(Section, frozen=True):
             " || self.replicaSecretRef.name != self.primarySecretRef.name"
             " || self.replicaSecretRef.key != self.primarySecretRef.key",
             "replicaSecretRef is the primary itself; leave it out when there is no replica",
+            ".replicaSecretRef",
         ),
     )
 
@@ -60,6 +61,33 @@ class Database(Section, frozen=True):
     port: Annotated[Port, Meta(description="Port, for the NetworkPolicy.")] = 5432
 
 
+class Credentials(Section, frozen=True):
+    """URLs with a user of the process's own, instead of those in spec.database."""
+
+    primary_secret_ref: Annotated[SecretKey, Meta(description="libpq URL of the primary.")]
+    session_secret_ref: Annotated[
+        SecretKey | None,
+        Meta(
+            description="libpq URL without a pooler in transaction mode, if spec.database has it."
+        ),
+    ] = None
+
+
+class ReaderCredentials(Credentials, frozen=True):
+    """URLs with a user of the process's own, of a process that knows the replica."""
+
+    replica_secret_ref: Annotated[
+        SecretKey | None,
+        Meta(description="libpq URL of the replica, if spec.database has it."),
+    ] = None
+
+
+class BrokerCredentials(Section, frozen=True):
+    """A URL with a user of the process's own, instead of the one in spec.messaging."""
+
+    secret_ref: Annotated[SecretKey, Meta(description="amqp:// URL.")]
+
+
 class Cache(Section, frozen=True):
     """Redis or Valkey; everything works without it, more slowly."""
 
@@ -77,12 +105,18 @@ class Messaging(Section, frozen=True):
             "self.retryDelaysSeconds[0] <= self.retryDelaysSeconds[1]"
             " && self.retryDelaysSeconds[1] <= self.retryDelaysSeconds[2]",
             "retryDelaysSeconds must not fall from one tier to the next",
+            ".retryDelaysSeconds",
         ),
         Rule(
             "self.deletionPolicy == 'Retain' || has(self.managementUrl)",
             "deletionPolicy DeleteIfEmpty needs managementUrl",
+            ".managementUrl",
         ),
-        Rule("self.vhost == oldSelf.vhost", "vhost cannot be changed: messages would stay behind"),
+        Rule(
+            "self.vhost == oldSelf.vhost",
+            "vhost cannot be changed: messages would stay behind",
+            ".vhost",
+        ),
     )
 
     secret_ref: Annotated[SecretKey, Meta(description="amqp:// URL.")]
@@ -174,14 +208,17 @@ class Auth(Section, frozen=True):
         Rule(
             "self.mode == 'off' || has(self.jwksUrl) != has(self.keySecretRef)",
             "mode jwt needs exactly one of jwksUrl and keySecretRef",
+            ".jwksUrl",
         ),
         Rule(
             "self.mode == 'jwt' || !(has(self.jwksUrl) || has(self.keySecretRef))",
             "jwksUrl and keySecretRef have no effect while mode is off",
+            ".mode",
         ),
         Rule(
             "self.mode == 'off' || (has(self.issuer) && has(self.audience))",
             "mode jwt needs issuer and audience: a token for another service must not be accepted",
+            ".audience",
         ),
     )
 

@@ -27,6 +27,16 @@ class ResourceIndex:
         """Yield all that can be read."""
         return (service for service in self._known.values() if isinstance(service, OrderService))
 
+    def has_dashboards_first(self, service: OrderService) -> bool:
+        """Tell whether no older resource makes the dashboards, which are the same for all."""
+        return not any(
+            _age(other) < _age(service)
+            for other in self.services()
+            if other.spec.observability.dashboards
+            and other.spec.mode == "Manage"
+            and other.metadata.deletion_timestamp is None
+        )
+
     def put(self, body: Mapping[str, Any]) -> bool:
         """Take over a state; tell whether it asks for anything new (a status does not)."""
         new = decode(body)
@@ -65,6 +75,10 @@ class ResourceIndex:
                     condition.status,
                     condition.reason,
                 )
+
+
+def _age(service: OrderService) -> tuple[str, str]:
+    return service.metadata.creation_timestamp, service.metadata.uid
 
 
 def _version(service: OrderService | Invalid) -> int:

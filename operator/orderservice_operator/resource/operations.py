@@ -4,14 +4,17 @@
 
 from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from msgspec import Meta
 
+from orderservice_operator.resource.dependencies import Credentials
+from orderservice_operator.resource.pods import PodTemplate
 from orderservice_operator.resource.schema_types import (
-    Annotations,
+    Cidr,
     HttpUrl,
     Labels,
-    Name,
     Port,
+    Resources,
     Rule,
     Seconds,
     Section,
@@ -76,6 +79,15 @@ class Slo(Section, frozen=True):
 class Migrations(Section, frozen=True):
     """The Job that brings the schema up to date before pods of a new image start."""
 
+    database: Annotated[
+        Credentials | None,
+        Meta(description="A user of its own, who owns the tables; unset: spec.database."),
+    ] = None
+    resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
+
     enabled: Annotated[bool, Meta(description="Run it; false: migrate by other means, before.")] = (
         True
     )
@@ -99,6 +111,14 @@ class Cancellation(Section, frozen=True):
 class Reconciliation(Section, frozen=True):
     """The CronJob that compares the orders with the ledgers of Inventory and Payment."""
 
+    database: Annotated[
+        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+    ] = None
+    resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
+
     schedule: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9*/,-]+( [0-9A-Za-z*/,-]+){4}$", max_length=100)] | None,
         Meta(description="When, as in cron: `*/5 * * * *`. Unset: the operator runs nothing."),
@@ -115,6 +135,7 @@ class Rollout(Section, frozen=True):
         Rule(
             "self.minReadySeconds < self.progressDeadlineSeconds",
             "minReadySeconds must be less than progressDeadlineSeconds: no pod would ever count",
+            ".minReadySeconds",
         ),
     )
 
@@ -135,20 +156,42 @@ class Rollout(Section, frozen=True):
     ] = True
 
 
+class IpBlock(Section, frozen=True):
+    """A network."""
+
+    cidr: Annotated[Cidr, Meta(description="Network, such as 10.0.0.0/8.")]
+    except_: Annotated[
+        Annotated[list[Cidr], Meta(max_length=16)] | None,
+        Meta(description="Parts of it that are not."),
+    ] = msgspec.field(default=None, name="except")
+
+
 class Peer(Section, frozen=True):
-    """Pods that may connect: of namespaces with these labels, with these labels themselves."""
+    """Pods: of namespaces with these labels, with these labels themselves. Or a network."""
 
     rules: ClassVar = (
         Rule(
-            "size(self.namespaceLabels) + size(self.podLabels) > 0",
+            "has(self.ipBlock) || (has(self.namespaceLabels) && size(self.namespaceLabels) > 0)"
+            " || (has(self.podLabels) && size(self.podLabels) > 0)",
             "give namespaceLabels, podLabels or both: an empty peer would be everybody",
+            ".podLabels",
+        ),
+        Rule(
+            "!has(self.ipBlock) || !(has(self.namespaceLabels) || has(self.podLabels))",
+            "a peer is pods or a network: give labels or ipBlock, not both",
+            ".ipBlock",
         ),
     )
 
     namespace_labels: Annotated[
-        Labels, Meta(description="Labels of the namespace; none: the resource's own.")
-    ] = {}
-    pod_labels: Annotated[Labels, Meta(description="Labels of the pod; none: all pods.")] = {}
+        Labels | None, Meta(description="Labels of the namespace; none: the resource's own.")
+    ] = None
+    pod_labels: Annotated[Labels | None, Meta(description="Labels of the pod; none: all pods.")] = (
+        None
+    )
+    ip_block: Annotated[
+        IpBlock | None, Meta(description="A network: a load balancer's, or of servers outside.")
+    ] = None
 
 
 class Network(Section, frozen=True):
@@ -167,56 +210,14 @@ class Network(Section, frozen=True):
         Annotated[list[Port], Meta(max_length=16)],
         Meta(description="Further ports the pods may connect to."),
     ] = []
-
-
-class Toleration(Section, frozen=True):
-    """A taint the pods tolerate."""
-
-    rules: ClassVar = (
-        Rule(
-            "self.operator == 'Equal' ? has(self.key) : !has(self.value)",
-            "operator Equal needs a key, operator Exists takes no value",
+    egress_to: Annotated[
+        Annotated[list[Peer], Meta(max_length=32)],
+        Meta(
+            description="Where the pods may connect to, on the ports that they need; none: "
+            "anywhere. DNS is let through in any case."
         ),
-    )
-
-    key: Annotated[Annotated[str, Meta(max_length=317)] | None, Meta(description="Taint.")] = None
-    operator: Annotated[
-        Literal["Exists", "Equal"], Meta(description="Compare the value, or not.")
-    ] = "Exists"
-    value: Annotated[Annotated[str, Meta(max_length=63)] | None, Meta(description="Value.")] = None
-    effect: Annotated[
-        Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
-        Meta(description="Effect; unset: all."),
-    ] = None
-
-
-class Variable(Section, frozen=True):
-    """An environment variable; the operator's own win."""
-
-    name: Annotated[
-        Annotated[str, Meta(max_length=128, pattern=r"^[A-Z_][A-Z0-9_]*$")],
-        Meta(description="Name."),
-    ]
-    value: Annotated[Annotated[str, Meta(max_length=4096)], Meta(description="Value.")]
-
-
-class PodTemplate(Section, frozen=True):
-    """What is added to every pod."""
-
-    labels: Annotated[Labels, Meta(description="Further labels; the operator's own win.")] = {}
-    annotations: Annotated[Annotations, Meta(description="Further annotations.")] = {}
-    node_selector: Annotated[Labels, Meta(description="Labels of nodes to run on.")] = {}
-    tolerations: Annotated[
-        Annotated[list[Toleration], Meta(max_length=16)], Meta(description="Tolerated taints.")
     ] = []
-    priority_class_name: Annotated[Name | None, Meta(description="PriorityClass.")] = None
-    image_pull_secrets: Annotated[
-        Annotated[list[Name], Meta(max_length=8)], Meta(description="Secrets to pull the image.")
-    ] = []
-    image_pull_policy: Annotated[
-        Literal["IfNotPresent", "Always", "Never"], Meta(description="When the image is pulled.")
-    ] = "IfNotPresent"
-    env: Annotated[
-        Annotated[list[Variable], Meta(max_length=64)],
-        Meta(description="Further environment variables of every container."),
-    ] = []
+    dns_ports: Annotated[
+        Annotated[tuple[Port, ...], Meta(min_length=1, max_length=4)],
+        Meta(description="Ports of the cluster's DNS pods; OpenShift's listen on 5353."),
+    ] = (53,)

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from orderservice_operator.resource import schema_types
 from orderservice_operator.resource.dependencies import (
     Auth,
     Cache,
@@ -18,12 +19,12 @@ from orderservice_operator.resource.operations import (
     Migrations,
     Network,
     Observability,
-    PodTemplate,
     Reconciliation,
     Rollout,
     Slo,
 )
-from orderservice_operator.resource.schema_types import Image, Rule, Section
+from orderservice_operator.resource.pods import PodTemplate
+from orderservice_operator.resource.schema_types import Image, Name, Rule, SecretEntry, Section
 from orderservice_operator.resource.status import Status
 from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worker
 
@@ -35,6 +36,7 @@ PLURAL: Final = "orderservices"
 # `-migrate-` and ten characters of a hash are the longest suffix; a Job's name is also the value of
 # a label of its pods, so it has to fit into 63.
 NAME_LENGTH: Final = 40
+_WITH_DATABASE: Final = ("api", "relay", "worker", "notifier", "migrations", "reconciliation")
 
 
 def path_of(namespace: str = "", name: str = "") -> str:
@@ -43,16 +45,45 @@ def path_of(namespace: str = "", name: str = "") -> str:
     return f"/apis/{GROUP}/{VERSION}{inside}/{PLURAL}" + (f"/{name}" if name else "")
 
 
+def _same_secrets(process: str, field: str) -> Rule:
+    own = f"self.{process}.database"
+    return Rule(
+        f"!has({own}) || has({own}.{field}) == has(self.database.{field})",
+        f"{process}.database needs {field} if spec.database has it, and only then",
+        f".{process}.database",
+    )
+
+
+class Authorities(Section, frozen=True):
+    """The entry of a Secret with certificates."""
+
+    name: Annotated[Name, Meta(description="Name of the Secret.")]
+    key: Annotated[SecretEntry, Meta(description="Entry: certificates as PEM.")] = "ca.crt"
+
+
+class ServiceAccountTemplate(Section, frozen=True):
+    """The ServiceAccount that the operator makes."""
+
+    metadata: Annotated[
+        schema_types.Metadata, Meta(description="What a cloud knows the pods' identity by, say.")
+    ] = schema_types.Metadata()
+
+
 class Spec(Section, frozen=True):
     """What is wanted."""
 
     rules: ClassVar = (
-        Rule("!self.image.endsWith(':latest')", "image must not be :latest: name a version"),
+        Rule(
+            "!self.image.endsWith(':latest')", "image must not be :latest: name a version", ".image"
+        ),
         Rule(
             "self.image.contains('@')"
             " || self.image.matches('^.*[^/]:[A-Za-z0-9_][-.A-Za-z0-9_]*$')",
             "image must have a tag or a digest",
+            ".image",
         ),
+        *(_same_secrets(process, "sessionSecretRef") for process in _WITH_DATABASE),
+        *(_same_secrets(process, "replicaSecretRef") for process in ("api", "worker")),
     )
 
     image: Annotated[Image, Meta(description="Image of the order processes, with tag or digest.")]
@@ -83,6 +114,21 @@ class Spec(Section, frozen=True):
     rollout: Annotated[Rollout, Meta(description="Replacing pods.")] = Rollout()
     network_policy: Annotated[Network, Meta(description="NetworkPolicies.")] = Network()
     pod_template: Annotated[PodTemplate, Meta(description="Added to all pods.")] = PodTemplate()
+    ca_bundle_secret_ref: Annotated[
+        Authorities | None,
+        Meta(
+            description="Certificates of the authorities that the processes and the operator trust "
+            "instead of the image's: PostgreSQL, RabbitMQ, Redis, Inventory, Payment, webhooks, "
+            "JWKS and OTLP. Public ones have to be in it where a public server is called."
+        ),
+    ] = None
+    inherited_metadata: Annotated[
+        schema_types.Metadata,
+        Meta(description="Labels and annotations of every child; of pods: podTemplate."),
+    ] = schema_types.Metadata()
+    service_account_template: Annotated[
+        ServiceAccountTemplate, Meta(description="The ServiceAccount that the operator makes.")
+    ] = ServiceAccountTemplate()
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):

@@ -7,10 +7,17 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from orderservice_operator.resource.dependencies import (
+    BrokerCredentials,
+    Credentials,
+    ReaderCredentials,
+)
+from orderservice_operator.resource.pods import Passed, PodTemplate
 from orderservice_operator.resource.schema_types import (
     Annotations,
     Cidr,
     Count,
+    Host,
     Name,
     Percentage,
     Replicas,
@@ -24,7 +31,9 @@ from orderservice_operator.resource.schema_types import (
 )
 
 _RANGE = Rule(
-    "self.minReplicas <= self.maxReplicas", "minReplicas must not be greater than maxReplicas"
+    "self.minReplicas <= self.maxReplicas",
+    "minReplicas must not be greater than maxReplicas",
+    ".minReplicas",
 )
 
 
@@ -35,6 +44,7 @@ class DisruptionBudget(Section, frozen=True):
         Rule(
             "!(has(self.minAvailable) && has(self.maxUnavailable))",
             "set minAvailable or maxUnavailable, not both",
+            ".maxUnavailable",
         ),
     )
 
@@ -45,6 +55,15 @@ class DisruptionBudget(Section, frozen=True):
     max_unavailable: Annotated[
         ScaledReplicas | None, Meta(description="Pods that may go at once; 1 if neither is set.")
     ] = None
+    unhealthy_pod_eviction_policy: Annotated[
+        Literal["AlwaysAllow", "IfHealthyBudget"],
+        Meta(description="AlwaysAllow: a pod that is not ready never keeps a node from its drain."),
+    ] = "AlwaysAllow"
+
+
+_Broker = Annotated[
+    BrokerCredentials | None, Meta(description="A user of its own; unset: spec.messaging.")
+]
 
 
 class CpuAutoscaling(Section, frozen=True):
@@ -57,6 +76,14 @@ class CpuAutoscaling(Section, frozen=True):
     target_cpu_percentage: Annotated[
         Percentage, Meta(description="CPU used, as a percentage of CPU requested.")
     ] = msgspec.field(default=70, name="targetCPUUtilizationPercentage")
+    target_memory_percentage: Annotated[
+        Percentage | None,
+        Meta(description="Memory used, as a percentage of memory requested; unset: not looked at."),
+    ] = msgspec.field(default=None, name="targetMemoryUtilizationPercentage")
+    behavior: Annotated[
+        Passed | None,
+        Meta(description="How fast it scales, as in a HorizontalPodAutoscaler (autoscaling/v2)."),
+    ] = None
 
 
 class QueueAutoscaling(Section, frozen=True):
@@ -78,12 +105,22 @@ class QueueAutoscaling(Section, frozen=True):
     queue_length_per_pod: Annotated[
         Count, Meta(description="Messages, being worked on included, that one pod is to have.")
     ] = 100
+    behavior: Annotated[
+        Passed | None,
+        Meta(description="How fast it scales, as in a HorizontalPodAutoscaler (autoscaling/v2)."),
+    ] = None
 
 
 class Ingress(Section, frozen=True):
     """Make an Ingress to the api's Service."""
 
-    host: Annotated[Name, Meta(description="Host name.")]
+    host: Annotated[Host, Meta(description="Host name, or `*.` and a name.")]
+    extra_hosts: Annotated[
+        Annotated[
+            list[Host], Meta(max_length=16, extra_json_schema={"x-kubernetes-list-type": "set"})
+        ],
+        Meta(description="Further host names; the certificate has to be for them, too."),
+    ] = []
     class_name: Annotated[Name | None, Meta(description="IngressClass; unset: the default.")] = None
     tls_secret_ref: Annotated[
         SecretName | None, Meta(description="Certificate and key (kubernetes.io/tls).")
@@ -114,6 +151,55 @@ class HttpRoute(Section, frozen=True):
     ] = []
 
 
+class ApiService(Section, frozen=True):
+    """The Service in front of the api, as in a ServiceSpec."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.type == 'LoadBalancer' || !(has(self.loadBalancerClass)"
+            " || size(self.loadBalancerSourceRanges) > 0)",
+            "loadBalancerClass and loadBalancerSourceRanges need type LoadBalancer",
+            ".type",
+        ),
+        Rule(
+            "self.type != 'ClusterIP' || !has(self.externalTrafficPolicy)",
+            "externalTrafficPolicy needs type NodePort or LoadBalancer",
+            ".externalTrafficPolicy",
+        ),
+    )
+
+    type: Annotated[
+        Literal["ClusterIP", "NodePort", "LoadBalancer"], Meta(description="Type of the Service.")
+    ] = "ClusterIP"
+    annotations: Annotated[Annotations, Meta(description="Annotations of the Service.")] = {}
+    load_balancer_class: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        Meta(description="Which load balancer; unset: the cluster's default."),
+    ] = None
+    load_balancer_source_ranges: Annotated[
+        Annotated[list[Cidr], Meta(max_length=32)],
+        Meta(description="Networks whose requests a load balancer takes; none: all."),
+    ] = []
+    external_traffic_policy: Annotated[
+        Literal["Cluster", "Local"] | None,
+        Meta(description="Local: the client's address stays, and only nodes with a pod answer."),
+    ] = None
+    ip_family_policy: Annotated[
+        Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None,
+        Meta(description="IPv4, IPv6 or both, of both Services; unset: the cluster's default."),
+    ] = None
+    ip_families: Annotated[
+        Annotated[list[Literal["IPv4", "IPv6"]], Meta(max_length=2)],
+        Meta(description="Families in their order; none: the cluster's."),
+    ] = []
+
+
+class Gateway(Section, frozen=True):
+    """nginx beside the api."""
+
+    resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+
+
 class CursorKey(Section, frozen=True):
     """The entry of a Secret that signs list cursors."""
 
@@ -135,6 +221,9 @@ class Api(Section, frozen=True):
         Annotated[int, Meta(ge=1, le=64)], Meta(description="Processes in a pod.")
     ] = 4
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
     autoscaling: Annotated[
         CpuAutoscaling | None, Meta(description="Scale on CPU; unset: keep `replicas`.")
     ] = None
@@ -143,6 +232,11 @@ class Api(Section, frozen=True):
     ] = DisruptionBudget()
     ingress: Annotated[Ingress | None, Meta(description="Ingress; unset: none.")] = None
     http_route: Annotated[HttpRoute | None, Meta(description="HTTPRoute; unset: none.")] = None
+    service: Annotated[ApiService, Meta(description="Service.")] = ApiService()
+    gateway: Annotated[Gateway, Meta(description="nginx beside the api.")] = Gateway()
+    database: Annotated[
+        ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+    ] = None
     trusted_proxies: Annotated[
         Annotated[list[Cidr], Meta(max_length=16)],
         Meta(
@@ -160,12 +254,19 @@ class Worker(Section, frozen=True):
         Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages a pod works on at once.")
     ] = 10
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
     autoscaling: Annotated[
         QueueAutoscaling | None, Meta(description="Scale on queue depth; unset: keep `replicas`.")
     ] = None
     pod_disruption_budget: Annotated[
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
+    database: Annotated[
+        ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+    ] = None
+    messaging: _Broker = None
 
 
 class Relay(Section, frozen=True):
@@ -173,9 +274,16 @@ class Relay(Section, frozen=True):
 
     replicas: Annotated[Replicas, Meta(description="Pods.")] = 2
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
     pod_disruption_budget: Annotated[
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
+    database: Annotated[
+        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+    ] = None
+    messaging: _Broker = None
 
 
 class Notifier(Section, frozen=True):
@@ -190,6 +298,13 @@ class Notifier(Section, frozen=True):
         Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages a pod works on at once.")
     ] = 10
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
+        PodTemplate()
+    )
     pod_disruption_budget: Annotated[
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
+    database: Annotated[
+        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+    ] = None
+    messaging: _Broker = None

@@ -15,8 +15,19 @@ _EXACT: Final = frozenset({"ingress", "egress"})
 _CLOSED: Final = frozenset({"containers", "initContainers", "env"})
 # The server leaves out what is empty, and it is the same to it.
 _NOTHING: Final[tuple[object, ...]] = (None, "", {}, [])
-# Of what we write it leaves out these when they are false or 0. Of others, absent may mean true.
-_OMITTED: Final = frozenset({"paused", "minReadySeconds"})
+# It also leaves out what is false or 0, but for these: of them, absent may mean true.
+_POINTERS: Final = frozenset(
+    {
+        "allowPrivilegeEscalation",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+        "maxUnavailable",
+        "readOnlyRootFilesystem",
+        "replicas",
+        "runAsNonRoot",
+        "suspend",
+    }
+)
 _UNSET: Final = object()
 
 
@@ -61,7 +72,7 @@ def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
         wanted = {"initContainers": []} | wanted
     for name, value in wanted.items():
         actual = live.get(name, _UNSET)
-        if actual is _UNSET and (value in _NOTHING or (name in _OMITTED and not value)):
+        if actual is _UNSET and (value in _NOTHING or (name not in _POINTERS and not value)):
             continue
         if _has_more(name, value, actual):
             return f"{path}/{name}"
@@ -109,6 +120,7 @@ def _twin(value: Manifest, live: list[Any], key: str) -> Any:
 def _same(wanted: Any, live: Any) -> bool:
     if wanted == live:
         return True
-    if isinstance(wanted, str) and isinstance(live, str):
-        return amount(wanted) is not None and amount(wanted) == amount(live)
+    if isinstance(wanted, str | int | float) and isinstance(live, str):
+        size = amount(str(wanted))
+        return size is not None and size == amount(live)
     return False

@@ -43,6 +43,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
     `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
     others had written. `hints` are what pods may be waiting for: a Secret that does not exist, say.
+    `refused` are Deployments that the API server does not take; they are among the faults.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -53,6 +54,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     autoscalers: Mapping[str, tuple[str, str, str]] = {}
     faults: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     pending: str = ""
     rollback: Rollback | None = None
@@ -86,7 +88,7 @@ class StatusInput(msgspec.Struct, frozen=True):
         late = [rollout.problem for rollout in self.rollouts.values() if rollout.late]
         failed = [f"migration: {self.migration.failed}"] if self.migration.failed else []
         topology = [self.report.message] if self.report.reason in PROBLEMS else []
-        return "; ".join([*late, *failed, *topology])
+        return "; ".join([*self.refused, *late, *failed, *topology])
 
 
 def status(service: OrderService, summary: StatusInput, now: str) -> Status:
@@ -258,6 +260,8 @@ def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
     if summary.rollback:
         parts = (rolled_back(summary.rollback), *summary.problems)
         return "True", ROLLED_BACK, "; ".join(parts)
+    if summary.refused:
+        return "True", "PodTemplateRefused", "; ".join(summary.problems)
     if summary.problems:
         return "True", "Problems", "; ".join(summary.problems)
     if taken_back := _taken_back(service, summary.conflicts, now):

@@ -56,6 +56,12 @@ def request(revision: str, generation: int) -> str:
 
 def running(service: OrderService, history: History) -> Running:
     """Return what is to run now; a request counts more than what the operator decided."""
+    answer = _running(service, history)
+    problem = _malformed(service)
+    return msgspec.structs.replace(answer, problem=problem) if problem else answer
+
+
+def _running(service: OrderService, history: History) -> Running:
     decided = service.status.rollback if _still_holds(service) else None
     if (requested := _asked(service, decided)) is not None:
         return _instead(service, history, requested, "Requested", "asked for by annotation")
@@ -94,6 +100,17 @@ def _still_holds(service: OrderService) -> bool:
         return True
     wants = service.spec.rollout.auto_rollback or decided.reason == "Requested"
     return wants and decided.attempt == attempt(service)
+
+
+def _malformed(service: OrderService) -> str:
+    """Return what is wrong with a request that cannot be read; empty: nothing."""
+    text = service.metadata.annotations.get(ROLLBACK_ANNOTATION, "")
+    if not text or _REQUEST.match(text):
+        return ""
+    return (
+        f"annotation {ROLLBACK_ANNOTATION}: {text[:_LONGEST]!r} is not <ControllerRevision>"
+        f"@<generation>, for example {request(f'{service.metadata.name}-0123456789', 7)}"
+    )
 
 
 def _asked(service: OrderService, decided: Rollback | None) -> str | None:

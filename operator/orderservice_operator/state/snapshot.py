@@ -20,6 +20,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A resource (`wanted`: as it is; `running`: with the spec that is to run) and its children.
 
     `secrets` are digests of what each process reads from Secrets, where they are known.
+    `dashboards`: no older resource has them.
     """
 
     wanted: OrderService
@@ -30,6 +31,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     secrets: Mapping[str, str]
     revision: str
     metrics: MetricsApi = MetricsApi()
+    dashboards: bool = True
 
     @property
     def service(self) -> OrderService:
@@ -43,7 +45,15 @@ class Snapshot(msgspec.Struct, frozen=True):
         workers = live_objects.replicas(
             processes.name_of(self.service, processes.WORKER), self.live
         )
-        return Context(self.kinds, self.migrated, self.secrets, before, self.metrics, workers)
+        return Context(
+            self.kinds,
+            self.migrated,
+            self.secrets,
+            before,
+            self.metrics,
+            workers,
+            self.dashboards,
+        )
 
     @property
     def migrated(self) -> bool:

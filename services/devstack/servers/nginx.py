@@ -76,7 +76,7 @@ def write_configuration(site: Site, folder: Path) -> None:
 def rendered(site: Site, folder: Path) -> configuration.Site:
     """Say what is filled in."""
     return configuration.Site(
-        listen=site.listen,
+        listen=(site.listen,),
         api=tuple(site.api.split(",")),
         folder=folder,
         access_log=str(folder / "access.log"),

@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import email.utils
 import enum
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -240,9 +241,13 @@ class _Adapter(HTTPAdapter):
     """urllib3's pool with connections that tell which socket they use."""
 
     def pool(self, base: requests.PreparedRequest) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a server, set up to verify its certificate."""
-        made = self.get_connection_with_tls_context(base, verify=True)
-        self.cert_verify(made, base.url, True, None)  # type: ignore[no-untyped-call] # no types
+        """Return the pool of a server, set up to verify its certificate.
+
+        By the authorities that requests itself would take: those of REQUESTS_CA_BUNDLE, if set.
+        """
+        authorities = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        made = self.get_connection_with_tls_context(base, verify=authorities)
+        self.cert_verify(made, base.url, authorities, None)  # type: ignore[no-untyped-call] # no types
         return cast("urllib3.HTTPConnectionPool", made)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

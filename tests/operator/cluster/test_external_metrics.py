@@ -609,3 +609,14 @@ def test_a_plan_of_what_is_there_is_empty_whoever_scales(
         return orderctl.changes(shop.manifest(provider=wanted), shop.namespace) == set()
 
     shop.api.wait(nothing, within_s=60)
+
+
+def test_what_was_registered_goes_once_it_is_switched_off(
+    served: Shop, replica: Any, start_operator: Callable[..., Any]
+) -> None:
+    """The last test: an APIService without a server keeps namespaces from being deleted."""
+    assert holds(served.api) == NAME
+    replica.stop()
+    start_operator("off", OPERATOR_DISCOVERY_S="1", OPERATOR_RESYNC_S="2")
+    served.api.wait(lambda: not served.api.exists(*API_SERVICES, "", registration.NAME))
+    served.api.wait(lambda: served.condition() == ("False", "NotSetUp"))

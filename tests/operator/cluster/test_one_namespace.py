@@ -72,6 +72,25 @@ def test_an_operator_for_one_namespace_needs_no_right_beyond_it(
     operator.stop()
 
 
+def test_an_operator_of_two_namespaces_works_in_both_and_nowhere_else(
+    api: Api, namespace: str, example: Example, start_operator: Callable[..., Any]
+) -> None:
+    others = [f"{namespace}-b", f"{namespace}-c"]
+    for name in others:
+        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    every = [namespace, *others]
+    start_operator("two", OPERATOR_NAMESPACE=",".join(every[:2]))
+    for name in reversed(every):  # the one that is not looked at first
+        api.apply(example(), name)
+    for name in every[:2]:
+        api.wait(lambda name=name: len(api.list("apps/v1", "deployments", name)) == 4)  # type: ignore[misc] # the loop's own
+        api.delete("apps/v1", "deployments", name, "minimal-relay")
+        api.wait(lambda name=name: len(api.list("apps/v1", "deployments", name)) == 4)  # type: ignore[misc] # the loop's own
+    assert api.list("apps/v1", "deployments", every[2]) == []
+    for name in others:
+        api.delete_all(*SERVICES, name)
+
+
 def _phase(api: Api, namespace: str) -> str:
     status = api.get(*SERVICES, namespace, "minimal").get("status", {})
     return str(status.get("phase", ""))

@@ -35,7 +35,7 @@ def test_the_server_fills_in_the_defaults_of_the_types(api: Api, example: Exampl
     assert spec["worker"]["prefetch"] == 10
     assert spec["messaging"]["retryDelaysSeconds"] == [5, 30, 300]
     assert spec["slo"]["availability"] == 99.9
-    assert spec["api"]["podDisruptionBudget"] == {"enabled": True}
+    assert spec["api"]["podDisruptionBudget"]["enabled"] is True
     assert "autoscaling" not in spec["api"]
 
 
@@ -146,8 +146,153 @@ for _process in ("api", "worker", "relay", "notifier"):
             "requests.memory must not be greater",
         ),
     ]
+_OWN = {"primarySecretRef": {"name": "own"}}
+_REPLICA = {"replicaSecretRef": {"name": "own", "key": "replica"}}
+_SESSION = {"sessionSecretRef": {"name": "own", "key": "session"}}
+for _process in ("api", "relay", "worker", "notifier", "migrations", "reconciliation"):
+    RULES += [
+        (
+            _process,
+            {"database": _OWN},
+            {"database": _OWN | _SESSION},
+            f"{_process}.database needs sessionSecretRef if",
+        ),
+    ]
+for _process in ("api", "worker"):
+    RULES += [
+        (
+            _process,
+            {"database": _OWN},
+            {"database": _OWN | _REPLICA},
+            f"{_process}.database needs replicaSecretRef if",
+        ),
+    ]
+# A template is the same type wherever it is; one place shows each of its rules.
+_TOLERATED = {"key": "a", "effect": "NoExecute", "tolerationSeconds": 5}
+_FIELD = {"fieldRef": {"fieldPath": "status.podIP"}}
+RULES += [
+    (
+        "podTemplate",
+        {"labels": {"example.org/team": "a"}},
+        {"labels": {"example.org/a/b": "a"}},
+        "a key is a name",
+    ),
+    ("podTemplate", {"annotations": {"a": "b"}}, {"annotations": {"a b": "c"}}, "a key is a name"),
+    ("podTemplate", {"nodeSelector": {"a": "b"}}, {"nodeSelector": {"-a": "b"}}, "a key is a name"),
+    (
+        "podTemplate",
+        {"tolerations": [_TOLERATED]},
+        {"tolerations": [_TOLERATED | {"effect": "NoSchedule"}]},
+        "needs effect NoExecute",
+    ),
+    (
+        "podTemplate",
+        {"env": [{"name": "A", "value": ""}]},
+        {"env": [{"name": "A", "value": "b", "valueFrom": _FIELD}]},
+        "give value or valueFrom",
+    ),
+    (
+        "podTemplate",
+        {"env": [{"name": "A", "valueFrom": _FIELD}]},
+        {"env": [{"name": "A", "valueFrom": {}}]},
+        "exactly one source",
+    ),
+    (
+        "podTemplate",
+        {"volumes": [{"name": "a", "emptyDir": {"medium": "Memory"}}]},
+        {"volumes": [{"name": "tmp", "emptyDir": {}}]},
+        "are volumes of the operator",
+    ),
+    (
+        "podTemplate",
+        {"volumeMounts": [{"name": "a", "mountPath": "/a"}]},
+        {"volumeMounts": [{"name": "a", "mountPath": "/etc/orders/ca"}]},
+        "are the operator's",
+    ),
+    (
+        "podTemplate",
+        {"containers": [{"name": "a", "image": "b:1"}]},
+        {"containers": [{"name": "gateway", "image": "b:1"}]},
+        "it is of the operator",
+    ),
+    (
+        "networkPolicy",
+        {"egressTo": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
+        {"egressTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podLabels": {"a": "b"}}]},
+        "pods or a network",
+    ),
+    (
+        "networkPolicy",
+        {"egressTo": [{"ipBlock": {"cidr": "fd00::/8"}}]},
+        {"egressTo": [{"ipBlock": {"cidr": "10.0.0.300/8"}}]},
+        "not a network",
+    ),
+    (
+        "api",
+        {"trustedProxies": ["10.0.0.0/8", "fd00::/8"]},
+        {"trustedProxies": ["999.1.1.1/99"]},
+        "not a network",
+    ),
+    (
+        "api",
+        {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "need type LoadBalancer",
+    ),
+    (
+        "api",
+        {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "needs type NodePort or LoadBalancer",
+    ),
+    (
+        "api",
+        {"ingress": {"host": "*.example.org", "extraHosts": ["b.example.org"]}},
+        {"ingress": {"host": "10.0.0.1"}},
+        "not an address",
+    ),
+    (
+        "api",
+        {"resources": {"limits": {"ephemeral-storage": "1Gi"}}},
+        {
+            "resources": {
+                "requests": {"ephemeral-storage": "2Gi"},
+                "limits": {"ephemeral-storage": "1Gi"},
+            }
+        },
+        "requests.ephemeral-storage must not be greater",
+    ),
+]
+# What stands in several places is one type.
+_EVERYWHERE = ("a key is a name", "requests.", "not a network", "not an address", "podTemplate")
 # The same for bounds and forms.
 FORMS: list[tuple[str, Any, Any, str]] = [
+    ("image", "a.example:5000/b/c:1", "a.example/Orders:1", "should match"),
+    ("image", "b@sha256:" + "a" * 64, "b@sha256:zz", "should match"),
+    (
+        "database",
+        {"primarySecretRef": {"name": "a.b"}},
+        {"primarySecretRef": {"name": "a..b"}},
+        "match",
+    ),
+    (
+        "podTemplate",
+        {"tolerations": [{"key": "example.org/dedicated"}]},
+        {"tolerations": [{"key": "a b"}]},
+        "should match",
+    ),
+    (
+        "podTemplate",
+        {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
+        {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
+        "duplicate",
+    ),
+    (
+        "worker",
+        {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": 2, "memory": "1Gi"}}},
+        {"resources": {"requests": {"cpu": 3}, "limits": {"cpu": 2}}},
+        "must not be greater",
+    ),
     ("worker", {"prefetch": 1000}, {"prefetch": 1001}, "less than or equal to 1000"),
     ("messaging", {"retryDelaysSeconds": [1, 2, 3]}, {"retryDelaysSeconds": [1, 2]}, "at least 3"),
     (
@@ -237,11 +382,40 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
     ]
     told += [(".spec.messaging", "vhost cannot be changed")]
     assert len(rules) > 20
+    told += [(".spec", part) for _, part in told if ".database needs" in part]
+    parts = {part for _, part in told if part.startswith(_EVERYWHERE)} | {"requests."}
     assert not [
         (place, text)
         for place, text in rules
         if not any(place.startswith(path) and part in text for path, part in told)
+        and ".podTemplate" not in place.removeprefix(".spec.podTemplate")
+        and not any(part in text for part in parts)
     ]
+
+
+def test_every_rule_names_the_field(api: Api) -> None:
+    crd = api.get(
+        "apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        "",
+        "orderservices.orders.platform.dev",
+    )
+    objects = _objects(
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    )
+    rules = [rule for node in objects for rule in node.get("x-kubernetes-validations", [])]
+    assert rules
+    assert [rule["message"] for rule in rules if "fieldPath" not in rule] == []
+
+
+def _objects(node: Any) -> Iterator[Any]:
+    """Yield every object with members: the rules of others are about themselves."""
+    if "properties" in node:
+        yield node
+    for child in node.get("properties", {}).values():
+        yield from _objects(child)
+    if "items" in node:
+        yield from _objects(node["items"])
 
 
 def _rules(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

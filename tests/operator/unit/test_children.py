@@ -3,14 +3,18 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from orders.settings import describe
 from orderservice_operator.children import environment, processes
 from orderservice_operator.children.context import Context
+from orderservice_operator.children.desired import desired
 from orderservice_operator.children.http_route import http_route, missing_kind
 from orderservice_operator.children.kinds import HTTP_ROUTE, PROMETHEUS_RULE, SERVICE_MONITOR
 from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.resource.index import ResourceIndex
+from orderservice_operator.resource.key import Key
 
 
 def _container(children: Any, process: str, **spec: Any) -> Any:
@@ -322,7 +326,7 @@ def test_network_policies_name_the_few_flows(children: Any) -> None:
     assert ports["worker"] == [443, 4318, 5671, 6380, 6432, 9000]
     deny = made["NetworkPolicy", "full-default-deny"]["spec"]
     assert deny["ingress"] == []
-    assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
+    assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53, 5353}
     (http, metrics) = made["NetworkPolicy", "full-api"]["spec"]["ingress"]
     assert http["ports"] == [{"port": 8080, "protocol": "TCP"}]
     assert metrics["from"][1]["podSelector"] == {
@@ -337,7 +341,9 @@ def test_no_network_policy_when_switched_off(children: Any) -> None:
 
 def test_an_ingress_and_a_route_send_to_the_service_of_the_gateway(children: Any) -> None:
     made = children("full", Context(frozenset({HTTP_ROUTE})))
-    (rule,) = made["Ingress", "full-api"]["spec"]["rules"]
+    rule, other = made["Ingress", "full-api"]["spec"]["rules"]
+    assert (rule["host"], other["host"]) == ("orders.example", "api.orders.example")
+    assert rule["http"] == other["http"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "full-api", "port": {"name": "http"}}
     (port,) = made["Service", "full-api"]["spec"]["ports"]
@@ -380,3 +386,26 @@ def test_only_the_api_is_told_the_cancellation_window_and_only_where_it_differs(
 
     assert told(cancellation={"windowSeconds": seconds}) == {"api": str(seconds)}
     assert told() == told(cancellation={"windowSeconds": 1800}) == {}
+
+
+def test_dashboards_are_made_by_the_oldest_resource_alone(make: Any) -> None:
+    """They show every resource; a second set of the same names would replace the first."""
+    index = ResourceIndex()
+    made = {}
+    for name, created in (("old", "2026-01-01T00:00:00Z"), ("new", "2026-01-02T00:00:00Z")):
+        service = make(observability={"dashboards": True})
+        metadata = msgspec.structs.replace(
+            service.metadata, name=name, uid=name, creation_timestamp=created
+        )
+        made[name] = msgspec.structs.replace(service, metadata=metadata)
+        index.put(msgspec.to_builtins(made[name]))
+    first = {name: index.has_dashboards_first(service) for name, service in made.items()}
+    assert first == {"old": True, "new": False}
+    maps = [
+        child
+        for child in desired(made["new"], Context(dashboards=False))
+        if "dashboard" in child["metadata"]["name"]
+    ]
+    assert maps == []
+    index.drop(Key("shop", "old"))
+    assert index.has_dashboards_first(made["new"])

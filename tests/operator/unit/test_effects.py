@@ -35,6 +35,11 @@ BEHAVIOUR = {
     ".database.maxConnections": "test_status.test_pools_that_exceed_the_server_are_told",
     ".rollout.autoRollback": "test_reconcile, of roll-outs that fail",
 }
+_USER = {
+    "primarySecretRef": {"name": "u"},
+    "replicaSecretRef": {"name": "u", "key": "replica"},
+    "sessionSecretRef": {"name": "u", "key": "session"},
+}
 # Sections of which a resource has one of two, so that both are tried.
 BASES: dict[str, Any] = {
     "full": {},
@@ -48,6 +53,14 @@ BASES: dict[str, Any] = {
     },
     "percent": {"relay": {"replicas": 4, "podDisruptionBudget": {"maxUnavailable": 1}}},
     "scaled": {"worker": {"autoscaling": {"provider": "External"}}},
+    "users": {
+        "api": {"database": _USER},
+        "relay": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
+        "worker": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
+        "notifier": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
+        "migrations": {"database": _USER},
+        "reconciliation": {"database": _USER},
+    },
     "limits": {"notifier": {"podDisruptionBudget": {"maxUnavailable": 1}}},
 }
 
@@ -59,7 +72,12 @@ def _leaves(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
         yield from _leaves(child, f"{path}.{name}")
 
 
-LEAVES = dict(_leaves(schema(inspect.type_info(Spec))))
+# A process's own template is merged over spec.podTemplate (test_pod_options); one field shows it.
+LEAVES = {
+    path: node
+    for path, node in _leaves(schema(inspect.type_info(Spec)))
+    if path.count(".podTemplate.") * path.count(".") < 3 or path.endswith(".annotations")
+}
 
 
 def _made(spec: Any) -> Any:
@@ -76,7 +94,7 @@ def _others(node: Schema, value: Any) -> list[Any]:
     """Return other values that the type takes."""
     if "enum" in node:
         return [one for one in node["enum"] if one != value]
-    if node["type"] == "integer":  # a bound of latency is rounded to a bucket of the histogram
+    if node.get("type") == "integer":  # a bound of latency is rounded to a bucket of the histogram
         return [_other(node, value), node["minimum"], node["maximum"]]
     return [_other(node, value)]
 
@@ -90,7 +108,7 @@ def _other(node: Schema, value: Any) -> Any:
         "object": lambda: {} if value else {"a": "b"},
         "string": lambda: _text(node, value),
     }
-    return made[node["type"]]()
+    return made[node.get("type", "string")]()
 
 
 def _near(node: Schema, value: int) -> int:
@@ -103,6 +121,8 @@ def _items(node: Schema, value: Any) -> Any:
     if value:
         return [_other(node["items"], one) for one in value]
     inner = node["items"]
+    if "enum" in inner:
+        return inner["enum"][:1]
     if inner["type"] == "object":
         return [{"name": "A", "value": "b", "podLabels": {"a": "b"}}]
     return [inner["minimum"]] if inner["type"] == "integer" else [_text(inner, None)]
@@ -110,6 +130,8 @@ def _items(node: Schema, value: Any) -> Any:
 
 def _text(node: Schema, value: Any) -> str:
     pattern = node.get("pattern", "")
+    if "sha256" in pattern:
+        return "registry.example/orders:2"
     if "https?" in pattern:
         return "http://other:1234"
     if "Ki|" in pattern:

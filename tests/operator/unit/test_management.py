@@ -2,7 +2,10 @@
 
 import asyncio
 import base64
+import datetime as dt
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,6 +15,7 @@ from aiohttp import web
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.secrets import Secret
 from orderservice_operator.errors import Permanent
+from orderservice_operator.external_metrics import certificates
 from orderservice_operator.rabbitmq import credentials
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
@@ -199,3 +203,54 @@ def test_what_a_secret_says_it_is_for_is_sent(make: Any) -> None:
     assert _user(make, "https://elsewhere.example", server, **reference) == ("least", "x")
     server.labels, server.type = {}, credentials.BASIC_AUTH
     assert _user(make, "https://elsewhere.example", server, **reference) == ("least", "x")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "said"), [("authorities", FOREIGN), ("", "the certificate is not trusted")]
+)
+def test_a_broker_behind_a_private_authority_is_trusted_by_the_bundle(
+    make: Any, tmp_path: Path, bundle: str, said: str
+) -> None:
+    pair = certificates.issue(("localhost",), dt.datetime.now(dt.UTC))
+    chain = tmp_path / "server.pem"
+    chain.write_text(pair.certificate + pair.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain)
+    server = Server(
+        url=b"amqp://a:b@localhost/", **{"ca.crt": pair.authorities.encode()}
+    )  # one Secret has both
+
+    async def main() -> TopologyReport:
+        async def answer(request: web.Request) -> web.Response:
+            return web.json_response([] if request.method == "GET" else {})
+
+        application = web.Application()
+        application.router.add_route("*", "/{any:.*}", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "localhost", 0, ssl_context=context).start()
+        trusted = {"caBundleSecretRef": {"name": bundle}} if bundle else {}
+        url = f"https://localhost:{runner.addresses[0][1]}"
+        service = make(messaging={"managementUrl": url}, mode="Manage", **trusted)
+        topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
+        try:
+            await topologies.reconcile(KEY, service)
+            return topologies.report(KEY, service)
+        finally:
+            await topologies.close()
+            await runner.cleanup()
+
+    report = asyncio.run(main())
+    assert said in report.message  # what answers is asked, or it is not
+
+
+def test_a_bundle_without_certificates_is_told(make: Any) -> None:
+    server = Server(url=b"amqp://a:b@localhost/", **{"ca.crt": b"none"})
+    report, _ = _reports(
+        server,
+        make(
+            messaging={"managementUrl": "https://localhost:1"},
+            caBundleSecretRef={"name": "authorities"},
+        ),
+    )
+    assert (report.reason, "no certificates in PEM" in report.message) == ("Refused", True)

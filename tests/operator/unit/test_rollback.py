@@ -319,7 +319,7 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     assert cluster.snapshot(kept).running.rollback is not None, "to scale takes nothing back"
 
 
-@pytest.mark.parametrize("text", ["", "x", "x@", "@2", "x@two", "X@2", "minimal-0@1"])
+@pytest.mark.parametrize("text", ["", "minimal-0@1"])
 def test_a_request_that_is_none_changes_nothing(make: Any, text: str) -> None:
     cluster = _good(make())
     found = cluster.snapshot(_asking(_at(make(), 2), text))
@@ -388,3 +388,11 @@ def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
 
 
 RELAY = Reference("apps/v1", "Deployment", "minimal-relay")
+
+
+@pytest.mark.parametrize("text", ["x", "x@", "@2", "x@two", "X@2"])
+def test_a_request_that_cannot_be_read_is_told(make: Any, text: str) -> None:
+    running = _good(make()).snapshot(_asking(_at(make(), 2), text)).running
+    assert running.rollback is None
+    assert repr(text) in running.problem
+    assert "<ControllerRevision>@<generation>" in running.problem

@@ -249,3 +249,17 @@ def test_the_conditions_of_a_resource_that_cannot_be_read_are_told() -> None:
     )
     assert isinstance(resources.get(A), Invalid)
     assert list(resources.conditions()) == [("n", "a", "Ready", "False", "InvalidSpec")]
+
+
+def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
+    store = Store(lambda _: None)
+    other = _child("y", 9)
+    other["metadata"]["namespace"] = "m"
+    store.keep_only(KIND, "9", store.take(KIND, [other]), "m")
+    store.keep_only(KIND, "5", store.take(KIND, [_child("x", 4)]), "n")
+    assert store.children(A)
+    store.wrote(_child("z", 6))  # older than what the other namespace's watch has seen
+    assert Reference("v1", "ConfigMap", "z") in store.children(A)
+    store.keep_only(KIND, "10", set(), "n")
+    assert not store.children(A)
+    assert store.children(Key("m", A.name))

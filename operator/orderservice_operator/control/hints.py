@@ -1,0 +1,96 @@
+"""What pods may be waiting for: Secrets that are missing, or a quota that refuses the migration's.
+
+Neither is watched, so while a resource waits both are read: at once, and then at growing intervals.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.fingerprints import Fingerprints
+from orderservice_operator.errors import OperatorError
+from orderservice_operator.resource.key import Key
+from orderservice_operator.state import live_objects
+from orderservice_operator.state.snapshot import Snapshot
+
+FIRST_S: Final = 10.0
+# With a thousand resources that wait, three requests a second.
+LONGEST_S: Final = 300.0
+_log = structlog.get_logger(__name__)
+
+
+class _Wait(msgspec.Struct):
+    """Since when a resource waits for the same, and what its Events said last."""
+
+    cause: tuple[int, str, tuple[str, ...]]
+    began_at: float
+    refusal: str = ""
+    read_at: float | None = None
+
+
+class Hints:
+    """Remembers for each resource what it waits for."""
+
+    def __init__(
+        self,
+        client: Client,
+        fingerprints: Fingerprints,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._fingerprints, self._clock = client, fingerprints, clock
+        self._waits: dict[Key, _Wait] = {}
+
+    def forget(self, key: Key) -> None:
+        """Forget a resource that is gone or waits for nothing."""
+        self._waits.pop(key, None)
+
+    def is_waiting(self, key: Key) -> bool:
+        """Tell whether a resource waited for something when it was looked at last."""
+        return key in self._waits
+
+    def next_look_s(self, key: Key) -> float:
+        """Return in how many seconds to look again: as long as it has been waiting, in bounds."""
+        wait = self._waits.get(key)
+        waited_s = self._clock() - wait.began_at if wait else 0
+        return min(LONGEST_S, max(FIRST_S, waited_s))
+
+    async def of(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return what a resource waits for, for people."""
+        missing = () if snapshot.done else self._fingerprints.missing(snapshot.service)
+        uid = "" if snapshot.migrated else snapshot.job.uid
+        if not (missing or uid):
+            self.forget(key)
+            return ()
+        wait = self._wait(key, (snapshot.wanted.metadata.generation, uid, missing))
+        if uid and self._is_due(wait):
+            wait.read_at = self._clock()
+            wait.refusal = await self._refusal(snapshot.service.metadata.namespace, uid)
+        return (*missing, f"migration: {wait.refusal}") if wait.refusal else missing
+
+    def _wait(self, key: Key, cause: tuple[int, str, tuple[str, ...]]) -> _Wait:
+        wait = self._waits.get(key)
+        if wait is None or wait.cause != cause:
+            wait = self._waits[key] = _Wait(cause, self._clock())
+        return wait
+
+    def _is_due(self, wait: _Wait) -> bool:
+        if wait.read_at is None:
+            return True
+        before_s = wait.read_at - wait.began_at
+        return self._clock() - wait.read_at >= min(LONGEST_S, max(FIRST_S, before_s))
+
+    async def _refusal(self, namespace: str, uid: str) -> str:
+        """Return why an object gets no pods: only Events say so of a Job."""
+        selector = f"involvedObject.uid={uid},reason=FailedCreate"
+        path = f"/api/v1/namespaces/{namespace}/events"
+        try:
+            events = await self._client.get(path, {"fieldSelector": selector})
+        except OperatorError as error:
+            _log.warning("events.unread", error=str(error))
+            return ""
+        messages = [str(event.get("message", "")) for event in events["items"]]
+        return live_objects.without_generated_name(messages[-1]) if messages else ""

@@ -1,0 +1,309 @@
+"""What a resource adds to its pods: fields of Kubernetes, with its names and shapes.
+
+Types that Kubernetes changes with every version (volumes, containers, affinity) are passed on as
+they are. The API server checks them when the Deployment is applied, and its answer is a condition.
+"""
+
+# ruff: noqa: RUF012  msgspec gives every instance its own copy of an empty default
+
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from msgspec import Meta
+
+from orderservice_operator.resource.schema_types import (
+    Annotations,
+    LabelKey,
+    Labels,
+    Name,
+    Rule,
+    Section,
+)
+
+# Names and places that the operator takes itself.
+OWN_VOLUMES: Final = ("tmp", "gateway-tmp", "ca-bundle")
+CA_FOLDER: Final = "/etc/orders/ca"
+OWN_CONTAINERS: Final = ("api", "relay", "worker", "notifier", "gateway", "migrate", "reconcile")
+
+# An object of Kubernetes that is passed on as it is.
+Passed = dict[str, Any]
+
+
+def _keyed(key: str, *, own: tuple[str, ...] = (), what: str = "") -> dict[str, Any]:
+    """Return the schema of a list whose items have a key; `own` are keys of the operator."""
+    schema: dict[str, Any] = {
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [key],
+    }
+    if own:
+        names = ", ".join(f"'{name}'" for name in own)
+        rule = Rule(f"self.all(item, !(item.{key} in [{names}]))", f"{what} of the operator")
+        schema["x-kubernetes-validations"] = [{"rule": rule.rule, "message": rule.message}]
+    return schema
+
+
+_NAME_LENGTH: Final = 63
+_NAMED: Final = {
+    "properties": {
+        "name": {
+            "type": "string",
+            "maxLength": _NAME_LENGTH,
+            "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        }
+    },
+    "required": ["name"],
+}
+_Named = Annotated[Passed, Meta(extra_json_schema=_NAMED)]
+Volumes = Annotated[
+    list[_Named],
+    Meta(
+        max_length=32,
+        extra_json_schema=_keyed(
+            "name", own=OWN_VOLUMES, what="tmp, gateway-tmp and ca-bundle are volumes"
+        ),
+    ),
+]
+Containers = Annotated[
+    list[_Named],
+    Meta(
+        max_length=8,
+        extra_json_schema=_keyed(
+            "name", own=OWN_CONTAINERS, what="a container has this name, it is"
+        ),
+    ),
+]
+
+
+class LocalReference(Section, frozen=True):
+    """An object in the resource's namespace."""
+
+    name: Annotated[Name, Meta(description="Its name.")]
+
+
+class EntrySource(Section, frozen=True):
+    """An entry of a Secret or ConfigMap."""
+
+    name: Annotated[Name, Meta(description="Name of the object.")]
+    key: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")],
+        Meta(description="Entry."),
+    ]
+    optional: Annotated[
+        bool | None, Meta(description="Start the pod without the variable if there is none.")
+    ] = None
+
+
+class FieldSource(Section, frozen=True):
+    """A field of the pod."""
+
+    field_path: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=256)], Meta(description="`status.podIP`, say.")
+    ]
+
+
+class ResourceSource(Section, frozen=True):
+    """An amount that the container asks for or may use."""
+
+    resource: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)], Meta(description="`limits.memory`, say.")
+    ]
+
+
+class VariableSource(Section, frozen=True):
+    """Where a variable's value comes from."""
+
+    rules: ClassVar = (
+        Rule(
+            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef),"
+            " has(self.resourceFieldRef)].filter(given, given).size() == 1",
+            "give exactly one source",
+            ".secretKeyRef",
+        ),
+    )
+
+    secret_key_ref: Annotated[EntrySource | None, Meta(description="Entry of a Secret.")] = None
+    config_map_key_ref: Annotated[EntrySource | None, Meta(description="Entry of a ConfigMap.")] = (
+        None
+    )
+    field_ref: Annotated[FieldSource | None, Meta(description="Field of the pod.")] = None
+    resource_field_ref: Annotated[
+        ResourceSource | None, Meta(description="Amount of the container.")
+    ] = None
+
+
+class Variable(Section, frozen=True):
+    """An environment variable; the operator's own win."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.value) != has(self.valueFrom)",
+            "give value or valueFrom, and not both",
+            ".value",
+        ),
+    )
+
+    name: Annotated[
+        Annotated[str, Meta(max_length=128, pattern=r"^[A-Z_][A-Z0-9_]*$")],
+        Meta(description="Name."),
+    ]
+    value: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None, Meta(description="Value; it may be empty.")
+    ] = None
+    value_from: Annotated[VariableSource | None, Meta(description="Where it comes from.")] = None
+
+
+class VolumeMount(Section, frozen=True):
+    """A volume in every container that the operator makes."""
+
+    name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=_NAME_LENGTH)],
+        Meta(description="Name of the volume."),
+    ]
+    mount_path: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^/[^:]*$")],
+        Meta(description="Where; not /tmp, which is the operator's."),
+    ]
+    read_only: Annotated[bool | None, Meta(description="Without the right to write.")] = None
+    sub_path: Annotated[
+        Annotated[str, Meta(max_length=512)] | None, Meta(description="Part of the volume.")
+    ] = None
+    sub_path_expr: Annotated[
+        Annotated[str, Meta(max_length=512)] | None,
+        Meta(description="Part of the volume, with variables."),
+    ] = None
+    mount_propagation: Annotated[
+        Literal["None", "HostToContainer", "Bidirectional"] | None,
+        Meta(description="How mounts are passed on."),
+    ] = None
+
+
+class Toleration(Section, frozen=True):
+    """A taint the pods tolerate."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.operator) && self.operator == 'Exists' ? !has(self.value)"
+            " : has(self.key) || !(has(self.value) || has(self.operator))",
+            "operator Equal needs a key, operator Exists takes no value",
+            ".operator",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds needs effect NoExecute",
+            ".tolerationSeconds",
+        ),
+    )
+
+    key: Annotated[LabelKey | None, Meta(description="Taint.")] = None
+    operator: Annotated[
+        Literal["Exists", "Equal"] | None,
+        Meta(description="Compare the value, or not; unset: Equal if there is a value."),
+    ] = None
+    value: Annotated[
+        Annotated[
+            str, Meta(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
+        ]
+        | None,
+        Meta(description="Value."),
+    ] = None
+    effect: Annotated[
+        Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
+        Meta(description="Effect; unset: all."),
+    ] = None
+    toleration_seconds: Annotated[
+        Annotated[int, Meta(ge=0, le=86_400)] | None,
+        Meta(description="Stay on a node with the taint for so long; unset: for ever."),
+    ] = None
+
+
+class PodTemplate(Section, frozen=True):
+    """What is added to pods; a process's own template is merged over spec.podTemplate."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.volumeMounts.all(mount, mount.mountPath != '/tmp'"
+            f" && !mount.mountPath.startsWith('{CA_FOLDER}'))",
+            f"volumeMounts: /tmp and {CA_FOLDER} are the operator's",
+            ".volumeMounts",
+        ),
+    )
+
+    labels: Annotated[Labels, Meta(description="Further labels; the operator's own win.")] = {}
+    annotations: Annotated[Annotations, Meta(description="Further annotations.")] = {}
+    node_selector: Annotated[Labels, Meta(description="Labels of nodes to run on.")] = {}
+    affinity: Annotated[
+        Passed | None, Meta(description="Affinity as in a PodSpec, passed on as it is.")
+    ] = None
+    tolerations: Annotated[
+        Annotated[list[Toleration], Meta(max_length=16)], Meta(description="Tolerated taints.")
+    ] = []
+    topology_spread_constraints: Annotated[
+        Annotated[list[Passed], Meta(max_length=8)],
+        Meta(
+            description="Instead of the operator's, which spread over zones and nodes as far as "
+            "that goes; without labelSelector: over the pods of the process."
+        ),
+    ] = []
+    priority_class_name: Annotated[Name | None, Meta(description="PriorityClass.")] = None
+    runtime_class_name: Annotated[Name | None, Meta(description="RuntimeClass.")] = None
+    scheduler_name: Annotated[Name | None, Meta(description="Scheduler.")] = None
+    image_pull_secrets: Annotated[
+        Annotated[list[LocalReference], Meta(max_length=8, extra_json_schema=_keyed("name"))],
+        Meta(description="Secrets to pull the image."),
+    ] = []
+    image_pull_policy: Annotated[
+        Literal["IfNotPresent", "Always", "Never"] | None,
+        Meta(description="When the image is pulled; unset: IfNotPresent."),
+    ] = None
+    service_account_name: Annotated[
+        Name | None,
+        Meta(description="ServiceAccount that exists; unset: the operator makes one."),
+    ] = None
+    automount_service_account_token: Annotated[
+        bool | None,
+        Meta(description="Mount the account's token, for a container of yours; unset: no."),
+    ] = None
+    env: Annotated[
+        Annotated[list[Variable], Meta(max_length=64, extra_json_schema=_keyed("name"))],
+        Meta(description="Further environment variables of every container of the operator's."),
+    ] = []
+    volumes: Annotated[Volumes, Meta(description="Volumes as in a PodSpec.")] = []
+    volume_mounts: Annotated[
+        Annotated[list[VolumeMount], Meta(max_length=32, extra_json_schema=_keyed("mountPath"))],
+        Meta(description="Volumes in every container of the operator's."),
+    ] = []
+    security_context: Annotated[
+        Passed | None,
+        Meta(
+            description="Security context of the pod. Given, even as {}, it has no user, group and "
+            "fsGroup but those named here: OpenShift then chooses them. runAsNonRoot and "
+            "seccompProfile stay unless given."
+        ),
+    ] = None
+    container_security_context: Annotated[
+        Passed | None,
+        Meta(description="Merged over the security context of every container of the operator's."),
+    ] = None
+    init_containers: Annotated[
+        Containers,
+        Meta(
+            description="Init containers as in a PodSpec, of migration and reconciliation, too; "
+            "with restartPolicy Always they run beside the others."
+        ),
+    ] = []
+    containers: Annotated[
+        Containers,
+        Meta(
+            description="Further containers as in a PodSpec. Pods of the migration and of "
+            "reconciliation have only those of their own template: a Job ends when all have."
+        ),
+    ] = []
+    host_aliases: Annotated[
+        Annotated[list[Passed], Meta(max_length=16)],
+        Meta(description="Lines of /etc/hosts, as in a PodSpec."),
+    ] = []
+    dns_policy: Annotated[
+        Literal["ClusterFirst", "Default", "None"] | None, Meta(description="DNS policy.")
+    ] = None
+    dns_config: Annotated[
+        Passed | None, Meta(description="DNS configuration, as in a PodSpec.")
+    ] = None

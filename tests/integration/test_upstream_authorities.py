@@ -1,0 +1,72 @@
+"""Upstreams behind a private CA are trusted if REQUESTS_CA_BUNDLE names it, and only then."""
+
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from orders.errors import Unavailable
+from orders.upstream.http import Upstream
+from orders.upstream.policy import UpstreamPolicy
+from orders.upstream.transport import Request
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """Make a certificate for localhost that is its own authority, and its key."""
+    command = (
+        "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 1"
+        " -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out ca.pem"
+    )
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def url(authority: Path) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Answer)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority, authority.with_name("key.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _asked(url: str) -> bytes:
+    upstream = Upstream("private", url, UpstreamPolicy(retries=0))
+    try:
+        return upstream.call(Request("GET", "/", "/"), lambda reply: reply.body)
+    finally:
+        upstream.close()
+
+
+def test_the_bundle_of_the_environment_is_trusted(
+    url: str, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    assert _asked(url) == b"true"
+
+
+def test_an_unknown_authority_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    with pytest.raises(Unavailable):
+        _asked(url)

@@ -1,0 +1,143 @@
+"""Parts of pods that strangers bring: accepted, at rest afterwards, and told when refused."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from control_plane.api import Api, Object
+from control_plane.nodes import Nodes
+from crowd import Counters
+
+Example = Callable[..., Object]
+SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
+PROCESSES = ("api", "relay", "worker", "notifier")
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "privileged": False,
+}
+# Values that the API server writes differently, or leaves out: an operator that compared the texts
+# would write for ever.
+TEMPLATE: Object = {
+    "labels": {"example.org/team": "orders"},
+    "env": [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "EMPTY", "value": ""},
+    ],
+    "volumes": [
+        {"name": "reports", "emptyDir": {"sizeLimit": "1024Mi"}},
+        {"name": "tls", "secret": {"secretName": "tls", "optional": False, "defaultMode": 0o440}},
+    ],
+    "volumeMounts": [
+        {"name": "reports", "mountPath": "/reports", "readOnly": False},
+        {"name": "tls", "mountPath": "/tls", "readOnly": True},
+    ],
+    "securityContext": {"fsGroup": 2000, "supplementalGroups": []},
+    "containers": [
+        {
+            "name": "proxy",
+            "image": "registry.example/proxy:1",
+            "stdin": False,
+            "ports": [{"containerPort": 9000, "hostPort": 0}],
+            "resources": {"requests": {"cpu": 0.5, "memory": "1024Mi"}, "limits": {"cpu": 1}},
+            "securityContext": RESTRICTED,
+        }
+    ],
+    "initContainers": [
+        {
+            "name": "agent",
+            "image": "registry.example/agent:1",
+            "restartPolicy": "Always",
+            "securityContext": RESTRICTED,
+        }
+    ],
+    "affinity": {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname"}}
+            ]
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "tolerations": [{"key": "a", "effect": "NoExecute", "tolerationSeconds": 0}],
+    "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["broker.example"]}],
+    "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
+}
+SECTIONS: Object = {
+    "caBundleSecretRef": {"name": "authorities"},
+    "inheritedMetadata": {"labels": {"cost": "42"}, "annotations": {"example.org/owner": "a"}},
+    "serviceAccountTemplate": {"metadata": {"annotations": {"iam.example/role": "orders"}}},
+    "api": {
+        "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]},
+        "autoscaling": {
+            "minReplicas": 2,
+            "targetMemoryUtilizationPercentage": 80,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+        },
+        "ingress": {"host": "a.example", "extraHosts": ["b.example"]},
+    },
+    "networkPolicy": {
+        "egressTo": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+        "dnsPorts": [53, 5353],
+    },
+    "worker": {"podTemplate": {"env": [{"name": "EMPTY", "value": "no"}]}},
+}
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def _conditions(api: Api, namespace: str) -> dict[str, Object]:
+    resource = api.get(*SERVICES, namespace, "minimal")
+    generation = resource["metadata"]["generation"]
+    told = resource.get("status", {}).get("conditions", [])
+    return {one["type"]: one for one in told if one["observedGeneration"] == generation}
+
+
+def _is(api: Api, namespace: str, kind: str, status: str) -> bool:
+    return _conditions(api, namespace).get(kind, {}).get("status") == status
+
+
+def _templates(api: Api, namespace: str) -> dict[str, Any]:
+    return {
+        process: api.get("apps/v1", "deployments", namespace, f"minimal-{process}")["spec"][
+            "template"
+        ]
+        for process in PROCESSES
+    }
+
+
+def test_a_template_is_made_and_then_left_alone_and_a_wrong_one_rolls_nothing_out(
+    api: Api, example: Example, namespace: str, nodes: Nodes, operator: Any
+) -> None:
+    assert nodes
+    good = example(podTemplate=TEMPLATE, **SECTIONS)
+    api.apply(good, namespace)
+    api.wait(lambda: _is(api, namespace, "Ready", "True"))
+    templates = _templates(api, namespace)
+    for template in templates.values():
+        names = {container["name"] for container in template["spec"]["containers"]}
+        assert "proxy" in names
+        assert "runAsUser" not in template["spec"]["securityContext"]
+    counters = Counters(operator.admin_port)
+    time.sleep(1)
+    written = counters.writes()
+    time.sleep(2)
+    assert counters.writes() == written
+
+    broken = TEMPLATE | {"volumeMounts": [{"name": "no-such-volume", "mountPath": "/data"}]}
+    sections = SECTIONS | {"relay": {"podTemplate": broken}}
+    api.apply(
+        example(podTemplate=TEMPLATE, image="registry.example/orders:2.0.0", **sections), namespace
+    )
+    api.wait(lambda: _is(api, namespace, "Stalled", "True"))
+    degraded = _conditions(api, namespace)["Degraded"]
+    assert degraded["reason"] == "PodTemplateRefused"
+    assert "no-such-volume" in degraded["message"]
+    assert _templates(api, namespace) == templates
+
+    api.apply(good, namespace)
+    api.wait(lambda: _is(api, namespace, "Ready", "True"))
+    assert _conditions(api, namespace)["Degraded"]["status"] == "False"

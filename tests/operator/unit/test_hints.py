@@ -1,0 +1,96 @@
+"""A resource that waits for a pod or a Secret asks seldom for the reason."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from orderservice_operator.children.manifest import Manifest, Reference
+from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.control.hints import FIRST_S, LONGEST_S, Hints
+from orderservice_operator.resource.key import Key
+from orderservice_operator.state.snapshot import Snapshot, take_snapshot
+
+KEY = Key("shop", "minimal")
+REFUSED = 'pods "minimal-migrate-x-abcde" is forbidden: exceeded quota'
+
+
+class Server:
+    """The part of a client that is used; `asked` is how often it was asked for Events."""
+
+    def __init__(self) -> None:
+        self.asked, self.messages = 0, [REFUSED]
+
+    async def get(self, _path: str, _parameters: Any = None) -> Manifest:
+        self.asked += 1
+        return {"items": [{"message": message} for message in self.messages]}
+
+
+class Secrets:
+    """The part of fingerprints that is used."""
+
+    def __init__(self, *missing: str) -> None:
+        self._missing = missing
+
+    def missing(self, _service: Any) -> tuple[str, ...]:
+        return self._missing
+
+
+def _waiting(service: Any) -> Snapshot:
+    job = {"metadata": {"name": job_name(service), "uid": "j-1"}, "status": {}}
+    live = {Reference("batch/v1", "Job", job_name(service)): job}
+    return take_snapshot(service, live, frozenset(), {})
+
+
+class Patience:
+    """Passes over one resource, each when it was asked for."""
+
+    def __init__(self, snapshot: Snapshot, *missing: str) -> None:
+        self.now, self.server, self.snapshot = 0.0, Server(), snapshot
+        self.hints = Hints(self.server, Secrets(*missing), lambda: self.now)  # type: ignore[arg-type] # all that is used
+        self.passes = 0
+        self.said: list[tuple[str, ...]] = []
+
+    def until(self, end_s: float) -> None:
+        while self.now <= end_s:
+            self.said.append(asyncio.run(self.hints.of(KEY, self.snapshot)))
+            self.passes += 1
+            self.now += self.hints.next_look_s(KEY)
+
+
+def test_an_hour_of_waiting_is_a_dozen_requests(make: Any) -> None:
+    patience = Patience(_waiting(make()))
+    patience.until(3600)
+    assert 5 < patience.server.asked < 20
+    assert patience.said[-1] == (
+        'migration: pods "minimal-migrate-x-*" is forbidden: exceeded quota',
+    )
+
+
+@pytest.mark.parametrize("missing", [(), ("Secret orders does not exist",)])
+def test_passes_become_as_rare_as_requests(make: Any, missing: tuple[str, ...]) -> None:
+    patience = Patience(_waiting(make()), *missing)
+    patience.until(FIRST_S * 3)
+    assert patience.passes >= 3
+    patience.until(24 * 3600)
+    assert patience.passes < 24 * 3600 / LONGEST_S + 20
+
+
+def test_another_spec_is_looked_at_at_once(make: Any) -> None:
+    service = make()
+    patience = Patience(_waiting(service))
+    patience.until(3600)
+    asked = patience.server.asked
+    metadata = msgspec.structs.replace(service.metadata, generation=2)
+    patience.snapshot = _waiting(msgspec.structs.replace(service, metadata=metadata))
+    patience.until(patience.now)
+    assert patience.server.asked == asked + 1
+    assert patience.hints.next_look_s(KEY) == FIRST_S
+
+
+def test_a_resource_whose_pods_have_begun_waits_for_nothing(make: Any) -> None:
+    patience = Patience(_waiting(make(migrations={"enabled": False})))
+    patience.until(FIRST_S)
+    assert patience.server.asked == 0
+    assert not patience.hints.is_waiting(KEY)
