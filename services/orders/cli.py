@@ -29,8 +29,10 @@ def limit_look_ups() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 0 done, 1 failed, 2 wrong usage or setting."""
     limit_look_ups()
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # A process does not load what the tools need.
+    parser = _parser(tools=not words or words[0] not in _PROCESSES)
+    chosen = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = chosen.run
     try:
         return run(chosen)
@@ -54,12 +56,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(self.wrong_usage, f"{self.prog}: error: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, tools: bool) -> argparse.ArgumentParser:
     parser = _Parser(prog="orders", description=__doc__, epilog=_SETTINGS_NOTE)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for process, text in _PROCESSES.items():
         verb = verbs.add_parser(process, help=text, description=text, epilog=_SETTINGS_NOTE)
         verb.set_defaults(run=_process(process))
+    if tools:
+        _add_tools(verbs)
+    return parser
+
+
+def _add_tools(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     _add_migrate(verbs)
     _add_after_promotion(verbs)
     _add_topology(verbs)
@@ -68,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_notifications(verbs)
     listing = verbs.add_parser("settings", help="list every setting of every process")
     listing.set_defaults(run=_list_settings)
-    return parser
 
 
 # Imported by verb, so that a process loads only what it runs.

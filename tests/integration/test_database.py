@@ -3,9 +3,10 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from orders.database.failures import Busy, Locked
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Ledger, Position
-from orders.database.pool import Pool
+from orders.database.pool import Pool, Row
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
@@ -246,10 +247,20 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
         replica.close()
 
 
+class Counted(Pool):
+    """A pool that counts its statements."""
+
+    statements = 0
+
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        self.statements += 1
+        return super().execute(name, arguments)
+
+
 def test_reads_go_in_turn_to_the_replicas_that_keep_up(
     options: settings.DatabaseSettings, pool: Pool, database: Database
 ) -> None:
-    pools = [Pool(database.replica_url, options, f"r{n}", writes=False) for n in range(3)]
+    pools = [Counted(database.replica_url, options, f"r{n}", writes=False) for n in range(3)]
     lags = [ReplicaLag(options, database.replica_url) for _ in pools]
     reads = Reads.among(pool, list(map(Replica, pools, lags)), options.replica_max_lag_s)
     ledger = Ledger(pool, reads)
@@ -265,7 +276,7 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
         for _ in range(10):
             assert ledger.find(order_id) is not None
         assert routed("replica", "fresh") == before + 10
-        used = [replica._pool.get_stats().get("requests_num", 0) for replica in pools]
+        used = [replica.statements for replica in pools]
         assert (min(used[:2]) >= 4, used[2]) == (True, 0)
     finally:
         for lag in lags:
@@ -344,3 +355,24 @@ def test_migrating_twice_at_once_applies_each_migration_once(postgres: Postgres)
     assert pending(url) == []
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+def test_threads_share_one_connection_and_none_of_them_is_passed_over(database: Database) -> None:
+    """The connection that is kept beside the pool goes back to it as soon as somebody waits."""
+    options = settings.DatabaseSettings(url=database.url, pool_size=1, connect_timeout_s=5)
+    shared = Pool(database.url, options, "shared")
+    shared.open()
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(
+                threads.map(lambda n: shared.execute("find_order", {"id": n}), range(200))
+            )
+        assert len(answers) == 200
+        assert shared.in_use == 0
+        with psycopg.connect(database.admin_url) as admin:
+            [(number,)] = admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shared'"
+            ).fetchall()
+        assert number == 1
+    finally:
+        shared.close()

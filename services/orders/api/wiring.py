@@ -9,11 +9,9 @@ import msgspec
 
 from orders.api.app import create_app
 from orders.api.auth import Authentication, NoAuthentication
-from orders.api.issuer import FetchedOnce, IssuerKeys, jwks
 from orders.api.metrics import PoolGauge
 from orders.api.ports import Ports
 from orders.api.ratelimit import RateLimiter
-from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
@@ -122,6 +120,9 @@ def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
     """Nobody can be let in before the issuer's keys were fetched; later they are kept."""
     if settings.mode == "off" or settings.jwks_url is None:
         return ()
+    from orders.api.issuer import FetchedOnce, jwks
+    from orders.api.tokens import accepted_algorithms
+
     fetch = jwks(settings.jwks_url, accepted_algorithms(settings))
     return (Check("issuer", FetchedOnce(fetch), only_readiness=True, budget_s=3.5),)
 
@@ -188,6 +189,10 @@ def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
 def _authentication(settings: AuthSettings, closing: ExitStack) -> Authentication:
     if settings.mode == "off":
         return NoAuthentication()
+    # Imported late, here and above: who reads no tokens does not pay for a library of cryptography.
+    from orders.api.issuer import IssuerKeys, jwks
+    from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
+
     if settings.jwks_url is None:
         return TokenAuthentication(ConfiguredKey(settings.key or ""), settings)
     keys = IssuerKeys(jwks(settings.jwks_url, accepted_algorithms(settings)))
@@ -197,6 +202,8 @@ def _authentication(settings: AuthSettings, closing: ExitStack) -> Authenticatio
 def _check_auth(settings: AuthSettings) -> None:
     if settings.mode == "off":
         return
+    from orders.api.tokens import accepted_algorithms
+
     if (settings.jwks_url is None) == (settings.key is None):
         raise SettingError(
             "ORDERS_AUTH=jwt needs one of ORDERS_AUTH_JWKS_URL and ORDERS_AUTH_KEY, not both"

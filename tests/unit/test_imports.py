@@ -1,0 +1,48 @@
+"""What a process imports, it pays for at every start and keeps in memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+from orders.imports import without
+
+FOR_TERMINALS = {"rich", "pygments"}
+FOR_TRACES = {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}
+FOR_MIGRATIONS = {"yoyo", "sqlparse", "jinja2"}
+FOR_TOKENS = {"jwt", "cryptography.x509", "cryptography.hazmat"}
+FOR_HTTP = {"falcon", "gunicorn", "meinheld", "limits"}
+NOBODYS = FOR_TERMINALS | FOR_TRACES | FOR_MIGRATIONS
+ABSENT = {
+    "api": NOBODYS | FOR_TOKENS | {"pika"},
+    "relay": NOBODYS | FOR_TOKENS | FOR_HTTP | {"redis", "requests", "pybreaker"},
+    "worker": NOBODYS | FOR_TOKENS | FOR_HTTP,
+    "notifier": NOBODYS | FOR_TOKENS | FOR_HTTP | {"redis"},
+}
+# As the command line comes to the process, and what that imports when it runs.
+CODE = """
+import sys
+from orders import cli
+cli._parser(tools=False)
+match "{0}":
+    case "api":
+        import orders.api.main, orders.api.wiring, orders.api.server.application
+    case name:
+        __import__(f"orders.{{name}}.main")
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("process", ABSENT)
+def test_a_process_does_not_import_what_it_does_not_use(process: str) -> None:
+    words = [sys.executable, "-c", CODE.format(process)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ABSENT[process] & set(done.stdout.split()) == set()
+
+
+def test_what_was_hidden_can_be_imported_afterwards() -> None:
+    assert "this" not in sys.modules
+    with without("this", "sys"), pytest.raises(ModuleNotFoundError):
+        import this  # noqa: F401
+    assert "this" not in sys.modules
+    assert sys.modules["sys"] is sys
