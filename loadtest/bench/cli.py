@@ -1,6 +1,7 @@
 """The command line of `make bench`."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted, everything it started has ended", file=sys.stderr)
         return 130
-    table.show(report, console)
+    table.show(report, console, _last(asked.results))
     print(f"saved {_save(report, asked.results)}")
     if asked.document:
         DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
@@ -56,6 +57,14 @@ def _run(asked: argparse.Namespace, say: Say) -> Report:
     rounds, seconds = (2, 1) if asked.quick else (asked.rounds, asked.seconds)
     plan = Plan(seconds, asked.connections, asked.processes)
     return run(asked.results.absolute(), Asked(asked.only, plan, rounds, asked.before), say)
+
+
+def _last(folder: Path) -> Report | None:
+    """Return the last saved run that can be read."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=Report)
+    return None
 
 
 def _save(report: Report, folder: Path) -> Path:

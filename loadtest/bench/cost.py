@@ -20,6 +20,22 @@ def cpu_s(roles: Mapping[str, int]) -> dict[str, float]:
     return used | {GENERATOR: ours.ru_utime + ours.ru_stime}
 
 
+def machine_s() -> float:
+    """Return the CPU seconds that the whole machine has used since it was started."""
+    times = psutil.cpu_times()
+    idle_s = times.idle + times.iowait
+    return float(sum(times[:8]) - idle_s)  # the rest is contained in these
+
+
+def foreign(machine_s: float, used: Mapping[str, float], took_s: float) -> float:
+    """Return the share of the machine's CPU that went neither to our roles nor to the generators.
+
+    `machine_s` and `used` are what a slice of `took_s` used.
+    """
+    others_s = machine_s - sum(used.values())
+    return round(max(0.0, others_s / (took_s * (psutil.cpu_count() or 1))), 3)
+
+
 def per_unit_us(
     before: Mapping[str, float], after: Mapping[str, float], count: int
 ) -> dict[str, float]:

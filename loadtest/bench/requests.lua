@@ -1,19 +1,32 @@
--- Sends requests of one kind, all made beforehand: `wrk … -- post|get|list FIRST LAST`.
+-- Sends requests of one kind, all made beforehand: `wrk … -- post|post-key|get|list FIRST LAST`.
+-- A key is new with each request, so those of post-key are made when they are sent.
 -- FIRST to LAST are the user ids to post for or to list, or the order ids to get.
-local made, turn = {}, 0
+local made, turn, fresh = {}, 0, nil
+
+local function order(id, key)
+  local body = string.format(
+    '{"userId": %d, "productId": 1, "quantity": 2, "total": 19.90, "paymentMethod": "card"}', id)
+  local fields = { ["Content-Type"] = "application/json", ["Idempotency-Key"] = key }
+  return wrk.format("POST", "/api/orders", fields, body)
+end
 
 local make = {
-  post = function(id)
-    local body = string.format(
-      '{"userId": %d, "productId": 1, "quantity": 2, "total": 19.90, "paymentMethod": "card"}', id)
-    return wrk.format("POST", "/api/orders", { ["Content-Type"] = "application/json" }, body)
-  end,
+  post = order,
   get = function(id) return wrk.format("GET", "/api/orders/" .. id) end,
   list = function(id) return wrk.format("GET", "/api/orders/user/" .. id) end,
 }
 
 function init(args)
   local first, last = tonumber(args[2]), tonumber(args[3])
+  if args[1] == "post-key" then
+    math.randomseed(os.time())
+    local run = string.format("%d-%d", os.time(), math.random(1, 1000000000))
+    fresh = function()
+      turn = turn + 1
+      return order(math.random(first, last), run .. "-" .. turn)
+    end
+    return
+  end
   math.randomseed(1)
   for place = 1, 4096 do
     made[place] = make[args[1]](math.random(first, last))
@@ -21,6 +34,7 @@ function init(args)
 end
 
 function request()
+  if fresh then return fresh() end
   turn = turn % #made + 1
   return made[turn]
 end

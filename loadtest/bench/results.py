@@ -1,10 +1,14 @@
 """What a run found out: the shape of the saved JSON."""
 
 import datetime as dt
+from typing import Final
 
 import msgspec
 
 from loadtest.bench.pairs import Spread, ratio, spread
+
+# Above this, what others used explains more of a slice than what was measured.
+FOREIGN_LIMIT: Final = 0.1
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,6 +18,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us: dict[str, float] = {}
     p50_ms: float | None = None
     p99_ms: float | None = None
+    foreign: float = 0.0  # share of the machine's CPU that others used
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +38,18 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return spread(self.rates(contestant))
 
     def ratio(self, ours: str, theirs: str) -> Spread:
-        """Return how two contestants' rates compare, round by round."""
-        return ratio(self.rates(ours), self.rates(theirs))
+        """Return how two contestants' rates compare, round by round.
+
+        Rounds in which others used the machine are left out, unless that leaves none.
+        """
+        pairs = list(zip(self.samples[ours], self.samples[theirs], strict=True))
+        quiet = [pair for pair in pairs if max(one.foreign for one in pair) <= FOREIGN_LIMIT]
+        one, other = zip(*(quiet or pairs), strict=True)
+        return ratio([sample.rate for sample in one], [sample.rate for sample in other])
+
+    def foreign(self, contestant: str) -> float:
+        """Return the largest share of the machine's CPU that others used in a slice."""
+        return max(sample.foreign for sample in self.samples[contestant])
 
     def cpu_us(self, contestant: str) -> dict[str, float]:
         """Return the median CPU per unit of each role that took part, the dearest first."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -101,13 +102,22 @@ def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]
     contestant.before()
     try:
         roles = bed.stand.roles()
-        used = cost.cpu_s(roles)
+        began_s, machine_s, used = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
         reading = contestant.run()
-        cpu_us = cost.per_unit_us(used, cost.cpu_s(roles), reading.done)
+        after = cost.cpu_s(roles)
+        slice_s = {role: end - used.get(role, 0.0) for role, end in after.items()}
+        foreign = cost.foreign(cost.machine_s() - machine_s, slice_s, time.monotonic() - began_s)
+        cpu_us = cost.per_unit_us(used, after, reading.done)
         held = cost.memory(roles)
     finally:
         contestant.after()
-    sample = Sample(rate=reading.rate, cpu_us=cpu_us, p50_ms=reading.p50_ms, p99_ms=reading.p99_ms)
+    sample = Sample(
+        rate=reading.rate,
+        cpu_us=cpu_us,
+        p50_ms=reading.p50_ms,
+        p99_ms=reading.p99_ms,
+        foreign=foreign,
+    )
     return sample, held
 
 

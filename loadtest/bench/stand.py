@@ -16,6 +16,7 @@ from devstack.component import Component
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.settings import PORTS, PYTHON, SOURCE, variable
+from loadtest.bench.slow_commits import SlowCommits
 from orders.database.connection import as_options, pinned
 from orders.settings import DatabaseSettings, load
 
@@ -61,6 +62,7 @@ class Stand:
         )
         self._processes = plan.processes
         state.make(folder)
+        self.slow_commits = SlowCommits(folder)
         secrets = state.load_secrets(folder)
         self.database_url = stack.database(self.settings, secrets).url()
         self.amqp_url = stack.message_broker(self.settings, secrets).url()
@@ -116,8 +118,12 @@ class Stand:
         listed = stack.components(self.settings, secrets)
         known = {one.name: self._without_replica(one) for one in listed}
         known["api"] = _listening(known["api"], self.port("api"))
+        slow = {**known["postgres"].environment, **self.slow_commits.environment()}
+        known["postgres"] = replace(known["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}
         known["gthread"] = self._api(known["api"], "gthread", gthread)
+        twice = {"ORDERS_API_WORKERS": str(2 * self._processes)}
+        known["api-twice"] = self._api(known["api"], "api-twice", twice)
         known["reference"] = self._reference(known["api"])
         if self._before is not None:
             old = {"PYTHONPATH": str(self._before / "services")}
@@ -181,11 +187,12 @@ def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> 
 
 def wanted(subjects: Sequence[str], before: Path | None) -> list[tuple[str, ...]]:
     """Return what has to be started for some subjects, wave by wave."""
-    http = bool({"post", "get", "list"} & set(subjects))
+    http = bool({"post", "post-key", "post-slow", "get", "list"} & set(subjects))
     queues = bool({"relay", "worker"} & set(subjects))
     servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]
     seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
     apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]
+    apis += ["api-twice"] if "post-slow" in subjects else []
     return [
         tuple(servers),
         tuple(seconds),

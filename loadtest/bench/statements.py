@@ -53,9 +53,11 @@ def written(name: str, values: Mapping[str, str]) -> str:
     return re.sub(r"%\((\w+)\)s", lambda found: values[found[1]], text).strip() + ";\n"
 
 
-def accept_order() -> str:
+def accept_order(*, with_key: bool = False) -> str:
     """Return the one statement of a POST, for users `:first` to `:last`."""
-    return "\\set user random(:first, :last)\n" + written("accept_order", _ACCEPT)
+    key = {"key": "(:number)::text"} if with_key else {}
+    numbers = "\\set user random(:first, :last)\n\\set number random(1, 1000000000000000)\n"
+    return numbers + written("accept_order", _ACCEPT | key)
 
 
 def list_orders() -> str:

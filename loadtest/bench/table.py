@@ -26,9 +26,32 @@ def sheets(report: Report) -> list[Sheet]:
     return [_rates(report), _ratios(report), _cpu(report), _memory(report)]
 
 
-def show(report: Report, console: Console) -> None:
-    """Print a run."""
-    for sheet in sheets(report):
+def against(report: Report, last: Report) -> Sheet:
+    """Compare a run's ratios with those of an earlier one, as far as both have them."""
+    earlier = {
+        (subject.name, pair): subject.ratio(*pair).median
+        for subject in last.subjects
+        for pair in subject.compared
+    }
+    rows: list[Sequence[str]] = [
+        (
+            subject.name,
+            " / ".join(pair),
+            f"{(now := subject.ratio(*pair).median):.2f}",
+            f"{(then := earlier[subject.name, pair]):.2f}",
+            f"{now / then - 1:+.0%}",
+        )
+        for subject in report.subjects
+        for pair in subject.compared
+        if (subject.name, pair) in earlier
+    ]
+    title = f"Against the run of {last.at:%Y-%m-%d %H:%M}, commit {last.commit}"
+    return Sheet(title, ("subject", "ratio", "now", "then", "change"), rows)
+
+
+def show(report: Report, console: Console, last: Report | None = None) -> None:
+    """Print a run, and how it compares with an earlier one."""
+    for sheet in [*sheets(report), *([against(report, last)] if last else [])]:
         table = Table(title=sheet.title, title_justify="left")
         for place, name in enumerate(sheet.head):
             is_name = place < 2
@@ -79,9 +102,16 @@ def _rule(head: Sequence[str]) -> list[str]:
 
 
 def _rates(report: Report) -> Sheet:
-    head = ("subject", "who", "per second", "lowest to highest", "p50 ms", "p99 ms")
+    head = ("subject", "who", "per second", "lowest to highest", "p50 ms", "p99 ms", "foreign CPU")
     rows = [
-        (subject.name, who, f"{rate.median:,.0f}", f"{rate.low:,.0f} to {rate.high:,.0f}", *times)
+        (
+            subject.name,
+            who,
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} to {rate.high:,.0f}",
+            *times,
+            f"{subject.foreign(who):.0%}",
+        )
         for subject, who in _contestants(report)
         for rate in (subject.rate(who),)
         for times in (_latency(subject, who),)

@@ -3,6 +3,7 @@
 import datetime as dt
 
 import msgspec
+import psutil
 import pytest
 
 from loadtest.bench import cost, table
@@ -33,6 +34,28 @@ def report() -> Report:
 def test_the_ratio_stands_beside_the_figures_it_is_made_of() -> None:
     ratios = next(sheet for sheet in table.sheets(report()) if sheet.title == "Ratios")
     assert ratios.rows == [("post", "straight / pgbench", "0.60", "0.50 to 0.70", "60 / 100")]
+
+
+def test_a_round_in_which_others_used_the_machine_counts_only_if_there_is_no_other() -> None:
+    quiet, busy = Sample(rate=50), Sample(rate=10, foreign=0.3)
+    bound = [Sample(rate=100), Sample(rate=100)]
+    samples = {"ours": [quiet, busy], "bound": bound, "loud": [busy, busy]}
+    subject = Subject(name="post", unit="request", samples=samples, compared=[])
+    assert subject.ratio("ours", "bound").median == 0.5
+    assert subject.ratio("loud", "bound").median == 0.1
+    assert subject.foreign("ours") == 0.3
+
+
+def test_what_others_used_is_what_the_machine_used_and_we_did_not() -> None:
+    cores = psutil.cpu_count() or 1
+    assert cost.foreign(2.0 * cores, {"api": 1.0 * cores}, 10.0) == 0.1
+    assert cost.foreign(1.0, {"api": 1.1}, 10.0) == 0  # clocks of two sources
+
+
+def test_a_run_is_compared_with_an_earlier_one() -> None:
+    sheet = table.against(report(), report())
+    assert sheet.rows == [("post", "straight / pgbench", "0.60", "0.60", "+0%")]
+    assert "2026-01-31" in sheet.title
 
 
 def test_the_saved_file_reads_back_as_what_it_was() -> None:

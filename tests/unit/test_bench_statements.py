@@ -8,7 +8,13 @@ from loadtest.bench import statements
 
 
 @pytest.mark.parametrize(
-    "script", [statements.accept_order(), statements.list_orders(), statements.bring_to_end()]
+    "script",
+    [
+        statements.accept_order(),
+        statements.accept_order(with_key=True),
+        statements.list_orders(),
+        statements.bring_to_end(),
+    ],
 )
 def test_every_name_has_a_value_and_every_variable_is_known(script: str) -> None:
     assert "%(" not in script

@@ -1,0 +1,46 @@
+"""Commits as slow as on a cloud's disk, on and off at will."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from loadtest.bench.generators import BenchFailed
+
+COMMIT_MS: Final = 2
+_SOURCE: Final = Path(__file__).with_name("slowsync.c")
+
+
+class SlowCommits:
+    """A library for PostgreSQL's environment, built by the machine's C compiler."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take where the library and its switch are to be; nothing is built yet."""
+        self._library, self._flag = folder / "slowsync.so", folder / "slow"
+
+    def environment(self) -> Mapping[str, str]:
+        """Build the library, and return what loads it; nothing without a compiler."""
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            return {}
+        words = ["-O2", "-shared", "-fPIC", "-o", str(self._library), str(_SOURCE), "-ldl"]
+        done = subprocess.run(  # noqa: S603 words of our own
+            [compiler, *words], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BenchFailed(f"the C compiler failed: {done.stderr.strip()[-400:]}")
+        return {
+            "LD_PRELOAD": str(self._library),
+            "SLOWSYNC_FLAG": str(self._flag),
+            "SLOWSYNC_US": str(COMMIT_MS * 1000),
+        }
+
+    def turn(self, *, on: bool) -> None:
+        """Let each commit take COMMIT_MS more from now on, or not. Raises BenchFailed."""
+        if on and not self._library.exists():
+            raise BenchFailed("slow commits need a C compiler (cc or gcc)")
+        if on:
+            self._flag.touch()
+        else:
+            self._flag.unlink(missing_ok=True)
