@@ -151,6 +151,23 @@ OVERVIEW: Final = Dashboard(
                     below=RED,
                 ),
                 Panel(
+                    "Integrity violations",
+                    "Orders on which database, Payment and Inventory do not agree. The objective "
+                    "is none: above 0 somebody is woken.",
+                    (Query(f"sum(max by (kind) ({of('orders_integrity_violations')}))", "orders"),),
+                    NUMBER,
+                    kind="stat",
+                    steps=((1, RED),),
+                ),
+                Panel(
+                    "Orders that need a person",
+                    "Orders that do not get on by themselves; `orders stuck` lists them.",
+                    (Query(f"sum(max by (status) ({of('orders_stuck')}))", "orders"),),
+                    NUMBER,
+                    kind="stat",
+                    steps=((1, ORANGE),),
+                ),
+                Panel(
                     "Waiting",
                     "What has not reached its end: rows in the outbox, messages in the work "
                     "queues, orders that are not finished.",
