@@ -27,6 +27,7 @@ HTTP: Final = "http_server_request_duration_seconds"
 ROUTE: Final = "http_request_method, http_route"
 GATEWAY: Final = "gateway_requests_total"
 CODE: Final = "http_response_status_code"
+API_ROUTES: Final = 'http_route!="/health"'
 API_ONLY: Final = 'scope="api"'
 LEGEND: Final = "{{http_request_method}} {{http_route}}"
 
@@ -139,11 +140,11 @@ _GATEWAY: Final = (
     Panel(
         "Answered by the gateway alone",
         "Answers of the gateway to requests for the API that no api counted: refused or shed in "
-        "front of it.",
+        "front of it. Over five minutes, as gateway and api are not asked in the same moment.",
         (
             Query(
-                f"clamp_min({rate(GATEWAY, 'service', API_ONLY)} - "
-                f"{rate(f'{HTTP}_count', 'service')}, 0)",
+                f"clamp_min(sum by (service) (rate({of(GATEWAY, API_ONLY)}[5m])) - "
+                f"sum by (service) (rate({of(f'{HTTP}_count', API_ROUTES)}[5m])), 0)",
                 "not passed on",
             ),
         ),

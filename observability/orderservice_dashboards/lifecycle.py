@@ -138,10 +138,7 @@ _REVERSALS: Final = (
     Panel(
         "Orders being refunded",
         "Cancelled orders whose money is on its way back.",
-        (
-            Query(f"max({of('orders_in_state', STATUS_REFUNDING)})", "refunding"),
-            Query(f"max({of('orders_oldest_age_seconds', STATUS_REFUNDING)}) / 60", "oldest, min"),
-        ),
+        (Query(f"max({of('orders_in_state', STATUS_REFUNDING)})", "refunding"),),
         NUMBER,
         steps=((10, ORANGE),),
         width=8,

@@ -47,7 +47,7 @@ LINES: Final = (
 BACK, INK = "#f4f5f7", "#24292e"
 COLUMN_IN, ROW_IN, DPI = 0.62, 0.34, 72
 MOST_SERIES: Final = 8
-MOST_BYTES: Final = 150_000
+MOST_BYTES: Final = 200_000
 
 Json = dict[str, Any]
 Box = tuple[float, float, float, float]
