@@ -131,9 +131,7 @@ _CONTAINERS: Final = (
         "(cAdvisor). Latency suffers from a few per cent on.",
         (
             Query(
-                _of_pods(
-                    "sum by (pod, container) (rate(", "container_cpu_cfs_throttled_periods_total"
-                )
+                _of_pods("pod, container", "container_cpu_cfs_throttled_periods_total")
                 + " / "
                 + _of_pods("pod, container", "container_cpu_cfs_periods_total"),
                 "{{pod}} {{container}}",

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from observability import promtool
 from orderservice_dashboards.drawn import written
 from orderservice_dashboards.every import EVERY
 from orderservice_observability.dashboards import texts
@@ -101,3 +102,26 @@ def test_quantiles_are_called_by_their_standard_names() -> None:
             legends = [target.get("legendFormat", "") for target in panel["targets"]]
             words = [panel["title"], *legends]
             assert not [one for one in words if re.search(r"\b(half|9[59] %)", one)], words
+
+
+def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
+    """Those that only a cluster has data for are asked nowhere else."""
+    asked = [
+        target["expr"]
+        for name in texts()
+        for panel in panels(name)
+        if panel["type"] != "logs"
+        for target in panel["targets"]
+    ]
+    marks = [
+        one["expr"]
+        for name in texts()
+        for one in json.loads(texts()[name])["annotations"]["list"]
+        if "expr" in one
+    ]
+    filled = [re.sub(r"\$__\w+", "5m", expr) for expr in (*asked, *marks)]
+    rules = [{"record": f"asked:{number}", "expr": expr} for number, expr in enumerate(filled)]
+    file = tmp_path / "asked.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    done = promtool.run("check", "rules", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
