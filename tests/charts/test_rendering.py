@@ -1,5 +1,6 @@
 """What the charts render, without a cluster."""
 
+import shutil
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,17 @@ def test_the_values_of_the_adopting_page_render(helm4: Helm, tmp_path: Path) -> 
     assert resource["metadata"]["name"] == "orders"
     owner = {"primarySecretRef": {"name": "orders-database-owner"}}
     assert resource["spec"]["migrations"]["database"] == owner
+
+
+@pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT], ids=lambda chart: chart.name)
+def test_an_upgrade_can_reuse_the_values_of_the_last_release(
+    helm: Helm, tmp_path: Path, chart: Path
+) -> None:
+    """`--reuse-values` leaves out what the new chart has as defaults."""
+    upgraded = tmp_path / chart.name
+    shutil.copytree(chart, upgraded)
+    released = Path(__file__).with_name("released") / f"{chart.name}.yaml"
+    (upgraded / "values.yaml").write_text(released.read_text())
+    options = values_of("dev") if chart == ENVIRONMENT else ()
+    kinds = {manifest["kind"] for manifest in helm.template(upgraded, *options)}
+    assert {"Deployment", "OrderService"} & kinds
