@@ -23,6 +23,8 @@ HOUR_S: Final = 3600.0
 _GAP_S: Final = 2.5  # mean time between two faults
 _BETWEEN_S: Final = 1.0  # before and after a fault that must be alone
 _TRIES: Final = 8
+_PROMOTED_EVERY_S: Final = 45.0
+_FIRST_WITHIN_S: Final = 30.0
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +109,8 @@ def _faults(chance: random.Random, length_s: float, sorts: Mapping[str, Sort]) -
     names, weights = list(sorts), [sort.weight for sort in sorts.values()]
     while at_s < length_s:
         [kind] = chance.choices(names, weights)
+        if "promote" in sorts and _promotion_due(made, at_s, length_s):
+            kind = "promote"
         sort = sorts[kind]
         if sort.alone:
             at_s = max([at_s, *(one.until_s + _BETWEEN_S for one in made)])
@@ -117,6 +121,13 @@ def _faults(chance: random.Random, length_s: float, sorts: Mapping[str, Sort]) -
                 at_s = fault.until_s + _BETWEEN_S
         at_s += chance.expovariate(1 / _GAP_S)
     return made
+
+
+def _promotion_due(made: Sequence[Planned], at_s: float, length_s: float) -> bool:
+    """Tell whether a primary has to fail now: in a minute of load one does."""
+    last_s = max((one.at_s for one in made if one.kind == "promote"), default=-_FIRST_WITHIN_S)
+    [lasts_s, _] = SORTS["promote"].lasts_s
+    return at_s - last_s > _PROMOTED_EVERY_S and at_s + lasts_s <= length_s
 
 
 def _drawn(
