@@ -79,7 +79,7 @@ SORTS: Final[dict[str, Sort]] = {
     "freeze": Sort(4, SERVICES, (4.0, 24.0)),
     "restart": Sort(2, SERVICES, (0.0, 0.0)),
     "roll-out": Sort(1, KINDS, (0.0, 0.0)),
-    "promote": Sort(5, ("postgres",), (20.0, 20.0), details=("kill -9", "SIGSTOP", "cut")),
+    "promote": Sort(5, ("postgres",), (20.0, 20.0), details=("kill -9", "SIGSTOP", "cut", "cut")),
     "cut": Sort(4, (*_SERVERS, *_UPSTREAMS), (0.5, 6.0)),
     "reset": Sort(8, ("postgres", "rabbitmq", "rabbitmq", "valkey"), (0.0, 0.0)),
     "delay": Sort(3, (*_SERVERS, *_UPSTREAMS), (3.0, 10.0), amounts=(0.02, 0.1, 0.4)),
