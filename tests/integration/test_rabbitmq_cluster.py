@@ -126,8 +126,12 @@ def loaded(database: Database, three: Cluster) -> Iterator[Load]:
         with Load(database, three) as load:
             load.goes_on()
             yield load
-    finally:
+    finally:  # whatever a test that failed left as it was
         three.links.heal()
+        for node in three.nodes:
+            node.program.resume()
+            if not node.program.running():
+                node.program.start()
 
 
 def test_each_node_is_killed_in_turn_and_no_message_is_lost(
