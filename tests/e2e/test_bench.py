@@ -34,7 +34,8 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
         for ours, theirs in subject.compared:
             assert f"{ours} / {theirs}" in done.stdout
     post = next(subject for subject in report.subjects if subject.name == "post")
-    assert {"api", "postgres", "valkey"} <= set(post.cpu_us("straight"))
+    # Not Valkey: the limit is counted in batches, so its share may be below what is shown.
+    assert {"api", "postgres"} <= set(post.cpu_us("straight"))
     assert report.memory["api"].total_mib > 0
     assert not (results / "data").exists()
 
