@@ -349,8 +349,18 @@ class WorkerSettings(Group, frozen=True):
     """Consumer of order-processing."""
 
     prefetch: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages worked on at once.")
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(
+            description="Messages worked on one by one at once, each on a thread and a connection."
+        ),
     ] = 10
+    set_size: Annotated[
+        Annotated[int, Meta(ge=1, le=500)],
+        Meta(
+            description="Most orders that share a statement; 1, or PREFETCH 1: each has its own."
+            " With sets, a process holds up to PREFETCH and two sets of messages."
+        ),
+    ] = 50  # the fixed part of a statement is below a tenth of its cost then
     max_attempts: Annotated[
         Annotated[int, Meta(ge=1, le=100)],
         Meta(description="Tries of a message before it is dead-lettered."),
@@ -373,6 +383,11 @@ class WorkerSettings(Group, frozen=True):
     collect_s: Annotated[
         Seconds, Meta(description="How often the gauges from the database are refreshed.")
     ] = 5
+
+    @property
+    def together(self) -> int:
+        """The size of sets; 1 where each order is worked on by itself."""
+        return self.set_size if self.prefetch > 1 else 1
 
 
 class NotificationSettings(Group, frozen=True):

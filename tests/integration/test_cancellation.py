@@ -51,9 +51,11 @@ def pool(database: Database) -> Iterator[Pool]:
     made.close()
 
 
-@pytest.fixture
-def world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
-    with empty_world(pool, inventory, payment) as made:
+@pytest.fixture(params=["one by one", "as a set"])
+def world(
+    pool: Pool, inventory: Control, payment: Control, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    with empty_world(pool, inventory, payment, sets=request.param == "as a set") as made:
         yield made
 
 

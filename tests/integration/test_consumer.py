@@ -25,6 +25,7 @@ from orders.errors import Permanent, Transient
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.handling import Handler
+from orders.messaging.sets import Source
 from orders.telemetry import context
 
 QUEUE = "order-processing"
@@ -285,3 +286,40 @@ def test_a_wrong_password_is_a_problem_that_does_not_show_it(vhost: Vhost) -> No
     eventually(lambda: "ACCESS_REFUSED" in str(consumer.problem))
     assert "wrong-" not in str(consumer.problem)
     consumer.stop()
+
+
+class Clumsy:
+    """A crew that takes messages and fails, the first time."""
+
+    def __init__(self) -> None:
+        self.failed, self.again = threading.Event(), threading.Event()
+
+    def work(self, sets: Source) -> None:
+        if self.failed.is_set():
+            self.again.wait(0.05)
+            return
+        while not sets.take(10):
+            time.sleep(0.01)
+        self.failed.set()
+        raise SystemExit
+
+    def wake(self) -> None:
+        self.again.set()
+
+
+def test_what_a_crew_drops_is_handled_by_itself(vhost: Vhost, broker: Broker) -> None:
+    seen: list[Message] = []
+    crew = Clumsy()
+    limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
+    consumer = Consumer(settings_of(vhost), QUEUE, remember(seen), limits, crew)
+    sent = {broker.send(QUEUE, body()) for _ in range(5)}
+    consumer.start()
+    try:
+        eventually(crew.failed.is_set)
+        eventually(lambda: len(seen) >= 1)
+        assert {message.message_id for message in seen} <= sent
+    finally:
+        assert consumer.stop()
+    # What the crew never took goes back when the consumer stops.
+    eventually(lambda: broker.count(QUEUE) == 5 - len(seen))
+    broker.purge()

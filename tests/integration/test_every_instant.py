@@ -12,11 +12,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, Final, cast
+from itertools import product
+from typing import Any, Final
 
 import pytest
 
 from devstack.testing import Database
+from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
 from orders.database.cancellations import Cancellations, NotCancellable
@@ -24,6 +26,7 @@ from orders.database.cancellations import Request as Cancel
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress
+from orders.database.progress_sets import ProgressSets
 from orders.database.refund_requests import NotRefundable, RefundRequests
 from orders.database.refund_requests import Request as Refund
 from orders.database.routing import Reads
@@ -40,7 +43,10 @@ from upstreams.payment import Till
 
 TOTAL, PART = Decimal("19.90"), Decimal("5.00")
 UNITS, QUANTITY, PRODUCT, USER = 10, 2, 5, 7
+SET: Final = "as a set"
+WAYS: Final = ("one by one", SET)
 PATHS: Final = ("paid", "declined", "out of stock", "refund declined")
+IN_SETS: Final = PATHS[:3]  # refunds are made one by one in any case
 NOTIFIED: Final = {
     Status.CANCELLED: {"order.cancelled.v1"},
     Status.FAILED: {"order.failed.v1"},
@@ -89,7 +95,8 @@ class Watched:
 class Case:
     """One order, its upstreams, and what happens to it."""
 
-    def __init__(self, pool: Pool, path: str) -> None:
+    def __init__(self, pool: Pool, path: str, way: str) -> None:
+        self.way = way
         self.pool, self.stock, self.till = pool, Stock(), Till()
         self.stock.set_available(PRODUCT, 0 if path == "out of stock" else UNITS)
         self.inventory = InventoryBooks(self.stock)
@@ -155,18 +162,21 @@ class Case:
     def handle(self, instants: Instants | None = None) -> None:
         """Have a worker handle the order's message."""
         watch: Callable[[Any], Any] = instants.watch if instants else lambda port: port
-        changed = watch(Cache()).changed
-        ports = Ports(
-            watch(self.progress),
-            cast("Any", watch(self.inventory)),
-            cast("Any", watch(self.payment)),
-            changed,
-        )
+        cache = watch(Cache())
+        inventory, payment = watch(self.inventory), watch(self.payment)
+        ports = Ports(watch(self.progress), inventory, payment, cache.changed)
         ids = context.accept("test", None)[0]
         body = events.OrderEvent(self.id, 1, "Pending")
         message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)
-        with context.using(ids):
-            Fulfilment(ports).handle(message)
+        handle = Fulfilment(ports).handle
+        if instants and self.way == SET:
+            asking = DirectAsking(inventory, payment)
+            progress = watch(ProgressSets(self.pool, "worker"))
+            worked = work_on([message], progress, asking.calls, asking, cache.changed)
+            handle_by_itself(worked.refused, handle)
+        else:
+            with context.using(ids):
+                handle(message)
 
     def settle(self) -> None:
         """Have the order's messages handled, then whatever the sweeper still emits."""
@@ -271,7 +281,7 @@ class Case:
 class Cache:
     """Is told of every version, and does nothing."""
 
-    def changed(self, _order: object) -> None: ...
+    def changed(self, _orders: object) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -300,18 +310,18 @@ EVENTS: Final = {
 EVERY: Final = 29
 
 
-def instants_of(pool: Pool, path: str) -> int:
+def instants_of(pool: Pool, path: str, way: str) -> int:
     """Count the instants of an undisturbed run."""
-    case, instants = Case(pool, path), Instants({})
+    case, instants = Case(pool, path, way), Instants({})
     case.handle(instants)
     case.settle()
     case.check()
     return len(instants.names)
 
 
-def run(pool: Pool, path: str, happenings: dict[int, str]) -> None:
+def run(pool: Pool, path: str, happenings: dict[int, str], way: str) -> None:
     """Let things happen at instants of one run, then hold the books against each other."""
-    case = Case(pool, path)
+    case = Case(pool, path, way)
     moments = {at: functools.partial(EVENTS[name], case) for at, name in happenings.items()}
     with contextlib.suppress(Died):
         case.handle(Instants(moments))
@@ -319,7 +329,7 @@ def run(pool: Pool, path: str, happenings: dict[int, str]) -> None:
     try:
         case.check()
     except AssertionError as error:
-        raise AssertionError(f"{path}: {happenings}: order {case.id}") from error
+        raise AssertionError(f"{path}, {way}: {happenings}: order {case.id}") from error
     case.cancel()
     case.settle()
     case.check()
@@ -327,34 +337,38 @@ def run(pool: Pool, path: str, happenings: dict[int, str]) -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("path", "way"), [*product(PATHS, WAYS[:1]), *product(IN_SETS, WAYS[1:])])
 def test_whatever_happens_at_any_instant_money_and_stock_balance(
-    pool: Pool, path: str, event: str
+    pool: Pool, path: str, event: str, way: str
 ) -> None:
-    for at in range(1, instants_of(pool, path) + 1):
-        run(pool, path, {at: event})
+    for at in range(1, instants_of(pool, path, way) + 1):
+        run(pool, path, {at: event}, way)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", PATHS)
-def test_two_things_at_two_instants_leave_the_books_in_balance(pool: Pool, path: str) -> None:
-    last = instants_of(pool, path)
+def test_two_things_at_two_instants_leave_the_books_in_balance(
+    pool: Pool, path: str, way: str
+) -> None:
+    last = instants_of(pool, path, way)
     pairs = [
         (first, one, second, two)
         for first, second in itertools.combinations(range(1, last + 1), 2)
-        for one, two in itertools.product(("cancel", "refund a part", "another worker"), EVENTS)
+        for one, two in product(("cancel", "refund a part", "another worker"), EVENTS)
     ]
-    for first, one, second, two in pairs[:: max(1, len(pairs) // 40)]:
-        run(pool, path, {first: one, second: two})
+    for first, one, second, two in pairs[:: max(1, len(pairs) // 20)]:
+        run(pool, path, {first: one, second: two}, way)
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", PATHS)
 def test_any_two_things_at_any_two_instants_leave_the_books_in_balance(
-    pool: Pool, path: str, figure: Callable[[str, float | str], None]
+    pool: Pool, path: str, way: str, figure: Callable[[str, float | str], None]
 ) -> None:
-    last, began_s = instants_of(pool, path), time.monotonic()
+    last, began_s = instants_of(pool, path, way), time.monotonic()
     moments = itertools.combinations(range(1, last + 1), 2)
-    pairs = list(itertools.product(moments, EVENTS, EVENTS))[::EVERY]
+    pairs = list(product(moments, EVENTS, EVENTS))[::EVERY]
     for (first, second), one, two in pairs:
-        run(pool, path, {first: one, second: two})
-    figure(f"{path}: pairs", f"{len(pairs)} in {time.monotonic() - began_s:.0f} s")
+        run(pool, path, {first: one, second: two}, way)
+    figure(f"{path}, {way}: pairs", f"{len(pairs)} in {time.monotonic() - began_s:.0f} s")

@@ -24,6 +24,7 @@ from integration.serving import eventually
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress
+from orders.database.progress_sets import ProgressSets
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import NewOrder
@@ -35,6 +36,8 @@ from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
+from orders.watch import Watch
+from orders.worker.asking import Upstreams, crew
 from orders.worker.fulfilment import Fulfilment, Ports
 from upstreams.process import Control, running
 
@@ -86,8 +89,12 @@ def working(vhost: Vhost, pool: Pool, inventory: Control, payment: Control) -> I
     ports = Ports(
         Progress(pool, "worker"), Inventory(upstreams[0]), Payment(upstreams[1]), lambda _: None
     )
-    limits = Limits(prefetch=4, max_attempts=8, drain_s=5, tiers=SHORT_TIERS)
-    consumer = Consumer(settings_of(vhost), QUEUE, Fulfilment(ports).handle, limits)
+    sets = crew(
+        ProgressSets(pool, "worker"), Upstreams(*upstreams, 16), lambda _: None, size=20,
+        watch=Watch("test"),
+    )  # fmt: skip
+    limits = Limits(prefetch=4, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=20)
+    consumer = Consumer(settings_of(vhost), QUEUE, Fulfilment(ports).handle, limits, sets)
     consumer.start()
     try:
         eventually(lambda: consumer.problem is None)

@@ -5,32 +5,34 @@ number of orders.
 """
 
 import collections
+import contextlib
 import os
 import queue
 import random
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
 from devstack.testing import Database
+from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
+from integration.world import message_of
 from orders import settings
 from orders.database.cancellations import Cancellations, NotCancellable
 from orders.database.cancellations import Request as Cancel
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress
+from orders.database.progress_sets import ProgressSets
 from orders.database.routing import Reads
-from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.order import NewOrder
-from orders.errors import Transient
+from orders.errors import OrdersError, Transient
 from orders.messaging.envelope import Message
 from orders.telemetry import context
 from orders.worker.fulfilment import Fulfilment, Ports
@@ -42,6 +44,7 @@ pytestmark = pytest.mark.failover
 
 ORDERS: Final = int(os.environ.get("ORDERS_RACED", "10000"))
 WORKERS, CLIENTS = 4, 3
+SET: Final = 10  # orders that a worker takes at once, now and then
 FAULTS: Final = 0.01  # share of the calls and commits at which something breaks
 SCARCE, UNITS = 3, 1_000_000
 TOTAL = Decimal("19.90")
@@ -128,29 +131,35 @@ class Race:
         """Work until all is done; what breaks is handled again, by whoever comes."""
         while not (self.done.is_set() and self.work.empty()):
             try:
-                order_id = self.work.get(timeout=0.1)
+                orders = [self.work.get(timeout=0.1)]
             except queue.Empty:
                 continue
+            with contextlib.suppress(queue.Empty):
+                while len(orders) < random.choice((1, SET)):
+                    orders.append(self.work.get_nowait())
             try:
-                self.handle(order_id)
+                self.handle(orders)
             except (Died, Transient):
-                self.work.put(order_id)
+                for order_id in orders:  # those that are done with are so again
+                    self.work.put(order_id)
 
-    def handle(self, order_id: int) -> None:
+    def handle(self, orders: list[int]) -> None:
+        """Handle an order by itself, and several as a set."""
+
         def faulty(port: Any) -> Any:
             return Faulty(port, self.faults)
 
-        ports = Ports(
-            faulty(Progress(self.pool, "worker")),
-            cast("Any", faulty(InventoryBooks(self.stock))),
-            cast("Any", faulty(PaymentBooks(self.till, refuses_refunds=False))),
-            lambda _: None,
-        )
-        ids = context.accept("race", None)[0]
-        body = events.OrderEvent(order_id, 1, "Pending")
-        message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)
-        with context.using(ids):
-            Fulfilment(ports).handle(message)
+        inventory = faulty(InventoryBooks(self.stock))
+        payment = faulty(PaymentBooks(self.till, refuses_refunds=False))
+        ports = Ports(faulty(Progress(self.pool, "worker")), inventory, payment, lambda _: None)
+        refused: Sequence[tuple[Message, OrdersError | None]]
+        refused = [(message_of(order_id), None) for order_id in orders]
+        if len(orders) > 1:
+            asking = DirectAsking(inventory, payment)
+            progress = faulty(ProgressSets(self.pool, "worker"))
+            messages = [message for message, _ in refused]
+            refused = work_on(messages, progress, asking.calls, asking, lambda _: None).refused
+        handle_by_itself(refused, Fulfilment(ports).handle)
 
     def sweep(self) -> None:
         """Emit what stands still, and have it worked on."""

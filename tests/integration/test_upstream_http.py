@@ -1,6 +1,8 @@
 """The resilient client against a server that misbehaves byte by byte."""
 
+import collections
 import contextlib
+import contextvars
 import socket
 import threading
 import time
@@ -13,8 +15,9 @@ from prometheus_client import REGISTRY
 from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import context
 from orders.upstream.http import NotAsked, Upstream, decode
+from orders.upstream.parallel import ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import Call, Reply, Request
 
 GET = Request("GET", "/thing/1", "/thing/{id}")
 DEFAULTS = UpstreamPolicy()
@@ -117,6 +120,51 @@ def connect() -> Iterator[Connect]:
         yield make
 
 
+class Beside:
+    """An upstream that is asked on one thread, beside other calls."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._calls: ParallelCalls[str] = ParallelCalls(upstream.policy.concurrency)
+
+    @property
+    def breaker_state(self) -> str:
+        return self._upstream.breaker_state
+
+    def call(self, request: Request, read: Callable[[Reply], bool]) -> bool:
+        run = contextvars.copy_context().run
+        self._calls.begin("token", self._upstream, Call(request, read), run)
+        while not (ended := self._calls.wait(5)):
+            pass
+        [(token, result, error)] = ended
+        assert token == "token"
+        if error is not None:
+            raise error
+        return bool(result)
+
+    def close(self) -> None:
+        self._calls.close()
+
+
+Reach = Callable[..., Upstream | Beside]
+
+
+@pytest.fixture(params=["on a thread", "beside others"])
+def reach(connect: Connect, request: pytest.FixtureRequest) -> Iterator[Reach]:
+    """Both ways of asking: what an answer means is the same."""
+    with contextlib.ExitStack() as stack:
+
+        def make(url: str, policy: UpstreamPolicy = DEFAULTS) -> Upstream | Beside:
+            upstream = connect(url, policy)
+            if request.param == "on a thread":
+                return upstream
+            beside = Beside(upstream)
+            stack.callback(beside.close)
+            return beside
+
+        yield make
+
+
 def answering(*answers: bytes) -> Script:
     """Send these answers in turn; the last one again and again."""
 
@@ -195,10 +243,10 @@ def problem(code: int, body: bytes) -> bytes:
 @pytest.mark.parametrize("code", [401, 403, 404, 405, 410, 422])
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "Not Found"}', b'{"error": "other"}'])
 def test_a_no_without_a_code_of_the_contract_is_an_outage_of_the_way_there(
-    serve: Serve, connect: Connect, code: int, body: bytes
+    serve: Serve, reach: Reach, code: int, body: bytes
 ) -> None:
     server = serve(answering(problem(code, body)))
-    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    upstream = reach(server.url, UpstreamPolicy(breaker_failures=1))
     with pytest.raises(Unavailable) as failed:
         upstream.call(GET, truth)
     assert (failed.value.dependency, failed.value.pause) == ("scripted", False)
@@ -210,19 +258,17 @@ def test_a_no_without_a_code_of_the_contract_is_an_outage_of_the_way_there(
 
 @pytest.mark.parametrize("code", [401, 403])
 def test_a_credential_that_is_refused_says_nothing_of_the_order(
-    serve: Serve, connect: Connect, code: int
+    serve: Serve, reach: Reach, code: int
 ) -> None:
     server = serve(answering(problem(code, b'{"error": "invalid"}')))
     with pytest.raises(Unavailable):
-        connect(server.url, UpstreamPolicy()).call(GET, truth)
+        reach(server.url, UpstreamPolicy()).call(GET, truth)
 
 
 @pytest.mark.parametrize("code", [400, 404, 409, 410, 422])
-def test_a_definite_no_is_permanent_and_not_retried(
-    serve: Serve, connect: Connect, code: int
-) -> None:
+def test_a_definite_no_is_permanent_and_not_retried(serve: Serve, reach: Reach, code: int) -> None:
     server = serve(answering(problem(code, b'{"error": "invalid"}')))
-    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    upstream = reach(server.url, UpstreamPolicy(breaker_failures=1))
     with pytest.raises(Permanent):
         upstream.call(GET, truth)
     assert (len(server.requests), upstream.breaker_state) == (1, "closed")
@@ -241,18 +287,18 @@ def test_a_definite_no_is_permanent_and_not_retried(
     ids=["html", "empty", "long", "endless", "gzip", "redirect"],
 )  # fmt: skip
 def test_an_answer_outside_the_contract_is_transient_and_counts(
-    serve: Serve, connect: Connect, answer: bytes
+    serve: Serve, reach: Reach, answer: bytes
 ) -> None:
     server = serve(answering(answer))
-    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1))
+    upstream = reach(server.url, UpstreamPolicy(breaker_failures=1))
     with pytest.raises(Transient, match="invalid_answer"):
         upstream.call(GET, truth)
     assert (len(server.requests), upstream.breaker_state) == (1, "open")
 
 
-def test_a_chunked_answer_is_fine(serve: Serve, connect: Connect) -> None:
+def test_a_chunked_answer_is_fine(serve: Serve, reach: Reach) -> None:
     chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\ntr\r\n2\r\nue\r\n0\r\n\r\n"
-    assert connect(serve(answering(chunks)).url).call(GET, truth) is True
+    assert reach(serve(answering(chunks)).url).call(GET, truth) is True
 
 
 def test_a_cut_connection_is_retried(serve: Serve, connect: Connect) -> None:
@@ -270,10 +316,10 @@ def test_a_cut_connection_is_retried(serve: Serve, connect: Connect) -> None:
     assert (len(server.requests), time.slept_s) == (3, [2.5, 4.5])
 
 
-def test_nobody_listening_is_transient(connect: Connect) -> None:
+def test_nobody_listening_is_transient(reach: Reach) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    upstream = connect(f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
+    upstream = reach(f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
     with pytest.raises(Transient, match="connection_error: NewConnectionError"):
         upstream.call(GET, truth)
 
@@ -287,14 +333,14 @@ def test_a_timeout_is_retried_and_counts(serve: Serve, connect: Connect) -> None
     assert upstream.breaker_state == "open"
 
 
-def test_the_time_left_bounds_each_try(serve: Serve, connect: Connect) -> None:
+def test_the_time_left_bounds_each_try(serve: Serve, reach: Reach) -> None:
     server = serve(lambda _sock, _number: True)
     policy = UpstreamPolicy(
         deadline_s=2, try_timeout_s=1.4, backoff_base_s=0.02, backoff_jitter_s=0
     )
     started = time.monotonic()
     with pytest.raises(Transient, match="failed after 2 tries"):
-        connect(server.url, policy).call(GET, truth)
+        reach(server.url, policy).call(GET, truth)
     assert time.monotonic() - started < 2.8  # two whole tries would take 2.84
 
 
@@ -319,10 +365,10 @@ def dripping(whole: bytes) -> Script:
     ids=["header", "body"],
 )
 def test_the_budget_of_a_user_holds_against_a_dripping_server(
-    serve: Serve, connect: Connect, whole: bytes
+    serve: Serve, reach: Reach, whole: bytes
 ) -> None:
     server = serve(dripping(whole))
-    upstream = connect(server.url, UpstreamPolicy(concurrency=1).within(0.3))
+    upstream = reach(server.url, UpstreamPolicy(concurrency=1).within(0.3))
     started = time.monotonic()
     with pytest.raises(Transient, match="timeout"):
         upstream.call(GET, truth)
@@ -331,7 +377,7 @@ def test_the_budget_of_a_user_holds_against_a_dripping_server(
     assert eventually(lambda: "timeout" in failure(upstream))
 
 
-def failure(upstream: Upstream) -> str:
+def failure(upstream: Upstream | Beside) -> str:
     with pytest.raises(Transient) as failed:
         upstream.call(GET, truth)
     return str(failed.value)
@@ -370,10 +416,10 @@ def test_a_full_bulkhead_refuses_at_once(serve: Serve, connect: Connect) -> None
 
 
 def test_calls_one_after_another_need_one_permit_and_one_connection(
-    serve: Serve, connect: Connect
+    serve: Serve, reach: Reach
 ) -> None:
     server = serve(answering(OK))
-    upstream = connect(server.url, UpstreamPolicy(concurrency=1))
+    upstream = reach(server.url, UpstreamPolicy(concurrency=1))
     assert [upstream.call(GET, truth) for _ in range(100)] == [True] * 100
     assert server.connections == 1
 
@@ -424,32 +470,182 @@ def test_an_open_breaker_ends_the_retries_of_a_call(serve: Serve, connect: Conne
     assert time.slept_s == [2.5]
 
 
-def test_the_ids_of_the_work_at_hand_go_along(serve: Serve, connect: Connect) -> None:
+def test_the_ids_of_the_work_at_hand_go_along(serve: Serve, reach: Reach) -> None:
     server = serve(answering(OK))
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
     given, _ = context.accept("corr-7", traceparent)
     with context.using(given):
-        connect(server.url).call(GET, truth)
+        reach(server.url).call(GET, truth)
     head = server.requests[0].lower()
     assert b"x-correlation-id: corr-7\r\n" in head
     assert f"traceparent: {traceparent}\r\n".encode() in head
 
 
 def test_no_proxy_no_netrc_no_cookie(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, reach: Reach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: session=1\r\n\r\n")
     server = serve(answering(answer))
-    upstream = connect(server.url)
+    upstream = reach(server.url)
     assert upstream.call(GET, truth) is True
     assert upstream.call(GET, truth) is True
     assert b"cookie" not in server.requests[1].lower()
 
 
-def test_the_path_and_the_credentials_of_the_url_go_along(serve: Serve, connect: Connect) -> None:
+def test_the_path_and_the_credentials_of_the_url_go_along(serve: Serve, reach: Reach) -> None:
     server = serve(answering(OK))
-    connect(server.url.replace("://", "://me:secret@") + "/stock/").call(GET, truth)
+    reach(server.url.replace("://", "://me:secret@") + "/stock/").call(GET, truth)
     head = server.requests[0]
     assert head.startswith(b"GET /stock/thing/1 ")
     assert b"authorization: basic bwu6c2vjcmv0\r\n" in head.lower()
+
+
+# -- many at once -------------------------------------------------------------------------
+
+
+def all_of(
+    calls: "ParallelCalls[int]", number: int, within_s: float = 10
+) -> dict[int, Exception | None]:
+    """Wait until so many calls have ended; return the error of each."""
+    ended: dict[int, Exception | None] = {}
+    until_s = time.monotonic() + within_s
+    while len(ended) < number and time.monotonic() < until_s:
+        ended |= {token: error for token, _, error in calls.wait(0.1)}
+    return ended
+
+
+@contextlib.contextmanager
+def parallel(width: int) -> Iterator["ParallelCalls[int]"]:
+    calls: ParallelCalls[int] = ParallelCalls(width)
+    try:
+        yield calls
+    finally:
+        calls.close()
+
+
+def run_of() -> Callable[..., object]:
+    return contextvars.copy_context().run
+
+
+def test_a_call_that_hangs_does_not_hold_up_the_others(serve: Serve, connect: Connect) -> None:
+    release = threading.Event()
+
+    def script(sock: socket.socket, number: int) -> bool:
+        if number == 1:
+            release.wait(10)
+        sock.sendall(OK)
+        return True
+
+    upstream = connect(serve(script).url, UpstreamPolicy(concurrency=4))
+    with parallel(4) as calls:
+        for number in range(40):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        ended = all_of(calls, 39)
+        assert len(ended) == 39
+        assert set(ended.values()) == {None}
+        assert calls.fresh == 1
+        release.set()
+        assert set(all_of(calls, 1).values()) == {None}
+
+
+def test_no_more_calls_are_in_flight_than_it_is_wide(serve: Serve, connect: Connect) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def script(sock: socket.socket, _number: int) -> bool:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        sock.sendall(OK)
+        return True
+
+    upstream = connect(serve(script).url, UpstreamPolicy(concurrency=8))
+    with parallel(3) as calls:
+        for number in range(12):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        assert set(all_of(calls, 12).values()) == {None}
+    assert most == 3
+
+
+def test_a_failed_try_is_made_again_while_others_go_on(serve: Serve, connect: Connect) -> None:
+    server = serve(answering(status(503), OK))
+    policy = UpstreamPolicy(backoff_base_s=0.1, backoff_jitter_s=0, concurrency=1)
+    upstream = connect(server.url, policy)
+    with parallel(1) as calls:
+        for number in range(3):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        order = list(all_of(calls, 3).items())
+    assert order == [(1, None), (2, None), (0, None)]
+    assert (len(server.requests), server.connections) == (4, 1)
+
+
+def test_a_retry_does_not_come_before_the_upstream_wants_it(serve: Serve, connect: Connect) -> None:
+    server = serve(answering(status(429, "Retry-After: 1"), OK))
+    policy = UpstreamPolicy(try_timeout_s=0.2, backoff_jitter_s=0)
+    with parallel(1) as calls:
+        began_s = time.monotonic()
+        calls.begin(1, connect(server.url, policy), Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {1: None}
+        assert time.monotonic() - began_s >= 1
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(answering(OK))
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1, retries=0))
+    with parallel(2) as calls:
+        calls.begin(1, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {1: None}
+        for sock in server.open:
+            sock.shutdown(socket.SHUT_RDWR)
+        assert calls.wait(1) == []
+        calls.begin(2, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {2: None}
+    assert (server.connections, upstream.breaker_state) == (2, "closed")
+
+
+def test_what_is_under_way_at_the_end_gives_its_places_back(serve: Serve, connect: Connect) -> None:
+    server = serve(lambda _sock, _number: True)
+    upstream = connect(server.url, UpstreamPolicy(concurrency=2, try_timeout_s=0.2, retries=0))
+    with parallel(2) as calls:
+        for number in range(2):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        assert eventually(lambda: calls.wait(0.01) == [] and len(server.requests) == 2)
+    with pytest.raises(Transient, match="timeout"):
+        upstream.call(GET, truth)
+
+
+def test_whoever_wakes_it_ends_the_wait(connect: Connect) -> None:
+    with parallel(1) as calls:
+        threading.Timer(0.1, calls.wake).start()
+        assert calls.wait(None) == []
+
+
+def test_no_wake_is_lost_however_many_come_at_once() -> None:
+    arrived: collections.deque[threading.Event] = collections.deque()
+
+    def arrive(calls: "ParallelCalls[int]") -> None:
+        for _ in range(3000):
+            noticed = threading.Event()
+            arrived.append(noticed)
+            calls.wake()
+            noticed.wait(20)
+
+    with parallel(1) as calls, ThreadPoolExecutor(4) as threads:
+        arrivals = [threads.submit(arrive, calls) for _ in range(4)]
+        seen, longest_s = 0, 0.0
+        while seen < 4 * 3000:
+            began_s = time.monotonic()
+            calls.wait(None if not arrived else 0)
+            longest_s = max(longest_s, time.monotonic() - began_s)
+            while arrived:
+                arrived.popleft().set()
+                seen += 1
+        for done in arrivals:
+            done.result()
+    assert longest_s < 15

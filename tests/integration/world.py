@@ -2,14 +2,16 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+from integration.together import DirectAsking, Messages, handle_by_itself, work_on
 from orders.database.cancellations import Cancellations, Cancelled, Request
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress, Work
+from orders.database.progress_sets import ProgressSets
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.lifecycle import Status
@@ -24,14 +26,20 @@ from orders.worker.fulfilment import Fulfilment, Ports
 from upstreams.process import Control
 
 POLICY = UpstreamPolicy(try_timeout_s=1, retries=0, breaker_failures=1000)
-EVERYTHING = ("orders", "order_history", "outbox", "payment_attempts", "processed_messages")
+EVERYTHING = (
+    "orders", "order_history", "outbox", "payment_attempts", "processed_messages",
+    "idempotency_keys",
+)  # fmt: skip
 USER = 7
 
 
 class World:
     """One fulfilment and everything it touches."""
 
-    def __init__(self, pool: Pool, inventory: Control, payment: Control) -> None:
+    def __init__(
+        self, pool: Pool, inventory: Control, payment: Control, *, sets: bool = False
+    ) -> None:
+        self.sets = sets
         self.pool, self.inventory, self.payment = pool, inventory, payment
         self.ledger = Ledger(pool, Reads(pool, None, None, 1))
         self.cancellations = Cancellations(pool, 1800)
@@ -50,14 +58,9 @@ class World:
         payment: Callable[[Payment], Payment] = lambda payment: payment,
     ) -> None:
         """Make a new worker, with something of the test's between it and the simulators."""
-        self.fulfilment = Fulfilment(
-            Ports(
-                self.progress,
-                inventory(Inventory(self.upstreams[0])),
-                payment(Payment(self.upstreams[1])),
-                self.note,
-            )
-        )
+        stock, money = inventory(Inventory(self.upstreams[0])), payment(Payment(self.upstreams[1]))
+        self.fulfilment = Fulfilment(Ports(self.progress, stock, money, self.note))
+        self.asking = DirectAsking(stock, money)
 
     def handle_loaded(self, work: Work) -> None:
         """Have the next step taken by a worker that read the order before: as `work` says."""
@@ -79,8 +82,21 @@ class World:
         ids, _ = context.accept("test", None)
         body = events.OrderEvent(order_id, 1, "Pending")
         message = Message(message_id or str(uuid.uuid4()), kind, body, ids, "order-processing", 1)
-        with context.using(ids):
-            self.fulfilment.handle(message)
+        if self.sets:
+            handle_by_itself(self.together([message]).refused, self.fulfilment.handle)
+        else:
+            with context.using(ids):
+                self.fulfilment.handle(message)
+
+    def together(self, messages: Sequence[Message]) -> Messages:
+        """Have orders worked on as a set; return what became of each message."""
+        asking = self.asking
+        progress = ProgressSets(self.pool, "worker")
+        return work_on(messages, progress, asking.calls, asking, self.note_all)
+
+    def note_all(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            self.note(order)
 
     def find(self, order_id: int) -> Order:
         order = self.ledger.find(order_id)
@@ -130,14 +146,23 @@ class World:
         return [row[0] for row in self.rows(query, str(order_id))]
 
 
+def message_of(order_id: int, kind: str = events.CREATED) -> Message:
+    """Return a new message about an order."""
+    ids, _ = context.accept(f"order-{order_id}", None)
+    body = events.OrderEvent(order_id, 1, "Pending")
+    return Message(str(uuid.uuid4()), kind, body, ids, "order-processing", 1)
+
+
 @contextlib.contextmanager
-def empty_world(pool: Pool, inventory: Control, payment: Control) -> Iterator[World]:
+def empty_world(
+    pool: Pool, inventory: Control, payment: Control, *, sets: bool = False
+) -> Iterator[World]:
     """Forget everything, then give a world."""
     inventory.reset()
     payment.reset()
     with pool.connection() as connection:
         connection.execute(f"TRUNCATE {', '.join(EVERYTHING)} CASCADE".encode())
-    made = World(pool, inventory, payment)
+    made = World(pool, inventory, payment, sets=sets)
     try:
         yield made
     finally:

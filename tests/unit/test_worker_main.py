@@ -2,11 +2,24 @@
 
 import pytest
 
+from orders.messaging.consumer import Limits
 from orders.settings import WorkerSettings
 from orders.upstream.policy import UpstreamPolicy
 from orders.worker.main import wide_enough
 
 
-@pytest.mark.parametrize(("prefetch", "wide"), [(10, 16), (50, 50)])
-def test_every_handler_thread_may_call_an_upstream(prefetch: int, wide: int) -> None:
-    assert wide_enough(UpstreamPolicy(), WorkerSettings(prefetch=prefetch)).concurrency == wide
+@pytest.mark.parametrize(
+    ("prefetch", "set_size", "wide"),
+    [(10, 1, 16), (50, 1, 50), (10, 50, 26), (50, 2, 66), (1, 50, 16)],
+)
+def test_every_handler_thread_may_call_an_upstream(prefetch: int, set_size: int, wide: int) -> None:
+    mine = WorkerSettings(prefetch=prefetch, set_size=set_size)
+    assert wide_enough(UpstreamPolicy(), mine).concurrency == wide
+
+
+@pytest.mark.parametrize(("set_size", "in_hand"), [(1, 10), (50, 110)])
+def test_a_set_the_next_one_and_what_is_worked_on_singly_are_in_hand(
+    set_size: int, in_hand: int
+) -> None:
+    limits = Limits(prefetch=10, max_attempts=8, drain_s=1, set_size=set_size)
+    assert limits.in_hand == in_hand

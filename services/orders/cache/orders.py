@@ -16,7 +16,7 @@ What holds, and for whom:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import Counter
@@ -116,6 +116,22 @@ class OrderCache:
         self._backlog.written(order)
         if newer is not None:
             self._local.newest(newer)
+
+    def put_all(self, orders: Sequence[CachedOrder]) -> None:
+        """Store what was just committed, as `put` does, in one round trip."""
+        for order in orders:
+            self._absent.saw(order.id)
+            self._local.newest(order)
+        try:
+            newer = self._shared.put_all(orders)
+        except RedisDown:
+            for order in orders:
+                self._backlog.add(order)
+            return
+        for order in orders:
+            self._backlog.written(order)
+        for order in newer:
+            self._local.newest(order)
 
     def saw(self, order_id: int) -> None:
         """Note that this order exists, as the database said; never what a client sent."""

@@ -1,6 +1,7 @@
 """L2: orders in Redis, where an older version never takes the place of a newer one."""
 
 import random
+from collections.abc import Sequence
 from typing import Final
 
 from orders.cache.client import Command, Redis, Reply
@@ -41,9 +42,11 @@ class SharedOrders:
         """Store a snapshot unless a newer one is there; then return that one."""
         return newer(order.id, self._redis.call(*self.putting(order)))
 
-    def put_all(self, orders: list[CachedOrder]) -> None:
-        """Store snapshots in one round trip, each unless a newer one is there."""
-        self._redis.run(*map(self.putting, orders))
+    def put_all(self, orders: Sequence[CachedOrder]) -> list[CachedOrder]:
+        """Store snapshots in one round trip, each unless a newer one is there; return those."""
+        replies = self._redis.run(*map(self.putting, orders))
+        answers = (newer(order.id, reply) for order, reply in zip(orders, replies, strict=True))
+        return [order for order in answers if order is not None]
 
     def putting(self, order: CachedOrder) -> Command:
         """Return the command of `put`."""

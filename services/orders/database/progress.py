@@ -106,13 +106,13 @@ class Progress:
         """Return an order and what is known of its payment; None if there is no such order."""
         arguments = {"id": order_id, "message_id": message_id, "consumer": self._consumer}
         rows = self._primary.execute("load_work", arguments)
-        return _work(rows[0]) if rows else None
+        return work_of(rows[0]) if rows else None
 
     def advance(
         self, work: Work, transition: Transition, step: Step, context: Context
     ) -> Order | None:
         """Move an order on by compare-and-set; None if it is no longer where `work` says."""
-        order, status_reason = work.order, _status_reason(work, transition, step)
+        order, status_reason = work.order, status_reason_of(work, transition, step)
         rows = self._primary.execute(
             "advance_order",
             {
@@ -140,17 +140,9 @@ class Progress:
         )
         if not rows:
             return None
-        version, updated_at, refunded, relay_sleeps = rows[0]
-        if relay_sleeps:
+        if rows[0][-1]:  # relay_sleeps
             self._primary.wake_relay()
-        return msgspec.structs.replace(
-            order,
-            status=transition.to,
-            version=version,
-            updated_at=updated_at,
-            status_reason=status_reason,
-            refunded=refunded,
-        )
+        return moved(work, transition, step, rows[0])
 
     def start_refund(self, work: Work) -> bool:
         """Write the attempt that pays back all that is left, before Payment is asked.
@@ -198,7 +190,20 @@ class Progress:
         )
 
 
-def _status_reason(work: Work, transition: Transition, step: Step) -> str | None:
+def moved(work: Work, transition: Transition, step: Step, row: Row) -> Order:
+    """Return the order after a transition, of which a row has the version, time and sum."""
+    version, updated_at, refunded, *_ = row
+    return msgspec.structs.replace(
+        work.order,
+        status=transition.to,
+        version=version,
+        updated_at=updated_at,
+        status_reason=status_reason_of(work, transition, step),
+        refunded=refunded,
+    )
+
+
+def status_reason_of(work: Work, transition: Transition, step: Step) -> str | None:
     """Return what the order says about its new status: why it failed, who cancelled it."""
     needs_person = work.order.status_reason == Reason.REFUND_DECLINED
     if needs_person and transition.to is Status.REFUNDING and step.refund_dropped >= 0:
@@ -210,7 +215,8 @@ def _status_reason(work: Work, transition: Transition, step: Step) -> str | None
     return None
 
 
-def _work(row: Row) -> Work:
+def work_of(row: Row) -> Work:
+    """Return the work of a row of load_work.sql and its like."""
     order = order_of(row[:ORDER_COLUMNS])
     (
         payment_method, nonce, reservation, reservation_key, cancelled_by, refund_requested,

@@ -8,6 +8,7 @@ import functools
 import queue
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,12 +17,14 @@ from pika import BasicProperties
 from pika.channel import Channel
 from pika.spec import Basic
 
+from orders.errors import OrdersError
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
 from orders.messaging.handling import Handled, Handler, Handling
 from orders.messaging.link import Link
 from orders.messaging.pause import Admission, Pause
 from orders.messaging.publisher import Publisher
+from orders.messaging.sets import Crew, Sets
 from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 from orderservice_topology.topology import RETRY_TIERS, Tier
@@ -44,24 +47,63 @@ _log = structlog.get_logger()
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much at once, how often, and for how long at the end."""
 
-    prefetch: int  # messages worked on at once, each on a thread of its own
+    prefetch: int  # messages handled one by one at once, each on a thread of its own
     max_attempts: int
     drain_s: float
     tiers: tuple[Tier, ...] = RETRY_TIERS
     give_up_after_s: float = 86_400  # what outages of others may keep a message from its end
+    set_size: int = 1  # messages worked on together, where there is a crew for it
+
+    @property
+    def in_hand(self) -> int:
+        """How many unacknowledged messages the broker gives: a set, the next, and the single."""
+        return self.prefetch + (2 * self.set_size if self.set_size > 1 else 0)
 
 
-class _Work(msgspec.Struct, frozen=True, eq=False):
+class _Work(msgspec.Struct, eq=False):
     delivery: Delivery
     channel: Channel
+    arrived_s: float
+    failure: OrdersError | None = None  # how its first try ended, which was made in a set
+
+
+class _Unsettled:
+    """The deliveries of one channel that the broker waits for, oldest first."""
+
+    def __init__(self) -> None:
+        self._tags: dict[int, None] = {}
+
+    def add(self, tag: int) -> None:
+        self._tags[tag] = None
+
+    def settled(self, tags: Iterable[int]) -> tuple[int | None, list[int]]:
+        """Take tags out: up to which all are settled now, and those to acknowledge by themselves.
+
+        Everything up to the first was settled in this call; None where that is nothing.
+        """
+        gone = set(tags)
+        last = None
+        while self._tags and (oldest := next(iter(self._tags))) in gone:
+            del self._tags[oldest]
+            gone.discard(oldest)
+            last = oldest
+        for tag in gone:
+            self._tags.pop(tag, None)
+        return last, sorted(gone)
 
 
 class Consumer:
     """Consumes one queue until it is stopped, through every restart of the broker."""
 
     def __init__(
-        self, settings: MessagingSettings, queue_name: str, handler: Handler, limits: Limits
+        self,
+        settings: MessagingSettings,
+        queue_name: str,
+        handler: Handler,
+        limits: Limits,
+        crew: Crew | None = None,
     ) -> None:
+        """Take what handles one message, and the crew that works on sets of them, if any does."""
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
         policy = RetryPolicy(limits.max_attempts, limits.tiers, limits.give_up_after_s)
@@ -69,6 +111,10 @@ class Consumer:
         self._handling = Handling(queue_name, handler, policy, self._publisher)
         self._link = Link(settings, f"{queue_name} consumer", self)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._sets: Sets[_Work] | None = None
+        if crew is not None and limits.set_size > 1:
+            self._sets = Sets(self._handling, self, crew, f"{queue_name}-sets")
+        self._unsettled = _Unsettled()  # on the link's thread
         self._stopping = threading.Event()
         self._idle = threading.Condition()
         self._under_way = 0  # guarded by _idle
@@ -80,6 +126,8 @@ class Consumer:
             # Daemons: a handler that never returns must not keep the process from ending.
             name = f"{self._queue}-{number}"
             threading.Thread(target=self._handle_all, name=name, daemon=True).start()
+        if self._sets is not None:
+            self._sets.start()
         self._link.start()
 
     def stop(self) -> bool:
@@ -90,10 +138,14 @@ class Consumer:
         self._stopping.set()
         self._pause.close()  # what is held goes back to the queue
         self._link.call(self._cancel)
+        if self._sets is not None:
+            self._sets.wake()  # what is not begun goes back as well
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
             left = self._under_way
         self._link.close(_CLOSE_S)
+        if self._sets is not None:
+            self._sets.close()
         for _ in range(self._limits.prefetch):
             self._work.put(None)
         self._publisher.close(timeout_s=1)
@@ -115,8 +167,9 @@ class Consumer:
     def opened(self, channel: Channel) -> None:
         """Ask for messages on a new channel."""
         channel.add_on_cancel_callback(self._cancelled)
+        self._unsettled = _Unsettled()
         channel.basic_qos(
-            prefetch_count=self._limits.prefetch, callback=lambda _frame: self._consume(channel)
+            prefetch_count=self._limits.in_hand, callback=lambda _frame: self._consume(channel)
         )
 
     def lost(self) -> None:
@@ -132,12 +185,17 @@ class Consumer:
     def _arrived(
         self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
+        self._unsettled.add(method.delivery_tag)
         if self._stopping.is_set():
             return  # closing gives it back
         delivery = envelope.delivered(self._queue, method, properties, body)
         with self._idle:
             self._under_way += 1
-        self._work.put(_Work(delivery, channel))
+        work = _Work(delivery, channel, time.monotonic())
+        if self._sets is None:
+            self._work.put(work)
+        else:
+            self._sets.add(work)
 
     def _cancel(self, channel: Channel | None) -> None:
         if channel is not None:
@@ -147,14 +205,44 @@ class Consumer:
     def _cancelled(self, _frame: object) -> None:
         self._link.reset(f"RabbitMQ cancelled the consumer: was queue {self._queue} deleted?")
 
-    @staticmethod
-    def _settle(work: _Work, handled: bool, channel: Channel | None) -> None:  # noqa: FBT001
-        if channel is not work.channel:
-            return  # delivered by a connection that is gone: it is not ours to settle any more
-        if handled:
-            channel.basic_ack(work.delivery.tag)
-        else:
-            channel.basic_nack(work.delivery.tag, requeue=True)
+    def _settle(self, works: Sequence[_Work], handled: bool, channel: Channel | None) -> None:  # noqa: FBT001
+        # What a connection delivered that is gone is not ours to settle any more.
+        tags = [work.delivery.tag for work in works if work.channel is channel]
+        if channel is None or not tags:
+            return
+        last, single = self._unsettled.settled(tags)
+        if not handled:
+            for tag in tags:
+                channel.basic_nack(tag, requeue=True)
+            return
+        if last is not None:
+            channel.basic_ack(last, multiple=True)
+        for tag in single:
+            channel.basic_ack(tag)
+
+    # On the thread of the sets.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
+        return self._stopping.is_set()
+
+    def finish(self, works: Sequence[_Work]) -> None:
+        """Acknowledge messages that a set is done with."""
+        self._link.call(functools.partial(self._settle, works, True))
+        self.let_go(works)
+
+    def single(self, works: Sequence[_Work], error: OrdersError | None) -> None:
+        """Handle messages one by one; `error` is how their try in a set ended, if it is known."""
+        for work in works:
+            work.failure = error
+            self._work.put(work)
+
+    def let_go(self, works: Sequence[_Work]) -> None:
+        """Count messages as no longer in hand."""
+        with self._idle:
+            self._under_way -= len(works)
+            self._idle.notify_all()
 
     # On the handler threads.
 
@@ -163,17 +251,18 @@ class Consumer:
             try:
                 self._handle(work)
             finally:
-                with self._idle:
-                    self._under_way -= 1
-                    self._idle.notify_all()
+                self.let_go([work])
 
     def _handle(self, work: _Work) -> None:
-        handled = self._handle_held(work, time.monotonic())
+        if self._stopping.is_set() and self._sets is not None:
+            return  # it left its set and waited: closing gives it back
+        handled = self._handle_held(work)
         if handled is not None:
-            self._link.call(functools.partial(self._settle, work, handled))
+            self._link.call(functools.partial(self._settle, [work], handled))
 
-    def _handle_held(self, work: _Work, began_s: float) -> bool | None:
+    def _handle_held(self, work: _Work) -> bool | None:
         """Try until a message is done with; None if it goes back with its channel."""
+        began_s = work.arrived_s
         while True:
             # With its channel the message has already gone back to the queue.
             admission = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
@@ -193,7 +282,8 @@ class Consumer:
     def _try(self, work: _Work, admission: Admission, *, may_hold: bool) -> Handled:
         handled = Handled(held=True)
         try:
-            handled = self._handling.handle(work.delivery, may_hold=may_hold)
+            failure, work.failure = work.failure, None
+            handled = self._handling.handle(work.delivery, may_hold=may_hold, failure=failure)
         except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
             _log.exception("message.thread_failed", queue=self._queue)
         finally:

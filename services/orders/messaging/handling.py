@@ -3,6 +3,7 @@
 import datetime as dt
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 import msgspec
@@ -52,28 +53,44 @@ class Handling:
     ) -> None:
         self._queue, self._handler = queue, handler
         self._policy, self._publisher = policy, publisher
-        MESSAGING_DURATION.labels(queue, PROCESSED)  # shown as 0 before the first message
+        # Shown as 0 before the first message.
+        self._processed = MESSAGING_DURATION.labels(queue, PROCESSED)
 
-    def handle(self, delivery: Delivery, *, may_hold: bool = True) -> Handled:
+    def handle(
+        self, delivery: Delivery, *, may_hold: bool = True, failure: OrdersError | None = None
+    ) -> Handled:
         """Work on a message; one that may not be held any more is put off instead.
 
-        Never raises for what the handler or the message does.
+        `failure` is how its first try ended, which was made elsewhere. Never raises for what the
+        handler or the message does.
         """
         started = time.perf_counter()
-        ids, remote = envelope.ids(delivery)
-        with tracing.root(
-            ids,
-            f"{self._queue} process",
-            tracing.CONSUMER,
-            semconv.processing(delivery),
-            remote=remote,
-        ) as span:
-            decided, lacks = self._decide(delivery, span, may_hold=may_hold)
+        with self.root(delivery) as span:
+            decided, lacks = self._decide(delivery, span, may_hold=may_hold, failure=failure)
             outcome = self._carry_out(delivery, decided)
             took_s = time.perf_counter() - started
             MESSAGING_DURATION.labels(self._queue, outcome).observe(took_s, exemplar())
             self._report(delivery, decided, outcome, took_s)
         return Handled(outcome == HELD, lacks)
+
+    def root(self, delivery: Delivery) -> AbstractContextManager[Span | None]:
+        """Return the block in which a message is worked on: its ids, and its span."""
+        ids, remote = envelope.ids(delivery)
+        name, attributes = f"{self._queue} process", semconv.processing(delivery)
+        return tracing.root(ids, name, tracing.CONSUMER, attributes, remote=remote)
+
+    def read(self, delivery: Delivery, span: Span | None) -> Message:
+        """Read a message, inside of its block. Raises Permanent."""
+        message = envelope.decode(delivery, context.current() or envelope.ids(delivery)[0])
+        if span is not None:
+            span.set_attribute("order.id", message.body.order_id)
+        return message
+
+    def finished(self, delivery: Delivery, started: float) -> None:
+        """Note, inside of its block, that a message was done with elsewhere."""
+        took_s = time.perf_counter() - started
+        self._processed.observe(took_s, exemplar())
+        self._report(delivery, Done(PROCESSED), PROCESSED, took_s)
 
     def put_off(self, delivery: Delivery) -> bool:
         """Put a message off that was held for too long; true if it was kept."""
@@ -83,13 +100,15 @@ class Handling:
         return self._carry_out(delivery, waits) == RETRIED
 
     def _decide(
-        self, delivery: Delivery, span: Span | None, *, may_hold: bool
+        self,
+        delivery: Delivery,
+        span: Span | None,
+        *,
+        may_hold: bool,
+        failure: OrdersError | None = None,
     ) -> tuple[Verdict, Unavailable | None]:
         try:
-            message = envelope.decode(delivery, context.current() or envelope.ids(delivery)[0])
-            if span is not None:
-                span.set_attribute("order.id", message.body.order_id)
-            return Done(self._handler(message) or PROCESSED), None
+            return Done(self._handled(self.read(delivery, span), failure)), None
         except Exception as error:  # noqa: BLE001 a bug must neither lose a message nor end the thread
             tracing.fail(span, type(error).__name__)
             if not isinstance(error, OrdersError):
@@ -99,6 +118,11 @@ class Handling:
                 return Hold(lacks), lacks
             failing_for_s = verdict.failing_for_s(delivery, dt.datetime.now(dt.UTC))
             return verdict.judge(error, _attempt(delivery), self._policy, failing_for_s), lacks
+
+    def _handled(self, message: Message, failure: OrdersError | None) -> str:
+        if failure is not None:
+            raise failure
+        return self._handler(message) or PROCESSED
 
     def _carry_out(self, delivery: Delivery, decided: Verdict) -> str:
         if isinstance(decided, Done):

@@ -7,12 +7,15 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 import pybreaker
 import structlog
+from opentelemetry.trace import Span
 
 from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import tracing
@@ -21,7 +24,7 @@ from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
 from orders.upstream import contract
 from orders.upstream.breaker import Breaker, CircuitOpen
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Outcome, Reply, Request, Transport, TryFailed
+from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
 
 T = TypeVar("T")
 
@@ -99,7 +102,7 @@ class Upstream:
         started_s = self._clock()
         outcome = Outcome.REFUSED  # what remains when `read` raises
         try:
-            result = self._call(request, read, started_s + self.policy.deadline_s)
+            result = self._call(Call(request, read), started_s + self.policy.deadline_s)
             outcome = Outcome.SUCCESS
         except _GaveUp as error:
             outcome = error.outcome
@@ -107,33 +110,43 @@ class Upstream:
         else:
             return result
         finally:
-            took_s = self._clock() - started_s
-            UPSTREAM_DURATION.labels(self.name, outcome).observe(took_s, exemplar())
+            self.observe(outcome, self._clock() - started_s)
 
-    def _call(self, request: Request, read: Callable[[Reply], T], deadline_s: float) -> T:
+    def observe(self, outcome: Outcome, took_s: float) -> None:
+        """Count a call that ended."""
+        UPSTREAM_DURATION.labels(self.name, outcome).observe(took_s, exemplar())
+
+    def _call(self, call: Call[T], deadline_s: float) -> T:
         tries = 0
         while True:
             tries += 1
             left_s = max(deadline_s - self._clock(), _SHORTEST_TRY_S)
             timeout_s = min(self.policy.try_timeout_s, left_s)
             try:
-                return self._guarded_try(request, read, timeout_s, tries)
+                return self._guarded_try(call, timeout_s, tries)
             except TryFailed as error:
-                wait_s = self._wait_s(error, tries, deadline_s)
+                wait_s = self.again_in_s(call.request, error, tries, deadline_s)
                 if wait_s is None:
-                    raise _GaveUp(self.name, request, tries, error) from error
-                _log.warning(
-                    "upstream.retried",
-                    upstream=self.name,
-                    request=f"{request.method} {request.template}",
-                    tries=tries,
-                    failure=str(error),
-                    wait_s=round(wait_s, 3),
-                )
+                    raise _GaveUp(self.name, call.request, tries, error) from error
             self._sleep(wait_s)
 
+    def again_in_s(
+        self, request: Request, error: TryFailed, tries: int, deadline_s: float
+    ) -> float | None:
+        """Return how long to wait before the next try, in seconds; None if there is to be none."""
+        wait_s = self._wait_s(error, tries, deadline_s)
+        if wait_s is not None:
+            _log.warning(
+                "upstream.retried",
+                upstream=self.name,
+                request=f"{request.method} {request.template}",
+                tries=tries,
+                failure=str(error),
+                wait_s=round(wait_s, 3),
+            )
+        return wait_s
+
     def _wait_s(self, error: TryFailed, tries: int, deadline_s: float) -> float | None:
-        """Return how long to wait before the next try; None if there is to be none."""
         if error.outcome not in _RETRIED or tries > self.policy.retries:
             return None
         if self._breaker.state == pybreaker.STATE_OPEN:
@@ -144,53 +157,93 @@ class Upstream:
         wait_s += self._jitter() * self.policy.backoff_jitter_s
         return wait_s if self._clock() + wait_s < deadline_s else None
 
-    def _guarded_try(
-        self, request: Request, read: Callable[[Reply], T], timeout_s: float, tries: int
-    ) -> T:
-        # The permit first: a probe of the breaker must not be spent on a full bulkhead.
-        if not self._permits.acquire(blocking=False):
-            raise TryFailed(Outcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
-        try:
-            admission = self._breaker.enter()
-        except CircuitOpen as error:
-            self._permits.release()
-            raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
+    def _guarded_try(self, call: Call[T], timeout_s: float, tries: int) -> T:
+        admission = self.admit()
         failed = True
         try:
-            reply = self._exchange(request, timeout_s, tries)
-            _check_status(reply, self._definite)
-            result = _understand(reply, read)
+            reply = self._exchange(call.request, timeout_s, tries)
+            result = self.understand(reply, call)
             failed = False
         except Permanent:
             failed = False
             raise
         except TryFailed as error:
-            failed = error.outcome in _BREAKING
+            failed = breaks(error)
             raise
         else:
             return result
         finally:
-            self._breaker.leave(admission, failed=failed)
+            self.leave(admission, failed=failed)
 
-    def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
+    def admit(self) -> object:
+        """Take one of the places for a try; give the breaker back what this returns, to `leave`.
+
+        The place is given up by `release`, when the try is really over. Raises TryFailed.
+        """
+        # The permit first: a probe of the breaker must not be spent on a full bulkhead.
+        if not self._permits.acquire(blocking=False):
+            raise TryFailed(Outcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
+        try:
+            return self._breaker.enter()
+        except CircuitOpen as error:
+            self._permits.release()
+            raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
+
+    def leave(self, admission: object, *, failed: bool) -> None:
+        """Tell the breaker how an admitted try ended."""
+        self._breaker.leave(admission, failed=failed)
+
+    def release(self) -> None:
+        """Give up the place of a try."""
+        self._permits.release()
+
+    def understand(self, reply: Reply, call: Call[T]) -> T:
+        """Make something of an answer. Raises TryFailed, and Permanent for a definite no."""
+        _check_status(reply, self._definite)
+        try:
+            return call.read(reply)
+        except InvalidAnswer as error:
+            raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
+
+    def given_up(self, request: Request, tries: int, error: TryFailed) -> Transient:
+        """Return what a caller is told after the last try."""
+        return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
+
+    def connect(self) -> "Future[Line]":
+        """Begin to open a connection that only the caller uses; TryFailed when it fails."""
+        return self._transport.connect(self.policy.try_timeout_s)
+
+    def span(self, request: Request, tries: int) -> AbstractContextManager[Span | None]:
+        """Return the span of a try."""
         attributes = {
             **self._address,
             "http.request.method": request.method,
             "http.request.resend_count": tries - 1,
             "url.template": request.template,
         }
-        name = f"{request.method} {request.template}"
-        with tracing.span(name, attributes, tracing.CLIENT) as span:
-            ids = outgoing_headers()  # in the span: it is the parent of the peer's
-            headers = {**_HEADERS, **request.headers, **ids}
+        return tracing.span(f"{request.method} {request.template}", attributes, tracing.CLIENT)
+
+    def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
+        with self.span(request, tries) as span:
+            headers = fields(request)  # in the span: it is the parent of the peer's
             try:
-                reply = self._transport.send(request, headers, timeout_s, self._permits.release)
+                reply = self._transport.send(request, headers, timeout_s, self.release)
             except TryFailed as error:
                 tracing.fail(span, error.outcome)
                 raise
             if span is not None:
                 span.set_attribute("http.response.status_code", reply.status)
             return reply
+
+
+def fields(request: Request) -> dict[str, str]:
+    """Return the header fields of a request, the ids of the work at hand among them."""
+    return {**_HEADERS, **request.headers, **outgoing_headers()}
+
+
+def breaks(error: TryFailed) -> bool:
+    """Tell whether a failure speaks against the upstream."""
+    return error.outcome in _BREAKING
 
 
 class InvalidAnswer(Exception):
@@ -222,13 +275,6 @@ def _unavailable(upstream: str, error: _GaveUp) -> Transient:
         pause=error.outcome in _PAUSING,
         retry_after_s=error.retry_after_s,
     )
-
-
-def _understand(reply: Reply, read: Callable[[Reply], T]) -> T:
-    try:
-        return read(reply)
-    except InvalidAnswer as error:
-        raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
 
 
 def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import Call, Reply, Request
 
 _OUT_OF_STOCK: Final = "out_of_stock"
 _UNKNOWN: Final = "unknown_reservation"
@@ -91,51 +91,67 @@ class Inventory:
         Anything but RESERVED and COMMITTED means that no units are held: the reservation was
         released or returned before, perhaps ahead of this very call.
         """
-        body = msgspec.json.encode(_NewReservation(product_id, quantity, target.order_id))
-        request = Request("PUT", _path(target), "/reservations/{key}", body)
-
-        def read(reply: Reply) -> Standing | OutOfStock:
-            if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
-                return OutOfStock(target.order_id)
-            held = decode(reply, _Reservation)
-            wanted = (target.order_id, product_id, quantity)
-            if (held.order_id, held.product_id, held.quantity) != wanted:
-                raise InvalidAnswer("another reservation than the one asked for")
-            return _standing(held.status)
-
-        return self._upstream.call(request, read)
+        return self._upstream.call(*reserving(target, product_id, quantity))
 
     def commit(self, target: Target) -> Standing:
         """Make a reservation final, and return how it stands then: COMMITTED, unless it ended."""
-        return self._end(target, "commit")
+        return self._upstream.call(*committing(target))
 
     def release(self, target: Target) -> Standing:
         """Give a reservation's units back, and return how it stands then.
 
         It is remembered: a reservation that comes later under this key takes no units.
         """
-        return self._end(target, "release")
+        return self._upstream.call(*releasing(target))
 
     def give_back(self, target: Target) -> Standing:
         """Return the units of a committed reservation, and return how it stands then."""
-        return self._end(target, "return")
+        return self._upstream.call(*_ending(target, "return"))
 
-    def _end(self, target: Target, verb: str) -> Standing:
-        path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
-        body = msgspec.json.encode(_Ending(target.order_id))
 
-        def read(reply: Reply) -> Standing:
-            code = error_code(reply) if reply.status in (404, 409) else ""
-            if reply.status == 404 and code == _UNKNOWN:
-                return Standing.UNKNOWN
-            if reply.status == 409 and code in _CONFLICTS:
-                return _CONFLICTS[code]
-            ended = decode(reply, _Reservation)
-            if ended.order_id != target.order_id:
-                raise InvalidAnswer("another order's reservation")
-            return _standing(ended.status)
+def reserving(target: Target, product_id: int, quantity: int) -> Call[Standing | OutOfStock]:
+    """Return the call of `Inventory.reserve`."""
+    body = msgspec.json.encode(_NewReservation(product_id, quantity, target.order_id))
+    request = Request("PUT", _path(target), "/reservations/{key}", body)
 
-        return self._upstream.call(Request("POST", path, template, body), read)
+    def read(reply: Reply) -> Standing | OutOfStock:
+        if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
+            return OutOfStock(target.order_id)
+        held = decode(reply, _Reservation)
+        wanted = (target.order_id, product_id, quantity)
+        if (held.order_id, held.product_id, held.quantity) != wanted:
+            raise InvalidAnswer("another reservation than the one asked for")
+        return _standing(held.status)
+
+    return Call(request, read)
+
+
+def committing(target: Target) -> Call[Standing]:
+    """Return the call of `Inventory.commit`."""
+    return _ending(target, "commit")
+
+
+def releasing(target: Target) -> Call[Standing]:
+    """Return the call of `Inventory.release`."""
+    return _ending(target, "release")
+
+
+def _ending(target: Target, verb: str) -> Call[Standing]:
+    path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
+    body = msgspec.json.encode(_Ending(target.order_id))
+
+    def read(reply: Reply) -> Standing:
+        code = error_code(reply) if reply.status in (404, 409) else ""
+        if reply.status == 404 and code == _UNKNOWN:
+            return Standing.UNKNOWN
+        if reply.status == 409 and code in _CONFLICTS:
+            return _CONFLICTS[code]
+        ended = decode(reply, _Reservation)
+        if ended.order_id != target.order_id:
+            raise InvalidAnswer("another order's reservation")
+        return _standing(ended.status)
+
+    return Call(Request("POST", path, template, body), read)
 
 
 def _path(target: Target) -> str:

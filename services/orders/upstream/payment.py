@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import Call, Reply, Request
 
 _CENT: Final = Decimal("0.01")
 _UNKNOWN_ATTEMPT: Final = "unknown_attempt"
@@ -83,26 +83,14 @@ class Payment:
         self, attempt_id: str, order_id: int, amount: Decimal, method: str
     ) -> Captured | Declined:
         """Take the money for an order."""
-        body = _encoder.encode(_NewCapture(order_id, _cents(amount), method))
-        request = _request("PUT", "payments", attempt_id, body)
-
-        def read(reply: Reply) -> Captured | Declined:
-            return _captured(_checked(reply, attempt_id, order_id, amount))
-
-        return self._upstream.call(request, read)
+        return self._upstream.call(*capturing(attempt_id, order_id, amount, method))
 
     def find(self, attempt_id: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
         """Return what became of a capture; None if Payment does not know it so far.
 
         None does not mean "never": a capture may still be on its way. Ask again under the same id.
         """
-
-        def read(reply: Reply) -> Captured | Declined | None:
-            if reply.status == 404 and error_code(reply) == _UNKNOWN_ATTEMPT:
-                return None
-            return _captured(_checked(reply, attempt_id, order_id, amount))
-
-        return self._upstream.call(_request("GET", "payments", attempt_id), read)
+        return self._upstream.call(*finding(attempt_id, order_id, amount))
 
     def refund(
         self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
@@ -124,6 +112,30 @@ class Payment:
             return made(attempt_id, order_id, attempt.amount)
 
         return self._upstream.call(request, read)
+
+
+def capturing(
+    attempt_id: str, order_id: int, amount: Decimal, method: str
+) -> Call[Captured | Declined]:
+    """Return the call of `Payment.capture`."""
+    body = _encoder.encode(_NewCapture(order_id, _cents(amount), method))
+    request = _request("PUT", "payments", attempt_id, body)
+
+    def read(reply: Reply) -> Captured | Declined:
+        return _captured(_checked(reply, attempt_id, order_id, amount))
+
+    return Call(request, read)
+
+
+def finding(attempt_id: str, order_id: int, amount: Decimal) -> Call[Captured | Declined | None]:
+    """Return the call of `Payment.find`."""
+
+    def read(reply: Reply) -> Captured | Declined | None:
+        if reply.status == 404 and error_code(reply) == _UNKNOWN_ATTEMPT:
+            return None
+        return _captured(_checked(reply, attempt_id, order_id, amount))
+
+    return Call(_request("GET", "payments", attempt_id), read)
 
 
 def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None) -> Request:

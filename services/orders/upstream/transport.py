@@ -14,14 +14,16 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+T_co = TypeVar("T_co", covariant=True)
 
 RETRY_AFTER_LIMIT_S: Final = 3600.0  # beyond every deadline and retry tier
 
@@ -69,6 +71,24 @@ class Reply(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
 
 
+class Call(NamedTuple, Generic[T_co]):
+    """What to send, and how to understand the answer.
+
+    `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
+    """
+
+    request: Request
+    read: Callable[[Reply], T_co]
+
+
+class Line(NamedTuple):
+    """A connection of one's own, and what every request begins with or has among its fields."""
+
+    connection: HTTPConnection
+    base: str  # what stands before the path
+    headers: Mapping[str, str]
+
+
 class Transport:
     """A pool of connections to one upstream. Make it after fork; any thread may use it."""
 
@@ -87,6 +107,23 @@ class Transport:
         """Close idle connections and let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._adapter.close()
+
+    def connect(self, timeout_s: float) -> "Future[Line]":
+        """Begin to open a connection that only the caller uses; TryFailed when it fails."""
+        return self._threads.submit(self._connected, timeout_s)
+
+    def _connected(self, timeout_s: float) -> Line:
+        connection = cast("HTTPConnection", self._pool._new_conn())  # noqa: SLF001 it knows the TLS
+        connection.timeout = timeout_s
+        try:
+            connection.connect()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            connection.close()
+            raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
+        host = connection.host if ":" not in connection.host else f"[{connection.host}]"
+        usual = connection.port == connection.default_port
+        field = host if usual else f"{host}:{connection.port}"
+        return Line(connection, self._base, {"Host": field, **self._headers})
 
     def send(
         self,
@@ -145,7 +182,7 @@ class Transport:
             raise
         finally:
             response.release_conn()
-        return Reply(response.status, body, _retry_after_s(response.headers))
+        return Reply(response.status, body, retry_after_s(response.headers.get("Retry-After", "")))
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         body = bytearray()
@@ -157,9 +194,9 @@ class Transport:
         return bytes(body)
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(field: str) -> float | None:
     """Read `Retry-After`: seconds, or a date. Anything else is ignored."""
-    value = headers.get("Retry-After", "").strip()
+    value = field.strip()
     if value.isascii() and value.isdigit():
         return min(float(value), RETRY_AFTER_LIMIT_S)
     try:

@@ -13,19 +13,20 @@ from typing import Final
 import msgspec
 import structlog
 
-from orders.database.progress import Outcome, Progress, Reservation, Step, Work
+from orders.database.progress import Progress, Work
 from orders.domain import events
-from orders.domain.keys import AttemptKind, attempt_id
-from orders.domain.lifecycle import Event, Status
+from orders.domain.lifecycle import Status
 from orders.domain.order import Order
 from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging.envelope import Message
 from orders.telemetry.metrics import exemplar
-from orders.upstream.inventory import Inventory, OutOfStock, Standing
+from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Captured, Declined, Payment
+from orders.worker import decisions
+from orders.worker.decisions import Move, target
 from orders.worker.metrics import ORDER_PROCESSING
 from orders.worker.refunds import LostCaptures, Refunds
-from orders.worker.stock import Stock, target
+from orders.worker.stock import Stock
 from orders.worker.transitions import Transitions
 
 # An order takes four steps to its first end and six to pay its money back in two parts; more rounds
@@ -62,12 +63,8 @@ class Fulfilment:
         try:
             self._pursue(message.body.order_id, message.message_id)
         except OrdersError as error:
-            # An outage is told to the consumer: it would take success for the end of a pause.
-            if message.type != events.STALLED or isinstance(error, Unavailable):
+            if not quiet(message, error):
                 raise
-            # The sweeper will emit the order again: retrying both would multiply the work, and
-            # what cannot be mended has put the order's first message aside already.
-            _log.error("order.still_stalled", orderId=message.body.order_id, error=str(error))
         finally:
             ORDER_PROCESSING.observe(time.monotonic() - started_s, exemplar())
 
@@ -103,32 +100,18 @@ class Fulfilment:
                 return self._stock.settle(work, message_id)
 
     def _reserve(self, work: Work) -> Work | None:
-        order, reservation = work.order, target(work)
-        answer = self._ports.inventory.reserve(reservation, order.product_id, order.quantity)
-        held = Step(reservation=Reservation.HELD, reservation_key=reservation.key)
-        if isinstance(answer, OutOfStock):
-            # Held all the same: a call that timed out, or of another worker, may still come through
-            # and find stock. The release that follows makes Inventory refuse it.
-            return self._commit(work, Event.STOCK_REFUSED, held)
-        if answer in (Standing.RESERVED, Standing.COMMITTED):
-            return self._commit(work, Event.STOCK_RESERVED, held)
-        # Released already: cancelled a moment ago (then this commits nothing), or this order ended
-        # before, in work that a failover lost, and nobody was charged.
-        gone = Step(reservation=Reservation.RELEASED, reservation_key=reservation.key)
-        return self._commit(work, Event.STOCK_GONE, gone)
+        order = work.order
+        answer = self._ports.inventory.reserve(target(work), order.product_id, order.quantity)
+        return self._commit(work, decisions.reserved(work, answer))
 
     def _start_charge(self, work: Work) -> Work | None:
-        """Commit the attempt before the call: its id is the key that stops a second charge."""
-        attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
-        return self._commit(work, Event.CHARGE_STARTED, Step(new_attempt=attempt))
+        return self._commit(work, decisions.charge_started(work))
 
     def _charge(self, work: Work) -> Work | None:
         if work.attempt_id is None:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
-        captured = isinstance(self._capture(work, str(work.attempt_id)), Captured)
-        event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
-        outcome = Outcome.APPROVED if captured else Outcome.DECLINED
-        return self._commit(work, event, Step(attempt=work.attempt_id, outcome=outcome))
+        answer = self._capture(work, str(work.attempt_id))
+        return self._commit(work, decisions.charged(work, answer))
 
     def _capture(self, work: Work, key: str) -> Captured | Declined:
         """Learn what became of an attempt that may have been made before; else make it."""
@@ -136,5 +119,20 @@ class Fulfilment:
         known = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
         return known or payment.capture(key, order.id, order.total, work.payment_method)
 
-    def _commit(self, work: Work, event: Event, step: Step) -> Work | None:
-        return self._transitions.commit(work, event, step)
+    def _commit(self, work: Work, move: Move) -> Work | None:
+        return self._transitions.commit(work, move.event, move.step)
+
+
+def quiet(message: Message, error: Exception) -> bool:
+    """Tell whether the failure of a message is only logged, and the message done with.
+
+    The sweeper emits a stalled order again: retrying both would multiply the work, and what cannot
+    be mended has put the order's first message aside already. But an outage is told to the
+    consumer: it would take success for the end of a pause.
+    """
+    if message.type != events.STALLED or isinstance(error, Unavailable):
+        return False
+    if isinstance(error, OrdersError):
+        _log.error("order.still_stalled", orderId=message.body.order_id, error=str(error))
+        return True
+    return False

@@ -11,6 +11,7 @@ from orders.cache.orders import OrderCache
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.pool import Pool
 from orders.database.progress import Progress
+from orders.database.progress_sets import ProgressSets
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits
@@ -23,6 +24,7 @@ from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy, policy_of
 from orders.views import snapshot
 from orders.watch import Watch
+from orders.worker.asking import Upstreams, crew
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.housekeeping import Housekeeping
@@ -60,10 +62,18 @@ def run(environ: Mapping[str, str]) -> int:
         max_attempts=mine.max_attempts,
         drain_s=mine.drain_s,
         give_up_after_s=mine.give_up_after_s,
+        set_size=mine.together,
     )
-    handling = Watch("message handling")
+    handling, together = Watch("message handling"), Watch("sets of messages")
     handle = handling.watching(fulfilment.handle)
-    consumer = Consumer(messaging, PROCESSING, handle, limits)
+    sets = crew(
+        ProgressSets(pool, "worker"),
+        Upstreams(inventory, payment, upstreams.concurrency),
+        lambda orders: cache.put_all([snapshot(order) for order in orders]),
+        size=mine.together,
+        watch=together,
+    )
+    consumer = Consumer(messaging, PROCESSING, handle, limits, sets)
     lags = [ReplicaLag(database, url) for url in database.replica_urls]
     collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)
@@ -81,6 +91,7 @@ def run(environ: Mapping[str, str]) -> int:
     with running("worker", environ, ADMIN_PORT, checks) as life:
         # Between two statements lie at most two calls of upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
+        life.watch(together, STALLED_AFTER_S + upstreams.try_timeout_s)
         life.watch(housekeeping.watch)
         pool.open()
         cache.start()
@@ -101,11 +112,21 @@ def run(environ: Mapping[str, str]) -> int:
 
 
 def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolicy:
-    """Let every handler thread call at once: one turned away costs its message a try and 5 s."""
-    return msgspec.structs.replace(policy, concurrency=max(policy.concurrency, worker.prefetch))
+    """Let every handler thread call at once: one turned away costs its message a try and 5 s.
+
+    Sets have the places that the settings name, and the threads theirs beside.
+    """
+    if worker.together > 1:
+        concurrency = policy.concurrency + worker.prefetch
+    else:
+        concurrency = max(policy.concurrency, worker.prefetch)
+    return msgspec.structs.replace(policy, concurrency=concurrency)
 
 
 def _roomy(database: DatabaseSettings, worker: WorkerSettings) -> DatabaseSettings:
-    """Give every handler thread a connection, and housekeeping and the probe one more."""
+    """Give every handler thread a connection; sets, housekeeping and the probe share one more.
+
+    While sets do the work, few of the threads have any.
+    """
     size = max(database.pool_size, worker.prefetch + 1)
     return msgspec.structs.replace(database, pool_size=size)

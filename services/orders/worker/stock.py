@@ -5,7 +5,8 @@ import msgspec
 from orders.database.progress import Progress, Reservation, Work
 from orders.domain.lifecycle import Status
 from orders.errors import Permanent, Transient
-from orders.upstream.inventory import Inventory, Standing, Target
+from orders.upstream.inventory import Inventory, Standing
+from orders.worker.decisions import target
 from orders.worker.refunds import LostCaptures
 
 
@@ -20,7 +21,7 @@ class Stock:
 
     def settle(self, work: Work, message_id: str) -> Work | None:
         """Commit, release or return the stock and note it; None: look at the order again."""
-        if not _is_open(work):
+        if not is_open(work):
             self._progress.mark_processed(message_id)
         elif work.order.status is Status.COMPLETED:
             if not self._commit(work, message_id):
@@ -65,12 +66,8 @@ class Stock:
         raise Transient("the reservation is being moved by others", retry_after_s=1)
 
 
-def target(work: Work) -> Target:
-    """Return the reservation of an order."""
-    return Target(work.reservation_key, work.order.id)
-
-
-def _is_open(work: Work) -> bool:
+def is_open(work: Work) -> bool:
+    """Tell whether an ended order's stock is still to be settled."""
     if work.reservation is Reservation.COMMITTED:
         return work.order.status is Status.REFUNDED
     return work.reservation is Reservation.HELD

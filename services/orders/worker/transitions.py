@@ -6,11 +6,12 @@ from typing import Final
 import structlog
 
 from orders.database.progress import Progress, Step, Work
-from orders.domain.lifecycle import ON_THE_WAY, TERMINAL, Event, Status, transition
+from orders.domain.lifecycle import ON_THE_WAY, TERMINAL, Event, Status
 from orders.domain.order import Order
 from orders.errors import Permanent
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
+from orders.worker import decisions
 from orders.worker.metrics import ORDER_TRANSITIONS
 
 _log: Final = structlog.get_logger()
@@ -25,20 +26,20 @@ class Transitions:
     def commit(self, work: Work, event: Event, step: Step) -> Work | None:
         """Commit a transition with all that belongs to it; None if others moved the order."""
         order = work.order
-        change = transition(order.status, event, cancel_requested=order.cancel_requested)
-        ids = context.current()
-        if change is None or ids is None:
-            raise Permanent(f"{event} has no effect in {order.status}", reason="no_transition")
+        change, ids = decisions.change(work, event), context.current()
+        if ids is None:
+            raise Permanent("a transition outside of any work", reason="no_transition")
         with tracing.span("AdvanceOrder", {"order.id": order.id, "order.status": change.to}):
             moved = self._progress.advance(work, change, step, ids)
         if moved is None:
             return None
         self._changed(moved)
-        _report(order.status, moved)
+        report(order.status, moved)
         return work.after(moved, step)
 
 
-def _report(before: Status, order: Order) -> None:
+def report(before: Status, order: Order) -> None:
+    """Tell people of a transition that was committed."""
     reason = {"reason": order.status_reason} if order.status_reason else {}
     _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
     ORDER_TRANSITIONS.labels(order.status).inc()

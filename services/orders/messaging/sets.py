@@ -1,0 +1,204 @@
+"""Messages of one queue that are worked on side by side, by one thread.
+
+Whoever works on them takes what has arrived and says of each message that it is done with, or
+gives it back to be handled by itself: there everything is decided that is not the usual end. While
+one set is under way the next fills, and a message that arrives alone is a set of one.
+"""
+
+import collections
+import contextlib
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+from opentelemetry.trace import Span
+from pika.channel import Channel
+
+from orders.errors import OrdersError
+from orders.messaging.envelope import Delivery, Message
+from orders.messaging.handling import Handling
+
+# After a fault of ours the work goes on one by one; a moment later sets are tried again.
+_REST_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Work(Protocol):
+    """A delivery in hand."""
+
+    delivery: Delivery
+    channel: Channel
+
+
+W = TypeVar("W", bound=Work)
+W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
+
+
+class Member:
+    """A message of a set. `run` calls a function with the message's ids, in its span."""
+
+    __slots__ = ("block", "message", "run", "span", "started_s", "work")
+
+    def __init__(self, work: Any, message: Message, run: Callable[..., Any]) -> None:
+        self.work, self.message, self.run = work, message, run
+        self.block: AbstractContextManager[Span | None] = contextlib.nullcontext()
+        self.span: Span | None = None
+        self.started_s = 0.0
+
+    def close(self) -> None:
+        """End the span."""
+        self.run(self.block.__exit__, None, None, None)
+
+
+class Ways(Protocol[W_contra]):
+    """What becomes of works that left their set."""
+
+    def finish(self, works: Sequence[W_contra]) -> None:
+        """Acknowledge them."""
+
+    def single(self, works: Sequence[W_contra], error: OrdersError | None) -> None:
+        """Handle them one by one; `error` is how their first try ended, if it is known."""
+
+    def let_go(self, works: Sequence[W_contra]) -> None:
+        """Leave them to the broker, which gives them to somebody else."""
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing can be worked on now; None if it can."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
+
+
+class Source(Protocol):
+    """Where a crew takes its messages from, and what it says of each."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the crew is to end."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+
+    def take(self, limit: int) -> list[Member]:
+        """Begin up to `limit` messages."""
+
+    def done(self, members: Sequence[Member]) -> None:
+        """Acknowledge messages that need no more work."""
+
+    def leave(self, member: Member, error: OrdersError | None) -> None:
+        """Have a message handled by itself; `error`, if it is known, is how its try ended."""
+
+
+class Crew(Protocol):
+    """Works on the messages of a set."""
+
+    def work(self, sets: "Source") -> None:
+        """Take messages and settle each, until the sets are closed."""
+
+    def wake(self) -> None:
+        """Look for messages that arrived, or for the end. Thread-safe."""
+
+
+class Sets(Generic[W]):
+    """The messages that arrived and are not begun, and those in the hands of the crew."""
+
+    def __init__(self, handling: Handling, ways: Ways[W], crew: Crew, name: str) -> None:
+        self._handling, self._ways, self._crew = handling, ways, crew
+        self._arrived: collections.deque[W] = collections.deque()
+        self._in_hand: set[Member] = set()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Let the crew begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the crew end, after the turn at hand."""
+        self._closed.set()
+        self._crew.wake()
+
+    def wake(self) -> None:
+        """Have the crew look again. Thread-safe."""
+        self._crew.wake()
+
+    def add(self, work: W) -> None:
+        """Take in what arrived. Thread-safe."""
+        self._arrived.append(work)
+        self._crew.wake()
+
+    # On the crew's thread.
+
+    @property
+    def closed(self) -> bool:
+        """Whether the crew is to end."""
+        return self._closed.is_set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._arrived)
+
+    def take(self, limit: int) -> list[Member]:
+        """Begin up to `limit` messages; what cannot be begun here goes its own way."""
+        if self._arrived and self._ways.stopping:
+            self._ways.let_go(self._taken(len(self._arrived)))
+        elif self._arrived and self._ways.paused is not None:
+            self._ways.single(self._taken(len(self._arrived)), None)
+        return [member for work in self._taken(limit) for member in self._begun(work)]
+
+    def _taken(self, limit: int) -> list[W]:
+        return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
+
+    def _begun(self, work: W) -> list[Member]:
+        if not work.channel.is_open:  # with its channel it has gone back to the queue
+            self._ways.let_go([work])
+            return []
+        started_s = time.perf_counter()
+        run = contextvars.copy_context().run
+        block = self._handling.root(work.delivery)
+        span = run(block.__enter__)
+        try:
+            message = run(self._handling.read, work.delivery, span)
+        except Exception:  # noqa: BLE001 it is found, and told of, where it is handled by itself
+            run(block.__exit__, None, None, None)
+            self._ways.single([work], None)
+            return []
+        member = Member(work, message, run)
+        member.block, member.span, member.started_s = block, span, started_s
+        self._in_hand.add(member)
+        return [member]
+
+    def done(self, members: Sequence[Member]) -> None:
+        """Acknowledge messages that need no more work."""
+        for member in members:
+            self._in_hand.discard(member)
+            member.run(self._handling.finished, member.work.delivery, member.started_s)
+            member.close()
+        self._ways.finish([member.work for member in members])
+
+    def leave(self, member: Member, error: OrdersError | None) -> None:
+        """Have a message handled by itself; `error`, if it is known, is how its try ended."""
+        self._in_hand.discard(member)
+        if member.span is not None:
+            member.span.set_attribute("order.left_set", type(error).__name__ if error else "again")
+        member.close()
+        self._ways.single([member.work], error)
+
+    def _run(self) -> None:
+        while not self.closed:
+            try:
+                self._crew.work(self)
+            except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
+                _log.exception("set.failed")
+                for member in list(self._in_hand):
+                    self.leave(member, None)
+                self._closed.wait(_REST_S)

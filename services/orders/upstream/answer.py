@@ -1,0 +1,127 @@
+"""An HTTP answer that arrives in pieces: whether it is whole, and what it says.
+
+Only what a server of today sends to a plain request: HTTP/1.1 with a length or in chunks. Whatever
+else comes is left to urllib3 on a connection of its own.
+"""
+
+from typing import Final, NamedTuple
+
+_HEAD_LIMIT_BYTES: Final = 16 * 1024
+_LINE: Final = b"\r\n"
+_END: Final = b"\r\n\r\n"
+_NO_BODY: Final = (204, 304)
+# What decides where an answer ends; each of them once at most.
+_LENGTH, _CODING, _CONNECTION = b"content-length", b"transfer-encoding", b"connection"
+_RETRY: Final = b"retry-after"
+_READ: Final = frozenset({_LENGTH, _CODING, _CONNECTION, _RETRY})
+_MOST_DIGITS: Final = 8
+
+
+class NotUnderstood(Exception):
+    """Ask again with a full client; what else comes over this connection means nothing."""
+
+
+class TooLong(Exception):
+    """Refuse the answer: it is longer than any of the contract."""
+
+
+class Answer(NamedTuple):
+    """A whole answer; after one that is not `kept` the server closes the connection."""
+
+    status: int
+    body: bytes
+    kept: bool
+    retry_after: str
+
+
+def answer(received: bytes, limit_bytes: int) -> Answer | None:
+    """Return the answer that `received` is, or None while a part is missing.
+
+    Raises NotUnderstood, and TooLong for a body of more than `limit_bytes`.
+    """
+    head, end, _ = received.partition(_END)
+    if not end:
+        if len(received) > _HEAD_LIMIT_BYTES:
+            raise NotUnderstood
+        return None
+    first, *lines = head.split(_LINE)
+    status = _status(first)
+    fields = _fields(lines)
+    body = _body(status, fields, received[len(head) + len(_END) :], limit_bytes)
+    if body is None:
+        return None
+    kept = fields.get(_CONNECTION, b"").lower() != b"close"
+    return Answer(status, body, kept, fields.get(_RETRY, b"").decode("latin-1"))
+
+
+def _status(line: bytes) -> int:
+    version, _, rest = line.partition(b" ")
+    if version != b"HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] not in (b" ", b""):
+        raise NotUnderstood
+    status = int(rest[:3])
+    if status < 200:  # another answer follows
+        raise NotUnderstood
+    return status
+
+
+def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or name in fields or name[:1] in b" \t":
+            raise NotUnderstood
+        if name in _READ:
+            fields[name] = value.strip()
+    return fields
+
+
+def _body(status: int, fields: dict[bytes, bytes], rest: bytes, limit_bytes: int) -> bytes | None:
+    coding, length = fields.get(_CODING), fields.get(_LENGTH)
+    if status in _NO_BODY:
+        return _exactly(rest, 0)
+    if coding is not None:
+        if coding.lower() != b"chunked" or length is not None:
+            raise NotUnderstood
+        return _joined(rest, limit_bytes)
+    if length is None or not length.isdigit() or len(length) > _MOST_DIGITS:
+        raise NotUnderstood
+    if int(length) > limit_bytes:
+        raise TooLong
+    return _exactly(rest, int(length))
+
+
+def _exactly(rest: bytes, length: int) -> bytes | None:
+    if len(rest) > length:
+        raise NotUnderstood
+    return rest if len(rest) == length else None
+
+
+def _joined(rest: bytes, limit_bytes: int) -> bytes | None:
+    """Join chunks up to the last one; trailers are not understood."""
+    body, at = b"", 0
+    while True:
+        end = rest.find(_LINE, at)
+        if end < 0:
+            return None
+        size = _size(rest[at:end])
+        begin, at = end + len(_LINE), end + 2 * len(_LINE) + size
+        if len(body) + size > limit_bytes:
+            raise TooLong
+        if len(rest) < at:
+            return None
+        if rest[at - len(_LINE) : at] != _LINE or (size == 0 and len(rest) > at):
+            raise NotUnderstood
+        if size == 0:
+            return body
+        body += rest[begin : begin + size]
+
+
+def _size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    try:
+        if 0 < len(digits) <= _MOST_DIGITS and digits.isalnum():
+            return int(digits, 16)
+    except ValueError:
+        pass
+    raise NotUnderstood

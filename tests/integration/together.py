@@ -1,0 +1,136 @@
+"""Orders handled as a set, on the caller's thread: the worker's own sets without a broker."""
+
+import contextvars
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orders.database.progress_sets import ProgressSets
+from orders.domain.order import Order
+from orders.errors import OrdersError
+from orders.messaging.envelope import Message
+from orders.messaging.sets import Member
+from orders.telemetry import context
+from orders.upstream.parallel import Answered
+from orders.watch import Watch
+from orders.worker.decisions import target
+from orders.worker.sets import Asking, Calls, SetFulfilment, SetPorts, Taken
+
+SIZE = 50
+
+
+class Messages:
+    """Some messages, which a crew works on until each is done with or has left."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._left = [self._member(message) for message in messages]
+        self._open = len(messages)
+        self.done_with: list[Message] = []
+        self.refused: list[tuple[Message, OrdersError | None]] = []
+
+    @staticmethod
+    def _member(message: Message) -> Member:
+        run = contextvars.copy_context().run
+        run(context.enter, message.context)
+        return Member(None, message, run)
+
+    @property
+    def closed(self) -> bool:
+        return self._open == 0
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._left)
+
+    def take(self, limit: int) -> list[Member]:
+        taken, self._left = self._left[:limit], self._left[limit:]
+        return taken
+
+    def done(self, members: Sequence[Member]) -> None:
+        self._open -= len(members)
+        self.done_with += [member.message for member in members]
+
+    def leave(self, member: Member, error: OrdersError | None) -> None:
+        self._open -= 1
+        self.refused.append((member.message, error))
+
+
+class DirectCalls:
+    """Calls that end while they begin: their answers only wait to be fetched."""
+
+    def __init__(self) -> None:
+        self.fresh = 0
+        self.ended: list[Answered[Any]] = []
+
+    def begin(self, *_: object) -> None:
+        raise AssertionError("these calls are made by DirectAsking")
+
+    def wait(self, _timeout_s: float | None) -> list[Answered[Any]]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def wake(self) -> None: ...
+
+    def new_turn(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DirectAsking:
+    """Asks with the methods of Inventory and Payment, one call after another."""
+
+    def __init__(self, inventory: Any, payment: Any) -> None:
+        self.calls = DirectCalls()
+        self._inventory, self._payment = inventory, payment
+
+    def reserve(self, taken: Taken) -> None:
+        order = taken.work.order
+        self._ask(
+            taken, self._inventory.reserve, target(taken.work), order.product_id, order.quantity
+        )
+
+    def capture(self, taken: Taken) -> None:
+        order, key = taken.work.order, str(taken.work.attempt_id)
+        method = taken.work.payment_method
+        self._ask(taken, self._payment.capture, key, order.id, order.total, method)
+
+    def find(self, taken: Taken) -> None:
+        order, key = taken.work.order, str(taken.work.attempt_id)
+        self._ask(taken, self._payment.find, key, order.id, order.total)
+
+    def commit(self, taken: Taken) -> None:
+        self._ask(taken, self._inventory.commit, target(taken.work))
+
+    def release(self, taken: Taken) -> None:
+        self._ask(taken, self._inventory.release, target(taken.work))
+
+    def _ask(self, taken: Taken, method: Callable[..., Any], *arguments: object) -> None:
+        try:
+            answered = Answered(taken, taken.member.run(method, *arguments), None)
+        except Exception as error:  # noqa: BLE001 it is an answer here
+            answered = Answered(taken, None, error)
+        self.calls.ended.append(answered)
+
+
+def work_on(
+    messages: Sequence[Message],
+    progress: ProgressSets,
+    calls: Calls,
+    asking: Asking,
+    changed: Callable[[Sequence[Order]], None],
+) -> Messages:
+    """Work on messages as sets; return what became of each."""
+    source = Messages(messages)
+    ports = SetPorts(progress, calls, asking, changed)
+    SetFulfilment(ports, SIZE, Watch("test")).work(source)
+    return source
+
+
+def handle_by_itself(
+    refused: Sequence[tuple[Message, OrdersError | None]], handle: Callable[[Message], None]
+) -> None:
+    """Do with what left a set as the consumer does."""
+    for message, error in refused:
+        if error is not None:
+            raise error
+        with context.using(message.context):
+            handle(message)
