@@ -19,8 +19,13 @@ SELECT
     ) AS processed
 FROM json_to_recordset(%(asked)s::json) AS asked (id bigint, message_id uuid)
 CROSS JOIN LATERAL (SELECT * FROM orders WHERE id = asked.id) AS o
-LEFT JOIN payment_attempts AS a
-    ON a.order_id = o.id AND a.kind = 'capture' AND a.outcome IN ('unknown', 'approved')
+-- One by one, by the index that allows one of them: without statistics (a new database) PostgreSQL
+-- would join all attempts: 201 ms for 50 orders beside 20,000 attempts, instead of 0.2.
+LEFT JOIN LATERAL (
+    SELECT id FROM payment_attempts
+    WHERE order_id = o.id AND kind = 'capture' AND outcome IN ('unknown', 'approved')
+    LIMIT 1
+) AS a ON true
 LEFT JOIN LATERAL (
     SELECT id, amount FROM payment_attempts
     WHERE order_id = o.id AND kind = 'refund' AND outcome = 'unknown' AND o.refunded < o.refund_requested
