@@ -21,7 +21,8 @@ def _secrets(node: Any) -> Iterator[tuple[str, str]]:
         return
     for name, value in node.items():
         if name.lower().endswith("secretref"):
-            yield value["name"], value.get("key", "url")
+            bundle = name == "caBundleSecretRef"
+            yield value["name"], value.get("key", "ca.crt" if bundle else "url")
         else:
             yield from _secrets(value)
 
@@ -37,7 +38,9 @@ def _prepare(api: Api, given: Object, namespace: str) -> None:
             {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content},
             namespace,
         )
-    if priority := given["spec"].get("podTemplate", {}).get("priorityClassName"):
+    sections = [given["spec"], *(part for part in given["spec"].values() if isinstance(part, dict))]
+    names = [part.get("podTemplate", {}).get("priorityClassName") for part in sections]
+    for priority in filter(None, names):
         path = api.path("scheduling.k8s.io/v1", "priorityclasses")
         body = {"metadata": {"name": priority}, "value": 1000}
         api.session.post(api.url + path, json=body)  # there already is as good
