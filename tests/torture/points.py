@@ -51,6 +51,12 @@ POINTS: Final[dict[str, Point]] = {
     "advanced": Point("orders.database.progress:Progress.advance", AFTER, ("worker",)),
     "refund.started": Point("orders.database.progress:Progress.start_refund", AFTER, ("worker",)),
     "stock.noted": Point("orders.database.progress:Progress.settle_stock", AFTER, ("worker",)),
+    # worker, orders in sets
+    "set.loaded": Point("orders.database.progress_sets:ProgressSets.load", AFTER, ("worker",)),
+    "set.answered": Point("orders.upstream.parallel:ParallelCalls.wait", AFTER, ("worker",)),
+    "set.advanced": Point("orders.database.progress_sets:ProgressSets.advance", AFTER, ("worker",)),
+    "set.settled": Point("orders.database.progress_sets:ProgressSets.settle", AFTER, ("worker",)),
+    "set.unacknowledged": Point("orders.messaging.sets:Sets.done", BEFORE, ("worker",)),
     # worker and notifier
     "unacknowledged": Point(
         "orders.messaging.handling:Handling.handle", AFTER, ("worker", "notifier")
