@@ -446,12 +446,12 @@ def test_metrics_count_each_message_and_each_transition(
 
 def test_a_set_advances_as_single_orders_do(shop: Shop, pool: Pool) -> None:
     """Both statements leave the same rows."""
-    alone, together = shop.order(), shop.order()
+    alone, together, beside = shop.orders(3)
     handle = shop.handle().handle
     message = message_of(alone)
     with context.using(message.context):
         handle(message)
-    shop.together([together])
+    shop.together([together, beside])
 
     def left(order_id: int) -> list[list[Row]]:
         orders = (

@@ -12,6 +12,7 @@ import msgspec
 from orders.database.pool import Pool
 from orders.database.progress import (
     Outcome,
+    Progress,
     Reservation,
     Step,
     Work,
@@ -78,12 +79,18 @@ class ProgressSets:
 
     def __init__(self, primary: Pool, consumer: str) -> None:
         self._primary, self._consumer = primary, consumer
+        # An order that comes alone takes the statements of one order: 1 ms each instead of 3.6.
+        self._alone = Progress(primary, consumer)
 
     def load(self, messages: Mapping[int, str]) -> dict[int, Work]:
         """Return orders by their ids, and what is known of their payments; not those unknown.
 
         `messages` are the ids of the orders, and of the message about each.
         """
+        if len(messages) == 1:
+            [(order_id, message_id)] = messages.items()
+            work = self._alone.load(order_id, message_id)
+            return {} if work is None else {order_id: work}
         asked = [_Asked(order_id, message_id) for order_id, message_id in messages.items()]
         arguments = {"asked": _json(asked), "consumer": self._consumer}
         rows = self._primary.execute("load_works", arguments)
@@ -92,6 +99,10 @@ class ProgressSets:
     def advance(self, advances: Sequence[Advance]) -> dict[int, Order]:
         """Move orders on by compare-and-set; return those that were where their work says."""
         steps = [_step(advance) for advance in advances]
+        if len(advances) == 1:
+            [one] = advances
+            order = self._alone.advance(one.work, one.transition, one.step, one.context)
+            return {} if order is None else {order.id: order}
         arguments = {"steps": _json(steps), "actor": self._consumer}
         rows = {row[0]: row[1:] for row in self._primary.execute("advance_orders", arguments)}
         if any(row[-1] for row in rows.values()):  # relay_sleeps
@@ -104,6 +115,10 @@ class ProgressSets:
 
     def settle(self, settlements: Sequence[Settlement]) -> set[int]:
         """Note what became of stock; return the orders that were where their work says."""
+        if len(settlements) == 1:
+            [only] = settlements
+            noted = self._alone.settle_stock(only.work, only.reservation, only.message_id)
+            return {only.work.order.id} if noted else set()
         steps = [
             _Settlement(
                 one.work.order.id,
