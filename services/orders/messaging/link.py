@@ -25,6 +25,8 @@ _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0
 # A link that served for less begins its next life with a longer delay, not with the first one.
 _SETTLED_S: Final = 5.0
+# A broker answers the end of a connection at once; one that is silent never does.
+_CLOSE_S: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -235,6 +237,7 @@ class Link:
         connection = self._connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
             connection.close()
+            connection.ioloop.call_later(_CLOSE_S, connection.ioloop.stop)
 
 
 def describe(error: BaseException) -> str:

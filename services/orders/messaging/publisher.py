@@ -67,6 +67,7 @@ class Publisher:
         self._returned: set[tuple[str | None, str, str]] = set()
         self._last_tag = 0
         self._floor = 1  # every tag below has been confirmed
+        self._confirmed_at = 0.0  # when the broker last confirmed or refused anything
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -158,6 +159,7 @@ class Publisher:
         self._returned.add((properties.message_id, method.exchange, method.routing_key))
 
     def _on_confirm(self, frame: Method) -> None:
+        self._confirmed_at = time.monotonic()
         tag = frame.method.delivery_tag
         tags: Iterable[int] = (tag,)
         if frame.method.multiple:
@@ -181,12 +183,19 @@ class Publisher:
         return Outcome.RETURNED
 
     def _expire(self, channel: Channel) -> None:
-        """Give up on what got no answer; a confirm that comes later is ignored."""
+        """Give up on what got no answer; a confirm that comes later is ignored.
+
+        Where no confirm at all came for so long, the fault may be this connection's or its host's:
+        others may serve.
+        """
         if not channel.is_open:
             return
         before = time.monotonic() - self._confirm_timeout_s
         expired = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < before]
         self._settle(Outcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
+        if expired and self._confirmed_at < before:
+            self._link.reset(f"RabbitMQ confirmed nothing for {self._confirm_timeout_s:g} s")
+            return
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
 
     @staticmethod

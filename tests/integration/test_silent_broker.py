@@ -1,0 +1,55 @@
+"""A broker that takes messages and says nothing more, while others of its cluster would."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from pika import BasicProperties
+
+from failover.proxy import Proxy, proxies
+from integration.broker import Vhost, prepare
+from integration.serving import eventually
+from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.settings import MessagingSettings
+from orderservice_topology import topology
+
+CONFIRM_TIMEOUT_S = 1.0
+
+
+@pytest.fixture
+def way(vhost: Vhost) -> Iterator[Proxy]:
+    with proxies() as group:
+        yield group.to(port_of(vhost))
+
+
+@pytest.fixture
+def publisher(vhost: Vhost, way: Proxy) -> Iterator[Publisher]:
+    url = vhost.url.replace(f":{port_of(vhost)}/", f":{way.port}/")
+    # Heartbeats would end a silent connection too, but only after several minutes here.
+    settings = MessagingSettings(url=url, heartbeat_s=300)
+    with closing(Publisher(settings, "test", CONFIRM_TIMEOUT_S)) as publisher:
+        publisher.start()
+        yield publisher
+
+
+def port_of(vhost: Vhost) -> int:
+    port = urlsplit(vhost.url).port
+    assert port is not None
+    return port
+
+
+def message() -> Outgoing:
+    return Outgoing(topology.EXCHANGE, "order.created.v1", BasicProperties(message_id="1"), b"{}")
+
+
+def test_a_publisher_leaves_a_connection_on_which_no_confirm_comes(
+    vhost: Vhost, way: Proxy, publisher: Publisher
+) -> None:
+    prepare(vhost)
+    assert publisher.wait_until_ready(30)
+    assert publisher.deliver(message()) is Outcome.CONFIRMED
+    way.freeze()
+    way.point(port_of(vhost))  # connections made from now on are well
+    assert publisher.deliver(message()) is Outcome.LOST
+    eventually(lambda: publisher.deliver(message()) is Outcome.CONFIRMED)
