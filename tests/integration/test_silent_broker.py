@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from pika import BasicProperties
 
+from devstack.testing import Vhost
 from failover.proxy import Proxy, proxies
-from integration.broker import Vhost, prepare
+from integration.broker import prepare
 from integration.serving import eventually
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.settings import MessagingSettings
