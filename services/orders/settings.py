@@ -24,6 +24,7 @@ Url = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
 # No braces: they would choose the slot of a Redis Cluster. Two names of Kubernetes fit in.
 KeyPrefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,149}$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://\S+$")]
+_SIGNING_KEY = r"whsec_([A-Za-z0-9+/]{4}){6,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 # libpq repeats what it cannot read, password included, so it must not get to see it.
 PostgresUrl = Annotated[str, Meta(pattern=r"^postgres(ql)?://([^\s%]|%[0-9A-Fa-f]{2})+$")]
 
@@ -397,8 +398,9 @@ class NotificationSettings(Group, frozen=True):
     secret: Annotated[
         str,
         Meta(
-            pattern=r"^whsec_([A-Za-z0-9+/]{4}){6,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
-            description="Signing key, `whsec_` + base64. Secret.",
+            pattern=rf"^{_SIGNING_KEY}(\s+{_SIGNING_KEY})?$",
+            description="Signing secret, `whsec_` + base64; while it is rotated, two of them,"
+            " separated by a space: each webhook is signed with both. Secret.",
         ),
     ]
     prefetch: Annotated[
@@ -421,6 +423,11 @@ class NotificationSettings(Group, frozen=True):
         Meta(description="How long a notification is tried; a receiver is mended within days."),
     ] = 259_200
     sweep_s: Annotated[Seconds, Meta(description="How often due notifications are looked for.")] = 2
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets that each webhook is signed with."""
+        return tuple(self.secret.split())
 
 
 class ReconcileSettings(Group, frozen=True):

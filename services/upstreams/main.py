@@ -23,7 +23,7 @@ def main() -> int:
     try:
         loaded = settings.load(os.environ, default_port=default_port)
         if name == "webhooks":
-            webhooks.signing_key(loaded.webhook_secret)
+            webhooks.signing_keys(loaded.webhook_secret)
     except SettingError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 the logs are not configured yet
         return 2

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=64, le=4096, description="Requests worked on at once, waiting ones included.")
     ] = 512
     webhook_secret: Annotated[
-        str, Meta(description="Key of webhook signatures, `whsec_` + base64 (webhooks only).")
+        str, Meta(description="Secrets of signatures, `whsec_` + base64, by space (webhooks only).")
     ] = ""
     webhook_tolerance_s: Annotated[
         int, Meta(ge=1, le=86_400, description="Largest age of a webhook's timestamp.")

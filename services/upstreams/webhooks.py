@@ -8,9 +8,11 @@ import binascii
 import datetime as dt
 import hashlib
 import hmac
+import itertools
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 import falcon
@@ -75,8 +77,8 @@ class Inbox:
 class WebhooksResource:
     """`POST /webhooks`."""
 
-    def __init__(self, inbox: Inbox, key: bytes, tolerance_s: int) -> None:
-        self._inbox, self._key, self._tolerance_s = inbox, key, tolerance_s
+    def __init__(self, inbox: Inbox, keys: Sequence[bytes], tolerance_s: int) -> None:
+        self._inbox, self._keys, self._tolerance_s = inbox, keys, tolerance_s
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Record a delivery if its signature holds."""
@@ -103,8 +105,9 @@ class WebhooksResource:
         if not webhook_id or not (stamp.isascii() and stamp.isdigit() and len(stamp) < 16):
             raise Refusal(400, "invalid", "webhook-id and webhook-timestamp are required")
         signatures = (req.get_header("webhook-signature") or "").split(" ")
-        expected = sign(self._key, webhook_id, stamp, raw)
-        if not any(hmac.compare_digest(expected.encode(), given.encode()) for given in signatures):
+        expected = [sign(key, webhook_id, stamp, raw) for key in self._keys]
+        pairs = itertools.product(expected, signatures)
+        if not any(hmac.compare_digest(mine.encode(), theirs.encode()) for mine, theirs in pairs):
             raise Refusal(401, "bad_signature")
         if abs(time.time() - int(stamp)) > self._tolerance_s:
             raise Refusal(401, "stale_timestamp")
@@ -129,8 +132,12 @@ def sign(key: bytes, webhook_id: str, timestamp: str, raw: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def signing_key(secret: str) -> bytes:
-    """Return the bytes of a `whsec_…` secret. Raises SettingError."""
+def signing_keys(secrets: str) -> list[bytes]:
+    """Return the bytes of each `whsec_…` secret, separated by spaces. Raises SettingError."""
+    return [_signing_key(secret) for secret in secrets.split() or [""]]
+
+
+def _signing_key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error:
@@ -151,8 +158,8 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     """Wire the webhook receiver."""
     inbox, script = Inbox(), Script()
     made = app(FaultMiddleware(script, stop, settings.threads))
-    key = signing_key(settings.webhook_secret)
-    made.add_route("/webhooks", WebhooksResource(inbox, key, settings.webhook_tolerance_s))
+    keys = signing_keys(settings.webhook_secret)
+    made.add_route("/webhooks", WebhooksResource(inbox, keys, settings.webhook_tolerance_s))
     made.add_route("/control/deliveries", RowsResource(inbox.rows))
     made.add_route("/control/refused", RefusedResource(inbox))
     control.add(made, script, inbox.reset)

@@ -3,8 +3,12 @@
 import argparse
 import base64
 import os
+import re
+import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +26,7 @@ from orders.notifier import listing
 from orders.notifier.delivery import DEFERRED, Delivery
 from orders.notifier.patience import Patience
 from orders.notifier.sending import Receiver, Sending, gone
+from orders.notifier.signature import signed_headers
 from orders.notifier.sweep import Sweep
 from orders.telemetry import context
 from orders.upstream.http import Upstream
@@ -29,7 +34,12 @@ from orders.upstream.policy import UpstreamPolicy
 from orderservice_topology import topology
 from upstreams.process import Control, running
 
-SECRET = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
+
+def new_secret() -> str:
+    return f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
+
+
+SECRET = new_secret()
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000).within(1)
 BREAKING = UpstreamPolicy(retries=0, breaker_failures=3, breaker_reset_s=0.3).within(1)
 CLAIM_S = 0.5
@@ -62,10 +72,10 @@ def sending(
     receiver: Control,
     policy: UpstreamPolicy = POLICY,
     patience: Patience = SOON,
-    secret: str = SECRET,
+    secrets: tuple[str, ...] = (SECRET,),
 ) -> Sending:
     upstream = Upstream("webhook", receiver.url, policy, definite=gone)
-    return Sending(notifications, Receiver(upstream, "/webhooks", secret), patience)
+    return Sending(notifications, Receiver(upstream, "/webhooks", secrets), patience)
 
 
 @pytest.fixture
@@ -379,10 +389,74 @@ def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
     pool: Pool, notifications: Notifications, receiver: Control
 ) -> None:
     receiver.reset()
-    rotated = f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
-    sender = sending(notifications, receiver, secret=rotated)
+    rotated = new_secret()
+    sender = sending(notifications, receiver, secrets=(rotated,))
     Delivery(notifications, sender).handle(announced(pool))
     assert states(pool) == [(1, "waiting")]
+
+
+def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
+    pool: Pool, notifications: Notifications, receiver: Control
+) -> None:
+    """The notifier signs with both secrets while the receiver changes its own."""
+    receiver.reset()
+    rotated = new_secret()
+    before = Delivery(notifications, sending(notifications, receiver))
+    both = Delivery(notifications, sending(notifications, receiver, secrets=(rotated, SECRET)))
+    after = Delivery(notifications, sending(notifications, receiver, secrets=(rotated,)))
+    for delivery in (before, both):
+        delivery.handle(announced(pool))
+    assert len(receiver.deliveries()) == 2
+    with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=rotated) as changed:
+        sender = sending(notifications, changed, secrets=(rotated, SECRET))
+        Delivery(notifications, sender).handle(announced(pool))
+        assert len(changed.deliveries()) == 1
+    accepting = f"{rotated} {SECRET}"
+    with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=accepting) as accepts_both:
+        for secrets in ((SECRET,), (rotated,), (SECRET, rotated)):
+            sender = sending(notifications, accepts_both, secrets=secrets)
+            Delivery(notifications, sender).handle(announced(pool))
+        assert len(accepts_both.deliveries()) == 3
+    after.handle(announced(pool))
+    assert len(receiver.deliveries()) == 2, "the old secret alone believes no more"
+
+
+@pytest.fixture
+def sample() -> dict[str, Any]:
+    """Return what the receiver sample of the docs defines."""
+    text = (Path(__file__).parents[2] / "docs" / "messaging.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102 the sample of the docs
+    return names
+
+
+def test_the_receiver_sample_of_the_docs_believes_either_signature(sample: dict[str, Any]) -> None:
+    old, new, other, now_s = new_secret(), new_secret(), new_secret(), int(time.time())
+    headers = signed_headers("msg_1", now_s, b"{}", (new, old))
+    believes = sample["is_authentic"]
+    assert believes(headers, b"{}", old)
+    assert believes(headers, b"{}", new)
+    assert not believes(headers, b"{}", other)
+    assert not believes(headers, b"[]", old)
+    assert not believes({}, b"{}", old)
+    for field, value in (
+        ("webhook-id", "msg_2"), ("webhook-timestamp", "soon"), ("webhook-timestamp", "²"),
+        ("webhook-signature", "v1,é"), ("webhook-signature", ""),
+    ):  # fmt: skip
+        assert not believes(headers | {field: value}, b"{}", old)
+    for at_s in (now_s - 600, now_s + 600):
+        assert not believes(signed_headers("msg_1", at_s, b"{}", (old,)), b"{}", old)
+
+
+def test_the_sample_and_the_simulator_believe_the_same_webhook(
+    receiver: Control, sample: dict[str, Any]
+) -> None:
+    receiver.reset()
+    for secrets, status in (((new_secret(), SECRET), 204), ((new_secret(),), 401)):
+        headers = signed_headers("msg_1", int(time.time()), b"{}", secrets)
+        assert receiver.send("POST", "/webhooks", b"{}", headers)[0] == status
+        assert sample["is_authentic"](headers, b"{}", SECRET) == (status == 204)
 
 
 def test_what_an_older_release_never_sent_is_sent_now(

@@ -61,6 +61,14 @@ def test_an_empty_variable_counts_as_unset() -> None:
             },
             "ORDERS_NOTIFICATION_SECRET is wrong",
         ),
+        (
+            settings.NotificationSettings,
+            {
+                "ORDERS_NOTIFICATION_URL": "http://h/",
+                "ORDERS_NOTIFICATION_SECRET": " ".join(["whsec_" + "A" * 24] * 3),
+            },
+            "ORDERS_NOTIFICATION_SECRET is wrong",
+        ),
         (settings.ApiSettings, {"ORDERS_API_PORT": "0"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_PORT": "http"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_WORKER_CLASS": "sync"}, "gthread"),
@@ -77,6 +85,16 @@ def test_an_error_names_the_variable(
 ) -> None:
     with pytest.raises(SettingError, match=named):
         settings.load(group, given)
+
+
+@pytest.mark.parametrize("between", [" ", "\n", " \n "])
+def test_two_secrets_of_webhooks_are_separated_by_space(between: str) -> None:
+    old, new = "whsec_" + "A" * 24, "whsec_" + "B" * 26 + "=="
+    environ = {
+        "ORDERS_NOTIFICATION_URL": "http://h/",
+        "ORDERS_NOTIFICATION_SECRET": f"{new}{between}{old}\n",
+    }
+    assert settings.load(settings.NotificationSettings, environ).secrets == (new, old)
 
 
 def test_an_error_never_shows_a_secret() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from upstreams.settings import SettingError, describe, load
-from upstreams.webhooks import signing_key
+from upstreams.webhooks import signing_keys
 
 
 def test_defaults_hold_and_an_empty_variable_counts_as_unset() -> None:
@@ -26,10 +26,14 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
         load({name: value}, default_port=1)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_?", "MDEyMw=="])
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_?", "MDEyMw==", "whsec_MDEyMw== whsec_"])
 def test_a_secret_that_is_no_webhook_secret_is_refused(secret: str) -> None:
     with pytest.raises(SettingError, match="UPSTREAMS_WEBHOOK_SECRET"):
-        signing_key(secret)
+        signing_keys(secret)
+
+
+def test_two_secrets_are_two_keys() -> None:
+    assert signing_keys("whsec_MDEyMw==  whsec_NDU2Nw==\n") == [b"0123", b"4567"]
 
 
 def test_help_lists_every_variable() -> None:

@@ -34,7 +34,7 @@ def run(environ: Mapping[str, str]) -> int:
     receiver = Upstream("webhook", origin, policy, definite=gone)
     notifications = Notifications(pool, claim_s=mine.timeout_s * 2)
     patience = Patience(mine.first_retry_s, mine.longest_retry_s, mine.give_up_after_s)
-    sending = Sending(notifications, Receiver(receiver, path, mine.secret), patience)
+    sending = Sending(notifications, Receiver(receiver, path, mine.secrets), patience)
     sweep = Sweep(notifications, sending, width=mine.prefetch, every_s=mine.sweep_s)
     delivery = Delivery(notifications, sending)
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)

@@ -27,11 +27,11 @@ class Webhook(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
 
 
 class Receiver(msgspec.Struct, frozen=True):
-    """Where webhooks go, and the key they are signed with."""
+    """Where webhooks go, and the secrets they are signed with."""
 
     upstream: Upstream
     path: str
-    secret: str
+    secrets: tuple[str, ...]
 
 
 class Sending:
@@ -99,7 +99,7 @@ class Sending:
         kind = notification.template.removesuffix(".v1")
         body = msgspec.json.encode(Webhook(kind, sent_at, notification.event))
         receiver = self._receiver
-        headers = signed_headers(notification.webhook_id, now_s, body, receiver.secret)
+        headers = signed_headers(notification.webhook_id, now_s, body, receiver.secrets)
         request = Request("POST", receiver.path, "/", body, headers)
         receiver.upstream.call(request, _accepted)
 
