@@ -1,20 +1,25 @@
 """RabbitMQ short of memory or disk blocks publishers: orders are taken all the same."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import requests
+from pika import BasicProperties
 
 from devstack.testing import Database, RabbitMQ, Vhost
 from integration.api_process import Api, api_running, new_user
-from integration.broker import connected, prepare
+from integration.broker import connected, prepare, settings_of
 from integration.rabbitmq_cluster import Node
 from integration.relay_process import Process, relay
 from integration.serving import eventually
+from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orderservice_topology import topology
 
 QUEUE = "order-processing"
+MESSAGE = Outgoing(topology.EXCHANGE, "order.created.v1", BasicProperties(message_id="1"), b"{}")
 # Calls that raise an alarm and clear it, as `rabbitmqctl` and a full disk do.
 ALARMS = {
     "memory": (
@@ -54,6 +59,24 @@ def alarmed(rabbitmq: RabbitMQ) -> bool:
     # A node that started a moment ago has no statistics yet.
     [node] = requests.get(f"{rabbitmq.management_url}/api/nodes", timeout=5).json()
     return bool(node.get("mem_alarm") or node.get("disk_free_alarm"))
+
+
+def test_a_publisher_stays_with_a_broker_that_blocks_it(rabbitmq: RabbitMQ, vhost: Vhost) -> None:
+    node = Node(rabbitmq.broker, rabbitmq.program)
+    ring, clear = ALARMS["memory"]
+    prepare(vhost)
+    with closing(Publisher(settings_of(vhost), "test", confirm_timeout_s=1)) as publisher:
+        publisher.start()
+        assert publisher.wait_until_ready(30)
+        try:
+            node.call(*ring)
+            eventually(lambda: publisher.deliver(MESSAGE) is Outcome.LOST)
+            for _ in range(3):
+                assert publisher.deliver(MESSAGE) is Outcome.LOST
+                assert "blocks publishers" in str(publisher.problem)
+        finally:
+            node.call(*clear)
+        eventually(lambda: publisher.deliver(MESSAGE) is Outcome.CONFIRMED)
 
 
 @pytest.mark.parametrize("alarm", ALARMS)

@@ -16,6 +16,7 @@ from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
 CONFIRM_TIMEOUT_S = 1.0
+MESSAGE = Outgoing(topology.EXCHANGE, "order.created.v1", BasicProperties(message_id="1"), b"{}")
 
 
 @pytest.fixture
@@ -40,17 +41,13 @@ def port_of(vhost: Vhost) -> int:
     return port
 
 
-def message() -> Outgoing:
-    return Outgoing(topology.EXCHANGE, "order.created.v1", BasicProperties(message_id="1"), b"{}")
-
-
 def test_a_publisher_leaves_a_connection_on_which_no_confirm_comes(
     vhost: Vhost, way: Proxy, publisher: Publisher
 ) -> None:
     prepare(vhost)
     assert publisher.wait_until_ready(30)
-    assert publisher.deliver(message()) is Outcome.CONFIRMED
+    assert publisher.deliver(MESSAGE) is Outcome.CONFIRMED
     way.freeze()
     way.point(port_of(vhost))  # connections made from now on are well
-    assert publisher.deliver(message()) is Outcome.LOST
-    eventually(lambda: publisher.deliver(message()) is Outcome.CONFIRMED)
+    assert publisher.deliver(MESSAGE) is Outcome.LOST
+    eventually(lambda: publisher.deliver(MESSAGE) is Outcome.CONFIRMED)

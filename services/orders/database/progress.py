@@ -3,11 +3,13 @@
 import enum
 import uuid
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
 from orders.database.orders import ORDER_COLUMNS, order_of
-from orders.database.pool import Pool, Row
+from orders.database.pool import Row
+from orders.database.statements import Statements
 from orders.domain.keys import AttemptKind, attempt_id, legacy_nonce
 from orders.domain.lifecycle import CANCELLED, Reason, Status, Transition, cancellation_reason
 from orders.domain.order import Order
@@ -96,10 +98,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     refund_dropped: Decimal = Decimal(0)
 
 
+class Primary(Statements, Protocol):
+    """What progress is written through: a pool, or a transaction of a person's command."""
+
+    def wake_relay(self) -> None:
+        """Have the relay woken once the statements have committed."""
+
+
 class Progress:
     """The orders of the worker: moving them on."""
 
-    def __init__(self, primary: Pool, consumer: str) -> None:
+    def __init__(self, primary: Primary, consumer: str) -> None:
         self._primary, self._consumer = primary, consumer
 
     def load(self, order_id: int, message_id: str) -> Work | None:

@@ -186,14 +186,15 @@ class Publisher:
         """Give up on what got no answer; a confirm that comes later is ignored.
 
         Where no confirm at all came for so long, the fault may be this connection's or its host's:
-        others may serve.
+        others may serve. A broker that says that it blocks publishers is not left: one that has
+        reached a new connection of ours would take more from it.
         """
         if not channel.is_open:
             return
         before = time.monotonic() - self._confirm_timeout_s
         expired = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < before]
         self._settle(Outcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
-        if expired and self._confirmed_at < before:
+        if expired and self._confirmed_at < before and self._link.problem is None:
             self._link.reset(f"RabbitMQ confirmed nothing for {self._confirm_timeout_s:g} s")
             return
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))

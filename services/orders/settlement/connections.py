@@ -10,7 +10,8 @@ from orders import settings
 from orders.database.connection import SESSION, Connection, connect, sessions
 from orders.database.failures import translated
 from orders.database.pool import Pool, Row
-from orders.database.statements import Statements, statement
+from orders.database.progress import Primary
+from orders.database.statements import statement
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import Witnesses
@@ -35,7 +36,7 @@ def database() -> Iterator[Pool]:
 
 
 @contextlib.contextmanager
-def transaction() -> Iterator[Statements]:
+def transaction() -> Iterator[Primary]:
     """Open a session for statements that commit together, or not at all.
 
     Past a pooler, if there is one: there each statement is a transaction of its own.
@@ -56,6 +57,9 @@ class _Transaction:
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         cursor = self._session.execute(statement(name), arguments)
         return cursor.fetchall() if cursor.description else []
+
+    def wake_relay(self) -> None:
+        """Leave it to the relay, which looks by itself within ORDERS_RELAY_POLL_S."""
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import uuid
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
@@ -127,8 +127,7 @@ def _row(
 def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:
     """Move the order, its attempt, history, outbox and the audit row in one transaction."""
     with transaction() as statements:
-        # It only runs named statements, which a transaction does as well as a pool.
-        progress = Progress(cast("Pool", statements), str(row["actor"]))
+        progress = Progress(statements, str(row["actor"]))
         moved = progress.advance(case.work, decided.change, decided.step, case.ids)
         if moved is None:
             raise OrdersError("the order was moved by others meanwhile: look at it again")
