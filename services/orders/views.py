@@ -52,12 +52,13 @@ def orders_json(orders: Iterable[Order]) -> bytes:
     return _encoder.encode([_view(order) for order in orders])
 
 
-def snapshot(order: Order, *, changing: bool = False) -> CachedOrder:
+def snapshot(order: Order) -> CachedOrder:
     """Return an order as the cache keeps it: the finished answer.
 
-    `changing`: it has ended, but will change soon, so that an entry must not live long.
+    With a refund pending it does not count as ended: it will change, and the worker that pays it
+    back may die before the cache has heard of that, so an entry must not live long.
     """
-    terminal = order.status in TERMINAL and not changing
+    terminal = order.status in TERMINAL and not order.refund_pending
     return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))
 
 

@@ -12,6 +12,7 @@ import pytest
 from devstack.ports import free_port
 from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
+from integration.serving import eventually
 from orders.cache.client import Redis
 from orders.settings import CacheSettings
 from upstreams.process import Control, running
@@ -226,6 +227,30 @@ def test_an_order_with_a_refund_on_its_way_is_cached_for_seconds(
     api.get(path)
     assert redis.call("PTTL", key) > 200_000
     assert api.request("POST", f"{path}/refunds", json={"amount": 1}).status_code == 202
+    assert 0 < redis.call("PTTL", key) <= 2200
+    redis.close()
+
+
+def test_a_reader_that_fetches_an_order_with_a_refund_on_its_way_caches_it_for_seconds(
+    api: Api, database: Database, redis_url: str
+) -> None:
+    redis = Redis(CacheSettings(url=redis_url, timeout_s=1))
+    path = place(api)
+    complete(database, path)
+    key = f"orders:order:{path.rpartition('/')[2]}"
+    assert api.request("POST", f"{path}/refunds", json={"amount": 1}).status_code == 202
+    with psycopg.connect(database.replica_url, autocommit=True) as replica:
+        requested = "SELECT refund_requested FROM orders WHERE id = %s"
+        eventually(
+            lambda: replica.execute(requested, (path.rpartition("/")[2],)).fetchone() == (1,)
+        )
+    redis.call("DEL", key)
+
+    def fetched() -> bool:
+        api.get(path)
+        return int(str(redis.call("PTTL", key))) > 0
+
+    eventually(fetched)
     assert 0 < redis.call("PTTL", key) <= 2200
     redis.close()
 

@@ -492,6 +492,23 @@ def test_payment_is_asked_once_about_a_cancelled_order_and_never_about_a_complet
     assert len(asked) == 1
 
 
+def test_an_order_of_which_one_refund_is_made_and_one_is_not_still_has_one_pending(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.handle(order_id)
+    requests = RefundRequests(world.pool)
+    for amount in (Decimal(5), Decimal(7)):
+        requests.add(Refund(order_id, amount, "user:1"), context.accept("test", None)[0])
+    assert world.find(order_id).refund_pending
+    world.changed.clear()
+    world.replace(payment=lambda payment: DecliningParts(payment._upstream))
+    world.handle(order_id, kind=events.REFUND_DUE)
+    pending = {order.version: order.refund_pending for order in world.changed}
+    assert pending == {6: True, 7: True, 8: False}
+    assert not world.find(order_id).refund_pending
+
+
 class DecliningParts(Payment):
     """Payment that declines refunds of 5.00."""
 

@@ -101,7 +101,6 @@ class Refunds:
         if requested is None:
             raise not_found()
         if requested.order is not None:
-            # A worker that pays it back may die before the cache has heard of that.
-            self._cache.put(snapshot(requested.order, changing=True))
+            self._cache.put(snapshot(requested.order))
         exchange.replayed = requested.answer.replayed
         show_answer(resp, requested.answer)

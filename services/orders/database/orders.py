@@ -69,7 +69,7 @@ class Ledger:
     def find(self, order_id: int) -> Order | None:
         """Return an order whoever it belongs to; the caller checks the owner."""
         row = self._reads.one("find_order", {"id": order_id})
-        return order_of(row) if row else None
+        return order_of(row[:ORDER_COLUMNS], refund_pending=row[-1]) if row else None
 
     def page(
         self, user_id: int, limit: int, after: Position | None, offset: int, *, own_writes: bool
@@ -127,7 +127,7 @@ def _accepted(order_id: int) -> Answer:
     )
 
 
-def order_of(row: Row) -> Order:
+def order_of(row: Row, *, refund_pending: bool = False) -> Order:
     """Return the order of a row of find_order.sql, list_orders.sql and their like."""
     (
         order_id, user_id, product_id, quantity, total, status, version, created, updated, why,
@@ -146,4 +146,5 @@ def order_of(row: Row) -> Order:
         why,
         cancel,
         refunded,
+        refund_pending,
     )

@@ -209,6 +209,7 @@ def moved(work: Work, transition: Transition, step: Step, row: Row) -> Order:
         updated_at=updated_at,
         status_reason=status_reason_of(work, transition, step),
         refunded=refunded,
+        refund_pending=work.refund_requested - step.refund_dropped > (refunded or 0),
     )
 
 
@@ -226,11 +227,12 @@ def status_reason_of(work: Work, transition: Transition, step: Step) -> str | No
 
 def work_of(row: Row) -> Work:
     """Return the work of a row of load_work.sql and its like."""
-    order = order_of(row[:ORDER_COLUMNS])
     (
         payment_method, nonce, reservation, reservation_key, cancelled_by, refund_requested,
         attempt, refund, refund_amount, refunds, processed,
     ) = row[ORDER_COLUMNS:]  # fmt: skip
+    refunded = row[ORDER_COLUMNS - 1] or 0
+    order = order_of(row[:ORDER_COLUMNS], refund_pending=refund_requested > refunded)
     return Work(
         order=order,
         payment_method=payment_method,

@@ -139,7 +139,9 @@ class RefundRequests:
         version, updated_at, relay_sleeps = rows[0]
         if relay_sleeps:
             self._primary.wake_relay()
-        changed = msgspec.structs.replace(order, version=version, updated_at=updated_at)
+        changed = msgspec.structs.replace(
+            order, version=version, updated_at=updated_at, refund_pending=True
+        )
         return Requested(answer, changed)
 
 

@@ -59,6 +59,8 @@ class Order(msgspec.Struct, frozen=True):
     status_reason: str | None = None
     cancel_requested: bool = False
     refunded: Decimal | None = None  # None: no money went back
+    # A refund was asked for and has no outcome yet. Lists, which no cache keeps, leave it out.
+    refund_pending: bool = False
 
     @property
     def etag(self) -> str:
