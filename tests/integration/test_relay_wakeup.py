@@ -1,6 +1,7 @@
 """How writers wake the relay: after their commit, and not more often than it helps."""
 
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -14,6 +15,7 @@ from orders.database.cancellations import Cancellations, Request
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress, Step
+from orders.database.progress_sets import Advance, ProgressSets
 from orders.database.routing import Reads
 from orders.domain.lifecycle import Event, transition
 from orders.domain.order import NewOrder
@@ -83,6 +85,25 @@ def test_every_writer_of_a_message_wakes_a_relay_that_sleeps(
     assert refused is not None
     progress.advance(work, refused, Step(), CONTEXT)
     eventually(lambda: listener.heard() == 3)
+
+
+def test_a_set_in_which_one_order_has_a_message_wakes_a_relay_that_sleeps(
+    pool: Pool, listener: Listener
+) -> None:
+    ask_for(pool, idle=False)
+    progress = ProgressSets(pool, "worker")
+    first, second = progress.load({accept(pool): str(uuid.uuid4()) for _ in range(2)}).values()
+    ask_for(pool, idle=True)
+    refused = transition(first.order.status, Event.STOCK_REFUSED)
+    reserved = transition(second.order.status, Event.STOCK_RESERVED)
+    assert refused is not None
+    assert reserved is not None
+    advances = [
+        Advance(first, refused, Step(), CONTEXT),
+        Advance(second, reserved, Step(), CONTEXT),
+    ]
+    assert len(progress.advance(advances)) == 2
+    eventually(lambda: listener.heard() == 1)
 
 
 def test_a_relay_that_is_awake_is_not_woken(pool: Pool, listener: Listener) -> None:
