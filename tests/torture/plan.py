@@ -86,7 +86,7 @@ SORTS: Final[dict[str, Sort]] = {
     "slow": Sort(6, ("payment", "payment", "inventory", "webhooks"), (3.0, 9.0), (0.3, 1.0, 2.5)),
     "drop": Sort(5, ("payment", "payment", "inventory", "webhooks"), (2.0, 8.0), (0.3, 0.7)),
     "errors": Sort(2, _UPSTREAMS, (2.0, 6.0), amounts=(0.5, 1.0)),
-    "fill": Sort(6, (*QUEUES, QUEUES[1]), (9.0, 12.0), alone=True),
+    "fill": Sort(6, (*QUEUES, QUEUES[1]), (16.0, 18.0), alone=True),
     "clock": Sort(2, (*RELAYS, *WORKERS, *NOTIFIERS, *APIS), (8.0, 20.0), (HOUR_S, -HOUR_S)),
     "load": Sort(2, ("customers",), (4.0, 10.0), amounts=(4.0, 10.0)),
     "crash": Sort(1, ("valkey", "valkey", "rabbitmq"), (0.5, 3.0)),
