@@ -40,6 +40,7 @@ from orders.domain.keys import AttemptKind, attempt_id
 from orders.domain.order import NewOrder, Order
 from orders.errors import Permanent, Unavailable
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.sets import Member
 from orders.telemetry import context
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
@@ -49,7 +50,7 @@ from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orders.worker.asking import UpstreamAsking, Upstreams, crew
 from orders.worker.fulfilment import Fulfilment, Ports
-from orders.worker.sets import Taken
+from orders.worker.sets import SetFulfilment, SetPorts, Taken
 from upstreams.process import Control, running
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
@@ -404,6 +405,41 @@ def test_a_stalled_order_that_cannot_be_mended_is_done_with(shop: Shop) -> None:
     asking = UpstreamAsking(calls, *shop.upstreams)
     worked = work_on([message_of(order_id)], shop.progress, calls, asking, lambda _: None)
     assert isinstance(worked.refused[0][1], Permanent)
+
+
+def test_a_stalled_order_that_found_no_connection_is_not_done_with(shop: Shop) -> None:
+    policy = UpstreamPolicy(retries=0, try_timeout_s=0.5)
+    money = Upstream("payment", shop.payment.url, policy)
+    hanging, stalled = shop.orders(2)
+    shop.payment.held.add(hanging)
+    calls: ParallelCalls[Taken] = ParallelCalls(1)
+    asking = UpstreamAsking(calls, shop.upstreams[0], money)
+    messages = [message_of(hanging), message_of(stalled, events.STALLED)]
+    with contextlib.closing(money):
+        worked = work_on(messages, shop.progress, calls, asking, lambda _: None)
+    assert not worked.done_with
+    assert dict(worked.refused[:1]) == {messages[1]: None}
+
+
+class Counted(Messages):
+    """Notes the most messages that were in hand at once."""
+
+    most = 0
+
+    def take(self, limit: int) -> list[Member]:
+        members = super().take(limit)
+        self.most = max(self.most, self._open - len(self._left))
+        return members
+
+
+def test_no_more_orders_are_in_hand_than_a_set_has(shop: Shop) -> None:
+    orders = shop.orders(18)
+    calls: ParallelCalls[Taken] = ParallelCalls(WIDTH)
+    ports = SetPorts(shop.progress, calls, UpstreamAsking(calls, *shop.upstreams), lambda _: None)
+    source = Counted([message_of(order_id) for order_id in orders])
+    SetFulfilment(ports, 5, Watch("test")).work(source)
+    assert source.most == 5
+    assert shop.settled(orders) == 18
 
 
 def test_a_set_in_hand_is_seen_by_liveness(shop: Shop) -> None:

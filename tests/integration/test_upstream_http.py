@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import context
+from orders.upstream.answer import NotUnderstood
 from orders.upstream.http import NotAsked, Upstream, decode
 from orders.upstream.parallel import ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
@@ -607,6 +608,114 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(
         calls.begin(2, upstream, Call(GET, truth), run_of())
         assert all_of(calls, 1) == {2: None}
     assert (server.connections, upstream.breaker_state) == (2, "closed")
+
+
+def held_until(event: threading.Event) -> Script:
+    """Send no answer before the event."""
+
+    def script(sock: socket.socket, _number: int) -> bool:
+        event.wait(10)
+        sock.sendall(OK)
+        return True
+
+    return script
+
+
+def test_connections_that_the_server_closed_unnoticed_fail_no_call(
+    serve: Serve, connect: Connect
+) -> None:
+    """As when it restarts while this process waits for a statement."""
+    go_on = threading.Event()
+    server = serve(held_until(go_on))
+    upstream = connect(server.url, UpstreamPolicy(retries=0))
+    with parallel(16) as calls:
+        for number in range(16):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        assert eventually(lambda: calls.wait(0.01) == [] and len(server.requests) == 16)
+        go_on.set()
+        assert set(all_of(calls, 16).values()) == {None}
+        for sock in server.open:
+            sock.shutdown(socket.SHUT_RDWR)
+        for number in range(50):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 50) == dict.fromkeys(range(50))
+    assert upstream.breaker_state == "closed"
+
+
+@pytest.mark.parametrize("state", ["closed", "half-open"])
+def test_a_kept_connection_that_ends_without_an_answer_costs_no_try(
+    serve: Serve, connect: Connect, state: str
+) -> None:
+    def script(sock: socket.socket, number: int) -> bool:
+        if number == 1 or len(server.open) > 1:
+            sock.sendall(OK)
+            return True
+        return False
+
+    server, ticks = serve(script), Time()
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1, retries=0), ticks)
+    with parallel(2) as calls:
+        calls.begin(1, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {1: None}
+        if state == "half-open":
+            upstream.leave(upstream.admit(), failed=True)
+            upstream.release()
+            ticks.now_s += 30
+        calls.begin(2, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {2: None}
+    assert (server.connections, upstream.breaker_state) == (2, "closed")
+
+
+def test_a_call_that_ends_its_connections_fails(serve: Serve, connect: Connect) -> None:
+    """It is made again once, and not as often as there are connections."""
+
+    def script(sock: socket.socket, number: int) -> bool:
+        if number > 1:
+            return False
+        sock.sendall(OK)
+        return True
+
+    server = serve(script)
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1, retries=0))
+    with parallel(2) as calls:
+        calls.begin(1, upstream, Call(GET, truth), run_of())
+        assert all_of(calls, 1) == {1: None}
+        calls.begin(2, upstream, Call(GET, truth), run_of())
+        [error] = all_of(calls, 1).values()
+    assert isinstance(error, Unavailable)
+    assert (len(server.requests), upstream.breaker_state) == (3, "open")
+
+
+OLD = b"HTTP/1.0 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_those_behind_an_answer_that_is_not_understood_are_asked(
+    serve: Serve, connect: Connect
+) -> None:
+    upstream = connect(serve(answering(OLD, OK)).url, UpstreamPolicy(concurrency=1))
+    with parallel(1) as calls:
+        for number in range(35):
+            calls.begin(number, upstream, Call(GET, truth), run_of())
+        ended = all_of(calls, 35)
+    assert isinstance(ended.pop(0), NotUnderstood)
+    assert ended == dict.fromkeys(range(1, 35))
+
+
+def test_an_answer_that_is_not_understood_does_not_close_the_breaker(
+    serve: Serve, connect: Connect
+) -> None:
+    server, ticks = serve(answering(status(500), OLD, status(500))), Time()
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1, retries=0), ticks)
+    with pytest.raises(Unavailable):
+        upstream.call(GET, truth)
+    ticks.now_s += 30
+    with parallel(1) as calls:
+        calls.begin(1, upstream, Call(GET, truth), run_of())
+        assert isinstance(all_of(calls, 1)[1], NotUnderstood)
+    assert upstream.breaker_state == "open"
+    with pytest.raises(Unavailable, match="server_error"):  # it is the probe
+        upstream.call(GET, truth)
+    assert upstream.breaker_state == "open"
 
 
 def test_what_is_under_way_at_the_end_gives_its_places_back(serve: Serve, connect: Connect) -> None:

@@ -78,6 +78,14 @@ class Breaker:
                 if self.state == pybreaker.STATE_OPEN:
                     self._opened_at_s = self._clock()
 
+    def give_back(self, admission: object) -> None:
+        """End a call that says nothing of the upstream: after a probe, the next caller is one."""
+        with self._lock:
+            probe = self.state == pybreaker.STATE_HALF_OPEN
+            if probe and self._breaker.state is admission:
+                self._breaker.open()
+                self._opened_at_s = self._clock() - self._reset_s
+
 
 class _FailedCall(Exception):
     """What pybreaker counts."""

@@ -193,6 +193,10 @@ class Upstream:
         """Tell the breaker how an admitted try ended."""
         self._breaker.leave(admission, failed=failed)
 
+    def give_back(self, admission: object) -> None:
+        """Tell the breaker that an admitted try ended and says nothing of the upstream."""
+        self._breaker.give_back(admission)
+
     def release(self) -> None:
         """Give up the place of a try."""
         self._permits.release()

@@ -58,8 +58,8 @@ class _Asked(Generic[Token]):
     """A call that was not answered yet."""
 
     __slots__ = (
-        "admission", "again_s", "block", "call", "deadline_s", "lane", "run", "sent_s", "span",
-        "started_s", "token", "tries", "turn",
+        "admission", "again_s", "block", "call", "deadline_s", "due", "lane", "resent", "run",
+        "sent_s", "span", "started_s", "token", "tries", "turn",
     )  # fmt: skip
 
     def __init__(self, token: Token, call: Call[Any], run: Run, lane: "_Lane[Token]") -> None:
@@ -72,13 +72,17 @@ class _Asked(Generic[Token]):
         # When this try was sent, 0 while it waits for a connection; or when the next one is due.
         self.sent_s = 0.0
         self.again_s: float | None = None
-        self.turn = 0
+        self.due = self.turn = 0
+        self.resent = False
 
 
 class _Connection(Generic[Token]):
-    """A connection of ours, and the call whose answer it waits for."""
+    """A connection of ours, and the call whose answer it waits for.
 
-    __slots__ = ("asked", "begin", "lane", "line", "received", "sock")
+    One that is `kept` was idle before this call: the server may have closed it since.
+    """
+
+    __slots__ = ("asked", "begin", "kept", "lane", "line", "received", "sock")
 
     def __init__(self, line: Line, lane: "_Lane[Token]") -> None:
         sock: socket.socket = line.connection.sock
@@ -86,7 +90,18 @@ class _Connection(Generic[Token]):
         self.line, self.sock, self.lane = line, sock, lane
         self.asked: _Asked[Token] | None = None
         self.received = b""
+        self.kept = False
         self.begin = "".join(f"{name}: {value}\r\n" for name, value in line.headers.items())
+
+    def is_dead(self) -> bool:
+        """Tell whether the server closed an idle connection, or sent what nobody asked for."""
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False  # of TLS there may have been something that is no data
+        except OSError:
+            return True
+        return True
 
     def request(self, request: Request, headers: dict[str, str]) -> bytes:
         """Return a request as it goes over the wire."""
@@ -124,8 +139,8 @@ class ParallelCalls(Generic[Token]):
         self._rope.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._made: collections.deque[tuple[_Lane[Token], Future[Line]]] = collections.deque()
-        self._due: list[tuple[float, int, _Asked[Token], int]] = []
-        self._number = itertools.count()
+        self._due: list[tuple[float, int, _Asked[Token]]] = []
+        self._number = itertools.count(1)
         self._ended: list[Answered[Token]] = []
         self._connections: set[_Connection[Token]] = set()
         self._lock = threading.Lock()
@@ -154,7 +169,7 @@ class ParallelCalls(Generic[Token]):
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 self._hear()
-            else:
+            elif key.data in self._connections:  # not dropped since it became readable
                 self._read(key.data)
         while self._made:
             self._connected(*self._made.popleft())
@@ -182,7 +197,7 @@ class ParallelCalls(Generic[Token]):
             asked = connection.asked
             self._drop(connection)
             if asked is not None:
-                self._left(asked, failed=False)
+                self._without_verdict(asked)
         while self._made:
             self._connected(*self._made.popleft())
         self._selector.close()
@@ -209,7 +224,11 @@ class ParallelCalls(Generic[Token]):
     def _serve(self, lane: _Lane[Token]) -> None:
         """Give connections to the calls that wait, and have more opened if they are too few."""
         while lane.waiting and lane.idle:
-            self._send(lane.waiting.popleft(), lane.idle.pop())
+            connection = lane.idle.pop()
+            if connection.kept and connection.is_dead():
+                self._drop(connection)
+            else:
+                self._send(lane.waiting.popleft(), connection)
         room = lane.width - lane.open - lane.connecting
         for _ in range(min(room, len(lane.waiting) - lane.connecting)):
             lane.connecting += 1
@@ -240,6 +259,8 @@ class ParallelCalls(Generic[Token]):
         self._selector.register(connection.sock, selectors.EVENT_READ, connection)
         lane.idle.append(connection)
         self._serve(lane)
+        # Only now: a server that closes what it has just accepted would be connected to endlessly.
+        connection.kept = connection.asked is None
 
     def _cannot_connect(self, lane: _Lane[Token], error: Exception) -> None:
         failure = error
@@ -251,6 +272,10 @@ class ParallelCalls(Generic[Token]):
                 lane.upstream.release()
                 self._failed(asked, failure)
         self._serve(lane)
+
+    def _keep(self, connection: _Connection[Token]) -> None:
+        connection.kept = True
+        connection.lane.idle.append(connection)
 
     def _drop(self, connection: _Connection[Token]) -> None:
         self._connections.discard(connection)
@@ -275,11 +300,11 @@ class ParallelCalls(Generic[Token]):
     def _send(self, asked: _Asked[Token], connection: _Connection[Token]) -> None:
         lane, request = asked.lane, asked.call.request
         if not self._admitted(asked):
-            lane.idle.append(connection)
+            self._keep(connection)
             return
         connection.asked, connection.received = asked, b""
         upstream = lane.upstream
-        self._expect(asked, self._try_ends_s(asked))
+        self._expect(asked, min(asked.sent_s + upstream.policy.try_timeout_s, asked.deadline_s))
         asked.block = asked.run(upstream.span, request, asked.tries)
         asked.span = asked.run(asked.block.__enter__)
         try:
@@ -287,12 +312,12 @@ class ParallelCalls(Generic[Token]):
             if connection.sock.send(payload) == len(payload):
                 return
             failure = TryFailed(Outcome.CONNECTION_ERROR, "the request does not fit")
-        except (OSError, ssl.SSLError, ValueError) as error:
+        except OSError as error:
+            self._closed_by_server(connection, type(error).__name__)
+            return
+        except ValueError as error:
             failure = TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__)
         self._broken(connection, failure)
-
-    def _try_ends_s(self, asked: _Asked[Token]) -> float:
-        return min(asked.sent_s + asked.lane.upstream.policy.try_timeout_s, asked.deadline_s)
 
     def _read(self, connection: _Connection[Token]) -> None:
         try:
@@ -302,11 +327,11 @@ class ParallelCalls(Generic[Token]):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
-            self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__))
+            self._closed_by_server(connection, type(error).__name__)
             return
         if not received or connection.asked is None:
             # Closed by the server; or it speaks without having been asked.
-            self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, "closed by the server"))
+            self._closed_by_server(connection, "closed by the server")
             return
         connection.received += received
         self._take(connection, connection.asked)
@@ -320,15 +345,17 @@ class ParallelCalls(Generic[Token]):
             self._broken(connection, failure)
             return
         except answer.NotUnderstood as error:
+            # The caller asks again with a full client, which tells the breaker what it thinks.
             self._drop(connection)
-            self._left(asked, failed=False)
+            self._without_verdict(asked)
             self._end(asked, None, error)
+            self._serve(connection.lane)
             return
         if whole is None:
             return
         connection.asked = None
         if whole.kept:
-            connection.lane.idle.append(connection)
+            self._keep(connection)
         else:
             self._drop(connection)
         if asked.span is not None:
@@ -367,6 +394,35 @@ class ParallelCalls(Generic[Token]):
             self._failed(asked, failure)
         self._serve(connection.lane)
 
+    def _closed_by_server(self, connection: _Connection[Token], detail: str) -> None:
+        """Close a connection that ended; a call that it may never have carried is made again.
+
+        A server closes idle connections as it likes. Where a request crosses with that, its failure
+        says nothing of the upstream. The call carries a key, so that a second one does no harm.
+        """
+        asked = connection.asked
+        if asked is None or not connection.kept or connection.received or not self._again(asked):
+            self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, detail))
+            return
+        lane, connection.asked = connection.lane, None
+        self._drop(connection)
+        for older in list(lane.idle):  # idle for longer: what closed this one closed them
+            self._drop(older)
+        asked.run(tracing.fail, asked.span, Outcome.CONNECTION_ERROR)
+        self._without_verdict(asked)
+        asked.resent, asked.sent_s = True, 0.0
+        self._expect(asked, self._clock() + lane.upstream.policy.try_timeout_s)
+        lane.waiting.appendleft(asked)
+        self._serve(lane)
+
+    def _again(self, asked: _Asked[Token]) -> bool:
+        return not asked.resent and self._clock() < asked.deadline_s
+
+    def _without_verdict(self, asked: _Asked[Token]) -> None:
+        """End a try that says nothing of the upstream."""
+        self._left(asked, failed=None)
+        asked.lane.upstream.give_back(asked.admission)
+
     def _left(self, asked: _Asked[Token], *, failed: bool | None) -> None:
         """End a try that was sent; None: what it says of the upstream is told later."""
         asked.lane.upstream.release()
@@ -395,20 +451,20 @@ class ParallelCalls(Generic[Token]):
         self._expect(asked, asked.again_s)
 
     def _expect(self, asked: _Asked[Token], at_s: float) -> None:
-        heapq.heappush(self._due, (at_s, next(self._number), asked, asked.tries))
+        asked.due = next(self._number)  # what the clock had of it before is void
+        heapq.heappush(self._due, (at_s, asked.due, asked))
 
     def _look_at_clock(self) -> None:
         now_s = self._clock()
         while self._due and self._due[0][0] <= now_s:
-            _, _, asked, tries = heapq.heappop(self._due)
-            if asked.tries != tries:
+            _, number, asked = heapq.heappop(self._due)
+            if asked.due != number:
                 continue
             if asked.again_s is not None:
-                if now_s >= asked.again_s:
-                    self._queue(asked)
+                self._queue(asked)
             elif not asked.sent_s:
                 self._not_sent(asked)
-            elif now_s >= self._try_ends_s(asked):
+            else:
                 self._too_late(asked)
 
     def _not_sent(self, asked: _Asked[Token]) -> None:
@@ -432,7 +488,7 @@ class ParallelCalls(Generic[Token]):
 
     def _end(self, asked: _Asked[Token], result: Any, error: Exception | None) -> None:
         self._stale(asked)
-        asked.tries = -1  # what the clock still has of it is void
+        asked.due = 0  # what the clock still has of it is void
         self._ended.append(Answered(asked.token, result, error))
 
     def _stale(self, asked: _Asked[Token]) -> None:

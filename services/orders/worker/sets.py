@@ -149,7 +149,9 @@ class SetFulfilment:
         """Take what arrived, run the statements that are waited for, then gather answers."""
         self._ports.calls.new_turn()
         later, self._later = self._later, []
-        for member in [*later, *self._source.take(self._size)]:
+        for member in later:
+            self._take(member)
+        for member in self._source.take(self._room()):
             self._take(member)
         self._load()
         self._advance()
@@ -163,8 +165,14 @@ class SetFulfilment:
         if self._in_hand and not self._has_work():
             self._answered(calls.wait(None))
 
+    def _room(self) -> int:
+        """Return how many more orders may be in hand: more would wait for connections in vain."""
+        return max(0, self._size - len(self._in_hand) - len(self._later))
+
     def _has_work(self) -> bool:
-        if self._loads or self._moves or self._settlements or self._source.waiting:
+        if self._loads or self._moves or self._settlements:
+            return True
+        if self._source.waiting and self._room():
             return True
         return any(one.message.body.order_id not in self._in_hand for one in self._later)
 
@@ -331,7 +339,9 @@ class SetFulfilment:
         self._source.done([taken.member for taken in part])
 
     def _failed(self, taken: Taken, error: Exception) -> None:
-        if taken.member.run(quiet, taken.member.message, error):
+        # Any other error says nothing of the order: it may only have lacked a connection here.
+        about_it = isinstance(error, Permanent)
+        if about_it and taken.member.run(quiet, taken.member.message, error):
             self._done([taken])
             return
         # What would pause everybody is found again by the message itself: it may be over by then.
