@@ -361,7 +361,7 @@ class WorkerSettings(Group, frozen=True):
             description="Most orders that share a statement; 1, or PREFETCH 1: each has its own."
             " With sets, a process holds up to PREFETCH and two sets of messages."
         ),
-    ] = 50  # the fixed part of a statement is below a tenth of its cost then
+    ] = 50  # the size that was measured (DECISIONS.md); others were not
     max_attempts: Annotated[
         Annotated[int, Meta(ge=1, le=100)],
         Meta(description="Tries of a message before it is dead-lettered."),

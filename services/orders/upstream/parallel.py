@@ -1,8 +1,8 @@
 """Many calls at once on one thread: the way of `Upstream.call`, without a thread for each try.
 
 Each call has the tries, waits, deadlines, breaker, bulkhead, spans and metrics of `Upstream.call`.
-A thread per try costs 0.3 ms of CPU for handing over; here one thread sends on kept connections
-and reads whatever has arrived. Connections are opened on the upstream's own threads, because a
+No call has a thread that waits for it: one thread sends on kept connections and reads whatever
+has arrived. Connections are opened on the upstream's own threads, because a
 name server or a handshake may take any time.
 """
 
