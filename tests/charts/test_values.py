@@ -82,7 +82,7 @@ def test_the_operators_values_may_be_digits(helm4: Helm, tmp_path: Path) -> None
     on = {"enabled": True}
     options = digits_for(
         OPERATOR, tmp_path, serviceMonitor=on, prometheusRule=on, dashboards=on,
-        resources={"requests": {"cpu": 1}},
+        resources={"requests": {"cpu": 1}}, watchNamespaces=[],
     )  # fmt: skip
     manifests = helm4.template(OPERATOR, options, "--namespace", DIGITS, release="null")
     check(manifests)
