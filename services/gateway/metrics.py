@@ -8,7 +8,6 @@ at most), and the lines are counted here. nginx never waits for the reader.
 import argparse
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -70,25 +69,12 @@ def count(lines: Counter[bytes]) -> None:
             REQUESTS.labels(*fields).inc(number)
 
 
-def serve(log: AnswerLog, port: int, host: str) -> None:
-    """Export what the log says at `/metrics`, for ever. Raises OSError when the port is taken."""
+def follow(log: AnswerLog) -> None:
+    """Count what the log says, for ever."""
     REQUESTS.labels("GET", "200", "api")  # 0 before the first answer, so that a rate sees it
-    prometheus_client.start_http_server(port, host)
     while True:
-        time.sleep(_EVERY_S)
         count(log.read())
-
-
-def serve_beside(log: AnswerLog, port: int) -> None:
-    """Export from a thread of its own, on all addresses; the gateway works without it, too."""
-
-    def run() -> None:
-        try:
-            serve(log, port, "0.0.0.0")  # noqa: S104 - a pod's own address is not known beforehand
-        except OSError as error:
-            sys.stderr.write(f"gateway: no metrics on port {port}: {error}\n")
-
-    threading.Thread(target=run, name="metrics", daemon=True).start()
+        time.sleep(_EVERY_S)
 
 
 def main() -> int:
@@ -98,7 +84,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True, help="port of /metrics")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     arguments = parser.parse_args()
-    serve(AnswerLog(arguments.log), arguments.port, arguments.host)
+    prometheus_client.start_http_server(arguments.port, arguments.host)
+    follow(AnswerLog(arguments.log))
     return 0
 
 

@@ -20,7 +20,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A field `x` is read from `GATEWAY_X`; lists are separated by commas."""
 
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on.")] = 8080
-    admin_port: Annotated[int, Meta(ge=1, le=65535, description="Port of /metrics.")] = 8086
+    admin_port: Annotated[
+        int, Meta(ge=1, le=65535, description="Port of /livez, /readyz and /metrics.")
+    ] = 8086
     api_address: Annotated[
         tuple[str, ...], Meta(min_length=1, description="address:port of the api, or several.")
     ] = ("127.0.0.1:8000",)

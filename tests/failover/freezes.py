@@ -21,6 +21,7 @@ from failover.databases import Node
 from failover.history import History
 from failover.service import HOST, Service, http_answers
 from failover.stack import Stack
+from gateway.admin import live
 
 FROZEN_S: Final = float(os.environ.get("FAILOVER_FROZEN_S", "60"))
 GOES_ON_WITHIN_S: Final = 20.0
@@ -87,7 +88,7 @@ def _process_of_api(stack: Stack, name: str) -> Frozen:
 
 def _gateway(stack: Stack) -> Frozen:
     gateway, port = stack.gateways[0], stack.endpoints[0].gateway_port
-    probe = partial(http_answers, port, "/gateway/livez", _TIMEOUT_S)
+    probe = partial(live, port)
     return Frozen(gateway.pause, gateway.resume, probe)
 
 

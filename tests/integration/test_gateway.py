@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -510,6 +510,35 @@ def test_a_slow_header_is_given_up(gateway: int, reached: list[Any]) -> None:
                 break
     assert 8 < time.monotonic() - began < 14
     assert reached == []
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /gateway/livez HTTP/1.1\r\nContent-Length: 60000", 200),
+        (b"BREW /x HTTP/1.1\r\nContent-Length: 60000", 405),
+        (b"POST /\xe4 HTTP/1.1\r\nContent-Length: 60000", 400),
+        (b"POST /x HTTP/1.1\r\nContent-Length: 70000", 413),
+    ],
+)
+def test_an_answered_client_that_goes_on_sending_is_let_go(
+    gateway: int, line: bytes, status: int
+) -> None:
+    """One byte every half second would have kept nginx reading for half a minute."""
+    with socket.create_connection(("127.0.0.1", gateway), timeout=15) as client:
+        client.sendall(line + b"\r\nHost: a\r\n\r\nx")
+        assert client.recv(12) == b"HTTP/1.1 %d" % status
+        assert _sends_for_s(client, at_most_s=15) < 15
+
+
+def _sends_for_s(client: socket.socket, at_most_s: float) -> float:
+    """Send a byte every half second until the connection is cut off; return how long it lasted."""
+    started_s = time.monotonic()
+    with suppress(ConnectionError):
+        while time.monotonic() - started_s < at_most_s:
+            client.sendall(b"x")
+            time.sleep(0.5)
+    return time.monotonic() - started_s
 
 
 def test_each_request_is_one_line_of_json_in_the_access_log(gateway: int, state: Path) -> None:

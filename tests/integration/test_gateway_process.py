@@ -12,12 +12,14 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import unprivileged
 from devstack.ports import free_port
+from gateway import admin
 from gateway.capacity import capacity
 from gateway.metrics import AnswerLog
 from integration.serving import eventually
@@ -122,6 +124,70 @@ def test_sigterm_finishes_what_is_under_way_and_ends_with_0(api: Api, start: Sta
     caller.join(WITHIN_S)
     assert answers == [200]
     assert gateway.process.wait(WITHIN_S) == 0
+
+
+def probe(port: str, path: str) -> tuple[int, str]:
+    answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    return answer.status_code, answer.text
+
+
+def test_a_frozen_nginx_fails_its_probes_and_is_not_waited_for(api: Api, start: Start) -> None:
+    port = str(free_port())
+    gateway = start(GATEWAY_API_ADDRESS=f"127.0.0.1:{api.server_port}", GATEWAY_ADMIN_PORT=port)
+    gateway.wait_until_it_answers()
+    assert probe(port, "/livez") == probe(port, "/readyz") == (200, "ok\n")
+    (nginx,) = psutil.Process(gateway.process.pid).children()
+    family = [nginx, *nginx.children()]
+    for process in family:
+        process.suspend()
+    try:
+        assert probe(port, "/livez") == (503, "nginx does not answer\n")
+        assert probe(port, "/readyz")[0] == 503
+    finally:
+        for process in family:
+            process.resume()
+    assert probe(port, "/livez") == (200, "ok\n")
+    assert probe(port, "/other")[0] == 404
+
+
+def test_nginx_that_takes_no_connections_lives_and_is_not_ready() -> None:
+    port = free_port()
+    assert admin.nginx(port) is admin.Nginx.CLOSED
+    assert admin.live(port)
+
+
+def test_clients_that_take_every_connection_do_not_have_the_gateway_started_again(
+    api: Api, start: Start
+) -> None:
+    port = str(free_port())
+    gateway = start(
+        GATEWAY_API_ADDRESS=f"127.0.0.1:{api.server_port}",
+        GATEWAY_ADMIN_PORT=port,
+        GATEWAY_MEMORY_MIB="64",
+        GATEWAY_API_IN_FLIGHT="1",
+    ).wait_until_it_answers()
+    address = ("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    with ExitStack() as slow:
+        while not _is_full(address):
+            for _ in range(100):
+                client = slow.enter_context(socket.create_connection(address, timeout=10))
+                client.sendall(b"GET / HTTP/1.1\r\n")
+        for path in ("/livez", "/readyz", "/livez", "/readyz"):
+            assert probe(port, path) == (200, "ok\n")
+
+
+def _is_full(address: tuple[str, int]) -> bool:
+    """Tell whether some of eight new connections are not served."""
+    return not all(_is_served(address) for _ in range(8))
+
+
+def _is_served(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"GET /gateway/livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            return client.recv(12) == b"HTTP/1.1 200"
+    except ConnectionError:
+        return False
 
 
 def metrics(port: str) -> dict[tuple[str, str, str], float]:

@@ -28,7 +28,6 @@ TMP: Final = "gateway-tmp"
 _THREADS: Final = 16
 _LEAST_IN_FLIGHT: Final = 64
 _COMMAND: Final = ["orders-gateway"]
-_LIVE: Final = "/gateway/livez"
 # A guess: bodies, headers and answers of a few hundred requests are buffered in memory.
 _RESOURCES: Final = Resources(
     requests=Amounts(cpu="100m", memory="32Mi"), limits=Amounts(memory="128Mi")
@@ -36,9 +35,9 @@ _RESOURCES: Final = Resources(
 
 
 def gateway(service: OrderService) -> Manifest:
-    """Return the container. Its probes ask nginx itself: whether the api works, the api says.
+    """Return the container. Its probes are about nginx: whether the api works, the api says.
 
-    To connect is not enough: the kernel takes connections for an nginx that is frozen.
+    Its parent is asked, on the admin port: clients can take all connections of the public one.
     """
     resources = resources_over(_RESOURCES, service.spec.api.gateway.resources)
     base = container(service, NAME, _COMMAND, resources, component=API.name)
@@ -49,9 +48,9 @@ def gateway(service: OrderService) -> Manifest:
             {"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"},
             {"name": ADMIN, "containerPort": GATEWAY_ADMIN_PORT, "protocol": "TCP"},
         ],
-        "startupProbe": _probe(period_s=1, failures=30),
-        "livenessProbe": _probe(period_s=10, failures=3),
-        "readinessProbe": _probe(period_s=5, failures=2),
+        "startupProbe": _probe("/readyz", period_s=1, failures=30),
+        "livenessProbe": _probe("/livez", period_s=10, failures=3),
+        "readinessProbe": _probe("/readyz", period_s=5, failures=2),
         "lifecycle": pre_stop(GATEWAY_PRE_STOP_S),
     }
 
@@ -76,9 +75,9 @@ def _in_flight(service: OrderService) -> int:
     return max(_LEAST_IN_FLIGHT, queued * api.workers)
 
 
-def _probe(*, period_s: int, failures: int) -> Manifest:
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     return {
-        "httpGet": {"path": _LIVE, "port": "http"},
+        "httpGet": {"path": path, "port": ADMIN},
         "periodSeconds": period_s,
         "timeoutSeconds": 2,
         "failureThreshold": failures,

@@ -6,6 +6,7 @@ from gateway import settings
 from orderservice_operator.children.processes import API as PROCESS
 
 API = ("Deployment", "minimal-api")
+PROBES = {"startup": "/readyz", "liveness": "/livez", "readiness": "/readyz"}
 TMP = "/tmp"  # noqa: S108 of each container, not of this machine
 
 
@@ -47,11 +48,15 @@ def test_the_api_listens_on_the_loopback_where_the_gateway_looks_for_it(children
     assert _variables(gateway)["GATEWAY_PORT"] == "8080"
 
 
-def test_the_gateway_is_of_the_same_image_and_answers_its_probes_itself(children: Any) -> None:
+def test_the_gateway_is_of_the_same_image_and_not_probed_where_clients_are(
+    children: Any,
+) -> None:
     api, gateway = _containers(children)
     assert (gateway["image"], gateway["command"]) == (api["image"], ["orders-gateway"])
-    probes = [gateway[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")]
-    assert probes == [{"path": "/gateway/livez", "port": "http"}] * 3
+    probes = {name: gateway[f"{name}Probe"]["httpGet"] for name in PROBES}
+    assert probes == {
+        name: {"path": path, "port": "gateway-admin"} for name, path in PROBES.items()
+    }
 
 
 def test_the_gateway_has_drained_before_the_api_stops_and_all_within_the_grace_period(
