@@ -213,7 +213,7 @@ class ApiSettings(Group, frozen=True):
             description="Longest wait since a gateway on the same machine passed a request on "
             "(X-Request-Start); what waited longer gets 503. 0: no limit.",
         ),
-    ] = 0  # a gateway elsewhere has another clock; the operator, whose is beside the api, sets 200
+    ] = 0  # a gateway elsewhere has another clock; the operator, whose is beside the api, sets 1000
     trusted_proxies: Annotated[
         int, Meta(ge=0, le=8, description="Proxies in front that append to X-Forwarded-For.")
     ] = 1

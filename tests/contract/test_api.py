@@ -293,6 +293,13 @@ def test_a_request_that_waited_too_long_is_shed(since_s: float | str | None, sta
         assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/docs", "/docs/start.js"])
+def test_probes_and_documents_are_never_shed_for_their_wait(path: str) -> None:
+    told = {"X-Request-Start": f"t={time.time() - 5:.3f}"}
+    answer = client(max_wait_s=0.25).simulate_get(path, headers=told)
+    assert "retry-after" not in answer.headers  # /health is 503 here for what it checks
+
+
 # -- metrics -------------------------------------------------------------------------------
 
 

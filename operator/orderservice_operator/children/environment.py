@@ -61,10 +61,6 @@ def _telemetry(service: OrderService, process: Process) -> Settings:
     return variables
 
 
-# Of the 300 ms that a POST may take, a hundred are left for its work.
-_LONGEST_WAIT_MS = 200
-
-
 def _api(service: OrderService) -> Settings:
     spec = service.spec
     return {
@@ -73,7 +69,7 @@ def _api(service: OrderService) -> Settings:
         "ORDERS_API_WORKER_CLASS": spec.api.worker_class,
         "ORDERS_API_WORKERS": str(spec.api.workers),
         "ORDERS_API_GRACEFUL_TIMEOUT_S": str(API.drain_s),
-        "ORDERS_API_MAX_WAIT_MS": str(_LONGEST_WAIT_MS),
+        "ORDERS_API_MAX_WAIT_MS": str(spec.api.max_wait_milliseconds),
         "ORDERS_RATE_LIMIT_ENABLED": _flag(on=spec.rate_limit.enabled),
         "ORDERS_RATE_LIMIT_REQUESTS": str(spec.rate_limit.requests),
         "ORDERS_RATE_LIMIT_WINDOW_S": str(spec.rate_limit.window_seconds),

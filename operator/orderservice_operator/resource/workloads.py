@@ -234,6 +234,12 @@ class Api(Section, frozen=True):
     http_route: Annotated[HttpRoute | None, Meta(description="HTTPRoute; unset: none.")] = None
     service: Annotated[ApiService, Meta(description="Service.")] = ApiService()
     gateway: Annotated[Gateway, Meta(description="nginx beside the api.")] = Gateway()
+    # Longer than a single slow request takes (300 ms for Inventory, then a synchronous commit):
+    # those behind it in one process would be refused while other processes are idle.
+    max_wait_milliseconds: Annotated[
+        Annotated[int, Meta(ge=0, le=30_000)],
+        Meta(description="Longest wait before a request gets 503 instead of work; 0: any."),
+    ] = 1000
     database: Annotated[
         ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None

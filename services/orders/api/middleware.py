@@ -32,6 +32,7 @@ _OUTCOMES: Final = {
     429: "rate_limited",
 }
 _PROBES: Final = frozenset({"/health", "/openapi.json"})  # asked all day: not worth a line each
+_LIMITED: Final = "/api/"  # as the rate limit has it
 _PASSED_ON: Final = "HTTP_X_REQUEST_START"
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _log = structlog.get_logger()
@@ -40,8 +41,9 @@ _log = structlog.get_logger()
 class Observed:
     """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never).
 
-    A request that waited for longer than `max_wait_s` since the gateway passed it on is shed, too
-    (0: never): with a bound in numbers alone the wait would grow with the time a request takes.
+    A request below /api/ that waited for longer than `max_wait_s` since the gateway passed it on is
+    shed, too (0: never): with a bound in numbers alone the wait would grow with the time a request
+    takes.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Observed:
     def _within_room(
         self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply"
     ) -> Iterable[bytes]:
-        if self._max_wait_s and _waited_s(env.get(_PASSED_ON)) > self._max_wait_s:
+        if self._waited_too_long(env):
             return reply.refuse(_shed(), exchange)
         if self._room is None:
             return self._answer(env, exchange, reply)
@@ -84,6 +86,14 @@ class Observed:
             return self._answer(env, exchange, reply)
         finally:
             self._room.release()
+
+    def _waited_too_long(self, env: WSGIEnvironment) -> bool:
+        # Probes and documents are asked by those who would take a 503 for an outage.
+        return (
+            self._max_wait_s > 0
+            and env["PATH_INFO"].startswith(_LIMITED)
+            and _waited_s(env.get(_PASSED_ON)) > self._max_wait_s
+        )
 
     def _answer(self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply") -> Iterable[bytes]:
         try:

@@ -15,13 +15,13 @@ UNMIGRATED = Context(migrated=False)
 
 GOLDEN: dict[str, dict[str, str]] = {
     "minimal": {
-        "minimal-api": "1d2996194b",
+        "minimal-api": "5e03a6f001",
         "minimal-relay": "ce7d78213b",
         "minimal-worker": "685be911a4",
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "72cf8c7fad",
+        "full-api": "627746c2e4",
         "full-relay": "c194ccdbf7",
         "full-worker": "abc5cd50b9",
         "full-notifier": "e995f5b48b",
