@@ -21,11 +21,11 @@ from integration.broker import (
 )
 from integration.serving import eventually
 from orders.domain import events
-from orders.errors import Permanent, Transient
+from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.handling import Handler
-from orders.messaging.sets import Source
+from orders.messaging.sets import Member, Source
 from orders.telemetry import context
 
 QUEUE = "order-processing"
@@ -305,6 +305,58 @@ class Clumsy:
 
     def wake(self) -> None:
         self.again.set()
+
+
+class Slow:
+    """A crew that gives one message of two back at once, and the other with an error later."""
+
+    def __init__(self, error: OrdersError) -> None:
+        self._error = error
+        self.later = threading.Event()
+
+    def work(self, sets: Source) -> None:
+        members: list[Member] = []
+        while len(members) < 2 and not sets.closed:
+            members += sets.take(2)
+            time.sleep(0.01)
+        sets.leave(members[0], None)
+        self.later.wait(10)
+        sets.leave(members[1], self._error)
+        while not sets.closed:
+            time.sleep(0.01)
+
+    def wake(self) -> None: ...
+
+
+def away(*, pause: bool) -> Unavailable:
+    return Unavailable("away", dependency="payment", pause=pause, retry_after_s=60)
+
+
+@pytest.mark.parametrize("error", [Permanent("old", reason="old"), away(pause=False)])
+def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
+    vhost: Vhost, broker: Broker, error: OrdersError
+) -> None:
+    """Nothing is asked of what is away, so that there is nothing to wait for or to learn."""
+    crew = Slow(error)
+    attempts: list[int] = []
+    handler = raises(lambda: away(pause=True), attempts)
+    limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
+    consumer = Consumer(settings_of(vhost), QUEUE, handler, limits, crew)
+    outcome = "dead" if isinstance(error, Permanent) else "retried"
+    name = "messaging_process_duration_seconds_count"
+    before = metric(name, outcome=outcome)
+    for _ in range(2):
+        broker.send(QUEUE, body())
+    consumer.start()
+    try:
+        eventually(lambda: consumer.paused is not None)
+        crew.later.set()
+        eventually(lambda: metric(name, outcome=outcome) == before + 1)
+        assert consumer.paused is not None
+        assert attempts == [1]
+    finally:
+        consumer.stop()
+    broker.purge()
 
 
 def test_what_a_crew_drops_is_handled_by_itself(vhost: Vhost, broker: Broker) -> None:

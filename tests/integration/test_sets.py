@@ -345,19 +345,22 @@ def test_two_workers_with_the_same_orders_complete_each_once(shop: Shop) -> None
     assert shop.rows("SELECT count(*) FROM payment_attempts") == [(60,)]
 
 
-def test_a_row_that_others_lock_makes_the_set_fall_apart_and_only_its_order_waits(
-    shop: Shop, database: Database
-) -> None:
+@pytest.mark.parametrize("step", ["advance", "settle"])
+def test_a_row_that_others_lock_holds_up_only_its_order(shop: Shop, step: str) -> None:
     orders = shop.orders(5)
+    locked, others = orders[2], [*orders[:2], *orders[3:]]
+    if step == "settle":
+        assert len(shop.together(orders).done_with) == 5
+        with shop.pool.connection() as connection:
+            connection.execute(b"UPDATE orders SET reservation = 'held'")
     with shop.pool.connection() as holder, holder.transaction():
-        holder.execute(b"SELECT 1 FROM orders WHERE id = %s FOR UPDATE", (orders[2],))
+        holder.execute(b"SELECT 1 FROM orders WHERE id = %s FOR UPDATE", (locked,))
         worked = shop.together(orders)
-    assert orders[2] in {message.body.order_id for message, _ in worked.refused}
-    handle = shop.handle().handle
-    for message, error in worked.refused:
-        assert error is None
-        with context.using(message.context):
-            handle(message)
+        assert shop.settled(others) == 4
+    [(message, error)] = worked.refused
+    assert (message.body.order_id, error) == (locked, None)
+    with context.using(message.context):
+        shop.handle().handle(message)
     assert shop.settled(orders) == 5
 
 

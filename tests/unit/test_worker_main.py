@@ -3,9 +3,9 @@
 import pytest
 
 from orders.messaging.consumer import Limits
-from orders.settings import WorkerSettings
+from orders.settings import UpstreamSettings, WorkerSettings
 from orders.upstream.policy import UpstreamPolicy
-from orders.worker.main import wide_enough
+from orders.worker.main import longest_call_s, wide_enough
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_a_set_the_next_one_and_what_is_worked_on_singly_are_in_hand(
 ) -> None:
     limits = Limits(prefetch=10, max_attempts=8, drain_s=1, set_size=set_size)
     assert limits.in_hand == in_hand
+
+
+def test_a_call_that_waits_as_its_upstream_asks_is_no_reason_for_a_restart() -> None:
+    upstreams = UpstreamSettings(inventory_url="http://inventory", timeout_s=60, try_timeout_s=3)
+    assert longest_call_s(upstreams) >= 60 + 3

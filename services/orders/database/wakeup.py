@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from orders.errors import OrdersError
 
 # The setting holds for this transaction. What a crash forgets, the relay's next look finds.
 NOTIFY: Final = b"SELECT set_config('synchronous_commit', 'off', true), pg_notify('outbox', '')"
 # A relay that was woken looks again every few milliseconds for longer than this.
 _APART_S: Final = 0.04
+_log = structlog.get_logger()
 
 
 class Wakeup:
@@ -46,6 +49,9 @@ class Wakeup:
     def _run(self) -> None:
         while self._due.wait() and not self._closing.is_set():
             self._due.clear()
-            with contextlib.suppress(OrdersError):
-                self._send()
+            try:
+                with contextlib.suppress(OrdersError):  # whoever asks for more tells of it
+                    self._send()
+            except Exception:  # noqa: BLE001 the thread must outlive a bug
+                _log.exception("relay_wakeup.failed")
             self._closing.wait(_APART_S)

@@ -263,6 +263,11 @@ class Consumer:
     def _handle_held(self, work: _Work) -> bool | None:
         """Try until a message is done with; None if it goes back with its channel."""
         began_s = work.arrived_s
+        if work.failure is not None:
+            carried_out = self._carry_out(work, work.failure)
+            work.failure = None
+            if carried_out is None or carried_out:
+                return carried_out
         while True:
             # With its channel the message has already gone back to the queue.
             admission = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
@@ -279,11 +284,26 @@ class Consumer:
             if handled.lacks is None or not handled.lacks.pause:
                 self._stopping.wait(_PAUSE_S)  # its copy could not be kept, or it failed oddly
 
+    def _carry_out(self, work: _Work, failure: OrdersError) -> bool | None:
+        """Do with a message what its try in a set asks for; false if it has to be tried again.
+
+        A pause is not asked, and not told how it ends: nothing is tried here, and it may be long
+        ago that it was.
+        """
+        if not work.channel.is_open:
+            return None
+        try:
+            if not self._handling.handle(work.delivery, failure=failure).held:
+                return True
+        except BaseException:  # noqa: BLE001 as in a try
+            _log.exception("message.thread_failed", queue=self._queue)
+        self._stopping.wait(_PAUSE_S)  # its copy could not be kept
+        return False
+
     def _try(self, work: _Work, admission: Admission, *, may_hold: bool) -> Handled:
         handled = Handled(held=True)
         try:
-            failure, work.failure = work.failure, None
-            handled = self._handling.handle(work.delivery, may_hold=may_hold, failure=failure)
+            handled = self._handling.handle(work.delivery, may_hold=may_hold)
         except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
             _log.exception("message.thread_failed", queue=self._queue)
         finally:

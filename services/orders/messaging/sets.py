@@ -164,9 +164,10 @@ class Sets(Generic[W]):
             return []
         started_s = time.perf_counter()
         run = contextvars.copy_context().run
-        block = self._handling.root(work.delivery)
-        span = run(block.__enter__)
+        block: AbstractContextManager[Span | None] = contextlib.nullcontext()
         try:
+            block = self._handling.root(work.delivery)
+            span = run(block.__enter__)
             message = run(self._handling.read, work.delivery, span)
         except Exception:  # noqa: BLE001 it is found, and told of, where it is handled by itself
             run(block.__exit__, None, None, None)
@@ -179,19 +180,24 @@ class Sets(Generic[W]):
 
     def done(self, members: Sequence[Member]) -> None:
         """Acknowledge messages that need no more work."""
-        for member in members:
-            self._in_hand.discard(member)
-            member.run(self._handling.finished, member.work.delivery, member.started_s)
-            member.close()
-        self._ways.finish([member.work for member in members])
+        self._in_hand.difference_update(members)
+        try:
+            for member in members:
+                member.run(self._handling.finished, member.work.delivery, member.started_s)
+                member.close()
+        finally:  # whatever telling of them does
+            self._ways.finish([member.work for member in members])
 
     def leave(self, member: Member, error: OrdersError | None) -> None:
         """Have a message handled by itself; `error`, if it is known, is how its try ended."""
         self._in_hand.discard(member)
-        if member.span is not None:
-            member.span.set_attribute("order.left_set", type(error).__name__ if error else "again")
-        member.close()
-        self._ways.single([member.work], error)
+        try:
+            if member.span is not None:
+                why = type(error).__name__ if error else "again"
+                member.span.set_attribute("order.left_set", why)
+            member.close()
+        finally:
+            self._ways.single([member.work], error)
 
     def _run(self) -> None:
         while not self.closed:

@@ -91,7 +91,7 @@ def run(environ: Mapping[str, str]) -> int:
     with running("worker", environ, ADMIN_PORT, checks) as life:
         # Between two statements lie at most two calls of upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
-        life.watch(together, STALLED_AFTER_S + upstreams.try_timeout_s)
+        life.watch(together, STALLED_AFTER_S + longest_call_s(upstreams))
         life.watch(housekeeping.watch)
         pool.open()
         cache.start()
@@ -109,6 +109,14 @@ def run(environ: Mapping[str, str]) -> int:
             upstream.close()
         pool.close()
     return 0 if drained else 1
+
+
+def longest_call_s(upstreams: UpstreamSettings) -> float:
+    """Return how long a set of one order may wait for a call, in seconds.
+
+    All tries and the waits between them; the last may find no connection.
+    """
+    return upstreams.timeout_s + upstreams.try_timeout_s
 
 
 def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolicy:

@@ -94,12 +94,13 @@ class SetPorts(msgspec.Struct, frozen=True):
 class Taken:
     """An order in hand."""
 
-    __slots__ = ("began_s", "member", "rounds", "work")
+    __slots__ = ("began_s", "left_at", "member", "rounds", "work")
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.work: Work = None  # type: ignore[assignment] # loaded before anybody looks
         self.rounds = 0
+        self.left_at = 0  # the version at which a statement left it out
         self.began_s = time.monotonic()
 
     @property
@@ -201,7 +202,8 @@ class SetFulfilment:
             self._ports.changed(changed)
         for taken in part:
             work = works.get(taken.order_id)
-            if work is None:
+            # Where nobody moved it, somebody locks it: that is waited for elsewhere.
+            if work is None or (work.order.version == taken.left_at and not work.processed):
                 self._leave(taken)
             else:
                 taken.work = work
@@ -323,8 +325,8 @@ class SetFulfilment:
     # -- the end --------------------------------------------------------------------------
 
     def _again(self, taken: Taken) -> None:
-        """Look at an order again that others moved."""
-        taken.rounds += 1
+        """Look at an order again that others moved, or lock."""
+        taken.rounds, taken.left_at = taken.rounds + 1, taken.work.order.version
         if taken.rounds < _ROUNDS:
             self._loads.append(taken)
         else:

@@ -1,7 +1,7 @@
 -- advance_order for several orders at once, those of refunds left out: takes each to its next status if
 -- it still is where the caller saw it (compare and set), with its history, outbox and payment attempt.
--- Returns the rows that moved. Rows are locked in the order of their ids, so that two workers with the
--- same orders wait for each other and do not deadlock.
+-- Returns the rows that moved. A row that others lock is left out: one must not keep all others waiting.
+-- A row that changed since the statement began is locked as it is now, and compared as it is now.
 WITH step AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(steps)s::json) AS step (
         id bigint, version integer, from_status text, cancel_requested boolean, to_status text,
@@ -14,7 +14,7 @@ locked AS MATERIALIZED (
     SELECT orders.id FROM orders
     WHERE orders.id IN (SELECT step.id FROM step)
     ORDER BY orders.id
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 ),
 moved AS (
     UPDATE orders AS o SET

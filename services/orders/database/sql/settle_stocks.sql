@@ -1,5 +1,4 @@
--- settle_stock for several orders at once. Rows are locked in the order of their ids, as in
--- advance_orders.
+-- settle_stock for several orders at once. Rows that others lock are left out, as in advance_orders.
 WITH step AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(steps)s::json) AS step (
         id bigint, version integer, before text, reservation text, message_id uuid
@@ -9,7 +8,7 @@ locked AS MATERIALIZED (
     SELECT orders.id FROM orders
     WHERE orders.id IN (SELECT step.id FROM step)
     ORDER BY orders.id
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 ),
 settled AS (
     UPDATE orders AS o SET reservation = step.reservation

@@ -1,0 +1,24 @@
+"""The thread that wakes the relay."""
+
+import threading
+from contextlib import closing
+
+import pytest
+
+from orders.database.wakeup import Wakeup
+from orders.errors import Transient
+
+
+@pytest.mark.parametrize("error", [Transient("away"), ValueError("a bug"), OSError("a library")])
+def test_wake_ups_go_on_after_any_failure(error: Exception) -> None:
+    sent = threading.Semaphore(0)
+
+    def send() -> None:
+        sent.release()
+        raise error
+
+    with closing(Wakeup(send)) as wakeup:
+        wakeup.start()
+        for _ in range(3):
+            wakeup.due()
+            assert sent.acquire(timeout=10)

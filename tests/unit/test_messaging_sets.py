@@ -1,0 +1,95 @@
+"""No message is lost to the count of those in hand, whatever fails while a set takes it."""
+
+import types
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from opentelemetry.trace import Span
+from pika import BasicProperties
+
+from orders.errors import OrdersError
+from orders.messaging.envelope import Delivery, Message
+from orders.messaging.handling import Handling
+from orders.messaging.sets import Sets, Source
+from orders.telemetry import context, tracing
+
+
+class Failing(Handling):
+    """Fails in the step of that name."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def _may_fail(self, step: str) -> None:
+        if step == self._step:
+            raise ValueError(step)
+
+    def root(self, _delivery: Delivery) -> AbstractContextManager[Span | None]:
+        self._may_fail("root")
+        ids, remote = context.accept("test", None)
+        return tracing.root(ids, "test", tracing.CONSUMER, {}, remote=remote)
+
+    def read(self, _delivery: Delivery, _span: Span | None) -> Message:
+        self._may_fail("read")
+        return None  # type: ignore[return-value] # nobody looks at it here
+
+    def finished(self, _delivery: Delivery, _started: float) -> None:
+        self._may_fail("finished")
+
+
+class Parcel:
+    def __init__(self) -> None:
+        self.delivery = Delivery("q", "", "q", BasicProperties(), b"")
+        self.channel: Any = types.SimpleNamespace(is_open=True)
+
+
+class Book:
+    """Notes what becomes of each."""
+
+    paused: str | None = None
+    stopping = False
+
+    def __init__(self) -> None:
+        self.finished: list[Parcel] = []
+        self.singled: list[Parcel] = []
+
+    def finish(self, works: Sequence[Parcel]) -> None:
+        self.finished += works
+
+    def single(self, works: Sequence[Parcel], _error: OrdersError | None) -> None:
+        self.singled += works
+
+    def let_go(self, works: Sequence[Parcel]) -> None:
+        raise AssertionError(works)
+
+
+class Nobody:
+    def work(self, sets: Source) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+def taken(step: str) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
+    book = Book()
+    sets: Sets[Parcel] = Sets(Failing(step), book, Nobody(), "test")
+    parcels = [Parcel() for _ in range(3)]
+    for parcel in parcels:
+        sets.add(parcel)
+    return book, sets, parcels
+
+
+@pytest.mark.parametrize("step", ["root", "read"])
+def test_what_cannot_be_begun_is_handled_by_itself(step: str) -> None:
+    book, sets, parcels = taken(step)
+    assert sets.take(10) == []
+    assert book.singled == parcels
+
+
+def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
+    book, sets, parcels = taken("finished")
+    members = sets.take(10)
+    with pytest.raises(ValueError, match="finished"):
+        sets.done(members)
+    assert (book.finished, book.singled) == (parcels, [])
