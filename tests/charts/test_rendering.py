@@ -157,6 +157,15 @@ def test_the_operator_may_look_at_the_role_it_is_told_to_go_with(helm4: Helm) ->
     assert given["OPERATOR_OWNER"] == role["metadata"]["name"]
 
 
+def test_the_operator_knows_the_account_that_it_runs_as(helm4: Helm) -> None:
+    pod = only(helm4.template(OPERATOR, "--set=serviceAccount.name=ours"), "Deployment")
+    template = pod["spec"]["template"]["spec"]
+    (container,) = template["containers"]
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    account = f"{pod['metadata']['namespace']}/{template['serviceAccountName']}"
+    assert given["OPERATOR_ACCOUNT"] == account
+
+
 def test_the_rights_are_the_operators_own(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, release="orderservice-operator")
     parts = ("framework", "application", "leadership", "registration")

@@ -232,6 +232,7 @@ def test_further_ports_do_not_cut_off_the_receiver_of_webhooks(
     ("variable", "value"),
     [
         ("OPERATOR_LEASE", "the release"),
+        ("OPERATOR_ACCOUNT", "serviceAccount.name"),
         ("OPERATOR_LOG_LEVEL", "logLevel"),
         ("OPERATOR_NAMESPACE", "watchNamespace"),
         ("OPERATOR_EXTERNAL_METRICS_SERVICE", "externalMetrics"),

@@ -20,10 +20,12 @@ _VARIABLES: Final = (
 
 
 def settings(service: OrderService) -> dict[str, str]:
-    """Return the variables that name the file; none without a bundle."""
+    """Return the variables that name the file, and it alone; none without a bundle."""
     if service.spec.ca_bundle_secret_ref is None:
         return {}
-    return dict.fromkeys(_VARIABLES, _PATH)
+    # Without it OpenSSL reads the image's directory of public authorities beside the file. In this
+    # folder it finds none: it looks for files that are named by the hash of a subject.
+    return dict.fromkeys(_VARIABLES, _PATH) | {"SSL_CERT_DIR": CA_FOLDER}
 
 
 def entries(service: OrderService) -> set[tuple[str, str]]:

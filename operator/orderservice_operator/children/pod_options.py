@@ -24,6 +24,17 @@ _KEYS: Final[Mapping[str, _Key]] = {
 }
 
 
+COMPONENTS: Final = ("api", "relay", "worker", "notifier", "migrate", "reconcile")
+
+
+def accounts(service: OrderService) -> frozenset[str]:
+    """Return the names of the ServiceAccounts that pods run as."""
+    return frozenset(
+        of_process(service, component).service_account_name or service.metadata.name
+        for component in COMPONENTS
+    )
+
+
 def of_process(service: OrderService, component: str) -> PodTemplate:
     """Return the options of a process, of the migration or of reconciliation."""
     spec = service.spec

@@ -27,6 +27,7 @@ def choose(service: OrderService, context: Context) -> Choice:
     options = {"KEDA": _keda, "External": _external, "Builtin": _builtin}
     if wanted.provider != "Auto":
         return options[wanted.provider](service, context)
+    options["KEDA"] = _keda_that_trusts
     return _first([option(service, context) for option in options.values()])
 
 
@@ -53,12 +54,35 @@ def _first(choices: Sequence[Choice]) -> Choice:
     return Choice(None, "NoProvider", "; ".join(passed))
 
 
+def _keda_that_trusts(service: OrderService, context: Context) -> Choice:
+    """Choose KEDA only where it can verify the broker without being given the bundle.
+
+    Its trigger takes a `ca` only together with `tls: enable`, which has to be in a Secret too.
+    """
+    choice = _keda(service, context)
+    if choice.provider and _is_private(service):
+        message = (
+            "KEDA does not get caBundleSecretRef: have KEDA's operator trust the authority, then "
+            "set provider: KEDA"
+        )
+        return Choice(None, "NotTrusted", message)
+    return choice
+
+
+def _is_private(service: OrderService) -> bool:
+    url = service.spec.messaging.management_url or ""
+    return service.spec.ca_bundle_secret_ref is not None and url.startswith("https:")
+
+
 def _keda(service: OrderService, context: Context) -> Choice:
     if SCALED_OBJECT not in context.kinds:
         return Choice(None, "NoKEDA", "KEDA is not installed")
     messaging = service.spec.messaging
     if messaging.management_url and messaging.management_secret_ref:
-        return Choice("KEDA", "KEDA", "KEDA scales: it is installed")
+        message = "KEDA scales: it is installed"
+        if _is_private(service):
+            message += "; its operator has to trust the authority of messaging.managementUrl"
+        return Choice("KEDA", "KEDA", message)
     message = "KEDA needs messaging.managementUrl and managementSecretRef to count messages"
     return Choice(None, "NoManagementUser", message)
 

@@ -55,7 +55,7 @@ class Writer:
         Deployments go last, so that their pods find the settings they are for; scalers that are to
         go go first, because KEDA refuses to scale what another one does. `passed_on`: their pods
         have parts that only the API server can check, so it is asked first; if it refuses one of
-        them, none is rolled out.
+        them, none is rolled out, and nothing goes that the pods of before may still name.
         """
         outcome = Outcome()
         scalers = [child for child in plan.deletions if child.kind in _SCALERS]
@@ -64,8 +64,9 @@ class Writer:
         first = [write for write in plan.writes if write.manifest["kind"] != "Deployment"]
         last = [write for write in plan.writes if write.manifest["kind"] == "Deployment"]
         await self._each(first, key, live, outcome)
-        if not passed_on or await self._are_accepted(last, key, outcome):
-            await self._each(last, key, live, outcome)
+        if passed_on and not await self._are_accepted(last, key, outcome):
+            return outcome
+        await self._each(last, key, live, outcome)
         for child in plan.deletions:
             if child not in scalers:
                 await self._delete(child, key, live, outcome)
@@ -73,16 +74,17 @@ class Writer:
 
     async def _are_accepted(self, writes: Iterable[Write], key: Key, outcome: Outcome) -> bool:
         """Ask the API server whether it takes Deployments; note those that it refuses."""
+        accepted = True  # whatever became of other children
         for write in writes:
             path = _path(write.reference, key)
             try:
                 await self._client.apply(path, write.manifest, CHILDREN, dry_run=True)
-            except Permanent as error:
-                outcome.refused.append(f"{write.reference}: {error}")
             except OperatorError as error:
+                accepted = False
                 outcome.fault(write.reference, error)
-        outcome.faults += outcome.refused
-        return not outcome.faults
+                if isinstance(error, Permanent):
+                    outcome.refused.append(f"{write.reference}: {error}")
+        return accepted
 
     async def _each(
         self, writes: Iterable[Write], key: Key, live: LiveObjects, outcome: Outcome

@@ -17,7 +17,7 @@ from orderservice_operator.children.kinds import kind_of
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.events import Recorder
 from orderservice_operator.cluster.store import Store
-from orderservice_operator.errors import NotFound, OperatorError, Vanished
+from orderservice_operator.errors import NotFound, OperatorError, Permanent, Vanished
 from orderservice_operator.rabbitmq import sharing
 from orderservice_operator.rabbitmq.management import Management
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
@@ -125,6 +125,8 @@ class Finalizer:
         except Exception as error:  # noqa: BLE001 whatever it is, the bound has to hold
             if not isinstance(error, _EXPECTED):
                 _log.exception("finalizer.crashed", name=service.metadata.name)
+            if isinstance(error, Permanent):  # the Secrets may be mended by now
+                self._topologies.forget_secrets(service)
             problem = str(error) or type(error).__name__
             self._problems[service.metadata.uid] = problem
             return False

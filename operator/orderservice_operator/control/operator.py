@@ -165,6 +165,7 @@ class Operator:
             fingerprints=self._fingerprints,
             kinds=lambda: self._discovery.kinds,
             external=self._external,
+            account=self._settings.account,
         )
         return Reconciler(parts, self._settings.resync_s)
 

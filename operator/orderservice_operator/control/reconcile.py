@@ -54,6 +54,7 @@ class Parts(msgspec.Struct, frozen=True):
     fingerprints: Fingerprints
     kinds: Callable[[], frozenset[str]]
     external: ExternalMetrics
+    account: str = ""  # namespace/name of the operator's own ServiceAccount
 
 
 class Reconciler:
@@ -88,10 +89,23 @@ class Reconciler:
             if service.metadata.finalizers:
                 await self._report(service, conditions.deleting(service, _now()))
             return await self._parts.finalizer.finalize(service)
+        if isinstance(service, OrderService):
+            service = self._without_our_rights(service)
         if isinstance(service, Invalid):
             return 0 if await self._report_invalid(service) else self._resync_s
         await self._parts.finalizer.set_or_remove(service)
         return await self._manage(key, service)
+
+    def _without_our_rights(self, service: OrderService) -> OrderService | Invalid:
+        """Refuse pods that would run as the operator: who writes a resource would have its rights.
+
+        The definition cannot refuse them, as it does not know how the operator's account is called.
+        """
+        namespace, _, name = self._parts.account.partition("/")
+        if namespace != service.metadata.namespace or name not in pod_options.accounts(service):
+            return service
+        problem = f"ServiceAccount {name} is the operator's own: choose another, or another name"
+        return Invalid(service.metadata, problem, service.status)
 
     async def _manage(self, key: Key, service: OrderService) -> float:
         before = await self._snapshot(key, service)

@@ -91,6 +91,14 @@ class Settings(msgspec.Struct, frozen=True):
             "APIService that the operator makes for itself; empty: they stay.",
         ),
     ] = ""
+    account: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$",
+            description="`namespace/name` of the operator's ServiceAccount: an OrderService whose "
+            "pods would run as it is refused; empty: it is not known, and none is.",
+        ),
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
     ] = "info"

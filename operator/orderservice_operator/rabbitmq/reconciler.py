@@ -1,6 +1,7 @@
 """Reconciles RabbitMQ topologies, apart from the children: a dead broker delays nobody."""
 
 import math
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -19,12 +20,15 @@ from orderservice_operator.rabbitmq.breaker import Breaker
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource import status
 from orderservice_operator.resource.key import Key
-from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.spec import Authorities, OrderService
 from orderservice_operator.state.topology_report import TopologyReport, remembered
 from orderservice_topology.difference import Broker, changes
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING, dead_queue
 
 _IDENTITY_S: Final = 300.0  # a guess: a broker that is made anew under its name is rare
+_CERTIFICATE: Final = re.compile(
+    "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
 _SILENT: Final = "the broker does not answer; asked again in a while"
 _NOT_MANAGED: Final = TopologyReport("Unknown", "NotManaged", "messaging.managementUrl is not set")
 _log = structlog.get_logger(__name__)
@@ -68,12 +72,17 @@ class TopologyReconciler:
         try:
             report = await self._reconciled(service)
         except OperatorError as error:
-            if isinstance(error, Permanent):  # the Secret may be mended by now
-                self._secrets.forget(service.metadata.namespace, _secret_name(service))
+            if isinstance(error, Permanent):  # the Secrets may be mended by now
+                self.forget_secrets(service)
             report = self._failure(key, error)
         if report != self._reports.get(key):
             self._reports[key] = report
             self._reported(key)
+
+    def forget_secrets(self, service: OrderService) -> None:
+        """Read the user and the authorities anew the next time: they were refused."""
+        for name in _secret_names(service):
+            self._secrets.forget(service.metadata.namespace, name)
 
     def _failure(self, key: Key, error: OperatorError) -> TopologyReport:
         """Say why nothing is known; the first reason stands while the broker is left alone."""
@@ -172,13 +181,7 @@ class TopologyReconciler:
         text = secret.entry(bundle.key)
         if (known := self._trusted.get(_key(service))) is not None and known[0] == text:
             return known[1]
-        try:
-            context = ssl.create_default_context(cadata=text)
-        except ssl.SSLError as error:
-            self._secrets.forget(service.metadata.namespace, bundle.name)
-            raise Permanent(
-                f"Secret {bundle.name}: entry {bundle.key} has no certificates in PEM"
-            ) from error
+        context = _context(bundle, text)
         self._trusted[_key(service)] = (text, context)
         return context
 
@@ -192,6 +195,26 @@ class TopologyReconciler:
 def _secret_name(service: OrderService) -> str:
     messaging = service.spec.messaging
     return (messaging.management_secret_ref or messaging.secret_ref).name
+
+
+def _secret_names(service: OrderService) -> set[str]:
+    bundle = service.spec.ca_bundle_secret_ref
+    return {_secret_name(service)} | ({bundle.name} if bundle else set())
+
+
+def _context(bundle: Authorities, text: str) -> ssl.SSLContext:
+    """Return what trusts the certificates of a bundle, and no others. Raises Permanent.
+
+    Bundles have comments in any script, and Python takes ASCII only. Given no text at all it would
+    trust the authorities of the machine.
+    """
+    certificates = "\n".join(_CERTIFICATE.findall(text))
+    try:
+        if certificates:
+            return ssl.create_default_context(cadata=certificates)
+    except (ssl.SSLError, TypeError, ValueError):
+        pass
+    raise Permanent(f"Secret {bundle.name}: entry {bundle.key} has no certificates in PEM")
 
 
 def _queues(broker: Broker) -> dict[str, status.Queue]:

@@ -137,10 +137,13 @@ def secrets(service: OrderService, live: LiveObjects) -> dict[str, str]:
     }
 
 
-def settings(live: LiveObjects) -> frozenset[Reference]:
-    """Return the ConfigMaps that pods read their settings from, of whatever revision."""
-    maps = ((place, body) for place, body in live.items() if place.kind == "ConfigMap")
-    return frozenset(place for place, body in maps if body.get("immutable"))
+def named_by_pods(live: LiveObjects) -> frozenset[Reference]:
+    """Return what pods of whatever revision name: their settings and their ServiceAccount."""
+    return frozenset(
+        place
+        for place, body in live.items()
+        if place.kind == "ServiceAccount" or (place.kind == "ConfigMap" and body.get("immutable"))
+    )
 
 
 def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:

@@ -55,7 +55,7 @@ def _kept(snapshot: Snapshot, *, to_the_end: bool) -> frozenset[Reference]:
     if to_the_end or not snapshot.job_is_stale:
         kept |= {_job(snapshot)}
     if not (to_the_end or snapshot.done):
-        kept |= live_objects.settings(snapshot.live)  # old pods read them until they are gone
+        kept |= live_objects.named_by_pods(snapshot.live)  # old pods need it until they are gone
     return kept
 
 

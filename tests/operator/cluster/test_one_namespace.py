@@ -91,6 +91,27 @@ def test_an_operator_of_two_namespaces_works_in_both_and_nowhere_else(
         api.delete_all(*SERVICES, name)
 
 
+@pytest.mark.parametrize("name", ["theirs", "operator"])
+def test_no_pod_runs_as_the_operator(
+    api: Api, namespace: str, example: Example, start_operator: Callable[..., Any], name: str
+) -> None:
+    """Pods take the account that a resource names, or else one that is called like the resource."""
+    start_operator("own", OPERATOR_NAMESPACE=namespace, OPERATOR_ACCOUNT=f"{namespace}/operator")
+    account = {"podTemplate": {"serviceAccountName": "operator"}} if name != "operator" else {}
+    service = example(worker=account)
+    service["metadata"]["name"] = name
+    api.apply(service, namespace)
+
+    def refused() -> bool:
+        status = api.get(*SERVICES, namespace, name).get("status", {})
+        conditions = {found["type"]: found for found in status.get("conditions", [])}
+        return "operator's own" in conditions.get("Ready", {}).get("message", "")
+
+    api.wait(refused)
+    assert api.list("apps/v1", "deployments", namespace) == []
+    assert api.list("batch/v1", "jobs", namespace) == []
+
+
 def _phase(api: Api, namespace: str) -> str:
     status = api.get(*SERVICES, namespace, "minimal").get("status", {})
     return str(status.get("phase", ""))

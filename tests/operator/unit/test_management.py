@@ -92,7 +92,7 @@ class Server:
 
     async def get(self, _path: str) -> Manifest:
         self.reads += 1
-        return {"data": self.data, "type": self.type, "metadata": {"labels": self.labels}}
+        return {"data": dict(self.data), "type": self.type, "metadata": {"labels": self.labels}}
 
 
 def _reports(server: Server, service: Any, looks: int = 1) -> tuple[TopologyReport, bool]:
@@ -205,22 +205,20 @@ def test_what_a_secret_says_it_is_for_is_sent(make: Any) -> None:
     assert _user(make, "https://elsewhere.example", server, **reference) == ("least", "x")
 
 
-@pytest.mark.parametrize(
-    ("bundle", "said"), [("authorities", FOREIGN), ("", "the certificate is not trusted")]
-)
-def test_a_broker_behind_a_private_authority_is_trusted_by_the_bundle(
-    make: Any, tmp_path: Path, bundle: str, said: str
-) -> None:
+def _bundled(make: Any, tmp_path: Path, *texts: bytes, bundle: bool = True) -> list[str]:
+    """Return what is reported of a broker behind an authority, for each text of the bundle.
+
+    `{}` in a text stands for that authority.
+    """
     pair = certificates.issue(("localhost",), dt.datetime.now(dt.UTC))
     chain = tmp_path / "server.pem"
     chain.write_text(pair.certificate + pair.key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain)
-    server = Server(
-        url=b"amqp://a:b@localhost/", **{"ca.crt": pair.authorities.encode()}
-    )  # one Secret has both
+    server = Server(url=b"amqp://a:b@localhost/")  # one Secret has both
+    trusted = {"caBundleSecretRef": {"name": "authorities"}} if bundle else {}
 
-    async def main() -> TopologyReport:
+    async def main() -> list[str]:
         async def answer(request: web.Request) -> web.Response:
             return web.json_response([] if request.method == "GET" else {})
 
@@ -229,23 +227,63 @@ def test_a_broker_behind_a_private_authority_is_trusted_by_the_bundle(
         runner = web.AppRunner(application)
         await runner.setup()
         await web.TCPSite(runner, "localhost", 0, ssl_context=context).start()
-        trusted = {"caBundleSecretRef": {"name": bundle}} if bundle else {}
         url = f"https://localhost:{runner.addresses[0][1]}"
         service = make(messaging={"managementUrl": url}, mode="Manage", **trusted)
         topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
+        messages: list[str] = []
         try:
-            await topologies.reconcile(KEY, service)
-            return topologies.report(KEY, service)
+            for text in texts:
+                content = text.replace(b"{}", pair.authorities.encode())
+                server.data["ca.crt"] = base64.b64encode(content).decode()
+                await topologies.reconcile(KEY, service)
+                messages.append(topologies.report(KEY, service).message)
         finally:
             await topologies.close()
             await runner.cleanup()
+        return messages
 
-    report = asyncio.run(main())
-    assert said in report.message  # what answers is asked, or it is not
+    return asyncio.run(main())
 
 
-def test_a_bundle_without_certificates_is_told(make: Any) -> None:
-    server = Server(url=b"amqp://a:b@localhost/", **{"ca.crt": b"none"})
+UNTRUSTED = "the certificate is not trusted"
+
+
+@pytest.mark.parametrize("text", [b"{}", "# Autorit\u00e9 de l'entreprise\n{}# \u65e5".encode()])
+def test_a_broker_behind_a_private_authority_is_trusted_by_the_bundle(
+    make: Any, tmp_path: Path, text: bytes
+) -> None:
+    (message,) = _bundled(make, tmp_path, text)
+    assert FOREIGN in message  # what answers is asked
+
+
+def test_a_broker_behind_a_private_authority_is_not_trusted_without_a_bundle(
+    make: Any, tmp_path: Path
+) -> None:
+    (message,) = _bundled(make, tmp_path, b"{}", bundle=False)
+    assert UNTRUSTED in message
+
+
+def test_a_bundle_that_was_replaced_is_read_once_the_old_one_does_not_help(
+    make: Any, tmp_path: Path
+) -> None:
+    other = certificates.issue(("other",), dt.datetime.now(dt.UTC)).authorities.encode()
+    before, after = _bundled(make, tmp_path, other, b"{}")
+    assert UNTRUSTED in before
+    assert FOREIGN in after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"none",
+        b"",
+        b" \n",
+        b"-----BEGIN CERTIFICATE-----\n\n-----END CERTIFICATE-----",
+        "-----BEGIN CERTIFICATE-----\n\u00e9\n-----END CERTIFICATE-----".encode(),
+    ],
+)
+def test_a_bundle_without_certificates_is_told(make: Any, text: bytes) -> None:
+    server = Server(url=b"amqp://a:b@localhost/", **{"ca.crt": text})
     report, _ = _reports(
         server,
         make(

@@ -82,6 +82,7 @@ def test_an_authority_is_trusted_by_every_container_that_connects(children: Any)
     )
     for variables in [*settings, *jobs]:
         assert {variables[name] for name in names} == {"/etc/orders/ca/ca.crt"}
+        assert variables["SSL_CERT_DIR"] == "/etc/orders/ca"
     secret = {"secretName": "private", "items": [{"key": "bundle.pem", "path": "ca.crt"}]}
     for pod in pods.values():
         assert {"name": "ca-bundle", "secret": secret} in pod["spec"]["volumes"]

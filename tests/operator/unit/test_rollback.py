@@ -374,6 +374,20 @@ def test_settings_of_another_revision_go_once_the_roll_out_is_done(make: Any) ->
     assert len(names) == len(processes.ALL)
 
 
+def test_an_account_stays_until_no_pod_names_it_any_more(make: Any) -> None:
+    account = Reference("v1", "ServiceAccount", "minimal")
+    cluster = _good(make())
+    new = _at(make(image=V2, podTemplate={"serviceAccountName": "theirs"}), 2)
+    cluster.write(new)
+    assert account in cluster.live  # the migration runs
+    cluster.end_job("Complete")
+    cluster.write(new)
+    assert account in cluster.live  # pods are being replaced
+    cluster.roll_out()
+    cluster.write(new)
+    assert account not in cluster.live
+
+
 def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
     service = make()
     found = take_snapshot(service, {}, frozenset(), {"relay": "digest"})

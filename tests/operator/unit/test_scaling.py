@@ -65,6 +65,24 @@ def test_without_a_management_user_keda_is_passed_over(make: Any) -> None:
     assert choose(service, Context(KEDA, metrics=NOBODY)).provider == "Builtin"
 
 
+@pytest.mark.parametrize(
+    ("provider", "url", "verdict", "said"),
+    [
+        ("Auto", "https://rabbit:15671", "Builtin", "KEDA does not get caBundleSecretRef"),
+        ("KEDA", "https://rabbit:15671", "KEDA", "has to trust the authority"),
+        ("Auto", "http://rabbit:15672", "KEDA", "KEDA scales: it is installed"),
+    ],
+)
+def test_keda_is_passed_over_where_it_would_not_trust_the_broker(
+    make: Any, provider: str, url: str, verdict: str, said: str
+) -> None:
+    messaging = {"managementUrl": url, "managementSecretRef": {"name": "u"}}
+    bundle = {"caBundleSecretRef": {"name": "authorities"}}
+    service = make("full", messaging=messaging, **_asking(provider), **bundle)
+    choice = choose(service, Context(KEDA, metrics=NOBODY))
+    assert (choice.provider, said in choice.message) == (verdict, True)
+
+
 def test_the_operator_cannot_count_without_the_management_api(make: Any) -> None:
     service = make("minimal", worker={"autoscaling": {"provider": "Builtin"}})
     assert choose(service, Context(metrics=OURS)).reason == "NoManagementUrl"

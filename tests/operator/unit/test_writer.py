@@ -1,0 +1,102 @@
+"""What is still written, rolled out and deleted when the API server refuses a part of a plan."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from orderservice_operator.children.manifest import Manifest, Reference
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.store import Store
+from orderservice_operator.cluster.writer import Outcome, Writer
+from orderservice_operator.resource.key import Key
+from orderservice_operator.state.plan import Plan, Write
+
+KEY = Key("shop", "minimal")
+ACCOUNT = Reference("v1", "ServiceAccount", "minimal")
+Refuses = Callable[[web.Request], int]
+
+
+class _Anonymous:
+    """Credentials that anybody has."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    def ssl_context(self) -> bool:
+        return False
+
+    def renewed(self, _identity: object) -> bool:
+        return False
+
+
+def _manifest(api_version: str, kind: str) -> Manifest:
+    metadata = {"name": "minimal", "namespace": "shop", "uid": "u", "resourceVersion": "1"}
+    spec: Manifest = {"template": {"spec": {"containers": []}}}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def _carried_out(plan: Plan, refuses: Refuses) -> tuple[Outcome, list[str]]:
+    """Carry out a plan of templates that are passed on; return what the API server then did."""
+    deeds: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response({}, status=404)
+        if status := refuses(request):
+            return web.json_response({"message": "denied"}, status=status)
+        if "dryRun" not in request.query:
+            deeds.append(f"{request.method} {request.path.split('/')[-2]}")
+        body: Any = msgspec.json.decode(await request.read())
+        return web.json_response(body)
+
+    async def main() -> Outcome:
+        application = web.Application()
+        application.router.add_route("*", "/{any:.*}", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        credentials: Any = _Anonymous(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        client = Client(credentials, lambda _: None)
+        live = {ACCOUNT: _manifest("v1", "ServiceAccount")}
+        try:
+            writer = Writer(client, Store(lambda _: None))
+            return await writer.carry_out(plan, KEY, live, passed_on=True)
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+    return asyncio.run(main()), deeds
+
+
+PLAN = Plan(
+    writes=(
+        Write(_manifest("networking.k8s.io/v1", "Ingress")),
+        Write(_manifest("apps/v1", "Deployment")),
+    ),
+    deletions=(ACCOUNT,),
+)
+
+
+def test_a_refused_child_of_another_kind_does_not_hold_up_a_deployment() -> None:
+    outcome, deeds = _carried_out(PLAN, lambda request: 422 * ("ingresses" in request.path))
+    assert deeds == ["PATCH deployments", "DELETE serviceaccounts"]
+    assert (len(outcome.faults), outcome.refused) == (1, [])
+
+
+def test_a_refused_deployment_is_not_written_and_nothing_goes_that_its_pods_may_name() -> None:
+    outcome, deeds = _carried_out(PLAN, lambda request: 422 * ("deployments" in request.path))
+    assert deeds == ["PATCH ingresses"]
+    assert outcome.refused == ["Deployment minimal: 422: denied"]
+
+
+def test_a_deployment_that_could_not_be_checked_is_tried_again_and_nothing_goes_before() -> None:
+    outcome, deeds = _carried_out(PLAN, lambda request: 503 * ("dryRun" in request.query))
+    assert deeds == ["PATCH ingresses"]
+    assert outcome.again is not None
+    assert outcome.refused == []
