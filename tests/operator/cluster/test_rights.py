@@ -258,5 +258,6 @@ def _pruned(api: Api, namespace: str) -> bool:
 def _everything(example: Example, **spec: Any) -> Object:
     given = example("full", **spec)
     given["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
-    given["spec"]["podTemplate"] = {}
+    # Without the pods' extras: there is no such priority class, so no pod would be made.
+    given["spec"]["podTemplate"] = given["spec"]["worker"]["podTemplate"] = {}
     return given
