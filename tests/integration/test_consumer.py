@@ -329,7 +329,8 @@ class Slow:
 
 
 def away(*, pause: bool) -> Unavailable:
-    return Unavailable("away", dependency="payment", pause=pause, retry_after_s=60)
+    # Of its own: the metric of what was paused to the end stays for the tests that come after.
+    return Unavailable("away", dependency="slow", pause=pause, retry_after_s=60)
 
 
 @pytest.mark.parametrize("error", [Permanent("old", reason="old"), away(pause=False)])
