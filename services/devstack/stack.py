@@ -47,6 +47,9 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
         urls["ORDERS_MANAGEMENT_URL"] = broker.management_url
     if not settings.given("webhooks"):
         urls["ORDERS_NOTIFICATION_SECRET"] = secrets["webhook"]
+    # The receiver is most likely on this machine or its network.
+    private = settings.environment.get("ORDERS_NOTIFICATION_ALLOW_PRIVATE", "true")
+    urls["ORDERS_NOTIFICATION_ALLOW_PRIVATE"] = private
     cursor = settings.environment.get("ORDERS_CURSOR_SECRET", secrets["cursor"])
     hosts = {"ORDERS_API_HOST": HOST, "ORDERS_ADMIN_HOST": HOST}
     return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor}

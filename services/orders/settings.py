@@ -4,6 +4,7 @@ A process reads its settings once, in its `main.py`, with `load`. `orders settin
 Addresses of servers and secrets have no default: a wrong guess would be worse than an error.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -423,6 +424,36 @@ class NotificationSettings(Group, frozen=True):
         Meta(description="How long a notification is tried; a receiver is mended within days."),
     ] = 259_200
     sweep_s: Annotated[Seconds, Meta(description="How often due notifications are looked for.")] = 2
+    allow_private: Annotated[
+        str,
+        Meta(
+            description="Whether the receiver may have an address that is not public. false; true:"
+            " private and loopback, but never link-local or cloud metadata; or networks by comma."
+        ),
+    ] = "false"  # whoever names the receiver must not reach the servers behind the firewall
+
+    def __post_init__(self) -> None:
+        """Refuse a list of networks with anything else in it."""
+        try:
+            _ = self.networks
+        except ValueError:
+            raise ValueError(
+                "ORDERS_NOTIFICATION_ALLOW_PRIVATE is wrong: expected true, false,"
+                " or networks by comma (10.0.0.0/8,fd00::/8)"
+            ) from None
+
+    @property
+    def private_allowed(self) -> bool:
+        """Whether the receiver may have any private or loopback address."""
+        return self.allow_private == "true"
+
+    @property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks that are allowed by name. Raises ValueError."""
+        if self.allow_private in {"true", "false"}:
+            return ()
+        parts = self.allow_private.split(",")
+        return tuple(ipaddress.ip_network(part.strip()) for part in parts)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ SIMULATORS: Final = ("inventory", "payment", "webhooks")
 SETTINGS: Final = {
     "ORDERS_CURSOR_SECRET": "only-for-tests-only-for-tests",
     "ORDERS_NOTIFICATION_SECRET": SECRET,
+    "ORDERS_NOTIFICATION_ALLOW_PRIVATE": "true",
     "ORDERS_API_HOST": HOST,
     "ORDERS_ADMIN_HOST": HOST,
     "ORDERS_API_WORKERS": "2",

@@ -49,6 +49,7 @@ def addresses(platform: Platform) -> dict[str, str]:
         "ORDERS_PAYMENT_URL": platform.url("payment"),
         "ORDERS_NOTIFICATION_URL": platform.url("webhooks", "/webhooks"),
         "ORDERS_NOTIFICATION_SECRET": WEBHOOK_SECRET,
+        "ORDERS_NOTIFICATION_ALLOW_PRIVATE": "true",
         "ORDERS_CURSOR_SECRET": "cursor-secret-of-the-image-tests",
         "ORDERS_API_WORKERS": "2",
         "ORDERS_API_PORT": str(platform.ports["http"]),

@@ -29,6 +29,7 @@ from orders.notifier.sending import Receiver, Sending, gone
 from orders.notifier.signature import signed_headers
 from orders.notifier.sweep import Sweep
 from orders.telemetry import context
+from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
 from orderservice_topology import topology
@@ -73,8 +74,9 @@ def sending(
     policy: UpstreamPolicy = POLICY,
     patience: Patience = SOON,
     secrets: tuple[str, ...] = (SECRET,),
+    addresses: AllowedAddresses | None = None,
 ) -> Sending:
-    upstream = Upstream("webhook", receiver.url, policy, definite=gone)
+    upstream = Upstream("webhook", receiver.url, policy, definite=gone, addresses=addresses)
     return Sending(notifications, Receiver(upstream, "/webhooks", secrets), patience)
 
 
@@ -393,6 +395,21 @@ def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
     sender = sending(notifications, receiver, secrets=(rotated,))
     Delivery(notifications, sender).handle(announced(pool))
     assert states(pool) == [(1, "waiting")]
+
+
+def test_a_receiver_with_a_private_address_is_refused_and_the_notification_waits(
+    pool: Pool, notifications: Notifications, receiver: Control
+) -> None:
+    receiver.reset()
+    sender = sending(notifications, receiver, BREAKING, addresses=AllowedAddresses())
+    delivery = Delivery(notifications, sender)
+    for _ in range(BREAKING.breaker_failures + 1):
+        delivery.handle(announced(pool))
+    assert receiver.deliveries() == []
+    assert sender.resting, "the breaker is open, which the alert tells"
+    assert set(states(pool)) == {(1, "waiting"), (0, "waiting")}
+    [(error,)] = run(pool, "SELECT DISTINCT last_error FROM notifications WHERE tries = 1")
+    assert "address_refused: the receiver's address 127.0.0.1 is not a public one" in str(error)
 
 
 def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(

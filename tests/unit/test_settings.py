@@ -69,6 +69,18 @@ def test_an_empty_variable_counts_as_unset() -> None:
             },
             "ORDERS_NOTIFICATION_SECRET is wrong",
         ),
+        *(
+            (
+                settings.NotificationSettings,
+                {
+                    "ORDERS_NOTIFICATION_URL": "http://h/",
+                    "ORDERS_NOTIFICATION_SECRET": "whsec_" + "A" * 24,
+                    "ORDERS_NOTIFICATION_ALLOW_PRIVATE": value,
+                },
+                "ORDERS_NOTIFICATION_ALLOW_PRIVATE is wrong",
+            )
+            for value in ("yes", "10.0.0.1/8", "10.0.0.0/8,")
+        ),
         (settings.ApiSettings, {"ORDERS_API_PORT": "0"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_PORT": "http"}, "ORDERS_API_PORT is wrong"),
         (settings.ApiSettings, {"ORDERS_API_WORKER_CLASS": "sync"}, "gthread"),
@@ -95,6 +107,28 @@ def test_two_secrets_of_webhooks_are_separated_by_space(between: str) -> None:
         "ORDERS_NOTIFICATION_SECRET": f"{new}{between}{old}\n",
     }
     assert settings.load(settings.NotificationSettings, environ).secrets == (new, old)
+
+
+@pytest.mark.parametrize(
+    ("value", "private", "networks"),
+    [
+        ("", False, []),
+        ("false", False, []),
+        ("true", True, []),
+        ("10.0.0.0/8, fd00::/8", False, ["10.0.0.0/8", "fd00::/8"]),
+    ],
+)
+def test_which_receivers_of_webhooks_are_allowed(
+    value: str, private: object, networks: list[str]
+) -> None:
+    environ = {
+        "ORDERS_NOTIFICATION_URL": "http://h/",
+        "ORDERS_NOTIFICATION_SECRET": "whsec_" + "A" * 24,
+        "ORDERS_NOTIFICATION_ALLOW_PRIVATE": value,
+    }
+    loaded = settings.load(settings.NotificationSettings, environ)
+    assert loaded.private_allowed == private
+    assert [str(network) for network in loaded.networks] == networks
 
 
 def test_an_error_never_shows_a_secret() -> None:

@@ -114,7 +114,10 @@ def _worker(service: OrderService) -> Settings:
 
 
 def _notifier(service: OrderService) -> Settings:
+    # Named only where it differs: the default must replace nobody's pods.
+    private = {"ORDERS_NOTIFICATION_ALLOW_PRIVATE": "true"}
     return {
+        **(private if service.spec.notifier.allow_private_receiver else {}),
         "ORDERS_NOTIFICATION_PREFETCH": str(service.spec.notifier.prefetch),
         "ORDERS_NOTIFICATION_MAX_ATTEMPTS": str(service.spec.messaging.max_attempts),
         "ORDERS_NOTIFICATION_DRAIN_S": str(NOTIFIER.drain_s),

@@ -299,6 +299,13 @@ class Notifier(Section, frozen=True):
         SecretName,
         Meta(description="Secret with the webhook's address (`url`) and signing key (`secret`)."),
     ]
+    allow_private_receiver: Annotated[
+        bool,
+        Meta(
+            description="Let the receiver have a private address, as a Service of the cluster has."
+            " Link-local addresses and cloud metadata are refused in any case."
+        ),
+    ] = False
     replicas: Annotated[Replicas, Meta(description="Pods.")] = 2
     prefetch: Annotated[
         Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages a pod works on at once.")

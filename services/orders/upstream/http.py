@@ -22,6 +22,7 @@ from orders.telemetry import tracing
 from orders.telemetry.context import outgoing_headers
 from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
 from orders.upstream import contract
+from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.breaker import Breaker, CircuitOpen
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
@@ -40,6 +41,7 @@ _BREAKING: Final = frozenset(
         Outcome.SERVER_ERROR,
         Outcome.INVALID_ANSWER,
         Outcome.DENIED,
+        Outcome.ADDRESS_REFUSED,
     }
 )
 error_code: Final = contract.error_code
@@ -58,7 +60,8 @@ class Upstream:
     """Call one upstream under its policy. Make it after fork; any thread may use it.
 
     `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
-    request; all others are failures of the way there. `clock`, `sleep` and `jitter` (0 to 1) are
+    request; all others are failures of the way there. `addresses` are those that the upstream may
+    have; none: any. `clock`, `sleep` and `jitter` (0 to 1) are
     for tests.
     """
 
@@ -69,6 +72,7 @@ class Upstream:
         policy: UpstreamPolicy,
         *,
         definite: Callable[[Reply], bool] = contract.has_code,
+        addresses: AllowedAddresses | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
@@ -77,7 +81,7 @@ class Upstream:
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._permits = threading.BoundedSemaphore(policy.concurrency)
         self._breaker = Breaker(name, policy.breaker_failures, policy.breaker_reset_s, clock)
-        self._transport = Transport(url, policy.concurrency, policy.response_limit_bytes)
+        self._transport = Transport(url, policy.concurrency, policy.response_limit_bytes, addresses)
         address = urlsplit(url)
         self._address: dict[str, str | int] = {"server.address": address.hostname or ""}
         if address.port is not None:
@@ -286,14 +290,15 @@ def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
     status = reply.status
     if 200 <= status < 300:
         return
-    outcome = _STATUSES.get(status, Outcome.SERVER_ERROR)
+    outcome, detail = _STATUSES.get(status, Outcome.SERVER_ERROR), f"status {status}"
     if status < 400:  # a redirect: followed, it would send the order's data elsewhere
         outcome = Outcome.INVALID_ANSWER
+        detail += ": redirects are not followed"
     elif status < 500 and status not in _STATUSES:
         if definite(reply):
             return
         outcome = Outcome.DENIED
-    raise TryFailed(outcome, f"status {status}", retry_after_s=reply.retry_after_s)
+    raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
 
 
 # A rotated credential or a wrong route says nothing about the order that met it, code or no code.

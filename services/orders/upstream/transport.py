@@ -23,6 +23,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from orders.upstream.addresses import AddressRefused, AllowedAddresses
+
 T_co = TypeVar("T_co", covariant=True)
 
 RETRY_AFTER_LIMIT_S: Final = 3600.0  # beyond every deadline and retry tier
@@ -39,6 +41,7 @@ class Outcome(enum.StrEnum):
     SERVER_ERROR = "server_error"
     THROTTLED = "throttled"
     INVALID_ANSWER = "invalid_answer"
+    ADDRESS_REFUSED = "address_refused"  # not one that a receiver of webhooks may have
     CIRCUIT_OPEN = "circuit_open"
     BULKHEAD_FULL = "bulkhead_full"
 
@@ -92,7 +95,13 @@ class Line(NamedTuple):
 class Transport:
     """A pool of connections to one upstream. Make it after fork; any thread may use it."""
 
-    def __init__(self, url: str, concurrency: int, response_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        concurrency: int,
+        response_limit_bytes: int,
+        addresses: AllowedAddresses | None = None,
+    ) -> None:
         self._limit_bytes = response_limit_bytes
         # requests understands the URL, its credentials and TLS, once. The exchanges go straight to
         # its urllib3 pool: through requests each would cost twice the CPU.
@@ -101,6 +110,7 @@ class Transport:
         self._headers = dict(base.headers)  # Authorization, if the URL has one
         self._adapter = _Adapter(pool_connections=1, pool_maxsize=concurrency)
         self._pool = self._adapter.pool(base)
+        self._pool.conn_kw["addresses"] = addresses
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="upstream")
 
     def close(self) -> None:
@@ -117,6 +127,8 @@ class Transport:
         connection.timeout = timeout_s
         try:
             connection.connect()
+        except AddressRefused as error:
+            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             connection.close()
             raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
@@ -167,6 +179,8 @@ class Transport:
                 decode_content=False,
             )
             return self._read(response)
+        except AddressRefused as error:
+            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused; to urllib3 a timeout
             raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
         except urllib3.exceptions.TimeoutError as error:
@@ -255,15 +269,50 @@ def _expose(sock: Any) -> None:
 
 
 class _HTTPConnection(HTTPConnection):
+    def __init__(
+        self, *args: Any, addresses: AllowedAddresses | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._addresses = addresses
+
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
         _expose(self.sock)
         return super().getresponse()
 
+    def _new_conn(self) -> socket.socket:
+        """Connect to an address that was checked: a second look-up could answer another one.
 
-class _HTTPSConnection(HTTPSConnection):
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
-        _expose(self.sock)
-        return super().getresponse()
+        The name stays what Host, SNI and the certificate are about.
+        """
+        if self._addresses is None:
+            return super()._new_conn()
+        name = self._dns_host
+        addresses = self._look_up(self._addresses)
+        try:
+            return self._first_to_connect(addresses)
+        finally:
+            self._dns_host = name
+
+    def _look_up(self, allowed: AllowedAddresses) -> list[str]:
+        try:
+            return allowed.look_up(self._dns_host, self.port)
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        except UnicodeError as error:  # a label of more than 63 characters
+            raise urllib3.exceptions.LocationParseError(self.host) from error
+
+    def _first_to_connect(self, addresses: list[str]) -> socket.socket:
+        *others, last = addresses
+        for address in others:
+            self._dns_host = address
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                return super()._new_conn()
+        self._dns_host = last
+        return super()._new_conn()
+
+
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
