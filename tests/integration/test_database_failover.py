@@ -174,7 +174,6 @@ def test_a_former_primary_that_comes_back_is_not_written_to(servers: Pair) -> No
         servers.standby.pause()
         eventually(lambda: pool._server.problem == REPLACED, within_s=20)
         orders = count_orders(servers.primary)
-        assert orders <= 2, "before the promotion, and what it had received when it froze"
         for _ in range(5):
             with pytest.raises(Transient):  # of either server
                 accept(pool)
