@@ -8,7 +8,8 @@ import msgspec
 from orderservice_operator.children import processes
 from orderservice_operator.children.manifest import Manifest, child, digest, inherited
 from orderservice_operator.children.pods import pod_template
-from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.spec import OrderService, Spec
+from orderservice_operator.resource.workloads import Api
 
 API_VERSION: Final = "apps/v1"
 KIND: Final = "ControllerRevision"
@@ -70,6 +71,7 @@ def controller_revision(service: OrderService, number: int) -> Manifest:
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     """Return the resource as it would be, had its spec what a revision keeps.
 
+    It is closed where going back would let everybody in: tokens go back, an Ingress does not.
     Raises msgspec.ValidationError for data that this version cannot read.
     """
     kept: Manifest = data["spec"]
@@ -77,7 +79,26 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     sections = [name for name in stays if name not in _STAYS_WHOLE]
     merged = kept | stays | {name: kept.get(name, {}) | stays[name] for name in sections}
     spec = msgspec.convert(merged, type(service.spec))
+    if _is_open(spec) and not _is_open(service.spec):
+        spec = msgspec.structs.replace(spec, api=_closed(spec.api))
     return msgspec.structs.replace(service, spec=spec)
+
+
+def _is_open(spec: Spec) -> bool:
+    """Tell whether it lets in everybody from outside without saying so, as a rule forbids."""
+    outside = spec.api.ingress or spec.api.http_route or spec.api.service.type != "ClusterIP"
+    return bool(outside) and spec.auth.mode == "off" and not spec.auth.expose_without_auth
+
+
+def _closed(api: Api) -> Api:
+    inside = msgspec.structs.replace(
+        api.service,
+        type="ClusterIP",
+        load_balancer_class=None,
+        load_balancer_source_ranges=[],
+        external_traffic_policy=None,
+    )
+    return msgspec.structs.replace(api, ingress=None, http_route=None, service=inside)
 
 
 def attempt(service: OrderService) -> str:

@@ -220,11 +220,23 @@ class Auth(Section, frozen=True):
             "mode jwt needs issuer and audience: a token for another service must not be accepted",
             ".audience",
         ),
+        Rule(
+            "self.mode == 'off' || !self.exposeWithoutAuth",
+            "exposeWithoutAuth has no effect while mode is jwt",
+            ".exposeWithoutAuth",
+        ),
     )
 
     mode: Annotated[Literal["off", "jwt"], Meta(description="jwt: a bearer token is required.")] = (
         "off"
     )
+    expose_without_auth: Annotated[
+        bool,
+        Meta(
+            description="Allow an Ingress, an HTTPRoute or a Service outside of the cluster while "
+            "mode is off: everybody who reaches it may order, read and cancel for every user."
+        ),
+    ] = False
     jwks_url: Annotated[HttpUrl | None, Meta(description="Where the issuer has its keys.")] = None
     key_secret_ref: Annotated[
         SecretKey | None, Meta(description="Public key (PEM) or shared secret.")

@@ -82,6 +82,13 @@ class Spec(Section, frozen=True):
             "image must have a tag or a digest",
             ".image",
         ),
+        Rule(
+            "self.auth.mode == 'jwt' || self.auth.exposeWithoutAuth || !(has(self.api.ingress)"
+            " || has(self.api.httpRoute) || self.api.service.type != 'ClusterIP')",
+            "an Ingress, an HTTPRoute and a Service of type NodePort or LoadBalancer need auth.mode"
+            " jwt, or auth.exposeWithoutAuth: true to let everybody in",
+            ".auth.mode",
+        ),
         *(_same_secrets(process, "sessionSecretRef") for process in _WITH_DATABASE),
         *(_same_secrets(process, "replicaSecretRef") for process in ("api", "worker")),
     )

@@ -66,7 +66,7 @@ def test_its_absence_is_told_and_it_is_made_once_the_kind_is_known(
         conditions = {one["type"]: one["message"] for one in status.get("conditions", [])}
         return str(conditions.get("Degraded", ""))
 
-    api.apply(example(api={"httpRoute": ROUTE}), namespace)
+    api.apply(example(api={"httpRoute": ROUTE}, auth={"exposeWithoutAuth": True}), namespace)
     api.wait(lambda: "gateway.networking.k8s.io" in degraded())
     events = [one["message"] for one in api.list("v1", "events", namespace)]
     assert any("HTTPRoute" in message for message in events)

@@ -70,6 +70,7 @@ SECTIONS: Object = {
     "caBundleSecretRef": {"name": "authorities"},
     "inheritedMetadata": {"labels": {"cost": "42"}, "annotations": {"example.org/owner": "a"}},
     "serviceAccountTemplate": {"metadata": {"annotations": {"iam.example/role": "orders"}}},
+    "auth": {"exposeWithoutAuth": True},
     "api": {
         "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]},
         "autoscaling": {

@@ -95,6 +95,12 @@ RULES: list[tuple[str, Any, Any, str]] = [
     ),
     ("auth", {"mode": "off"}, {"mode": "off", "jwksUrl": "https://a/k"}, "have no effect"),
     (
+        "auth",
+        {"mode": "off", "exposeWithoutAuth": True},
+        {"mode": "jwt", "jwksUrl": "https://a/k", "exposeWithoutAuth": True, **_PARTIES},
+        "exposeWithoutAuth has no effect",
+    ),
+    (
         "networkPolicy",
         {"apiFrom": [{"podLabels": {"a": "b"}}]},
         {"apiFrom": [{}]},
@@ -337,9 +343,40 @@ FORMS: list[tuple[str, Any, Any, str]] = [
 def test_a_rule_accepts_and_refuses(
     api: Api, example: Example, section: str, good: Any, bad: Any, message: str
 ) -> None:
-    _dry(api, example(**{section: good}))
+    _dry(api, _meant_to_be_open(example(**{section: good})))
     with pytest.raises(Refused, match=message):
-        _dry(api, example(**{section: bad}))
+        _dry(api, _meant_to_be_open(example(**{section: bad})))
+
+
+def _meant_to_be_open(manifest: Object) -> Object:
+    """Allow the entrances that other rules are about."""
+    manifest["spec"].setdefault("auth", {"exposeWithoutAuth": True})
+    return manifest
+
+
+_NEEDS_TOKENS = "need auth.mode jwt"
+
+
+@pytest.mark.parametrize(
+    "entrance",
+    [
+        {"ingress": {"host": "shop.example"}},
+        {"httpRoute": {"parentRefs": [{"name": "g"}]}},
+        {"service": {"type": "NodePort"}},
+        {"service": {"type": "LoadBalancer"}},
+    ],
+    ids=str,
+)
+def test_there_is_no_entrance_without_tokens_unless_it_is_said(
+    api: Api, example: Example, entrance: Object
+) -> None:
+    tokens = {"mode": "jwt", "jwksUrl": "https://a/keys", **_PARTIES}
+    with pytest.raises(Refused, match=_NEEDS_TOKENS):
+        _dry(api, example(api=entrance))
+    with pytest.raises(Refused, match=_NEEDS_TOKENS):
+        _dry(api, example(api=entrance, auth={"mode": "off"}))
+    _dry(api, example(api=entrance, auth=tokens))
+    _dry(api, example(api=entrance, auth={"mode": "off", "exposeWithoutAuth": True}))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +417,7 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
         ("", "begins with a letter"),
         ("", "must not be default"),
     ]
-    told += [(".spec.messaging", "vhost cannot be changed")]
+    told += [(".spec.messaging", "vhost cannot be changed"), (".spec", _NEEDS_TOKENS)]
     assert len(rules) > 20
     told += [(".spec", part) for _, part in told if ".database needs" in part]
     parts = {part for _, part in told if part.startswith(_EVERYWHERE)} | {"requests."}

@@ -33,6 +33,7 @@ BEHAVIOUR = {
     ".paused": "test_reconcile.test_a_paused_resource_is_left_alone",
     ".messaging.deletionPolicy": "test_broker.test_empty_queues_go_with_the_resource_when_asked",
     ".database.maxConnections": "test_status.test_pools_that_exceed_the_server_are_told",
+    ".auth.exposeWithoutAuth": "test_resource_schema, of entrances without tokens",
     ".rollout.autoRollback": "test_reconcile, of roll-outs that fail",
 }
 _USER = {

@@ -128,7 +128,8 @@ def test_a_revision_brings_back_all_that_pods_are_made_of(
 def test_a_revision_leaves_size_reach_and_topology_as_they_are(
     make: Any, before: str, after: str
 ) -> None:
-    kept = _roundtrip(controller_revision(make(before), 1))
+    open_to_all = {"exposeWithoutAuth": True}
+    kept = _roundtrip(controller_revision(make(before, auth=open_to_all), 1))
     new = make(after).spec
     back = with_spec_of(make(after), kept["data"]).spec
     for section in ("api", "worker", "relay", "notifier"):
@@ -139,6 +140,32 @@ def test_a_revision_leaves_size_reach_and_topology_as_they_are(
     assert back.messaging.retry_delays_seconds == new.messaging.retry_delays_seconds
     for section in ("rollout", "migrations", "slo", "network_policy", "mode", "paused"):
         assert getattr(back, section) == getattr(new, section)
+
+
+_TOKENS = {"mode": "jwt", "jwksUrl": "https://a/keys", "issuer": "i", "audience": "a"}
+_OUTSIDE = {
+    "ingress": {"host": "shop.example"},
+    "httpRoute": {"parentRefs": [{"name": "g"}]},
+    "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]},
+}
+
+
+@pytest.mark.parametrize("entrance", _OUTSIDE)
+def test_going_back_to_a_spec_without_tokens_closes_what_was_opened_since(
+    make: Any, entrance: str
+) -> None:
+    kept = _roundtrip(controller_revision(make(), 1))
+    new = make(auth=_TOKENS, api={entrance: _OUTSIDE[entrance]})
+    back = with_spec_of(new, kept["data"]).spec
+    assert back.auth.mode == "off"
+    assert (back.api.ingress, back.api.http_route) == (None, None)
+    assert back.api.service == make().spec.api.service
+
+
+def test_going_back_leaves_open_what_was_meant_to_be_open_without_tokens(make: Any) -> None:
+    kept = _roundtrip(controller_revision(make(auth={"exposeWithoutAuth": True}), 1))
+    new = make(auth=_TOKENS, api={"ingress": _OUTSIDE["ingress"]})
+    assert with_spec_of(new, kept["data"]).spec.api.ingress == new.spec.api.ingress
 
 
 def test_another_size_is_no_other_revision_and_another_setting_is(make: Any) -> None:
