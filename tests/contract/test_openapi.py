@@ -1,17 +1,21 @@
 """The OpenAPI document is valid, complete, and readable by the Swagger UI that is packaged."""
 
 import functools
+import io
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import openapi_spec_validator
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from contract.serverless_api import client
+from orders.api import changes, cursor, query
+from orders.api.idempotency import idempotency_key
 from orders.api.problems import Refusal
 from orders.api.requests import decode_order
 
@@ -131,11 +135,118 @@ def test_the_schema_accepts_what_the_rules_accept_and_nothing_else(
     assert _validator().is_valid(json.loads(body, parse_float=Decimal)) == accepted, body
 
 
+CHANGES: dict[str, tuple[Callable[[bytes], object], dict[str, str]]] = {
+    "RefundRequest": (lambda body: changes.refund(_environ(body)), {"amount": "5", "reason": '""'}),
+    "CancellationRequest": (lambda body: changes.cancellation(_environ(body)), {"reason": '"a"'}),
+}
+REASONS = [
+    '""', '"a"', "7", "null", f'"{"x" * 200}"', f'"{"x" * 201}"', f'"{"é" * 200}"', r'"a\tb\nc"',
+    r'"\u0000"', r'"\u001b[2J"', r'"\u009b"', r'"a\r"', r'"\ud83d\ude00"', "[]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@given(data=st.data())
+def test_what_changes_an_order_is_accepted_as_its_schema_says(name: str, data: Any) -> None:
+    accept, good = CHANGES[name]
+    texts = {"amount": LITERALS["total"], "reason": REASONS, "x": ["1"]}
+    chosen = {member: st.sampled_from(texts[member]) for member in [*good, "x"]}
+    members = {**good, **data.draw(st.fixed_dictionaries({}, optional=chosen))}
+    members.pop(data.draw(st.sampled_from([*good, None, None])) or "", None)
+    body = "{" + ", ".join(f'"{member}": {text}' for member, text in members.items()) + "}"
+    accepted = _accepts(lambda: accept(body.encode()))
+    decoded = json.loads(body, parse_float=Decimal)
+    assert _validator(name).is_valid(decoded) == accepted, body
+
+
+def _environ(body: bytes) -> dict[str, Any]:
+    return {
+        "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+    }  # fmt: skip
+
+
+def _accepts(decode: Callable[[], object]) -> bool:
+    try:
+        decode()
+    except Refusal:
+        return False
+    return True
+
+
+PARTS = {
+    "page": ["1", "2", "100", "10000", "10001", "0", "-1"],
+    "pageSize": ["1", "20", "100", "101", "0"],
+    "cursor": ["A" * 44, "A" * 43, "A" * 45, "%C3%A9" * 44, "A-_9" * 11],
+}
+
+
+@given(
+    asked=st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(texts) for name, texts in PARTS.items()}
+    )
+)
+def test_the_part_of_a_list_is_accepted_as_its_schema_says(asked: dict[str, str]) -> None:
+    """Two rules are in words: how deep a page may be, and that a cursor is one of this list."""
+    size = int(asked.get("pageSize", query.DEFAULT_PAGE_SIZE))
+    assume(int(asked.get("page", 1)) * size <= query.MAX_DEPTH)
+    text = "&".join(f"{name}={value}" for name, value in asked.items())
+    accepted = _accepts(lambda: query.page_query(text))
+    members = {name: value if name == "cursor" else int(value) for name, value in asked.items()}
+    schema = _parameters("/api/orders/user/{userId}", "get")["part"]["schema"]
+    if "cursor" in asked and "page" not in asked:  # its form is looked at with the list's key
+        accepted = accepted and cursor.is_well_formed(asked["cursor"])
+    assert Draft202012Validator(schema).is_valid(members) == accepted, text
+
+
+@given(
+    text=st.text(st.characters(max_codepoint=0x17F), max_size=300) | st.text('ab"\\ ,', min_size=1)
+)
+@example(text='"' + "a" * 255 + '"')
+@example(text="a" * 256)
+@example(text='"' + '\\"' * 255 + '"')
+def test_an_idempotency_key_is_accepted_as_its_schema_says(text: str) -> None:
+    parameter = _parameters("/api/orders", "post")["Idempotency-Key"]
+    accepted = _accepts(lambda: idempotency_key(text, required=False))
+    assert Draft202012Validator(parameter["schema"]).is_valid(text) == accepted
+
+
+def test_a_key_that_is_demanded_is_demanded_by_the_document() -> None:
+    document = client(key_required=True).simulate_get("/openapi.json").json
+    keys = [
+        parameter["required"]
+        for operation in operations(document)
+        for parameter in operation["parameters"]
+        if parameter["name"] == "Idempotency-Key"
+    ]
+    assert keys == [True] * 3
+
+
+def test_a_reader_finds_whom_to_ask_and_what_each_operation_is_for(
+    document: dict[str, Any],
+) -> None:
+    assert document["info"]["contact"]["url"]
+    assert [server["url"] for server in document["servers"]] == ["/"]
+    named = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert {tag for operation in operations(document) for tag in operation["tags"]} == named
+    assert all(operation["description"] for operation in operations(document))
+
+
+def _parameters(path: str, method: str) -> dict[str, Any]:
+    found = _document()["paths"][path][method]["parameters"]
+    return {parameter["name"]: parameter for parameter in found}
+
+
 @functools.cache
-def _validator() -> Draft202012Validator:
+def _document() -> dict[str, Any]:
     answer = client().simulate_get("/openapi.json")
-    document = json.loads(answer.text, parse_float=Decimal)
-    return Draft202012Validator(document["components"]["schemas"]["OrderRequest"])
+    document: dict[str, Any] = json.loads(answer.text, parse_float=Decimal)
+    return document
+
+
+@functools.cache
+def _validator(name: str = "OrderRequest") -> Draft202012Validator:
+    return Draft202012Validator(_document()["components"]["schemas"][name])
 
 
 # -- Swagger UI ----------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def _routes(ports: Ports) -> dict[str, Resource]:
         "/health": Health(ports.checks),
     }
     operations = {template: resource.operations for template, resource in documented.items()}
-    document = openapi.document(operations, tokens=ports.tokens)
+    document = openapi.document(operations, tokens=ports.tokens, key_required=ports.key_required)
     documented["/openapi.json"] = OpenApi(msgspec.json.encode(document))
     if ports.docs:
         documented |= {"/docs": Page(), "/docs/{name}": Asset()}

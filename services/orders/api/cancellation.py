@@ -50,6 +50,8 @@ class Cancellation:
         "POST": Operation(
             id="cancelOrder",
             summary="Cancel an order",
+            description="Possible until some time after the payment, which then goes back. Asking "
+            "again changes nothing.",
             action="cancel",
             scope=WRITE,
             decode=_decode,

@@ -1,5 +1,6 @@
 """Bodies of requests that change an order: small, and the cancellation's may be missing."""
 
+import json
 from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,14 +14,26 @@ from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total
 
 MAX_REASON: Final = 200
 ReasonText = Annotated[
-    str, Meta(max_length=MAX_REASON, description="Why, in words. It is stored; nothing private.")
+    str,
+    Meta(
+        max_length=MAX_REASON,
+        # PostgreSQL stores no NUL, and a terminal would obey other control characters.
+        pattern=r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*\Z",
+        description="Why, in words. It is stored; nothing private.",
+    ),
 ]
 _AMOUNT_SCHEMA: Final[dict[str, Any]] = {
     "type": "number",
     "minimum": 0.01,
     "maximum": float(MAX_TOTAL),
+    "multipleOf": 0.01,  # to be checked with decimals, as an order's total
     "description": "Amount to pay back; at most two decimal places.",
 }
+
+# Numbers stay text: an integer of thousands of digits is refused later, and by its range.
+_PAIRS: Final = json.JSONDecoder(
+    object_pairs_hook=list, parse_int=str, parse_float=str, parse_constant=str
+)
 
 T = TypeVar("T")
 
@@ -59,17 +72,29 @@ def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        wanted = msgspec.json.decode(body, type=kind)
+        names = _names(body)
     except msgspec.ValidationError as error:
         detail, _, place = str(error).partition(" - at `$.")
         raise _invalid(f"#/{place.rstrip('`')}" if place else "#", _plain(detail)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         detail = "The body is not valid JSON."
         raise Refusal(MALFORMED_BODY, detail, faults=[Fault("#", detail)]) from None
+    for name in names:
+        if names.count(name) > 1:
+            raise _invalid(f"#/{name}", "is given more than once")
+    return wanted
+
+
+def _names(body: bytes) -> list[str]:
+    """Return the names of a body's members: readers differ in which of two equal ones counts."""
+    return [name for name, _ in _PAIRS.decode(body.decode())]
 
 
 def _plain(detail: str) -> str:
     """Say it without msgspec's marks; it repeats names of members, never values."""
+    if "regex" in detail:
+        return "expected text without control characters"
     return detail[:1].lower() + detail[1:].replace("`", "")
 
 

@@ -13,7 +13,8 @@ _VERSION: Final = 1
 _POSITION: Final = struct.Struct(">Bqq")  # version, microseconds since 1970, order id
 _SEAL_BYTES: Final = 16
 # 33 bytes are 44 characters without padding or spare bits: one position has one spelling.
-_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{44}\Z")
+PATTERN: Final = r"^[A-Za-z0-9_-]{44}\Z"
+_SHAPE: Final = re.compile(PATTERN)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
@@ -29,9 +30,14 @@ def seal(position: Position, user_id: int, key: bytes) -> str:
     return base64.urlsafe_b64encode(payload + _mac(payload, user_id, key)).decode("ascii")
 
 
+def is_well_formed(cursor: str) -> bool:
+    """Tell whether it has the form of a cursor, whoever made it."""
+    return _SHAPE.match(cursor) is not None
+
+
 def unseal(cursor: str, user_id: int, key: bytes) -> Position:
     """Return the position in a cursor. Raises InvalidCursor unless `seal` made it for this user."""
-    if _SHAPE.match(cursor) is None:
+    if not is_well_formed(cursor):
         raise InvalidCursor
     raw = base64.urlsafe_b64decode(cursor)
     payload, mac = raw[: _POSITION.size], raw[_POSITION.size :]

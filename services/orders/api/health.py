@@ -35,6 +35,7 @@ class Health:
         "GET": Operation(
             id="health",
             summary="Tell whether orders can be taken",
+            description="For people and load balancers; Kubernetes asks the admin port.",
             answers={
                 200: Answer(description="Healthy, or degraded.", body=HealthReport),
                 503: Answer(description="The primary database is out.", body=HealthReport),

@@ -36,6 +36,7 @@ class OrderHistory:
         "GET": Operation(
             id="getOrderHistory",
             summary="Show every transition of an order, oldest first",
+            description="Each transition has who made it, when, and the trace of the request.",
             action="history",
             scope=READ,
             decode=decode_order_id,

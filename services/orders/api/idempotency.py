@@ -11,12 +11,16 @@ from msgspec import Meta
 
 from orders.api.problems import INVALID_KEY, MISSING_KEY, Refusal
 
+FIELD: Final = "Idempotency-Key"
 MAX_CHARS: Final = 255
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
 # Visible ASCII. No comma: WSGI servers join the fields of a repeated header with one.
-_BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e][\x21-\x2b\x2d-\x7e]{0,254}\Z")
-_QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"\Z')
+_BARE_FORM: Final = r"[\x21\x23-\x2b\x2d-\x7e][\x21-\x2b\x2d-\x7e]{0,254}"
+_QUOTED_FORM: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"'
+_BARE: Final = re.compile(_BARE_FORM + r"\Z")
+_QUOTED: Final = re.compile(_QUOTED_FORM + r"\Z")
 _ESCAPE: Final = re.compile(r"\\(.)")
+# For the documentation: how the field is written, quotes and escapes included.
+IdempotencyKey = Annotated[str, Meta(pattern=rf"^({_BARE_FORM}|{_QUOTED_FORM})\Z")]
 
 
 def idempotency_key(header: str | None, *, required: bool) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.admission import API
+from orders.api.idempotency import FIELD as KEY_FIELD
 from orders.api.operation import Answer, Operation, Parameter
 from orders.api.problems import MEDIA_TYPE, Problem
 
@@ -21,6 +22,13 @@ Routes = Mapping[str, Mapping[str, Operation]]
 _REF: Final = "#/components/schemas/{name}"
 _LIMIT: Final = ("RateLimit", "RateLimit-Policy")
 _WAITS: Final = frozenset({409, 429, 503})
+_CONTACT: Final = {
+    "name": "Order platform maintainers", "url": "https://orders.example/platform",
+}  # fmt: skip
+_TAGS: Final = {
+    "orders": "Take orders, show them, change them.",
+    "service": "How the service does.",
+}
 _SCHEME: Final = "bearer"
 _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 # What any request about orders may meet; of these 401 and 403 only where tokens are asked for.
@@ -67,8 +75,11 @@ class OpenApi:
     on_head = on_get
 
 
-def document(routes: Routes, *, tokens: bool) -> Json:
-    """Return the document; with `tokens` it asks for a bearer token and names the scopes."""
+def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Json:
+    """Return the document; with `tokens` it asks for a bearer token and names the scopes.
+
+    With `key_required` a request that takes an Idempotency-Key has to have one.
+    """
     kinds = {Problem: None, **dict.fromkeys(_types(routes))}
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     schema_of = dict(zip(kinds, map(_plain, schemas), strict=True))
@@ -77,20 +88,26 @@ def document(routes: Routes, *, tokens: bool) -> Json:
         "info": {
             "title": "Orders",
             "version": API_VERSION,
+            "contact": _CONTACT,
             "description": "Take orders, and tell how they are doing. Integers are written without "
             "a decimal point: `1.0` is refused. Query members that are not listed are ignored.",
         },
+        "servers": [{"url": "/", "description": "Where this document is from."}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": {
             template: {
                 method.lower(): _operation(
                     operation, schema_of, _refusals(template, operation, tokens=tokens)
                 )
+                | {"tags": ["orders" if template.startswith(API) else "service"]}
                 for method, operation in operations.items()
             }
             for template, operations in routes.items()
         },
         "components": {"schemas": _plain(components)},
     }
+    if key_required:
+        _ask_for_keys(made["paths"])
     if tokens:
         made["components"]["securitySchemes"] = {_SCHEME: _BEARER}
         _ask_for_tokens(made["paths"], routes)
@@ -119,6 +136,7 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
     made: Json = {
         "operationId": operation.id,
         "summary": operation.summary,
+        "description": operation.description,
         "parameters": [_parameter(parameter, schema_of) for parameter in operation.parameters],
         "responses": {**answers, **problems},
     }
@@ -176,6 +194,13 @@ def _ask_for_tokens(paths: Json, routes: Routes) -> None:
         for method, operation in operations.items():
             if operation.scope:
                 paths[template][method.lower()]["security"] = [{_SCHEME: [operation.scope]}]
+
+
+def _ask_for_keys(paths: Json) -> None:
+    for operations in paths.values():
+        for operation in operations.values():
+            for parameter in operation["parameters"]:
+                parameter["required"] |= parameter["name"] == KEY_FIELD
 
 
 def _plain(schema: Any) -> Any:

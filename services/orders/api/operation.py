@@ -40,6 +40,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     summary: str
+    description: str = ""
     action: str | None = None  # label of order_requests_total
     scope: str | None = None
     public: bool = False  # asks for no token

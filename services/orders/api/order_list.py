@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from falcon import Request, Response
-from msgspec import Meta
+from msgspec import Meta, Raw
 
 from orders import views
 from orders.api import cursor
@@ -25,25 +25,40 @@ from orders.api.query import (
 from orders.database.orders import Position
 from orders.domain.order import Id, Order
 
+_PART: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "page": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_DEPTH,
+            "description": "From 1. Not with cursor.",
+        },
+        "pageSize": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_PAGE_SIZE,
+            "description": f"Orders on a page; {DEFAULT_PAGE_SIZE} unless given.",
+        },
+        "cursor": {
+            "type": "string",
+            "pattern": cursor.PATTERN,
+            "description": "From the Link header of the page before. Opaque. Not with page.",
+        },
+    },
+    "not": {"required": ["page", "cursor"]},
+    "example": {"page": 1, "pageSize": DEFAULT_PAGE_SIZE},
+}
 _PARAMETERS: Final = (
     Parameter(name="userId", where="path", type=Id, description="Whose orders."),
+    # One parameter with an object is the only way to say that two members exclude each other. Its
+    # members are those of the query: `form` and `explode` are what a query has unless told.
     Parameter(
-        name="page",
+        name="part",
         where="query",
-        type=Annotated[int, Meta(ge=1, le=MAX_DEPTH)],
-        description=f"From 1; page × pageSize may not exceed {MAX_DEPTH}. Not with cursor.",
-    ),
-    Parameter(
-        name="pageSize",
-        where="query",
-        type=Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)],
-        description=f"Orders on a page; {DEFAULT_PAGE_SIZE} unless given.",
-    ),
-    Parameter(
-        name="cursor",
-        where="query",
-        type=Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{44}\Z")],
-        description="From the Link header of the page before. Opaque. Not with page.",
+        type=Annotated[Raw, Meta(extra_json_schema=_PART)],
+        description="Which part of the list, as `?page=2&pageSize=50` or `?cursor=…`: either page "
+        f"or cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
     ),
 )
 
@@ -59,6 +74,7 @@ class UserOrders:
         "GET": Operation(
             id="listOrders",
             summary="List a user's orders, newest first",
+            description="Follow the Link header from page to page: it leads to any depth.",
             action="list",
             scope=READ,
             decode=_decode,

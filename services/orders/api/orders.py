@@ -10,7 +10,7 @@ from orders.api import exchange as exchanges
 from orders.api.auth import READ, WRITE, user_principal
 from orders.api.body import read_body
 from orders.api.exchange import Exchange
-from orders.api.idempotency import IdempotencyKey, idempotency_key
+from orders.api.idempotency import FIELD, IdempotencyKey, idempotency_key
 from orders.api.operation import Answer, Arguments, Operation, Parameter
 from orders.api.ports import Ports
 from orders.api.preconditions import is_known
@@ -38,7 +38,7 @@ def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
 
 
 IDEMPOTENCY_KEY: Final = Parameter(
-    name="Idempotency-Key",
+    name=FIELD,
     where="header",
     type=IdempotencyKey,
     description="Makes a repetition of this request safe, for 24 hours.",
@@ -62,6 +62,8 @@ class Orders:
         "POST": Operation(
             id="createOrder",
             summary="Place an order",
+            description="The answer comes when the order is stored, before it is paid. Follow it "
+            "at `Location`. Send an Idempotency-Key, so that a repetition orders nothing twice.",
             action="create",
             scope=WRITE,
             decode=decode_new_order,
@@ -133,6 +135,7 @@ class OneOrder:
         "GET": Operation(
             id="getOrder",
             summary="Show an order",
+            description="`ETag` changes with the order: send it in If-None-Match to poll cheaply.",
             action="get",
             scope=READ,
             decode=decode_order_id,

@@ -51,6 +51,8 @@ class Refunds:
         "POST": Operation(
             id="refundOrder",
             summary="Pay back a part of an order's money, or all that is left",
+            description="For support. Send an Idempotency-Key: without one a repetition pays back "
+            "again.",
             action="refund",
             scope=ADMIN,
             decode=_decode,
