@@ -83,7 +83,8 @@ class Check(msgspec.Struct, frozen=True):
     """A dependency and how to try it: `test` returns, or raises what is wrong.
 
     A critical one decides about readiness and health, one with `only_readiness` about readiness
-    alone. `budget_s` is how long a probe waits.
+    alone. `budget_s` is how long a probe waits. A failure that is `forgiven` does not decide about
+    readiness yet: a dependency that all replicas share would take all of them out at once.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Check(msgspec.Struct, frozen=True):
     critical: bool = True
     only_readiness: bool = False
     budget_s: float = 1.0
+    forgiven: Callable[[], bool] = bool
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -101,6 +103,7 @@ class Result(msgspec.Struct, frozen=True):
     reason: str = ""
     took_s: float = 0.0
     only_readiness: bool = False
+    forgiven: bool = False
 
     @property
     def passed(self) -> bool:
@@ -163,8 +166,14 @@ class _Trial:
         error = self._error if ended else TimeoutError(f"no answer within {check.budget_s:g} s")
         took_s = (self._ended_at if ended else time.monotonic()) - self._began_at
         self._log_change(error)
-        words = reason(error) if error else ""
-        return Result(check.name, check.critical, words, took_s, check.only_readiness)
+        return Result(
+            check.name,
+            check.critical,
+            reason(error) if error else "",
+            took_s,
+            check.only_readiness,
+            forgiven=error is not None and check.forgiven(),
+        )
 
     def _log_change(self, error: BaseException | None) -> None:
         if error and not self._failing:
@@ -251,7 +260,7 @@ def _condition(name: str, otherwise: str, *, holds: bool) -> Result:
 
 
 def _report(probe: str, results: Sequence[Result]) -> Report:
-    passed = all(result.passed or not result.critical for result in results)
+    passed = all(result.passed or result.forgiven or not result.critical for result in results)
     lines = [_line(result) for result in results]
     lines.append(f"{probe} check {'passed' if passed else 'failed'}")
     return Report(200 if passed else 503, lines)
@@ -260,4 +269,7 @@ def _report(probe: str, results: Sequence[Result]) -> Report:
 def _line(result: Result) -> str:
     if result.passed:
         return f"[+]{result.name} ok"
-    return f"[-]{result.name} failed: {result.reason}{'' if result.critical else ' (not critical)'}"
+    note = (
+        " (not for long yet)" if result.forgiven else "" if result.critical else " (not critical)"
+    )
+    return f"[-]{result.name} failed: {result.reason}{note}"

@@ -63,7 +63,7 @@ class DatabaseSettings(Group, frozen=True):
         ),
     ] = "local"
     pool_size: Annotated[Count, Meta(description="Connections to each server per process.")] = 4
-    connect_timeout_s: Annotated[Seconds, Meta(description="Longest wait for a connection.")] = 3
+    connect_timeout_s: Annotated[Seconds, Meta(description="Longest wait for a connection.")] = 2
     statement_timeout_s: Annotated[
         Seconds, Meta(description="PostgreSQL ends a statement after this.")
     ] = 5

@@ -96,9 +96,11 @@ def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
             accept(pool)
         assert time.monotonic() - started_s < 1, "the request did not have to find out"
         assert not isinstance(refused.value, OutcomeUnknown)
+        assert pool.unwell_s > 1
     finally:
         postgres.resume()
     eventually(lambda: pool._server.problem is None, within_s=15)
+    eventually(lambda: pool.unwell_s < 1, within_s=5)
     accept(pool)
 
 
@@ -244,6 +246,18 @@ def test_a_server_that_turns_read_only_is_left_and_found_again(
     for _ in range(20):
         accept(pool)
     assert time.monotonic() - started_s < 5
+
+
+def test_a_pool_that_nobody_asks_notices_a_server_that_turns_read_only(
+    postgres: Postgres, pool: Pool
+) -> None:
+    eventually(lambda: pool.unwell_s < 1)
+    fence(postgres, "on")
+    try:
+        eventually(lambda: pool._server.known_down and pool.unwell_s > 1)
+    finally:
+        fence(postgres, "off")
+    eventually(lambda: pool.unwell_s < 1)
 
 
 def fence(postgres: Postgres, value: str) -> None:

@@ -57,6 +57,15 @@ def test_a_probe_that_fails_names_the_cause_unasked() -> None:
     assert text.endswith("[-]rabbitmq failed: connection refused\nreadyz check failed\n")
 
 
+def test_a_failure_that_is_forgiven_shows_but_leaves_the_pod_ready() -> None:
+    refused = fail_with(TimeoutError())
+    status, text = ask("/readyz?verbose", Check("postgres", refused, forgiven=lambda: True))
+    assert status == 200
+    assert "[-]postgres failed: timed out (not for long yet)\n" in text
+    assert ask("/readyz", Check("postgres", refused, forgiven=lambda: False))[0] == 503
+    assert ask("/health", Check("postgres", refused, forgiven=lambda: True))[0] == 503
+
+
 def test_what_is_not_critical_shows_but_does_not_decide() -> None:
     checks = Check("postgres", passes), Check("redis", fail_with(TimeoutError()), critical=False)
     status, text = ask("/readyz?verbose", *checks)

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import psycopg
@@ -62,7 +62,7 @@ _TIMELINE: Final = """
 DEADLINE_MARGIN_S: Final = 2.0
 # How long a failure speaks for the server when no attempt to connect is under way: longer than the
 # pool waits between two attempts.
-_KNOWN_FOR_S: Final = 2.0
+_KNOWN_FOR_S: Final = 1.0
 # A server that is well and takes no writes any more answers sooner, if only to refuse.
 _STUCK_S: Final = 1.0
 _LAST_PORT: Final = 65_535
@@ -382,11 +382,12 @@ class Connection(psycopg.Connection[Row]):
         ):
             end.shutdown(socket.SHUT_RDWR)
 
-    def ask(self, deadline_s: float) -> None:
-        """See whether the server answers within `deadline_s`; raises DeadlinePassed, closed."""
+    @contextlib.contextmanager
+    def within(self, deadline_s: float) -> Iterator[None]:
+        """Give the statements of the block another deadline."""
         usual_s, self.deadline_s = self.deadline_s, deadline_s
         try:
-            self.execute(b"SELECT 1", prepare=False)
+            yield
         finally:
             self.deadline_s = usual_s
 

@@ -41,8 +41,8 @@ _PING: Final = (
 # time. Not zero: a connection that is free is taken.
 _NO_WAIT_S: Final = 0.01
 # A server that was not heard of for so long is asked; it has so long for an answer.
-_QUIET_S: Final = 1.0
-_HEARTBEAT_S: Final = 3.0
+_QUIET_S: Final = 0.5
+_HEARTBEAT_S: Final = 1.5
 _LIFETIME_S: Final = 1800.0
 
 
@@ -59,7 +59,7 @@ class Pool:
         self._timeout_s = settings.connect_timeout_s
         self._writes = writes
         self._server = primary(settings, url) if writes else replica(url)
-        self._distrusted_at_s = self._answered_at_s = float("-inf")
+        self._distrusted_at_s = self._answered_at_s = self._passed_at_s = float("-inf")
         self._closing = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="pool-heartbeat", daemon=True)
         self._wakeup = Wakeup(self._notify)
@@ -72,8 +72,8 @@ class Pool:
             open=False,
             timeout=settings.connect_timeout_s,
             # A lost server is tried again at least this often; psycopg's own default backs off
-            # for minutes, which would outlast the outage.
-            reconnect_timeout=2.0,
+            # for minutes, which would outlast the outage. Each delay is added to a failover.
+            reconnect_timeout=0.5,
             max_lifetime=_LIFETIME_S,
             check=_refuse_if_server_spoke,
             name=application,
@@ -185,8 +185,13 @@ class Pool:
         """
         while not self._closing.wait(_QUIET_S):
             if time.monotonic() - self._answered_at_s > _QUIET_S:
-                with contextlib.suppress(OrdersError), translated(), self._lent(_NO_WAIT_S) as lent:
-                    lent.ask(_HEARTBEAT_S)
+                with (
+                    contextlib.suppress(OrdersError),
+                    translated(),
+                    self._lent(_NO_WAIT_S) as lent,
+                    lent.within(_HEARTBEAT_S),
+                ):
+                    self._examine(lent)
 
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
@@ -215,11 +220,20 @@ class Pool:
         Raises Transient if it does not answer, takes no writes, or is not as durable as asked for.
         """
         with self.connection() as connection:
-            [(read_only, standbys)] = connection.execute(_PING).fetchall()
-            if self._writes and read_only == "on":
-                raise ReadOnly(READ_ONLY, retry_after_s=1)
-            if self._server.synchronous and not standbys:
-                raise ServerAway(NO_STANDBY)
+            self._examine(connection)
+
+    @property
+    def unwell_s(self) -> float:
+        """For how many seconds no `ping` has passed, with those that the pool makes by itself."""
+        return time.monotonic() - self._passed_at_s
+
+    def _examine(self, connection: Connection) -> None:
+        [(read_only, standbys)] = connection.execute(_PING).fetchall()
+        if self._writes and read_only == "on":
+            raise ReadOnly(READ_ONLY, retry_after_s=1)
+        if self._server.synchronous and not standbys:
+            raise ServerAway(NO_STANDBY)
+        self._passed_at_s = time.monotonic()
 
 
 class _Kept:
