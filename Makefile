@@ -142,6 +142,10 @@ bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--q
 charts: env ## write the charts' schemas and READMEs from their sources
 	@PYTHONPATH=charts .venv/bin/python -m upkeep
 
+.PHONY: release
+release: env ## show what VERSION=0.2.0 changes, charts, images and package together; ARGS=--write does it
+	@PYTHONPATH=charts .venv/bin/python -m upkeep.release $(VERSION) $(ARGS)
+
 .PHONY: skaffold-check
 skaffold-check: env ## build the real skaffold (once, 15 minutes) and hold skaffold.yaml to it
 	@$(CLUSTER) build charts skaffold

@@ -12,6 +12,7 @@ Manifest = dict[str, Any]
 CHARTS: Final = Path(__file__).resolve().parents[2] / "charts"
 OPERATOR: Final = CHARTS / "orderservice-operator"
 ENVIRONMENT: Final = CHARTS / "orderservice-environment"
+VERSION: Final[str] = yaml.safe_load((OPERATOR / "Chart.yaml").read_text())["version"]
 ENVIRONMENTS: Final = ("dev", "staging", "prod")
 RESOURCE: Final = "orders.platform.dev/v1alpha1/OrderService"
 

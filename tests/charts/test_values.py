@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
+from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Failed, Helm, only, values_of
 from charts.policies import pod_spec
 
 # YAML reads both as numbers where they are not quoted.
@@ -141,7 +141,7 @@ def test_postgresql_stays_when_its_replica_goes(helm4: Helm) -> None:
     [
         ("rabbitmq.yaml", "log.file = false", "log.file = true", {"orders-rabbitmq"}),
         ("secrets.yaml", "maxmemory 64mb", "maxmemory 32mb", {"orders-valkey"}),
-        ("../Chart.yaml", "version: 0.1.0\nappVersion", "version: 0.2.0\nappVersion", set()),
+        ("../Chart.yaml", "\nappVersion: ", "-next\nappVersion: ", set()),
     ],
 )
 def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
@@ -299,7 +299,7 @@ def test_the_condition_of_an_umbrella_chart_is_admitted(helm: Helm, tmp_path: Pa
     for chart in (OPERATOR, ENVIRONMENT):
         shutil.copytree(chart, tmp_path / "charts" / chart.name)
     dependencies = [
-        {"name": chart.name, "version": "0.1.0", "condition": f"{chart.name}.enabled"}
+        {"name": chart.name, "version": VERSION, "condition": f"{chart.name}.enabled"}
         for chart in (OPERATOR, ENVIRONMENT)
     ]
     umbrella = {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0"}

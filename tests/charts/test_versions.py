@@ -11,13 +11,13 @@ import pytest
 from control_plane.api import Api, Object
 
 from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, make_namespace
-from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
+from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Helm, values_of
 from charts.seen import CR, PROCESSES, WITHIN_S, complete, settled, wait_until_rolled_out, workloads
 
 NAMESPACE = "versions"
 SERVERS = ("postgresql", "postgresql-replica", "rabbitmq", "valkey")
 SIMULATORS = ("inventory", "payment", "webhooks")
-OLD, NEW = "0.1.0", "0.2.0"
+OLD, NEW = VERSION, "77.0.0"
 
 
 class Seen(NamedTuple):
