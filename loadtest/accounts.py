@@ -70,10 +70,14 @@ def unbalanced_money(story: Story) -> Iterator[str]:
     """Find whether the whole run took another sum than its completed orders cost."""
     accounts = _accounts(story)
     moved = sum(
-        (one.captured - one.refunded for key, one in accounts.items() if story.is_known(key)),
+        (
+            account.captured - account.refunded
+            for order_id, account in accounts.items()
+            if story.is_known(order_id)
+        ),
         Decimal(),
     )
-    completed = (one for one in story.books.orders.values() if one.status == "Completed")
+    completed = (order for order in story.books.orders.values() if order.status == "Completed")
     cost = sum((order.total - order.refunded for order in completed), Decimal())
     if moved != cost:
         yield f"captures less refunds are {moved}, completed orders cost {cost}"
@@ -82,17 +86,17 @@ def unbalanced_money(story: Story) -> Iterator[str]:
 def unbalanced_stock(story: Story) -> Iterator[str]:
     """Find whether units are left that were reserved and neither committed nor given back."""
     units: Counter[str] = Counter()
-    for one in story.books.reservations or ():
-        if story.is_known(one.order_id):
-            units[one.status] += one.quantity
-    left = units.total() - sum(units[status] for status in _SETTLED)
-    if left:
-        yield f"{units.total()} units were reserved, {left} of them still are: {dict(units)}"
+    for reservation in story.books.reservations or ():
+        if story.is_known(reservation.order_id):
+            units[reservation.status] += reservation.quantity
+    reserved = units.total() - sum(units[status] for status in _SETTLED)
+    if reserved:
+        yield f"{units.total()} units were reserved, {reserved} of them still are: {dict(units)}"
 
 
 def strangers(ids: Iterable[int], books: Books) -> list[int]:
     """Return those that are no orders of the run, where all in the ledgers must be."""
-    return [one for one in ids if one not in books.orders] if books.alone and books.whole else []
+    return [order_id for order_id in ids if order_id not in books.orders] if books.alone and books.whole else []
 
 
 def _accounts(story: Story) -> defaultdict[int, Account]:

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,46 +64,46 @@ def could_not_run(error: Exception) -> ExitCode:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="python -m loadtest",
         description="Put the order service under load and decide whether it held.",
         epilog="exit codes: 0 passed, 1 a threshold, 2 an invariant, 3 could not be run",
     )
-    made.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
-    made.add_argument("--host", help="a service that runs already [a stack of our own]")
-    made.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
-    made.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
-    made.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
-    made.add_argument(
+    arguments.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
+    arguments.add_argument("--host", help="a service that runs already [a stack of our own]")
+    arguments.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
+    arguments.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
+    arguments.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
+    arguments.add_argument(
         "--rate", type=float, metavar="N", help="N journeys arrive a second, whatever the answers"
     )
-    made.add_argument(
+    arguments.add_argument(
         "--threshold", action="append", default=[], metavar="F<=N", type=threshold,
         help="hold one more figure, `create.p99_ms<=200` or `create.rate>=50` or `==`",
     )  # fmt: skip
-    made.add_argument(
+    arguments.add_argument(
         "--abort-on-fail", action="store_true", help="end the load at the first breach (1)"
     )
-    made.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
-    made.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
-    made.add_argument(
+    arguments.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
+    arguments.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
+    arguments.add_argument(
         "--master-port",
         type=int,
         default=MASTER_PORT,
         help="where workers connect",
     )
-    made.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
-    made.add_argument("--ui", action="store_true", help="Locust's web page while it runs (8089)")
-    made.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
-    made.add_argument("--regression", type=float, metavar="R", help="refuse R × the baseline")
-    made.add_argument("--save-baseline", action="store_true", help="make this the baseline")
-    return made
+    arguments.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
+    arguments.add_argument("--ui", action="store_true", help="Locust's web page while it runs (8089)")
+    arguments.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
+    arguments.add_argument("--regression", type=float, metavar="R", help="refuse R × the baseline")
+    arguments.add_argument("--save-baseline", action="store_true", help="make this the baseline")
+    return arguments
 
 
 def show_list() -> int:
     """Print every scenario with what it proves."""
-    for one in catalogue.every():
-        print(f"  {one.name:<17} {one.seconds:4.0f} s  {one.proves}")
+    for scenario in catalogue.every():
+        print(f"  {scenario.name:<17} {scenario.seconds:4.0f} s  {scenario.proves}")
     return ExitCode.PASSED
 
 
@@ -111,10 +112,10 @@ def work(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     [scenario] = args.scenario
     catalogue.find(scenario)
     more = {"LOADTEST_SCENARIO": scenario, "LOADTEST_RUN": environ.get("LOADTEST_RUN", "remote")}
-    done = subprocess.run(  # noqa: S603 our own command
+    process = subprocess.run(  # noqa: S603 our own command
         worker_command(args.worker_of), env=environment(more), check=False
     )
-    return ExitCode.PASSED if done.returncode == 0 else ExitCode.SETUP
+    return ExitCode.PASSED if process.returncode == 0 else ExitCode.SETUP
 
 
 def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -125,57 +126,58 @@ def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for name in names
     ]
     folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
-    with place(args, environ, folder, scenarios[0].settings) as where:
-        refuse_unless_there(where, args.wait)
+    with placed(args, environ, LocalStack(folder / "state"), scenarios[0].settings) as place:
+        refuse_unless_there(place, args.wait)
         for scenario in scenarios:
-            refuse_what_cannot_be_done(scenario, where, by_hand=args.by_hand)
-        refuse_unless_named(environ.get("LOADTEST_RUN", ""), where, workers=args.workers)
-        wished = wishes(args, environ, folder, where)
-        return verdict.worst(run_each(scenarios, where, wished))
+            refuse_what_cannot_be_done(scenario, place, by_hand=args.by_hand)
+        refuse_unless_named(environ.get("LOADTEST_RUN", ""), place, workers=args.workers)
+        decide = partial(run_one, place=place, wishes=wishes(args, environ, folder, place))
+        return verdict.worst(run_each(scenarios, place, decide))
 
 
-def run_each(scenarios: list[Scenario], where: Place, wished: Wishes) -> Iterator[ExitCode]:
+def run_each(
+    scenarios: list[Scenario], place: Place, decide: Callable[[Scenario], ExitCode]
+) -> Iterator[ExitCode]:
     """Run one after the other; one that cannot be run leaves the others their verdicts."""
-    whole = True
+    restart = False
     for scenario in scenarios:
         try:
-            if not whole and where.stack is not None:  # broken off with who knows what stopped
-                where.stack.stop()
-                where.stack.clear()
-                where.stack.start()
-            whole = True
-            if where.stack is not None:
-                where.stack.adopt(scenario.settings)
-            yield run_one(scenario, where, wished)
+            if restart and place.stack is not None:  # broken off with who knows what stopped
+                place.stack.stop()
+                place.stack.clear()
+                place.stack.start()
+            restart = False
+            if place.stack is not None:
+                place.stack.adopt(scenario.settings)
+            yield decide(scenario)
         except Exception as error:  # noqa: BLE001 whatever it is, this one was not decided
-            whole = False
+            restart = True
             yield could_not_run(error)
 
 
-def run_one(scenario: Scenario, where: Place, wished: Wishes) -> ExitCode:
+def run_one(scenario: Scenario, place: Place, wishes: Wishes) -> ExitCode:
     """Run one, and leave the result as the last line for those who only have the output."""
-    progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {where.host})")
-    result = run(scenario, where, wished)
-    if where.stack is None:
+    progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {place.host})")
+    result = run(scenario, place, wishes)
+    if place.stack is None:
         progress.say(artefacts.encoded(result).decode())
     return result.verdict
 
 
 @contextmanager
-def place(
+def placed(
     args: argparse.Namespace,
     environ: Mapping[str, str],
-    folder: Path,
+    stack: LocalStack,
     settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Iterator[Place]:
-    """Give the service to be put under load: the one named, or one of our own for the block.
+    """Give the service to be put under load: the one named, or our own stack for the block.
 
     Our own begins with the settings of the first scenario.
     """
     if args.host:
         yield given(args.host, environ)
         return
-    stack = LocalStack(folder / "state")
     stack.adopt(settings)
     progress.say("starting a stack")
     stack.clear()  # outside the block: what another run holds is not ours to stop
@@ -189,24 +191,24 @@ def place(
 
 
 def wishes(
-    args: argparse.Namespace, environ: Mapping[str, str], folder: Path, where: Place
+    args: argparse.Namespace, environ: Mapping[str, str], folder: Path, place: Place
 ) -> Wishes:
     """Gather what holds for every scenario of this call."""
-    known = {name: value for name, value in environ.items() if name.startswith("LOADTEST_")}
-    if where.stack is not None:
-        known |= {
-            "LOADTEST_JWT_KEY": where.stack.key,
+    variables = {name: value for name, value in environ.items() if name.startswith("LOADTEST_")}
+    if place.stack is not None:
+        variables |= {
+            "LOADTEST_JWT_KEY": place.stack.key,
             "LOADTEST_JWT_ALGORITHM": "HS256",
             "LOADTEST_JWT_ISSUER": TOKEN_PARTY,
             "LOADTEST_JWT_AUDIENCE": TOKEN_PARTY,
         }
     if args.duration:
-        known["LOADTEST_DURATION"] = str(args.duration)
+        variables["LOADTEST_DURATION"] = str(args.duration)
     if args.rate:
-        known["LOADTEST_RATE"] = str(args.rate)
+        variables["LOADTEST_RATE"] = str(args.rate)
     return Wishes(
         folder=folder,
-        environ=known | {"LOADTEST_SCALE": str(args.scale)},
+        environ=variables | {"LOADTEST_SCALE": str(args.scale)},
         force=Force(
             processes=args.processes, workers=args.workers, port=args.master_port, web=args.ui
         ),

@@ -52,7 +52,7 @@ class Timetable:
         self._stop.set()
 
     def _run(self) -> None:
-        for moment in sorted(self._moments, key=lambda one: one.at_s):
+        for moment in sorted(self._moments, key=lambda due: due.at_s):
             if self._stop.wait(max(0.0, self._began_s + moment.at_s - time.monotonic())):
                 return
             try:

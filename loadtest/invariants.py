@@ -46,13 +46,13 @@ def unended(story: Story) -> Iterator[str]:
 
 def doubled(story: Story) -> Iterator[str]:
     """Find purchases that became several orders."""
-    known: dict[str, set[int]] = defaultdict(set)
+    ids_of: dict[str, set[int]] = defaultdict(set)
     for purchase in story.purchases:
-        known[purchase.token] |= set(purchase.order_ids)
+        ids_of[purchase.token] |= set(purchase.order_ids)
     for order in story.books.orders.values():
         if order.payment_method:
-            known[order.payment_method].add(order.id)
-    for token, ids in known.items():
+            ids_of[order.payment_method].add(order.id)
+    for token, ids in ids_of.items():
         if len(ids) > 1:
             yield f"purchase {token} became the orders {sorted(ids)}"
 
@@ -97,42 +97,43 @@ def changed_after_the_end(story: Story) -> Iterator[str]:
 def wrongly_stocked(story: Story) -> Iterator[str]:
     """Find ended orders whose stock is not taken, or is, or is still held."""
     # Without those that were released before they were made.
-    held = {one.order_id: one for one in story.books.reservations or () if one.quantity}
+    reservations = {reservation.order_id: reservation for reservation in story.books.reservations or () if reservation.quantity}
     for order in story.books.orders.values():
-        one = held.get(order.id)
-        status = one.status if one else "none"
-        right = _STOCK.get(order.status, ("none", "released"))
-        if order.status in ENDED and status not in right:
+        reservation = reservations.get(order.id)
+        status = reservation.status if reservation else "none"
+        allowed = _STOCK.get(order.status, ("none", "released"))
+        if order.status in ENDED and status not in allowed:
             yield f"order {order.id} is {order.status}, its stock is {status}"
-        elif one and (one.product_id, one.quantity) != (order.product_id, order.quantity):
-            yield f"order {order.id} holds {one.quantity} of product {one.product_id}"
-    for order_id in accounts.strangers(held, story.books):
+        elif reservation and (reservation.product_id, reservation.quantity) != (order.product_id, order.quantity):
+            yield f"order {order.id} holds {reservation.quantity} of product {reservation.product_id}"
+    for order_id in accounts.strangers(reservations, story.books):
         yield f"order {order_id} has stock and nobody knows it"
 
 
 def completed_though_declined(story: Story) -> Iterator[str]:
     """Find orders that Payment declined and that are Completed, or were."""
-    declined = {purchase.token for purchase in story.purchases if purchase.declined}
-    told = {id_ for one in story.purchases if one.declined for id_ in one.order_ids}
+    declined = [purchase for purchase in story.purchases if purchase.declined]
+    tokens = {purchase.token for purchase in declined}
+    ids = {order_id for purchase in declined for order_id in purchase.order_ids}
     for order in story.books.orders.values():
-        known = order.id in told or order.payment_method in declined
-        if known and order.status in accounts.PAID:
+        was_declined = order.id in ids or order.payment_method in tokens
+        if was_declined and order.status in accounts.PAID:
             yield f"order {order.id} was declined and is {order.status}"
 
 
 def oversold(story: Story) -> Iterator[str]:
     """Find products of which more was promised than there was."""
-    taken: Counter[int] = Counter()
-    for one in story.books.reservations or ():
-        if one.status not in ("released", "returned"):
-            taken[one.product_id] += one.quantity
+    reserved: Counter[int] = Counter()
+    for reservation in story.books.reservations or ():
+        if reservation.status not in ("released", "returned"):
+            reserved[reservation.product_id] += reservation.quantity
     completed: Counter[int] = Counter()
     for order in story.books.orders.values():
         if order.status == "Completed":
             completed[order.product_id] += order.quantity
     for product, units in story.stock.items():
-        if max(taken[product], completed[product]) > units:
-            yield f"product {product}: {max(taken[product], completed[product])} of {units} sold"
+        if max(reserved[product], completed[product]) > units:
+            yield f"product {product}: {max(reserved[product], completed[product])} of {units} sold"
 
 
 INVARIANTS: Final[dict[str, Callable[[Story], Iterator[str]]]] = {
@@ -174,8 +175,8 @@ def check(story: Story) -> list[Finding]:
 def _finding(name: str, rule: Callable[[Story], Iterator[str]], story: Story) -> Finding:
     if not _checkable(rule, story.books):
         return Finding(name, 0, checked=False)
-    found = list(rule(story))
-    return Finding(name, len(found), tuple(found[:_SHOWN]))
+    examples = list(rule(story))
+    return Finding(name, len(examples), tuple(examples[:_SHOWN]))
 
 
 def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:

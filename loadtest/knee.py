@@ -26,27 +26,27 @@ class Level(msgspec.Struct, frozen=True):
 
 def levels(reports: list[Report], scenario: Scenario) -> list[Level]:
     """Boil each step down, leaving out its first seconds."""
-    found, began_s = [], 0.0
+    result, began_s = [], 0.0
     for step in scenario.steps:
         ended_s = began_s + step.seconds
         sample = timeline.window(reports, began_s + _WARM_UP_S, ended_s).get(timeline.ALL)
         if sample is not None:
-            of = timeline.of_sample(sample, step.seconds - _WARM_UP_S)
-            found.append(Level(step.users, of["rate"], of["p99_ms"], of["error_ratio"]))
+            figures = timeline.of_sample(sample, step.seconds - _WARM_UP_S)
+            result.append(Level(step.users, figures["rate"], figures["p99_ms"], figures["error_ratio"]))
         began_s = ended_s
-    return found
+    return result
 
 
-def knee(found: list[Level]) -> Level | None:
+def knee(levels: list[Level]) -> Level | None:
     """Give the last step that was worth it; None when already the first was not."""
-    if not found or not _healthy(found[0]):
+    if not levels or not _healthy(levels[0]):
         return None
-    for before, after in pairwise(found):
+    for before, after in pairwise(levels):
         gained = (after.rate - before.rate) / before.rate
         offered = (after.users - before.users) / before.users
         if not _healthy(after) or gained < _WORTH * offered:
             return before
-    return found[-1]
+    return levels[-1]
 
 
 def _healthy(level: Level) -> bool:

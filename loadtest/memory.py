@@ -61,12 +61,12 @@ def of_locust(reports: Iterable[Report]) -> list[Reading]:
 
 def figures(readings: Sequence[Reading]) -> dict[str, float]:
     """Give `memory.<component>.max_mib` and `.slope_mib_per_min`."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name in sorted({name for reading in readings for name in reading.mib}):
         points = [(reading.t, reading.mib[name]) for reading in readings if name in reading.mib]
-        found[f"memory.{name}.max_mib"] = max(mib for _, mib in points)
-        found[f"memory.{name}.slope_mib_per_min"] = round(60 * slope(_warm(points)), 2)
-    return found
+        values[f"memory.{name}.max_mib"] = max(mib for _, mib in points)
+        values[f"memory.{name}.slope_mib_per_min"] = round(60 * slope(_warm(points)), 2)
+    return values
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

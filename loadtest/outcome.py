@@ -20,38 +20,44 @@ def figures(
     Being refused one of those is `orders.sold_out`, not `orders.refused`.
     """
     scarce = set(products)
-    refused = Counter(one.product in scarce for one in purchases if one.refused is not None)
-    found = {
+    refused = Counter(
+        purchase.product in scarce for purchase in purchases if purchase.refused is not None
+    )
+    values = {
         "orders.bought": float(len(purchases)),
-        "orders.accepted": float(sum(bool(one.order_ids) for one in purchases)),
+        "orders.accepted": float(sum(bool(purchase.order_ids) for purchase in purchases)),
         "orders.refused": float(refused[False]),
         "orders.sold_out": float(refused[True]),
         "orders.undeclined_failed": float(_undeclined_failed(purchases, books, scarce)),
         "orders.unanswered": float(
-            sum(not one.order_ids and one.refused is None for one in purchases)
+            sum(not purchase.order_ids and purchase.refused is None for purchase in purchases)
         ),
     }
     statuses = Counter(order.status for order in books.orders.values())
-    found |= {f"orders.{status}": float(statuses[status]) for status in sorted(ENDED)}
+    values |= {f"orders.{status}": float(statuses[status]) for status in sorted(ENDED)}
+    orders = books.orders.values()
     # A later cancellation or refund moved the time of an order's last change.
-    reached = (one for one in books.orders.values() if one.status in _FIRST and not one.refunded)
-    took = sorted(order.took_s for order in reached)
-    refunded = sum((order.refunded for order in books.orders.values()), Decimal())
-    found["orders.partly_refunded"] = float(
-        sum(one.status == "Completed" and one.refunded > 0 for one in books.orders.values())
+    took = sorted(
+        order.took_s for order in orders if order.status in _FIRST and not order.refunded
     )
-    found["refunds.amount"] = float(refunded)
-    found |= {f"product.{product}.sold": _sold(product, books) for product in sorted(scarce)}
-    return found | {f"completion.p{one}_s": _at(took, one) for one in (50, 95, 99) if took}
+    values["orders.partly_refunded"] = float(
+        sum(order.status == "Completed" and order.refunded > 0 for order in orders)
+    )
+    values["refunds.amount"] = float(sum((order.refunded for order in orders), Decimal()))
+    values |= {f"product.{product}.sold": _sold(product, books) for product in sorted(scarce)}
+    return values | {
+        f"completion.p{percent}_s": _at(took, percent) for percent in (50, 95, 99) if took
+    }
 
 
 def _undeclined_failed(purchases: Sequence[Purchase], books: Books, scarce: set[int]) -> int:
     """Count the failed orders that Payment had not been asked to decline."""
-    told = {order_id for one in purchases if one.declined for order_id in one.order_ids}
-    tokens = {one.token for one in purchases if one.declined}
+    declined = [purchase for purchase in purchases if purchase.declined]
+    ids = {order_id for purchase in declined for order_id in purchase.order_ids}
+    tokens = {purchase.token for purchase in declined}
     return sum(
         order.status == "Failed"
-        and order.id not in told
+        and order.id not in ids
         and order.payment_method not in tokens
         and order.product_id not in scarce
         for order in books.orders.values()

@@ -69,10 +69,10 @@ def _processor() -> str:
 
 def _commit() -> str:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 the developer's own git
             cwd=REPOSITORY, capture_output=True, text=True, check=False,
         )  # fmt: skip
     except OSError:
         return ""
-    return done.stdout.strip()
+    return process.stdout.strip()

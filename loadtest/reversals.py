@@ -26,8 +26,8 @@ _REFUSALS: Final = {
 
 def after_completion(purchase: Purchase) -> frozenset[str]:
     """Return what a completed order may be later, by what was asked for."""
-    asked = purchase.cancellations or purchase.refunds
-    return frozenset({"Refunding", "Refunded"}) if asked else frozenset()
+    requests = purchase.cancellations or purchase.refunds
+    return frozenset({"Refunding", "Refunded"}) if requests else frozenset()
 
 
 def answered_wrongly(story: Story) -> Iterator[str]:
@@ -36,9 +36,9 @@ def answered_wrongly(story: Story) -> Iterator[str]:
         for order in story.orders_of(purchase):
             if order.status not in ENDED:
                 continue  # another invariant's
-            for one in purchase.cancellations:
-                if one.status and order.status not in _ends(one):
-                    yield f"order {order.id} is {order.status}; its cancellation got {_told(one)}"
+            for cancellation in purchase.cancellations:
+                if cancellation.status and order.status not in _ends(cancellation):
+                    yield f"order {order.id} is {order.status}; its cancellation got {_told(cancellation)}"
 
 
 def wrongly_refunded(story: Story) -> Iterator[str]:
@@ -74,19 +74,19 @@ def unmade(story: Story) -> Iterator[str]:
                 yield f"order {order.id} is not paid back yet"
 
 
-def _ends(one: Cancellation) -> frozenset[str]:
-    if one.status in ACCEPTED:
-        return _ENDS.get(one.order_status or "", frozenset())
-    if one.status == _REFUSED:
-        return _REFUSALS.get(one.reason or "", frozenset())
+def _ends(cancellation: Cancellation) -> frozenset[str]:
+    if cancellation.status in ACCEPTED:
+        return _ENDS.get(cancellation.order_status or "", frozenset())
+    if cancellation.status == _REFUSED:
+        return _REFUSALS.get(cancellation.reason or "", frozenset())
     return ENDED
 
 
-def _told(one: Cancellation) -> str:
-    return f"{one.status} {one.order_status or one.reason or ''}".strip()
+def _told(cancellation: Cancellation) -> str:
+    return f"{cancellation.status} {cancellation.order_status or cancellation.reason or ''}".strip()
 
 
 def _cents(purchase: Purchase, statuses: set[int]) -> Decimal:
     """Add up the refunds that were answered so; those under one key are one."""
-    amounts = {one.key: one.cents for one in purchase.refunds if one.status in statuses}
+    amounts = {refund.key: refund.cents for refund in purchase.refunds if refund.status in statuses}
     return Decimal(sum(amounts.values())).scaleb(-2)

@@ -58,14 +58,14 @@ class Observed:
 def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
     """Run a scenario and give what came out. Raises SetupFailed, Unreachable, StackFailed."""
     name = wishes.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
-    annotation, told = Annotation(wishes.environ), summary.VERDICTS[ExitCode.SETUP]
+    annotation, verdict_text = Annotation(wishes.environ), summary.VERDICTS[ExitCode.SETUP]
     annotation.begin(scenario.name, name)
     try:
         result = carry_out(scenario, place, wishes, name)
-        told = summary.VERDICTS[result.verdict]
+        verdict_text = summary.VERDICTS[result.verdict]
         return result
     finally:
-        annotation.end(f"{scenario.name}: {told}")
+        annotation.end(f"{scenario.name}: {verdict_text}")
 
 
 def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Result:
@@ -74,29 +74,29 @@ def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Re
     out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
     out.mkdir(parents=True)
     prepare(scenario, place)
-    put_aside, after = dead_letters(place), last_order(place)
-    seen = observe(scenario, place, wishes, name, out)
+    dead_before, after = dead_letters(place), last_order(place)
+    observed = observe(scenario, place, wishes, name, out)
     books, findings, settled_s = settle(
-        place, orders(scenario, place, wishes, name, after), seen.purchases, scenario.stock,
+        place, orders(scenario, place, wishes, name, after), observed.purchases, scenario.stock,
         scenario.settle_s,
     )  # fmt: skip
-    found = figures(scenario, seen) | outcome.figures(seen.purchases, books, scenario.stock)
-    if put_aside is not None:
-        found["dead_letters"] = float((dead_letters(place) or 0) - put_aside)
-    kept = wishes.folder / "baselines" / f"{scenario.name}.json"
-    before = baseline.load(kept)
+    values = figures(scenario, observed) | outcome.figures(observed.purchases, books, scenario.stock)
+    if dead_before is not None:
+        values["dead_letters"] = float((dead_letters(place) or 0) - dead_before)
+    baseline_file = wishes.folder / "baselines" / f"{scenario.name}.json"
+    before = baseline.load(baseline_file)
     local = place.stack is not None
-    checks = verdict.check(thresholds(scenario, before, wishes), found, local=local)
+    checks = verdict.check(thresholds(scenario, before, wishes), values, local=local)
     result = Result(
         scenario=scenario, run=name, host=place.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
-        verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=found,
-        comparisons=baseline.compare(before, found), events=seen.events,
-        levels=knee.levels(seen.reports, scenario) if scenario.knee else [],
-        memory=seen.readings, settled_s=settled_s, machine=machine(),
+        verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=values,
+        comparisons=baseline.compare(before, values), events=observed.events,
+        levels=knee.levels(observed.reports, scenario) if scenario.knee else [],
+        memory=observed.readings, settled_s=settled_s, machine=machine(),
     )  # fmt: skip
     if result.passed and (wishes.save_baseline or not before):
-        baseline.save(kept, found)
-    artefacts.write(result, seen.reports, out)
+        baseline.save(baseline_file, values)
+    artefacts.write(result, observed.reports, out)
     progress.say(f"\n{summary.text(result)}\n  {out}/report.html\n")
     return result
 
@@ -175,16 +175,16 @@ def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: i
     return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name), after)
 
 
-def figures(scenario: Scenario, seen: Observed) -> dict[str, float]:
+def figures(scenario: Scenario, observed: Observed) -> dict[str, float]:
     """Give everything that was measured while the load ran."""
-    found = timeline.figures(seen.reports, scenario) | seen.lateness
-    found |= memory.figures(seen.readings) | memory.figures(memory.of_locust(seen.reports))
-    if scenario.knee and (bend := knee.knee(knee.levels(seen.reports, scenario))):
-        found |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}
-    found |= phases.overload(found)
-    if "deep-page.p50_ms" in found:
-        found["deep-page.p50_of_first"] = found["deep-page.p50_ms"] / found["first-page.p50_ms"]
-    return found
+    values = timeline.figures(observed.reports, scenario) | observed.lateness
+    values |= memory.figures(observed.readings) | memory.figures(memory.of_locust(observed.reports))
+    if scenario.knee and (bend := knee.knee(knee.levels(observed.reports, scenario))):
+        values |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}
+    values |= phases.overload(values)
+    if "deep-page.p50_ms" in values:
+        values["deep-page.p50_of_first"] = values["deep-page.p50_ms"] / values["first-page.p50_ms"]
+    return values
 
 
 def thresholds(

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from loadtest import reversals
-from loadtest.books import Books
+from loadtest.books import Books, Payment, Reservation
 from loadtest.invariants import IN_LEDGERS, Finding, check, unended
 from loadtest.purchase import Purchase
 from loadtest.story import Story
@@ -13,6 +13,7 @@ from loadtest.target import simulators
 from loadtest.target.orders import Orders
 from loadtest.target.place import Place
 
+Entry = TypeVar("Entry", Payment, Reservation)
 _LOOK_EVERY_S: Final = 1.0
 # What follows an order's end: its stock is taken or given back by the next message.
 _BOOKED_WITHIN_S: Final = 30.0
@@ -52,17 +53,20 @@ def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> 
         time.sleep(_LOOK_EVERY_S)
 
 
+def _since(order_id: int, entries: list[Entry] | None) -> list[Entry] | None:
+    """Return the entries of later orders; None if the ledger cannot be read."""
+    return None if entries is None else [entry for entry in entries if entry.order_id > order_id]
+
+
 def read(place: Place, orders: Orders, purchases: Sequence[Purchase]) -> Books:
     """Read all books: the ledgers after the orders, so that no charge is missed."""
-    known = orders.read(purchases)
+    found_orders = orders.read(purchases)
     payments = simulators.payments(place.payment) if place.payment else None
     reservations = simulators.reservations(place.inventory) if place.inventory else None
     return Books(
-        known,
+        found_orders,
         orders.whole,
-        None if payments is None else [one for one in payments if one.order_id > orders.after],
-        None
-        if reservations is None
-        else [one for one in reservations if one.order_id > orders.after],
+        _since(orders.after, payments),
+        _since(orders.after, reservations),
         alone=place.stack is not None,
     )

@@ -20,9 +20,10 @@ def sized(
         scenario,
         steps=tuple(_step(step, factor, scale) for step in scenario.steps),
         crowds=_arriving(scenario, scale, rate),
-        moments=tuple(Moment(one.at_s * factor, one.act) for one in scenario.moments),
+        moments=tuple(Moment(moment.at_s * factor, moment.act) for moment in scenario.moments),
         phases=tuple(
-            Phase(one.name, one.from_s * factor, one.until_s * factor) for one in scenario.phases
+            Phase(phase.name, phase.from_s * factor, phase.until_s * factor)
+            for phase in scenario.phases
         ),
     )
 

@@ -20,13 +20,13 @@ class Story(msgspec.Struct, frozen=True):
 
     def orders_of(self, purchase: Purchase) -> list[Order]:
         """Return the orders of a purchase that the books know."""
-        known = self.books.orders
-        return [known[order_id] for order_id in purchase.order_ids if order_id in known]
+        orders = self.books.orders
+        return [orders[order_id] for order_id in purchase.order_ids if order_id in orders]
 
     def is_known(self, order_id: int) -> bool:
         """Tell whether an order is the run's, as far as that can be seen.
 
         Where others buy too, an order that the books do not know is one of theirs.
         """
-        whole = self.books.alone and self.books.whole
-        return whole or order_id in self.books.orders
+        all_known = self.books.alone and self.books.whole
+        return all_known or order_id in self.books.orders

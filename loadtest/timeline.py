@@ -25,20 +25,20 @@ def read_from(file: Path, offset: int) -> tuple[list[Report], int]:
         return [], offset
     with file.open("rb") as lines:
         lines.seek(offset)
-        whole, newline, _ = lines.read().rpartition(b"\n")
-    reports = [msgspec.json.decode(line, type=Report) for line in whole.splitlines()]
-    return reports, offset + len(whole) + len(newline)
+        complete, newline, _ = lines.read().rpartition(b"\n")
+    reports = [msgspec.json.decode(line, type=Report) for line in complete.splitlines()]
+    return reports, offset + len(complete) + len(newline)
 
 
 def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, Sample]:
     """Add up what was reported in a part of the run, by name and as `all`."""
-    found: dict[str, Sample] = {}
+    totals: dict[str, Sample] = {}
     for report in reports:
         if from_s <= report.t < until_s:
             for name, sample in report.names.items():
-                _add(found.setdefault(name, Sample()), sample)
-                _add(found.setdefault(ALL, Sample()), sample)
-    return found
+                _add(totals.setdefault(name, Sample()), sample)
+                _add(totals.setdefault(ALL, Sample()), sample)
+    return totals
 
 
 def _add(total: Sample, more: Sample) -> None:
@@ -56,10 +56,10 @@ def requests(sample: Sample) -> int:
 
 def percentile(ms: Mapping[int, int], percent: float) -> float:
     """Give the nearest-rank percentile of a histogram; 0 when it is empty."""
-    left = sum(ms.values()) * percent / 100
+    remaining = sum(ms.values()) * percent / 100
     for took_ms in sorted(ms):
-        left -= ms[took_ms]
-        if left <= 1e-9:
+        remaining -= ms[took_ms]
+        if remaining <= 1e-9:
             return float(took_ms)
     return 0.0
 
@@ -67,13 +67,13 @@ def percentile(ms: Mapping[int, int], percent: float) -> float:
 def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
     """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
     samples = window(reports, 0, float("inf"))
-    whole = _named(samples, scenario.seconds, "")
+    named = _named(samples, scenario.seconds, "")
     if samples:
         wrong = (sample.failed for name, sample in samples.items() if WRONG in name)
-        whole["client.wrong"] = float(sum(wrong))
+        named["client.wrong"] = float(sum(wrong))
     for phase in scenario.phases:
-        whole |= _of_phase(reports, phase)
-    return whole
+        named |= _of_phase(reports, phase)
+    return named
 
 
 def _of_phase(reports: list[Report], phase: Phase) -> dict[str, float]:
@@ -101,6 +101,6 @@ def of_sample(sample: Sample, seconds: float) -> dict[str, float]:
             "max_ms": float(max(sample.ms, default=0)),
             "status_429": 0,
         }
-        | {f"p{one}_ms": percentile(sample.ms, one) for one in PERCENTILES}
+        | {f"p{percent}_ms": percentile(sample.ms, percent) for percent in PERCENTILES}
         | {f"status_{status}": count for status, count in sample.statuses.items()}
     )

@@ -39,7 +39,7 @@ def check(
     thresholds: Iterable[Threshold], figures: Mapping[str, float], *, local: bool
 ) -> list[Check]:
     """Hold every threshold against the figures."""
-    return [_check(one, figures.get(one.figure), local=local) for one in thresholds]
+    return [_check(threshold, figures.get(threshold.figure), local=local) for threshold in thresholds]
 
 
 def _check(threshold: Threshold, value: float | None, *, local: bool) -> Check:
@@ -63,4 +63,4 @@ def decide(checks: Sequence[Check], findings: Sequence[Finding]) -> ExitCode:
     """Give the exit code; a broken invariant outweighs any threshold."""
     if not all(finding.holds for finding in findings):
         return ExitCode.INVARIANT
-    return ExitCode.PASSED if all(one.holds for one in checks) else ExitCode.THRESHOLD
+    return ExitCode.PASSED if all(check.holds for check in checks) else ExitCode.THRESHOLD

@@ -28,10 +28,10 @@ class Warden:
     def __init__(self, scenario: Scenario, more: tuple[Threshold, ...], out: Path) -> None:
         """Take what must hold and the folder of the run."""
         self.events: list[Event] = []
-        every = (*scenario.thresholds, *more)
+        thresholds = (*scenario.thresholds, *more)
         # A lower limit is reached in time, and a phase is over when it is over.
         self._limits = [
-            one for one in every if one.bound is Bound.AT_MOST and "@" not in one.figure
+            threshold for threshold in thresholds if threshold.bound is Bound.AT_MOST and "@" not in threshold.figure
         ]
         self._scenario, self._out = scenario, out
         self._reports: list[Report] = []
@@ -43,12 +43,12 @@ class Warden:
         self._reports = _merged(self._reports + new)
         if not new or self.events or new[-1].t < _EARLIEST_S:
             return
-        found = timeline.figures(self._reports, self._scenario)
-        if found.get("all.requests", 0) < _FEWEST:
+        figures = timeline.figures(self._reports, self._scenario)
+        if figures.get("all.requests", 0) < _FEWEST:
             return
-        limits = [one for one in self._limits if one.figure in found]
-        for one in verdict.check(limits, found, local=True):
-            if not one.holds:
-                self.events.append(Event(new[-1].t, f"aborted: {one.text}, was {one.value:g}"))
+        limits = [limit for limit in self._limits if limit.figure in figures]
+        for check in verdict.check(limits, figures, local=True):
+            if not check.holds:
+                self.events.append(Event(new[-1].t, f"aborted: {check.text}, was {check.value:g}"))
                 (self._out / ABORT).touch()
                 return

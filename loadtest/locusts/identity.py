@@ -26,9 +26,9 @@ class Signing(msgspec.Struct, frozen=True):
 
     def token(self, subject: str, scope: str) -> str:
         """Make the token of a customer."""
-        given = {"iss": self.issuer, "aud": self.audience}
+        parties = {"iss": self.issuer, "aud": self.audience}
         claims = {"sub": subject, "scope": scope, "exp": int(time.time()) + TOKEN_LIFE_S}
-        claims |= {name: value for name, value in given.items() if value}
+        claims |= {name: value for name, value in parties.items() if value}
         named = {"kid": self.key_id} if self.key_id else None
         return jwt.encode(claims, self.key, self.algorithm, headers=named)
 
@@ -101,8 +101,8 @@ def headers(
     signing: Tokens | None, subject: str, baggage: str, scope: str = "orders:read orders:write"
 ) -> dict[str, str]:
     """Give the headers that every request of a customer carries."""
-    known = {"Authorization": f"Bearer {signing.token(subject, scope)}"} if signing else {}
-    return known | {"baggage": baggage}
+    authorization = {"Authorization": f"Bearer {signing.token(subject, scope)}"} if signing else {}
+    return authorization | {"baggage": baggage}
 
 
 def baggage(scenario: str, run: str) -> str:

@@ -57,9 +57,9 @@ class View(msgspec.Struct, rename="camel"):
 
     def is_of(self, purchase: Purchase) -> bool:
         """Tell whether it is the order of a purchase: whose, what, how many, for how much."""
-        shown = self.user_id, self.product_id, self.quantity, self.total
+        content = self.user_id, self.product_id, self.quantity, self.total
         bought = purchase.user, purchase.product, purchase.quantity, purchase.total
-        return self.id in purchase.order_ids and shown == bought
+        return self.id in purchase.order_ids and content == bought
 
 
 class Journey:
@@ -183,5 +183,5 @@ def refusal(reply: Reply) -> str | None:
 
 
 def _retry_after_s(reply: Reply) -> float:
-    told: Any = reply.headers.get("Retry-After")
-    return min(float(told), 5.0) if told and str(told).isdigit() else _PAUSE_S
+    seconds: Any = reply.headers.get("Retry-After")
+    return min(float(seconds), 5.0) if seconds and str(seconds).isdigit() else _PAUSE_S

@@ -51,20 +51,20 @@ def _cancel_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None
 
     Then once more under the key that was used twice: it is answered as before.
     """
-    twice, customer = f"{purchase.key}-twice", journey.headers
+    key_of_two, customer = f"{purchase.key}-twice", journey.headers
     askers = (
-        (customer, twice), (customer, twice), (customer, f"{purchase.key}-other"),
+        (customer, key_of_two), (customer, key_of_two), (customer, f"{purchase.key}-other"),
         (customer, None), (journey.as_staff(), f"{purchase.key}-staff"),
     )  # fmt: skip
     group = Group()
     for headers, key in askers:
         group.spawn(_ask_to_cancel, journey, purchase, order_id, headers, key)
     group.join(raise_error=True)
-    _ask_to_cancel(journey, purchase, order_id, customer, twice)
+    _ask_to_cancel(journey, purchase, order_id, customer, key_of_two)
     answers = {
-        (one.status, one.order_status, one.reason)
-        for one in purchase.cancellations
-        if one.key == twice and one.status
+        (cancellation.status, cancellation.order_status, cancellation.reason)
+        for cancellation in purchase.cancellations
+        if cancellation.key == key_of_two and cancellation.status
     }
     if len(answers) > 1:
         journey.client.wrong("cancel", "one key, two answers")
@@ -73,14 +73,14 @@ def _cancel_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None
 def _ask_to_cancel(
     journey: Journey, purchase: Purchase, order_id: int, headers: dict[str, str], key: str | None
 ) -> None:
-    asked = Cancellation(key=key)
-    purchase.cancellations.append(asked)
+    cancellation = Cancellation(key=key)
+    purchase.cancellations.append(cancellation)
     path = f"/api/orders/{order_id}/cancellation"
     reply = journey.change("cancel", path, headers | _keyed(key))
     if reply.status in _ACCEPTED:
-        asked.status, asked.order_status = reply.status, reply.decode(Changed).status
+        cancellation.status, cancellation.order_status = reply.status, reply.decode(Changed).status
     elif reason := refusal(reply):
-        asked.status, asked.reason = reply.status, reason
+        cancellation.status, cancellation.reason = reply.status, reason
 
 
 def refund(journey: Journey) -> None:
@@ -101,12 +101,12 @@ def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None
     """Ask for more than there is: a part under one key, twice, and another under each of two."""
     part, staff = int(purchase.cents * _PART), journey.as_staff()
     keys = (f"{purchase.key}-{suffix}" for suffix in ("1", "1", "2", "3"))
-    asked = [Refund(key=key, cents=part) for key in keys]
+    requests = [Refund(key=key, cents=part) for key in keys]
     group = Group()
-    for one in asked:
-        group.spawn(_ask_to_refund, journey, purchase, order_id, one, staff)
+    for request in requests:
+        group.spawn(_ask_to_refund, journey, purchase, order_id, request, staff)
     group.join(raise_error=True)
-    if all(one.status == 202 for one in asked):
+    if all(request.status == 202 for request in requests):
         journey.client.wrong("refund", "more than was paid")
 
 
@@ -115,7 +115,7 @@ def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
     staff = journey.as_staff()
     match random.randrange(3):
         case 1:
-            promised = {one.key: one.cents for one in purchase.refunds if one.status == 202}
+            promised = {request.key: request.cents for request in purchase.refunds if request.status == 202}
             rest = Refund(key=f"{purchase.key}-rest", cents=purchase.cents - sum(promised.values()))
             _ask_to_refund(journey, purchase, order_id, rest, staff)
             more = Refund(key=f"{purchase.key}-more", cents=1)
@@ -127,15 +127,15 @@ def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
 
 
 def _ask_to_refund(
-    journey: Journey, purchase: Purchase, order_id: int, asked: Refund, staff: dict[str, str]
+    journey: Journey, purchase: Purchase, order_id: int, request: Refund, staff: dict[str, str]
 ) -> Reply:
-    purchase.refunds.append(asked)
-    body = f'{{"amount":{asked.cents / 100:.2f}}}'.encode()
+    purchase.refunds.append(request)
+    body = f'{{"amount":{request.cents / 100:.2f}}}'.encode()
     path = f"/api/orders/{order_id}/refunds"
-    reply = journey.change("refund", path, staff | JSON | _keyed(asked.key), body)
-    asked.reason = refusal(reply)
-    if reply.status == 202 or asked.reason:
-        asked.status = reply.status
+    reply = journey.change("refund", path, staff | JSON | _keyed(request.key), body)
+    request.reason = refusal(reply)
+    if reply.status == 202 or request.reason:
+        request.status = reply.status
     return reply
 
 

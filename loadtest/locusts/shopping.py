@@ -40,20 +40,20 @@ def buy_and_leave(journey: Journey) -> None:
 
 def walk(journey: Journey, path: str | None) -> list[View] | None:
     """Follow the cursor to the end of the list; None when a page was not given."""
-    seen: list[View] = []
+    views: list[View] = []
     while path:
         reply = journey.get("walk", path)
         if reply.status != 200:
             return None
-        seen += reply.decode(list[View])
+        views += reply.decode(list[View])
         path = next_page(reply.headers.get("Link", ""))
-    return seen
+    return views
 
 
 def next_page(link: str) -> str | None:
     """Read the path of the next page out of a Link field (RFC 8288)."""
-    for one in link.split(","):
-        target, _, parameters = one.strip().partition(";")
+    for part in link.split(","):
+        target, _, parameters = part.strip().partition(";")
         if 'rel="next"' in parameters:
             return target.strip("<>")
     return None

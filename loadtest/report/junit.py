@@ -26,8 +26,8 @@ def document(result: Result) -> bytes:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("./testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("./testcase/skipped"))))
-    whole: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return whole
+    document: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def _case(suite: ET.Element, kind: str, name: str) -> ET.Element:

@@ -70,9 +70,9 @@ def _foot(result: Result) -> str:
 def charts(result: Result, reports: list[Report]) -> list[Chart]:
     """Give the charts: rates, latencies, failures, users, memory."""
     seconds = max([result.scenario.seconds, *(report.t for report in reports)])
-    bands = [Band(one.name, one.from_s, one.until_s) for one in result.scenario.phases]
+    bands = [Band(phase.name, phase.from_s, phase.until_s) for phase in result.scenario.phases]
     bands += [Band("finishing", result.scenario.seconds, seconds)]
-    bands += [Band(one.text, one.at_s, one.at_s) for one in result.events]
+    bands += [Band(event.text, event.at_s, event.at_s) for event in result.events]
     names = sorted({name for report in reports for name in report.names if ":" not in name})
     rates = {name: _curve(reports, name, "rate", seconds) for name in names}
     slow = {f"{name} p99": _curve(reports, name, "p99_ms", seconds) for name in names}
@@ -111,21 +111,21 @@ def _checks(result: Result) -> str:
     rows = [("threshold", "measured", "")]
     rows += [
         (
-            one.text,
-            "not measured" if one.value is None else f"{one.value:g}",
-            "ok" if one.holds else "BREACHED",
+            check.text,
+            "not measured" if check.value is None else f"{check.value:g}",
+            "ok" if check.holds else "BREACHED",
         )
-        for one in result.checks
+        for check in result.checks
     ]
     return _rows(rows)
 
 
 def _findings(result: Result) -> str:
     rows = [("invariant", "")]
-    for one in result.findings:
-        word = "ok" if one.holds else f"BROKEN {one.broken} times"
-        rows.append((one.invariant, word if one.checked else "not checked here"))
-        rows += [(f"  {example}", "") for example in one.examples]
+    for finding in result.findings:
+        word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
+        rows.append((finding.invariant, word if finding.checked else "not checked here"))
+        rows += [(f"  {example}", "") for example in finding.examples]
     return _rows(rows)
 
 
@@ -133,8 +133,8 @@ def _compared(result: Result) -> str:
     if not result.comparisons:
         return ""
     rows = [
-        (one.figure, f"{one.before:g}", f"{one.now:g}", f"{one.ratio:.2f}")
-        for one in result.comparisons
+        (comparison.figure, f"{comparison.before:g}", f"{comparison.now:g}", f"{comparison.ratio:.2f}")
+        for comparison in result.comparisons
     ]
     return "<h2>Against the baseline</h2>" + _rows([("latency", "baseline", "now", "ratio"), *rows])
 

@@ -44,15 +44,15 @@ def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
 
 def orders(result: Result) -> str:
     """Say in a line what became of the orders."""
-    kept = {
+    counts = {
         key.removeprefix("orders."): f"{value:.0f}"
         for key, value in result.figures.items()
         if key.startswith("orders.") and value
     }
     p99_s = result.figures.get("completion.p99_s")
-    told = ", ".join(f"{value} {key}" for key, value in kept.items())
+    listed = ", ".join(f"{value} {key}" for key, value in counts.items())
     ended = "none ended" if p99_s is None else f"202 to the end p99 {p99_s:.1f} s"
-    return f"orders: {told or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
+    return f"orders: {listed or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
 
 
 def knee(result: Result) -> str:
@@ -61,7 +61,7 @@ def knee(result: Result) -> str:
         return ""
     if "knee.users" not in result.figures:
         return "knee: none, the first step was too much already"
-    users, rate, p99_ms = (result.figures[f"knee.{one}"] for one in ("users", "rate", "p99_ms"))
+    users, rate, p99_ms = (result.figures[f"knee.{figure}"] for figure in ("users", "rate", "p99_ms"))
     level = f"{users:.0f} customers, {rate:.0f} requests/s, p99 {p99_ms:.0f} ms"
     if users == result.scenario.steps[-1].users:
         return f"knee: not reached by {level}; --scale brings more"
@@ -98,28 +98,28 @@ def _row(row: Iterable[str], widths: list[int]) -> str:
 def _checks(result: Result) -> list[tuple[str, ...]]:
     return [
         (
-            one.text,
-            "not measured" if one.value is None else f"{one.value:g}",
-            "ok" if one.holds else "BREACHED",
+            check.text,
+            "not measured" if check.value is None else f"{check.value:g}",
+            "ok" if check.holds else "BREACHED",
         )
-        for one in result.checks
+        for check in result.checks
     ]
 
 
 def _findings(result: Result) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for one in result.findings:
-        word = "ok" if one.holds else f"BROKEN {one.broken} times"
-        rows.append((one.invariant, word if one.checked else "not checked"))
-        rows += [(f"    {example}", "") for example in one.examples]
+    for finding in result.findings:
+        word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
+        rows.append((finding.invariant, word if finding.checked else "not checked"))
+        rows += [(f"    {example}", "") for example in finding.examples]
     return rows
 
 
 def _comparisons(result: Result) -> list[tuple[str, ...]]:
-    whole = [one for one in result.comparisons if "@" not in one.figure]
+    overall = [comparison for comparison in result.comparisons if "@" not in comparison.figure]
     rows = [
-        (one.figure, f"{one.before:g}", f"{one.now:g}", f"{one.ratio:.2f}")
-        for one in whole
-        if one.figure.endswith(("p50_ms", "p99_ms"))
+        (comparison.figure, f"{comparison.before:g}", f"{comparison.now:g}", f"{comparison.ratio:.2f}")
+        for comparison in overall
+        if comparison.figure.endswith(("p50_ms", "p99_ms"))
     ]
     return [("latency", "baseline", "now", "ratio"), *rows] if rows else []

@@ -39,7 +39,7 @@ def dead_letters(management: str) -> int:
     """Count the messages in all `.dead` queues; taken by looking, for statistics lag behind."""
     root, vhost = _split(management)
     queues = http.get(f"{root}/api/queues/{vhost}?columns=name", list[dict[str, str]])
-    names = [one["name"] for one in queues if one["name"].endswith(".dead")]
+    names = [queue["name"] for queue in queues if queue["name"].endswith(".dead")]
     return sum(_count(root, vhost, name) for name in names)
 
 

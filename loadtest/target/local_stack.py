@@ -48,10 +48,10 @@ class LocalStack:
         """Take the state folder; nothing of the caller's own services is taken over."""
         self.state = state
         self.key = secrets.token_urlsafe(32)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
         offset = os.environ.get("LOADTEST_PORT_OFFSET") or _PORT_OFFSET
         management = {"DEVSTACK_RABBITMQ_MANAGEMENT_PORT": str(_MANAGEMENT_PORT + int(offset))}
-        self._environment = management | kept | _SETTINGS | {
+        self._environment = management | inherited | _SETTINGS | {
             "ORDERS_AUTH_KEY": self.key,
             "DEVSTACK_STATE": str(state),
             "DEVSTACK_PORT_OFFSET": offset,
@@ -100,15 +100,15 @@ class LocalStack:
 
     def memory_bytes(self) -> Counter[str]:
         """Add up the resident memory of each component's processes, found by their folders."""
-        found: Counter[str] = Counter()
+        resident: Counter[str] = Counter()
         for process in psutil.process_iter():
             try:
                 folder = Path(process.cwd())
                 if folder.is_relative_to(self.state) and folder != self.state:
-                    found[folder.relative_to(self.state).parts[0]] += process.memory_info().rss
+                    resident[folder.relative_to(self.state).parts[0]] += process.memory_info().rss
             except (psutil.Error, OSError):
                 continue
-        return found
+        return resident
 
     def _pid(self, component: str) -> int:
         for line in self._verb("status").splitlines():
@@ -119,12 +119,12 @@ class LocalStack:
 
     def _verb(self, *verb: str) -> str:
         try:
-            done = subprocess.run(  # noqa: S603 our own command
+            process = subprocess.run(  # noqa: S603 our own command
                 [sys.executable, "-m", "devstack", *verb], env=self._environment | self._wanted,
                 capture_output=True, text=True, check=False, timeout=_VERB_WITHIN_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise StackFailed(f"devstack {' '.join(verb)} did not end") from error
-        if done.returncode != 0:
-            raise StackFailed(f"devstack {' '.join(verb)}: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
+        if process.returncode != 0:
+            raise StackFailed(f"devstack {' '.join(verb)}: {(process.stderr or process.stdout).strip()}")
+        return process.stdout

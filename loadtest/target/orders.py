@@ -65,9 +65,9 @@ def last_order(place: Place) -> int:
         with psycopg.connect(place.database) as connection:
             ids += [int(row[0]) for row in connection.execute(_LAST)]
     if place.payment:
-        ids += [one.order_id for one in simulators.payments(place.payment)]
+        ids += [payment.order_id for payment in simulators.payments(place.payment)]
     if place.inventory:
-        ids += [one.order_id for one in simulators.reservations(place.inventory)]
+        ids += [entry.order_id for entry in simulators.reservations(place.inventory)]
     return max(ids)
 
 
@@ -83,23 +83,24 @@ class InApi:
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
         """Read them as they are now; those that have ended are not asked for again."""
-        wanted = [
+        asked_for = [
             (purchase.user, order_id)
             for purchase in purchases
             for order_id in purchase.order_ids
             if order_id not in self._ended
         ]
-        found = self._ended | {order.id: order for order in self._ask(wanted)}
-        self._ended = {key: order for key, order in found.items() if order.status in ENDED}
-        return found
+        orders = self._ended | {order.id: order for order in self._ask(asked_for)}
+        self._ended = {key: order for key, order in orders.items() if order.status in ENDED}
+        return orders
 
-    def _ask(self, wanted: Iterable[tuple[int, int]]) -> list[Order]:
+    def _ask(self, orders: Iterable[tuple[int, int]]) -> list[Order]:
+        """Ask for orders by user and id."""
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return [order for order in threads.map(self._one, wanted) if order is not None]
+            return [order for order in threads.map(self._ask_one, orders) if order is not None]
 
-    def _one(self, wanted: tuple[int, int]) -> Order | None:
-        """Ask for one; no answer is no proof of a loss, so it is raised. Raises Unreachable."""
-        user, order_id = wanted
+    def _ask_one(self, order: tuple[int, int]) -> Order | None:
+        """Ask for an order; no answer is no proof of a loss. Raises Unreachable."""
+        user, order_id = order
         url = f"{self._host}/api/orders/{order_id}"
         try:
             return http.get(url, Order, headers(self._signing, str(user), self._baggage))

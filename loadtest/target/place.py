@@ -84,13 +84,13 @@ def refuse_unless_there(place: Place, wait_s: float = 0) -> None:
 
 def own(stack: LocalStack) -> Place:
     """Describe our own stack, which must have been started."""
-    known = stack.addresses()
+    addresses = stack.addresses()
     return Place(
         host=stack.gateway_url,
-        inventory=known["ORDERS_INVENTORY_URL"],
-        payment=known["ORDERS_PAYMENT_URL"],
-        management=f"{known['ORDERS_MANAGEMENT_URL']}/%2F",
-        database=known["ORDERS_DATABASE_URL"],
+        inventory=addresses["ORDERS_INVENTORY_URL"],
+        payment=addresses["ORDERS_PAYMENT_URL"],
+        management=f"{addresses['ORDERS_MANAGEMENT_URL']}/%2F",
+        database=addresses["ORDERS_DATABASE_URL"],
         stack=stack,
     )
 

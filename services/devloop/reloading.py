@@ -34,10 +34,10 @@ def main(arguments: list[str]) -> None:
 
 def put_copy(folder: Path) -> None:
     """Copy the installed package, unless a container before this one has."""
-    found = find_spec(_MAIN)
-    if found is None or found.origin is None or folder.exists():
+    spec = find_spec(_MAIN)
+    if spec is None or spec.origin is None or folder.exists():
         return
-    package, part = Path(found.origin).parent, folder.with_name(f"{folder.name}.part")
+    package, part = Path(spec.origin).parent, folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(package, part / _MAIN, ignore=shutil.ignore_patterns("__pycache__"))
     part.rename(folder)

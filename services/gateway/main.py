@@ -26,14 +26,14 @@ def main() -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way; return nginx's exit code."""
     _parser().parse_args()
     try:
-        given = settings.load(os.environ)
+        loaded = settings.load(os.environ)
     except SettingError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    return run(_write(given), given)
+    return run(_write(loaded), loaded)
 
 
-def run(configuration: Path, given: Settings) -> int:
+def run(configuration: Path, options: Settings) -> int:
     """Run nginx on a configuration. nginx drains on SIGQUIT; its SIGTERM drops connections."""
     folder = str(configuration.parent)
     argv = (str(nginx_binary()), "-p", folder, "-c", str(configuration), "-e", "stderr")
@@ -50,7 +50,7 @@ def run(configuration: Path, given: Settings) -> int:
         signal.signal(number, drain)
     _unblock()
     log = AnswerLog(configuration.parent / ANSWERS_LOG)
-    admin.serve_beside(log, given.admin_port, given.port)
+    admin.serve_beside(log, options.admin_port, options.port)
     code = child.wait()
     return code if code >= 0 else 128 - code
 
@@ -59,16 +59,16 @@ def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _write(given: Settings) -> Path:
+def _write(options: Settings) -> Path:
     site = Site(
-        listen=listening(given.port),
-        api=given.api_address,
-        trusted_proxies=given.trusted_proxies,
+        listen=listening(options.port),
+        api=options.api_address,
+        trusted_proxies=options.trusted_proxies,
         folder=FOLDER,
         access_log="/dev/stdout",
-        drain_s=given.drain_s,
-        memory_mib=given.memory_mib or container_memory_mib(),
-        api_in_flight=given.api_in_flight,
+        drain_s=options.drain_s,
+        memory_mib=options.memory_mib or container_memory_mib(),
+        api_in_flight=options.api_in_flight,
     )
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     path = FOLDER / "nginx.conf"

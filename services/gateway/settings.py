@@ -49,20 +49,20 @@ def load(environ: Mapping[str, str]) -> Settings:
 
     Raises SettingError naming the variable and what is wrong with it.
     """
-    given: dict[str, str | tuple[str, ...]] = {}
+    values: dict[str, str | tuple[str, ...]] = {}
     for field in ("port", "admin_port", "memory_mib", "api_in_flight", "drain_s"):
         if value := environ.get(PREFIX + field.upper(), "").strip():
-            given[field] = value
+            values[field] = value
     for field in ("api_address", "trusted_proxies"):
         if entries := _entries(environ.get(PREFIX + field.upper(), "")):
-            given[field] = entries
+            values[field] = entries
     try:
-        made = msgspec.convert(given, Settings, strict=False)
+        loaded = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {text}") from error
-    _check(made)
-    return made
+    _check(loaded)
+    return loaded
 
 
 def _entries(value: str) -> tuple[str, ...]:

@@ -80,8 +80,11 @@ def listen(host: str, port: int) -> socket.socket:
 class AdminServer:
     """Serve an Admin over HTTP/1.0, a thread for each connection, from a daemon thread."""
 
-    def __init__(self, listener: socket.socket, admin: Admin) -> None:
-        self._server = _Server(listener, admin)
+    def __init__(
+        self, listener: socket.socket, admin: Admin, *, request_s: float = REQUEST_S
+    ) -> None:
+        """Take the socket to accept from, and how long a request may take."""
+        self._server = _Server(listener, admin, request_s)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.5},
@@ -109,10 +112,12 @@ class AdminServer:
 class _Server(TCPServer):
     """TCPServer and not HTTPServer: that one asks the DNS for its own name while it binds."""
 
-    def __init__(self, listener: socket.socket, admin: Admin) -> None:
-        super().__init__(listener.getsockname(), _handler(admin), bind_and_activate=False)
+    def __init__(self, listener: socket.socket, admin: Admin, request_s: float) -> None:
+        handler = _handler(admin, request_s)
+        super().__init__(listener.getsockname(), handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+        self._request_s = request_s
         self._open: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
 
@@ -137,7 +142,7 @@ class _Server(TCPServer):
 
     def service_actions(self) -> None:
         """Cut off who takes too long; called twice a second by serve_forever."""
-        late = time.monotonic() - REQUEST_S
+        late = time.monotonic() - self._request_s
         with self._lock:
             for connection, began_at in self._open.items():
                 if began_at < late:
@@ -149,9 +154,9 @@ def _cut_off(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _handler(admin: Admin) -> type[BaseRequestHandler]:
+def _handler(admin: Admin, request_s: float) -> type[BaseRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_S
+        timeout = request_s
 
         def do_GET(self) -> None:
             answer = admin.answer(self.path, self.headers.get("Accept", ""))

@@ -111,11 +111,11 @@ def _migrate(chosen: argparse.Namespace) -> int:
     logs.configure(settings.load(settings.LogSettings), "migrate")
     database = settings.load(settings.DatabaseSettings)
     if chosen.check:
-        missing = pending(database)
-        print("\n".join(missing) or "the schema is up to date")
-        return 1 if missing else 0
-    done = waiting(lambda: migrate(database), chosen.wait_s)
-    print(f"applied {', '.join(done)}" if done else "the schema is up to date")
+        unapplied = pending(database)
+        print("\n".join(unapplied) or "the schema is up to date")
+        return 1 if unapplied else 0
+    applied = waiting(lambda: migrate(database), chosen.wait_s)
+    print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
     return 0
 
 

@@ -114,16 +114,17 @@ class Result(msgspec.Struct, frozen=True):
 class Checks:
     """Run checks in parallel, within their budgets, and share fresh results. Thread-safe."""
 
-    def __init__(self, checks: Iterable[Check]) -> None:
+    def __init__(self, checks: Iterable[Check], *, fresh_s: float = FRESH_S) -> None:
         self._trials = [_Trial(check) for check in checks]
+        self._fresh_s = fresh_s
         self._lock = threading.Lock()
         self._results: list[Result] = []
         self._done_at = float("-inf")
 
     def results(self) -> Sequence[Result]:
-        """Return a result for each check, at most FRESH_S old."""
+        """Return a result for each check, at most `fresh_s` old."""
         with self._lock:  # whoever waits here finds fresh results
-            if time.monotonic() - self._done_at >= FRESH_S:
+            if time.monotonic() - self._done_at >= self._fresh_s:
                 for trial in self._trials:
                     trial.begin()
                 self._results = [trial.result() for trial in self._trials]

@@ -30,10 +30,10 @@ def run(chosen: argparse.Namespace) -> int:
     database, cache = load(DatabaseSettings), load(CacheSettings)
     if cache.url:
         place_of(cache.url)  # a wrong one is refused before anything is done
-    done = promotion.follow_up(database, chosen.skip)
-    lines = [f"sequence {name}: set to {value}" for name, value in done.sequences.items()]
-    if not done.new:
-        lines.append(f"timeline {done.timeline}: nothing to do for the sequences")
+    result = promotion.follow_up(database, chosen.skip)
+    lines = [f"sequence {name}: set to {value}" for name, value in result.sequences.items()]
+    if not result.new:
+        lines.append(f"timeline {result.timeline}: nothing to do for the sequences")
     lines.append(f"cache: {flush(cache)} orders forgotten")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
@@ -45,14 +45,14 @@ def notice(database: DatabaseSettings, cache: CacheSettings) -> None:
     Where the server cannot tell whether it was promoted, that is left to a person.
     """
     try:
-        done = promotion.follow_up(database)
+        result = promotion.follow_up(database)
     except Unwell as error:  # a server of another make, or a right that is missing
         _log.warning("promotion.unknown", error=str(error))
         return
-    if not done.new:
+    if not result.new:
         return
     try:
         forgotten: int | None = flush(cache)
     except RedisDown:  # what it holds ends within minutes by itself
         forgotten = None
-    _log.warning("promotion.followed_up", timeline=done.timeline, orders_forgotten=forgotten)
+    _log.warning("promotion.followed_up", timeline=result.timeline, orders_forgotten=forgotten)

@@ -562,7 +562,7 @@ class Setting(NamedTuple):
 
 def variable(group: type[Group], field: str) -> str:
     """Return the name of the environment variable that sets `field` of `group`."""
-    prefix = next(name for name, known in GROUPS.items() if known is group)
+    prefix = next(name for name, member in GROUPS.items() if member is group)
     return _NAMES.get((group, field), f"{PREFIX}{prefix}_{field.upper()}")
 
 
@@ -571,13 +571,13 @@ def load(group: type[G], environ: Mapping[str, str] = os.environ) -> G:
 
     Raises SettingError naming the variable and what is wrong with it.
     """
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for field in group.__struct_fields__:
         value = environ.get(variable(group, field), "").strip()
         if value:
-            given[field] = value
+            values[field] = value
     try:
-        return msgspec.convert(given, group, strict=False)
+        return msgspec.convert(values, group, strict=False)
     except msgspec.ValidationError as error:
         raise SettingError(_explain(group, str(error))) from error
 
@@ -598,8 +598,8 @@ def _explain(group: type[Group], message: str) -> str:
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the ORDERS_* variables that no process reads: most likely misspelt."""
-    known = {setting.name for setting in describe()}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    names = {setting.name for setting in describe()}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in names)
 
 
 def describe() -> Iterator[Setting]:

@@ -4,6 +4,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,16 +14,21 @@ from orders.admin import Admin, AdminServer, listen
 from orders.probes import Check, Checks, ProcessState
 
 
-@pytest.fixture
-def server() -> Iterator[AdminServer]:
+@contextmanager
+def serving(request_s: float = admin.REQUEST_S) -> Iterator[AdminServer]:
     state = ProcessState(stalled_after_s=60)
     state.start()
-    running = AdminServer(
-        listen("127.0.0.1", 0), Admin(Checks([Check("nothing", lambda: None)]), state)
-    )
+    pages = Admin(Checks([Check("nothing", lambda: None)]), state)
+    running = AdminServer(listen("127.0.0.1", 0), pages, request_s=request_s)
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[AdminServer]:
+    with serving() as running:
+        yield running
 
 
 def connect(server: AdminServer) -> socket.socket:
@@ -59,9 +65,8 @@ def test_clients_that_say_nothing_keep_no_probe_from_its_answer(server: AdminSer
         connection.close()
 
 
-def test_who_drips_is_cut_off(server: AdminServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "REQUEST_S", 0.5)
-    with connect(server) as drip:
+def test_who_drips_is_cut_off() -> None:
+    with serving(request_s=0.5) as server, connect(server) as drip:
         began_at = time.monotonic()
         try:
             while time.monotonic() - began_at < 4:

@@ -44,7 +44,9 @@ def broker(vhost: Vhost) -> Iterator[Broker]:
 def consuming(
     vhost: Vhost, handler: Handler, *, prefetch: int = 4, drain_s: float = 5, heartbeat_s: int = 20
 ) -> Iterator[Consumer]:
-    limits = Limits(prefetch=prefetch, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS)
+    limits = Limits(
+        prefetch=prefetch, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS, copy_retry_s=0.1
+    )
     consumer = Consumer(settings_of(vhost, heartbeat_s), QUEUE, handler, limits)
     consumer.start()
     eventually(lambda: consumer.problem is None)
@@ -175,9 +177,8 @@ def test_a_blip_is_forgotten(vhost: Vhost, broker: Broker) -> None:
 
 
 def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
-    vhost: Vhost, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    vhost: Vhost, broker: Broker
 ) -> None:
-    monkeypatch.setattr("orders.messaging.consumer._PAUSE_S", 0.1)
     retry = f"{vhost.management_url}/api/queues/{vhost.name}/order-processing.retry.5s"
     requests.delete(retry, timeout=10).raise_for_status()
     seen: list[int] = []

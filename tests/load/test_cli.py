@@ -1,109 +1,86 @@
 """The command line: what it starts it ends, and what it cannot run it refuses."""
 
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from loadtest import catalogue, cli
-from loadtest.run import Wishes
-from loadtest.scenario import at_least, at_most
+from loadtest.scenario import Scenario, at_least, at_most
 from loadtest.sizing import sized
 from loadtest.target.local_stack import LocalStack, StackFailed
 from loadtest.target.place import Place, SetupFailed
 from loadtest.verdict import ExitCode
 
 
-class Stack:
-    """Notes what it is told, and fails at one verb."""
+class Stack(LocalStack):
+    """Notes the verbs, and fails at one of them."""
 
-    def __init__(self, fails: str) -> None:
+    def __init__(self, folder: Path, fails: str = "") -> None:
+        super().__init__(folder)
         self.fails = fails
-        self.told: list[str] = []
+        self.verbs: list[str] = []
 
-    def clear(self) -> None:
-        self._do("clear")
+    def addresses(self) -> dict[str, str]:
+        return defaultdict(str)
 
-    def adopt(self, settings: Mapping[str, str]) -> None:
-        if settings:
-            self._do(" ".join(settings))
+    def _verb(self, *verb: str) -> str:
+        self.verbs += verb
+        if self.fails in verb:
+            raise StackFailed(self.fails)
+        return ""
 
-    def start(self) -> None:
-        self._do("start")
+
+class Interrupted(Stack):
+    """Is interrupted by a second Ctrl-C while it stops."""
 
     def stop(self) -> None:
-        self._do("stop")
-
-    def _do(self, verb: str) -> None:
-        self.told.append(verb)
-        if verb == self.fails:
-            raise StackFailed(verb)
+        signal.raise_signal(signal.SIGINT)
 
 
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, verb: str) -> Iterator[Stack]:
-    stack = Stack(verb)
-    monkeypatch.setattr(cli, "LocalStack", lambda _: stack)
-    with pytest.raises(StackFailed, match=verb):
-        yield stack
-
-
-def begin(folder: Path) -> None:
-    with cli.place(cli.parser().parse_args(["smoke"]), {}, folder):
+def begin(stack: Stack) -> None:
+    with cli.placed(cli.parser().parse_args(["smoke"]), {}, stack):
         pass
 
 
-def test_a_stack_that_another_run_holds_is_not_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with failing(monkeypatch, "clear") as stack:
-        begin(tmp_path)
-    assert stack.told == ["clear"]
+def test_a_stack_that_another_run_holds_is_not_stopped(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, fails="clean-state")
+    with pytest.raises(StackFailed, match="clean-state"):
+        begin(stack)
+    assert stack.verbs == ["clean-state"]
 
 
-def test_a_stack_that_did_not_start_whole_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with failing(monkeypatch, "start") as stack:
-        begin(tmp_path)
-    assert stack.told == ["clear", "start", "stop"]
+def test_a_stack_that_did_not_start_whole_is_stopped(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, fails="start")
+    with pytest.raises(StackFailed, match="start"):
+        begin(stack)
+    assert stack.verbs == ["clean-state", "start", "stop"]
 
 
-def test_nothing_interrupts_the_end_of_a_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    stack = Stack("")
-    monkeypatch.setattr(cli, "LocalStack", lambda _: stack)
-    monkeypatch.setattr(cli, "own", lambda _: None)
-    monkeypatch.setattr(stack, "stop", lambda: signal.raise_signal(signal.SIGINT))
+def test_nothing_interrupts_the_end_of_a_stack(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        begin(tmp_path)
+        begin(Interrupted(tmp_path))
     finally:
-        signal.signal(signal.SIGINT, kept[0])
-        signal.signal(signal.SIGTERM, kept[1])
+        signal.signal(signal.SIGINT, handlers[0])
+        signal.signal(signal.SIGTERM, handlers[1])
 
 
-def test_a_scenario_that_cannot_be_run_leaves_the_others_their_verdicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scenario_that_cannot_be_run_leaves_the_others_their_verdicts(tmp_path: Path) -> None:
     outcomes = iter([ExitCode.INVARIANT, None, ExitCode.PASSED])
 
-    def run_one(*_: object) -> ExitCode:
+    def decide(_: Scenario) -> ExitCode:
         if (outcome := next(outcomes)) is None:
             raise SetupFailed("broken off")
         return outcome
 
-    stack = Stack("")
-    monkeypatch.setattr(cli, "run_one", run_one)
-    where = Place(host="http://localhost", stack=cast("LocalStack", stack))
-    wished = Wishes(folder=tmp_path, environ={})
+    stack = Stack(tmp_path)
+    stack.start()
+    place = Place(host="http://localhost", stack=stack)
     smoke = catalogue.find("smoke")
-    assert list(cli.run_each([smoke] * 3, where, wished)) == [2, 3, 0]
-    assert stack.told == ["stop", "clear", "start"]
+    assert list(cli.run_each([smoke] * 3, place, decide)) == [2, 3, 0]
+    assert stack.verbs == ["start", "stop", "clean-state", "start"]
 
 
 @pytest.mark.parametrize("argv", [["--scale", "much"], ["smoke", "smoke", "--worker-of", "x"]])
@@ -115,26 +92,14 @@ def test_being_asked_for_help_is_0() -> None:
     assert cli.main(["--help"], {}) == ExitCode.PASSED
 
 
-class Noting(LocalStack):
-    """A stack that notes what would be done to it."""
-
-    def __init__(self, state: Path) -> None:
-        super().__init__(state)
-        self.told: list[str] = []
-
-    def _verb(self, *verb: str) -> str:
-        self.told += verb
-        return ""
-
-
 def test_a_scenario_with_settings_of_its_own_has_the_stack_started_anew(tmp_path: Path) -> None:
-    stack = Noting(tmp_path)
+    stack = Stack(tmp_path)
     stack.adopt({"ORDERS_API_MAX_WAIT_MS": "200"})
     stack.start()
     stack.adopt({"ORDERS_API_MAX_WAIT_MS": "200"})
-    assert stack.told == ["start"]
+    assert stack.verbs == ["start"]
     stack.adopt({})
-    assert stack.told == ["start", "stop", "start"]
+    assert stack.verbs == ["start", "stop", "start"]
 
 
 def test_thresholds_are_read_from_the_command_line() -> None:

@@ -1,17 +1,18 @@
 """After the load: what is this run's own in ledgers that other runs wrote into, too."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 
 from load.stories import books, order, purchase
 from loadtest import settle
 from loadtest.books import Order
 from loadtest.purchase import Purchase
-from loadtest.target import orders, simulators
+from loadtest.target import orders
 from loadtest.target.place import Place
-
-PLACE = Place(host="http://localhost", inventory="http://inventory", payment="http://payment")
 
 
 class Known:
@@ -21,24 +22,40 @@ class Known:
     after = 2
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
-        return {one.order_ids[0]: order(one.order_ids[0]) for one in purchases}
+        return {bought.order_ids[0]: order(bought.order_ids[0]) for bought in purchases}
 
 
-@pytest.fixture(autouse=True)
-def ledgers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold two orders of an earlier run, and the one of this run."""
-    kept = books(order(1), order(2), order(3))
-    monkeypatch.setattr(simulators, "payments", lambda _: kept.payments)
-    monkeypatch.setattr(simulators, "reservations", lambda _: kept.reservations)
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Serve the ledgers: two orders of an earlier run, and the one of this run."""
+    ledgers = books(order(1), order(2), order(3))
+    entries = {"inventory": ledgers.reservations, "payment": ledgers.payments}
+
+    class Ledgers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = msgspec.json.encode(entries[self.path.split("/")[1]])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ledgers) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield Place(host=url, inventory=f"{url}/inventory", payment=f"{url}/payment")
+        server.shutdown()
 
 
-def test_what_an_earlier_run_sold_is_not_counted_again() -> None:
-    kept, findings, _ = settle.settle(PLACE, Known(), [purchase(3)], {101: 1}, 5)
-    assert [one for one in findings if not one.holds] == []
-    assert kept.reservations is not None
-    assert [one.order_id for one in kept.reservations] == [3]
+def test_what_an_earlier_run_sold_is_not_counted_again(place: Place) -> None:
+    read, findings, _ = settle.settle(place, Known(), [purchase(3)], {101: 1}, 5)
+    assert [finding for finding in findings if not finding.holds] == []
+    assert read.reservations is not None
+    assert [reservation.order_id for reservation in read.reservations] == [3]
 
 
-def test_the_last_order_before_a_run_is_found_in_the_ledgers() -> None:
-    assert orders.last_order(PLACE) == 3
+def test_the_last_order_before_a_run_is_found_in_the_ledgers(place: Place) -> None:
+    assert orders.last_order(place) == 3
     assert orders.last_order(Place(host="http://localhost")) == 0

@@ -18,34 +18,28 @@ Status: install ok installed
 """
 
 
-def test_what_the_system_has_of_rabbitmq_is_not_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_system_has_of_rabbitmq_is_not_seen(tmp_path: Path) -> None:
     """The private copy is complete, whatever is installed; other packages are not fetched twice."""
     (tmp_path / "status").write_text(STATUS)
-    monkeypatch.setattr(debian, "STATUS", tmp_path / "status")
-    kept = debian.status_without(rabbitmq.OURS)
+    kept = debian.status_without(rabbitmq.OURS, tmp_path / "status")
     assert "bash" in kept
     assert "erlang" not in kept
     assert "rabbitmq" not in kept
 
 
-def test_the_systems_hooks_and_folders_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_systems_hooks_and_folders_are_left_out(tmp_path: Path) -> None:
     """Such a hook empties the system's package cache after an update, as in container images."""
-    dump = (
+    settings = (
         'APT::Update::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb";\n'
         'DPkg::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb";\n'
         'Dir::Cache "var/cache/apt";\n'
         'Acquire::http::Proxy "http://proxy:3128";\n'
     )
-    monkeypatch.setattr(debian, "command", lambda _: dump)
-    told = debian.configuration(tmp_path)
-    assert "rm -f" not in told
-    assert "var/cache/apt" not in told
-    assert 'Acquire::http::Proxy "http://proxy:3128";' in told
-    assert f'Dir::State "{tmp_path / "state"}";' in told
+    configuration = debian.configuration(tmp_path, settings)
+    assert "rm -f" not in configuration
+    assert "var/cache/apt" not in configuration
+    assert 'Acquire::http::Proxy "http://proxy:3128";' in configuration
+    assert f'Dir::State "{tmp_path / "state"}";' in configuration
 
 
 def test_plugins_are_linked_with_all_they_need(tmp_path: Path) -> None:
@@ -91,6 +85,6 @@ def test_the_quicker_of_two_runs_wins(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_without_apt_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "supported", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(debian.FetchFailed, match="ORDERS_AMQP_URL"):
         rabbitmq.unpack(tmp_path)

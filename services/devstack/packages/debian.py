@@ -74,7 +74,8 @@ def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
     for name in ("state/lists/partial", "cache/archives/partial", "packages"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").write_text(status_without(absent))
-    (scratch / "apt.conf").write_text(configuration(scratch))
+    settings = command(["apt-config", "dump"])
+    (scratch / "apt.conf").write_text(configuration(scratch, settings))
     environment = {**os.environ, "APT_CONFIG": str(scratch / "apt.conf"), "LC_ALL": "C"}
 
     def apt(verb: str, *args: str) -> str:
@@ -84,10 +85,9 @@ def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
     return apt
 
 
-def configuration(scratch: Path) -> str:
+def configuration(scratch: Path, settings: str) -> str:
     """Copy the machine's apt settings (proxy, certificates) without its hooks and folders."""
-    dump = command(["apt-config", "dump"])
-    kept = [line for line in dump.splitlines() if not line.startswith(UNWANTED)]
+    kept = [line for line in settings.splitlines() if not line.startswith(UNWANTED)]
     ours = {
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
@@ -104,9 +104,9 @@ def configuration(scratch: Path) -> str:
     return "\n".join([*kept, *(f'{key} "{value}";' for key, value in ours.items())]) + "\n"
 
 
-def status_without(absent: str) -> str:
+def status_without(absent: str, status: Path = STATUS) -> str:
     """Give the list of installed packages less those whose name matches `absent`."""
-    stanzas = STATUS.read_text(errors="replace").split("\n\n") if STATUS.exists() else []
+    stanzas = status.read_text(errors="replace").split("\n\n") if status.exists() else []
     name = re.compile(rf"Package: (?:{absent})$", re.MULTILINE)
     return "\n\n".join(stanza for stanza in stanzas if not name.search(stanza))
 

@@ -70,9 +70,9 @@ class Backlog:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=2)
-        left = len(self) - self.flush()
-        if left:
-            log.warning("cache.writes_lost", orders=left)
+        unwritten = len(self) - self.flush()
+        if unwritten:
+            log.warning("cache.writes_lost", orders=unwritten)
 
     def flush(self) -> int:
         """Write all that waits, until Redis fails; return how many were written."""

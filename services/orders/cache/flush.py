@@ -25,11 +25,11 @@ def flush(settings: CacheSettings) -> int:
         return 0
     pattern = f"{_escaped(settings.prefix)}order:*"
     try:
-        found = place_of(settings.url).connect(_STEP_S)
+        links = place_of(settings.url).connect(_STEP_S)
         with contextlib.ExitStack() as closing:
-            for connection in found.connections.values():
+            for connection in links.connections.values():
                 closing.callback(connection.close)
-            return sum(_flush(one, pattern) for one in found.connections.values())
+            return sum(_flush(link, pattern) for link in links.connections.values())
     except (OSError, RedisError, hiredis.HiredisError) as error:
         raise RedisDown(f"Redis does not answer: {type(error).__name__}") from error
 
@@ -45,7 +45,7 @@ def _flush(connection: Connection, pattern: str) -> int:
         if keys:  # one command a key: in a cluster they need not share a slot
             payload = b"".join(pack((b"UNLINK", key)) for key in keys)
             replies = connection.exchange(payload, len(keys), time.monotonic() + _STEP_S)
-            deleted += sum(1 for one in replies if one == 1)
+            deleted += replies.count(1)
         if cursor == b"0":
             return deleted
 

@@ -94,9 +94,9 @@ class OrderCache:
 
         A None from `fetch` must be the primary's word. Raises what `fetch` raises.
         """
-        found = self._from_local(order_id)
-        if found is not None:
-            return found
+        order = self._from_local(order_id)
+        if order is not None:
+            return order
         if order_id in self._absent:
             return None
         return self._newest(self._flights.run(order_id, lambda: self._through(order_id, fetch)))
@@ -137,47 +137,47 @@ class OrderCache:
         """Note that this order exists, as the database said; never what a client sent."""
         self._absent.saw(order_id)
 
-    def _newest(self, found: CachedOrder | None) -> CachedOrder | None:
-        return None if found is None else self._local.newest(found)
+    def _newest(self, order: CachedOrder | None) -> CachedOrder | None:
+        return None if order is None else self._local.newest(order)
 
     def _from_local(self, order_id: int) -> CachedOrder | None:
-        found = self._local.read(order_id)
-        if found is not None:
+        order = self._local.read(order_id)
+        if order is not None:
             self._count.local_hit.inc()
         elif self._local.trusted:
             self._count.local_miss.inc()
         else:
             self._count.local_bypass.inc()
-        return found
+        return order
 
     def _from_shared(self, order_id: int) -> CachedOrder | None:
         lease = self._local.lease(order_id)
         try:
-            found = self._shared.get(order_id)
+            order = self._shared.get(order_id)
         except RedisDown as error:
             self._count.shared_failure(error).inc()
             return None
-        if found is None:
+        if order is None:
             self._count.shared_miss.inc()
             return None
         self._count.shared_hit.inc()
         self._absent.saw(order_id)
-        self._local.fill(found, lease, self._shared.ttl_s(found) * _LOCAL_SHARE)
-        return found
+        self._local.fill(order, lease, self._shared.ttl_s(order) * _LOCAL_SHARE)
+        return order
 
     def _through(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
-        found = self._from_shared(order_id)
-        if found is not None:
-            return found
+        order = self._from_shared(order_id)
+        if order is not None:
+            return order
         started = time.monotonic()
-        found = fetch()
-        if found is None:
+        order = fetch()
+        if order is None:
             self._absent.add(order_id)
             return None
         self._absent.saw(order_id)
-        newest = self._local.newest(found)
-        if newest is found and time.monotonic() - started <= self._fill_s:
-            return self._fill(found)
+        newest = self._local.newest(order)
+        if newest is order and time.monotonic() - started <= self._fill_s:
+            return self._fill(order)
         return newest
 
     def _fill(self, order: CachedOrder) -> CachedOrder:

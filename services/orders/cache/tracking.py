@@ -75,16 +75,16 @@ class Tracker:
         self._local.invalidate_all()
 
     def _run(self) -> None:
-        heard = True
+        connected = True
         while not self._stopping.is_set():
             try:
                 self._follow()
             except (OSError, RedisError, hiredis.HiredisError, ValueError) as error:
                 self._local.invalidate_all()
-                if heard and not self._stopping.is_set():
+                if connected and not self._stopping.is_set():
                     log.warning("cache.tracking_lost", reason=f"{type(error).__name__}: {error}")
-                heard = bool(self._connections)
-                if heard:
+                connected = bool(self._connections)
+                if connected:
                     self._lost()
                 self._connections = ()
             self._stopping.wait(self._retry_after_s)

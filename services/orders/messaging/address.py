@@ -34,9 +34,9 @@ def addresses(settings: MessagingSettings, name: str) -> list[URLParameters]:
 
 def shuffled(settings: MessagingSettings, name: str) -> list[URLParameters]:
     """Return the addresses in any order, so that not all connections lead to the first host."""
-    known = addresses(settings, name)
-    random.shuffle(known)
-    return known
+    candidates = addresses(settings, name)
+    random.shuffle(candidates)
+    return candidates
 
 
 def place(address: URLParameters) -> str:
@@ -48,8 +48,8 @@ def _hosts(text: str) -> list[str]:
     """Part one URL into one for each of its hosts."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
-        known = scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
-        raise _wrong(f"its scheme is {known}, not one of {', '.join(_SCHEMES)}")
+        shown_scheme = scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
+        raise _wrong(f"its scheme is {shown_scheme}, not one of {', '.join(_SCHEMES)}")
     authority, slash, path = _split_path(rest)
     credentials, at, hosts = authority.rpartition("@")
     return [f"{scheme}://{credentials}{at}{host}{slash}{path}" for host in hosts.split(",")]
@@ -67,16 +67,16 @@ def _parameters(url: str, settings: MessagingSettings, name: str) -> URLParamete
             raise _wrong("a host is empty")
         if parts.port == 0:
             raise _wrong("a port is 0")
-        given = URLParameters(url)
+        parameters = URLParameters(url)
     except (ValueError, TypeError, IndexError) as error:
         raise _wrong("a host, a port or a parameter cannot be read") from error
-    given.heartbeat = settings.heartbeat_s
-    given.blocked_connection_timeout = _BLOCKED_S
-    given.client_properties = {"connection_name": name}
-    given.socket_timeout = 5
-    given.stack_timeout = 10
-    return given
+    parameters.heartbeat = settings.heartbeat_s
+    parameters.blocked_connection_timeout = _BLOCKED_S
+    parameters.client_properties = {"connection_name": name}
+    parameters.socket_timeout = 5
+    parameters.stack_timeout = 10
+    return parameters
 
 
-def _wrong(what: str) -> SettingError:
-    return SettingError(f"ORDERS_AMQP_URL is wrong: {what} ({_EXPECTED})")
+def _wrong(fault: str) -> SettingError:
+    return SettingError(f"ORDERS_AMQP_URL is wrong: {fault} ({_EXPECTED})")

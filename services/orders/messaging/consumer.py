@@ -29,9 +29,6 @@ from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 from orderservice_topology.topology import RETRY_TIERS, Tier
 
-# How long a message waits that can be neither handled nor put aside. It does not go back to its
-# queue: that counts deliveries, and dead-letters what exceeds its limit.
-_PAUSE_S: Final = 5.0
 # A message held for longer makes room for others, which may not need what it needs.
 _MAKE_ROOM_S: Final = 60.0
 # The broker closes the channel of a consumer that keeps a message for 30 minutes.
@@ -53,6 +50,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[Tier, ...] = RETRY_TIERS
     give_up_after_s: float = 86_400  # what outages of others may keep a message from its end
     set_size: int = 1  # messages worked on together, where there is a crew for it
+    # How long a message waits that can be neither handled nor put aside. It does not go back to its
+    # queue: that counts deliveries, and dead-letters what exceeds its limit.
+    copy_retry_s: float = 5.0
 
     @property
     def in_hand(self) -> int:
@@ -282,7 +282,8 @@ class Consumer:
             if held_s > _LONGEST_HOLD_S:
                 return False
             if handled.lacks is None or not handled.lacks.pause:
-                self._stopping.wait(_PAUSE_S)  # its copy could not be kept, or it failed oddly
+                # Its copy could not be kept, or it failed oddly.
+                self._stopping.wait(self._limits.copy_retry_s)
 
     def _carry_out(self, work: _Work, failure: OrdersError) -> bool | None:
         """Do with a message what its try in a set asks for; false if it has to be tried again.
@@ -297,7 +298,7 @@ class Consumer:
                 return True
         except BaseException:  # noqa: BLE001 as in a try
             _log.exception("message.thread_failed", queue=self._queue)
-        self._stopping.wait(_PAUSE_S)  # its copy could not be kept
+        self._stopping.wait(self._limits.copy_retry_s)
         return False
 
     def _try(self, work: _Work, admission: Admission, *, may_hold: bool) -> Handled:

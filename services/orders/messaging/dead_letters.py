@@ -233,9 +233,9 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
         return 0
     missing = set(args.ids)
     for letter in box.letters():
-        if (known := letter_id(letter)) in args.ids:
+        if (listed_id := letter_id(letter)) in args.ids:
             act(letter)
-            missing.discard(known)
+            missing.discard(listed_id)
     for message_id in sorted(missing):
         print(f"there is no {printable(message_id)}")
     return 1 if missing else 0
@@ -253,8 +253,8 @@ def _announced(
 
 
 def _show(letter: Delivery) -> None:
-    shown: dict[str, Any] = msgspec.to_builtins(describe_letter(letter))
-    shown |= {
+    document: dict[str, Any] = msgspec.to_builtins(describe_letter(letter))
+    document |= {
         "headers": {
             printable(name): printable(value)
             for name, value in envelope.headers(letter.properties).items()
@@ -262,4 +262,4 @@ def _show(letter: Delivery) -> None:
         "correlationId": printable(letter.properties.correlation_id),
         "body": letter.body[:_LONGEST_BODY_BYTES].decode(errors="backslashreplace"),
     }
-    print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -109,9 +109,9 @@ class _Reader:
         end = self._offset + length
         if end > len(self._encoded):
             raise _Unreadable("cut short")
-        taken = self._encoded[self._offset : end]
+        piece = self._encoded[self._offset : end]
         self._offset = end
-        return taken
+        return piece
 
     def number(self, kind: str) -> Any:
         """Take a number, `kind` as in `struct`."""

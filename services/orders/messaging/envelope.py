@@ -89,13 +89,13 @@ def properties(
 def delivered(
     queue: str,
     method: Basic.Deliver | Basic.GetOk,
-    given: BasicProperties,
+    properties: BasicProperties,
     body: bytes,
 ) -> Delivery:
     """Return what the broker handed over, with names as text whatever their bytes."""
-    fault = given.fault if isinstance(given, Received) else None
+    fault = properties.fault if isinstance(properties, Received) else None
     exchange, routing_key = _text(method.exchange), _text(method.routing_key)
-    return Delivery(queue, exchange, routing_key, given, body, method.delivery_tag, fault)
+    return Delivery(queue, exchange, routing_key, properties, body, method.delivery_tag, fault)
 
 
 def _text(name: str | bytes) -> str:
@@ -152,16 +152,16 @@ def decode(delivery: Delivery, ids_of_work: Context) -> Message:
     )
 
 
-def _check_properties(given: BasicProperties) -> None:
-    if given.content_encoding is not None:
+def _check_properties(properties: BasicProperties) -> None:
+    if properties.content_encoding is not None:
         raise Permanent("the body is encoded; expected plain JSON", reason="malformed")
-    if given.content_type not in (None, CONTENT_TYPE):
+    if properties.content_type not in (None, CONTENT_TYPE):
         raise Permanent(f"the content type is not {CONTENT_TYPE}", reason="malformed")
 
 
-def _message_id(given: BasicProperties) -> str:
+def _message_id(properties: BasicProperties) -> str:
     try:
-        return str(uuid.UUID(given.message_id))
+        return str(uuid.UUID(properties.message_id))
     except (ValueError, TypeError, AttributeError) as error:
         raise Permanent("the message id is not a UUID", reason="malformed") from error
 

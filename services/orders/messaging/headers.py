@@ -18,13 +18,13 @@ def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
     A value that cannot be encoded (a float, say) becomes text.
     """
     sized = [(*_encodable(name, value), name) for name, value in headers.items()]
-    kept, left = {}, LARGEST_BYTES
+    portable_headers, room_bytes = {}, LARGEST_BYTES
     for size, value, name in sorted(sized, key=lambda entry: entry[0]):
-        left -= size
-        if left < 0:
+        room_bytes -= size
+        if room_bytes < 0:
             break
-        kept[name] = value
-    return kept
+        portable_headers[name] = value
+    return portable_headers
 
 
 def _encodable(name: str, value: Any) -> tuple[int, Any]:

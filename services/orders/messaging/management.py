@@ -76,26 +76,26 @@ class Management:
             return answer
         return self._checked(answer, f"{method} {place.partition('?')[0]}")
 
-    def _checked(self, answer: requests.Response, what: str) -> requests.Response:
+    def _checked(self, answer: requests.Response, request: str) -> requests.Response:
         status = answer.status_code
         if status in _REFUSED:
             raise Permanent(
-                f"{what}: {status}: give the user of ORDERS_MANAGEMENT_URL the right password, the "
+                f"{request}: {status}: give the user of ORDERS_MANAGEMENT_URL the right password, the "
                 f"tag `policymaker` and permissions on virtual host {self.vhost!r}",
                 reason="credentials",
             )
         if status == 404:
             raise Permanent(
-                f"{what}: 404: make virtual host {self.vhost!r}, or correct ORDERS_MANAGEMENT_URL",
+                f"{request}: 404: make virtual host {self.vhost!r}, or correct ORDERS_MANAGEMENT_URL",
                 reason="not_found",
             )
         if status >= 500 or status == 429:
-            raise Transient(f"{what}: {status}")
+            raise Transient(f"{request}: {status}")
         if status >= 400:
-            raise Permanent(f"{what}: {status}: {_explanation(answer)}", reason="refused")
+            raise Permanent(f"{request}: {status}: {_explanation(answer)}", reason="refused")
         if "json" not in answer.headers.get("Content-Type", "json"):
             raise Permanent(
-                f"{what}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API",
+                f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API",
                 reason="not_found",
             )
         return answer

@@ -92,16 +92,16 @@ class Publisher:
 
     def deliver(self, outgoing: Outgoing) -> Outcome:
         """Publish one message and wait for its outcome; not on the publisher's own thread."""
-        done = threading.Event()
+        ended = threading.Event()
         outcomes: list[Outcome] = []
 
         def settled(outcome: Outcome, _batch: Sequence[Outgoing]) -> None:
             outcomes.append(outcome)
-            done.set()
+            ended.set()
 
         self.publish((outgoing,), settled)
         # The publisher answers on time; the margin is for a machine that is short of it.
-        return outcomes[0] if done.wait(self._confirm_timeout_s + 5) else Outcome.LOST
+        return outcomes[0] if ended.wait(self._confirm_timeout_s + 5) else Outcome.LOST
 
     # On the link's thread from here on.
 
@@ -176,10 +176,10 @@ class Publisher:
             self._settle(Outcome.CONFIRMED, settled)
 
     def _fate(self, outgoing: Outgoing) -> Outcome:
-        known = (outgoing.properties.message_id, outgoing.exchange, outgoing.routing_key)
-        if known not in self._returned:
+        identity = (outgoing.properties.message_id, outgoing.exchange, outgoing.routing_key)
+        if identity not in self._returned:
             return Outcome.CONFIRMED
-        self._returned.discard(known)
+        self._returned.discard(identity)
         return Outcome.RETURNED
 
     def _expire(self, channel: Channel) -> None:

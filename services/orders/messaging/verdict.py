@@ -56,8 +56,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         retries = max(1, self.max_attempts - 1)
         due = min((attempt - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
-        asked = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
-        return self.tiers[max(due, next(asked, len(self.tiers) - 1))]
+        long_enough = (place for place, tier in enumerate(self.tiers) if tier.delay_s >= at_least_s)
+        return self.tiers[max(due, next(long_enough, len(self.tiers) - 1))]
 
     def outage_tier(self, failing_for_s: float) -> Tier:
         """Choose the wait of a message that an outage keeps from its end."""
@@ -158,26 +158,26 @@ def _copy(delivery: Delivery, queue: str, marks: dict[str, Any]) -> Outgoing:
     return Outgoing("", queue, _copied(delivery.properties, marks), delivery.body)
 
 
-def _copied(given: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
+def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
     """Copy what describes the message, not what its last publisher asked of the broker.
 
     An `expiration` would let it vanish, a foreign `user_id` makes the broker close the channel.
     """
-    kept = {
+    others = {
         name: value
-        for name, value in envelope.headers(given).items()
+        for name, value in envelope.headers(properties).items()
         if name not in _OURS and name not in _ROUTING and not name.startswith(_NOT_COPIED)
     }
     return BasicProperties(
-        message_id=given.message_id,
-        type=given.type,
-        correlation_id=given.correlation_id,
-        content_type=given.content_type,
-        content_encoding=given.content_encoding,
-        timestamp=given.timestamp,
-        app_id=given.app_id,
+        message_id=properties.message_id,
+        type=properties.type,
+        correlation_id=properties.correlation_id,
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        timestamp=properties.timestamp,
+        app_id=properties.app_id,
         delivery_mode=envelope.PERSISTENT,
-        headers=headers.portable(kept) | marks or None,
+        headers=headers.portable(others) | marks or None,
     )
 
 
@@ -191,7 +191,7 @@ def failing_for_s(delivery: Delivery, now: dt.datetime) -> float:
 
 
 def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
-    known = envelope.headers(delivery.properties).get(FIRST_FAILED_AT)
-    if isinstance(known, str) and len(known) <= _LONGEST_TEXT:
-        return known
+    failed_at = envelope.headers(delivery.properties).get(FIRST_FAILED_AT)
+    if isinstance(failed_at, str) and len(failed_at) <= _LONGEST_TEXT:
+        return failed_at
     return now.isoformat(timespec="seconds")

@@ -231,11 +231,11 @@ class Reconciliation:
     def _judge_suspects(self) -> None:
         waiting = sorted(self._suspects - self._judged)
         self._suspects.clear()
-        left = self._settings.questions - self._report.judged
-        for order_id in waiting[:left]:
+        budget = self._settings.questions - self._report.judged
+        for order_id in waiting[:budget]:
             self._judge(order_id)
-        self._left_over |= set(waiting[left:])
-        self._book.note_suspects(waiting[left:])
+        self._left_over |= set(waiting[budget:])
+        self._book.note_suspects(waiting[budget:])
 
     def _judge(self, order_id: int) -> None:
         self._report.judged += 1

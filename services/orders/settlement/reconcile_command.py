@@ -49,10 +49,10 @@ _LONGEST_S: Final = 3600
 def _run(chosen: argparse.Namespace) -> Report:
     primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
     leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
-    with database() as pool, witnesses(pool) as asked, contextlib.closing(leadership):
+    with database() as pool, witnesses(pool) as sources, contextlib.closing(leadership):
         _wait_for(leadership)
         book = Book(pool)
-        return Reconciliation(book, asked, mine).run(_start(chosen, book))
+        return Reconciliation(book, sources, mine).run(_start(chosen, book))
 
 
 def _wait_for(leadership: Leadership) -> None:

@@ -58,9 +58,9 @@ def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
     return Resolution(change, step)
 
 
-def contradicts(word: Word, said: PaymentStatus) -> bool:
+def contradicts(word: Word, ledger: PaymentStatus) -> bool:
     """Tell whether Payment's ledger says something else than the person."""
-    return _SAYS[word] is not said
+    return _SAYS[word] is not ledger
 
 
 def _of_capture(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
@@ -87,14 +87,14 @@ def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
     again = -attempt.amount if attempt.outcome is Outcome.DECLINED else Decimal(0)
     if work.refund_requested - again > work.order.total:
         raise OrdersError("more would be paid back than was captured")
-    left = work.order.total - work.refunded - attempt.amount
+    remainder = work.order.total - work.refunded - attempt.amount
     step = Step(
         attempt=attempt.id,
         outcome=Outcome.APPROVED,
         refunded=attempt.amount,
         refund_dropped=again,
     )
-    return (Event.PART_REFUNDED if left > 0 else Event.REFUND_CONFIRMED), step
+    return (Event.PART_REFUNDED if remainder > 0 else Event.REFUND_CONFIRMED), step
 
 
 def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:

@@ -99,20 +99,20 @@ def _transitions(stored: Stored) -> Iterator[Event]:
 
 def _attempts(stored: Stored) -> Iterator[Event]:
     for row in stored.attempts:
-        what = f"{row['kind']} {row['id']}"
-        yield Event(_at(row["created_at"]), "attempt", f"{what}: {_money(row['amount'])} asked for")
+        subject = f"{row['kind']} {row['id']}"
+        yield Event(_at(row["created_at"]), "attempt", f"{subject}: {_money(row['amount'])} asked for")
         if row["outcome"] != "unknown":
-            yield Event(_at(row["updated_at"]), "attempt", f"{what}: {row['outcome']}")
+            yield Event(_at(row["updated_at"]), "attempt", f"{subject}: {row['outcome']}")
 
 
 def _notifications(stored: Stored) -> Iterator[Event]:
     for row in stored.notifications:
-        what = row["template"]
-        yield Event(_at(row["created_at"]), "notification", f"{what}: to be sent")
+        subject = row["template"]
+        yield Event(_at(row["created_at"]), "notification", f"{subject}: to be sent")
         if row["sent_at"]:
-            yield Event(_at(row["sent_at"]), "notification", f"{what}: sent, tries: {row['tries']}")
+            yield Event(_at(row["sent_at"]), "notification", f"{subject}: sent, tries: {row['tries']}")
         elif row.get("ended_at"):
-            ended = f"{what}: {row['outcome']}, tries: {row['tries']}"
+            ended = f"{subject}: {row['outcome']}, tries: {row['tries']}"
             yield Event(_at(row["ended_at"]), "notification", ended)
 
 
@@ -128,13 +128,13 @@ def _others(stored: Stored) -> Iterator[Event]:
 
 
 def _paid(entry: PaymentEntry) -> Event:
-    what = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
-    return Event(entry.at, "Payment", what)
+    text = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
+    return Event(entry.at, "Payment", text)
 
 
 def _held(entry: StockEntry) -> Event:
-    what = f"{entry.status} {entry.quantity} × product {entry.product_id}"
-    return Event(entry.at, "Inventory", what)
+    text = f"{entry.status} {entry.quantity} × product {entry.product_id}"
+    return Event(entry.at, "Inventory", text)
 
 
 def _waiting(stored: Stored) -> Iterator[str]:

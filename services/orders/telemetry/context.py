@@ -47,8 +47,8 @@ def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context
     The second value tells whether the trace was the peer's.
     """
     fresh = os.urandom(40).hex()  # one call to the kernel for all three ids
-    known = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
-    correlation = correlation_id if known and correlation_id else fresh[:32]
+    well_formed = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
+    correlation = correlation_id if well_formed and correlation_id else fresh[:32]
     match = _TRACEPARENT.match(traceparent) if traceparent else None
     if match is None:
         return Context(correlation, fresh[32:64], fresh[64:], False), False

@@ -79,8 +79,8 @@ def read(folder: Path) -> dict[Key, Line]:
     newest: dict[Key, Line] = {}
     for path in folder.glob(f"{_PREFIX}*"):
         for line in _lines(path):
-            known = newest.get(line.key)
-            if known is None or known.at < line.at:
+            earlier = newest.get(line.key)
+            if earlier is None or earlier.at < line.at:
                 newest[line.key] = line
     return newest
 
@@ -93,12 +93,12 @@ def _lines(path: Path) -> Iterable[Line]:
                 yield msgspec.json.decode(raw[begin : begin + _SLOT_BYTES], type=Line)
 
 
-def attach(metric: Metric, known: dict[Key, Line]) -> None:
+def attach(metric: Metric, exemplars: dict[Key, Line]) -> None:
     """Give the samples of a metric their exemplars."""
     if metric.type != "histogram":
         return
     for number, sample in enumerate(metric.samples):
-        line = known.get((sample.name, frozenset(sample.labels.items())))
+        line = exemplars.get((sample.name, frozenset(sample.labels.items())))
         if line is not None:
             exemplar = Exemplar({"trace_id": line.trace_id}, line.value, line.at)
             metric.samples[number] = sample._replace(exemplar=exemplar)

@@ -154,12 +154,12 @@ def _sinks(settings: LogSettings) -> list[Any]:
 
 
 def _daily_file(path: Path, keep_days: int) -> DailyFile:
-    made = DailyFile(path, keep_days)
+    file = DailyFile(path, keep_days)
     try:
-        made.write(b"")
+        file.write(b"")
     except OSError as error:  # later failures are passed over: better told now
         raise SettingError(f"ORDERS_LOG_FILE: cannot write {path}: {error.strerror}") from error
-    return made
+    return file
 
 
 def _direct_factory(sinks: list[Any]) -> Any:

@@ -59,8 +59,8 @@ class Recorder:
         self, context: Context, name: str, kind: SpanKind, attributes: Attributes
     ) -> "RecordedSpan":
         """Begin a trace: the ids that the context brought are those of its first span."""
-        made = Context(context.correlation_id, context.trace_id, context.span_id, True)
-        return RecordedSpan(self, made, None, (name, kind, attributes))
+        identity = Context(context.correlation_id, context.trace_id, context.span_id, True)
+        return RecordedSpan(self, identity, None, (name, kind, attributes))
 
     def child(
         self,
@@ -72,9 +72,9 @@ class Recorder:
         remote: bool,
     ) -> "RecordedSpan":
         """Go on with the trace of a context, whose span may be another process's."""
-        made = Context(context.correlation_id, context.trace_id, f"{self._new_id():016x}", True)
+        identity = Context(context.correlation_id, context.trace_id, f"{self._new_id():016x}", True)
         parent = _span_context(context, remote=remote)
-        return RecordedSpan(self, made, parent, (name, kind, attributes))
+        return RecordedSpan(self, identity, parent, (name, kind, attributes))
 
 
 class RecordedSpan(Span):
@@ -85,10 +85,10 @@ class RecordedSpan(Span):
         recorder: Recorder,
         context: Context,
         parent: SpanContext | None,
-        what: tuple[str, SpanKind, Attributes],
+        description: tuple[str, SpanKind, Attributes],
     ) -> None:
         self._recorder, self._ids, self._parent = recorder, context, parent
-        self._name, self._kind, attributes = what
+        self._name, self._kind, attributes = description
         self._context = _span_context(context, remote=False)
         self._attributes = dict(attributes) if attributes else {}
         self._events: list[Event] = []

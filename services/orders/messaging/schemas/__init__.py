@@ -24,8 +24,8 @@ def generate() -> dict[str, bytes]:
 def schema(message_type: str) -> dict[str, Any]:
     """Return the schema of a message type's body."""
     body = BODIES[message_type]
-    made = msgspec.json.schema(body)
-    (definition,) = made["$defs"].values()
+    document = msgspec.json.schema(body)
+    (definition,) = document["$defs"].values()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:orders:{message_type}",
@@ -40,5 +40,5 @@ def write() -> None:
         (FOLDER / name).write_bytes(text)
 
 
-def _text(made: dict[str, Any]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n"
+def _text(document: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
