@@ -32,7 +32,7 @@ class Account(msgspec.Struct):
         return sum(self.refunds, Decimal())
 
     def add(self, payment: Payment) -> None:
-        """Enter a payment."""
+        """Add a payment to the captures or the refunds."""
         entries = self.captures if payment.kind == "capture" else self.refunds
         entries.append(payment.amount)
 

@@ -44,5 +44,5 @@ def find(name: str) -> Scenario:
 
 
 def every() -> list[Scenario]:
-    """Give all scenarios."""
+    """Return every scenario, in the order of `NAMES`."""
     return [find(name) for name in NAMES]

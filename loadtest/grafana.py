@@ -8,8 +8,8 @@ import msgspec
 from loadtest.target import http
 
 
-class Made(msgspec.Struct):
-    """Grafana's answer."""
+class Created(msgspec.Struct):
+    """The id that Grafana gave to a new annotation."""
 
     id: int
 
@@ -25,14 +25,14 @@ class Annotation:
         self._id: int | None = None
 
     def begin(self, scenario: str, run: str) -> None:
-        """Mark the start."""
+        """Begin the annotation of a run."""
         body = {
             "time": _now_ms(),
             "tags": ["loadtest", scenario],
             "text": f"load test {scenario} ({run}) began",
         }
         if answer := self._send("POST", "/api/annotations", body):
-            self._id = msgspec.json.decode(answer, type=Made).id
+            self._id = msgspec.json.decode(answer, type=Created).id
 
     def end(self, text: str) -> None:
         """Make it a region that ends now, with the verdict."""

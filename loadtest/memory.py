@@ -39,7 +39,7 @@ class Sampler:
             self._thread.start()
 
     def finish(self) -> None:
-        """Read no more."""
+        """Stop reading the memory."""
         self._stop.set()
 
     def _run(self) -> None:

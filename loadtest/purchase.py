@@ -56,7 +56,7 @@ class Purchase(msgspec.Struct, kw_only=True):
 
     @property
     def total(self) -> Decimal:
-        """Give the amount."""
+        """Return the amount in the shop's currency."""
         return Decimal(self.cents).scaleb(-2)
 
     @property

@@ -23,11 +23,11 @@ class Probe:
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to measure how late the machine wakes a thread."""
         self._thread.start()
 
     def finish(self) -> None:
-        """End."""
+        """Stop measuring."""
         self._stop.set()
 
     def figures(self) -> dict[str, float]:

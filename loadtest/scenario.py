@@ -143,15 +143,15 @@ def threshold(text: str) -> Threshold:
 
 
 def at_most(figure: str, limit: float, *, local: bool = False) -> Threshold:
-    """Refuse more."""
+    """Return a threshold that refuses more than `limit`."""
     return Threshold(figure, Bound.AT_MOST, limit, local)
 
 
 def at_least(figure: str, limit: float, *, local: bool = False) -> Threshold:
-    """Refuse less."""
+    """Return a threshold that refuses less than `limit`."""
     return Threshold(figure, Bound.AT_LEAST, limit, local)
 
 
 def exactly(figure: str, limit: float) -> Threshold:
-    """Refuse anything else."""
+    """Return a threshold that refuses anything but `limit`."""
     return Threshold(figure, Bound.EXACTLY, limit)

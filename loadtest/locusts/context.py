@@ -27,7 +27,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Context:
-    """Read `LOADTEST_*`."""
+    """Read the scenario, the run and the key from `LOADTEST_*`."""
     duration = environ.get("LOADTEST_DURATION")
     return Context(
         scenario=sized(

@@ -93,7 +93,7 @@ class Journey:
         )
 
     def get(self, name: str, path: str, expect: tuple[int, ...] = (200,)) -> Reply:
-        """Ask for something."""
+        """Send a GET as this customer."""
         return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
 
     def look(self, name: str, purchase: Purchase, order_id: int) -> View | None:

@@ -23,7 +23,7 @@ class Sample(msgspec.Struct):
     ms: dict[int, int] = {}
 
     def note(self, status: int, took_ms: float, *, failed: bool) -> None:
-        """Count one request."""
+        """Count a request by its status and its duration."""
         self.failed += failed
         self.statuses[str(status)] = self.statuses.get(str(status), 0) + 1
         rounded = bucket(took_ms)
@@ -59,7 +59,7 @@ class Tally:
             self.busy -= 1
 
     def request(self, name: str, status: int, took_ms: float, *, failed: bool) -> None:
-        """Count a request."""
+        """Count a request under its name."""
         self._names.setdefault(name, Sample()).note(status, took_ms, failed=failed)
 
     def purchase(self, purchase: Purchase) -> None:

@@ -46,7 +46,7 @@ app: Final = Observed(api)
 
 @api.post("/api/orders")
 async def create(order: NewOrder, request: Request) -> Response:
-    """Take an order."""
+    """Accept an order: checks, limit, stock, one commit."""
     state, ids = request.app.state, request.state.ids
     principal = f"user:{order.user_id}"
     fields, _ = await state.door.enter(principal)

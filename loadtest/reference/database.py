@@ -39,7 +39,7 @@ def numbered(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 async def connect(settings: Settings) -> "asyncpg.Pool[asyncpg.Record]":
-    """Open the pool."""
+    """Open a pool whose sessions have the service's settings."""
 
     async def keep(_connection: Any) -> None:
         """Spare the round trip that resets a connection: nothing here changes its session."""

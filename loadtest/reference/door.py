@@ -27,7 +27,7 @@ class Door:
         self._policy = f'"default";q={settings.limit};w={settings.window_s}'
 
     async def open(self) -> None:
-        """Load the script."""
+        """Load the limiter's script into Redis."""
         await self._redis.script_load(script())
 
     async def enter(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:

@@ -31,7 +31,7 @@ class Ids(msgspec.Struct):
 
     @property
     def traceparent(self) -> str:
-        """The W3C header."""
+        """Return the `traceparent` header of W3C Trace Context."""
         return f"00-{self.trace_id}-{self.span_id}-00"
 
 

@@ -18,7 +18,7 @@ class Stock:
         self._known: dict[int, tuple[float, int | None]] = {}
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to Inventory."""
         await self._session.close()
 
     async def insufficient(self, product_id: int, quantity: int) -> bool:

@@ -50,7 +50,7 @@ def nice(value: float) -> float:
 
 
 def svg(chart: Chart) -> str:
-    """Draw."""
+    """Return a chart as SVG."""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
         f'<text x="{_LEFT}" y="16" class="title">{escape(chart.title)}</text>',

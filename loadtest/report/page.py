@@ -31,7 +31,7 @@ svg .band{font-size:10.5px;fill:#7d4e00}
 
 
 def document(result: Result, reports: Sequence[Report]) -> str:
-    """Write the page."""
+    """Return the report as one HTML page."""
     scenario = result.scenario
     return "\n".join(
         [

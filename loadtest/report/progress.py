@@ -15,7 +15,7 @@ class Progress:
     """Say how it goes, from the timeline that the master writes."""
 
     def __init__(self, file: Path) -> None:
-        """Take the timeline."""
+        """Take the file that Locust's master writes."""
         self._file, self._offset, self._told_s = file, 0, 0.0
         self._fresh: list[Report] = []
         self._users: dict[str, int] = {}

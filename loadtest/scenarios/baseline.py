@@ -1,4 +1,4 @@
-"""An ordinary day."""
+"""Ordinary load, at which the objectives must hold."""
 
 from loadtest.objectives import OBJECTIVES, PAID, UNHARMED
 from loadtest.scenario import Crowd, Scenario, Step, at_least, at_most

@@ -23,5 +23,5 @@ def payments(payment: str) -> list[Payment]:
 
 
 def reservations(inventory: str) -> list[Reservation]:
-    """Read every reservation."""
+    """Read every reservation from Inventory's ledger."""
     return http.get(f"{inventory}/control/ledger", list[Reservation])

@@ -27,7 +27,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer."""
+    """Status, media type and body of an HTTP answer."""
 
     status: int
     content_type: str
@@ -99,7 +99,7 @@ class AdminServer:
         return port
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Answer requests from now on, in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
 
 
 def order_json(order: Order) -> bytes:
-    """Return one order."""
+    """Return the JSON of an order as the API shows it."""
     return _encoder.encode(_view(order))
 
 

@@ -17,33 +17,33 @@ PROVIDER_ANNOTATION: Final = f"{GROUP}/metrics-provider"
 
 def cpu_autoscaler(service: OrderService) -> Manifest | None:
     """Return the autoscaler of the api, or None when none is asked for."""
-    wanted = service.spec.api.autoscaling
-    if wanted is None:
+    autoscaling = service.spec.api.autoscaling
+    if autoscaling is None:
         return None
-    target = {"type": "Utilization", "averageUtilization": wanted.target_cpu_percentage}
+    target = {"type": "Utilization", "averageUtilization": autoscaling.target_cpu_percentage}
     # Of the api alone: the gateway in the same pods takes much less of what it asks for.
     of_api = {"container": API.name, "name": "cpu", "target": target}
     metrics = [{"type": "ContainerResource", "containerResource": of_api}]
-    if wanted.target_memory_percentage:
-        target = {"type": "Utilization", "averageUtilization": wanted.target_memory_percentage}
+    if autoscaling.target_memory_percentage:
+        target = {"type": "Utilization", "averageUtilization": autoscaling.target_memory_percentage}
         of_memory = {"container": API.name, "name": "memory", "target": target}
         metrics.append({"type": "ContainerResource", "containerResource": of_memory})
-    return _autoscaler(service, API, wanted, metrics)
+    return _autoscaler(service, API, autoscaling, metrics)
 
 
 def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
     """Return the worker's autoscaler for the choice made, or None when nobody scales it."""
-    wanted = service.spec.worker.autoscaling
-    if wanted is None or choice.provider is None:
+    autoscaling = service.spec.worker.autoscaling
+    if autoscaling is None or choice.provider is None:
         return None
     if choice.provider == "KEDA":
-        return _scaled_object(service, wanted)
+        return _scaled_object(service, autoscaling)
     external = {
         "metric": {"name": QUEUE_METRIC, "selector": {"matchLabels": metric_labels(service)}},
-        "target": {"type": "AverageValue", "averageValue": str(wanted.queue_length_per_pod)},
+        "target": {"type": "AverageValue", "averageValue": str(autoscaling.queue_length_per_pod)},
     }
     metrics = [{"type": "External", "external": external}]
-    manifest = _autoscaler(service, WORKER, wanted, metrics)
+    manifest = _autoscaler(service, WORKER, autoscaling, metrics)
     manifest["metadata"]["annotations"] = {PROVIDER_ANNOTATION: choice.provider}
     return manifest
 
@@ -51,7 +51,7 @@ def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
 def _autoscaler(
     service: OrderService,
     process: Process,
-    wanted: CpuAutoscaling | QueueAutoscaling,
+    autoscaling: CpuAutoscaling | QueueAutoscaling,
     metrics: list[Manifest],
 ) -> Manifest:
     name = name_of(service, process)
@@ -60,19 +60,19 @@ def _autoscaler(
     )
     manifest["spec"] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        "minReplicas": wanted.min_replicas,
-        "maxReplicas": wanted.max_replicas,
+        "minReplicas": autoscaling.min_replicas,
+        "maxReplicas": autoscaling.max_replicas,
         "metrics": metrics,
-        **_behavior(wanted),
+        **_behavior(autoscaling),
     }
     return manifest
 
 
-def _behavior(wanted: CpuAutoscaling | QueueAutoscaling) -> Manifest:
-    return {"behavior": wanted.behavior} if wanted.behavior else {}
+def _behavior(autoscaling: CpuAutoscaling | QueueAutoscaling) -> Manifest:
+    return {"behavior": autoscaling.behavior} if autoscaling.behavior else {}
 
 
-def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
+def _scaled_object(service: OrderService, autoscaling: QueueAutoscaling) -> Manifest:
     """Ask KEDA to count by HTTP: over AMQP it would see only messages nobody works on."""
     name = name_of(service, WORKER)
     manifest = child(service, "keda.sh/v1alpha1", SCALED_OBJECT, name=name, component=WORKER.name)
@@ -84,17 +84,17 @@ def _scaled_object(service: OrderService, wanted: QueueAutoscaling) -> Manifest:
             "queueName": QUEUE,
             "vhostName": service.spec.messaging.vhost,
             "mode": "QueueLength",
-            "value": str(wanted.queue_length_per_pod),
+            "value": str(autoscaling.queue_length_per_pod),
         },
         "authenticationRef": {"name": name},
     }
     manifest["spec"] = {
         "scaleTargetRef": {"name": name},
-        "minReplicaCount": wanted.min_replicas,
-        "maxReplicaCount": wanted.max_replicas,
+        "minReplicaCount": autoscaling.min_replicas,
+        "maxReplicaCount": autoscaling.max_replicas,
         "triggers": [trigger],
     }
-    if behavior := _behavior(wanted):
+    if behavior := _behavior(autoscaling):
         manifest["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": behavior}
     return manifest
 

@@ -1,4 +1,4 @@
-"""ConfigMap."""
+"""The ConfigMap with the settings of a process."""
 
 from orderservice_operator.children import environment
 from orderservice_operator.children.manifest import Manifest, child, digest

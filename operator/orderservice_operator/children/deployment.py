@@ -1,4 +1,4 @@
-"""Deployment."""
+"""The Deployment of a process."""
 
 from typing import Final
 

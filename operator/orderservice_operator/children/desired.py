@@ -77,8 +77,8 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
         by_others = process.name in scaled(service, choice)
         yield config_map(service, process)
         workload = deployment(service, process, context, scaled=by_others, revision=revision)
-        if process is WORKER and (kept := _kept_workers(service, context, scaled=by_others)):
-            workload["spec"]["replicas"] = kept
+        if process is WORKER and (replicas := _kept_workers(service, context, scaled=by_others)):
+            workload["spec"]["replicas"] = replicas
         yield workload
         yield disruption_budget(service, process)
     yield reconciliation(service, context)

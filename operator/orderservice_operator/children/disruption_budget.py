@@ -1,4 +1,4 @@
-"""PodDisruptionBudget."""
+"""The PodDisruptionBudget of a process."""
 
 from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import Process, fewest_replicas, name_of, section

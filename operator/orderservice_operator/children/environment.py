@@ -82,10 +82,10 @@ def _api(service: OrderService) -> Settings:
 
 def _cancellation(service: OrderService) -> Settings:
     """Name the window only where it differs: its default must replace nobody's pods."""
-    wanted = service.spec.cancellation
-    if wanted == Cancellation():
+    cancellation = service.spec.cancellation
+    if cancellation == Cancellation():
         return {}
-    return {"ORDERS_CANCELLATION_WINDOW_S": str(wanted.window_seconds)}
+    return {"ORDERS_CANCELLATION_WINDOW_S": str(cancellation.window_seconds)}
 
 
 def _auth(service: OrderService) -> Settings:

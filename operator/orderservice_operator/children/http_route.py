@@ -11,20 +11,20 @@ from orderservice_operator.resource.spec import OrderService
 
 def http_route(service: OrderService, context: Context) -> Manifest | None:
     """Return the route from the Gateways, or None when none is asked for or the kind not known."""
-    wanted = service.spec.api.http_route
-    if wanted is None or HTTP_ROUTE not in context.kinds:
+    route = service.spec.api.http_route
+    if route is None or HTTP_ROUTE not in context.kinds:
         return None
     name = name_of(service, API)
     manifest = child(
         service, "gateway.networking.k8s.io/v1", HTTP_ROUTE, name=name, component=API.name
     )
-    parents = [msgspec.to_builtins(parent) for parent in wanted.parent_refs]
+    parents = [msgspec.to_builtins(parent) for parent in route.parent_refs]
     manifest["spec"] = {
         "parentRefs": [{k: v for k, v in parent.items() if v is not None} for parent in parents],
         "rules": [{"backendRefs": [{"name": name, "port": 80}]}],
     }
-    if wanted.hostnames:
-        manifest["spec"]["hostnames"] = wanted.hostnames
+    if route.hostnames:
+        manifest["spec"]["hostnames"] = route.hostnames
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Ingress."""
+"""The Ingress of the api."""
 
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
@@ -7,8 +7,8 @@ from orderservice_operator.resource.spec import OrderService
 
 def ingress(service: OrderService) -> Manifest | None:
     """Return the Ingress, or None when none is asked for."""
-    wanted = service.spec.api.ingress
-    if wanted is None:
+    options = service.spec.api.ingress
+    if options is None:
         return None
     manifest = child(
         service,
@@ -17,14 +17,14 @@ def ingress(service: OrderService) -> Manifest | None:
         name=name_of(service, API),
         component=API.name,
     )
-    if wanted.annotations:
-        manifest["metadata"]["annotations"] = wanted.annotations
-    hosts = [wanted.host, *wanted.extra_hosts]
+    if options.annotations:
+        manifest["metadata"]["annotations"] = options.annotations
+    hosts = [options.host, *options.extra_hosts]
     manifest["spec"] = {"rules": [_rule(service, host) for host in hosts]}
-    if wanted.class_name:
-        manifest["spec"]["ingressClassName"] = wanted.class_name
-    if wanted.tls_secret_ref:
-        tls = {"hosts": hosts, "secretName": wanted.tls_secret_ref.name}
+    if options.class_name:
+        manifest["spec"]["ingressClassName"] = options.class_name
+    if options.tls_secret_ref:
+        tls = {"hosts": hosts, "secretName": options.tls_secret_ref.name}
         manifest["spec"]["tls"] = [tls]
     return manifest
 

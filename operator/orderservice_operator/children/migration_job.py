@@ -24,8 +24,8 @@ _RESOURCES: Final = Resources(
 def job_name(service: OrderService) -> str:
     """Return the name of the Job: another image or another database, another Job."""
     primary = environment.database(service, COMPONENT).primary_secret_ref
-    what = [service.spec.image, primary.name, primary.key]
-    return f"{service.metadata.name}-{COMPONENT}-{digest(what)}"
+    inputs = [service.spec.image, primary.name, primary.key]
+    return f"{service.metadata.name}-{COMPONENT}-{digest(inputs)}"
 
 
 def migration_job(service: OrderService, secrets: str = "") -> Manifest:

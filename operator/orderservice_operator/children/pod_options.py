@@ -107,8 +107,8 @@ def pod_members(service: OrderService, component: str) -> Manifest:
 
 def _toleration(toleration: Toleration) -> Manifest:
     operator = toleration.operator or ("Exists" if toleration.value is None else "Equal")
-    given: Manifest = plain(toleration)
-    return given | {"operator": operator}
+    fields: Manifest = plain(toleration)
+    return fields | {"operator": operator}
 
 
 def _over_the_process(service: OrderService, component: str, constraint: Manifest) -> Manifest:
@@ -123,8 +123,8 @@ def _over_the_process(service: OrderService, component: str, constraint: Manifes
 
 def mounts(options: PodTemplate) -> list[Manifest]:
     """Return the mounts that every container of the operator's gets."""
-    found: list[Manifest] = plain(options.volume_mounts)
-    return found
+    volume_mounts: list[Manifest] = plain(options.volume_mounts)
+    return volume_mounts
 
 
 def plain(value: Any) -> Any:

@@ -34,7 +34,7 @@ class Process(msgspec.Struct, frozen=True):
 
     @property
     def command(self) -> list[str]:
-        """The container's command."""
+        """The command of the process's container."""
         return ["orders", self.name]
 
     @property
@@ -91,5 +91,5 @@ def is_autoscaled(service: OrderService, process: Process) -> bool:
 
 
 def _autoscaling(service: OrderService, process: Process) -> tuple[int, int] | None:
-    wanted = getattr(section(service, process), "autoscaling", None)
-    return (wanted.min_replicas, wanted.max_replicas) if wanted else None
+    autoscaling = getattr(section(service, process), "autoscaling", None)
+    return (autoscaling.min_replicas, autoscaling.max_replicas) if autoscaling else None

@@ -23,13 +23,13 @@ def reconciliation(service: OrderService, context: Context) -> Manifest | None:
 
     It is suspended until the schema is there.
     """
-    wanted = service.spec.reconciliation
-    if wanted.schedule is None:
+    options = service.spec.reconciliation
+    if options.schedule is None:
         return None
     name = f"{service.metadata.name}-{COMPONENT}"
     manifest = child(service, "batch/v1", "CronJob", name=name, component=COMPONENT)
     manifest["spec"] = {
-        "schedule": wanted.schedule,
+        "schedule": options.schedule,
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": _START_WITHIN_S,
         "successfulJobsHistoryLimit": 1,
@@ -40,7 +40,7 @@ def reconciliation(service: OrderService, context: Context) -> Manifest | None:
             "spec": {
                 # What a run did not do, the next one does.
                 "backoffLimit": 0,
-                "activeDeadlineSeconds": wanted.active_deadline_seconds,
+                "activeDeadlineSeconds": options.active_deadline_seconds,
                 "template": {
                     "metadata": pod_metadata(service, COMPONENT),
                     "spec": _pod(service),

@@ -21,21 +21,21 @@ class Choice(msgspec.Struct, frozen=True):
 
 def choose(service: OrderService, context: Context) -> Choice:
     """Decide who scales the worker; what was asked for by name is never replaced by another."""
-    wanted = service.spec.worker.autoscaling
-    if wanted is None:
+    autoscaling = service.spec.worker.autoscaling
+    if autoscaling is None:
         return Choice(None, "NotWanted", "the worker keeps its replicas")
     options = {"KEDA": _keda, "External": _external, "Builtin": _builtin}
-    if wanted.provider != "Auto":
-        return options[wanted.provider](service, context)
+    if autoscaling.provider != "Auto":
+        return options[autoscaling.provider](service, context)
     options["KEDA"] = _keda_that_trusts
     return _first([option(service, context) for option in options.values()])
 
 
 def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
     """Tell whether a resource would be scaled by what the operator serves, if only it did."""
-    wanted = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
+    managed = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
     ours = MetricsApi("operator", can_serve=True)
-    return wanted and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"
+    return managed and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"
 
 
 def metric_labels(service: OrderService) -> dict[str, str]:

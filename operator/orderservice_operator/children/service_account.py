@@ -1,4 +1,4 @@
-"""ServiceAccount."""
+"""The ServiceAccount of all pods of a resource."""
 
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.resource.spec import OrderService

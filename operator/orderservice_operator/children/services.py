@@ -1,4 +1,4 @@
-"""Services."""
+"""The Services: the api's gateway, and the admin ports."""
 
 from orderservice_operator.children.gateway import ADMIN as GATEWAY_ADMIN
 from orderservice_operator.children.manifest import Manifest, child, selector
@@ -10,16 +10,16 @@ def api_service(service: OrderService) -> Manifest:
     """Return the Service that a gateway or an Ingress sends requests to."""
     manifest = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
     port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
-    wanted = service.spec.api.service
-    if wanted.annotations:
-        manifest["metadata"]["annotations"] = wanted.annotations
+    options = service.spec.api.service
+    if options.annotations:
+        manifest["metadata"]["annotations"] = options.annotations
     optional = {
-        "loadBalancerClass": wanted.load_balancer_class,
-        "loadBalancerSourceRanges": wanted.load_balancer_source_ranges,
-        "externalTrafficPolicy": wanted.external_traffic_policy,
+        "loadBalancerClass": options.load_balancer_class,
+        "loadBalancerSourceRanges": options.load_balancer_source_ranges,
+        "externalTrafficPolicy": options.external_traffic_policy,
     }
     manifest["spec"] = {
-        "type": wanted.type,
+        "type": options.type,
         "selector": selector(service, API.name),
         "ports": [port | {"appProtocol": "http"}],
         **_families(service),
@@ -30,8 +30,8 @@ def api_service(service: OrderService) -> Manifest:
 
 def _families(service: OrderService) -> Manifest:
     """Return the IP families of a Service, if they are not the cluster's to choose."""
-    wanted = service.spec.api.service
-    families = {"ipFamilyPolicy": wanted.ip_family_policy, "ipFamilies": wanted.ip_families}
+    options = service.spec.api.service
+    families = {"ipFamilyPolicy": options.ip_family_policy, "ipFamilies": options.ip_families}
     return {name: value for name, value in families.items() if value}
 
 

@@ -70,11 +70,11 @@ class Client:
         """Return the API server's time, as its last answer said: our own clock may differ."""
         if self._server_time is None:
             return datetime.now(UTC)
-        told, heard_at = self._server_time
-        return told + timedelta(seconds=time.monotonic() - heard_at)
+        server_time, heard_at = self._server_time
+        return server_time + timedelta(seconds=time.monotonic() - heard_at)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections to the API server."""
         await self._session.close()
 
     async def get(self, path: str, parameters: Parameters | None = None) -> Manifest:
@@ -204,10 +204,10 @@ class Client:
 
     def _note_time(self, date: str) -> None:
         try:
-            told = parsedate_to_datetime(date)
+            server_time = parsedate_to_datetime(date)
         except ValueError:
             return
-        self._server_time = (told, time.monotonic())
+        self._server_time = (server_time, time.monotonic())
 
 
 def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 one word, one meaning
@@ -219,8 +219,8 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Yield whole lines; the reader's own limit of a line is shorter than an object may be."""
     rest = b""
     async for chunk in content.iter_any():
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             if line:
                 yield line
 

@@ -17,7 +17,7 @@ class Login(Protocol):
     """One of kopf's ways to find an API server; None where it does not apply."""
 
     def __call__(self, *, settings: kopf.OperatorSettings) -> kopf.ConnectionInfo | None:
-        """Find it."""
+        """Return the address and the credentials of the API server."""
 
 
 _WAYS: Final[tuple[Login, ...]] = (kopf.login_with_service_account, kopf.login_with_kubeconfig)

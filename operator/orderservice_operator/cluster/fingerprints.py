@@ -57,18 +57,18 @@ class Fingerprints:
         namespace = service.metadata.namespace
         secrets = [Key(namespace, name) for name in names]
         self._uses[Key(namespace, service.metadata.name)] = frozenset(secrets)
-        wanted = {
+        keys_of = {
             name: {key for entries in used.values() for n, key in entries if n == name}
             for name in names
         }
         read = await asyncio.gather(
-            *(self._known(secret, wanted[secret.name]) for secret in secrets)
+            *(self._known(secret, keys_of[secret.name]) for secret in secrets)
         )
-        known = dict(zip(names, read, strict=True))
+        entries_of = dict(zip(names, read, strict=True))
         return {
-            process: digest([service.metadata.uid, [[*e, known[e[0]][e[1]]] for e in entries]])
+            process: digest([service.metadata.uid, [[*e, entries_of[e[0]][e[1]]] for e in entries]])
             for process, entries in used.items()
-            if all(key in known[name] for name, key in entries)
+            if all(key in entries_of[name] for name, key in entries)
         }
 
     def missing(self, service: OrderService) -> tuple[str, ...]:

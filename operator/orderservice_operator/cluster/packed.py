@@ -33,7 +33,7 @@ class Packer:
         return squeezed.compress(encoded) + squeezed.flush()
 
     def unpack(self, kind: Kind, packed: bytes) -> Manifest:
-        """Return the object."""
+        """Return the object as it was before it was packed."""
         opened = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
         item: Manifest = msgspec.json.decode(opened.decompress(packed))
         return item

@@ -40,8 +40,8 @@ class Secrets:
 
     async def read(self, namespace: str, name: str) -> Secret:
         """Return a Secret. Raises Permanent when there is none."""
-        if (known := self._read.get((namespace, name))) is not None:
-            read_at, secret = known
+        if (cached := self._read.get((namespace, name))) is not None:
+            read_at, secret = cached
             if secret.data and time.monotonic() - read_at < _KEPT_S:
                 return secret
         try:

@@ -34,11 +34,11 @@ class Store:
 
     def children(self, key: Key) -> dict[Reference, Manifest]:
         """Return the children of a resource."""
-        kept = self._children.get(key, {})
+        entries = self._children.get(key, {})
         unpack = self._packer.unpack
         return {
             child: unpack((child.api_version, child.kind), entry.content)
-            for child, entry in kept.items()
+            for child, entry in entries.items()
         }
 
     def take(self, kind: tuple[str, str], objects: Iterable[Manifest]) -> set[Place]:
@@ -56,8 +56,8 @@ class Store:
         self._seen[kind, namespace] = int(version)
         known = [
             (key, child)
-            for key, kept in self._children.items()
-            for child in kept
+            for key, entries in self._children.items()
+            for child in entries
             if (child.api_version, child.kind) == kind and namespace in {"", key.namespace}
         ]
         for place in known:

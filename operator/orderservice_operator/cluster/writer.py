@@ -34,9 +34,9 @@ class Outcome:
         self.refused: list[str] = []
         self.again: OperatorError | None = None
 
-    def fault(self, what: object, error: OperatorError) -> None:
+    def fault(self, target: object, error: OperatorError) -> None:
         """Note what could not be written; `again` is why it is worth trying again."""
-        self.faults.append(f"{what}: {error}")
+        self.faults.append(f"{target}: {error}")
         if not isinstance(error, Permanent):
             self.again = error
 
@@ -146,7 +146,7 @@ class Writer:
         """
         if live["spec"].get("replicas") == 0:
             return
-        kept: Manifest = {
+        remaining: Manifest = {
             "apiVersion": live["apiVersion"],
             "kind": live["kind"],
             "metadata": {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]},
@@ -154,7 +154,7 @@ class Writer:
         }
         # A conflict: somebody owns another number, so it is handed over already.
         with contextlib.suppress(Conflict):
-            await self._client.apply(path, kept, SCALE, force=False)
+            await self._client.apply(path, remaining, SCALE, force=False)
 
     async def _delete(
         self, child: Reference, key: Key, live: LiveObjects, outcome: Outcome

@@ -107,8 +107,8 @@ class Finalizer:
 
     async def _release(self, service: OrderService | Invalid) -> None:
         await self._set_finalizer(service, wanted=False)
-        for known in (self._empty_since, self._unrouted_since):
-            known.pop(service.metadata.uid, None)
+        for times in (self._empty_since, self._unrouted_since):
+            times.pop(service.metadata.uid, None)
         self._problems.pop(service.metadata.uid, None)
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
@@ -152,17 +152,17 @@ class Finalizer:
             text = f"queues stay, the same virtual host is used by {names}"
             await self._recorder.record(service, "Normal", "QueuesLeft", text)
             return True
-        wanted, broker = topology.desired(service), await management.read()
-        if full := [queue.name for queue in wanted.queues if broker.messages(queue.name)]:
+        desired, broker = topology.desired(service), await management.read()
+        if full := [queue.name for queue in desired.queues if broker.messages(queue.name)]:
             return await self._leave(service, full)
         if not self._lasted(self._empty_since, service, _SETTLED_S):
             return False
         # Nothing is routed any more from here on; what was, is counted a while later.
-        for exchange in wanted.exchanges:
+        for exchange in desired.exchanges:
             await management.delete("exchanges", exchange.name)
         if not self._lasted(self._unrouted_since, service, _STATISTICS_S):
             return False
-        return await self._delete_queues(service, management, wanted, broker)
+        return await self._delete_queues(service, management, desired, broker)
 
     async def _delete_queues(
         self,

@@ -1,4 +1,4 @@
-"""The operator's metrics."""
+"""The operator's metrics: reconciles, watches, requests, conditions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final

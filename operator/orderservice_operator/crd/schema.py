@@ -116,13 +116,13 @@ def _given(node: Schema) -> Schema:
 
 def without_defaults(node: Schema) -> Schema:
     """Return a schema that fills in nothing."""
-    kept = {name: value for name, value in node.items() if name != "default"}
-    if "properties" in kept:
-        fields = kept["properties"].items()
-        kept["properties"] = {name: without_defaults(field) for name, field in fields}
-    if "items" in kept:
-        kept["items"] = without_defaults(kept["items"])
-    return kept
+    result = {name: value for name, value in node.items() if name != "default"}
+    if "properties" in result:
+        fields = result["properties"].items()
+        result["properties"] = {name: without_defaults(field) for name, field in fields}
+    if "items" in result:
+        result["items"] = without_defaults(result["items"])
+    return result
 
 
 def _not_null(kind: inspect.UnionType) -> inspect.Type:

@@ -60,7 +60,7 @@ class Depths:
         read = self._reads.get(key)
         if read is None:
             read = self._reads[key] = asyncio.create_task(self._read(service))
-            read.add_done_callback(lambda done: self._keep_a_while(key, done))
+            read.add_done_callback(lambda ended: self._keep_a_while(key, ended))
         return await asyncio.shield(read)  # who goes away does not take the answer from others
 
     async def _read(self, service: OrderService) -> Series:

@@ -71,7 +71,7 @@ def values(series_list: Iterable[Series]) -> Manifest:
 
 
 def failure(code: int, message: str) -> Manifest:
-    """Return an error."""
+    """Return a Kubernetes `Status` that says why a request failed."""
     return {
         "kind": "Status",
         "apiVersion": "v1",

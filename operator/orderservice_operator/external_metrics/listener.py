@@ -31,7 +31,7 @@ class Listener:
 
     @property
     def listens(self) -> bool:
-        """Whether it does."""
+        """Whether the server accepts connections."""
         return self._accepting is not None
 
     async def show(self, pair: Pair, proxy: FrontProxy) -> bool:

@@ -110,7 +110,7 @@ def holder(live: Manifest | None, address: ServiceAddress | None) -> MetricsApi:
 
 
 def api_service(address: ServiceAddress, authorities: str) -> Manifest:
-    """Return the APIService."""
+    """Return the APIService that registers external metrics at the API server."""
     service = {"namespace": address.namespace, "name": address.name, "port": address.port}
     return {
         "apiVersion": "apiregistration.k8s.io/v1",

@@ -88,14 +88,14 @@ def _selected(services: Iterable[OrderService], request: web.Request) -> list[Or
     if metric != QUEUE_METRIC:
         raise Failure(404, f"there is no metric {metric}, only {QUEUE_METRIC}")
     try:
-        wanted = selectors.requirements(request.query.get("labelSelector", ""))
+        requirements = selectors.requirements(request.query.get("labelSelector", ""))
     except Permanent as error:
         raise Failure(400, str(error)) from error
     return [
         service
         for service in services
         if service.metadata.namespace == namespace
-        and all(requirement(metric_labels(service)) for requirement in wanted)
+        and all(requirement(metric_labels(service)) for requirement in requirements)
     ]
 
 

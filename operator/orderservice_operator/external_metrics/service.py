@@ -99,7 +99,7 @@ class ExternalMetrics:
             await self._until_asked(wait_s)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop the server of external metrics."""
         await self._listener.close()
         await self._depths.close()
 

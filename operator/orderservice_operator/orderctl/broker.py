@@ -18,18 +18,18 @@ _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
 def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Change]:
     """Compare what both want there; what was changed there by hand only the operator sees."""
     old, new = _objects(before), _objects(after)
-    for place, wanted in new.items():
+    for place, fields in new.items():
         if place not in old:
-            yield Change("create", *place, difference(None, wanted))
-        elif old[place] != wanted:
-            yield Change("change", *place, difference(old[place], wanted))
+            yield Change("create", *place, difference(None, fields))
+        elif old[place] != fields:
+            yield Change("change", *place, difference(old[place], fields))
 
 
 def _objects(service: OrderService | None) -> Mapping[tuple[str, str], Manifest]:
     if service is None or service.spec.messaging.management_url is None:
         return {}
-    wanted = topology.desired(service)
-    items: list[Any] = [item for group in _GROUPS for item in getattr(wanted, group)]
+    desired = topology.desired(service)
+    items: list[Any] = [item for group in _GROUPS for item in getattr(desired, group)]
     return {
         (f"RabbitMQ {type(item).__name__.lower()}", _name(item)): msgspec.to_builtins(item)
         for item in items

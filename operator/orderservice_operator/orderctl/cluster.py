@@ -35,7 +35,7 @@ class Cluster:
         self.client, self.namespace = client, namespace
 
     async def service(self, name: str) -> Manifest:
-        """Return an OrderService."""
+        """Return an OrderService of the namespace. Raises OperatorError."""
         try:
             return await self.client.get(path_of(self.namespace, name))
         except NotFound as error:

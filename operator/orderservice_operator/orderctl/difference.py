@@ -54,5 +54,5 @@ def _essence(manifest: Manifest) -> Manifest:
     for name in _METADATA:
         metadata.pop(name, None)
     annotations = metadata.pop("annotations", {})
-    kept = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
-    return essence | {"metadata": metadata | ({"annotations": kept} if kept else {})}
+    own = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
+    return essence | {"metadata": metadata | ({"annotations": own} if own else {})}

@@ -61,10 +61,10 @@ def author(before: Manifest | None) -> str:
     return _KUBECTL
 
 
-def removed(last: Any, wanted: Manifest) -> Manifest:
-    """Return `wanted` as a merge patch: what was applied last and is not wanted any more goes."""
-    patch: Manifest = {key: None for key in last if key not in wanted} | wanted
-    for key, value in wanted.items():
+def removed(last: Any, manifest: Manifest) -> Manifest:
+    """Return `manifest` as a merge patch that also removes what was applied last and is gone."""
+    patch: Manifest = {key: None for key in last if key not in manifest} | manifest
+    for key, value in manifest.items():
         if isinstance(value, dict) and isinstance(last.get(key), dict):
             patch[key] = removed(last[key], value)
     return patch

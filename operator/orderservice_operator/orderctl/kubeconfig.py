@@ -95,8 +95,8 @@ def _entry(files: list[Entry], kind: str, name: str) -> Entry:
     for item in items:
         if item.get("name") == name:
             return item.get(kind) or {}
-    known = ", ".join(sorted({str(item.get("name")) for item in items})) or "none"
-    raise OperatorError(f"the kubeconfig has no {kind} {name!r}; it has: {known}")
+    names = ", ".join(sorted({str(item.get("name")) for item in items})) or "none"
+    raise OperatorError(f"the kubeconfig has no {kind} {name!r}; it has: {names}")
 
 
 def _connection(cluster: Entry, user: Entry, context: Entry) -> kopf.ConnectionInfo:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; errors are one line on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        done = _run(options)
+        exit_code = _run(options)
         sys.stdout.flush()
     except OperatorError as error:
         sys.stderr.write(f"orderctl: {error}\n")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    return done
+    return exit_code
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -49,9 +49,9 @@ def chosen(history: History, running: str, number: int | None) -> Revision:
     ]
     if fits:
         return fits[0]
-    known = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
+    choices = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
     missing = "no earlier revision" if number is None else f"no revision {number}"
-    raise OperatorError(f"there is {missing} to go back to; kept are: {known}")
+    raise OperatorError(f"there is {missing} to go back to; kept are: {choices}")
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:

@@ -92,8 +92,8 @@ def _judged(condition: Condition) -> Cell:
 def _processes(service: OrderService) -> Iterator[Sequence[Cell]]:
     for name in ("api", "relay", "worker", "notifier"):
         count = getattr(service.status, name)
-        whole = count.ready == count.desired == count.updated
-        ready = (f"{count.ready}/{count.desired} ready", "green" if whole else "yellow")
+        complete = count.ready == count.desired == count.updated
+        ready = (f"{count.ready}/{count.desired} ready", "green" if complete else "yellow")
         yield ((name, ""), ready, (f"{count.updated} of this version", ""))
 
 
@@ -133,9 +133,9 @@ def _state(child: Reference, body: Manifest) -> Cell:
     """Say how a child is, where its kind has something to say."""
     status, spec = body.get("status") or {}, body.get("spec") or {}
     if child.kind == "Deployment":
-        ready, wanted = status.get("readyReplicas", 0), spec.get("replicas", 1)
+        ready, desired = status.get("readyReplicas", 0), spec.get("replicas", 1)
         paused = ", held back" if spec.get("paused") else ""
-        return f"{ready}/{wanted} ready{paused}", "" if ready == wanted else "yellow"
+        return f"{ready}/{desired} ready{paused}", "" if ready == desired else "yellow"
     if child.kind == "Job":
         return _job(status)
     if child.kind == "HorizontalPodAutoscaler":

@@ -28,5 +28,5 @@ def style(when: str, stream: TextIO) -> Style:
     """
     if when != "auto":
         return Style(when == "always")
-    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(wanted and stream.isatty())
+    colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(colours and stream.isatty())

@@ -49,12 +49,12 @@ def status(options: Namespace) -> int:
 
 
 def pause(options: Namespace) -> int:
-    """Pause a resource."""
+    """Have the operator leave a resource and its children alone."""
     return _said(options, lambda cluster: actions.pause(cluster, options.name, options.reason))
 
 
 def resume(options: Namespace) -> int:
-    """Resume a resource."""
+    """Have the operator work on a paused resource again."""
     return _said(options, lambda cluster: actions.resume(cluster, options.name))
 
 

@@ -31,35 +31,35 @@ _POINTERS: Final = frozenset(
 _UNSET: Final = object()
 
 
-def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
-    """Return the path of the first thing `wanted` that `live` does not have, or None."""
-    if isinstance(wanted, dict) and isinstance(live, dict):
-        return _in_object(wanted, live, path)
-    if isinstance(wanted, list) and isinstance(live, list):
-        return _in_list(wanted, live, path)
-    return None if _same(wanted, live) else path or "/"
+def first_difference(desired: Any, live: Any, path: str = "") -> str | None:
+    """Return the path of the first thing in `desired` that `live` does not have, or None."""
+    if isinstance(desired, dict) and isinstance(live, dict):
+        return _in_object(desired, live, path)
+    if isinstance(desired, list) and isinstance(live, list):
+        return _in_list(desired, live, path)
+    return None if _same(desired, live) else path or "/"
 
 
-def extras(wanted: Manifest, live: Manifest) -> Manifest | None:
+def extras(desired: Manifest, live: Manifest) -> Manifest | None:
     """Return the merge patch that takes away what others added to a Deployment's pod template.
 
     To apply does not do it: it leaves the items of others. None: there is nothing to take away.
     """
-    ours, theirs = wanted["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
+    ours, theirs = desired["spec"]["template"]["spec"], live["spec"]["template"]["spec"]
     lists = {name: theirs.get(name, []) for name in ("containers", "initContainers")}
-    kept = {name: _wanted_only(ours.get(name, []), items) for name, items in lists.items()}
-    if kept == lists:
+    own = {name: _desired_only(ours.get(name, []), items) for name, items in lists.items()}
+    if own == lists:
         return None
     # Lists are replaced whole, so only those of the version that was looked at may be.
     version = {"resourceVersion": live["metadata"]["resourceVersion"]}
-    return {"metadata": version, "spec": {"template": {"spec": kept}}}
+    return {"metadata": version, "spec": {"template": {"spec": own}}}
 
 
-def _wanted_only(wanted: list[Manifest], live: list[Manifest]) -> list[Manifest]:
-    """Return live containers or variables that are wanted, and of the former their variables."""
-    twins = {item["name"]: item for item in wanted}
+def _desired_only(desired: list[Manifest], live: list[Manifest]) -> list[Manifest]:
+    """Return live containers or variables that are desired, and of the former their variables."""
+    twins = {item["name"]: item for item in desired}
     return [
-        item | {"env": _wanted_only(twins[item["name"]].get("env", []), item["env"])}
+        item | {"env": _desired_only(twins[item["name"]].get("env", []), item["env"])}
         if "env" in item
         else item
         for item in live
@@ -67,10 +67,10 @@ def _wanted_only(wanted: list[Manifest], live: list[Manifest]) -> list[Manifest]
     ]
 
 
-def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
-    if "containers" in wanted:
-        wanted = {"initContainers": []} | wanted
-    for name, value in wanted.items():
+def _in_object(desired: Manifest, live: Manifest, path: str) -> str | None:
+    if "containers" in desired:
+        desired = {"initContainers": []} | desired
+    for name, value in desired.items():
         actual = live.get(name, _UNSET)
         if actual is _UNSET and (value in _NOTHING or (name not in _POINTERS and not value)):
             continue
@@ -81,20 +81,20 @@ def _in_object(wanted: Manifest, live: Manifest, path: str) -> str | None:
     return None
 
 
-def _has_more(name: str, wanted: Any, live: Any) -> bool:
+def _has_more(name: str, desired: Any, live: Any) -> bool:
     """Tell whether somebody added to what is ours alone."""
     if name in _WHOLE and isinstance(live, dict):
-        return bool(live.keys() != wanted.keys())
+        return bool(live.keys() != desired.keys())
     if name in _EXACT:
-        return bool(live != wanted)
-    return name in _CLOSED and isinstance(live, list) and len(live) > len(wanted)
+        return bool(live != desired)
+    return name in _CLOSED and isinstance(live, list) and len(live) > len(desired)
 
 
-def _in_list(wanted: list[Any], live: list[Any], path: str) -> str | None:
-    key = _key(wanted)
-    if key is None and len(wanted) != len(live):
+def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
+    key = _key(desired)
+    if key is None and len(desired) != len(live):
         return path
-    for index, value in enumerate(wanted):
+    for index, value in enumerate(desired):
         actual = live[index] if key is None else _twin(value, live, key)
         if (place := first_difference(value, actual, f"{path}/{index}")) is not None:
             return place
@@ -117,10 +117,10 @@ def _twin(value: Manifest, live: list[Any], key: str) -> Any:
     return next(same, _UNSET)
 
 
-def _same(wanted: Any, live: Any) -> bool:
-    if wanted == live:
+def _same(desired: Any, live: Any) -> bool:
+    if desired == live:
         return True
-    if isinstance(wanted, str | int | float) and isinstance(live, str):
-        size = amount(str(wanted))
+    if isinstance(desired, str | int | float) and isinstance(live, str):
+        size = amount(str(desired))
         return size is not None and size == amount(live)
     return False

@@ -83,15 +83,15 @@ def rollout(service: OrderService, process: Process, live: LiveObjects, revision
     )
     available, existing = status.get("availableReplicas", 0), status.get("replicas", 0)
     of_one_version = observed and not spec.get("paused", False) and count.updated == existing
-    done = of_one_version and count.desired == existing == available
+    complete = of_one_version and count.desired == existing == available
     enough = is_autoscaled(service, process) and available >= fewest_replicas(service, process)
-    problem = "" if done else _problem(process, status)
+    problem = "" if complete else _problem(process, status)
     return Rollout(
         count,
-        done,
+        complete,
         problem,
         late=observed and _LATE in problem,
-        serving=done or (of_one_version and enough),
+        serving=complete or (of_one_version and enough),
     )
 
 
@@ -197,5 +197,5 @@ def _annotations(body: Manifest) -> dict[str, str]:
 
 
 def _reference(api_version: str, kind: str, name: str) -> Reference:
-    known = kind_of(api_version, kind)
-    return Reference(known.api_version, known.name, name)
+    child_kind = kind_of(api_version, kind)
+    return Reference(child_kind.api_version, child_kind.name, name)

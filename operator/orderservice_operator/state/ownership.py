@@ -100,16 +100,16 @@ def _union(first: Fields, second: Fields) -> Fields:
 
 def _without(fields: Fields, ours: Fields, path: str) -> Fields:
     """Return the fields that are neither ours nor let in; `{".": {}}` stands for a whole one."""
-    kept: Fields = {}
+    foreign: Fields = {}
     for key, inner in fields.items():
         place = _place(path, key)
         if key == "." or _LET_IN.match(place) or (key in ours and not inner):
             continue
         if key not in ours and _is_whole(inner, place):
-            kept[key] = {".": {}}
+            foreign[key] = {".": {}}
         elif rest := _without(inner, ours.get(key, {}), place):
-            kept[key] = rest
-    return kept
+            foreign[key] = rest
+    return foreign
 
 
 def _is_whole(fields: Fields, path: str) -> bool:
@@ -141,23 +141,23 @@ def _paths(fields: Fields, path: str) -> Iterator[str]:
 def _removed(value: Any, fields: Fields) -> Any:
     """Return a value without the fields."""
     for key, inner in fields.items():
-        whole = "." in inner
+        owns_item = "." in inner
         kind, _, rest = key.partition(":")
         if kind == "f" and isinstance(value, dict) and rest in value:
             others = {name: member for name, member in value.items() if name != rest}
-            value = others if whole else others | {rest: _removed(value[rest], inner)}
+            value = others if owns_item else others | {rest: _removed(value[rest], inner)}
         elif kind in {"k", "v"} and isinstance(value, list):
-            wanted = msgspec.json.decode(rest)
+            identity = msgspec.json.decode(rest)
             value = [
-                item if not _is_item(item, wanted) else _removed(item, inner)
+                item if not _is_item(item, identity) else _removed(item, inner)
                 for item in value
-                if not (whole and _is_item(item, wanted))
+                if not (owns_item and _is_item(item, identity))
             ]
     return value
 
 
-def _is_item(item: Any, wanted: Any) -> bool:
+def _is_item(item: Any, identity: Any) -> bool:
     """Return whether a list's item is the one with this key or value."""
-    if isinstance(wanted, dict) and isinstance(item, dict):
-        return all(item.get(name) == value for name, value in wanted.items())
-    return bool(item == wanted)
+    if isinstance(identity, dict) and isinstance(item, dict):
+        return all(item.get(name) == value for name, value in identity.items())
+    return bool(item == identity)

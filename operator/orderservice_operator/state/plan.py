@@ -42,20 +42,20 @@ class Plan(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         writes = [f"{write.reference}{write.path}" for write in self.writes]
-        return ", ".join(writes + [f"delete {gone}" for gone in self.deletions])
+        return ", ".join(writes + [f"delete {deletion}" for deletion in self.deletions])
 
 
 def diff(desired: Iterable[Manifest], live: LiveObjects, *, kept: frozenset[Reference]) -> Plan:
     """Compare; what we made and is not desired goes, except what is `kept`."""
     signed = [with_signature(manifest) for manifest in desired]
-    wanted = {reference(manifest) for manifest in signed}
+    references = {reference(manifest) for manifest in signed}
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
     return Plan(
         writes=tuple(write for write in writes if write is not None),
         deletions=tuple(
             child
             for child, manifest in live.items()
-            if child not in wanted and child not in kept and _is_ours(manifest)
+            if child not in references and child not in kept and _is_ours(manifest)
         ),
     )
 

@@ -51,12 +51,12 @@ def decide_rollback(snapshot: Snapshot) -> Rollback | None:
 
 def _kept(snapshot: Snapshot, *, to_the_end: bool) -> frozenset[Reference]:
     """Return what stays although it is not desired."""
-    kept = revisions.kept(snapshot.history)
+    references = revisions.kept(snapshot.history)
     if to_the_end or not snapshot.job_is_stale:
-        kept |= {_job(snapshot)}
+        references |= {_job(snapshot)}
     if not (to_the_end or snapshot.done):
-        kept |= live_objects.named_by_pods(snapshot.live)  # old pods need it until they are gone
-    return kept
+        references |= live_objects.named_by_pods(snapshot.live)  # old pods need it until they are gone
+    return references
 
 
 def _job(snapshot: Snapshot) -> Reference:

@@ -27,7 +27,7 @@ class Revision(msgspec.Struct, frozen=True):
 
     @property
     def image(self) -> str:
-        """Its image."""
+        """The image that the revision runs."""
         return str(self.data["spec"]["image"])
 
 
@@ -35,7 +35,7 @@ History = tuple[Revision, ...]
 
 
 def revision(manifest: Manifest) -> Revision:
-    """Read a ControllerRevision."""
+    """Return what a ControllerRevision recorded."""
     return Revision(manifest["metadata"]["name"], manifest["revision"], manifest["data"])
 
 
@@ -75,8 +75,8 @@ def to_record(service: OrderService, history: History) -> Manifest | None:
     if history and history[0].name == name:
         return None
     record = controller_revision(service, history[0].number + 1 if history else 1)
-    known = find(history, name)
-    return record if known is None else record | {"data": known.data}
+    recorded = find(history, name)
+    return record if recorded is None else record | {"data": recorded.data}
 
 
 def kept(history: History) -> frozenset[Reference]:

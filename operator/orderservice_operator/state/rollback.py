@@ -131,8 +131,8 @@ def _instead(
     revision = revisions.find(history, name)
     substitute = revisions.standing_in(service, revision) if revision else None
     if revision is None or substitute is None:
-        known = ", ".join(entry.name for entry in history) or "none"
-        return Running(service, problem=f"no going back to revision {name}: known are {known}")
+        names = ", ".join(entry.name for entry in history) or "none"
+        return Running(service, problem=f"no going back to revision {name}: known are {names}")
     rollback = Rollback(
         generation=service.metadata.generation,
         image=service.spec.image,

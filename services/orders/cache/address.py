@@ -86,7 +86,7 @@ class Login:
 
     @property
     def address(self) -> str:
-        """The server's address."""
+        """Return host and port of the server, for messages to people."""
         return self.arguments.get("path") or f"{self.host}:{self.port}"
 
     @property

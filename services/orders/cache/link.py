@@ -34,7 +34,7 @@ class Link:
         return None if None in ids else frozenset(ids)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to all servers."""
         for connection in self._connections.values():
             connection.close()
 

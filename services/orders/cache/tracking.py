@@ -123,7 +123,7 @@ class Tracker:
 
 
 class _Listener:
-    """One tracking connection."""
+    """One connection on which a server reports changed keys."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class Note(Protocol):
     """Where the letters that a command handled are counted."""
 
     def note(self, letter_id: str) -> None:
-        """Count a letter."""
+        """Count a letter in the record of this command."""
 
 
 class Records(Protocol):
@@ -98,7 +98,7 @@ def wants_records(args: argparse.Namespace) -> bool:
 
 class _Nowhere:
     def note(self, letter_id: str) -> None:
-        """Forget it."""
+        """Keep no record: the command runs with `--no-audit`."""
 
 
 def _recording(

@@ -63,7 +63,7 @@ class Box:
         self.remove(letter)
 
     def remove(self, letter: Delivery) -> None:
-        """Remove a letter."""
+        """Remove a letter from its queue for good."""
         self._channel.basic_ack(letter.tag)
 
 

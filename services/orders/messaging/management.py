@@ -54,7 +54,7 @@ class Management:
         self._request("DELETE", place, absent=True)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the management API."""
         self._session.close()
 
     def _request(

@@ -59,7 +59,7 @@ class Ways(Protocol[W_contra]):
     """What becomes of works that left their set."""
 
     def finish(self, works: Sequence[W_contra]) -> None:
-        """Acknowledge them."""
+        """Acknowledge the messages of orders that are done."""
 
     def single(self, works: Sequence[W_contra], error: OrdersError | None) -> None:
         """Handle them one by one; `error` is how their first try ended, if it is known."""

@@ -107,7 +107,7 @@ BEGINNING: Final = Start(None, None, 0)
 
 
 class Reconciliation:
-    """One run."""
+    """One run of reconciliation: reads both ledgers, judges orders, reports."""
 
     def __init__(self, book: Book, witnesses: Witnesses, settings: ReconcileSettings) -> None:
         self._book, self._witnesses, self._settings = book, witnesses, settings

@@ -123,7 +123,7 @@ class _Stdout:
     """Whole lines in one write each: lines of several processes on one pipe do not mix."""
 
     def write(self, line: bytes) -> None:
-        """Write one line."""
+        """Write a whole line, in several pieces if the pipe is full."""
         view = memoryview(line)
         while view:
             view = view[os.write(1, view) :]

@@ -118,7 +118,7 @@ class RecordedSpan(Span):
         self.end()
 
     def get_span_context(self) -> SpanContext:
-        """Return its ids."""
+        """Return trace id, span id and the sampled flag."""
         return self._context
 
     def is_recording(self) -> bool:
@@ -135,7 +135,7 @@ class RecordedSpan(Span):
             self._attributes[key] = value
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Add several."""
+        """Add several attributes to the span."""
         if self._end_ns is None:
             self._attributes.update(attributes)
 

@@ -35,7 +35,7 @@ def schema(message_type: str) -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write every file."""
+    """Write the JSON Schema of every message type beside this module."""
     for name, text in generate().items():
         (FOLDER / name).write_bytes(text)
 
