@@ -96,7 +96,11 @@ def unbalanced_stock(story: Story) -> Iterator[str]:
 
 def strangers(ids: Iterable[int], books: Books) -> list[int]:
     """Return those that are no orders of the run, where all in the ledgers must be."""
-    return [order_id for order_id in ids if order_id not in books.orders] if books.alone and books.whole else []
+    return (
+        [order_id for order_id in ids if order_id not in books.orders]
+        if books.alone and books.whole
+        else []
+    )
 
 
 def _accounts(story: Story) -> defaultdict[int, Account]:

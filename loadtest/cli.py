@@ -72,8 +72,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("scenario", nargs="*", help="by name, or `all`; none: list them")
     arguments.add_argument("--host", help="a service that runs already [a stack of our own]")
     arguments.add_argument("--wait", type=float, default=0, metavar="S", help="for the host [0]")
-    arguments.add_argument("--duration", type=float, metavar="S", help="stretch the load to S seconds")
-    arguments.add_argument("--scale", type=float, default=1, metavar="X", help="X times the customers")
+    arguments.add_argument(
+        "--duration", type=float, metavar="S", help="stretch the load to S seconds"
+    )
+    arguments.add_argument(
+        "--scale", type=float, default=1, metavar="X", help="X times the customers"
+    )
     arguments.add_argument(
         "--rate", type=float, metavar="N", help="N journeys arrive a second, whatever the answers"
     )
@@ -84,8 +88,12 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--abort-on-fail", action="store_true", help="end the load at the first breach (1)"
     )
-    arguments.add_argument("--processes", type=int, default=2, help="Locust workers forked here [2]")
-    arguments.add_argument("--workers", type=int, default=0, help="wait for so many workers instead")
+    arguments.add_argument(
+        "--processes", type=int, default=2, help="Locust workers forked here [2]"
+    )
+    arguments.add_argument(
+        "--workers", type=int, default=0, help="wait for so many workers instead"
+    )
     arguments.add_argument(
         "--master-port",
         type=int,
@@ -93,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
         help="where workers connect",
     )
     arguments.add_argument("--worker-of", metavar="HOST[:PORT]", help="be a worker of that master")
-    arguments.add_argument("--ui", action="store_true", help="Locust's web page while it runs (8089)")
+    arguments.add_argument(
+        "--ui", action="store_true", help="Locust's web page while it runs (8089)"
+    )
     arguments.add_argument("--by-hand", action="store_true", help="ask for faults we cannot cause")
     arguments.add_argument("--regression", type=float, metavar="R", help="refuse R × the baseline")
     arguments.add_argument("--save-baseline", action="store_true", help="make this the baseline")

@@ -97,15 +97,23 @@ def changed_after_the_end(story: Story) -> Iterator[str]:
 def wrongly_stocked(story: Story) -> Iterator[str]:
     """Find ended orders whose stock is not taken, or is, or is still held."""
     # Without those that were released before they were made.
-    reservations = {reservation.order_id: reservation for reservation in story.books.reservations or () if reservation.quantity}
+    reservations = {
+        reservation.order_id: reservation
+        for reservation in story.books.reservations or ()
+        if reservation.quantity
+    }
     for order in story.books.orders.values():
         reservation = reservations.get(order.id)
         status = reservation.status if reservation else "none"
         allowed = _STOCK.get(order.status, ("none", "released"))
         if order.status in ENDED and status not in allowed:
             yield f"order {order.id} is {order.status}, its stock is {status}"
-        elif reservation and (reservation.product_id, reservation.quantity) != (order.product_id, order.quantity):
-            yield f"order {order.id} holds {reservation.quantity} of product {reservation.product_id}"
+        elif reservation and (reservation.product_id, reservation.quantity) != (
+            order.product_id,
+            order.quantity,
+        ):
+            stock = f"{reservation.quantity} of product {reservation.product_id}"
+            yield f"order {order.id} holds {stock}"
     for order_id in accounts.strangers(reservations, story.books):
         yield f"order {order_id} has stock and nobody knows it"
 

@@ -32,7 +32,9 @@ def levels(reports: list[Report], scenario: Scenario) -> list[Level]:
         sample = timeline.window(reports, began_s + _WARM_UP_S, ended_s).get(timeline.ALL)
         if sample is not None:
             figures = timeline.of_sample(sample, step.seconds - _WARM_UP_S)
-            result.append(Level(step.users, figures["rate"], figures["p99_ms"], figures["error_ratio"]))
+            result.append(
+                Level(step.users, figures["rate"], figures["p99_ms"], figures["error_ratio"])
+            )
         began_s = ended_s
     return result
 

@@ -37,9 +37,7 @@ def figures(
     values |= {f"orders.{status}": float(statuses[status]) for status in sorted(ENDED)}
     orders = books.orders.values()
     # A later cancellation or refund moved the time of an order's last change.
-    took = sorted(
-        order.took_s for order in orders if order.status in _FIRST and not order.refunded
-    )
+    took = sorted(order.took_s for order in orders if order.status in _FIRST and not order.refunded)
     values["orders.partly_refunded"] = float(
         sum(order.status == "Completed" and order.refunded > 0 for order in orders)
     )

@@ -32,7 +32,9 @@ class Probe:
 
     def figures(self) -> dict[str, float]:
         """Give how late 95 and 99 of 100 naps ended at most."""
-        return {f"machine.late_p{percent}": percentile(self._late.ms, percent) for percent in (95, 99)}
+        return {
+            f"machine.late_p{percent}": percentile(self._late.ms, percent) for percent in (95, 99)
+        }
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_S):

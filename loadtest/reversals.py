@@ -38,7 +38,8 @@ def answered_wrongly(story: Story) -> Iterator[str]:
                 continue  # another invariant's
             for cancellation in purchase.cancellations:
                 if cancellation.status and order.status not in _ends(cancellation):
-                    yield f"order {order.id} is {order.status}; its cancellation got {_told(cancellation)}"
+                    answer = _answer(cancellation)
+                    yield f"order {order.id} is {order.status}; its cancellation got {answer}"
 
 
 def wrongly_refunded(story: Story) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _ends(cancellation: Cancellation) -> frozenset[str]:
     return ENDED
 
 
-def _told(cancellation: Cancellation) -> str:
+def _answer(cancellation: Cancellation) -> str:
     return f"{cancellation.status} {cancellation.order_status or cancellation.reason or ''}".strip()
 
 

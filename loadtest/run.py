@@ -80,7 +80,9 @@ def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Re
         place, orders(scenario, place, wishes, name, after), observed.purchases, scenario.stock,
         scenario.settle_s,
     )  # fmt: skip
-    values = figures(scenario, observed) | outcome.figures(observed.purchases, books, scenario.stock)
+    values = figures(scenario, observed) | outcome.figures(
+        observed.purchases, books, scenario.stock
+    )
     if dead_before is not None:
         values["dead_letters"] = float((dead_letters(place) or 0) - dead_before)
     baseline_file = wishes.folder / "baselines" / f"{scenario.name}.json"

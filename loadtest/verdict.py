@@ -39,7 +39,9 @@ def check(
     thresholds: Iterable[Threshold], figures: Mapping[str, float], *, local: bool
 ) -> list[Check]:
     """Hold every threshold against the figures."""
-    return [_check(threshold, figures.get(threshold.figure), local=local) for threshold in thresholds]
+    return [
+        _check(threshold, figures.get(threshold.figure), local=local) for threshold in thresholds
+    ]
 
 
 def _check(threshold: Threshold, value: float | None, *, local: bool) -> Check:

@@ -31,7 +31,9 @@ class Warden:
         thresholds = (*scenario.thresholds, *more)
         # A lower limit is reached in time, and a phase is over when it is over.
         self._limits = [
-            threshold for threshold in thresholds if threshold.bound is Bound.AT_MOST and "@" not in threshold.figure
+            threshold
+            for threshold in thresholds
+            if threshold.bound is Bound.AT_MOST and "@" not in threshold.figure
         ]
         self._scenario, self._out = scenario, out
         self._reports: list[Report] = []

@@ -16,8 +16,11 @@ AREAS: Final = ("services", "operator", "observability", "charts", "loadtest", "
 _CODE: Final = ("services", "operator", "loadtest")
 # Local names that say nothing about the thing they name.
 _VAGUE: Final = frozenset(
-    "found made given one told seen said done asked wanted known taken there what whole left "
-    "shown kept heard missing looked meant gone".split()
+    re.findall(
+        r"\w+",
+        "found made given one told seen said done asked wanted known taken there what whole left "
+        "shown kept heard missing looked meant gone",
+    )
 )
 _HELPER_LINES: Final = 3
 _DOCSTRING_WORDS: Final = 3

@@ -115,7 +115,9 @@ def _finish(journey: Journey, purchase: Purchase, order_id: int) -> None:
     staff = journey.as_staff()
     match random.randrange(3):
         case 1:
-            promised = {request.key: request.cents for request in purchase.refunds if request.status == 202}
+            promised = {
+                request.key: request.cents for request in purchase.refunds if request.status == 202
+            }
             rest = Refund(key=f"{purchase.key}-rest", cents=purchase.cents - sum(promised.values()))
             _ask_to_refund(journey, purchase, order_id, rest, staff)
             more = Refund(key=f"{purchase.key}-more", cents=1)

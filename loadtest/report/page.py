@@ -133,7 +133,12 @@ def _compared(result: Result) -> str:
     if not result.comparisons:
         return ""
     rows = [
-        (comparison.figure, f"{comparison.before:g}", f"{comparison.now:g}", f"{comparison.ratio:.2f}")
+        (
+            comparison.figure,
+            f"{comparison.before:g}",
+            f"{comparison.now:g}",
+            f"{comparison.ratio:.2f}",
+        )
         for comparison in result.comparisons
     ]
     return "<h2>Against the baseline</h2>" + _rows([("latency", "baseline", "now", "ratio"), *rows])

@@ -52,7 +52,9 @@ def orders(result: Result) -> str:
     p99_s = result.figures.get("completion.p99_s")
     listed = ", ".join(f"{value} {key}" for key, value in counts.items())
     ended = "none ended" if p99_s is None else f"202 to the end p99 {p99_s:.1f} s"
-    return f"orders: {listed or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
+    return (
+        f"orders: {listed or 'none'}; {ended}; all settled {result.settled_s:.1f} s after the load"
+    )
 
 
 def knee(result: Result) -> str:
@@ -61,7 +63,9 @@ def knee(result: Result) -> str:
         return ""
     if "knee.users" not in result.figures:
         return "knee: none, the first step was too much already"
-    users, rate, p99_ms = (result.figures[f"knee.{figure}"] for figure in ("users", "rate", "p99_ms"))
+    users, rate, p99_ms = (
+        result.figures[f"knee.{figure}"] for figure in ("users", "rate", "p99_ms")
+    )
     level = f"{users:.0f} customers, {rate:.0f} requests/s, p99 {p99_ms:.0f} ms"
     if users == result.scenario.steps[-1].users:
         return f"knee: not reached by {level}; --scale brings more"
@@ -118,7 +122,12 @@ def _findings(result: Result) -> list[tuple[str, ...]]:
 def _comparisons(result: Result) -> list[tuple[str, ...]]:
     overall = [comparison for comparison in result.comparisons if "@" not in comparison.figure]
     rows = [
-        (comparison.figure, f"{comparison.before:g}", f"{comparison.now:g}", f"{comparison.ratio:.2f}")
+        (
+            comparison.figure,
+            f"{comparison.before:g}",
+            f"{comparison.now:g}",
+            f"{comparison.ratio:.2f}",
+        )
         for comparison in overall
         if comparison.figure.endswith(("p50_ms", "p99_ms"))
     ]

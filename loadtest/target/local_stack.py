@@ -48,7 +48,9 @@ class LocalStack:
         """Take the state folder; nothing of the caller's own services is taken over."""
         self.state = state
         self.key = secrets.token_urlsafe(32)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")
+        }
         offset = os.environ.get("LOADTEST_PORT_OFFSET") or _PORT_OFFSET
         management = {"DEVSTACK_RABBITMQ_MANAGEMENT_PORT": str(_MANAGEMENT_PORT + int(offset))}
         self._environment = management | inherited | _SETTINGS | {
@@ -126,5 +128,7 @@ class LocalStack:
         except subprocess.TimeoutExpired as error:
             raise StackFailed(f"devstack {' '.join(verb)} did not end") from error
         if process.returncode != 0:
-            raise StackFailed(f"devstack {' '.join(verb)}: {(process.stderr or process.stdout).strip()}")
+            raise StackFailed(
+                f"devstack {' '.join(verb)}: {(process.stderr or process.stdout).strip()}"
+            )
         return process.stdout

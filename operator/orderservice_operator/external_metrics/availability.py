@@ -24,7 +24,11 @@ async def with_availability(
 ) -> MetricsApi:
     """Return the state with whether another's server has the metric of this resource."""
     autoscaling = service.spec.worker.autoscaling
-    if state.held_by != "other" or autoscaling is None or autoscaling.provider in {"KEDA", "Builtin"}:
+    if (
+        state.held_by != "other"
+        or autoscaling is None
+        or autoscaling.provider in {"KEDA", "Builtin"}
+    ):
         return state
     # Once it has answered, a failure is for the autoscaler to sit out.
     in_use = live_objects.provider_of(name_of(service, WORKER), live) == "External"

@@ -55,7 +55,9 @@ def _kept(snapshot: Snapshot, *, to_the_end: bool) -> frozenset[Reference]:
     if to_the_end or not snapshot.job_is_stale:
         references |= {_job(snapshot)}
     if not (to_the_end or snapshot.done):
-        references |= live_objects.named_by_pods(snapshot.live)  # old pods need it until they are gone
+        references |= live_objects.named_by_pods(
+            snapshot.live
+        )  # old pods need it until they are gone
     return references
 
 

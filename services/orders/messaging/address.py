@@ -48,7 +48,9 @@ def _hosts(text: str) -> list[str]:
     """Part one URL into one for each of its hosts."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
-        shown_scheme = scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
+        shown_scheme = (
+            scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
+        )
         raise _wrong(f"its scheme is {shown_scheme}, not one of {', '.join(_SCHEMES)}")
     authority, slash, path = _split_path(rest)
     credentials, at, hosts = authority.rpartition("@")

@@ -118,7 +118,11 @@ def describe_letter(letter: Delivery) -> Letter:
 def letter_id(letter: Delivery) -> str:
     """Return the message id, or for a letter without one a name made of its contents."""
     message_id = letter.properties.message_id
-    return printable(message_id) if message_id else f"sha256:{hashlib.sha256(letter.body).hexdigest()[:16]}"
+    return (
+        printable(message_id)
+        if message_id
+        else f"sha256:{hashlib.sha256(letter.body).hexdigest()[:16]}"
+    )
 
 
 def _returned(letter: Delivery) -> Outgoing:

@@ -80,13 +80,14 @@ class Management:
         status = answer.status_code
         if status in _REFUSED:
             raise Permanent(
-                f"{request}: {status}: give the user of ORDERS_MANAGEMENT_URL the right password, the "
-                f"tag `policymaker` and permissions on virtual host {self.vhost!r}",
+                f"{request}: {status}: give the user of ORDERS_MANAGEMENT_URL the right password, "
+                f"the tag `policymaker` and permissions on virtual host {self.vhost!r}",
                 reason="credentials",
             )
         if status == 404:
             raise Permanent(
-                f"{request}: 404: make virtual host {self.vhost!r}, or correct ORDERS_MANAGEMENT_URL",
+                f"{request}: 404: make virtual host {self.vhost!r}, "
+                "or correct ORDERS_MANAGEMENT_URL",
                 reason="not_found",
             )
         if status >= 500 or status == 429:

@@ -100,7 +100,9 @@ def _transitions(stored: Stored) -> Iterator[Event]:
 def _attempts(stored: Stored) -> Iterator[Event]:
     for row in stored.attempts:
         subject = f"{row['kind']} {row['id']}"
-        yield Event(_at(row["created_at"]), "attempt", f"{subject}: {_money(row['amount'])} asked for")
+        yield Event(
+            _at(row["created_at"]), "attempt", f"{subject}: {_money(row['amount'])} asked for"
+        )
         if row["outcome"] != "unknown":
             yield Event(_at(row["updated_at"]), "attempt", f"{subject}: {row['outcome']}")
 
@@ -110,7 +112,9 @@ def _notifications(stored: Stored) -> Iterator[Event]:
         subject = row["template"]
         yield Event(_at(row["created_at"]), "notification", f"{subject}: to be sent")
         if row["sent_at"]:
-            yield Event(_at(row["sent_at"]), "notification", f"{subject}: sent, tries: {row['tries']}")
+            yield Event(
+                _at(row["sent_at"]), "notification", f"{subject}: sent, tries: {row['tries']}"
+            )
         elif row.get("ended_at"):
             ended = f"{subject}: {row['outcome']}, tries: {row['tries']}"
             yield Event(_at(row["ended_at"]), "notification", ended)
