@@ -109,6 +109,19 @@ test: check ## everything: check, then unit, contract, integration and end-to-en
 fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer; MINUTES=60
 	@PYTHONPATH=tests:services .venv/bin/python -m fuzz --minutes $(or $(MINUTES),60) $(ARGS)
 
+.PHONY: attack
+attack: env ## attack a stack with hostile requests, figures included; MINUTES=5 or INPUTS= SEED= ARGS=
+	@exec env PYTHONPATH=tests:services .venv/bin/python -m attack $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+SPECTRAL = tests/contract/spectral
+.PHONY: openapi-lint
+openapi-lint: env ## lint the OpenAPI document with spectral (needs npm; a minute)
+	@npm ci --prefix $(SPECTRAL) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@PYTHONPATH=tests:services .venv/bin/python -m contract.documents $(SPECTRAL)/node_modules/.openapi
+	$(SPECTRAL)/node_modules/.bin/spectral lint --ruleset $(SPECTRAL)/ruleset.yaml \
+		--fail-severity hint $(SPECTRAL)/node_modules/.openapi/*.json
+
 .PHONY: failover
 failover: env ## promotions, freezes and long outages under load, checked (45 minutes); ARGS="-k promotions"
 	.venv/bin/pytest -m failover --verbose --durations=0 --durations-min=5 tests/failover \
@@ -163,3 +176,12 @@ e2e: env ## both charts on real pods: install, load, faults, drain, uninstall (r
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew
 	@PYTHONPATH=services .venv/bin/python -m devstack.lock
+
+SUPPLY_CHAIN = PYTHONPATH=services .venv/bin/python -m devstack.supply_chain
+.PHONY: sbom
+sbom: env ## write what each image is made of (CycloneDX) into .sbom/ and list the licences
+	@$(SUPPLY_CHAIN) bill
+
+.PHONY: audit
+audit: env ## hold the locks against a folder of advisories (OSV files); ADVISORIES=folder
+	@$(SUPPLY_CHAIN) audit $(ADVISORIES)

@@ -93,7 +93,9 @@ def test_scopes_are_named_only_where_tokens_are_asked_for() -> None:
     assert "securitySchemes" not in opened["components"]
     assert "401" not in opened["paths"]["/api/orders"]["post"]["responses"]
     post = secured["paths"]["/api/orders"]["post"]
-    assert post["security"] == [{"bearer": ["orders:write"]}]
+    assert post["security"] == [{"bearer": []}]
+    assert post["x-required-scope"] == "orders:write"
+    assert "`orders:write`" in post["description"]
     assert {"401", "403"} <= set(post["responses"])
     assert "security" not in secured["paths"]["/health"]["get"]
 

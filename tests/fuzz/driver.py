@@ -7,6 +7,7 @@ import struct
 import termios
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,19 @@ def send(path: Path, given: Input) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(path))
-        try:
-            for piece in given.pieces:
-                connection.sendall(piece)
-                _wait_until_read(connection)
-            connection.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError, OSError):
-            pass  # refused before its end
-        return _read_all(connection)
+        return exchange(connection, given.pieces)
+
+
+def exchange(connection: socket.socket, pieces: Sequence[bytes]) -> bytes:
+    """Send pieces one by one, end sending, and return all that came back."""
+    try:
+        for piece in pieces:
+            connection.sendall(piece)
+            _wait_until_read(connection)
+        connection.shutdown(socket.SHUT_WR)
+    except (BrokenPipeError, ConnectionResetError, OSError):
+        pass  # refused before its end
+    return _read_all(connection)
 
 
 def _wait_until_read(connection: socket.socket) -> None:

@@ -29,8 +29,9 @@ def new_user() -> int:
 class Api:
     """A running API; each request comes from another client address, as the gateway tells it."""
 
-    def __init__(self, port: int, admin_port: int, log: Path) -> None:
+    def __init__(self, port: int, admin_port: int, log: Path, pid: int = 0) -> None:
         self.port, self.url, self.log = port, f"http://127.0.0.1:{port}", log
+        self.pid = pid  # of gunicorn's master
         self._admin_url = f"http://127.0.0.1:{admin_port}"
         self.session = requests.Session()
 
@@ -98,7 +99,7 @@ def api_running(folder: Path, **settings: str) -> Iterator[Api]:
         process = subprocess.Popen(
             [sys.executable, "-m", "orders", "api"], env=environ, stdout=output, stderr=output
         )
-    api = Api(port, admin_port, log)
+    api = Api(port, admin_port, log, process.pid)
     try:
         eventually(lambda: _is_up(process, api), 60)
         yield api

@@ -193,7 +193,10 @@ def _ask_for_tokens(paths: Json, routes: Routes) -> None:
     for template, operations in routes.items():
         for method, operation in operations.items():
             if operation.scope:
-                paths[template][method.lower()]["security"] = [{_SCHEME: [operation.scope]}]
+                described = paths[template][method.lower()]
+                described["security"] = [{_SCHEME: []}]  # 3.0 allows scopes only with OAuth 2
+                described["description"] += f" The token needs the scope `{operation.scope}`."
+                described["x-required-scope"] = operation.scope
 
 
 def _ask_for_keys(paths: Json) -> None:

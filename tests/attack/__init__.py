@@ -1,0 +1,1 @@
+"""Hostile requests against apis and gateways of a stack of its own: `make attack`."""

@@ -1,0 +1,38 @@
+"""A short run of `make attack`, with a new seed each time."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attack import documented, targets
+from attack.__main__ import verdict
+from attack.load import Load
+from attack.targets import Place, Target
+from devstack.testing import Database
+
+# Two of the four targets are there, so half of the seeds are sent.
+SEEDS, WITHIN_S = 6000, 6.0
+EXAMPLES = 4
+
+
+@pytest.fixture(scope="module")
+def attacked(state: Path, database: Database, redis_url: str) -> Iterator[list[Target]]:
+    kinds = [("meinheld", False), ("gthread", True)]
+    with targets.running(Place(state, database.url, redis_url), kinds) as running:
+        yield running
+
+
+def test_no_generated_request_gets_a_5xx_or_ends_a_process(attacked: list[Target]) -> None:
+    seed = secrets.randbelow(1_000_000_000)
+    load = Load(attacked, seed, SEEDS, WITHIN_S)
+    load.run(print)
+    assert verdict(load) == [], f"make attack SEED={seed} INPUTS={SEEDS}"
+    assert load.count > 100
+
+
+def test_requests_made_from_the_document_are_answered_as_it_says(attacked: list[Target]) -> None:
+    seed = secrets.randbelow(1_000_000)
+    as_documented, text = documented.check(attacked[1], EXAMPLES, seed, "fuzzing")
+    assert as_documented, text
