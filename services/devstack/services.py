@@ -4,6 +4,7 @@ import http.client
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from devstack.component import Component, Stage, log_file
 from devstack.settings import GIVEN, PYTHON, SOURCE, Settings, variable
@@ -21,11 +22,24 @@ SIMULATED = ("inventory", "payment", "webhooks")
 SERVICE_WITHIN_S = 60.0
 
 
-def components(settings: Settings, urls: Mapping[str, str]) -> list[Component]:
-    """Describe simulators, one-shot steps and services, given the addresses of the servers."""
+NO_LOGINS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+
+
+def components(
+    settings: Settings,
+    urls: Mapping[str, str],
+    logins: Mapping[str, Mapping[str, str]] = NO_LOGINS,
+) -> list[Component]:
+    """Describe simulators, one-shot steps and services, given the addresses of the servers.
+
+    `logins` has the variables of processes that differ from those of all others.
+    """
     environment = {**settings.environment, **LOCAL, **settings.environment, **urls}
     environment |= {"PYTHONPATH": str(SOURCE), "DEVSTACK_STATE": str(settings.state)}
-    build = partial(Builder, settings, environment)
+
+    def build(name: str) -> Builder:
+        return Builder(settings, {**environment, **logins.get(name, {})}, name)
+
     return [
         *(build(name).simulator() for name in SIMULATED if not settings.given(name)),
         build("migrate").step(("migrate",), own(settings, "postgres")),

@@ -1,6 +1,7 @@
 """Put the stack together: from settings and secrets to components."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from devstack import services
 from devstack.component import Component
@@ -23,10 +24,13 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
         servers.append(valkey.component(settings.state, settings.ports["valkey"]))
     if not settings.given("rabbitmq"):
         servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
-    urls = addresses(settings, secrets)
+    urls, own = addresses(settings, secrets), logins(settings, secrets)
     return [
         *servers,
-        *services.components(settings, urls),
+        *(
+            prepared(component, settings, cluster)
+            for component in services.components(settings, urls, own)
+        ),
         *gateway(settings),
         alertmanager.component(settings),
         prometheus.component(settings),
@@ -53,6 +57,33 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
     cursor = settings.environment.get("ORDERS_CURSOR_SECRET", secrets["cursor"])
     hosts = {"ORDERS_API_HOST": HOST, "ORDERS_ADMIN_HOST": HOST}
     return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor}
+
+
+def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Give each process the addresses that have its own login in them."""
+    if settings.given("postgres"):
+        return {}
+    cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
+    own = {
+        process: {
+            "ORDERS_DATABASE_URL": cluster.login_url(process),
+            "ORDERS_DATABASE_REPLICA_URL": cluster.login_url(process, standby),
+        }
+        for process in ("api", "relay", "worker", "notifier")
+    }
+    return own | {"migrate": {"ORDERS_DATABASE_ROLE_PREFIX": postgres.ROLE_PREFIX}}
+
+
+def prepared(component: Component, settings: Settings, cluster: postgres.Cluster) -> Component:
+    """Have the logins made before the step that gives them their privileges."""
+    if component.name != "migrate" or settings.given("postgres"):
+        return component
+
+    def prepare() -> None:
+        component.prepare()
+        postgres.prepare_logins(cluster)
+
+    return replace(component, prepare=prepare)
 
 
 def database(settings: Settings, secrets: Mapping[str, str]) -> postgres.Cluster:

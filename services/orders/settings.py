@@ -81,6 +81,14 @@ class DatabaseSettings(Group, frozen=True):
             description="Schema of the tables; search_path is pinned to it.",
         ),
     ] = "public"
+    role_prefix: Annotated[
+        str | None,
+        Meta(
+            pattern=r"^[a-z_][a-z0-9_]{0,52}$",
+            description="`orders migrate` keeps the privileges of the group roles of this prefix"
+            " current: <prefix>api, relay, worker, notifier, support, reader; unset: of none.",
+        ),
+    ] = None
     prepare: Annotated[
         bool | None,
         Meta(description="Use prepared statements; unset: unless SESSION_URL is set."),

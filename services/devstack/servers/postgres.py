@@ -1,13 +1,17 @@
 """PostgreSQL: a primary and a streaming standby that is made again when it cannot follow."""
 
+import hashlib
+import hmac
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from signal import SIGINT
+from types import MappingProxyType
 
 from devstack import unprivileged
 from devstack.component import Component, log_file, server_environment
@@ -17,7 +21,12 @@ HOST = "127.0.0.1"
 DATABASE = "orders"
 OWNER = "orders"
 ADMIN = "postgres"
+# Each process has a login of its own, in the group role that migrations give its privileges to.
+PROCESSES = ("api", "relay", "worker", "notifier", "support", "reader")
+ROLE_PREFIX = "orders_"
+LOGIN_PREFIX = "devstack_"
 
+NONE: Mapping[str, str] = MappingProxyType({})
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -54,6 +63,15 @@ class Cluster:
     def url(self, database: str = DATABASE, user: str = OWNER, port: int | None = None) -> str:
         """Give a connection URL; of the standby when its port is given."""
         return f"postgresql://{user}:{self.password}@{HOST}:{port or self.port}/{database}"
+
+    def login_url(self, process: str, port: int | None = None) -> str:
+        """Give the URL of a process, under its own login."""
+        user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
+        return f"postgresql://{user}:{password}@{HOST}:{port or self.port}/{DATABASE}"
+
+    def password_of(self, process: str) -> str:
+        """Derive the password of a login: a state folder of before needs no further secrets."""
+        return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
 
 def primary(cluster: Cluster) -> Component:
@@ -129,6 +147,29 @@ def make_database(cluster: Cluster, data: Path) -> None:
     run(cluster, "postgres", "--single", "-D", str(data), "postgres", text=statements)
 
 
+def prepare_logins(cluster: Cluster) -> None:
+    """Make the group roles and logins that are missing. Raises: RuntimeError with the reason."""
+    import psycopg  # as in `scalar`
+
+    try:
+        with psycopg.connect(cluster.url("postgres", ADMIN), autocommit=True) as admin:
+            existing = {name for (name,) in admin.execute("SELECT rolname FROM pg_roles")}
+            for statement in login_statements(cluster, existing):
+                admin.execute(statement.encode())
+    except psycopg.Error as error:
+        raise RuntimeError(f"the logins of the processes could not be made: {error}") from error
+
+
+def login_statements(cluster: Cluster, existing: set[str]) -> Iterator[str]:
+    """Give what makes each login; its password is set again, as the state folder has it."""
+    for process in PROCESSES:
+        role, login = f"{ROLE_PREFIX}{process}", f"{LOGIN_PREFIX}{process}"
+        for name in {role, login} - existing:
+            yield f"CREATE ROLE {name}"
+        yield f"ALTER ROLE {login} LOGIN PASSWORD '{cluster.password_of(process)}'"
+        yield f"GRANT {role} TO {login}"
+
+
 def prepare_replica(cluster: Cluster, data: Path) -> None:
     """Copy the primary when there is no standby yet or it can no longer follow."""
     if can_follow(cluster, data):
@@ -137,9 +178,11 @@ def prepare_replica(cluster: Cluster, data: Path) -> None:
     for old in (data, data.with_name("data.part")):
         shutil.rmtree(old, ignore_errors=True)
     part = data.with_name("data.part")
-    source = f"host={HOST} port={cluster.port} user={ADMIN} password={cluster.password}"
+    source = f"host={HOST} port={cluster.port} user={ADMIN}"
     options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
-    run(cluster, "pg_basebackup", "-D", str(part), "-d", source, *options)
+    # Not on the command line, which every user of the machine can read.
+    password = {"PGPASSWORD": cluster.password}
+    run(cluster, "pg_basebackup", "-D", str(part), "-d", source, *options, more=password)
     part.rename(data)
 
 
@@ -199,10 +242,15 @@ def scalar(url: str, query: str) -> object:
         return None
 
 
-def run(cluster: Cluster, program: str, *args: str, text: str = "") -> str:
-    """Run one of PostgreSQL's programs to its end. Raises: RuntimeError with what it said."""
+def run(
+    cluster: Cluster, program: str, *args: str, text: str = "", more: Mapping[str, str] = NONE
+) -> str:
+    """Run one of PostgreSQL's programs to its end, with `more` environment variables.
+
+    Raises: RuntimeError with what it said.
+    """
     argv = [*unprivileged.prefix(), str(programs(cluster.state) / program), *args]
-    environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"}
+    environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"} | dict(more)
     done = subprocess.run(
         argv, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False
     )

@@ -16,6 +16,7 @@ import structlog
 import yoyo
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
+from orders.database import roles
 from orders.database.connection import Connection, Server, connect, sessions
 from orders.database.failures import translated
 from orders.errors import Permanent, Transient
@@ -49,12 +50,17 @@ _log = structlog.get_logger()
 def migrate(database: DatabaseSettings | str) -> list[str]:
     """Apply the migrations that are missing and return their names; others may do so too.
 
+    Then the privileges of the processes' roles are brought up to date, if there are any.
     Raises Transient when PostgreSQL is not to be had, Permanent when a migration is refused.
     """
-    with _session(database) as session, translated():
+    settings = DatabaseSettings(url=database) if isinstance(database, str) else database
+    with _session(settings) as session, translated():
         _lock(session)
         try:
-            return _apply(session)
+            applied = _apply(session)
+            if settings.role_prefix is not None:
+                roles.grant(session, settings.role_prefix)
+            return applied
         except psycopg.ProgrammingError as error:
             raise Permanent(f"a migration was refused: {error}", reason="migration") from error
 
@@ -74,14 +80,14 @@ def waiting(attempt: Callable[[], list[str]], patience_s: float) -> list[str]:
 
 def pending(database: DatabaseSettings | str) -> list[str]:
     """Return the names of migrations that are not applied yet."""
-    with _session(database) as session, translated():
+    settings = DatabaseSettings(url=database) if isinstance(database, str) else database
+    with _session(settings) as session, translated():
         return [migration.id for migration in _backend(session).to_apply(_migrations())]
 
 
 @contextlib.contextmanager
-def _session(database: DatabaseSettings | str) -> Iterator[Connection]:
+def _session(settings: DatabaseSettings) -> Iterator[Connection]:
     """Open the one session that locks and migrates; a server that freezes ends it."""
-    settings = DatabaseSettings(url=database) if isinstance(database, str) else database
     server = sessions(settings)
     with contextlib.closing(connect(server, settings, "orders-migrate", _SESSION)) as session:
         session.deadline_s = _LONGEST_S

@@ -1,0 +1,462 @@
+"""Least privilege in PostgreSQL: what each process may do, and that it can do all of its work."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from devstack.ports import free_port
+from devstack.testing import Database
+from integration.serving import eventually
+from integration.shop import Shop
+from integration.world import World
+from orders.database import connection, promotion, roles
+from orders.database.cancellations import Cancellations
+from orders.database.history import History
+from orders.database.leadership import HOUSEKEEPING, Leadership
+from orders.database.migrate import migrate
+from orders.database.notifications import Notifications, Settlement
+from orders.database.orders import Ledger
+from orders.database.pool import Pool
+from orders.database.refund_requests import RefundRequests
+from orders.database.refund_requests import Request as RefundRequest
+from orders.database.routing import Reads, ReplicaLag
+from orders.database.statements import statement
+from orders.database.unmarked import UnmarkedWrites
+from orders.domain import events
+from orders.domain.lifecycle import Status
+from orders.domain.order import NewOrder
+from orders.errors import Permanent
+from orders.relay.outbox import Outbox, Selection
+from orders.settings import DatabaseSettings, WorkerSettings
+from orders.telemetry import context
+from orders.worker.collector import Collector
+from orders.worker.housekeeping import Housekeeping
+from upstreams.process import running
+
+PREFIX = "tested_"
+PASSWORD = "only-for-tests"
+PAGE = Path(__file__).parents[2] / "docs" / "least-privilege.md"
+PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+IDS = context.accept("test", None)[0]
+
+# Which process runs which statement of `sql/`. A new statement must be named here.
+RUNS = {
+    "api": """
+        accept_order announce_unmarked cancel_order find_account find_answer find_order find_position
+        list_history list_orders request_refund sample_primary sample_replica
+    """,
+    "relay": "",
+    "worker": """
+        advance_order advance_orders count_ended count_moved count_stuck count_unfinished
+        count_unknown_payments count_violations emit_stalled estimate_ended estimate_orders load_work
+        load_works mark_processed purge_idempotency_keys purge_processed_messages
+        purge_stalled_orders sample_primary sample_replica settle_stock settle_stocks start_refund
+    """,
+    "notifier": """
+        claim_due_notifications claim_order_notification count_notifications queue_notification
+        settle_notification
+    """,
+    "support": """
+        accept_violations advance_order begin_action begin_reconciliation describe_action
+        find_attempt find_evidence find_watermark forget_under_way list_cases list_existing
+        list_notifications list_stuck list_under_way list_violations load_work move_watermark
+        next_orders note_suspects note_under_way note_unnotified reconcile_orders
+        reconcile_payments reconcile_stock record_action record_case refresh_unnotified
+        resend_notifications settled_letters trace_order
+    """,
+    "reader": "list_history list_stuck count_stuck list_violations",
+}
+
+# What each process may do with at least one column of each table, and nothing else: select, insert,
+# update, delete. A table that is not named is closed to it.
+MAY = {
+    "api": {
+        "orders": "siu", "order_history": "si", "payment_attempts": "si", "outbox": "i",
+        "idempotency_keys": "siu", "relay_wakeup": "s", "unmarked_writes": "su",
+    },
+    "relay": {"outbox": "sd", "relay_wakeup": "su"},
+    "worker": {
+        "orders": "su", "order_history": "i", "payment_attempts": "siu", "outbox": "i",
+        "processed_messages": "siud", "idempotency_keys": "sud", "stalled_orders": "siud",
+        "relay_wakeup": "su", "unmarked_writes": "s", "reconciliation": "s",
+        "reconciliation_cases": "s", "promotions": "i",
+    },
+    "notifier": {"orders": "s", "notifications": "siu"},
+    "support": {
+        "orders": "su", "order_history": "si", "payment_attempts": "siu", "outbox": "si",
+        "processed_messages": "si", "notifications": "su", "stalled_orders": "s",
+        "relay_wakeup": "su", "reconciliation": "su", "reconciliation_cases": "siud",
+        "operator_actions": "siu", "promotions": "si",
+    },
+    "reader": dict.fromkeys(
+        (
+            "orders", "order_history", "payment_attempts", "outbox", "processed_messages",
+            "notifications", "stalled_orders", "reconciliation", "reconciliation_cases",
+            "operator_actions", "promotions",
+        ),
+        "s",
+    ),
+}  # fmt: skip
+
+PRIVILEGES = b"""
+    SELECT c.relname, concat(
+        CASE WHEN has_any_column_privilege(c.oid, 'SELECT') THEN 's' END,
+        CASE WHEN has_any_column_privilege(c.oid, 'INSERT') THEN 'i' END,
+        CASE WHEN has_any_column_privilege(c.oid, 'UPDATE') THEN 'u' END,
+        CASE WHEN has_table_privilege(c.oid, 'DELETE') THEN 'd' END,
+        CASE WHEN has_table_privilege(c.oid, 'TRUNCATE, TRIGGER') THEN 't' END
+    )
+    FROM pg_class AS c
+    WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema::regnamespace
+"""
+
+NOBODY_MAY = (
+    "CREATE TABLE mine (id int)", "CREATE FUNCTION mine() RETURNS int LANGUAGE sql RETURN 1",
+    "TRUNCATE outbox", "DROP TABLE notifications", "ALTER TABLE orders ADD COLUMN mine int",
+    "CREATE INDEX ON orders (total)", "DELETE FROM orders", "DELETE FROM order_history",
+    "UPDATE order_history SET actor = 'me'", "UPDATE orders SET total = 1",
+    "UPDATE orders SET user_id = 1", "UPDATE orders SET nonce = NULL",
+    "UPDATE payment_attempts SET amount = 1", "DELETE FROM payment_attempts",
+    "UPDATE outbox SET payload = '{}'", "DELETE FROM operator_actions",
+    "UPDATE operator_actions SET actor = 'me'", "CREATE ROLE mine", "GRANT ALL ON orders TO PUBLIC",
+    "DROP FUNCTION queue_notification CASCADE", "COPY orders TO PROGRAM 'true'",
+)  # fmt: skip
+MAY_NOT = {
+    "api": (
+        "SELECT payment_method FROM orders", "UPDATE orders SET refunded = 1",
+        "INSERT INTO orders (user_id, status) VALUES (1, 'Completed')",
+        "UPDATE payment_attempts SET outcome = 'approved'",
+        "INSERT INTO payment_attempts (order_id, outcome) VALUES (1, 'approved')",
+        "SELECT FROM notifications", "SELECT setval('orders_id_seq', 1)", "SELECT id FROM outbox",
+    ),
+    "relay": ("SELECT id FROM orders", "INSERT INTO outbox (type) VALUES ('x')"),
+    "worker": (
+        "INSERT INTO orders (user_id) VALUES (1)", "UPDATE orders SET cancel_requested = true",
+        "SELECT body FROM idempotency_keys", "UPDATE idempotency_keys SET body = ''",
+        "UPDATE notifications SET sent_at = now()",
+    ),
+    "notifier": ("SELECT total FROM orders", "UPDATE notifications SET message_id = NULL"),
+    "support": (
+        "INSERT INTO orders (user_id) VALUES (1)", "SELECT key FROM idempotency_keys",
+        "UPDATE operator_actions SET because = 'none'", "DELETE FROM notifications",
+    ),
+    "reader": (
+        "SELECT payment_method FROM orders", "SELECT * FROM orders", "SELECT FROM idempotency_keys",
+        "SELECT nextval('orders_id_seq')", "UPDATE relay_wakeup SET idle = true",
+        "SELECT id FROM orders FOR UPDATE",
+    ),
+}  # fmt: skip
+
+
+class Logins:
+    """A login for each process, in the group role of the process, and the pools they opened."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.closing = ExitStack()
+
+    def url(self, process: str) -> str:
+        scheme, _, rest = self.database.url.partition("://")
+        return f"{scheme}://{PREFIX}login_{process}:{PASSWORD}@{rest.rpartition('@')[2]}"
+
+    def settings(self, process: str) -> DatabaseSettings:
+        return DatabaseSettings(url=self.url(process))
+
+    def pool(self, process: str) -> Pool:
+        settings = self.settings(process)
+        pool = Pool(settings.url, settings, "test")
+        pool.open()
+        self.closing.callback(pool.close)
+        return pool
+
+    def migrate(self) -> list[str]:
+        return migrate(DatabaseSettings(url=self.database.url, role_prefix=PREFIX))
+
+
+@pytest.fixture(scope="module")
+def logins(database: Database) -> Iterator[Logins]:
+    """Make the roles as the page says, a login in each, and migrate."""
+    names = [f"{PREFIX}{process}" for process in roles.PROCESSES]
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        admin.execute(documented("group roles").replace("orders_", PREFIX).encode())
+        for process in roles.PROCESSES:
+            login = f"{PREFIX}login_{process}"
+            admin.execute(
+                f"CREATE ROLE {login} LOGIN PASSWORD '{PASSWORD}' IN ROLE {PREFIX}{process}".encode()
+            )
+            names.append(login)
+        made = Logins(database)
+        made.migrate()
+        yield made
+        made.closing.close()
+        admin.execute(f"DROP OWNED BY {', '.join(names)}".encode())
+        admin.execute(f"DROP ROLE {', '.join(names)}".encode())
+
+
+def documented(name: str) -> str:
+    """Return a block of SQL of the page, by the comment that it begins with."""
+    blocks = PAGE.read_text().split("```sql\n")[1:]
+    return next(block for block in blocks if block.startswith(f"-- {name}")).partition("```")[0]
+
+
+@pytest.fixture
+def connect(logins: Logins) -> Iterator[Callable[[str], psycopg.Connection]]:
+    with ExitStack() as closing:
+        yield lambda process: closing.enter_context(
+            psycopg.connect(logins.url(process), cursor_factory=psycopg.ClientCursor)
+        )
+
+
+Connect = Callable[[str], psycopg.Connection[tuple[object, ...]]]
+
+
+def test_every_statement_is_run_by_some_process() -> None:
+    files = resources.files("orders.database").joinpath("sql").iterdir()
+    names = {file.name.removesuffix(".sql") for file in files}
+    assert names == {name for listed in RUNS.values() for name in listed.split()}
+
+
+@pytest.mark.parametrize("process", roles.PROCESSES)
+def test_a_process_may_run_its_statements(process: str, connect: Connect) -> None:
+    session = connect(process)
+    for name in RUNS[process].split():
+        explain(session, name)  # checks the privileges of every table of the statement
+
+
+def explain(session: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    """Have a statement planned without values."""
+    nothing = dict.fromkeys(PLACEHOLDER.findall(statement(name).decode()))
+    session.execute(b"EXPLAIN " + statement(name), nothing)
+
+
+@pytest.mark.parametrize("process", roles.PROCESSES)
+def test_a_process_has_the_privileges_of_the_matrix_and_no_others(
+    process: str, connect: Connect
+) -> None:
+    held = {table: commands for table, commands in connect(process).execute(PRIVILEGES) if commands}
+    assert held == MAY[process]
+
+
+@pytest.mark.parametrize(
+    ("process", "query"),
+    [
+        *((process, query) for process in roles.PROCESSES for query in NOBODY_MAY),
+        *((process, query) for process, queries in MAY_NOT.items() for query in queries),
+    ],
+)
+def test_a_process_is_refused(process: str, query: str, connect: Connect) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        connect(process).execute(query.encode())
+
+
+class Services:
+    """All processes in one: each uses the pool of its own login."""
+
+    def __init__(self, logins: Logins, world: World) -> None:
+        self.logins, self.world = logins, world
+        self.api, self.worker = logins.pool("api"), world.pool
+        self.ledger = world.ledger = Ledger(self.api, Reads(self.api, None, None, 1))
+        world.cancellations = Cancellations(self.api, 1800)
+        self.refunds = RefundRequests(self.api)
+        self.owner = psycopg.connect(logins.database.url, autocommit=True)
+        logins.closing.callback(self.owner.close)
+
+    def run(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """Do as the owner what no process may do: look at everything, let time pass."""
+        cursor = self.owner.execute(query.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def status(self, order_id: int) -> Status:
+        return self.world.find(order_id).status
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one by one", "in sets"])
+def services(logins: Logins, request: pytest.FixtureRequest) -> Iterator[Services]:
+    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
+        world = World(logins.pool("worker"), stock, till, sets=request.param)
+        yield Services(logins, world)
+        for upstream in world.upstreams:
+            upstream.close()
+
+
+def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
+    order = NewOrder(7, 1, 2, Decimal("19.90"), "card")
+    key = f"key-{time.monotonic_ns()}"
+    first = services.ledger.accept(order, IDS, "u:7", key)
+    assert services.ledger.accept(order, IDS, "u:7", key).order_id is None  # the stored answer
+    assert first.order_id is not None
+    assert services.status(first.order_id) is Status.PENDING
+    assert services.ledger.page(7, 20, None, 0, own_writes=True)
+    assert services.ledger.page(7, 20, None, 300, own_writes=True) == []
+    assert services.world.cancel(first.order_id) is not None
+    entries = History(Reads(services.api, None, None, 1)).of(
+        first.order_id, "7", everyones=False, own_writes=True
+    )
+    assert [entry.after for entry in entries] == ["Pending", "Cancelled"]
+    UnmarkedWrites(services.api, keep_s=0.1, max_lag_s=0).announce()
+
+
+def test_the_worker_completes_declines_cancels_and_pays_back(services: Services) -> None:
+    world = services.world
+    completed, declined, cancelled = world.order(), world.order(method="decline"), world.order()
+    for order_id in (completed, declined):
+        world.handle(order_id)
+    world.cancel(cancelled)
+    world.handle(cancelled, events.CANCELLED)
+    ends = [services.status(order_id) for order_id in (completed, declined, cancelled)]
+    assert ends == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
+
+    part = RefundRequest(order_id=completed, principal="support", amount=Decimal(5), key="part")
+    assert services.refunds.add(part, IDS) is not None
+    world.handle(completed, events.REFUND_DUE)
+    world.cancel(completed)
+    assert services.status(completed) is Status.REFUNDING
+    world.handle(completed, events.REFUND_DUE)
+    assert services.status(completed) is Status.REFUNDED
+    assert sum(amount for amount, _ in world.refunds(completed)) == Decimal("19.90")
+
+
+def test_the_elected_worker_sweeps_counts_and_deletes(services: Services) -> None:
+    order_id = services.world.order()
+    services.ledger.accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", "old")
+    services.run("UPDATE orders SET emitted_at = now() - interval '1 day' WHERE id = %s", order_id)
+    services.run("UPDATE idempotency_keys SET expires_at = now()")
+    services.run(
+        "INSERT INTO processed_messages VALUES ('worker', gen_random_uuid(), now() - interval '8 d')"
+    )
+    collector = Collector()
+    leadership = Leadership(services.logins.settings("worker"), HOUSEKEEPING, "test")
+    settings = WorkerSettings(sweep_s=0.01, collect_s=0.01)
+    housekeeping = Housekeeping(services.worker, leadership, collector, settings)
+    for _ in range(2):  # the second tells what became of the orders of the first
+        housekeeping.round()
+        time.sleep(0.02)
+    housekeeping.stop_leading()
+    assert services.run("SELECT FROM stalled_orders WHERE order_id = %s", order_id)
+    assert services.run("SELECT FROM idempotency_keys WHERE expires_at <= now()") == []
+    assert services.run("SELECT FROM processed_messages WHERE processed_at < now() - interval '7 d'") == []
+
+
+@pytest.mark.parametrize("process", ["worker", "support"])
+def test_sequences_are_set_ahead_after_a_promotion(services: Services, process: str) -> None:
+    settings = services.logins.settings(process)
+    with closing(connection.connect(connection.sessions(settings), settings, "test")) as session:
+        assert session.execute(promotion._RECORD, (f"of {process}", time.time_ns(), 10)).fetchall()
+        ahead = dict(session.execute(promotion._SET_AHEAD, (10,)).fetchall())
+        session.execute(promotion._WAKE)
+    assert set(ahead) == {"operator_actions_id_seq", "orders_id_seq", "outbox_seq_seq"}
+
+
+def test_the_relay_leads_takes_and_deletes(services: Services) -> None:
+    services.world.order()
+    settings = services.logins.settings("relay")
+    with closing(connection.connect(connection.sessions(settings), settings, "test")) as session:
+        outbox = Outbox(session)
+        assert outbox.lead()
+        outbox.set_idle(idle=False)
+        assert outbox.backlog().pending >= 1
+        rows = outbox.take(100, Selection())
+        assert outbox.last() == rows[-1].seq
+        outbox.delete(rows)
+        assert outbox.take(100, Selection()) == []
+        outbox.set_idle(idle=True)
+
+
+def test_the_notifier_claims_and_settles(services: Services) -> None:
+    order_id = services.world.order()
+    services.world.handle(order_id)
+    notifications = Notifications(services.logins.pool("notifier"), 5)
+    claimed = notifications.claim(order_id)
+    assert claimed is not None
+    assert notifications.settle(claimed, Settlement(sent=True)) is False
+    services.run("UPDATE notifications SET next_at = now(), claimed_until = '-infinity'")
+    notifications.claim_due(10)
+    assert notifications.count().given_up == 0
+    late = services.world.order()
+    message = "00000000-0000-4000-8000-000000000000"
+    event = events.OrderEvent(late, 1, "Pending")
+    assert notifications.queue(message, events.COMPLETED, event, ("test", ""))
+
+
+def test_people_reconcile_and_settle(services: Services) -> None:
+    world, database = services.world, services.logins.database
+    shop = Shop(database, world.inventory, world.payment)
+    shop.environ["ORDERS_DATABASE_URL"] = services.logins.url("support")
+    shop.empty()
+    try:
+        settle(shop)
+    finally:
+        shop.close()
+
+
+def settle(shop: Shop) -> None:
+    shop.sold()
+    shop.capture(4712)
+    assert shop.reconcile()[0] == 2
+    assert shop.reconcile("--full")[1] == [(4712, "charged_for_nothing"), (4712, "lost")]
+    because = ("--because", "a test", "--as", "ada")
+    accepted = shop.command("reconcile", "--accept", "4712", *because)
+    charging = shop.order("Charging", reservation="held")
+    attempt = shop.attempt(charging, "unknown")
+    resolved = shop.command("payments", "resolve", attempt, "--captured", "--yes", *because)
+    ended = shop.sold(notified=False)
+    shop.run(
+        "INSERT INTO notifications (order_id, template, message_id, claimed_until, ended_at, outcome)"
+        " VALUES (%s, 'order.completed.v1', gen_random_uuid(), now(), now(), 'given_up')",
+        ended,
+    )
+    resent = shop.command("notifications", "resend", "--state", "given_up")
+    shown = [shop.command(*words) for words in (("stuck",), ("trace", str(charging), "--json"))]
+    for code, _, err in (accepted, resolved, resent, *shown, shop.command("after-promotion")):
+        assert code == 0, err
+
+
+def test_migrations_repair_privileges_and_write_nothing_when_nothing_changed(
+    logins: Logins, connect: Connect
+) -> None:
+    def changed() -> bool:
+        settings = DatabaseSettings(url=logins.database.url)
+        server = connection.sessions(settings)
+        with closing(connection.connect(server, settings, "test")) as session:
+            return roles.grant(session, PREFIX)
+
+    assert not changed()
+    with psycopg.connect(logins.database.url, autocommit=True) as owner:
+        owner.execute(f"GRANT DELETE ON orders TO {PREFIX}api".encode())
+        owner.execute(f"GRANT UPDATE (total) ON orders TO {PREFIX}worker".encode())
+        owner.execute(f"REVOKE ALL ON outbox FROM {PREFIX}relay".encode())
+        owner.execute(b"ALTER FUNCTION queue_notification() SECURITY INVOKER")
+    assert logins.migrate() == []
+    for process in ("api", "relay", "worker"):
+        held = connect(process).execute(PRIVILEGES)
+        assert {table: commands for table, commands in held if commands} == MAY[process]
+    with pytest.raises(errors.InsufficientPrivilege):
+        connect("worker").execute("UPDATE orders SET total = 1")
+    assert not changed()
+
+
+def test_a_prefix_without_roles_is_refused(logins: Logins) -> None:
+    with pytest.raises(Permanent, match="none of the roles nobody_api, .* exist: create them"):
+        migrate(DatabaseSettings(url=logins.database.url, role_prefix="nobody_"))
+
+
+def test_replica_lag_is_measured_by_the_api_and_the_worker(
+    logins: Logins, database: Database
+) -> None:
+    for process in ("api", "worker"):
+        where = database.replica_url.rpartition("@")[2]
+        scheme_and_user = logins.url(process).rpartition("@")[0]
+        lag = ReplicaLag(logins.settings(process), f"{scheme_and_user}@{where}")
+        lag.start()
+        try:
+            eventually(lambda lag=lag: lag.lag_s() < 1)
+        finally:
+            lag.stop()
