@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -324,6 +325,14 @@ class UpstreamSettings(Group, frozen=True):
     payment_url: Annotated[
         HttpUrl | None, Meta(description="Base URL of the payment service (worker).")
     ] = None
+    inventory_token_file: Annotated[
+        str | None,
+        Meta(description="File with a bearer token for Inventory; read again when it changes."),
+    ] = None
+    payment_token_file: Annotated[
+        str | None,
+        Meta(description="File with a bearer token for Payment; read again when it changes."),
+    ] = None
     timeout_s: Annotated[Seconds, Meta(description="Deadline of a call, all tries together.")] = 10
     try_timeout_s: Annotated[Seconds, Meta(description="Deadline of one try.")] = 3
     retries: Annotated[int, Meta(ge=0, le=10, description="Further tries after the first.")] = 3
@@ -342,6 +351,15 @@ class UpstreamSettings(Group, frozen=True):
     concurrency: Annotated[
         Count, Meta(description="Calls in flight per upstream and process (bulkhead).")
     ] = 16
+
+    def __post_init__(self) -> None:
+        """Refuse two credentials for one upstream: only one of them could be sent."""
+        for name in ("INVENTORY", "PAYMENT"):
+            url = getattr(self, f"{name.lower()}_url") or ""
+            if getattr(self, f"{name.lower()}_token_file") and "@" in urlsplit(url).netloc:
+                raise ValueError(
+                    f"ORDERS_{name}_TOKEN_FILE is set, and ORDERS_{name}_URL has a user: set one"
+                )
 
 
 class RelaySettings(Group, frozen=True):
@@ -552,6 +570,8 @@ _NAMES = {
     (AuthSettings, "mode"): "ORDERS_AUTH",
     (UpstreamSettings, "inventory_url"): "ORDERS_INVENTORY_URL",
     (UpstreamSettings, "payment_url"): "ORDERS_PAYMENT_URL",
+    (UpstreamSettings, "inventory_token_file"): "ORDERS_INVENTORY_TOKEN_FILE",
+    (UpstreamSettings, "payment_token_file"): "ORDERS_PAYMENT_TOKEN_FILE",
     (TopologySettings, "management_url"): "ORDERS_MANAGEMENT_URL",
     (OrderSettings, "cursor_secret"): "ORDERS_CURSOR_SECRET",
 }

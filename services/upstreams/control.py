@@ -5,6 +5,7 @@ from typing import Any
 
 import falcon
 
+from upstreams.access import Access, TokensResource
 from upstreams.faults import FaultsResource, Script
 from upstreams.web import answer
 
@@ -34,8 +35,13 @@ class ResetResource:
 
 
 def add(
-    app: falcon.App[falcon.Request, falcon.Response], script: Script, reset: Callable[[], None]
+    app: falcon.App[falcon.Request, falcon.Response],
+    script: Script,
+    reset: Callable[[], None],
+    access: Access | None = None,
 ) -> None:
-    """Add the routes of faults and reset."""
+    """Add the routes of faults and reset, and of accepted tokens where there are any."""
+    if access is not None:
+        app.add_route("/control/tokens", TokensResource(access))
     app.add_route("/control/faults", FaultsResource(script))
     app.add_route("/control/reset", ResetResource(script.reset, reset))

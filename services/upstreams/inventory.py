@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from upstreams import control
+from upstreams.access import Access
 from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
 from upstreams.journal import Entries, EntriesResource, Journal
@@ -265,7 +266,8 @@ class StockResource:
 def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, falcon.Response]:
     """Wire the inventory simulator."""
     stock, script = Stock(), Script()
-    made = app(FaultMiddleware(script, stop, settings.threads))
+    access = Access(settings.tokens)
+    made = app(access, FaultMiddleware(script, stop, settings.threads))
     product = f"{{product_id:int(min=1, max={MAX_ID})}}"
     reservation = "/reservations/{key}"
     reservations = ReservationResource(stock)
@@ -276,5 +278,5 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
         made.add_route(f"{reservation}/{verb}", reservations, suffix=verb)
     made.add_route(f"/control/stock/{product}", StockResource(stock))
     made.add_route("/control/ledger", RowsResource(stock.ledger))
-    control.add(made, script, stock.reset)
+    control.add(made, script, stock.reset, access)
     return made

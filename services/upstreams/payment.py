@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from upstreams import control
+from upstreams.access import Access
 from upstreams.control import RowsResource
 from upstreams.faults import FaultMiddleware, Script, Stop
 from upstreams.journal import Entries, EntriesResource, Journal
@@ -230,10 +231,11 @@ def _check(attempt_id: str) -> None:
 def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, falcon.Response]:
     """Wire the payment simulator."""
     till, script = Till(), Script()
-    made = app(FaultMiddleware(script, stop, settings.threads))
+    access = Access(settings.tokens)
+    made = app(access, FaultMiddleware(script, stop, settings.threads))
     made.add_route("/payments", EntriesResource(till.page, till.of_order))
     made.add_route("/payments/{attempt_id}", PaymentResource(till, script))
     made.add_route("/refunds/{attempt_id}", RefundResource(till, script))
     made.add_route("/control/ledger", RowsResource(till.ledger))
-    control.add(made, script, till.reset)
+    control.add(made, script, till.reset, access)
     return made

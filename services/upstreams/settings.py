@@ -29,6 +29,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secret: Annotated[
         str, Meta(description="Secrets of signatures, `whsec_` + base64, by space (webhooks only).")
     ] = ""
+    tokens: Annotated[
+        str,
+        Meta(description="Bearer tokens that are accepted, by space; unset: every request is."),
+    ] = ""
     webhook_tolerance_s: Annotated[
         int, Meta(ge=1, le=86_400, description="Largest age of a webhook's timestamp.")
     ] = 300

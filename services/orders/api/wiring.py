@@ -37,6 +37,7 @@ from orders.settings import (
     UpstreamSettings,
     load,
 )
+from orders.upstream.credential import bearer
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.policy import policy_of
@@ -77,6 +78,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     _check_auth(made.auth)
     Redis(made.cache)  # refuses a URL that it cannot use
     _check_database(made.database)
+    bearer(made.upstream, "inventory")  # refuses a file without a token
     return made
 
 
@@ -180,7 +182,11 @@ def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:
 def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
     order = settings.order
     policy = policy_of(settings.upstream).within(order.stock_check_budget_s)
-    upstream = _closed_by(closing, Upstream("inventory", settings.upstream.inventory_url, policy))
+    credential = bearer(settings.upstream, "inventory")
+    inventory = Upstream(
+        "inventory", settings.upstream.inventory_url, policy, credential=credential
+    )
+    upstream = _closed_by(closing, inventory)
     return AdmissionCheck(
         Inventory(upstream).availability,
         order.stock_check,

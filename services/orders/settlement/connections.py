@@ -16,6 +16,7 @@ from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import Witnesses
 from orders.upstream import ledgers
+from orders.upstream.credential import bearer
 from orders.upstream.http import Upstream
 from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
 from orders.upstream.policy import UpstreamPolicy, policy_of
@@ -75,8 +76,9 @@ def payment_ledger() -> Iterator[Ledger[PaymentEntry]]:
     upstreams = settings.load(UpstreamSettings)
     if upstreams.payment_url is None:
         raise SettingError("ORDERS_PAYMENT_URL is not set: its ledger is read")
+    credential = bearer(upstreams, "payment")
     with contextlib.closing(
-        Upstream("payment", upstreams.payment_url, _policy(upstreams))
+        Upstream("payment", upstreams.payment_url, _policy(upstreams), credential=credential)
     ) as upstream:
         yield ledgers.payments(upstream)
 
@@ -85,8 +87,9 @@ def payment_ledger() -> Iterator[Ledger[PaymentEntry]]:
 def stock_ledger() -> Iterator[Ledger[StockEntry]]:
     """Open the ledger of Inventory. Raises SettingError when its address is not set."""
     upstreams = settings.load(UpstreamSettings)
+    credential = bearer(upstreams, "inventory")
     with contextlib.closing(
-        Upstream("inventory", upstreams.inventory_url, _policy(upstreams))
+        Upstream("inventory", upstreams.inventory_url, _policy(upstreams), credential=credential)
     ) as upstream:
         yield ledgers.reservations(upstream)
 

@@ -24,6 +24,7 @@ from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
 from orders.upstream import contract
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.breaker import Breaker, CircuitOpen
+from orders.upstream.credential import BearerToken
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
 
@@ -61,8 +62,8 @@ class Upstream:
 
     `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
     request; all others are failures of the way there. `addresses` are those that the upstream may
-    have; none: any. `clock`, `sleep` and `jitter` (0 to 1) are
-    for tests.
+    have; none: any. `credential` goes with every request. `clock`, `sleep` and `jitter` (0 to 1)
+    are for tests.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -73,11 +74,13 @@ class Upstream:
         *,
         definite: Callable[[Reply], bool] = contract.has_code,
         addresses: AllowedAddresses | None = None,
+        credential: BearerToken | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name, self.policy, self._definite = name, policy, definite
+        self._credential = credential
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._permits = threading.BoundedSemaphore(policy.concurrency)
         self._breaker = Breaker(name, policy.breaker_failures, policy.breaker_reset_s, clock)
@@ -231,9 +234,14 @@ class Upstream:
         }
         return tracing.span(f"{request.method} {request.template}", attributes, tracing.CLIENT)
 
+    def fields(self, request: Request) -> dict[str, str]:
+        """Return the header fields of a request, the ids of the work at hand among them."""
+        made = {**_HEADERS, **request.headers, **outgoing_headers()}
+        return made if self._credential is None else {**made, **self._credential.fields}
+
     def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
         with self.span(request, tries) as span:
-            headers = fields(request)  # in the span: it is the parent of the peer's
+            headers = self.fields(request)  # in the span: it is the parent of the peer's
             try:
                 reply = self._transport.send(request, headers, timeout_s, self.release)
             except TryFailed as error:
@@ -242,11 +250,6 @@ class Upstream:
             if span is not None:
                 span.set_attribute("http.response.status_code", reply.status)
             return reply
-
-
-def fields(request: Request) -> dict[str, str]:
-    """Return the header fields of a request, the ids of the work at hand among them."""
-    return {**_HEADERS, **request.headers, **outgoing_headers()}
 
 
 def breaks(error: TryFailed) -> bool:

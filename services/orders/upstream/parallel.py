@@ -25,7 +25,7 @@ import structlog
 from orders.errors import Permanent
 from orders.telemetry import tracing
 from orders.upstream import answer
-from orders.upstream.http import Upstream, breaks, fields
+from orders.upstream.http import Upstream, breaks
 from orders.upstream.transport import (
     Call,
     Line,
@@ -308,7 +308,7 @@ class ParallelCalls(Generic[Token]):
         asked.block = asked.run(upstream.span, request, asked.tries)
         asked.span = asked.run(asked.block.__enter__)
         try:
-            payload = connection.request(request, asked.run(fields, request))
+            payload = connection.request(request, asked.run(upstream.fields, request))
             if connection.sock.send(payload) == len(payload):
                 return
             failure = TryFailed(Outcome.CONNECTION_ERROR, "the request does not fit")

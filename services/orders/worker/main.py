@@ -18,6 +18,7 @@ from orders.messaging.consumer import Consumer, Limits
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
+from orders.upstream.credential import bearer
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
@@ -47,8 +48,12 @@ def run(environ: Mapping[str, str]) -> int:
     pool = Pool(database.url, _roomy(database, mine), "orders-worker")
     cache = OrderCache(Redis(caching), caching)
     policy = wide_enough(policy_of(upstreams), mine)
-    inventory = Upstream("inventory", upstreams.inventory_url, policy)
-    payment = Upstream("payment", upstreams.payment_url, policy)
+    inventory = Upstream(
+        "inventory", upstreams.inventory_url, policy, credential=bearer(upstreams, "inventory")
+    )
+    payment = Upstream(
+        "payment", upstreams.payment_url, policy, credential=bearer(upstreams, "payment")
+    )
     fulfilment = Fulfilment(
         Ports(
             Progress(pool, "worker"),

@@ -1,0 +1,164 @@
+"""Bearer tokens for Inventory and Payment: sent with every call, and replaced without a failure."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from devstack.ports import free_port
+from orders.errors import SettingError, Unavailable
+from orders.settings import UpstreamSettings, load
+from orders.telemetry import context
+from orders.upstream.credential import bearer
+from orders.upstream.http import Upstream
+from orders.upstream.inventory import Inventory, Target, reserving
+from orders.upstream.parallel import ParallelCalls
+from orders.upstream.policy import UpstreamPolicy
+from upstreams.process import Control, running
+
+POLICY = UpstreamPolicy(retries=0, breaker_failures=1000)
+
+
+class Place(NamedTuple):
+    """A simulator that accepts the token `first`, and the file that the token is in."""
+
+    stock: Control
+    file: Path
+
+    @property
+    def settings(self) -> UpstreamSettings:
+        environ = {
+            "ORDERS_INVENTORY_URL": self.stock.url,
+            "ORDERS_INVENTORY_TOKEN_FILE": str(self.file),
+        }
+        return load(UpstreamSettings, environ)
+
+    def upstream(self) -> Upstream:
+        settings = self.settings
+        return Upstream(
+            "inventory", settings.inventory_url, POLICY, credential=bearer(settings, "inventory")
+        )
+
+    def accept(self, *tokens: str) -> None:
+        status, answer = self.stock.send("PUT", "/control/tokens", {"tokens": tokens})
+        assert (status, answer) == (200, {"accepted": len(tokens)})
+
+    def write(self, token: str) -> None:
+        """Replace the file in one step, as Kubernetes does."""
+        part = self.file.with_suffix(".part")
+        part.write_text(token)
+        part.rename(self.file)
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[Control]:
+    with running("inventory", free_port(), UPSTREAMS_TOKENS="first other") as control:
+        yield control
+
+
+@pytest.fixture
+def place(stock: Control, tmp_path: Path) -> Place:
+    made = Place(stock, tmp_path / "token")
+    made.accept("first")
+    made.write("first\n")
+    return made
+
+
+def test_a_call_without_the_token_is_refused_and_asked_again_later(place: Place) -> None:
+    with closing(Upstream("inventory", place.stock.url, POLICY)) as upstream:
+        with pytest.raises(Unavailable, match="status 401"):
+            Inventory(upstream).availability(1, 1)
+    with closing(place.upstream()) as upstream:
+        assert Inventory(upstream).availability(1, 1)
+
+
+def test_a_rotation_under_load_fails_no_call(place: Place) -> None:
+    """The order of a rotation: accept both, replace the file, accept the new one only."""
+    failures: list[Exception] = []
+    calls = 0
+    stop = threading.Event()
+
+    def ask(inventory: Inventory) -> None:
+        nonlocal calls
+        while not stop.is_set():
+            try:
+                inventory.availability(1, 1)
+            except Exception as error:  # noqa: BLE001 every failure counts
+                failures.append(error)
+            calls += 1
+
+    with closing(place.upstream()) as upstream:
+        threads = [threading.Thread(target=ask, args=(Inventory(upstream),)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for token in ("second", "third"):
+            before = calls
+            old = place.file.read_text().strip()
+            place.accept(old, token)
+            place.write(token)
+            until(lambda before=before: calls > before + 40)
+            place.accept(token)
+            before = calls
+            until(lambda before=before: calls > before + 40)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(place: Place) -> None:
+    ids = context.accept("test", None)[0]
+    with closing(place.upstream()) as upstream, closing(ParallelCalls[int](4)) as calls:
+        for token in ("first", "second"):
+            place.write(token)
+            place.accept(token)
+            with context.using(ids):
+                for number in range(8):
+                    call = reserving(Target(f"{token}-{number}", number + 1), 1, 1)
+                    calls.begin(number, upstream, call, lambda run, *args: run(*args))
+                ended = []
+                while len(ended) < 8:
+                    ended += calls.wait(5)
+            assert [answered.error for answered in ended] == [None] * 8
+
+
+@pytest.mark.parametrize("contents", ["", "two words", "half\x00", "ümlaut"])
+def test_what_is_no_token_is_not_taken_over(place: Place, contents: str) -> None:
+    with closing(place.upstream()) as upstream:
+        inventory = Inventory(upstream)
+        place.write(contents)
+        assert inventory.availability(1, 1)
+        place.file.unlink()
+        assert inventory.availability(1, 1)
+        place.accept("back")
+        place.write("back")
+        assert inventory.availability(1, 1)
+
+
+def test_a_file_without_a_token_is_refused_at_the_start(place: Place) -> None:
+    place.write("no token")
+    with pytest.raises(SettingError, match="ORDERS_INVENTORY_TOKEN_FILE is wrong: the file holds"):
+        bearer(place.settings, "inventory")
+    place.file.unlink()
+    with pytest.raises(SettingError, match="cannot be read .No such file"):
+        bearer(place.settings, "inventory")
+
+
+def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:
+    environ = {
+        "ORDERS_INVENTORY_URL": "https://user:secret@stock",
+        "ORDERS_INVENTORY_TOKEN_FILE": str(place.file),
+    }
+    with pytest.raises(SettingError, match="ORDERS_INVENTORY_URL has a user: set one"):
+        load(UpstreamSettings, environ)
+
+
+def until(holds: object, within_s: float = 30) -> None:
+    end_s = time.monotonic() + within_s
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end_s, "not within the time"
+        time.sleep(0.005)
