@@ -15,6 +15,7 @@ from devstack import services, settings, stack, state
 from devstack.component import Component
 from devstack.ports import free_port
 from devstack.program import Program
+from devstack.servers import valkey
 from devstack.settings import PORTS, PYTHON, SOURCE, variable
 from loadtest.bench.slow_commits import SlowCommits
 from orders.database.connection import as_options, pinned
@@ -118,6 +119,10 @@ class Stand:
         listed = stack.components(self.settings, secrets)
         known = {one.name: self._without_replica(one) for one in listed}
         known["api"] = _listening(known["api"], self.port("api"))
+        access = stack.cache_access(self.settings, secrets)._replace(everything=True)
+        known["valkey"] = valkey.component(
+            self.settings.state, self.port("valkey"), access=access
+        )
         slow = {**known["postgres"].environment, **self.slow_commits.environment()}
         known["postgres"] = replace(known["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}

@@ -1,7 +1,9 @@
 """Put the stack together: from settings and secrets to components."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from devstack import services
 from devstack.component import Component
@@ -21,14 +23,16 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
         standby = postgres.replica(cluster, settings.ports["postgres_replica"])
         servers += [postgres.primary(cluster), standby]
     if not settings.given("valkey"):
-        servers.append(valkey.component(settings.state, settings.ports["valkey"]))
+        access = cache_access(settings, secrets)
+        port = settings.ports["valkey"]
+        servers.append(valkey.component(settings.state, port, access=access))
     if not settings.given("rabbitmq"):
         servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
     urls, own = addresses(settings, secrets), logins(settings, secrets)
     return [
         *servers,
         *(
-            prepared(component, settings, cluster)
+            prepared(component, settings, cluster, broker)
             for component in services.components(settings, urls, own)
         ),
         *gateway(settings),
@@ -45,7 +49,8 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
         urls["ORDERS_DATABASE_URL"] = cluster.url()
         urls["ORDERS_DATABASE_REPLICA_URL"] = cluster.url(port=settings.ports["postgres_replica"])
     if not settings.given("valkey"):
-        urls["ORDERS_REDIS_URL"] = valkey.url(settings.ports["valkey"])
+        access = cache_access(settings, secrets)
+        urls["ORDERS_REDIS_URL"] = valkey.url(settings.ports["valkey"], access)
     if not settings.given("rabbitmq"):
         urls["ORDERS_AMQP_URL"] = broker.url()
         urls["ORDERS_MANAGEMENT_URL"] = broker.management_url
@@ -61,29 +66,43 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Give each process the addresses that have its own login in them."""
-    if settings.given("postgres"):
-        return {}
-    cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
-    own = {
-        process: {
-            "ORDERS_DATABASE_URL": cluster.login_url(process),
-            "ORDERS_DATABASE_REPLICA_URL": cluster.login_url(process, standby),
-        }
-        for process in ("api", "relay", "worker", "notifier")
-    }
-    return own | {"migrate": {"ORDERS_DATABASE_ROLE_PREFIX": postgres.ROLE_PREFIX}}
+    own: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    if not settings.given("postgres"):
+        cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
+        for process in ("api", "relay", "worker", "notifier"):
+            own[process]["ORDERS_DATABASE_URL"] = cluster.login_url(process)
+            own[process]["ORDERS_DATABASE_REPLICA_URL"] = cluster.login_url(process, standby)
+        own["migrate"]["ORDERS_DATABASE_ROLE_PREFIX"] = postgres.ROLE_PREFIX
+    if not settings.given("rabbitmq"):
+        broker = message_broker(settings, secrets)
+        for process in ("relay", "worker", "notifier"):
+            own[process]["ORDERS_AMQP_URL"] = broker.login_url(process)
+        own["topology"]["ORDERS_MANAGEMENT_URL"] = broker.login_management_url("topology")
+    return own
 
 
-def prepared(component: Component, settings: Settings, cluster: postgres.Cluster) -> Component:
-    """Have the logins made before the step that gives them their privileges."""
-    if component.name != "migrate" or settings.given("postgres"):
+def prepared(
+    component: Component, settings: Settings, cluster: postgres.Cluster, broker: rabbitmq.Broker
+) -> Component:
+    """Have the logins made before the steps that give them something to use."""
+    if component.name == "migrate" and not settings.given("postgres"):
+        make = partial(postgres.prepare_logins, cluster)
+    elif component.name == "topology" and not settings.given("rabbitmq"):
+        make = partial(rabbitmq.prepare_logins, broker)
+    else:
         return component
 
     def prepare() -> None:
         component.prepare()
-        postgres.prepare_logins(cluster)
+        make()
 
     return replace(component, prepare=prepare)
+
+
+def cache_access(settings: Settings, secrets: Mapping[str, str]) -> valkey.Access:
+    """Name the one user of this stack's Valkey."""
+    prefix = settings.environment.get("ORDERS_REDIS_PREFIX", "orders:")
+    return valkey.Access(secrets["valkey"], prefix)
 
 
 def database(settings: Settings, secrets: Mapping[str, str]) -> postgres.Cluster:

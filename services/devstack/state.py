@@ -85,6 +85,7 @@ def load_secrets(state: Path) -> dict[str, str]:
     made = {
         "postgres": secrets.token_urlsafe(24),
         "rabbitmq": secrets.token_urlsafe(24),
+        "valkey": secrets.token_urlsafe(24),
         "cursor": secrets.token_urlsafe(32),
         "webhook": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     } | kept

@@ -6,7 +6,7 @@ import pytest
 
 from devstack import services, settings, stack
 
-SECRETS = {"postgres": "p", "rabbitmq": "r", "cursor": "c" * 32, "webhook": "whsec_x"}
+SECRETS = {"postgres": "p", "rabbitmq": "r", "valkey": "v", "cursor": "c" * 32, "webhook": "whsec_x"}
 
 
 def load(**environ: str) -> settings.Settings:
@@ -50,7 +50,7 @@ def test_the_addresses_of_our_servers_reach_the_services() -> None:
     urls = stack.addresses(load(DEVSTACK_POSTGRES_PORT="1111"), SECRETS)
     assert urls["ORDERS_DATABASE_URL"] == "postgresql://orders:p@127.0.0.1:1111/orders"
     assert urls["ORDERS_DATABASE_REPLICA_URL"].endswith(":25433/orders")
-    assert urls["ORDERS_REDIS_URL"] == "redis://127.0.0.1:26379/0"
+    assert urls["ORDERS_REDIS_URL"] == "redis://orders:v@127.0.0.1:26379/0"
     assert urls["ORDERS_AMQP_URL"] == "amqp://orders:r@127.0.0.1:25672/%2F"
     assert urls["ORDERS_NOTIFICATION_URL"] == "http://127.0.0.1:8093/webhooks"
 

@@ -5,6 +5,9 @@ package in /usr/lib, and put a shell between us and the process that signals sho
 """
 
 import base64
+import hashlib
+import hmac
+import json
 import os
 import secrets
 import urllib.request
@@ -13,12 +16,15 @@ from functools import partial
 from pathlib import Path
 from socket import create_connection
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import rabbitmq
+from orderservice_topology.permissions import permissions
 
 HOST = "127.0.0.1"
 USER = "orders"
+LOGIN_PREFIX = "devstack_"  # each process has a user of its own
 
 # The scripts' own options, with the schedulers never spinning (they would take the cores idle).
 EMULATOR = (
@@ -62,6 +68,20 @@ class Broker:
     def management_url(self) -> str:
         """Give the address of the management API."""
         return f"http://{USER}:{self.password}@{HOST}:{self.management_port}"
+
+    def login_url(self, process: str) -> str:
+        """Give the AMQP address of a process, under its own user."""
+        user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
+        return f"amqp://{user}:{password}@{HOST}:{self.amqp_port}/%2F"
+
+    def login_management_url(self, process: str) -> str:
+        """Give the address of the management API, under a process's own user."""
+        user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
+        return f"http://{user}:{password}@{HOST}:{self.management_port}"
+
+    def password_of(self, process: str) -> str:
+        """Derive the password of a user: a state folder of before needs no further secrets."""
+        return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
 
 def epmd(broker: Broker) -> Component:
@@ -185,12 +205,38 @@ def speaks_amqp(port: int) -> bool:
         return connection.recv(1) == b"\x01"
 
 
+def prepare_logins(broker: Broker, vhost: str = "/") -> None:
+    """Make the users of the processes, or set their passwords and permissions again."""
+    for process, allowed in permissions().items():
+        name = f"{LOGIN_PREFIX}{process}"
+        user = {"password": broker.password_of(process), "tags": allowed.tags}
+        put(broker, f"users/{name}", user)
+        patterns = {"configure": allowed.configure, "write": allowed.write, "read": allowed.read}
+        put(broker, f"permissions/{quote(vhost, safe='')}/{name}", patterns)
+
+
+def put(broker: Broker, path: str, body: dict[str, str]) -> None:
+    """Make or replace something with the management API. Raises: OSError when it cannot."""
+    request = urllib.request.Request(
+        f"http://{HOST}:{broker.management_port}/api/{path}",
+        method="PUT",
+        data=json.dumps(body).encode(),
+        headers=authorization(broker) | {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - this machine's own
+        pass
+
+
+def authorization(broker: Broker) -> dict[str, str]:
+    """Give the header field that names the administrator."""
+    credentials = base64.b64encode(f"{USER}:{broker.password}".encode()).decode()
+    return {"Authorization": f"Basic {credentials}"}
+
+
 def management_answers(broker: Broker) -> bool:
     """Ask the management API who we are; 401 means that the user is not there yet."""
-    credentials = base64.b64encode(f"{USER}:{broker.password}".encode()).decode()
     request = urllib.request.Request(
-        f"http://{HOST}:{broker.management_port}/api/whoami",
-        headers={"Authorization": f"Basic {credentials}"},
+        f"http://{HOST}:{broker.management_port}/api/whoami", headers=authorization(broker)
     )
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - as above

@@ -1,0 +1,228 @@
+"""Least privilege in RabbitMQ: what the user of each process may do, and that it can do its work."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+import requests
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+from devstack.servers import rabbitmq as server
+from devstack.testing import RabbitMQ, Vhost
+from integration.serving import eventually
+from orders.errors import Permanent
+from orders.messaging.apply import apply
+from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.envelope import Message
+from orders.messaging.letter_box import opened
+from orders.messaging.management import Management
+from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.relay.metrics import QUEUE_MESSAGES
+from orders.relay.queues import QueueGauges
+from orders.settings import MessagingSettings
+from orderservice_topology.permissions import permissions
+from orderservice_topology.topology import (
+    EXCHANGE,
+    NOTIFICATIONS,
+    PROCESSING,
+    UNROUTED,
+    dead_queue,
+    desired,
+)
+
+CREATED = "order.created.v1"
+BODY = b'{"orderId": 1, "version": 1, "status": "Pending"}'
+
+
+class Users:
+    """A user for each process, with permissions on one virtual host."""
+
+    def __init__(self, rabbitmq: RabbitMQ, vhost: Vhost) -> None:
+        self.broker, self.vhost = rabbitmq.broker, vhost.name
+        server.prepare_logins(rabbitmq.broker, vhost.name)
+
+    def settings(self, process: str) -> MessagingSettings:
+        url = self.broker.login_url(process).removesuffix("%2F")
+        return MessagingSettings(url=f"{url}{self.vhost}")
+
+    def management(self, process: str) -> Management:
+        return Management(self.broker.login_management_url(process), self.vhost)
+
+
+@pytest.fixture(scope="module")
+def users(rabbitmq: RabbitMQ, vhost: Vhost) -> Iterator[Users]:
+    made = Users(rabbitmq, vhost)
+    with closing(made.management("topology")) as management:
+        assert apply(management, desired(vhost.name))
+        assert apply(management, desired(vhost.name)) == []
+    yield made
+    for process in permissions():
+        requests.delete(
+            f"{rabbitmq.management_url}/api/users/{server.LOGIN_PREFIX}{process}", timeout=10
+        )
+
+
+@pytest.fixture
+def channel(users: Users) -> Iterator[Callable[[str], BlockingChannel]]:
+    opened_here = []
+
+    def open_for(process: str) -> BlockingChannel:
+        connection = pika.BlockingConnection(pika.URLParameters(users.settings(process).url))
+        opened_here.append(connection)
+        made = connection.channel()
+        made.confirm_delivery()
+        return made
+
+    yield open_for
+    for connection in opened_here:
+        connection.close()
+
+
+Deed = Callable[[BlockingChannel], Any]
+
+
+def publishing(exchange: str, key: str = CREATED) -> Deed:
+    return lambda channel: channel.basic_publish(exchange, key, BODY, mandatory=True)
+
+
+def getting(queue: str) -> Deed:
+    return lambda channel: channel.basic_get(queue)
+
+
+def binding(queue: str) -> Deed:
+    return lambda channel: channel.queue_bind(queue, EXCHANGE, "order.mine.v1")
+
+
+DEEDS: dict[str, Deed] = {
+    "publish to orders": publishing(EXCHANGE),
+    "publish to any queue": publishing("", PROCESSING),
+    "publish to the exchange of what has no queue": publishing(UNROUTED),
+    "consume order-processing": getting(PROCESSING),
+    "consume order-notifications": getting(NOTIFICATIONS),
+    "take dead letters": getting(dead_queue(PROCESSING)),
+    "declare a queue": lambda channel: channel.queue_declare("mine"),
+    "delete a queue": lambda channel: channel.queue_delete(PROCESSING),
+    "delete an exchange": lambda channel: channel.exchange_delete(EXCHANGE),
+    "bind a queue": binding(PROCESSING),
+    "purge order-processing": lambda channel: channel.queue_purge(PROCESSING),
+}
+MAY = {
+    "relay": {"publish to orders"},
+    "worker": {
+        "publish to any queue", "consume order-processing", "purge order-processing",
+    },
+    "notifier": {"publish to any queue", "consume order-notifications"},
+    "support": {"publish to orders", "publish to any queue", "take dead letters"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("process", "deed"),
+    [
+        (process, deed)
+        for process, allowed in MAY.items()
+        for deed in DEEDS
+        if deed not in allowed
+    ],
+)
+def test_a_process_is_refused(
+    process: str, deed: str, channel: Callable[[str], BlockingChannel]
+) -> None:
+    with pytest.raises(ChannelClosedByBroker) as refused:
+        DEEDS[deed](channel(process))
+    assert refused.value.reply_code == 403
+
+
+@pytest.mark.parametrize(
+    ("process", "deed"), [(process, deed) for process, allowed in MAY.items() for deed in allowed]
+)
+def test_a_process_is_allowed(
+    process: str, deed: str, channel: Callable[[str], BlockingChannel]
+) -> None:
+    DEEDS[deed](channel(process))
+
+
+@pytest.mark.parametrize("process", ["relay", "worker", "notifier", "support"])
+def test_only_the_topology_user_may_use_the_management_api(users: Users, process: str) -> None:
+    with closing(users.management(process)) as management:
+        with pytest.raises(Permanent, match="policymaker"):
+            management.list("queues")
+
+
+def test_the_relay_publishes_and_measures_the_queues(users: Users) -> None:
+    publisher, gauges = Publisher(users.settings("relay"), "test"), QueueGauges(users.settings("relay"))
+    publisher.start()
+    gauges.start()
+    try:
+        assert publisher.wait_until_ready(30)
+        properties = pika.BasicProperties(message_id="m", type=CREATED)
+        assert publisher.deliver(Outgoing(EXCHANGE, CREATED, properties, BODY)) is Outcome.CONFIRMED
+        unrouted = Outgoing(EXCHANGE, "order.unheard_of.v1", properties, BODY)
+        assert publisher.deliver(unrouted) is Outcome.CONFIRMED  # by the alternate exchange
+        eventually(lambda: {f'{queue.name}' for queue in desired().queues} == measured())
+    finally:
+        gauges.close()
+        publisher.close()
+
+
+def measured() -> set[str]:
+    return {sample.labels["queue"] for family in QUEUE_MESSAGES.collect() for sample in family.samples}
+
+
+@pytest.mark.parametrize(
+    ("process", "queue", "kind"),
+    [("worker", PROCESSING, CREATED), ("notifier", NOTIFICATIONS, "order.completed.v1")],
+)
+def test_a_consumer_handles_retries_and_puts_aside(
+    users: Users, channel: Callable[[str], BlockingChannel], process: str, queue: str, kind: str
+) -> None:
+    handled: list[str] = []
+
+    def handle(message: Message) -> None:
+        if message.attempt == 1 and message.message_id.endswith("1"):
+            raise Permanent("a test", reason="test")
+        handled.append(message.message_id)
+
+    relay = channel("relay")
+    limits = Limits(prefetch=2, max_attempts=2, drain_s=5)
+    consumer = Consumer(users.settings(process), queue, handle, limits)
+    consumer.start()
+    try:
+        for number in range(2):
+            message_id = f"00000000-0000-4000-8000-00000000000{number}"
+            properties = pika.BasicProperties(
+                message_id=message_id, type=kind, content_type="application/json", delivery_mode=2,
+                correlation_id="test", headers={"traceparent": ""},
+            )  # fmt: skip
+            relay.basic_publish(EXCHANGE, kind, BODY, properties, mandatory=True)
+        eventually(lambda: handled)
+        eventually(lambda: letters(users, queue))
+    finally:
+        consumer.stop()
+
+
+def letters(users: Users, queue: str) -> list[str]:
+    """Return the dead letters of a queue, as support sees them."""
+    with opened(users.settings("support"), dead_queue(queue)) as box:
+        return [str(letter.properties.message_id) for letter in box.letters()]
+
+
+def test_support_sends_dead_letters_back(users: Users) -> None:
+    with opened(users.settings("support"), UNROUTED) as box:
+        assert box.letters() is not None
+    with opened(users.settings("support"), dead_queue(NOTIFICATIONS)) as box:
+        for letter in box.letters():
+            box.replay(letter)
+
+
+def test_the_page_lists_the_permissions() -> None:
+    page = Path(__file__).parents[2] / "docs" / "least-privilege.md"
+    text = page.read_text().replace("\\|", "|")
+    for process, allowed in permissions().items():
+        [row] = [line for line in text.splitlines() if line.startswith(f"| {process}") and "`^" in line]
+        for pattern in (allowed.configure, allowed.write, allowed.read):
+            assert f"`{pattern}`" in row, process
