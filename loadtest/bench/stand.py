@@ -120,9 +120,7 @@ class Stand:
         known = {one.name: self._without_replica(one) for one in listed}
         known["api"] = _listening(known["api"], self.port("api"))
         access = stack.cache_access(self.settings, secrets)._replace(everything=True)
-        known["valkey"] = valkey.component(
-            self.settings.state, self.port("valkey"), access=access
-        )
+        known["valkey"] = valkey.component(self.settings.state, self.port("valkey"), access=access)
         slow = {**known["postgres"].environment, **self.slow_commits.environment()}
         known["postgres"] = replace(known["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}

@@ -83,9 +83,8 @@ class DatabaseSettings(Group, frozen=True):
         ),
     ] = "public"
     role_prefix: Annotated[
-        str | None,
+        Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,52}$")] | None,
         Meta(
-            pattern=r"^[a-z_][a-z0-9_]{0,52}$",
             description="`orders migrate` keeps the privileges of the group roles of this prefix"
             " current: <prefix>api, relay, worker, notifier, support, reader; unset: of none.",
         ),

@@ -1,4 +1,4 @@
-"""Least privilege in RabbitMQ: what the user of each process may do, and that it can do its work."""
+"""Least privilege in RabbitMQ: what the user of each process may do, which is all it needs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -122,12 +122,7 @@ MAY = {
 
 @pytest.mark.parametrize(
     ("process", "deed"),
-    [
-        (process, deed)
-        for process, allowed in MAY.items()
-        for deed in DEEDS
-        if deed not in allowed
-    ],
+    [(process, deed) for process, allowed in MAY.items() for deed in DEEDS if deed not in allowed],
 )
 def test_a_process_is_refused(
     process: str, deed: str, channel: Callable[[str], BlockingChannel]
@@ -148,13 +143,18 @@ def test_a_process_is_allowed(
 
 @pytest.mark.parametrize("process", ["relay", "worker", "notifier", "support"])
 def test_only_the_topology_user_may_use_the_management_api(users: Users, process: str) -> None:
-    with closing(users.management(process)) as management:
-        with pytest.raises(Permanent, match="policymaker"):
-            management.list("queues")
+    with (
+        closing(users.management(process)) as management,
+        pytest.raises(Permanent, match="policymaker"),
+    ):
+        management.list("queues")
 
 
 def test_the_relay_publishes_and_measures_the_queues(users: Users) -> None:
-    publisher, gauges = Publisher(users.settings("relay"), "test"), QueueGauges(users.settings("relay"))
+    publisher, gauges = (
+        Publisher(users.settings("relay"), "test"),
+        QueueGauges(users.settings("relay")),
+    )
     publisher.start()
     gauges.start()
     try:
@@ -163,14 +163,16 @@ def test_the_relay_publishes_and_measures_the_queues(users: Users) -> None:
         assert publisher.deliver(Outgoing(EXCHANGE, CREATED, properties, BODY)) is Outcome.CONFIRMED
         unrouted = Outgoing(EXCHANGE, "order.unheard_of.v1", properties, BODY)
         assert publisher.deliver(unrouted) is Outcome.CONFIRMED  # by the alternate exchange
-        eventually(lambda: {f'{queue.name}' for queue in desired().queues} == measured())
+        eventually(lambda: {f"{queue.name}" for queue in desired().queues} == measured())
     finally:
         gauges.close()
         publisher.close()
 
 
 def measured() -> set[str]:
-    return {sample.labels["queue"] for family in QUEUE_MESSAGES.collect() for sample in family.samples}
+    return {
+        sample.labels["queue"] for family in QUEUE_MESSAGES.collect() for sample in family.samples
+    }
 
 
 @pytest.mark.parametrize(
@@ -223,6 +225,8 @@ def test_the_page_lists_the_permissions() -> None:
     page = Path(__file__).parents[2] / "docs" / "least-privilege.md"
     text = page.read_text().replace("\\|", "|")
     for process, allowed in permissions().items():
-        [row] = [line for line in text.splitlines() if line.startswith(f"| {process}") and "`^" in line]
+        [row] = [
+            line for line in text.splitlines() if line.startswith(f"| {process}") and "`^" in line
+        ]
         for pattern in (allowed.configure, allowed.write, allowed.read):
             assert f"`{pattern}`" in row, process

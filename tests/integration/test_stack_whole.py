@@ -1,19 +1,24 @@
 """The whole platform as `make start` runs it: all servers, all services, the gateway."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
+import requests
 import urllib3
 
 from devstack import settings, unprivileged
 from devstack.ports import free_port
+from devstack.servers import postgres, rabbitmq
 from devstack.testing import Database, RabbitMQ, Vhost, leftovers
 
 SERVICES = Path(__file__).parents[2] / "services"
@@ -115,6 +120,38 @@ def test_only_the_gateway_could_ever_be_reached_from_outside(stacks: list[Stack]
 
 def test_secrets_are_for_the_owner_alone(stacks: list[Stack]) -> None:
     assert (stacks[0].state / "secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_each_process_has_a_login_of_its_own_and_none_is_a_superuser(stacks: list[Stack]) -> None:
+    stack = stacks[0]
+    secrets = json.loads((stack.state / "secrets.json").read_text())
+    ports = {name: int(stack.environment[settings.variable(name)]) for name in settings.PORTS}
+    cluster = postgres.Cluster(
+        state=stack.state, port=ports["postgres"], password=secrets["postgres"]
+    )
+    with psycopg.connect(cluster.url(user=postgres.ADMIN)) as admin:
+        users = admin.execute(
+            "SELECT DISTINCT a.usename, r.rolsuper FROM pg_stat_activity AS a"
+            " JOIN pg_roles AS r ON r.rolname = a.usename"
+            " WHERE a.application_name LIKE 'orders-%'"
+        ).fetchall()
+    logins = {f"{postgres.LOGIN_PREFIX}{name}" for name in ("api", "relay", "worker", "notifier")}
+    assert set(users) == {(login, False) for login in logins}
+    listed = requests.get(
+        f"http://127.0.0.1:{ports['rabbitmq_management']}/api/connections",
+        auth=(rabbitmq.USER, secrets["rabbitmq"]), timeout=10,
+    ).json()  # fmt: skip
+    assert {one["user"] for one in listed} == {
+        f"{rabbitmq.LOGIN_PREFIX}{name}" for name in ("relay", "worker", "notifier")
+    }
+
+
+def test_no_secret_is_on_a_command_line(stacks: list[Stack]) -> None:
+    secrets = set(json.loads((stacks[0].state / "secrets.json").read_text()).values())
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = process.read_bytes().decode(errors="replace")
+            assert not [secret for secret in secrets if secret in words]
 
 
 def test_the_demo_sees_every_order_end(stacks: list[Stack]) -> None:

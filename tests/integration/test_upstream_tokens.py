@@ -16,7 +16,7 @@ from orders.telemetry import context
 from orders.upstream.credential import bearer
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory, Target, reserving
-from orders.upstream.parallel import ParallelCalls
+from orders.upstream.parallel import Answered, ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
 from upstreams.process import Control, running
 
@@ -69,9 +69,11 @@ def place(stock: Control, tmp_path: Path) -> Place:
 
 
 def test_a_call_without_the_token_is_refused_and_asked_again_later(place: Place) -> None:
-    with closing(Upstream("inventory", place.stock.url, POLICY)) as upstream:
-        with pytest.raises(Unavailable, match="status 401"):
-            Inventory(upstream).availability(1, 1)
+    with (
+        closing(Upstream("inventory", place.stock.url, POLICY)) as upstream,
+        pytest.raises(Unavailable, match="status 401"),
+    ):
+        Inventory(upstream).availability(1, 1)
     with closing(place.upstream()) as upstream:
         assert Inventory(upstream).availability(1, 1)
 
@@ -120,7 +122,7 @@ def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(place: Place) -> 
                 for number in range(8):
                     call = reserving(Target(f"{token}-{number}", number + 1), 1, 1)
                     calls.begin(number, upstream, call, lambda run, *args: run(*args))
-                ended = []
+                ended: list[Answered[int]] = []
                 while len(ended) < 8:
                     ended += calls.wait(5)
             assert [answered.error for answered in ended] == [None] * 8
@@ -144,7 +146,7 @@ def test_a_file_without_a_token_is_refused_at_the_start(place: Place) -> None:
     with pytest.raises(SettingError, match="ORDERS_INVENTORY_TOKEN_FILE is wrong: the file holds"):
         bearer(place.settings, "inventory")
     place.file.unlink()
-    with pytest.raises(SettingError, match="cannot be read .No such file"):
+    with pytest.raises(SettingError, match="cannot be read"):
         bearer(place.settings, "inventory")
 
 

@@ -63,7 +63,7 @@ class Sentinels(Set):
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
         super().__init__(f"redis+sentinel://{hosts}/{SERVICE}/0")
         primary, replica = self.servers
-        fast = {"repl_diskless_sync_delay": "0"}
+        fast: dict[str, Any] = {"repl_diskless_sync_delay": "0"}
         self.add(primary, valkey.component(state, primary, f"valkey-{primary}", **fast))
         described = valkey.component(state, replica, f"valkey-{replica}", **fast)
         self.add(replica, with_words(described, "--replicaof", "127.0.0.1", str(primary)))

@@ -6,7 +6,9 @@ import pytest
 
 from devstack import services, settings, stack
 
-SECRETS = {"postgres": "p", "rabbitmq": "r", "valkey": "v", "cursor": "c" * 32, "webhook": "whsec_x"}
+SECRETS = {
+    "postgres": "p", "rabbitmq": "r", "valkey": "v", "cursor": "c" * 32, "webhook": "whsec_x",
+}  # fmt: skip
 
 
 def load(**environ: str) -> settings.Settings:

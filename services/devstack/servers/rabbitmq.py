@@ -7,7 +7,6 @@ package in /usr/lib, and put a shell between us and the process that signals sho
 import base64
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import urllib.request
@@ -17,6 +16,8 @@ from pathlib import Path
 from socket import create_connection
 from urllib.error import HTTPError
 from urllib.parse import quote
+
+import msgspec
 
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import rabbitmq
@@ -220,7 +221,7 @@ def put(broker: Broker, path: str, body: dict[str, str]) -> None:
     request = urllib.request.Request(
         f"http://{HOST}:{broker.management_port}/api/{path}",
         method="PUT",
-        data=json.dumps(body).encode(),
+        data=msgspec.json.encode(body),
         headers=authorization(broker) | {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - this machine's own

@@ -52,7 +52,7 @@ def url(port: int, access: Access | None = None) -> str:
 
 
 def component(
-    state: Path, port: int, name: str = "valkey", access: Access | None = None, **more: str
+    state: Path, port: int, name: str = "valkey", *, access: Access | None = None, **more: str
 ) -> Component:
     """Describe a server that evicts when full and never saves; `more` options have _ for -.
 

@@ -60,9 +60,9 @@ def migrate(database: DatabaseSettings | str) -> list[str]:
             applied = _apply(session)
             if settings.role_prefix is not None:
                 roles.grant(session, settings.role_prefix)
-            return applied
         except psycopg.ProgrammingError as error:
             raise Permanent(f"a migration was refused: {error}", reason="migration") from error
+        return applied
 
 
 def waiting(attempt: Callable[[], list[str]], patience_s: float) -> list[str]:

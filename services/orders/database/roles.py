@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 import structlog
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from orders.database.connection import Connection
 from orders.errors import Permanent
@@ -99,7 +99,7 @@ def _apply(session: Connection, names: dict[str, str]) -> bool:
     return False
 
 
-def _statements(session: Connection, names: dict[str, str]) -> Iterator[Composable]:
+def _statements(session: Connection, names: dict[str, str]) -> Iterator[SQL | Composed]:
     [(schema,)] = session.execute(_SCHEMA).fetchall()
     identifiers = {key: Identifier(name) for key, name in names.items()}
     identifiers["schema"] = Identifier(schema)
@@ -110,7 +110,7 @@ def _statements(session: Connection, names: dict[str, str]) -> Iterator[Composab
         )
     for process, text in grants():
         if process in names:
-            yield SQL(text).format(**identifiers)  # type: ignore[arg-type] # a text of this package
+            yield SQL(text).format(**identifiers)
 
 
 def grants() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The bearer token that Inventory and Payment know us by: in a file, which is replaced to rotate it."""
+"""The bearer token that Inventory and Payment know us by: in a file that may be replaced."""
 
 import os
 import re
