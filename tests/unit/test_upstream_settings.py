@@ -37,4 +37,4 @@ def test_two_secrets_are_two_keys() -> None:
 
 
 def test_help_lists_every_variable() -> None:
-    assert describe().count("UPSTREAMS_") == 6
+    assert describe().count("UPSTREAMS_") == 7
