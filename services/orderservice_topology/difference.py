@@ -5,15 +5,34 @@ exchanges to our queues that the topology does not list is removed: it brings me
 queue's consumer has to refuse.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from orderservice_topology.topology import Binding, Exchange, Policy, Queue, Topology
+from orderservice_topology.topology import (
+    UNLIMITED,
+    Binding,
+    Exchange,
+    Policy,
+    Queue,
+    Topology,
+)
 
 Listed = Mapping[str, Any]  # an object as the management API lists it
 Place = tuple[str, str, str]  # source, destination, routing key
+
+# To what an operator policy can apply that takes in quorum queues.
+_QUORUM: Final = frozenset({"all", "queues", "quorum_queues"})
+# Messages carry ids, no payloads: 1 KiB is more than any of them takes.
+_LARGEST_MESSAGE: Final = 1024  # bytes
+_OWN_SETTINGS: Final = {
+    "max-length": "messaging.maxLength",
+    "max-length-bytes": "messaging.maxLength",
+    "delivery-limit": "messaging.deliveryLimit",
+    "message-ttl": "messaging.retryDelaysSeconds",
+}
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -32,6 +51,7 @@ class Broker(msgspec.Struct, frozen=True):
     exchanges: Mapping[str, Listed]
     queues: Mapping[str, Listed]
     bindings: frozenset[Bound]
+    operator_policies: tuple[Listed, ...] = ()
 
     def messages(self, queue: str) -> int:
         """Return how many messages a queue holds, those being worked on included."""
@@ -46,11 +66,19 @@ class Change(msgspec.Struct, frozen=True):
     name: str
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """What an operator policy makes stricter; `loses`: messages go that ours would keep."""
+
+    text: str
+    loses: bool
+
+
 class Changes(msgspec.Struct, frozen=True):
     """What is missing or different, and for people: what only they can mend.
 
     `replaced` names the policies that exist with other contents. `mismatches` cannot be changed in
-    place, `shadows` are policies of others that keep ours from taking effect.
+    place, `shadows` are policies of others that keep ours from taking effect, `limits` operator
+    policies (an administrator's, which rank above all others) that ask for less than ours.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -61,6 +89,7 @@ class Changes(msgspec.Struct, frozen=True):
     replaced: frozenset[str] = frozenset()
     mismatches: tuple[str, ...] = ()
     shadows: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def __str__(self) -> str:
         items: Iterable[Policy | Exchange | Queue] = (*self.policies, *self.exchanges, *self.queues)
@@ -97,6 +126,7 @@ def broker(
     exchanges: Iterable[Listed],
     queues: Iterable[Listed],
     bindings: Iterable[Listed],
+    operator_policies: Iterable[Listed] = (),
 ) -> Broker:
     """Return a broker from its listings. Raises KeyError for what RabbitMQ does not list so."""
     return Broker(
@@ -108,6 +138,7 @@ def broker(
             for item in bindings
             if item["destination_type"] == "queue"
         ),
+        operator_policies=tuple(operator_policies),
     )
 
 
@@ -128,26 +159,113 @@ def changes(wanted: Topology, broker: Broker) -> Changes:
         replaced=frozenset(policy.name for policy in policies) & broker.policies.keys(),
         mismatches=tuple(_mismatches(wanted, broker)),
         shadows=tuple(shadows(wanted, broker)),
+        limits=tuple(limits(wanted, broker)),
     )
 
 
 def shadows(wanted: Topology, broker: Broker) -> Iterator[str]:
-    """Yield policies that win over ours: a broker applies one to a queue, the one that ranks first.
+    """Yield policies that win over ours: a broker applies one to each, the one that ranks first.
 
     One that is listed and ranks behind ours is obeyed only until ours is there.
     """
-    ours = {policy.name: policy.priority for policy in wanted.policies}
-    least = min(ours.values())
-    for queue in wanted.queues:
-        name = broker.queues.get(queue.name, {}).get("policy")
-        if not name or name in ours:
+    ours = {policy.name for policy in wanted.policies}
+    for policy in wanted.policies:
+        kind, listed = _kind_of(policy), _listed_for(policy, broker)
+        for item in listed:
+            name = item.get("policy")
+            if not name or name in ours:
+                continue
+            priority = broker.policies.get(name, {}).get("priority")
+            if priority is None or priority >= policy.priority:
+                yield (
+                    f"{kind} {item['name']} obeys policy {name!r} of priority {priority}; "
+                    f"give that one a priority below {policy.priority}"
+                )
+
+
+def limits(wanted: Topology, broker: Broker) -> Iterator[Limit]:
+    """Yield what operator policies make stricter than ours.
+
+    A broker applies one to a queue beside its policy, and of both values the smaller one.
+    Source: https://www.rabbitmq.com/docs/policies#operator-policies
+    """
+    for policy in wanted.policies:
+        if policy.apply_to != "queues":  # operator policies are about queues only
             continue
-        priority = broker.policies.get(name, {}).get("priority")
-        if priority is None or priority >= least:
-            yield (
-                f"queue {queue.name} obeys policy {name!r} of priority {priority}; "
-                f"give that one a priority below {least}"
-            )
+        for item in _listed_for(policy, broker):
+            ruling = _ruling(item["name"], broker.operator_policies)
+            if ruling is None:
+                continue
+            for rule, value in ruling["definition"].items():
+                if _is_stricter(rule, value, policy.definition):
+                    yield _limit(item["name"], ruling["name"], rule, value, policy)
+
+
+def _kind_of(policy: Policy) -> str:
+    return "exchange" if policy.apply_to == "exchanges" else "queue"
+
+
+def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
+    """Yield the exchanges or queues of a broker that one of our policies is for."""
+    listed = broker.exchanges if policy.apply_to == "exchanges" else broker.queues
+    return (item for name, item in listed.items() if re.search(policy.pattern, name))
+
+
+def _ruling(queue: str, policies: Iterable[Listed]) -> Listed | None:
+    """Return the operator policy that a broker applies to a queue: the one that ranks first."""
+    matching = (
+        policy
+        for policy in policies
+        if policy.get("apply-to", "all") in _QUORUM and _matches(policy["pattern"], queue)
+    )
+    return max(matching, key=lambda policy: policy.get("priority") or 0, default=None)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern takes in a name; one that only Erlang understands may."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return True
+
+
+def _is_stricter(rule: str, value: Any, ours: Mapping[str, str | int]) -> bool:
+    """Return whether a rule refuses or takes away messages that ours would keep."""
+    if rule in {"expires", "overflow"}:  # overflow: anything but to refuse loses messages
+        return bool(value != ours.get(rule))
+    if rule == "message-ttl":
+        return bool(value < ours.get(rule, float("inf")))
+    if rule == "max-length-bytes":
+        return bool(value < int(ours["max-length"]) * _LARGEST_MESSAGE)
+    if rule in {"max-length", "delivery-limit"}:
+        return rule in ours and bool(value < ours[rule])
+    return False
+
+
+def _limit(queue: str, name: str, rule: str, value: Any, policy: Policy) -> Limit:
+    own = policy.definition.get(rule)
+    instead = "" if own is None else f" instead of {own}"
+    lower = f", or lower {_OWN_SETTINGS[rule]}" if _can_be_lowered(rule, policy) else ""
+    return Limit(
+        f"queue {queue} has {rule} {value}{instead} by operator policy {name!r}; "
+        f"have RabbitMQ's administrator except the queue{lower}",
+        loses=_loses(rule, policy),
+    )
+
+
+def _loses(rule: str, policy: Policy) -> bool:
+    """Return whether messages are gone by a rule, not only refused or dead-lettered."""
+    kept = "dead-letter-exchange" in policy.definition
+    return rule in {"expires", "overflow"} or (
+        rule in {"message-ttl", "delivery-limit"} and not kept
+    )
+
+
+def _can_be_lowered(rule: str, policy: Policy) -> bool:
+    """Return whether the resource has a setting by which it can agree to the limit."""
+    if rule == "max-length-bytes":
+        return True
+    return policy.definition.get(rule) not in {None, UNLIMITED} and rule in _OWN_SETTINGS
 
 
 def _same(policy: Policy, policies: Mapping[str, Listed]) -> bool:

@@ -97,6 +97,24 @@ def test_a_stronger_policy_of_somebody_else_is_an_error(rabbitmq: RabbitMQ, vhos
     delete_vhost(other)
 
 
+def test_an_operator_policy_that_limits_is_a_warning_and_one_that_loses_an_error(
+    rabbitmq: RabbitMQ, vhost: Vhost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Vhost("with_operator_policy", "", vhost.management_url)
+    make_vhost(other)
+    management = Management(other.management_url, other.name)
+    limit = {"pattern": ".*", "definition": {"max-length": 10}, "apply-to": "queues"}
+    requests.put(place(other, "operator-policies", "strict"), json=limit, timeout=10)
+    assert apply(management, topology.desired(other.name))
+    assert "max-length 10 instead of 1000000" in capsys.readouterr().err
+    losing = limit | {"definition": {"expires": 60_000}}
+    requests.put(place(other, "operator-policies", "strict"), json=losing, timeout=10)
+    with pytest.raises(Permanent, match="expires 60000 by operator policy 'strict'") as caught:
+        apply(management, topology.desired(other.name))
+    assert caught.value.reason == "operator_policy"
+    delete_vhost(other)
+
+
 def test_names_are_quoted(rabbitmq: RabbitMQ, vhost: Vhost) -> None:
     other = Vhost(urllib.parse.quote("a/b c%", safe=""), "", vhost.management_url)
     make_vhost(other)

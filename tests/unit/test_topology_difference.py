@@ -9,7 +9,7 @@ import pytest
 from orders.errors import SettingError
 from orders.messaging.management import Management
 from orderservice_topology import difference, topology
-from orderservice_topology.difference import Broker, Change, Changes, changes
+from orderservice_topology.difference import Broker, Change, Changes, Limit, changes
 
 WANTED = topology.desired("/")
 QUEUE = "order-processing"
@@ -154,6 +154,83 @@ def test_a_policy_of_others_that_wins_over_ours_is_told(
     shadows = compared(lists).shadows
     assert bool(shadows) is refused
     assert all("obeys policy 'all'" in shadow for shadow in shadows)
+
+
+def test_a_policy_that_takes_the_alternate_exchange_away_is_told() -> None:
+    lists = listings()
+    lists["exchanges"][1]["policy"] = "all"
+    lists["policies"].append({"name": "all", "priority": 20})
+    (shadow,) = compared(lists).shadows
+    assert shadow.startswith("exchange orders obeys policy 'all' of priority 20")
+    lists["exchanges"][1]["policy"] = "orders:exchange:orders"
+    lists["exchanges"][0]["policy"] = "all"  # of the other exchange we have no policy
+    assert compared(lists).shadows == ()
+
+
+def _limited(definition: Mapping[str, Any], **members: Any) -> tuple[Limit, ...]:
+    policy = {"name": "strict", "pattern": f"^{QUEUE}$", "definition": definition, "priority": 0}
+    lists = {**listings(), "operator_policies": [policy | {"apply-to": "queues"} | members]}
+    return compared(lists).limits
+
+
+@pytest.mark.parametrize(
+    ("definition", "words", "loses"),
+    [
+        ({"max-length": 10}, "has max-length 10 instead of 1000000 by operator policy", False),
+        ({"max-length": 10}, "or lower messaging.maxLength", False),
+        ({"max-length-bytes": 10_000}, "or lower messaging.maxLength", False),
+        ({"delivery-limit": 3}, "or lower messaging.deliveryLimit", False),
+        ({"message-ttl": 60_000}, "has message-ttl 60000 by", False),
+        ({"expires": 60_000}, "has expires 60000 by", True),
+        ({"overflow": "drop-head"}, "instead of reject-publish", True),
+    ],
+)
+def test_an_operator_policy_that_is_stricter_is_told_with_what_to_do(
+    definition: dict[str, Any], words: str, *, loses: bool
+) -> None:
+    (limit,) = _limited(definition)
+    assert words in limit.text
+    assert limit.loses is loses
+
+
+@pytest.mark.parametrize("rule", [{"message-ttl": 60_000}, {"delivery-limit": 20}])
+def test_an_operator_policy_by_which_dead_letters_go_loses_messages(rule: dict[str, Any]) -> None:
+    (limit,) = _limited(rule, pattern=rf"^{QUEUE}\.dead$")
+    assert limit.loses
+    assert "lower" not in limit.text
+
+
+@pytest.mark.parametrize(
+    ("definition", "members"),
+    [
+        ({"max-length": 1_000_000, "delivery-limit": 20, "overflow": "reject-publish"}, {}),
+        ({"max-length": 2_000_000, "max-length-bytes": 2**40}, {}),
+        ({"max-in-memory-length": 5, "target-group-size": 5}, {}),
+        ({"max-length": 10}, {"pattern": "^somebody-elses"}),
+        ({"max-length": 10}, {"apply-to": "classic_queues"}),
+        ({"max-length": 10}, {"apply-to": "exchanges"}),
+    ],
+)
+def test_an_operator_policy_that_takes_nothing_away_is_fine(
+    definition: dict[str, Any], members: dict[str, Any]
+) -> None:
+    assert _limited(definition, **members) == ()
+
+
+def test_of_several_operator_policies_the_one_that_ranks_first_counts() -> None:
+    every = {"pattern": ".*", "definition": {"max-length": 10}, "apply-to": "all"}
+    lists = {
+        **listings(),
+        "operator_policies": [
+            every | {"name": "low", "priority": 1},
+            every | {"name": "high", "priority": 2, "definition": {"max-length": 10_000_000}},
+        ],
+    }
+    assert compared(lists).limits == ()
+
+
+def test_a_pattern_that_only_erlang_reads_may_take_in_every_queue() -> None:
+    assert len(_limited({"max-length": 10}, pattern="(?|a|b)")) == len(WANTED.queues)
 
 
 @pytest.mark.parametrize("url", ["amqp://user:secret@host:5672", "http://", "https:///x"])

@@ -84,15 +84,20 @@ class Management:
 
     async def read(self) -> Broker:
         """Return what the broker lists for the virtual host."""
-        policies, exchanges, queues, bindings = await asyncio.gather(
+        policies, operator_policies, exchanges, queues, bindings = await asyncio.gather(
             self._list("policies"),
+            self._list("operator-policies"),
             self._list("exchanges"),
             self._list("queues", _TOTALS_ONLY),
             self._list("bindings"),
         )
         try:
             return difference.broker(
-                policies=policies, exchanges=exchanges, queues=queues, bindings=bindings
+                policies=policies,
+                operator_policies=operator_policies,
+                exchanges=exchanges,
+                queues=queues,
+                bindings=bindings,
             )
         except KeyError:
             raise Permanent(_FOREIGN) from None

@@ -4,7 +4,7 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import aiohttp
@@ -21,8 +21,8 @@ from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource import status
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import Authorities, OrderService
-from orderservice_operator.state.topology_report import TopologyReport, remembered
-from orderservice_topology.difference import Broker, changes
+from orderservice_operator.state.topology_report import LOSING, TopologyReport, remembered
+from orderservice_topology.difference import Broker, Limit, changes
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING, dead_queue
 
 _IDENTITY_S: Final = 300.0  # a guess: a broker that is made anew under its name is rare
@@ -168,6 +168,8 @@ class TopologyReconciler:
             return TopologyReport("False", "Mismatch", "; ".join(wanted.mismatches), queues)
         if wanted.shadows:
             return TopologyReport("False", "PolicyShadowed", "; ".join(wanted.shadows), queues)
+        if wanted.limits:
+            return _limited(wanted.limits, queues)
         return TopologyReport(
             "True", "InPlace", "exchanges, queues, bindings and policies exist", queues
         )
@@ -222,6 +224,13 @@ def _queues(broker: Broker) -> dict[str, status.Queue]:
         queue: status.Queue(broker.messages(queue), broker.messages(dead_queue(queue)))
         for queue in (PROCESSING, NOTIFICATIONS)
     }
+
+
+def _limited(limits: Iterable[Limit], queues: Mapping[str, status.Queue]) -> TopologyReport:
+    """Report what an administrator's policies ask for: a problem only where messages are lost."""
+    losses = [limit.text for limit in limits if limit.loses]
+    text = "; ".join(losses or [limit.text for limit in limits])
+    return TopologyReport("False", LOSING if losses else "OperatorPolicyLimits", text, queues)
 
 
 def _shared(service: OrderService, holder: sharing.Claim) -> str:

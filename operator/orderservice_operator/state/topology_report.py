@@ -9,7 +9,8 @@ from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.resource.status import ConditionStatus, Queue
 
 # Reasons that only people can mend; one that passes by itself does not degrade a service.
-PROBLEMS: Final = frozenset({"Mismatch", "PolicyShadowed", "Refused", "VhostShared"})
+LOSING: Final = "OperatorPolicyLosesMessages"
+PROBLEMS: Final = frozenset({"Mismatch", LOSING, "PolicyShadowed", "Refused", "VhostShared"})
 
 
 class TopologyReport(msgspec.Struct, frozen=True):

@@ -22,8 +22,9 @@ def apply(management: Management, wanted: Topology) -> list[Change]:
     """Write what differs and return it; a second call writes nothing.
 
     Raises Permanent, before anything is written, when something exists with other arguments; and
-    when a stronger policy of somebody else keeps one of ours from taking effect. Transient when the
-    broker cannot be had: call again.
+    when a stronger policy of somebody else keeps one of ours from taking effect, or an operator
+    policy loses messages; one that only asks for less is a warning. Transient when the broker
+    cannot be had: call again.
     """
     changes = difference.changes(wanted, _broker(management))
     if changes.mismatches:
@@ -32,8 +33,14 @@ def apply(management: Management, wanted: Topology) -> list[Change]:
             reason="topology_conflict",
         )
     _write(management, changes)
-    if shadows := list(difference.shadows(wanted, _broker(management))):
+    broker = _broker(management)
+    if shadows := list(difference.shadows(wanted, broker)):
         raise Permanent("; ".join(shadows), reason="policy_shadowed")
+    limits = list(difference.limits(wanted, broker))
+    if losses := [limit.text for limit in limits if limit.loses]:
+        raise Permanent("; ".join(losses), reason="operator_policy")
+    for limit in limits:
+        sys.stderr.write(f"warning: {limit.text}\n")
     return changes.steps()
 
 
@@ -41,6 +48,7 @@ def _broker(management: Management) -> Broker:
     try:
         return difference.broker(
             policies=management.list("policies"),
+            operator_policies=management.list("operator-policies"),
             exchanges=management.list("exchanges"),
             queues=management.list("queues"),
             bindings=management.list("bindings"),

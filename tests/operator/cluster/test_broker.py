@@ -454,6 +454,50 @@ def test_a_stray_binding_goes_and_a_stronger_policy_is_told(
 
 
 @pytest.mark.usefixtures("operator")
+def test_an_exchange_that_obeys_another_policy_is_told(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    """What no queue is bound for would be lost without a word."""
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace))
+    other = {
+        "pattern": "^orders$",
+        "definition": {"alternate-exchange": "amq.fanout"},
+        "apply-to": "exchanges",
+        "priority": 50,
+    }
+    place = f"policies/{quote(vhost, safe='')}/elsewhere"
+    rabbit.call("PUT", place, json=other)
+    api.wait(lambda: _topology(api, namespace) == ("False", "PolicyShadowed"))
+    assert "exchange orders obeys policy 'elsewhere'" in _verdict(api, namespace, "minimal")[1]
+    rabbit.call("DELETE", place)
+    api.wait(lambda: _in_place(api, namespace))
+
+
+@pytest.mark.usefixtures("operator", "nodes")
+def test_what_an_administrator_limits_is_told_and_can_be_agreed_to(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+) -> None:
+    with_broker()
+    api.wait(lambda: _in_place(api, namespace))
+    strict = {"pattern": "^order-", "definition": {"max-length": 1000}, "apply-to": "queues"}
+    place = f"operator-policies/{quote(vhost, safe='')}/strict"
+    rabbit.call("PUT", place, json=strict)
+    api.wait(lambda: _topology(api, namespace) == ("False", "OperatorPolicyLimits"))
+    message = _verdict(api, namespace, "minimal")[1]
+    assert "has max-length 1000 instead of 1000000 by operator policy 'strict'" in message
+    api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "AllReady")
+    with_broker(maxLength=1000)
+    api.wait(lambda: _in_place(api, namespace))
+    losing = strict | {"definition": {"expires": 3_600_000}}
+    rabbit.call("PUT", place, json=losing)
+    api.wait(lambda: _topology(api, namespace) == ("False", "OperatorPolicyLosesMessages"))
+    api.wait(lambda: _verdict(api, namespace, "minimal", "Ready")[0] == "TopologyNotReady")
+    rabbit.call("DELETE", place)
+    api.wait(lambda: _in_place(api, namespace))
+
+
+@pytest.mark.usefixtures("operator")
 def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
     api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
 ) -> None:
