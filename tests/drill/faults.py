@@ -317,4 +317,5 @@ ELSEWHERE: Final = {
     "OrderTrafficGone": "compares with the hour before, and no drill goes on for so long",
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",
+    "OperatorExternalMetricsUnavailable": "the API server of a cluster has the series",
 }

@@ -110,6 +110,7 @@ FAILED = 'orderservice_reconcile_total{result="failed"}'
 DONE = 'orderservice_reconcile_total{result="done"}'
 WATCH = 'orderservice_watch_age_seconds{kind="Deployment"}'
 OPERATOR = 'up{job="orderservice-operator",namespace="system"}'
+EXTERNAL = 'aggregator_unavailable_apiservice{name="v1beta1.external.metrics.k8s.io"}'
 COMPONENTS = ("api", "gateway", "relay", "worker", "notifier")
 
 SYMPTOMS = (
@@ -311,6 +312,7 @@ SYMPTOMS = (
     ),
     Alternatives("OperatorWatchStalled", {WATCH: level(301)}, {WATCH: level(70)}),
     Alternatives("OperatorDown", {OPERATOR: level(0)}, {OPERATOR: level(1)}),
+    Alternatives("OperatorExternalMetricsUnavailable", {EXTERNAL: level(1)}, {EXTERNAL: level(0)}),
     Alternatives("Watchdog", {}, {}),
 )
 

@@ -7,8 +7,10 @@ from orderservice_observability.objectives import Scope
 from orderservice_observability.rules.model import PAGE, TICKET, Alert
 
 DASHBOARD: Final = "orders-runtime"
-# Exported by kube-state-metrics and cAdvisor, not by us: without a cluster there are none of them.
+# Exported by kube-state-metrics, cAdvisor and the API server, not by us: without a cluster there
+# are none of them.
 KUBE_ONLY: Final = {
+    "aggregator_unavailable_apiservice": "an API server that does not answer the cluster's",
     "kube_horizontalpodautoscaler_status_current_replicas": "replicas an autoscaler has made",
     "kube_horizontalpodautoscaler_spec_max_replicas": "replicas an autoscaler may make",
     "kube_horizontalpodautoscaler_spec_min_replicas": "replicas an autoscaler has to make",

@@ -7,6 +7,7 @@ from orderservice_observability.objectives import select
 from orderservice_observability.rules.model import NONE, PAGE, TICKET, Alert
 
 DASHBOARD: Final = "orders-operator"
+EXTERNAL_METRICS: Final = "v1beta1.external.metrics.k8s.io"
 JOB: Final = 'job="orderservice-operator"'
 _WHICH: Final = (
     "{{ $labels.resource_namespace }}/{{ $labels.resource }}: `kubectl describe osvc` says why."
@@ -112,6 +113,18 @@ def _operator() -> Iterator[Alert]:
         PAGE,
         "The operator does not run.",
         "Prometheus reaches no replica. Services go on; nothing is repaired, scaled or rolled out.",
+        DASHBOARD,
+        kept="5m",
+        about=(),
+    )
+    unavailable = select("aggregator_unavailable_apiservice", f'name="{EXTERNAL_METRICS}"')
+    yield Alert(
+        "OperatorExternalMetricsUnavailable",
+        f"max by (name) ({unavailable}) == 1",
+        TICKET,
+        "The API server does not reach what serves external metrics.",
+        "Until it answers, no namespace of the whole cluster can be deleted, kubectl api-resources "
+        "fails, and workers keep their number.",
         DASHBOARD,
         kept="5m",
         about=(),
