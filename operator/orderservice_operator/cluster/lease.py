@@ -15,7 +15,10 @@ from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.errors import NotFound, OperatorError
+from orderservice_operator.resource.spec import GROUP
 
+# For other installations: the namespaces that the holder looks after, by comma; empty: all.
+SCOPE_ANNOTATION: Final = f"{GROUP}/namespaces"
 DURATION_S: Final = 12.0
 _LOOK_S: Final = 2.5
 # Stop working well before another may start: its clock began when it last saw us renew.
@@ -23,13 +26,33 @@ _GIVE_UP_S: Final = 8.0
 _log = structlog.get_logger(__name__)
 
 
-class Lease:
-    """One replica's view of the Lease `namespace/name`."""
+def path_of(place: str) -> str:
+    """Return the path of the Lease `namespace/name`."""
+    namespace, _, name = place.partition("/")
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
 
-    def __init__(self, client: Client, place: str, identity: str, owner: Owner) -> None:
-        namespace, _, self._name = place.partition("/")
-        self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+def scope_of(lease: Manifest) -> str:
+    """Return the namespaces that the holder of a Lease looks after, by comma; empty: all."""
+    annotations = lease["metadata"].get("annotations") or {}
+    return str(annotations.get(SCOPE_ANNOTATION, ""))
+
+
+def covers(scope: str, namespace: str) -> bool:
+    """Tell whether a scope has a namespace."""
+    return not scope or namespace in scope.split(",")
+
+
+class Lease:
+    """One replica's view of the Lease `namespace/name`; `scope` is noted on it."""
+
+    def __init__(
+        self, client: Client, place: str, identity: str, owner: Owner, scope: str = ""
+    ) -> None:
+        self._name = place.partition("/")[2]
+        self._all = path_of(place).rpartition("/")[0]
         self._client, self._identity, self._owner = client, identity, owner
+        self._scope = {SCOPE_ANNOTATION: scope}
         self._mine: Manifest | None = None  # as it was answered last, while it is ours
         self._seen = ("", "")
         self._seen_at = 0.0
@@ -88,6 +111,8 @@ class Lease:
         if spec.get("holderIdentity") not in {"", None, self._identity} and not self._stale(spec):
             return False
         lease["spec"] = self._renewed(spec)
+        annotations = lease["metadata"].get("annotations") or {}
+        lease["metadata"]["annotations"] = annotations | self._scope
         self._mine = await self._client.replace(f"{self._all}/{self._name}", lease)
         return True
 
@@ -109,7 +134,7 @@ class Lease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": self._owner.owning({"name": self._name}),
+            "metadata": self._owner.owning({"name": self._name, "annotations": self._scope}),
             "spec": self._renewed({}),
         }
 

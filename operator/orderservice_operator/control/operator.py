@@ -22,10 +22,12 @@ from orderservice_operator.cluster.owner import Owner
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.control import admin
 from orderservice_operator.control.finalizer import Finalizer
+from orderservice_operator.control.installation import Installation
 from orderservice_operator.control.metrics import DONE, FAILED, Metrics
 from orderservice_operator.control.queue import Queue
 from orderservice_operator.control.reconcile import Parts, Reconciler
 from orderservice_operator.control.settings import Settings, namespaces
+from orderservice_operator.control.upgrades import Upgrades
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.external_metrics import address
 from orderservice_operator.external_metrics.service import Collaborators, ExternalMetrics
@@ -46,7 +48,7 @@ class Operator:
     ) -> None:
         self._settings, self._stop = settings, stop
         self._queue, self._topology_queue = Queue("resources"), Queue("brokers")
-        self.resources = ResourceIndex()
+        self.resources = ResourceIndex(self._look_at)
         self.metrics = Metrics(self.resources.conditions)
         client = Client(
             credentials,
@@ -62,7 +64,9 @@ class Operator:
         self._discovery = Discovery(client, self._start_watch, self._stop_watch)
         self._owner = Owner(client, settings.owner)
         identity = f"{socket.gethostname()}-{os.getpid()}"
-        self._lease = Lease(client, settings.lease, identity, self._owner)
+        scope = ",".join(namespaces(settings))
+        self._lease = Lease(client, settings.lease, identity, self._owner, scope)
+        self._installation = Installation(client, settings.lease)
         self._external = self._create_external_metrics()
         self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._create_reconciler()
@@ -119,12 +123,13 @@ class Operator:
             self._queue.forget(key)
             self._queue.add(key)
             self._queue_those_with_dashboards()
-        elif self.resources.put(body):
-            self._require_metrics(key)
-            self._queue.add(key)
-            self._topology_queue.add(key)
+        else:
+            self.resources.put(body)
 
-    def _require_metrics(self, key: Key) -> None:
+    def _look_at(self, key: Key) -> None:
+        """Look at a resource and its broker soon: it asks for something new."""
+        self._queue.add(key)
+        self._topology_queue.add(key)
         if isinstance(service := self.resources.get(key), OrderService):
             self._external.require_for(service)
 
@@ -165,6 +170,8 @@ class Operator:
             fingerprints=self._fingerprints,
             kinds=lambda: self._discovery.kinds,
             external=self._external,
+            installation=self._installation,
+            upgrades=Upgrades(self.resources, self._settings.upgrades_at_once, self._queue.add),
             account=self._settings.account,
         )
         return Reconciler(parts, self._settings.resync_s)
@@ -214,7 +221,7 @@ class Operator:
         service = self.resources.get(key)
         if not isinstance(service, OrderService) or service.metadata.deletion_timestamp:
             return None
-        if not service.spec.paused:
+        if not (service.spec.paused or await self._installation.other(service)):
             await self._topologies.reconcile(key, service)
         return self._settings.topology_s if service.spec.messaging.management_url else None
 

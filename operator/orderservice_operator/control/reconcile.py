@@ -23,6 +23,8 @@ from orderservice_operator.cluster.store import Store
 from orderservice_operator.cluster.writer import Outcome, Writer
 from orderservice_operator.control.finalizer import Finalizer
 from orderservice_operator.control.hints import Hints
+from orderservice_operator.control.installation import Installation
+from orderservice_operator.control.upgrades import Upgrades
 from orderservice_operator.errors import NotFound, OperatorError, Transient, Vanished
 from orderservice_operator.external_metrics.service import ExternalMetrics
 from orderservice_operator.rabbitmq.reconciler import TopologyReconciler
@@ -37,8 +39,11 @@ from orderservice_operator.state.plan import Plan
 from orderservice_operator.state.snapshot import Snapshot, take_snapshot
 
 STATUS: Final = "orderservice-operator-status"
+CONTENDER: Final = "orderservice-operator-contender"
 # Another's server may come to have the metric at any time, and nothing tells us.
 _ASK_AGAIN_S: Final = 60.0
+# Another installation may end, and nothing tells us.
+_GIVEN_WAY_S: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
@@ -54,6 +59,8 @@ class Parts(msgspec.Struct, frozen=True):
     fingerprints: Fingerprints
     kinds: Callable[[], frozenset[str]]
     external: ExternalMetrics
+    installation: Installation
+    upgrades: Upgrades
     account: str = ""  # namespace/name of the operator's own ServiceAccount
 
 
@@ -73,9 +80,12 @@ class Reconciler:
             self._parts.topologies.forget(key)
             self._parts.fingerprints.forget(key)
             self._hints.forget(key)
+            self._parts.upgrades.forget(key)
             return None
         try:
-            return await self._reconcile_existing(key, service)
+            if other := await self._parts.installation.other(service):
+                return await self._give_way(service, other)
+            return await self._reconcile_existing(key, await self._claimed(key, service))
         except Vanished:
             # kopf never reports a deletion that came between two of its listings. The children of
             # such a resource would be created again and again, because the garbage collector
@@ -83,6 +93,42 @@ class Reconciler:
             _log.info("resource.vanished", key=str(key))
             self._parts.resources.drop(key, service.metadata.uid)
             return 0
+
+    async def _give_way(self, service: OrderService | Invalid, other: str) -> float:
+        """Leave a resource to another installation, and say so on it: once, and in Events."""
+        name = self._parts.installation.name
+        text = f"{name or 'an operator without a Lease'} leaves this resource to operator {other}"
+        await self._parts.recorder.record(service, "Warning", "ManagedElsewhere", text)
+        if name and not service.status.contender:
+            await self._write_contender(service, {"contender": name})
+        return min(self._resync_s, _GIVEN_WAY_S)
+
+    async def _claimed(self, key: Key, service: OrderService | Invalid) -> OrderService | Invalid:
+        """Return a resource that is marked as this installation's. Raises Conflict, Vanished.
+
+        Of two that mark it at once only the first succeeds: the version is the one that both saw.
+        """
+        installation, resources = self._parts.installation, self._parts.resources
+        if service.status.contender and not await installation.is_contended(service):
+            await self._write_contender(service, {})
+            service = resources.get(key) or service
+        if installation.name in {"", service.status.operator}:
+            return service
+        metadata = service.metadata
+        change = {
+            "metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version},
+            "status": {"operator": installation.name},
+        }
+        path = path_of(metadata.namespace, metadata.name) + "/status"
+        try:
+            resources.wrote(await self._parts.client.merge(path, change, STATUS))
+        except NotFound as error:
+            raise Vanished(str(error)) from error
+        return resources.get(key) or service
+
+    async def _write_contender(self, service: OrderService | Invalid, told: Manifest) -> None:
+        """Write what is not the owner's to write: that somebody gives way, or (empty) nobody."""
+        await self._apply_status(service, told, CONTENDER)
 
     async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
         if service.metadata.deletion_timestamp:
@@ -109,6 +155,9 @@ class Reconciler:
 
     async def _manage(self, key: Key, service: OrderService) -> float:
         before = await self._snapshot(key, service)
+        if (upgrade := self._parts.upgrades.judge(key, before)) == "Waiting":
+            revision = service.status.revision
+            before = msgspec.structs.replace(before, held=True, revision=revision)
         plan, outcome, after = planning.plan(before), Outcome(), before
         if service.spec.mode == "Manage" and not service.spec.paused:
             if plan.writes and service.status.observed_generation == service.metadata.generation:
@@ -127,6 +176,7 @@ class Reconciler:
             refused=tuple(outcome.refused),
             pending=str(plan) if service.spec.mode == "Observe" else "",
             hints=await self._hints.of(key, after),
+            upgrade=upgrade,
         )
         await self._record_rollback(service, summary.rollback)
         status = conditions.status(before.service, summary, _now())
@@ -138,7 +188,8 @@ class Reconciler:
         # What the status says now is done in the next pass: a crash between both loses nothing.
         job_deleted = before.job_is_stale and not after.job_is_stale
         at_once = changed or job_deleted or summary.rollback != before.running.rollback
-        return 0 if at_once else self._next_pass_s(key, summary)
+        contended = bool(service.status.contender)
+        return 0 if at_once else self._next_pass_s(key, summary, contended=contended)
 
     async def _require_existence(self, service: OrderService) -> None:
         """Ask whether a resource still exists, before children are repaired. Raises Vanished.
@@ -153,11 +204,12 @@ class Reconciler:
         if metadata.uid not in {item["metadata"]["uid"] for item in items}:
             raise Vanished(f"OrderService {metadata.name} with uid {metadata.uid} is not there")
 
-    def _next_pass_s(self, key: Key, summary: StatusInput) -> float:
+    def _next_pass_s(self, key: Key, summary: StatusInput, *, contended: bool) -> float:
         if self._hints.is_waiting(key):
             return min(self._resync_s, self._hints.next_look_s(key))
         unanswered = summary.choice.reason in {"MetricNotAnswered", "NoProvider"}
-        return min(self._resync_s, _ASK_AGAIN_S) if unanswered else self._resync_s
+        is_soon = unanswered or contended
+        return min(self._resync_s, _ASK_AGAIN_S) if is_soon else self._resync_s
 
     async def _snapshot(self, key: Key, service: OrderService) -> Snapshot:
         live = self._parts.store.children(key)
@@ -239,16 +291,22 @@ class Reconciler:
         return status != service.status and await self._write_status(service, status)
 
     async def _write_status(self, service: OrderService | Invalid, status: Status) -> bool:
+        told = msgspec.structs.replace(status, contender="")
+        return await self._apply_status(service, msgspec.to_builtins(told), STATUS)
+
+    async def _apply_status(
+        self, service: OrderService | Invalid, told: Manifest, manager: str
+    ) -> bool:
         metadata = service.metadata
         manifest: Manifest = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": KIND,
             "metadata": {"name": metadata.name, "uid": metadata.uid},
-            "status": msgspec.to_builtins(status),
+            "status": told,
         }
         path = path_of(metadata.namespace, metadata.name) + "/status"
         try:
-            written = await self._parts.client.apply(path, manifest, STATUS)
+            written = await self._parts.client.apply(path, manifest, manager)
         except NotFound as error:
             raise Vanished(str(error)) from error
         return self._parts.resources.wrote(written)

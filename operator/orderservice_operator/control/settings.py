@@ -43,6 +43,13 @@ class Settings(msgspec.Struct, frozen=True):
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)], Meta(description="Resources looked at at once.")
     ] = 8
+    upgrades_at_once: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(
+            description="Resources whose pods are replaced at once when this operator makes other "
+            "ones than the version before it; the next follows when all pods of one are ready."
+        ),
+    ] = 1
     resync_s: Annotated[
         Seconds,
         Meta(description="Look at every resource this often, whatever the watches say."),

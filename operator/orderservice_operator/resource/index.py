@@ -1,18 +1,22 @@
 """The last known state of every OrderService, as the watch reports it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orderservice_operator.resource.annotations import ROLLBACK_ANNOTATION
 from orderservice_operator.resource.decoding import Invalid, decode
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService
 
 
 class ResourceIndex:
-    """The last known state of every OrderService."""
+    """The last known state of every OrderService.
 
-    def __init__(self) -> None:
+    `asked` is called for each resource that asks for anything new, whether the watch or the answer
+    to a write of ours is the first to say so.
+    """
+
+    def __init__(self, asked: Callable[[Key], None] = lambda _: None) -> None:
+        self._asked = asked
         self._known: dict[Key, OrderService | Invalid] = {}
 
     def get(self, key: Key) -> OrderService | Invalid | None:
@@ -45,7 +49,10 @@ class ResourceIndex:
         if old is not None and _version(old) > _version(new):
             return False
         self._known[key] = new
-        return old is None or _wish(old) != _wish(new)
+        is_new = old is None or _wish(old) != _wish(new)
+        if is_new:
+            self._asked(key)
+        return is_new
 
     def wrote(self, body: Mapping[str, Any]) -> bool:
         """Take over the answer to a write, unless the resource is gone or another by now.
@@ -86,11 +93,16 @@ def _version(service: OrderService | Invalid) -> int:
 
 
 def _wish(service: OrderService | Invalid) -> tuple[object, ...]:
+    """Return what is worth a look when it changes.
+
+    All annotations are: two of them are read, and by any other a person asks for a look.
+    """
     metadata = service.metadata
     return (
         metadata.uid,
         metadata.generation,
         metadata.deletion_timestamp,
         metadata.finalizers,
-        metadata.annotations.get(ROLLBACK_ANNOTATION),
+        metadata.annotations,
+        service.status.contender,
     )

@@ -17,6 +17,8 @@ Phase = Literal[
     "Deleting",
 ]
 
+Upgrade = Literal["Waiting", "UnderWay", "UnderWayUnready"]
+
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
     """One aspect of the service, in the shape Kubernetes uses everywhere."""
@@ -76,7 +78,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         tuple[Condition, ...],
         Meta(
             description="Ready, Progressing, Degraded, Stalled, MigrationsComplete, TopologyReady, "
-            "AutoscalingActive, DatabaseCapacity.",
+            "AutoscalingActive, DatabaseCapacity; OperatorConflict where there is one.",
             extra_json_schema={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
@@ -87,12 +89,30 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     revision: Annotated[
         str, Meta(description="ControllerRevision that all pods run, once rolled out.")
     ] = ""
+    revision_generation: Annotated[
+        int, Meta(description="Generation of the spec that it was rolled out for.")
+    ] = 0
+    upgrade: Annotated[
+        Upgrade | None,
+        Meta(
+            description="Set while a newer operator replaces the pods of a spec that nobody "
+            "changed; Waiting: those of other resources come first; UnderWayUnready: it was not "
+            "ready before, and holds up others no longer than its deadline."
+        ),
+    ] = None
     rollback: Annotated[
         Rollback | None, Meta(description="Set while the spec is not what is run.")
     ] = None
     migrated_image: Annotated[str, Meta(description="Image whose migrations are complete.")] = ""
     migration: Annotated[str, Meta(description="Job of the migrations that are complete.")] = ""
     operator_version: Annotated[str, Meta(description="Operator that wrote this.")] = ""
+    operator: Annotated[
+        str,
+        Meta(description="Installation that works on this: `namespace/name` of its Lease."),
+    ] = ""
+    contender: Annotated[
+        str, Meta(description="Another installation that has this in its scope and gives way.")
+    ] = ""
     api: Annotated[Count, Meta(description="Pods of the api.")] = Count()
     worker: Annotated[Count, Meta(description="Pods of the worker.")] = Count()
     relay: Annotated[Count, Meta(description="Pods of the relay.")] = Count()

@@ -19,6 +19,7 @@ from orderservice_operator.resource.status import (
     Phase,
     Rollback,
     Status,
+    Upgrade,
 )
 from orderservice_operator.state.capacity import most_connections
 from orderservice_operator.state.live_objects import Job, Rollout
@@ -44,6 +45,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
     others had written. `hints` are what pods may be waiting for: a Secret that does not exist, say.
     `refused` are Deployments that the API server does not take; they are among the faults.
+    `upgrade` is how far a newer operator is with replacing the pods.
     """
 
     rollouts: Mapping[str, Rollout]
@@ -61,6 +63,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     no_way_back: str = ""
     revision: str = ""
     hints: tuple[str, ...] = ()
+    upgrade: Upgrade | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -103,9 +106,15 @@ def status(service: OrderService, summary: StatusInput, now: str) -> Status:
         conditions=tuple(stamped(service, verdicts, now)),
         image=service.spec.image if summary.done else old.image,
         revision=summary.revision if summary.done else old.revision,
+        revision_generation=(
+            service.metadata.generation if summary.done else old.revision_generation
+        ),
+        upgrade=summary.upgrade,
         rollback=summary.rollback,
         **_migrated(service, summary),
         operator_version=VERSION,
+        operator=old.operator,
+        contender=old.contender,
         api=counts[API.name],
         worker=workers,
         relay=counts[RELAY.name],
@@ -192,6 +201,18 @@ def _conditions(
     yield "TopologyReady", (summary.report.status, summary.report.reason, summary.report.message)
     yield "AutoscalingActive", _autoscaling(service, summary)
     yield "DatabaseCapacity", _capacity(service)
+    if service.status.contender:
+        yield "OperatorConflict", ("True", "TwoInstallations", contended(service))
+
+
+def contended(service: OrderService | Invalid) -> str:
+    """Say which two installations have a resource in their scope, for people."""
+    told = service.status
+    return (
+        f"operator {told.operator or 'without a Lease'} works on this resource and "
+        f"{told.contender} leaves it alone: "
+        "give them different namespaces (watchNamespaces), or uninstall one"
+    )
 
 
 def _ready(service: OrderService, summary: StatusInput) -> Verdict:
@@ -239,16 +260,23 @@ def _progressing(service: OrderService, summary: StatusInput) -> Verdict:
     if service.spec.mode == "Observe" and summary.pending:
         return "False", "Observing", f"would write: {summary.pending}"
     if summary.rollback:
-        return ("False" if summary.done else "True"), ROLLED_BACK, rolled_back(summary.rollback)
+        text = rolled_back(summary.rollback)
+        if late := [rollout.problem for rollout in summary.rollouts.values() if rollout.late]:
+            return "False", "Stuck", "; ".join([text, "and these are not ready, either", *late])
+        return ("False" if summary.done else "True"), ROLLED_BACK, text
     if summary.problems:
         return "False", "Stuck", "; ".join(filter(None, (summary.problems[0], summary.no_way_back)))
     return _under_way(summary)
 
 
 def _under_way(summary: StatusInput) -> Verdict:
+    if summary.upgrade == "Waiting":
+        return "True", "UpgradeWaits", "pods are replaced after those of other resources"
     if not summary.migrated:
         text = "the roll-out waits for the migration"
         return "True", "Migrating", "; ".join([text, *summary.hints])
+    if summary.upgrade and not summary.serving:
+        return "True", "UpgradingPods", "this operator makes other pods than the one before it"
     if not summary.serving:
         return "True", "RollingOut", "; ".join(["pods are being replaced", *summary.hints])
     if not summary.done:

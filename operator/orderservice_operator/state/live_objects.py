@@ -95,6 +95,14 @@ def rollout(service: OrderService, process: Process, live: LiveObjects, revision
     )
 
 
+def revisions(service: OrderService, live: LiveObjects) -> set[str]:
+    """Return the revisions that Deployments were given."""
+    places = (_deployment(service, process) for process in ALL)
+    return {
+        _annotations(live[place]).get(REVISION_ANNOTATION, "") for place in places if place in live
+    }
+
+
 def job(name: str, live: LiveObjects) -> Job:
     """Return how far a Job is."""
     body = live.get(_reference("batch/v1", "Job", name))

@@ -17,11 +17,17 @@ def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
     `to_the_end`: what all reconciles together will have written once the roll-out is done, as a
     person wants to see it beforehand.
     """
-    return diff(
+    planned = diff(
         manifests(snapshot, to_the_end=to_the_end),
         snapshot.live,
         kept=_kept(snapshot, to_the_end=to_the_end),
     )
+    return _without_deployments(planned) if snapshot.held and not to_the_end else planned
+
+
+def _without_deployments(planned: Plan) -> Plan:
+    others = (write for write in planned.writes if write.manifest["kind"] != "Deployment")
+    return msgspec.structs.replace(planned, writes=tuple(others))
 
 
 def manifests(snapshot: Snapshot, *, to_the_end: bool) -> list[Manifest]:
@@ -34,7 +40,7 @@ def manifests(snapshot: Snapshot, *, to_the_end: bool) -> list[Manifest]:
         children = [*desired(service, end), *jobs]
     elif snapshot.job_is_stale:  # deleted first: a Job cannot be changed
         children = [child for child in children if reference(child) != _job(snapshot)]
-    if to_the_end or snapshot.done:
+    if to_the_end or snapshot.settled:
         record = revisions.to_record(service, snapshot.history)
         children += [record] if record else []
     return children
@@ -54,10 +60,9 @@ def _kept(snapshot: Snapshot, *, to_the_end: bool) -> frozenset[Reference]:
     references = revisions.kept(snapshot.history)
     if to_the_end or not snapshot.job_is_stale:
         references |= {_job(snapshot)}
-    if not (to_the_end or snapshot.done):
-        references |= live_objects.named_by_pods(
-            snapshot.live
-        )  # old pods need it until they are gone
+    if not (to_the_end or snapshot.settled):
+        # Old pods need it until they are gone.
+        references |= live_objects.named_by_pods(snapshot.live)
     return references
 
 

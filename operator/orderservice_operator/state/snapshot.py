@@ -20,7 +20,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A resource (`wanted`: as it is; `running`: with the spec that is to run) and its children.
 
     `secrets` are digests of what each process reads from Secrets, where they are known.
-    `dashboards`: no older resource has them.
+    `dashboards`: no older resource has them. `held`: its pods stay as an older operator made them,
+    until it is its turn; `revision` is then theirs.
     """
 
     wanted: OrderService
@@ -32,6 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     revision: str
     metrics: MetricsApi = MetricsApi()
     dashboards: bool = True
+    held: bool = False
 
     @property
     def service(self) -> OrderService:
@@ -92,6 +94,34 @@ class Snapshot(msgspec.Struct, frozen=True):
     def done(self) -> bool:
         """Whether all pods are what is to run."""
         return self.migrated and all(rollout.done for rollout in self.rollouts.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether all pods are what is to run, now and later."""
+        return self.done and not self.held
+
+    @property
+    def late(self) -> bool:
+        """Whether a process missed the deadline of its roll-out."""
+        return any(rollout.late for rollout in self.rollouts.values())
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether it is a newer operator alone that asks for other pods.
+
+        That is: the spec is the one that was rolled out, and the pods made of it are others now.
+        """
+        wanted = self.wanted
+        told, spec = wanted.status, wanted.spec
+        if spec.mode != "Manage" or spec.paused or told.rollback or self.running.rollback:
+            return False
+        is_same = told.revision_generation == wanted.metadata.generation
+        return is_same and told.revision not in {"", self.revision}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a Deployment has what is to run already."""
+        return self.revision in live_objects.revisions(self.service, self.live)
 
     @property
     def failure(self) -> Failure | None:

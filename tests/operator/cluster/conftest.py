@@ -205,6 +205,14 @@ def image_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one with an operator of another version, which makes other pods."""
+    return lean.python_of_another_version(
+        tmp_path_factory.mktemp("other"), "children/pods.py", '"64Mi"', '"65Mi"'
+    )
+
+
+@pytest.fixture(scope="session")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     """Start a RabbitMQ node; whoever uses it does so in a virtual host of their own."""
     with node(tmp_path_factory.mktemp("rabbitmq")) as started:
@@ -242,8 +250,8 @@ def start_operator(
 ) -> Callable[..., Running]:
     """Start operators."""
 
-    def start(name: str = "operator", **environ: str) -> Running:
-        operators.append(Running(image_python, kubeconfig, name, **environ))
+    def start(name: str = "operator", python: Path = image_python, **environ: str) -> Running:
+        operators.append(Running(python, kubeconfig, name, **environ))
         return operators[-1]
 
     return start

@@ -3,6 +3,7 @@ with it (pybreaker imports redis where there is one, structlog imports rich).
 """
 
 import re
+import shutil
 import sysconfig
 import venv
 from importlib.metadata import distribution
@@ -28,6 +29,19 @@ def python(folder: Path) -> Path:
     for top in tops:
         (place / top.name).symlink_to(top)
     return folder / "bin" / "python"
+
+
+def python_of_another_version(folder: Path, file: str, before: str, after: str) -> Path:
+    """Make one whose operator has another text in one of its files."""
+    made = python(folder)
+    link = next((folder / "lib").rglob("orderservice_operator"))
+    original = link.resolve()
+    link.unlink()
+    shutil.copytree(original, link)
+    text = (link / file).read_text()
+    assert before in text
+    (link / file).write_text(text.replace(before, after))
+    return made
 
 
 def _tops(name: str) -> set[Path]:

@@ -14,7 +14,7 @@ from orderservice_operator.children.manifest import Reference
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid
-from orderservice_operator.resource.status import Count, Queue
+from orderservice_operator.resource.status import Count, Queue, Status
 from orderservice_operator.state import conditions
 from orderservice_operator.state.capacity import Connections, most_connections
 from orderservice_operator.state.conditions import StatusInput
@@ -352,3 +352,31 @@ def test_the_reason_of_a_pause_is_shown(make: Any) -> None:
     paused = msgspec.structs.replace(service, metadata=metadata)
     ready = next(c for c in conditions.status(paused, _seen(), NOW).conditions if c.type == "Ready")
     assert ready.message.endswith(": INC-42")
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "serving", "progressing"),
+    [
+        ("Waiting", True, ("True", "UpgradeWaits")),
+        ("UnderWay", False, ("True", "UpgradingPods")),
+        (None, True, ("False", "Complete")),
+    ],
+)
+def test_an_upgrade_of_the_operator_is_told(
+    make: Any, upgrade: Any, progressing: tuple[str, str], *, serving: bool
+) -> None:
+    rollout_ = Rollout(Count(2, 2, 2), done=serving, serving=serving)
+    rollouts = {process.name: rollout_ for process in ALL}
+    status = conditions.status(make(), _seen(rollouts=rollouts, upgrade=upgrade), NOW)
+    assert status.upgrade == upgrade
+    assert _verdicts(status)["Progressing"] == progressing
+    assert _verdicts(status)["Ready"][0] == str(serving)
+
+
+def test_another_installation_that_gives_way_is_told(make: Any) -> None:
+    told = Status(operator="a/ours", contender="b/theirs")
+    service = msgspec.structs.replace(make(), status=told)
+    status = conditions.status(service, _seen(), NOW)
+    assert (status.operator, status.contender) == ("a/ours", "b/theirs")
+    assert _verdicts(status)["OperatorConflict"] == ("True", "TwoInstallations")
+    assert _verdicts(status)["Ready"][0] == "True"

@@ -223,6 +223,31 @@ def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> No
     assert resources.wrote(going)
 
 
+def test_whoever_says_first_that_a_resource_asks_for_something_its_broker_is_looked_at_too() -> (
+    None
+):
+    """A `managementUrl` set right before a status of ours was written was not looked at."""
+    asked: list[Key] = []
+    resources = ResourceIndex(asked.append)
+    resources.put(_body(1, 1))
+    assert asked == [A]
+    resources.wrote(_body(3, 2) | {"status": {"phase": "Ready"}})
+    assert asked == [A, A]
+    resources.put(_body(2, 2))
+    resources.put(_body(3, 2))
+    assert asked == [A, A]
+
+
+def test_any_annotation_asks_for_a_look() -> None:
+    """A person has no other way to ask for one, and the reason of a pause is in an annotation."""
+    resources = ResourceIndex()
+    resources.put(_body(1, 1))
+    noted = _body(2, 1)
+    noted["metadata"]["annotations"] = {"example.org/note": "1"}
+    assert resources.put(noted)
+    assert not resources.put(noted)
+
+
 def test_only_the_resource_that_is_gone_is_dropped() -> None:
     """Another may have its name by now."""
     resources = ResourceIndex()

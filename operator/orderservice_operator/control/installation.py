@@ -1,0 +1,83 @@
+"""Which of several installations of the operator works on a resource.
+
+Where their scopes overlap, one would write what the other corrects, for ever. So each marks a
+resource as its own before it writes anything (`status.operator`), and leaves alone what another one
+has marked, as long as that one lives: as long as its Lease is renewed and its scope has the
+resource. Without a Lease an installation has no name; it marks nothing and always gives way.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.lease import covers, path_of, scope_of
+from orderservice_operator.errors import Forbidden, NotFound
+from orderservice_operator.resource.decoding import Invalid
+from orderservice_operator.resource.spec import OrderService
+
+# A guess: longer than any hand-over between replicas of one installation, an upgrade included.
+DEAD_AFTER_S: Final = 60.0
+_READ_S: Final = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class _Seen(msgspec.Struct):
+    """A Lease as it was read last; `renewal` is None where there is none."""
+
+    renewal: tuple[str, str] | None
+    changed_at: float
+    read_at: float
+    scope: str = ""
+
+
+class Installation:
+    """An installation, by the name of its Lease (`namespace/name`), and what it knows of others.
+
+    `clock` counts seconds.
+    """
+
+    def __init__(
+        self, client: Client, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client, self.name, self._clock = client, name, clock
+        self._seen: dict[str, _Seen] = {}
+
+    async def other(self, service: OrderService | Invalid) -> str:
+        """Return the name of the installation that a resource belongs to, if it is not this one."""
+        holder = service.status.operator
+        if holder in {"", self.name} or not await self._works(holder, service):
+            return ""
+        return holder
+
+    async def is_contended(self, service: OrderService | Invalid) -> bool:
+        """Tell whether the one that said it gives way still works on this resource's namespace."""
+        contender = service.status.contender
+        return contender not in {"", self.name} and await self._works(contender, service)
+
+    async def _works(self, name: str, service: OrderService | Invalid) -> bool:
+        seen = self._seen.get(name)
+        if seen is None or self._clock() - seen.read_at >= _READ_S:
+            seen = self._seen[name] = await self._read(name, seen)
+        if seen.renewal is None or self._clock() - seen.changed_at >= DEAD_AFTER_S:
+            return False
+        return covers(seen.scope, service.metadata.namespace)
+
+    async def _read(self, name: str, before: _Seen | None) -> _Seen:
+        """Read a Lease; by our own clock, as those of nodes differ."""
+        now = self._clock()
+        try:
+            lease = await self._client.get(path_of(name))
+        except NotFound:
+            return _Seen(None, now, now)
+        except Forbidden as error:  # of another namespace; whoever marked the resource may live
+            _log.warning("installation.unread", lease=name, error=str(error))
+            return _Seen(("", ""), now, now)
+        spec = lease["spec"]
+        renewal = str(spec.get("holderIdentity")), str(spec.get("renewTime"))
+        is_same = before is not None and before.renewal == renewal
+        changed_at = before.changed_at if before is not None and is_same else now
+        return _Seen(renewal, changed_at, now, scope_of(lease))

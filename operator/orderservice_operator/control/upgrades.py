@@ -1,0 +1,75 @@
+"""Whose pods are replaced next when a newer operator makes other ones: a few resources at a time.
+
+A resource keeps its turn until all its pods are replaced and ready. One whose new pods never are
+keeps it for good: what is wrong with them is wrong with everybody's, and the others run on. Who
+changes the spec does not wait.
+"""
+
+from collections.abc import Callable
+
+from orderservice_operator.resource.index import ResourceIndex
+from orderservice_operator.resource.key import Key
+from orderservice_operator.resource.spec import OrderService
+from orderservice_operator.resource.status import Upgrade
+from orderservice_operator.state.snapshot import Snapshot
+
+
+class Upgrades:
+    """Turns of resources, `at_once` at a time; `look_at` is called for the next one.
+
+    The status of each resource says whether it has its turn, so a restart gives no new ones.
+    """
+
+    def __init__(
+        self, resources: ResourceIndex, at_once: int, look_at: Callable[[Key], None]
+    ) -> None:
+        self._resources, self._at_once, self._look_at = resources, at_once, look_at
+        self._under_way: set[Key] = set()
+        self._waiting: dict[Key, None] = {}  # in the order in which they came
+
+    def judge(self, key: Key, snapshot: Snapshot) -> Upgrade | None:
+        """Return how far a resource's upgrade is; None: it has none."""
+        if not snapshot.is_upgrade or (snapshot.has_begun and snapshot.done):
+            self.forget(key)
+            return None
+        if not (snapshot.has_begun or self._takes_turn(key)):
+            self._waiting[key] = None
+            return "Waiting"
+        state = _state(snapshot.wanted)
+        if state == "UnderWayUnready" and snapshot.late:
+            self.forget(key)
+        else:
+            self._under_way.add(key)
+            self._waiting.pop(key, None)
+        return state
+
+    def forget(self, key: Key) -> None:
+        """Give the turn of a resource to the next one."""
+        self._under_way.discard(key)
+        self._waiting.pop(key, None)
+        if self._waiting and len(self._under_way) < self._at_once:
+            self._look_at(next(iter(self._waiting)))
+
+    def _takes_turn(self, key: Key) -> bool:
+        if key in self._under_way:
+            return True
+        if len(self._under_way) >= self._at_once:
+            return False
+        return len((self._under_way | self._told()) - {key}) < self._at_once
+
+    def _told(self) -> set[Key]:
+        """Return those whose status says that they have their turn, looked at by us or not."""
+        return {
+            Key(service.metadata.namespace, service.metadata.name)
+            for service in self._resources.services()
+            if service.status.upgrade == "UnderWay"
+        }
+
+
+def _state(service: OrderService) -> Upgrade:
+    """Return in which state a resource has its turn: by whether it was ready when it began."""
+    told = service.status
+    if told.upgrade in {"UnderWay", "UnderWayUnready"}:
+        return told.upgrade
+    is_ready = ("Ready", "True") in {(each.type, each.status) for each in told.conditions}
+    return "UnderWay" if is_ready else "UnderWayUnready"
