@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from prometheus_client import REGISTRY
 
-from orders import settings
+from orders import settings, verified
 from orders.admin import Admin, AdminServer, listen
 from orders.errors import OrdersError, Transient
 from orders.probes import Check, Checks, ProcessState
@@ -84,6 +84,7 @@ def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:
     tracing.configure(name)
     for variable in settings.unknown(environ):
         _log.warning("setting.unknown", variable=variable)
+    verified.report(environ)
 
 
 def problem_check(name: str, problem: Callable[[], str | None], *, critical: bool = True) -> Check:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from orders import verified
 from orders.errors import SettingError
 
 PREFIX = "ORDERS_"
@@ -509,6 +510,25 @@ class ReconcileSettings(Group, frozen=True):
     ] = 2000
 
 
+class TlsSettings(Group, frozen=True):
+    """Which connections must verify their server; those within this machine never need to."""
+
+    unverified: Annotated[
+        str,
+        Meta(
+            description="Variables whose servers need not be verified (sslmode=verify-full, amqps,"
+            " rediss, https): their names by comma, none, or * for all, each with a warning."
+        ),
+    ] = verified.ALL  # many clusters trust their network; who does not says none
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is not of ours: it would allow nothing."""
+        try:
+            verified.allowances(self.unverified)
+        except ValueError as error:
+            raise ValueError(f"{verified.UNVERIFIED} is wrong: {error}") from None
+
+
 class AdminSettings(Group, frozen=True):
     """Probes and metrics."""
 
@@ -559,6 +579,7 @@ GROUPS: dict[str, type[Group]] = {
     "WORKER": WorkerSettings,
     "NOTIFICATION": NotificationSettings,
     "RECONCILE": ReconcileSettings,
+    "TLS": TlsSettings,
     "ADMIN": AdminSettings,
     "BUILD": BuildSettings,
     "LOG": LogSettings,
@@ -604,9 +625,21 @@ def load(group: type[G], environ: Mapping[str, str] = os.environ) -> G:
         if value:
             values[field] = value
     try:
-        return msgspec.convert(values, group, strict=False)
+        loaded = msgspec.convert(values, group, strict=False)
     except msgspec.ValidationError as error:
         raise SettingError(_explain(group, str(error))) from error
+    _refuse_unverified(group, environ)
+    return loaded
+
+
+def _refuse_unverified(group: type[Group], environ: Mapping[str, str]) -> None:
+    if not environ.get(verified.UNVERIFIED, "").strip() or group is TlsSettings:
+        return
+    load(TlsSettings, environ)
+    names = {variable(group, field) for field in group.__struct_fields__}
+    for name, fault in verified.refused(environ):
+        if name in names:
+            raise SettingError(verified.refusal(name, fault))
 
 
 def _explain(group: type[Group], message: str) -> str:

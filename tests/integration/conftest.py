@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import requests
 
+from devstack.certificates import Authority, Tls
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import postgres as postgres_server
@@ -91,7 +92,15 @@ def start_valkey(state: Path, programs: list[Program]) -> Server:
 
 def start_rabbitmq(state: Path, programs: list[Program]) -> RabbitMQ:
     """Start a RabbitMQ node and the epmd it needs."""
+    authority = Authority(state / "certificates")
+    tls = Tls(
+        authority.bundle,
+        authority.server("localhost-only", ("localhost",)),
+        authority.client("client"),
+    )
     broker = rabbitmq_server.Broker(
+        tls=tls,
+        tls_port=free_port(),
         state=state,
         password=PASSWORD,
         amqp_port=free_port(),

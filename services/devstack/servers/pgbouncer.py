@@ -1,8 +1,10 @@
 """PgBouncer in transaction mode, in front of one PostgreSQL."""
 
 import os
+import socket
 
 from devstack import unprivileged
+from devstack.certificates import Tls
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import pgbouncer
 from devstack.servers import postgres
@@ -24,6 +26,13 @@ max_client_conn = 200
 default_pool_size = {size}
 ignore_startup_parameters = {ignored}
 """
+# Only encrypted connections, of clients that have a certificate beside their password.
+WITH_TLS = """\
+client_tls_sslmode = verify-ca
+client_tls_ca_file = {folder}/authority.pem
+client_tls_cert_file = {folder}/server.pem
+client_tls_key_file = {folder}/server.key
+"""
 
 
 def component(  # noqa: PLR0913 a server's settings
@@ -34,8 +43,12 @@ def component(  # noqa: PLR0913 a server's settings
     size: int = 4,
     ignored: str = "",
     name: str = "pgbouncer",
+    tls: Tls | None = None,
 ) -> Component:
-    """Describe a pooler with `size` connections to the server for each database."""
+    """Describe a pooler with `size` connections to the server for each database.
+
+    With `tls` it takes only clients that have a certificate, and is ready when it listens.
+    """
     state = cluster.state
     folder = unprivileged.folder(state, name)
     tree = unprivileged.program_tree(pgbouncer.release(), state)
@@ -51,6 +64,11 @@ def component(  # noqa: PLR0913 a server's settings
             size=size,
             ignored=ignored,
         )
+        if tls is not None:
+            postgres.write(folder / "authority.pem", tls.authority.read_text())
+            postgres.write(folder / "server.pem", tls.server.certificate.read_text())
+            postgres.write(folder / "server.key", tls.server.key.read_text())
+            text += WITH_TLS.format(folder=folder)
         postgres.write(folder / "pgbouncer.ini", text)
 
     libraries = tree / "usr/lib" / f"{os.uname().machine}-linux-gnu"
@@ -64,5 +82,11 @@ def component(  # noqa: PLR0913 a server's settings
         address=f"{HOST}:{port}",
         ports={"DEVSTACK_PGBOUNCER_PORT": port},
         prepare=prepare,
-        ready=lambda: postgres.answers(cluster.url(port=port)),
+        ready=lambda: listens(port) if tls else postgres.answers(cluster.url(port=port)),
     )
+
+
+def listens(port: int) -> bool:
+    """Tell whether a port takes connections."""
+    with socket.create_connection((HOST, port), timeout=1):
+        return True

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from devstack.certificates import Tls
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import rabbitmq
 from orderservice_topology.permissions import permissions
@@ -50,6 +51,9 @@ class Broker:
     distribution_port: int
     epmd_port: int
     name: str = "rabbitmq"
+    # A further listener, for clients that have a certificate as well.
+    tls: Tls | None = None
+    tls_port: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -137,7 +141,7 @@ def prepare(broker: Broker) -> None:
 
 def configuration(broker: Broker) -> str:
     """Give the node's settings: loopback only, one user, statistics as fresh as they can be."""
-    lines = {
+    lines: dict[str, object] = {
         "listeners.tcp.local": f"{HOST}:{broker.amqp_port}",
         "management.tcp.ip": HOST,
         "management.tcp.port": broker.management_port,
@@ -150,6 +154,15 @@ def configuration(broker: Broker) -> str:
         "disk_free_limit.absolute": "200MB",
         "vm_memory_high_watermark.absolute": "1GB",
     }
+    if broker.tls is not None:
+        lines |= {
+            "listeners.ssl.local": f"{HOST}:{broker.tls_port}",
+            "ssl_options.cacertfile": broker.tls.authority,
+            "ssl_options.certfile": broker.tls.server.certificate,
+            "ssl_options.keyfile": broker.tls.server.key,
+            "ssl_options.verify": "verify_peer",
+            "ssl_options.fail_if_no_peer_cert": "true",
+        }
     return "".join(f"{key} = {value}\n" for key, value in lines.items())
 
 

@@ -17,6 +17,7 @@ def run(environ: Mapping[str, str]) -> int:
 
 def _serve(environ: Mapping[str, str]) -> int:
     # Imported here: what imports prometheus_client must find the folder of its files.
+    from orders import verified
     from orders.api import metrics, wiring
     from orders.api.server.application import serve
     from orders.settings import AdminSettings, LogSettings, load, unknown
@@ -26,6 +27,7 @@ def _serve(environ: Mapping[str, str]) -> int:
     logs.configure(load(LogSettings, environ), "api")
     for variable in unknown(environ):
         structlog.get_logger().warning("setting.unknown", variable=variable)
+    verified.report(environ)
 
     def app() -> WSGIApplication:
         tracing.configure("api")

@@ -15,6 +15,7 @@ from typing import Final
 import hiredis
 from redis.exceptions import RedisError
 
+from orders import verified
 from orders.cache.address import place_of
 from orders.cache.connection import Argument, Closed, Command, Reply
 from orders.cache.gate import Gate, RedisBypassed, RedisDown
@@ -214,6 +215,8 @@ class Redis:
 
 
 def _describe(error: Exception) -> str:
+    if (advice := verified.advice(error)) is not None:
+        return advice
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

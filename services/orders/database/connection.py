@@ -24,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.generators import notifies
 from psycopg.rows import TupleRow
 
+from orders import verified
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
 from orders.database.names import Names, places
 from orders.errors import SettingError
@@ -281,7 +282,7 @@ def _reason(error: BaseException) -> str:
         return READ_ONLY
     if isinstance(error, errors.ConnectionTimeout | DeadlinePassed):
         return "no answer in time"
-    return "cannot connect"
+    return verified.advice_of_libpq(str(error)) or "cannot connect"
 
 
 REPLACED: Final = "the server was replaced by a standby that was promoted"

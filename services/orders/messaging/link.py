@@ -17,6 +17,7 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.adapters.utils import connection_workflow
 from pika.channel import Channel
 
+from orders import verified
 from orders.messaging import decoding
 from orders.messaging.address import place, shuffled
 from orders.settings import MessagingSettings
@@ -244,7 +245,7 @@ def describe(error: BaseException) -> str:
     """Say what went wrong in one line, from the innermost of pika's wrapped errors."""
     while (inner := _inner(error)) is not None:
         error = inner
-    text = str(error) or "no reason given"
+    text = verified.advice(error) or str(error) or "no reason given"
     return f"RabbitMQ: {type(error).__name__}: {text}"[:300]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import requests
 
+from orders import verified
 from orders.errors import Permanent, SettingError, Transient
 
 _TIMEOUT_S: Final = (3.0, 15.0)  # connect; read: a busy broker answers a listing late
@@ -71,7 +72,8 @@ class Management:
             )
         except requests.RequestException as error:
             # The text of requests' errors holds the address, ours does not need it.
-            raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
+            why = verified.advice(error, verified.OF_REQUESTS) or type(error).__name__
+            raise Transient(f"RabbitMQ's management API: {why}") from error
         if absent and answer.status_code == requests.codes.not_found:
             return answer
         return self._checked(answer, f"{method} {place.partition('?')[0]}")

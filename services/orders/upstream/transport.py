@@ -23,6 +23,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from orders import verified
 from orders.upstream.addresses import AddressRefused, AllowedAddresses
 
 T_co = TypeVar("T_co", covariant=True)
@@ -223,6 +224,8 @@ def retry_after_s(field: str) -> float | None:
 
 def _word(error: Exception) -> str:
     """Name an error by its class: texts of requests and urllib3 carry addresses."""
+    if (advice := verified.advice(error, verified.OF_REQUESTS)) is not None:
+        return advice
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     return type(getattr(cause, "reason", None) or cause).__name__
 

@@ -1,0 +1,138 @@
+"""An authority of the local stack's own, with a certificate for its servers and one for clients."""
+
+import datetime as dt
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_DAYS: Final = 825
+HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class Pair(NamedTuple):
+    """A certificate and its key, as files in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class Tls(NamedTuple):
+    """What both sides of a connection have: whom they trust, and who they are."""
+
+    authority: Path
+    server: Pair
+    client: Pair
+
+
+class Authority:
+    """Signs certificates; made in a folder on first use and kept there."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        """Read the authority, or make it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.files = Pair(folder / f"{name}.pem", folder / f"{name}.key")
+        if not self.files.certificate.exists():
+            self._make(name)
+        self._certificate = x509.load_pem_x509_certificate(self.files.certificate.read_bytes())
+        key = serialization.load_pem_private_key(self.files.key.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{self.files.key} holds another kind of key: remove the folder")
+        self._key = key
+
+    @property
+    def bundle(self) -> Path:
+        """Give the file that others trust."""
+        return self.files.certificate
+
+    def server(
+        self, name: str = "server", hosts: tuple[str, ...] = HOSTS, *, days: int = _DAYS
+    ) -> Pair:
+        """Give the certificate of a server for some hosts; `days` of -2: it has expired."""
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        return self._pair(name, ExtendedKeyUsageOID.SERVER_AUTH, names, days)
+
+    def client(self, name: str) -> Pair:
+        """Give the certificate of a client, whose common name is `name`."""
+        return self._pair(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, _DAYS)
+
+    def _pair(
+        self,
+        name: str,
+        use: x509.ObjectIdentifier,
+        names: x509.SubjectAlternativeName | None,
+        days: int,
+    ) -> Pair:
+        files = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        if files.certificate.exists():
+            return files
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self._certificate.subject, key.public_key(), days)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        if names is not None:
+            builder = builder.add_extension(names, critical=False)
+        _write_key(files.key, key)
+        _write(files.certificate, _pem(builder.sign(self._key, hashes.SHA256())))
+        return files
+
+    def _make(self, name: str) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # A name of its own: an authority is looked up by it.
+        subject = _subject(f"orders devstack {name} {secrets.token_hex(4)}")
+        builder = _builder(subject, subject, key.public_key(), 10 * _DAYS)
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        builder = builder.add_extension(constraints, critical=True)
+        _write_key(self.files.key, key)
+        _write(self.files.certificate, _pem(builder.sign(key, hashes.SHA256())))
+
+
+def _builder(
+    subject: str | x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    first, last = sorted((now - dt.timedelta(days=1), now + dt.timedelta(days=days)))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_subject(subject) if isinstance(subject, str) else subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(first)
+        .not_valid_after(last)
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    contents = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(contents)
+
+
+def _write(path: Path, contents: bytes) -> None:
+    path.write_bytes(contents)

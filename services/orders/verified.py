@@ -1,0 +1,208 @@
+"""Which connections are encrypted and verify their server, and what to do about those that do not.
+
+Verified: the server has shown a certificate of an authority that we trust, for the host that the
+setting names. Connections that stay on this machine need none of it.
+"""
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+
+from orders.errors import SettingError
+
+UNVERIFIED: Final = "ORDERS_TLS_UNVERIFIED"
+ALL: Final = "*"
+NONE: Final = "none"
+
+# OpenSSL's codes of what is wrong with a certificate (x509_vfy.h).
+_EXPIRED: Final = frozenset({9, 10})
+_OTHER_HOST: Final = frozenset({62, 64})
+_UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
+
+EXPIRED: Final = "the server's certificate has expired or is not valid yet: renew it"
+OTHER_HOST: Final = "the server's certificate is for another host: name the host that it is for"
+UNKNOWN_AUTHORITY: Final = (
+    "the server's certificate is of an authority that is not trusted: add the authority to "
+)
+TLS_DEMANDED: Final = "the server demands TLS: set sslmode=verify-full"
+CLIENT_DEMANDED: Final = (
+    "the server demands a certificate of the client: set sslcert and sslkey in the URL"
+)
+AUTHORITIES: Final = "SSL_CERT_FILE"
+OF_POSTGRES: Final = "PGSSLROOTCERT (or sslrootcert in the URL)"
+OF_REQUESTS: Final = "REQUESTS_CA_BUNDLE"
+
+
+def _postgres(url: str, environ: Mapping[str, str]) -> str | None:
+    parts = urlsplit(url)
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    mode = query.get("sslmode") or environ.get("PGSSLMODE") or "prefer"
+    hosts = query.get("host") or parts.netloc.rpartition("@")[2]
+    if mode == "verify-full" or all(is_local(_without_port(host)) for host in hosts.split(",")):
+        return None
+    return f"sslmode is {mode}: set sslmode=verify-full"
+
+
+def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
+    if (fault := _scheme(url, "rediss", "redis://")) is not None:
+        return fault
+    query = parse_qs(urlsplit(url).query)
+    careless = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
+    anybody = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
+    if (careless or anybody) and not _all_local(url):
+        return "ssl_cert_reqs or ssl_check_hostname switch verification off: leave them out"
+    return None
+
+
+def _amqp(url: str, _environ: Mapping[str, str]) -> str | None:
+    fault = _scheme(url, "amqps", "amqp://")
+    if fault is None and "protocol" in urlsplit(url).query and not _all_local(url):
+        return "ssl_options with a protocol switch verification off: leave the protocol out"
+    return fault
+
+
+def _http(url: str, _environ: Mapping[str, str]) -> str | None:
+    return _scheme(url, "https", "http://")
+
+
+def _scheme(url: str, wanted: str, plain: str) -> str | None:
+    scheme = url.partition("://")[0].lower().partition("+")[0]
+    if scheme in {wanted, "unix"} or _all_local(url):
+        return None
+    return f"{plain} is not encrypted: use {wanted}://"
+
+
+def _all_local(url: str) -> bool:
+    authority = urlsplit(url).netloc.rpartition("@")[2]
+    return all(is_local(_without_port(host)) for host in authority.split(","))
+
+
+def _without_port(host: str) -> str:
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a host is this machine: a loopback address, its name, or a socket's path."""
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# Words of libpq, OpenSSL, PostgreSQL and PgBouncer, and what to do.
+_OF_LIBPQ: Final = {
+    "does not match host name": OTHER_HOST,
+    "server certificate for": OTHER_HOST,
+    "certificate required": CLIENT_DEMANDED,
+    "requires a valid client certificate": CLIENT_DEMANDED,
+    "SSL required": TLS_DEMANDED,
+    "no encryption": TLS_DEMANDED,
+    # libpq does not tell them apart.
+    "certificate verify failed": f"{UNKNOWN_AUTHORITY}{OF_POSTGRES}, or renew it if it has expired",
+    "root certificate file": f"sslmode=verify-full needs an authority: set {OF_POSTGRES}",
+    "does not support SSL": "the server has no TLS: switch it on there, or use another sslmode",
+}
+
+_log = structlog.get_logger()
+_Judge = Callable[[str, Mapping[str, str]], str | None]
+_JUDGES: Final[Mapping[str, _Judge]] = {
+    "ORDERS_DATABASE_URL": _postgres,
+    "ORDERS_DATABASE_SESSION_URL": _postgres,
+    "ORDERS_DATABASE_REPLICA_URL": _postgres,
+    "ORDERS_REDIS_URL": _redis,
+    "ORDERS_AMQP_URL": _amqp,
+    "ORDERS_MANAGEMENT_URL": _http,
+    "ORDERS_INVENTORY_URL": _http,
+    "ORDERS_PAYMENT_URL": _http,
+    "ORDERS_NOTIFICATION_URL": _http,
+    "ORDERS_AUTH_JWKS_URL": _http,
+    "OTEL_EXPORTER_OTLP_ENDPOINT": _http,
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": _http,
+}
+VARIABLES: Final = tuple(_JUDGES)
+
+
+def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield each variable whose connections are not verified, with what to do about it."""
+    for variable, judge in _JUDGES.items():
+        for url in _urls(environ.get(variable, "").strip()):
+            if (fault := judge(url, environ)) is not None:
+                yield variable, fault
+                break
+
+
+def _urls(text: str) -> list[str]:
+    """Part replicas by comma; a comma within a URL parts its hosts."""
+    parts = text.split(",postgres")
+    return [text] if len(parts) == 1 else [parts[0], *(f"postgres{part}" for part in parts[1:])]
+
+
+def refused(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield those of `faults` that ORDERS_TLS_UNVERIFIED does not allow by name."""
+    allowed = allowances(environ.get(UNVERIFIED, ""))
+    for variable, fault in faults(environ):
+        if ALL not in allowed and variable not in allowed:
+            yield variable, fault
+
+
+def report(environ: Mapping[str, str]) -> None:
+    """Log what is not verified, unless it is allowed by name; what is set for OTLP is refused.
+
+    Raises SettingError. Everything else was refused when its settings were read.
+    """
+    allowed = allowances(environ.get(UNVERIFIED, ""))
+    for variable, fault in faults(environ):
+        if ALL in allowed:
+            _log.warning("connection.not_verified", setting=variable, advice=fault)
+        elif variable.startswith("OTEL_") and variable not in allowed:
+            raise SettingError(refusal(variable, fault))
+
+
+def refusal(variable: str, fault: str) -> str:
+    """Say why a setting is refused, and both ways out."""
+    return f"{variable} is refused: {fault}; or name {variable} in {UNVERIFIED}"
+
+
+def allowances(text: str) -> frozenset[str]:
+    """Read the setting: `*` for all, `none`, or names of variables by comma; raises ValueError."""
+    names = frozenset(name.strip() for name in (text.strip() or ALL).split(","))
+    if names in ({ALL}, {NONE}):
+        return names
+    if unknown := sorted(names - set(VARIABLES)):
+        raise ValueError(f"{', '.join(unknown)}: expected *, none, or of {', '.join(VARIABLES)}")
+    return names
+
+
+def advice(error: BaseException, authorities: str = AUTHORITIES) -> str | None:
+    """Say what to do about a certificate that was refused; None if that was not it."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _advice(cause.verify_code, authorities)
+        waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    return None
+
+
+def _advice(code: int, authorities: str) -> str:
+    if code in _EXPIRED:
+        return EXPIRED
+    if code in _OTHER_HOST:
+        return OTHER_HOST
+    return f"{UNKNOWN_AUTHORITY}{authorities}"
+
+
+def advice_of_libpq(message: str) -> str | None:
+    """Say what to do about the words with which libpq refuses a server; None for others."""
+    known = (advice for words, advice in _OF_LIBPQ.items() if words in message)
+    return next(known, None)

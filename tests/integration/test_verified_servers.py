@@ -1,0 +1,289 @@
+"""TLS on real servers: one that is not who it should be is refused, and why is said."""
+
+import contextlib
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from devstack.certificates import Authority, Pair, Tls
+from devstack.ports import free_port
+from devstack.program import Program
+from devstack.servers import pgbouncer
+from devstack.servers import rabbitmq as server
+from devstack.testing import Database, Postgres, RabbitMQ
+from integration.serving import eventually
+from orders import verified
+from orders.cache.client import Redis, RedisDown
+from orders.database import connection
+from orders.errors import Transient, Unavailable
+from orders.messaging.management import Management
+from orders.messaging.publisher import Publisher
+from orders.settings import CacheSettings, DatabaseSettings, MessagingSettings
+from orders.upstream.http import Upstream
+from orders.upstream.policy import UpstreamPolicy
+from orders.upstream.transport import Request
+
+
+class Certificates(NamedTuple):
+    """An authority that servers are of, and one that they are not of."""
+
+    ours: Authority
+    other: Authority
+
+    def server(self, *, expired: bool = False) -> Pair:
+        """Return a certificate for localhost, and not for its address."""
+        if expired:
+            return self.ours.server("expired", ("localhost",), days=-2)
+        return self.ours.server("localhost-only", ("localhost",))
+
+
+@pytest.fixture(scope="module")
+def certificates(state: Path) -> Certificates:
+    # The first is that of the shared RabbitMQ as well.
+    return Certificates(Authority(state / "certificates"), Authority(state / "other-certificates"))
+
+
+class Door:
+    """PgBouncer in front of PostgreSQL, which takes only TLS: the embedded server has none."""
+
+    def __init__(self, postgres: Postgres, database: Database, certificates: Certificates) -> None:
+        self.postgres, self.database, self.certificates = postgres, database, certificates
+        client = certificates.ours.client("orders")
+        self.tls = Tls(certificates.ours.bundle, certificates.server(), client)
+        self.port = free_port()
+
+    def program(self, **changes: Pair) -> Program:
+        tls = self.tls._replace(**changes)
+        name = f"pgbouncer-{self.port}"
+        cluster = self.postgres.cluster
+        return Program(pgbouncer.component(cluster, self.port, name=name, tls=tls))
+
+    def problem(self, **changes: object) -> str | None:
+        """Connect as our processes do, and return why it failed; None leaves a parameter out."""
+        parameters = {
+            "sslmode": "verify-full",
+            "sslrootcert": self.tls.authority,
+            "sslcert": self.tls.client.certificate,
+            "sslkey": self.tls.client.key,
+            **changes,
+        }
+        query = urlencode({name: value for name, value in parameters.items() if value is not None})
+        login = f"orders:{self.postgres.cluster.password}"
+        url = f"postgresql://{login}@localhost:{self.port}/{self.database.name}?{query}"
+        settings = DatabaseSettings(url=url, session_url=self.database.url)
+        server = connection.primary(settings)
+        with contextlib.suppress(Transient):
+            connection.connect(server, settings, "test").close()
+        return server.problem
+
+
+@pytest.fixture(scope="module")
+def door(postgres: Postgres, database: Database, certificates: Certificates) -> Iterator[Door]:
+    made = Door(postgres, database, certificates)
+    program = made.program()
+    program.start()
+    yield made
+    program.kill()
+
+
+def test_postgresql_is_verified(door: Door, certificates: Certificates) -> None:
+    assert door.problem() is None
+    untrusted = door.problem(sslrootcert=certificates.other.bundle)
+    assert untrusted == (
+        "the server's certificate is of an authority that is not trusted: add the authority to"
+        " PGSSLROOTCERT (or sslrootcert in the URL), or renew it if it has expired"
+    )
+    another = door.problem(host="db.example", hostaddr="127.0.0.1")
+    assert another == verified.OTHER_HOST
+    missing = door.problem(sslrootcert="/nowhere/authority.pem")
+    assert missing is not None
+    assert missing.startswith("sslmode=verify-full needs an authority: set PGSSLROOTCERT")
+
+
+def test_postgresql_demands_tls_and_a_certificate_of_the_client(door: Door) -> None:
+    assert door.problem(sslmode="disable") == verified.TLS_DEMANDED
+    assert door.problem(sslcert="/nowhere", sslkey="/nowhere") == verified.CLIENT_DEMANDED
+
+
+def test_postgresql_with_an_expired_certificate_is_refused(
+    postgres: Postgres, database: Database, certificates: Certificates
+) -> None:
+    door = Door(postgres, database, certificates)
+    program = door.program(server=certificates.server(expired=True))
+    program.start()
+    try:
+        assert "or renew it if it has expired" in str(door.problem())
+    finally:
+        program.kill()
+
+
+def test_a_server_without_tls_is_named(postgres: Postgres, database: Database) -> None:
+    settings = DatabaseSettings(url=f"{database.url}?sslmode=verify-full")
+    server = connection.sessions(settings)
+    with pytest.raises(Transient):
+        connection.connect(server, settings, "test")
+    assert "set PGSSLROOTCERT" in str(server.problem) or "has no TLS" in str(server.problem)
+
+
+def amqp(
+    rabbitmq: RabbitMQ, authority: Path, *, host: str = "localhost", certificate: bool = True
+) -> str:
+    tls = rabbitmq.broker.tls
+    assert tls is not None
+    options: dict[str, str] = {"ca_certs": str(authority)}
+    if certificate:
+        options |= {"certfile": str(tls.client.certificate), "keyfile": str(tls.client.key)}
+    login = f"{server.USER}:{rabbitmq.broker.password}"
+    place = f"{host}:{rabbitmq.broker.tls_port}/%2F"
+    return f"amqps://{login}@{place}?ssl_options={quote(str(options))}"
+
+
+def problem_of(url: str) -> str | None:
+    """Connect as our processes do; return why it does not serve."""
+    publisher = Publisher(MessagingSettings(url=url), "test")
+    publisher.start()
+    try:
+        if publisher.wait_until_ready(0.1):
+            return None
+        eventually(lambda: publisher.problem != "not connected to RabbitMQ yet")
+        return publisher.problem
+    finally:
+        publisher.close()
+
+
+def test_rabbitmq_is_verified(rabbitmq: RabbitMQ, certificates: Certificates) -> None:
+    ours, other = certificates.ours.bundle, certificates.other.bundle
+    assert problem_of(amqp(rabbitmq, ours)) is None
+    assert verified.UNKNOWN_AUTHORITY in str(problem_of(amqp(rabbitmq, other)))
+    assert verified.OTHER_HOST in str(problem_of(amqp(rabbitmq, ours, host="127.0.0.1")))
+
+
+def test_rabbitmq_demands_a_certificate_of_the_client(
+    rabbitmq: RabbitMQ, certificates: Certificates
+) -> None:
+    url = amqp(rabbitmq, certificates.ours.bundle, certificate=False)
+    assert problem_of(url) is not None
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextlib.contextmanager
+def https(pair: Pair) -> Iterator[int]:
+    """Serve with a certificate; give the port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pair)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as made:
+        made.daemon_threads = True
+        made.socket = context.wrap_socket(made.socket, server_side=True)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made.server_port
+        made.shutdown()
+
+
+def asked(url: str) -> bytes:
+    with closing(Upstream("private", url, UpstreamPolicy(retries=0))) as upstream:
+        return upstream.call(Request("GET", "/", "/"), lambda reply: reply.body)
+
+
+def listed(url: str) -> bytes:
+    with closing(Management(url, "/")) as management:
+        return repr(management.list("policies")).encode()
+
+
+Ask = Callable[[str], bytes]
+
+
+@pytest.mark.parametrize("ask", [asked, listed], ids=["upstreams", "management API"])
+def test_https_is_verified(
+    ask: Ask, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.ours.bundle))
+    with https(certificates.server()) as port:
+        assert ask(f"https://localhost:{port}") == b"[]"
+        assert verified.OTHER_HOST in refusal(ask, f"https://127.0.0.1:{port}")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.other.bundle))
+        words = refusal(ask, f"https://localhost:{port}")
+        assert f"{verified.UNKNOWN_AUTHORITY}REQUESTS_CA_BUNDLE" in words
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.ours.bundle))
+    with https(certificates.server(expired=True)) as port:
+        assert verified.EXPIRED in refusal(ask, f"https://localhost:{port}")
+
+
+def refusal(ask: Ask, url: str) -> str:
+    with pytest.raises((Transient, Unavailable)) as refused:
+        ask(url)
+    return str(refused.value)
+
+
+@contextlib.contextmanager
+def encrypted(url: str, pair: Pair) -> Iterator[int]:
+    """Stand in front of a Redis with TLS, which the embedded server has none of; give the port."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pair)
+
+    class Pipe(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(self.request, server_side=True) as front,
+                socket.create_connection(("127.0.0.1", port)) as back,
+            ):
+                threading.Thread(target=copy, args=(back, front), daemon=True).start()
+                copy(front, back)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pipe) as made:
+        made.daemon_threads = True
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made.server_address[1]
+        made.shutdown()
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while received := source.recv(65_536):
+            sink.sendall(received)
+
+
+def test_redis_is_verified(
+    redis_url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ours.bundle))
+    with encrypted(redis_url, certificates.server(expired=True)) as port:
+        assert verified.EXPIRED in str(pinged(f"rediss://localhost:{port}"))
+    with encrypted(redis_url, certificates.server()) as port:
+        assert pinged(f"rediss://localhost:{port}") is None
+        assert verified.OTHER_HOST in str(pinged(f"rediss://127.0.0.1:{port}"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.other.bundle))
+        untrusted = str(pinged(f"rediss://localhost:{port}"))
+        assert f"{verified.UNKNOWN_AUTHORITY}SSL_CERT_FILE" in untrusted
+
+
+def pinged(url: str) -> str | None:
+    redis = Redis(CacheSettings(url=url, timeout_s=5))
+    try:
+        redis.warm(within_s=5)
+        redis.call("PING")
+    except RedisDown as error:
+        return str(error)
+    finally:
+        redis.close()
+    return None
