@@ -61,8 +61,8 @@ class Door:
         self.tls = Tls(certificates.ours.bundle, certificates.server(), client)
         self.port = free_port()
 
-    def program(self, **changes: Pair) -> Program:
-        tls = self.tls._replace(**changes)
+    def program(self, pair: Pair | None = None) -> Program:
+        tls = self.tls if pair is None else self.tls._replace(server=pair)
         name = f"pgbouncer-{self.port}"
         cluster = self.postgres.cluster
         return Program(pgbouncer.component(cluster, self.port, name=name, tls=tls))
@@ -118,7 +118,7 @@ def test_postgresql_with_an_expired_certificate_is_refused(
     postgres: Postgres, database: Database, certificates: Certificates
 ) -> None:
     door = Door(postgres, database, certificates)
-    program = door.program(server=certificates.server(expired=True))
+    program = door.program(certificates.server(expired=True))
     program.start()
     try:
         assert "or renew it if it has expired" in str(door.problem())
