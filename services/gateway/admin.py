@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -16,6 +17,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from gateway import metrics
 
@@ -97,6 +99,13 @@ class _Server(ThreadingMixIn, TCPServer):
         """Say nothing: the client went away, or sent nothing for too long."""
 
 
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that it cannot compare
+        return choose_encoder("")
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _REQUEST_S
@@ -104,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            encode, content_type = _encoder(self.headers.get("Accept", ""))
             self._send(HTTPStatus.OK, content_type, encode(REGISTRY))
         elif path in {"/livez", "/readyz"}:
             self._probe(path)

@@ -49,7 +49,10 @@ class Admin:
 
     def answer(self, target: str, accept: str = "") -> Answer:
         """Answer a GET of `target` (path and query)."""
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:  # what begins with // is read as a host
+            return Answer(404, _TEXT, b"There is no such page.\n")
         page = self._pages.get(parts.path)
         if page is None:
             return Answer(404, _TEXT, f"Try {', '.join(self._pages)}.\n".encode())
@@ -60,7 +63,10 @@ class Admin:
         return Answer(status, "application/json", msgspec.json.encode(body))
 
     def _scrape(self, accept: str) -> Answer:
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that it cannot compare
+            encode, content_type = choose_encoder("")
         return Answer(200, content_type, encode(self._metrics))
 
 

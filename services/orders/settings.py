@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -614,6 +614,11 @@ def variable(group: type[Group], field: str) -> str:
     return _NAMES.get((group, field), f"{PREFIX}{prefix}_{field.upper()}")
 
 
+_UNREADABLE_HOST: Final = (
+    "its host or port cannot be read (http://user:password@host:port/path; an IPv6 address in [ ])"
+)
+
+
 def load(group: type[G], environ: Mapping[str, str] = os.environ) -> G:
     """Read a group of settings; an empty variable counts as unset.
 
@@ -624,6 +629,9 @@ def load(group: type[G], environ: Mapping[str, str] = os.environ) -> G:
         value = environ.get(variable(group, field), "").strip()
         if value:
             values[field] = value
+    for field, text in values.items():
+        if text.startswith(("http://", "https://")) and not _has_readable_host(text):
+            raise SettingError(f"{variable(group, field)} is wrong: {_UNREADABLE_HOST}")
     try:
         loaded = msgspec.convert(values, group, strict=False)
     except msgspec.ValidationError as error:
@@ -640,6 +648,15 @@ def _refuse_unverified(group: type[Group], environ: Mapping[str, str]) -> None:
     for name, fault in verified.refused(environ):
         if name in names:
             raise SettingError(verified.refusal(name, fault))
+
+
+def _has_readable_host(url: str) -> bool:
+    """Tell whether clients can read host and port; their own errors repeat the password."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _explain(group: type[Group], message: str) -> str:

@@ -44,6 +44,29 @@ class Bound(msgspec.Struct, frozen=True):
     properties_key: str = ""
 
 
+class _ListedPlace(msgspec.Struct, frozen=True):
+    """What is compared of an exchange or a queue."""
+
+    name: str
+    policy: str | None = None
+    messages: int = 0
+
+
+class _ListedPolicy(msgspec.Struct, frozen=True):
+    """What is compared of a policy."""
+
+    name: str
+    priority: int | None = None
+    pattern: str = ""
+    definition: dict[str, Any] = {}
+
+
+class _ListedBinding(Bound, frozen=True, kw_only=True):
+    """What is compared of a binding."""
+
+    destination_type: str
+
+
 class Broker(msgspec.Struct, frozen=True):
     """What a broker lists for one virtual host, by name."""
 
@@ -129,17 +152,27 @@ def broker(
     operator_policies: Iterable[Listed] = (),
 ) -> Broker:
     """Return a broker from its listings. Raises KeyError for what RabbitMQ does not list so."""
-    return Broker(
-        policies={item["name"]: item for item in policies},
-        exchanges={item["name"]: item for item in exchanges},
-        queues={item["name"]: item for item in queues},
-        bindings=frozenset(
-            Bound(item["source"], item["destination"], item["routing_key"], item["properties_key"])
-            for item in bindings
-            if item["destination_type"] == "queue"
-        ),
-        operator_policies=tuple(operator_policies),
-    )
+    try:
+        return Broker(
+            policies=_by_name(policies, _ListedPolicy),
+            exchanges=_by_name(exchanges, _ListedPlace),
+            queues=_by_name(queues, _ListedPlace),
+            bindings=frozenset(
+                Bound(item.source, item.destination, item.routing_key, item.properties_key)
+                for item in msgspec.convert(list(bindings), list[_ListedBinding])
+                if item.destination_type == "queue"
+            ),
+            operator_policies=tuple(_by_name(operator_policies, _ListedPolicy).values()),
+        )
+    except msgspec.ValidationError as error:
+        raise KeyError(str(error)) from error
+
+
+def _by_name(
+    listing: Iterable[Listed], kind: "type[_ListedPolicy | _ListedPlace]"
+) -> dict[str, Listed]:
+    """Return a listing by name, once the members that are compared are of their types."""
+    return {msgspec.convert(item, kind).name: item for item in listing}
 
 
 def changes(wanted: Topology, broker: Broker) -> Changes:

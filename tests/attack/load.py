@@ -88,7 +88,7 @@ class Load:
         self, threads: Sequence[threading.Thread], began_s: float,
         report: Callable[[str], None], every_s: float,
     ) -> None:  # fmt: skip
-        reported_s = began_s
+        reported_s, reported = began_s, 0
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.05)
             now_s = time.monotonic()
@@ -100,6 +100,9 @@ class Load:
                 reported_s = now_s
                 rate = self.count / (now_s - began_s)
                 report(f"  {self.count} inputs, {rate:.0f}/s, {len(self.faults)} faults")
+            while reported < len(self.faults):
+                report(f"  {self.faults[reported]}")
+                reported += 1
 
     def _share(self, passed_s: float) -> float:
         """Return how much of the load is over, from 0 to 1."""

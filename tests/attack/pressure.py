@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from attack.targets import Target
 from attack.wire import NoAnswer, Wire, connect, request
 
-_PROBES: Final = 20
+PROBES: Final = 20
 _ADDRESSES: Final = 10  # of attackers: each address has limits of its own
 _EVERY_S: Final = 0.05
 _HOST: Final = b"Host: orders.example\r\n"
@@ -45,7 +45,7 @@ def _waited(target: Target, clients: int, opening: bytes, more: bytes) -> Wait:
     longest_s, refused = 0.0, 0
     wire, sent = Wire(target.gateway_port), request("GET", "/api/orders/1", target.fields())
     with _crowd(target.gateway_port, clients, opening, more):
-        for _ in range(_PROBES):
+        for _ in range(PROBES):
             began_s = time.monotonic()
             refused += not _served(wire, sent)
             longest_s = max(longest_s, time.monotonic() - began_s)

@@ -9,7 +9,7 @@ import msgspec
 
 from orders import settings
 from orders.errors import Permanent, Transient
-from orders.messaging.management import Management
+from orders.messaging.management import Management, foreign
 from orders.settings import TopologySettings
 from orderservice_topology import difference, topology
 from orderservice_topology.difference import Broker, Change, Changes
@@ -54,9 +54,7 @@ def _broker(management: Management) -> Broker:
             bindings=management.list("bindings"),
         )
     except KeyError as error:
-        raise Permanent(
-            "ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
-        ) from error
+        raise foreign("listings") from error
 
 
 def _write(management: Management, changes: Changes) -> None:

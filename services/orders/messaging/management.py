@@ -38,7 +38,10 @@ class Management:
         # Statistics of thousands of queues are what makes this listing slow.
         query = "?disable_stats=true&enable_queue_totals=true" if kind == "queues" else ""
         answer = self._request("GET", f"/{kind}/{_quote(self.vhost)}{query}")
-        return msgspec.json.decode(answer.content, type=list[dict[str, Any]])
+        try:
+            return msgspec.json.decode(answer.content, type=list[dict[str, Any]])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise foreign(f"GET /{kind}") from error
 
     def put(self, kind: str, name: str, body: object) -> None:
         """Make or replace one object."""
@@ -97,17 +100,21 @@ class Management:
         if status >= 400:
             raise Permanent(f"{request}: {status}: {_explanation(answer)}", reason="refused")
         if "json" not in answer.headers.get("Content-Type", "json"):
-            raise Permanent(
-                f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API",
-                reason="not_found",
-            )
+            raise foreign(request)
         return answer
+
+
+def foreign(request: str) -> Permanent:
+    """Say that something else answers."""
+    return Permanent(
+        f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
+    )
 
 
 def _explanation(answer: requests.Response) -> str:
     try:
         return str(answer.json().get("reason", ""))[:500]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return "no explanation"
 
 

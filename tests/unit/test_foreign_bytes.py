@@ -1,0 +1,167 @@
+"""Parsers of what strangers write: whatever it is, it is an answer or a refusal of ours."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from orders.admin import Admin
+from orders.api import query
+from orders.api.client_address import client_address
+from orders.api.cursor import InvalidCursor, unseal
+from orders.api.preconditions import is_known
+from orders.api.problems import Refusal
+from orders.api.requests import check_media_type
+from orders.errors import SettingError
+from orders.messaging.address import addresses
+from orders.messaging.management import Management
+from orders.probes import Checks, ProcessState
+from orders.settings import MessagingSettings, TopologySettings, UpstreamSettings, load
+from orders.telemetry import context
+
+ANY = st.text(st.characters(max_codepoint=0xFF), max_size=60)  # as WSGI tunnels octets
+
+
+def joined(*parts: str, most: int = 8) -> st.SearchStrategy[str]:
+    """Put parts of a grammar together in any order, beside anything else."""
+    return st.lists(st.sampled_from(parts) | ANY, max_size=most).map("".join)
+
+
+# -- media types (RFC 9110, 8.3) and what scrapers accept ----------------------------------------
+
+MEDIA = joined(
+    "application/json",
+    ";",
+    "; ",
+    "charset=utf-8",
+    'charset="utf-8"',
+    "charset=",
+    "=",
+    '"',
+    "/",
+    ",",
+)
+
+
+@given(content_type=MEDIA, encoding=st.none() | ANY)
+@example(content_type="application/json; ; charset=utf-8;", encoding=None)
+def test_a_media_type_is_json_or_refused(content_type: str, encoding: str | None) -> None:
+    try:
+        check_media_type(content_type, encoding)
+    except Refusal as refusal:
+        assert refusal.kind.status == 415  # noqa: PT017 either is right
+    else:
+        assert content_type.lower().lstrip(" \t").startswith("application/json")
+        assert encoding is None
+
+
+ACCEPT = joined(
+    "application/openmetrics-text", "text/plain", "*/*", ";", ",", "; ", "version=1.0.0",
+    "version=", 'version="1.0.0"', "version=x", "version=1", "version=0.0.4", "escaping=values",
+    "q=0.5", "q=",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def admin() -> Admin:
+    return Admin(Checks([]), ProcessState(stalled_after_s=10))
+
+
+@given(accept=ACCEPT)
+@example(accept='text/plain;version="1.0.0"')
+@example(accept='application/openmetrics-text;version="1.0.0";q=0.5')
+@settings(max_examples=50)
+def test_every_scraper_gets_metrics(admin: Admin, accept: str) -> None:
+    answer = admin.answer("/metrics", accept)
+    assert answer.status == 200
+    assert "\n" not in answer.content_type
+
+
+@given(target=joined("/", "/livez", "?", "verbose", "[", "]", "//", "http://", "@", ":", "%", "℀"))
+@example(target="//[")
+@example(target="//[x]/livez")
+@example(target="//℀/")
+def test_every_target_of_the_admin_port_has_an_answer(admin: Admin, target: str) -> None:
+    assert admin.answer(target).status in (200, 404, 503)
+
+
+# -- queries, cursors, addresses, tags, trace context --------------------------------------------
+
+
+@given(text=joined("page=", "pageSize=", "cursor=", "&", "%", "%ff", "1", "=", ";", "+", "A" * 44))
+def test_a_query_is_a_page_or_refused(text: str) -> None:
+    try:
+        asked = query.page_query(text)
+    except Refusal as refusal:
+        assert refusal.kind.status == 400  # noqa: PT017 either is right
+    else:
+        assert asked.page * asked.page_size <= query.MAX_DEPTH
+
+
+@given(text=ANY | st.text("AQz09-_=", min_size=43, max_size=45))
+def test_no_cursor_but_ours_is_valid(text: str) -> None:
+    with pytest.raises(InvalidCursor):
+        unseal(text, 7, b"a key of some length")
+
+
+@given(
+    forwarded=joined("1.2.3.4", "::1", "[::1]", ", ", ":80", "fe80::1%eth0", "unknown", "for="),
+    proxies=st.integers(0, 3),
+)
+def test_an_address_is_one_or_the_peers(forwarded: str, proxies: int) -> None:
+    env = {"HTTP_X_FORWARDED_FOR": forwarded, "REMOTE_ADDR": "192.0.2.1"}
+    assert len(client_address(env, proxies)) <= 45
+
+
+@given(etag=st.just('"v1"'), tags=joined('"v1"', 'W/"v1"', "*", ",", '"', " "))
+def test_a_tag_is_known_only_where_it_is_listed(etag: str, tags: str) -> None:
+    if is_known(etag, tags):
+        assert etag in tags or tags.strip() == "*"
+
+
+@given(correlation=ANY, traceparent=joined("00-", "a" * 32, "-", "b" * 16, "01", "ff", "0" * 32))
+def test_ids_of_strangers_are_taken_whole_or_replaced(correlation: str, traceparent: str) -> None:
+    accepted, remote = context.accept(correlation, traceparent)
+    assert accepted.traceparent.isascii()
+    assert 1 <= len(accepted.correlation_id) <= 64
+    assert not remote or accepted.trace_id in traceparent
+
+
+# -- addresses in settings -----------------------------------------------------------------------
+
+HOSTS = joined(
+    "broker", "[::1]", "[fe80::1%25eth0]", "[", "]", ":", ":5672", ":99999", "user:p@", ","
+)
+SECRET = "only-a-secret"
+
+
+@pytest.mark.parametrize(
+    "host", ["[", "[::1", "[x]", "[::1::2]", "a:99999", "a:x", f"u:{SECRET}@a\u2100b", ":80", "a:0"]
+)
+def test_an_address_that_cannot_be_read_is_refused_by_name_without_its_password(host: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load(TopologySettings, {"ORDERS_MANAGEMENT_URL": f"http://{host}/"})
+    assert "ORDERS_MANAGEMENT_URL" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(SettingError) as caught:
+        load(
+            UpstreamSettings,
+            {"ORDERS_INVENTORY_URL": f"http://{host}/", "ORDERS_INVENTORY_TOKEN_FILE": "/t"},
+        )
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["[::1]:15672", "[fd00::1]", "broker.example:443", "10.0.0.1"])
+def test_an_address_may_be_ipv6(host: str) -> None:
+    assert load(UpstreamSettings, {"ORDERS_INVENTORY_URL": f"http://{host}/a"}).inventory_url
+    assert Management(
+        load(TopologySettings, {"ORDERS_MANAGEMENT_URL": f"http://{host}"}).management_url, "/"
+    )
+
+
+@given(hosts=HOSTS)
+def test_an_address_of_a_broker_is_read_or_refused(hosts: str) -> None:
+    try:
+        assert addresses(MessagingSettings(url=f"amqp://{hosts}/v"), "name")
+    except SettingError as error:
+        assert "ORDERS_AMQP_URL" in str(error)  # noqa: PT017 either is right
