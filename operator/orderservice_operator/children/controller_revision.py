@@ -41,6 +41,7 @@ _STAYS: Final[Mapping[str, frozenset[str]]] = {
         {
             "managementUrl",
             "managementSecretRef",
+            "provision",
             "deliveryLimit",
             "retryDelaysSeconds",
             "maxLength",

@@ -163,6 +163,11 @@ def database(service: OrderService, component: str) -> Database | Credentials:
     return own[component] or spec.database
 
 
+def brokers(service: OrderService) -> dict[str, SecretKey]:
+    """Return where the amqp URL of each process is."""
+    return {process.name: _broker(service, process) for process in (RELAY, WORKER, NOTIFIER)}
+
+
 def _broker(service: OrderService, process: Process) -> SecretKey:
     own = getattr(section(service, process), "messaging", None)
     secret: SecretKey = (own or service.spec.messaging).secret_ref

@@ -35,6 +35,15 @@ def user(service: OrderService, secret: Secret) -> User:
     return _of_amqp(secret, messaging.secret_ref.key, url.hostname or "")
 
 
+def amqp_user(service: OrderService, secret: Secret, key: str) -> User:
+    """Return user and password of an amqp URL, to be made at the management API. Raises Permanent.
+
+    They are sent there by the same rule as any other password.
+    """
+    url = urlsplit(service.spec.messaging.management_url or "")
+    return _of_amqp(secret, key, url.hostname or "")
+
+
 def _of_management(secret: Secret) -> User:
     if secret.type != BASIC_AUTH and not _is_labelled(secret):
         raise Permanent(

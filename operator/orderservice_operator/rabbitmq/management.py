@@ -125,7 +125,7 @@ class Management:
         be deleted with `if-empty`.
         """
         question = _Peek(count=1, ackmode="ack_requeue_true", encoding="base64", truncate=1)
-        answer = await self._call("POST", f"queues/{self._vhost}/{_quote(queue)}/get", question)
+        answer = await self._call("POST", f"queues/{self._vhost}/{quoted(queue)}/get", question)
         return bool(_decoded(answer, list[Listed]))
 
     async def apply(self, wanted: Changes) -> None:
@@ -139,12 +139,21 @@ class Management:
         for binding in wanted.bindings:
             await self._call("POST", self._between(binding), binding)
         for stray in wanted.strays:
-            place = f"{self._between(stray)}/{_quote(stray.properties_key)}"
+            place = f"{self._between(stray)}/{quoted(stray.properties_key)}"
             await self._call("DELETE", place, absent_is_fine=True)
+
+    async def get(self, place: str) -> dict[str, Any] | None:
+        """Return an object of the whole broker; None: there is none."""
+        answer = await self._call("GET", place, absent_is_fine=True)
+        return _decoded(answer, dict[str, Any]) if answer else None
+
+    async def put(self, place: str, body: msgspec.Struct) -> None:
+        """Make or replace an object of the whole broker."""
+        await self._call("PUT", place, body)
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete one object; none there is fine."""
-        await self._call("DELETE", f"{kind}/{self._vhost}/{_quote(name)}", absent_is_fine=True)
+        await self._call("DELETE", f"{kind}/{self._vhost}/{quoted(name)}", absent_is_fine=True)
 
     async def cluster(self) -> str | None:
         """Return what the broker's cluster calls itself, whatever its address; None: unsaid."""
@@ -155,19 +164,19 @@ class Management:
         return identifier if isinstance(identifier, str) else None
 
     def _between(self, binding: Binding | Bound) -> str:
-        place = f"e/{_quote(binding.source)}/q/{_quote(binding.destination)}"
+        place = f"e/{quoted(binding.source)}/q/{quoted(binding.destination)}"
         return f"bindings/{self._vhost}/{place}"
 
     @property
     def _vhost(self) -> str:
-        return _quote(self._address.vhost)
+        return quoted(self._address.vhost)
 
     async def _list(self, kind: str, parameters: Mapping[str, str] | None = None) -> list[Listed]:
         answer = await self._call("GET", f"{kind}/{self._vhost}", parameters=parameters)
         return _decoded(answer, list[Listed])
 
     async def _put(self, kind: str, name: str, body: msgspec.Struct) -> None:
-        await self._call("PUT", f"{kind}/{self._vhost}/{_quote(name)}", body)
+        await self._call("PUT", f"{kind}/{self._vhost}/{quoted(name)}", body)
 
     async def _call(
         self,
@@ -236,5 +245,6 @@ def _decoded(answer: bytes, type_: type[T]) -> T:
         raise Permanent(_FOREIGN) from None
 
 
-def _quote(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as a part of a path."""
     return quote(name, safe="")

@@ -11,11 +11,12 @@ import aiohttp
 import structlog
 from pybreaker import CircuitBreakerError
 
-from orderservice_operator.children import topology
+from orderservice_operator.children import environment, topology
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.secrets import Secrets
 from orderservice_operator.errors import OperatorError, Permanent, Transient
-from orderservice_operator.rabbitmq import credentials, sharing
+from orderservice_operator.rabbitmq import accounts, credentials, sharing
+from orderservice_operator.rabbitmq.accounts import Account
 from orderservice_operator.rabbitmq.breaker import Breaker
 from orderservice_operator.rabbitmq.management import Address, Management
 from orderservice_operator.resource import status
@@ -156,6 +157,8 @@ class TopologyReconciler:
             holder := sharing.older(service, self.sharers(service))
         ):
             return TopologyReport("False", "VhostShared", _shared(service, holder))
+        if service.spec.mode == "Manage":
+            await self._provision(service, management)
         broker = await management.read()
         wanted = changes(topology.desired(service), broker)
         queues, text = _queues(broker), str(wanted)
@@ -173,6 +176,32 @@ class TopologyReconciler:
         return TopologyReport(
             "True", "InPlace", "exchanges, queues, bindings and policies exist", queues
         )
+
+    async def _provision(self, service: OrderService, management: Management) -> None:
+        """Make the virtual host and the users, if the resource asks for them. Raises Permanent."""
+        messaging = service.spec.messaging
+        if not messaging.provision:
+            return
+        own = (await self._address(service)).username
+        try:
+            if "VirtualHost" in messaging.provision:
+                await accounts.make_virtual_host(management, messaging.vhost, own)
+            if "Users" in messaging.provision:
+                users = [each for each in await self._accounts(service) if each.name != own]
+                await accounts.make_users(management, messaging.vhost, users)
+        except Permanent as error:
+            raise Permanent(f"{error} (provision needs the tag `administrator`)") from error
+
+    async def _accounts(self, service: OrderService) -> list[Account]:
+        """Return the users of the amqp URLs, read anew: their passwords may have changed."""
+        namespace = service.metadata.namespace
+        processes: dict[tuple[str, str], list[str]] = {}
+        for process, reference in environment.brokers(service).items():
+            self._secrets.forget(namespace, reference.name)
+            secret = await self._secrets.read(namespace, reference.name)
+            user = credentials.amqp_user(service, secret, reference.key)
+            processes.setdefault(user, []).append(process)
+        return [Account(*user, tuple(names)) for user, names in processes.items()]
 
     async def _trust(self, service: OrderService) -> ssl.SSLContext | None:
         """Return what the broker's certificate is verified by, if the resource says so."""

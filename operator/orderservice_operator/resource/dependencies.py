@@ -113,6 +113,12 @@ class Messaging(Section, frozen=True):
             ".managementUrl",
         ),
         Rule(
+            "self.provision.size() == 0"
+            " || (has(self.managementUrl) && has(self.managementSecretRef))",
+            "provision needs managementUrl and managementSecretRef, of an administrator",
+            ".provision",
+        ),
+        Rule(
             "self.vhost == oldSelf.vhost",
             "vhost cannot be changed: messages would stay behind",
             ".vhost",
@@ -137,6 +143,17 @@ class Messaging(Section, frozen=True):
     vhost: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)], Meta(description="Virtual host.")
     ] = "/"
+    provision: Annotated[
+        Annotated[
+            tuple[Literal["VirtualHost", "Users"], ...],
+            Meta(max_length=2, extra_json_schema={"x-kubernetes-list-type": "set"}),
+        ],
+        Meta(
+            description="What else the operator makes in RabbitMQ, as an administrator. "
+            "VirtualHost: `vhost`. Users: those of the amqp URLs, with the password there and the "
+            "rights of their processes. Neither is ever deleted."
+        ),
+    ] = ()
     port: Annotated[Port, Meta(description="AMQP port, for the NetworkPolicy.")] = 5672
     delivery_limit: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)],

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+import pika
 import pytest
 import requests
 from brokers import PASSWORD, Rabbit
@@ -523,6 +524,70 @@ def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
     api.delete(*SERVICES, namespace, "minimal")
     api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.call("GET", f"queues/{inside}") == []
+
+
+@pytest.fixture
+def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> Iterator[Any]:
+    """Give what applies a resource that asks for its virtual host and its user, of a password."""
+    name, place = f"own-{namespace}", f"127.0.0.1:{rabbit.amqp_port}"
+    administrator = {"username": rabbitmq.USER, "password": PASSWORD}
+
+    def apply(password: str) -> str:
+        url = f"amqp://{name}:{password}@{place}/{name}"
+        for secret, kind, data in (
+            ("orders-messaging", "Opaque", {"url": url}),
+            ("administrator", "kubernetes.io/basic-auth", administrator),
+        ):
+            manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
+            api.apply(manifest | {"type": kind, "stringData": data}, namespace)
+        messaging = {
+            "managementUrl": rabbit.url,
+            "managementSecretRef": {"name": "administrator"},
+            "vhost": name,
+            "provision": ["VirtualHost", "Users"],
+        }
+        api.apply(example(messaging=messaging), namespace)
+        return url
+
+    yield apply
+    for kind in ("vhosts", "users"):
+        rabbit.session.delete(f"{rabbit.url}/api/{kind}/{name}", timeout=10)
+
+
+def _consumes(url: str) -> bool:
+    """Tell whether a user may publish, and take from a queue of its own, by AMQP."""
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+    except pika.exceptions.AMQPError:
+        return False
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish("orders", "order.created.v1", b"{}", mandatory=True)
+    channel.basic_get("order-processing", auto_ack=True)
+    connection.close()
+    return True
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_virtual_host_and_users_are_made_when_asked(
+    api: Api, rabbit: Rabbit, namespace: str, provisioned: Any
+) -> None:
+    """And a changed password is carried to the broker."""
+    url = provisioned("first")
+    api.wait(lambda: _in_place(api, namespace))
+    assert _consumes(url)
+    name = f"own-{namespace}"
+    rights = rabbit.call("GET", f"permissions/{name}/{name}")
+    assert rights["configure"] == "^$"
+    assert rabbit.call("GET", f"users/{name}")["tags"] in ([], "")
+    changed = provisioned("second")
+    api.wait(lambda: _consumes(changed))
+    assert not _consumes(url)
+    # A person's user is never taken over.
+    person = {"password": "of a person", "tags": "monitoring"}
+    rabbit.call("PUT", f"users/{name}", json=person)
+    api.wait(lambda: _topology(api, namespace) == ("False", "Refused"))
+    assert "exists with tags" in _verdict(api, namespace, "minimal")[1]
 
 
 @pytest.mark.usefixtures("operator")

@@ -31,6 +31,7 @@ CLUSTERS = (
 BEHAVIOUR = {
     ".mode": "test_reconcile.test_observing_writes_nothing_and_says_what_it_would",
     ".paused": "test_reconcile.test_a_paused_resource_is_left_alone",
+    ".messaging.provision": "test_broker.test_a_virtual_host_and_users_are_made_when_asked",
     ".messaging.deletionPolicy": "test_broker.test_empty_queues_go_with_the_resource_when_asked",
     ".database.maxConnections": "test_status.test_pools_that_exceed_the_server_are_told",
     ".auth.exposeWithoutAuth": "test_resource_schema, of entrances without tokens",

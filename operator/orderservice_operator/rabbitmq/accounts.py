@@ -1,0 +1,124 @@
+"""The virtual host and the users of a resource, made in RabbitMQ where it asks for them.
+
+Nothing is deleted: a virtual host holds messages, and others may know a user. A user with tags is
+an administrator's or a person's, and is left alone. Nothing is written where nothing differs: the
+password is compared with its salted hash.
+
+Source: https://www.rabbitmq.com/docs/passwords
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from orderservice_operator.errors import Permanent
+from orderservice_operator.rabbitmq.management import Management, quoted
+from orderservice_topology.permissions import permissions
+
+_SALT_BYTES: Final = 4
+_ALGORITHMS: Final = {
+    "rabbit_password_hashing_sha256": "sha256",
+    "rabbit_password_hashing_sha512": "sha512",
+}
+_log = structlog.get_logger(__name__)
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A user of processes, with its password."""
+
+    name: str
+    password: str
+    processes: tuple[str, ...]
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """Regular expressions over names of exchanges and queues."""
+
+    configure: str
+    write: str
+    read: str
+
+
+class _User(msgspec.Struct, frozen=True):
+    password: str
+    tags: str = ""
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    pass
+
+
+async def make_virtual_host(management: Management, vhost: str, user: str) -> None:
+    """Make a virtual host if there is none, and let the management's own user in."""
+    place = f"vhosts/{quoted(vhost)}"
+    if await management.get(place) is None:
+        await management.put(place, _Nothing())
+        _log.info("vhost.made", vhost=vhost)
+    if await management.get(f"permissions/{quoted(vhost)}/{quoted(user)}") is None:
+        await _grant(management, vhost, user, Rights(".*", ".*", ".*"))
+
+
+async def make_users(management: Management, vhost: str, accounts: Iterable[Account]) -> None:
+    """Make users, or set their passwords and rights again. Raises Permanent for one with tags."""
+    for account in accounts:
+        await _make_user(management, account)
+        rights = rights_of(account.processes)
+        known = await management.get(f"permissions/{quoted(vhost)}/{quoted(account.name)}")
+        if known is None or not _are(rights, known):
+            await _grant(management, vhost, account.name, rights)
+
+
+async def _make_user(management: Management, account: Account) -> None:
+    place = f"users/{quoted(account.name)}"
+    known = await management.get(place)
+    if known is not None and is_password_of(known, account.password):
+        return
+    if known is not None and known.get("tags"):
+        raise Permanent(
+            f"messaging.provision: user {account.name} exists with tags and another password; "
+            "put the user of a process into the amqp URL"
+        )
+    await management.put(place, _User(account.password))
+    _log.info("user.made", user=account.name)
+
+
+async def _grant(management: Management, vhost: str, user: str, rights: Rights) -> None:
+    await management.put(f"permissions/{quoted(vhost)}/{quoted(user)}", rights)
+    _log.info("user.allowed", user=user, vhost=vhost)
+
+
+def rights_of(processes: Iterable[str]) -> Rights:
+    """Return what processes that share a user need together."""
+    every = [permissions()[process] for process in processes]
+    return Rights(
+        configure=_joined(each.configure for each in every),
+        write=_joined(each.write for each in every),
+        read=_joined(each.read for each in every),
+    )
+
+
+def is_password_of(user: Mapping[str, Any], password: str) -> bool:
+    """Return whether a listed user has this password; of an unknown hash nobody can tell."""
+    algorithm = _ALGORITHMS.get(user.get("hashing_algorithm", ""))
+    if algorithm is None:
+        return True
+    try:
+        hashed = base64.b64decode(user.get("password_hash", ""))
+    except ValueError:
+        return False
+    salt, digest = hashed[:_SALT_BYTES], hashed[_SALT_BYTES:]
+    return hmac.compare_digest(hashlib.new(algorithm, salt + password.encode()).digest(), digest)
+
+
+def _joined(patterns: Iterable[str]) -> str:
+    return "|".join(sorted(set(patterns)))
+
+
+def _are(rights: Rights, known: Mapping[str, Any]) -> bool:
+    wanted = msgspec.to_builtins(rights)
+    return all(known.get(name) == value for name, value in wanted.items())
