@@ -1,9 +1,11 @@
 """An HTTP answer that arrives in pieces: whether it is whole, and what it says.
 
 Only what a server of today sends to a plain request: HTTP/1.1 with a length or in chunks. Whatever
-else comes is left to urllib3 on a connection of its own.
+else comes is left to urllib3 on a connection of its own, so anything that another reader could take
+otherwise is refused here.
 """
 
+import re
 from typing import Final, NamedTuple
 
 _HEAD_LIMIT_BYTES: Final = 16 * 1024
@@ -15,6 +17,11 @@ _LENGTH, _CODING, _CONNECTION = b"content-length", b"transfer-encoding", b"conne
 _RETRY: Final = b"retry-after"
 _READ: Final = frozenset({_LENGTH, _CODING, _CONNECTION, _RETRY})
 _MOST_DIGITS: Final = 8
+# RFC 9110 §5.6.2: a name with anything else in it is read differently by different readers.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+# A bare CR or LF ends a line for some readers; NUL ends the text for others.
+_CONTROL: Final = re.compile(rb"[\r\n\x00]")
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n\x00]*)?\Z" % _MOST_DIGITS)
 
 
 class NotUnderstood(Exception):
@@ -39,6 +46,18 @@ def answer(received: bytes, limit_bytes: int) -> Answer | None:
 
     Raises NotUnderstood, and TooLong for a body of more than `limit_bytes`.
     """
+    whole = _answer(received, limit_bytes)
+    if whole is None and len(received) > longest(limit_bytes):
+        raise NotUnderstood
+    return whole
+
+
+def longest(limit_bytes: int) -> int:
+    """Return how many bytes may come before an answer is whole: chunks are longer than a body."""
+    return 2 * (_HEAD_LIMIT_BYTES + limit_bytes)
+
+
+def _answer(received: bytes, limit_bytes: int) -> Answer | None:
     head, end, _ = received.partition(_END)
     if not end:
         if len(received) > _HEAD_LIMIT_BYTES:
@@ -50,13 +69,15 @@ def answer(received: bytes, limit_bytes: int) -> Answer | None:
     body = _body(status, fields, received[len(head) + len(_END) :], limit_bytes)
     if body is None:
         return None
-    kept = fields.get(_CONNECTION, b"").lower() != b"close"
+    kept = b"close" not in re.split(rb"[ \t]*,[ \t]*", fields.get(_CONNECTION, b"").lower())
     return Answer(status, body, kept, fields.get(_RETRY, b"").decode("latin-1"))
 
 
 def _status(line: bytes) -> int:
     version, _, rest = line.partition(b" ")
     if version != b"HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] not in (b" ", b""):
+        raise NotUnderstood
+    if _CONTROL.search(rest):
         raise NotUnderstood
     status = int(rest[:3])
     if status < 200:  # another answer follows
@@ -69,19 +90,19 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
     for line in lines:
         name, colon, value = line.partition(b":")
         name = name.lower()
-        if not colon or name in fields or name[:1] in b" \t":
+        if not colon or name in fields or not _TOKEN.match(name) or _CONTROL.search(value):
             raise NotUnderstood
         if name in _READ:
-            fields[name] = value.strip()
+            fields[name] = value.strip(b" \t")
     return fields
 
 
 def _body(status: int, fields: dict[bytes, bytes], rest: bytes, limit_bytes: int) -> bytes | None:
     coding, length = fields.get(_CODING), fields.get(_LENGTH)
-    if status in _NO_BODY:
+    if status in _NO_BODY and coding is None:
         return _exactly(rest, 0)
     if coding is not None:
-        if coding.lower() != b"chunked" or length is not None:
+        if coding.lower() != b"chunked" or length is not None or status in _NO_BODY:
             raise NotUnderstood
         return _joined(rest, limit_bytes)
     if length is None or not length.isdigit() or len(length) > _MOST_DIGITS:
@@ -118,10 +139,7 @@ def _joined(rest: bytes, limit_bytes: int) -> bytes | None:
 
 
 def _size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    try:
-        if 0 < len(digits) <= _MOST_DIGITS and digits.isalnum():
-            return int(digits, 16)
-    except ValueError:
-        pass
-    raise NotUnderstood
+    size = _SIZE.match(line)
+    if size is None:
+        raise NotUnderstood
+    return int(size[1], 16)

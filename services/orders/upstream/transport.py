@@ -216,7 +216,7 @@ def retry_after_s(field: str) -> float | None:
         return min(float(value), RETRY_AFTER_LIMIT_S)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # a year or a zone beyond all dates
         return None
     wait = at.replace(tzinfo=at.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)
     return min(max(wait.total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
