@@ -148,7 +148,7 @@ model: env ## check the model of an order's life with TLC (minutes); ARGS="--onl
 	@PYTHONPATH=services:tests .venv/bin/python -m model $(ARGS)
 
 .PHONY: bench
-bench: env ## measure the order path beside what bounds it, 6 minutes; ARGS="--quick --only post"
+bench: env ## measure the order path beside what bounds it, 16 minutes; ARGS="--quick --only post"
 	@PYTHONPATH=.:services .venv/bin/python -m loadtest.bench $(ARGS)
 
 .PHONY: charts

@@ -1,26 +1,31 @@
-"""POST, hot GET and first list page, beside the statement or the look-up that they cannot beat.
+"""POST, GET and list page, beside the statement or the look-up that they cannot beat.
 
-POST also with an Idempotency-Key, and with commits as slow as on a cloud's disk.
+POST also with an Idempotency-Key, and with commits as slow as on a cloud's disk; GET of orders that
+are in every cache, or in none; the first list page, or page 500.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import redis
+
 from loadtest.bench import statements
 from loadtest.bench.bed import Bed, Contestant, Work
-from loadtest.bench.data import HOT, USERS
+from loadtest.bench.data import DEEP_USER, HOT, ORDERS, USERS
 from loadtest.bench.generators import Load, Reading, redis_get, wrk
 from loadtest.bench.stand import BEFORE
 
-NAMES: Final = ("post", "post-key", "post-slow", "get", "list")
+NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "list-deep")
+# The ids of a subject's requests: of users, or of orders.
+_IDS: Final = {"get": (1, HOT), "get-cold": (1, ORDERS), "list-deep": (DEEP_USER, DEEP_USER)}
 # Slices of about the wanted length on two cores: the rate is found, the count is not.
 _GETS_PER_S: Final = 30_000
 _WARM_S: Final = 1
 
 
 def work(bed: Bed, name: str) -> Work:
-    """Return one of the three requests as a subject."""
+    """Return one of the requests as a subject."""
     asked = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
     if bed.stand.compares:
         asked["before"] = "api" + BEFORE
@@ -28,8 +33,8 @@ def work(bed: Bed, name: str) -> Work:
         asked["twice as many"] = "api-twice"
     if name != "post-key":  # it has no keys
         asked["reference"] = "reference"
-    last = HOT if name == "get" else USERS
-    load = Load(name.removesuffix("-slow"), 1, last, bed.plan.connections)
+    first, last = _IDS.get(name, (1, USERS))
+    load = Load(name.removesuffix("-slow"), first, last, bed.plan.connections)
     urls = {who: bed.stand.url(component) for who, component in asked.items()}
     for url in urls.values():  # connections, prepared statements, filled caches
         wrk(url, load, _WARM_S)
@@ -40,12 +45,21 @@ def work(bed: Bed, name: str) -> Work:
     contestants[bound] = Contestant(_bound(bed, name))
     if name == "post-slow":
         contestants = {who: _slowed(bed, one) for who, one in contestants.items()}
+    if name == "get-cold":
+        cold = partial(_forget, bed)
+        contestants = {who: one._replace(before=cold) for who, one in contestants.items()}
     return Work(name, "request", contestants, _compared(list(asked), bound))
 
 
 def _slowed(bed: Bed, one: Contestant) -> Contestant:
     slow = bed.stand.slow_commits
     return one._replace(before=partial(slow.turn, on=True), after=partial(slow.turn, on=False))
+
+
+def _forget(bed: Bed) -> None:
+    """Empty the shared cache, which tells the caches of the processes."""
+    with redis.Redis(port=bed.stand.port("valkey")) as client:
+        client.flushall()
 
 
 def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
@@ -56,15 +70,18 @@ def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
 
 
 def _bound(bed: Bed, name: str) -> Callable[[], Reading]:
-    match name:
-        case "post":
-            return partial(bed.stated, statements.accept_order(), USERS)
-        case "post-key":
-            return partial(bed.stated, statements.accept_order(with_key=True), USERS)
-        case "post-slow":  # as many at once as there are HTTP connections: they share each flush
-            plan = bed.plan._replace(processes=bed.plan.connections)
-            return partial(bed._replace(plan=plan).stated, statements.accept_order(), USERS)
-        case "list":
-            return partial(bed.stated, statements.list_orders(), USERS)
-    count = _GETS_PER_S * bed.plan.seconds
-    return partial(redis_get, bed.stand.port("valkey"), "orders:order:1", bed.plan.processes, count)
+    if name == "get":
+        count, port = _GETS_PER_S * bed.plan.seconds, bed.stand.port("valkey")
+        return partial(redis_get, port, "orders:order:1", bed.plan.processes, count)
+    if name == "post-slow":  # as many at once as there are HTTP connections: they share each flush
+        bed = bed._replace(plan=bed.plan._replace(processes=bed.plan.connections))
+    lines = {
+        "post": statements.accept_order,
+        "post-slow": statements.accept_order,
+        "post-key": partial(statements.accept_order, with_key=True),
+        "list": statements.list_orders,
+        "list-deep": statements.list_deep,
+        "get-cold": statements.find_order,
+    }[name]()
+    first, last = _IDS.get(name, (1, USERS))
+    return partial(bed.stated, lines, last, first)

@@ -46,8 +46,8 @@ class Bed(NamedTuple):
         """Return the comparison with the checkout of before, if there is one."""
         return [(process, process + BEFORE)] if self.stand.compares else []
 
-    def stated(self, lines: str, last: int) -> Reading:
-        """Have pgbench run statements for users 1 to `last`, on as many connections as the api."""
-        variables = statements.CONSTANTS | {"first": 1, "last": last}
+    def stated(self, lines: str, last: int, first: int = 1) -> Reading:
+        """Have pgbench run statements for ids up to `last`, on as many connections as the api."""
+        variables = statements.CONSTANTS | {"first": first, "last": last}
         how = ("-c", str(self.plan.processes), "-j", "2", "-T", str(self.plan.seconds))
         return self.pgbench.run(lines, variables, *how)

@@ -8,6 +8,9 @@ USERS: Final = 2_000
 PER_USER: Final = 25  # more than a page
 ORDERS: Final = USERS * PER_USER
 HOT: Final = 1_000  # orders that everybody looks at
+# A customer with a long list, for its page 500.
+DEEP_USER: Final = USERS + 1
+DEEP: Final = 10_100
 _COLUMNS: Final = (
     "id, user_id, product_id, quantity, total, payment_method, status, version, reservation,"
     " correlation_id, traceparent, created_at"
@@ -20,6 +23,12 @@ _ENDED: Final = f"""
     SELECT id, 1 + id % {USERS}, 1, 2, 19.90, 'card', 'Completed', 4, 'committed', {_IDS},
         now() - interval '1 day' + id * interval '1 ms'
     FROM generate_series(1, {ORDERS}) AS id
+"""
+_DEEP: Final = f"""
+    INSERT INTO orders ({_COLUMNS})
+    SELECT {ORDERS} + id, {DEEP_USER}, 1, 2, 19.90, 'card', 'Completed', 4, 'committed', {_IDS},
+        now() - interval '1 day' + id * interval '1 ms'
+    FROM generate_series(1, {DEEP}) AS id
 """
 _PENDING: Final = f"""
     INSERT INTO orders ({_COLUMNS})
@@ -49,7 +58,8 @@ class Database:
     def seed(self) -> None:
         """Give every customer more than a page of ended orders."""
         self._connection.execute(_ENDED.encode())
-        self._connection.execute(f"SELECT setval('orders_id_seq', {ORDERS})".encode())
+        self._connection.execute(_DEEP.encode())
+        self._connection.execute(f"SELECT setval('orders_id_seq', {ORDERS + DEEP})".encode())
         # As in steady traffic: the relay, which does not run beside POSTs here, is awake.
         self._connection.execute(b"UPDATE relay_wakeup SET idle = false")
         self._connection.execute(b"VACUUM ANALYZE")
@@ -65,6 +75,25 @@ class Database:
             b"SELECT count(*) FROM orders WHERE id BETWEEN %s AND %s AND reservation = 'committed'",
             (ids[0], ids[-1]),
         )
+
+    def newest(self) -> int:
+        """Return the highest id of an order."""
+        return self._count(b"SELECT max(id) FROM orders", ())
+
+    def since(self, order_id: int) -> int:
+        """Count the orders after one."""
+        return self._count(b"SELECT count(*) FROM orders WHERE id > %s", (order_id,))
+
+    def all_settled(self, first: int, last: int) -> bool:
+        """Tell whether the worker has brought orders of a span of ids to their very end.
+
+        From the end: while work is under way, the newest order says so.
+        """
+        query = (
+            b"SELECT count(*) FROM (SELECT FROM orders WHERE id BETWEEN %s AND %s"
+            b" AND reservation <> 'committed' ORDER BY id DESC LIMIT 1) AS newest"
+        )
+        return self._count(query, (first, last)) == 0
 
     def empty_outbox(self) -> None:
         """Forget all messages that nobody relayed."""

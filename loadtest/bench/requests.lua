@@ -1,5 +1,7 @@
--- Sends requests of one kind, all made beforehand: `wrk … -- post|post-key|get|list FIRST LAST`.
--- A key is new with each request, so those of post-key are made when they are sent.
+-- Sends requests of one kind, all made beforehand: `wrk … -- KIND FIRST LAST`. Kinds: post, post-key, get,
+-- get-cold, list, list-deep.
+-- A key is new with each request, so those of post-key are made when they are sent, and those of
+-- get-cold, none of which may come twice in a slice.
 -- FIRST to LAST are the user ids to post for or to list, or the order ids to get.
 local made, turn, fresh = {}, 0, nil
 
@@ -14,6 +16,7 @@ local make = {
   post = order,
   get = function(id) return wrk.format("GET", "/api/orders/" .. id) end,
   list = function(id) return wrk.format("GET", "/api/orders/user/" .. id) end,
+  ["list-deep"] = function(id) return wrk.format("GET", "/api/orders/user/" .. id .. "?page=500") end,
 }
 
 function init(args)
@@ -24,6 +27,15 @@ function init(args)
     fresh = function()
       turn = turn + 1
       return order(math.random(first, last), run .. "-" .. turn)
+    end
+    return
+  end
+  if args[1] == "get-cold" then
+    math.randomseed(os.time())
+    local start = math.random(0, last - first)
+    fresh = function()
+      turn = turn + 1
+      return make.get(first + (start + turn) % (last - first + 1))
     end
     return
   end

@@ -11,18 +11,20 @@ from typing import Final, NamedTuple
 from devstack.packages import rabbitmq
 from devstack.servers import postgres
 from devstack.state import locked, remove
-from loadtest.bench import answering, cost, machine, relaying, stand, working
+from loadtest.bench import answering, cost, machine, relaying, stand, whole, working
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench
 from loadtest.bench.pairs import turns
 from loadtest.bench.results import Memory, Report, Sample, Subject
+from loadtest.bench.slow_commits import SlowCommits
 from loadtest.bench.stand import Plan, Stand
 
 _WORKS: Final[Mapping[str, Callable[[Bed], Work]]] = {
     **{name: partial(answering.work, name=name) for name in answering.NAMES},
     "relay": relaying.work,
     "worker": working.work,
+    "whole": whole.work,
 }
 SUBJECTS: Final = tuple(_WORKS)
 
@@ -43,7 +45,9 @@ def run(folder: Path, asked: Asked, say: Say) -> Report:
     at, (commit, changed), found = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
     with locked(folder), _emptied(folder) as data, Stand(data, asked.plan, asked.before) as ours:
         bed = _prepared(ours, asked, say)
-        subjects, memory = _measured(bed, asked, say)
+        without = left_out(ours.slow_commits, asked.subjects, say)
+        names = [name for name in asked.subjects if name not in without]
+        subjects, memory = _measured(bed, asked._replace(subjects=names), say)
         bed.database.close()
     return Report(
         at=at,
@@ -54,6 +58,7 @@ def run(folder: Path, asked: Asked, say: Say) -> Report:
         settings={**asked.plan._asdict(), "rounds": asked.rounds},
         subjects=subjects,
         memory=memory,
+        left_out=without,
     )
 
 
@@ -81,6 +86,14 @@ def _prepared(ours: Stand, asked: Asked, say: Say) -> Bed:
     return Bed(
         ours, database, PgBench(program, ours.database_url, ours.session_options), asked.plan
     )
+
+
+def left_out(slow: SlowCommits, subjects: Sequence[str], say: Say) -> dict[str, str]:
+    """Say which subjects cannot be measured here, and why: that is no reason to end the run."""
+    if "post-slow" not in subjects or slow.missing is None:
+        return {}
+    say(f"post-slow is left out: {slow.missing}")
+    return {"post-slow": slow.missing}
 
 
 def _measured(bed: Bed, asked: Asked, say: Say) -> tuple[list[Subject], dict[str, Memory]]:

@@ -36,10 +36,15 @@ class SlowCommits:
             "SLOWSYNC_US": str(COMMIT_MS * 1000),
         }
 
+    @property
+    def missing(self) -> str | None:
+        """Say why commits cannot be made slow; None if they can. After `environment`."""
+        return None if self._library.exists() else "it needs a C compiler (cc or gcc)"
+
     def turn(self, *, on: bool) -> None:
         """Let each commit take COMMIT_MS more from now on, or not. Raises BenchFailed."""
-        if on and not self._library.exists():
-            raise BenchFailed("slow commits need a C compiler (cc or gcc)")
+        if on and self.missing:
+            raise BenchFailed(f"no slow commits: {self.missing}")
         if on:
             self._flag.touch()
         else:

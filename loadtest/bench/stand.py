@@ -92,6 +92,14 @@ class Stand:
         """End one."""
         self._programs.pop(name).stop()
 
+    def pause(self, name: str) -> None:
+        """Freeze one: it keeps its connections and does nothing."""
+        self._programs[name].pause()
+
+    def resume(self, name: str) -> None:
+        """Let one that is frozen go on."""
+        self._programs[name].resume()
+
     def roles(self) -> dict[str, int]:
         """Return the first process of everything that runs."""
         return {name: one.pid for name, one in self._programs.items() if one.pid is not None}
@@ -121,6 +129,8 @@ class Stand:
         known["api"] = _listening(known["api"], self.port("api"))
         access = stack.cache_access(self.settings, secrets)._replace(everything=True)
         known["valkey"] = valkey.component(self.settings.state, self.port("valkey"), access=access)
+        for name in ("inventory", "payment"):
+            known[name] = self._light(known[name])
         slow = {**known["postgres"].environment, **self.slow_commits.environment()}
         known["postgres"] = replace(known["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}
@@ -158,6 +168,14 @@ class Stand:
         ready = partial(services.answers, admin, "/readyz")
         return replace(_listening(made, port), ready=ready)
 
+    def _light(self, simulator: Component) -> Component:
+        """Put something in place of a simulator that costs little beside who calls it."""
+        return replace(
+            simulator,
+            argv=(PYTHON, "-m", "loadtest.bench.light", str(self.port(simulator.name))),
+            environment={**simulator.environment, "PYTHONPATH": f"{_REPOSITORY}:{SOURCE}"},
+        )
+
     def _reference(self, api: Component) -> Component:
         """One process a core, as asyncio wants it, with the same number of connections in all."""
         port, cores = free_port(), os.cpu_count() or 1
@@ -190,8 +208,8 @@ def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> 
 
 def wanted(subjects: Sequence[str], before: Path | None) -> list[tuple[str, ...]]:
     """Return what has to be started for some subjects, wave by wave."""
-    http = bool({"post", "post-key", "post-slow", "get", "list"} & set(subjects))
-    queues = bool({"relay", "worker"} & set(subjects))
+    http = bool(set(subjects) - {"relay", "worker"})
+    queues = bool({"relay", "worker", "whole"} & set(subjects))
     servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]
     seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
     apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]

@@ -65,6 +65,18 @@ def list_orders() -> str:
     return "\\set user random(:first, :last)\n" + written("list_orders", _LIST)
 
 
+def find_order() -> str:
+    """Return the one statement of a GET that no cache answers, for orders `:first` to `:last`."""
+    return "\\set id random(:first, :last)\n" + written("find_order", {"id": ":id"})
+
+
+def list_deep() -> str:
+    """Return the two statements of page 500 of a list, for the user `:first`."""
+    begin = written("find_position", {"user_id": ":first", "before": "9979"}).rstrip(";\n")
+    after = {"user_id": ":first", "before_at": ":created_at", "before_id": ":id", "limit": "21"}
+    return f"{begin} \\gset\n" + written("list_orders", after | {"offset": "0"})
+
+
 def bring_to_end() -> str:
     """Return the worker's statements for one order; the orders from `:first` are shared out."""
     known = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}

@@ -81,7 +81,8 @@ def _circumstances(report: Report) -> str:
         )
     )
     numbers = ", ".join(f"{name} {number}" for name, number in report.settings.items())
-    return f"{told}. Settings: {numbers}."
+    left_out = "".join(f" Left out: {name}, {why}." for name, why in report.left_out.items())
+    return f"{told}. Settings: {numbers}.{left_out}"
 
 
 def inserted(document: str, report: Report) -> str:

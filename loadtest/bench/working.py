@@ -1,6 +1,7 @@
 """The worker, beside pgbench running its statements: what is left is calls, messages and Python."""
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from loadtest.bench import queues, statements
@@ -8,12 +9,34 @@ from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.generators import Reading
 from loadtest.bench.stand import until
 
-# Slices of about the wanted length on two cores: the rates are found, the counts are not.
-_PER_S: Final = 150
-_STATED_PER_S: Final = 400
-_WARM: Final = 50
-_WITHIN_S: Final = 120.0
-_CONNECTIONS: Final = 10  # the worker's prefetch: its threads, each with a connection
+# Sets come in bursts, so a slice has to be long beside one: so many times as long as others.
+_LONGER: Final = 3
+_WARM: Final = 200
+_FIRST: Final = 1000  # orders by which the number for a slice is found
+_WITHIN_S: Final = 300.0
+_CONNECTIONS: Final = 10  # the threads of a worker that takes orders one by one
+# While it is asked whether all have ended: a slice is longer by half of this, and no more.
+_EVERY_S: Final = 0.05
+
+
+class _Share:
+    """How many orders one contestant gets for a slice: as many as it did a second, times that."""
+
+    def __init__(self, bed: Bed) -> None:
+        self._seconds = _LONGER * bed.plan.seconds
+        self._rate = 0.0
+
+    def number(self, measure: Callable[[int], Reading]) -> int:
+        """Return it; the first time, `measure` some."""
+        if not self._rate:
+            self._rate = measure(_FIRST).rate
+        # A multiple of what pgbench's connections share.
+        return max(1, round(self._rate * self._seconds / _CONNECTIONS)) * _CONNECTIONS
+
+    def note(self, reading: Reading) -> Reading:
+        """Take in what a slice did, for the next one."""
+        self._rate = reading.rate
+        return reading
 
 
 def work(bed: Bed) -> Work:
@@ -25,41 +48,49 @@ def work(bed: Bed) -> Work:
 
 
 def _worked(bed: Bed, who: str) -> Contestant:
-    """Make orders, announce them, and wait until the worker has brought all to their very end."""
-    waiting: list[range] = []
+    """Let all messages wait, then have the worker bring their orders to the very end."""
+    share, waiting = _Share(bed), list[range]()
 
     def before() -> None:
         bed.stand.start(who)
-        waiting.append(bed.database.add_pending(_WARM))
-        run()
-        waiting.append(bed.database.add_pending(_PER_S * bed.plan.seconds))
-
-    def run() -> Reading:
-        orders = waiting.pop()
-        began_s = time.perf_counter()
-        queues.announce(bed.stand.amqp_url, orders)
-        until(lambda: bed.database.settled(orders) == len(orders), _WITHIN_S)
-        return Reading(len(orders), len(orders) / (time.perf_counter() - began_s))
+        _drained(bed, who, _waiting(bed, who, _WARM))
+        number = share.number(lambda count: _drained(bed, who, _waiting(bed, who, count)))
+        waiting.append(_waiting(bed, who, number))
 
     def after() -> None:
         bed.stand.stop(who)
         queues.purge(bed.stand.amqp_url)
 
-    return Contestant(run, before, after)
+    return Contestant(lambda: share.note(_drained(bed, who, waiting.pop())), before, after)
+
+
+def _waiting(bed: Bed, who: str, count: int) -> range:
+    """Add orders and their messages while the worker is frozen; return the orders' ids."""
+    bed.stand.pause(who)
+    orders = bed.database.add_pending(count)
+    queues.announce(bed.stand.amqp_url, orders)
+    return orders
+
+
+def _drained(bed: Bed, who: str, orders: range) -> Reading:
+    began_s = time.perf_counter()
+    bed.stand.resume(who)
+    until(lambda: bed.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
+    return Reading(len(orders), len(orders) / (time.perf_counter() - began_s))
 
 
 def _stated(bed: Bed) -> Contestant:
     """Do the same to the orders with statements alone."""
-    waiting: list[range] = []
+    share, waiting = _Share(bed), list[range]()
 
     def before() -> None:
-        waiting.append(bed.database.add_pending(_STATED_PER_S * bed.plan.seconds))
+        number = share.number(lambda count: _run(bed, bed.database.add_pending(count)))
+        waiting.append(bed.database.add_pending(number))
 
-    def run() -> Reading:
-        orders = waiting.pop()
-        turns = {"first": orders[0], "taken": 0, "clients": _CONNECTIONS}
-        how = ("-c", str(_CONNECTIONS), "-j", "2", "-t", str(len(orders) // _CONNECTIONS))
-        variables = statements.CONSTANTS | turns
-        return bed.pgbench.run(statements.bring_to_end(), variables, *how)
+    return Contestant(lambda: share.note(_run(bed, waiting.pop())), before)
 
-    return Contestant(run, before)
+
+def _run(bed: Bed, orders: range) -> Reading:
+    turns = {"first": orders[0], "taken": 0, "clients": _CONNECTIONS}
+    how = ("-c", str(_CONNECTIONS), "-j", "2", "-t", str(len(orders) // _CONNECTIONS))
+    return bed.pgbench.run(statements.bring_to_end(), statements.CONSTANTS | turns, *how)

@@ -11,8 +11,8 @@ from e2e.stack import SERVICES
 from loadtest.bench.results import Report
 
 SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
-# The other two requests differ in their bounds, which test_bench_generators.py tries.
-SUBJECTS = ("post", "relay", "worker")
+# The other requests differ in their bounds, which test_bench_generators.py tries.
+SUBJECTS = ("post", "relay", "worker", "whole")
 
 
 def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:

@@ -1,16 +1,26 @@
 """The bounds that `make bench` measures against, each for a moment, on real servers."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from devstack.ports import free_port
 from devstack.servers import postgres
+from devstack.services import answers
 from devstack.testing import Database, Server
-from loadtest.bench import data, statements
+from integration.serving import eventually
+from loadtest.bench import data, light, statements
 from loadtest.bench.generators import BenchFailed, PgBench, redis_get
 from orders.database.connection import as_options, pinned
 from orders.settings import DatabaseSettings, load
+from orders.upstream.http import Upstream
+from orders.upstream.inventory import Inventory, Standing, Target
+from orders.upstream.payment import Captured, Payment
+from orders.upstream.policy import UpstreamPolicy
 
 ONCE = ("-c", "2", "-t", "5")
 
@@ -38,6 +48,15 @@ def test_pgbench_takes_and_lists_orders_by_the_services_statements(
     assert pgbench.run(statements.list_orders(), variables, *ONCE).rate > 0
 
 
+def test_pgbench_reads_an_order_and_a_page_far_down_a_list(
+    pgbench: PgBench, rows: data.Database
+) -> None:
+    rows.seed()
+    variables = statements.CONSTANTS | {"first": data.DEEP_USER, "last": data.DEEP_USER}
+    assert pgbench.run(statements.list_deep(), variables, *ONCE).done == 10
+    assert pgbench.run(statements.find_order(), variables, *ONCE).done == 10
+
+
 def test_pgbench_brings_every_order_to_its_end_by_the_workers_statements(
     pgbench: PgBench, rows: data.Database
 ) -> None:
@@ -45,11 +64,36 @@ def test_pgbench_brings_every_order_to_its_end_by_the_workers_statements(
     turns = {"first": orders[0], "taken": 0, "clients": 2}
     pgbench.run(statements.bring_to_end(), statements.CONSTANTS | turns, *ONCE)
     assert rows.settled(orders) == 10
+    assert rows.all_settled(orders[0], orders[-1])
+    more = rows.add_pending(1)
+    assert not rows.all_settled(orders[0], more[-1])
 
 
 def test_a_statement_that_fails_ends_the_run(pgbench: PgBench) -> None:
     with pytest.raises(BenchFailed, match="does not exist"):
         pgbench.run("SELECT nothing;\n", {}, *ONCE)
+
+
+def test_light_upstreams_answer_as_the_contracts_say() -> None:
+    port = free_port()
+    folder = Path(light.__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-m", "loadtest.bench.light", str(port)], cwd=folder)
+    upstream = Upstream("light", f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
+    try:
+        eventually(lambda: answers(port, "/livez"))
+        inventory, payment = Inventory(upstream), Payment(upstream)
+        target, total = Target("key", 7), Decimal("19.90")
+        assert inventory.availability(1, 2).sufficient
+        assert inventory.commit(target) is Standing.UNKNOWN
+        assert inventory.reserve(target, 1, 2) is Standing.RESERVED
+        assert inventory.commit(target) is Standing.COMMITTED
+        assert payment.find("a", 7, total) is None
+        assert isinstance(payment.capture("a", 7, total, "card"), Captured)
+        assert isinstance(payment.find("a", 7, total), Captured)
+    finally:
+        upstream.close()
+        child.kill()
+        child.wait()
 
 
 def test_redis_benchmark_tells_its_rate(valkey: Server) -> None:

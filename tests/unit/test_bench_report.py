@@ -72,6 +72,11 @@ def test_a_new_run_takes_the_place_of_the_last_one_in_the_document() -> None:
     assert table.inserted(once, report()) == once
 
 
+def test_what_was_not_measured_is_said_in_the_document() -> None:
+    without = msgspec.structs.replace(report(), left_out={"post-slow": "it needs a C compiler"})
+    assert "Left out: post-slow, it needs a C compiler." in table.markdown(without)
+
+
 def test_a_document_without_a_place_is_left_alone() -> None:
     with pytest.raises(ValueError, match="no place"):
         table.inserted("nothing", report())

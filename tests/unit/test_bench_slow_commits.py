@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.bench.generators import BenchFailed
+from loadtest.bench.run import left_out
 from loadtest.bench.slow_commits import COMMIT_MS, SlowCommits
 
 FLUSH = """
@@ -37,5 +38,13 @@ def test_a_flush_takes_longer_while_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_without_the_library_a_slow_slice_is_refused_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(BenchFailed, match="need a C compiler"):
+    with pytest.raises(BenchFailed, match="needs a C compiler"):
         SlowCommits(tmp_path).turn(on=True)
+
+
+def test_a_run_without_a_compiler_says_what_it_leaves_out_and_goes_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    slow = SlowCommits(tmp_path)
+    assert list(left_out(slow, ("post", "post-slow"), lines.append)) == ["post-slow"]
+    assert lines == ["post-slow is left out: it needs a C compiler (cc or gcc)"]
+    assert left_out(slow, ("post", "worker"), lines.append) == {}

@@ -13,6 +13,8 @@ from loadtest.bench import statements
         statements.accept_order(),
         statements.accept_order(with_key=True),
         statements.list_orders(),
+        statements.list_deep(),
+        statements.find_order(),
         statements.bring_to_end(),
     ],
 )
@@ -22,6 +24,8 @@ def test_every_name_has_a_value_and_every_variable_is_known(script: str) -> None
     used = set(re.findall(r"(?<!:):([a-z_]+)", text))
     made = set(re.findall(r"\\set (\w+)", script))
     given = {"first", "last", "clients", "taken", "client_id"} | set(statements.CONSTANTS)
+    if "\\gset" in script:
+        given |= {"created_at", "id"}
     assert used <= made | given
 
 

@@ -1,0 +1,116 @@
+"""Inventory and Payment made light: the answers of the contracts, and a dictionary.
+
+The simulators take more CPU for a call than the worker that makes it, so that a bench with them
+would measure them. They are what faults are tried with; these do what is asked, and log nothing.
+
+    python -m loadtest.bench.light PORT
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import uvloop
+
+HOST: Final = "127.0.0.1"
+_END: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ENDINGS: Final = {"commit": "committed", "release": "released", "return": "returned"}
+_PLENTY: Final = 1_000_000
+
+
+class Request(NamedTuple):
+    """What a caller asks for; the path in its parts."""
+
+    method: str
+    parts: list[str]
+    body: dict[str, Any]
+
+
+Answer = tuple[int, object]
+
+
+class Books:
+    """What was reserved and captured."""
+
+    def __init__(self) -> None:
+        self._reservations: dict[str, dict[str, Any]] = {}
+        self._attempts: dict[str, dict[str, Any]] = {}
+
+    def answer(self, request: Request) -> Answer:
+        """Return status and contents."""
+        ways: dict[str, Callable[[Request], Answer]] = {
+            "availability": self._availability,
+            "reservations": self._reservation,
+            "payments": self._payment,
+            "livez": lambda _: (200, {"status": "ok"}),
+        }
+        way = ways.get(request.parts[0])
+        return (404, {"error": "not_found"}) if way is None else way(request)
+
+    def _availability(self, request: Request) -> Answer:
+        product = int(request.parts[1])
+        return 200, {"productId": product, "available": _PLENTY, "sufficient": True}
+
+    def _reservation(self, request: Request) -> Answer:
+        key, *verb = request.parts[1:]
+        if not verb:
+            return 200, self._reservations.setdefault(key, {**request.body, "status": "reserved"})
+        known = self._reservations.get(key)
+        if known is None:
+            return 404, {"error": "unknown_reservation"}
+        known["status"] = _ENDINGS[verb[0]]
+        return 200, known
+
+    def _payment(self, request: Request) -> Answer:
+        attempt = request.parts[1]
+        if request.method == "PUT":
+            captured = {**request.body, "attemptId": attempt, "status": "captured"}
+            return 200, self._attempts.setdefault(attempt, captured)
+        known = self._attempts.get(attempt)
+        return (404, {"error": "unknown_attempt"}) if known is None else (200, known)
+
+
+class Connection(asyncio.Protocol):
+    """One caller, who waits for each answer before asking again."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep where to answer."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once the whole request is here."""
+        self._received += data
+        head, end, rest = self._received.partition(_END)
+        length = _LENGTH.search(head)
+        if not end or (length and len(rest) < int(length[1])):
+            return
+        self._received = b""
+        method, target, _ = head.split(b" ", 2)
+        parts = target.decode().partition("?")[0].strip("/").split("/")
+        body = msgspec.json.decode(rest) if rest else {}
+        self._write(*self._books.answer(Request(method.decode(), parts, body)))
+
+    def _write(self, status: int, contents: object) -> None:
+        body = msgspec.json.encode(contents)
+        head = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n"
+        lines = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+        self._transport.write(lines + body)  # type: ignore[attr-defined] # a Transport
+
+
+async def serve(port: int) -> None:
+    """Answer on a port until the process ends."""
+    books = Books()
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(books), HOST, port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))
