@@ -27,7 +27,7 @@ from integration.broker import (
     settings_of,
 )
 from integration.serving import eventually
-from integration.together import Messages, work_on
+from integration.together import DirectAsking, Messages, work_on
 from integration.world import EVERYTHING, message_of
 from orders import settings
 from orders.database.orders import Ledger
@@ -435,14 +435,56 @@ class Counted(Messages):
         return members
 
 
-def test_no_more_orders_are_in_hand_than_a_set_has(shop: Shop) -> None:
+def test_two_sets_are_in_hand_and_each_statement_is_about_one(shop: Shop) -> None:
+    """While the calls of one are under way, the statements of the other run."""
     orders = shop.orders(18)
     calls: ParallelCalls[Taken] = ParallelCalls(WIDTH)
     ports = SetPorts(shop.progress, calls, UpstreamAsking(calls, *shop.upstreams), lambda _: None)
     source = Counted([message_of(order_id) for order_id in orders])
     SetFulfilment(ports, 5, Watch("test")).work(source)
-    assert source.most == 5
+    assert 5 < source.most <= 10
+    assert max(shop.progress.advances) == 5
     assert shop.settled(orders) == 18
+
+
+class Silent(DirectAsking):
+    """An Inventory that never answers; `asked` are the orders it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+        self.asked: list[int] = []
+
+    def reserve(self, taken: Taken) -> None:
+        self.asked.append(taken.order_id)
+        self.calls.wake()
+
+
+class Offered(Messages):
+    """Ends when it was asked for messages often enough; notes for how many there was room."""
+
+    rooms: tuple[int, ...] = ()
+
+    @property
+    def closed(self) -> bool:
+        return len(self.rooms) > 5
+
+    def take(self, limit: int) -> list[Member]:
+        self.rooms = (*self.rooms, limit)
+        return super().take(limit)
+
+
+def test_the_second_set_waits_while_nobody_answers_the_first(shop: Shop) -> None:
+    """Its calls would find no connection in time."""
+    asking = Silent()
+    orders = shop.orders(9)
+    source = Offered([message_of(order_id) for order_id in orders])
+    ports = SetPorts(shop.progress, asking.calls, asking, lambda _: None)
+    thread = threading.Thread(target=SetFulfilment(ports, 3, Watch("test")).work, args=(source,))
+    thread.start()
+    while thread.is_alive():
+        asking.calls.wake()
+        thread.join(0.01)
+    assert sorted(asking.asked) == orders[:3]
 
 
 def test_a_set_in_hand_is_seen_by_liveness(shop: Shop) -> None:

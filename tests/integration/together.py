@@ -1,6 +1,7 @@
 """Orders handled as a set, on the caller's thread: the worker's own sets without a broker."""
 
 import contextvars
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,15 +61,20 @@ class DirectCalls:
     def __init__(self) -> None:
         self.fresh = 0
         self.ended: list[Answered[Any]] = []
+        self._rung = threading.Event()
 
     def begin(self, *_: object) -> None:
         raise AssertionError("these calls are made by DirectAsking")
 
-    def wait(self, _timeout_s: float | None) -> list[Answered[Any]]:
+    def wait(self, timeout_s: float | None) -> list[Answered[Any]]:
+        if not self.ended:
+            self._rung.wait(timeout_s)
+            self._rung.clear()
         ended, self.ended = self.ended, []
         return ended
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        self._rung.set()
 
     def new_turn(self) -> None: ...
 

@@ -56,7 +56,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def in_hand(self) -> int:
-        """How many unacknowledged messages the broker gives: a set, the next, and the single."""
+        """How many unacknowledged messages the broker gives: two sets, and the single."""
         return self.prefetch + (2 * self.set_size if self.set_size > 1 else 0)
 
 

@@ -2,14 +2,18 @@
 
 Only what usually comes is done here. An order that needs anything else (a refund, an answer nobody
 expects, an error) leaves, and is handled by itself, from how it stands then: it never holds up the
-others. One thread does it all. In a turn, the orders that wait for the same statement share it;
-calls to Inventory and Payment are under way meanwhile, and one that takes long is not waited for.
+others. One thread decides everything. Orders that wait for the same statement share it, and it runs
+beside that thread, which begins calls to Inventory and Payment and takes their answers meanwhile; a
+call that takes long is not waited for. So two sets are in hand: one has the statement, the other
+waits for its calls.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -37,6 +41,8 @@ from orders.worker.transitions import report
 # How long a statement waits for calls that began with its turn, so that their orders share it. A
 # call that takes longer finds a later statement.
 _GATHER_S: Final = 0.01
+# One waits for its calls, the other has the statements. A third would only wait.
+_SETS: Final = 2
 # As in Fulfilment: others keep moving an order that needs more.
 _ROUNDS: Final = 20
 _log = structlog.get_logger()
@@ -109,8 +115,17 @@ class Taken:
         return self.member.message.body.order_id
 
 
+class _Statement(NamedTuple):
+    """A statement about some orders. It runs beside the crew's thread, which then concludes."""
+
+    part: Sequence[Taken]
+    run: Callable[[], Any]
+    conclude: Callable[[Any], None]
+    loads: bool = False  # its orders ask Inventory next, or Payment
+
+
 class SetFulfilment:
-    """The crew of order-processing. A set has at most `size` orders."""
+    """The crew of order-processing. A set has at most `size` orders, and so has a statement."""
 
     def __init__(self, ports: SetPorts, size: int, watch: Watch) -> None:
         self._ports, self._size, self._watch = ports, size, watch
@@ -119,9 +134,12 @@ class SetFulfilment:
     def _forget(self) -> None:
         self._in_hand: dict[int, Taken] = {}
         self._later: list[Member] = []  # about an order that is in hand
-        self._loads: list[Taken] = []
+        # Who waits for which statement.
+        self._loads: list[tuple[Taken, None]] = []
         self._moves: list[tuple[Taken, Move]] = []
         self._settlements: list[tuple[Taken, Reservation]] = []
+        self._running: tuple[_Statement, Future[Any]] | None = None
+        self._gather_until_s = 0.0
 
     def wake(self) -> None:
         """Look for messages that arrived, or for the end. Thread-safe."""
@@ -131,11 +149,13 @@ class SetFulfilment:
         """Work on what arrives until the source is closed."""
         self._forget()
         self._source = source
-        while not source.closed:
-            self._answered(self._ports.calls.wait(None if not source.waiting else 0))
-            if source.waiting:
-                with self._watch.in_hand():
-                    self._pursue()
+        # Leaving the block waits for the statement at hand: none runs when this has returned.
+        with ThreadPoolExecutor(1, thread_name_prefix="set-statements") as self._threads:
+            while not source.closed:
+                self._answered(self._ports.calls.wait(None if not source.waiting else 0))
+                if source.waiting:
+                    with self._watch.in_hand():
+                        self._pursue()
         self._ports.calls.close()
 
     def _pursue(self) -> None:
@@ -147,32 +167,50 @@ class SetFulfilment:
                 return
 
     def _turn(self) -> None:
-        """Take what arrived, run the statements that are waited for, then gather answers."""
-        self._ports.calls.new_turn()
+        """Take what arrived, run the statement that is waited for, and take answers meanwhile."""
         later, self._later = self._later, []
         for member in later:
             self._take(member)
         for member in self._source.take(self._room()):
             self._take(member)
-        self._load()
-        self._advance()
-        self._settle()
-        self._gather()
+        if self._running is None and self._is_worth_a_statement():
+            self._begin(self._statement())
+        self._answered(self._ports.calls.wait(self._patience_s()))
+        if self._running is not None:
+            self._end(*self._running)
 
-    def _gather(self) -> None:
-        calls, until_s = self._ports.calls, time.monotonic() + _GATHER_S
-        while calls.fresh > 0 and (left_s := until_s - time.monotonic()) > 0:
-            self._answered(calls.wait(left_s))
-        if self._in_hand and not self._has_work():
-            self._answered(calls.wait(None))
+    def _is_worth_a_statement(self) -> bool:
+        """Tell whether half a set waits for the same one, or whoever waits has waited enough."""
+        most = max(map(len, self._queues()))
+        enough = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
+        return 2 * most >= self._size or (most > 0 and enough)
+
+    def _patience_s(self) -> float | None:
+        """Return how long to wait for answers, or for the end of a statement; None: any time."""
+        if self._running is not None:
+            return None
+        if any(self._queues()):
+            return max(0.0, self._gather_until_s - time.monotonic())
+        return 0 if self._has_new() or not self._in_hand else None
+
+    def _queues(self) -> tuple[list[Any], ...]:
+        return self._loads, self._moves, self._settlements
 
     def _room(self) -> int:
-        """Return how many more orders may be in hand: more would wait for connections in vain."""
-        return max(0, self._size - len(self._in_hand) - len(self._later))
+        """Return how many more orders may be taken.
 
-    def _has_work(self) -> bool:
-        if self._loads or self._moves or self._settlements:
-            return True
+        No more than a set wait for calls, or will when they are loaded: with slow upstreams more
+        would find no connection in time. So the second set comes in as the first one is answered.
+        """
+        in_hand = len(self._in_hand)
+        answered = len(self._moves) + len(self._settlements)
+        if self._running is not None and not self._running[0].loads:
+            answered += len(self._running[0].part)
+        asking = in_hand - answered
+        return max(0, min(_SETS * self._size - in_hand - len(self._later), self._size - asking))
+
+    def _has_new(self) -> bool:
+        """Tell whether there is an order to take."""
         if self._source.waiting and self._room():
             return True
         return any(one.message.body.order_id not in self._in_hand for one in self._later)
@@ -183,23 +221,57 @@ class SetFulfilment:
             self._later.append(member)
             return
         taken = self._in_hand[order_id] = Taken(member)
-        self._loads.append(taken)
+        self._loads.append((taken, None))
 
     # -- statements -----------------------------------------------------------------------
 
-    def _load(self) -> None:
-        loads, self._loads = [one for one in self._loads if self._has(one)], []
-        for part in _parts(loads, self._size):
-            messages = {taken.order_id: taken.member.message.message_id for taken in part}
-            with self._falling_apart(part):
-                works = self._ports.progress.load(messages)
-                self._loaded(part, works)
+    def _statement(self) -> _Statement | None:
+        """Return the statement that most orders wait for, about up to a set of them."""
+        kinds: tuple[Callable[[Any], _Statement], ...] = (self._load, self._advance, self._settle)
+        kind, queue = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
+        entries, queue[: self._size] = queue[: self._size], []
+        part = [entry for entry in entries if self._has(entry[0])]
+        with self._falling_apart([taken for taken, _ in part]):
+            return kind(part) if part else None
+        return None
+
+    def _begin(self, statement: _Statement | None) -> None:
+        if statement is None:
+            return
+        self._ports.calls.new_turn()
+        if len(self._in_hand) == 1:  # nobody else would gain by a thread of its own
+            with self._falling_apart(statement.part):
+                statement.conclude(statement.run())
+            return
+        future = self._threads.submit(statement.run)
+        future.add_done_callback(lambda _: self._ports.calls.wake())
+        self._running = statement, future
+
+    def _end(self, statement: _Statement, future: "Future[Any]") -> None:
+        """Go on with the orders of a statement, if it has ended."""
+        if not future.done():
+            return
+        self._running = None
+        self._ports.calls.new_turn()
+        with self._falling_apart(statement.part):
+            statement.conclude(future.result())
+        self._gather_until_s = time.monotonic() + _GATHER_S
+
+    def _load(self, entries: Sequence[tuple[Taken, None]]) -> _Statement:
+        part = [taken for taken, _ in entries]
+        messages = {taken.order_id: taken.member.message.message_id for taken in part}
+
+        def run() -> dict[int, Work]:
+            works = self._ports.progress.load(messages)
+            # Somebody may have died between a commit and the cache.
+            changed = [work.order for work in works.values() if work.order.version > 1]
+            if changed:
+                self._ports.changed(changed)
+            return works
+
+        return _Statement(part, run, functools.partial(self._loaded, part), loads=True)
 
     def _loaded(self, part: Sequence[Taken], works: dict[int, Work]) -> None:
-        # Somebody may have died between a commit and the cache.
-        changed = [work.order for work in works.values() if work.order.version > 1]
-        if changed:
-            self._ports.changed(changed)
         for taken in part:
             work = works.get(taken.order_id)
             # Where nobody moved it, somebody locks it: that is waited for elsewhere.
@@ -210,24 +282,24 @@ class SetFulfilment:
                 self._decide(taken)
         self._done([taken for taken in part if taken.work and taken.work.processed])
 
-    def _advance(self) -> None:
-        moves, self._moves = [one for one in self._moves if self._has(one[0])], []
-        for part in _parts(moves, self._size):
-            members = [taken for taken, _ in part]
-            with self._falling_apart(members):
-                self._advance_part(
-                    [(taken, move, _advance_of(taken, move)) for taken, move in part]
-                )
+    def _advance(self, entries: Sequence[tuple[Taken, Move]]) -> _Statement:
+        part = [taken for taken, _ in entries]
+        advances = [_advance_of(taken, move) for taken, move in entries]
 
-    def _advance_part(self, part: Sequence[tuple[Taken, Move, Advance]]) -> None:
-        with contextlib.ExitStack() as spans:
-            for taken, _, advance in part:
-                if advance.context.sampled:
-                    spans.push(_span(taken, advance))
-            moved = self._ports.progress.advance([advance for _, _, advance in part])
-        if moved:
-            self._ports.changed(list(moved.values()))
-        for taken, move, _ in part:
+        def run() -> dict[int, Order]:
+            with contextlib.ExitStack() as spans:
+                for taken, advance in zip(part, advances, strict=True):
+                    if advance.context.sampled:
+                        spans.push(_span(taken, advance))
+                moved = self._ports.progress.advance(advances)
+            if moved:
+                self._ports.changed(list(moved.values()))
+            return moved
+
+        return _Statement(part, run, functools.partial(self._advanced, entries))
+
+    def _advanced(self, entries: Sequence[tuple[Taken, Move]], moved: dict[int, Order]) -> None:
+        for taken, move in entries:
             order = moved.get(taken.order_id)
             if order is None:
                 self._again(taken)
@@ -237,21 +309,20 @@ class SetFulfilment:
             taken.member.run(report, before, order)
             self._decide(taken)
 
-    def _settle(self) -> None:
-        settlements = [one for one in self._settlements if self._has(one[0])]
-        self._settlements = []
-        for part in _parts(settlements, self._size):
-            with self._falling_apart([taken for taken, _ in part]):
-                settled = self._ports.progress.settle(
-                    [
-                        Settlement(taken.work, reservation, taken.member.message.message_id)
-                        for taken, reservation in part
-                    ]
-                )
-                for taken, _ in part:
-                    if taken.order_id not in settled:
-                        self._again(taken)
-                self._done([taken for taken, _ in part if taken.order_id in settled])
+    def _settle(self, entries: Sequence[tuple[Taken, Reservation]]) -> _Statement:
+        part = [taken for taken, _ in entries]
+        settlements = [
+            Settlement(taken.work, reservation, taken.member.message.message_id)
+            for taken, reservation in entries
+        ]
+        run = functools.partial(self._ports.progress.settle, settlements)
+        return _Statement(part, run, functools.partial(self._settled, part))
+
+    def _settled(self, part: Sequence[Taken], settled: set[int]) -> None:
+        for taken in part:
+            if taken.order_id not in settled:
+                self._again(taken)
+        self._done([taken for taken in part if taken.order_id in settled])
 
     def _has(self, taken: Taken) -> bool:
         return self._in_hand.get(taken.order_id) is taken
@@ -328,7 +399,7 @@ class SetFulfilment:
         """Look at an order again that others moved, or lock."""
         taken.rounds, taken.left_at = taken.rounds + 1, taken.work.order.version
         if taken.rounds < _ROUNDS:
-            self._loads.append(taken)
+            self._loads.append((taken, None))
         else:
             self._leave(taken)
 
@@ -356,10 +427,6 @@ class SetFulfilment:
         if error is not None:
             taken.member.run(_observe, taken)
         self._source.leave(taken.member, error)
-
-
-def _parts(whole: list[Any], size: int) -> Iterable[list[Any]]:
-    return (whole[at : at + size] for at in range(0, len(whole), size))
 
 
 def _holds(work: Work) -> bool:
