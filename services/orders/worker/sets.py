@@ -10,9 +10,10 @@ waits for its calls.
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -149,13 +150,11 @@ class SetFulfilment:
         """Work on what arrives until the source is closed."""
         self._forget()
         self._source = source
-        # Leaving the block waits for the statement at hand: none runs when this has returned.
-        with ThreadPoolExecutor(1, thread_name_prefix="set-statements") as self._threads:
-            while not source.closed:
-                self._answered(self._ports.calls.wait(None if not source.waiting else 0))
-                if source.waiting:
-                    with self._watch.in_hand():
-                        self._pursue()
+        while not source.closed:
+            self._answered(self._ports.calls.wait(None if not source.waiting else 0))
+            if source.waiting:
+                with self._watch.in_hand():
+                    self._pursue()
         self._ports.calls.close()
 
     def _pursue(self) -> None:
@@ -243,9 +242,7 @@ class SetFulfilment:
             with self._falling_apart(statement.part):
                 statement.conclude(statement.run())
             return
-        future = self._threads.submit(statement.run)
-        future.add_done_callback(lambda _: self._ports.calls.wake())
-        self._running = statement, future
+        self._running = statement, _beside(statement.run, self._ports.calls.wake)
 
     def _end(self, statement: _Statement, future: "Future[Any]") -> None:
         """Go on with the orders of a statement, if it has ended."""
@@ -427,6 +424,21 @@ class SetFulfilment:
         if error is not None:
             taken.member.run(_observe, taken)
         self._source.leave(taken.member, error)
+
+
+def _beside(run: Callable[[], Any], wake: Callable[[], None]) -> "Future[Any]":
+    """Run a function on a thread of its own, which does not keep the process from ending."""
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(run())
+        except BaseException as error:  # noqa: BLE001 the thread that waits raises it
+            future.set_exception(error)
+        wake()
+
+    threading.Thread(target=work, name="set-statement", daemon=True).start()
+    return future
 
 
 def _holds(work: Work) -> bool:
