@@ -75,13 +75,13 @@ def _bound(bed: Bed, name: str) -> Callable[[], Reading]:
         return partial(redis_get, port, "orders:order:1", bed.plan.processes, count)
     if name == "post-slow":  # as many at once as there are HTTP connections: they share each flush
         bed = bed._replace(plan=bed.plan._replace(processes=bed.plan.connections))
-    lines = {
+    lines: dict[str, Callable[[], str]] = {
         "post": statements.accept_order,
         "post-slow": statements.accept_order,
         "post-key": partial(statements.accept_order, with_key=True),
         "list": statements.list_orders,
         "list-deep": statements.list_deep,
         "get-cold": statements.find_order,
-    }[name]()
+    }
     first, last = _IDS.get(name, (1, USERS))
-    return partial(bed.stated, lines, last, first)
+    return partial(bed.stated, lines[name](), last, first)
