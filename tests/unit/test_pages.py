@@ -1,0 +1,48 @@
+"""Pages lead where they say: links, the table of contents, and the files of one order's way."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+PAGES = sorted({*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "loadtest/README.md"})
+CODE = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {text.replace(" ", "-") for text in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text())):
+        path, _, anchor = link.partition("#")
+        if not link.startswith(("http", "mailto:")):
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_table_of_contents_has_every_page() -> None:
+    contents = (DOCS / "README.md").read_text()
+    pages = [page.relative_to(DOCS) for page in DOCS.rglob("*.md") if page != DOCS / "README.md"]
+    assert [str(page) for page in pages if f"({page}" not in contents] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_a_page_says_at_once_whom_it_is_for(page: Path) -> None:
+    assert re.match(r"# .+\n\nFor ", page.read_text())
+
+
+def test_the_files_of_one_orders_way_are_there() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    section = readme.split("## Follow one order")[1].split("\n## ")[0]
+    files = re.findall(r"`([\w/]+\.(?:py|sql|conf))`", section)
+    folders = (REPOSITORY, REPOSITORY / "services/orders")
+    assert files
+    assert [name for name in files if not any((top / name).exists() for top in folders)] == []
