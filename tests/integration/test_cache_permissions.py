@@ -86,7 +86,7 @@ def test_an_installation_does_all_of_its_work(port: int, mode: str) -> None:
         assert reader.get(1) == ORDER
         assert reader.load(2, lambda: None) is None
         limiter = RateLimiter(shared, RateLimitSettings(requests=1000, mode=mode))  # type: ignore[arg-type]
-        decision, replies = limiter.decide_with("user:7", (b"PING",))
+        decision, replies = limiter.decide("user:7", (b"PING",))
         assert (decision.allowed, replies) == (True, [b"PONG"])  # decided by Redis, not without it
         writers = RecentWriters(shared, keep_s=0.05)
         writers.mark(7)

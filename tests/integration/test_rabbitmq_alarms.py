@@ -67,7 +67,7 @@ def test_a_publisher_stays_with_a_broker_that_blocks_it(rabbitmq: RabbitMQ, vhos
     prepare(vhost)
     with closing(Publisher(settings_of(vhost), "test", confirm_timeout_s=1)) as publisher:
         publisher.start()
-        assert publisher.wait_until_ready(30)
+        eventually(lambda: publisher.problem is None, 30)
         try:
             node.call(*ring)
             eventually(lambda: publisher.deliver(MESSAGE) is Outcome.LOST)

@@ -250,7 +250,7 @@ def test_tools_and_gauges_find_a_node_that_lives(three: Cluster) -> None:
         gauges.start()
         publisher = Publisher(settings, "test")
         publisher.start()
-        assert publisher.wait_until_ready(WITHIN_S)
+        eventually(lambda: publisher.problem is None, WITHIN_S)
         copy = Outgoing("", "orders.unrouted", new_properties(), b"{}")
         assert publisher.deliver(copy) is Outcome.CONFIRMED
         publisher.close()

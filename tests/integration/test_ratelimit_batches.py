@@ -56,31 +56,31 @@ def test_far_from_the_limit_redis_is_asked_a_few_times_a_second(
     mine.start()
     before, began = scripts_run(redis), time.monotonic()
     for _ in range(2000):
-        assert mine.decide(principal).allowed
+        assert mine.decide(principal)[0].allowed
     batches = (time.monotonic() - began) / FLUSH_S + 2
     mine.close()
     assert scripts_run(redis) - before <= batches
     exact = limiter(redis, mode="exact", requests=100_000)
-    assert exact.decide(principal).remaining == 100_000 - 2001
+    assert exact.decide(principal)[0].remaining == 100_000 - 2001
 
 
 def test_near_the_limit_redis_is_asked_for_every_request(redis: Redis, principal: str) -> None:
     mine = limiter(redis)
     mine.start()
-    while mine.decide(principal).remaining > LIMIT * 0.2:
+    while mine.decide(principal)[0].remaining > LIMIT * 0.2:
         pass
     before = scripts_run(redis)
-    decisions = [mine.decide(principal) for _ in range(int(LIMIT * 0.2))]
+    decisions = [mine.decide(principal)[0] for _ in range(int(LIMIT * 0.2))]
     assert scripts_run(redis) - before >= len(decisions)
     assert [d.remaining for d in decisions] == list(range(int(LIMIT * 0.2) - 1, -1, -1))
-    assert not mine.decide(principal).allowed
+    assert not mine.decide(principal)[0].allowed
     mine.close()
 
 
 def test_what_is_left_counts_down_by_one_whoever_counts(redis: Redis, principal: str) -> None:
     mine = limiter(redis)
     mine.start()
-    remaining = [mine.decide(principal).remaining for _ in range(LIMIT)]
+    remaining = [mine.decide(principal)[0].remaining for _ in range(LIMIT)]
     mine.close()
     assert remaining == list(range(LIMIT - 1, -1, -1))
 
@@ -91,10 +91,10 @@ def test_another_process_knows_within_a_moment(redis: Redis, principal: str) -> 
     for _ in range(4):
         mine.decide(principal)
     exact, other, asked = limiter(redis, mode="exact"), limiter(redis), count(1)
-    eventually(lambda: exact.decide(principal).remaining == LIMIT - 4 - next(asked))
+    eventually(lambda: exact.decide(principal)[0].remaining == LIMIT - 4 - next(asked))
     other.start()
-    other.decide(principal)  # by what it knows: nothing
-    eventually(lambda: other.decide(principal).remaining < LIMIT - 5)
+    other.decide(principal)[0]  # by what it knows: nothing
+    eventually(lambda: other.decide(principal)[0].remaining < LIMIT - 5)
     mine.close()
     other.close()
 
@@ -107,19 +107,19 @@ def test_together_they_let_no_more_through_than_the_limit_and_a_share_each(
     allowed = 0
     for mine in processes[1:]:
         for _ in range(LIMIT // SHARE):
-            allowed += mine.decide(principal).allowed
-    while processes[0].decide(principal).allowed:
+            allowed += mine.decide(principal)[0].allowed
+    while processes[0].decide(principal)[0].allowed:
         allowed += 1
     assert LIMIT < allowed <= LIMIT + BEYOND
     for mine in processes:
         mine.close()
-    assert [mine.decide(principal).allowed for mine in processes] == [False] * PROCESSES
+    assert [mine.decide(principal)[0].allowed for mine in processes] == [False] * PROCESSES
 
 
 def hammer(url: str, principal: str, mode: str, results: "multiprocessing.Queue[int]") -> None:
     mine = limiter(connect(url), mode)
     mine.start()
-    results.put(sum(mine.decide(principal).allowed for _ in range(400)))
+    results.put(sum(mine.decide(principal)[0].allowed for _ in range(400)))
     mine.close()
 
 
@@ -141,7 +141,7 @@ def test_processes_that_are_hit_at_once_hold_the_bound(
 
 def test_a_low_limit_is_always_exact(redis: Redis, principal: str) -> None:
     mine, other = limiter(redis, requests=49), limiter(redis, requests=49)
-    assert sum((mine, other)[n % 2].decide(principal).allowed for n in range(80)) == 49
+    assert sum((mine, other)[n % 2].decide(principal)[0].allowed for n in range(80)) == 49
 
 
 def test_what_is_owed_outlives_an_outage(valkey: Server, redis_url: str, principal: str) -> None:
@@ -153,13 +153,13 @@ def test_what_is_owed_outlives_an_outage(valkey: Server, redis_url: str, princip
     valkey.pause()
     try:
         for _ in range(LIMIT // SHARE):
-            assert mine.decide(principal).allowed
+            assert mine.decide(principal)[0].allowed
         time.sleep(4 * FLUSH_S)
     finally:
         valkey.resume()
     exact, asked = limiter(connect(redis_url), mode="exact"), count(1)
     expected = LIMIT - LIMIT // SHARE
-    eventually(lambda: exact.decide(principal).remaining == expected - next(asked))
+    eventually(lambda: exact.decide(principal)[0].remaining == expected - next(asked))
     mine.close()
 
 
@@ -168,4 +168,4 @@ def test_nothing_is_owed_after_the_stop(redis: Redis, principal: str) -> None:
     for _ in range(4):
         mine.decide(principal)
     mine.close()  # never started: only this can report
-    assert limiter(redis, mode="exact").decide(principal).remaining == LIMIT - 5
+    assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 5

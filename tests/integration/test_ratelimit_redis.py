@@ -49,7 +49,7 @@ def principal() -> str:
 
 def hammer(url: str, principal: str, decisions: "multiprocessing.Queue[int]") -> None:
     mine = limiter(connect(url))
-    decisions.put(sum(mine.decide(principal).allowed for _ in range(200)))
+    decisions.put(sum(mine.decide(principal)[0].allowed for _ in range(200)))
 
 
 def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal: str) -> None:
@@ -67,12 +67,12 @@ def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal:
 
 def test_what_is_left_counts_down_and_a_refusal_costs_nothing(redis: Redis, principal: str) -> None:
     mine = limiter(redis, requests=3)
-    made = [mine.decide(principal) for _ in range(4)]
+    made = [mine.decide(principal)[0] for _ in range(4)]
     assert [d.allowed for d in made] == [True, True, True, False]
     assert [d.remaining for d in made] == [2, 1, 0, 0]
     assert all(1 <= d.reset_s <= 60 for d in made)
     assert 59 <= made[3].retry_after_s <= 60
-    assert mine.decide(f"{principal}0").remaining == 2
+    assert mine.decide(f"{principal}0")[0].remaining == 2
 
 
 def test_somebody_refused_costs_no_redis_call_until_they_could_pass(
@@ -80,10 +80,10 @@ def test_somebody_refused_costs_no_redis_call_until_they_could_pass(
 ) -> None:
     mine = limiter(redis, requests=1, window_s=1)
     mine.decide(principal)
-    assert not mine.decide(principal).allowed
+    assert not mine.decide(principal)[0].allowed
     before = scripts_run(redis)
     for _ in range(50):
-        refused = mine.decide(principal)
+        refused = mine.decide(principal)[0]
         assert (refused.allowed, refused.retry_after_s) == (False, 1)
     assert scripts_run(redis) == before
 
@@ -97,10 +97,10 @@ def scripts_run(redis: Redis) -> int:
 def test_whoever_waits_as_told_passes(redis: Redis, principal: str) -> None:
     mine = limiter(redis, requests=4, window_s=1)
     for _ in range(3):
-        while (decision := mine.decide(principal)).allowed:
+        while (decision := mine.decide(principal)[0]).allowed:
             time.sleep(0.002)
         time.sleep(decision.retry_after_s)
-        assert mine.decide(principal).allowed
+        assert mine.decide(principal)[0].allowed
 
 
 def test_the_window_slides(redis: Redis, principal: str) -> None:
@@ -110,7 +110,7 @@ def test_the_window_slides(redis: Redis, principal: str) -> None:
     began = time.monotonic()
     passed: list[float] = []
     while (now := time.monotonic() - began) < 2.5:
-        if mine.decide(principal).allowed:
+        if mine.decide(principal)[0].allowed:
             passed.append(now)
     assert sum(t < 0.95 for t in passed) == 40
     for until in (1.01, 1.1, 1.25, 1.5, 1.75, 2.0):
@@ -120,23 +120,23 @@ def test_the_window_slides(redis: Redis, principal: str) -> None:
 
 def test_the_clock_is_that_of_redis(redis: Redis, principal: str) -> None:
     for skew_s in (0, 3600, -3600):
-        assert limiter(redis, requests=3, skew_s=skew_s).decide(principal).allowed
-    assert not limiter(redis, requests=3).decide(principal).allowed
+        assert limiter(redis, requests=3, skew_s=skew_s).decide(principal)[0].allowed
+    assert not limiter(redis, requests=3).decide(principal)[0].allowed
 
 
 def test_another_policy_counts_from_the_start(redis: Redis, principal: str) -> None:
-    assert limiter(redis, requests=1).decide(principal).allowed
-    assert not limiter(redis, requests=1).decide(principal).allowed
-    assert limiter(redis, requests=2).decide(principal).allowed
+    assert limiter(redis, requests=1).decide(principal)[0].allowed
+    assert not limiter(redis, requests=1).decide(principal)[0].allowed
+    assert limiter(redis, requests=2).decide(principal)[0].allowed
 
 
 def test_other_commands_ride_along(redis: Redis, principal: str) -> None:
     mine, writers = limiter(redis, requests=2), RecentWriters(redis, keep_s=5)
-    first, marked = mine.decide_with(principal, writers.marking(77), writers.asking(77))
+    first, marked = mine.decide(principal, writers.marking(77), writers.asking(77))
     assert first.remaining == 1
     assert marked is not None
     assert writers.answer(marked[1:]) is True
-    assert mine.decide(principal).remaining == 0
+    assert mine.decide(principal)[0].remaining == 0
 
 
 def test_counters_end_with_their_windows(redis: Redis, principal: str) -> None:
@@ -153,7 +153,7 @@ def test_without_redis_each_process_limits_alone(
     valkey.pause()
     try:
         began = time.monotonic()
-        made: list[Decision] = [mine.decide(principal) for _ in range(5)]
+        made: list[Decision] = [mine.decide(principal)[0] for _ in range(5)]
         took_s = time.monotonic() - began
     finally:
         valkey.resume()
@@ -164,7 +164,7 @@ def test_without_redis_each_process_limits_alone(
     assert counted("fallback_refused") == before[1] + 2
     time.sleep(0.25)
     allowed = counted("allowed")
-    assert mine.decide(f"{principal}0").allowed
+    assert mine.decide(f"{principal}0")[0].allowed
     assert counted("allowed") == allowed + 1
 
 

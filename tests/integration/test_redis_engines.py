@@ -95,7 +95,7 @@ def check_all(writer: Process, reader: Process) -> None:
         writer.cache.put(snapshot)
     eventually(lambda: [reader.cache.get(snapshot.id) for snapshot in changed] == changed, 1)
     for user in (next(ids) for _ in range(20)):
-        decided = [p.limiter.decide(f"user:{user}").allowed for p in (writer, reader, writer)]
+        decided = [p.limiter.decide(f"user:{user}")[0].allowed for p in (writer, reader, writer)]
         assert decided == [True, True, False]
         writer.writers.mark(user)
         assert reader.writers.wrote_recently(user) is True

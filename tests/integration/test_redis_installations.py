@@ -66,7 +66,7 @@ def test_a_change_of_the_other_takes_nothing_from_memory(
 
 def test_limits_are_counted_apart(installations: tuple[Installation, Installation]) -> None:
     for installation in installations:
-        decisions = [installation.limiter.decide("user:1").allowed for _ in range(2)]
+        decisions = [installation.limiter.decide("user:1")[0].allowed for _ in range(2)]
         assert decisions == [True, False]
 
 

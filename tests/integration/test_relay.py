@@ -106,7 +106,7 @@ def relaying(
     relay = Relay(DatabaseSettings(url=database.url), publisher, settings)
     thread = threading.Thread(target=relay.run)
     publisher.start()
-    assert publisher.wait_until_ready(5)
+    eventually(lambda: publisher.problem is None, 5)
     thread.start()
     try:
         yield relay

@@ -132,11 +132,6 @@ def test_an_order_that_is_gone_is_lost_as_long_as_something_is_left_of_it() -> N
     assert kinds(None, [capture(), refund()], [units(StockStatus.RELEASED)]) == []
 
 
-def test_every_status_has_a_deadline_and_waits_grow_up_to_a_limit() -> None:
+def test_every_status_has_a_deadline() -> None:
     assert set(DEADLINES) == set(Status)
-    for deadline in DEADLINES.values():
-        waits = [deadline.interval_s(stalls) for stalls in range(1, 20)]
-        assert waits == sorted(waits)
-        assert waits[0] == 2 * deadline.after_s
-        assert waits[-1] == deadline.longest_s
     assert deadlines(1.0)[Status.PENDING].after_s == 1.0

@@ -54,17 +54,17 @@ def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
     if until_border_s < 1:  # the windows of the stand-in begin at full minutes
         time.sleep(until_border_s)
     here = limiter(requests=5)
-    made = [here.decide("somebody") for _ in range(7)]
+    made = [here.decide("somebody")[0] for _ in range(7)]
     assert [d.allowed for d in made] == [True] * 5 + [False] * 2
     assert [d.remaining for d in made] == [4, 3, 2, 1, 0, 0, 0]
-    assert here.decide("somebody else").allowed
+    assert here.decide("somebody else")[0].allowed
     after = decisions("fallback_allowed"), decisions("fallback_refused")
     assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
 
 
 def test_every_answer_says_the_policy_and_what_is_left() -> None:
     here = limiter(requests=2)
-    headers = dict(here.headers(here.decide("somebody")))
+    headers = dict(here.headers(here.decide("somebody")[0]))
     assert headers.keys() == {"RateLimit-Policy", "RateLimit"}
     assert headers["RateLimit-Policy"] == '"default";q=2;w=60'
     left, _, seconds = headers["RateLimit"].removeprefix('"default";r=').partition(";t=")
@@ -75,7 +75,7 @@ def test_every_answer_says_the_policy_and_what_is_left() -> None:
 def test_a_refusal_says_when_to_come_back() -> None:
     here = limiter(requests=1)
     here.decide("somebody")
-    refused = here.decide("somebody")
+    refused = here.decide("somebody")[0]
     headers = dict(here.headers(refused))
     assert headers["RateLimit"] == f'"default";r=0;t={refused.reset_s}'
     assert headers["Retry-After"] == str(refused.retry_after_s)
@@ -84,8 +84,8 @@ def test_a_refusal_says_when_to_come_back() -> None:
 
 @pytest.mark.parametrize("principal", ["", "a/b", "k\r\nSET x 1\r\n", "ä€𝄞", "x" * 10_000])
 def test_any_text_can_be_a_principal(principal: str) -> None:
-    assert limiter().decide(principal).allowed
+    assert limiter().decide(principal)[0].allowed
 
 
 def test_commands_that_did_not_go_have_no_replies() -> None:
-    assert limiter().decide_with("somebody", ("PING",))[1] is None
+    assert limiter().decide("somebody", ("PING",))[1] is None

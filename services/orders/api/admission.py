@@ -124,9 +124,7 @@ class Admission:
         """
         if self._limiter is None:
             return None
-        decision, replies = self._limiter.decide_with(
-            self._principal(exchange, env, user_id), *commands
-        )
+        decision, replies = self._limiter.decide(self._principal(exchange, env, user_id), *commands)
         exchange.limit_headers = self._limiter.headers(decision)
         if not decision.allowed:
             raise Refusal(

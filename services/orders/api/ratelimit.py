@@ -73,13 +73,10 @@ class RateLimiter:
         if self._windows.batches:
             self._windows.batches.close()
 
-    def decide(self, principal: str) -> Decision:
-        """Count a request of this principal if it may pass. One round trip at most, often none."""
-        return self.decide_with(principal)[0]
+    def decide(self, principal: str, *also: Command) -> tuple[Decision, list[Reply] | None]:
+        """Count a request of this principal if it may pass. One round trip at most, often none.
 
-    def decide_with(self, principal: str, *also: Command) -> tuple[Decision, list[Reply] | None]:
-        """Decide, and send other commands in the same round trip: with some there always is one.
-
+        Other commands are sent in the same round trip: with some there always is one.
         The replies are None when Redis was not asked: do without, or ask again where it matters.
         """
         key = hashlib.blake2b(principal.encode(), digest_size=16).hexdigest()

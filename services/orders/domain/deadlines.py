@@ -19,10 +19,6 @@ class Deadline(msgspec.Struct, frozen=True):
     longest_s: float = 6 * 3600.0
     stalls: int = 3
 
-    def interval_s(self, stalls: int) -> float:
-        """Return the wait after emission number `stalls`, from 1."""
-        return min(self.after_s * 2.0**stalls, max(self.longest_s, self.after_s))
-
 
 # A message's own retries take about eleven minutes: sooner than that, both would do the work.
 _BEYOND_RETRIES: Final = 900.0

@@ -96,7 +96,6 @@ class Link:
         self._name, self._user = name, user
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
         self._stopping = threading.Event()
-        self._served = threading.Event()
         self._lock = threading.Lock()  # guards the four below
         self._loop: IOLoop | None = None
         self._channel: Channel | None = None
@@ -120,10 +119,6 @@ class Link:
                 return
         function(None)
 
-    def wait_until_serving(self, timeout_s: float) -> bool:
-        """Wait for the channel; false if the time is up."""
-        return self._served.wait(timeout_s)
-
     def close(self, timeout_s: float) -> None:
         """Close after the calls made so far; unacknowledged deliveries go back to their queue."""
         self._stopping.set()
@@ -141,7 +136,6 @@ class Link:
             self._channel = channel
         self.problem = None
         self._serving_since = time.monotonic()
-        self._served.set()
         _log.info("amqp.connected", link=self._name)
 
     def reset(self, why: str) -> None:
@@ -193,7 +187,6 @@ class Link:
         with self._lock:
             self._loop = self._channel = None
             calls, self._calls = self._calls, collections.deque()
-        self._served.clear()
         self._connection = None
         self.problem = self._reason or "the connection to RabbitMQ was closed"
         for function in calls:

@@ -82,10 +82,6 @@ class Publisher:
         """Why nothing can be published now; None if it can."""
         return self._link.problem
 
-    def wait_until_ready(self, timeout_s: float) -> bool:
-        """Wait for the connection; false if the time is up."""
-        return self._link.wait_until_serving(timeout_s)
-
     def publish(self, batch: Sequence[Outgoing], settled: Settled) -> None:
         """Publish, and call `settled` for every message as its outcome is known. Thread-safe."""
         self._link.call(lambda channel: self._send(channel, batch, settled))
