@@ -31,12 +31,13 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def test_the_table_of_contents_has_every_page() -> None:
     contents = (DOCS / "README.md").read_text()
     pages = [page.relative_to(DOCS) for page in DOCS.rglob("*.md") if page != DOCS / "README.md"]
-    assert [str(page) for page in pages if f"({page}" not in contents] == []
+    missing = [str(page) for page in pages if f"({page}" not in contents]
+    assert missing == [], "list these pages in docs/README.md"
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
 def test_a_page_says_at_once_whom_it_is_for(page: Path) -> None:
-    assert re.match(r"# .+\n\nFor ", page.read_text())
+    assert re.match(r"# .+\n\nFor ", page.read_text()), "begin with: For people who …"
 
 
 def test_the_files_of_one_orders_way_are_there() -> None:
