@@ -136,8 +136,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 def threshold(text: str) -> Threshold:
     """Read `figure<=limit`, `figure>=limit` or `figure==limit`. Raises ValueError."""
     for sign, bound in _SIGNS.items():
-        figure, found, limit = text.partition(sign)
-        if found and figure.strip():
+        figure, separator, limit = text.partition(sign)
+        if separator and figure.strip():
             return Threshold(figure.strip(), bound, float(limit))
     raise ValueError(f"{text!r}: expected a figure, one of {' '.join(_SIGNS)}, and a number")
 

@@ -63,6 +63,6 @@ class Client:
         self._tally.request(counted, reply.status, took_ms, failed=failed)
         return reply
 
-    def wrong(self, name: str, what: str) -> None:
+    def wrong(self, name: str, fault: str) -> None:
         """Count an answer that was well-formed but not true."""
-        self._tally.request(f"{name}: {what}", NO_ANSWER, 0, failed=True)
+        self._tally.request(f"{name}: {fault}", NO_ANSWER, 0, failed=True)

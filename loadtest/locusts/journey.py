@@ -157,15 +157,15 @@ class Journey:
         )
 
     def change(
-        self, name: str, path: str, given: dict[str, str], body: bytes | None = None
+        self, name: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> Reply:
         """Ask for a change of an order until it is answered for good, or give up.
 
-        Without an Idempotency-Key among the headers `given` it is sent once.
+        Without an Idempotency-Key among the headers it is sent once.
         """
-        for _ in range(_TRIES if "Idempotency-Key" in given else 1):
+        for _ in range(_TRIES if "Idempotency-Key" in headers else 1):
             reply = self.client.send(
-                name, "POST", path, expect=CHANGED, headers=given, data=body or b""
+                name, "POST", path, expect=CHANGED, headers=headers, data=body or b""
             )
             if reply.status not in AGAIN or (reply.status == 409 and refusal(reply)):
                 break

@@ -43,14 +43,14 @@ def first_and_deep(journey: Journey) -> None:
 
 def _walk_down(journey: Journey, customer: int) -> str:
     path = f"/api/orders/user/{customer}?pageSize={_STRIDE}"
-    seen: set[int] = set()
+    ids: set[int] = set()
     for _ in range(_DEPTH // _STRIDE):
         journey.headers = journey.as_staff()
         reply = journey.get("walk", path)
         views = reply.decode(list[View])
-        seen |= {view.id for view in views}
+        ids |= {view.id for view in views}
         path = next_page(str(reply.headers.get("Link", ""))) or ""
-    if len(seen) != _DEPTH:
+    if len(ids) != _DEPTH:
         journey.client.wrong("walk", "orders seen twice or not at all")
     _deep[customer] = path.replace(f"pageSize={_STRIDE}", f"pageSize={_PAGE}")
     return _deep[customer]

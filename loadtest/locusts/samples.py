@@ -68,15 +68,15 @@ class Tally:
 
     def take(self) -> tuple[dict[str, Sample], Iterable[Purchase]]:
         """Hand out everything and begin anew."""
-        taken = self._names, self._purchases
+        batch = self._names, self._purchases
         self._names, self._purchases = {}, []
-        return taken
+        return batch
 
 
 def bucket(took_ms: float) -> int:
     """Round to two significant digits."""
-    whole = round(took_ms)
-    return int(round(whole, _DIGITS - len(str(whole))))
+    rounded_ms = round(took_ms)
+    return int(round(rounded_ms, _DIGITS - len(str(rounded_ms))))
 
 
 def to_builtins(value: object) -> Any:

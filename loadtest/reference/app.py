@@ -60,8 +60,8 @@ async def create(order: NewOrder, request: Request) -> Response:
         "traceparent": ids.traceparent, "trace_id": ids.trace_id,
     }  # fmt: skip
     [(order_id, _)] = await database.rows(state.pool, "accept_order", values)
-    shown = {"Location": f"/api/orders/{order_id}", "ETag": '"v1"'}
-    return Response(accepted(order_id), 202, fields | shown | _NO_STORE, _JSON)
+    order_fields = {"Location": f"/api/orders/{order_id}", "ETag": '"v1"'}
+    return Response(accepted(order_id), 202, fields | order_fields | _NO_STORE, _JSON)
 
 
 @api.get("/api/orders/{order_id}")
@@ -107,13 +107,13 @@ async def listed(
         "limit": page_size + 1, "offset": (page - 1) * page_size,
     }  # fmt: skip
     rows = await database.rows(state.pool, "list_orders", values)
-    shown = [view(row) for row in rows[:page_size]]
+    views = [view(row) for row in rows[:page_size]]
     if len(rows) > page_size:
         key = state.settings.cursor_secret
-        sealed = cursor(shown[-1].created_at, shown[-1].id, user_id, key)
+        sealed = cursor(views[-1].created_at, views[-1].id, user_id, key)
         target = f"/api/orders/user/{user_id}?cursor={sealed}&pageSize={page_size}"
         fields["Link"] = f'<{target}>; rel="next"'
-    return Response(encoded(shown), 200, fields | _PRIVATE, _JSON)
+    return Response(encoded(views), 200, fields | _PRIVATE, _JSON)
 
 
 @api.exception_handler(TooMany)

@@ -29,10 +29,10 @@ def numbered(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a statement with $1, $2, … for its names, and the names in that order."""
     names: list[str] = []
 
-    def place(found: "re.Match[str]") -> str:
-        if found[1] not in names:
-            names.append(found[1])
-        return f"${names.index(found[1]) + 1}"
+    def place(match: "re.Match[str]") -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
 
     text = re.sub(r"%\((\w+)\)s", place, statement(name).decode())
     return text, tuple(names)
@@ -58,5 +58,7 @@ async def rows(
 ) -> list[asyncpg.Record]:
     """Run a statement of the service."""
     text, names = numbered(name)
-    found: list[asyncpg.Record] = await pool.fetch(text, *(values[one] for one in names))
-    return found
+    records: list[asyncpg.Record] = await pool.fetch(
+        text, *(values[parameter] for parameter in names)
+    )
+    return records

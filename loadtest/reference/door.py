@@ -37,16 +37,19 @@ class Door:
         trip.evalsha(self._sha, 1, key, self._limit, self._window_s * 1000, 1)
         if read is not None:
             trip.get(read)
-        (allowed, *counts), *found = await trip.execute()
+        (allowed, *counts), *read_values = await trip.execute()
         fields = self._fields(Window(*counts), allowed=bool(allowed))
         if not allowed:
             raise TooMany(fields)
-        return fields, found[0] if found else None
+        return fields, read_values[0] if read_values else None
 
     def _fields(self, window: Window, *, allowed: bool) -> dict[str, str]:
         window_ms = self._window_s * 1000
-        left = max(0, self._limit - weighted(window, window_ms)) if allowed else 0
-        until_ms = window.left_ms if left else wait_ms(window, self._limit, window_ms)
+        remaining = max(0, self._limit - weighted(window, window_ms)) if allowed else 0
+        until_ms = window.left_ms if remaining else wait_ms(window, self._limit, window_ms)
         seconds = min(max(1, math.ceil(until_ms / 1000)), self._window_s)
-        fields = {"RateLimit-Policy": self._policy, "RateLimit": f'"default";r={left};t={seconds}'}
+        fields = {
+            "RateLimit-Policy": self._policy,
+            "RateLimit": f'"default";r={remaining};t={seconds}',
+        }
         return fields if allowed else fields | {"Retry-After": str(seconds)}

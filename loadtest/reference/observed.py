@@ -67,8 +67,8 @@ class Observed:
 
 def _ids(headers: dict[bytes, bytes]) -> Ids:
     fresh = os.urandom(40).hex()
-    given = headers.get(b"x-correlation-id", b"").decode("latin-1")
-    correlation_id = given if _CORRELATION_ID.match(given) else fresh[:32]
+    header = headers.get(b"x-correlation-id", b"").decode("latin-1")
+    correlation_id = header if _CORRELATION_ID.match(header) else fresh[:32]
     return Ids(correlation_id, fresh[32:64], fresh[64:])
 
 

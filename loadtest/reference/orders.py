@@ -75,9 +75,9 @@ def view(row: Any) -> OrderView:
     )
 
 
-def encoded(shown: OrderView | list[OrderView]) -> bytes:
+def encoded(view: OrderView | list[OrderView]) -> bytes:
     """Return JSON with exact decimals."""
-    return _encoder.encode(shown)
+    return _encoder.encode(view)
 
 
 def cursor(created_at: dt.datetime, order_id: int, user_id: int, key: bytes) -> str:

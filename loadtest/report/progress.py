@@ -41,9 +41,9 @@ class Progress:
         self._users |= {report.worker: report.users for report in fresh}
 
 
-def event(what: Event) -> None:
+def event(happened: Event) -> None:
     """Tell of a fault."""
-    say(f"  {what.at_s:4.0f} s  ── {what.text}")
+    say(f"  {happened.at_s:4.0f} s  ── {happened.text}")
 
 
 def say(text: str) -> None:

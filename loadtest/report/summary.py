@@ -35,7 +35,7 @@ def text(result: Result) -> str:
 def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
     """Give a row for each name of request, then for each name in a phase; `all` last."""
     names = [key.partition(".requests") for key in figures if ".requests" in key]
-    keys = sorted(names, key=lambda one: (one[2], one[0] == "all", one[0]))
+    keys = sorted(names, key=lambda parts: (parts[2], parts[0] == "all", parts[0]))
     return [
         (f"{name}{phase}", *(f"{figures[f'{name}.{column}{phase}']:g}" for column in _COLUMNS))
         for name, _, phase in keys

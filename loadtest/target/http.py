@@ -35,11 +35,13 @@ def send(
 
     Raises Unreachable, Absent.
     """
-    bare, known = _login(url)
+    bare, login = _login(url)
     raw = None if body is None else msgspec.json.encode(body)
-    given = {"Content-Type": "application/json"} if raw is not None else {}
+    content = {"Content-Type": "application/json"} if raw is not None else {}
     try:
-        answer = _POOL.request(method, bare, body=raw, headers=known | given | dict(headers or {}))
+        answer = _POOL.request(
+            method, bare, body=raw, headers=login | content | dict(headers or {})
+        )
     except urllib3.exceptions.HTTPError as error:
         raise Unreachable(f"{method} {bare}: {error}") from error
     if not 200 <= answer.status < 300:
@@ -53,8 +55,8 @@ def _login(url: str) -> tuple[str, dict[str, str]]:
     if not parts.username:
         return url, {}
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    known: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), known
+    login_headers: dict[str, str] = dict(urllib3.make_headers(basic_auth=login))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), login_headers
 
 
 def get(url: str, kind: type[T], headers: Mapping[str, str] | None = None) -> T:

@@ -19,7 +19,7 @@ _SETTLE = "VACUUM (ANALYZE) orders"
 
 def plant(database: str, seed: Seed) -> None:
     """Insert the orders and bring the planner up to date."""
-    given = {
+    values = {
         "orders": seed.orders,
         "customer": seed.customer,
         "every": seed.orders // seed.of_customer,
@@ -27,5 +27,5 @@ def plant(database: str, seed: Seed) -> None:
     with psycopg.connect(
         database, autocommit=True, options="-c statement_timeout=0 -c synchronous_commit=off"
     ) as connection:
-        connection.execute(_ORDERS, given)
+        connection.execute(_ORDERS, values)
         connection.execute(_SETTLE)

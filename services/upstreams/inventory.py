@@ -108,23 +108,21 @@ class Stock:
         with self._lock:
             self._available[product_id] = units
 
-    def reserve(self, key: str, wanted: NewReservation) -> tuple[Reservation, bool]:
+    def reserve(self, key: str, order: NewReservation) -> tuple[Reservation, bool]:
         """Take units off for an order; the second value tells whether that happened just now."""
-        order_id = _order_id(key, wanted.order_id)
+        order_id = _order_id(key, order.order_id)
         with self._lock:
-            known = self._reservations.get(key)
-            if known is not None:
-                return _same(known, order_id, wanted), False
-            left = self.available(wanted.product_id) - wanted.quantity
-            if left < 0:
-                raise Refusal(409, "out_of_stock", f"{left + wanted.quantity} units available")
-            self._available[wanted.product_id] = left
+            reservation = self._reservations.get(key)
+            if reservation is not None:
+                return _same(reservation, order_id, order), False
+            remaining = self.available(order.product_id) - order.quantity
+            if remaining < 0:
+                raise Refusal(409, "out_of_stock", f"{remaining + order.quantity} units available")
+            self._available[order.product_id] = remaining
             at = self._journal.note(key, order_id)
-            made = Reservation(
-                order_id, key, wanted.product_id, wanted.quantity, Status.RESERVED, at
-            )
-            self._reservations[key] = made
-            return made, True
+            new = Reservation(order_id, key, order.product_id, order.quantity, Status.RESERVED, at)
+            self._reservations[key] = new
+            return new, True
 
     def commit(self, key: str, order_id: int | None) -> Reservation:
         """Make a reservation final."""
@@ -134,9 +132,9 @@ class Stock:
         """Give the units of a reservation back; one that comes later under this key takes none."""
         with self._lock:
             if key not in self._reservations:
-                known = _order_id(key, order_id)
-                at = self._journal.note(key, known)
-                self._reservations[key] = Reservation(known, key, 0, 0, Status.RELEASED, at)
+                resolved_id = _order_id(key, order_id)
+                at = self._journal.note(key, resolved_id)
+                self._reservations[key] = Reservation(resolved_id, key, 0, 0, Status.RELEASED, at)
         return self._end(key, order_id, Status.RESERVED, Status.RELEASED)
 
     def give_back(self, key: str, order_id: int | None) -> Reservation:
@@ -162,20 +160,20 @@ class Stock:
 
     def _end(self, key: str, order_id: int | None, before: Status, status: Status) -> Reservation:
         with self._lock:
-            known = self._reservations.get(key)
-            if known is None:
+            reservation = self._reservations.get(key)
+            if reservation is None:
                 raise Refusal(404, "unknown_reservation")
-            if order_id is not None and known.order_id != order_id:
+            if order_id is not None and reservation.order_id != order_id:
                 raise Refusal(409, "conflict", "this reservation is another order's")
-            if known.status is status:
-                return known
-            if known.status is not before:
-                reserved = known.status is Status.RESERVED
-                raise Refusal(409, "not_committed" if reserved else f"already_{known.status}")
+            if reservation.status is status:
+                return reservation
+            if reservation.status is not before:
+                reserved = reservation.status is Status.RESERVED
+                raise Refusal(409, "not_committed" if reserved else f"already_{reservation.status}")
             if status is not Status.COMMITTED:
-                self._available[known.product_id] += known.quantity
-            at = self._journal.note(key, known.order_id)
-            ended = msgspec.structs.replace(known, status=status, at=at)
+                self._available[reservation.product_id] += reservation.quantity
+            at = self._journal.note(key, reservation.order_id)
+            ended = msgspec.structs.replace(reservation, status=status, at=at)
             self._reservations[key] = ended
             return ended
 
@@ -188,15 +186,17 @@ def _order_id(key: str, named: int | None) -> int:
     raise Refusal(400, "invalid", "name the order: the key is not an order id - at `$.orderId`")
 
 
-def _same(known: Reservation, order_id: int, wanted: NewReservation) -> Reservation:
-    if known.quantity == 0 and known.order_id == order_id:  # released before it was made
+def _same(reservation: Reservation, order_id: int, order: NewReservation) -> Reservation:
+    if (
+        reservation.quantity == 0 and reservation.order_id == order_id
+    ):  # released before it was made
         return msgspec.structs.replace(
-            known, product_id=wanted.product_id, quantity=wanted.quantity
+            reservation, product_id=order.product_id, quantity=order.quantity
         )
-    content = (known.order_id, known.product_id, known.quantity)
-    if content != (order_id, wanted.product_id, wanted.quantity):
+    content = (reservation.order_id, reservation.product_id, reservation.quantity)
+    if content != (order_id, order.product_id, order.quantity):
         raise Refusal(409, "conflict", "this key has another reservation")
-    return known
+    return reservation
 
 
 class AvailabilityResource:
@@ -221,8 +221,8 @@ class ReservationResource:
     def on_put(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Reserve, once per key however often it is asked."""
         _check(key)
-        reservation, made = self._stock.reserve(key, body(req, NewReservation))
-        answer(resp, reservation, 201 if made else 200)
+        reservation, created = self._stock.reserve(key, body(req, NewReservation))
+        answer(resp, reservation, 201 if created else 200)
 
     def on_post_commit(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
         """Commit."""
@@ -267,16 +267,16 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     """Wire the inventory simulator."""
     stock, script = Stock(), Script()
     access = Access(settings.tokens)
-    made = app(access, FaultMiddleware(script, stop, settings.threads))
+    application = app(access, FaultMiddleware(script, stop, settings.threads))
     product = f"{{product_id:int(min=1, max={MAX_ID})}}"
     reservation = "/reservations/{key}"
     reservations = ReservationResource(stock)
-    made.add_route(f"/availability/{product}", AvailabilityResource(stock))
-    made.add_route("/reservations", EntriesResource(stock.page, stock.of_order))
-    made.add_route(reservation, reservations)
+    application.add_route(f"/availability/{product}", AvailabilityResource(stock))
+    application.add_route("/reservations", EntriesResource(stock.page, stock.of_order))
+    application.add_route(reservation, reservations)
     for verb in ("commit", "release", "return"):
-        made.add_route(f"{reservation}/{verb}", reservations, suffix=verb)
-    made.add_route(f"/control/stock/{product}", StockResource(stock))
-    made.add_route("/control/ledger", RowsResource(stock.ledger))
-    control.add(made, script, stock.reset, access)
-    return made
+        application.add_route(f"{reservation}/{verb}", reservations, suffix=verb)
+    application.add_route(f"/control/stock/{product}", StockResource(stock))
+    application.add_route("/control/ledger", RowsResource(stock.ledger))
+    control.add(application, script, stock.reset, access)
+    return application

@@ -49,11 +49,11 @@ def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
 
 def ids(req: falcon.Request) -> dict[str, str]:
     """Return the correlation id and trace context the caller sent, by their names in log lines."""
-    found: dict[str, str] = {}
+    identifiers: dict[str, str] = {}
     if correlation := req.get_header("X-Correlation-ID"):
-        found["correlationId"] = correlation
+        identifiers["correlationId"] = correlation
     if traceparent := req.get_header("traceparent"):
-        found["traceparent"] = traceparent
+        identifiers["traceparent"] = traceparent
         if match := _TRACE_ID.match(traceparent):
-            found["traceId"] = match[1]
-    return found
+            identifiers["traceId"] = match[1]
+    return identifiers

@@ -112,27 +112,27 @@ class Till:
             self._refunded.clear()
             self._journal.clear()
 
-    def capture(self, attempt_id: str, asked: Asked, *, decline: bool) -> Answer:
+    def capture(self, attempt_id: str, request: Asked, *, decline: bool) -> Answer:
         """Charge, or decline if told so and the attempt is new."""
         with self._lock:
             status = Status.DECLINED if decline else Status.CAPTURED
-            return self._once(attempt_id, asked, status)
+            return self._once(attempt_id, request, status)
 
-    def refund(self, attempt_id: str, asked: Asked, *, decline: bool = False) -> Answer:
+    def refund(self, attempt_id: str, request: Asked, *, decline: bool = False) -> Answer:
         """Pay back, or decline if told so and the attempt is new."""
         with self._lock:
-            capture_id = asked.reference
+            capture_id = request.reference
             if capture_id is not None and (Kind.REFUND, attempt_id) not in self._attempts:
-                total = self._total_refund(capture_id, asked)
+                total = self._total_refund(capture_id, request)
                 if not decline:
                     self._refunded[capture_id] = total
-            return self._once(attempt_id, asked, Status.DECLINED if decline else Status.REFUNDED)
+            return self._once(attempt_id, request, Status.DECLINED if decline else Status.REFUNDED)
 
     def find(self, attempt_id: str) -> Answer | None:
         """Return what became of a capture; None if it never came here."""
         with self._lock:
-            known = self._attempts.get((Kind.CAPTURE, attempt_id))
-            return _answer(known[1]) if known else None
+            entry = self._attempts.get((Kind.CAPTURE, attempt_id))
+            return _answer(entry[1]) if entry else None
 
     def ledger(self) -> list[Attempt]:
         """Return a copy of every attempt, in the order they first came."""
@@ -151,26 +151,26 @@ class Till:
             keys = self._journal.of_order(order_id)
             return Entries([_entry(self._attempts[key][1]) for key in keys], None)
 
-    def _once(self, attempt_id: str, asked: Asked, status: Status) -> Answer:
-        key = (asked.kind, attempt_id)
+    def _once(self, attempt_id: str, request: Asked, status: Status) -> Answer:
+        key = (request.kind, attempt_id)
         if key not in self._attempts:
-            at = self._journal.note(key, asked.order_id)
-            row = Attempt(attempt_id, asked.order_id, asked.kind, asked.amount, status, 0, at)
-            self._attempts[key] = (asked, row)
+            at = self._journal.note(key, request.order_id)
+            row = Attempt(attempt_id, request.order_id, request.kind, request.amount, status, 0, at)
+            self._attempts[key] = (request, row)
         before, row = self._attempts[key]
-        if before != asked:
+        if before != request:
             raise Refusal(409, "conflict", "this attempt asked for something else before")
         row.calls += 1
         return _answer(row)
 
-    def _total_refund(self, capture_id: str, asked: Asked) -> Decimal:
-        known = self._attempts.get((Kind.CAPTURE, capture_id))
-        if known is None:
+    def _total_refund(self, capture_id: str, request: Asked) -> Decimal:
+        entry = self._attempts.get((Kind.CAPTURE, capture_id))
+        if entry is None:
             raise Refusal(404, "unknown_capture")
-        _, capture = known
-        if capture.status is not Status.CAPTURED or capture.order_id != asked.order_id:
+        _, capture = entry
+        if capture.status is not Status.CAPTURED or capture.order_id != request.order_id:
             raise Refusal(409, "not_captured", "no money of this order was taken under this id")
-        total = self._refunded.get(capture_id, Decimal(0)) + asked.amount
+        total = self._refunded.get(capture_id, Decimal(0)) + request.amount
         if total > capture.amount:
             raise Refusal(409, "exceeds_capture", "more than was captured")
         return total
@@ -194,18 +194,18 @@ class PaymentResource:
         """Capture, once per attempt."""
         _check(attempt_id)
         new = body(req, NewCapture)
-        asked = Asked(Kind.CAPTURE, new.order_id, money(new.amount), new.payment_method)
+        request = Asked(Kind.CAPTURE, new.order_id, money(new.amount), new.payment_method)
         chance = random.random() < self._script.current.decline_ratio  # noqa: S311 no secret
         decline = chance or new.payment_method.startswith("decline")
-        answer(resp, self._till.capture(attempt_id, asked, decline=decline))
+        answer(resp, self._till.capture(attempt_id, request, decline=decline))
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
         """Answer what became of an attempt."""
         _check(attempt_id)
-        found = self._till.find(attempt_id)
-        if found is None:
+        attempt = self._till.find(attempt_id)
+        if attempt is None:
             raise Refusal(404, "unknown_attempt")
-        answer(resp, found)
+        answer(resp, attempt)
 
 
 class RefundResource:
@@ -218,9 +218,9 @@ class RefundResource:
         """Pay back, once per attempt."""
         _check(attempt_id)
         new = body(req, NewRefund)
-        asked = Asked(Kind.REFUND, new.order_id, money(new.amount), new.capture_id)
+        request = Asked(Kind.REFUND, new.order_id, money(new.amount), new.capture_id)
         decline = random.random() < self._script.current.refund_decline_ratio  # noqa: S311 no secret
-        answer(resp, self._till.refund(attempt_id, asked, decline=decline))
+        answer(resp, self._till.refund(attempt_id, request, decline=decline))
 
 
 def _check(attempt_id: str) -> None:
@@ -232,10 +232,10 @@ def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, fal
     """Wire the payment simulator."""
     till, script = Till(), Script()
     access = Access(settings.tokens)
-    made = app(access, FaultMiddleware(script, stop, settings.threads))
-    made.add_route("/payments", EntriesResource(till.page, till.of_order))
-    made.add_route("/payments/{attempt_id}", PaymentResource(till, script))
-    made.add_route("/refunds/{attempt_id}", RefundResource(till, script))
-    made.add_route("/control/ledger", RowsResource(till.ledger))
-    control.add(made, script, till.reset, access)
-    return made
+    application = app(access, FaultMiddleware(script, stop, settings.threads))
+    application.add_route("/payments", EntriesResource(till.page, till.of_order))
+    application.add_route("/payments/{attempt_id}", PaymentResource(till, script))
+    application.add_route("/refunds/{attempt_id}", RefundResource(till, script))
+    application.add_route("/control/ledger", RowsResource(till.ledger))
+    control.add(application, script, till.reset, access)
+    return application

@@ -43,13 +43,13 @@ def load(environ: Mapping[str, str], *, default_port: int) -> Settings:
 
     Raises SettingError naming the variable and what is wrong with it.
     """
-    given: dict[str, str | int] = {"port": default_port}
+    values: dict[str, str | int] = {"port": default_port}
     for field in Settings.__struct_fields__:
         value = environ.get(f"{PREFIX}{field.upper()}", "").strip()
         if value:
-            given[field] = value
+            values[field] = value
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingError(_explain(str(error))) from error
 

@@ -115,11 +115,11 @@ class Livez:
 
 def app(*middleware: Any) -> falcon.App[falcon.Request, falcon.Response]:
     """Make an application that answers every error as JSON; the first middleware is outermost."""
-    made = falcon.App(middleware=[RequestLog(), *middleware])
-    made.add_error_handler(Refusal, _refuse)
-    made.set_error_serializer(_serialize)
-    made.add_route("/livez", Livez())
-    return made
+    application = falcon.App(middleware=[RequestLog(), *middleware])
+    application.add_error_handler(Refusal, _refuse)
+    application.set_error_serializer(_serialize)
+    application.add_route("/livez", Livez())
+    return application
 
 
 def _refuse(

@@ -157,10 +157,10 @@ def _payload(raw: bytes) -> Any:
 def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, falcon.Response]:
     """Wire the webhook receiver."""
     inbox, script = Inbox(), Script()
-    made = app(FaultMiddleware(script, stop, settings.threads))
+    application = app(FaultMiddleware(script, stop, settings.threads))
     keys = signing_keys(settings.webhook_secret)
-    made.add_route("/webhooks", WebhooksResource(inbox, keys, settings.webhook_tolerance_s))
-    made.add_route("/control/deliveries", RowsResource(inbox.rows))
-    made.add_route("/control/refused", RefusedResource(inbox))
-    control.add(made, script, inbox.reset)
-    return made
+    application.add_route("/webhooks", WebhooksResource(inbox, keys, settings.webhook_tolerance_s))
+    application.add_route("/control/deliveries", RowsResource(inbox.rows))
+    application.add_route("/control/refused", RefusedResource(inbox))
+    control.add(application, script, inbox.reset)
+    return application

@@ -63,16 +63,16 @@ def cancellation(env: dict[str, Any]) -> CancellationRequest:
 def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
     """Read amount and reason of a refund. Raises Refusal, BodyTooLarge, BodyIncomplete."""
     check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
-    wanted = _decode(read_body(env), RefundRequest)
+    request = _decode(read_body(env), RefundRequest)
     try:
-        return parse_total(bytes(wanted.amount)), wanted.reason or None
+        return parse_total(bytes(request.amount)), request.reason or None
     except InvalidTotal as error:
         raise _invalid("#/amount", str(error)) from None
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        wanted = msgspec.json.decode(body, type=kind)
+        decoded = msgspec.json.decode(body, type=kind)
         names = _names(body)
     except msgspec.ValidationError as error:
         detail, _, place = str(error).partition(" - at `$.")
@@ -83,7 +83,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
     for name in names:
         if names.count(name) > 1:
             raise _invalid(f"#/{name}", "is given more than once")
-    return wanted
+    return decoded
 
 
 def _names(body: bytes) -> list[str]:

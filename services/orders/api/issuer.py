@@ -58,13 +58,13 @@ class IssuerKeys:
 
     def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         """Return a key. Raises Transient while none at all has ever been fetched."""
-        found = self._lookup(key_id, algorithm)
-        if found is None and self._may_ask():
+        key = self._lookup(key_id, algorithm)
+        if key is None and self._may_ask():
             self._await_fetch()
-            found = self._lookup(key_id, algorithm)
-        if found is None and self._keys is None:
+            key = self._lookup(key_id, algorithm)
+        if key is None and self._keys is None:
             raise Transient("the issuer's keys are not known yet", retry_after_s=self._retry_s)
-        return found
+        return key
 
     def _lookup(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
         keys = self._keys or {}

@@ -83,7 +83,7 @@ def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Jso
     kinds = {Problem: None, **dict.fromkeys(_types(routes))}
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     schema_of = dict(zip(kinds, map(_plain, schemas), strict=True))
-    made: Json = {
+    result: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "Orders",
@@ -107,11 +107,11 @@ def document(routes: Routes, *, tokens: bool, key_required: bool = False) -> Jso
         "components": {"schemas": _plain(components)},
     }
     if key_required:
-        _ask_for_keys(made["paths"])
+        _ask_for_keys(result["paths"])
     if tokens:
-        made["components"]["securitySchemes"] = {_SCHEME: _BEARER}
-        _ask_for_tokens(made["paths"], routes)
-    return made
+        result["components"]["securitySchemes"] = {_SCHEME: _BEARER}
+        _ask_for_tokens(result["paths"], routes)
+    return result
 
 
 def _types(routes: Routes) -> Iterator[Any]:
@@ -133,7 +133,7 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
         str(status): _refusal(status, reason, schema_of, limited=limited)
         for status, reason in sorted(refusals.items())
     }
-    made: Json = {
+    result: Json = {
         "operationId": operation.id,
         "summary": operation.summary,
         "description": operation.description,
@@ -142,15 +142,15 @@ def _operation(operation: Operation, schema_of: Schemas, refusals: Mapping[int, 
     }
     if operation.body:
         content = {"application/json": {"schema": schema_of[operation.body]}}
-        made["requestBody"] = {"required": operation.body_required, "content": content}
-    return made
+        result["requestBody"] = {"required": operation.body_required, "content": content}
+    return result
 
 
 def _refusals(template: str, operation: Operation, *, tokens: bool) -> dict[int, str]:
     if not template.startswith(API):
         return operation.refusals
-    found = {**_ANYWHERE, **operation.refusals}
-    return {**found, **operation.token_refusals, **_GUARDED} if tokens else found
+    refusals = {**_ANYWHERE, **operation.refusals}
+    return {**refusals, **operation.token_refusals, **_GUARDED} if tokens else refusals
 
 
 def _parameter(parameter: Parameter, schema_of: Schemas) -> Json:
@@ -164,13 +164,13 @@ def _parameter(parameter: Parameter, schema_of: Schemas) -> Json:
 
 
 def _answer(answer: Answer, schema_of: Schemas, *, limited: bool) -> Json:
-    made: Json = {
+    result: Json = {
         "description": answer.description,
         "headers": _headers(*answer.headers, *_LIMIT * limited),
     }
     if answer.body:
-        made["content"] = {"application/json": {"schema": schema_of[answer.body]}}
-    return made
+        result["content"] = {"application/json": {"schema": schema_of[answer.body]}}
+    return result
 
 
 def _refusal(status: int, reason: str, schema_of: Schemas, *, limited: bool) -> Json:
@@ -212,16 +212,16 @@ def _plain(schema: Any) -> Any:
         return [_plain(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: _plain(part) for name, part in schema.items()}
-    if {"type": "null"} in made.get("anyOf", ()):  # 3.0 and 3.1 say "or null" in different ways
-        del made["anyOf"]
-    if made.get("required") == []:  # 3.0 wants at least one
-        del made["required"]
-    if made.get("format") == "decimal":
-        del made["format"]
-        made["type"] = "number"
-    if isinstance(made.get("pattern"), str):
-        made["pattern"] = made["pattern"].replace(r"\Z", "$")
-    if "enum" in made:
-        made.setdefault("type", "string")
-    return made
+    plain = {name: _plain(part) for name, part in schema.items()}
+    if {"type": "null"} in plain.get("anyOf", ()):  # 3.0 and 3.1 say "or null" in different ways
+        del plain["anyOf"]
+    if plain.get("required") == []:  # 3.0 wants at least one
+        del plain["required"]
+    if plain.get("format") == "decimal":
+        del plain["format"]
+        plain["type"] = "number"
+    if isinstance(plain.get("pattern"), str):
+        plain["pattern"] = plain["pattern"].replace(r"\Z", "$")
+    if "enum" in plain:
+        plain.setdefault("type", "string")
+    return plain

@@ -39,21 +39,23 @@ def number(name: str, text: str, most: int = MAX_ID) -> int:
 
 def page_query(query: str) -> PageQuery:
     """Read the query of a list; members that are not ours are ignored."""
-    given = _once(query) if query else {}
-    if "cursor" in given and "page" in given:
+    members = _once(query) if query else {}
+    if "cursor" in members and "page" in members:
         raise Refusal(INVALID, "Give either page or cursor, not both.")
-    asked = PageQuery(
-        page=number("page", given.get("page", "1")),
-        page_size=number("pageSize", given.get("pageSize", str(DEFAULT_PAGE_SIZE)), MAX_PAGE_SIZE),
-        cursor=given.get("cursor"),
+    page = PageQuery(
+        page=number("page", members.get("page", "1")),
+        page_size=number(
+            "pageSize", members.get("pageSize", str(DEFAULT_PAGE_SIZE)), MAX_PAGE_SIZE
+        ),
+        cursor=members.get("cursor"),
     )
-    if asked.page * asked.page_size > MAX_DEPTH:
+    if page.page * page.page_size > MAX_DEPTH:
         raise Refusal(
             INVALID,
             f"page × pageSize must not exceed {MAX_DEPTH}. "
             'To go deeper, follow the cursor in the Link header (rel="next").',
         )
-    return asked
+    return page
 
 
 def _once(query: str) -> dict[str, str]:
@@ -61,9 +63,9 @@ def _once(query: str) -> dict[str, str]:
         fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_FIELDS_LIMIT)
     except ValueError:
         raise Refusal(INVALID, "The query has too many members.") from None
-    given: dict[str, str] = {}
+    members: dict[str, str] = {}
     for name, value in fields:
-        if name in given and name in _KNOWN:
+        if name in members and name in _KNOWN:
             raise Refusal(INVALID, f"{name} is given more than once.")
-        given[name] = value
-    return given
+        members[name] = value
+    return members

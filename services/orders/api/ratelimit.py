@@ -99,12 +99,12 @@ class RateLimiter:
         return fields
 
     def _ask_redis(self, key: str, also: Sequence[Command]) -> tuple[Decision, list[Reply] | None]:
-        asked = self._clock()
+        began_s = self._clock()
         trip = self._windows.begin(also)
         if self._shared.hit(self._item, key):
             return self._done("allowed", self._allowance(trip.window)), trip.replies
         wait_s = self._wait_ms(trip.window) / 1000
-        self._refused.add(key, asked + wait_s)
+        self._refused.add(key, began_s + wait_s)
         return self._done("refused", self._refusal(wait_s)), trip.replies
 
     def _ask_here(self, key: str) -> Decision:

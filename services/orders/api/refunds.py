@@ -89,7 +89,7 @@ class Refunds:
         """Ask for a refund, once per key."""
         exchange = exchanges.of(req.env)
         exchange.order_id = order_id
-        wanted = Refund(
+        refund = Refund(
             order_id=order_id,
             amount=amount,
             principal=principal(exchange.caller),
@@ -97,7 +97,7 @@ class Refunds:
             note=reason or None,
         )
         try:
-            requested = self._requests.add(wanted, exchange.context)
+            requested = self._requests.add(refund, exchange.context)
         except NotRefundable as error:
             raise Refusal(NOT_REFUNDABLE, _DETAILS[error.reason], reason=error.reason) from None
         if requested is None:

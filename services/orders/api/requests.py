@@ -86,13 +86,15 @@ def _is_json(content_type: str) -> bool:
 def decode_order(body: bytes) -> NewOrder:
     """Read an order. Raises Refusal that names what is wrong and where."""
     try:
-        asked = _decoder.decode(body)
-        total = parse_total(bytes(asked.total))
+        request = _decoder.decode(body)
+        total = parse_total(bytes(request.total))
     except (*_UNREADABLE, InvalidTotal):
         raise _refusal(body) from None
     if body.count(b'"') != _QUOTES:
         raise _repeated(body)
-    return NewOrder(asked.user_id, asked.product_id, asked.quantity, total, asked.payment_method)
+    return NewOrder(
+        request.user_id, request.product_id, request.quantity, total, request.payment_method
+    )
 
 
 def _refusal(body: bytes) -> Refusal:

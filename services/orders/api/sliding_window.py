@@ -25,11 +25,11 @@ def script() -> bytes:
 
 def passed(window: Window, ms: int, window_ms: int) -> Window:
     """Return the window as it is `ms` later if nobody asks in between."""
-    left = window.left_ms - ms
-    if left > 0:
-        return window._replace(left_ms=left)
-    left += window_ms
-    return Window(window.current, 0, left) if left > 0 else Window(0, 0, window_ms)
+    left_ms = window.left_ms - ms
+    if left_ms > 0:
+        return window._replace(left_ms=left_ms)
+    left_ms += window_ms
+    return Window(window.current, 0, left_ms) if left_ms > 0 else Window(0, 0, window_ms)
 
 
 def weighted(window: Window, window_ms: int) -> int:

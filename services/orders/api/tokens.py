@@ -63,11 +63,11 @@ class TokenAuthentication:
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
             raise unauthenticated("Send one bearer token.")
-        known = self._verified.get(token)
-        if known is None:
-            known, expires_at = self._verify(token)
-            self._verified.add(token, known, expires_at)
-        return known
+        caller = self._verified.get(token)
+        if caller is None:
+            caller, expires_at = self._verify(token)
+            self._verified.add(token, caller, expires_at)
+        return caller
 
     def _verify(self, token: str) -> tuple[Caller, float]:
         """Return who the token speaks for, and until when. Raises Refusal, Transient."""
@@ -114,8 +114,8 @@ class _Verified:
         self._lock = threading.Lock()
 
     def get(self, token: str) -> Caller | None:
-        found = self._callers.get(token)
-        return found[0] if found is not None and time.time() < found[1] else None
+        entry = self._callers.get(token)
+        return entry[0] if entry is not None and time.time() < entry[1] else None
 
     def add(self, token: str, caller: Caller, expires_at: float) -> None:
         until = min(expires_at, time.time() + _REMEMBER_S)
@@ -160,9 +160,9 @@ def _subject(claims: dict[str, Any]) -> str:
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
     """Read `scope` (RFC 8693: a string with U+0020 between) or `scp` (a list, of some issuers)."""
-    given = claims.get("scope", claims.get("scp", ""))
+    claim = claims.get("scope", claims.get("scp", ""))
     try:
-        words = given.split(" ") if isinstance(given, str) else msgspec.convert(given, list[str])
+        words = claim.split(" ") if isinstance(claim, str) else msgspec.convert(claim, list[str])
     except msgspec.ValidationError:
         return frozenset()
     return frozenset(words) - {""}

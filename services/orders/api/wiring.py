@@ -74,12 +74,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     groups: dict[str, Group] = {
         field.name: load(field.type, environ) for field in msgspec.structs.fields(Settings)
     }
-    made = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
-    _check_auth(made.auth)
-    Redis(made.cache)  # refuses a URL that it cannot use
-    _check_database(made.database)
-    bearer(made.upstream, "inventory")  # refuses a file without a token
-    return made
+    loaded = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
+    _check_auth(loaded.auth)
+    Redis(loaded.cache)  # refuses a URL that it cannot use
+    _check_database(loaded.database)
+    bearer(loaded.upstream, "inventory")  # refuses a file without a token
+    return loaded
 
 
 def build(settings: Settings) -> Service:
@@ -115,8 +115,8 @@ def build(settings: Settings) -> Service:
 
 def probe_checks(settings: Settings) -> Sequence[Check]:
     """Return what the admin process asks, over connections of its own. Call it after fork."""
-    one = msgspec.structs.replace(settings.database, pool_size=1)
-    pool = Pool(one.url, one, f"{_APPLICATION}-admin")
+    options = msgspec.structs.replace(settings.database, pool_size=1)
+    pool = Pool(options.url, options, f"{_APPLICATION}-admin")
     pool.open()
     return [*_checks(pool, Redis(settings.cache)), *_issuer_checks(settings.auth)]
 
@@ -165,8 +165,8 @@ def _reads(
     for lag in lags:
         lag.start()
         closing.callback(lag.stop)
-    known = [Replica(pool, lag) for pool, lag in zip(replicas, lags, strict=True)]
-    return Reads.among(primary, known, settings.replica_max_lag_s)
+    candidates = [Replica(pool, lag) for pool, lag in zip(replicas, lags, strict=True)]
+    return Reads.among(primary, candidates, settings.replica_max_lag_s)
 
 
 def _limiter(redis: Redis, settings: RateLimitSettings, closing: ExitStack) -> RateLimiter | None:
@@ -245,11 +245,11 @@ C = TypeVar("C", bound=_Closable)
 S = TypeVar("S", bound=_Startable)
 
 
-def _closed_by(closing: ExitStack, made: C) -> C:
-    closing.callback(made.close)
-    return made
+def _closed_by(closing: ExitStack, part: C) -> C:
+    closing.callback(part.close)
+    return part
 
 
-def _started(closing: ExitStack, made: S) -> S:
-    made.start()
-    return _closed_by(closing, made)
+def _started(closing: ExitStack, part: S) -> S:
+    part.start()
+    return _closed_by(closing, part)

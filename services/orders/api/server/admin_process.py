@@ -126,12 +126,12 @@ class DeclaredMetrics(Collector):
             "Start time of the process since unix epoch in seconds.",
             value=self._began_at,
         )
-        seen, known = set(), exemplars.read(self._folder)
+        names, traces = set(), exemplars.read(self._folder)
         for metric in self._sums.collect():  # type: ignore[no-untyped-call] # no types
-            seen.add(metric.name)
-            exemplars.attach(metric, known)
+            names.add(metric.name)
+            exemplars.attach(metric, traces)
             yield metric
         for metric in REGISTRY.collect():
-            if metric.name not in seen and not metric.name.startswith(_OF_ONE_PROCESS):
+            if metric.name not in names and not metric.name.startswith(_OF_ONE_PROCESS):
                 metric.samples = []  # this process's own
                 yield metric

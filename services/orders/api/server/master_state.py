@@ -37,8 +37,8 @@ class MasterState:
         now = time.monotonic()
         self._cells[_MASTER_BEAT] = now
         # A worker yet to beat shows the time of day at which its file was made.
-        known = [beat for beat in worker_beats if beat <= now]
-        self._cells[_WORKER_BEAT] = max(known, default=self._cells[_WORKER_BEAT])
+        beats = [beat for beat in worker_beats if beat <= now]
+        self._cells[_WORKER_BEAT] = max(beats, default=self._cells[_WORKER_BEAT])
 
     def beat_alone(self) -> None:
         """Note that the master gets on within a long turn of its loop."""

@@ -135,12 +135,12 @@ def _is_gone(client: Any) -> bool:
     """
     descriptor = client.get_fd()
     _hang_up.register(descriptor, _GONE)
-    gone = bool(_hang_up.poll(0))
+    hung_up = bool(_hang_up.poll(0))
     _hang_up.unregister(descriptor)
-    if gone:
+    if hung_up:
         client.set_closed(1)
         _abandoned.inc()
-    return gone
+    return hung_up
 
 
 class _ErrorLog:
