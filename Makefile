@@ -136,7 +136,7 @@ torture: env ## break a stack at random and check what clients saw; MINUTES=5 SE
 		$(if $(SHRINK),--shrink $(SHRINK)) $(ARGS)
 
 .PHONY: torture-proof
-torture-proof: env ## plant each mutant and let torture find it (an hour or two); MUTANT=name for one
+torture-proof: env ## plant each mutant and let torture find it (an hour); MUTANT="some names" ARGS=--resume
 	@exec env PYTHONPATH=tests:services .venv/bin/python -m torture.proof $(MUTANT) $(ARGS)
 
 .PHONY: torture-plans

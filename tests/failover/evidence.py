@@ -18,7 +18,7 @@ _ORDERS = """
     FROM orders
 """
 _MOVED = """
-    SELECT order_id, version, from_status, to_status, extract(epoch FROM at)::float
+    SELECT order_id, version, from_status, to_status, extract(epoch FROM at)::float, actor
     FROM order_history ORDER BY order_id, version
 """
 _PROCESSED = "SELECT count(*) FROM processed_messages WHERE consumer = 'worker'"
@@ -46,6 +46,7 @@ class Moved(msgspec.Struct, frozen=True):
     before: str | None
     after: str
     at_s: float
+    actor: str = ""  # who moved it: worker, customer, support
 
 
 class Capture(msgspec.Struct, frozen=True):

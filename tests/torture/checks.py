@@ -19,7 +19,6 @@ from torture.record import TortureRecord
 
 VISIBLE_WITHIN_S: Final = 1.0
 WALK_SIZE: Final = 7
-_TOLD_LATE_S: Final = 60.0
 _FLOW_WITHIN_S: Final = 5.0
 _CANCELLED: Final = frozenset({"Cancelled", "Refunding", "Refunded"})
 # From the life cycle of docs and API, written down here once more on purpose.
@@ -52,8 +51,7 @@ def visible_in_time(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
         for step in _newer(record, entry):
             since_s = entry.sent_s - step.at_s
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(step.at_s, entry.sent_s)
-            if record.told_late(step):
-                allowed_s += _TOLD_LATE_S
+            allowed_s += record.told_late_s(step)
             if since_s > allowed_s and not (_shows_end(entry) and record.untold(step)):
                 text = f"order {entry.order_id} (m{entry.mark}) at version {entry.version}"
                 yield seen(entry, f"{text}, {step.after} v{step.version} {since_s:.2f} s before")
@@ -311,6 +309,8 @@ def queues_apart(record: TortureRecord, counter: Counter[str]) -> Iterator[Viola
     """Find orders that waited while only the queue of notifications was full."""
     for fault in record.faults:
         if (fault.kind, fault.subject) != ("fill", "order-notifications") or not fault.ended_s:
+            continue
+        if not record.alone(fault):
             continue
         slack_s = record.slack_s(fault.began_s, fault.ended_s)
         for mark, entry in record.first_accepted.items():

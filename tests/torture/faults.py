@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from failover import outages, promotions
 from failover.history import Fault, History
 from torture import faketime
 from torture.plan import SERVICES, Plan, Planned, line
-from torture.points import SLEEP_S
+from torture.points import DAWDLE, EVERYWHERE, SLEEP_S
 from torture.rig import Rig
 from torture.shoppers import Haste
 
@@ -140,6 +140,16 @@ def _fill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
     return undo
 
 
+def _overflow(scene: Scene, planned: Planned, fault: Fault) -> Undo:
+    """Fill a queue whose consumers hold more messages than clients send while it lasts.
+
+    Frozen consumers lose their connections, so that what they held goes back to the queue.
+    """
+    undo = _fill(scene, planned, fault)
+    scene.rig.proxies["rabbitmq"].reset()
+    return undo
+
+
 def _clock(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
     """Start a process whose clock is off."""
     environment = dict(scene.rig.services[planned.target].program.component.environment)
@@ -160,15 +170,27 @@ def _crash(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
 
 def _failpoint(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
     point, _, action = planned.detail.partition(":")
-    armed = scene.rig.armed(planned.target, point)
     order = {"action": action, "nth": int(planned.amount), "sleep_s": SLEEP_S}
-    part = armed.with_suffix(".part")
-    part.write_bytes(msgspec.json.encode(order))
-    part.rename(armed)
+    return _armed([scene.rig.armed(planned.target, point)], order)
+
+
+def _dawdle(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+    """Have all processes of a kind wait at their points now and then."""
+    names = [name for name in SERVICES if name.startswith(planned.target)]
+    order = {"action": DAWDLE, "share": planned.amount, "sleep_s": SLEEP_S}
+    return _armed([scene.rig.armed(name, EVERYWHERE) for name in names], order)
+
+
+def _armed(files: Sequence[Path], order: dict[str, Any]) -> Undo:
+    """Arm points; return what disarms them."""
+    for file in files:
+        part = file.with_suffix(".part")
+        part.write_bytes(msgspec.json.encode(order))
+        part.rename(file)
 
     def disarm() -> None:
-        with suppress(FileNotFoundError):
-            armed.unlink()
+        for file in files:
+            file.unlink(missing_ok=True)
 
     return disarm
 
@@ -191,11 +213,13 @@ ACTIONS: Final[dict[str, Begin]] = {
     "drop": _script(lambda planned: {"dropReplyRatio": planned.amount}),
     "errors": _script(lambda planned: {"errorRatio": planned.amount}),
     "fill": _fill,
+    "overflow": _overflow,
     "clock": _clock,
     "load": _load,
     "crash": _crash,
     "lag": _lag,
     "failpoint": _failpoint,
+    "dawdle": _dawdle,
     "quiet": _quiet,
 }
 

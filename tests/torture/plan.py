@@ -23,8 +23,10 @@ HOUR_S: Final = 3600.0
 _GAP_S: Final = 2.5  # mean time between two faults
 _BETWEEN_S: Final = 1.0  # before and after a fault that must be alone
 _TRIES: Final = 8
-_PROMOTED_EVERY_S: Final = 45.0
-_FIRST_WITHIN_S: Final = 30.0
+# A kind comes only in plans that are so many times longer than it lasts: it leaves room for others.
+_ROOM: Final = 2.5
+# In a shorter plan nothing stands still by chance.
+_ALONE_BY_CHANCE_S: Final = 90.0
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,6 +62,7 @@ class Sort(msgspec.Struct, frozen=True):
     """What a kind of fault may be: how often, about what, how long (s) and how much.
 
     `alone`: nothing else is wrong meanwhile, so that a promise can be judged by it.
+    `every_s`: it comes at least so often, for the first time after `first_s`; 0: as chance has it.
     """
 
     weight: int
@@ -68,29 +71,42 @@ class Sort(msgspec.Struct, frozen=True):
     amounts: tuple[float, ...] = (0.0,)
     details: tuple[str, ...] = ("",)
     alone: bool = False
+    every_s: float = 0.0
+    first_s: float = 0.0
 
 
 _POINT_NAMES: Final = tuple(POINTS)
 _UPSTREAMS: Final = ("payment", "inventory", "webhooks")
 _SERVERS: Final = ("postgres", "replica", "rabbitmq", "valkey")
+# Most races are between api and worker.
+_DAWDLERS: Final = (*KINDS, "api", "api", "worker", "worker")
 
 SORTS: Final[dict[str, Sort]] = {
+    "fill": Sort(3, (QUEUES[1],), (16.0, 18.0), alone=True, every_s=75),
+    "overflow": Sort(3, (QUEUES[0],), (4.0, 7.0), every_s=50, first_s=12),
+    "promote": Sort(
+        3,
+        ("postgres",),
+        (12.0, 20.0),
+        details=("kill -9", "SIGSTOP", "cut", "cut"),
+        every_s=45,
+        first_s=5,
+    ),
+    "lag": Sort(4, ("replica",), (6.0, 12.0), (0.05, 0.05, 0.15, 0.3), every_s=20, first_s=10),
+    "dawdle": Sort(2, _DAWDLERS, (8.0, 12.0), amounts=(0.1, 0.3), every_s=12, first_s=3),
     "kill": Sort(6, SERVICES, (0.0, 0.0)),
     "freeze": Sort(4, SERVICES, (4.0, 24.0)),
     "restart": Sort(2, SERVICES, (0.0, 0.0)),
     "roll-out": Sort(1, KINDS, (0.0, 0.0)),
-    "promote": Sort(5, ("postgres",), (20.0, 20.0), details=("kill -9", "SIGSTOP", "cut", "cut")),
     "cut": Sort(4, (*_SERVERS, *_UPSTREAMS), (0.5, 6.0)),
     "reset": Sort(8, ("postgres", "rabbitmq", "rabbitmq", "valkey"), (0.0, 0.0)),
     "delay": Sort(3, (*_SERVERS, *_UPSTREAMS), (3.0, 10.0), amounts=(0.02, 0.1, 0.4)),
     "slow": Sort(6, ("payment", "payment", "inventory", "webhooks"), (3.0, 9.0), (0.3, 1.0, 2.5)),
     "drop": Sort(5, ("payment", "payment", "inventory", "webhooks"), (2.0, 8.0), (0.3, 0.7)),
     "errors": Sort(2, _UPSTREAMS, (2.0, 6.0), amounts=(0.5, 1.0)),
-    "fill": Sort(6, (*QUEUES, QUEUES[1]), (16.0, 18.0), alone=True),
     "clock": Sort(2, (*RELAYS, *WORKERS, *NOTIFIERS, *APIS), (8.0, 20.0), (HOUR_S, -HOUR_S)),
     "load": Sort(2, ("customers",), (4.0, 10.0), amounts=(4.0, 10.0)),
     "crash": Sort(1, ("valkey", "valkey", "rabbitmq"), (0.5, 3.0)),
-    "lag": Sort(4, ("replica",), (5.0, 12.0), amounts=(0.15, 0.3)),
     "failpoint": Sort(24, _POINT_NAMES, (8.0, 8.0), amounts=(1.0, 2.0, 5.0)),
     "quiet": Sort(1, ("nothing",), (6.0, 6.0), alone=True),
 }
@@ -108,26 +124,48 @@ def _faults(chance: random.Random, length_s: float, sorts: Mapping[str, Sort]) -
     at_s = chance.uniform(0.5, _GAP_S)
     names, weights = list(sorts), [sort.weight for sort in sorts.values()]
     while at_s < length_s:
+        for kind in _due(made, at_s, sorts):
+            number = len(made)
+            at_s = _add(chance, kind, sorts[kind], at_s, length_s, made)
+            if len(made) > number:
+                break
         [kind] = chance.choices(names, weights)
-        if "promote" in sorts and _promotion_due(made, at_s, length_s):
-            kind = "promote"
-        sort = sorts[kind]
-        if sort.alone:
-            at_s = max([at_s, *(one.until_s + _BETWEEN_S for one in made)])
-        fault = _drawn(chance, kind, sort, at_s, length_s, made)
-        if fault is not None and fault.until_s <= length_s:
-            made.append(fault)
-            if sort.alone:
-                at_s = fault.until_s + _BETWEEN_S
+        if not (sorts[kind].alone and length_s < _ALONE_BY_CHANCE_S):
+            at_s = _add(chance, kind, sorts[kind], at_s, length_s, made)
         at_s += chance.expovariate(1 / _GAP_S)
     return made
 
 
-def _promotion_due(made: Sequence[Planned], at_s: float, length_s: float) -> bool:
-    """Tell whether a primary has to fail now: in a minute of load one does."""
-    last_s = max((one.at_s for one in made if one.kind == "promote"), default=-_FIRST_WITHIN_S)
-    [lasts_s, _] = SORTS["promote"].lasts_s
-    return at_s - last_s > _PROMOTED_EVERY_S and at_s + lasts_s <= length_s
+def _due(made: Sequence[Planned], at_s: float, sorts: Mapping[str, Sort]) -> list[str]:
+    """Name the kinds that did not come for as long as they may stay away."""
+    due: list[str] = []
+    for kind, sort in sorts.items():
+        last_s = max((one.at_s for one in made if one.kind == kind), default=None)
+        from_s = sort.first_s if last_s is None else last_s + sort.every_s
+        if sort.every_s and at_s >= from_s:
+            due.append(kind)
+    return due
+
+
+def _add(
+    chance: random.Random,
+    kind: str,
+    sort: Sort,
+    at_s: float,
+    length_s: float,
+    made: list[Planned],
+) -> float:
+    """Add a fault of a kind where there is room for it; return when the next may begin."""
+    if length_s < _ROOM * sort.lasts_s[0]:
+        return at_s
+    begins_s = at_s
+    if sort.alone:
+        begins_s = max([at_s, *(one.until_s + _BETWEEN_S for one in made)])
+    fault = _drawn(chance, kind, sort, begins_s, length_s, made)
+    if fault is None or fault.until_s > length_s:
+        return at_s
+    made.append(fault)
+    return fault.until_s + _BETWEEN_S if sort.alone else at_s
 
 
 def _drawn(
@@ -165,15 +203,24 @@ def touched(fault: Planned) -> frozenset[str]:
         return frozenset({fault.target, fault.detail.partition(":")[0]})
     if fault.kind == "roll-out":
         return frozenset(name for name in SERVICES if name.startswith(fault.target))
-    if fault.kind in ("promote", "lag"):
-        return frozenset({"postgres", "replica"})
     if fault.kind in ("slow", "drop", "errors"):
         return frozenset({f"{fault.target} script"})
-    return frozenset({fault.target})
+    return _TOUCHED.get(fault.kind, frozenset({fault.target}))
+
+
+_TOUCHED: Final = {
+    "promote": frozenset({"postgres", "replica"}),
+    # Orders have to be accepted while their queue is full.
+    "overflow": frozenset({"rabbitmq", "postgres", *WORKERS}),
+    "lag": frozenset({"stream"}),
+    "dawdle": frozenset({"points"}),
+}
 
 
 # A process needs a moment to come back before it is touched again.
-_RECOVERY_S: Final = {"kill": 4.0, "restart": 8.0, "roll-out": 20.0, "clock": 8.0, "crash": 6.0}
+_RECOVERY_S: Final = {
+    "kill": 4.0, "restart": 8.0, "roll-out": 20.0, "clock": 8.0, "crash": 6.0, "promote": 8.0,
+}  # fmt: skip
 
 
 def _meet(one: Planned, other: Planned) -> bool:

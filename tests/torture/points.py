@@ -11,8 +11,11 @@ BEFORE: Final = "before"
 AFTER: Final = "after"
 EXIT: Final = "exit"
 SLEEP: Final = "sleep"
+DAWDLE: Final = "dawdle"
 # Longer than a reader takes to fetch, shorter than a fetched order may wait to be cached.
 SLEEP_S: Final = 0.6
+# The file of this name has a process dawdle at all points.
+EVERYWHERE: Final = "everywhere"
 
 
 class Point(NamedTuple):
@@ -52,6 +55,7 @@ POINTS: Final[dict[str, Point]] = {
     "refund.started": Point("orders.database.progress:Progress.start_refund", AFTER, ("worker",)),
     "stock.noted": Point("orders.database.progress:Progress.settle_stock", AFTER, ("worker",)),
     # worker, orders in sets
+    "set.uncached": Point("orders.cache.orders:OrderCache.put_all", BEFORE, ("worker",)),
     "set.loaded": Point("orders.database.progress_sets:ProgressSets.load", AFTER, ("worker",)),
     "set.answered": Point("orders.upstream.parallel:ParallelCalls.wait", AFTER, ("worker",)),
     "set.advanced": Point("orders.database.progress_sets:ProgressSets.advance", AFTER, ("worker",)),

@@ -13,7 +13,7 @@ import msgspec
 from failover.checker import Record
 from failover.evidence import Evidence, Moved
 from failover.history import Entry, Fault
-from torture.points import EXIT, SLEEP
+from torture.points import EXIT, SLEEP, SLEEP_S
 
 _BEAT_S: Final = 0.05
 _LATE_S: Final = 0.15
@@ -21,12 +21,18 @@ _STARVED_FACTOR: Final = 3.0
 _LOOKS: Final = frozenset({"read", "list", "walk", "history", "final"})
 # A transition is told late where its writer, or what it tells, was disturbed around its commit.
 _AROUND_S: Final = 3.0
-_COMMIT_WITHIN_S: Final = 8.0
-_TELLERS: Final = ("api", "worker", "valkey", "postgres", "replica")
+_COMMIT_WITHIN_S: Final = 3.0
+_TOLD_LATE_S: Final = 60.0
+_TOLD: Final = ("valkey", "postgres")
 _WRITERS: Final = ("api", "worker")
+_WORKER: Final = "worker"
+# Which processes write the steps of an actor.
+_WRITERS_OF: Final = {"worker": (_WORKER,), "customer": ("api",), "support": ("api",)}
 _BACKLOG_S: Final = 5.0  # how long a write that Redis did not take in time may wait
 _HARMLESS: Final = frozenset({"quiet", "load", "fill"})
 _WRITER_POINTS: Final = ("committed", "asked", "uncached", "advanced")
+# The points that a writer passes between a commit and Redis.
+_POINTS_TO_TELL: Final = 3
 
 
 class Stall(msgspec.Struct, frozen=True):
@@ -91,7 +97,8 @@ class TortureRecord(Record):
     def slack_s(self, from_s: float, until_s: float) -> float:
         """Return how much longer than usual anything may have taken in this time.
 
-        It comes from how long the clients' own reads took then, and from the machine's stalls.
+        It comes from how long the clients' own reads took then, and from the machine's stalls. What
+        an api waited at its failpoints says nothing of the machine.
         """
         seconds = range(math.floor(from_s) - 1, math.ceil(until_s) + 1)
         return _STARVED_FACTOR * max((self._slow.get(second, 0.0) for second in seconds), default=0)
@@ -101,7 +108,8 @@ class TortureRecord(Record):
         slow: dict[int, float] = defaultdict(float)
         for entry in self.entries:
             if entry.action in _LOOKS and entry.status in (200, 404):
-                self._note(slow, entry.sent_s, entry.answered_s - entry.sent_s)
+                took_s = entry.answered_s - entry.sent_s - self._waited_s(entry)
+                self._note(slow, entry.sent_s, max(0.0, took_s))
         for stall in self.stalls:
             self._note(slow, stall.at_s, stall.late_s)
         return slow
@@ -111,21 +119,38 @@ class TortureRecord(Record):
         for second in range(math.floor(at_s), math.floor(at_s + took_s) + 1):
             slow[second] = max(slow[second], took_s)
 
-    @cached_property
-    def _disturbed(self) -> set[int]:
-        """The seconds in which a writer, or what it tells, was disturbed."""
-        seconds: set[int] = set()
-        for fault in self.faults:
-            if not _disturbs(fault):
-                continue
-            ended_s = fault.ended_s or fault.began_s
-            last = math.floor(ended_s + _AROUND_S)
-            seconds.update(range(math.floor(fault.began_s - _COMMIT_WITHIN_S), last + 1))
-        return seconds
+    def _waited_s(self, entry: Entry) -> float:
+        """Return for how long a failpoint of the api may have held a read up."""
+        seconds = range(math.floor(entry.sent_s), math.floor(entry.answered_s) + 1)
+        return max(self._held_up.get(second, 0.0) for second in seconds)
 
-    def told_late(self, step: Moved) -> bool:
-        """Tell whether a fault may have kept a transition from being told in time."""
-        return math.floor(step.at_s) in self._disturbed
+    @cached_property
+    def _held_up(self) -> dict[int, float]:
+        """The longest wait of a read at a failpoint of the api, by the second."""
+        waits: dict[int, float] = {}
+        for fault in self.faults:
+            if fault.subject.startswith("api") and _waits(fault):
+                for second in range(math.floor(fault.began_s), math.ceil(_ended_s(fault)) + 1):
+                    waits[second] = SLEEP_S
+        return waits
+
+    def told_late_s(self, step: Moved) -> float:
+        """Return how much later than usual faults may have had a transition told."""
+        second = math.floor(step.at_s)
+        writers = _WRITERS_OF.get(step.actor, _WRITERS)
+        return max(self._late[writer].get(second, 0.0) for writer in writers)
+
+    @cached_property
+    def _late(self) -> dict[str, dict[int, float]]:
+        """By writer and second: how much later what was committed then may have been told."""
+        late: dict[str, dict[int, float]] = {name: defaultdict(float) for name in _WRITERS}
+        for fault in self.faults:
+            last = math.floor(_ended_s(fault) + _AROUND_S)
+            for writer in _WRITERS:
+                late_s = _tells_late_s(fault, writer)
+                for second in range(math.floor(fault.began_s - _COMMIT_WITHIN_S), last + 1):
+                    late[writer][second] += late_s
+        return late
 
     def untold(self, step: Moved) -> bool:
         """Tell whether the writer of a transition may have died before Redis had it.
@@ -133,16 +158,29 @@ class TortureRecord(Record):
         What a writer could not write in time waits in its memory; then the old entry lives on until
         it expires, which is minutes for an order that had ended (see orders.cache.orders).
         """
-        return math.floor(step.at_s) in self._bereft
+        writers = _WRITERS_OF.get(step.actor, _WRITERS)
+        return any(math.floor(step.at_s) in self._bereft[writer] for writer in writers)
 
     @cached_property
-    def _bereft(self) -> set[int]:
-        seconds: set[int] = set()
-        for fault in self.faults:
-            if _kills(fault) and fault.subject.startswith(_WRITERS):
-                until_s = (fault.ended_s or fault.began_s) + 1
-                seconds.update(range(math.floor(fault.began_s - _BACKLOG_S), math.ceil(until_s)))
+    def _bereft(self) -> dict[str, set[int]]:
+        """By writer: the seconds in which one of its processes may have died."""
+        seconds: dict[str, set[int]] = {writer: set() for writer in _WRITERS}
+        for fault in filter(_kills, self.faults):
+            until_s = _ended_s(fault) + 1
+            dead = range(math.floor(fault.began_s - _BACKLOG_S), math.ceil(until_s))
+            for writer in _WRITERS:
+                if fault.subject.startswith(writer):
+                    seconds[writer].update(dead)
         return seconds
+
+    def alone(self, fault: Fault) -> bool:
+        """Tell whether nothing else was wrong during a fault; another may have taken too long."""
+        return not any(
+            other is not fault
+            and other.began_s < fault.ended_s
+            and (other.ended_s or math.inf) > fault.began_s
+            for other in self.faults
+        )
 
     @cached_property
     def redis_out(self) -> set[int]:
@@ -150,7 +188,7 @@ class TortureRecord(Record):
         seconds: set[int] = set()
         for fault in self.faults:
             if fault.subject == "valkey":
-                until_s = (fault.ended_s or fault.began_s) + 2 * _AROUND_S
+                until_s = _ended_s(fault) + 2 * _AROUND_S
                 seconds.update(range(math.floor(fault.began_s) - 1, math.ceil(until_s)))
         return seconds
 
@@ -164,9 +202,23 @@ def _kills(fault: Fault) -> bool:
     return fault.kind == "kill" or (fault.kind == "failpoint" and fault.note.endswith(EXIT))
 
 
-def _disturbs(fault: Fault) -> bool:
-    if fault.kind in _HARMLESS or not fault.subject.startswith(_TELLERS):
-        return False
-    if fault.kind == "failpoint" and fault.note.endswith(SLEEP):
-        return any(word in fault.note for word in _WRITER_POINTS)
-    return True
+def _waits(fault: Fault) -> bool:
+    """Tell whether a fault lets processes wait at failpoints."""
+    return fault.kind == "dawdle" or (fault.kind == "failpoint" and fault.note.endswith(SLEEP))
+
+
+def _tells_late_s(fault: Fault, writer: str) -> float:
+    """Return how much later than usual a writer may tell of what it committed during a fault."""
+    if fault.kind == "overflow":  # it freezes the workers
+        return _TOLD_LATE_S if writer == _WORKER else 0.0
+    if fault.kind in _HARMLESS or not fault.subject.startswith((writer, *_TOLD)):
+        return 0.0
+    if fault.kind == "dawdle":
+        return _POINTS_TO_TELL * SLEEP_S
+    if _waits(fault):
+        return SLEEP_S if any(word in fault.note for word in _WRITER_POINTS) else 0.0
+    return _TOLD_LATE_S
+
+
+def _ended_s(fault: Fault) -> float:
+    return fault.ended_s or fault.began_s

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import requests
+
 from devstack.program import StartFailed
 from devstack.settings import SOURCE
 from failover import outages
+from failover.evidence import DEAD
 from failover.proxy import Proxies
 from failover.service import Service
 from failover.stack import Stack
@@ -80,6 +83,11 @@ class Rig(Stack):
     def armed(self, service: str, point: str) -> Path:
         """Name the file that arms a failpoint of a service."""
         return self._points(service) / point
+
+    def messages(self) -> int:
+        """Count the messages that wait or are in hand, as of some seconds ago; not dead ones."""
+        queues = requests.get(f"{self.broker.management_url}/api/queues", timeout=10).json()
+        return sum(queue.get("messages", 0) for queue in queues if queue["name"] not in DEAD)
 
     def _keep(self) -> None:
         gone_at_s: dict[str, float] = {}

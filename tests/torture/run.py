@@ -34,6 +34,9 @@ PACE: Final = Pace(least_s=0.1, most_s=0.5, answer_within_s=20.0, give_up_after_
 # At rest, or nothing changes any more: longer than the longest wait for a retry.
 _REST_WITHIN_S: Final = 240.0
 _UNCHANGED_S: Final = 40.0
+# The same where no message waits anywhere: longer than a notification waits for its next try, and
+# than the broker takes to count its messages.
+_UNCHANGED_WITHOUT_MESSAGES_S: Final = 12.0
 _FINAL_READS: Final = 400
 
 Say = Callable[[str], None]
@@ -55,10 +58,12 @@ class Outcome:
         return {one.name: one.violations[0].text for one in self.verdicts if not one.holds}
 
 
-def run(plan: Plan, say: Say, *, repeat: str, source: Path = SOURCE) -> Outcome:
-    """Carry a plan out on a stack of its own and judge what clients saw."""
+def run(
+    plan: Plan, say: Say, *, repeat: str, source: Path = SOURCE, hasty: bool = False
+) -> Outcome:
+    """Carry a plan out on a stack of its own and judge what clients saw; `hasty` as in `play`."""
     with running(say, source) as stage:
-        return stage.play(plan, repeat)
+        return stage.play(plan, repeat, hasty=hasty)
 
 
 @contextmanager
@@ -79,7 +84,11 @@ class Stage:
         self._users = itertools.count(FIRST_USER, 100)
 
     def play(self, plan: Plan, repeat: str, *, hasty: bool = False) -> Outcome:
-        """Carry a plan out, wait for rest and judge; `hasty` does not wait once it is broken."""
+        """Carry a plan out, wait for rest and judge.
+
+        `hasty` waits no longer once a promise is broken that no time mends, and less where no
+        message is left that could mend another.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         history, pulse = History(FOLDER / f"{stamp}-{plan.seed}"), Pulse()
         (history.folder / "plan.json").write_bytes(plans.encode(plan))
@@ -137,8 +146,10 @@ def _rest(rig: Rig, history: History, pulse: Pulse, *, hasty: bool) -> tuple[Evi
             return evidence, now_s - began_s
         if evidence != last:
             last, changed_s = evidence, now_s
-        slack_s = record.slack_s(time.time() - _UNCHANGED_S, time.time())
-        if now_s - changed_s > _UNCHANGED_S + slack_s or now_s - began_s > _REST_WITHIN_S:
+        unchanged_s = now_s - changed_s - record.slack_s(time.time() - _UNCHANGED_S, time.time())
+        if unchanged_s > _UNCHANGED_S or now_s - began_s > _REST_WITHIN_S:
+            return evidence, now_s - began_s
+        if hasty and unchanged_s > _UNCHANGED_WITHOUT_MESSAGES_S and not rig.messages():
             return evidence, now_s - began_s
         time.sleep(1.0)
 

@@ -53,7 +53,12 @@ class Shopper(Customer):
 
     def look(self, known: Known) -> None:
         """Read what was just written and what others may have moved."""
-        super().look(known)
+        if self._chance.random() < 0.3:
+            self.list()
+        if self._chance.random() < 0.3:
+            self.look_twice_at_once(known)
+        else:
+            super().look(known)
         chance = self._chance.random()
         if chance < 0.12:
             self.walk()
@@ -76,8 +81,28 @@ class Shopper(Customer):
         elif chance < 0.30:
             self.cancel(self._chance.choice(self.known[-_RECENT:]))
         elif chance < 0.60:
-            share = self._chance.choice(_REFUND_SHARES)
-            self.refund(self._chance.choice(self.known[-2 * _RECENT :]), share)
+            self._ask_back(self._chance.choice(self.known[-2 * _RECENT :]))
+
+    def _ask_back(self, known: Known) -> None:
+        if self._chance.random() < 0.3:
+            self.refund_twice_at_once(known)
+        else:
+            self.refund(known, self._chance.choice(_REFUND_SHARES))
+
+    def look_twice_at_once(self, known: Known) -> None:
+        """Read an order while something else that reads it takes its time."""
+        other = threading.Thread(target=self.read, args=(known,))
+        other.start()
+        super().look(known)
+        self.read(known)
+        other.join()
+
+    def refund_twice_at_once(self, known: Known) -> None:
+        """Ask for two parts of the money at the same time."""
+        other = threading.Thread(target=self.refund, args=(known, _REFUND_SHARES[0]))
+        other.start()
+        self.refund(known, _REFUND_SHARES[1])
+        other.join()
 
     def place_twice_at_once(self) -> Known | None:
         """Send one order twice under one key at the same time; then as `place` does."""

@@ -6,10 +6,12 @@ Source: A. Zeller, R. Hildebrandt, Simplifying and Isolating Failure-Inducing In
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from devstack.settings import SOURCE
 from torture.plan import Plan, Planned
 from torture.run import Say, run
 
@@ -90,15 +92,20 @@ def _with(plan: Plan, faults: Sequence[Planned]) -> Plan:
     return msgspec.structs.replace(plan, faults=moved, length_s=min(length_s, plan.length_s))
 
 
-def shrink_for(plan: Plan, checks: Sequence[str], minutes: float, say: Say) -> Plan:
-    """Shrink for so long; a smaller plan fails if it breaks one of the same checks."""
+def shrink_for(
+    plan: Plan, checks: Sequence[str], minutes: float, say: Say, source: Path = SOURCE
+) -> Plan:
+    """Shrink for so long; a smaller plan fails if it breaks one of the same checks.
+
+    `source` has the services that fail.
+    """
     until_s = time.monotonic() + minutes * 60
 
     def fails(smaller: Plan) -> bool:
         if time.monotonic() > until_s:
             raise OutOfTime
         say(f"shrinking: {len(smaller.faults)} faults, {smaller.customers} customers")
-        outcome = run(smaller, lambda _text: None, repeat="")
+        outcome = run(smaller, lambda _text: None, repeat="", source=source, hasty=True)
         failed = bool(outcome.broken.keys() & set(checks))
         say(f"  {'still fails: ' + ', '.join(outcome.broken) if failed else 'holds'}")
         return failed

@@ -216,6 +216,33 @@ def test_a_dead_redis_or_writer_excuses_an_old_version_and_a_dead_relay_does_not
     assert "visible" in broken(LATE, SOUND, [msgspec.structs.replace(killed, subject="relay-1")])
 
 
+def test_a_fault_excuses_only_what_the_processes_that_it_hit_were_to_tell() -> None:
+    by_worker = [msgspec.structs.replace(step, actor="worker") for step in SOUND.moved]
+    killed = Fault(kind="kill", subject="worker-1", began_s=101, ended_s=101)
+    assert "visible" not in broken(LATE, sound(moved=by_worker), [killed])
+    other = msgspec.structs.replace(killed, subject="api-1")
+    assert "visible" in broken(LATE, sound(moved=by_worker), [other])
+
+
+def test_what_a_process_waits_at_failpoints_excuses_as_much_and_no_more() -> None:
+    waits = Fault(
+        kind="failpoint", subject="worker-1", began_s=99, ended_s=104, note="advanced:sleep"
+    )
+    assert "visible" in broken(LATE, SOUND, [waits])
+    dawdles = Fault(kind="dawdle", subject="worker", began_s=99, ended_s=104)
+    assert "visible" not in broken(LATE, SOUND, [dawdles])
+    slow = msgspec.structs.replace(was_read(B, 101.2, 4), answered_s=101.7)
+    assert broken([*LATE, slow], SOUND) == set()
+    reader = Fault(kind="dawdle", subject="api", began_s=99, ended_s=104)
+    assert "forward" in broken([*LATE, slow], SOUND, [reader])
+
+
+def test_a_full_queue_shows_nothing_while_another_fault_takes_too_long() -> None:
+    history, evidence, faults = VIOLATIONS["apart"]
+    late = Fault(kind="promote", subject="postgres", began_s=80, ended_s=99)
+    assert "apart" not in broken(history, evidence, [*faults, late])
+
+
 def test_an_ended_order_is_shown_old_only_where_the_writer_died() -> None:
     paid_back = sound(
         orders=[row(A, status="Refunded", version=6, refunded=A), row(B)],

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -12,7 +13,7 @@ import pytest
 
 import orders
 from torture.plan import KINDS
-from torture.points import BEFORE, EXIT, POINTS, SLEEP
+from torture.points import BEFORE, DAWDLE, EVERYWHERE, EXIT, POINTS, SLEEP
 from torture.rig import HOOK, TESTS
 from torture.wrapping import Armed, holder, wrapped
 
@@ -88,3 +89,16 @@ def test_a_point_that_sleeps_does_so_until_it_is_disarmed(tmp_path: Path) -> Non
     arm(tmp_path, SLEEP, 1)
     assert walk() == "done"
     assert (tmp_path / "here").exists()
+
+
+def test_a_process_that_dawdles_waits_at_some_of_its_passes(tmp_path: Path) -> None:
+    walk = wrapped(lambda: None, "here", BEFORE, Armed(str(tmp_path)))
+    order = {"action": DAWDLE, "share": 0.5, "sleep_s": 0.02}
+    (tmp_path / EVERYWHERE).write_text(json.dumps(order))
+    took_s = []
+    for _ in range(40):
+        began_s = time.perf_counter()
+        walk()
+        took_s.append(time.perf_counter() - began_s)
+    assert max(took_s) > 0.005
+    assert min(took_s) < 0.005

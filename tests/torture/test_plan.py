@@ -41,6 +41,17 @@ def test_faults_end_within_the_run_and_none_touches_what_another_holds(seed: int
         assert not (overlap(one, other) and touched(one) & touched(other)), (one, other)
 
 
+def test_what_has_to_come_comes_in_nearly_every_minute() -> None:
+    minutes = [{fault.kind for fault in plans.plan(seed, 60, 6).faults} for seed in range(100)]
+    often = Counter(kind for kinds in minutes for kind in kinds)
+    assert [kind for kind, sort in SORTS.items() if sort.every_s and often[kind] < 90] == []
+
+
+def test_a_primary_fails_in_nearly_every_short_run() -> None:
+    short = [plans.plan(seed, 30, 4).faults for seed in range(100)]
+    assert sum(any(fault.kind == "promote" for fault in faults) for faults in short) >= 90
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_else_is_wrong_while_a_fault_must_be_alone(seed: int) -> None:
     faults = plans.plan(seed, 300, 6).faults

@@ -4,6 +4,7 @@ import functools
 import importlib.machinery
 import json
 import os
+import random
 import sys
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from torture.points import AFTER, EXIT, POINTS, Point
+from torture.points import AFTER, EVERYWHERE, EXIT, POINTS, Point
 
 _EXIT_CODE: Final = 86
 
@@ -27,6 +28,7 @@ class Armed:
 
     def hit(self, name: str) -> None:
         """Act if the point is armed and this is the pass it was armed for."""
+        self._dawdle()
         path = f"{self._folder}/{name}"
         try:
             written_ns = os.stat(path).st_mtime_ns  # noqa: PTH116 asked at every pass
@@ -44,6 +46,15 @@ class Armed:
         if order["action"] == EXIT:
             os._exit(_EXIT_CODE)
         time.sleep(order["sleep_s"])
+
+    def _dawdle(self) -> None:
+        """Wait now and then, where all points are armed."""
+        try:
+            order = json.loads(Path(f"{self._folder}/{EVERYWHERE}").read_bytes())
+        except OSError:
+            return
+        if random.random() < order["share"]:
+            time.sleep(random.uniform(0, order["sleep_s"]))
 
 
 class Finder:
