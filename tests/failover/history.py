@@ -46,6 +46,7 @@ class Fault(msgspec.Struct, kw_only=True, omit_defaults=True):
     ended_s: float = 0.0
     promoted_s: float = 0.0  # a promotion: when the new primary took writes
     moved_s: float = 0.0  # a promotion: when the address led to it
+    acted_s: float = 0.0  # a failpoint: when a process ended at it
     note: str = ""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from failover import checker
 from failover.checker import LOOKED, PAID, Violation, of_mark, seen, short
 from failover.clients import mark_of_total
-from failover.evidence import ENDED, Moved
+from failover.evidence import Moved
 from failover.history import NO_ANSWER, Entry
 from torture.record import TortureRecord
 
@@ -52,21 +52,16 @@ def visible_in_time(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
             since_s = entry.sent_s - step.at_s
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(step.at_s, entry.sent_s)
             allowed_s += record.told_late_s(step)
-            if since_s > allowed_s and not (_shows_end(entry) and record.untold(step)):
+            if since_s > allowed_s and not record.untold(step):
                 text = f"order {entry.order_id} (m{entry.mark}) at version {entry.version}"
                 yield seen(entry, f"{text}, {step.after} v{step.version} {since_s:.2f} s before")
                 break
 
 
-def _shows_end(entry: Entry) -> bool:
-    return isinstance(entry.body, dict) and entry.body.get("status") in ENDED
-
-
 def _excused(record: TortureRecord, entry: Entry) -> bool:
     """Tell whether a read may show an older version: Redis was out, or its writer died."""
-    return int(entry.sent_s) in record.redis_out or (
-        _shows_end(entry) and any(record.untold(step) for step in _newer(record, entry))
-    )
+    newer = _newer(record, entry)
+    return int(entry.sent_s) in record.redis_out or any(record.untold(step) for step in newer)
 
 
 def _newer(record: TortureRecord, entry: Entry) -> list[Moved]:
@@ -83,6 +78,7 @@ def reads_go_forward(record: TortureRecord, counter: Counter[str]) -> Iterator[V
         counter[LOOKED] += 1
         for at_s, older in known:
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(at_s, entry.sent_s)
+            allowed_s += max((record.waited_s(step) for step in _newer(record, entry)), default=0)
             late = entry.sent_s - at_s > allowed_s
             if older > version and late and not _excused(record, entry):
                 yield seen(entry, f"order {entry.order_id} went back from v{older} to v{version}")
@@ -296,7 +292,7 @@ def final_reads_true(record: TortureRecord, counter: Counter[str]) -> Iterator[V
         if entry.action != "final" or row is None or entry.version is None:
             continue
         counter[LOOKED] += 1
-        if _shows_end(entry) and any(record.untold(step) for step in _newer(record, entry)):
+        if any(record.untold(step) for step in _newer(record, entry)):
             continue
         shown = entry.body.get("status"), entry.version
         refunded = mark_of_total(entry.body.get("refunded", 0))

@@ -13,7 +13,7 @@ from failover import outages, promotions
 from failover.history import Fault, History
 from torture import faketime
 from torture.plan import SERVICES, Plan, Planned, line
-from torture.points import DAWDLE, EVERYWHERE, SLEEP_S
+from torture.points import ACTED, DAWDLE, EVERYWHERE, SLEEP_S
 from torture.rig import Rig
 from torture.shoppers import Haste
 
@@ -168,10 +168,20 @@ def _crash(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
     return lambda: scene.rig.run(program.start)
 
 
-def _failpoint(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
+def _failpoint(scene: Scene, planned: Planned, fault: Fault) -> Undo:
     point, _, action = planned.detail.partition(":")
     order = {"action": action, "nth": int(planned.amount), "sleep_s": SLEEP_S}
-    return _armed([scene.rig.armed(planned.target, point)], order)
+    armed = scene.rig.armed(planned.target, point)
+    disarm = _armed([armed], order)
+
+    def undo() -> None:
+        disarm()
+        acted = Path(f"{armed}{ACTED}")
+        if acted.exists():
+            fault.acted_s = acted.stat().st_ctime
+            acted.unlink()
+
+    return undo
 
 
 def _dawdle(scene: Scene, planned: Planned, _fault: Fault) -> Undo:

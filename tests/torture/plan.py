@@ -93,7 +93,7 @@ SORTS: Final[dict[str, Sort]] = {
         first_s=5,
     ),
     "lag": Sort(4, ("replica",), (6.0, 12.0), (0.05, 0.05, 0.15, 0.3), every_s=20, first_s=10),
-    "dawdle": Sort(2, _DAWDLERS, (8.0, 12.0), amounts=(0.1, 0.3), every_s=12, first_s=3),
+    "dawdle": Sort(2, _DAWDLERS, (8.0, 12.0), amounts=(0.2, 0.4), every_s=12, first_s=3),
     "kill": Sort(6, SERVICES, (0.0, 0.0)),
     "freeze": Sort(4, SERVICES, (4.0, 24.0)),
     "restart": Sort(2, SERVICES, (0.0, 0.0)),

@@ -16,6 +16,8 @@ DAWDLE: Final = "dawdle"
 SLEEP_S: Final = 0.6
 # The file of this name has a process dawdle at all points.
 EVERYWHERE: Final = "everywhere"
+# Added to the name of the file of a point at which a process ended.
+ACTED: Final = ".acted"
 
 
 class Point(NamedTuple):

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -28,6 +28,11 @@ _WRITERS: Final = ("api", "worker")
 _WORKER: Final = "worker"
 # Which processes write the steps of an actor.
 _WRITERS_OF: Final = {"worker": (_WORKER,), "customer": ("api",), "support": ("api",)}
+# For how long an order that changes still is cached in a run.
+LIVE_TTL_S: Final = 6.0
+# An old version that a process did not replace lives for so long, times L2's jitter and L1 (see
+# orders.cache.orders).
+_STALE_S: Final = 1.6 * LIVE_TTL_S
 _BACKLOG_S: Final = 5.0  # how long a write that Redis did not take in time may wait
 _HARMLESS: Final = frozenset({"quiet", "load", "fill"})
 _WRITER_POINTS: Final = ("committed", "asked", "uncached", "advanced")
@@ -140,23 +145,37 @@ class TortureRecord(Record):
         writers = _WRITERS_OF.get(step.actor, _WRITERS)
         return max(self._late[writer].get(second, 0.0) for writer in writers)
 
+    def waited_s(self, step: Moved) -> float:
+        """Return for how long a writer may have waited at failpoints before it told of a step."""
+        second = math.floor(step.at_s)
+        writers = _WRITERS_OF.get(step.actor, _WRITERS)
+        return max(self._waited[writer].get(second, 0.0) for writer in writers)
+
     @cached_property
     def _late(self) -> dict[str, dict[int, float]]:
-        """By writer and second: how much later what was committed then may have been told."""
-        late: dict[str, dict[int, float]] = {name: defaultdict(float) for name in _WRITERS}
+        return self._sums(_tells_late_s)
+
+    @cached_property
+    def _waited(self) -> dict[str, dict[int, float]]:
+        return self._sums(_waits_s)
+
+    def _sums(self, of_fault: Callable[[Fault, str], float]) -> dict[str, dict[int, float]]:
+        """Add seconds up by writer and by the second in which it committed something."""
+        sums: dict[str, dict[int, float]] = {name: defaultdict(float) for name in _WRITERS}
         for fault in self.faults:
-            last = math.floor(_ended_s(fault) + _AROUND_S)
+            from_s, until_s = _span(fault)
+            last = math.floor(until_s + _AROUND_S)
             for writer in _WRITERS:
-                late_s = _tells_late_s(fault, writer)
-                for second in range(math.floor(fault.began_s - _COMMIT_WITHIN_S), last + 1):
-                    late[writer][second] += late_s
-        return late
+                late_s = of_fault(fault, writer)
+                for second in range(math.floor(from_s - _COMMIT_WITHIN_S), last + 1):
+                    sums[writer][second] += late_s
+        return sums
 
     def untold(self, step: Moved) -> bool:
         """Tell whether the writer of a transition may have died before Redis had it.
 
-        What a writer could not write in time waits in its memory; then the old entry lives on until
-        it expires, which is minutes for an order that had ended (see orders.cache.orders).
+        The old entry lives on until it expires, which is minutes for an order that had ended (see
+        orders.cache.orders). What a writer could not write in time waits in its memory.
         """
         writers = _WRITERS_OF.get(step.actor, _WRITERS)
         return any(math.floor(step.at_s) in self._bereft[writer] for writer in writers)
@@ -166,8 +185,8 @@ class TortureRecord(Record):
         """By writer: the seconds in which one of its processes may have died."""
         seconds: dict[str, set[int]] = {writer: set() for writer in _WRITERS}
         for fault in filter(_kills, self.faults):
-            until_s = _ended_s(fault) + 1
-            dead = range(math.floor(fault.began_s - _BACKLOG_S), math.ceil(until_s))
+            from_s, until_s = _span(fault)
+            dead = range(math.floor(from_s - _BACKLOG_S), math.ceil(until_s + 1))
             for writer in _WRITERS:
                 if fault.subject.startswith(writer):
                     seconds[writer].update(dead)
@@ -188,7 +207,7 @@ class TortureRecord(Record):
         seconds: set[int] = set()
         for fault in self.faults:
             if fault.subject == "valkey":
-                until_s = _ended_s(fault) + 2 * _AROUND_S
+                until_s = _ended_s(fault) + _STALE_S
                 seconds.update(range(math.floor(fault.began_s) - 1, math.ceil(until_s)))
         return seconds
 
@@ -199,7 +218,18 @@ class TortureRecord(Record):
 
 
 def _kills(fault: Fault) -> bool:
-    return fault.kind == "kill" or (fault.kind == "failpoint" and fault.note.endswith(EXIT))
+    return fault.kind == "kill" or (_exits(fault) and bool(fault.acted_s))
+
+
+def _exits(fault: Fault) -> bool:
+    return fault.kind == "failpoint" and fault.note.endswith(EXIT)
+
+
+def _span(fault: Fault) -> tuple[float, float]:
+    """Return from when to when a fault had an effect; a process ends in a moment."""
+    if fault.acted_s:
+        return fault.acted_s, fault.acted_s
+    return fault.began_s, _ended_s(fault)
 
 
 def _waits(fault: Fault) -> bool:
@@ -207,17 +237,23 @@ def _waits(fault: Fault) -> bool:
     return fault.kind == "dawdle" or (fault.kind == "failpoint" and fault.note.endswith(SLEEP))
 
 
-def _tells_late_s(fault: Fault, writer: str) -> float:
-    """Return how much later than usual a writer may tell of what it committed during a fault."""
-    if fault.kind == "overflow":  # it freezes the workers
-        return _TOLD_LATE_S if writer == _WORKER else 0.0
-    if fault.kind in _HARMLESS or not fault.subject.startswith((writer, *_TOLD)):
+def _waits_s(fault: Fault, writer: str) -> float:
+    """Return for how long a writer may wait at failpoints between a commit and Redis."""
+    if not (_waits(fault) and fault.subject.startswith(writer)):
         return 0.0
     if fault.kind == "dawdle":
         return _POINTS_TO_TELL * SLEEP_S
+    return SLEEP_S if any(word in fault.note for word in _WRITER_POINTS) else 0.0
+
+
+def _tells_late_s(fault: Fault, writer: str) -> float:
+    """Return how much later than usual a writer may tell of what it committed during a fault."""
     if _waits(fault):
-        return SLEEP_S if any(word in fault.note for word in _WRITER_POINTS) else 0.0
-    return _TOLD_LATE_S
+        return _waits_s(fault, writer)
+    freezes = fault.kind == "overflow" and writer == _WORKER
+    harmless = fault.kind in _HARMLESS or (_exits(fault) and not fault.acted_s)
+    hit = not harmless and fault.subject.startswith((writer, *_TOLD))
+    return _TOLD_LATE_S if freezes or hit else 0.0
 
 
 def _ended_s(fault: Fault) -> float:

@@ -18,6 +18,7 @@ from failover.evidence import DEAD
 from failover.proxy import Proxies
 from failover.service import Service
 from failover.stack import Stack
+from torture.record import LIVE_TTL_S
 
 TESTS: Final = Path(__file__).parents[1]
 HOOK: Final = Path(__file__).parent / "hook"
@@ -34,6 +35,8 @@ SETTINGS: Final = {
     "ORDERS_NOTIFICATION_LONGEST_RETRY_S": "5",
     # A starved machine is not a Redis that is gone: what a writer cannot tell it comes late.
     "ORDERS_REDIS_TIMEOUT_S": "0.5",
+    # With the default of 2 s, what is wrong in the cache is gone before clients look again.
+    "ORDERS_REDIS_LIVE_TTL_S": f"{LIVE_TTL_S:g}",
     "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "2",
     "ORDERS_UPSTREAM_TIMEOUT_S": "6",
 }

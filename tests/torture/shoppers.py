@@ -80,7 +80,9 @@ class Shopper(Customer):
             self.cancel(known)
         elif chance < 0.30:
             self.cancel(self._chance.choice(self.known[-_RECENT:]))
-        elif chance < 0.60:
+        elif chance < 0.42:
+            self._ask_back(known)
+        elif chance < 0.70:
             self._ask_back(self._chance.choice(self.known[-2 * _RECENT :]))
 
     def _ask_back(self, known: Known) -> None:

@@ -198,6 +198,7 @@ def test_a_walk_that_was_cut_off_proves_no_gap() -> None:
     assert "pages" not in broken([*HISTORY, *pages, failed], SOUND)
 
 
+BY_WORKER = sound(moved=[msgspec.structs.replace(step, actor="worker") for step in SOUND.moved])
 LATE = [*HISTORY, was_read(A, 103, 3, version=3)]
 
 
@@ -217,11 +218,18 @@ def test_a_dead_redis_or_writer_excuses_an_old_version_and_a_dead_relay_does_not
 
 
 def test_a_fault_excuses_only_what_the_processes_that_it_hit_were_to_tell() -> None:
-    by_worker = [msgspec.structs.replace(step, actor="worker") for step in SOUND.moved]
     killed = Fault(kind="kill", subject="worker-1", began_s=101, ended_s=101)
-    assert "visible" not in broken(LATE, sound(moved=by_worker), [killed])
+    assert "visible" not in broken(LATE, BY_WORKER, [killed])
     other = msgspec.structs.replace(killed, subject="api-1")
-    assert "visible" in broken(LATE, sound(moved=by_worker), [other])
+    assert "visible" in broken(LATE, BY_WORKER, [other])
+
+
+def test_a_failpoint_at_which_no_process_ended_excuses_nothing() -> None:
+    armed = Fault(kind="failpoint", subject="worker-1", began_s=99, ended_s=107, note="sent:exit")
+    assert "visible" in broken(LATE, SOUND, [armed])
+    assert "visible" not in broken(LATE, SOUND, [msgspec.structs.replace(armed, acted_s=101)])
+    later = msgspec.structs.replace(armed, began_s=104, ended_s=112, acted_s=111)
+    assert "visible" in broken(LATE, SOUND, [later])
 
 
 def test_what_a_process_waits_at_failpoints_excuses_as_much_and_no_more() -> None:
@@ -234,7 +242,7 @@ def test_what_a_process_waits_at_failpoints_excuses_as_much_and_no_more() -> Non
     slow = msgspec.structs.replace(was_read(B, 101.2, 4), answered_s=101.7)
     assert broken([*LATE, slow], SOUND) == set()
     reader = Fault(kind="dawdle", subject="api", began_s=99, ended_s=104)
-    assert "forward" in broken([*LATE, slow], SOUND, [reader])
+    assert "forward" in broken([*LATE, slow], BY_WORKER, [reader])
 
 
 def test_a_full_queue_shows_nothing_while_another_fault_takes_too_long() -> None:

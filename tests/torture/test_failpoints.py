@@ -13,7 +13,7 @@ import pytest
 
 import orders
 from torture.plan import KINDS
-from torture.points import BEFORE, DAWDLE, EVERYWHERE, EXIT, POINTS, SLEEP
+from torture.points import ACTED, BEFORE, DAWDLE, EVERYWHERE, EXIT, POINTS, SLEEP
 from torture.rig import HOOK, TESTS
 from torture.wrapping import Armed, holder, wrapped
 
@@ -81,6 +81,7 @@ for _ in range(5): walk()
     assert (first.returncode, first.stdout.count(b"passed")) == (86, 2)
     again = subprocess.run(run, capture_output=True, check=False, timeout=60, env=environment)
     assert (again.returncode, again.stdout.count(b"passed")) == (0, 5)
+    assert [file.name for file in tmp_path.iterdir()] == [f"here{ACTED}"]
 
 
 def test_a_point_that_sleeps_does_so_until_it_is_disarmed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from torture.points import AFTER, EVERYWHERE, EXIT, POINTS, Point
+from torture.points import ACTED, AFTER, EVERYWHERE, EXIT, POINTS, Point
 
 _EXIT_CODE: Final = 86
 
@@ -40,7 +40,8 @@ class Armed:
             if self._passes[name, written_ns] < order["nth"] and order["action"] == EXIT:
                 return
             if order["action"] == EXIT:
-                Path(path).unlink()  # of several processes, the one that takes it away acts
+                # Of several processes, the one that takes it away acts; the kernel notes when.
+                Path(path).rename(f"{path}{ACTED}")
         except OSError:
             return
         if order["action"] == EXIT:
