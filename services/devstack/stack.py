@@ -1,6 +1,5 @@
 """Put the stack together: from settings and secrets to components."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +10,20 @@ from devstack.servers import alertmanager, nginx, postgres, prometheus, rabbitmq
 from devstack.settings import Settings
 
 HOST = "127.0.0.1"
+# Which variables with a secret each process uses; it gets no others.
+DATABASE = {"ORDERS_DATABASE_URL", "ORDERS_DATABASE_REPLICA_URL", "ORDERS_DATABASE_SESSION_URL"}
+USES = {
+    "inventory": set[str](),
+    "payment": set[str](),
+    "webhooks": {"ORDERS_NOTIFICATION_SECRET"},
+    "migrate": DATABASE,
+    "topology": {"ORDERS_MANAGEMENT_URL"},
+    "api": {*DATABASE, "ORDERS_REDIS_URL", "ORDERS_CURSOR_SECRET"},
+    "relay": {*DATABASE, "ORDERS_AMQP_URL"},
+    "worker": {*DATABASE, "ORDERS_REDIS_URL", "ORDERS_AMQP_URL"},
+    "notifier": {*DATABASE, "ORDERS_AMQP_URL", "ORDERS_NOTIFICATION_SECRET"},
+}
+SECRETS = set[str]().union(*USES.values())
 # More than in a pod: here all clients of a load test have one address, and share its limit.
 GATEWAY_MEMORY_MIB = 512
 
@@ -65,8 +78,8 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Give each process the addresses that have its own login in them."""
-    own: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    """Give each process the addresses with its own login, and nothing of what it does not use."""
+    own = {process: dict.fromkeys(SECRETS - used, "") for process, used in USES.items()}
     if not settings.given("postgres"):
         cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
         for process in ("api", "relay", "worker", "notifier"):

@@ -1,6 +1,8 @@
 """Least privilege in PostgreSQL: what each process may do, and that it can do all of its work."""
 
+import itertools
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -33,7 +35,7 @@ from orders.database.unmarked import UnmarkedWrites
 from orders.domain import events
 from orders.domain.lifecycle import Status
 from orders.domain.order import NewOrder
-from orders.errors import Permanent
+from orders.errors import OrdersError, Permanent
 from orders.relay.outbox import Outbox, Selection
 from orders.settings import DatabaseSettings, WorkerSettings
 from orders.telemetry import context
@@ -170,8 +172,14 @@ class Logins:
     def settings(self, process: str) -> DatabaseSettings:
         return DatabaseSettings(url=self.url(process))
 
-    def pool(self, process: str) -> Pool:
+    def pool(self, process: str, login: str | None = None, password: str = PASSWORD) -> Pool:
+        """Open a pool of a process, with its login or another."""
         settings = self.settings(process)
+        if login is not None:
+            url = self.url(process).replace(
+                f"{PREFIX}login_{process}:{PASSWORD}", f"{login}:{password}"
+            )
+            settings = DatabaseSettings(url=url)
         pool = Pool(settings.url, settings, "test")
         pool.open()
         self.closing.callback(pool.close)
@@ -310,6 +318,57 @@ def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
     UnmarkedWrites(services.api, keep_s=0.1, max_lag_s=0).announce()
 
 
+def test_a_login_is_replaced_under_load(logins: Logins) -> None:
+    """As the page says: another login, new processes with it, then the first one goes."""
+    failures: list[OrdersError] = []
+    taken, stop = itertools.count(), threading.Event()
+    with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
+        admin.execute(renamed("logins"))
+        old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")
+        ledgers = [Ledger(old, Reads(old, None, None, 1))]
+
+        def order() -> None:
+            while not stop.is_set():
+                try:
+                    ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
+                    next(taken)
+                except OrdersError as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=order) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            more(taken)
+            admin.execute(renamed("a second login"))
+            new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
+            more(taken)
+            ledgers.append(Ledger(new, Reads(new, None, None, 1)))
+            more(taken)
+            old.close()
+            admin.execute(renamed("the first login goes"))
+            more(taken)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            new.close()
+            admin.execute(f"DROP ROLE {PREFIX}shop_api_2".encode())
+    assert failures == []
+
+
+def renamed(block: str) -> bytes:
+    """Return a block of the page for the roles of this test."""
+    text = documented(block).replace("shop_api", f"{PREFIX}shop_api")
+    return text.replace("orders_", PREFIX).encode()
+
+
+def more(taken: "itertools.count[int]") -> None:
+    """Wait until more orders were taken."""
+    first = next(taken)
+    eventually(lambda: next(taken) > first + 60)
+
+
 @pytest.mark.parametrize("sets", [False, True], ids=["one by one", "in sets"])
 def test_the_worker_completes_declines_cancels_and_pays_back(
     services: Services, *, sets: bool
@@ -377,10 +436,10 @@ def test_the_relay_leads_takes_and_deletes(services: Services) -> None:
         assert outbox.lead()
         outbox.set_idle(idle=False)
         assert outbox.backlog().pending >= 1
-        rows = outbox.take(100, Selection())
+        rows = outbox.take(10_000, Selection())
         assert outbox.last() == rows[-1].seq
         outbox.delete(rows)
-        assert outbox.take(100, Selection()) == []
+        assert outbox.take(10_000, Selection()) == []
         outbox.set_idle(idle=True)
 
 

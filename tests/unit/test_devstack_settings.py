@@ -57,6 +57,22 @@ def test_the_addresses_of_our_servers_reach_the_services() -> None:
     assert urls["ORDERS_NOTIFICATION_URL"] == "http://127.0.0.1:8093/webhooks"
 
 
+def test_a_process_has_only_the_secrets_that_it_uses() -> None:
+    known = {"postgres": "-owner-", "rabbitmq": "-admin-", "valkey": "-cache-", "cursor": "-key-"}
+    secrets = {**known, "webhook": "-signing-"}
+    listed = {one.name: one for one in stack.components(load(), secrets)}
+    seen = {
+        name: {secret for secret in secrets.values() if secret in str(one.environment)}
+        for name, one in listed.items()
+        if name in stack.USES
+    }
+    assert seen == {
+        "inventory": set(), "payment": set(), "webhooks": {"-signing-"}, "migrate": {"-owner-"},
+        "topology": set(), "api": {"-cache-", "-key-"}, "relay": set(), "worker": {"-cache-"},
+        "notifier": {"-signing-"},
+    }  # fmt: skip
+
+
 def test_a_given_address_is_passed_on_and_its_standby_is_not_invented() -> None:
     loaded = load(ORDERS_DATABASE_URL="postgresql://mine/orders")
     urls = stack.addresses(loaded, SECRETS)
