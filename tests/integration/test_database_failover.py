@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from devstack.testing import Database, Postgres, Server
+from failover.proxy import proxies
 from integration.pair import Pair, pair
 from integration.serving import eventually
 from orders.database.connection import REPLACED, connect, sessions
@@ -228,6 +230,72 @@ def test_a_statement_does_not_wait_for_a_server_that_another_has_replaced(server
         promotion.join()
     finally:
         pool.close()
+
+
+def test_open_connections_to_a_replaced_server_are_not_used(servers: Pair) -> None:
+    """The former primary was not fenced: it takes writes still, from whoever has a connection."""
+    with proxies() as group:
+        proxy = group.to(port_of(servers.primary.url))
+        url = servers.primary.url.replace(f":{port_of(servers.primary.url)}/", f":{proxy.port}/")
+        pool = Pool(url, settings_of(url), "test")
+        pool.open()
+        try:
+            accept(pool)
+            servers.promote()
+            proxy.point(port_of(servers.standby.url))
+            before = count_orders(servers.primary)
+            with ExitStack() as stack:  # more than are open: the pool opens new ones
+                for _ in range(pool.size):
+                    stack.enter_context(pool.connection())
+            for _ in range(20):
+                accept(pool)
+            assert count_orders(servers.primary) == before
+        finally:
+            pool.close()
+
+
+def test_a_server_that_waits_for_no_standby_any_more_is_left_while_orders_come(
+    servers: Pair,
+) -> None:
+    with psycopg.connect(servers.admin_url(servers.primary), autocommit=True) as admin:
+        name_standbys(admin, "*")
+        settings = settings_of(servers.primary.url)
+        settings = msgspec.structs.replace(settings, durability="synchronous")
+        pool = Pool(settings.url, settings, "test")
+        pool.open()
+        try:
+            accept(pool)
+            name_standbys(admin, "")
+            eventually(lambda: not accepts(pool))
+            assert pool.unwell_s == float("inf"), "not as after a promotion"
+            name_standbys(admin, "*")
+            eventually(lambda: accepts(pool))
+        finally:
+            pool.close()
+
+
+def name_standbys(admin: psycopg.Connection[tuple[object, ...]], names: str) -> None:
+    """Say which standbys commits wait for."""
+    admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+    admin.execute("SELECT pg_reload_conf()")
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2].partition("/")[0])
+
+
+def test_a_short_stall_costs_no_connection(postgres: Postgres, pool: Pool) -> None:
+    """All pools of an installation would connect at once to a server that is slow already."""
+    accept(pool)
+    eventually(lambda: pool.unwell_s < 1)
+    with pool.connection() as connection:
+        backend = connection.backend_pid
+    postgres.pause()
+    time.sleep(2)
+    postgres.resume()
+    eventually(lambda: pool.unwell_s < 1)
+    with pool.connection() as connection:
+        assert connection.backend_pid == backend
 
 
 def test_a_server_that_turns_read_only_is_left_and_found_again(

@@ -209,6 +209,17 @@ class Server:
             if other.waiting_since_s < before_s:
                 other.cut()
 
+    def longest_wait_s(self) -> float:
+        """Return for how long a statement has been waiting for its answer, at most; 0: none."""
+        with self._lock:
+            began_s = min((one.waiting_since_s for one in self._open), default=float("inf"))
+        return max(0.0, time.monotonic() - began_s)
+
+    def left_behind(self, connection: "Connection") -> bool:
+        """Tell whether a connection leads to a server that another one has replaced."""
+        system, timeline = connection.line
+        return timeline < self._timelines.get(system, timeline)
+
     def failed(self, error: BaseException) -> None:
         """Note that an attempt failed."""
         with self._lock:
@@ -246,7 +257,8 @@ class Server:
         """Note which timeline a server is on. Raises SessionRefused for one that was left behind.
 
         A former primary that comes back takes writes as it did before: only its timeline, which a
-        promotion makes higher, tells it from its successor.
+        promotion makes higher, tells it from its successor. From now on
+        `left_behind` holds for open connections to a server on a lower one.
         """
         with self._lock:
             newest = self._timelines.setdefault(system, timeline)
@@ -297,6 +309,7 @@ class Connection(psycopg.Connection[Row]):
     opened_at_s = 0.0
     backend_pid = 0
     instance = ""  # of the server: another one when it was restarted, or another was promoted
+    line = (0, 0)  # the server's system identifier and timeline; zeros if it does not say them
     waiting_since_s = float("inf")
 
     @classmethod
@@ -356,6 +369,7 @@ class Connection(psycopg.Connection[Row]):
         except (psycopg.ProgrammingError, psycopg.NotSupportedError):
             return  # no right to ask, or a server of another make
         server.follow(system, timeline)
+        self.line = system, timeline
 
     def wait(self, gen: PQGen[RV], interval: float = _WAKE_S, timeout: float | None = None) -> RV:
         """Wait as psycopg does, but not for ever.

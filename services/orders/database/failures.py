@@ -44,6 +44,10 @@ class ReadOnly(ServerAway):
     """Find the primary: this server takes no writes, so nothing was changed."""
 
 
+class NoStandby(ServerAway):
+    """Wait until the server waits for a standby: it would commit without, and nothing was done."""
+
+
 class OutcomeUnknown(ServerAway):
     """Look before you repeat: the statement was sent, and its end is not known.
 

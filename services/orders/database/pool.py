@@ -5,6 +5,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -24,8 +25,15 @@ from orders.database.connection import (
     primary,
     replica,
 )
-from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway, translated
+from orders.database.failures import (
+    DeadlinePassed,
+    NoStandby,
+    ReadOnly,
+    ServerAway,
+    translated,
+)
 from orders.database.statements import statement
+from orders.database.takeover import TakeoverProbe
 from orders.database.wakeup import NOTIFY, Wakeup
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
@@ -40,9 +48,11 @@ _PING: Final = (
 # A request does not wait for a server that is known to be down: a meinheld process serves one at a
 # time. Not zero: a connection that is free is taken.
 _NO_WAIT_S: Final = 0.01
-# A server that was not heard of for so long is asked; it has so long for an answer.
+# A server that was not heard of for so long is asked; it has so long for an answer. Whether it is
+# as it should be is asked of a busy one, too: statements do not tell.
 _QUIET_S: Final = 0.5
-_HEARTBEAT_S: Final = 1.5
+_HEARTBEAT_S: Final = 3.0
+_EXAMINED_EVERY_S: Final = 2.0
 _LIFETIME_S: Final = 1800.0
 
 
@@ -64,9 +74,17 @@ class Pool:
         self._heartbeat = threading.Thread(target=self._beat, name="pool-heartbeat", daemon=True)
         self._wakeup = Wakeup(self._notify)
         self._kept = _Kept()
+        kind = PooledConnection if self._server.pooled else Connection
+        arguments: Mapping[str, Any] = {
+            "server": self._server,
+            "deadline_s": deadline_s(settings),
+            "session": pinned(settings),
+            **connection_arguments(settings, application),
+        }
+        self._takeover = TakeoverProbe(self._server, partial(kind.connect, "", **arguments))
         self._pool = ConnectionPool(
             self._server.conninfo,
-            connection_class=PooledConnection if self._server.pooled else Connection,
+            connection_class=kind,
             min_size=1,
             max_size=settings.pool_size,
             open=False,
@@ -75,14 +93,9 @@ class Pool:
             # for minutes, which would outlast the outage. Each delay is added to a failover.
             reconnect_timeout=0.5,
             max_lifetime=_LIFETIME_S,
-            check=_refuse_if_server_spoke,
+            check=self._refuse_if_over,
             name=application,
-            kwargs={
-                "server": self._server,
-                "deadline_s": deadline_s(settings),
-                "session": pinned(settings),
-                **connection_arguments(settings, application),
-            },
+            kwargs=dict(arguments),
         )
 
     def open(self) -> None:
@@ -90,11 +103,13 @@ class Pool:
         self._pool.open(wait=False)
         self._heartbeat.start()
         if self._writes:
+            self._takeover.start()
             self._wakeup.start()
 
     def close(self) -> None:
         """Close all connections."""
         self._closing.set()
+        self._takeover.close()
         self._wakeup.close()
         self._release()
         self._pool.close(timeout=2)
@@ -127,10 +142,12 @@ class Pool:
             self._server.abandon(connection.backend_pid)
             self._distrust(connection)
             raise
-        except (errors.ReadOnlySqlTransaction, ReadOnly):
+        except (errors.ReadOnlySqlTransaction, ReadOnly, NoStandby):
             self._distrust(connection)  # another attempt to connect tells soon how the server does
             raise
         finally:
+            if self._server.left_behind(connection):
+                connection.close()
             if not (self._may_be_kept(connection) and self._kept.keep(connection)):
                 self._pool.putconn(connection)
             step()
@@ -140,11 +157,21 @@ class Pool:
         if connection is None:
             with self._kept.served():
                 return self._connection(timeout_s)
-        if not _has_word(connection):
+        if not self._is_over(connection):
             return connection
-        connection.close()  # the server has closed it
+        connection.close()
         self._pool.putconn(connection)
         return self._take(timeout_s)
+
+    def _is_over(self, connection: Connection) -> bool:
+        """Tell whether the server closed a connection while it lay idle, or was replaced."""
+        return self._server.left_behind(connection) or _has_word(connection)
+
+    def _refuse_if_over(self, connection: Connection) -> None:
+        """Notice an idle connection that is of no use any more, without a round trip."""
+        if self._is_over(connection):
+            connection.close()  # else the pool would take it for a good one and lend it again
+            raise psycopg.OperationalError("the connection ended while it was idle")
 
     def _may_be_kept(self, connection: Connection) -> bool:
         """Tell whether a connection needs nothing that the pool does: no end, no replacement."""
@@ -184,7 +211,8 @@ class Pool:
         back is found without a request.
         """
         while not self._closing.wait(_QUIET_S):
-            if time.monotonic() - self._answered_at_s > _QUIET_S:
+            quiet = time.monotonic() - self._answered_at_s > _QUIET_S
+            if quiet or self.unwell_s > _EXAMINED_EVERY_S:
                 with (
                     contextlib.suppress(OrdersError),
                     translated(),
@@ -232,7 +260,8 @@ class Pool:
         if self._writes and read_only == "on":
             raise ReadOnly(READ_ONLY, retry_after_s=1)
         if self._server.synchronous and not standbys:
-            raise ServerAway(NO_STANDBY)
+            self._passed_at_s = float("-inf")  # no promotion does this
+            raise NoStandby(NO_STANDBY)
         self._passed_at_s = time.monotonic()
 
 
@@ -289,10 +318,3 @@ def _has_word(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _refuse_if_server_spoke(connection: Connection) -> None:
-    """Notice a connection that the server closed while it lay idle, without a round trip."""
-    if _has_word(connection):
-        connection.close()  # else the pool would take it for a good one and lend it again
-        raise psycopg.OperationalError("the server closed the connection while it was idle")
