@@ -52,7 +52,8 @@ def generate(seed: int, authorization: str | None) -> Input:
         case "stream":
             return Input(kind, stream(seed).pieces, through, whole=False)
         case "framing":
-            return Input(kind, [_framing(chance)], through, whole=False, once=True)
+            sent, once = _framing(chance)
+            return Input(kind, [sent], through, whole=False, once=once)
     fields = [f"Authorization: Bearer {authorization}"] if authorization else []
     maker = _MAKERS[kind][1]
     return Input(kind, [maker(chance, fields)], through)
@@ -121,6 +122,8 @@ _QUERIES: Final = (
     "page=%31", "page=1%00", "page=" + "9" * 500, "cursor=%ff%fe", "&&&&", "page=1;pageSize=2", "?",
     "page[]=1", "page=²",
 )  # fmt: skip
+# Odd, but of no request's end: without a length there is no body, and what follows is a request.
+_LINES: Final = (b"X: a\x00b", b"No-colon", b": nameless", b"Na me: x", b"X\ry: z")
 _JOSE: Final = ("kid", "typ", "crit", "jku", "jwk", "x5u", "b64")
 _ALGORITHMS: Final = ("HS256", "HS256", "HS512", "none", "RS256", "")
 _FRAMES: Final = (
@@ -128,7 +131,7 @@ _FRAMES: Final = (
     b"Content-Length: -1", b"Content-Length: +3", b"Content-Length: 0x3", b"Content-Length: 3, 3",
     b"Transfer-Encoding: gzip", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity",
     b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, chunked", b"Content-Length : 3",
-    b"Transfer-Encoding\r\n : chunked", b"X: a\x00b", b"No-colon", b": nameless", b"Na me: x",
+    b"Transfer-Encoding\r\n : chunked",
     b"Transfer-Encoding: chunked\r\nContent-Length: 3", b"Content-Length: 3\r\nContent-Length: 4",
     b"Content-Length: 3\r\nTransfer-Encoding: chunked",
 )  # fmt: skip
@@ -137,15 +140,20 @@ _FRAMES: Final = (
 # -- makers --------------------------------------------------------------------------------------
 
 
-def _framing(chance: Chance) -> bytes:
-    """Write a request whose end two readers may see in two places, with another one in it."""
-    lines = [b"Host: orders.example", chance.choice(_FRAMES)]
+def _framing(chance: Chance) -> tuple[bytes, bool]:
+    """Write a request whose end two readers may see in two places, with another one in it.
+
+    The second value tells whether it must not be read as two.
+    """
+    odd = chance.choice(_FRAMES + _LINES)
+    lines = [b"Host: orders.example", odd]
     if chance.random() < 0.3:
         lines.insert(chance.randrange(3), b"X-Filler: " + b"x" * chance.choice((1, 200, 4000)))
     inner = b"GET /health HTTP/1.1\r\nHost: orders.example\r\n\r\n"
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner) if chance.random() < 0.5 else inner
     target = chance.choice((b"/api/orders", b"/health", b"/"))
-    return b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body)
+    sent = b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body)
+    return sent, odd in _FRAMES
 
 
 def _body(chance: Chance, fields: list[str]) -> bytes:

@@ -12,7 +12,7 @@ import psutil
 
 from attack.inputs import ASKED, Input, generate
 from attack.targets import KINDS, Target, token
-from attack.wire import Answer, NoAnswer, Wire, statuses
+from attack.wire import Answer, NoAnswer, Wire, answers, statuses
 
 MIB: Final = 1024 * 1024
 _FAULTS_LIMIT: Final = 20
@@ -135,7 +135,9 @@ class Load:
             detail, answered = _ask(wires[made.through], made)
         else:
             port = target.api.port if made.through == "api" else target.gateway_port
-            detail, answered = _judge_stream(made, statuses(port, made.pieces))
+            framing = made.kind == "framing"
+            read = answers(port, made.pieces[0]) if framing else statuses(port, made.pieces)
+            detail, answered = _judge_stream(made, read)
         with self._lock:
             self.sent[made.kind] += 1
             self.answers.update(answered)

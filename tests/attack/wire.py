@@ -10,6 +10,7 @@ from fuzz import driver
 
 HOST: Final = "127.0.0.1"
 WITHIN_S: Final = 20.0
+_FIRST_S, _NEXT_S = 5.0, 0.02  # for the first answer, and for one more
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
@@ -82,6 +83,22 @@ def statuses(port: int, pieces: Sequence[bytes]) -> list[int]:
     with connect(port) as connection:
         answer = driver.exchange(connection, pieces)
     return [int(status) for status in _STATUS.findall(answer)]
+
+
+def answers(port: int, sent: bytes) -> list[int]:
+    """Send bytes, keep the connection open, and return the statuses of all answers.
+
+    Who ends sending is taken for one that has gone, and gets fewer answers than requests.
+    """
+    received = b""
+    with connect(port) as connection:
+        connection.sendall(sent)
+        connection.settimeout(_FIRST_S)
+        with suppress(TimeoutError, ConnectionResetError):
+            while block := connection.recv(65_536):
+                received += block
+                connection.settimeout(_NEXT_S)
+    return [int(status) for status in _STATUS.findall(received)]
 
 
 def _read(connection: socket.socket, *, head_only: bool) -> Answer:
