@@ -5,7 +5,7 @@ Source: A. Zeller, R. Hildebrandt, Simplifying and Isolating Failure-Inducing In
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -99,15 +99,32 @@ def shrink_for(
 
     `source` has the services that fail.
     """
-    until_s = time.monotonic() + minutes * 60
+
+    def broken(smaller: Plan) -> Collection[str]:
+        return run(smaller, lambda _text: None, repeat="", source=source, hasty=True).broken
+
+    return shrink(plan, failing(checks, broken, time.monotonic() + minutes * 60, say))
+
+
+def failing(
+    checks: Sequence[str], broken: Callable[[Plan], Collection[str]], until_s: float, say: Say
+) -> Fails:
+    """Return what tells whether a plan fails, by the checks that `broken` says it breaks.
+
+    It raises OutOfTime after `until_s` (monotonic).
+    """
 
     def fails(smaller: Plan) -> bool:
         if time.monotonic() > until_s:
             raise OutOfTime
         say(f"shrinking: {len(smaller.faults)} faults, {smaller.customers} customers")
-        outcome = run(smaller, lambda _text: None, repeat="", source=source, hasty=True)
-        failed = bool(outcome.broken.keys() & set(checks))
-        say(f"  {'still fails: ' + ', '.join(outcome.broken) if failed else 'holds'}")
+        try:
+            seen = broken(smaller)
+        except Exception as error:  # noqa: BLE001 a stack that does not start says nothing of a plan
+            say(f"  could not be tried: {error!r:.200}")
+            return False
+        failed = not set(checks).isdisjoint(seen)
+        say(f"  {'still fails: ' + ', '.join(seen) if failed else 'holds'}")
         return failed
 
-    return shrink(plan, fails)
+    return fails

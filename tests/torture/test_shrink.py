@@ -1,12 +1,13 @@
 """A failing plan is cut down to the faults and clients that it needs."""
 
 import itertools
+import time
 
 import pytest
 
 from torture import plan as plans
 from torture.plan import Plan
-from torture.shrink import OutOfTime, shrink
+from torture.shrink import OutOfTime, failing, shrink
 
 PLAN = plans.plan(3, 300, 8)
 
@@ -49,3 +50,22 @@ def test_times_between_the_faults_that_are_left_stay_as_they_are() -> None:
     )
     apart_s = small.faults[-1].at_s - small.faults[0].at_s
     assert apart_s == pytest.approx(pair[1].at_s - pair[0].at_s, abs=0.05)
+
+
+def test_a_smaller_plan_fails_if_it_breaks_a_same_check_and_not_if_it_cannot_be_tried() -> None:
+    spoken: list[str] = []
+
+    def broken(plan: Plan) -> list[str]:
+        if len(plan.faults) == 1:
+            raise OSError("no stack")
+        return ["ended"] if len(plan.faults) > 2 else ["visible"]
+
+    fails = failing(["ended", "told"], broken, time.monotonic() + 60, spoken.append)
+    small = shrink(PLAN, fails)
+    assert len(small.faults) == 3
+    assert any("could not be tried" in text for text in spoken)
+
+
+def test_no_plan_is_tried_when_the_time_is_up() -> None:
+    with pytest.raises(OutOfTime):
+        failing(["ended"], lambda _plan: ["ended"], time.monotonic() - 1, lambda _text: None)(PLAN)
