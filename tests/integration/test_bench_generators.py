@@ -28,6 +28,7 @@ ONCE = ("-c", "2", "-t", "5")
 @pytest.fixture(scope="module")
 def rows(database: Database) -> Iterator[data.Database]:
     made = data.Database(database.url)
+    made.seed()
     yield made
     made.close()
 
@@ -51,7 +52,7 @@ def test_pgbench_takes_and_lists_orders_by_the_services_statements(
 def test_pgbench_reads_an_order_and_a_page_far_down_a_list(
     pgbench: PgBench, rows: data.Database
 ) -> None:
-    rows.seed()
+    assert rows.all_settled(1, rows.newest())
     variables = statements.CONSTANTS | {"first": data.DEEP_USER, "last": data.DEEP_USER}
     assert pgbench.run(statements.list_deep(), variables, *ONCE).done == 10
     assert pgbench.run(statements.find_order(), variables, *ONCE).done == 10

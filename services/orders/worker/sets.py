@@ -10,6 +10,7 @@ waits for its calls.
 
 import contextlib
 import functools
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,6 +126,38 @@ class _Statement(NamedTuple):
     loads: bool = False  # its orders ask Inventory next, or Payment
 
 
+class _Beside:
+    """A thread that runs functions one after another, and keeps no process from ending.
+
+    It stays: to start one for each statement costs 0.1 ms, and 14 ms on a machine that is full.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        threading.Thread(target=self._run, name="set-statements", daemon=True).start()
+
+    def run(self, function: Callable[[], Any]) -> "Future[Any]":
+        """Run a function; `wake` is called when it has ended."""
+        future: Future[Any] = Future()
+        self._asked.put((function, future))
+        return future
+
+    def close(self) -> None:
+        """Let the thread end, after the function at hand."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        for function, future in iter(self._asked.get, None):
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 the thread that waits raises it
+                future.set_exception(error)
+            self._wake()
+
+
 class SetFulfilment:
     """The crew of order-processing. A set has at most `size` orders, and so has a statement."""
 
@@ -150,11 +183,12 @@ class SetFulfilment:
         """Work on what arrives until the source is closed."""
         self._forget()
         self._source = source
-        while not source.closed:
-            self._answered(self._ports.calls.wait(None if not source.waiting else 0))
-            if source.waiting:
-                with self._watch.in_hand():
-                    self._pursue()
+        with contextlib.closing(_Beside(self._ports.calls.wake)) as self._beside:
+            while not source.closed:
+                self._answered(self._ports.calls.wait(None if not source.waiting else 0))
+                if source.waiting:
+                    with self._watch.in_hand():
+                        self._pursue()
         self._ports.calls.close()
 
     def _pursue(self) -> None:
@@ -227,8 +261,8 @@ class SetFulfilment:
     def _statement(self) -> _Statement | None:
         """Return the statement that most orders wait for, about up to a set of them."""
         kinds: tuple[Callable[[Any], _Statement], ...] = (self._load, self._advance, self._settle)
-        kind, queue = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
-        entries, queue[: self._size] = queue[: self._size], []
+        kind, waiting = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
+        entries, waiting[: self._size] = waiting[: self._size], []
         part = [entry for entry in entries if self._has(entry[0])]
         with self._falling_apart([taken for taken, _ in part]):
             return kind(part) if part else None
@@ -242,7 +276,7 @@ class SetFulfilment:
             with self._falling_apart(statement.part):
                 statement.conclude(statement.run())
             return
-        self._running = statement, _beside(statement.run, self._ports.calls.wake)
+        self._running = statement, self._beside.run(statement.run)
 
     def _end(self, statement: _Statement, future: "Future[Any]") -> None:
         """Go on with the orders of a statement, if it has ended."""
@@ -424,21 +458,6 @@ class SetFulfilment:
         if error is not None:
             taken.member.run(_observe, taken)
         self._source.leave(taken.member, error)
-
-
-def _beside(run: Callable[[], Any], wake: Callable[[], None]) -> "Future[Any]":
-    """Run a function on a thread of its own, which does not keep the process from ending."""
-    future: Future[Any] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(run())
-        except BaseException as error:  # noqa: BLE001 the thread that waits raises it
-            future.set_exception(error)
-        wake()
-
-    threading.Thread(target=work, name="set-statement", daemon=True).start()
-    return future
 
 
 def _holds(work: Work) -> bool:
