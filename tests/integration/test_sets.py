@@ -415,6 +415,8 @@ def test_a_stalled_order_that_found_no_connection_is_not_done_with(shop: Shop) -
     money = Upstream("payment", shop.payment.url, policy)
     hanging, stalled = shop.orders(2)
     shop.payment.held.add(hanging)
+    with shop.pool.connection() as connection:  # one statement, so that both ask at once
+        connection.execute(b"UPDATE orders SET status = 'Reserved', reservation = 'held'")
     calls: ParallelCalls[Taken] = ParallelCalls(1)
     asking = UpstreamAsking(calls, shop.upstreams[0], money)
     messages = [message_of(hanging), message_of(stalled, events.STALLED)]
