@@ -52,7 +52,7 @@ def test_pgbench_takes_and_lists_orders_by_the_services_statements(
 def test_pgbench_reads_an_order_and_a_page_far_down_a_list(
     pgbench: PgBench, rows: data.Database
 ) -> None:
-    assert rows.all_settled(1, rows.newest())
+    assert rows.all_settled(1, data.ORDERS + data.DEEP)
     variables = statements.CONSTANTS | {"first": data.DEEP_USER, "last": data.DEEP_USER}
     assert pgbench.run(statements.list_deep(), variables, *ONCE).done == 10
     assert pgbench.run(statements.find_order(), variables, *ONCE).done == 10
