@@ -40,7 +40,8 @@ def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig:
     (first,) = _FIRST.findall(_TEXT)
     # `head` that reads on to the end: whoever writes to one that has left fails, now and then.
     head = "head() { sed -n 1,10p; }"
-    lines = ["shopt -s expand_aliases", head, first, command, "exit ${PIPESTATUS[0]}"]
+    pod = f"POD={filled_in['pod']}"
+    lines = ["shopt -s expand_aliases", head, first, pod, command, "exit ${PIPESTATUS[0]}"]
     path = f"{kubectl.parent}:{os.environ['PATH']}"
     with tempfile.TemporaryFile("w+") as said:
         shell = subprocess.Popen(
