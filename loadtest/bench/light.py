@@ -58,7 +58,10 @@ class Books:
     def _reservation(self, request: Request) -> Answer:
         key, *verb = request.parts[1:]
         if not verb:
-            return 200, self._reservations.setdefault(key, {**request.body, "status": "reserved"})
+            # In the first contract, which an older checkout speaks, the key is the order's id.
+            named = {"orderId": int(key)} if key.isdecimal() else {}
+            reserved = {**named, **request.body, "status": "reserved"}
+            return 200, self._reservations.setdefault(key, reserved)
         known = self._reservations.get(key)
         if known is None:
             return 404, {"error": "unknown_reservation"}
