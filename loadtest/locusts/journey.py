@@ -16,8 +16,8 @@ from loadtest.locusts.context import Context
 from loadtest.locusts.identity import headers
 from loadtest.purchase import Purchase
 from loadtest.scenario import Crowd
+from loadtest.story import ENDED
 
-ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 PRODUCTS: Final = range(101, 151)
 JSON: Final = {"Content-Type": "application/json"}
 _LARGEST_ID: Final = 2**53 - 1

@@ -51,19 +51,19 @@ def program_tree(tree: Path, state: Path) -> Path:
     return copy
 
 
-def outside(wanted: Path) -> Path:
-    """Link `wanted` to a folder below /var/tmp that is its own."""
-    key = hashlib.sha256(str(wanted).encode()).hexdigest()[:16]
-    real = REACHABLE / f"orderservice-devstack-{key}"
+def outside(link: Path, below: Path = REACHABLE) -> Path:
+    """Make `link` lead to a folder of its own in a folder that everybody reaches."""
+    key = hashlib.sha256(str(link).encode()).hexdigest()[:16]
+    real = below / f"orderservice-devstack-{key}"
     real.mkdir(exist_ok=True, mode=0o700)
-    if real.is_symlink() or real.stat().st_uid not in {0, NOBODY}:
+    if real.is_symlink() or real.stat().st_uid not in {os.geteuid(), NOBODY}:
         raise PermissionError(f"{real} belongs to another user: remove it, or set DEVSTACK_STATE")
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    if not wanted.is_symlink():
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
         # Data of a state folder that was removed by hand: its servers know another password.
         shutil.rmtree(real)
         real.mkdir(mode=0o700)
-        wanted.symlink_to(real)
+        link.symlink_to(real)
     return real
 
 

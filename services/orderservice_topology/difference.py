@@ -175,34 +175,36 @@ def _by_name(
     return {msgspec.convert(item, kind).name: item for item in listing}
 
 
-def changes(wanted: Topology, broker: Broker) -> Changes:
+def changes(desired: Topology, broker: Broker) -> Changes:
     """Compare a topology with a broker."""
-    queues = tuple(item for item in wanted.queues if item.name not in broker.queues)
+    queues = tuple(item for item in desired.queues if item.name not in broker.queues)
     new = {queue.name for queue in queues}  # a queue takes its bindings with it
     bound = {_place(item) for item in broker.bindings}
-    policies = tuple(policy for policy in wanted.policies if not _same(policy, broker.policies))
+    policies = tuple(policy for policy in desired.policies if not _same(policy, broker.policies))
     return Changes(
         policies=policies,
-        exchanges=tuple(item for item in wanted.exchanges if item.name not in broker.exchanges),
+        exchanges=tuple(item for item in desired.exchanges if item.name not in broker.exchanges),
         queues=queues,
         bindings=tuple(
-            item for item in wanted.bindings if _place(item) not in bound or item.destination in new
+            item
+            for item in desired.bindings
+            if _place(item) not in bound or item.destination in new
         ),
-        strays=tuple(_strays(wanted, broker)),
+        strays=tuple(_strays(desired, broker)),
         replaced=frozenset(policy.name for policy in policies) & broker.policies.keys(),
-        mismatches=tuple(_mismatches(wanted, broker)),
-        shadows=tuple(shadows(wanted, broker)),
-        limits=tuple(limits(wanted, broker)),
+        mismatches=tuple(_mismatches(desired, broker)),
+        shadows=tuple(shadows(desired, broker)),
+        limits=tuple(limits(desired, broker)),
     )
 
 
-def shadows(wanted: Topology, broker: Broker) -> Iterator[str]:
+def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
     """Yield policies that win over ours: a broker applies one to each, the one that ranks first.
 
     One that is listed and ranks behind ours is obeyed only until ours is there.
     """
-    ours = {policy.name for policy in wanted.policies}
-    for policy in wanted.policies:
+    ours = {policy.name for policy in desired.policies}
+    for policy in desired.policies:
         kind, listed = _kind_of(policy), _listed_for(policy, broker)
         for item in listed:
             name = item.get("policy")
@@ -315,20 +317,20 @@ def _arrow(binding: Binding | Bound, key: str) -> str:
     return f"{binding.source} -{key}-> {binding.destination}"
 
 
-def _strays(wanted: Topology, broker: Broker) -> Iterator[Bound]:
-    places = {_place(binding) for binding in wanted.bindings}
-    sources = {exchange.name for exchange in wanted.exchanges}
-    queues = {queue.name for queue in wanted.queues}
+def _strays(desired: Topology, broker: Broker) -> Iterator[Bound]:
+    places = {_place(binding) for binding in desired.bindings}
+    sources = {exchange.name for exchange in desired.exchanges}
+    queues = {queue.name for queue in desired.queues}
     for binding in sorted(broker.bindings, key=_place):
         ours = binding.source in sources and binding.destination in queues
         if ours and _place(binding) not in places:
             yield binding
 
 
-def _mismatches(wanted: Topology, broker: Broker) -> Iterator[str]:
-    for exchange in wanted.exchanges:
+def _mismatches(desired: Topology, broker: Broker) -> Iterator[str]:
+    for exchange in desired.exchanges:
         yield from _differing("exchange", exchange, broker.exchanges)
-    for queue in wanted.queues:
+    for queue in desired.queues:
         yield from _differing("queue", queue, broker.queues)
 
 

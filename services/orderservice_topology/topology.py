@@ -144,15 +144,15 @@ def _queue_rules(
     delivery_limit: int, tiers: tuple[Tier, ...], max_length: int
 ) -> Iterator[tuple[str, Rules]]:
     """Yield each queue with its rules, those that are dead-lettered to before those that do."""
-    kept: Rules = {"max-length": max_length, "overflow": "reject-publish"}
-    yield UNROUTED, kept | {"delivery-limit": UNLIMITED}
+    bounds: Rules = {"max-length": max_length, "overflow": "reject-publish"}
+    yield UNROUTED, bounds | {"delivery-limit": UNLIMITED}
     for queue in ACCEPTS:
-        yield dead_queue(queue), kept | {"delivery-limit": UNLIMITED}
+        yield dead_queue(queue), bounds | {"delivery-limit": UNLIMITED}
         for tier in tiers:
             wait: Rules = {"message-ttl": round(tier.delay_s * 1000)}
-            yield retry_queue(queue, tier), kept | _dead_lettered_to(queue) | wait
+            yield retry_queue(queue, tier), bounds | _dead_lettered_to(queue) | wait
         limit: Rules = {"delivery-limit": delivery_limit}
-        yield queue, kept | _dead_lettered_to(dead_queue(queue)) | limit
+        yield queue, bounds | _dead_lettered_to(dead_queue(queue)) | limit
 
 
 def _dead_lettered_to(queue: str) -> Rules:

@@ -50,7 +50,7 @@ from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orders.worker.asking import UpstreamAsking, Upstreams, crew
 from orders.worker.fulfilment import Fulfilment, Ports
-from orders.worker.sets import SetFulfilment, SetPorts, Taken
+from orders.worker.sets import SetFulfilment, SetPorts, Task
 from upstreams.process import Control, running
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
@@ -157,7 +157,7 @@ class Shop:
 
     def together(self, orders: Sequence[int]) -> Messages:
         """Have orders worked on as a set on this thread."""
-        calls: ParallelCalls[Taken] = ParallelCalls(WIDTH)
+        calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
         asking = UpstreamAsking(calls, *self.upstreams)
         messages = [message_of(order_id) for order_id in orders]
         return work_on(messages, self.progress, calls, asking, lambda _: None)
@@ -397,9 +397,9 @@ def test_an_outage_is_told_with_its_own_error_and_not_asked_for_twice(shop: Shop
 def test_a_stalled_order_that_cannot_be_mended_is_done_with(shop: Shop) -> None:
     order_id = shop.order()
     key = shop.rows("SELECT nonce::text FROM orders WHERE id = %s", order_id)[0][0]
-    taken = {"orderId": order_id, "productId": 1, "quantity": 3}
-    shop.inventory.send("PUT", f"/reservations/{key}", taken)  # something else under its key
-    calls: ParallelCalls[Taken] = ParallelCalls(WIDTH)
+    task = {"orderId": order_id, "productId": 1, "quantity": 3}
+    shop.inventory.send("PUT", f"/reservations/{key}", task)  # something else under its key
+    calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
     asking = UpstreamAsking(calls, *shop.upstreams)
     messages = [message_of(order_id, events.STALLED)]
     worked = work_on(messages, shop.progress, calls, asking, lambda _: None)
@@ -417,7 +417,7 @@ def test_a_stalled_order_that_found_no_connection_is_not_done_with(shop: Shop) -
     shop.payment.held.add(hanging)
     with shop.pool.connection() as connection:  # one statement, so that both ask at once
         connection.execute(b"UPDATE orders SET status = 'Reserved', reservation = 'held'")
-    calls: ParallelCalls[Taken] = ParallelCalls(1)
+    calls: ParallelCalls[Task] = ParallelCalls(1)
     asking = UpstreamAsking(calls, shop.upstreams[0], money)
     messages = [message_of(hanging), message_of(stalled, events.STALLED)]
     with contextlib.closing(money):
@@ -440,7 +440,7 @@ class Counted(Messages):
 def test_two_sets_are_in_hand_and_each_statement_is_about_one(shop: Shop) -> None:
     """While the calls of one are under way, the statements of the other run."""
     orders = shop.orders(18)
-    calls: ParallelCalls[Taken] = ParallelCalls(WIDTH)
+    calls: ParallelCalls[Task] = ParallelCalls(WIDTH)
     ports = SetPorts(shop.progress, calls, UpstreamAsking(calls, *shop.upstreams), lambda _: None)
     source = Counted([message_of(order_id) for order_id in orders])
     SetFulfilment(ports, 5, Watch("test")).work(source)
@@ -456,8 +456,8 @@ class Silent(DirectAsking):
         super().__init__(None, None)
         self.asked: list[int] = []
 
-    def reserve(self, taken: Taken) -> None:
-        self.asked.append(taken.order_id)
+    def reserve(self, task: Task) -> None:
+        self.asked.append(task.order_id)
         self.calls.wake()
 
 

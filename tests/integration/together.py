@@ -14,7 +14,7 @@ from orders.telemetry import context
 from orders.upstream.parallel import Answered
 from orders.watch import Watch
 from orders.worker.decisions import target
-from orders.worker.sets import Asking, Calls, SetFulfilment, SetPorts, Taken
+from orders.worker.sets import Asking, Calls, SetFulfilment, SetPorts, Task
 
 SIZE = 50
 
@@ -43,8 +43,8 @@ class Messages:
         return bool(self._left)
 
     def take(self, limit: int) -> list[Member]:
-        taken, self._left = self._left[:limit], self._left[limit:]
-        return taken
+        task, self._left = self._left[:limit], self._left[limit:]
+        return task
 
     def done(self, members: Sequence[Member]) -> None:
         self._open -= len(members)
@@ -88,32 +88,32 @@ class DirectAsking:
         self.calls = DirectCalls()
         self._inventory, self._payment = inventory, payment
 
-    def reserve(self, taken: Taken) -> None:
-        order = taken.work.order
+    def reserve(self, task: Task) -> None:
+        order = task.work.order
         self._ask(
-            taken, self._inventory.reserve, target(taken.work), order.product_id, order.quantity
+            task, self._inventory.reserve, target(task.work), order.product_id, order.quantity
         )
 
-    def capture(self, taken: Taken) -> None:
-        order, key = taken.work.order, str(taken.work.attempt_id)
-        method = taken.work.payment_method
-        self._ask(taken, self._payment.capture, key, order.id, order.total, method)
+    def capture(self, task: Task) -> None:
+        order, key = task.work.order, str(task.work.attempt_id)
+        method = task.work.payment_method
+        self._ask(task, self._payment.capture, key, order.id, order.total, method)
 
-    def find(self, taken: Taken) -> None:
-        order, key = taken.work.order, str(taken.work.attempt_id)
-        self._ask(taken, self._payment.find, key, order.id, order.total)
+    def find(self, task: Task) -> None:
+        order, key = task.work.order, str(task.work.attempt_id)
+        self._ask(task, self._payment.find, key, order.id, order.total)
 
-    def commit(self, taken: Taken) -> None:
-        self._ask(taken, self._inventory.commit, target(taken.work))
+    def commit(self, task: Task) -> None:
+        self._ask(task, self._inventory.commit, target(task.work))
 
-    def release(self, taken: Taken) -> None:
-        self._ask(taken, self._inventory.release, target(taken.work))
+    def release(self, task: Task) -> None:
+        self._ask(task, self._inventory.release, target(task.work))
 
-    def _ask(self, taken: Taken, method: Callable[..., Any], *arguments: object) -> None:
+    def _ask(self, task: Task, method: Callable[..., Any], *arguments: object) -> None:
         try:
-            answered = Answered(taken, taken.member.run(method, *arguments), None)
+            answered = Answered(task, task.member.run(method, *arguments), None)
         except Exception as error:  # noqa: BLE001 it is an answer here
-            answered = Answered(taken, None, error)
+            answered = Answered(task, None, error)
         self.calls.ended.append(answered)
 
 

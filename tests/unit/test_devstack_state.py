@@ -1,6 +1,5 @@
 """The state folder of the local stack."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -53,18 +52,14 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     state.clean(tmp_path / "nothing")
 
 
-def test_data_outside_of_a_folder_that_is_gone_is_not_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_outside_of_a_folder_that_is_gone_is_not_taken_over(tmp_path: Path) -> None:
     """Its servers have the password of a state that nobody knows any more."""
-    monkeypatch.setattr(unprivileged, "REACHABLE", tmp_path)
-    monkeypatch.setattr(unprivileged, "NOBODY", os.geteuid())
-    wanted = tmp_path / "state" / "postgres"
-    real = unprivileged.outside(wanted)
+    link = tmp_path / "state" / "postgres"
+    real = unprivileged.outside(link, tmp_path)
     (real / "data").mkdir()
     (real / "data" / "PG_VERSION").touch()
-    assert unprivileged.outside(wanted) == real
-    assert (wanted / "data" / "PG_VERSION").exists(), "a restart keeps it"
-    shutil.rmtree(wanted.parent)
-    assert unprivileged.outside(wanted) == real
-    assert list(wanted.iterdir()) == []
+    assert unprivileged.outside(link, tmp_path) == real
+    assert (link / "data" / "PG_VERSION").exists(), "a restart keeps it"
+    shutil.rmtree(link.parent)
+    assert unprivileged.outside(link, tmp_path) == real
+    assert list(link.iterdir()) == []

@@ -18,7 +18,7 @@ from orderservice_topology.topology import Topology
 _RETRY_S: Final = 1.0
 
 
-def apply(management: Management, wanted: Topology) -> list[Change]:
+def apply(management: Management, desired: Topology) -> list[Change]:
     """Write what differs and return it; a second call writes nothing.
 
     Raises Permanent, before anything is written, when something exists with other arguments; and
@@ -26,7 +26,7 @@ def apply(management: Management, wanted: Topology) -> list[Change]:
     policy loses messages; one that only asks for less is a warning. Transient when the broker
     cannot be had: call again.
     """
-    changes = difference.changes(wanted, _broker(management))
+    changes = difference.changes(desired, _broker(management))
     if changes.mismatches:
         raise Permanent(
             f"{'; '.join(changes.mismatches)}; empty and delete it, then run this again",
@@ -34,9 +34,9 @@ def apply(management: Management, wanted: Topology) -> list[Change]:
         )
     _write(management, changes)
     broker = _broker(management)
-    if shadows := list(difference.shadows(wanted, broker)):
+    if shadows := list(difference.shadows(desired, broker)):
         raise Permanent("; ".join(shadows), reason="policy_shadowed")
-    limits = list(difference.limits(wanted, broker))
+    limits = list(difference.limits(desired, broker))
     if losses := [limit.text for limit in limits if limit.loses]:
         raise Permanent("; ".join(losses), reason="operator_policy")
     for limit in limits:
@@ -74,9 +74,9 @@ def _write(management: Management, changes: Changes) -> None:
 def main_show(environ: Mapping[str, str]) -> int:
     """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
     # Needs no broker, so it needs no address of one.
-    given = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
-    wanted = topology.desired(given.vhost, delivery_limit=given.delivery_limit)
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(wanted), indent=2).decode() + "\n")
+    loaded = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
+    desired = topology.desired(loaded.vhost, delivery_limit=loaded.delivery_limit)
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(desired), indent=2).decode() + "\n")
     return 0
 
 
@@ -85,10 +85,10 @@ def main_apply(chosen: TopologySettings, wait_s: float = 120.0) -> int:
 
     Raises Permanent, and Transient when the broker cannot be had within `wait_s`.
     """
-    wanted = topology.desired(chosen.vhost, delivery_limit=chosen.delivery_limit)
+    desired = topology.desired(chosen.vhost, delivery_limit=chosen.delivery_limit)
     management = Management(chosen.management_url, chosen.vhost)
     try:
-        changes = _persistently(management, wanted, time.monotonic() + wait_s)
+        changes = _persistently(management, desired, time.monotonic() + wait_s)
     finally:
         management.close()
     for change in changes:
@@ -97,10 +97,10 @@ def main_apply(chosen: TopologySettings, wait_s: float = 120.0) -> int:
     return 0
 
 
-def _persistently(management: Management, wanted: Topology, deadline: float) -> list[Change]:
+def _persistently(management: Management, desired: Topology, deadline: float) -> list[Change]:
     while True:
         try:
-            return apply(management, wanted)
+            return apply(management, desired)
         except Transient as error:
             if time.monotonic() >= deadline:
                 raise

@@ -46,10 +46,10 @@ def answer(received: bytes, limit_bytes: int) -> Answer | None:
 
     Raises NotUnderstood, and TooLong for a body of more than `limit_bytes`.
     """
-    whole = _answer(received, limit_bytes)
-    if whole is None and len(received) > longest(limit_bytes):
+    complete = _answer(received, limit_bytes)
+    if complete is None and len(received) > longest(limit_bytes):
         raise NotUnderstood
-    return whole
+    return complete
 
 
 def longest(limit_bytes: int) -> int:

@@ -72,8 +72,8 @@ class BearerToken:
     def _keep(self, version: _Version, error: Exception) -> None:
         """Go on with the token of before, and say so once for each version of the file."""
         with self._lock:
-            known, self._version = self._version == version, version
-        if not known:
+            unchanged, self._version = self._version == version, version
+        if not unchanged:
             _log.warning("upstream.token_not_renewed", setting=self._name, reason=_reason(error))
 
 

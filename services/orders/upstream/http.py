@@ -236,8 +236,8 @@ class Upstream:
 
     def fields(self, request: Request) -> dict[str, str]:
         """Return the header fields of a request, the ids of the work at hand among them."""
-        made = {**_HEADERS, **request.headers, **outgoing_headers()}
-        return made if self._credential is None else {**made, **self._credential.fields}
+        all_fields = {**_HEADERS, **request.headers, **outgoing_headers()}
+        return all_fields if self._credential is None else {**all_fields, **self._credential.fields}
 
     def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
         with self.span(request, tries) as span:
@@ -326,6 +326,6 @@ def decode(reply: Reply, kind: type[T]) -> T:
 def refusal(reply: Reply) -> Permanent:
     """Return the error for a definite no that the contract does not foresee."""
     code = error_code(reply)
-    known = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"
+    shown_code = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"
     reason = "upstream_conflict" if reply.status == 409 else "upstream_refused"
-    return Permanent(f"upstream refused: status {reply.status}, {known}", reason=reason)
+    return Permanent(f"upstream refused: status {reply.status}, {shown_code}", reason=reason)

@@ -118,8 +118,8 @@ def reserving(target: Target, product_id: int, quantity: int) -> Call[Standing |
         if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
             return OutOfStock(target.order_id)
         held = decode(reply, _Reservation)
-        wanted = (target.order_id, product_id, quantity)
-        if (held.order_id, held.product_id, held.quantity) != wanted:
+        content = (target.order_id, product_id, quantity)
+        if (held.order_id, held.product_id, held.quantity) != content:
             raise InvalidAnswer("another reservation than the one asked for")
         return _standing(held.status)
 

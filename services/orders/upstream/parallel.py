@@ -54,7 +54,7 @@ class Answered(NamedTuple, Generic[Token]):
     error: Exception | None
 
 
-class _Asked(Generic[Token]):
+class _Pending(Generic[Token]):
     """A call that was not answered yet."""
 
     __slots__ = (
@@ -82,13 +82,13 @@ class _Connection(Generic[Token]):
     One that is `kept` was idle before this call: the server may have closed it since.
     """
 
-    __slots__ = ("asked", "begin", "kept", "lane", "line", "received", "sock")
+    __slots__ = ("begin", "kept", "lane", "line", "pending", "received", "sock")
 
     def __init__(self, line: Line, lane: "_Lane[Token]") -> None:
         sock: socket.socket = line.connection.sock
         sock.setblocking(False)
         self.line, self.sock, self.lane = line, sock, lane
-        self.asked: _Asked[Token] | None = None
+        self.pending: _Pending[Token] | None = None
         self.received = b""
         self.kept = False
         self.begin = "".join(f"{name}: {value}\r\n" for name, value in line.headers.items())
@@ -119,7 +119,7 @@ class _Lane(Generic[Token]):
 
     def __init__(self, upstream: Upstream, width: int) -> None:
         self.upstream, self.width = upstream, width
-        self.waiting: collections.deque[_Asked[Token]] = collections.deque()
+        self.waiting: collections.deque[_Pending[Token]] = collections.deque()
         self.idle: list[_Connection[Token]] = []
         self.open = self.connecting = 0
 
@@ -139,7 +139,7 @@ class ParallelCalls(Generic[Token]):
         self._rope.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._made: collections.deque[tuple[_Lane[Token], Future[Line]]] = collections.deque()
-        self._due: list[tuple[float, int, _Asked[Token]]] = []
+        self._due: list[tuple[float, int, _Pending[Token]]] = []
         self._number = itertools.count(1)
         self._ended: list[Answered[Token]] = []
         self._connections: set[_Connection[Token]] = set()
@@ -152,12 +152,12 @@ class ParallelCalls(Generic[Token]):
         lane = self._lanes.get(upstream.name)
         if lane is None:
             lane = self._lanes[upstream.name] = _Lane(upstream, self._width)
-        asked = _Asked(token, call, run, lane)
-        asked.started_s = self._clock()
-        asked.deadline_s = asked.started_s + upstream.policy.deadline_s
-        asked.turn = self._turn
+        pending = _Pending(token, call, run, lane)
+        pending.started_s = self._clock()
+        pending.deadline_s = pending.started_s + upstream.policy.deadline_s
+        pending.turn = self._turn
         self.fresh += 1
-        self._queue(asked)
+        self._queue(pending)
 
     def wait(self, timeout_s: float | None) -> list[Answered[Token]]:
         """Return the calls that ended; wait for one, or a `wake`, for `timeout_s` (None: any)."""
@@ -194,10 +194,10 @@ class ParallelCalls(Generic[Token]):
         with self._lock:
             self._closed = True
         for connection in list(self._connections):
-            asked = connection.asked
+            pending = connection.pending
             self._drop(connection)
-            if asked is not None:
-                self._without_verdict(asked)
+            if pending is not None:
+                self._without_verdict(pending)
         while self._made:
             self._connected(*self._made.popleft())
         self._selector.close()
@@ -214,11 +214,11 @@ class ParallelCalls(Generic[Token]):
 
     # -- connections ----------------------------------------------------------------------
 
-    def _queue(self, asked: _Asked[Token]) -> None:
-        lane, asked.tries = asked.lane, asked.tries + 1
-        asked.sent_s, asked.again_s = 0.0, None
-        self._expect(asked, self._clock() + lane.upstream.policy.try_timeout_s)
-        lane.waiting.append(asked)
+    def _queue(self, pending: _Pending[Token]) -> None:
+        lane, pending.tries = pending.lane, pending.tries + 1
+        pending.sent_s, pending.again_s = 0.0, None
+        self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
+        lane.waiting.append(pending)
         self._serve(lane)
 
     def _serve(self, lane: _Lane[Token]) -> None:
@@ -260,17 +260,17 @@ class ParallelCalls(Generic[Token]):
         lane.idle.append(connection)
         self._serve(lane)
         # Only now: a server that closes what it has just accepted would be connected to endlessly.
-        connection.kept = connection.asked is None
+        connection.kept = connection.pending is None
 
     def _cannot_connect(self, lane: _Lane[Token], error: Exception) -> None:
         failure = error
         if not isinstance(failure, TryFailed):
             failure = TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__)
         if lane.waiting:
-            asked = lane.waiting.popleft()
-            if self._admitted(asked):
+            pending = lane.waiting.popleft()
+            if self._admitted(pending):
                 lane.upstream.release()
-                self._failed(asked, failure)
+                self._failed(pending, failure)
         self._serve(lane)
 
     def _keep(self, connection: _Connection[Token]) -> None:
@@ -280,35 +280,37 @@ class ParallelCalls(Generic[Token]):
     def _drop(self, connection: _Connection[Token]) -> None:
         self._connections.discard(connection)
         connection.lane.open -= 1
-        if connection.asked is None and connection in connection.lane.idle:
+        if connection.pending is None and connection in connection.lane.idle:
             connection.lane.idle.remove(connection)
         self._selector.unregister(connection.sock)
         connection.line.connection.close()
 
     # -- one try --------------------------------------------------------------------------
 
-    def _admitted(self, asked: _Asked[Token]) -> bool:
+    def _admitted(self, pending: _Pending[Token]) -> bool:
         try:
-            asked.admission = asked.lane.upstream.admit()
+            pending.admission = pending.lane.upstream.admit()
         except TryFailed as error:
-            asked.sent_s = self._clock()
-            self._conclude(asked, error)
+            pending.sent_s = self._clock()
+            self._conclude(pending, error)
             return False
-        asked.sent_s = self._clock()
+        pending.sent_s = self._clock()
         return True
 
-    def _send(self, asked: _Asked[Token], connection: _Connection[Token]) -> None:
-        lane, request = asked.lane, asked.call.request
-        if not self._admitted(asked):
+    def _send(self, pending: _Pending[Token], connection: _Connection[Token]) -> None:
+        lane, request = pending.lane, pending.call.request
+        if not self._admitted(pending):
             self._keep(connection)
             return
-        connection.asked, connection.received = asked, b""
+        connection.pending, connection.received = pending, b""
         upstream = lane.upstream
-        self._expect(asked, min(asked.sent_s + upstream.policy.try_timeout_s, asked.deadline_s))
-        asked.block = asked.run(upstream.span, request, asked.tries)
-        asked.span = asked.run(asked.block.__enter__)
+        self._expect(
+            pending, min(pending.sent_s + upstream.policy.try_timeout_s, pending.deadline_s)
+        )
+        pending.block = pending.run(upstream.span, request, pending.tries)
+        pending.span = pending.run(pending.block.__enter__)
         try:
-            payload = connection.request(request, asked.run(upstream.fields, request))
+            payload = connection.request(request, pending.run(upstream.fields, request))
             if connection.sock.send(payload) == len(payload):
                 return
             failure = TryFailed(Outcome.CONNECTION_ERROR, "the request does not fit")
@@ -329,17 +331,17 @@ class ParallelCalls(Generic[Token]):
         except OSError as error:
             self._closed_by_server(connection, type(error).__name__)
             return
-        if not received or connection.asked is None:
+        if not received or connection.pending is None:
             # Closed by the server; or it speaks without having been asked.
             self._closed_by_server(connection, "closed by the server")
             return
         connection.received += received
-        self._take(connection, connection.asked)
+        self._take(connection, connection.pending)
 
-    def _take(self, connection: _Connection[Token], asked: _Asked[Token]) -> None:
-        limit_bytes = asked.lane.upstream.policy.response_limit_bytes
+    def _take(self, connection: _Connection[Token], pending: _Pending[Token]) -> None:
+        limit_bytes = pending.lane.upstream.policy.response_limit_bytes
         try:
-            whole = answer.answer(connection.received, limit_bytes)
+            complete = answer.answer(connection.received, limit_bytes)
         except answer.TooLong:
             failure = TryFailed(Outcome.INVALID_ANSWER, f"more than {limit_bytes} bytes")
             self._broken(connection, failure)
@@ -347,51 +349,53 @@ class ParallelCalls(Generic[Token]):
         except answer.NotUnderstood as error:
             # The caller asks again with a full client, which tells the breaker what it thinks.
             self._drop(connection)
-            self._without_verdict(asked)
-            self._end(asked, None, error)
+            self._without_verdict(pending)
+            self._end(pending, None, error)
             self._serve(connection.lane)
             return
-        if whole is None:
+        if complete is None:
             return
-        connection.asked = None
-        if whole.kept:
+        connection.pending = None
+        if complete.kept:
             self._keep(connection)
         else:
             self._drop(connection)
-        if asked.span is not None:
-            asked.span.set_attribute("http.response.status_code", whole.status)
-        self._understand(asked, Reply(whole.status, whole.body, retry_after_s(whole.retry_after)))
+        if pending.span is not None:
+            pending.span.set_attribute("http.response.status_code", complete.status)
+        self._understand(
+            pending, Reply(complete.status, complete.body, retry_after_s(complete.retry_after))
+        )
         self._serve(connection.lane)
 
-    def _understand(self, asked: _Asked[Token], reply: Reply) -> None:
-        upstream = asked.lane.upstream
+    def _understand(self, pending: _Pending[Token], reply: Reply) -> None:
+        upstream = pending.lane.upstream
         try:
-            result = upstream.understand(reply, asked.call)
+            result = upstream.understand(reply, pending.call)
         except TryFailed as error:
-            self._left(asked, failed=breaks(error))
-            self._conclude(asked, error)
+            self._left(pending, failed=breaks(error))
+            self._conclude(pending, error)
         except Permanent as error:
-            self._left(asked, failed=False)
-            self._observe(asked, Outcome.REFUSED)
-            self._end(asked, None, error)
+            self._left(pending, failed=False)
+            self._observe(pending, Outcome.REFUSED)
+            self._end(pending, None, error)
         except Exception as error:  # noqa: BLE001 a bug must end neither the thread nor other calls
             _log.exception("upstream.answer_failed", upstream=upstream.name)
-            self._left(asked, failed=True)
-            self._end(asked, None, error)
+            self._left(pending, failed=True)
+            self._end(pending, None, error)
         else:
-            self._left(asked, failed=False)
-            self._observe(asked, Outcome.SUCCESS)
-            self._end(asked, result, None)
+            self._left(pending, failed=False)
+            self._observe(pending, Outcome.SUCCESS)
+            self._end(pending, result, None)
 
     def _broken(self, connection: _Connection[Token], failure: TryFailed) -> None:
         """Close a connection that is of no use any more, whoever waits for its answer."""
-        asked = connection.asked
+        pending = connection.pending
         self._drop(connection)
-        if asked is not None:
-            connection.asked = None
-            asked.run(tracing.fail, asked.span, failure.outcome)
-            self._left(asked, failed=None)
-            self._failed(asked, failure)
+        if pending is not None:
+            connection.pending = None
+            pending.run(tracing.fail, pending.span, failure.outcome)
+            self._left(pending, failed=None)
+            self._failed(pending, failure)
         self._serve(connection.lane)
 
     def _closed_by_server(self, connection: _Connection[Token], detail: str) -> None:
@@ -400,98 +404,109 @@ class ParallelCalls(Generic[Token]):
         A server closes idle connections as it likes. Where a request crosses with that, its failure
         says nothing of the upstream. The call carries a key, so that a second one does no harm.
         """
-        asked = connection.asked
-        if asked is None or not connection.kept or connection.received or not self._again(asked):
+        pending = connection.pending
+        if (
+            pending is None
+            or not connection.kept
+            or connection.received
+            or not self._again(pending)
+        ):
             self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, detail))
             return
-        lane, connection.asked = connection.lane, None
+        lane, connection.pending = connection.lane, None
         self._drop(connection)
         for older in list(lane.idle):  # idle for longer: what closed this one closed them
             self._drop(older)
-        asked.run(tracing.fail, asked.span, Outcome.CONNECTION_ERROR)
-        self._without_verdict(asked)
-        asked.resent, asked.sent_s = True, 0.0
-        self._expect(asked, self._clock() + lane.upstream.policy.try_timeout_s)
-        lane.waiting.appendleft(asked)
+        pending.run(tracing.fail, pending.span, Outcome.CONNECTION_ERROR)
+        self._without_verdict(pending)
+        pending.resent, pending.sent_s = True, 0.0
+        self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
+        lane.waiting.appendleft(pending)
         self._serve(lane)
 
-    def _again(self, asked: _Asked[Token]) -> bool:
-        return not asked.resent and self._clock() < asked.deadline_s
+    def _again(self, pending: _Pending[Token]) -> bool:
+        return not pending.resent and self._clock() < pending.deadline_s
 
-    def _without_verdict(self, asked: _Asked[Token]) -> None:
+    def _without_verdict(self, pending: _Pending[Token]) -> None:
         """End a try that says nothing of the upstream."""
-        self._left(asked, failed=None)
-        asked.lane.upstream.give_back(asked.admission)
+        self._left(pending, failed=None)
+        pending.lane.upstream.give_back(pending.admission)
 
-    def _left(self, asked: _Asked[Token], *, failed: bool | None) -> None:
+    def _left(self, pending: _Pending[Token], *, failed: bool | None) -> None:
         """End a try that was sent; None: what it says of the upstream is told later."""
-        asked.lane.upstream.release()
-        if asked.block is not None:
-            asked.run(asked.block.__exit__, None, None, None)
-            asked.block = asked.span = None
+        pending.lane.upstream.release()
+        if pending.block is not None:
+            pending.run(pending.block.__exit__, None, None, None)
+            pending.block = pending.span = None
         if failed is not None:
-            asked.lane.upstream.leave(asked.admission, failed=failed)
+            pending.lane.upstream.leave(pending.admission, failed=failed)
 
-    def _failed(self, asked: _Asked[Token], failure: TryFailed) -> None:
-        asked.lane.upstream.leave(asked.admission, failed=breaks(failure))
-        self._conclude(asked, failure)
+    def _failed(self, pending: _Pending[Token], failure: TryFailed) -> None:
+        pending.lane.upstream.leave(pending.admission, failed=breaks(failure))
+        self._conclude(pending, failure)
 
     # -- the end of a try -----------------------------------------------------------------
 
-    def _conclude(self, asked: _Asked[Token], failure: TryFailed) -> None:
+    def _conclude(self, pending: _Pending[Token], failure: TryFailed) -> None:
         """Try again later, or end the call."""
-        upstream, request = asked.lane.upstream, asked.call.request
-        wait_s = asked.run(upstream.again_in_s, request, failure, asked.tries, asked.deadline_s)
+        upstream, request = pending.lane.upstream, pending.call.request
+        wait_s = pending.run(
+            upstream.again_in_s, request, failure, pending.tries, pending.deadline_s
+        )
         if wait_s is None:
-            self._observe(asked, failure.outcome)
-            self._end(asked, None, upstream.given_up(request, asked.tries, failure))
+            self._observe(pending, failure.outcome)
+            self._end(pending, None, upstream.given_up(request, pending.tries, failure))
             return
-        self._stale(asked)
-        asked.again_s = self._clock() + wait_s
-        self._expect(asked, asked.again_s)
+        self._stale(pending)
+        pending.again_s = self._clock() + wait_s
+        self._expect(pending, pending.again_s)
 
-    def _expect(self, asked: _Asked[Token], at_s: float) -> None:
-        asked.due = next(self._number)  # what the clock had of it before is void
-        heapq.heappush(self._due, (at_s, asked.due, asked))
+    def _expect(self, pending: _Pending[Token], at_s: float) -> None:
+        pending.due = next(self._number)  # what the clock had of it before is void
+        heapq.heappush(self._due, (at_s, pending.due, pending))
 
     def _look_at_clock(self) -> None:
         now_s = self._clock()
         while self._due and self._due[0][0] <= now_s:
-            _, number, asked = heapq.heappop(self._due)
-            if asked.due != number:
+            _, number, pending = heapq.heappop(self._due)
+            if pending.due != number:
                 continue
-            if asked.again_s is not None:
-                self._queue(asked)
-            elif not asked.sent_s:
-                self._not_sent(asked)
+            if pending.again_s is not None:
+                self._queue(pending)
+            elif not pending.sent_s:
+                self._not_sent(pending)
             else:
-                self._too_late(asked)
+                self._too_late(pending)
 
-    def _not_sent(self, asked: _Asked[Token]) -> None:
+    def _not_sent(self, pending: _Pending[Token]) -> None:
         """End a call that found no connection in time; nothing is known against the upstream."""
         with contextlib.suppress(ValueError):
-            asked.lane.waiting.remove(asked)
+            pending.lane.waiting.remove(pending)
             error = TryFailed(Outcome.BULKHEAD_FULL, "no connection in time")
-            self._observe(asked, error.outcome)
+            self._observe(pending, error.outcome)
             self._end(
-                asked, None, asked.lane.upstream.given_up(asked.call.request, asked.tries, error)
+                pending,
+                None,
+                pending.lane.upstream.given_up(pending.call.request, pending.tries, error),
             )
 
-    def _too_late(self, asked: _Asked[Token]) -> None:
-        held = next((one for one in self._connections if one.asked is asked), None)
+    def _too_late(self, pending: _Pending[Token]) -> None:
+        held = next(
+            (connection for connection in self._connections if connection.pending is pending), None
+        )
         if held is not None:
-            timeout_s = asked.lane.upstream.policy.try_timeout_s
+            timeout_s = pending.lane.upstream.policy.try_timeout_s
             self._broken(held, TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s"))
 
-    def _observe(self, asked: _Asked[Token], outcome: Outcome) -> None:
-        asked.run(asked.lane.upstream.observe, outcome, self._clock() - asked.started_s)
+    def _observe(self, pending: _Pending[Token], outcome: Outcome) -> None:
+        pending.run(pending.lane.upstream.observe, outcome, self._clock() - pending.started_s)
 
-    def _end(self, asked: _Asked[Token], result: Any, error: Exception | None) -> None:
-        self._stale(asked)
-        asked.due = 0  # what the clock still has of it is void
-        self._ended.append(Answered(asked.token, result, error))
+    def _end(self, pending: _Pending[Token], result: Any, error: Exception | None) -> None:
+        self._stale(pending)
+        pending.due = 0  # what the clock still has of it is void
+        self._ended.append(Answered(pending.token, result, error))
 
-    def _stale(self, asked: _Asked[Token]) -> None:
-        if asked.turn == self._turn:
+    def _stale(self, pending: _Pending[Token]) -> None:
+        if pending.turn == self._turn:
             self.fresh -= 1
-        asked.turn = -1
+        pending.turn = -1

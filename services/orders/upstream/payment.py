@@ -108,8 +108,8 @@ class Payment:
             attempt = _checked(reply, attempt_id, order_id, amount)
             if attempt.status is _Status.CAPTURED:
                 raise InvalidAnswer("a refund cannot be captured")
-            made = Refunded if attempt.status is _Status.REFUNDED else Declined
-            return made(attempt_id, order_id, attempt.amount)
+            outcome = Refunded if attempt.status is _Status.REFUNDED else Declined
+            return outcome(attempt_id, order_id, attempt.amount)
 
         return self._upstream.call(request, read)
 
@@ -154,8 +154,8 @@ def _checked(reply: Reply, attempt_id: str, order_id: int, amount: Decimal) -> _
 def _captured(attempt: _Attempt) -> Captured | Declined:
     if attempt.status is _Status.REFUNDED:
         raise InvalidAnswer("a capture cannot be refunded")
-    made = Captured if attempt.status is _Status.CAPTURED else Declined
-    return made(attempt.attempt_id, attempt.order_id, attempt.amount)
+    outcome = Captured if attempt.status is _Status.CAPTURED else Declined
+    return outcome(attempt.attempt_id, attempt.order_id, attempt.amount)
 
 
 def _cents(amount: Decimal) -> Decimal:

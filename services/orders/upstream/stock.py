@@ -80,14 +80,14 @@ class AdmissionCheck:
     def _question(self, product_id: int) -> tuple["_Question", bool]:
         """Return the question about a product, and whether this thread has to ask it."""
         with self._lock:
-            known = self._questions.get(product_id)
-            if known is not None and self._clock() < known.expires_s:
-                return known, False
+            question = self._questions.get(product_id)
+            if question is not None and self._clock() < question.expires_s:
+                return question, False
             self._questions.pop(product_id, None)  # so that the new one becomes the youngest
-            made = self._questions[product_id] = _Question()
+            new_question = self._questions[product_id] = _Question()
             if len(self._questions) > self._limit:
                 del self._questions[next(iter(self._questions))]
-            return made, True
+            return new_question, True
 
     def _ask(self, question: "_Question", product_id: int, quantity: int) -> None:
         try:

@@ -335,9 +335,9 @@ class _Adapter(HTTPAdapter):
         By the authorities that requests itself would take: those of REQUESTS_CA_BUNDLE, if set.
         """
         authorities = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        made = self.get_connection_with_tls_context(base, verify=authorities)
-        self.cert_verify(made, base.url, authorities, None)  # type: ignore[no-untyped-call] # no types
-        return cast("urllib3.HTTPConnectionPool", made)
+        connections = self.get_connection_with_tls_context(base, verify=authorities)
+        self.cert_verify(connections, base.url, authorities, None)  # type: ignore[no-untyped-call] # no types
+        return cast("urllib3.HTTPConnectionPool", connections)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -10,44 +10,44 @@ from orders.upstream.http import Upstream
 from orders.upstream.parallel import ParallelCalls
 from orders.watch import Watch
 from orders.worker.decisions import target
-from orders.worker.sets import SetFulfilment, SetPorts, Taken
+from orders.worker.sets import SetFulfilment, SetPorts, Task
 
 
 class UpstreamAsking:
     """Begins calls of the two upstreams."""
 
-    def __init__(self, calls: ParallelCalls[Taken], stock: Upstream, money: Upstream) -> None:
+    def __init__(self, calls: ParallelCalls[Task], stock: Upstream, money: Upstream) -> None:
         self._calls, self._stock, self._money = calls, stock, money
 
-    def reserve(self, taken: Taken) -> None:
+    def reserve(self, task: Task) -> None:
         """Ask Inventory for the order's units."""
-        order = taken.work.order
-        call = inventory.reserving(target(taken.work), order.product_id, order.quantity)
-        self._calls.begin(taken, self._stock, call, taken.member.run)
+        order = task.work.order
+        call = inventory.reserving(target(task.work), order.product_id, order.quantity)
+        self._calls.begin(task, self._stock, call, task.member.run)
 
-    def capture(self, taken: Taken) -> None:
+    def capture(self, task: Task) -> None:
         """Have Payment take the money."""
-        work = taken.work
+        work = task.work
         call = payment.capturing(
             str(work.attempt_id), work.order.id, work.order.total, work.payment_method
         )
-        self._calls.begin(taken, self._money, call, taken.member.run)
+        self._calls.begin(task, self._money, call, task.member.run)
 
-    def find(self, taken: Taken) -> None:
+    def find(self, task: Task) -> None:
         """Ask Payment what became of the attempt."""
-        work = taken.work
+        work = task.work
         call = payment.finding(str(work.attempt_id), work.order.id, work.order.total)
-        self._calls.begin(taken, self._money, call, taken.member.run)
+        self._calls.begin(task, self._money, call, task.member.run)
 
-    def commit(self, taken: Taken) -> None:
+    def commit(self, task: Task) -> None:
         """Make the reservation final."""
-        call = inventory.committing(target(taken.work))
-        self._calls.begin(taken, self._stock, call, taken.member.run)
+        call = inventory.committing(target(task.work))
+        self._calls.begin(task, self._stock, call, task.member.run)
 
-    def release(self, taken: Taken) -> None:
+    def release(self, task: Task) -> None:
         """Give the units back."""
-        call = inventory.releasing(target(taken.work))
-        self._calls.begin(taken, self._stock, call, taken.member.run)
+        call = inventory.releasing(target(task.work))
+        self._calls.begin(task, self._stock, call, task.member.run)
 
 
 class Upstreams(NamedTuple):
@@ -67,6 +67,6 @@ def crew(
     watch: Watch,
 ) -> SetFulfilment:
     """Return what works on sets of up to `size` orders."""
-    calls: ParallelCalls[Taken] = ParallelCalls(upstreams.width)
+    calls: ParallelCalls[Task] = ParallelCalls(upstreams.width)
     asking = UpstreamAsking(calls, upstreams.stock, upstreams.money)
     return SetFulfilment(SetPorts(progress, calls, asking, changed), size, watch)

@@ -116,8 +116,8 @@ class Fulfilment:
     def _capture(self, work: Work, key: str) -> Captured | Declined:
         """Learn what became of an attempt that may have been made before; else make it."""
         payment, order = self._ports.payment, work.order
-        known = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
-        return known or payment.capture(key, order.id, order.total, work.payment_method)
+        earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
+        return earlier or payment.capture(key, order.id, order.total, work.payment_method)
 
     def _commit(self, work: Work, move: Move) -> Work | None:
         return self._transitions.commit(work, move.event, move.step)

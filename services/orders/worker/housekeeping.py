@@ -106,12 +106,12 @@ class Housekeeping:
 
     def _purge(self, next_s: float) -> None:
         """Delete old rows; what is left after a slice of time is gone on with in the next round."""
-        left = False
+        unfinished = False
         for purge in self._purges:
             if self._must_end():
                 return
-            left |= not purge.run(self._pool, self._stop)
-        if not left:
+            unfinished |= not purge.run(self._pool, self._stop)
+        if not unfinished:
             self._next_purge_s = next_s
 
 
@@ -136,6 +136,6 @@ class _Purge:
         return False
 
     def _adapt(self, took_s: float) -> None:
-        wanted = self._limit * _STATEMENT_S / max(took_s, 0.001)
+        in_time = self._limit * _STATEMENT_S / max(took_s, 0.001)
         # Not more than double: one quick statement promises little for the next.
-        self._limit = int(min(max(wanted, _FEWEST), 2 * self._limit, _MOST))
+        self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))

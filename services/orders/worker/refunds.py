@@ -57,8 +57,8 @@ class Refunds:
             self._decline(work, refund)
 
     def _confirm(self, work: Work, refund: Refund) -> None:
-        left: Decimal = work.order.total - work.refunded - refund.amount
-        event = Event.PART_REFUNDED if left > 0 else Event.REFUND_CONFIRMED
+        remainder: Decimal = work.order.total - work.refunded - refund.amount
+        event = Event.PART_REFUNDED if remainder > 0 else Event.REFUND_CONFIRMED
         step = Step(attempt=refund.attempt_id, outcome=Outcome.APPROVED, refunded=refund.amount)
         if self._transitions.commit(work, event, step):
             ORDER_REFUNDS.labels(Outcome.APPROVED).inc()

@@ -74,19 +74,19 @@ class Calls(Protocol):
 class Asking(Protocol):
     """Begins the calls of an order: what each needs to say is in its work."""
 
-    def reserve(self, taken: "Taken") -> None:
+    def reserve(self, task: "Task") -> None:
         """Ask Inventory for the order's units."""
 
-    def capture(self, taken: "Taken") -> None:
+    def capture(self, task: "Task") -> None:
         """Have Payment take the money."""
 
-    def find(self, taken: "Taken") -> None:
+    def find(self, task: "Task") -> None:
         """Ask Payment what became of the attempt."""
 
-    def commit(self, taken: "Taken") -> None:
+    def commit(self, task: "Task") -> None:
         """Make the reservation final."""
 
-    def release(self, taken: "Taken") -> None:
+    def release(self, task: "Task") -> None:
         """Give the units back."""
 
 
@@ -99,7 +99,7 @@ class SetPorts(msgspec.Struct, frozen=True):
     changed: Callable[[Sequence[Order]], None]
 
 
-class Taken:
+class Task:
     """An order in hand."""
 
     __slots__ = ("began_s", "left_at", "member", "rounds", "work")
@@ -120,7 +120,7 @@ class Taken:
 class _Statement(NamedTuple):
     """A statement about some orders. It runs beside the crew's thread, which then concludes."""
 
-    part: Sequence[Taken]
+    part: Sequence[Task]
     run: Callable[[], Any]
     conclude: Callable[[Any], None]
     loads: bool = False  # its orders ask Inventory next, or Payment
@@ -166,12 +166,12 @@ class SetFulfilment:
         self._forget()
 
     def _forget(self) -> None:
-        self._in_hand: dict[int, Taken] = {}
+        self._in_hand: dict[int, Task] = {}
         self._later: list[Member] = []  # about an order that is in hand
         # Who waits for which statement.
-        self._loads: list[tuple[Taken, None]] = []
-        self._moves: list[tuple[Taken, Move]] = []
-        self._settlements: list[tuple[Taken, Reservation]] = []
+        self._loads: list[tuple[Task, None]] = []
+        self._moves: list[tuple[Task, Move]] = []
+        self._settlements: list[tuple[Task, Reservation]] = []
         self._running: tuple[_Statement, Future[Any]] | None = None
         self._gather_until_s = 0.0
 
@@ -246,15 +246,15 @@ class SetFulfilment:
         """Tell whether there is an order to take."""
         if self._source.waiting and self._room():
             return True
-        return any(one.message.body.order_id not in self._in_hand for one in self._later)
+        return any(member.message.body.order_id not in self._in_hand for member in self._later)
 
     def _take(self, member: Member) -> None:
         order_id = member.message.body.order_id
         if order_id in self._in_hand:
             self._later.append(member)
             return
-        taken = self._in_hand[order_id] = Taken(member)
-        self._loads.append((taken, None))
+        task = self._in_hand[order_id] = Task(member)
+        self._loads.append((task, None))
 
     # -- statements -----------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class SetFulfilment:
         kind, waiting = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
         entries, waiting[: self._size] = waiting[: self._size], []
         part = [entry for entry in entries if self._has(entry[0])]
-        with self._falling_apart([taken for taken, _ in part]):
+        with self._falling_apart([task for task, _ in part]):
             return kind(part) if part else None
         return None
 
@@ -288,9 +288,9 @@ class SetFulfilment:
             statement.conclude(future.result())
         self._gather_until_s = time.monotonic() + _GATHER_S
 
-    def _load(self, entries: Sequence[tuple[Taken, None]]) -> _Statement:
-        part = [taken for taken, _ in entries]
-        messages = {taken.order_id: taken.member.message.message_id for taken in part}
+    def _load(self, entries: Sequence[tuple[Task, None]]) -> _Statement:
+        part = [task for task, _ in entries]
+        messages = {task.order_id: task.member.message.message_id for task in part}
 
         def run() -> dict[int, Work]:
             works = self._ports.progress.load(messages)
@@ -302,26 +302,26 @@ class SetFulfilment:
 
         return _Statement(part, run, functools.partial(self._loaded, part), loads=True)
 
-    def _loaded(self, part: Sequence[Taken], works: dict[int, Work]) -> None:
-        for taken in part:
-            work = works.get(taken.order_id)
+    def _loaded(self, part: Sequence[Task], works: dict[int, Work]) -> None:
+        for task in part:
+            work = works.get(task.order_id)
             # Where nobody moved it, somebody locks it: that is waited for elsewhere.
-            if work is None or (work.order.version == taken.left_at and not work.processed):
-                self._leave(taken)
+            if work is None or (work.order.version == task.left_at and not work.processed):
+                self._leave(task)
             else:
-                taken.work = work
-                self._decide(taken)
-        self._done([taken for taken in part if taken.work and taken.work.processed])
+                task.work = work
+                self._decide(task)
+        self._done([task for task in part if task.work and task.work.processed])
 
-    def _advance(self, entries: Sequence[tuple[Taken, Move]]) -> _Statement:
-        part = [taken for taken, _ in entries]
-        advances = [_advance_of(taken, move) for taken, move in entries]
+    def _advance(self, entries: Sequence[tuple[Task, Move]]) -> _Statement:
+        part = [task for task, _ in entries]
+        advances = [_advance_of(task, move) for task, move in entries]
 
         def run() -> dict[int, Order]:
             with contextlib.ExitStack() as spans:
-                for taken, advance in zip(part, advances, strict=True):
+                for task, advance in zip(part, advances, strict=True):
                     if advance.context.sampled:
-                        spans.push(_span(taken, advance))
+                        spans.push(_span(task, advance))
                 moved = self._ports.progress.advance(advances)
             if moved:
                 self._ports.changed(list(moved.values()))
@@ -329,37 +329,37 @@ class SetFulfilment:
 
         return _Statement(part, run, functools.partial(self._advanced, entries))
 
-    def _advanced(self, entries: Sequence[tuple[Taken, Move]], moved: dict[int, Order]) -> None:
-        for taken, move in entries:
-            order = moved.get(taken.order_id)
+    def _advanced(self, entries: Sequence[tuple[Task, Move]], moved: dict[int, Order]) -> None:
+        for task, move in entries:
+            order = moved.get(task.order_id)
             if order is None:
-                self._again(taken)
+                self._again(task)
                 continue
-            before = taken.work.order.status
-            taken.work = taken.work.after(order, move.step)
-            taken.member.run(report, before, order)
-            self._decide(taken)
+            before = task.work.order.status
+            task.work = task.work.after(order, move.step)
+            task.member.run(report, before, order)
+            self._decide(task)
 
-    def _settle(self, entries: Sequence[tuple[Taken, Reservation]]) -> _Statement:
-        part = [taken for taken, _ in entries]
+    def _settle(self, entries: Sequence[tuple[Task, Reservation]]) -> _Statement:
+        part = [task for task, _ in entries]
         settlements = [
-            Settlement(taken.work, reservation, taken.member.message.message_id)
-            for taken, reservation in entries
+            Settlement(task.work, reservation, task.member.message.message_id)
+            for task, reservation in entries
         ]
         run = functools.partial(self._ports.progress.settle, settlements)
         return _Statement(part, run, functools.partial(self._settled, part))
 
-    def _settled(self, part: Sequence[Taken], settled: set[int]) -> None:
-        for taken in part:
-            if taken.order_id not in settled:
-                self._again(taken)
-        self._done([taken for taken in part if taken.order_id in settled])
+    def _settled(self, part: Sequence[Task], settled: set[int]) -> None:
+        for task in part:
+            if task.order_id not in settled:
+                self._again(task)
+        self._done([task for task in part if task.order_id in settled])
 
-    def _has(self, taken: Taken) -> bool:
-        return self._in_hand.get(taken.order_id) is taken
+    def _has(self, task: Task) -> bool:
+        return self._in_hand.get(task.order_id) is task
 
     @contextlib.contextmanager
-    def _falling_apart(self, part: Iterable[Taken]) -> Iterator[None]:
+    def _falling_apart(self, part: Iterable[Task]) -> Iterator[None]:
         """Have the orders of a part handled one by one if anything fails for all of them."""
         try:
             yield
@@ -368,118 +368,118 @@ class SetFulfilment:
                 _log.warning("set.fell_apart", error=str(error))
             else:
                 _log.exception("set.fell_apart")
-            for taken in part:
-                if self._has(taken):
-                    self._leave(taken)
+            for task in part:
+                if self._has(task):
+                    self._leave(task)
 
     # -- decisions ------------------------------------------------------------------------
 
-    def _decide(self, taken: Taken) -> None:
+    def _decide(self, task: Task) -> None:
         """Begin the next step of an order, as its status says."""
-        work, asking = taken.work, self._ports.asking
+        work, asking = task.work, self._ports.asking
         if work.processed:
             return
         match work.order.status:
             case Status.PENDING:
-                asking.reserve(taken)
+                asking.reserve(task)
             case Status.RESERVED:
-                self._moves.append((taken, decisions.charge_started(work)))
+                self._moves.append((task, decisions.charge_started(work)))
             case Status.CHARGING if work.attempt_id is not None:
                 if work.attempt_may_be_known:
-                    asking.find(taken)
+                    asking.find(task)
                 else:
-                    asking.capture(taken)
+                    asking.capture(task)
             case Status.COMPLETED if _holds(work):
-                asking.commit(taken)
+                asking.commit(task)
             case Status.FAILED if _holds(work):
-                asking.release(taken)
+                asking.release(task)
             case _:
-                self._leave(taken)
+                self._leave(task)
 
-    def _answered(self, answers: "Sequence[Answered[Taken]]") -> None:
-        for taken, result, error in answers:
-            if not self._has(taken):
+    def _answered(self, answers: "Sequence[Answered[Task]]") -> None:
+        for task, result, error in answers:
+            if not self._has(task):
                 continue  # it left meanwhile
-            with self._falling_apart([taken]):
+            with self._falling_apart([task]):
                 if error is not None:
-                    self._failed(taken, error)
+                    self._failed(task, error)
                 else:
-                    self._conclude(taken, result)
+                    self._conclude(task, result)
 
-    def _conclude(self, taken: Taken, result: object) -> None:
+    def _conclude(self, task: Task, result: object) -> None:
         """Note what follows from an answer; the next statement commits it."""
-        work = taken.work
+        work = task.work
         match work.order.status, result:
             case Status.PENDING, Standing() | OutOfStock():
-                self._moves.append((taken, decisions.reserved(work, result)))
+                self._moves.append((task, decisions.reserved(work, result)))
             case Status.CHARGING, Captured() | Declined():
-                self._moves.append((taken, decisions.charged(work, result)))
+                self._moves.append((task, decisions.charged(work, result)))
             case Status.CHARGING, None:  # never arrived, so far
-                taken.work = msgspec.structs.replace(work, attempt_may_be_known=False)
-                self._decide(taken)
+                task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
+                self._decide(task)
             case Status.COMPLETED, Standing.COMMITTED:
-                self._settlements.append((taken, Reservation.COMMITTED))
+                self._settlements.append((task, Reservation.COMMITTED))
             case Status.FAILED, Standing.RELEASED | Standing.UNKNOWN:
-                self._settlements.append((taken, Reservation.RELEASED))
+                self._settlements.append((task, Reservation.RELEASED))
             case _:
-                self._leave(taken)
+                self._leave(task)
 
     # -- the end --------------------------------------------------------------------------
 
-    def _again(self, taken: Taken) -> None:
+    def _again(self, task: Task) -> None:
         """Look at an order again that others moved, or lock."""
-        taken.rounds, taken.left_at = taken.rounds + 1, taken.work.order.version
-        if taken.rounds < _ROUNDS:
-            self._loads.append((taken, None))
+        task.rounds, task.left_at = task.rounds + 1, task.work.order.version
+        if task.rounds < _ROUNDS:
+            self._loads.append((task, None))
         else:
-            self._leave(taken)
+            self._leave(task)
 
-    def _done(self, part: Sequence[Taken]) -> None:
+    def _done(self, part: Sequence[Task]) -> None:
         if not part:
             return
-        for taken in part:
-            del self._in_hand[taken.order_id]
-            taken.member.run(_observe, taken)
-        self._source.done([taken.member for taken in part])
+        for task in part:
+            del self._in_hand[task.order_id]
+            task.member.run(_observe, task)
+        self._source.done([task.member for task in part])
 
-    def _failed(self, taken: Taken, error: Exception) -> None:
+    def _failed(self, task: Task, error: Exception) -> None:
         # Any other error says nothing of the order: it may only have lacked a connection here.
         about_it = isinstance(error, Permanent)
-        if about_it and taken.member.run(quiet, taken.member.message, error):
-            self._done([taken])
+        if about_it and task.member.run(quiet, task.member.message, error):
+            self._done([task])
             return
         # What would pause everybody is found again by the message itself: it may be over by then.
         pauses = isinstance(error, Unavailable) and error.pause
         known = isinstance(error, Unavailable | Permanent) and not pauses
-        self._leave(taken, error if known and isinstance(error, OrdersError) else None)
+        self._leave(task, error if known and isinstance(error, OrdersError) else None)
 
-    def _leave(self, taken: Taken, error: OrdersError | None = None) -> None:
-        del self._in_hand[taken.order_id]
+    def _leave(self, task: Task, error: OrdersError | None = None) -> None:
+        del self._in_hand[task.order_id]
         if error is not None:
-            taken.member.run(_observe, taken)
-        self._source.leave(taken.member, error)
+            task.member.run(_observe, task)
+        self._source.leave(task.member, error)
 
 
 def _holds(work: Work) -> bool:
     return work.refund is None and is_open(work) and work.reservation is Reservation.HELD
 
 
-def _advance_of(taken: Taken, move: Move) -> Advance:
-    ids = taken.member.run(context.current)
-    return Advance(taken.work, decisions.change(taken.work, move.event), move.step, ids)
+def _advance_of(task: Task, move: Move) -> Advance:
+    ids = task.member.run(context.current)
+    return Advance(task.work, decisions.change(task.work, move.event), move.step, ids)
 
 
-def _span(taken: Taken, advance: Advance) -> Any:
+def _span(task: Task, advance: Advance) -> Any:
     """Open an order's span of a statement; return what ends it."""
-    attributes = {"order.id": taken.order_id, "order.status": advance.transition.to}
-    block = taken.member.run(tracing.span, "AdvanceOrder", attributes)
-    taken.member.run(block.__enter__)
+    attributes = {"order.id": task.order_id, "order.status": advance.transition.to}
+    block = task.member.run(tracing.span, "AdvanceOrder", attributes)
+    task.member.run(block.__enter__)
 
     def end(*raised: object) -> None:
-        taken.member.run(block.__exit__, *raised)
+        task.member.run(block.__exit__, *raised)
 
     return end
 
 
-def _observe(taken: Taken) -> None:
-    ORDER_PROCESSING.observe(time.monotonic() - taken.began_s, exemplar())
+def _observe(task: Task) -> None:
+    ORDER_PROCESSING.observe(time.monotonic() - task.began_s, exemplar())
