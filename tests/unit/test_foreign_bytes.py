@@ -1,11 +1,14 @@
 """Parsers of what strangers write: whatever it is, it is an answer or a refusal of ours."""
 
+import json
+from contextlib import suppress
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orders.admin import Admin
-from orders.api import query
+from orders.api import issuer, query
 from orders.api.client_address import client_address
 from orders.api.cursor import InvalidCursor, unseal
 from orders.api.preconditions import is_known
@@ -17,6 +20,8 @@ from orders.messaging.management import Management
 from orders.probes import Checks, ProcessState
 from orders.settings import MessagingSettings, TopologySettings, UpstreamSettings, load
 from orders.telemetry import context
+from orders.upstream.http import InvalidAnswer
+from orders.upstream.transport import Reply, retry_after_s
 
 ANY = st.text(st.characters(max_codepoint=0xFF), max_size=60)  # as WSGI tunnels octets
 
@@ -124,6 +129,42 @@ def test_ids_of_strangers_are_taken_whole_or_replaced(correlation: str, tracepar
     assert accepted.traceparent.isascii()
     assert 1 <= len(accepted.correlation_id) <= 64
     assert not remote or accepted.trace_id in traceparent
+
+
+# -- answers of other servers --------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+MEMBERS = ("n", "e", "x", "y", "crv", "d", "kid", "use", "alg", "key_ops")
+VALUES = st.sampled_from(["AQAB", "", "====", "é", "P-256", "Ed25519", "sig"]) | JSON
+KEY = st.fixed_dictionaries(
+    {"kty": st.sampled_from(["RSA", "EC", "OKP", "oct", "", 5, None, []])},
+    optional=dict.fromkeys(MEMBERS, VALUES),
+)
+
+
+@given(keys=st.lists(KEY | JSON, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_keys_of_an_issuer_are_read_or_no_answer(keys: list[object]) -> None:
+    body = json.dumps({"keys": keys}).encode()
+    with suppress(InvalidAnswer):
+        issuer._read(Reply(200, body), ("RS256", "ES256", "EdDSA"))
+
+
+@given(
+    field=joined(
+        "Sun, ", "06 Nov 1994 ", "08:49:37 GMT", "31 Feb 9999 ", "-1", "1e5", "inf", "nan", "٣",
+        "9" * 400, "+9999", "24:60:61", "Sun Nov  6 08:49:37 1994", "29 Feb 10000", "0",
+    )
+)  # fmt: skip
+@example(field="Fri, 31 Dec 9999 23:59:59 -2400")
+@example(field="9" * 5000)
+def test_retry_after_is_a_wait_or_nothing(field: str) -> None:
+    wait_s = retry_after_s(field)
+    assert wait_s is None or 0 <= wait_s < float("inf")
 
 
 # -- addresses in settings -----------------------------------------------------------------------
