@@ -140,7 +140,7 @@ JSON = st.recursive(
 )
 MEMBERS = ("n", "e", "x", "y", "crv", "d", "kid", "use", "alg", "key_ops")
 VALUES = st.sampled_from(["AQAB", "", "====", "é", "P-256", "Ed25519", "sig"]) | JSON
-KEY = st.fixed_dictionaries(
+KEY: st.SearchStrategy[object] = st.fixed_dictionaries(
     {"kty": st.sampled_from(["RSA", "EC", "OKP", "oct", "", 5, None, []])},
     optional=dict.fromkeys(MEMBERS, VALUES),
 )
