@@ -503,7 +503,7 @@ class ReconcileSettings(Group, frozen=True):
     ] = 120
     notified_within_s: Annotated[
         Seconds,
-        Meta(description="A notification not sent by then is missing; its retries take 11 min."),
+        Meta(description="A notification that is neither sent nor tried by then is missing."),
     ] = 1800
     questions: Annotated[
         Count, Meta(description="Orders looked at one by one in a run; the rest wait for the next.")

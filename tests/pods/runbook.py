@@ -19,7 +19,11 @@ _TEXT: Final = (REPOSITORY / "observability" / "runbook.md").read_text()
 _TYPED: Final = re.compile(r"^    ((?:k|kubectl|in_worker) .+)$", re.MULTILINE)
 _IN_PROSE: Final = re.compile(r"`((?:k|kubectl|in_worker) [^`]+)`")
 _FIRST: Final = re.compile(r"^    NS=.+?(?=\n\n)", re.MULTILINE | re.DOTALL)
-_LEFT_OUT: Final = ("k rollout undo", "<message id>")
+# They need what this cluster has not: an earlier revision, a dead letter, a notification that was
+# given up, an Ingress.
+_LEFT_OUT: Final = (
+    "k rollout undo", "<message id>", "--id 01890a5d", "notifications resend", "describe ingress",
+)  # fmt: skip
 _CHANGES: Final = re.compile("patch|restart|delete|replay")
 
 
