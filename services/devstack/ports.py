@@ -33,10 +33,16 @@ def busy(port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """Name the process that listens on a port, as far as we may see it."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.status == "LISTEN":
+    """Name what keeps a server from a port: a server, a connection, or one that was closed."""
+    connections = [c for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port]
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN:
             return describe(connection.pid)
+    for connection in connections:
+        if connection.status != psutil.CONN_TIME_WAIT:
+            return f"a connection of {describe(connection.pid)}"
+    if connections:
+        return "a connection that was closed; Linux frees it after 60 s (TIME-WAIT)"
     return "a process that is not visible from here"
 
 

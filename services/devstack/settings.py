@@ -10,6 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 REPOSITORY = SOURCE.parent
 
 # Each is set by DEVSTACK_<NAME>_PORT; DEVSTACK_PORT_OFFSET is added to those left at the default.
+# All are below Linux's range for outgoing connections (32768 and up), which could take one.
 PORTS = {
     "gateway": 8080,
     "gateway_admin": 8086,
@@ -25,7 +26,7 @@ PORTS = {
     "postgres_replica": 25433,
     "valkey": 26379,
     "rabbitmq": 25672,
-    "rabbitmq_management": 35672,
+    "rabbitmq_management": 25673,
     "rabbitmq_distribution": 25674,
     "rabbitmq_epmd": 25675,
     "prometheus": 29090,

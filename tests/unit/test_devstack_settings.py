@@ -22,6 +22,11 @@ def test_ports_are_those_of_the_documentation_by_default() -> None:
     assert loaded.gateway_url == "http://127.0.0.1:8080"
 
 
+def test_no_outgoing_connection_can_take_a_port() -> None:
+    """Linux gives outgoing connections the ports from 32768 on."""
+    assert {name: port for name, port in load().ports.items() if port >= 32_768} == {}
+
+
 def test_one_offset_moves_every_port_that_is_not_set() -> None:
     ports = load(DEVSTACK_PORT_OFFSET="100", DEVSTACK_API_PORT="9000").ports
     assert ports["gateway"] == 8180

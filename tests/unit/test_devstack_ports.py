@@ -1,0 +1,49 @@
+"""What is said of a port that a server cannot have."""
+
+import os
+import socket
+
+from devstack import ports
+
+
+def test_a_server_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert ports.busy(port)
+        assert f"(process {os.getpid()})" in ports.holder(port)
+
+
+def test_a_connection_that_begins_at_the_port_is_named() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        port = client.getsockname()[1]
+        assert ports.busy(port)
+        assert ports.holder(port).startswith("a connection of ")
+        assert f"(process {os.getpid()})" in ports.holder(port)
+
+
+def test_a_closed_connection_is_said_to_be_over_soon() -> None:
+    """Linux keeps the port of the side that closed first, from servers too."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        port = client.getsockname()[1]
+        accepted, _ = server.accept()
+        client.close()
+        assert accepted.recv(1) == b""
+        accepted.close()
+        assert ports.busy(port)
+        assert "TIME-WAIT" in ports.holder(port)
+
+
+def test_what_a_server_left_behind_keeps_no_server_away() -> None:
+    """The side that closed first is the server's, which allowed to use its port again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        accepted.close()
+        assert client.recv(1) == b""
+        client.close()
+    assert not ports.busy(port)
