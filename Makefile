@@ -44,6 +44,10 @@ demo: env ## place orders and watch them to their end; ARGS="--count 200 --rate 
 loadtest: env ## decide by load: SCENARIO=spike runs one on a stack of its own, none lists them; HOST= ARGS=
 	@.venv/bin/python -m loadtest $(SCENARIO) $(if $(HOST),--host $(HOST)) $(ARGS)
 
+.PHONY: environment
+environment: ## print the running platform's variables for a shell: eval "$(make environment)"
+	@$(DEVSTACK) environment
+
 .PHONY: observe
 observe: env ## add Prometheus and Alertmanager to the running platform and say where they are
 	@$(DEVSTACK) observe

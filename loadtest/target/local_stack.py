@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -96,9 +97,8 @@ class LocalStack:
 
     def addresses(self) -> dict[str, str]:
         """Give the variables with the addresses of everything."""
-        lines = self._verb("environment").splitlines()
-        pairs = (line.removeprefix("export ").partition("=") for line in lines)
-        return {name: value.strip("'") for name, _, value in pairs}
+        words = shlex.split(self._verb("environment"))
+        return dict(word.split("=", 1) for word in words if word != "export")
 
     def memory_bytes(self) -> Counter[str]:
         """Add up the resident memory of each component's processes, found by their folders."""

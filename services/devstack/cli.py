@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -179,8 +180,16 @@ def clean_state(_: argparse.Namespace, loaded: Settings) -> int:
 
 
 def environment(_: argparse.Namespace, loaded: Settings) -> int:
-    """Print `export` lines with which a service can be run by hand against the stack."""
-    addresses = stack.addresses(loaded, state.load_secrets(loaded.state))
-    for name, value in {**addresses, "PYTHONPATH": str(settings.SOURCE)}.items():
-        print(f"export {name}='{value}'")
+    """Print `export` lines with which a service or tool can be run by hand against the stack.
+
+    The running stack says what it has; its ports need not be those of this environment.
+    """
+    try:
+        variables = control.ask(loaded.state, verb="environment")["environment"]
+    except control.NotRunning as error:
+        print(f"devstack: {error}; these are the addresses that it would have", file=sys.stderr)
+        state.make(loaded.state)
+        variables = stack.environment(loaded, state.load_secrets(loaded.state))
+    for name, value in {**variables, "PYTHONPATH": str(settings.SOURCE)}.items():
+        print(f"export {name}={shlex.quote(value)}")
     return 0

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def up(loaded: Settings) -> int:
             lambda: composed(loaded, output),
             output,
             lambda took_s: ready_text(loaded, took_s),
+            lambda: stack.environment(loaded, state.load_secrets(loaded.state)),
         )
     )
 
@@ -37,16 +38,17 @@ def run(
     compose: Callable[[], list[Component]],
     output: Report,
     ready: Callable[[float], str],
+    environment: Callable[[], Mapping[str, str]] = dict,
 ) -> int:
     """Run components over a state folder: start, stay, stop. 1 or 2 when that failed.
 
-    `compose` is called once the folder is ours.
+    `compose` is called once the folder is ours; `environment` whenever somebody asks for it.
     """
     try:
         with state.locked(folder):
             supervisor = Supervisor(compose(), output)
             leave_on_signals(supervisor)
-            with control.serving(folder, lambda request: answer(supervisor, request)):
+            with control.serving(folder, lambda request: answer(supervisor, request, environment)):
                 return live(supervisor, output, ready)
     except FAILURES as error:
         print(f"devstack: {error}", file=sys.stderr)
@@ -82,9 +84,15 @@ def leave_on_signals(supervisor: Supervisor) -> None:
         signal.signal(number, lambda *_: supervisor.leave())
 
 
-def answer(supervisor: Supervisor, request: dict[str, str]) -> dict[str, Any]:
+def answer(
+    supervisor: Supervisor,
+    request: dict[str, str],
+    environment: Callable[[], Mapping[str, str]],
+) -> dict[str, Any]:
     """Serve a request that came through the control socket."""
     verb = request["verb"]
+    if verb == "environment":
+        return {"environment": environment()}
     if verb == "leave":
         supervisor.leave()
     elif verb in VERBS:

@@ -77,6 +77,12 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
     return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor}
 
 
+def environment(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Give every ORDERS_* variable with which a service or tool fits this stack."""
+    given = {k: v for k, v in settings.environment.items() if k.startswith("ORDERS_")}
+    return given | addresses(settings, secrets)
+
+
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Give each process the addresses with its own login, and nothing of what it does not use."""
     own = {process: dict.fromkeys(SECRETS - used, "") for process, used in USES.items()}

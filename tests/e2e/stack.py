@@ -1,6 +1,7 @@
 """A running stack, as its users and its operators see it."""
 
 import http.client
+import shlex
 import subprocess
 import sys
 import threading
@@ -62,9 +63,9 @@ class Stack:
 
     def process_environment(self) -> dict[str, str]:
         """Return the variables that a process of the stack is given."""
-        lines = self.devstack("environment").stdout.splitlines()
-        variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-        return self.environment | {name: value.strip("'") for name, value in variables.items()}
+        words = shlex.split(self.devstack("environment").stdout)
+        variables = dict(word.split("=", 1) for word in words if word != "export")
+        return self.environment | variables
 
     def orders(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `orders ...` as a person would, with the stack's addresses."""

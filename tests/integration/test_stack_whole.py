@@ -118,6 +118,19 @@ def test_only_the_gateway_could_ever_be_reached_from_outside(stacks: list[Stack]
             assert address in loopback, f"port {int(port, 16)} listens on {address}"
 
 
+def test_a_shell_with_its_variables_runs_the_tools(stacks: list[Stack]) -> None:
+    """The shell knows nothing of the ports with which the stack was started."""
+    stack = stacks[0]
+    ports = {settings.variable(name) for name in settings.PORTS}
+    shell = {k: v for k, v in stack.environment.items() if k not in ports}
+    command = f'eval "$({sys.executable} -m devstack environment)" && {sys.executable} -m orders '
+    for tool in ("stuck", "topology apply"):
+        done = subprocess.run(
+            ["sh", "-c", command + tool], env=shell, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_secrets_are_for_the_owner_alone(stacks: list[Stack]) -> None:
     assert (stacks[0].state / "secrets.json").stat().st_mode & 0o777 == 0o600
 
