@@ -159,6 +159,7 @@ def share(text: str) -> float:
 def observe(_: argparse.Namespace, loaded: Settings) -> int:
     """Fetch what observes if need be, start it in the running stack, and say where it is."""
     from devstack.packages import prometheus
+    from devstack.servers.prometheus import OPERATOR_ABSENT
 
     control.ask(loaded.state, verb="status")
     if not prometheus.cached():
@@ -168,7 +169,8 @@ def observe(_: argparse.Namespace, loaded: Settings) -> int:
         rows = control.ask(loaded.state, verb="start", component=component)["rows"]
         if [component, "ready"] not in (row[:2] for row in rows):
             raise control.Refused(f"{component} did not start: see {loaded.state / 'logs'}")
-    print(report.observed(loaded.ports, loaded.rules))
+    left_out = OPERATOR_ABSENT if loaded.rules == settings.RULES else ""
+    print(report.observed(loaded.ports, loaded.rules, left_out))
     return 0
 
 

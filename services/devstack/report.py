@@ -36,13 +36,14 @@ class Report:
             self.out.flush()
 
 
-def observed(ports: Mapping[str, int], rules: Path) -> str:
-    """Say where Prometheus and Alertmanager are."""
+def observed(ports: Mapping[str, int], rules: Path, left_out: str = "") -> str:
+    """Say where Prometheus and Alertmanager are, and which alert is left out of the rules."""
     prometheus = f"http://127.0.0.1:{ports['prometheus']}"
+    without = f", without {left_out}: no operator is here" if left_out else ""
     lines = [
         f"  Prometheus     {prometheus}/graph      alerts {prometheus}/classic/alerts",
         f"  Alertmanager   http://127.0.0.1:{ports['alertmanager']}/api/v2/alerts",
-        f"  rules          {rules}",
+        f"  rules          {rules}{without}",
     ]
     return "\n".join(lines)
 
