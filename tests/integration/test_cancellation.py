@@ -15,12 +15,15 @@ from orders import settings
 from orders.database.answers import KeyReused
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
 from orders.database.pool import Pool
+from orders.database.progress import Outcome, Progress
 from orders.database.refund_requests import RefundRequests
 from orders.database.refund_requests import Request as Refund
 from orders.domain import events
 from orders.domain.deadlines import deadlines
+from orders.domain.keys import AttemptKind
 from orders.domain.lifecycle import Status
 from orders.errors import Transient
+from orders.settlement.resolution import Attempt, Word, resolution
 from orders.telemetry import context
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
 from orders.upstream.payment import Declined, Payment, Refunded
@@ -453,6 +456,41 @@ def test_a_capture_that_a_failover_lost_is_paid_back_when_the_order_is_cancelled
     ]
     attempts = "SELECT kind, outcome FROM payment_attempts WHERE order_id = %s ORDER BY kind"
     assert world.rows(attempts, order_id) == [("capture", "approved"), ("refund", "approved")]
+
+
+def test_a_capture_that_arrives_after_a_person_called_it_declined_is_paid_back(
+    world: World,
+) -> None:
+    order_id = world.order()
+    world.payment.faults(errorRatio=1)
+    with pytest.raises(Transient):
+        world.handle(order_id)
+    world.payment.faults()
+    world.cancel(order_id)
+    attempt = call_declined(world, order_id)
+    assert world.find(order_id).status is Status.CANCELLED
+    world.fulfilment._ports.payment.capture(attempt, order_id, TOTAL, "card")
+    world.handle(order_id, kind=events.CANCELLED)
+    order = world.find(order_id)
+    assert (order.status, order.refunded) == (Status.REFUNDED, TOTAL)
+    assert world.refunds(order_id) == [(TOTAL, "refunded")]
+    assert (world.stock(order_id), world.reservation(order_id)) == (["released"], "released")
+    attempts = "SELECT kind, outcome, reason FROM payment_attempts WHERE order_id = %s ORDER BY 1"
+    assert world.rows(attempts, order_id) == [
+        ("capture", "approved", None), ("refund", "approved", None),
+    ]  # fmt: skip
+
+
+def call_declined(world: World, order_id: int) -> str:
+    """Settle a capture as `orders payments resolve --declined` does; return the attempt's id."""
+    work = world.progress.load(order_id, str(uuid.uuid4()))
+    assert work is not None
+    assert work.attempt_id is not None
+    attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, Outcome.UNKNOWN)
+    decided = resolution(work, attempt, Word.DECLINED)
+    progress = Progress(world.pool, "operator:ada")
+    progress.advance(work, decided.change, decided.step, context.accept("test", None)[0])
+    return str(attempt.id)
 
 
 def test_with_payment_out_a_cancelled_order_gives_its_stock_back_and_asks_later(

@@ -40,12 +40,15 @@ announced AS (
     RETURNING 1
 ),
 started AS (
-    -- A capture that a failover lost, and Payment still knows, comes with its outcome.
+    -- A capture that a failover lost, and Payment still knows, comes with its outcome. So does one that
+    -- a person called declined before it reached Payment: then its row is there.
     INSERT INTO payment_attempts (id, order_id, kind, amount, outcome, actor)
     SELECT
         %(new_attempt)s, id, 'capture', total, coalesce(%(outcome)s::text, 'unknown'), %(actor)s
     FROM moved
     WHERE %(new_attempt)s::uuid IS NOT NULL
+    ON CONFLICT (id) DO UPDATE SET outcome = 'approved', reason = NULL, updated_at = now()
+    WHERE payment_attempts.outcome = 'declined' AND excluded.outcome = 'approved'
 ),
 settled AS (
     UPDATE payment_attempts SET
