@@ -110,6 +110,19 @@ _STUCK: Final = (
         steps=((0.1, ORANGE),),
         width=12,
     ),
+    Panel(
+        "Last sweep",
+        "How long ago stalled orders were last looked for.",
+        (
+            Query(
+                f"time() - max({of('orders_sweep_last_success_timestamp_seconds')})",
+                "ago",
+            ),
+        ),
+        SECONDS,
+        steps=((60, ORANGE), (600, RED)),
+        width=12,
+    ),
 )
 
 _REVERSALS: Final = (

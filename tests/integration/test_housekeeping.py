@@ -2,10 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 
+import msgspec
+import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.testing import Database
 from orders import settings
@@ -14,6 +18,7 @@ from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.routing import Reads
 from orders.domain.order import NewOrder
+from orders.errors import Transient
 from orders.settings import DatabaseSettings, WorkerSettings
 from orders.telemetry import context
 from orders.worker.collector import Collector
@@ -52,11 +57,20 @@ class BuggyCollector(Collector):
 
     bugs = 1
 
-    def collect_from(self, pool: Pool) -> None:
+    def collect_from(self, pool: Pool, must_end: Callable[[], bool] = lambda: False) -> None:
         if self.bugs:
             self.bugs -= 1
             raise KeyError("a bug")
-        super().collect_from(pool)
+        super().collect_from(pool, must_end)
+
+
+@contextmanager
+def locked(database: Database, *tables: str) -> Iterator[None]:
+    """Let every statement about some tables wait, until its time is over."""
+    with psycopg.connect(database.url) as session:
+        session.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE".encode())
+        yield
+        session.rollback()
 
 
 def accept(pool: Pool, key: str | None = None) -> None:
@@ -80,6 +94,85 @@ def series(collector: Collector) -> dict[tuple[str, str], float]:
         for family in collector.collect()
         for sample in family.samples
     }
+
+
+STALLED = "SELECT count(*) FROM outbox WHERE type = 'order.stalled.v1'"
+
+
+def test_a_count_that_takes_too_long_keeps_nothing_else_from_being_done(
+    pool: Pool, options: DatabaseSettings, database: Database
+) -> None:
+    accept(pool, "old")
+    with pool.connection() as connection:
+        connection.execute(b"UPDATE idempotency_keys SET expires_at = now()")
+    keeper, counted = housekeeping(pool, options)
+    with locked(database, "reconciliation_cases"):
+        keeper.round()
+        assert rows(pool, STALLED) > 0
+        assert rows(pool, "SELECT count(*) FROM idempotency_keys") == 0
+    known = series(counted)
+    keeper.stop_leading()
+    lost = {name for (name, _), value in known.items() if math.isnan(value)}
+    assert lost == {
+        "orders_integrity_violations", "orders_reconcile_last_success_timestamp_seconds",
+    }  # fmt: skip
+
+
+def test_a_purge_that_fails_keeps_nothing_else_from_being_done(
+    pool: Pool, options: DatabaseSettings, database: Database
+) -> None:
+    accept(pool)
+    keeper, counted = housekeeping(pool, options)
+    with locked(database, "idempotency_keys"):
+        keeper.round()
+    keeper.stop_leading()
+    assert rows(pool, STALLED) > 0
+    assert values(counted)["Pending"] == 1
+
+
+def test_counts_that_take_long_together_do_not_cost_the_lock(
+    pool: Pool, options: DatabaseSettings, database: Database
+) -> None:
+    """Three counts of 0.7 s each, and a session that may be silent for 1 s."""
+    slow = msgspec.structs.replace(options, lock_timeout_s=0.7)
+    waiting = Pool(slow.url, slow, "test-slow")
+    waiting.open()
+    leadership = Leadership(options, HOUSEKEEPING, "test", silence_s=1)
+    keeper = Housekeeping(waiting, leadership, Collector(), SETTINGS)
+    with closing(waiting), locked(database, "payment_attempts", "reconciliation_cases"):
+        keeper.round()
+        assert leadership.held()
+        assert leadership.term == 1
+    keeper.stop_leading()
+
+
+def test_what_a_new_leader_has_to_do_is_done_again_until_it_succeeds(
+    pool: Pool, options: DatabaseSettings
+) -> None:
+    accept(pool)
+    calls: list[float] = []
+
+    def fail_once() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise Transient("not now")
+
+    leadership = Leadership(options, HOUSEKEEPING, "test")
+    keeper = Housekeeping(pool, leadership, Collector(), SETTINGS, on_lead=fail_once)
+    before_s = time.time()
+    keeper.round()
+    assert rows(pool, STALLED) > 0, "the other duties are done meanwhile"
+    swept_at_s = REGISTRY.get_sample_value("orders_sweep_last_success_timestamp_seconds")
+    assert swept_at_s is not None
+    assert before_s - 1 <= swept_at_s <= time.time() + 1
+    until_s = time.monotonic() + 30
+    while len(calls) < 2 and time.monotonic() < until_s:
+        keeper.round()
+        time.sleep(0.1)
+    keeper.round()
+    assert len(calls) == 2
+    assert leadership.term == 1
+    keeper.stop_leading()
 
 
 def rows(pool: Pool, query: str) -> int:

@@ -141,6 +141,11 @@ SYMPTOMS = (
         {own("orders_reconcile_last_success_timestamp_seconds"): "0x65 3900x60"},
         after="70m",
     ),
+    Alternatives(
+        "OrderSweepStale",
+        {own("orders_sweep_last_success_timestamp_seconds"): "0+60x2 120x60"},
+        {own("orders_sweep_last_success_timestamp_seconds"): "0+60x60"},
+    ),
     Alternatives("OrdersNeedPerson", {STUCK: level(1)}, {STUCK: level(0)}),
     Alternatives(
         "OrderDeadLetters",

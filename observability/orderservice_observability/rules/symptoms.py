@@ -14,6 +14,7 @@ STUCK_OBJECTIVES: Final = 10
 UNKNOWN_S: Final = 600
 # A guess: a dozen runs of the default schedule have failed, or none was made.
 STALE_S: Final = 3600
+SWEPT_S: Final = 600  # 40 sweeps by default
 # These series go with their process, or with PostgreSQL: what was wrong then still is.
 OUTLIVES: Final = "10m"
 COMPONENTS: Final = ("api", "gateway", "relay", "worker", "notifier")
@@ -114,6 +115,18 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "Nobody compares orders with the ledgers any more.",
         "Reconciliation last came to its end {{ $value | humanizeDuration }} ago: a violation "
         "since then would not be known.",
+        LIFECYCLE,
+        kept="5m",
+        keep_firing=OUTLIVES,
+    )
+    swept = scope.of("orders_sweep_last_success_timestamp_seconds")
+    yield Alert(
+        "OrderSweepStale",
+        f"time() - max by ({BY}) ({swept}) > {SWEPT_S}",
+        PAGE,
+        "No worker looks for stalled orders any more.",
+        "No sweep has ended for more than 10 minutes. An order whose message was lost stays where "
+        "it is, and old rows may not be deleted.",
         LIFECYCLE,
         kept="5m",
         keep_firing=OUTLIVES,

@@ -2,20 +2,31 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
+from orders.database.failures import ServerAway
 from orders.database.pool import Pool
 from orders.database.stuck import count_stuck
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
+from orders.errors import Transient
 
 _COUNTED: Final = 200_000  # orders; a count of a hundred million is no price for a gauge
 NAN: Final = float("nan")
 _ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
+
+_ENDED: Final[list[str]] = [status for status in Status if status not in ACTIVE]
+
+
+class _Count(NamedTuple):
+    """What counts some gauges, and what exports them when they cannot be counted."""
+
+    take: Callable[[Pool], list[Metric]]
+    lose: Callable[[], list[Metric]]
 
 
 class Collector(PrometheusCollector):
@@ -25,52 +36,55 @@ class Collector(PrometheusCollector):
         self._lag_s = lag_s
         self._lock = threading.Lock()
         self._rounds = 0
-        self._ended: dict[str, int] = {}
+        self._ended: dict[str, float] = dict.fromkeys(_ENDED, NAN)
         self._families: list[Metric] = []
+        # Each by itself: one that takes too long for the server leaves the others what they are.
+        self._counts: list[_Count] = [
+            _Count(self._count_ended, self._lose_ended),
+            _Count(self._count_unfinished, self._lose_unfinished),
+            _Count(_count_unknown, lambda: [_unknown(NAN), _unknown_age(NAN)]),
+            _Count(_count_stuck, lambda: [_stuck(dict.fromkeys(Status, NAN))]),
+            _Count(
+                _count_violations,
+                lambda: [_violations(dict.fromkeys(Breach, NAN)), _reconciled(NAN)],
+            ),
+        ]
 
-    def collect_from(self, pool: Pool) -> None:
-        """Count anew. Raises Transient when PostgreSQL is not to be had."""
-        if self._rounds % _ENDED_EVERY == 0:
-            self._ended = _count_ended(pool)
+    def collect_from(self, pool: Pool, must_end: Callable[[], bool] = lambda: False) -> None:
+        """Count anew, as long as `must_end`, asked before each count, says no.
+
+        What cannot be counted is NaN, and the rest is counted all the same. Raises Transient for
+        the last that failed; at once when PostgreSQL is not to be had.
+        """
+        failure: Transient | None = None
+        families: list[Metric] = []
+        for count in self._counts:
+            if must_end():
+                return
+            try:
+                families += count.take(pool)
+            except ServerAway:
+                self.lose()
+                raise
+            except Transient as error:
+                failure = error
+                families += count.lose()
         self._rounds += 1
-        unfinished = pool.execute("count_unfinished", {})
-        counts = dict.fromkeys(Status, 0) | self._ended | {row[0]: row[1] for row in unfinished}
-        ages = dict.fromkeys(sorted(ACTIVE), 0.0) | {row[0]: row[2] for row in unfinished}
-        unknown, unknown_age_s = pool.execute("count_unknown_payments", {})[0]
-        stuck = dict.fromkeys(Status, 0) | count_stuck(pool)
-        reconciled_at_s, cases = pool.execute("count_violations", {})[0]
-        violations = msgspec.json.decode(cases, type=dict[str, int])
-        lag_s = self._lag_s() if self._lag_s else None
         with self._lock:
-            self._families = [
-                _in_state(counts),
-                _ages(ages),
-                _unknown(unknown),
-                _unknown_age(unknown_age_s),
-                _stuck(stuck),
-                _violations(dict.fromkeys(map(str, Breach), 0) | violations),
-                _reconciled(reconciled_at_s),
-                _lag(lag_s),
-            ]
+            self._families = [*families, self._lag()]
+        if failure is not None:
+            raise failure
 
     def lose(self) -> None:
         """Forget the counts: this process exported them, and they are not known now.
 
         NaN, so that no series vanishes with the server whose outage it should show.
         """
+        self._rounds = 0
+        lost = [family for count in self._counts for family in count.lose()]
         with self._lock:
-            self._rounds = 0
             if self._families:
-                self._families = [
-                    _in_state(dict.fromkeys(Status, NAN)),
-                    _ages(dict.fromkeys(sorted(ACTIVE), NAN)),
-                    _unknown(NAN),
-                    _unknown_age(NAN),
-                    _stuck(dict.fromkeys(Status, NAN)),
-                    _violations(dict.fromkeys(Breach, NAN)),
-                    _reconciled(NAN),
-                    _lag(self._lag_s() if self._lag_s else None),
-                ]
+                self._families = [*lost, self._lag()]
 
     def clear(self) -> None:
         """Forget the counts: another process exports them now, or nobody can."""
@@ -83,11 +97,37 @@ class Collector(PrometheusCollector):
             families = self._families
         yield from families or [
             _in_state({}), _ages({}), _unknown(None), _unknown_age(None), _stuck({}),
-            _violations({}), _reconciled(None), _lag(None),
+            _violations({}), _reconciled(None), _replica_lag(None),
         ]  # fmt: skip
 
+    def _count_ended(self, pool: Pool) -> list[Metric]:
+        if self._rounds % _ENDED_EVERY == 0:
+            self._ended = dict.fromkeys(_ENDED, 0.0) | _ended(pool)
+        return []  # the status is a label: they are in the family of the unfinished
 
-def _count_ended(pool: Pool) -> dict[str, int]:
+    def _lose_ended(self) -> list[Metric]:
+        self._ended = dict.fromkeys(_ENDED, NAN)
+        return []
+
+    def _count_unfinished(self, pool: Pool) -> list[Metric]:
+        rows = pool.execute("count_unfinished", {})
+        counts = dict.fromkeys(map(str, ACTIVE), 0.0) | {row[0]: row[1] for row in rows}
+        ages = dict.fromkeys(map(str, sorted(ACTIVE)), 0.0) | {row[0]: row[2] for row in rows}
+        return [_in_state(self._by_status(counts)), _ages(ages)]
+
+    def _lose_unfinished(self) -> list[Metric]:
+        lost = dict.fromkeys(map(str, sorted(ACTIVE)), NAN)
+        return [_in_state(self._by_status(lost)), _ages(lost)]
+
+    def _by_status(self, unfinished: dict[str, float]) -> dict[str, float]:
+        counts = self._ended | unfinished
+        return {status: counts[status] for status in Status}
+
+    def _lag(self) -> Metric:
+        return _replica_lag(self._lag_s() if self._lag_s else None)
+
+
+def _ended(pool: Pool) -> dict[str, float]:
     """Count ended orders; a large table is estimated.
 
     Decided here, not in SQL: PostgreSQL starts parallel workers for a branch that never runs.
@@ -96,6 +136,24 @@ def _count_ended(pool: Pool) -> dict[str, int]:
     if orders < _COUNTED:
         return dict(pool.execute("count_ended", {}))
     return dict(pool.execute("estimate_ended", {"orders": orders}))
+
+
+def _count_unknown(pool: Pool) -> list[Metric]:
+    [(unknown, age_s)] = pool.execute("count_unknown_payments", {})
+    return [_unknown(unknown), _unknown_age(age_s)]
+
+
+def _count_stuck(pool: Pool) -> list[Metric]:
+    return [_stuck(dict.fromkeys(map(str, Status), 0) | count_stuck(pool))]
+
+
+def _count_violations(pool: Pool) -> list[Metric]:
+    [(reconciled_at_s, cases)] = pool.execute("count_violations", {})
+    violations = msgspec.json.decode(cases, type=dict[str, int])
+    return [
+        _violations(dict.fromkeys(map(str, Breach), 0) | violations),
+        _reconciled(reconciled_at_s),
+    ]
 
 
 def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
@@ -140,6 +198,6 @@ def _reconciled(at_s: float | None) -> Metric:
     return GaugeMetricFamily("orders_reconcile_last_success_timestamp_seconds", text, value=at_s)
 
 
-def _lag(lag_s: float | None) -> Metric:
+def _replica_lag(lag_s: float | None) -> Metric:
     text = "How far the last of the read replicas is behind; infinite while it is not known."
     return GaugeMetricFamily("db_replica_lag_seconds", text, value=lag_s)

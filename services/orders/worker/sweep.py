@@ -9,6 +9,7 @@ from prometheus_client import Counter
 from orders.database.pool import Pool, Row
 from orders.domain.deadlines import Deadline
 from orders.domain.lifecycle import Status
+from orders.errors import Transient
 
 _BATCH: Final = 500  # orders in one statement: short locks
 _FEWEST: Final = 500  # orders in one sweep, when emitting them does not help
@@ -55,11 +56,15 @@ class Sweeper:
             "shortest_s": min(deadline.after_s for deadline in deadlines.values()),
         }
 
-    def sweep(self) -> None:
-        """Emit the orders that are due, oldest first. Raises Transient."""
+    def sweep(self) -> bool:
+        """Emit the orders that are due, oldest first; false if it was stopped. Raises Transient."""
         self._adapt()
         emitted: list[Row] = []
-        while len(emitted) < self._pace.limit and not self._stopping():
+        stopped = False
+        while len(emitted) < self._pace.limit:
+            stopped = self._stopping()
+            if stopped:
+                break
             batch = min(_BATCH, self._pace.limit - len(emitted))
             rows = self._pool.execute("emit_stalled", {**self._table, "limit": batch})
             emitted += rows
@@ -69,11 +74,15 @@ class Sweeper:
         if emitted:
             ORDERS_STALLED.inc(len(emitted))
             _log.warning("order.stalled", orders=len(emitted), first=emitted[0][0])
+        return not stopped
 
     def _adapt(self) -> None:
         if not self._last:
             return
         sample = self._last[:1000]
         arguments = {"orders": [row[0] for row in sample], "versions": [row[1] for row in sample]}
-        [(moved,)] = self._pool.execute("count_moved", arguments)
+        try:
+            [(moved,)] = self._pool.execute("count_moved", arguments)
+        except Transient:  # a count that fails is no reason not to sweep
+            moved = 0
         self._pace.adapt(len(sample), moved)
