@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from orders.cache.client import Redis
+from orders.cache.flush import flush
 from orders.cache.orders import CachedOrder, OrderCache
 from orders.settings import CacheSettings
 
@@ -153,3 +154,35 @@ def test_no_reader_goes_back_and_all_catch_up(world: World) -> None:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Coherence, settings=patience)
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_no_process_shows_what_a_failover_lost(redis_url: str, listening: object) -> None:
+    """The database has gone back to version 2; this process saw version 5, and so did Redis."""
+    mine = CacheSettings(url=redis_url, timeout_s=1, retry_after_s=0.2)
+    cache, other = (OrderCache(Redis(mine), mine) for _ in range(2))
+    order_id = 1 if listening else 2
+
+    def load(reader: OrderCache) -> int:
+        order = reader.load(order_id, lambda: CachedOrder(order_id, 7, 2, False, b"2"))
+        assert order is not None
+        return order.version
+
+    cache.start()
+    try:
+        cache.put(CachedOrder(order_id, 7, 5, True, b"5"))
+        assert load(cache) == 5
+        if not listening:
+            cache.close()
+        assert flush(mine) == 1
+        assert flush(mine) == 0, "the marker is no order"
+        if not listening:
+            assert load(cache) == 5, "it cannot know"
+            cache.start()
+        until_s = time.monotonic() + 20
+        while load(cache) != 2:
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        assert load(other) == 2
+    finally:
+        cache.close()

@@ -2,6 +2,8 @@
 
 import contextlib
 import time
+import uuid
+from collections.abc import Collection
 from typing import Final
 
 import hiredis
@@ -10,38 +12,60 @@ from redis.exceptions import RedisError
 from orders.cache.address import place_of
 from orders.cache.client import RedisDown
 from orders.cache.connection import Connection, pack
+from orders.cache.local import KNOWN_S
 from orders.settings import CacheSettings
 
 _SCAN: Final = 1000  # keys looked at in one step: a millisecond of the server
 _STEP_S: Final = 5.0
+# Below the prefix that L1 watches, so that nobody needs to ask for it. Each time the value is
+# another one: who was not connected compares it with the last that it saw.
+MARKER: Final = b"flushed"
+_MARKED_S: Final = int(2 * KNOWN_S)  # later nobody knows an older version any more
 
 
 def flush(settings: CacheSettings) -> int:
     """Delete all cached orders of this installation and return how many there were.
 
-    Local caches follow by themselves: they watch these keys. Raises RedisDown.
+    Local caches follow by themselves: they watch these keys, and forget at the marker what versions
+    they know. Raises RedisDown.
     """
     if settings.url is None:
         return 0
-    pattern = f"{_escaped(settings.prefix)}order:*"
+    prefix = f"{settings.prefix}order:"
+    marker = prefix.encode() + MARKER
     try:
         links = place_of(settings.url).connect(_STEP_S)
         with contextlib.ExitStack() as closing:
             for connection in links.connections.values():
                 closing.callback(connection.close)
-            return sum(_flush(link, pattern) for link in links.connections.values())
+            connections = links.connections.values()
+            deleted = sum(_flush(link, f"{_escaped(prefix)}*", marker) for link in connections)
+            _mark(connections, marker)  # when nobody can take a lost version from Redis any more
+            return deleted
     except (OSError, RedisError, hiredis.HiredisError) as error:
         raise RedisDown(f"Redis does not answer: {type(error).__name__}") from error
 
 
-def _flush(connection: Connection, pattern: str) -> int:
+def _mark(connections: Collection[Connection], marker: bytes) -> None:
+    """Set the marker on the server that has its slot. Raises a server's refusal if all refuse."""
+    command = pack((b"SET", marker, uuid.uuid4().hex, b"EX", _MARKED_S))
+    refusals = []
+    for connection in connections:
+        [reply] = connection.exchange(command, 1, time.monotonic() + _STEP_S)
+        if isinstance(reply, Exception):
+            refusals.append(reply)
+    if len(refusals) == len(connections):
+        raise refusals[0]
+
+
+def _flush(connection: Connection, pattern: str, marker: bytes) -> int:
     deleted, cursor = 0, b"0"
     while True:
         scan = pack((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN))
         [reply] = connection.exchange(scan, 1, time.monotonic() + _STEP_S)
         if isinstance(reply, Exception):
             raise reply
-        cursor, keys = reply
+        cursor, keys = reply[0], [key for key in reply[1] if key != marker]
         if keys:  # one command a key: in a cluster they need not share a slot
             payload = b"".join(pack((b"UNLINK", key)) for key in keys)
             replies = connection.exchange(payload, len(keys), time.monotonic() + _STEP_S)

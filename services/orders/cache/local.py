@@ -17,6 +17,7 @@ from orders.cache.snapshot import CachedOrder
 TRUST_S: Final = 0.8
 # Seconds for which a known version outweighs an older answer. Longer than any replica lags; not
 # for ever, since a database restored from a backup is right to answer with older versions.
+# After a promotion `flush` has them forgotten at once.
 KNOWN_S: Final = 300.0
 _STRIPES: Final = 4096  # a change drops the pending fills of 1/4096 of all orders
 
@@ -122,6 +123,12 @@ class LocalOrders:
             entry = self._entries.get(order_id)
             if entry is not None:
                 entry.fresh_until = 0.0
+
+    def forget(self) -> None:
+        """Drop everything, known versions too: some of them never happened."""
+        with self._lock:
+            self._epoch += 1
+            self._entries.clear()
 
     def invalidate_all(self) -> None:
         """Stop serving everything: changes may have been missed. Versions stay known."""

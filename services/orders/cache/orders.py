@@ -9,6 +9,8 @@ What holds, and for whom:
 - A writer that cannot reach Redis leaves the old version to readers that can: at most
   1.6 × `live_ttl_s` for a live order; for an ended one until its `Backlog` gets through, and if
   the writer dies before that, 1.6 × `terminal_ttl_s`.
+- After a failover of PostgreSQL that lost commits, `flush` makes L2 and every L1 forget all
+  versions. What was being read at that moment may come back, for at most `local.KNOWN_S`.
 - Redis restarted empty: nothing stale can come back, except from a reader that read the database
   before a change and fills after it, within FILL_S; that entry lives for its TTL. Redis restarted
   from an old snapshot, or failed over to a lagging replica: entries may be old for their TTL.

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from orders.cache.address import Place
 from orders.cache.connection import Connection, NotPrimary, pack
+from orders.cache.flush import MARKER
 from orders.cache.local import LocalOrders
 
 log = structlog.get_logger()
@@ -58,6 +59,7 @@ class Tracker:
         self._stopping = threading.Event()
         self._connections: Sequence[Connection] = ()
         self._thread: threading.Thread | None = None
+        self._marker: bytes | None = None  # of the last flush that is known of
 
     def start(self) -> None:
         """Start the thread; call it after fork."""
@@ -99,6 +101,7 @@ class Tracker:
             ]
             for listener in listeners:
                 listener.subscribe()
+                self._compare(listener.marker())
             self._local.invalidate_all()  # what is read from here on is watched
             self._connections = connections
             log.info("cache.tracking_started")
@@ -112,6 +115,12 @@ class Tracker:
         finally:
             for connection in connections:
                 connection.close()
+
+    def _compare(self, marker: bytes | None) -> None:
+        """Forget all versions if orders were flushed while nobody listened."""
+        if marker is not None and marker != self._marker:
+            self._marker = marker
+            self._local.forget()
 
     def _listen(self, selector: selectors.BaseSelector, listeners: Sequence["_Listener"]) -> None:
         """Handle what arrives within a beat. Raises TimeoutError when a server is silent."""
@@ -149,6 +158,13 @@ class _Listener:
         if reply != b"OK":
             raise Refused(f"Redis refuses CLIENT TRACKING: {reply}")
 
+    def marker(self) -> bytes | None:
+        """Return what the last flush left; None where there is nothing, or on another server."""
+        self.connection.send(pack((b"GET", self._key_prefix + MARKER)))
+        while isinstance(reply := self.connection.receive(), hiredis.PushNotification):
+            self._handle(reply)
+        return reply if isinstance(reply, bytes) else None
+
     def beat(self) -> None:
         """Send a HELLO if one is due. Raises TimeoutError when the last was not answered."""
         now = self._clock()
@@ -182,5 +198,7 @@ class _Listener:
             return
         start = len(self._key_prefix)
         for key in keys:
-            if key[start:].isdigit():
+            if key[start:] == MARKER:
+                self._local.forget()
+            elif key[start:].isdigit():
                 self._local.invalidate(int(key[start:]))
