@@ -48,6 +48,7 @@ class ReplicaLag:
         self._clock = clock
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=600)
         self._caught_up_to = float("-inf")
+        self._orphaned_at: int | None = None  # the position at which it was ahead of the primary
         # Whether some process could not mark its writers; as old as the lag that was measured last.
         self.unmarked_writes = False
         self._stop = threading.Event()
@@ -66,7 +67,20 @@ class ReplicaLag:
         return self._clock() - self._caught_up_to
 
     def observe(self, asked_at: float, primary: int, replica: int) -> None:
-        """Take in one pair of write positions (bytes); the primary's was read at `asked_at`."""
+        """Take in one pair of write positions (bytes); the primary's was read at `asked_at`.
+
+        The replica's was read before: it cannot be ahead of a primary that it follows. One that is
+        was left behind by a promotion and has what never happened, also when the primary has come
+        to the same position; until it replays something again.
+        """
+        if replica > primary:
+            self._orphaned_at = replica
+        elif self._orphaned_at != replica:
+            self._orphaned_at = None
+        if self._orphaned_at is not None:
+            self._seen.clear()
+            self._caught_up_to = float("-inf")
+            return
         self._seen.append((asked_at, primary))
         while self._seen and self._seen[0][1] <= replica:
             self._caught_up_to = self._seen.popleft()[0]
@@ -85,9 +99,9 @@ class ReplicaLag:
             connect(self._replica, self._settings, _APPLICATION) as copy,
         ):
             while not self._stop.wait(_SAMPLE_S):
+                (replayed,) = _sample(copy, "sample_replica")
                 asked_at = self._clock()
                 written, unmarked = _sample(source, "sample_primary")
-                (replayed,) = _sample(copy, "sample_replica")
                 self.unmarked_writes = bool(unmarked)
                 self.observe(asked_at, _position(written), _position(replayed))
 
