@@ -13,6 +13,7 @@ from devstack.servers import postgres as postgres_server
 from devstack.testing import Database, Postgres
 from integration.api_process import Api, api_running, new_user
 from integration.serving import eventually
+from integration.test_api_cancellation import complete
 from orders.cache.client import Redis
 from orders.settings import CacheSettings
 
@@ -151,3 +152,23 @@ def test_it_has_the_order_though_redis_was_emptied_in_between(
     redis.call("FLUSHALL")
     listed = lister.get(f"/api/orders/user/{user}").json()
     assert [order["id"] for order in listed] == [accepted.json()["orderId"]]
+
+
+def test_the_owners_list_comes_from_the_primary_after_a_refund(
+    pair: tuple[Api, Api], late_standby: Database
+) -> None:
+    taker, lister = pair
+    user = new_user()
+    path = f"/api/orders/{taker.post(user).json()['orderId']}"
+    complete(late_standby, path)
+    until_the_standby_is_read(lister)
+    eventually(lambda: not read_on_primary(lister, user))  # the order's own mark has ended
+    refund = taker.request("POST", f"{path}/refunds", json={"amount": 1})
+    assert refund.status_code == 202, refund.text
+    assert read_on_primary(lister, user)
+
+
+def read_on_primary(lister: Api, user: int) -> bool:
+    before = reads(lister, "primary", "own_writes")
+    assert lister.get(f"/api/orders/user/{user}").status_code == 200
+    return reads(lister, "primary", "own_writes") > before

@@ -8,7 +8,7 @@ from falcon import Request, Response
 
 from orders.api import changes
 from orders.api import exchange as exchanges
-from orders.api.acting import principal
+from orders.api.acting import mark_owner, principal
 from orders.api.auth import ADMIN
 from orders.api.changes import RefundRequest
 from orders.api.idempotency import idempotency_key
@@ -56,6 +56,7 @@ class Refunds:
             action="refund",
             scope=ADMIN,
             decode=_decode,
+            recent_write="mark",
             parameters=(ORDER_ID, IDEMPOTENCY_KEY),
             body=RefundRequest,
             answers={
@@ -81,7 +82,7 @@ class Refunds:
 
     def __init__(self, ports: Ports) -> None:
         self._requests, self._cache = ports.refund_requests, ports.cache
-        self._key_required = ports.key_required
+        self._writers, self._key_required = ports.writers, ports.key_required
 
     def on_post(
         self, req: Request, resp: Response, order_id: int, amount: Decimal, reason: str | None
@@ -104,5 +105,6 @@ class Refunds:
             raise not_found()
         if requested.order is not None:
             self._cache.put(snapshot(requested.order))
+            mark_owner(self._writers, exchange.caller, requested.order.user_id)
         exchange.replayed = requested.answer.replayed
         show_answer(resp, requested.answer)
