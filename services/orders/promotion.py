@@ -2,16 +2,22 @@
 
 import argparse
 import sys
+from typing import Final
 
 import structlog
+from psycopg import errors
 
 from orders.cache.address import place_of
-from orders.cache.client import RedisDown
 from orders.cache.flush import flush
 from orders.database import promotion
 from orders.database.failures import Unwell
 from orders.settings import CacheSettings, DatabaseSettings, load
 
+# A server of another make, or a right that is missing. Anything else may go by: a statement that
+# took too long, a full disk, a table that is being migrated.
+_CANNOT_TELL: Final = (
+    errors.InsufficientPrivilege, errors.UndefinedFunction, errors.FeatureNotSupported,
+)  # fmt: skip
 _log = structlog.get_logger()
 
 
@@ -39,20 +45,28 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def notice(database: DatabaseSettings, cache: CacheSettings) -> None:
-    """Follow a promotion up if nobody did. Raises Transient when PostgreSQL is not to be had.
+class FollowUp:
+    """What a leader does in its term if a promotion was not followed up; tried until it is done."""
 
-    Where the server cannot tell whether it was promoted, that is left to a person.
-    """
-    try:
-        result = promotion.follow_up(database)
-    except Unwell as error:  # a server of another make, or a right that is missing
-        _log.warning("promotion.unknown", error=str(error))
-        return
-    if not result.new:
-        return
-    try:
-        forgotten: int | None = flush(cache)
-    except RedisDown:  # what it holds ends within minutes by itself
-        forgotten = None
-    _log.warning("promotion.followed_up", timeline=result.timeline, orders_forgotten=forgotten)
+    def __init__(self, database: DatabaseSettings, cache: CacheSettings) -> None:
+        self._database, self._cache = database, cache
+        self._flush_due = False
+
+    def __call__(self) -> None:
+        """Follow a promotion up if nobody did. Raises Transient and RedisDown: call it again.
+
+        Where the server cannot tell whether it was promoted, that is left to a person.
+        """
+        try:
+            result = promotion.follow_up(self._database)
+        except Unwell as error:
+            if not isinstance(error.__cause__, _CANNOT_TELL):
+                raise
+            _log.warning("promotion.unknown", error=str(error))
+            return
+        if result.new:
+            self._flush_due = True
+            _log.warning("promotion.followed_up", timeline=result.timeline)
+        if self._flush_due:
+            _log.warning("promotion.cache_flushed", orders_forgotten=flush(self._cache))
+            self._flush_due = False

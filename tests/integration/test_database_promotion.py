@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
@@ -17,15 +18,16 @@ from devstack.servers import postgres as postgres_server
 from devstack.testing import Database, Postgres
 from integration.pair import Pair, pair
 from integration.serving import SERVICES, eventually
-from orders.cache.client import Redis
+from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
-from orders.database.failures import OutcomeUnknown
+from orders.database.failures import OutcomeUnknown, Unwell
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.promotion import SKIP, follow_up
 from orders.database.routing import Reads
 from orders.domain.order import NewOrder
 from orders.errors import OrdersError, Transient
+from orders.promotion import FollowUp
 from orders.settings import CacheSettings, DatabaseSettings
 from orders.telemetry import context
 
@@ -102,6 +104,29 @@ def test_no_number_that_was_lost_is_given_out_again(servers: Pair, redis_url: st
         with pool.connection() as connection:
             [(numbers,)] = connection.execute(b"SELECT min(seq) FROM outbox WHERE seq > 1000")
         assert numbers > SKIP // 2
+
+
+def test_a_follow_up_that_fails_is_tried_again_until_all_of_it_is_done(
+    servers: Pair, redis_url: str
+) -> None:
+    servers.promote()
+    url, caching = servers.standby.url, CacheSettings(url=redis_url, timeout_s=5)
+    out = msgspec.structs.replace(caching, url="redis://localhost:1/0")
+    with psycopg.connect(servers.admin_url(servers.standby), autocommit=True) as admin:
+        admin.execute(b"ALTER TABLE promotions RENAME TO being_migrated")
+        with pytest.raises(Unwell):
+            FollowUp(DatabaseSettings(url=url), caching)()
+        admin.execute(b"ALTER TABLE being_migrated RENAME TO promotions")
+    redis = Redis(caching)
+    with closing(redis):
+        redis.call(b"SET", f"{redis.prefix}order:1", b"1 of the old primary")
+        follow = FollowUp(DatabaseSettings(url=url), out)
+        for _ in range(2):
+            with pytest.raises(RedisDown):
+                follow()
+        follow._cache = caching
+        follow()
+        assert redis.call(b"GET", f"{redis.prefix}order:1") is None
 
 
 def test_a_server_that_was_never_promoted_is_left_alone(database: Database) -> None:

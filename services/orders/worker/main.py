@@ -84,7 +84,7 @@ def run(environ: Mapping[str, str]) -> int:
     REGISTRY.register(collector)
     leadership = Leadership(database, HOUSEKEEPING, "orders-housekeeping")
     housekeeping = Housekeeping(
-        pool, leadership, collector, mine, on_lead=lambda: promotion.notice(database, caching)
+        pool, leadership, collector, mine, on_lead=promotion.FollowUp(database, caching)
     )
 
     checks = (
