@@ -275,12 +275,17 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
     assert listed.split()[:3] == [str(order_id), events.COMPLETED, "given_up"]
     assert "404" in listed
     receiver.faults()
-    assert command(database, "resend", "--order", str(order_id)) == 0
+    why = ("--because", "the receiver is mended", "--as", "ada")
+    assert command(database, "resend", "--order", str(order_id), *why) == 0
+    assert audited(pool)[-1] == (
+        "operator:ada", f"order {order_id}", "the receiver is mended", {"notifications": 1},
+    )  # fmt: skip
     assert f"queued order.completed.v1 of order {order_id}" in capsys.readouterr().out
     sweep(notifications, impatient).round()
     assert states(pool) == [(1, "sent")]
     assert len(receiver.deliveries()) == 1
     assert command(database, "resend", "--state", "given_up") == 1
+    assert len(audited(pool)) == 1, "what changed nothing is not recorded"
 
 
 def test_what_was_sent_is_sent_again_only_by_name(
@@ -293,6 +298,15 @@ def test_what_was_sent_is_sent_again_only_by_name(
     assert command(database, "resend", "--order", order_id, "--template", events.COMPLETED) == 0
     delivery.handle(sent)
     assert [row["calls"] for row in receiver.deliveries()] == [2]
+
+
+def audited(pool: Pool) -> list[tuple[object, ...]]:
+    query = (
+        b"SELECT actor, subject, because, detail FROM operator_actions"
+        b" WHERE action = 'notifications resend' ORDER BY id"
+    )
+    with pool.connection() as connection:
+        return connection.execute(query).fetchall()
 
 
 def command(database: Database, *words: str) -> int:

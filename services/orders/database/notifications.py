@@ -47,6 +47,13 @@ class Unsent(msgspec.Struct, frozen=True):
     last_error: str | None
 
 
+class Reason(msgspec.Struct, frozen=True):
+    """Who has something done, and why, for the audit row."""
+
+    actor: str
+    because: str
+
+
 class Counts(msgspec.Struct, frozen=True):
     """How many notifications are not sent."""
 
@@ -136,13 +143,22 @@ class Notifications:
 
     def resend(
         self,
+        reason: Reason,
         *,
         order_id: int | None = None,
         template: str | None = None,
         outcome: Outcome | None = None,
     ) -> list[tuple[int, str]]:
-        """Start notifications afresh; return order id and template of each."""
-        arguments = {"order_id": order_id, "template": template, "outcome": outcome}
+        """Start notifications afresh, with an audit row; return order id and template of each."""
+        subject = f"those that ended as {outcome}" if order_id is None else f"order {order_id}"
+        arguments = {
+            "order_id": order_id,
+            "template": template,
+            "outcome": outcome,
+            "actor": reason.actor,
+            "because": reason.because,
+            "subject": subject if template is None else f"{subject}, {template}",
+        }
         rows = self._primary.execute("resend_notifications", arguments)
         return [(int(str(row[0])), str(row[1])) for row in rows]
 

@@ -3,13 +3,15 @@
 import argparse
 from typing import Final
 
-from orders.database.notifications import WAITING, Notifications, Outcome
+from orders.database.audit import operator
+from orders.database.notifications import WAITING, Notifications, Outcome, Reason
 from orders.database.pool import Pool
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 
 _STATES: Final = (WAITING, *Outcome)
 _LIMIT: Final = 50
+_LONGEST_REASON: Final = 500  # as much as an audit row takes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("--state", choices=tuple(Outcome), help="all that ended so")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
+    resend.add_argument(
+        "--because", type=_reason, default="not given", help="the reason, for the audit row"
+    )
+    resend.add_argument("--as", dest="name", help="who you are, if not the login")
 
 
 def run(args: argparse.Namespace, settings: DatabaseSettings) -> int:
@@ -66,12 +72,23 @@ def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
     if args.template is not None and args.order is None:
         raise OrdersError("--template goes with --order")
     outcome = None if args.state is None else Outcome(args.state)
-    queued = notifications.resend(order_id=args.order, template=args.template, outcome=outcome)
+    queued = notifications.resend(
+        Reason(operator(args.name), args.because),
+        order_id=args.order,
+        template=args.template,
+        outcome=outcome,
+    )
     for order_id, template in queued:
         print(f"queued {template} of order {order_id}")
     if not queued:
         print("there is no such notification")
     return 0 if queued else 1
+
+
+def _reason(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_REASON:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
+    return text
 
 
 def _positive(text: str) -> int:
