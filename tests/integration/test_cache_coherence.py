@@ -159,7 +159,8 @@ def test_no_reader_goes_back_and_all_catch_up(world: World) -> None:
 @pytest.mark.parametrize("listening", [True, False])
 def test_no_process_shows_what_a_failover_lost(redis_url: str, listening: object) -> None:
     """The database has gone back to version 2; this process saw version 5, and so did Redis."""
-    mine = CacheSettings(url=redis_url, timeout_s=1, retry_after_s=0.2)
+    prefix = f"lost-{listening}:"
+    mine = CacheSettings(url=redis_url, timeout_s=1, retry_after_s=0.2, prefix=prefix)
     cache, other = (OrderCache(Redis(mine), mine) for _ in range(2))
     order_id = 1 if listening else 2
 
