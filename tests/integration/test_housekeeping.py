@@ -132,9 +132,9 @@ def test_a_purge_that_fails_keeps_nothing_else_from_being_done(
     keeper, counted = housekeeping(pool, options)
     with locked(database, "idempotency_keys"):
         keeper.round()
-    keeper.stop_leading()
     assert rows(pool, STALLED) > 0
     assert values(counted)["Pending"] == 1
+    keeper.stop_leading()
 
 
 def test_counts_that_take_long_together_do_not_cost_the_lock(

@@ -189,6 +189,6 @@ class _Purge:
             raise
 
     def _adapt(self, took_s: float) -> None:
-        wanted = self._limit * _STATEMENT_S / max(took_s, 0.001)
+        in_time = self._limit * _STATEMENT_S / max(took_s, 0.001)
         # Not more than double: one quick statement promises little for the next.
-        self._limit = int(min(max(wanted, _FEWEST), 2 * self._limit, _MOST))
+        self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))
