@@ -157,6 +157,7 @@ class Server:
         self._first = 0
         self._names = Names()
         self._under_way = 0
+        self.tried = threading.Event()  # an attempt has ended
         self._failed_at_s = float("-inf")
         self.problem: str | None = None  # why the last attempt failed
 
@@ -193,6 +194,7 @@ class Server:
             self._under_way -= 1
             self.problem = None
             self._first = self._index(host, port)
+        self.tried.set()
 
     def opened(self, connection: "Connection") -> None:
         """Take in a new connection; statements that wait for another server wait in vain.
@@ -225,6 +227,7 @@ class Server:
         with self._lock:
             self._under_way -= 1
         self.suspect(error)
+        self.tried.set()
 
     def suspect(self, error: BaseException) -> None:
         """Note that the server cannot be used, as an open connection has shown."""

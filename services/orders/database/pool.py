@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
@@ -105,6 +106,13 @@ class Pool:
         if self._writes:
             self._takeover.start()
             self._wakeup.start()
+
+    def wait(self) -> None:
+        """Wait for the end of the first attempt to connect, which tries each host of the URL.
+
+        A first statement that came before it would wait for one host only. Call it after `open`.
+        """
+        self._server.tried.wait()
 
     def close(self) -> None:
         """Close all connections."""
@@ -263,6 +271,21 @@ class Pool:
             self._passed_at_s = float("-inf")  # no promotion does this
             raise NoStandby(NO_STANDBY)
         self._passed_at_s = time.monotonic()
+
+
+@contextlib.contextmanager
+def opened(settings: DatabaseSettings, application: str) -> Iterator[Pool]:
+    """Open one connection to the primary for a command, whichever host of the URL that is.
+
+    A statement raises Transient when no host takes writes.
+    """
+    pool = Pool(settings.url, msgspec.structs.replace(settings, pool_size=1), application)
+    pool.open()
+    try:
+        pool.wait()
+        yield pool
+    finally:
+        pool.close()
 
 
 class _Kept:

@@ -5,7 +5,7 @@ from typing import Final
 
 from orders.database.audit import operator
 from orders.database.notifications import WAITING, Notifications, Outcome, Reason
-from orders.database.pool import Pool
+from orders.database.pool import opened
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 
@@ -37,15 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: DatabaseSettings) -> int:
     """Do what was asked; 1 if there was nothing to send again. Raises OrdersError."""
-    pool = Pool(settings.url, settings, "orders-notifications")
-    pool.open()
-    try:
+    with opened(settings, "orders-notifications") as pool:
         notifications = Notifications(pool, claim_s=0)
         if args.action == "list":
             return _list(notifications, args)
         return _resend(notifications, args)
-    finally:
-        pool.close()
 
 
 def _list(notifications: Notifications, args: argparse.Namespace) -> int:

@@ -4,12 +4,10 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from orders import settings
 from orders.database.connection import SESSION, Connection, connect, sessions
 from orders.database.failures import translated
-from orders.database.pool import Pool, Row
+from orders.database.pool import Pool, Row, opened
 from orders.database.progress import Primary
 from orders.database.statements import statement
 from orders.errors import SettingError
@@ -27,13 +25,8 @@ APPLICATION: Final = "orders-command"
 @contextlib.contextmanager
 def database() -> Iterator[Pool]:
     """Open one connection to the primary. Raises SettingError when its address is not set."""
-    mine = settings.load(DatabaseSettings)
-    pool = Pool(mine.url, msgspec.structs.replace(mine, pool_size=1), APPLICATION)
-    pool.open()
-    try:
+    with opened(settings.load(DatabaseSettings), APPLICATION) as pool:
         yield pool
-    finally:
-        pool.close()
 
 
 @contextlib.contextmanager
