@@ -15,6 +15,7 @@ _PROCESSES: Final = {
     "worker": "bring orders to their end (queue order-processing)",
     "notifier": "send webhooks (queue order-notifications)",
 }
+_READER_LEFT: Final = 128 + 13  # as a shell says that SIGPIPE ended a command
 _SETTINGS_NOTE: Final = "Settings come from ORDERS_* variables: `orders settings` lists them."
 
 
@@ -27,23 +28,39 @@ def limit_look_ups() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code: 0 done, 1 failed, 2 wrong usage or setting."""
+    """Run one verb and return its exit code: 0 done, 1 failed, 2 wrong usage or setting.
+
+    A tool's answer goes to stdout, its log lines to stderr.
+    """
     limit_look_ups()
     words = sys.argv[1:] if arguments is None else arguments
     # A process does not load what the tools need.
-    parser = _parser(tools=not words or words[0] not in _PROCESSES)
-    chosen = parser.parse_args(words)
+    is_tool = not words or words[0] not in _PROCESSES
+    chosen = _parser(tools=is_tool).parse_args(words)
     run: Callable[[argparse.Namespace], int] = chosen.run
     try:
-        return run(chosen)
+        return _run_tool(words[0], chosen) if is_tool else run(chosen)
     except SettingError as error:
         print(f"orders: {error}", file=sys.stderr)
-        return 2
+        return int(getattr(chosen, "wrong_setting", 2))
     except OrdersError as error:
         print(f"orders: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is not written yet goes nowhere
+        return _READER_LEFT
     except KeyboardInterrupt:
         return 130
+
+
+def _run_tool(verb: str, chosen: argparse.Namespace) -> int:
+    if verb != "settings":  # it tells how to correct one
+        from orders.telemetry import logs
+
+        logs.configure(settings.load(settings.LogSettings), verb, descriptor=logs.STDERR)
+    code: int = chosen.run(chosen)
+    sys.stdout.flush()  # a reader that has left is noticed here, not when the process ends
+    return code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,9 +123,7 @@ def _add_migrate(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _migrate(chosen: argparse.Namespace) -> int:
     from orders.database.migrate import migrate, pending, waiting
-    from orders.telemetry import logs
 
-    logs.configure(settings.load(settings.LogSettings), "migrate")
     database = settings.load(settings.DatabaseSettings)
     if chosen.check:
         unapplied = pending(database)
@@ -139,9 +154,7 @@ def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _apply_topology(_chosen: argparse.Namespace) -> int:
     from orders.messaging.apply import main_apply
-    from orders.telemetry import logs
 
-    logs.configure(settings.load(settings.LogSettings), "topology")
     return main_apply(settings.load(settings.TopologySettings))
 
 
@@ -187,6 +200,7 @@ def _add_settlement(verbs: "argparse._SubParsersAction[_Parser]") -> None:
         if name == "reconcile":
             verb.description = f"{text}; exit code 0: all agree, 1: could not run, 2: violations"
             verb.wrong_usage = arguments.COULD_NOT_RUN
+            verb.set_defaults(wrong_setting=arguments.COULD_NOT_RUN)
 
 
 def _add_notifications(verbs: "argparse._SubParsersAction[_Parser]") -> None:

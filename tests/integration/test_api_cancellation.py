@@ -110,6 +110,24 @@ def test_a_cancelled_order_is_seen_cancelled_at_once(api: Api) -> None:
         assert cancel(api, path).status_code == 200
 
 
+def test_who_cancels_again_is_told_that_the_refund_was_declined(
+    api: Api, database: Database
+) -> None:
+    path = place(api)
+    complete(database, path)
+    assert "on its way back" in cancel(api, path).json()["message"]
+    with psycopg.connect(database.url) as connection:
+        connection.execute(
+            b"UPDATE orders SET status_reason = 'RefundDeclined' WHERE id = %s",
+            (path.rpartition("/")[2],),
+        )
+    answer = cancel(api, path, headers={"Idempotency-Key": "declined"})
+    assert answer.status_code == 200
+    assert answer.json()["message"] == (
+        "Order is cancelled; Payment declined the refund, and support settles it"
+    )
+
+
 def test_the_owners_list_shows_the_cancellation_at_once(api: Api) -> None:
     for _ in range(20):
         user = new_user()

@@ -196,11 +196,33 @@ def test_a_refund_of_another_amount_is_no_proof_of_this_one(shop: Shop) -> None:
 
 def test_with_payment_out_a_person_can_still_settle(shop: Shop) -> None:
     order_id, attempt = charging(shop)
-    words = ("payments", "resolve", attempt, "--captured", "--yes", *BECAUSE)
-    code, _, err = shop.command(*words, ORDERS_PAYMENT_URL="http://127.0.0.1:9")
+    out_of_reach = {"ORDERS_PAYMENT_URL": "http://127.0.0.1:9"}
+    words = ("payments", "resolve", attempt, "--captured", *BECAUSE)
+    code, out, err = shop.command(*words, **out_of_reach)
     assert code == 0
     assert "Payment cannot be asked" in err
+    assert "nothing was changed: --yes --against-payment does it without Payment's word" in out
+    code, _, err = shop.command(*words, "--yes", **out_of_reach)
+    assert code == 1
+    assert "nothing was changed: --yes --against-payment does it without Payment's word" in err
+    assert state(shop, order_id)[0] == "Charging"
+    assert shop.command(*words, "--yes", "--against-payment", **out_of_reach)[0] == 0
     assert state(shop, order_id)[0] == "Completed"
+
+
+@pytest.mark.parametrize("paid_by_payment", [Decimal(0), Decimal(5)])
+def test_a_refund_past_payment_is_no_violation_and_a_second_one_is(
+    shop: Shop, paid_by_payment: Decimal
+) -> None:
+    order_id, attempt = refunding(shop, "declined")
+    shop.run("UPDATE orders SET reservation = 'released'")
+    if paid_by_payment:
+        shop.refund(order_id, attempt, paid_by_payment)
+    assert resolve(shop, attempt, "--refunded", "--against-payment", "--yes")[0] == 0
+    assert shop.reconcile() == (0, [])
+    assert shop.reconcile("--full") == (0, [])
+    shop.refund(order_id, amount=TOTAL)
+    assert shop.reconcile() == (2, [(order_id, "refunded_too_much")])
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,22 @@ def test_without_the_database_the_ledgers_are_told(shop: Shop) -> None:
     code, out, _ = shop.command(
         "trace", str(order_id), ORDERS_DATABASE_URL="postgresql://127.0.0.1:9/x"
     )
-    assert code == 1
+    assert code == 3
     assert "captured 20.00" in out
+    assert f"order {order_id}: not known whether it exists" in out
+    assert "no such order" not in out
     assert "not known: the database cannot be asked" in out
+
+
+def test_a_declined_refund_names_the_command_that_settles_it(shop: Shop) -> None:
+    order_id = shop.order("Refunding")
+    attempt = shop.attempt(order_id, "declined", kind="refund", asked=False)
+    shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined'")
+    out = shop.command("trace", str(order_id))[1]
+    assert (
+        "needs a person, because Payment declined to pay back 20.00: "
+        f"`orders payments resolve {attempt}" in out
+    )
 
 
 def test_a_reason_with_control_characters_does_not_reach_the_terminal(shop: Shop) -> None:

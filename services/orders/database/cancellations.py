@@ -27,6 +27,9 @@ _MESSAGES: Final = {
 }
 
 
+_DECLINED: Final = "Order is cancelled; Payment declined the refund, and support settles it"
+
+
 class TooLate(enum.StrEnum):
     """Why an order cannot be cancelled."""
 
@@ -133,18 +136,21 @@ def _rules() -> dict[str, object]:
     for status in Status:
         change = transition(status, Event.CANCEL_REQUESTED)
         if change is not None:
-            body = _body(change.to)
+            body = _body(change.to, _MESSAGES[change.to])
             rows.append((status, change.to, change.reason, change.announces, 202, body))
         elif status in CANCELLED:
-            rows.append((status, status, None, None, 200, _body(status)))
+            rows.append((status, status, None, None, 200, _body(status, _MESSAGES[status])))
     names = ("statuses", "next", "reasons", "announces", "codes", "bodies")
-    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    table: dict[str, object] = {
+        name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    return {**table, "declined": _body(Status.REFUNDING, _DECLINED)}
 
 
-def _body(status: Status) -> str:
+def _body(status: Status, message: str) -> str:
     """Return the answer for an order that is in `status` then; `%s` stands for its id."""
     waits = ',"cancelRequested":true' if status is Status.CHARGING else ""
-    return f'{{"orderId":%s,"status":"{status}","message":"{_MESSAGES[status]}"{waits}}}'
+    return f'{{"orderId":%s,"status":"{status}","message":"{message}"{waits}}}'
 
 
 _RULES: Final = _rules()

@@ -111,12 +111,12 @@ def _trace(chosen: argparse.Namespace) -> int:
 
 def moment(text: str) -> dt.datetime:
     """Read a moment, or a time ago such as 90s, 2h or 3d."""
-    if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):  # before the year 1
+        if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
+            return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         read = dt.datetime.fromisoformat(text)
         if read.tzinfo is not None:
-            return read
+            return read.astimezone(dt.UTC)
     raise argparse.ArgumentTypeError("expected 2h, 3d, or as in 2026-11-29T12:00:00Z")
 
 

@@ -32,12 +32,16 @@ class OrderFacts(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):
-    """A payment attempt, as the database has it."""
+    """A payment attempt, as the database has it.
+
+    `elsewhere` is how much of a refund was paid back past Payment, as a person said.
+    """
 
     id: uuid.UUID
     kind: Kind
     amount: Decimal
     outcome: Outcome
+    elsewhere: Decimal = Decimal(0)
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from orders.domain.deadlines import DEADLINES
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 from orders.settlement.evidence import Evidence, OrderFacts, attempt_uuid
-from orders.upstream.ledgers import Kind, PaymentEntry, PaymentStatus, StockStatus
+from orders.upstream.ledgers import Kind, PaymentStatus, StockStatus
 
 _NOTHING: Final = Decimal(0)
 _HOLDING: Final = frozenset({StockStatus.RESERVED, StockStatus.COMMITTED})
@@ -30,7 +30,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Money(msgspec.Struct, frozen=True):
-    """What Payment did for an order."""
+    """What Payment did for an order, and what was paid back past it."""
 
     captured: Decimal
     refunded: Decimal
@@ -44,18 +44,20 @@ class Money(msgspec.Struct, frozen=True):
 
 def judge(evidence: Evidence) -> list[Finding]:
     """Return what is wrong with an order's money and stock, overdue or not yet."""
-    money, order = _money(evidence.payments), evidence.known.order
+    money, order = _money(evidence), evidence.known.order
     if order is None:
         return list(_lost(evidence, money))
     return [*_money_findings(evidence, order, money), *_stock_findings(evidence, order)]
 
 
-def _money(entries: list[PaymentEntry]) -> Money:
+def _money(evidence: Evidence) -> Money:
+    entries = evidence.payments
     captures = [entry for entry in entries if entry.status is PaymentStatus.CAPTURED]
-    refunds = [entry for entry in entries if entry.status is PaymentStatus.REFUNDED]
+    refunds = [entry.amount for entry in entries if entry.status is PaymentStatus.REFUNDED]
+    elsewhere = [each.elsewhere for each in evidence.known.attempts]
     return Money(
         sum((entry.amount for entry in captures), _NOTHING),
-        sum((entry.amount for entry in refunds), _NOTHING),
+        sum((*refunds, *elsewhere), _NOTHING),
         len(captures),
     )
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import datetime as dt
-import sys
 import time
 from typing import Final
 
@@ -14,11 +13,9 @@ from orders.database.audit import operator
 from orders.database.leadership import RECONCILIATION, Leadership
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
-from orders.settlement.arguments import COULD_NOT_RUN
 from orders.settlement.book import LISTED, Book
 from orders.settlement.connections import database, transaction, witnesses
 from orders.settlement.reconcile import BEGINNING, Reconciliation, Report, Start, first_since
-from orders.telemetry import logs
 
 CLEAN: Final = 0
 VIOLATIONS: Final = 2
@@ -28,16 +25,10 @@ _PATIENCE_S: Final = 2.0
 
 
 def reconcile(chosen: argparse.Namespace) -> int:
-    """Run once; 0: nothing is wrong, 1: could not run, 2: violations."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is the report
-            logs.configure(settings.load(settings.LogSettings), "reconcile")
-        if chosen.accept is not None:
-            return _accept(chosen)
-        report = _run(chosen)
-    except OrdersError as error:  # settings included: 2 means violations here
-        print(f"orders: {error}", file=sys.stderr)
-        return COULD_NOT_RUN
+    """Run once; 0: nothing is wrong, 2: violations. Raises OrdersError when it cannot run."""
+    if chosen.accept is not None:
+        return _accept(chosen)
+    report = _run(chosen)
     _print(report, as_json=chosen.json)
     return VIOLATIONS if report.violations else CLEAN
 
@@ -109,7 +100,8 @@ def _print(report: Report, *, as_json: bool) -> None:
         print("clean: nothing is wrong")
         return
     more = "at least " if len(report.violations) == LISTED else ""
-    print(f"{more}{len(report.violations)} violations:")
+    noun = "violation" if len(report.violations) == 1 else "violations"
+    print(f"{more}{len(report.violations)} {noun}:")
     row = "{:>12}  {:24}  {:20}  {}"
     print(row.format("ORDER", "KIND", "SINCE", "DETAIL"))
     for each in report.violations[:_SHOWN]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import uuid
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -22,9 +23,10 @@ from orders.settlement.evidence import attempt_uuid
 from orders.settlement.resolution import Attempt, Resolution, Word, contradicts, resolution
 from orders.telemetry import context
 from orders.telemetry.context import Context
-from orders.upstream.ledgers import PaymentEntry
+from orders.upstream.ledgers import PaymentEntry, PaymentStatus
 from orders.views import snapshot
 
+_UNCHECKED: Final = "--yes --against-payment does it without Payment's word"
 _NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message asked for this
 
 
@@ -36,27 +38,43 @@ class Case(msgspec.Struct, frozen=True):
     ids: Context
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What Payment's ledger has of an attempt; `failure` says why it could not be asked."""
+
+    entry: PaymentEntry | None = None
+    failure: str | None = None
+
+
 def run(chosen: argparse.Namespace) -> int:
     """Show what would be done, or do it with --yes; 1 if it cannot be. Raises OrdersError."""
     word, actor = Word(chosen.word), operator(chosen.name)
     with database() as pool:
         case = _find(pool, Progress(pool, actor), chosen.attempt)
-        entry = _ask(case)
-        if entry is not None and not chosen.against_payment:
-            _compare(word, case.attempt, entry)
+        answer = _ask(case)
+        if not chosen.against_payment:
+            _compare(word, case.attempt, answer, commits=chosen.yes)
         decided = resolution(case.work, case.attempt, word)
         print(_described(case, decided))
         if not chosen.yes:
-            print("nothing was changed: --yes does it")
+            unchecked = answer.failure is not None and not chosen.against_payment
+            print(f"nothing was changed: {_UNCHECKED if unchecked else '--yes does it'}")
             return 0
-        moved = _commit(case, decided, _row(chosen, case, actor, entry))
+        moved = _commit(case, decided, _row(chosen, case, actor, answer))
     _tell_cache(moved)
     print(f"done: order {moved.id} is {moved.status}")
     return 0
 
 
-def _compare(word: Word, attempt: Attempt, entry: PaymentEntry) -> None:
-    """Raise OrdersError where Payment's ledger says something else than the person."""
+def _compare(word: Word, attempt: Attempt, answer: Answer, *, commits: bool) -> None:
+    """Raise OrdersError where Payment's ledger says something else than the person.
+
+    Also where it cannot be asked, if the command `commits`.
+    """
+    if answer.failure is not None and commits:
+        raise OrdersError(f"nothing was changed: {_UNCHECKED}")
+    entry = answer.entry
+    if entry is None:
+        return
     says, means = str(entry.status), str(word)
     if says == means and entry.amount != attempt.amount:
         says, means = f"{says} {entry.amount}", f"{means} {attempt.amount}"
@@ -78,21 +96,22 @@ def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
     return Case(attempt, work, context.accept(correlation_id, traceparent)[0])
 
 
-def _ask(case: Case) -> PaymentEntry | None:
+def _ask(case: Case) -> Answer:
     """Ask Payment's ledger, and say what it says; a person may know what it does not."""
+    print("asking Payment ...", file=sys.stderr)
     try:
         with payment_ledger() as ledger:
             entries = ledger.of_order(case.work.order.id)
     except OrdersError as error:
         print(f"Payment cannot be asked: {error}", file=sys.stderr)
-        return None
+        return Answer(failure=str(error))
     for entry in entries:
         ours = attempt_uuid(entry.attempt_id) == case.attempt.id
         if ours and entry.kind.value == case.attempt.kind.value:
             print(f"Payment's ledger: {entry.status} {entry.amount}")
-            return entry
+            return Answer(entry)
     print("Payment's ledger does not know the attempt")
-    return None
+    return Answer()
 
 
 def _described(case: Case, decided: Resolution) -> str:
@@ -105,16 +124,16 @@ def _described(case: Case, decided: Resolution) -> str:
     )
 
 
-def _row(
-    chosen: argparse.Namespace, case: Case, actor: str, entry: PaymentEntry | None
-) -> dict[str, object]:
+def _row(chosen: argparse.Namespace, case: Case, actor: str, answer: Answer) -> dict[str, object]:
     """Return the audit row."""
-    detail = {
+    detail: dict[str, object] = {
         "attempt": str(case.attempt.id),
         "before": case.attempt.outcome,
         "orderVersion": case.work.order.version,
-        "paymentSaid": entry and entry.status,
+        "paymentSaid": answer.entry and answer.entry.status,
     }
+    if chosen.against_payment and chosen.word == Word.REFUNDED and answer.failure is None:
+        detail["elsewhere"] = _past_payment(case.attempt, answer.entry)
     return {
         "actor": actor,
         "action": f"payments resolve --{chosen.word}",
@@ -122,6 +141,13 @@ def _row(
         "because": chosen.because,
         "detail": msgspec.json.encode(detail).decode(),
     }
+
+
+def _past_payment(attempt: Attempt, entry: PaymentEntry | None) -> Decimal:
+    """Return how much of a refund Payment did not pay back, for reconciliation to count."""
+    if entry is None or entry.status is not PaymentStatus.REFUNDED:
+        return attempt.amount
+    return attempt.amount - entry.amount
 
 
 def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:

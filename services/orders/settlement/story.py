@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from orders.database.pool import Pool
+from orders.domain.lifecycle import Reason
 from orders.errors import OrdersError
 from orders.settlement.connections import payment_ledger, stock_ledger
 from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
@@ -39,20 +40,31 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True, rename="camel"):
-    """All of it; `unknown` says which parts could not be asked for, and why."""
+    """All of it; `unknown` says which parts could not be asked for, and why.
+
+    `exists` is None when the database could not be asked, `needs` is what a person has to do.
+    """
 
     order_id: int
+    exists: bool | None
     order: Facts | None
     events: list[Event]
     waiting: list[str]
+    needs: list[str]
     unknown: list[str]
 
 
-def tell(pool: Pool, order_id: int) -> Story:
-    """Put the story of an order together, as far as it can be had. Never raises OrdersError."""
+def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> Story:
+    """Put the story of an order together, as far as it can be had. Never raises OrdersError.
+
+    `announce` is told who is asked before the answer, which may take its time.
+    """
     unknown: list[str] = []
     stored = _stored(pool, order_id, unknown)
+    exists = None if unknown else stored.order is not None
+    announce("Payment")
     payments = _entries(payment_ledger, "Payment", order_id, unknown)
+    announce("Inventory")
     stock = _entries(stock_ledger, "Inventory", order_id, unknown)
     events = [
         *_transitions(stored),
@@ -63,7 +75,15 @@ def tell(pool: Pool, order_id: int) -> Story:
         *(_held(entry) for entry in stock),
     ]
     events.sort(key=lambda event: event.at)
-    return Story(order_id, stored.order, events, list(_waiting(stored)), unknown)
+    return Story(
+        order_id,
+        exists,
+        stored.order,
+        events,
+        list(_waiting(stored)),
+        list(_needs(stored)),
+        unknown,
+    )
 
 
 def _stored(pool: Pool, order_id: int, unknown: list[str]) -> Stored:
@@ -154,6 +174,17 @@ def _waiting(stored: Stored) -> Iterator[str]:
             yield f"{row['template']} is to be sent, tries so far: {row['tries']}{why}"
     if stored.order and stored.order["reservation"] == "held":
         yield "Inventory holds the stock"
+
+
+def _needs(stored: Stored) -> Iterator[str]:
+    """Say what only a person can do: a refund that Payment declined is not asked for again."""
+    for row in stored.attempts:
+        if row["kind"] == "refund" and row.get("reason") == Reason.REFUND_DECLINED:
+            yield (
+                f"a person, because Payment declined to pay back {_money(row['amount'])}: "
+                f"`orders payments resolve {row['id']} --refunded --against-payment` "
+                "once it was paid back otherwise"
+            )
 
 
 def _at(text: str) -> dt.datetime:

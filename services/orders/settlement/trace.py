@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,18 +11,23 @@ import msgspec
 from orders.settlement.connections import database
 from orders.settlement.story import Story, tell
 
+NOT_ASKED: Final = 3
 _ROW: Final = "{:27}  {:>11}  {:12}  {}"
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Tell it; 0: the order exists, 1: it does not, or the database cannot be asked."""
+    """Tell it; 0: the order exists, 1: it does not, 3: the database cannot be asked."""
     with database() as pool:
-        story = tell(pool, chosen.order)
+        story = tell(pool, chosen.order, _announce)
     if chosen.json:
         print(msgspec.json.format(msgspec.json.encode(story), indent=2).decode())
     else:
         print("\n".join(_lines(story)))
-    return 0 if story.order else 1
+    return NOT_ASKED if story.exists is None else int(not story.exists)
+
+
+def _announce(name: str) -> None:
+    print(f"asking {name} ...", file=sys.stderr)
 
 
 def _lines(story: Story) -> Iterator[str]:
@@ -36,11 +42,14 @@ def _lines(story: Story) -> Iterator[str]:
         moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         yield _ROW.format(moment, after, event.source, _printable(event.what))
     yield from (f"still to come: {_printable(text)}" for text in story.waiting)
+    yield from (f"needs {_printable(text)}" for text in story.needs)
     yield from (f"not known: {_printable(text)}" for text in story.unknown)
 
 
 def _headline(story: Story) -> str:
     order = story.order
+    if story.exists is None:
+        return f"order {story.order_id}: not known whether it exists"
     if order is None:
         return f"order {story.order_id}: the database has no such order"
     reason = f" ({order['status_reason']})" if order["status_reason"] else ""

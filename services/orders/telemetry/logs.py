@@ -33,9 +33,18 @@ _ROW: Final = re.compile(
 )
 
 
-def configure(settings: LogSettings, process: str) -> None:
-    """Send all lines of this process, those of libraries included, to stdout (and the file)."""
-    console = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) -> None:
+    """Send all lines of this process, those of libraries included, to stdout (and the file).
+
+    A command, whose answer goes to stdout, gives the `descriptor` of stderr.
+    """
+    console = settings.format == "console" or (
+        settings.format == "auto" and _stream(descriptor).isatty()
+    )
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -48,10 +57,17 @@ def configure(settings: LogSettings, process: str) -> None:
         if console
         else [*shared, _traceback, _render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_stdlib_factory if console else _direct_factory(_sinks(settings)),
+        logger_factory=_stdlib_factory
+        if console
+        else _direct_factory(_sinks(settings, descriptor)),
         cache_logger_on_first_use=True,
     )
-    _route_stdlib(settings, shared, console=console)
+    handlers: list[logging.Handler] = [_terminal(shared, _stream(descriptor))] if console else []
+    _route_stdlib(settings, shared, handlers, _sinks(settings, descriptor)[1 if console else 0 :])
+
+
+def _stream(descriptor: int) -> TextIO:
+    return sys.stderr if descriptor == STDERR else sys.stdout
 
 
 def _traceback_text(exc_info: Any) -> str:
@@ -119,14 +135,17 @@ class DailyFile:
             old.unlink(missing_ok=True)
 
 
-class _Stdout:
+class _Standard:
     """Whole lines in one write each: lines of several processes on one pipe do not mix."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def write(self, line: bytes) -> None:
         """Write a whole line, in several pieces if the pipe is full."""
         view = memoryview(line)
         while view:
-            view = view[os.write(1, view) :]
+            view = view[os.write(self._descriptor, view) :]
 
 
 class _Lines:
@@ -146,8 +165,8 @@ class _Lines:
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
 
 
-def _sinks(settings: LogSettings) -> list[Any]:
-    sinks: list[Any] = [_Stdout()]
+def _sinks(settings: LogSettings, descriptor: int) -> list[Any]:
+    sinks: list[Any] = [_Standard(descriptor)]
     if settings.file:
         sinks.append(_daily_file(Path(settings.file), settings.file_days))
     return sinks
@@ -180,18 +199,22 @@ class _LineHandler(logging.Handler):
         self._lines.msg(self.format(record).encode() + b"\n")
 
 
-def _route_stdlib(settings: LogSettings, shared: list[Processor], *, console: bool) -> None:
+def _terminal(shared: list[Processor], stream: TextIO) -> logging.Handler:
+    terminal = logging.StreamHandler(stream)
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    terminal.setFormatter(_formatter(shared, renderer))
+    return terminal
+
+
+def _route_stdlib(
+    settings: LogSettings,
+    shared: list[Processor],
+    handlers: list[logging.Handler],
+    sinks: list[Any],
+) -> None:
     """Give the lines of libraries the same shape, and on a terminal ours the same way out."""
-    stream: TextIO = sys.stdout
-    handlers: list[logging.Handler] = []
-    if console:
-        terminal = logging.StreamHandler(stream)
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        terminal.setFormatter(_formatter(shared, renderer))
-        handlers.append(terminal)
-    sinks = _sinks(settings)[1 if console else 0 :]
     if sinks:
         lines = _LineHandler(sinks)
         lines.setFormatter(_formatter(shared, _render_text))

@@ -164,6 +164,9 @@ class Transport:
         except TimeoutError:
             exchange.abort()
             raise TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
+        except KeyboardInterrupt:
+            exchange.abort()  # the process ends no sooner than its threads
+            raise
 
     def _exchange(self, request: Request, headers: Mapping[str, str], timeout_s: float) -> Reply:
         try:

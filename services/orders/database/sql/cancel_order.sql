@@ -23,7 +23,12 @@ rules AS (
 ),
 decided AS (
     SELECT
-        target.*, rules.next, rules.announces, rules.code, rules.body,
+        target.*, rules.next, rules.announces, rules.code,
+        CASE
+            WHEN target.status = 'Refunding' AND target.status_reason = 'RefundDeclined'
+                THEN %(declined)s
+            ELSE rules.body
+        END AS body,
         'CancelledBy' || initcap(target.actor) AS why,
         coalesce(rules.reason, 'CancelledBy' || initcap(target.actor)) AS reason,
         target.status = 'Completed'

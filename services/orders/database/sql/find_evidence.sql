@@ -12,7 +12,13 @@ SELECT jsonb_build_object(
     ),
     'attempts', coalesce((
         SELECT jsonb_agg(jsonb_build_object(
-            'id', a.id, 'kind', a.kind, 'amount', a.amount, 'outcome', a.outcome
+            'id', a.id, 'kind', a.kind, 'amount', a.amount, 'outcome', a.outcome,
+            -- A person paid back past Payment, whose ledger will never have it.
+            'elsewhere', coalesce((
+                SELECT max((p.detail ->> 'elsewhere')::numeric) FROM operator_actions AS p
+                WHERE p.subject = 'order ' || %(id)s::text
+                AND p.detail ->> 'attempt' = a.id::text
+            ), 0)
         ) ORDER BY a.created_at)
         FROM (
             SELECT id, kind, amount, outcome, created_at FROM payment_attempts
