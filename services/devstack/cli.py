@@ -114,7 +114,11 @@ def status(_: argparse.Namespace, loaded: Settings) -> int:
         print(error)
         return NOT_RUNNING
     print(report.table(tuple(row) for row in answered["rows"]))
-    return 0 if answered["complete"] else 1
+    unready = answered["unready"]
+    if unready:
+        states = ", ".join(f"{name} is {state}" for name, state in unready.items())
+        print(f"devstack: not everything is ready: {states}", file=sys.stderr)
+    return 1 if unready else 0
 
 
 def show_logs(args: argparse.Namespace, loaded: Settings) -> int:

@@ -239,7 +239,8 @@ def latencies(accepted: list[Order]) -> Table:
     table = Table("", "p50", "p95", "p99", "max", title="latency", title_justify="left")
     ended = [order.completion_s for order in accepted if order.ended]
     for name, values in (("POST", [o.post_s for o in accepted]), ("202 to the end", ended)):
-        table.add_row(name, *(f"{1000 * at(values, share):.0f} ms" for share in (50, 95, 99, 100)))
+        times = (f"{1000 * at(values, share):.0f} ms" for share in (50, 95, 99, 100))
+        table.add_row(name, *(times if values else "----"))
     return table
 
 

@@ -97,7 +97,7 @@ def answer(
         supervisor.leave()
     elif verb in VERBS:
         supervisor.command(verb, request["component"])
-    state_of_all = {"rows": supervisor.rows(), "complete": supervisor.complete()}
+    state_of_all = {"rows": supervisor.rows(), "unready": supervisor.unready()}
     return state_of_all | {"guardian": os.getppid()}
 
 

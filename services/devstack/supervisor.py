@@ -105,10 +105,10 @@ class Supervisor:
         for action in actions[verb]:
             action()
 
-    def complete(self) -> bool:
-        """Tell whether every component is ready (every step done), the optional ones if wanted."""
+    def unready(self) -> dict[str, str]:
+        """Give the state of what is not ready (a step: done), of the optional ones if wanted."""
         needed = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
-        return all(keeper.state in ("ready", "done") for keeper in needed)
+        return {k.component.name: k.state for k in needed if k.state not in ("ready", "done")}
 
     def rows(self) -> list[tuple[str, ...]]:
         """Give the table that `status` shows."""

@@ -182,7 +182,9 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     stack.wait_ready()
     assert devstack(stack.state, "stop", "worker").returncode == 0
     assert stack.component("worker")["state"] == "stopped"
-    assert devstack(stack.state, "status").returncode == 1
+    shown = devstack(stack.state, "status")
+    assert shown.returncode == 1
+    assert shown.stderr == "devstack: not everything is ready: worker is stopped\n"
     assert devstack(stack.state, "start", "worker").returncode == 0
     before = stack.component("worker")
     assert before["state"] == "ready"

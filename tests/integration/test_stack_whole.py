@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -183,6 +184,8 @@ def test_the_demo_fails_when_an_accepted_order_does_not_end(stacks: list[Stack])
         stack.run("start", "worker")
     assert shown.returncode == 1
     assert "did not end" in shown.stdout
+    (times,) = re.findall(r"202 to the end(.*)", shown.stdout)
+    assert times.count(" - ") == 4, "no order ended, so there is no time"
 
 
 def test_state_survives_a_restart_and_nothing_is_left_after_the_stop(stacks: list[Stack]) -> None:

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.console import Console
 
 from devstack import demo, report
 
@@ -38,6 +39,13 @@ def test_percentiles_are_values_that_occurred(percent: int, value: float) -> Non
     assert demo.at([float(n) for n in range(1, 101)], percent) == value
     assert demo.at([7.0], percent) == 7.0
     assert demo.at([], percent) == 0
+
+
+def test_no_latency_is_shown_of_what_did_not_happen() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(demo.latencies([]))
+    assert out.getvalue().count("│ - ") == 8
+    assert " ms" not in out.getvalue()
 
 
 def test_a_users_requests_stay_below_the_rate_limit() -> None:
