@@ -15,6 +15,7 @@ POLL_S = 0.05
 # Time for a dead program's own children (PostgreSQL's backends, nginx's workers) to follow it.
 ORPHANS_WITHIN_S = 1.5
 TAIL_LINES = 12
+TAIL_COLUMNS = 200  # Erlang ends with kilobytes in one line
 
 
 class StartFailed(Exception):
@@ -24,7 +25,7 @@ class StartFailed(Exception):
         """Keep what a person needs to see: the reason, the log and its last lines."""
         self.reason = reason
         self.log = component.log
-        self.lines = tail(component.log)
+        self.lines = [shortened(line) for line in tail(component.log)]
         told = "\n".join(f"    {line}" for line in self.lines)
         super().__init__(f"{reason}; log: {component.log}\n{told}")
 
@@ -131,6 +132,12 @@ class Program:
             with suppress(psutil.NoSuchProcess):  # a child may end while its parent wakes
                 process.resume()
 
+    def frozen(self) -> bool:
+        """Tell whether somebody stopped the process with a signal; it answers nothing then."""
+        with suppress(psutil.NoSuchProcess):
+            return bool(self.pid and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+        return False
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process if it is still there."""
         if self.process is not None:
@@ -194,6 +201,11 @@ def ended(code: int) -> str:
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
+
+
+def shortened(line: str) -> str:
+    """Cut a line for a terminal; the log has the whole one."""
+    return line if len(line) <= TAIL_COLUMNS else f"{line[:TAIL_COLUMNS]} ..."
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:

@@ -108,7 +108,8 @@ class Supervisor:
     def unready(self) -> dict[str, str]:
         """Give the state of what is not ready (a step: done), of the optional ones if wanted."""
         needed = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
-        return {k.component.name: k.state for k in needed if k.state not in ("ready", "done")}
+        states = {keeper.component.name: shown(keeper) for keeper in needed}
+        return {name: state for name, state in states.items() if state not in ("ready", "done")}
 
     def rows(self) -> list[tuple[str, ...]]:
         """Give the table that `status` shows."""
@@ -119,7 +120,12 @@ def row(keeper: Keeper) -> tuple[str, ...]:
     """Give a component's line of the table."""
     up = report.duration(time.monotonic() - keeper.since)
     pid, address = str(keeper.program.pid or "-"), keeper.component.address or "-"
-    return (keeper.component.name, keeper.state, pid, up, str(keeper.restarts), address)
+    return (keeper.component.name, shown(keeper), pid, up, str(keeper.restarts), address)
+
+
+def shown(keeper: Keeper) -> str:
+    """Name the state; a process that somebody else stopped is not ready, whatever it was."""
+    return "frozen" if keeper.state == "ready" and keeper.program.frozen() else keeper.state
 
 
 def refuse_taken_ports(components: Iterable[Component]) -> None:

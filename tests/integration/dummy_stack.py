@@ -15,7 +15,7 @@ POLITE = (
 )
 # Leaves a process behind that has a session of its own, as a daemon does.
 DAEMON = "setsid sleep 1000 & " + POLITE
-FAILING = "echo the table orders does not exist; exit 3"
+FAILING = "printf %05000d 0; echo; echo the table orders does not exist; exit 3"
 
 SCENARIOS: dict[str, list[tuple[str, Stage, str, tuple[str, ...]]]] = {
     "plain": [

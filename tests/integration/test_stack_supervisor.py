@@ -152,6 +152,7 @@ def test_a_failed_start_tells_why_and_ends_the_rest(start: Start) -> None:
     assert "ended with exit code 3" in stack.text
     assert str(stack.state / "logs" / "migrate.log") in stack.text
     assert "the table orders does not exist" in stack.text
+    assert max(len(line) for line in stack.text.splitlines()) < 300
     assert not (stack.state / "logs" / "api.log").exists()
     assert leftovers(stack.state) == []
 
@@ -193,6 +194,18 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     assert devstack(stack.state, "pause", "worker").returncode == 0
     assert psutil.Process(int(stack.component("worker")["pid"])).status() == "stopped"
     assert devstack(stack.state, "resume", "worker").returncode == 0
+    wait_for(lambda: devstack(stack.state, "status").returncode == 0)
+
+
+def test_a_process_that_somebody_froze_is_not_ready(start: Start) -> None:
+    stack = start("plain")
+    stack.wait_ready()
+    pid = int(stack.component("database")["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stack.component("database")["state"] == "frozen")
+    shown = devstack(stack.state, "status")
+    assert (shown.returncode, "database is frozen" in shown.stderr) == (1, True)
+    os.kill(pid, signal.SIGCONT)
     wait_for(lambda: devstack(stack.state, "status").returncode == 0)
 
 
