@@ -147,7 +147,7 @@ def test_a_name_that_is_not_there_is_an_error(
 ) -> None:
     bury(broker)
     assert run(vhost, "drop", QUEUE, "--id", "nobody", "--yes") == 1
-    assert "there is no nobody" in capsys.readouterr().out
+    assert f"{DEAD} has no letter nobody" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(vhost, "list", "no-such-queue")
     with pytest.raises(SystemExit):

@@ -59,6 +59,13 @@ def test_a_drop_leaves_a_row_too_and_looking_leaves_none(shop: Shop, broker: Bro
     assert shop.run("SELECT action FROM operator_actions") == [("dead-letters drop",)]
 
 
+def test_an_empty_queue_is_named_and_leaves_no_row(shop: Shop, broker: Broker) -> None:
+    code, out, _ = dead_letters(shop, "replay", "order-processing", "--all")
+    assert (code, out) == (0, f"{DEAD} has no letters\n")
+    assert dead_letters(shop, "tidy", "order-processing")[1] == "no letter was settled otherwise\n"
+    assert shop.run("SELECT count(*) FROM operator_actions") == [(0,)]
+
+
 def test_replay_keeps_to_a_rate(shop: Shop, broker: Broker) -> None:
     for number in range(1, 6):
         bury(broker, number)
@@ -91,7 +98,7 @@ def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker
     code, out, _ = dead_letters(shop, "tidy", "order-processing")
     assert code == 0
     assert f"settled {settled}" in out
-    assert "1 letters ask for nothing any more: --yes drops them" in out
+    assert "1 letter was settled otherwise; drop with --yes" in out
     broker.wait_for(DEAD, 5)
     assert dead_letters(shop, "tidy", "order-processing", "--yes", "--as", "ada")[0] == 0
     broker.wait_for(DEAD, 4)

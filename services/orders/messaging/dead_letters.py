@@ -23,6 +23,7 @@ _LONGEST_BODY_BYTES: Final = 65_536
 _RATE: Final = 50.0
 _BATCH: Final = 500  # letters looked up in one statement
 _LONGEST_REASON: Final = 500  # as much as an audit row takes
+_NONE_SETTLED: Final = "no letter was settled otherwise"
 _CHANGING: Final = ("replay", "drop", "tidy")
 
 
@@ -83,6 +84,9 @@ def run(
             return _each(box, args, _show)
         if args.action == "tidy":
             return _tidy(box, args, queue, records)
+        if args.ids is None and box.number == 0:
+            print(f"{queue} has no letters")
+            return 0
         with _recording(args, queue, records) as deed:
             if args.action == "drop":
                 return _each(box, args, _announced(box.remove, "dropped", deed))
@@ -138,7 +142,8 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
             number += 1
             print(f"{'dropped' if args.yes else 'settled'} {letter_id(letter)}", flush=True)
     if not args.yes:
-        print(f"{number} letters ask for nothing any more: --yes drops them")
+        noun = "letter was" if number == 1 else "letters were"
+        print(f"{number} {noun} settled otherwise; drop with --yes" if number else _NONE_SETTLED)
     return 0
 
 
@@ -237,7 +242,7 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
             act(letter)
             missing.discard(listed_id)
     for message_id in sorted(missing):
-        print(f"there is no {printable(message_id)}")
+        print(f"{box.queue} has no letter {printable(message_id)}")
     return 1 if missing else 0
 
 
@@ -253,13 +258,14 @@ def _announced(
 
 
 def _show(letter: Delivery) -> None:
+    correlation_id = letter.properties.correlation_id
     document: dict[str, Any] = msgspec.to_builtins(describe_letter(letter))
     document |= {
         "headers": {
             printable(name): printable(value)
             for name, value in envelope.headers(letter.properties).items()
         },
-        "correlationId": printable(letter.properties.correlation_id),
+        "correlationId": None if correlation_id is None else printable(correlation_id),
         "body": letter.body[:_LONGEST_BODY_BYTES].decode(errors="backslashreplace"),
     }
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

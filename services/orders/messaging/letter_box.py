@@ -42,17 +42,17 @@ class Box:
     """An open queue of dead letters: what is taken goes back on closing, unless it was removed."""
 
     def __init__(self, channel: BlockingChannel, queue: str) -> None:
-        self._channel, self._queue = channel, queue
-        self._number: int = channel.queue_declare(queue, passive=True).method.message_count
+        self._channel, self.queue = channel, queue
+        self.number: int = channel.queue_declare(queue, passive=True).method.message_count
 
     def letters(self, limit: int | None = None) -> Iterator[Delivery]:
         """Take the letters that were there when the box was opened, oldest first."""
-        number = self._number if limit is None else min(limit, self._number)
+        number = self.number if limit is None else min(limit, self.number)
         for _ in range(number):
-            method, properties, body = self._channel.basic_get(self._queue)
+            method, properties, body = self._channel.basic_get(self.queue)
             if method is None:
                 return
-            yield envelope.delivered(self._queue, method, properties, body)
+            yield envelope.delivered(self.queue, method, properties, body)
 
     def replay(self, letter: Delivery) -> None:
         """Send a letter to where it came from, as if it had never been tried, and remove it."""

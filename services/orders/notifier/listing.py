@@ -9,7 +9,8 @@ from orders.database.pool import opened
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 
-_STATES: Final = (WAITING, *Outcome)
+_OUTCOMES: Final = tuple(each.value for each in Outcome)  # as an error shows them
+_STATES: Final = (WAITING, *_OUTCOMES)
 _LIMIT: Final = 50
 _LONGEST_REASON: Final = 500  # as much as an audit row takes
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--order", type=_positive, metavar="ID", help="those of this order that were not sent"
     )
-    which.add_argument("--state", choices=tuple(Outcome), help="all that ended so")
+    which.add_argument("--state", choices=_OUTCOMES, help="all that ended so")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
     resend.add_argument(
         "--because", type=_reason, default="not given", help="the reason, for the audit row"
