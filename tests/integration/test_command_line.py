@@ -66,11 +66,14 @@ def test_a_reader_that_leaves_ends_a_command_without_a_traceback(shop: Shop) -> 
     assert process.wait(timeout=60) == 141
 
 
-def test_an_interruption_ends_a_trace_that_waits_for_payment(shop: Shop) -> None:
+@pytest.mark.parametrize("words", [("trace", "4711"), ("reconcile",)])
+def test_an_interruption_ends_a_command_that_waits_for_payment(
+    shop: Shop, words: tuple[str, ...]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        process = started(shop, "trace", "4711", ORDERS_PAYMENT_URL=url)
+        process = started(shop, *words, ORDERS_PAYMENT_URL=url)
         with silent.accept()[0] as connection:
             assert connection.recv(4096)
             process.send_signal(signal.SIGINT)

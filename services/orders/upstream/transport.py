@@ -158,9 +158,8 @@ class Transport:
             finally:
                 ended()
 
-        future = self._threads.submit(run)
         try:
-            return future.result(timeout_s)
+            return self._threads.submit(run).result(timeout_s)
         except TimeoutError:
             exchange.abort()
             raise TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
