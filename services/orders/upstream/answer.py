@@ -44,11 +44,11 @@ class Answer(NamedTuple):
 def answer(received: bytes, limit_bytes: int) -> Answer | None:
     """Return the answer that `received` is, or None while a part is missing.
 
-    Raises NotUnderstood, and TooLong for a body of more than `limit_bytes`.
+    Raises NotUnderstood, and TooLong for a body of more than `limit_bytes` or one without an end.
     """
     complete = _answer(received, limit_bytes)
     if complete is None and len(received) > longest(limit_bytes):
-        raise NotUnderstood
+        raise TooLong
     return complete
 
 

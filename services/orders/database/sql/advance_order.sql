@@ -40,13 +40,18 @@ announced AS (
     RETURNING 1
 ),
 started AS (
-    -- A capture that a failover lost, and Payment still knows, comes with its outcome. So does one that
-    -- a person called declined before it reached Payment: then its row is there.
     INSERT INTO payment_attempts (id, order_id, kind, amount, outcome, actor)
-    SELECT
-        %(new_attempt)s, id, 'capture', total, coalesce(%(outcome)s::text, 'unknown'), %(actor)s
+    SELECT %(new_attempt)s, id, 'capture', total, 'unknown', %(actor)s
     FROM moved
-    WHERE %(new_attempt)s::uuid IS NOT NULL
+    WHERE %(new_attempt)s::uuid IS NOT NULL AND %(outcome)s::text IS NULL
+),
+recovered AS (
+    -- A capture that a failover lost, and Payment still knows, comes with its outcome. So does one
+    -- that a person called declined before it reached Payment: then its row is there.
+    INSERT INTO payment_attempts (id, order_id, kind, amount, outcome, actor)
+    SELECT %(new_attempt)s, id, 'capture', total, %(outcome)s, %(actor)s
+    FROM moved
+    WHERE %(new_attempt)s::uuid IS NOT NULL AND %(outcome)s::text IS NOT NULL
     ON CONFLICT (id) DO UPDATE SET outcome = 'approved', reason = NULL, updated_at = now()
     WHERE payment_attempts.outcome = 'declined' AND excluded.outcome = 'approved'
 ),
