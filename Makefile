@@ -107,7 +107,7 @@ check: env ## lint, format, types, import contracts
 
 .PHONY: test
 test: check ## everything: check, then unit, contract, integration and end-to-end tests on real servers
-	.venv/bin/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	.venv/bin/pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: fuzz
 fuzz: env ## try the HTTP parser with generated requests under AddressSanitizer; MINUTES=60

@@ -66,6 +66,15 @@ def test_a_reader_that_leaves_ends_a_command_without_a_traceback(shop: Shop) -> 
     assert process.wait(timeout=60) == 141
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have programs take SIGINT, also where the tests run in the background, which ignores it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("words", [("trace", "4711"), ("reconcile",)])
 def test_an_interruption_ends_a_command_that_waits_for_payment(
     shop: Shop, words: tuple[str, ...]
@@ -77,7 +86,7 @@ def test_an_interruption_ends_a_command_that_waits_for_payment(
         with silent.accept()[0] as connection:
             assert connection.recv(4096)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=5) == 130
+            assert process.wait(timeout=60) == 130
             process.communicate()
 
 
