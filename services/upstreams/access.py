@@ -5,7 +5,7 @@ from typing import Any
 import falcon
 import msgspec
 
-from upstreams.web import Refusal, answer, body
+from upstreams.web import Refusal, answer, body, is_control
 
 
 class Accepted(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -30,7 +30,7 @@ class Access:
     ) -> None:
         """Look at the token before the work."""
         tokens = self.accepted.tokens
-        if not tokens or req.path == "/livez" or req.path.startswith("/control/"):
+        if not tokens or is_control(req):
             return
         scheme, _, token = (req.auth or "").partition(" ")
         if scheme != "Bearer" or token not in tokens:

@@ -11,7 +11,7 @@ import falcon
 import msgspec
 from msgspec import Meta
 
-from upstreams.web import Refusal, answer, body
+from upstreams.web import Refusal, answer, body, is_control
 
 HANG_S: Final = 60.0  # longer than any caller's deadline; bounded so that no thread is lost
 RESERVED_THREADS: Final = 32  # the control API answers even when every caller is made to wait
@@ -79,7 +79,7 @@ class FaultMiddleware:
     ) -> None:
         """Wait, hang or fail before the work."""
         faults = self._script.current
-        if _exempt(req):
+        if is_control(req):
             return
         self._delay(faults)
         if _happens(faults.hang_ratio):
@@ -96,7 +96,7 @@ class FaultMiddleware:
         succeeded: bool,  # noqa: FBT001 falcon's signature
     ) -> None:
         """Lose the answer after the work."""
-        if resource is None or not succeeded or _exempt(req):
+        if resource is None or not succeeded or is_control(req):
             return
         if _happens(self._script.current.drop_reply_ratio):
             req.context.fault = "drop_reply"
@@ -140,10 +140,6 @@ class FaultsResource:
 
 def _happens(ratio: float) -> bool:
     return random.random() < ratio  # noqa: S311 no secret
-
-
-def _exempt(req: falcon.Request) -> bool:
-    return req.path == "/livez" or req.path.startswith("/control/")
 
 
 def _disconnect(req: falcon.Request) -> None:

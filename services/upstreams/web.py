@@ -134,3 +134,8 @@ def _refuse(
 def _serialize(_req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     code = _CODES.get(error.status_code, "invalid")
     answer(resp, {"error": code, "detail": error.description or ""}, error.status_code)
+
+
+def is_control(req: falcon.Request) -> bool:
+    """Tell whether a request is about the simulator itself: scripts and probes always work."""
+    return req.path == "/livez" or req.path.startswith("/control/")
