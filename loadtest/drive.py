@@ -1,6 +1,7 @@
 """Run Locust over a place and follow it to its end."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -69,11 +70,12 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Find a port that nobody listens on, below those that Linux gives to outgoing connections."""
+    while True:
+        port = random.randrange(10_240, 32_768)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def drive(

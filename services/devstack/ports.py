@@ -1,7 +1,12 @@
 """Find free ports, and say who holds a busy one."""
 
+import fcntl
+import functools
+import os
 import random
 import socket
+import tempfile
+from pathlib import Path
 
 import psutil
 
@@ -9,16 +14,34 @@ HOST = "127.0.0.1"
 # Below Linux's range for outgoing connections (32768 and up), which could take a port we chose
 # before its server binds it.
 CHOICE = range(10_240, 32_768)
-_given: set[int] = set()
+_reserved: set[int] = set()
 
 
 def free_port() -> int:
-    """Choose a port that nobody listens on; never the same one twice in a process."""
+    """Choose a port that nobody listens on, and reserve it for as long as this process runs.
+
+    A server may bind it late, or leave it for a restart: no other process chooses it meanwhile.
+    """
     while True:
         port = random.choice(CHOICE)  # noqa: S311 - not a secret
-        if port not in _given and not busy(port):
-            _given.add(port)
+        if port not in _reserved and _reserve(port) and not busy(port):
+            _reserved.add(port)
             return port
+
+
+def _reserve(port: int) -> bool:
+    """Lock the port's byte of a file that all processes of this user share."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _reservations() -> int:
+    path = Path(tempfile.gettempdir(), f"orderservice-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def busy(port: int) -> bool:

@@ -1,9 +1,21 @@
 """What is said of a port that a server cannot have."""
 
 import os
+import random
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 from devstack import ports
+
+SERVICES = Path(__file__).parents[2] / "services"
+PROGRAM = """
+import random
+from devstack import ports
+random.seed(1)
+print(*(ports.free_port() for _ in range(50)))
+"""
 
 
 def test_a_server_is_named() -> None:
@@ -47,3 +59,15 @@ def test_what_a_server_left_behind_keeps_no_server_away() -> None:
         assert client.recv(1) == b""
         client.close()
     assert not ports.busy(port)
+
+
+def test_no_other_process_is_given_a_reserved_port() -> None:
+    """Both draw the same numbers; nobody listens on any of the ports."""
+    state = random.getstate()
+    random.seed(1)
+    reserved = {ports.free_port() for _ in range(50)}
+    random.setstate(state)
+    output = subprocess.check_output(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "PYTHONPATH": str(SERVICES)}, text=True
+    )
+    assert reserved.isdisjoint(map(int, output.split()))

@@ -121,10 +121,14 @@ def test_a_fault_of_every_write_changes_nothing_about_the_end(
 def settled(
     api: Api, namespace: str, example: Example, nodes: Nodes, is_ready: Ready, behind: Any
 ) -> str:
-    """Give a namespace with a resource that is ready, and an operator that follows it."""
+    """Give a namespace with a resource that is ready, and an operator that follows it.
+
+    The revision is recorded in the pass after the one that reports Ready: the last write there is.
+    """
     assert nodes
     api.apply(example(), namespace)
     api.wait(lambda: is_ready("minimal"))
+    api.wait(lambda: api.list("apps/v1", "controllerrevisions", namespace))
     api.wait(lambda: _operator_ready(api, behind))
     return namespace
 
