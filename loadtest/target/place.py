@@ -98,7 +98,7 @@ def own(stack: LocalStack) -> Place:
 def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: bool) -> None:
     """Find what a scenario needs and this place lacks. Raises SetupFailed."""
     acts = [moment.act for moment in scenario.moments]
-    missing = {
+    lacks = {
         "LOADTEST_INVENTORY_URL": place.inventory is None
         and (scenario.stock or _steers(acts, "inventory")),
         "LOADTEST_PAYMENT_URL": place.payment is None and _steers(acts, "payment"),
@@ -109,7 +109,7 @@ def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: boo
         and not by_hand
         and any(isinstance(act, Component) for act in acts),
     }
-    if needed := [name for name, lacking in missing.items() if lacking]:
+    if needed := [name for name, lacking in lacks.items() if lacking]:
         raise SetupFailed(f"{scenario.name} needs {', '.join(needed)}")
 
 

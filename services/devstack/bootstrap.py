@@ -38,12 +38,12 @@ def main() -> int:
     try:
         refuse_other_machines()
         use_supported_python()
-        wanted = fingerprint()
-        if STAMP.exists() and STAMP.read_text() == wanted:
+        identity = fingerprint()
+        if STAMP.exists() and STAMP.read_text() == identity:
             return 0
         with Fetch(output):
             set_up(output)
-        STAMP.write_text(wanted)
+        STAMP.write_text(identity)
     except SetupFailed as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
@@ -66,9 +66,9 @@ def use_supported_python() -> None:
     if sys.version_info[:2] in PYTHONS:
         return
     for major, minor in reversed(PYTHONS):
-        found = shutil.which(f"python{major}.{minor}")
-        if found:
-            os.execv(found, [found, "-m", "devstack.bootstrap"])  # noqa: S606 - no shell is wanted
+        python = shutil.which(f"python{major}.{minor}")
+        if python:
+            os.execv(python, [python, "-m", "devstack.bootstrap"])  # noqa: S606 - no shell is wanted
     message = (
         f"Python 3.11 or 3.12 is needed (this is {sys.version.split()[0]}): "
         "install one, or name it: make PYTHON=/path/to/python3.12 ..."
@@ -80,14 +80,14 @@ def fingerprint() -> str:
     """Tell this environment from any other: the locks, our packages, the Python, the place."""
     import tomllib  # not in the older Pythons that find a newer one here
 
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    told.update(f"{project['project']['scripts']} {project['tool']['setuptools']}".encode())
+    digest.update(f"{project['project']['scripts']} {project['tool']['setuptools']}".encode())
     for lock in LOCKS:
-        told.update(lock.read_bytes())
-    told.update(meinheld_wheel.identity(LOCKS[0]).encode())
-    told.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
-    return told.hexdigest()
+        digest.update(lock.read_bytes())
+    digest.update(meinheld_wheel.identity(LOCKS[0]).encode())
+    digest.update(f"{sys.version} {sys.base_prefix} {ENVIRONMENT}".encode())
+    return digest.hexdigest()
 
 
 def set_up(output: Report) -> None:
@@ -138,7 +138,7 @@ def lock_without_meinheld() -> Path:
     """Write the lock's entries, but for the one that we compile, to a file of their own."""
     entries = re.split(r"^(?=\w)", LOCKS[0].read_text(), flags=re.MULTILINE)
     path = ENVIRONMENT / "requirements-wheels.txt"
-    path.write_text("".join(one for one in entries if not one.startswith("meinheld=")))
+    path.write_text("".join(entry for entry in entries if not entry.startswith("meinheld=")))
     return path
 
 
@@ -179,14 +179,14 @@ def program(name: str) -> str:
 def compiler(output: Report) -> dict[str, str]:
     """Give the variables with which meinheld compiles, fetching what the machine lacks."""
     flags = os.environ.get("CFLAGS", "")
-    given: dict[str, str] = {}
+    environment: dict[str, str] = {}
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         flags += f" {python_headers(output)}"
     if not shutil.which(os.environ.get("CC", "cc")):
         # Not Python's own linker options, some of which zig does not know; any x86-64, no checks.
-        given["CC"] = f"{zig(output)} cc -mcpu=baseline -fno-sanitize=undefined"
-        given["LDSHARED"] = f"{given['CC']} -shared"
-    return given | {"CFLAGS": flags.strip()}
+        environment["CC"] = f"{zig(output)} cc -mcpu=baseline -fno-sanitize=undefined"
+        environment["LDSHARED"] = f"{environment['CC']} -shared"
+    return environment | {"CFLAGS": flags.strip()}
 
 
 def python_headers(output: Report) -> str:
@@ -230,7 +230,7 @@ def short_hash(lock: Path) -> str:
 
 def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: str = "") -> None:
     """Run a command to its end. Raises: SetupFailed with its last words."""
-    done = subprocess.run(
+    process = subprocess.run(
         argv,
         capture_output=True,
         text=True,
@@ -238,25 +238,29 @@ def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: s
         cwd=REPOSITORY,
         env=variables() | (environment or {}),
     )
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-3000:]
-        message = f"{' '.join(argv[:5])} failed with exit code {done.returncode}\n{words}\n{advice}"
+    if process.returncode != 0:
+        words = (process.stderr or process.stdout).strip()[-3000:]
+        message = (
+            f"{' '.join(argv[:5])} failed with exit code {process.returncode}\n{words}\n{advice}"
+        )
         raise SetupFailed(message.strip())
 
 
 def succeeds(argv: list[str]) -> bool:
     """Run a command and tell whether it succeeded."""
-    done = subprocess.run(argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY)
-    return done.returncode == 0
+    process = subprocess.run(
+        argv, capture_output=True, check=False, env=variables(), cwd=REPOSITORY
+    )
+    return process.returncode == 0
 
 
 def variables() -> dict[str, str]:
     """Give our environment, with pip's settings (mirror, certificates) told to uv as well."""
-    given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for theirs, ours in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
-        if theirs in given:
-            given.setdefault(ours, given[theirs])
-    return given
+        if theirs in environment:
+            environment.setdefault(ours, environment[theirs])
+    return environment
 
 
 class Fetch:

@@ -35,13 +35,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the verbs."""
-    made = argparse.ArgumentParser(
+    command_line = argparse.ArgumentParser(
         prog="python -m devstack",
         description="Run the whole order platform on this machine.",
         epilog=f"environment:\n{settings.describe()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = made.add_subparsers(required=True, metavar="VERB")
+    verbs = command_line.add_subparsers(required=True, metavar="VERB")
     add(verbs, "up", lambda _, loaded: foreground.up(loaded), "run in the foreground until Ctrl-C")
     for verb in VERBS:
         add_component_verb(verbs, verb)
@@ -51,46 +51,48 @@ def parser() -> argparse.ArgumentParser:
     add(verbs, "observe", observe, "add Prometheus and Alertmanager to the running stack")
     add(verbs, "clean-state", clean_state, "remove the state folder")
     add(verbs, "environment", environment, "print the variables of the services, for a shell")
-    return made
+    return command_line
 
 
 def add(verbs: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
     """Add a verb."""
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-    made.set_defaults(run=run)
-    return made
+    command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
 
 
 def add_component_verb(verbs: Any, verb: str) -> None:
     """Add a verb for one component; start and stop without one mean the whole stack."""
-    whole = verb in ("start", "stop")
+    optional = verb in ("start", "stop")
     text = f"{verb} a component of the running stack"
-    made = add(
+    command = add(
         verbs,
         verb,
-        start_or_stop if whole else one,
-        f"{verb} the stack, or {text}" if whole else text,
+        start_or_stop if optional else one,
+        f"{verb} the stack, or {text}" if optional else text,
     )
-    made.add_argument("component", nargs="?" if whole else None)
-    made.set_defaults(verb=verb)
+    command.add_argument("component", nargs="?" if optional else None)
+    command.set_defaults(verb=verb)
 
 
 def add_logs(verbs: Any) -> None:
     """Add the verb `logs`."""
-    made = add(verbs, "logs", show_logs, "show the last log lines")
-    made.add_argument("component", nargs="*")
-    made.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
-    made.add_argument("-n", "--lines", type=int, default=20, help="lines of each log [20]")
+    command = add(verbs, "logs", show_logs, "show the last log lines")
+    command.add_argument("component", nargs="*")
+    command.add_argument("-f", "--follow", action="store_true", help="go on showing new lines")
+    command.add_argument("-n", "--lines", type=int, default=20, help="lines of each log [20]")
 
 
 def add_demo(verbs: Any) -> None:
     """Add the verb `demo`."""
-    made = add(verbs, "demo", show_demo, "place orders and watch them to their end")
-    made.add_argument("--count", type=positive, default=50, help="orders to place [50]")
-    made.add_argument("--rate", type=positive, default=10, help="orders a second [10]")
-    made.add_argument("--decline", type=share, default=0.1, help="share to be declined [0.1]")
-    made.add_argument("--timeout", type=positive, default=60, help="seconds an order may take [60]")
-    made.add_argument("--url", help="gateway [the local stack's]")
+    command = add(verbs, "demo", show_demo, "place orders and watch them to their end")
+    command.add_argument("--count", type=positive, default=50, help="orders to place [50]")
+    command.add_argument("--rate", type=positive, default=10, help="orders a second [10]")
+    command.add_argument("--decline", type=share, default=0.1, help="share to be declined [0.1]")
+    command.add_argument(
+        "--timeout", type=positive, default=60, help="seconds an order may take [60]"
+    )
+    command.add_argument("--url", help="gateway [the local stack's]")
 
 
 def start_or_stop(args: argparse.Namespace, loaded: Settings) -> int:

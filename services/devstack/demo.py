@@ -100,11 +100,11 @@ class Demo:
             order.status, order.reason = "refused", str(error)
             return
         order.post_s = time.monotonic() - began
-        told = msgspec.json.decode(answer.data)
+        result = msgspec.json.decode(answer.data)
         if answer.status == 202:
-            order.order_id, order.status = told["orderId"], told["status"]
+            order.order_id, order.status = result["orderId"], result["status"]
         else:
-            order.status, order.reason = "refused", f"{answer.status} {told.get('error', '')}"
+            order.status, order.reason = "refused", f"{answer.status} {result.get('error', '')}"
 
     def look(self, order: Order) -> None:
         """Ask how far an order is; an answer that is not a list changes nothing."""
@@ -211,8 +211,8 @@ def picture(orders: list[Order]) -> Group:
     latest = Table("order", "user", "status", "reason", box=None)
     for order in [order for order in orders if order.accepted][-SHOWN:]:
         latest.add_row(str(order.order_id), str(order.user_id), order.status, order.reason)
-    done = sum(order.ended for order in orders)
-    return Group(ProgressBar(total=len(orders), completed=done, width=60), totals, "", latest)
+    ended = sum(order.ended for order in orders)
+    return Group(ProgressBar(total=len(orders), completed=ended, width=60), totals, "", latest)
 
 
 def summary(orders: list[Order], console: Console) -> int:

@@ -37,9 +37,9 @@ def follow(running: "subprocess.Popen[bytes]", log: Path) -> int:
     with log.open() as lines:
         while True:
             alive = running.poll() is None
-            told = lines.read()
-            print(told, end="", flush=True)
-            if "\nready in " in told:
+            text = lines.read()
+            print(text, end="", flush=True)
+            if "\nready in " in text:
                 return 0
             if not alive:
                 return running.returncode or 1

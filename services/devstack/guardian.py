@@ -68,8 +68,8 @@ def wait_for(child: int) -> int:
 
 def end_descendants() -> None:
     """Kill everything that is left below us, until nothing is."""
-    while left := psutil.Process().children(recursive=True):
-        for process in left:
+    while descendants := psutil.Process().children(recursive=True):
+        for process in descendants:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         with suppress(ChildProcessError):

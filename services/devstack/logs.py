@@ -12,11 +12,11 @@ POLL_S = 0.2
 def show(folder: Path, names: list[str], lines: int, *, follow: bool) -> int:
     """Print the last lines of the named logs (all, if none is named); go on if asked to."""
     files = {path.stem: path for path in sorted(folder.glob("*.log"))}
-    missing = [name for name in names if name not in files]
-    if missing or not files:
-        known = ", ".join(files) or "none"
+    absent = [name for name in names if name not in files]
+    if absent or not files:
+        available = ", ".join(files) or "none"
         print(
-            f"no log of {', '.join(missing) or 'anything'} in {folder}: there are {known}",
+            f"no log of {', '.join(absent) or 'anything'} in {folder}: there are {available}",
             file=sys.stderr,
         )
         return 2

@@ -26,8 +26,8 @@ class StartFailed(Exception):
         self.reason = reason
         self.log = component.log
         self.lines = [shortened(line) for line in tail(component.log)]
-        told = "\n".join(f"    {line}" for line in self.lines)
-        super().__init__(f"{reason}; log: {component.log}\n{told}")
+        log_lines = "\n".join(f"    {line}" for line in self.lines)
+        super().__init__(f"{reason}; log: {component.log}\n{log_lines}")
 
 
 class Program:
@@ -188,8 +188,8 @@ def answers(component: Component) -> bool:
 
 def end_all(processes: list[psutil.Process]) -> None:
     """Wait for processes to end by themselves, then kill the rest."""
-    _, left = psutil.wait_procs(processes, timeout=ORPHANS_WITHIN_S)
-    for process in left:
+    _, survivors = psutil.wait_procs(processes, timeout=ORPHANS_WITHIN_S)
+    for process in survivors:
         try:
             process.kill()
         except psutil.NoSuchProcess:

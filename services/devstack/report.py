@@ -18,15 +18,15 @@ class Report:
         self.out = out
         self.coloured = out.isatty()
 
-    def event(self, name: str, what: str, took_s: float | None = None, more: str = "") -> None:
+    def event(self, name: str, event: str, took_s: float | None = None, more: str = "") -> None:
         """Write one event of one component."""
         took = "" if took_s is None else f"{took_s:5.1f} s"
-        self.line(f"  {name:<18}{self.paint(what, 10)}{took:>8}  {more}".rstrip())
+        self.line(f"  {name:<18}{self.paint(event, 10)}{took:>8}  {more}".rstrip())
 
-    def paint(self, what: str, width: int) -> str:
+    def paint(self, word: str, width: int) -> str:
         """Pad a word and colour it."""
-        colour = COLOURS.get(what)
-        padded = f"{what:<{width}}"
+        colour = COLOURS.get(word)
+        padded = f"{word:<{width}}"
         return f"\x1b[{colour}m{padded}\x1b[0m" if self.coloured and colour else padded
 
     def line(self, text: str = "") -> None:
@@ -60,8 +60,8 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
 
 def duration(seconds: float) -> str:
     """Say a duration in the two largest units."""
-    minutes, left = divmod(int(seconds), 60)
+    minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {left} s" if minutes else f"{left} s"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

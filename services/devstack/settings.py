@@ -81,9 +81,9 @@ class Settings:
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read DEVSTACK_* and look at ORDERS_*. Raises: SettingError naming the variable."""
-    for one, other in NEEDED_WITH.items():
-        if environ.get(one) and not environ.get(other):
-            message = f"{one} is set but {other} is not: set both, or neither"
+    for name, other in NEEDED_WITH.items():
+        if environ.get(name) and not environ.get(other):
+            message = f"{name} is set but {other} is not: set both, or neither"
             raise SettingError(message)
     state = Path(environ.get("DEVSTACK_STATE") or REPOSITORY / ".devstack")
     return Settings(
@@ -112,12 +112,12 @@ def read_ports(environ: Mapping[str, str]) -> dict[str, int]:
 
 def refuse_doubles(ports: Mapping[str, int]) -> None:
     """Find two names for one port. Raises: SettingError."""
-    seen: dict[int, str] = {}
+    names: dict[int, str] = {}
     for name, port in ports.items():
-        if port in seen:
-            message = f"{variable(name)} and {variable(seen[port])} are both {port}"
+        if port in names:
+            message = f"{variable(name)} and {variable(names[port])} are both {port}"
             raise SettingError(message)
-        seen[port] = name
+        names[port] = name
 
 
 def integer(environ: Mapping[str, str], name: str, default: int) -> int:

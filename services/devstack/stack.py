@@ -79,8 +79,8 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
 
 def environment(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
     """Give every ORDERS_* variable with which a service or tool fits this stack."""
-    given = {k: v for k, v in settings.environment.items() if k.startswith("ORDERS_")}
-    return given | addresses(settings, secrets)
+    variables = {k: v for k, v in settings.environment.items() if k.startswith("ORDERS_")}
+    return variables | addresses(settings, secrets)
 
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:

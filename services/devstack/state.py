@@ -81,18 +81,18 @@ def is_locked(state: Path) -> bool:
 def load_secrets(state: Path) -> dict[str, str]:
     """Give the generated secrets, made on the first run and readable by us alone."""
     file = state / "secrets.json"
-    kept = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
-    made = {
+    stored = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
+    values = {
         "postgres": secrets.token_urlsafe(24),
         "rabbitmq": secrets.token_urlsafe(24),
         "valkey": secrets.token_urlsafe(24),
         "cursor": secrets.token_urlsafe(32),
         "webhook": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
-    } | kept
-    if made != kept:
+    } | stored
+    if values != stored:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(msgspec.json.format(msgspec.json.encode(made)))
-    return made
+            out.write(msgspec.json.format(msgspec.json.encode(values)))
+    return values
 
 
 def clean(state: Path) -> None:

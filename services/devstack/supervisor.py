@@ -150,12 +150,12 @@ def in_parallel(actions: list[Callable[[], None]]) -> None:
         thread.join()
 
 
-def reap_adopted(known: set[int]) -> None:
+def reap_adopted(own_pids: set[int]) -> None:
     """Collect ended processes whose own parent had died: they were handed to us."""
     session = os.getsid(0)
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
-            ended = child.pid not in known and child.status() == psutil.STATUS_ZOMBIE
+            ended = child.pid not in own_pids and child.status() == psutil.STATUS_ZOMBIE
             # Programs of our own session, and ones just begun, are waited for by whoever ran them.
             if ended and os.getsid(child.pid) != session and time.time() - child.create_time() > 1:
                 os.waitpid(child.pid, os.WNOHANG)

@@ -128,14 +128,16 @@ def report(advisories: Path) -> int:
 
 def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
     """Give every advisory about a version of a lock."""
-    known: dict[str, list[dict[str, Any]]] = {}
-    wanted = {pin.name for lock in locks for pin in pins(lock)}
+    by_package: dict[str, list[dict[str, Any]]] = {}
+    locked = {pin.name for lock in locks for pin in pins(lock)}
     for folder in advisories.iterdir():
-        if folder.is_dir() and _normal(folder.name) in wanted:
-            known[_normal(folder.name)] = [_read(file) for file in sorted(folder.glob("*.yaml"))]
+        if folder.is_dir() and _normal(folder.name) in locked:
+            by_package[_normal(folder.name)] = [
+                _read(file) for file in sorted(folder.glob("*.yaml"))
+            ]
     for lock in locks:
         for pin in pins(lock):
-            for advisory in known.get(pin.name, []):
+            for advisory in by_package.get(pin.name, []):
                 if concerns(advisory, pin):
                     yield Finding(lock.name, pin, _title(advisory))
 

@@ -29,11 +29,11 @@ def folder(state: Path, name: str) -> Path:
     Where the state folder itself is closed to others (root's home), the data lives below
     /var/tmp and the state folder has a link to it.
     """
-    wanted = state / name
+    path = state / name
     if prefix() != AS_NOBODY:
-        wanted.mkdir(parents=True, exist_ok=True)
-        return wanted
-    real = wanted if reachable(first_existing(state)) else outside(wanted)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    real = path if reachable(first_existing(state)) else outside(path)
     real.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.chown(real, NOBODY, NOBODY)
     return real

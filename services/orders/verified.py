@@ -69,11 +69,11 @@ def _http(url: str, _environ: Mapping[str, str]) -> str | None:
     return _scheme(url, "https", "http://")
 
 
-def _scheme(url: str, wanted: str, plain: str) -> str | None:
+def _scheme(url: str, encrypted: str, plain: str) -> str | None:
     scheme = url.partition("://")[0].lower().partition("+")[0]
-    if scheme in {wanted, "unix"} or _all_local(url):
+    if scheme in {encrypted, "unix"} or _all_local(url):
         return None
-    return f"{plain} is not encrypted: use {wanted}://"
+    return f"{plain} is not encrypted: use {encrypted}://"
 
 
 def _all_local(url: str) -> bool:
@@ -181,13 +181,13 @@ def allowances(text: str) -> frozenset[str]:
 
 def advice(error: BaseException, authorities: str = AUTHORITIES) -> str | None:
     """Say what to do about a certificate that was refused; None if that was not it."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
         cause = waiting.pop()
-        if not isinstance(cause, BaseException) or id(cause) in seen:
+        if not isinstance(cause, BaseException) or id(cause) in visited:
             continue
-        seen.add(id(cause))
+        visited.add(id(cause))
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _advice(cause.verify_code, authorities)
         waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
@@ -204,5 +204,5 @@ def _advice(code: int, authorities: str) -> str:
 
 def advice_of_libpq(message: str) -> str | None:
     """Say what to do about the words with which libpq refuses a server; None for others."""
-    known = (advice for words, advice in _OF_LIBPQ.items() if words in message)
-    return next(known, None)
+    matches = (advice for words, advice in _OF_LIBPQ.items() if words in message)
+    return next(matches, None)

@@ -218,13 +218,13 @@ def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
                 )
 
 
-def limits(wanted: Topology, broker: Broker) -> Iterator[Limit]:
+def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
     """Yield what operator policies make stricter than ours.
 
     A broker applies one to a queue beside its policy, and of both values the smaller one.
     Source: https://www.rabbitmq.com/docs/policies#operator-policies
     """
-    for policy in wanted.policies:
+    for policy in topology.policies:
         if policy.apply_to != "queues":  # operator policies are about queues only
             continue
         for item in _listed_for(policy, broker):
@@ -290,9 +290,9 @@ def _limit(queue: str, name: str, rule: str, value: Any, policy: Policy) -> Limi
 
 def _loses(rule: str, policy: Policy) -> bool:
     """Return whether messages are gone by a rule, not only refused or dead-lettered."""
-    kept = "dead-letter-exchange" in policy.definition
+    dead_letters = "dead-letter-exchange" in policy.definition
     return rule in {"expires", "overflow"} or (
-        rule in {"message-ttl", "delivery-limit"} and not kept
+        rule in {"message-ttl", "delivery-limit"} and not dead_letters
     )
 
 

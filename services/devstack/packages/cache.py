@@ -23,24 +23,24 @@ def keep(name: str, make: Callable[[Path], None]) -> Path:
 
     Two runs at once both make it and the first to finish wins: nothing is ever seen half made.
     """
-    wanted = root() / name
-    if wanted.exists():
-        return wanted
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=wanted.parent))
+    folder = root() / name
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     try:
         make(part)
         part.chmod(0o755)
-        move(part, wanted)
+        move(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return wanted
+    return folder
 
 
-def move(part: Path, wanted: Path) -> None:
+def move(part: Path, folder: Path) -> None:
     """Rename into place, unless another run was quicker."""
     try:
-        part.rename(wanted)
+        part.rename(folder)
     except OSError:
-        if not wanted.exists():
+        if not folder.exists():
             raise

@@ -35,7 +35,7 @@ def system() -> str:
     return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}-{platform.machine()}"
 
 
-def fetch(roots: tuple[str, ...], wanted: str, absent: str, folder: Path) -> list[str]:
+def fetch(roots: tuple[str, ...], pattern: str, absent: str, folder: Path) -> list[str]:
     """Unpack `roots` and what they need into `folder`; give the names of the package files.
 
     Of the packages they need, those whose name matches `wanted` are taken. Packages whose name
@@ -45,7 +45,7 @@ def fetch(roots: tuple[str, ...], wanted: str, absent: str, folder: Path) -> lis
     with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
         apt = private_apt(Path(scratch), absent)
         apt("update")
-        names = [n for n in closure(apt, roots) if n in roots or re.fullmatch(wanted, n)]
+        names = [n for n in closure(apt, roots) if n in roots or re.fullmatch(pattern, n)]
         return unpack(apt, names, Path(scratch), folder)
 
 
@@ -87,7 +87,7 @@ def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
 
 def configuration(scratch: Path, settings: str) -> str:
     """Copy the machine's apt settings (proxy, certificates) without its hooks and folders."""
-    kept = [line for line in settings.splitlines() if not line.startswith(UNWANTED)]
+    theirs = [line for line in settings.splitlines() if not line.startswith(UNWANTED)]
     ours = {
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
@@ -101,7 +101,7 @@ def configuration(scratch: Path, settings: str) -> str:
         "Acquire::Retries": "2",
         "Debug::NoLocking": "true",
     }
-    return "\n".join([*kept, *(f'{key} "{value}";' for key, value in ours.items())]) + "\n"
+    return "\n".join([*theirs, *(f'{key} "{value}";' for key, value in ours.items())]) + "\n"
 
 
 def status_without(absent: str, status: Path = STATUS) -> str:
@@ -121,11 +121,11 @@ def command(
     argv: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None
 ) -> str:
     """Run a command to its end. Raises: FetchFailed with its last words."""
-    done = subprocess.run(
+    process = subprocess.run(
         argv, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=300
     )
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-600:]
-        message = f"{' '.join(argv[:3])} failed with exit code {done.returncode}: {words}"
+    if process.returncode != 0:
+        words = (process.stderr or process.stdout).strip()[-600:]
+        message = f"{' '.join(argv[:3])} failed with exit code {process.returncode}: {words}"
         raise FetchFailed(message)
-    return done.stdout
+    return process.stdout

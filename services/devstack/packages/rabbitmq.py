@@ -49,24 +49,26 @@ def unpack(folder: Path) -> None:
 
 def link_plugins(folder: Path) -> None:
     """Make the folder `plugins` with links to the needed plugins only."""
-    found = {path.name.rpartition("-")[0]: path for path in folder.glob(f"{SERVER}/plugins/*-*")}
+    plugins = {path.name.rpartition("-")[0]: path for path in folder.glob(f"{SERVER}/plugins/*-*")}
     links = folder / "plugins"
     links.mkdir()
-    for name in needed(found, PLUGINS):
-        links.joinpath(found[name].name).symlink_to(Path("..") / found[name].relative_to(folder))
+    for name in needed(plugins, PLUGINS):
+        links.joinpath(plugins[name].name).symlink_to(
+            Path("..") / plugins[name].relative_to(folder)
+        )
 
 
-def needed(found: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
+def needed(plugins: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
     """Follow the `applications` of each plugin to all it needs."""
     names: set[str] = set()
-    left = [name for name in roots if name in found]
-    while left:
-        name = left.pop()
+    waiting = [name for name in roots if name in plugins]
+    while waiting:
+        name = waiting.pop()
         names.add(name)
-        left += [
+        waiting += [
             n
-            for n in applications(found[name] / "ebin" / f"{name}.app")
-            if n in found.keys() - names
+            for n in applications(plugins[name] / "ebin" / f"{name}.app")
+            if n in plugins.keys() - names
         ]
     return names
 

@@ -251,13 +251,13 @@ def run(
     """
     argv = [*unprivileged.prefix(), str(programs(cluster.state) / program), *args]
     environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"} | dict(more)
-    done = subprocess.run(
+    process = subprocess.run(
         argv, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False
     )
-    if done.returncode != 0:
-        message = f"{program} failed ({done.returncode}): {done.stderr.strip()[-800:]}"
+    if process.returncode != 0:
+        message = f"{program} failed ({process.returncode}): {process.stderr.strip()[-800:]}"
         raise RuntimeError(message)
-    return done.stdout
+    return process.stdout
 
 
 def programs(state: Path) -> Path:

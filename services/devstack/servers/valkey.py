@@ -40,9 +40,9 @@ class Access(NamedTuple):
     @property
     def rules(self) -> str:
         """Give the contents of the server's file of users."""
-        known = hashlib.sha256(self.password.encode()).hexdigest()
+        digest = hashlib.sha256(self.password.encode()).hexdigest()
         rules = UNLIMITED if self.everything else RULES
-        return rules.format(user=USER, password=known, prefix=self.prefix)
+        return rules.format(user=USER, password=digest, prefix=self.prefix)
 
 
 def url(port: int, access: Access | None = None) -> str:

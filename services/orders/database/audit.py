@@ -45,14 +45,16 @@ class Audit:
 
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
         """Return the places of the letters (order id, type) that ask for nothing any more."""
-        known = [(place, *letter) for place, letter in enumerate(letters) if letter[0] is not None]
+        numbered = [
+            (place, *letter) for place, letter in enumerate(letters) if letter[0] is not None
+        ]
         rows = self._pool.execute(
             "settled_letters",
             {
-                "numbers": [place for place, _, _ in known],
-                "orders": [order_id for _, order_id, _ in known],
-                "types": [kind for _, _, kind in known],
-                "notify": [notify for _ in known],
+                "numbers": [place for place, _, _ in numbered],
+                "orders": [order_id for _, order_id, _ in numbered],
+                "types": [kind for _, _, kind in numbered],
+                "notify": [notify for _ in numbered],
             },
         )
         return {row[0] for row in rows}

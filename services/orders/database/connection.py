@@ -205,7 +205,7 @@ class Server:
             return
         before_s = time.monotonic() - _STUCK_S
         with self._lock:
-            others = [one for one in self._open if one.instance != connection.instance]
+            others = [opened for opened in self._open if opened.instance != connection.instance]
             self._open.add(connection)
         for other in others:
             if other.waiting_since_s < before_s:
@@ -214,7 +214,9 @@ class Server:
     def longest_wait_s(self) -> float:
         """Return for how long a statement has been waiting for its answer, at most; 0: none."""
         with self._lock:
-            began_s = min((one.waiting_since_s for one in self._open), default=float("inf"))
+            began_s = min(
+                (connection.waiting_since_s for connection in self._open), default=float("inf")
+            )
         return max(0.0, time.monotonic() - began_s)
 
     def left_behind(self, connection: "Connection") -> bool:
@@ -270,8 +272,8 @@ class Server:
             raise SessionRefused(REPLACED)
 
     def _index(self, host: str, port: str) -> int:
-        known = places(self._parameters)
-        return known.index((host, port)) if (host, port) in known else self._first
+        hosts = places(self._parameters)
+        return hosts.index((host, port)) if (host, port) in hosts else self._first
 
 
 def _fault(parameters: Mapping[str, Any], *, writes: bool) -> str | None:
@@ -438,9 +440,9 @@ class PooledConnection(Connection):
     def _check(self, server: Server, session: Mapping[str, str]) -> None:
         # The pooler keeps these by itself once they were set: it is told of them by the server. And
         # psycopg must know them when it reads rows, after the transaction has ended.
-        kept = {name: session[name] for name in ("datestyle", "timezone")}
+        formats = {name: session[name] for name in ("datestyle", "timezone")}
         self._local = set_config(session, local=True)
-        super().execute(set_config(kept, local=False))
+        super().execute(set_config(formats, local=False))
         [(standbys, waiting)] = super().execute(_STANDBYS, prepare=False).fetchall()
         if server.synchronous and not standbys:
             raise SessionRefused(NO_STANDBY)

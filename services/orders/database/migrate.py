@@ -114,15 +114,15 @@ def _lock(session: Connection) -> None:
 
 def _apply(session: Connection) -> list[str]:
     backend = _backend(session)
-    missing = backend.to_apply(_migrations())
-    for migration in missing:
+    pending = backend.to_apply(_migrations())
+    for migration in pending:
         _log.info("migration.started", migration=migration.id)
         migration.load()
         if migration.use_transactions:
             _apply_whole(backend, migration)
         else:
             _apply_stepwise(backend, migration)
-    return [migration.id for migration in missing]
+    return [migration.id for migration in pending]
 
 
 def _apply_whole(backend: "_Backend", migration: yoyo.migrations.Migration) -> None:

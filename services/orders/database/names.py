@@ -48,35 +48,35 @@ class Names:
         hosts = places(parameters)
         if parameters.get("hostaddr") or not any(_is_name(host) for host, _ in hosts):
             return conninfo
-        known = self._addresses(hosts, timeout_s)
+        addresses = self._addresses(hosts, timeout_s)
         return make_conninfo(
             "",
             **parameters
             | {
-                "host": ",".join(host for host, _, _ in known),
-                "port": ",".join(port for _, port, _ in known),
-                "hostaddr": ",".join(address for _, _, address in known),
+                "host": ",".join(host for host, _, _ in addresses),
+                "port": ",".join(port for _, port, _ in addresses),
+                "hostaddr": ",".join(address for _, _, address in addresses),
             },
         )
 
     def _addresses(self, hosts: Sequence[Place], timeout_s: float) -> list[tuple[str, str, str]]:
         deadline_s = time.monotonic() + timeout_s
         lookups = [self._lookup(place) if _is_name(place[0]) else None for place in hosts]
-        known: list[tuple[str, str, str]] = []
+        resolved: list[tuple[str, str, str]] = []
         failure: Exception | None = None
         for (host, port), lookup in zip(hosts, lookups, strict=True):
             if lookup is None:  # a path or an address; libpq takes an empty hostaddr for none
-                known.append((host, port, ""))
+                resolved.append((host, port, ""))
                 continue
             try:
                 addresses = lookup.result(max(0.0, deadline_s - time.monotonic()))
             except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
                 failure = error
                 continue
-            known.extend((host, port, address) for address in addresses)
-        if not known:
+            resolved.extend((host, port, address) for address in addresses)
+        if not resolved:
             raise _unresolved(failure) from failure
-        return known
+        return resolved
 
     def _lookup(self, place: Place) -> "Future[Addresses]":
         """Return the look-up of a name that is under way, or begin one."""

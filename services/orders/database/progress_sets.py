@@ -91,8 +91,8 @@ class ProgressSets:
             [(order_id, message_id)] = messages.items()
             work = self._alone.load(order_id, message_id)
             return {} if work is None else {order_id: work}
-        asked = [_Asked(order_id, message_id) for order_id, message_id in messages.items()]
-        arguments = {"asked": _json(asked), "consumer": self._consumer}
+        items = [_Asked(order_id, message_id) for order_id, message_id in messages.items()]
+        arguments = {"asked": _json(items), "consumer": self._consumer}
         rows = self._primary.execute("load_works", arguments)
         return {row[0]: work_of(row) for row in rows}
 
@@ -100,8 +100,10 @@ class ProgressSets:
         """Move orders on by compare-and-set; return those that were where their work says."""
         steps = [_step(advance) for advance in advances]
         if len(advances) == 1:
-            [one] = advances
-            order = self._alone.advance(one.work, one.transition, one.step, one.context)
+            [advance] = advances
+            order = self._alone.advance(
+                advance.work, advance.transition, advance.step, advance.context
+            )
             return {} if order is None else {order.id: order}
         arguments = {"steps": _json(steps), "actor": self._consumer}
         rows = {row[0]: row[1:] for row in self._primary.execute("advance_orders", arguments)}
@@ -116,18 +118,20 @@ class ProgressSets:
     def settle(self, settlements: Sequence[Settlement]) -> set[int]:
         """Note what became of stock; return the orders that were where their work says."""
         if len(settlements) == 1:
-            [only] = settlements
-            noted = self._alone.settle_stock(only.work, only.reservation, only.message_id)
-            return {only.work.order.id} if noted else set()
+            [settlement] = settlements
+            noted = self._alone.settle_stock(
+                settlement.work, settlement.reservation, settlement.message_id
+            )
+            return {settlement.work.order.id} if noted else set()
         steps = [
             _Settlement(
-                one.work.order.id,
-                one.work.order.version,
-                one.work.reservation,
-                one.reservation,
-                one.message_id,
+                settlement.work.order.id,
+                settlement.work.order.version,
+                settlement.work.reservation,
+                settlement.reservation,
+                settlement.message_id,
             )
-            for one in settlements
+            for settlement in settlements
         ]
         arguments = {"steps": _json(steps), "consumer": self._consumer}
         return {row[0] for row in self._primary.execute("settle_stocks", arguments)}

@@ -101,8 +101,10 @@ class RefundRequests:
         rows = self._primary.execute("find_account", {"id": order_id})
         if not rows:
             return None
-        order, (nonce, left, refunds) = order_of(rows[0][:ORDER_COLUMNS]), rows[0][ORDER_COLUMNS:]
-        return _Account(order, nonce or legacy_nonce(order.id, order.created_at), left, refunds)
+        order = order_of(rows[0][:ORDER_COLUMNS])
+        nonce, left_over, refunds = rows[0][ORDER_COLUMNS:]
+        nonce = nonce or legacy_nonce(order.id, order.created_at)
+        return _Account(order, nonce, left_over, refunds)
 
     def _add(self, account: _Account, request: Request, context: Context) -> Requested | None:
         """Commit key, attempt, history and message together; None if others were faster."""

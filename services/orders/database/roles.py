@@ -73,15 +73,15 @@ def grant(session: Connection, prefix: str) -> bool:
     """
     names = {process: f"{prefix}{process}" for process in PROCESSES}
     existing = {name for (name,) in session.execute(_EXISTING, (list(names.values()),))}
-    missing = sorted(set(names.values()) - existing)
+    absent = sorted(set(names.values()) - existing)
     if not existing:
         raise Permanent(
-            f"none of the roles {', '.join(missing)} exist: create them,"
+            f"none of the roles {', '.join(absent)} exist: create them,"
             " or correct ORDERS_DATABASE_ROLE_PREFIX",
             reason="roles",
         )
-    if missing:
-        _log.warning("roles.missing", roles=missing)
+    if absent:
+        _log.warning("roles.missing", roles=absent)
     changed = _apply(session, {key: name for key, name in names.items() if name in existing})
     if changed:
         _log.info("roles.granted", roles=sorted(existing))

@@ -167,7 +167,7 @@ class Reads:
         return rows[0] if rows else None
 
     def _usable(self) -> Replica | None:
-        usable = [one for one in self._replicas if one.lag.lag_s() <= self._max_lag_s]
+        usable = [replica for replica in self._replicas if replica.lag.lag_s() <= self._max_lag_s]
         return usable[next(self._turns) % len(usable)] if usable else None
 
     def _on_primary(self, name: str, arguments: Mapping[str, Any], reason: str) -> list[Row]:

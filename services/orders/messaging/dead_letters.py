@@ -236,14 +236,14 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
         for letter in box.letters(args.limit):
             act(letter)
         return 0
-    missing = set(args.ids)
+    absent = set(args.ids)
     for letter in box.letters():
         if (listed_id := letter_id(letter)) in args.ids:
             act(letter)
-            missing.discard(listed_id)
-    for message_id in sorted(missing):
+            absent.discard(listed_id)
+    for message_id in sorted(absent):
         print(f"{box.queue} has no letter {printable(message_id)}")
-    return 1 if missing else 0
+    return 1 if absent else 0
 
 
 def _announced(

@@ -39,7 +39,7 @@ def lane_of(message_type: str) -> str:
 
 def types_of(lane: str) -> Types:
     """Return the message types of a lane."""
-    return tuple(name for name, known in _LANES.items() if known == lane) or (lane,)
+    return tuple(name for name, lane_name in _LANES.items() if lane_name == lane) or (lane,)
 
 
 class _Lane(msgspec.Struct):
@@ -57,21 +57,21 @@ class Lanes:
 
     def refused(self, lane: str) -> float:
         """Close a lane and return for how long, in seconds; one that is closed stays as it is."""
-        known = self._refused.setdefault(lane, _Lane(self._width))
+        state = self._refused.setdefault(lane, _Lane(self._width))
         now_s = self._monotonic()
-        if known.until_s <= now_s:
-            delay_s = min(_FIRST_HOLD_S * 2.0 ** min(known.failures, 10), _LONGEST_HOLD_S)
-            known.failures, known.width, known.until_s = known.failures + 1, 1, now_s + delay_s
+        if state.until_s <= now_s:
+            delay_s = min(_FIRST_HOLD_S * 2.0 ** min(state.failures, 10), _LONGEST_HOLD_S)
+            state.failures, state.width, state.until_s = state.failures + 1, 1, now_s + delay_s
             self._show(lane, held=True)
-        return known.until_s - now_s
+        return state.until_s - now_s
 
     def taken(self, lane: str) -> None:
         """Widen a lane that takes messages again, up to its full width."""
-        known = self._refused.get(lane)
-        if known is None or known.until_s > self._monotonic():
+        state = self._refused.get(lane)
+        if state is None or state.until_s > self._monotonic():
             return  # a confirm from before it was refused says nothing
-        known.width *= 2
-        if known.width >= self._width:
+        state.width *= 2
+        if state.width >= self._width:
             self.open(lane)
 
     def open(self, lane: str) -> None:
@@ -83,9 +83,9 @@ class Lanes:
         """Return the lanes whose hold is over, and how many rows each may take now."""
         now_s = self._monotonic()
         free = {
-            lane: known.width - under_way.get(lane, 0)
-            for lane, known in self._refused.items()
-            if known.until_s <= now_s
+            lane: state.width - under_way.get(lane, 0)
+            for lane, state in self._refused.items()
+            if state.until_s <= now_s
         }
         return [(lane, number) for lane, number in free.items() if number > 0]
 
@@ -97,7 +97,7 @@ class Lanes:
     def next_in_s(self, at_most_s: float) -> float:
         """Return when the next hold ends, in seconds from now."""
         now_s = self._monotonic()
-        ends = (known.until_s - now_s for known in self._refused.values())
+        ends = (state.until_s - now_s for state in self._refused.values())
         return min([at_most_s, *(max(0.0, end) for end in ends)])
 
     @staticmethod

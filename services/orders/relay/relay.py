@@ -135,16 +135,16 @@ class Relay:
         if self._publisher.problem is not None:
             self._stopping.wait(_PATIENCE_S)
             return
-        found, taken = self._advance(session)
+        read, sent = self._advance(session)
         in_flight = self._window.in_flight
-        if taken == 0 and in_flight:
+        if sent == 0 and in_flight:
             self._window.wait(in_flight - 1, _PATIENCE_S)
-        elif found >= self._settings.batch:
+        elif read >= self._settings.batch:
             # More is waiting: read on while the broker works on this batch.
             self._window.wait(self._settings.batch, _PATIENCE_S)
         elif in_flight:
             self._window.wait(0, _PATIENCE_S)
-        elif found == 0:
+        elif read == 0:
             self._rest(session)
 
     def _advance(self, session: Outbox) -> tuple[int, int]:
@@ -152,13 +152,13 @@ class Relay:
         rows = self._reading.next(session, self._settings.batch)
         if session.may_be_lost:
             raise Transient("stood still for too long: another relay may lead")
-        taken = self._window.admit(rows)
-        if taken:
+        admitted = self._window.admit(rows)
+        if admitted:
             self._lulls = 0
-            self._publish(taken)
+            self._publish(admitted)
         if len(rows) > 1:
             self._tell_writers(session, idle=False)
-        return len(rows), len(taken)
+        return len(rows), len(admitted)
 
     def _publish(self, rows: Sequence[Row]) -> None:
         """Publish rows; one that fits no message ends at once, so that it is put off by itself."""
@@ -193,14 +193,16 @@ class Relay:
         ended = self._window.ended()
         if not ended:
             return
-        confirmed = [one.row for one in ended if one.outcome is Outcome.CONFIRMED]
+        confirmed = [
+            publication.row for publication in ended if publication.outcome is Outcome.CONFIRMED
+        ]
         if confirmed:
             session.delete(confirmed)
-        for outcome, number in Counter(one.outcome for one in ended).items():
+        for outcome, number in Counter(publication.outcome for publication in ended).items():
             OUTBOX_PUBLISHED.labels(outcome).inc(number, _exemplar(ended))
         try:
-            for one in ended:
-                self._report(one)
+            for publication in ended:
+                self._report(publication)
         finally:  # a row that is still under way in our books would never be read again
             self._window.forget(ended)
 
@@ -279,9 +281,9 @@ def _message(row: Row) -> Outgoing:
 
 def _exemplar(ended: Sequence[Ended]) -> dict[str, str] | None:
     """Name the trace of one of the rows, if any of them is sampled."""
-    sampled = (one.row.traceparent for one in ended if one.row.traceparent)
-    found = next((parent for parent in sampled if parent.endswith(_SAMPLED)), None)
-    return {"trace_id": found[3:35]} if found else None
+    sampled = (publication.row.traceparent for publication in ended if publication.row.traceparent)
+    traceparent = next((parent for parent in sampled if parent.endswith(_SAMPLED)), None)
+    return {"trace_id": traceparent[3:35]} if traceparent else None
 
 
 def _outgoing(row: Row, traceparent: str | None) -> Outgoing:

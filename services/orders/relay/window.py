@@ -53,15 +53,15 @@ class Window:
 
     def admit(self, rows: Sequence[Row]) -> list[Row]:
         """Take the first row of each place without one under way, in order; return those taken."""
-        taken: dict[Place, Row] = {}
+        admitted: dict[Place, Row] = {}
         with self._changed:
             for row in rows:
                 if (place := place_of(row)) not in self._places:
-                    taken.setdefault(place, row)
-            self._start_clocks({lane for _, lane in taken})
-            self._rows.update((row.id, row) for row in taken.values())
-            self._places |= taken.keys()
-        return list(taken.values())
+                    admitted.setdefault(place, row)
+            self._start_clocks({lane for _, lane in admitted})
+            self._rows.update((row.id, row) for row in admitted.values())
+            self._places |= admitted.keys()
+        return list(admitted.values())
 
     def settled(self, outcome: Outcome, batch: Sequence[Outgoing]) -> None:
         """Note how publishing ended; `key` is the row's `id`. On the publisher's thread."""
@@ -82,17 +82,17 @@ class Window:
         """Let go of the first rows that `ended` returned: they are deleted or put off."""
         with self._changed:
             del self._ended[: len(ended)]
-            for one in ended:
-                del self._rows[one.row.id]
-                self._places.discard(place_of(one.row))
+            for publication in ended:
+                del self._rows[publication.row.id]
+                self._places.discard(place_of(publication.row))
 
     def wait(self, at_most: int, timeout_s: float) -> bool:
         """Wait until no more than `at_most` rows have no outcome yet; false if the time is up."""
         with self._changed:
             self._wanted = at_most
-            done = self._changed.wait_for(lambda: self._in_flight() <= at_most, timeout_s)
+            in_time = self._changed.wait_for(lambda: self._in_flight() <= at_most, timeout_s)
             self._wanted = -1
-            return done
+            return in_time
 
     @property
     def in_flight(self) -> int:
@@ -125,7 +125,7 @@ class Window:
     def _end(self, ended: Sequence[Ended]) -> None:
         self._ended += ended
         now_s = self._monotonic()
-        self._heard_s.update((lane_of(one.row.type), now_s) for one in ended)
+        self._heard_s.update((lane_of(publication.row.type), now_s) for publication in ended)
         if self._in_flight() <= self._wanted:
             self._changed.notify()
 

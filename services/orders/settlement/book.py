@@ -70,9 +70,9 @@ class Book:
         [row] = self._run("find_watermark", {})
         return Watermark(*row)
 
-    def move(self, to: Watermark, *, done: bool) -> None:
+    def move(self, to: Watermark, *, finished: bool) -> None:
         """Note how far this run got, and whether it is over."""
-        self._run("move_watermark", {**msgspec.structs.asdict(to), "done": done})
+        self._run("move_watermark", {**msgspec.structs.asdict(to), "done": finished})
 
     def compare_payments(self, page: Sequence[PaymentEntry]) -> list[Difference]:
         """Hold a page of Payment's ledger against orders and attempts."""

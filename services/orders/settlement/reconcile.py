@@ -151,7 +151,7 @@ class Reconciliation:
             last = upto >= now
             self._compare(sources, _EVER if last else upto)
         self._look_again()
-        self._move(sources, done=True)
+        self._move(sources, finished=True)
         return self._closed()
 
     def _compare(self, sources: "Sources", upto: dt.datetime) -> None:
@@ -164,7 +164,7 @@ class Reconciliation:
             self._report.orders += len(page)
             self._glance(page)
         self._judge_suspects()
-        self._move(sources, done=False)
+        self._move(sources, finished=False)
 
     def _resumed(self) -> Start:
         """Return the place of the last run, less a little."""
@@ -249,9 +249,9 @@ class Reconciliation:
         for finding in findings:
             _log.info("integrity.doubted", orderId=order_id, kind=finding.kind, due=finding.due_at)
 
-    def _move(self, sources: "Sources", *, done: bool) -> None:
+    def _move(self, sources: "Sources", *, finished: bool) -> None:
         if self._keeps_place:
-            self._book.move(sources.reached(), done=done)
+            self._book.move(sources.reached(), finished=finished)
 
     def _closed(self) -> Report:
         report = self._report

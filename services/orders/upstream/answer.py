@@ -69,8 +69,8 @@ def _answer(received: bytes, limit_bytes: int) -> Answer | None:
     body = _body(status, fields, received[len(head) + len(_END) :], limit_bytes)
     if body is None:
         return None
-    kept = b"close" not in re.split(rb"[ \t]*,[ \t]*", fields.get(_CONNECTION, b"").lower())
-    return Answer(status, body, kept, fields.get(_RETRY, b"").decode("latin-1"))
+    keeps_open = b"close" not in re.split(rb"[ \t]*,[ \t]*", fields.get(_CONNECTION, b"").lower())
+    return Answer(status, body, keeps_open, fields.get(_RETRY, b"").decode("latin-1"))
 
 
 def _status(line: bytes) -> int:
