@@ -12,6 +12,7 @@ from orders.api.query import DEFAULT_PAGE_SIZE, MAX_DEPTH
 from orders.domain.order import CENT
 
 _MONEY: Final = ("total", "amount")
+_LARGEST_MONEY: Final = 1e15  # beyond it a float has no cents, and Decimal no digits for them
 _INTEGERS: Final = ("userId", "productId", "quantity")
 
 
@@ -46,5 +47,7 @@ def _as_written(name: str, value: Any) -> Any:
 
 
 def _cents(value: float) -> float:
+    if not abs(value) < _LARGEST_MONEY:  # nor NaN: neither has cents
+        return value
     exact = Decimal(str(value)).quantize(CENT, ROUND_HALF_EVEN)
     return float(exact) if abs(float(exact) - value) < 1e-9 else value

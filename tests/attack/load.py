@@ -16,6 +16,7 @@ from attack.wire import Answer, NoAnswer, Wire, answers, statuses
 
 MIB: Final = 1024 * 1024
 _FAULTS_LIMIT: Final = 20
+_SENDERS: Final = 4  # to each target: a sender mostly waits, for pieces to arrive and for answers
 _SETTLED_AFTER: Final = 0.4  # caches are full, threads are made: what comes now is a leak
 
 
@@ -62,7 +63,9 @@ class Load:
         """Send until the end; KeyboardInterrupt ends it early, with what there is."""
         began_s = time.monotonic()
         threads = [
-            threading.Thread(target=self._send_all, args=(target,)) for target in self.targets
+            threading.Thread(target=self._send_all, args=(target, sender))
+            for target in self.targets
+            for sender in range(_SENDERS)
         ]
         for thread in threads:
             thread.start()
@@ -99,7 +102,9 @@ class Load:
             if now_s - reported_s > every_s:
                 reported_s = now_s
                 rate = self.count / (now_s - began_s)
-                report(f"  {self.count} inputs, {rate:.0f}/s, {len(self.faults)} faults")
+                grown = max(self.growth().values(), default=0) / MIB
+                text = f"  {self.count} inputs, {rate:.0f}/s, {len(self.faults)} faults"
+                report(f"{text}, {grown:.1f} MiB grown at most")
             while reported < len(self.faults):
                 report(f"  {self.faults[reported]}")
                 reported += 1
@@ -108,9 +113,9 @@ class Load:
         """Return how much of the load is over, from 0 to 1."""
         return max(passed_s / self._for_s, self.count / self._inputs if self._inputs else 0)
 
-    def _send_all(self, target: Target) -> None:
+    def _send_all(self, target: Target, sender: int) -> None:
         wires = {"api": Wire(target.api.port), "gateway": Wire(target.gateway_port)}
-        for seed in self._seeds(target.number):
+        for seed in itertools.islice(self._seeds(target.number), sender, None, _SENDERS):
             if self._stop.is_set():
                 break
             try:

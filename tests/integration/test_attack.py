@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attack import documented, targets
+from attack import documented, hooks, targets
 from attack.load import Load
 from attack.targets import Place, Target
 from devstack.testing import Database
@@ -37,3 +37,9 @@ def test_requests_made_from_the_document_are_answered_as_it_says(attacked: list[
     seed = secrets.randbelow(1_000_000)
     as_documented, text = documented.check(attacked[1], EXAMPLES, seed, "fuzzing")
     assert as_documented, text
+
+
+@pytest.mark.parametrize("total", [0.57, 0.5700000000000001, 19.999, 1e300, -1e27, float("inf")])
+def test_any_number_that_schemathesis_draws_is_written(total: float) -> None:
+    body = hooks.map_body(None, {"total": total})
+    assert body == {"total": 0.57 if 0.56 < total < 0.58 else total}
