@@ -8,23 +8,104 @@ import base64
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final, TypeVar
 
 import kopf
 import msgspec
-import yaml
+from msgspec import Meta
 
 from orderservice_operator.errors import OperatorError
-
-Entry = dict[str, Any]
+from orderservice_operator.orderctl.manifests import documents as yaml_documents
 
 _DEFAULT: Final = "~/.kube/config"
 _PLUGIN_S: Final = 120  # a person may have to log in with a browser
-_UNSUPPORTED: Final = ("proxy-url", "tls-server-name")
-_FILES: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+_FILES: Final = ("certificate_authority", "client_certificate", "client_key", "token_file")
+_BASE64: Final = (
+    "certificate_authority_data", "client_certificate_data", "client_key_data",
+)  # fmt: skip
+
+
+class _Cluster(msgspec.Struct, frozen=True, rename="kebab"):
+    server: str = ""
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    proxy_url: str | None = None
+    tls_server_name: str | None = None
+
+
+class _Variable(msgspec.Struct, frozen=True):
+    name: str
+    value: str = ""
+
+
+class _Plugin(msgspec.Struct, frozen=True, rename="camel"):
+    command: str
+    args: list[str] | None = None
+    env: list[_Variable] | None = None
+    api_version: str | None = None
+    install_hint: str | None = None
+
+
+class _User(msgspec.Struct, frozen=True, rename="kebab"):
+    token: str | None = None
+    token_file: str | None = msgspec.field(name="tokenFile", default=None)
+    username: str | None = None
+    password: str | None = None
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    exec: _Plugin | None = None
+    expiration: datetime | None = None  # of no file: what a plug-in says
+
+
+class _Context(msgspec.Struct, frozen=True):
+    cluster: str = ""
+    user: str = ""
+    namespace: str | None = None
+
+
+class _NamedCluster(msgspec.Struct, frozen=True):
+    name: str
+    cluster: _Cluster | None = None
+
+
+class _NamedUser(msgspec.Struct, frozen=True):
+    name: str
+    user: _User | None = None
+
+
+class _NamedContext(msgspec.Struct, frozen=True):
+    name: str
+    context: _Context | None = None
+
+
+class _File(msgspec.Struct, frozen=True, rename="kebab"):
+    clusters: list[_NamedCluster] | None = None
+    users: list[_NamedUser] | None = None
+    contexts: list[_NamedContext] | None = None
+    current_context: str | None = None
+
+
+class _Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The part of an ExecCredential's status that is read."""
+
+    token: str | None = None
+    client_certificate_data: str | None = None
+    client_key_data: str | None = None
+    expiration_timestamp: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class _Credential(msgspec.Struct, frozen=True):
+    status: _Status
+
+
+T = TypeVar("T")
+S = TypeVar("S", _Cluster, _User)
 
 
 class Kubeconfig:
@@ -46,11 +127,13 @@ class Kubeconfig:
         if not files:
             return None
         context = self._chosen(files)
-        cluster = _entry(files, "cluster", context.get("cluster", ""))
-        user = _entry(files, "user", context["user"]) if context.get("user") else {}
-        plugin = user.get("exec")
-        connection = _connection(cluster, user | (_ask(plugin, cluster) if plugin else {}), context)
-        self._from_plugin = connection if plugin else None
+        clusters = [item for file in files for item in file.clusters or ()]
+        named = ((item.name, item.cluster or _Cluster()) for item in clusters)
+        cluster = _entry("cluster", named, context.cluster)
+        user = self._user(files, context)
+        known = _ask(user.exec, user, cluster) if user.exec else user
+        connection = _connection(cluster, known, context)
+        self._from_plugin = connection if user.exec else None
         return connection
 
     def _existing(self) -> Iterator[Path]:
@@ -64,89 +147,135 @@ class Kubeconfig:
         if not self._paths and default.exists():
             yield default
 
-    def _chosen(self, files: list[Entry]) -> Entry:
-        name = self._context or next(
-            filter(None, (file.get("current-context") for file in files)), ""
-        )
+    @staticmethod
+    def _user(files: Sequence[_File], context: _Context) -> _User:
+        users = [item for file in files for item in file.users or ()]
+        named = ((item.name, item.user or _User()) for item in users)
+        return _entry("user", named, context.user) if context.user else _User()
+
+    def _chosen(self, files: Sequence[_File]) -> _Context:
+        name = self._context or next(filter(None, (file.current_context for file in files)), "")
         if not name:
             raise OperatorError(
                 "the kubeconfig has no current context: give --context, "
                 "or choose one with `kubectl config use-context`"
             )
-        return _entry(files, "context", name)
+        contexts = [item for file in files for item in file.contexts or ()]
+        return _entry(
+            "context", ((item.name, item.context or _Context()) for item in contexts), name
+        )
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> _File:
     """Read one file; the paths in it are relative to it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = next(iter(yaml_documents(path.read_text(encoding="utf-8"))), None)
+        file = msgspec.convert(document or {}, _File)
+    except (OSError, UnicodeDecodeError, OperatorError, msgspec.ValidationError) as error:
         raise OperatorError(f"kubeconfig {path} cannot be read: {error}") from error
-    for group, key in (("clusters", "cluster"), ("users", "user")):
-        for item in content.get(group) or []:
-            inner = item.get(key) or {}
-            for name in filter(inner.get, _FILES):
-                inner[name] = str(path.parent / inner[name])
-    return dict(content)
-
-
-def _entry(files: list[Entry], kind: str, name: str) -> Entry:
-    items = [item for file in files for item in file.get(f"{kind}s") or []]
-    for item in items:
-        if item.get("name") == name:
-            return item.get(kind) or {}
-    names = ", ".join(sorted({str(item.get("name")) for item in items})) or "none"
-    raise OperatorError(f"the kubeconfig has no {kind} {name!r}; it has: {names}")
-
-
-def _connection(cluster: Entry, user: Entry, context: Entry) -> kopf.ConnectionInfo:
-    for name in filter(cluster.get, _UNSUPPORTED):
-        raise OperatorError(f"{name} in a kubeconfig is not supported: use `kubectl proxy`")
-    token = user.get("token")
-    if not token and (file := user.get("tokenFile")):
-        token = Path(file).read_text(encoding="utf-8").strip()
-    return kopf.ConnectionInfo(
-        server=cluster.get("server", ""),
-        ca_path=cluster.get("certificate-authority"),
-        ca_data=cluster.get("certificate-authority-data"),
-        insecure=cluster.get("insecure-skip-tls-verify"),
-        certificate_path=user.get("client-certificate"),
-        certificate_data=user.get("client-certificate-data"),
-        private_key_path=user.get("client-key"),
-        private_key_data=user.get("client-key-data"),
-        username=user.get("username"),
-        password=user.get("password"),
-        token=token,
-        default_namespace=context.get("namespace"),
-        expiration=user.get("expiration"),
+    return msgspec.structs.replace(
+        file,
+        clusters=[
+            msgspec.structs.replace(item, cluster=item.cluster and _placed(item.cluster, path))
+            for item in file.clusters or ()
+        ],
+        users=[
+            msgspec.structs.replace(item, user=item.user and _placed(item.user, path))
+            for item in file.users or ()
+        ],
     )
 
 
-def _ask(plugin: Entry, cluster: Entry) -> Entry:
-    """Run an exec plug-in; return what it says as members of a user."""
-    command = [plugin["command"], *(plugin.get("args") or [])]
-    variables = {entry["name"]: entry["value"] for entry in plugin.get("env") or []}
-    info = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential"}
-    spec = {"cluster": {"server": cluster.get("server")}, "interactive": False}
+def _placed(entry: S, path: Path) -> S:
+    """Return an entry whose files are named from the working folder; refuse what is no base64."""
+    for name in _BASE64:
+        if not _is_base64(getattr(entry, name, None) or ""):
+            raise OperatorError(f"kubeconfig {path}: {name.replace('_', '-')} is not base64")
+    files = {name: getattr(entry, name, None) for name in _FILES}
+    return msgspec.structs.replace(
+        entry, **{name: str(path.parent / file) for name, file in files.items() if file}
+    )
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text).decode("ascii")
+    except ValueError:
+        return False
+    return True
+
+
+def _entry(kind: str, named: Iterable[tuple[str, T]], name: str) -> T:
+    entries: dict[str, T] = {}
+    for key, entry in named:
+        entries.setdefault(key, entry)
+    if name in entries:
+        return entries[name]
+    names = ", ".join(sorted(entries)) or "none"
+    raise OperatorError(f"the kubeconfig has no {kind} {name!r}; it has: {names}")
+
+
+def _connection(cluster: _Cluster, user: _User, context: _Context) -> kopf.ConnectionInfo:
+    for name, value in (
+        ("proxy-url", cluster.proxy_url), ("tls-server-name", cluster.tls_server_name),
+    ):  # fmt: skip
+        if value:
+            raise OperatorError(f"{name} in a kubeconfig is not supported: use `kubectl proxy`")
+    try:
+        return kopf.ConnectionInfo(
+            server=cluster.server,
+            ca_path=cluster.certificate_authority,
+            ca_data=cluster.certificate_authority_data,
+            insecure=cluster.insecure_skip_tls_verify,
+            certificate_path=user.client_certificate,
+            certificate_data=user.client_certificate_data,
+            private_key_path=user.client_key,
+            private_key_data=user.client_key_data,
+            username=user.username,
+            password=user.password,
+            token=user.token or _token(user.token_file),
+            default_namespace=context.namespace,
+            expiration=user.expiration,
+        )
+    except ValueError as error:  # both a file and its contents are named
+        raise OperatorError(f"the kubeconfig's context cannot be used: {error}") from error
+
+
+def _token(file: str | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"the kubeconfig's tokenFile cannot be read: {error}") from error
+
+
+def _ask(plugin: _Plugin, user: _User, cluster: _Cluster) -> _User:
+    """Run an exec plug-in; return the user with what it says."""
+    command = [plugin.command, *(plugin.args or [])]
+    variables = {variable.name: variable.value for variable in plugin.env or []}
+    info = {"apiVersion": plugin.api_version, "kind": "ExecCredential"}
+    spec = {"cluster": {"server": cluster.server or None}, "interactive": False}
     request = msgspec.json.encode(info | {"spec": spec}).decode()
     environ = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": request}
-    answer = _output(command, environ, plugin.get("installHint") or "")
+    answer = _output(command, environ, plugin.install_hint or "")
     try:
-        status = msgspec.json.decode(answer, type=Entry)["status"]
-        return _as_user(status)
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        status = msgspec.json.decode(answer, type=_Credential).status
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise OperatorError(f"`{shlex.join(command)}` answered no ExecCredential") from error
+    return _as_user(user, status)
 
 
-def _as_user(status: Entry) -> Entry:
-    until = status.get("expirationTimestamp")
+def _as_user(user: _User, status: _Status) -> _User:
     members = {
-        "token": status.get("token"),
-        "client-certificate-data": _encoded(status.get("clientCertificateData")),
-        "client-key-data": _encoded(status.get("clientKeyData")),
-        "expiration": datetime.fromisoformat(until) if until else None,
+        "token": status.token,
+        "client_certificate_data": _encoded(status.client_certificate_data),
+        "client_key_data": _encoded(status.client_key_data),
+        "expiration": status.expiration_timestamp,
     }
-    return {name: value for name, value in members.items() if value}
+    return msgspec.structs.replace(
+        user, **{name: value for name, value in members.items() if value}
+    )
 
 
 def _encoded(pem: str | None) -> str | None:
@@ -162,6 +291,8 @@ def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
         )
     except FileNotFoundError as error:
         raise OperatorError(f"{command[0]} is not installed. {hint}".strip()) from error
+    except (OSError, ValueError) as error:  # not executable; a NUL in an argument
+        raise OperatorError(f"{command[0]} cannot be run: {error}. {hint}".strip()) from error
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"{command[0]} did not answer: {advice}") from error
     if ended.returncode != 0:
