@@ -80,7 +80,9 @@ def _gap(record: Record, fault: Fault, end_s: float) -> tuple[Fault, float, floa
                 at_s = first.get(entry.client, math.inf)
                 first[entry.client] = min(at_s, entry.answered_s)
     earliest = min(first.values(), default=math.inf)
-    latest = max(first.values()) if len(first) == len(everybody) else math.inf
+    latest = max(first.values(), default=math.inf)
+    if len(first) < len(everybody):
+        latest = math.inf
     return fault, earliest - fault.began_s, earliest - fault.promoted_s, latest - fault.promoted_s
 
 

@@ -1,5 +1,6 @@
 """The checker passes a clean run, and each of its checks sees the violation it is there for."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,12 @@ def test_the_gap_in_writes_is_measured_from_the_promotion() -> None:
     record = Record(HISTORY, DONE, [fault])
     [(_, from_fault, first, everybody)] = page.gaps(record)
     assert (from_fault, first, everybody) == pytest.approx((2.01, 1.01, 1.51))
+
+
+def test_a_promotion_after_which_nobody_wrote_is_a_gap_without_an_end() -> None:
+    fault = Fault(kind="cut", subject="postgres", began_s=98, promoted_s=99, moved_s=99)
+    [(_, *gap)] = page.gaps(Record([], DONE, [fault]))
+    assert gap == [math.inf] * 3
 
 
 def test_a_kept_history_is_read_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from failover import checker
@@ -301,6 +302,16 @@ def final_reads_true(record: TortureRecord, counter: Counter[str]) -> Iterator[V
             yield seen(entry, f"{text}; shown is {shown[0]} v{shown[1]}, {refunded}")
 
 
+def served_afterwards(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
+    """Find clients whose last order, placed when all faults were over, was not accepted."""
+    entries = sorted(record.entries, key=lambda entry: entry.sent_s)
+    last = {entry.client: entry for entry in entries if entry.action == "place"}
+    for entry in last.values():
+        counter[LOOKED] += 1
+        if entry.status != HTTPStatus.ACCEPTED:
+            yield seen(entry, f"m{entry.mark} was not accepted though all faults were over")
+
+
 def queues_apart(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
     """Find orders that waited while only the queue of notifications was full."""
     for fault in record.faults:
@@ -333,12 +344,13 @@ CHECKS: Final[checker.Table] = {
     "books": ("Payment's ledger balances with the orders", books_balanced),
     "noted": ("the worker notes the messages it is done with", work_noted),
     "final": ("at rest, every read agrees with the database", final_reads_true),
+    "served": ("once all faults are over, orders are accepted", served_afterwards),
     "apart": ("a full queue holds no other up", queues_apart),
 }
 # What no time mends.
 AT_ONCE: Final = (
     "lost", "ids", "twice", "contents", "foreign", "own-writes", "visible", "forward", "pages",
-    "keys", "notices", "apart",
+    "keys", "notices", "served", "apart",
 )  # fmt: skip
 # What time mends: a run is at rest when these hold.
 EVENTUAL: Final = ("ended", "told", "left-over", "stock", "refunds", "charges")

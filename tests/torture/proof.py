@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,7 @@ def tried(mutant: str, seed: int, shrink_minutes: float) -> Finding:
         try:
             finding = prove(mutant, source, seed)
         except Exception as error:  # noqa: BLE001 the others are tried all the same
+            say(traceback.format_exc())
             return Finding(mutant, (), 0.0, failure=repr(error)[:300])
         if finding.plan is not None and shrink_minutes:
             _shrink(finding, finding.plan, shrink_minutes, source)

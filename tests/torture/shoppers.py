@@ -42,7 +42,7 @@ class Shopper(Customer):
         self._walks = itertools.count()
 
     def shop(self) -> None:
-        """Do one thing after another until told to stop."""
+        """Do one thing after another until told to stop: all faults are over then. Order last."""
         while not self.stopping.is_set():
             known = self._buy()
             if known is not None:
@@ -50,6 +50,7 @@ class Shopper(Customer):
                 self._change_mind(known)
             pause_s = self._chance.uniform(self._pace.least_s, self._pace.most_s)
             self.stopping.wait(pause_s / self._haste.factor)
+        self.place(with_key=True)
 
     def look(self, known: Known) -> None:
         """Read what was just written and what others may have moved."""

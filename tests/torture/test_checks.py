@@ -114,6 +114,7 @@ VIOLATIONS: dict[str, tuple[list[Entry], Evidence, list[Fault]]] = {
     "books": (HISTORY, sound(captures=[*DONE.captures, Capture("c", IDS[A], A)]), []),
     "noted": (HISTORY, sound(processed=1), []),
     "final": ([*HISTORY, finally_read(status="Charging")], SOUND, []),
+    "served": ([*HISTORY, entry(ALICE, 9, "place", 120, mark=9, status=503)], SOUND, []),
     "apart": (HISTORY, sound(moved=[moved(A)[0], moved(B)[0]]), [FULL]),
 }  # fmt: skip
 SHARED = {"lost", "ids", "twice", "contents", "charges", "stock", "foreign", "own-writes", "ended"}
