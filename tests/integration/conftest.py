@@ -1,5 +1,6 @@
-"""Real servers for the integration tests: PostgreSQL with a standby, Valkey and RabbitMQ.
+"""Real servers for the integration tests, and simulators of Inventory and Payment.
 
+The servers are PostgreSQL with a standby, Valkey and RabbitMQ.
 Only the servers that the chosen tests ask for are started, all at once, on free ports with their
 data in a temporary folder. They end with the session, however it ends.
 """
@@ -28,6 +29,9 @@ from devstack.servers import rabbitmq as rabbitmq_server
 from devstack.servers import valkey as valkey_server
 from devstack.state import remove
 from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
+from integration.broker import Broker, connected, prepare
+from integration.shop import Shop
+from upstreams.process import Control, running
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "orders"
@@ -192,3 +196,63 @@ def wait_for(holds: Any, within_s: float = 10) -> None:
     while not holds():
         assert time.monotonic() < until, "not within the time"
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def inventory() -> Iterator[Control]:
+    """Run a simulator of Inventory."""
+    with running("inventory", free_port()) as control:
+        yield control
+
+
+@pytest.fixture(scope="module")
+def payment() -> Iterator[Control]:
+    """Run a simulator of Payment."""
+    with running("payment", free_port()) as control:
+        yield control
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[tuple[Control, Control]]:
+    """Run simulators of Inventory and Payment for `stock` and `till`, which empty them."""
+    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
+        yield stock, till
+
+
+@pytest.fixture
+def stock(simulators: tuple[Control, Control]) -> Control:
+    """Give an empty Inventory."""
+    simulators[0].reset()
+    return simulators[0]
+
+
+@pytest.fixture
+def till(simulators: tuple[Control, Control]) -> Control:
+    """Give an empty Payment."""
+    simulators[1].reset()
+    return simulators[1]
+
+
+@pytest.fixture
+def broker(vhost: Vhost) -> Iterator[Broker]:
+    """Give a virtual host with the topology and without messages."""
+    prepare(vhost)
+    with connected(vhost) as broker:
+        broker.purge()
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def built(database: Database) -> Iterator[Shop]:
+    """Build a shop: the database, Inventory and Payment."""
+    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
+        shop = Shop(database, stock, till)
+        yield shop
+        shop.close()
+
+
+@pytest.fixture
+def shop(built: Shop) -> Shop:
+    """Give an empty shop."""
+    built.empty()
+    return built

@@ -9,21 +9,14 @@ import jwt
 import psycopg
 import pytest
 
-from devstack.ports import free_port
 from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user, order
 from integration.serving import eventually
 from orders.cache.client import Redis
 from orders.settings import CacheSettings
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 KEY = "a shared secret of at least thirty-two bytes"
-
-
-@pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as simulator:
-        yield simulator
 
 
 @pytest.fixture(scope="module")

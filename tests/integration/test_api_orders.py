@@ -16,13 +16,7 @@ from devstack.ports import free_port
 from devstack.testing import Database
 from integration.api_process import PAYMENT_METHOD, Api, api_running, new_user, order
 from integration.serving import eventually
-from upstreams.process import Control, running
-
-
-@pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as simulator:
-        yield simulator
+from upstreams.process import Control
 
 
 @pytest.fixture(scope="module", params=["meinheld", "gthread"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from devstack.ports import free_port
 from devstack.testing import Database
 from integration.world import World, empty_world
 from orders import settings
@@ -28,21 +27,9 @@ from orders.telemetry import context
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
 from orders.upstream.payment import Declined, Payment, Refunded
 from orders.worker.sweep import Sweeper
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 TOTAL = Decimal("19.90")
-
-
-@pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
-def payment() -> Iterator[Control]:
-    with running("payment", free_port()) as control:
-        yield control
 
 
 @pytest.fixture(scope="module")

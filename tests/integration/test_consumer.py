@@ -14,7 +14,6 @@ from integration.broker import (
     SHORT_TIERS,
     Broker,
     body,
-    connected,
     new_properties,
     prepare,
     settings_of,
@@ -30,14 +29,6 @@ from orders.telemetry import context
 
 QUEUE = "order-processing"
 DEAD = "order-processing.dead"
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """`orders dead-letters` against a real broker."""
 
 import argparse
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 import requests
 
 from devstack.testing import Vhost
-from integration.broker import Broker, body, connected, new_properties, prepare, settings_of
+from integration.broker import Broker, body, new_properties, prepare, settings_of
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging import dead_letters
 from orders.messaging.envelope import Delivery
@@ -22,14 +21,6 @@ MARKS = {
     "x-died-at": "2026-01-31T12:00:00+00:00",
     "x-first-failed-at": "2026-01-31T11:00:00+00:00",
 }
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 def bury(broker: Broker, order_id: int = 7, contents: bytes | None = None) -> str:

@@ -6,19 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.testing import Database, Vhost
-from integration.broker import Broker, body, connected, new_properties, prepare
+from integration.broker import Broker, body, new_properties
 from integration.shop import Shop
 from upstreams.process import Control
 
 DEAD, NOTIFY = "order-processing.dead", "order-notifications.dead"
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 @pytest.fixture

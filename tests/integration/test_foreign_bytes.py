@@ -2,13 +2,12 @@
 
 import argparse
 import threading
-from collections.abc import Iterator
 
 import pytest
 from pika import BasicProperties
 
 from devstack.testing import Vhost
-from integration.broker import SHORT_TIERS, Broker, body, connected, prepare, settings_of
+from integration.broker import SHORT_TIERS, Broker, body, settings_of
 from integration.foreign_bytes import STRANGE, UNREADABLE, raw
 from integration.serving import eventually
 from orders.errors import Permanent
@@ -19,14 +18,6 @@ from orders.messaging.letter_box import describe_letter, opened
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
 EVERY = {**STRANGE, **UNREADABLE}
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 def limits() -> Limits:

@@ -7,35 +7,16 @@ from decimal import Decimal
 
 import pytest
 
-from devstack.ports import free_port
 from orders.errors import Transient
 from orders.upstream import ledgers
 from orders.upstream.http import Upstream
 from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, PaymentStatus, StockEntry
 from orders.upstream.policy import UpstreamPolicy
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 POLICY = ledgers.for_pages(UpstreamPolicy(backoff_base_s=0.01, backoff_jitter_s=0, retries=1))
 CAPTURE = {"orderId": 1, "amount": 5, "paymentMethod": "card"}
 UNIT = {"productId": 5, "quantity": 1}
-
-
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[tuple[Control, Control]]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        yield stock, till
-
-
-@pytest.fixture
-def stock(simulators: tuple[Control, Control]) -> Control:
-    simulators[0].reset()
-    return simulators[0]
-
-
-@pytest.fixture
-def till(simulators: tuple[Control, Control]) -> Control:
-    simulators[1].reset()
-    return simulators[1]
 
 
 @pytest.fixture

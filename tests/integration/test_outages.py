@@ -9,15 +9,12 @@ import pytest
 import requests
 from prometheus_client import REGISTRY
 
-from devstack.ports import free_port
 from devstack.testing import Database, Postgres, Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
     body,
-    connected,
     new_properties,
-    prepare,
     settings_of,
 )
 from integration.serving import eventually
@@ -39,7 +36,7 @@ from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orders.worker.asking import Upstreams, crew
 from orders.worker.fulfilment import Fulfilment, Ports
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
 # Longer than eight attempts through the tests' tiers take (1.5 s).
@@ -51,18 +48,6 @@ POLICY = UpstreamPolicy(
 
 
 @pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
-def payment() -> Iterator[Control]:
-    with running("payment", free_port()) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     settings = DatabaseSettings(
         url=database.url, pool_size=12, connect_timeout_s=1, statement_timeout_s=1
@@ -71,14 +56,6 @@ def pool(database: Database) -> Iterator[Pool]:
     made.open()
     yield made
     made.close()
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 @contextmanager

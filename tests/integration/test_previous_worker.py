@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from devstack.ports import free_port
 from devstack.testing import Postgres
 from integration.first_release import INSERT_ORDER, first_release
 from integration.world import World, empty_world
@@ -25,23 +24,11 @@ from orders.domain.lifecycle import Status
 from orders.errors import Transient
 from orders.upstream.inventory import Inventory
 from orders.worker.sweep import Sweeper
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 STATEMENTS = Path(__file__).parent / "previous_release"
 # Members of a row of its load_work.sql.
 STATUS, VERSION, CANCEL_REQUESTED, RESERVATION, ATTEMPT = 6, 7, 9, 10, 13
-
-
-@pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
-def payment() -> Iterator[Control]:
-    with running("payment", free_port()) as control:
-        yield control
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,13 @@
 """`orders reconcile` against PostgreSQL and both simulators: what it finds, what it does not."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from devstack.ports import free_port
-from devstack.testing import Database
 from integration.shop import TOTAL, Shop
-from upstreams.process import running
 
 CLEAN: tuple[int, list[tuple[int, str]]] = (0, [])
-
-
-@pytest.fixture(scope="module")
-def built(database: Database) -> Iterator[Shop]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        made = Shop(database, stock, till)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def shop(built: Shop) -> Shop:
-    built.empty()
-    return built
 
 
 def found(shop: Shop, *words: str) -> list[tuple[int, str]]:

@@ -1,32 +1,14 @@
 """`orders payments resolve`: an attempt settled by a person moves its order as the worker would."""
 
 import uuid
-from collections.abc import Iterator
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from devstack.ports import free_port
-from devstack.testing import Database
 from integration.shop import TOTAL, Shop
-from upstreams.process import running
 
 BECAUSE = ("--because", "Payment's support said so, ticket 17", "--as", "ada")
-
-
-@pytest.fixture(scope="module")
-def built(database: Database) -> Iterator[Shop]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        made = Shop(database, stock, till)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def shop(built: Shop) -> Shop:
-    built.empty()
-    return built
 
 
 def resolve(shop: Shop, attempt: str, *words: str) -> tuple[int, str, str]:

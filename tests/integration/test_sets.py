@@ -15,15 +15,12 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.ports import free_port
 from devstack.testing import Database, Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
     body,
-    connected,
     new_properties,
-    prepare,
     settings_of,
 )
 from integration.serving import eventually
@@ -51,7 +48,7 @@ from orders.watch import Watch
 from orders.worker.asking import UpstreamAsking, Upstreams, crew
 from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.sets import SetFulfilment, SetPorts, Task
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000, concurrency=40)
@@ -184,12 +181,6 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def inventory() -> Iterator[Control]:
-    with running("inventory", free_port()) as control:
-        yield control
-
-
-@pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
     made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
@@ -208,14 +199,6 @@ def shop(pool: Pool, inventory: Control) -> Iterator[Shop]:
         yield made
         for upstream in made.upstreams:
             upstream.close()
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 def announce(broker: Broker, orders: Sequence[int]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from devstack.ports import free_port
 from devstack.testing import Database
 from integration.shop import Shop
 from orders import settings
@@ -16,21 +15,6 @@ from orders.domain.deadlines import DEADLINES, deadlines
 from orders.domain.lifecycle import Status
 from orders.settings import DatabaseSettings
 from orders.worker.sweep import Pace, Sweeper
-from upstreams.process import running
-
-
-@pytest.fixture(scope="module")
-def built(database: Database) -> Iterator[Shop]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        made = Shop(database, stock, till)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def shop(built: Shop) -> Shop:
-    built.empty()
-    return built
 
 
 @pytest.fixture(scope="module")

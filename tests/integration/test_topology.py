@@ -9,7 +9,7 @@ import requests
 
 from devstack.ports import free_port
 from devstack.testing import RabbitMQ, Vhost
-from integration.broker import Broker, connected, new_properties, prepare
+from integration.broker import Broker, new_properties, prepare
 from orders.domain import events
 from orders.errors import Permanent, Transient
 from orders.messaging.apply import apply, main_apply
@@ -172,14 +172,6 @@ def test_two_at_once_do_not_disturb_each_other(rabbitmq: RabbitMQ, vhost: Vhost)
         thread.join()
     assert errors == []
     delete_vhost(other)
-
-
-@pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
 
 
 def test_what_no_queue_is_bound_for_goes_to_unrouted(broker: Broker) -> None:

@@ -1,29 +1,11 @@
 """`orders trace`: the story of an order, whole or with parts missing."""
 
 import re
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 
-from devstack.ports import free_port
-from devstack.testing import Database
 from integration.shop import Shop
-from upstreams.process import running
-
-
-@pytest.fixture(scope="module")
-def built(database: Database) -> Iterator[Shop]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        made = Shop(database, stock, till)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def shop(built: Shop) -> Shop:
-    built.empty()
-    return built
 
 
 def completed(shop: Shop) -> tuple[int, str]:

@@ -9,14 +9,13 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from devstack.ports import free_port
 from orders.errors import Permanent, Transient
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Availability, Inventory, OutOfStock, Standing, Target
 from orders.upstream.payment import Captured, Declined, Payment, Refunded
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.stock import AdmissionCheck, StockAnswer
-from upstreams.process import Control, running
+from upstreams.process import Control
 
 # The defaults with the waits taken out.
 POLICY = UpstreamPolicy(
@@ -24,24 +23,6 @@ POLICY = UpstreamPolicy(
 )
 AMOUNT = Decimal("19.90")
 BUDGET_S = 0.15
-
-
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[tuple[Control, Control]]:
-    with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        yield stock, till
-
-
-@pytest.fixture
-def stock(simulators: tuple[Control, Control]) -> Control:
-    simulators[0].reset()
-    return simulators[0]
-
-
-@pytest.fixture
-def till(simulators: tuple[Control, Control]) -> Control:
-    simulators[1].reset()
-    return simulators[1]
 
 
 @pytest.fixture

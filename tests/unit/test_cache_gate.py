@@ -7,15 +7,7 @@ from orders.cache.client import Redis
 from orders.cache.gate import Gate, RedisBypassed
 from orders.errors import SettingError
 from orders.settings import CacheSettings
-
-
-class Clock:
-    """Time that stands still until told."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from unit.clock import Clock
 
 
 def test_a_failure_closes_the_gate_for_everybody() -> None:
@@ -31,7 +23,7 @@ def test_after_the_wait_one_caller_tries_and_the_others_keep_out() -> None:
     clock = Clock()
     gate = Gate(1, clock=clock)
     gate.failed("slow")
-    clock.now += 1
+    clock.now_s += 1
     gate.enter()
     with pytest.raises(RedisBypassed):
         gate.enter()
@@ -43,11 +35,11 @@ def test_a_failed_probe_closes_the_gate_again() -> None:
     clock = Clock()
     gate = Gate(1, clock=clock)
     gate.failed("slow")
-    clock.now += 1
+    clock.now_s += 1
     gate.enter()
-    clock.now += 0.5
+    clock.now_s += 0.5
     gate.failed("slow")
-    clock.now += 0.9
+    clock.now_s += 0.9
     with pytest.raises(RedisBypassed):
         gate.enter()
 
@@ -59,7 +51,7 @@ def test_a_failure_is_remembered_after_redis_is_back() -> None:
     gate.failed("slow")
     gate.passed()
     assert gate.failed_within(10)
-    clock.now += 10
+    clock.now_s += 10
     assert not gate.failed_within(10)
 
 

@@ -7,25 +7,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from orders.cache.local import KNOWN_S, TRUST_S, Lease, LocalOrders
 from orders.cache.snapshot import CachedOrder, decode, encode
+from unit.clock import Clock
 
 
 def order(version: int, order_id: int = 1, *, terminal: bool = False) -> CachedOrder:
     return CachedOrder(order_id, 7, version, terminal, b'{"version":%d}' % version)
 
 
-class Clock:
-    """Time that stands still until told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
@@ -45,7 +36,7 @@ def test_serves_nothing_once_the_proof_is_older_than_the_trust(
     local: LocalOrders, clock: Clock
 ) -> None:
     local.fill(order(1), local.lease(1), ttl_s=100)
-    clock.now += TRUST_S
+    clock.now_s += TRUST_S
     assert local.read(1) is None
     assert not local.trusted
     local.prove(clock())
@@ -54,7 +45,7 @@ def test_serves_nothing_once_the_proof_is_older_than_the_trust(
 
 def test_an_entry_ends_with_its_ttl(local: LocalOrders, clock: Clock) -> None:
     local.fill(order(1), local.lease(1), ttl_s=0.5)
-    clock.now += 0.5
+    clock.now_s += 0.5
     assert local.read(1) is None
 
 
@@ -104,7 +95,7 @@ def test_an_older_answer_is_not_filled(local: LocalOrders) -> None:
 
 def test_a_restored_database_is_believed_in_the_end(local: LocalOrders, clock: Clock) -> None:
     local.newest(order(5))
-    clock.now += KNOWN_S
+    clock.now_s += KNOWN_S
     assert local.newest(order(4)) == order(4)
 
 
@@ -146,7 +137,7 @@ class Coherence(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.local = LocalOrders(2, self.clock)
         self.truth = dict.fromkeys((1, 2, 3), 1)
         self.written_at: dict[tuple[int, int], float] = {}
@@ -236,7 +227,7 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 0.4, 0.9]))
     def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
+        self.clock.now_s += seconds
 
 
 Coherence.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

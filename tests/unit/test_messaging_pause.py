@@ -7,20 +7,13 @@ from prometheus_client import REGISTRY
 
 from orders.errors import Unavailable
 from orders.messaging.pause import Admission, Pause
+from unit.clock import Clock
 
 LATER_S = time.monotonic() + 3600
 
 
 def away(dependency: str = "payment", after_s: float = 10, *, pause: bool = True) -> Unavailable:
     return Unavailable("away", dependency=dependency, pause=pause, retry_after_s=after_s)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def entered(pause: Pause, until_s: float = 1e9) -> Admission | None:

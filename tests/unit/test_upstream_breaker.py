@@ -9,22 +9,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from orders.upstream.breaker import Breaker, CircuitOpen
+from unit.clock import Clock
 
 RESET_S = 30.0
 
 
-class Clock:
-    """A clock that is moved by hand."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -8,15 +8,7 @@ import pytest
 from orders.errors import Permanent, Transient
 from orders.upstream.inventory import Availability
 from orders.upstream.stock import AdmissionCheck, StockAnswer
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from unit.clock import Clock
 
 
 class Shelf:

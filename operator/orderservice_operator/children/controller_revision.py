@@ -75,10 +75,10 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
     It is closed where going back would let everybody in: tokens go back, an Ingress does not.
     Raises msgspec.ValidationError for data that this version cannot read.
     """
-    kept: Manifest = data["spec"]
+    former: Manifest = data["spec"]
     stays = _staying(_fields(service))
     sections = [name for name in stays if name not in _STAYS_WHOLE]
-    merged = kept | stays | {name: kept.get(name, {}) | stays[name] for name in sections}
+    merged = former | stays | {name: former.get(name, {}) | stays[name] for name in sections}
     spec = msgspec.convert(merged, type(service.spec))
     if _is_open(spec) and not _is_open(service.spec):
         spec = msgspec.structs.replace(spec, api=_closed(spec.api))

@@ -17,9 +17,9 @@ class Discovery:
     """Asks for the optional APIs; it is told which kinds can be watched, and which not any more."""
 
     def __init__(
-        self, client: Client, appeared: Callable[[Kind], None], gone: Callable[[Kind], None]
+        self, client: Client, appeared: Callable[[Kind], None], disappeared: Callable[[Kind], None]
     ) -> None:
-        self._client, self._appeared, self._gone = client, appeared, gone
+        self._client, self._appeared, self._gone = client, appeared, disappeared
         self.kinds: frozenset[str] = frozenset()
 
     async def begin(self) -> None:

@@ -54,13 +54,13 @@ class Store:
     ) -> None:
         """Drop what a whole listing of a kind, of one namespace or of all, did not have."""
         self._seen[kind, namespace] = int(version)
-        known = [
+        places_of_kind = [
             (key, child)
             for key, entries in self._children.items()
             for child in entries
             if (child.api_version, child.kind) == kind and namespace in {"", key.namespace}
         ]
-        for place in known:
+        for place in places_of_kind:
             if place not in places:
                 self._drop(*place)
 

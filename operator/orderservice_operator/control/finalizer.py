@@ -62,10 +62,10 @@ class Finalizer:
 
         Raises Vanished when the resource is gone, Conflict when it is not what was looked at.
         """
-        wanted = service.spec.messaging.deletion_policy == "DeleteIfEmpty"
+        needs_finalizer = service.spec.messaging.deletion_policy == "DeleteIfEmpty"
         active = service.spec.mode == "Manage" and not service.spec.paused
-        if active and wanted != (FINALIZER in service.metadata.finalizers):
-            await self._set_finalizer(service, wanted=wanted)
+        if active and needs_finalizer != (FINALIZER in service.metadata.finalizers):
+            await self._set_finalizer(service, present=needs_finalizer)
 
     async def finalize(self, service: OrderService | Invalid) -> float | None:
         """Clean up for a resource that is being deleted; return the seconds until the next try.
@@ -106,7 +106,7 @@ class Finalizer:
         await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {why}")
 
     async def _release(self, service: OrderService | Invalid) -> None:
-        await self._set_finalizer(service, wanted=False)
+        await self._set_finalizer(service, present=False)
         for times in (self._empty_since, self._unrouted_since):
             times.pop(service.metadata.uid, None)
         self._problems.pop(service.metadata.uid, None)
@@ -168,19 +168,19 @@ class Finalizer:
         self,
         service: OrderService,
         management: Management,
-        wanted: Topology,
+        topology: Topology,
         broker: Broker,
     ) -> bool:
         """Delete each queue that is empty right before; the policies go with the last one."""
         full: list[str] = []
-        for queue in (queue.name for queue in wanted.queues if queue.name in broker.queues):
+        for queue in (queue.name for queue in topology.queues if queue.name in broker.queues):
             if await management.holds_messages(queue):
                 full.append(queue)
             else:
                 await management.delete("queues", queue)
         if full:
             return await self._leave(service, full)
-        for policy in wanted.policies:
+        for policy in topology.policies:
             await management.delete("policies", policy.name)
         return True
 
@@ -195,11 +195,11 @@ class Finalizer:
         first = since.setdefault(service.metadata.uid, time.monotonic())
         return time.monotonic() - first >= for_s
 
-    async def _set_finalizer(self, service: OrderService | Invalid, *, wanted: bool) -> None:
+    async def _set_finalizer(self, service: OrderService | Invalid, *, present: bool) -> None:
         """Change ours and keep the others', whoever set ours: a backup may have brought it back."""
         metadata = service.metadata
         finalizers = [name for name in metadata.finalizers if name != FINALIZER]
-        finalizers += [FINALIZER] if wanted else []
+        finalizers += [FINALIZER] if present else []
         version = {"resourceVersion": metadata.resource_version, "finalizers": finalizers}
         try:
             await self._client.merge(

@@ -60,16 +60,16 @@ class Hints:
 
     async def of(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
         """Return what a resource waits for, for people."""
-        missing = () if snapshot.done else self._fingerprints.missing(snapshot.service)
+        absent = () if snapshot.done else self._fingerprints.missing(snapshot.service)
         uid = "" if snapshot.migrated else snapshot.job.uid
-        if not (missing or uid):
+        if not (absent or uid):
             self.forget(key)
             return ()
-        wait = self._wait(key, (snapshot.wanted.metadata.generation, uid, missing))
+        wait = self._wait(key, (snapshot.wanted.metadata.generation, uid, absent))
         if uid and self._is_due(wait):
             wait.read_at = self._clock()
             wait.refusal = await self._refusal(snapshot.service.metadata.namespace, uid)
-        return (*missing, f"migration: {wait.refusal}") if wait.refusal else missing
+        return (*absent, f"migration: {wait.refusal}") if wait.refusal else absent
 
     def _wait(self, key: Key, cause: tuple[int, str, tuple[str, ...]]) -> _Wait:
         wait = self._waits.get(key)

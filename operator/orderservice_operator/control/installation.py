@@ -59,12 +59,12 @@ class Installation:
         return contender not in {"", self.name} and await self._works(contender, service)
 
     async def _works(self, name: str, service: OrderService | Invalid) -> bool:
-        seen = self._seen.get(name)
-        if seen is None or self._clock() - seen.read_at >= _READ_S:
-            seen = self._seen[name] = await self._read(name, seen)
-        if seen.renewal is None or self._clock() - seen.changed_at >= DEAD_AFTER_S:
+        lease = self._seen.get(name)
+        if lease is None or self._clock() - lease.read_at >= _READ_S:
+            lease = self._seen[name] = await self._read(name, lease)
+        if lease.renewal is None or self._clock() - lease.changed_at >= DEAD_AFTER_S:
             return False
-        return covers(seen.scope, service.metadata.namespace)
+        return covers(lease.scope, service.metadata.namespace)
 
     async def _read(self, name: str, before: _Seen | None) -> _Seen:
         """Read a Lease; by our own clock, as those of nodes differ."""

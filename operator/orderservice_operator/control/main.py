@@ -85,8 +85,8 @@ def registry(settings_: Settings, stop_process: Callable[[], None]) -> kopf.Oper
         await operators[0].stop()
 
     @kopf.on.login(registry=configuration)
-    def login(**known: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
+    def login(**options: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=configuration)
     async def on_event(event: Mapping[str, Any], **_: Any) -> None:

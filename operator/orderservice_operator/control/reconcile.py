@@ -126,9 +126,9 @@ class Reconciler:
             raise Vanished(str(error)) from error
         return resources.get(key) or service
 
-    async def _write_contender(self, service: OrderService | Invalid, told: Manifest) -> None:
+    async def _write_contender(self, service: OrderService | Invalid, status: Manifest) -> None:
         """Write what is not the owner's to write: that somebody gives way, or (empty) nobody."""
-        await self._apply_status(service, told, CONTENDER)
+        await self._apply_status(service, status, CONTENDER)
 
     async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
         if service.metadata.deletion_timestamp:
@@ -291,18 +291,18 @@ class Reconciler:
         return status != service.status and await self._write_status(service, status)
 
     async def _write_status(self, service: OrderService | Invalid, status: Status) -> bool:
-        told = msgspec.structs.replace(status, contender="")
-        return await self._apply_status(service, msgspec.to_builtins(told), STATUS)
+        own_status = msgspec.structs.replace(status, contender="")
+        return await self._apply_status(service, msgspec.to_builtins(own_status), STATUS)
 
     async def _apply_status(
-        self, service: OrderService | Invalid, told: Manifest, manager: str
+        self, service: OrderService | Invalid, status: Manifest, manager: str
     ) -> bool:
         metadata = service.metadata
         manifest: Manifest = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": KIND,
             "metadata": {"name": metadata.name, "uid": metadata.uid},
-            "status": told,
+            "status": status,
         }
         path = path_of(metadata.namespace, metadata.name) + "/status"
         try:

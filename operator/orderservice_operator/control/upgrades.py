@@ -68,8 +68,8 @@ class Upgrades:
 
 def _state(service: OrderService) -> Upgrade:
     """Return in which state a resource has its turn: by whether it was ready when it began."""
-    told = service.status
-    if told.upgrade in {"UnderWay", "UnderWayUnready"}:
-        return told.upgrade
-    is_ready = ("Ready", "True") in {(each.type, each.status) for each in told.conditions}
+    status = service.status
+    if status.upgrade in {"UnderWay", "UnderWayUnready"}:
+        return status.upgrade
+    is_ready = ("Ready", "True") in {(each.type, each.status) for each in status.conditions}
     return "UnderWay" if is_ready else "UnderWayUnready"

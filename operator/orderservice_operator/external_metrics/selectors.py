@@ -39,19 +39,19 @@ def requirements(selector: str) -> list[Requirement]:
 
 def _requirement(text: str) -> Requirement:
     if match := _EQUALITY.fullmatch(text):
-        return _one_of(match["key"], {match["value"]}, wanted=match["operator"] != "!=")
+        return _one_of(match["key"], {match["value"]}, expected=match["operator"] != "!=")
     if match := _SET.fullmatch(text):
         values = {value.strip() for value in match["values"].split(",")}
-        return _one_of(match["key"], values, wanted=match["operator"] == "in")
+        return _one_of(match["key"], values, expected=match["operator"] == "in")
     if match := _EXISTENCE.fullmatch(text):
-        return _present(match["key"], wanted=not match["absent"])
+        return _present(match["key"], expected=not match["absent"])
     raise Permanent(f"unable to parse requirement {text!r} of the label selector")
 
 
-def _one_of(key: str, values: set[str], *, wanted: bool) -> Requirement:
+def _one_of(key: str, values: set[str], *, expected: bool) -> Requirement:
     """Return whether the label has one of the values: one that is absent has none of them."""
-    return lambda labels: (key in labels and labels[key] in values) is wanted
+    return lambda labels: (key in labels and labels[key] in values) is expected
 
 
-def _present(key: str, *, wanted: bool) -> Requirement:
-    return lambda labels: (key in labels) is wanted
+def _present(key: str, *, expected: bool) -> Requirement:
+    return lambda labels: (key in labels) is expected

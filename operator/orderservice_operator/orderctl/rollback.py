@@ -50,8 +50,8 @@ def chosen(history: History, running: str, number: int | None) -> Revision:
     if fits:
         return fits[0]
     choices = ", ".join(f"{revision.number} ({revision.image})" for revision in history) or "none"
-    missing = "no earlier revision" if number is None else f"no revision {number}"
-    raise OperatorError(f"there is {missing} to go back to; kept are: {choices}")
+    absent = "no earlier revision" if number is None else f"no revision {number}"
+    raise OperatorError(f"there is {absent} to go back to; kept are: {choices}")
 
 
 async def _annotate(cluster: Cluster, name: str, value: str | None) -> None:

@@ -68,17 +68,17 @@ async def make_users(management: Management, vhost: str, accounts: Iterable[Acco
     for account in accounts:
         await _make_user(management, account)
         rights = rights_of(account.processes)
-        known = await management.get(f"permissions/{quoted(vhost)}/{quoted(account.name)}")
-        if known is None or not _are(rights, known):
+        permissions = await management.get(f"permissions/{quoted(vhost)}/{quoted(account.name)}")
+        if permissions is None or not _are(rights, permissions):
             await _grant(management, vhost, account.name, rights)
 
 
 async def _make_user(management: Management, account: Account) -> None:
     place = f"users/{quoted(account.name)}"
-    known = await management.get(place)
-    if known is not None and is_password_of(known, account.password):
+    user = await management.get(place)
+    if user is not None and is_password_of(user, account.password):
         return
-    if known is not None and known.get("tags"):
+    if user is not None and user.get("tags"):
         raise Permanent(
             f"messaging.provision: user {account.name} exists with tags and another password; "
             "put the user of a process into the amqp URL"
@@ -119,6 +119,6 @@ def _joined(patterns: Iterable[str]) -> str:
     return "|".join(sorted(set(patterns)))
 
 
-def _are(rights: Rights, known: Mapping[str, Any]) -> bool:
-    wanted = msgspec.to_builtins(rights)
-    return all(known.get(name) == value for name, value in wanted.items())
+def _are(rights: Rights, permissions: Mapping[str, Any]) -> bool:
+    expected = msgspec.to_builtins(rights)
+    return all(permissions.get(name) == value for name, value in expected.items())

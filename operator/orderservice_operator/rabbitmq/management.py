@@ -128,17 +128,17 @@ class Management:
         answer = await self._call("POST", f"queues/{self._vhost}/{quoted(queue)}/get", question)
         return bool(_decoded(answer, list[Listed]))
 
-    async def apply(self, wanted: Changes) -> None:
+    async def apply(self, changes: Changes) -> None:
         """Write changes: policies first, so that no queue is ever without its rules."""
-        for policy in wanted.policies:
+        for policy in changes.policies:
             await self._put("policies", policy.name, policy)
-        for exchange in wanted.exchanges:
+        for exchange in changes.exchanges:
             await self._put("exchanges", exchange.name, exchange)
-        for queue in wanted.queues:
+        for queue in changes.queues:
             await self._put("queues", queue.name, queue)
-        for binding in wanted.bindings:
+        for binding in changes.bindings:
             await self._call("POST", self._between(binding), binding)
-        for stray in wanted.strays:
+        for stray in changes.strays:
             place = f"{self._between(stray)}/{quoted(stray.properties_key)}"
             await self._call("DELETE", place, absent_is_fine=True)
 
@@ -216,16 +216,16 @@ class Management:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Transient(f"RabbitMQ's management API: {type(error).__name__}") from error
 
-    def _check(self, status: int, what: str, content: bytes) -> None:
+    def _check(self, status: int, call: str, content: bytes) -> None:
         if status in {401, 403}:
             raise Permanent(
-                f"{what}: {status}: give the user the right password, the tag `policymaker` and "
+                f"{call}: {status}: give the user the right password, the tag `policymaker` and "
                 f"permissions on virtual host {self._address.vhost!r}"
             )
         if status == 429 or status >= 500:
-            raise Transient(f"{what}: {status}")
+            raise Transient(f"{call}: {status}")
         if status >= 300:
-            raise Permanent(f"{what}: {status}{_reason(content)}")
+            raise Permanent(f"{call}: {status}{_reason(content)}")
 
 
 def _reason(content: bytes) -> str:

@@ -160,19 +160,19 @@ class TopologyReconciler:
         if service.spec.mode == "Manage":
             await self._provision(service, management)
         broker = await management.read()
-        wanted = changes(topology.desired(service), broker)
-        queues, text = _queues(broker), str(wanted)
+        required = changes(topology.desired(service), broker)
+        queues, text = _queues(broker), str(required)
         if text and service.spec.mode == "Observe":
             return TopologyReport("False", "Observed", f"would write {text}", queues)
         if text:
             _log.info("topology.changed", key=str(_key(service)), changes=text)
-            await management.apply(wanted)
-        if wanted.mismatches:
-            return TopologyReport("False", "Mismatch", "; ".join(wanted.mismatches), queues)
-        if wanted.shadows:
-            return TopologyReport("False", "PolicyShadowed", "; ".join(wanted.shadows), queues)
-        if wanted.limits:
-            return _limited(wanted.limits, queues)
+            await management.apply(required)
+        if required.mismatches:
+            return TopologyReport("False", "Mismatch", "; ".join(required.mismatches), queues)
+        if required.shadows:
+            return TopologyReport("False", "PolicyShadowed", "; ".join(required.shadows), queues)
+        if required.limits:
+            return _limited(required.limits, queues)
         return TopologyReport(
             "True", "InPlace", "exchanges, queues, bindings and policies exist", queues
         )
@@ -210,8 +210,8 @@ class TopologyReconciler:
             return None
         secret = await self._secrets.read(service.metadata.namespace, bundle.name)
         text = secret.entry(bundle.key)
-        if (known := self._trusted.get(_key(service))) is not None and known[0] == text:
-            return known[1]
+        if (cached := self._trusted.get(_key(service))) is not None and cached[0] == text:
+            return cached[1]
         context = _context(bundle, text)
         self._trusted[_key(service)] = (text, context)
         return context

@@ -11,12 +11,12 @@ from orderservice_operator.resource.spec import OrderService
 class ResourceIndex:
     """The last known state of every OrderService.
 
-    `asked` is called for each resource that asks for anything new, whether the watch or the answer
-    to a write of ours is the first to say so.
+    `request` is called for each resource that asks for anything new, whether the watch or the
+    answer to a write of ours is the first to say so.
     """
 
-    def __init__(self, asked: Callable[[Key], None] = lambda _: None) -> None:
-        self._asked = asked
+    def __init__(self, request: Callable[[Key], None] = lambda _: None) -> None:
+        self._asked = request
         self._known: dict[Key, OrderService | Invalid] = {}
 
     def get(self, key: Key) -> OrderService | Invalid | None:

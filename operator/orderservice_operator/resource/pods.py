@@ -28,7 +28,7 @@ OWN_CONTAINERS: Final = ("api", "relay", "worker", "notifier", "gateway", "migra
 Passed = dict[str, Any]
 
 
-def _keyed(key: str, *, own: tuple[str, ...] = (), what: str = "") -> dict[str, Any]:
+def _keyed(key: str, *, own: tuple[str, ...] = (), reserved: str = "") -> dict[str, Any]:
     """Return the schema of a list whose items have a key; `own` are keys of the operator."""
     schema: dict[str, Any] = {
         "x-kubernetes-list-type": "map",
@@ -36,7 +36,7 @@ def _keyed(key: str, *, own: tuple[str, ...] = (), what: str = "") -> dict[str, 
     }
     if own:
         names = ", ".join(f"'{name}'" for name in own)
-        rule = Rule(f"self.all(item, !(item.{key} in [{names}]))", f"{what} of the operator")
+        rule = Rule(f"self.all(item, !(item.{key} in [{names}]))", f"{reserved} of the operator")
         schema["x-kubernetes-validations"] = [{"rule": rule.rule, "message": rule.message}]
     return schema
 
@@ -58,7 +58,7 @@ Volumes = Annotated[
     Meta(
         max_length=32,
         extra_json_schema=_keyed(
-            "name", own=OWN_VOLUMES, what="tmp, gateway-tmp and ca-bundle are volumes"
+            "name", own=OWN_VOLUMES, reserved="tmp, gateway-tmp and ca-bundle are volumes"
         ),
     ),
 ]
@@ -67,7 +67,7 @@ Containers = Annotated[
     Meta(
         max_length=8,
         extra_json_schema=_keyed(
-            "name", own=OWN_CONTAINERS, what="a container has this name, it is"
+            "name", own=OWN_CONTAINERS, reserved="a container has this name, it is"
         ),
     ),
 ]

@@ -207,10 +207,10 @@ def _conditions(
 
 def contended(service: OrderService | Invalid) -> str:
     """Say which two installations have a resource in their scope, for people."""
-    told = service.status
+    status = service.status
     return (
-        f"operator {told.operator or 'without a Lease'} works on this resource and "
-        f"{told.contender} leaves it alone: "
+        f"operator {status.operator or 'without a Lease'} works on this resource and "
+        f"{status.contender} leaves it alone: "
         "give them different namespaces (watchNamespaces), or uninstall one"
     )
 
@@ -332,8 +332,8 @@ def _migrations(service: OrderService, summary: StatusInput) -> Verdict:
 
 
 def _autoscaling(service: OrderService, summary: StatusInput) -> Verdict:
-    wanted = (service.spec.api.autoscaling, service.spec.worker.autoscaling)
-    if not any(wanted):
+    autoscaling = (service.spec.api.autoscaling, service.spec.worker.autoscaling)
+    if not any(autoscaling):
         return "False", "NotWanted", "no process is autoscaled"
     if service.spec.worker.autoscaling and summary.choice.provider is None:
         text = f"worker: {summary.choice.message}; it keeps the pods it has"

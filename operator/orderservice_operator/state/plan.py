@@ -45,8 +45,8 @@ class Plan(msgspec.Struct, frozen=True):
         return ", ".join(writes + [f"delete {deletion}" for deletion in self.deletions])
 
 
-def diff(desired: Iterable[Manifest], live: LiveObjects, *, kept: frozenset[Reference]) -> Plan:
-    """Compare; what we made and is not desired goes, except what is `kept`."""
+def diff(desired: Iterable[Manifest], live: LiveObjects, *, staying: frozenset[Reference]) -> Plan:
+    """Compare; what we made and is not desired goes, except what is `staying`."""
     signed = [with_signature(manifest) for manifest in desired]
     references = {reference(manifest) for manifest in signed}
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)
@@ -55,7 +55,7 @@ def diff(desired: Iterable[Manifest], live: LiveObjects, *, kept: frozenset[Refe
         deletions=tuple(
             child
             for child, manifest in live.items()
-            if child not in references and child not in kept and _is_ours(manifest)
+            if child not in references and child not in staying and _is_ours(manifest)
         ),
     )
 

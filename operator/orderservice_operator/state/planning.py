@@ -20,7 +20,7 @@ def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
     planned = diff(
         manifests(snapshot, to_the_end=to_the_end),
         snapshot.live,
-        kept=_kept(snapshot, to_the_end=to_the_end),
+        staying=_kept(snapshot, to_the_end=to_the_end),
     )
     return _without_deployments(planned) if snapshot.held and not to_the_end else planned
 

@@ -111,12 +111,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
         That is: the spec is the one that was rolled out, and the pods made of it are others now.
         """
-        wanted = self.wanted
-        told, spec = wanted.status, wanted.spec
-        if spec.mode != "Manage" or spec.paused or told.rollback or self.running.rollback:
+        service = self.wanted
+        status, spec = service.status, service.spec
+        if spec.mode != "Manage" or spec.paused or status.rollback or self.running.rollback:
             return False
-        is_same = told.revision_generation == wanted.metadata.generation
-        return is_same and told.revision not in {"", self.revision}
+        is_same = status.revision_generation == service.metadata.generation
+        return is_same and status.revision not in {"", self.revision}
 
     @property
     def has_begun(self) -> bool:

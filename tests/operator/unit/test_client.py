@@ -5,25 +5,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from stub_api_server import connected
 
-from orderservice_operator.cluster.client import Client
 from orderservice_operator.errors import Busy
-
-
-class _Anonymous:
-    """Credentials that anybody has."""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def ssl_context(self) -> bool:
-        return False
-
-    def renewed(self, _identity: object) -> bool:
-        return False
 
 
 async def _asked(refusals: int, patience_s: float) -> tuple[Any, int]:
@@ -38,19 +22,8 @@ async def _asked(refusals: int, patience_s: float) -> tuple[Any, int]:
             return web.json_response({"message": "busy"}, status=429, headers=headers)
         return web.json_response({"kind": "Service"})
 
-    application = web.Application()
-    application.router.add_get("/one", answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    credentials: Any = _Anonymous(f"http://127.0.0.1:{runner.addresses[0][1]}")
-    client = Client(credentials, lambda _: None, patience_s=patience_s)
-    try:
+    async with connected(answer, patience_s=patience_s) as client:
         return await client.get("/one"), asked
-    finally:
-        await client.close()
-        await runner.cleanup()
 
 
 def test_a_patient_call_comes_back_to_a_server_that_is_busy() -> None:

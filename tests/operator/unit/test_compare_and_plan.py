@@ -67,7 +67,7 @@ def _object(name: str, kind: str = "ConfigMap", **more: Any) -> Any:
 
 
 def _plan(desired: list[Any], live: list[Any], kept: frozenset[Reference] = frozenset()) -> Plan:
-    return diff(desired, {reference(one): one for one in live}, kept=kept)
+    return diff(desired, {reference(one): one for one in live}, staying=kept)
 
 
 def test_nothing_is_written_when_nothing_changed() -> None:

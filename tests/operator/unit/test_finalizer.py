@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from stub_api_server import connected
 
 from orderservice_operator.children.manifest import OWNER_LABEL
-from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.events import Recorder
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.control.finalizer import FINALIZER, Finalizer
@@ -25,19 +25,6 @@ from orderservice_operator.resource.spec import OrderService
 
 DELETE_IF_EMPTY = {"managementUrl": "http://127.0.0.1:9", "deletionPolicy": "DeleteIfEmpty"}
 OTHER = "others.example/finalizer"
-
-
-class _Anonymous:
-    """Credentials that anybody has."""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def ssl_context(self) -> bool:
-        return False
 
 
 class ApiServer:
@@ -80,23 +67,16 @@ class ApiServer:
 @asynccontextmanager
 async def _started(server: ApiServer, bound_s: float) -> AsyncIterator[Finalizer]:
     """Give the real parts, with a Deployment of the resource still there."""
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    credentials: Any = _Anonymous(f"http://127.0.0.1:{runner.addresses[0][1]}")
-    client = Client(credentials, lambda _: None)
-    store, topologies = Store(lambda _: None), TopologyReconciler(client, lambda _: None, list)
+    store = Store(lambda _: None)
     if "DELETE" in server.refusals:
         store.take(("apps/v1", "Deployment"), [_deployment()])
-    try:
-        await client.get("/")  # as watches do all the time: its time is known
-        yield Finalizer(client, store, topologies, Recorder(client), bound_s)
-    finally:
-        await topologies.close()
-        await client.close()
-        await runner.cleanup()
+    async with connected(server.answer) as client:
+        topologies = TopologyReconciler(client, lambda _: None, list)
+        try:
+            await client.get("/")  # as watches do all the time: its time is known
+            yield Finalizer(client, store, topologies, Recorder(client), bound_s)
+        finally:
+            await topologies.close()
 
 
 def _deployment() -> Any:

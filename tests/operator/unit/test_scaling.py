@@ -154,7 +154,7 @@ def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
     }
     place = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
     wanted = children("full", Context(KEDA)).values()
-    assert diff(wanted, {place: theirs}, kept=frozenset()).deletions == ()
+    assert diff(wanted, {place: theirs}, staying=frozenset()).deletions == ()
 
 
 def test_a_scaled_object_tells_how_it_is() -> None:

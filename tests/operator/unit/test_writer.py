@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from stub_api_server import connected
 
 from orderservice_operator.children.manifest import Manifest, Reference
-from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.cluster.writer import Outcome, Writer
 from orderservice_operator.resource.key import Key
@@ -17,22 +17,6 @@ from orderservice_operator.state.plan import Plan, Write
 KEY = Key("shop", "minimal")
 ACCOUNT = Reference("v1", "ServiceAccount", "minimal")
 Refuses = Callable[[web.Request], int]
-
-
-class _Anonymous:
-    """Credentials that anybody has."""
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def ssl_context(self) -> bool:
-        return False
-
-    def renewed(self, _identity: object) -> bool:
-        return False
 
 
 def _manifest(api_version: str, kind: str) -> Manifest:
@@ -56,20 +40,10 @@ def _carried_out(plan: Plan, refuses: Refuses) -> tuple[Outcome, list[str]]:
         return web.json_response(body)
 
     async def main() -> Outcome:
-        application = web.Application()
-        application.router.add_route("*", "/{any:.*}", answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        credentials: Any = _Anonymous(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        client = Client(credentials, lambda _: None)
         live = {ACCOUNT: _manifest("v1", "ServiceAccount")}
-        try:
+        async with connected(answer) as client:
             writer = Writer(client, Store(lambda _: None))
             return await writer.carry_out(plan, KEY, live, passed_on=True)
-        finally:
-            await client.close()
-            await runner.cleanup()
 
     return asyncio.run(main()), deeds
 
