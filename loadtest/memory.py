@@ -65,7 +65,8 @@ def figures(readings: Sequence[Reading]) -> dict[str, float]:
     for name in sorted({name for reading in readings for name in reading.mib}):
         points = [(reading.t, reading.mib[name]) for reading in readings if name in reading.mib]
         values[f"memory.{name}.max_mib"] = max(mib for _, mib in points)
-        values[f"memory.{name}.slope_mib_per_min"] = round(60 * slope(_warm(points)), 2)
+        warm = points[int(len(points) * _WARM_UP) :]
+        values[f"memory.{name}.slope_mib_per_min"] = round(60 * slope(warm), 2)
     return values
 
 
@@ -77,10 +78,6 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     mean_y = sum(y for _, y in points) / len(points)
     over = sum((t - mean_t) * (y - mean_y) for t, y in points)
     return over / sum((t - mean_t) ** 2 for t, _ in points)
-
-
-def _warm(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    return points[int(len(points) * _WARM_UP) :]
 
 
 def by_name(

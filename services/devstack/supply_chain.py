@@ -133,7 +133,7 @@ def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
     for folder in advisories.iterdir():
         if folder.is_dir() and _normal(folder.name) in locked:
             by_package[_normal(folder.name)] = [
-                _read(file) for file in sorted(folder.glob("*.yaml"))
+                yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yaml"))
             ]
     for lock in locks:
         for pin in pins(lock):
@@ -175,11 +175,6 @@ def _at_least(version: str, bound: str) -> bool:
         return Version(version) >= Version(bound)
     except InvalidVersion:
         return False
-
-
-def _read(file: Path) -> dict[str, Any]:
-    advisory: dict[str, Any] = yaml.safe_load(file.read_text())
-    return advisory
 
 
 def _title(advisory: dict[str, Any]) -> str:

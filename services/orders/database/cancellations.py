@@ -92,7 +92,10 @@ class Cancellations:
             self._primary.wake_relay()
         code, body, late, answered = rows[0][ORDER_COLUMNS : ORDER_COLUMNS + 4]
         if code is None or late:
-            return self._replayed(request, rows[0]) or _refuse(rows[0])
+            replayed = self._replayed(request, rows[0])
+            if replayed is None:
+                raise NotCancellable(TooLate.FAILED if code is None else TooLate.WINDOW_CLOSED)
+            return replayed
         if not answered:
             replayed = self._replayed(request, rows[0])
             if replayed is None:
@@ -123,11 +126,6 @@ class Cancellations:
             "traceparent": context.traceparent,
             "trace_id": context.trace_id,
         }
-
-
-def _refuse(row: Row) -> Cancelled:
-    failed = row[ORDER_COLUMNS] is None
-    raise NotCancellable(TooLate.FAILED if failed else TooLate.WINDOW_CLOSED)
 
 
 def _rules() -> dict[str, object]:

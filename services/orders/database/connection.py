@@ -193,7 +193,9 @@ class Server:
         with self._lock:
             self._under_way -= 1
             self.problem = None
-            self._first = self._index(host, port)
+            hosts = places(self._parameters)
+            if (host, port) in hosts:
+                self._first = hosts.index((host, port))
         self.tried.set()
 
     def opened(self, connection: "Connection") -> None:
@@ -270,10 +272,6 @@ class Server:
             self._timelines[system] = max(newest, timeline)
         if timeline < newest:
             raise SessionRefused(REPLACED)
-
-    def _index(self, host: str, port: str) -> int:
-        hosts = places(self._parameters)
-        return hosts.index((host, port)) if (host, port) in hosts else self._first
 
 
 def _fault(parameters: Mapping[str, Any], *, writes: bool) -> str | None:

@@ -54,7 +54,8 @@ class Ledger:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
                 self._primary.wake_relay()
-            return _accepted(order_id)
+            body, location = (_BODY % order_id).encode(), _LOCATION % order_id
+            return Answer(202, body, location, etag(1), order_id=order_id)
         if key is None:
             raise OutcomeUnknown("PostgreSQL took the order but did not say so")
         answer = answers.find(self._primary, use)
@@ -119,12 +120,6 @@ def _acceptance(order: NewOrder, context: Context, use: Use) -> dict[str, object
         "traceparent": context.traceparent,
         "trace_id": context.trace_id,
     }
-
-
-def _accepted(order_id: int) -> Answer:
-    return Answer(
-        202, (_BODY % order_id).encode(), _LOCATION % order_id, etag(1), order_id=order_id
-    )
 
 
 def order_of(row: Row, *, refund_pending: bool = False) -> Order:

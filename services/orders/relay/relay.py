@@ -25,8 +25,7 @@ from orders.relay.metrics import (
     RELAY_LEADING,
 )
 from orders.relay.outbox import UNKNOWN, Backlog, Outbox, Row
-from orders.relay.reading import Reading
-from orders.relay.window import Ended, Holds, Window, place_of
+from orders.relay.window import Ended, Holds, Reading, Window, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 from orders.watch import Watch

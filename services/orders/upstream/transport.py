@@ -268,11 +268,6 @@ class _Thread(threading.local):
 _thread: Final = _Thread()
 
 
-def _expose(sock: Any) -> None:
-    if _thread.exchange is not None and sock is not None:
-        _thread.exchange.uses(sock)
-
-
 class _HTTPConnection(HTTPConnection):
     def __init__(
         self, *args: Any, addresses: AllowedAddresses | None = None, **options: Any
@@ -281,7 +276,8 @@ class _HTTPConnection(HTTPConnection):
         self._addresses = addresses
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
-        _expose(self.sock)
+        if _thread.exchange is not None and self.sock is not None:
+            _thread.exchange.uses(self.sock)
         return super().getresponse()
 
     def _new_conn(self) -> socket.socket:
