@@ -59,9 +59,9 @@ class Authority:
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         return self._pair(name, ExtendedKeyUsageOID.SERVER_AUTH, names, days)
 
-    def client(self, name: str) -> Pair:
-        """Give the certificate of a client, whose common name is `name`."""
-        return self._pair(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, _DAYS)
+    def client(self, name: str, *, days: int = _DAYS) -> Pair:
+        """Give the certificate of a client whose common name is `name`; `days` as for a server."""
+        return self._pair(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, days)
 
     def _pair(
         self,

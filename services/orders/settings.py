@@ -318,6 +318,16 @@ class AuthSettings(Group, frozen=True):
     ] = 10
 
 
+def _check_pair(name: str, url: str, certificate: str | None, key: str | None) -> None:
+    """Refuse a client's certificate without its key, and for a server that would never ask."""
+    of_both = f"ORDERS_{name}_CERTIFICATE_FILE", f"ORDERS_{name}_KEY_FILE"
+    if (certificate is None) != (key is None):
+        have, want = of_both if key is None else reversed(of_both)
+        raise ValueError(f"{have} is set, and {want} is not: set both")
+    if certificate is not None and url.startswith("http://"):
+        raise ValueError(f"{of_both[0]} is set, and ORDERS_{name}_URL is not https: make it so")
+
+
 class UpstreamSettings(Group, frozen=True):
     """Calls to Inventory and Payment."""
 
@@ -332,6 +342,26 @@ class UpstreamSettings(Group, frozen=True):
     payment_token_file: Annotated[
         str | None,
         Meta(description="File with a bearer token for Payment; read again when it changes."),
+    ] = None
+    inventory_certificate_file: Annotated[
+        str | None,
+        Meta(
+            description="File with our certificate for Inventory (PEM, with its chain); read again"
+            " for each connection."
+        ),
+    ] = None
+    inventory_key_file: Annotated[
+        str | None, Meta(description="File with the key of that certificate, without a passphrase.")
+    ] = None
+    payment_certificate_file: Annotated[
+        str | None,
+        Meta(
+            description="File with our certificate for Payment (PEM, with its chain); read again"
+            " for each connection."
+        ),
+    ] = None
+    payment_key_file: Annotated[
+        str | None, Meta(description="File with the key of that certificate, without a passphrase.")
     ] = None
     timeout_s: Annotated[Seconds, Meta(description="Deadline of a call, all tries together.")] = 10
     try_timeout_s: Annotated[Seconds, Meta(description="Deadline of one try.")] = 3
@@ -353,13 +383,15 @@ class UpstreamSettings(Group, frozen=True):
     ] = 16
 
     def __post_init__(self) -> None:
-        """Refuse two credentials for one upstream: only one of them could be sent."""
+        """Refuse two tokens for one upstream, and half a certificate."""
         for name in ("INVENTORY", "PAYMENT"):
             url = getattr(self, f"{name.lower()}_url") or ""
             if getattr(self, f"{name.lower()}_token_file") and "@" in urlsplit(url).netloc:
                 raise ValueError(
                     f"ORDERS_{name}_TOKEN_FILE is set, and ORDERS_{name}_URL has a user: set one"
                 )
+            certificate = getattr(self, f"{name.lower()}_certificate_file")
+            _check_pair(name, url, certificate, getattr(self, f"{name.lower()}_key_file"))
 
 
 class RelaySettings(Group, frozen=True):
@@ -457,9 +489,20 @@ class NotificationSettings(Group, frozen=True):
             " private and loopback, but never link-local or cloud metadata; or networks by comma."
         ),
     ] = "false"  # whoever names the receiver must not reach the servers behind the firewall
+    certificate_file: Annotated[
+        str | None,
+        Meta(
+            description="File with our certificate for the receiver (PEM, with its chain); read"
+            " again for each connection."
+        ),
+    ] = None
+    key_file: Annotated[
+        str | None, Meta(description="File with the key of that certificate, without a passphrase.")
+    ] = None
 
     def __post_init__(self) -> None:
-        """Refuse a list of networks with anything else in it."""
+        """Refuse a list of networks with anything else in it, and half a certificate."""
+        _check_pair("NOTIFICATION", self.url, self.certificate_file, self.key_file)
         try:
             _ = self.networks
         except ValueError:
@@ -592,6 +635,10 @@ _NAMES = {
     (UpstreamSettings, "payment_url"): "ORDERS_PAYMENT_URL",
     (UpstreamSettings, "inventory_token_file"): "ORDERS_INVENTORY_TOKEN_FILE",
     (UpstreamSettings, "payment_token_file"): "ORDERS_PAYMENT_TOKEN_FILE",
+    (UpstreamSettings, "inventory_certificate_file"): "ORDERS_INVENTORY_CERTIFICATE_FILE",
+    (UpstreamSettings, "inventory_key_file"): "ORDERS_INVENTORY_KEY_FILE",
+    (UpstreamSettings, "payment_certificate_file"): "ORDERS_PAYMENT_CERTIFICATE_FILE",
+    (UpstreamSettings, "payment_key_file"): "ORDERS_PAYMENT_KEY_FILE",
     (TopologySettings, "management_url"): "ORDERS_MANAGEMENT_URL",
     (OrderSettings, "cursor_secret"): "ORDERS_CURSOR_SECRET",
 }

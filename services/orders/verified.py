@@ -32,6 +32,40 @@ TLS_DEMANDED: Final = "the server demands TLS: set sslmode=verify-full"
 CLIENT_DEMANDED: Final = (
     "the server demands a certificate of the client: set sslcert and sslkey in the URL"
 )
+# What a server of HTTP, AMQP or Redis says of our own certificate.
+_PAGE: Final = "docs/tls.md, Certificates of the client"
+CERTIFICATE_ABSENT: Final = (
+    f"the server demands a certificate of the client: set its file and its key's ({_PAGE})"
+)
+CERTIFICATE_UNTRUSTED: Final = (
+    "the server does not trust the authority of our certificate: have the server trust it, or set"
+    f" a certificate of an authority that it trusts ({_PAGE})"
+)
+CERTIFICATE_EXPIRED: Final = f"our certificate has expired: replace its file ({_PAGE})"
+CERTIFICATE_REFUSED: Final = (
+    f"the server refuses our certificate: see its log, and set another one ({_PAGE})"
+)
+HANDSHAKE_REFUSED: Final = (
+    "the server refuses the handshake: it may demand a certificate of the client"
+    f" ({_PAGE}), or another version of TLS"
+)
+# The alerts of RFC 8446, section 6.2, as OpenSSL ends their names.
+_OF_ALERTS: Final = {
+    "CERTIFICATE_REQUIRED": CERTIFICATE_ABSENT,
+    "UNKNOWN_CA": CERTIFICATE_UNTRUSTED,
+    "CERTIFICATE_EXPIRED": CERTIFICATE_EXPIRED,
+    "BAD_CERTIFICATE": CERTIFICATE_REFUSED,
+    "CERTIFICATE_REVOKED": CERTIFICATE_REFUSED,
+    "CERTIFICATE_UNKNOWN": CERTIFICATE_REFUSED,
+    "UNSUPPORTED_CERTIFICATE": CERTIFICATE_REFUSED,
+    "ACCESS_DENIED": CERTIFICATE_REFUSED,
+    "HANDSHAKE_FAILURE": HANDSHAKE_REFUSED,
+}
+# nginx takes the connection and answers 400, without a code of ours.
+_OF_NGINX: Final = {
+    b"No required SSL certificate was sent": CERTIFICATE_ABSENT,
+    b"The SSL certificate error": CERTIFICATE_REFUSED,
+}
 AUTHORITIES: Final = "SSL_CERT_FILE"
 OF_POSTGRES: Final = "PGSSLROOTCERT (or sslrootcert in the URL)"
 OF_REQUESTS: Final = "REQUESTS_CA_BUNDLE"
@@ -190,6 +224,10 @@ def advice(error: BaseException, authorities: str = AUTHORITIES) -> str | None:
         visited.add(id(cause))
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _advice(cause.verify_code, authorities)
+        if isinstance(cause, ssl.SSLError):
+            alert = str(cause.reason).rpartition("ALERT_")[2]
+            if alert in _OF_ALERTS:
+                return _OF_ALERTS[alert]
         waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
     return None
 
@@ -205,4 +243,10 @@ def _advice(code: int, authorities: str) -> str:
 def advice_of_libpq(message: str) -> str | None:
     """Say what to do about the words with which libpq refuses a server; None for others."""
     matches = (advice for words, advice in _OF_LIBPQ.items() if words in message)
+    return next(matches, None)
+
+
+def advice_of_nginx(body: bytes) -> str | None:
+    """Say what to do about the page with which nginx refuses a client; None for others."""
+    matches = (advice for words, advice in _OF_NGINX.items() if words in body)
     return next(matches, None)

@@ -13,7 +13,7 @@ from devstack.ports import free_port
 from orders.errors import SettingError, Unavailable
 from orders.settings import UpstreamSettings, load
 from orders.telemetry import context
-from orders.upstream.credential import bearer
+from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory, Target, reserving
 from orders.upstream.parallel import Answered, ParallelCalls
@@ -40,7 +40,10 @@ class Place(NamedTuple):
     def upstream(self) -> Upstream:
         settings = self.settings
         return Upstream(
-            "inventory", settings.inventory_url, POLICY, credential=bearer(settings, "inventory")
+            "inventory",
+            settings.inventory_url,
+            POLICY,
+            credential=credential_of(settings, "inventory"),
         )
 
     def accept(self, *tokens: str) -> None:
@@ -144,10 +147,10 @@ def test_what_is_no_token_is_not_taken_over(place: Place, contents: str) -> None
 def test_a_file_without_a_token_is_refused_at_the_start(place: Place) -> None:
     place.write("no token")
     with pytest.raises(SettingError, match="ORDERS_INVENTORY_TOKEN_FILE is wrong: the file holds"):
-        bearer(place.settings, "inventory")
+        credential_of(place.settings, "inventory")
     place.file.unlink()
     with pytest.raises(SettingError, match="cannot be read"):
-        bearer(place.settings, "inventory")
+        credential_of(place.settings, "inventory")
 
 
 def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:

@@ -37,7 +37,7 @@ from orders.settings import (
     UpstreamSettings,
     load,
 )
-from orders.upstream.credential import bearer
+from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.policy import policy_of
@@ -78,7 +78,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     _check_auth(loaded.auth)
     Redis(loaded.cache)  # refuses a URL that it cannot use
     _check_database(loaded.database)
-    bearer(loaded.upstream, "inventory")  # refuses a file without a token
+    credential_of(loaded.upstream, "inventory")  # refuses files that it cannot use
     return loaded
 
 
@@ -182,7 +182,7 @@ def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:
 def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
     order = settings.order
     policy = policy_of(settings.upstream).within(order.stock_check_budget_s)
-    credential = bearer(settings.upstream, "inventory")
+    credential = credential_of(settings.upstream, "inventory")
     inventory = Upstream(
         "inventory", settings.upstream.inventory_url, policy, credential=credential
     )

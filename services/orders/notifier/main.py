@@ -14,6 +14,7 @@ from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
 from orders.upstream.addresses import AllowedAddresses
+from orders.upstream.credential import credential_of_webhooks
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
@@ -33,7 +34,10 @@ def run(environ: Mapping[str, str]) -> int:
     # As many again for the sweep.
     policy = UpstreamPolicy(retries=0, concurrency=2 * mine.prefetch).within(mine.timeout_s)
     addresses = AllowedAddresses(private=mine.private_allowed, networks=mine.networks)
-    receiver = Upstream("webhook", origin, policy, definite=gone, addresses=addresses)
+    credential = credential_of_webhooks(mine)
+    receiver = Upstream(
+        "webhook", origin, policy, definite=gone, addresses=addresses, credential=credential
+    )
     notifications = Notifications(pool, claim_s=mine.timeout_s * 2)
     patience = Patience(mine.first_retry_s, mine.longest_retry_s, mine.give_up_after_s)
     sending = Sending(notifications, Receiver(receiver, path, mine.secrets), patience)

@@ -14,7 +14,7 @@ from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import Witnesses
 from orders.upstream import ledgers
-from orders.upstream.credential import bearer
+from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
 from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
 from orders.upstream.policy import UpstreamPolicy, policy_of
@@ -69,7 +69,7 @@ def payment_ledger() -> Iterator[Ledger[PaymentEntry]]:
     upstreams = settings.load(UpstreamSettings)
     if upstreams.payment_url is None:
         raise SettingError("ORDERS_PAYMENT_URL is not set: its ledger is read")
-    credential = bearer(upstreams, "payment")
+    credential = credential_of(upstreams, "payment")
     with contextlib.closing(
         Upstream("payment", upstreams.payment_url, _policy(upstreams), credential=credential)
     ) as upstream:
@@ -80,7 +80,7 @@ def payment_ledger() -> Iterator[Ledger[PaymentEntry]]:
 def stock_ledger() -> Iterator[Ledger[StockEntry]]:
     """Open the ledger of Inventory. Raises SettingError when its address is not set."""
     upstreams = settings.load(UpstreamSettings)
-    credential = bearer(upstreams, "inventory")
+    credential = credential_of(upstreams, "inventory")
     with contextlib.closing(
         Upstream("inventory", upstreams.inventory_url, _policy(upstreams), credential=credential)
     ) as upstream:

@@ -1,16 +1,18 @@
-"""The bearer token that Inventory and Payment know us by: in a file that may be replaced."""
+"""What upstreams know us by, a bearer token and a certificate: in files that may be replaced."""
 
 import os
 import re
+import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import structlog
+from urllib3.util.ssl_ import create_urllib3_context
 
 from orders.errors import SettingError
-from orders.settings import UpstreamSettings, variable
+from orders.settings import NotificationSettings, UpstreamSettings, variable
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 
@@ -77,16 +79,85 @@ class BearerToken:
             _log.warning("upstream.token_not_renewed", setting=self._name, reason=_reason(error))
 
 
-def bearer(
+class ClientCertificate:
+    """A certificate and its key, read again for each new connection. Thread-safe.
+
+    What cannot be read, or is no pair because only one of the files was replaced yet, is not taken
+    over: the pair of before goes on.
+    """
+
+    def __init__(self, certificate: str, key: str, name: str) -> None:
+        """Read the files. Raises SettingError, which names the setting and not the contents."""
+        self._certificate, self._key, self._name = certificate, key, name
+        self._refused = False
+        try:
+            self._context = self._read()
+        except OSError as error:
+            raise SettingError(f"{name} is wrong: {_reason_of_pair(error)}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a new connection begins its handshake with; whom it trusts is not set."""
+        try:
+            self._context, self._refused = self._read(), False
+        except OSError as error:
+            if not self._refused:
+                _log.warning(
+                    "upstream.certificate_not_renewed",
+                    setting=self._name,
+                    reason=_reason_of_pair(error),
+                )
+            self._refused = True
+        return self._context
+
+    def _read(self) -> ssl.SSLContext:
+        context = create_urllib3_context()
+        # Without a passphrase OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(self._certificate, self._key, password="")
+        return context
+
+
+class Credential(NamedTuple):
+    """What goes with every request to an upstream, and with every connection."""
+
+    token: BearerToken | None = None
+    certificate: ClientCertificate | None = None
+
+
+ANONYMOUS: Final = Credential()
+
+
+def credential_of(
     settings: UpstreamSettings, upstream: Literal["inventory", "payment"]
-) -> BearerToken | None:
-    """Return the token for an upstream; None where no file is set. Raises SettingError."""
+) -> Credential:
+    """Return what an upstream knows us by. Raises SettingError for files that cannot be used."""
     field = f"{upstream}_token_file"
     path: str | None = getattr(settings, field)
-    return None if path is None else BearerToken(path, variable(UpstreamSettings, field))
+    token = None if path is None else BearerToken(path, variable(UpstreamSettings, field))
+    return Credential(token, _certificate(settings, f"{upstream}_"))
+
+
+def credential_of_webhooks(settings: NotificationSettings) -> Credential:
+    """Return what the receiver knows us by. Raises SettingError for files that cannot be used."""
+    return Credential(certificate=_certificate(settings, ""))
+
+
+def _certificate(
+    settings: UpstreamSettings | NotificationSettings, prefix: str
+) -> ClientCertificate | None:
+    field = f"{prefix}certificate_file"
+    certificate, key = getattr(settings, field), getattr(settings, f"{prefix}key_file")
+    if certificate is None:
+        return None
+    return ClientCertificate(certificate, key, variable(type(settings), field))
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"the file cannot be read ({error.strerror})"
     return "the file holds no bearer token"
+
+
+def _reason_of_pair(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "the files hold no certificate with its key, in PEM and without a passphrase"
+    return f"a file of the pair cannot be read ({error.strerror})"

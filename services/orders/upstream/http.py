@@ -17,6 +17,7 @@ import pybreaker
 import structlog
 from opentelemetry.trace import Span
 
+from orders import verified
 from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import tracing
 from orders.telemetry.context import outgoing_headers
@@ -24,7 +25,7 @@ from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
 from orders.upstream import contract
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.breaker import Breaker, CircuitOpen
-from orders.upstream.credential import BearerToken
+from orders.upstream.credential import ANONYMOUS, Credential
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
 
@@ -62,8 +63,8 @@ class Upstream:
 
     `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
     request; all others are failures of the way there. `addresses` are those that the upstream may
-    have; none: any. `credential` goes with every request. `clock`, `sleep` and `jitter` (0 to 1)
-    are for tests.
+    have; none: any. `credential` is what it knows us by. `clock`, `sleep` and `jitter` (0 to 1) are
+    for tests.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -74,17 +75,19 @@ class Upstream:
         *,
         definite: Callable[[Reply], bool] = contract.has_code,
         addresses: AllowedAddresses | None = None,
-        credential: BearerToken | None = None,
+        credential: Credential = ANONYMOUS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name, self.policy, self._definite = name, policy, definite
-        self._credential = credential
+        self._token = credential.token
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._permits = threading.BoundedSemaphore(policy.concurrency)
         self._breaker = Breaker(name, policy.breaker_failures, policy.breaker_reset_s, clock)
-        self._transport = Transport(url, policy.concurrency, policy.response_limit_bytes, addresses)
+        self._transport = Transport(
+            url, policy.concurrency, policy.response_limit_bytes, addresses, credential.certificate
+        )
         address = urlsplit(url)
         self._address: dict[str, str | int] = {"server.address": address.hostname or ""}
         if address.port is not None:
@@ -237,7 +240,7 @@ class Upstream:
     def fields(self, request: Request) -> dict[str, str]:
         """Return the header fields of a request, the ids of the work at hand among them."""
         all_fields = {**_HEADERS, **request.headers, **outgoing_headers()}
-        return all_fields if self._credential is None else {**all_fields, **self._credential.fields}
+        return all_fields if self._token is None else {**all_fields, **self._token.fields}
 
     def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
         with self.span(request, tries) as span:
@@ -301,6 +304,8 @@ def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
         if definite(reply):
             return
         outcome = Outcome.DENIED
+        if (advice := verified.advice_of_nginx(reply.body)) is not None:
+            detail = f"{detail}: {advice}"
     raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
 
 

@@ -34,6 +34,7 @@ from orders.upstream.transport import (
     Request,
     TryFailed,
     retry_after_s,
+    word,
 )
 
 Token = TypeVar("Token")
@@ -315,7 +316,7 @@ class ParallelCalls(Generic[Token]):
                 return
             failure = TryFailed(Outcome.CONNECTION_ERROR, "the request does not fit")
         except OSError as error:
-            self._closed_by_server(connection, type(error).__name__)
+            self._closed_by_server(connection, word(error))
             return
         except ValueError as error:
             failure = TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__)
@@ -329,7 +330,7 @@ class ParallelCalls(Generic[Token]):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
-            self._closed_by_server(connection, type(error).__name__)
+            self._closed_by_server(connection, word(error))
             return
         if not received or connection.pending is None:
             # Closed by the server; or it speaks without having been asked.

@@ -25,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from orders import verified
 from orders.upstream.addresses import AddressRefused, AllowedAddresses
+from orders.upstream.credential import ClientCertificate
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -102,6 +103,7 @@ class Transport:
         concurrency: int,
         response_limit_bytes: int,
         addresses: AllowedAddresses | None = None,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         self._limit_bytes = response_limit_bytes
         # requests understands the URL, its credentials and TLS, once. The exchanges go straight to
@@ -112,6 +114,8 @@ class Transport:
         self._adapter = _Adapter(pool_connections=1, pool_maxsize=concurrency)
         self._pool = self._adapter.pool(base)
         self._pool.conn_kw["addresses"] = addresses
+        if certificate is not None:
+            self._pool.conn_kw["certificate"] = certificate
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="upstream")
 
     def close(self) -> None:
@@ -132,7 +136,7 @@ class Transport:
             raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             connection.close()
-            raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
+            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
         usual = connection.port == connection.default_port
         field = host if usual else f"{host}:{connection.port}"
@@ -185,11 +189,11 @@ class Transport:
         except AddressRefused as error:
             raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused; to urllib3 a timeout
-            raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
+            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise TryFailed(Outcome.TIMEOUT, _word(error)) from error
+            raise TryFailed(Outcome.TIMEOUT, word(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryFailed(Outcome.CONNECTION_ERROR, _word(error)) from error
+            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> Reply:
         try:
@@ -224,8 +228,8 @@ def retry_after_s(field: str) -> float | None:
     return min(max(wait.total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
 
 
-def _word(error: Exception) -> str:
-    """Name an error by its class: texts of requests and urllib3 carry addresses."""
+def word(error: Exception) -> str:
+    """Name an error by its class, or say what to do: texts of urllib3 carry addresses."""
     if (advice := verified.advice(error, verified.OF_REQUESTS)) is not None:
         return advice
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
@@ -313,7 +317,17 @@ class _HTTPConnection(HTTPConnection):
 
 
 class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
-    pass
+    def __init__(
+        self, *args: Any, certificate: ClientCertificate | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._certificate = certificate
+
+    def connect(self) -> None:
+        """Connect with the certificate of this moment; urllib3 uses one object again and again."""
+        if self._certificate is not None:
+            self.ssl_context = self._certificate.context()
+        super().connect()
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

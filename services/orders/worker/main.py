@@ -18,7 +18,7 @@ from orders.messaging.consumer import Consumer, Limits
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
-from orders.upstream.credential import bearer
+from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
@@ -49,10 +49,13 @@ def run(environ: Mapping[str, str]) -> int:
     cache = OrderCache(Redis(caching), caching)
     policy = wide_enough(policy_of(upstreams), mine)
     inventory = Upstream(
-        "inventory", upstreams.inventory_url, policy, credential=bearer(upstreams, "inventory")
+        "inventory",
+        upstreams.inventory_url,
+        policy,
+        credential=credential_of(upstreams, "inventory"),
     )
     payment = Upstream(
-        "payment", upstreams.payment_url, policy, credential=bearer(upstreams, "payment")
+        "payment", upstreams.payment_url, policy, credential=credential_of(upstreams, "payment")
     )
     fulfilment = Fulfilment(
         Ports(
