@@ -4,11 +4,15 @@ import argparse
 import base64
 import os
 import re
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psycopg
 import pytest
@@ -18,8 +22,8 @@ from devstack.ports import free_port
 from devstack.testing import Database
 from integration.serving import eventually
 from orders import settings
-from orders.database.notifications import Notifications
-from orders.database.pool import Pool
+from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.database.pool import Pool, Row
 from orders.domain import events
 from orders.messaging.envelope import Message
 from orders.notifier import listing
@@ -34,6 +38,8 @@ from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
 from orderservice_topology import topology
 from upstreams.process import Control, running
+
+R = TypeVar("R")
 
 
 def new_secret() -> str:
@@ -502,3 +508,149 @@ def test_what_an_older_release_never_sent_is_sent_now(
     sweep(notifications, sender).round()
     [row] = receiver.deliveries()
     assert row["payload"]["data"]["status"] == "Completed"
+
+
+class Held:
+    """A pool that counts its statements by name, and holds the first one back."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.names: Counter[str] = Counter()
+        self.go_on = threading.Event()
+
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        is_first = not self.names
+        self.names[name] += 1
+        if is_first:
+            assert self.go_on.wait(60)
+        return self._pool.execute(name, arguments)
+
+    def at_once(self, shared: Any, calls: Sequence[Callable[[], R]]) -> "list[Future[R]]":
+        """Make calls on threads of their own: all but the first wait for a statement together."""
+        with ThreadPoolExecutor(len(calls)) as threads:
+            ended = [threads.submit(calls[0])]
+            eventually(lambda: self.names)
+            ended += [threads.submit(call) for call in calls[1:]]
+            eventually(lambda: len(shared._waiting) == len(calls) - 1)
+            self.go_on.set()
+        return ended
+
+
+@pytest.fixture
+def held(pool: Pool, notifications: Notifications) -> Held:
+    return Held(pool)
+
+
+@pytest.fixture
+def together(held: Held) -> Notifications:
+    return Notifications(cast("Pool", held), claim_s=3600)
+
+
+def test_notifications_that_come_at_once_are_claimed_by_one_statement_and_sent_once(
+    pool: Pool, held: Held, together: Notifications, receiver: Control
+) -> None:
+    receiver.reset()
+    delivery = Delivery(together, sending(together, receiver))
+    calls = [partial(delivery.handle, announced(pool)) for _ in range(8)]
+    ended = held.at_once(together._claims, calls)
+    assert [future.result() for future in ended] == [None] * 8
+    assert states(pool) == [(1, "sent")] * 8
+    assert [row["calls"] for row in receiver.deliveries()] == [1] * 8
+    assert held.names["claim_order_notification"] == 1, "the first, which waits for nobody"
+    assert held.names["claim_order_notifications"] == 1
+    assert held.names["settle_notification"] + held.names["settle_notifications"] <= 8
+
+
+def test_only_what_one_claim_would_get_is_claimed_in_a_set(
+    pool: Pool, notifications: Notifications, together: Notifications, held: Held,
+    database: Database,
+) -> None:  # fmt: skip
+    held.go_on.set()
+    first, two, waits, taken, sent, locked = (announced(pool).body.order_id for _ in range(6))
+    announced(pool, events.REFUNDED, two, version=6)
+    later = "UPDATE notifications SET tries = 1, next_at = now() + interval '1 h'"
+    run(pool, f"{later} WHERE order_id = %s", waits)
+    assert together.claim(taken) is not None
+    run(pool, "UPDATE notifications SET sent_at = now() WHERE order_id = %s", sent)
+    asked = [first, two, waits, taken, sent, locked, first]
+    with psycopg.connect(database.url) as session:
+        session.execute(b"SELECT FROM notifications WHERE order_id = %s FOR UPDATE", (locked,))
+        claimed = together._claim_several(asked)
+    assert {place: (one.order_id, one.template) for place, one in claimed.items()} == {
+        0: (first, events.COMPLETED), 1: (two, events.COMPLETED),
+    }  # fmt: skip
+    assert together._claim_several(asked).keys() == {5}, "it is not locked any more"
+
+
+SETTLEMENTS = (
+    Settlement(sent=True),
+    Settlement(outcome=Outcome.GONE, error="the receiver answered 410"),
+    Settlement(again_in_s=7200, error="status 503"),
+    Settlement(again_in_s=86400.5, error="circuit_open", tried=False),
+    Settlement(outcome=Outcome.GIVEN_UP, error="timeout"),
+)
+
+
+def test_claims_that_end_in_a_set_end_as_single_ones_do(
+    pool: Pool, notifications: Notifications
+) -> None:
+    alone, in_set = (claimed_with_another(pool, notifications) for _ in range(2))
+    single = [notifications._settle_one(pair) for pair in zip(alone, SETTLEMENTS, strict=True)]
+    several = notifications._settle_several(list(zip(in_set, SETTLEMENTS, strict=True)))
+    assert single == [True, False, False, False, False]
+    assert several == dict(enumerate(single))
+    assert rows_of(pool, alone) == rows_of(pool, in_set)
+
+
+def claimed_with_another(pool: Pool, notifications: Notifications) -> list[Notification]:
+    """Claim a notification for each settlement; the first order has another one."""
+    orders = [announced(pool).body.order_id for _ in SETTLEMENTS]
+    announced(pool, events.REFUNDED, orders[0], version=6)
+    claims = [notifications.claim(order_id) for order_id in orders]
+    return [claim for claim in claims if claim is not None]
+
+
+def rows_of(pool: Pool, claims: Sequence[Notification]) -> list[tuple[object, ...]]:
+    query = (
+        "SELECT template, tries, last_error, outcome, claimed_until::text, sent_at IS NULL,"
+        " ended_at IS NULL, next_at > now() + interval '1 h', next_at > now() + interval '12 h'"
+        " FROM notifications WHERE order_id = ANY(%s) ORDER BY order_id, template"
+    )
+    return run(pool, query, [claim.order_id for claim in claims])
+
+
+def test_a_claim_whose_row_a_later_event_took_over_is_left_out_of_its_set(
+    pool: Pool, notifications: Notifications
+) -> None:
+    first, second = (announced(pool, events.REFUNDED, version=5) for _ in range(2))
+    claims = [notifications.claim(each.body.order_id) for each in (first, second)]
+    announced(pool, events.REFUNDED, first.body.order_id, version=6)
+    ended = [(claim, Settlement(sent=True)) for claim in claims if claim is not None]
+    assert notifications._settle_several(ended) == {1: False}
+    assert sorted(states(pool)) == [(0, "waiting"), (1, "sent")]
+
+
+def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
+    pool: Pool, held: Held, together: Notifications, notifications: Notifications
+) -> None:
+    orders = [announced(pool).body.order_id for _ in range(4)]
+    claims = [claim for order in orders if (claim := notifications.claim(order)) is not None]
+    errors = (None, None, "no text may have a \0", None)
+    calls = [
+        partial(together.settle, claim, Settlement(sent=True, error=error))
+        for claim, error in zip(claims, errors, strict=True)
+    ]
+    ended = held.at_once(together._settlements, calls)
+    assert [future.exception() is None for future in ended] == [True, True, False, True]
+    assert sorted(states(pool)) == [(0, "waiting"), *[(1, "sent")] * 3]
+
+
+def test_a_set_that_was_claimed_by_a_crashed_process_is_sent_once_its_claims_have_run_out(
+    pool: Pool, notifications: Notifications, sender: Sending, receiver: Control
+) -> None:
+    orders = [announced(pool).body.order_id for _ in range(3)]
+    assert len(notifications._claim_several(orders)) == 3
+    run(pool, "UPDATE notifications SET next_at = now()")
+    sweeping = sweep(notifications, sender)
+    eventually(lambda: sweeping.round() or len(receiver.deliveries()) == 3)
+    assert [row["calls"] for row in receiver.deliveries()] == [1, 1, 1]

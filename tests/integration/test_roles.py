@@ -63,8 +63,8 @@ RUNS = {
         purge_stalled_orders sample_primary sample_replica settle_stock settle_stocks start_refund
     """,
     "notifier": """
-        claim_due_notifications claim_order_notification count_notifications queue_notification
-        settle_notification
+        claim_due_notifications claim_order_notification claim_order_notifications
+        count_notifications queue_notification settle_notification settle_notifications
     """,
     "support": """
         accept_violations advance_order begin_action begin_reconciliation describe_action

@@ -1,4 +1,7 @@
-"""Notifications of events of orders: each waits in a row until it was sent, or ended without."""
+"""Notifications of events of orders: each waits in a row until it was sent, or ended without.
+
+Threads that claim at the same time, or end their claims, share a statement and its commit.
+"""
 
 import datetime as dt
 import enum
@@ -9,6 +12,7 @@ from typing import Final
 import msgspec
 
 from orders.database.pool import Pool, Row
+from orders.database.sharing import SharedStatement
 from orders.domain.events import OrderEvent
 
 
@@ -72,18 +76,45 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     tried: bool = True  # false: the receiver was not asked
 
 
+class _Ended(msgspec.Struct):
+    place: int
+    order_id: int
+    template: str
+    message_id: str
+    sent: bool
+    outcome: Outcome | None
+    again_in_s: float | None
+    error: str | None
+    tried: int
+
+
 class Notifications:
     """The notifications of orders, earliest first within each order."""
 
     def __init__(self, primary: Pool, claim_s: float) -> None:
         """Make claims last for `claim_s` seconds: longer than sending one takes."""
         self._primary, self._claim_s = primary, claim_s
+        self._claims: SharedStatement[int, Notification | None] = SharedStatement(
+            self._claim_one, self._claim_several
+        )
+        self._settlements: SharedStatement[tuple[Notification, Settlement], bool] = SharedStatement(
+            self._settle_one, self._settle_several
+        )
 
     def claim(self, order_id: int) -> Notification | None:
         """Reserve an order's next notification; None if it is not due, or another sender has it."""
+        return self._claims.ask(order_id)
+
+    def _claim_one(self, order_id: int) -> Notification | None:
         arguments = {"order_id": order_id, "claim_s": self._claim_s}
         rows = self._primary.execute("claim_order_notification", arguments)
         return _notification(rows[0]) if rows else None
+
+    def _claim_several(self, order_ids: Sequence[int]) -> dict[int, Notification]:
+        """Return what was claimed, by the places of the orders: once for an order named twice."""
+        arguments = {"order_ids": list(order_ids), "claim_s": self._claim_s}
+        rows = self._primary.execute("claim_order_notifications", arguments)
+        return {order_ids.index(row[0]): _notification(row) for row in rows}
 
     def claim_due(self, limit: int) -> list[Notification]:
         """Reserve due notifications, at most one of each order."""
@@ -117,6 +148,10 @@ class Notifications:
 
     def settle(self, notification: Notification, settlement: Settlement) -> bool:
         """End a claim; true if the order has another notification that was not sent."""
+        return self._settlements.ask((notification, settlement))
+
+    def _settle_one(self, ended: tuple[Notification, Settlement]) -> bool:
+        notification, settlement = ended
         rows = self._primary.execute(
             "settle_notification",
             {
@@ -131,6 +166,11 @@ class Notifications:
             },
         )
         return bool(rows[0][0])
+
+    def _settle_several(self, ended: Sequence[tuple[Notification, Settlement]]) -> dict[int, bool]:
+        """Return whether there is another one, by the places of the claims that were ended."""
+        rows = self._primary.execute("settle_notifications", {"ended": _json(ended)})
+        return dict(rows)
 
     def count(self) -> Counts:
         """Count what was not sent."""
@@ -161,6 +201,25 @@ class Notifications:
         }
         rows = self._primary.execute("resend_notifications", arguments)
         return [(int(str(row[0])), str(row[1])) for row in rows]
+
+
+def _json(ended: Sequence[tuple[Notification, Settlement]]) -> str:
+    """Return claims that end as a statement takes them: arrays cost psycopg many times as much."""
+    rows = [
+        _Ended(
+            place=place,
+            order_id=notification.order_id,
+            template=notification.template,
+            message_id=notification.webhook_id,
+            sent=settlement.sent,
+            outcome=settlement.outcome,
+            again_in_s=settlement.again_in_s,
+            error=settlement.error,
+            tried=int(settlement.tried),
+        )
+        for place, (notification, settlement) in enumerate(ended)
+    ]
+    return msgspec.json.encode(rows).decode()
 
 
 def _notification(row: Row) -> Notification:

@@ -1,0 +1,104 @@
+"""One statement for what several threads ask at the same time.
+
+Whoever asks while no statement runs is answered at once, by a statement of its own: a lone caller
+waits for nobody. Whoever asks meanwhile waits for the next statement, which is for all who wait
+then.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from orders.database.failures import ServerAway
+from orders.errors import OrdersError
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+_log = structlog.get_logger()
+
+
+class _Request(Generic[A, R]):
+    """What a thread asks. It waits at the gate until it is answered, or is to ask for others."""
+
+    __slots__ = ("answers", "asked", "error", "gate", "part")
+
+    def __init__(self, asked: A) -> None:
+        self.asked = asked
+        self.answers: list[R] = []  # one, or none: then the thread asks by itself
+        self.error: ServerAway | None = None
+        self.part: list[_Request[A, R]] = []  # for whom this thread asks, itself included
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+
+class SharedStatement(Generic[A, R]):
+    """Asks for many at once what each would ask for itself; any number of threads may use it.
+
+    `several` returns the answers that it has, by the place of the asker. Who has none, and
+    everybody when it fails, asks by itself with `single`: what cannot be answered, or waits for a
+    lock, holds up nobody else.
+    """
+
+    def __init__(
+        self, single: Callable[[A], R], several: Callable[[Sequence[A]], Mapping[int, R]]
+    ) -> None:
+        self._single, self._several = single, several
+        self._lock = threading.Lock()  # guards the next two
+        self._running = False
+        self._waiting: list[_Request[A, R]] = []
+
+    def ask(self, asked: A) -> R:
+        """Return the answer. Raises what `single` raises."""
+        request: _Request[A, R] = _Request(asked)
+        part = self._turn(request)
+        if len(part) == 1:
+            try:
+                return self._single(asked)
+            finally:
+                self._pass_on()
+        if part:
+            self._answer(part)
+        if request.error is not None:
+            raise request.error
+        return request.answers[0] if request.answers else self._single(asked)
+
+    def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
+        """Wait; return for whom the caller is to ask, nobody if it was asked for already."""
+        with self._lock:
+            if not self._running:
+                self._running = True
+                return [request]
+            self._waiting.append(request)
+        request.gate.acquire()
+        part, request.part = request.part, []
+        return part
+
+    def _answer(self, part: list[_Request[A, R]]) -> None:
+        try:
+            answers = self._several([request.asked for request in part])
+            for place, answer in answers.items():
+                part[place].answers.append(answer)
+        except ServerAway as error:  # nobody would be answered
+            for request in part:
+                request.error = error
+        except Exception as error:  # noqa: BLE001 each finds by itself what is wrong
+            if isinstance(error, OrdersError):
+                _log.warning("set.fell_apart", error=str(error))
+            else:
+                _log.exception("set.fell_apart")
+        finally:
+            self._pass_on()
+            for request in part[1:]:
+                request.gate.release()
+
+    def _pass_on(self) -> None:
+        """Let the first of those who came meanwhile ask for all of them."""
+        with self._lock:
+            part, self._waiting = self._waiting, []
+            self._running = bool(part)
+        if part:
+            part[0].part = part
+            part[0].gate.release()
