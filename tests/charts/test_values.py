@@ -100,6 +100,20 @@ def test_an_environments_values_may_be_digits(helm4: Helm, tmp_path: Path) -> No
     check(helm4.template(ENVIRONMENT, options, "--namespace", DIGITS))
 
 
+def test_every_pod_of_an_environment_is_pulled_with_the_secrets_of_the_pod_template(
+    helm4: Helm,
+) -> None:
+    options = (
+        "--set=spec.podTemplate.imagePullSecrets[0].name=registry",
+        "--set=loadTest.enabled=true",
+    )
+    manifests = helm4.template(ENVIRONMENT, *values_of("dev"), *options)
+    kinds = ("Deployment", "StatefulSet", "Job", "Pod")
+    pods = [pod_spec(one) for one in manifests if one["kind"] in kinds]
+    assert len(pods) > 8
+    assert {str(pod["imagePullSecrets"]) for pod in pods} == {"[{'name': 'registry'}]"}
+
+
 def test_dashboards_may_have_no_label(helm4: Helm) -> None:
     options = "--set=dashboards.enabled=true,dashboards.labels.grafana_dashboard=null"
     maps = [one for one in helm4.template(OPERATOR, options) if one["kind"] == "ConfigMap"]

@@ -65,7 +65,7 @@ checksum/secret: {{ omit $entries "url" "replicaUrl" | toJson | sha256sum }}
 {{- with (((.Values.spec).podTemplate).imagePullSecrets) }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . | quote }}
+  - name: {{ .name | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
