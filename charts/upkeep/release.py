@@ -99,8 +99,9 @@ def _write_dependents() -> None:
     for path, text in written.files().items():
         path.write_text(text)
     for chart in (written.OPERATOR, written.ENVIRONMENT):
-        # What `helm upgrade --reuse-values` will meet: test_rendering.py.
-        shutil.copy(chart / "values.yaml", ROOT / f"tests/charts/released/{chart.name}.yaml")
+        # What `helm upgrade --reuse-values` will meet: test_rendering.py, test_versions.py.
+        package = ROOT / f"tests/charts/released/{chart.name}"
+        shutil.make_archive(str(package), "gztar", chart.parent, chart.name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The real Helm, as a person calls it."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ ENVIRONMENT: Final = CHARTS / "orderservice-environment"
 VERSION: Final[str] = yaml.safe_load((OPERATOR / "Chart.yaml").read_text())["version"]
 ENVIRONMENTS: Final = ("dev", "staging", "prod")
 RESOURCE: Final = "orders.platform.dev/v1alpha1/OrderService"
+_RELEASED: Final = Path(__file__).with_name("released")
 
 
 class Failed(Exception):
@@ -64,6 +66,12 @@ class Helm:
 def values_of(environment: str) -> tuple[str, str]:
     """Name the values of an environment."""
     return "--values", str(ENVIRONMENT / f"values-{environment}.yaml")
+
+
+def released(chart: Path, folder: Path) -> Path:
+    """Unpack a chart as it was released last."""
+    shutil.unpack_archive(_RELEASED / f"{chart.name}.tar.gz", folder, filter="data")
+    return folder / chart.name
 
 
 def only(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:

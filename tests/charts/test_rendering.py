@@ -10,7 +10,17 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from charts.helm import CHARTS, ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, only, values_of
+from charts.helm import (
+    CHARTS,
+    ENVIRONMENT,
+    ENVIRONMENTS,
+    OPERATOR,
+    Failed,
+    Helm,
+    only,
+    released,
+    values_of,
+)
 from charts.policies import pod_spec, violations
 from loadtest import cli
 from upkeep import written
@@ -405,10 +415,9 @@ def test_an_upgrade_can_reuse_the_values_of_the_last_release(
     helm: Helm, tmp_path: Path, chart: Path
 ) -> None:
     """`--reuse-values` leaves out what the new chart has as defaults."""
-    upgraded = tmp_path / chart.name
-    shutil.copytree(chart, upgraded)
-    released = Path(__file__).with_name("released") / f"{chart.name}.yaml"
-    (upgraded / "values.yaml").write_text(released.read_text())
+    before = released(chart, tmp_path / "before")
+    upgraded = shutil.copytree(chart, tmp_path / chart.name)
+    shutil.copy(before / "values.yaml", upgraded)
     options = values_of("dev") if chart == ENVIRONMENT else ()
     kinds = {manifest["kind"] for manifest in helm.template(upgraded, *options)}
     assert {"Deployment", "OrderService"} & kinds

@@ -3,21 +3,24 @@
 The environment is installed by Helm 3, the operator by Helm 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from control_plane.api import Api, Object
 
-from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, make_namespace
-from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Helm, values_of
+from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, Shell, make_namespace
+from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Helm, released, values_of
 from charts.seen import CR, PROCESSES, WITHIN_S, complete, settled, wait_until_rolled_out, workloads
 
 NAMESPACE = "versions"
 SERVERS = ("postgresql", "postgresql-replica", "rabbitmq", "valkey")
 SIMULATORS = ("inventory", "payment", "webhooks")
 OLD, NEW = VERSION, "77.0.0"
+# Environments of the last release; not staging: its Ingress without tokens is refused since.
+REUSED = ("dev", "prod")
+Identities = dict[str, str]
 
 
 class Seen(NamedTuple):
@@ -47,6 +50,60 @@ def see(api: Api) -> Seen:
             )
             pods.setdefault(part, set()).add(pod["metadata"]["uid"])
     return Seen(api.get(CR, "orderservices", NAMESPACE, "orders"), pods)
+
+
+def identities(shell: Shell, manifest: Path) -> Identities:
+    """Return the uid of every object that a manifest names. Fails if one is not in the cluster."""
+    columns = "KIND:.kind,NAME:.metadata.name,UID:.metadata.uid"
+    lines = shell(
+        f"kubectl get --filename {manifest} --no-headers --output custom-columns={columns}"
+    )
+    return {f"{kind}/{name}": uid for kind, name, uid in map(str.split, lines.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def reused(
+    api: Api, cluster_helm: Helm, shell: Shell, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], dict[str, Identities]]]:
+    """Install both charts as they were released, each environment with its values of then."""
+    folder = tmp_path_factory.mktemp("released")
+    for namespace in (SYSTEM, *REUSED):
+        make_namespace(api, namespace)
+    cluster_helm.install(OPERATOR_RELEASE, released(OPERATOR, folder), SYSTEM)
+    shell("kubectl wait --for=condition=Established crd/orderservices.orders.platform.dev")
+    chart = released(ENVIRONMENT, folder)
+    for name in REUSED:
+        cluster_helm.install("orders", chart, name, f"--values={chart / f'values-{name}.yaml'}")
+
+    def look() -> dict[str, Identities]:
+        seen = {}
+        for namespace, name in {
+            SYSTEM: OPERATOR_RELEASE,
+            **dict.fromkeys(REUSED, "orders"),
+        }.items():
+            manifest = folder / f"{namespace}.yaml"
+            manifest.write_text(cluster_helm("get", "manifest", name, "--namespace", namespace))
+            seen[namespace] = identities(shell, manifest)
+        return seen
+
+    yield look
+    for name in REUSED:
+        cluster_helm("uninstall", "orders", "--namespace", name)
+
+
+def test_an_upgrade_with_the_values_of_the_last_release_keeps_every_object(
+    cluster_helm: Helm, reused: Callable[[], dict[str, Identities]]
+) -> None:
+    """Helm leaves out what today's charts have as defaults, and the API server takes all of it."""
+    before = reused()
+    assert before.keys() == {SYSTEM, *REUSED}
+    assert "OrderService/orders" in before["prod"]
+    cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, "--reuse-values")
+    for name in REUSED:
+        cluster_helm.install("orders", ENVIRONMENT, name, "--reuse-values")
+    after = reused()
+    for namespace, objects in before.items():
+        assert objects.items() <= after[namespace].items(), namespace
 
 
 @pytest.fixture(scope="module")
