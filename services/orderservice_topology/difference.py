@@ -58,6 +58,7 @@ class _ListedPolicy(msgspec.Struct, frozen=True):
     name: str
     priority: int | None = None
     pattern: str = ""
+    apply_to: str = msgspec.field(name="apply-to", default="all")
     definition: dict[str, Any] = {}
 
 
@@ -74,7 +75,7 @@ class Broker(msgspec.Struct, frozen=True):
     exchanges: Mapping[str, Listed]
     queues: Mapping[str, Listed]
     bindings: frozenset[Bound]
-    operator_policies: tuple[Listed, ...] = ()
+    operator_policies: tuple[_ListedPolicy, ...] = ()
 
     def messages(self, queue: str) -> int:
         """Return how many messages a queue holds, those being worked on included."""
@@ -162,7 +163,7 @@ def broker(
                 for item in msgspec.convert(list(bindings), list[_ListedBinding])
                 if item.destination_type == "queue"
             ),
-            operator_policies=tuple(_by_name(operator_policies, _ListedPolicy).values()),
+            operator_policies=tuple(msgspec.convert(list(operator_policies), list[_ListedPolicy])),
         )
     except msgspec.ValidationError as error:
         raise KeyError(str(error)) from error
@@ -231,9 +232,9 @@ def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
             ruling = _ruling(item["name"], broker.operator_policies)
             if ruling is None:
                 continue
-            for rule, value in ruling["definition"].items():
+            for rule, value in ruling.definition.items():
                 if _is_stricter(rule, value, policy.definition):
-                    yield _limit(item["name"], ruling["name"], rule, value, policy)
+                    yield _limit(item["name"], ruling.name, rule, value, policy)
 
 
 def _kind_of(policy: Policy) -> str:
@@ -246,21 +247,21 @@ def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
     return (item for name, item in listed.items() if re.search(policy.pattern, name))
 
 
-def _ruling(queue: str, policies: Iterable[Listed]) -> Listed | None:
+def _ruling(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | None:
     """Return the operator policy that a broker applies to a queue: the one that ranks first."""
     matching = (
         policy
         for policy in policies
-        if policy.get("apply-to", "all") in _QUORUM and _matches(policy["pattern"], queue)
+        if policy.apply_to in _QUORUM and _matches(policy.pattern, queue)
     )
-    return max(matching, key=lambda policy: policy.get("priority") or 0, default=None)
+    return max(matching, key=lambda policy: policy.priority or 0, default=None)
 
 
 def _matches(pattern: str, name: str) -> bool:
     """Return whether a pattern takes in a name; one that only Erlang understands may."""
     try:
         return re.search(pattern, name) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return True
 
 
@@ -268,12 +269,14 @@ def _is_stricter(rule: str, value: Any, ours: Mapping[str, str | int]) -> bool:
     """Return whether a rule refuses or takes away messages that ours would keep."""
     if rule in {"expires", "overflow"}:  # overflow: anything but to refuse loses messages
         return bool(value != ours.get(rule))
+    if not isinstance(value, int | float):
+        return False
     if rule == "message-ttl":
-        return bool(value < ours.get(rule, float("inf")))
+        return value < float(ours.get(rule, "inf"))
     if rule == "max-length-bytes":
-        return bool(value < int(ours["max-length"]) * _LARGEST_MESSAGE)
+        return value < int(ours["max-length"]) * _LARGEST_MESSAGE
     if rule in {"max-length", "delivery-limit"}:
-        return rule in ours and bool(value < ours[rule])
+        return rule in ours and value < float(ours[rule])
     return False
 
 

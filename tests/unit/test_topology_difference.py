@@ -1,10 +1,13 @@
 """What has to be written to a broker, and what is left alone."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orders.errors import SettingError
 from orders.messaging.management import Management
@@ -231,6 +234,38 @@ def test_of_several_operator_policies_the_one_that_ranks_first_counts() -> None:
 
 def test_a_pattern_that_only_erlang_reads_may_take_in_every_queue() -> None:
     assert len(_limited({"max-length": 10}, pattern="(?|a|b)")) == len(WANTED.queues)
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000 + ")" * 3000])
+def test_a_pattern_that_only_erlang_can_hold_may_take_in_every_queue(pattern: str) -> None:
+    assert len(_limited({"max-length": 10}, pattern=pattern)) == len(WANTED.queues)
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, "", "x", 0, -1, 2**70, 0.5, True, [], {}])
+MEMBERS = (
+    "name", "policy", "messages", "priority", "pattern", "definition", "apply-to", "source",
+    "destination", "destination_type", "routing_key", "properties_key", "arguments", "type",
+)  # fmt: skip
+RULES = ("max-length", "max-length-bytes", "delivery-limit", "message-ttl", "expires", "overflow")
+ITEM: st.SearchStrategy[dict[str, Any]] = st.builds(
+    operator.or_,
+    st.sampled_from([item for items in listings().values() for item in items]),
+    st.dictionaries(
+        st.sampled_from(MEMBERS), ODD | st.dictionaries(st.sampled_from(RULES), ODD), max_size=3
+    ),
+)
+BARE = st.dictionaries(st.sampled_from(MEMBERS), ODD, max_size=4)
+KINDS = ("policies", "operator_policies", "exchanges", "queues", "bindings")
+
+
+@given(lists=st.fixed_dictionaries({kind: st.lists(ITEM | BARE, max_size=3) for kind in KINDS}))
+@settings(max_examples=150, deadline=None)
+def test_listings_of_any_shape_are_compared_or_refused_at_once(lists: Listings) -> None:
+    try:
+        broker = difference.broker(**lists)
+    except KeyError:
+        return
+    str(changes(WANTED, broker))
 
 
 @pytest.mark.parametrize("url", ["amqp://user:secret@host:5672", "http://", "https:///x"])

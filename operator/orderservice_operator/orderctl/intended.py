@@ -46,10 +46,21 @@ async def _after(
     """Do as the one who applied it before: kubectl on this side, or the API server."""
     annotations = (before or {"metadata": {}})["metadata"].get("annotations") or {}
     if before is not None and LAST_APPLIED in annotations:
-        last = msgspec.json.decode(annotations[LAST_APPLIED], type=Manifest)
+        last = last_applied(annotations[LAST_APPLIED])
         change = removed(last, manifest) | {"metadata": _metadata(manifest)}
         return await cluster.client.merge(path, change, _KUBECTL, dry_run=True)
     return await cluster.client.apply(path, manifest, author(before), dry_run=True)
+
+
+def last_applied(text: str) -> Manifest:
+    """Read what kubectl noted at its last apply. Raises OperatorError."""
+    try:
+        return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise OperatorError(
+            f"annotation {LAST_APPLIED} cannot be read: {error}; "
+            "`kubectl apply set-last-applied --create-annotation` writes it anew"
+        ) from error
 
 
 def author(before: Manifest | None) -> str:

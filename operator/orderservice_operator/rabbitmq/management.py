@@ -24,6 +24,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=3)
 # Statistics are what makes a listing slow.
 _TOTALS_ONLY: Final = {"disable_stats": "true", "enable_queue_totals": "true"}
 _REASON_CHARACTERS: Final = 300
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FOREIGN: Final = "what answers at messaging.managementUrl is not RabbitMQ's management API"
 
 
@@ -232,7 +233,7 @@ def _reason(content: bytes) -> str:
     """Return what RabbitMQ says itself; the text of anything else is not for who reads a status."""
     try:
         refusal = msgspec.json.decode(content, type=_Refusal)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return ""
     text = refusal.reason or refusal.error
     return f": {text[:_REASON_CHARACTERS]}" if text else ""
@@ -241,7 +242,7 @@ def _reason(content: bytes) -> str:
 def _decoded(answer: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(answer, type=type_)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         raise Permanent(_FOREIGN) from None
 
 

@@ -26,7 +26,7 @@ from orderservice_operator.state import revisions
 from orderservice_operator.state.revisions import History
 
 _LONGEST: Final = 1024  # characters of a message
-_REQUEST: Final = re.compile(r"^(?P<revision>[-.a-z0-9]+)@(?P<generation>[0-9]+)$")
+_REQUEST: Final = re.compile(r"^(?P<revision>[-.a-z0-9]+)@(?P<generation>[0-9]{1,18})$")
 
 Reason = Literal["DeadlineMissed", "MigrationFailed", "Requested"]
 

@@ -10,6 +10,7 @@ light spans of `spans.py`.
 import contextlib
 import os
 import random
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,8 @@ INTERNAL: Final = SpanKind.INTERNAL
 
 _SCOPE: Final = "orders"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+# By sampler; any other is traceidratio, of the share in OTEL_TRACES_SAMPLER_ARG.
+_WHOLE_SHARES: Final = {"always_on": 1.0, "always_off": 0.0}
 _NOTHING: Final = nullcontext(None)
 _recorder: "Recorder | None" = None
 _ratio = 0.0
@@ -47,22 +50,31 @@ def configure(process: str) -> None:
     os.environ.setdefault("OTEL_TRACES_EXPORTER", "otlp")
     os.environ.setdefault("OTEL_METRICS_EXPORTER", "none")  # Prometheus scrapes them
     os.environ.setdefault("OTEL_LOGS_EXPORTER", "none")  # stdout carries them
-    _ratio = _sampled_share(os.environ.get("OTEL_TRACES_SAMPLER_ARG") or "1")
-    # The decision is taken here; the SDK only has to follow it.
-    os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_always_on"
+    _ratio = _sampled_share(os.environ)
     # Imported late: a process that does not trace does not pay for the SDK's memory.
     from opentelemetry.distro import OpenTelemetryConfigurator
     from opentelemetry.sdk.trace import Tracer
+    from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
     from orders.telemetry.spans import Recorder
 
-    OpenTelemetryConfigurator().configure()  # type: ignore[no-untyped-call]
+    # The decision is taken here; the SDK only has to follow it.
+    OpenTelemetryConfigurator().configure(sampler=DEFAULT_ON)  # type: ignore[no-untyped-call]
     tracer = trace.get_tracer(_SCOPE)
     if isinstance(tracer, Tracer):  # not with OTEL_SDK_DISABLED
         _recorder = Recorder(tracer, _SCOPE)
 
 
-def _sampled_share(text: str) -> float:
+def _sampled_share(environ: Mapping[str, str]) -> float:
+    """Return which part of new traces is recorded, by OpenTelemetry's variables.
+
+    A sampler that is not one of its three counts as unset, as OpenTelemetry demands.
+    """
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    whole = _WHOLE_SHARES.get(sampler.removeprefix("parentbased_"))
+    if whole is not None:
+        return whole
+    text = environ.get("OTEL_TRACES_SAMPLER_ARG") or "1"
     with contextlib.suppress(ValueError):
         if 0 <= (share := float(text)) <= 1:
             return share

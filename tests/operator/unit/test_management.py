@@ -27,11 +27,14 @@ PRIVATE = "what only the operator may see"
 FOREIGN = "not RabbitMQ's management API"
 
 
-def _answered(status: int, body: str, ask: Callable[[str], Awaitable[Any]], path: str = "") -> None:
+def _answered(
+    status: int, body: str | bytes, ask: Callable[[str], Awaitable[Any]], path: str = ""
+) -> None:
     """Ask somebody who answers everything with the same."""
 
     async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=status, text=body)
+        octets = body.encode() if isinstance(body, str) else body
+        return web.Response(status=status, body=octets, content_type="application/json")
 
     async def main() -> None:
         server = web.Application()
@@ -54,13 +57,17 @@ def _answered(status: int, body: str, ask: Callable[[str], Awaitable[Any]], path
         (200, f"<p>{PRIVATE}", FOREIGN),
         (200, f'{{"items": "{PRIVATE}"}}', FOREIGN),
         (200, f'[{{"other": "{PRIVATE}"}}]', FOREIGN),
+        (200, "[" * 100_000, FOREIGN),
+        (200, b'[{"name": "\xff"}]', FOREIGN),
+        (400, "[" * 100_000, ": 400$"),
+        (400, b'{"reason": "\xff"}', ": 400$"),
         (404, f"404 {PRIVATE}", ": 404$"),
         (400, f'{{"error": {{"root_cause": "{PRIVATE}"}}}}', ": 400$"),
         (400, '{"error": "bad_request", "reason": "no such vhost"}', ": 400: no such vhost$"),
     ],
 )
 def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
-    status: int, body: str, said: str
+    status: int, body: str | bytes, said: str
 ) -> None:
     async def look(url: str) -> None:
         async with aiohttp.ClientSession() as session:

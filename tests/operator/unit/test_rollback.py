@@ -431,7 +431,7 @@ def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
 RELAY = Reference("apps/v1", "Deployment", "minimal-relay")
 
 
-@pytest.mark.parametrize("text", ["x", "x@", "@2", "x@two", "X@2"])
+@pytest.mark.parametrize("text", ["x", "x@", "@2", "x@two", "X@2", "x@" + "9" * 19])
 def test_a_request_that_cannot_be_read_is_told(make: Any, text: str) -> None:
     running = _good(make()).snapshot(_asking(_at(make(), 2), text)).running
     assert running.rollback is None

@@ -10,7 +10,7 @@ import yaml
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.desired import missing
 from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR
-from orderservice_operator.children.manifest import Reference
+from orderservice_operator.children.manifest import GENERATION_ANNOTATION, Reference
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid
@@ -325,6 +325,12 @@ def test_a_job_says_how_it_ended() -> None:
     assert job("j", ended("Complete")).complete
     assert job("j", ended("Failed")).failed == "R: m"
     assert job("j", {}) == Job()
+
+
+@pytest.mark.parametrize("text", ["", "x", "7.5", "-1", "²", "9" * 5000, "7\n"])
+def test_a_generation_that_somebody_wrote_on_a_job_is_none(text: str) -> None:
+    annotated = {"metadata": {"annotations": {GENERATION_ANNOTATION: text}}}
+    assert job("j", {Reference("batch/v1", "Job", "j"): annotated}).generation == 0
 
 
 def test_a_monitor_that_is_wanted_where_its_kind_is_not_known_is_told(make: Any) -> None:
