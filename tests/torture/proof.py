@@ -138,10 +138,11 @@ def main(argv: list[str] | None = None) -> int:
     """Return 0 if every mutant was found and nothing else, 1 if not, 2 if it was stopped."""
     chosen = _arguments(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    mutants = chosen.mutants or names()
     findings = _earlier() if chosen.resume else {}
     stopped = False
     try:
-        for mutant in chosen.mutants or names():
+        for mutant in mutants:
             if mutant in findings and findings[mutant].right:
                 continue
             findings[mutant] = tried(mutant, chosen.seed, chosen.shrink)
@@ -151,10 +152,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("torture-proof: stopped; ARGS=--resume goes on")
         stopped = True
-    say(table(list(findings.values())))
+    concerned = [findings[mutant] for mutant in mutants if mutant in findings]
+    say(table(concerned))
     if stopped:
         return COULD_NOT_RUN
-    return CLEAN if all(finding.right for finding in findings.values()) else VIOLATED
+    return CLEAN if all(finding.right for finding in concerned) else VIOLATED
 
 
 def _earlier() -> dict[str, Finding]:
@@ -169,13 +171,17 @@ def table(findings: Sequence[Finding]) -> str:
     """Return findings as a table in Markdown, and how many are as they should be."""
     rows = ["", "| mutant | seen after, s | by | seed | load |", "|---|---|---|---|---|"]
     for finding in sorted(findings, key=lambda finding: finding.mutant):
-        by = ", ".join(f"`{check}`" for check in finding.checks) or finding.failure or "nothing"
+        by = ", ".join(f"`{check}`" for check in finding.checks) or _without_checks(finding)
         rows.append(
             f"| `{finding.mutant}` | {finding.after_s:.0f} | {by} | {finding.seed or ''} | "
             f"{finding.load} |"
         )
     right = sum(finding.right for finding in findings)
     return "\n".join([*rows, "", f"{right} of {len(findings)} as it should be"])
+
+
+def _without_checks(finding: Finding) -> str:
+    return "could not be tried" if finding.failure else "nothing"
 
 
 def _line(finding: Finding) -> str:
