@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from orders import verified
+from orders import limit_policies, verified
 from orders.errors import SettingError
 
 PREFIX = "ORDERS_"
@@ -292,6 +292,25 @@ class RateLimitSettings(Group, frozen=True):
             " process may let through 2 % more."
         ),
     ] = "batched"
+    policies: Annotated[
+        str,
+        Meta(
+            description="Further limits, as a JSON list of objects: name, limit (100/minute), per"
+            " (principal, tenant, address), claim, scope, action."
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse policies that cannot be read, with the place that is wrong."""
+        try:
+            _ = self.further
+        except ValueError as error:
+            raise ValueError(f"ORDERS_RATE_LIMIT_POLICIES is wrong: {error}") from None
+
+    @property
+    def further(self) -> tuple[limit_policies.Policy, ...]:
+        """The policies beside the limit per principal. Raises ValueError."""
+        return limit_policies.read(self.policies)
 
 
 class AuthSettings(Group, frozen=True):

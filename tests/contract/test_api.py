@@ -1,9 +1,10 @@
 """What holds for every answer: ids, problems, methods, limits; no server is needed for it."""
 
 import io
+import json
 import re
 import time
-from typing import Any
+from typing import Any, get_args
 
 import falcon.testing
 import msgspec
@@ -11,12 +12,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from contract.serverless_api import ORDER, client, ports
-from orders.api.app import create_app
+from orders.api.app import _routes, create_app
 from orders.api.auth import Caller
 from orders.api.issuer import IssuerKeys
+from orders.api.ratelimit import RateLimiter
 from orders.api.tokens import ConfiguredKey, TokenAuthentication
+from orders.cache.client import Redis
 from orders.errors import Permanent
-from orders.settings import AuthSettings
+from orders.limit_policies import Action, Scope
+from orders.settings import AuthSettings, CacheSettings, RateLimitSettings
 from orders.upstream.inventory import Availability
 from orders.upstream.stock import AdmissionCheck
 
@@ -363,12 +367,12 @@ def test_a_429_is_counted() -> None:
 # -- tokens --------------------------------------------------------------------------------
 
 
-def token(scope: str, subject: str = "7") -> dict[str, str]:
+def token(scope: str, subject: str = "7", **others: Any) -> dict[str, str]:
     import time
 
     import jwt
 
-    claims = {"sub": subject, "exp": int(time.time()) + 60, "scope": scope}
+    claims = {"sub": subject, "exp": int(time.time()) + 60, "scope": scope, **others}
     return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
 
 
@@ -401,6 +405,66 @@ def test_who_lacks_the_scope_is_a_403(guarded: falcon.testing.TestClient) -> Non
     answer = guarded.simulate_get("/api/orders/1", headers=token("orders:write"))
     problem(answer, 403)
     assert 'scope="orders:read"' in answer.headers["www-authenticate"]
+
+
+def _limited(*policies: dict[str, Any]) -> falcon.testing.TestClient:
+    """Give a client under further policies, with tokens that name an organisation."""
+    settings = RateLimitSettings(requests=50, policies=json.dumps(policies))
+    chosen = AuthSettings(mode="jwt", key=SECRET, algorithms="HS256")
+    return client(
+        limiter=RateLimiter(Redis(CacheSettings()), settings),
+        authentication=TokenAuthentication(ConfiguredKey(SECRET), chosen, ["org"]),
+        tokens=True,
+    )
+
+
+@pytest.mark.parametrize(("org", "other"), [("acme", "acme2"), (7, 8), ("a" * 500, "ä")])
+def test_a_refusal_names_the_policy_of_the_tenant(org: Any, other: Any) -> None:
+    api = _limited({"name": "org", "limit": "1 per 30 days", "per": "tenant", "claim": "org"})
+    assert post(api, b"{", **token("orders:write", "7", org=org)).status_code == 400
+    refused = post(api, b"{", **token("orders:write", "8", org=org))
+    assert problem(refused, 429)["violated-policies"] == ["org"]
+    assert refused.headers["ratelimit-policy"] == '"org";q=1;w=2592000'
+    assert post(api, b"{", **token("orders:write", "9", org=other)).status_code == 400
+    for claims in ({}, {"org": None}, {"org": ["acme"]}, {"org": ""}, {"org": True}):
+        answer = post(api, b"{", **token("orders:write", "9", **claims))
+        assert answer.headers["ratelimit-policy"] == '"default";q=50;w=60'
+
+
+def test_a_claim_that_is_no_text_is_a_401() -> None:
+    api = _limited({"name": "org", "limit": "1 per 30 days", "per": "tenant", "claim": "org"})
+    problem(post(api, b"{", **token("orders:write", org="\ud800")), 401)
+
+
+def test_a_policy_counts_an_action_alone() -> None:
+    api = _limited(
+        {"name": "new", "limit": "1 per 30 days", "per": "principal", "action": "create"}
+    )
+    fields = token("orders:read orders:write")
+    assert post(api, b"{", **fields).status_code == 400
+    assert problem(post(api, b"{", **fields), 429)["violated-policies"] == ["new"]
+    read = api.simulate_get("/api/orders/x", headers=fields)
+    assert (read.status_code, read.headers["ratelimit-policy"]) == (400, '"default";q=50;w=60')
+
+
+def test_without_a_token_a_policy_counts_for_the_address() -> None:
+    api = _limited({"name": "from", "limit": "1 per 30 days", "per": "address"})
+
+    def ask(forwarded: str, **fields: str) -> int:
+        answer = post(api, b"{", **{"X-Forwarded-For": forwarded, **fields})
+        return int(answer.status_code)
+
+    assert ask("198.51.100.7") == 401
+    assert ask("198.51.100.7") == 429
+    assert ask("198.51.100.7", **token("orders:write")) == 429
+    assert ask("198.51.100.8", **token("orders:write")) == 400
+
+
+def test_policies_can_name_every_scope_and_action() -> None:
+    resources = _routes(ports()).values()
+    operations = [one for resource in resources for one in resource.operations.values()]
+    assert {one.scope for one in operations if one.scope} == set(get_args(Scope))
+    assert {one.action for one in operations if one.action} == set(get_args(Action))
 
 
 REFUSED: dict[str, Any] = {

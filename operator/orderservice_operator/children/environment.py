@@ -6,6 +6,8 @@ The names are the services' contract; a test holds them to what the services rea
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import msgspec
+
 from orderservice_operator.children import authorities
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.pod_options import of_process
@@ -75,9 +77,21 @@ def _api(service: OrderService) -> Settings:
         "ORDERS_RATE_LIMIT_WINDOW_S": str(spec.rate_limit.window_seconds),
         "ORDERS_ORDER_STOCK_CHECK": spec.upstreams.inventory.stock_check,
         "ORDERS_INVENTORY_URL": spec.upstreams.inventory.url,
+        **_policies(service),
         **_auth(service),
         **_cancellation(service),
     }
+
+
+def _policies(service: OrderService) -> Settings:
+    """Name the policies where there are some: none must replace nobody's pods."""
+    policies = [msgspec.structs.asdict(policy) for policy in service.spec.rate_limit.policies]
+    if not policies:
+        return {}
+    members = [
+        {name: value for name, value in policy.items() if value is not None} for policy in policies
+    ]
+    return {"ORDERS_RATE_LIMIT_POLICIES": msgspec.json.encode(members).decode()}
 
 
 def _cancellation(service: OrderService) -> Settings:

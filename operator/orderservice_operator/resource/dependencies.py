@@ -1,6 +1,6 @@
 """The sections of the resource about what the processes talk to."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta
 
@@ -179,14 +179,74 @@ class Messaging(Section, frozen=True):
     ] = "Retain"
 
 
+# As the services read it: a test compares.
+LIMIT: Final = (
+    r"^([1-9]\d{0,6}|10000000) ?(/|per) ?"
+    r"(([1-9]\d{0,5} ?)?seconds?|([1-9]\d{0,3} ?)?minutes?|([1-9]\d? ?)?hours?"
+    r"|(([1-9]|[12]\d|30) ?)?days?)$"
+)
+
+
+class RateLimitPolicy(Section, frozen=True):
+    """A limit beside that per principal."""
+
+    rules: ClassVar = (
+        Rule(
+            "(self.per == 'tenant') == has(self.claim)",
+            "claim belongs to per: tenant, and is needed there",
+            ".claim",
+        ),
+        Rule("self.name != 'default'", "default is the limit per principal itself", ".name"),
+    )
+
+    name: Annotated[
+        Annotated[str, Meta(max_length=32, pattern="^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")],
+        Meta(description="Its name in answers and metrics."),
+    ]
+    limit: Annotated[
+        Annotated[str, Meta(max_length=32, pattern=LIMIT)],
+        Meta(description="Requests and window, as 1000/minute or 20 per 10 seconds."),
+    ]
+    per: Annotated[
+        Literal["principal", "tenant", "address"], Meta(description="Who has a quota of their own.")
+    ]
+    claim: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=128)] | None,
+        Meta(
+            description="Claim of the token that names the tenant; tokens without it do not count."
+        ),
+    ] = None
+    scope: Annotated[
+        Literal["orders:read", "orders:write", "orders:admin"] | None,
+        Meta(description="Count only requests that need this scope."),
+    ] = None
+    action: Annotated[
+        Literal["create", "get", "list", "history", "cancel", "refund"] | None,
+        Meta(description="Count only these requests."),
+    ] = None
+
+
 class RateLimit(Section, frozen=True):
-    """The limit per principal over all of /api/."""
+    """The limit per principal over all of /api/, and further ones."""
 
     enabled: Annotated[bool, Meta(description="Limit at all.")] = True
     requests: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="Requests per window.")
     ] = 100
     window_seconds: Annotated[Seconds, Meta(description="Sliding window.")] = 60
+    policies: Annotated[
+        Annotated[
+            tuple[RateLimitPolicy, ...],
+            Meta(
+                max_length=32,
+                extra_json_schema={
+                    "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["name"],
+                },
+            ),
+        ],
+        Meta(description="Further limits; a request passes if each of them lets it pass."),
+    ] = ()
 
 
 class Inventory(Section, frozen=True):

@@ -89,6 +89,11 @@ class Spec(Section, frozen=True):
             " jwt, or auth.exposeWithoutAuth: true to let everybody in",
             ".auth.mode",
         ),
+        Rule(
+            "self.auth.mode == 'jwt' || !self.rateLimit.policies.exists(p, p.per == 'tenant')",
+            "rateLimit.policies count tenants only with auth.mode jwt: tokens name them",
+            ".rateLimit.policies",
+        ),
         *(_same_secrets(process, "sessionSecretRef") for process in _WITH_DATABASE),
         *(_same_secrets(process, "replicaSecretRef") for process in ("api", "worker")),
     )
@@ -106,7 +111,7 @@ class Spec(Section, frozen=True):
     worker: Annotated[Worker, Meta(description="Consumer of order-processing.")] = Worker()
     relay: Annotated[Relay, Meta(description="Outbox to RabbitMQ.")] = Relay()
     cache: Annotated[Cache, Meta(description="Redis or Valkey.")] = Cache()
-    rate_limit: Annotated[RateLimit, Meta(description="Limit per principal.")] = RateLimit()
+    rate_limit: Annotated[RateLimit, Meta(description="Limits of requests.")] = RateLimit()
     upstreams: Annotated[Upstreams, Meta(description="Services that are called.")] = Upstreams()
     auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
     cancellation: Annotated[Cancellation, Meta(description="Cancelling orders.")] = Cancellation()

@@ -2,7 +2,8 @@
 
 A request is counted once, in `_admit`, whatever becomes of it. Whom it counts for: the subject of
 the token; without authentication the user it names; else the client's address. Where the token
-says it, the limit is decided before a byte of the body is decoded.
+says it, the limit is decided before a byte of the body is decoded. Further policies count the
+token's tenant, the principal or the address by what is asked for (`limit_policies.py`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from orders.api.client_address import client_address
 from orders.api.exchange import Exchange
 from orders.api.operation import Arguments, Operation, Resource
 from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
-from orders.api.ratelimit import POLICY, RateLimiter
+from orders.api.ratelimit import Asked, RateLimiter
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
 
@@ -89,7 +90,9 @@ class Admission:
     ) -> None:
         """Count the request; note or look up the user's recent write in the same round trip."""
         commands = self._commands(operation, user_id)
-        replies = self._limit(exchange, env, user_id, commands)
+        principal = self._principal(exchange, env, user_id)
+        asked = self._asked(exchange, env, operation)
+        replies = self._limit(exchange, principal, asked, commands)
         if self._writers is None:
             exchange.wrote_recently = False  # there is no replica to lag behind
         elif user_id is None:
@@ -114,8 +117,8 @@ class Admission:
     def _limit(
         self,
         exchange: Exchange,
-        env: dict[str, Any],
-        user_id: int | None,
+        principal: str,
+        asked: Asked | None,
         commands: Sequence[Command],
     ) -> list[Reply] | None:
         """Count; return the replies to `commands`, None if Redis was not asked. Raises Refusal.
@@ -124,13 +127,13 @@ class Admission:
         """
         if self._limiter is None:
             return None
-        decision, replies = self._limiter.decide(self._principal(exchange, env, user_id), *commands)
+        decision, replies = self._limiter.decide(principal, *commands, asked=asked)
         exchange.limit_headers = self._limiter.headers(decision)
         if not decision.allowed:
             raise Refusal(
                 RATE_LIMITED,
                 "Rate limit exceeded. Please retry later.",
-                violated_policies=[POLICY],
+                violated_policies=decision.policies,
             )
         return replies
 
@@ -139,6 +142,17 @@ class Admission:
         if named is None:
             return f"address:{client_address(env, self._trusted_proxies)}"
         return user_principal(named)
+
+    def _asked(self, exchange: Exchange, env: dict[str, Any], operation: Operation) -> Asked | None:
+        """Return what the policies beside the limit per principal look at; None without any."""
+        if self._limiter is None or not self._limiter.has_further:
+            return None
+        return Asked(
+            address=client_address(env, self._trusted_proxies),
+            claims=exchange.caller.claims,
+            scope=operation.scope,
+            action=operation.action,
+        )
 
     def _mark_other_user(self, exchange: Exchange, operation: Operation) -> None:
         """Mark the user for whom an administrator acts: the token did not name them."""

@@ -18,10 +18,14 @@ _CHALLENGE: Final = "WWW-Authenticate"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Somebody who may call. `subject` is None where nobody has to say who they are."""
+    """Somebody who may call. `subject` is None where nobody has to say who they are.
+
+    `claims` are those of the token that the rate limit's policies name.
+    """
 
     subject: str | None
     scopes: frozenset[str]
+    claims: dict[str, str] = {}
 
     @property
     def user_id(self) -> int | None:

@@ -1,46 +1,72 @@
-"""The limit per principal: shared through Redis, local while Redis is away, headers for both.
+"""The rate limit: all policies that count a request, in one round trip at most.
 
-A principal that was refused is remembered here until it could pass again: someone who hammers the
-API costs no Redis call. Refused requests do not count, so that time is known exactly.
+A request passes if each of them lets it pass, and only then it counts. The limit per principal is
+the first policy; `ORDERS_RATE_LIMIT_POLICIES` names further ones.
 """
 
-import hashlib
-import math
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
-from orders.api.ratelimit_storage import RedisWindows
-from orders.api.sliding_window import Window, wait_ms, weighted
+from orders.api.ratelimit_batches import Reporter
+from orders.api.ratelimit_counter import Counter, Verdict
+from orders.api.ratelimit_storage import Count
 from orders.cache.client import Command, Redis, RedisDown, Reply
+from orders.limit_policies import DEFAULT, Policy
 from orders.settings import RateLimitSettings
-from orders.telemetry.metrics import RATELIMIT_DECISIONS
 
-POLICY: Final = "default"
-_REFUSED_ENTRIES: Final = 10_000
+
+class Asked(msgspec.Struct, frozen=True):
+    """What further policies look at: what is asked for, by whom, from where.
+
+    `claims` are those of the token that policies name.
+    """
+
+    address: str
+    claims: Mapping[str, str]
+    scope: str | None
+    action: str | None
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Whether a request may pass, and what its answer says about the limit.
+    """Whether a request may pass: what each policy says, or those that refuse it alone."""
 
-    `reset_s`: until the quota grows again. `retry_after_s`: at least 1 when refused, else 0.
-    """
+    verdicts: tuple[Verdict, ...]
 
-    allowed: bool
-    limit: int
-    remaining: int
-    reset_s: int
-    retry_after_s: int
+    @property
+    def allowed(self) -> bool:
+        """Whether it may pass."""
+        return self.verdicts[0].allowed
+
+    @property
+    def policies(self) -> list[str]:
+        """The names of the policies."""
+        return [verdict.policy for verdict in self.verdicts]
+
+    @property
+    def remaining(self) -> int:
+        """Requests that are left of the smallest quota."""
+        return min(verdict.remaining for verdict in self.verdicts)
+
+    @property
+    def reset_s(self) -> int:
+        """Seconds until that quota grows again."""
+        return min(self.verdicts, key=lambda verdict: verdict.remaining).reset_s
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until no policy refuses; 0 when none does."""
+        return max(verdict.retry_after_s for verdict in self.verdicts)
+
+
+_Entry = tuple[Counter, str]  # a policy's counter, and the key of whom it counts
 
 
 class RateLimiter:
-    """Decides on requests by a sliding window; never raises for Redis. Threads may share it."""
+    """Decides on requests by sliding windows; never raises for Redis. Threads may share it."""
 
     def __init__(
         self,
@@ -49,121 +75,129 @@ class RateLimiter:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._item = RateLimitItemPerSecond(settings.requests, settings.window_s, POLICY)
-        self._window_ms = settings.window_s * 1000
-        batched = settings.mode == "batched"
-        self._windows = RedisWindows(redis, settings.requests if batched else 0, settings.window_s)
-        self._shared = SlidingWindowCounterRateLimiter(self._windows)
-        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._refused = _Refused(clock)
-        self._clock = clock
-        self._policy_header = f'"{POLICY}";q={settings.requests};w={settings.window_s}'
-        self._count = {
-            name: RATELIMIT_DECISIONS.labels(POLICY, name)
-            for name in ("allowed", "refused", "fallback_allowed", "fallback_refused")
-        }
+        wake = threading.Event() if settings.mode == "batched" else None
+
+        def counter(name: str, amounts: tuple[int, int]) -> Counter:
+            return Counter(name, amounts, redis, wake=wake, clock=clock)
+
+        self._redis, self._clock = redis, clock
+        self._default = counter(DEFAULT, (settings.requests, settings.window_s))
+        self._further: list[tuple[Policy, Counter]] = [
+            (policy, counter(policy.name, policy.amounts())) for policy in settings.further
+        ]
+        counters = [self._default, *(further for _, further in self._further)]
+        self._headers = {one.name: one.header for one in counters}
+        batches = [one.windows.batches for one in counters if one.windows.batches]
+        self._reporter = Reporter(batches, wake or threading.Event())
+
+    @property
+    def has_further(self) -> bool:
+        """Whether `decide` has to know what is asked for."""
+        return bool(self._further)
 
     def start(self) -> None:
         """Start to report what is counted in batches; call it after fork."""
-        if self._windows.batches:
-            self._windows.batches.start()
+        self._reporter.start()
 
     def close(self) -> None:
         """Report what is left."""
-        if self._windows.batches:
-            self._windows.batches.close()
+        self._reporter.close()
 
-    def decide(self, principal: str, *also: Command) -> tuple[Decision, list[Reply] | None]:
-        """Count a request of this principal if it may pass. One round trip at most, often none.
+    def decide(
+        self, principal: str, *also: Command, asked: Asked | None = None
+    ) -> tuple[Decision, list[Reply] | None]:
+        """Count a request if all policies let it pass. One round trip at most, often none.
 
         Other commands are sent in the same round trip: with some there always is one.
         The replies are None when Redis was not asked: do without, or ask again where it matters.
         """
-        key = hashlib.blake2b(principal.encode(), digest_size=16).hexdigest()
-        wait_s = self._refused.wait_s(key)
-        if wait_s > 0:
-            return self._done("refused", self._refusal(wait_s)), None
+        entries = self._entries(principal, asked)
+        refusals = [refusal for counter, key in entries if (refusal := counter.refusal(key))]
+        if refusals:
+            return Decision(tuple(refusals)), None
+        ask = bool(also) or self._redis.gate.closed  # without Redis nothing may pass its stand-in
+        counts = [(counter, counter.begin(key, ask=ask)) for counter, key in entries]
         try:
-            return self._ask_redis(key, also)
+            replies = self._ask(counts, also)
         except RedisDown:
-            return self._ask_here(key), None
+            self._undo(counts)
+            return self._decide_here(entries), None
+        return self._decision(counts), replies
 
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
         """Return the header fields that every answer under the limit carries."""
+        verdicts = decision.verdicts
+        left = (f'"{one.policy}";r={one.remaining};t={one.reset_s}' for one in verdicts)
         fields = [
-            ("RateLimit-Policy", self._policy_header),
-            ("RateLimit", f'"{POLICY}";r={decision.remaining};t={decision.reset_s}'),
+            ("RateLimit-Policy", ", ".join(self._headers[one.policy] for one in verdicts)),
+            ("RateLimit", ", ".join(left)),
         ]
         if not decision.allowed:
             fields.append(("Retry-After", str(decision.retry_after_s)))
         return fields
 
-    def _ask_redis(self, key: str, also: Sequence[Command]) -> tuple[Decision, list[Reply] | None]:
+    def _entries(self, principal: str, asked: Asked | None) -> list[_Entry]:
+        entries = [(self._default, self._default.key(principal))]
+        if asked is None:
+            return entries
+        for policy, counter in self._further:
+            if policy.counts(asked.scope, asked.action):
+                whom = _counted(policy, principal, asked)
+                if whom is not None:
+                    entries.append((counter, counter.key(whom)))
+        return entries
+
+    def _ask(
+        self, counts: Sequence[tuple[Counter, Count]], also: Sequence[Command]
+    ) -> list[Reply] | None:
+        """Ask Redis for what cannot be decided here; return the replies to `also`, in order."""
+        asking = [(counter, count) for counter, count in counts if count.command]
+        if not asking and not also:
+            return []
+        commands = [count.command for _, count in asking if count.command]
         began_s = self._clock()
-        trip = self._windows.begin(also)
-        if self._shared.hit(self._item, key):
-            return self._done("allowed", self._allowance(trip.window)), trip.replies
-        wait_s = self._wait_ms(trip.window) / 1000
-        self._refused.add(key, began_s + wait_s)
-        return self._done("refused", self._refusal(wait_s)), trip.replies
+        replies = self._redis.run(*commands, *also)
+        for (counter, count), reply in zip(asking, replies, strict=False):
+            counter.settle(count, reply, began_s)
+        return replies[len(commands) :]
 
-    def _ask_here(self, key: str) -> Decision:
-        allowed = self._local.hit(self._item, key)
-        window = self._local_window(key)
-        if allowed:
-            return self._done("fallback_allowed", self._allowance(window))
-        return self._done("fallback_refused", self._refusal(self._wait_ms(window) / 1000))
+    def _decision(self, counts: Sequence[tuple[Counter, Count]]) -> Decision:
+        refusing = [(counter, count) for counter, count in counts if not count.allowed]
+        if refusing and len(refusing) < len(counts):
+            self._give_back([(counter, count) for counter, count in counts if count.allowed])
+        return Decision(tuple([counter.verdict(count) for counter, count in refusing or counts]))
 
-    def _local_window(self, key: str) -> Window:
-        storage: MemoryStorage = self._local.storage  # type: ignore[assignment]
-        previous, _, current, ends_s = storage.get_sliding_window(
-            self._item.key_for(key), self._item.get_expiry()
-        )
-        return Window(previous, current, round(ends_s * 1000) - self._window_ms)
+    def _give_back(self, counts: Sequence[tuple[Counter, Count]]) -> None:
+        """Take back what was counted for a request that another policy refuses.
 
-    def _allowance(self, window: Window) -> Decision:
-        limit = self._item.amount
-        remaining = max(0, limit - weighted(window, self._window_ms))
-        until_ms = window.left_ms if remaining else self._wait_ms(window)
-        return Decision(True, limit, remaining, self._seconds(until_ms / 1000), 0)
+        Behind the request where there are batches. Else in a round trip of its own: a refusal that
+        is remembered here costs none.
+        """
+        commands = [counter.give_back(count) for counter, count in counts]
+        due = [command for command in commands if command]
+        if due:
+            with contextlib.suppress(RedisDown):
+                self._redis.run(*due)
 
-    def _refusal(self, wait_s: float) -> Decision:
-        seconds = self._seconds(wait_s)
-        return Decision(False, self._item.amount, 0, seconds, seconds)
+    def _undo(self, counts: Sequence[tuple[Counter, Count]]) -> None:
+        """Leave what is owed as it was before the request: it is decided here."""
+        for counter, count in counts:
+            if count.command:
+                counter.windows.put_back(count)
+            else:
+                counter.give_back(count)
 
-    def _seconds(self, wait_s: float) -> int:
-        """Round up; a wait can be a millisecond longer than the window, which is not worth 1 s."""
-        return min(max(1, math.ceil(wait_s)), self._item.get_expiry())
-
-    def _wait_ms(self, window: Window) -> int:
-        return wait_ms(window, self._item.amount, self._window_ms)
-
-    def _done(self, name: str, decision: Decision) -> Decision:
-        self._count[name].inc()
-        return decision
+    def _decide_here(self, entries: Sequence[_Entry]) -> Decision:
+        refusing = [entry for entry in entries if not entry[0].passes_here(entry[1])]
+        if refusing:
+            return Decision(tuple(counter.refuse_here(key) for counter, key in refusing))
+        verdicts = [counter.count_here(key) for counter, key in entries]
+        refused = [verdict for verdict in verdicts if not verdict.allowed]  # by another thread
+        return Decision(tuple(refused or verdicts))
 
 
-class _Refused:
-    """Who was refused, and until when nothing but a refusal can follow; bounded."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._until: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def wait_s(self, key: str) -> float:
-        """Return the seconds until the principal could pass; 0 or less when it may be now."""
-        until = self._until.get(key)
-        return 0.0 if until is None else until - self._clock()
-
-    def add(self, key: str, until: float) -> None:
-        with self._lock:
-            if len(self._until) >= _REFUSED_ENTRIES:
-                self._make_room()
-            self._until[key] = until
-
-    def _make_room(self) -> None:
-        now = self._clock()
-        self._until = {key: until for key, until in self._until.items() if until > now}
-        if len(self._until) >= _REFUSED_ENTRIES:
-            self._until.clear()  # they cost a Redis call each again, nothing worse
+def _counted(policy: Policy, principal: str, asked: Asked) -> str | None:
+    """Return whom a policy counts a request for; None for a token without the claim."""
+    if policy.per == "tenant":
+        return asked.claims.get(policy.claim or "")
+    return asked.address if policy.per == "address" else principal

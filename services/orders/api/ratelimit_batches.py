@@ -42,16 +42,20 @@ class _Entry:
 
 
 class Batches:
-    """The principals of this process; threads share it."""
+    """The principals that a policy counts in this process; threads share it."""
 
     def __init__(
         self,
         limit: int,
         window_ms: int,
         report: Report,
+        wake: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what tells Redis: it returns a window for each principal, or raises RedisDown."""
+        """Take what tells Redis: it returns a window for each principal, or raises RedisDown.
+
+        `wake` is set when something is owed.
+        """
         self.share = limit // SHARE
         self._far = int(limit * _FAR)
         self._window_ms = window_ms
@@ -60,24 +64,7 @@ class Batches:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._due: set[str] = set()
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start the thread that reports; call it after fork."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="ratelimit-report", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop the thread and report what is left."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
-        with contextlib.suppress(RedisDown):
-            self.flush()
+        self._wake = wake
 
     def admit(self, key: str) -> Window | None:
         """Admit a request and return what counts with it; None when Redis has to be asked."""
@@ -96,6 +83,13 @@ class Batches:
                 self._wake.set()
             self._due.add(key)
             return window
+
+    def give_back(self, key: str) -> None:
+        """Take back one request, admitted or counted: something else refused it."""
+        with self._lock:
+            self._entry(key).owed -= 1
+            self._due.add(key)
+            self._wake.set()
 
     def take(self, key: str) -> int:
         """Return what is owed for a principal; the caller reports it with `learn` or `put_back`."""
@@ -162,6 +156,36 @@ class Batches:
             if entry.owed or entry.sending:
                 self._entries[key] = entry
 
+
+class Reporter:
+    """The thread that reports what the batches of all policies owe."""
+
+    def __init__(self, batches: Sequence[Batches], wake: threading.Event) -> None:
+        self._batches, self._wake = batches, wake
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; call it after fork."""
+        if not self._batches:
+            return
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="ratelimit-report", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and report what is left."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+        with contextlib.suppress(RedisDown):
+            self._flush()
+
+    def _flush(self) -> None:
+        for batches in self._batches:
+            batches.flush()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.wait()
@@ -169,6 +193,6 @@ class Batches:
             if self._stop.wait(FLUSH_S):
                 return
             try:
-                self.flush()
+                self._flush()
             except RedisDown as error:  # it is asked again when it may be back
                 self._stop.wait(error.retry_after_s or 1)

@@ -1,4 +1,4 @@
-"""The counters of `limits` in Redis, where a decision and all its headers are one round trip.
+"""The counters of `limits` in Redis, where the decisions and all their headers are one round trip.
 
 `limits` brings a Redis storage of its own; it asks twice for a decision with headers, and over a
 client that costs three times as much. The counting is the same: two windows, the former weighted
@@ -17,69 +17,79 @@ from orders.api.sliding_window import Window, script
 from orders.cache.client import Command, Redis, RedisDown, Reply
 
 
-class Trip:
-    """One round trip: the commands that go along, and what came back."""
+class Count:
+    """A request being counted: admitted by what is known here, or a command that asks Redis."""
 
-    def __init__(self, also: Sequence[Command] = ()) -> None:
-        self.also = also
-        self.window = Window(0, 0, 0)
-        self.replies: list[Reply] = []
+    __slots__ = ("allowed", "command", "key", "owed", "window")
 
-
-class _Trips(threading.local):
-    current: Trip | None = None
+    def __init__(self, key: str, command: Command | None, window: Window, owed: int = 0) -> None:
+        self.key, self.command, self.window, self.owed = key, command, window, owed
+        self.allowed = command is None
 
 
 class RedisWindows(Storage, SlidingWindowCounterSupport):
     """Storage for the sliding window counter of `limits`; methods raise RedisDown.
 
-    With batches a request may be counted behind its answer: see `ratelimit_batches.py`.
+    A count has two halves, `begin` and `settle`, so that those of several policies go to Redis in
+    one round trip. With batches a request may be counted behind its answer: see
+    `ratelimit_batches.py`.
     """
 
     STORAGE_SCHEME = None  # made by hand, not by URL
 
-    def __init__(self, redis: Redis, limit: int = 0, expiry: int = 1) -> None:
-        """Count in batches far below `limit` per `expiry` seconds; a low one is always exact."""
+    def __init__(
+        self, redis: Redis, limit: int = 0, expiry: int = 1, wake: threading.Event | None = None
+    ) -> None:
+        """Count in batches far below `limit` per `expiry` seconds; a low one is always exact.
+
+        `wake` is set when the batches owe something; without it nothing is counted in batches.
+        """
         super().__init__()
         self._limit, self._expiry = limit, expiry
-        self.batches = Batches(limit, expiry * 1000, self._report) if limit >= SHARE else None
+        self.batches = None
+        if wake is not None and limit >= SHARE:
+            self.batches = Batches(limit, expiry * 1000, self._report, wake)
         self._redis = redis
         self._key_prefix = f"{redis.prefix}ratelimit:"
         self._acquire = redis.register(script())
-        self._trips = _Trips()
 
-    def begin(self, also: Sequence[Command] = ()) -> Trip:
-        """Return the trip that this thread's next call makes: `limits` passes on a bool only."""
-        trip = self._trips.current = Trip(also)
-        return trip
+    def begin(self, key: str, limit: int, expiry: int, *, ask: bool) -> Count:
+        """Begin to count a request. What comes back with a command has to be settled or put back.
+
+        `ask`: ask Redis in any case.
+        """
+        owed = 0
+        if self.batches is not None:
+            window = None if ask else self.batches.admit(key)
+            if window is not None:
+                return Count(key, None, window)
+            owed = self.batches.take(key)
+        return Count(key, self._command(key, limit, expiry, 1, owed), Window(0, 0, 0), owed)
+
+    def settle(self, count: Count, reply: Reply) -> None:
+        """Note what Redis answered to the command of a count."""
+        allowed, *window = reply
+        count.allowed, count.window = bool(allowed), Window(*window)
+        if self.batches is not None:
+            self.batches.learn(count.key, count.window, count.owed)
+
+    def put_back(self, count: Count) -> None:
+        """Owe again what the command of a count was to report: Redis did not answer."""
+        if self.batches is not None:
+            self.batches.put_back(count.key, count.owed)
+
+    def give_back(self, count: Count, expiry: int) -> Command | None:
+        """Take back a request that was counted; return what Redis has to be told at once, if so."""
+        if self.batches is None:
+            return self._command(count.key, 0, expiry, 0, -1)
+        self.batches.give_back(count.key)
+        return None
 
     def acquire_sliding_window_entry(
         self, key: str, limit: int, expiry: int, amount: int = 1
     ) -> bool:
-        """Count a request if it is within the limit."""
-        trip = self._trips.current or Trip()
-        self._trips.current = None
-        if self.batches is None or amount != 1:
-            return self._ask(trip, self._command(key, limit, expiry, amount))
-        # Without Redis the strategy's other storage counts: nothing may pass it by.
-        asks = trip.also or self._redis.gate.closed
-        window = None if asks else self.batches.admit(key)
-        if window is not None:
-            trip.window = window
-            return True
-        owed = self.batches.take(key)
-        try:
-            allowed = self._ask(trip, self._command(key, limit, expiry, amount, owed))
-        except RedisDown:
-            self.batches.put_back(key, owed)
-            raise
-        self.batches.learn(key, trip.window, owed)
-        return allowed
-
-    def _ask(self, trip: Trip, acquire: Command) -> bool:
-        (allowed, *window), *trip.replies = self._redis.run(acquire, *trip.also)
-        trip.window = Window(*window)
-        return bool(allowed)
+        """Count a request if it is within the limit: how `limits` asks."""
+        return bool(self._redis.run(self._command(key, limit, expiry, amount))[0][0])
 
     def _report(self, batch: Sequence[Owed]) -> list[Window]:
         commands = (

@@ -7,6 +7,7 @@ and a public key offered as a shared secret. RFC 8725.
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 import jwt
@@ -48,8 +49,9 @@ class ConfiguredKey:
 class TokenAuthentication:
     """Turn `Authorization: Bearer …` into a Caller."""
 
-    def __init__(self, keys: Keys, settings: AuthSettings) -> None:
-        self._keys = keys
+    def __init__(self, keys: Keys, settings: AuthSettings, claims: Iterable[str] = ()) -> None:
+        """Note the claims of these names with the caller."""
+        self._keys, self._claims = keys, frozenset(claims)
         self._algorithms = accepted_algorithms(settings)
         self._issuer, self._audience = settings.issuer, settings.audience
         self._leeway_s = settings.leeway_s
@@ -76,7 +78,8 @@ class TokenAuthentication:
             expires_at = float(claims["exp"])
             if expires_at <= time.time():  # the leeway is for clocks that are ahead, not for this
                 raise jwt.ExpiredSignatureError
-            return Caller(_subject(claims), _scopes(claims)), expires_at
+            noted = _noted(claims, self._claims)
+            return Caller(_subject(claims), _scopes(claims), noted), expires_at
         # PyJWT lets a few errors of hostile JSON through: `exp` of 1e999, deep nesting.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             expired = isinstance(error, jwt.ExpiredSignatureError)
@@ -156,6 +159,15 @@ def _subject(claims: dict[str, Any]) -> str:
         raise unauthenticated("The token names no subject.")
     subject.encode()  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
     return subject
+
+
+def _noted(claims: dict[str, Any], names: frozenset[str]) -> dict[str, str]:
+    """Return the claims of these names that are a text or a whole number; others do not count."""
+    values = {name: claims.get(name) for name in names}
+    texts = {name: str(value) for name, value in values.items() if type(value) in {str, int}}
+    for text in texts.values():
+        text.encode()  # as the subject: UnicodeEncodeError, a ValueError
+    return {name: text for name, text in texts.items() if text}
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:

@@ -76,6 +76,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     }
     loaded = Settings(**groups)  # type: ignore[arg-type] # by name: each is of its field's type
     _check_auth(loaded.auth)
+    _check_tenants(loaded)
     Redis(loaded.cache)  # refuses a URL that it cannot use
     _check_database(loaded.database)
     credential_of(loaded.upstream, "inventory")  # refuses files that it cannot use
@@ -100,7 +101,7 @@ def build(settings: Settings) -> Service:
         cache=_started(closing, OrderCache(redis, settings.cache)),
         writers=_writers(redis, primary, settings) if replicas else None,
         limiter=_limiter(redis, settings.rate_limit, closing),
-        authentication=_authentication(settings.auth, closing),
+        authentication=_authentication(settings, closing),
         checks=Checks(_checks(primary, redis)),
         cursor_key=settings.order.cursor_secret.encode(),
         key_required=settings.order.idempotency_required,
@@ -195,17 +196,19 @@ def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
     )
 
 
-def _authentication(settings: AuthSettings, closing: ExitStack) -> Authentication:
-    if settings.mode == "off":
+def _authentication(settings: Settings, closing: ExitStack) -> Authentication:
+    auth = settings.auth
+    if auth.mode == "off":
         return NoAuthentication()
     # Imported late, here and above: who reads no tokens does not pay for a library of cryptography.
     from orders.api.issuer import IssuerKeys, jwks
     from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
 
-    if settings.jwks_url is None:
-        return TokenAuthentication(ConfiguredKey(settings.key or ""), settings)
-    keys = IssuerKeys(jwks(settings.jwks_url, accepted_algorithms(settings)))
-    return TokenAuthentication(_started(closing, keys), settings)
+    claims = [policy.claim for policy in settings.rate_limit.further if policy.claim]
+    if auth.jwks_url is None:
+        return TokenAuthentication(ConfiguredKey(auth.key or ""), auth, claims)
+    keys = IssuerKeys(jwks(auth.jwks_url, accepted_algorithms(auth)))
+    return TokenAuthentication(_started(closing, keys), auth, claims)
 
 
 def _check_auth(settings: AuthSettings) -> None:
@@ -223,6 +226,15 @@ def _check_auth(settings: AuthSettings) -> None:
             "token that the same key signed for another service would be accepted here"
         )
     accepted_algorithms(settings)
+
+
+def _check_tenants(settings: Settings) -> None:
+    tenants = [policy.name for policy in settings.rate_limit.further if policy.per == "tenant"]
+    if tenants and settings.auth.mode == "off":
+        raise SettingError(
+            f"ORDERS_RATE_LIMIT_POLICIES is wrong: {tenants[0]} counts tenants, who are named by"
+            " tokens; set ORDERS_AUTH=jwt"
+        )
 
 
 def _check_database(settings: DatabaseSettings) -> None:

@@ -40,6 +40,7 @@ def test_the_server_fills_in_the_defaults_of_the_types(api: Api, example: Exampl
 
 
 _SECRET = {"name": "s"}
+_POLICY = {"name": "own", "limit": "100/minute", "per": "principal"}
 _PARTIES = {"issuer": "https://a", "audience": "orders"}
 # Section of the spec, a value that is accepted, one that is not, and what the message says.
 RULES: list[tuple[str, Any, Any, str]] = [
@@ -99,6 +100,17 @@ RULES: list[tuple[str, Any, Any, str]] = [
         {"mode": "off", "exposeWithoutAuth": True},
         {"mode": "jwt", "jwksUrl": "https://a/k", "exposeWithoutAuth": True, **_PARTIES},
         "exposeWithoutAuth has no effect",
+    ),
+    *(
+        ("rateLimit", {"policies": [_POLICY]}, {"policies": [*policies]}, message)
+        for policies, message in (
+            ([{**_POLICY, "per": "tenant"}], "claim belongs to per: tenant"),
+            ([{**_POLICY, "claim": "org"}], "claim belongs to per: tenant"),
+            ([{**_POLICY, "per": "tenant", "claim": "org"}], "only with auth.mode jwt"),
+            ([{**_POLICY, "name": "default"}], "default is the limit per principal"),
+            ([_POLICY, _POLICY], "duplicate entries for key"),
+            ([{**_POLICY, "limit": "100 a minute"}], "limit in body should match"),
+        )
     ),
     (
         "networkPolicy",

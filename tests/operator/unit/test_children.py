@@ -1,11 +1,12 @@
 """Each kind of child, where it has something to decide."""
 
 import re
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 
+from orders import limit_policies
 from orders.settings import describe
 from orderservice_operator.children import environment, processes
 from orderservice_operator.children.context import Context
@@ -13,6 +14,7 @@ from orderservice_operator.children.desired import desired
 from orderservice_operator.children.http_route import http_route, missing_kind
 from orderservice_operator.children.kinds import HTTP_ROUTE, PROMETHEUS_RULE, SERVICE_MONITOR
 from orderservice_operator.children.migration_job import job_name
+from orderservice_operator.resource import dependencies
 from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.key import Key
 
@@ -118,6 +120,21 @@ def test_the_services_accept_every_value_that_is_set(make: Any, process: process
     }
     for group in (*groups[process.name], settings.DatabaseSettings, settings.AdminSettings):
         settings.load(group, environ)
+
+
+def test_policies_of_the_rate_limit_are_what_the_services_read(make: Any) -> None:
+    assert dependencies.LIMIT == limit_policies.PATTERN
+    text = environment.settings(make("full"), processes.API)["ORDERS_RATE_LIMIT_POLICIES"]
+    own = make("full").spec.rate_limit.policies
+    read = limit_policies.read(text)
+    assert [msgspec.structs.asdict(one) for one in read] == [
+        msgspec.structs.asdict(one) for one in own
+    ]
+    assert "ORDERS_RATE_LIMIT_POLICIES" not in environment.settings(make("minimal"), processes.API)
+    scopes, actions = (get_args(one) for one in (limit_policies.Scope, limit_policies.Action))
+    hints = get_type_hints(dependencies.RateLimitPolicy)
+    assert get_args(get_args(hints["scope"])[0]) == scopes
+    assert get_args(get_args(hints["action"])[0]) == actions
 
 
 def test_keys_in_redis_begin_with_the_name_of_the_service(make: Any) -> None:

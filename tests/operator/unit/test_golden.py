@@ -21,7 +21,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "minimal-notifier": "ddf75ea3a7",
     },
     "full": {
-        "full-api": "9cd621c8b2",
+        "full-api": "1d44bad7cc",
         "full-relay": "8e01842e1c",
         "full-worker": "484d48b3e9",
         "full-notifier": "66f9e9f5bf",

@@ -1,0 +1,190 @@
+"""Further policies of the rate limit, in a real Valkey: one round trip, counted if all let pass."""
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from devstack.testing import Server
+from integration.serving import eventually
+from orders.api.ratelimit import Asked, Decision, RateLimiter
+from orders.cache.client import Redis
+from orders.settings import CacheSettings, RateLimitSettings
+from orders.telemetry.metrics import RATELIMIT_DECISIONS
+
+DAY = 86_400  # no window ends while a test counts
+names = count(1)
+
+
+def connect(url: str) -> Redis:
+    client = Redis(CacheSettings(url=url, timeout_s=1, retry_after_s=0.2))
+    assert client.warm()
+    return client
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Give a connected client."""
+    client = connect(redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def somebody() -> str:
+    """Give a name that nobody has counted for yet."""
+    return f"policies-{next(names)}"
+
+
+def policy(name: str, limit: str, per: str = "tenant", **others: str) -> dict[str, str]:
+    claim = {"claim": "org"} if per == "tenant" else {}
+    return {"name": name, "limit": limit, "per": per, **claim, **others}
+
+
+def limiter(
+    redis: Redis, *policies: dict[str, str], requests: int = 1000, mode: str = "exact"
+) -> RateLimiter:
+    settings = RateLimitSettings(
+        requests=requests,
+        window_s=DAY,
+        mode=mode,  # type: ignore[arg-type]
+        policies=json.dumps(policies),
+    )
+    return RateLimiter(redis, settings)
+
+
+def asked(tenant: str | None, **others: Any) -> Asked:
+    members = {"address": "192.0.2.1", "scope": "orders:write", "action": "create", **others}
+    return Asked(claims={"org": tenant} if tenant else {}, **members)
+
+
+def left(decision: Decision) -> dict[str, int]:
+    return {verdict.policy: verdict.remaining for verdict in decision.verdicts}
+
+
+def reads(redis: Redis) -> int:
+    """Return how often the server has read from its connections; a pipeline is one read."""
+    lines = redis.call("INFO", "stats").decode().splitlines()
+    return int(next(line for line in lines if "total_reads_processed:" in line).partition(":")[2])
+
+
+@pytest.mark.parametrize("mode", ["exact", "batched"])
+def test_a_tenant_has_one_quota_for_all_of_its_principals(
+    redis: Redis, somebody: str, mode: str
+) -> None:
+    mine = limiter(redis, policy("org", "3/day"), mode=mode)
+    decisions = [mine.decide(f"{somebody}-{n}", asked=asked(somebody))[0] for n in range(5)]
+    assert [d.allowed for d in decisions] == [True, True, True, False, False]
+    assert decisions[3].policies == ["org"]
+    assert mine.decide(f"{somebody}-9", asked=asked(f"{somebody}'"))[0].allowed
+    fields = dict(mine.headers(decisions[3]))
+    assert fields["RateLimit-Policy"] == f'"org";q=3;w={DAY}'
+    assert fields["RateLimit"].startswith('"org";r=0;t=')
+    assert int(fields["Retry-After"]) >= 1
+
+
+def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, somebody: str) -> None:
+    mine = limiter(redis, policy("org", "20/day"), policy("from", "5/day", "address"), requests=10)
+    decision, _ = mine.decide(somebody, asked=asked(somebody, address=somebody))
+    assert left(decision) == {"default": 9, "org": 19, "from": 4}
+    fields = dict(mine.headers(decision))
+    assert fields["RateLimit-Policy"] == (
+        f'"default";q=10;w={DAY}, "org";q=20;w={DAY}, "from";q=5;w={DAY}'
+    )
+    assert fields["RateLimit"].count(";r=") == 3
+
+
+def test_all_policies_are_one_round_trip_at_most(redis: Redis, somebody: str) -> None:
+    policies = [policy(f"p{n}", "1000/day", "principal") for n in range(5)]
+    exact, batched = limiter(redis, *policies), limiter(redis, *policies, mode="batched")
+    before = reads(redis)
+    exact.decide(somebody, ("PING",), asked=asked(None))
+    assert reads(redis) - before == 2  # with the question itself
+    before = reads(redis)
+    for _ in range(10):
+        batched.decide(somebody, asked=asked(None))
+    assert reads(redis) - before == 1
+
+
+@pytest.mark.parametrize("mode", ["exact", "batched"])
+def test_what_another_policy_refuses_is_not_counted(redis: Redis, somebody: str, mode: str) -> None:
+    mine = limiter(redis, policy("org", "500/day"), requests=2, mode=mode)
+    mine.start()
+    for _ in range(9):
+        mine.decide(somebody, asked=asked(somebody))
+    mine.close()
+    fresh, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
+    decision, _ = fresh.decide(f"{somebody}'", asked=asked(somebody))
+    assert left(decision)["org"] == 500 - 2 - next(looks)
+
+
+def test_a_count_that_was_reported_is_given_back_as_well(redis: Redis, somebody: str) -> None:
+    mine = limiter(redis, policy("org", "500/day"), requests=1, mode="batched")
+    mine.start()
+    other = limiter(redis, policy("org", "500/day"), requests=1)
+    assert mine.decide(somebody, ("PING",), asked=asked(somebody))[0].allowed
+    assert not mine.decide(somebody, ("PING",), asked=asked(somebody))[0].allowed  # both went along
+    eventually(lambda: _counted(redis, mine, somebody) == 1)
+    mine.close()
+    assert left(other.decide(f"{somebody}'", asked=asked(somebody))[0])["org"] == 498
+
+
+def _counted(redis: Redis, limits: RateLimiter, tenant: str) -> int:
+    _, counter = limits._further[0]
+    key = f"{redis.prefix}ratelimit:{counter.key(tenant)}"
+    return int(redis.call("GET", key).split()[2])
+
+
+def test_a_policy_counts_only_what_it_matches(redis: Redis, somebody: str) -> None:
+    mine = limiter(
+        redis,
+        policy("writes", "10/day", "principal", scope="orders:write"),
+        policy("refunds", "10/day", "principal", action="refund"),
+        policy("org", "10/day"),
+    )
+    cases = [
+        (asked(somebody), {"default", "writes", "org"}),
+        (asked(None, scope="orders:read", action="get"), {"default"}),
+        (asked(None, scope="orders:admin", action="refund"), {"default", "refunds"}),
+        (asked(None, scope=None, action=None), {"default"}),
+    ]
+    for request, policies in cases:
+        assert left(mine.decide(somebody, asked=request)[0]).keys() == policies
+
+
+def test_processes_share_the_quota_of_a_policy(redis_url: str, somebody: str) -> None:
+    processes = [limiter(connect(redis_url), policy("org", "10/day")) for _ in range(2)]
+    allowed = [
+        processes[n % 2].decide(f"{somebody}-{n}", asked=asked(somebody))[0].allowed
+        for n in range(20)
+    ]
+    assert sum(allowed) == 10
+
+
+def test_without_redis_each_process_holds_all_policies(
+    valkey: Server, redis_url: str, somebody: str
+) -> None:
+    client = Redis(CacheSettings(url=redis_url, timeout_s=0.05, retry_after_s=60))
+    mine = limiter(client, policy("org", f"2 per {DAY * 7} seconds"), mode="batched")
+    valkey.pause()
+    try:
+        decisions = [mine.decide(f"{somebody}-{n}", asked=asked(somebody))[0] for n in range(4)]
+    finally:
+        valkey.resume()
+    assert [d.allowed for d in decisions] == [True, True, False, False]
+    assert decisions[2].policies == ["org"]
+    # What `org` refused did not count for the principal.
+    assert left(mine.decide(f"{somebody}-2", asked=asked(None))[0]) == {"default": 999}
+
+
+def test_decisions_are_counted_by_policy(redis: Redis, somebody: str) -> None:
+    def decided(decision: str) -> float:
+        return float(RATELIMIT_DECISIONS.labels("metered", decision)._value.get())
+
+    mine = limiter(redis, policy("metered", "1/day"))
+    before = decided("allowed"), decided("refused")
+    for n in range(3):
+        mine.decide(f"{somebody}-{n}", asked=asked(somebody))
+    assert (decided("allowed") - before[0], decided("refused") - before[1]) == (1, 2)
