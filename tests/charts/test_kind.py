@@ -4,7 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import yaml
 from control_plane import required
+
+from devstack.settings import PORTS
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 
@@ -38,3 +41,10 @@ def test_kind_would_not_take_anything(tmp_path: Path) -> None:
     wrong = tmp_path / "kind.yaml"
     wrong.write_text(CONFIG.read_text().replace("extraPortMappings", "extraPorts"))
     assert "field extraPorts not found" in said_of(wrong, tmp_path)
+
+
+def test_a_cluster_of_kind_takes_no_port_of_the_local_stack() -> None:
+    nodes = yaml.safe_load(CONFIG.read_text())["nodes"]
+    taken = {one["hostPort"] for node in nodes for one in node.get("extraPortMappings", [])}
+    assert taken
+    assert taken & set(PORTS.values()) == set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import conninfo, errors
 
 from devstack.ports import free_port
 from devstack.testing import Database
@@ -534,3 +534,49 @@ def test_replica_lag_is_measured_by_the_api_and_the_worker(
             eventually(lambda lag=lag: lag.lag_s() < 1)  # type: ignore[misc] # mypy knows no defaults
         finally:
             lag.stop()
+
+
+ADOPTED = f"{PREFIX}adopted"  # in place of the names of the adopting page, which are the tests' own
+
+
+def as_adopted(database: Database, role: str) -> str:
+    """Return the URL of a role of the adopting page, with its password."""
+    return conninfo.make_conninfo(
+        database.admin_url, dbname=ADOPTED, user=f"{ADOPTED}_{role}", password=PASSWORD
+    )
+
+
+@pytest.fixture
+def adopted(database: Database) -> Iterator[None]:
+    """Type the lines of the adopting page that PostgreSQL and psql understand."""
+    page = PAGE.with_name("adopting.md").read_text().replace("…", PASSWORD)
+    lines = re.findall(r"^    ((?:CREATE|ALTER|\\c) .+)$", page, re.MULTILINE)
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        session = admin
+        for line in lines:
+            command, _, rest = re.sub(r"\borders(?=[_ ])", ADOPTED, line).partition(" ")
+            if command == r"\c":
+                session = psycopg.connect(as_adopted(database, "owner"), autocommit=True)
+                assert rest == f"{ADOPTED} {ADOPTED}_owner"
+            else:
+                session.execute(f"{command} {rest}".encode())
+        session.close()
+    yield
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {ADOPTED} WITH (FORCE)".encode())
+        admin.execute(f"DROP ROLE {ADOPTED}_app, {ADOPTED}_owner".encode())
+
+
+def test_the_users_of_the_adopting_page_can_migrate_and_take_orders(
+    database: Database, adopted: None
+) -> None:
+    migrate(DatabaseSettings(url=as_adopted(database, "owner")))
+    settings = DatabaseSettings(url=as_adopted(database, "app"))
+    with closing(Pool(settings.url, settings, "test")) as pool:
+        pool.open()
+        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        ledger.accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
+    with psycopg.connect(settings.url) as app:
+        held: dict[str, str] = dict(app.execute(PRIVILEGES).fetchall())
+    assert held["orders"] == "siud"
+    assert set(held.values()) == {"siud"}

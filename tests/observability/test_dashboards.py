@@ -104,6 +104,29 @@ def test_quantiles_are_called_by_their_standard_names() -> None:
             assert not [one for one in words if re.search(r"\b(half|9[59] %)", one)], words
 
 
+@pytest.mark.parametrize(
+    ("board", "kind", "words"),
+    [
+        ("runtime", "timeseries", "orders_build_info"),
+        ("runtime", "timeseries", "container_cpu_usage_seconds_total"),
+        ("runtime", "timeseries", "container_cpu_cfs_throttled_periods_total"),
+        ("runtime", "timeseries", "container_memory_working_set_bytes"),
+        ("runtime", "logs", "$namespace"),
+        ("api", "timeseries", "gateway_requests_total"),
+    ],
+)
+def test_a_board_shows_what_is_asked_on_call(board: str, kind: str, words: str) -> None:
+    shown = {panel["type"] for panel in panels(board) if words in json.dumps(panel["targets"])}
+    assert kind in shown
+
+
+def test_the_apis_latency_leads_to_traces_and_reads_have_an_objective() -> None:
+    (latency,) = [panel for panel in panels("api") if panel["title"] == "Duration, p99"]
+    assert latency["targets"][0]["exemplar"]
+    titles = [panel["title"] for panel in panels("overview")]
+    assert [one for one in titles if one.startswith("Reads answered in time: budget left, 3 d")]
+
+
 def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
     """Those that only a cluster has data for are asked nowhere else."""
     asked = [

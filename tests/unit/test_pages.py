@@ -47,3 +47,22 @@ def test_the_files_of_one_orders_way_are_there() -> None:
     folders = (REPOSITORY, REPOSITORY / "services/orders")
     assert files
     assert [name for name in files if not any((top / name).exists() for top in folders)] == []
+
+
+def test_tests_that_pages_name_exist() -> None:
+    tests = {path.name for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"\btest_\w+\.py\b", page.read_text())
+    }
+    assert len(named) > 50
+    assert [name for name in named if name[1] not in tests] == []
+
+
+def test_each_feature_of_the_operators_capability_level_has_evidence() -> None:
+    section = (DOCS / "operator.md").read_text().split("## Capability level")[1].split("\n## ")[0]
+    _, _, *rows = re.findall(r"^\|(.*)\|(.*)\|(.*)\|$", section, re.MULTILINE)
+    assert [level.split()[0] for level, _, _ in rows if level.strip()] == list("12345")
+    for _, feature, evidence in rows:
+        assert re.search(r"test_\w+\.py|^ not", evidence), feature

@@ -133,6 +133,26 @@ def test_nothing_is_filled_into_the_items_of_a_list(spec_nodes: dict[str, Schema
     assert [node for node in below if "default" in node] == []
 
 
+def test_lists_whose_items_have_names_are_merged_by_them(spec_nodes: dict[str, Schema]) -> None:
+    """Not by their place, in a server-side apply. References to gateways may repeat a name."""
+    named = {
+        path: node.get("x-kubernetes-list-type")
+        for path, node in spec_nodes.items()
+        if "name" in node.get("items", {}).get("required", [])
+    }
+    del named[".api.httpRoute.parentRefs"]
+    assert len(named) > 5
+    assert set(named.values()) == {"map"}
+
+
+def test_two_fields_are_floating_point_numbers_and_no_more(
+    spec_nodes: dict[str, Schema],
+) -> None:
+    """Kubernetes' conventions advise against them."""
+    numbers = {path for path, node in spec_nodes.items() if node.get("type") == "number"}
+    assert numbers == {".observability.samplerRatio", ".slo.availability"}
+
+
 def test_the_definition_is_small_enough_for_a_client_side_apply() -> None:
     """The annotation of `kubectl apply` has the whole object, and all annotations 256 KiB."""
     assert len(msgspec.json.encode(definition.definition())) < 200_000
