@@ -69,7 +69,7 @@ class Broker:
         method, properties, contents = self.channel.basic_get(queue, auto_ack=True)
         return None if method is None else (properties, contents)
 
-    def wait_for(self, queue: str, number: int, within_s: float = 10) -> None:
+    def wait_for(self, queue: str, number: int, within_s: float = 60) -> None:
         """Wait until a queue holds so many messages."""
         eventually(lambda: self.count(queue) == number, within_s)
 

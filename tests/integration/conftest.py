@@ -190,7 +190,7 @@ def unique(request: pytest.FixtureRequest) -> str:
     return f"{request.module.__name__.rpartition('.')[2]}_{time.monotonic_ns() % 10**9}"
 
 
-def wait_for(holds: Any, within_s: float = 10) -> None:
+def wait_for(holds: Any, within_s: float = 60) -> None:
     """Poll until a condition holds."""
     until = time.monotonic() + within_s
     while not holds():

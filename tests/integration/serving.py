@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(ProcessLookupError):
             if name != "orders-admin":
                 os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_running, children)), 30)
+    eventually(lambda: not any(map(is_running, children)))
 
 
 def _children(pid: int) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from integration.serving import get, read_all
+from machine_time import machine_time_s
 from orders import admin
 from orders.admin import Admin, AdminServer, listen
 from orders.probes import Check, Checks, ProcessState
@@ -57,24 +58,28 @@ def test_other_methods_are_refused(server: AdminServer) -> None:
 
 def test_clients_that_say_nothing_keep_no_probe_from_its_answer(server: AdminServer) -> None:
     silent = [connect(server) for _ in range(admin.CONNECTIONS * 3)]
-    began_at = time.monotonic()
+    began_s = machine_time_s()
     for _ in range(5):
         assert get(server.port, "/livez") == (200, "ok\n")
-    assert time.monotonic() - began_at < 1
+    assert machine_time_s() - began_s < 1
     for connection in silent:
         connection.close()
 
 
 def test_who_drips_is_cut_off() -> None:
-    with serving(request_s=0.5) as server, connect(server) as drip:
-        began_at = time.monotonic()
-        try:
-            while time.monotonic() - began_at < 4:
-                drip.sendall(b"x")
-                time.sleep(0.1)
-        except OSError:
-            pass
-        assert time.monotonic() - began_at < 3
+    with (
+        serving(request_s=0.5) as server,
+        connect(server) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        drip(connection, for_s=60)
+
+
+def drip(connection: socket.socket, for_s: float) -> None:
+    until = time.monotonic() + for_s
+    while time.monotonic() < until:
+        connection.sendall(b"x")
+        time.sleep(0.1)
 
 
 def test_garbage_is_refused(server: AdminServer) -> None:

@@ -164,7 +164,7 @@ def test_readiness_goes_first_and_requests_are_served_through_the_drain_delay(fo
     with serving(folder, drain_delay_s=5) as served:
         assert served.admin("/readyz")[0] == 200
         served.signal(signal.SIGTERM)
-        eventually(lambda: served.admin("/readyz")[0] == 503, 4)
+        eventually(lambda: served.admin("/readyz")[0] == 503)
         assert served.get("/pid")
         assert served.admin("/livez")[0] == 200
         assert "shutting down" in served.admin("/readyz")[1]
@@ -178,7 +178,7 @@ def test_a_killed_master_leaves_nothing_behind(folder: Path, worker_class: str) 
         assert len(children) == 3
         metrics = metrics_of(served)
         served.process.kill()
-        eventually(lambda: not any(map(is_running, children)), 30)
+        eventually(lambda: not any(map(is_running, children)))
         assert not metrics.exists()
 
 

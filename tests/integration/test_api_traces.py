@@ -45,7 +45,7 @@ def api(
 
 def spans(receiver: Receiver, trace_id: str, *names: str) -> dict[str, Span]:
     """Wait for the spans of a trace, and give them by name."""
-    eventually(lambda: set(names) <= {span.name for span in receiver.of(trace_id)}, 15)
+    eventually(lambda: set(names) <= {span.name for span in receiver.of(trace_id)})
     return {span.name: span for span in receiver.of(trace_id)}
 
 

@@ -159,7 +159,7 @@ def test_the_relay_publishes_and_measures_the_queues(users: Users) -> None:
     publisher.start()
     gauges.start()
     try:
-        eventually(lambda: publisher.problem is None, 30)
+        eventually(lambda: publisher.problem is None)
         properties = pika.BasicProperties(message_id="m", type=CREATED)
         assert publisher.deliver(Outgoing(EXCHANGE, CREATED, properties, BODY)) is Outcome.CONFIRMED
         unrouted = Outgoing(EXCHANGE, "order.unheard_of.v1", properties, BODY)

@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from devstack.testing import Server
+from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisBypassed, RedisDown
 from orders.settings import CacheSettings
 
 BUDGET_S = 0.05
-LATE_S = BUDGET_S + 0.1  # the budget, and what a busy machine adds
+LATE_S = BUDGET_S + 0.5  # the budget, and what a busy machine adds
 
 
 def client(url: str, *, timeout_s: float = BUDGET_S, retry_after_s: float = 0.2) -> Redis:
@@ -50,9 +51,9 @@ def hasty(redis_url: str) -> Iterator[Redis]:
 
 
 def took_s(call: Callable[[], Any]) -> float:
-    began = time.monotonic()
+    began_s = machine_time_s()
     call()
-    return time.monotonic() - began
+    return machine_time_s() - began_s
 
 
 def fails(call: Callable[[], Any], error: type[Exception] = RedisDown) -> None:
@@ -113,7 +114,7 @@ def test_a_frozen_server_costs_one_budget_and_then_nothing(valkey: Server, hasty
     valkey.pause()
     try:
         assert took_s(lambda: fails(lambda: hasty.call("PING"))) < LATE_S
-        assert took_s(lambda: fails(lambda: hasty.call("PING"), RedisBypassed)) < 0.01
+        assert took_s(lambda: fails(lambda: hasty.call("PING"), RedisBypassed)) < BUDGET_S
     finally:
         valkey.resume()
     time.sleep(0.25)
@@ -121,21 +122,26 @@ def test_a_frozen_server_costs_one_budget_and_then_nothing(valkey: Server, hasty
 
 
 def test_while_redis_is_away_one_caller_tries_and_all_others_pass_by(
-    valkey: Server, hasty: Redis
+    valkey: Server, redis_url: str
 ) -> None:
+    redis = client(redis_url, timeout_s=0.5, retry_after_s=1)
+    assert redis.warm(within_s=5)
     valkey.pause()
     try:
-        fails(lambda: hasty.call("PING"))
-        time.sleep(0.2)
+        fails(lambda: redis.call("PING"))
+        time.sleep(1)
 
-        def attempt(_: int) -> float:
-            return took_s(lambda: fails(lambda: hasty.call("PING")))
+        def attempt(_: int) -> bool:
+            with pytest.raises(RedisDown) as failure:
+                redis.call("PING")
+            return not isinstance(failure.value, RedisBypassed)
 
         with ThreadPoolExecutor(20) as threads:
-            waits = list(threads.map(attempt, range(20)))
+            tried = list(threads.map(attempt, range(20)))
     finally:
         valkey.resume()
-    assert sum(wait >= BUDGET_S * 0.9 for wait in waits) == 1
+        redis.close()
+    assert sum(tried) == 1
 
 
 def test_a_restart_is_not_noticed_by_who_does_not_ask_meanwhile(
@@ -166,13 +172,13 @@ def test_a_server_that_is_loading_is_bypassed() -> None:
 def test_a_reply_in_drops_does_not_stretch_the_budget() -> None:
     def drip(link: socket.socket) -> None:
         link.recv(1000)
-        for byte in b"$1000\r\n" + b"x" * 100:
+        for byte in b"$1000\r\n" + b"x" * 1000:
             link.sendall(bytes([byte]))
             time.sleep(0.01)
 
     with served(drip) as url:
         redis = client(url)
-        assert BUDGET_S * 0.9 < took_s(lambda: fails(lambda: redis.call("PING"))) < LATE_S
+        assert took_s(lambda: fails(lambda: redis.call("PING"))) < LATE_S
 
 
 def test_a_server_that_speaks_another_protocol_is_bypassed() -> None:
@@ -186,14 +192,20 @@ def test_a_slow_name_service_is_within_the_budget_and_serves_the_next_call(
     resolve = socket.getaddrinfo
 
     def resolve_slowly(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.15)
+        time.sleep(1)
         return resolve(*args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
     redis = client(redis_url)
     assert took_s(lambda: fails(lambda: redis.call("PING"))) < LATE_S
-    time.sleep(0.25)
-    assert redis.call("PING") == b"PONG"
+    wait_until(lambda: serves(redis))
+
+
+def serves(redis: Redis) -> bool:
+    try:
+        return bool(redis.call("PING") == b"PONG")
+    except RedisDown:
+        return False
 
 
 def test_a_call_that_is_interrupted_leaves_no_reply_for_the_next(
@@ -319,7 +331,7 @@ def make_certificate(folder: Path) -> Path:
     return path
 
 
-def wait_until(holds: Callable[[], bool], within_s: float = 3) -> None:
+def wait_until(holds: Callable[[], bool], within_s: float = 30) -> None:
     until = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < until

@@ -14,6 +14,7 @@ import pytest
 
 from devstack.testing import Server
 from integration.serving import eventually
+from machine_time import machine_time_s
 from orders.cache.client import Redis
 from orders.cache.orders import CachedOrder, OrderCache
 from orders.cache.writers import RecentWriters
@@ -76,10 +77,10 @@ def make(redis_url: str) -> Iterator[Make]:
         cache.close()
 
 
-def wait_until(holds: Callable[[], Any], within_s: float = 3) -> None:
-    until = time.monotonic() + within_s
+def wait_until(holds: Callable[[], Any], within_s: float = 30) -> None:
+    until = machine_time_s() + within_s
     while not holds():
-        assert time.monotonic() < until
+        assert machine_time_s() < until
         time.sleep(0.002)
 
 
@@ -129,10 +130,10 @@ def test_a_new_version_is_visible_everywhere_within_a_second(make: Make) -> None
         in_local(reader, first.id)
     for version in range(2, 30):
         writer.put(order(first.id, version, terminal=True))
-        written = time.monotonic()
+        written_s = machine_time_s()
         for reader in readers:
             wait_until(partial(serves, reader, order(first.id, version, terminal=True)), 1)
-        assert time.monotonic() - written < 1
+        assert machine_time_s() - written_s < 1
         for reader in readers:
             in_local(reader, first.id)
 
@@ -260,7 +261,7 @@ def test_a_frozen_redis_is_bypassed_after_one_budget(valkey: Server, make: Make)
     finally:
         valkey.resume()
     assert waits[0] < LATE_S
-    assert sorted(waits)[-5] < 0.01  # the others but a probe each 200 ms
+    assert sorted(waits)[-5] < 0.04  # the others but a probe each 200 ms
     assert put_s < LATE_S
     assert counted("l2", "error") > before[0]
     assert counted("l2", "bypass") > before[1]
@@ -324,10 +325,10 @@ def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, red
     assert tracker is not None
     silent, other_end = socket.socketpair()
     os.dup2(silent.fileno(), tracker._connections[0].fileno())
-    changed = time.monotonic()
+    changed_s = machine_time_s()
     redis.call("DEL", f"orders:order:{first.id}")
     wait_until(lambda: cache.get(first.id) is None, 1)
-    assert time.monotonic() - changed < 1
+    assert machine_time_s() - changed_s < 1
     silent.close()
     other_end.close()
 

@@ -10,6 +10,7 @@ import pytest
 from devstack.testing import RabbitMQ, Vhost
 from integration.broker import body, connected, prepare, settings_of
 from integration.serving import eventually
+from machine_time import machine_time_s
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 
@@ -54,7 +55,7 @@ def test_a_restart_loses_nothing_and_a_start_without_a_broker_waits(
     newcomer.start()
     eventually(lambda: "ConnectionRefusedError" in str(newcomer.problem))
     rabbitmq.start()
-    eventually(lambda: len(handled) == 600, within_s=30)
+    eventually(lambda: len(handled) == 600)
     eventually(lambda: consumer.problem is None and newcomer.problem is None)
     assert consumer.stop()
     assert newcomer.stop()
@@ -70,8 +71,8 @@ def test_it_can_be_stopped_while_the_broker_is_away(rabbitmq: RabbitMQ, running:
     consumer.start()
     eventually(lambda: consumer.problem is None)
     rabbitmq.pause()
-    started_s = time.monotonic()
+    started_s = machine_time_s()
     consumer.stop()
-    took_s = time.monotonic() - started_s
+    took_s = machine_time_s() - started_s
     rabbitmq.resume()
     assert took_s < 6

@@ -16,6 +16,7 @@ from devstack.testing import Database, Postgres, Server
 from failover.proxy import proxies
 from integration.pair import Pair, pair
 from integration.serving import eventually
+from machine_time import machine_time_s
 from orders.database.connection import REPLACED, connect, sessions
 from orders.database.failures import OutcomeUnknown, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
@@ -69,21 +70,21 @@ def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
     accept(pool)
     postgres.pause()
     try:
-        started_s = time.monotonic()
+        started_s = machine_time_s()
         with pytest.raises(OutcomeUnknown):
             accept(pool)
-        assert DEADLINE_S * 0.9 < time.monotonic() - started_s < DEADLINE_S + 2
+        assert DEADLINE_S * 0.7 < machine_time_s() - started_s < DEADLINE_S + 2
         with pytest.raises(Transient) as refused:
             accept(pool)
         assert not isinstance(refused.value, OutcomeUnknown), "nothing was sent"
-        started_s = time.monotonic()
+        started_s = machine_time_s()
         for _ in range(20):
             with pytest.raises(Transient):
                 accept(pool)
-        assert time.monotonic() - started_s < 2, "requests waited for a server known to be down"
+        assert machine_time_s() - started_s < 2, "requests waited for a server known to be down"
     finally:
         postgres.resume()
-    eventually(lambda: accepts(pool), within_s=10)
+    eventually(lambda: accepts(pool))
 
 
 def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
@@ -92,17 +93,17 @@ def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
     accept(pool)
     postgres.pause()
     try:
-        eventually(lambda: pool._server.known_down, within_s=10)
-        started_s = time.monotonic()
+        eventually(lambda: pool._server.known_down)
+        started_s = machine_time_s()
         with pytest.raises(Transient) as refused:
             accept(pool)
-        assert time.monotonic() - started_s < 1, "the request did not have to find out"
+        assert machine_time_s() - started_s < 1, "the request did not have to find out"
         assert not isinstance(refused.value, OutcomeUnknown)
         assert pool.unwell_s > 1
     finally:
         postgres.resume()
-    eventually(lambda: pool._server.problem is None, within_s=15)
-    eventually(lambda: pool.unwell_s < 1, within_s=5)
+    eventually(lambda: pool._server.problem is None)
+    eventually(lambda: pool.unwell_s < 1)
     accept(pool)
 
 
@@ -113,10 +114,10 @@ def test_a_frozen_server_ends_leadership_by_the_deadline(
     eventually(leader.held)
     postgres.pause()
     try:
-        started_s = time.monotonic()
+        started_s = machine_time_s()
         with pytest.raises(Transient):
             leader.held()
-        assert time.monotonic() - started_s < DEADLINE_S + 2
+        assert machine_time_s() - started_s < DEADLINE_S + 2
     finally:
         postgres.resume()
         leader.close()
@@ -151,9 +152,9 @@ def test_writes_go_on_where_a_frozen_primarys_standby_was_promoted(servers: Pair
         accept(pool)
         servers.primary.pause()
         servers.promote()
-        promoted_s = time.monotonic()
-        eventually(lambda: accepts(pool), within_s=15)
-        assert time.monotonic() - promoted_s < DEADLINE_S + 2 * 2 + 3
+        promoted_s = machine_time_s()
+        eventually(lambda: accepts(pool))
+        assert machine_time_s() - promoted_s < DEADLINE_S + 2 * 2 + 3
         for _ in range(20):
             accept(pool)
         servers.primary.resume()  # as a second primary, which nobody may write to any more
@@ -175,10 +176,10 @@ def test_a_former_primary_that_comes_back_is_not_written_to(servers: Pair) -> No
         accept(pool)
         servers.primary.pause()
         servers.promote()
-        eventually(lambda: next(tries) and accepts(pool), within_s=20)
+        eventually(lambda: next(tries) and accepts(pool))
         servers.primary.resume()
         servers.standby.pause()
-        eventually(lambda: pool._server.problem == REPLACED, within_s=20)
+        eventually(lambda: pool._server.problem == REPLACED)
         orders = count_orders(servers.primary)
         # The one before the promotion, and what it had received when it froze: the try that was
         # accepted went to its successor.
@@ -187,7 +188,7 @@ def test_a_former_primary_that_comes_back_is_not_written_to(servers: Pair) -> No
             with pytest.raises(Transient):  # of either server
                 accept(pool)
         servers.standby.resume()
-        eventually(lambda: accepts(pool), within_s=20)
+        eventually(lambda: accepts(pool))
         assert count_orders(servers.primary) == orders
     finally:
         pool.close()
@@ -309,11 +310,11 @@ def test_a_server_that_turns_read_only_is_left_and_found_again(
             pool.ping()
     finally:
         fence(postgres, "off")
-    started_s = time.monotonic()
+    started_s = machine_time_s()
     eventually(lambda: accepts(pool))
     for _ in range(20):
         accept(pool)
-    assert time.monotonic() - started_s < 5
+    assert machine_time_s() - started_s < 5
 
 
 def test_a_pool_that_nobody_asks_notices_a_server_that_turns_read_only(

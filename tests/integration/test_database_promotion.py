@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -18,6 +17,7 @@ from devstack.servers import postgres as postgres_server
 from devstack.testing import Database, Postgres
 from integration.pair import Pair, pair
 from integration.serving import SERVICES, eventually
+from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
 from orders.database.failures import OutcomeUnknown, Unwell
@@ -183,10 +183,10 @@ def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_dea
         pool.ping()
         assert accept(pool)
         postgres.replica.pause()
-        began_s = time.monotonic()
+        began_s = machine_time_s()
         with pytest.raises(OutcomeUnknown):
             accept(pool, "waits")
-        assert time.monotonic() - began_s < 2.5 + 2
+        assert machine_time_s() - began_s < 2.5 + 2
         # Nobody can see it, and the same key waits for it: it is neither lost nor done twice.
         with psycopg.connect(database.url) as other:
             rows = other.execute("SELECT FROM idempotency_keys WHERE key = 'waits'").fetchall()

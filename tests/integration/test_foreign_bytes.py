@@ -45,7 +45,7 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
         eventually(lambda: consumer.problem is None)
         broker.wait_for(QUEUE, 0)  # all are in one prefetch window
         release.set()
-        eventually(lambda: len(seen) == 1 + len(STRANGE), 20)
+        eventually(lambda: len(seen) == 1 + len(STRANGE))
         dead = len(UNREADABLE) if accepted else 1 + len(EVERY)
         broker.wait_for(DEAD, dead)
     finally:

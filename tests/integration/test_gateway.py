@@ -16,6 +16,7 @@ import pytest
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import nginx
+from machine_time import machine_time_s
 
 SERVICES = Path(__file__).parents[2] / "services"
 PROBLEM_MEMBERS = {
@@ -488,18 +489,18 @@ def test_a_thousand_idle_connections_do_not_hinder_others(gateway: int) -> None:
     with ExitStack() as idle:
         for _ in range(1000):
             idle.enter_context(socket.create_connection(("127.0.0.1", gateway), timeout=5))
-        began = time.monotonic()
+        began_s = machine_time_s()
         assert request(gateway).status == 200
-        assert time.monotonic() - began < 1
+        assert machine_time_s() - began_s < 1
 
 
 def test_a_slow_header_is_given_up(gateway: int, reached: list[Any]) -> None:
     """A client that drips a byte now and then is not kept for longer than 10 s altogether."""
-    began = time.monotonic()
+    began, began_s = time.monotonic(), machine_time_s()
     with socket.create_connection(("127.0.0.1", gateway), timeout=20) as connection:
         connection.sendall(b"GET /x HTTP/1.1\r\n")
         connection.settimeout(0.5)
-        while time.monotonic() - began < 15:
+        while time.monotonic() - began < 60:
             try:
                 connection.sendall(b"X: y\r\n")
                 if connection.recv(1000) == b"":
@@ -508,7 +509,8 @@ def test_a_slow_header_is_given_up(gateway: int, reached: list[Any]) -> None:
                 continue
             except OSError:
                 break
-    assert 8 < time.monotonic() - began < 14
+    assert time.monotonic() - began > 8
+    assert machine_time_s() - began_s < 14
     assert reached == []
 
 
@@ -543,7 +545,7 @@ def _sends_for_s(client: socket.socket, at_most_s: float) -> float:
 
 def test_each_request_is_one_line_of_json_in_the_access_log(gateway: int, state: Path) -> None:
     request(gateway, '/logged"\\', "X-Correlation-ID: find-me")
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         lines = [json.loads(line) for line in access_log(state).read_text().splitlines()]
         found = [line for line in lines if line["correlationId"] == "find-me"]

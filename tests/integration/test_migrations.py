@@ -30,7 +30,7 @@ def url(postgres: Postgres) -> Iterator[str]:
         yield made
 
 
-def wait_for(holds: Callable[[], object], within_s: float = 30) -> None:
+def wait_for(holds: Callable[[], object], within_s: float = 60) -> None:
     until = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < until, "not within the time"

@@ -271,7 +271,7 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
     sweeping = sweep(notifications, impatient)
     due_now(pool)
     sweeping.start()
-    eventually(lambda: states(pool)[0][1] == "given_up", 20)
+    eventually(lambda: states(pool)[0][1] == "given_up")
     assert sweeping.stop(5)
     assert tried("given_up") == before + 1
     assert notifications.count().given_up == 1
@@ -380,7 +380,7 @@ def test_the_claim_of_a_crashed_sender_runs_out(
     sent = announced(pool)
     notifications.claim(sent.body.order_id)
     run(pool, "UPDATE notifications SET next_at = now()")
-    eventually(lambda: sweep(notifications, sender).round() or receiver.deliveries(), 10)
+    eventually(lambda: sweep(notifications, sender).round() or receiver.deliveries())
     assert len(receiver.deliveries()) == 1
 
 
@@ -397,12 +397,12 @@ def test_a_long_outage_costs_no_tries_and_all_is_sent_after_it(
     for _ in range(40):
         delivery.handle(announced(pool))
     due_now(pool)
-    eventually(lambda: tried("failed") >= failed + 6, 20)  # three before it opened, then probes
+    eventually(lambda: tried("failed") >= failed + 6)  # three before it opened, then probes
     tries = [int(str(row[0])) for row in states(pool)]
     assert sum(tries) < 40, "most were never tried"
     receiver.faults()
     due_now(pool)
-    eventually(lambda: all(state == "sent" for _, state in states(pool)), 30)
+    eventually(lambda: all(state == "sent" for _, state in states(pool)))
     assert sweeping.stop(5)
     assert len(receiver.deliveries()) == 40
 

@@ -18,6 +18,7 @@ from integration.broker import (
     settings_of,
 )
 from integration.serving import eventually
+from machine_time import machine_time_s
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress
@@ -139,15 +140,15 @@ def test_an_outage_of_an_upstream_ends_with_every_order_completed(
             ids = [order(pool, broker) for _ in range(ORDERS)]
             ids.append(order(pool, broker, events.STALLED))
             if fault != "nine of ten fail":
-                eventually(lambda: paused(upstream) == 1, 20)
+                eventually(lambda: paused(upstream) == 1)
                 assert consumer.paused is not None
             time.sleep(OUTAGE_S)
             assert broker.count(DEAD) == 0
             assert consumer.problem is None, "the connection lives"
             down.faults()
-            eventually(lambda: completed(pool, ids), 30)
-            eventually(lambda: nothing_is_left(broker), 20)
-            eventually(lambda: consumer.paused is None, 20)
+            eventually(lambda: completed(pool, ids))
+            eventually(lambda: nothing_is_left(broker))
+            eventually(lambda: consumer.paused is None)
             assert paused(upstream) == 0
     finally:
         down.faults()
@@ -185,14 +186,14 @@ def test_an_outage_of_postgresql_ends_with_every_order_completed(
     go_on = stop(postgres)
     try:
         with working(vhost, pool, inventory, payment) as consumer:
-            eventually(lambda: paused("postgres") == 1, 30)
+            eventually(lambda: paused("postgres") == 1)
             time.sleep(OUTAGE_S)
             assert broker.count(DEAD) == 0
             go_on()
             go_on = _nothing
-            eventually(lambda: _completed_soon(pool, ids), 60)
-            eventually(lambda: nothing_is_left(broker), 20)
-            eventually(lambda: consumer.paused is None, 20)
+            eventually(lambda: _completed_soon(pool, ids))
+            eventually(lambda: nothing_is_left(broker))
+            eventually(lambda: consumer.paused is None)
     finally:
         go_on()
         payment.faults()
@@ -216,14 +217,14 @@ def test_a_paused_consumer_stops_at_once_and_gives_back_what_it_held(
     try:
         with working(vhost, pool, inventory, payment) as consumer:
             ids = [order(pool, broker) for _ in range(ORDERS)]
-            eventually(lambda: paused("payment") == 1, 20)
-            started_s = time.monotonic()
+            eventually(lambda: paused("payment") == 1)
+            started_s = machine_time_s()
             assert consumer.stop()
-            assert time.monotonic() - started_s < 4, "not the time to drain in"
+            assert machine_time_s() - started_s < 4, "not the time to drain in"
         payment.faults()
         with working(vhost, pool, inventory, payment):
-            eventually(lambda: completed(pool, ids), 30)
-            eventually(lambda: nothing_is_left(broker), 20)
+            eventually(lambda: completed(pool, ids))
+            eventually(lambda: nothing_is_left(broker))
     finally:
         payment.faults()
 
@@ -236,11 +237,11 @@ def test_a_connection_that_ends_under_a_pause_takes_what_was_held_with_it(
     try:
         with working(vhost, pool, inventory, payment) as consumer:
             ids = [order(pool, broker) for _ in range(ORDERS)]
-            eventually(lambda: paused("payment") == 1, 20)
-            eventually(lambda: closed(vhost, f"{QUEUE} consumer"), 30)  # listed some seconds late
-            eventually(lambda: consumer.problem is None, 20)
+            eventually(lambda: paused("payment") == 1)
+            eventually(lambda: closed(vhost, f"{QUEUE} consumer"))  # listed some seconds late
+            eventually(lambda: consumer.problem is None)
             payment.faults()
-            eventually(lambda: completed(pool, ids), 30)
-            eventually(lambda: nothing_is_left(broker), 20)
+            eventually(lambda: completed(pool, ids))
+            eventually(lambda: nothing_is_left(broker))
     finally:
         payment.faults()

@@ -67,7 +67,7 @@ def test_a_publisher_stays_with_a_broker_that_blocks_it(rabbitmq: RabbitMQ, vhos
     prepare(vhost)
     with closing(Publisher(settings_of(vhost), "test", confirm_timeout_s=1)) as publisher:
         publisher.start()
-        eventually(lambda: publisher.problem is None, 30)
+        eventually(lambda: publisher.problem is None)
         try:
             node.call(*ring)
             eventually(lambda: publisher.deliver(MESSAGE) is Outcome.LOST)
@@ -89,10 +89,10 @@ def test_orders_are_taken_and_their_messages_wait_until_the_alarm_is_over(
         before = broker.count(QUEUE)
     try:
         node.call(*ring)
-        eventually(lambda: alarmed(rabbitmq), 30)
+        eventually(lambda: alarmed(rabbitmq))
         answers = [api.post(new_user()).status_code for _ in range(20)]
         assert answers == [202] * 20
-        eventually(lambda: "blocks publishers" in process.ready().text, 20)
+        eventually(lambda: "blocks publishers" in process.ready().text)
         answers = [api.post(new_user()).status_code for _ in range(20)]
         assert answers == [202] * 20
         assert waiting(database) >= 20
@@ -100,6 +100,6 @@ def test_orders_are_taken_and_their_messages_wait_until_the_alarm_is_over(
     finally:
         node.call(*clear)
     eventually(lambda: waiting(database) == 0, 60)
-    eventually(lambda: process.ready().status_code == 200, 20)
+    eventually(lambda: process.ready().status_code == 200)
     with connected(vhost) as broker:
         assert broker.count(QUEUE) >= before + 40

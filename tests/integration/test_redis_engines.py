@@ -15,6 +15,7 @@ from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user
 from integration.serving import eventually
 from integration.valkey_sets import Cluster, Sentinels, Set
+from machine_time import machine_time_s
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis, RedisDown
 from orders.cache.orders import CachedOrder, OrderCache
@@ -109,10 +110,10 @@ def test_dead_and_frozen_sentinels_hold_nobody_up(sentinels: Sentinels, process:
     first, second, _ = sentinels.sentinels
     sentinels.programs[first].kill()
     sentinels.programs[second].pause()
-    began = time.monotonic()
+    began_s = machine_time_s()
     reader = process(sentinels.url)
     assert reader.redis.warm(within_s=5)
-    assert time.monotonic() - began < 4
+    assert machine_time_s() - began_s < 4
     sentinels.programs[sentinels.sentinels[2]].kill()
     time.sleep(2)  # longer than the primary is asked for
     eventually(lambda: works(reader))

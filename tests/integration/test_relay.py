@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY
 from devstack.testing import Database, Vhost
 from integration.broker import TRACEPARENT, Broker, connected, prepare, settings_of
 from integration.serving import eventually
+from machine_time import machine_time_s
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.routing import Reads
@@ -106,7 +107,7 @@ def relaying(
     relay = Relay(DatabaseSettings(url=database.url), publisher, settings)
     thread = threading.Thread(target=relay.run)
     publisher.start()
-    eventually(lambda: publisher.problem is None, 5)
+    eventually(lambda: publisher.problem is None)
     thread.start()
     try:
         yield relay
@@ -167,9 +168,7 @@ def test_a_notification_wakes_it_and_a_look_finds_what_nobody_announced(
         eventually(table.idle)
         time.sleep(0.1)
         table.announce(1)
-        started_s = time.monotonic()
-        broker.wait_for(PROCESSING, 1)
-        assert time.monotonic() - started_s < 1
+        broker.wait_for(PROCESSING, 1, within_s=LONG_S / 2)
         table.end_relays()  # stopping need not wait for the poll
     with relaying(database, vhost, poll_s=0.2):
         eventually(table.idle)
@@ -210,7 +209,7 @@ def test_a_full_queue_holds_its_messages_back_and_no_others(
         broker.wait_for(NOTIFICATIONS, 1)
         eventually(lambda: table.left() == 7)  # its row goes once it is confirmed
         prepare(vhost)
-        eventually(lambda: table.left() == 0, within_s=15)
+        eventually(lambda: table.left() == 0)
     assert broker.count(PROCESSING) == filled + 7
 
 
@@ -320,14 +319,14 @@ def test_any_number_of_refused_notifications_holds_no_new_order_back(
         for order_id in range(1, 51):
             table.add(order_id)
             table.add(order_id, kind=events.REFUND_DUE)
-        broker.wait_for(PROCESSING, 100, within_s=20)
+        broker.wait_for(PROCESSING, 100)
         assert held(events.CREATED) == 0
         assert table.left() > 10_000  # a queue's limit takes hold some hundred messages late
         assert len(relay._holds.active()) == 0
-        started_s = time.monotonic()
+        started_s = machine_time_s()
         table.announce(99)
         broker.wait_for(PROCESSING, 101)
-        assert time.monotonic() - started_s < 5
+        assert machine_time_s() - started_s < 5
         lift(vhost)
         eventually(lambda: table.left() == 0, within_s=60)
         eventually(lambda: held(events.COMPLETED) == 0)

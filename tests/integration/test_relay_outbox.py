@@ -66,8 +66,8 @@ def test_notifications_are_not_kept(writer: Session, session: Connection, outbox
         outbox.backlog()
     assert not session._notifies_backlog
     began_s = time.monotonic()
-    outbox.wait(5)
-    assert time.monotonic() - began_s < 1, "one came since it last waited"
+    outbox.wait(30)
+    assert time.monotonic() - began_s < 15, "one came since it last waited"
     outbox.wait(0.2)
     assert time.monotonic() - began_s > 0.2, "and it was told of once"
 

@@ -45,7 +45,7 @@ def test_a_publisher_leaves_a_connection_on_which_no_confirm_comes(
     vhost: Vhost, way: Proxy, publisher: Publisher
 ) -> None:
     prepare(vhost)
-    eventually(lambda: publisher.problem is None, 30)
+    eventually(lambda: publisher.problem is None)
     assert publisher.deliver(MESSAGE) is Outcome.CONFIRMED
     way.freeze()
     way.point(port_of(vhost))  # connections made from now on are well

@@ -190,9 +190,7 @@ def test_the_demo_fails_when_an_accepted_order_does_not_end(stacks: list[Stack])
 
 def test_state_survives_a_restart_and_nothing_is_left_after_the_stop(stacks: list[Stack]) -> None:
     stack = stacks[0]
-    began = time.monotonic()
     assert stack.run("stop").returncode == 0
-    assert time.monotonic() - began < 15
     assert leftovers(stack.state) == []
     assert stack.run("start").returncode == 0
     orders = urllib3.request("GET", f"{stack.gateway}/api/orders/user/7").json()

@@ -1,6 +1,5 @@
 """Orders that stand still: emitted again more and more seldom, counted, listed."""
 
-import time
 from collections.abc import Iterator
 
 import msgspec
@@ -8,6 +7,7 @@ import pytest
 
 from devstack.testing import Database
 from integration.shop import Shop
+from machine_time import machine_time_s
 from orders import settings
 from orders.database.pool import Pool
 from orders.database.stuck import count_stuck
@@ -175,10 +175,10 @@ def test_a_sweep_over_many_waiting_orders_reads_only_those_that_are_due(
         " traceparent) SELECT 1, 1, 1, 1, 'x', '', '' FROM generate_series(1, 20000)"
     )
     shop.run("ANALYZE orders")
-    began_s = time.monotonic()
+    began_s = machine_time_s()
     sweeper(pool).sweep()
     assert emitted(shop) == []
-    assert time.monotonic() - began_s < 5
+    assert machine_time_s() - began_s < 5
 
 
 def test_the_command_explains_itself(shop: Shop) -> None:

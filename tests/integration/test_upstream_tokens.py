@@ -162,7 +162,7 @@ def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:
         load(UpstreamSettings, environ)
 
 
-def until(holds: object, within_s: float = 30) -> None:
+def until(holds: object, within_s: float = 60) -> None:
     end_s = time.monotonic() + within_s
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < end_s, "not within the time"
