@@ -179,8 +179,8 @@ def vhost(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[Vhost]
     name, api = unique(request), f"{rabbitmq.management_url}/api"
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     user = rabbitmq_server.USER
-    requests.put(f"{api}/vhosts/{name}", timeout=10).raise_for_status()
-    requests.put(f"{api}/permissions/{name}/{user}", json=everything, timeout=10).raise_for_status()
+    requests.put(f"{api}/vhosts/{name}", timeout=30).raise_for_status()
+    requests.put(f"{api}/permissions/{name}/{user}", json=everything, timeout=30).raise_for_status()
     yield Vhost(name, rabbitmq.broker.url(name), rabbitmq.management_url)
     requests.delete(f"{api}/vhosts/{name}", timeout=30)
 

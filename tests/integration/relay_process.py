@@ -32,13 +32,13 @@ class Process:
         self.running = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL)
 
     def ready(self) -> requests.Response:
-        return requests.get(f"{self.admin}/readyz?verbose", timeout=5)
+        return requests.get(f"{self.admin}/readyz?verbose", timeout=30)
 
     def live(self) -> requests.Response:
-        return requests.get(f"{self.admin}/livez", timeout=5)
+        return requests.get(f"{self.admin}/livez", timeout=30)
 
     def metric(self, name: str) -> float:
-        text = requests.get(f"{self.admin}/metrics", timeout=5).text
+        text = requests.get(f"{self.admin}/metrics", timeout=30).text
         [value] = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
         return float(value)
 

@@ -75,7 +75,7 @@ class Served:
 
 
 def get(port: int, target: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", target)
         answer = connection.getresponse()

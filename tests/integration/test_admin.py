@@ -33,7 +33,7 @@ def server() -> Iterator[AdminServer]:
 
 
 def connect(server: AdminServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
 
 
 def test_every_page_is_served(server: AdminServer) -> None:
@@ -42,7 +42,7 @@ def test_every_page_is_served(server: AdminServer) -> None:
 
 
 def test_head_has_the_fields_and_no_body(server: AdminServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("HEAD", "/readyz")
     answer = connection.getresponse()
     assert (answer.status, answer.getheader("Content-Length"), answer.read()) == (200, "3", b"")
@@ -50,7 +50,7 @@ def test_head_has_the_fields_and_no_body(server: AdminServer) -> None:
 
 
 def test_other_methods_are_refused(server: AdminServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("POST", "/readyz")
     assert connection.getresponse().status == 501
     connection.close()

@@ -208,7 +208,7 @@ def test_a_refused_order_stores_no_answer(api: Api, inventory: Control) -> None:
 )  # fmt: skip
 def test_a_key_that_is_not_one_key_is_a_400(api: Api, fields: list[bytes]) -> None:
     body = msgspec.json.encode(order(new_user()))
-    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=30)
     connection.putrequest("POST", "/api/orders")
     connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(len(body)))

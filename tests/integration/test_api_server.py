@@ -97,7 +97,7 @@ class Client(threading.Thread):
 
     def __init__(self, port: int, requests: int) -> None:
         super().__init__(daemon=True)
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._requests = requests
         self.pids: set[str] = set()
         self.failures: list[Exception] = []

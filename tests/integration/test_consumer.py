@@ -171,7 +171,7 @@ def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
     vhost: Vhost, broker: Broker
 ) -> None:
     retry = f"{vhost.management_url}/api/queues/{vhost.name}/order-processing.retry.5s"
-    requests.delete(retry, timeout=10).raise_for_status()
+    requests.delete(retry, timeout=30).raise_for_status()
     seen: list[int] = []
     with consuming(vhost, raises(lambda: Transient("no"), seen)):
         broker.send(QUEUE, body())
@@ -252,7 +252,7 @@ def test_what_does_not_end_in_time_is_given_back(vhost: Vhost, broker: Broker) -
 
 def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -> None:
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
-    requests.delete(queue, timeout=10).raise_for_status()
+    requests.delete(queue, timeout=30).raise_for_status()
     seen: list[Message] = []
     limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
     consumer = Consumer(settings_of(vhost), QUEUE, remember(seen), limits)
@@ -263,7 +263,7 @@ def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -
         broker.send(QUEUE, body())
         eventually(lambda: seen)
         assert consumer.problem is None
-        requests.delete(queue, timeout=10).raise_for_status()
+        requests.delete(queue, timeout=30).raise_for_status()
         eventually(lambda: consumer.problem is not None)
     finally:
         consumer.stop()

@@ -114,7 +114,7 @@ def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Ledger)
     gate = threading.Barrier(20)
 
     def send(_: int) -> bytes:
-        gate.wait(timeout=10)
+        gate.wait(timeout=30)
         return accept(ledger, key).body
 
     with ThreadPoolExecutor(20) as threads:

@@ -102,7 +102,7 @@ def test_replay_all_takes_those_that_are_there_up_to_a_limit(vhost: Vhost, broke
 def test_a_letter_that_cannot_be_sent_stays(vhost: Vhost, broker: Broker) -> None:
     bury(broker)
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
-    requests.delete(queue, timeout=10).raise_for_status()
+    requests.delete(queue, timeout=30).raise_for_status()
     with pytest.raises(Transient, match="the letter stays"):
         run(vhost, "replay", QUEUE, "--all")
     broker.wait_for(DEAD, 1)
@@ -155,7 +155,7 @@ def test_what_was_unrouted_can_be_replayed_to_the_exchange(vhost: Vhost, broker:
 
 def test_a_broker_without_our_queues_is_explained(vhost: Vhost, broker: Broker) -> None:
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{DEAD}"
-    requests.delete(queue, timeout=10).raise_for_status()
+    requests.delete(queue, timeout=30).raise_for_status()
     with pytest.raises(Permanent, match="orders topology apply"):
         run(vhost, "list", QUEUE)
     prepare(vhost)

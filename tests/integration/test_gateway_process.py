@@ -81,7 +81,7 @@ class Gateway:
         end = time.monotonic() + WITHIN_S
         while True:
             try:
-                requests.get(f"{self.url}/", timeout=5)
+                requests.get(f"{self.url}/", timeout=30)
             except requests.ConnectionError:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < end
@@ -127,7 +127,7 @@ def test_sigterm_finishes_what_is_under_way_and_ends_with_0(api: Api, start: Sta
 
 
 def probe(port: str, path: str) -> tuple[int, str]:
-    answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=30)
     return answer.status_code, answer.text
 
 
@@ -170,7 +170,7 @@ def test_clients_that_take_every_connection_do_not_have_the_gateway_started_agai
     with ExitStack() as slow:
         while not _is_full(address):
             for _ in range(100):
-                client = slow.enter_context(socket.create_connection(address, timeout=10))
+                client = slow.enter_context(socket.create_connection(address, timeout=30))
                 client.sendall(b"GET / HTTP/1.1\r\n")
         for path in ("/livez", "/readyz", "/livez", "/readyz"):
             assert probe(port, path) == (200, "ok\n")
@@ -183,7 +183,7 @@ def _is_full(address: tuple[str, int]) -> bool:
 
 def _is_served(address: tuple[str, int]) -> bool:
     try:
-        with socket.create_connection(address, timeout=10) as client:
+        with socket.create_connection(address, timeout=30) as client:
             client.sendall(b"GET /gateway/livez HTTP/1.1\r\nHost: a\r\n\r\n")
             return client.recv(12) == b"HTTP/1.1 200"
     except ConnectionError:
@@ -192,7 +192,7 @@ def _is_served(address: tuple[str, int]) -> bool:
 
 def metrics(port: str) -> dict[tuple[str, str, str], float]:
     """Return the gateway's count of answers by method, status and scope."""
-    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
     (family,) = (
         each for each in text_string_to_metric_families(text) if each.name == "gateway_requests"
     )
@@ -212,8 +212,8 @@ def test_answers_are_counted_also_where_no_api_answers(api: Api, start: Start) -
     gateway = start(GATEWAY_API_ADDRESS=f"127.0.0.1:{free_port()}", GATEWAY_ADMIN_PORT=port)
     gateway.wait_until_it_answers()
     for path in ("/api/orders/1", "/api/orders/2", "/api/orders/%00", "/health"):
-        requests.get(f"{gateway.url}{path}", timeout=10)
-    requests.request("BREW", f"{gateway.url}/api/orders", timeout=10)
+        requests.get(f"{gateway.url}{path}", timeout=30)
+    requests.request("BREW", f"{gateway.url}/api/orders", timeout=30)
     wanted = {("GET", "502", "api"): 2, ("GET", "400", "other"): 1, ("_OTHER", "405", "api"): 1}
     end = time.monotonic() + WITHIN_S
     while not wanted.items() <= metrics(port).items():
@@ -240,7 +240,7 @@ def test_a_long_log_of_answers_begins_anew_and_nothing_is_counted_twice(tmp_path
 def test_it_asks_the_next_api_when_one_is_gone(api: Api, start: Start) -> None:
     addresses = f"127.0.0.1:{free_port()}, 127.0.0.1:{api.server_port}"
     gateway = start(GATEWAY_API_ADDRESS=addresses).wait_until_it_answers()
-    assert [requests.get(gateway.url, timeout=10).status_code for _ in range(4)] == [200] * 4
+    assert [requests.get(gateway.url, timeout=30).status_code for _ in range(4)] == [200] * 4
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_only_a_trusted_proxy_says_who_the_client_is(
         GATEWAY_API_ADDRESS=f"127.0.0.1:{api.server_port}", GATEWAY_TRUSTED_PROXIES=trusted
     ).wait_until_it_answers()
     claim = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
-    assert requests.get(gateway.url, headers=claim, timeout=10).text == client
+    assert requests.get(gateway.url, headers=claim, timeout=30).text == client
 
 
 def test_nginx_s_own_failure_is_the_exit_code(api: Api, start: Start) -> None:
@@ -288,14 +288,14 @@ def test_clients_of_one_ipv6_network_share_the_limit_of_an_address(api: Api, sta
 
     def status(address: str) -> int:
         headers = {"X-Forwarded-For": address}
-        return requests.get(f"{gateway.url}/", headers=headers, timeout=10).status_code
+        return requests.get(f"{gateway.url}/", headers=headers, timeout=30).status_code
 
     with ExitStack() as slow:
 
         def is_refused() -> bool:
             slow.close()  # nginx lets them go after 10 s, which a busy machine may need to ask it
             for number in range(capacity(memory_mib).requests_per_address):
-                client = socket.create_connection(("127.0.0.1", port), timeout=10)
+                client = socket.create_connection(("127.0.0.1", port), timeout=30)
                 slow.enter_context(client).sendall(
                     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
                     b"X-Forwarded-For: 2001:db8:1:2:%x::1\r\n\r\n" % number

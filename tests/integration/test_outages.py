@@ -159,10 +159,10 @@ def closed(vhost: Vhost, name: str) -> bool:
     api = f"{vhost.management_url}/api/connections"
     names = [
         known["name"]
-        for known in requests.get(api, timeout=10).json()
+        for known in requests.get(api, timeout=30).json()
         if known["client_properties"].get("connection_name") == name
     ]
-    answers = [requests.delete(f"{api}/{known}", timeout=10) for known in names]
+    answers = [requests.delete(f"{api}/{known}", timeout=30) for known in names]
     return any(answer.ok for answer in answers)
 
 

@@ -57,7 +57,7 @@ def waiting(database: Database) -> int:
 
 def alarmed(rabbitmq: RabbitMQ) -> bool:
     # A node that started a moment ago has no statistics yet.
-    [node] = requests.get(f"{rabbitmq.management_url}/api/nodes", timeout=5).json()
+    [node] = requests.get(f"{rabbitmq.management_url}/api/nodes", timeout=30).json()
     return bool(node.get("mem_alarm") or node.get("disk_free_alarm"))
 
 

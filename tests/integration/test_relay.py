@@ -227,7 +227,7 @@ def test_what_no_queue_takes_is_kept_and_holds_nobody_up(
     database: Database, vhost: Vhost, table: Table, broker: Broker
 ) -> None:
     policy = f"{vhost.management_url}/api/policies/{vhost.name}/orders:exchange:orders"
-    requests.delete(policy, timeout=10).raise_for_status()
+    requests.delete(policy, timeout=30).raise_for_status()
     returned = published("returned")
     table.add(1, kind="order.unheard_of.v1")
     table.add(1, version=2)
@@ -294,12 +294,12 @@ def limit(vhost: Vhost, queue: str, max_length: int) -> None:
         "definition": {"max-length": max_length, "overflow": "reject-publish"},
         "priority": 99,
     }
-    requests.put(api, json=policy, timeout=10).raise_for_status()
+    requests.put(api, json=policy, timeout=30).raise_for_status()
 
 
 def lift(vhost: Vhost) -> None:
     api = f"{vhost.management_url}/api/policies/{vhost.name}/tight"
-    requests.delete(api, timeout=10)  # 404: there is none
+    requests.delete(api, timeout=30)  # 404: there is none
 
 
 def test_any_number_of_refused_notifications_holds_no_new_order_back(

@@ -150,6 +150,6 @@ def test_without_a_broker_it_waits_and_says_so(
         rabbitmq.start()
         eventually(lambda: left(session) == 0, within_s=120)
         eventually(lambda: process.ready().status_code == 200)
-        text = requests.get(f"{process.admin}/metrics", timeout=5).text
+        text = requests.get(f"{process.admin}/metrics", timeout=30).text
         assert f'outbox_published_total{{outcome="confirmed"}} {float(ROWS)}' in text
         assert process.terminate() == 0

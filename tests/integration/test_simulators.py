@@ -454,7 +454,7 @@ def signed(webhook_id: str, body: bytes, at_s: int | None = None) -> dict[str, s
 
 
 def chunked(control: Control, body: bytes) -> int:
-    connection = http.client.HTTPConnection(control.url.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(control.url.removeprefix("http://"), timeout=30)
     with contextlib.closing(connection):
         connection.request("PUT", "/reservations/1", iter([body]), encode_chunked=True)
         return connection.getresponse().status

@@ -60,7 +60,7 @@ def make(state: Path, user: tuple[str, ...] = (), **given: str) -> Stack:
 
 def place(stack: Stack) -> str:
     """Place an order and give the status in which it ends."""
-    http = urllib3.PoolManager(retries=False, timeout=10)
+    http = urllib3.PoolManager(retries=False, timeout=30)
     headers = {"Content-Type": "application/json"}
     placed = http.request("POST", f"{stack.gateway}/api/orders", body=ORDER, headers=headers)
     assert placed.status == 202, placed.data

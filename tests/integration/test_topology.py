@@ -41,10 +41,10 @@ def test_a_second_run_writes_nothing(vhost: Vhost, management: Management) -> No
 
 def test_what_people_changed_by_hand_is_repaired(vhost: Vhost, management: Management) -> None:
     apply(management, wanted(vhost))
-    requests.delete(place(vhost, "queues", "order-processing.retry.5s"), timeout=10)
-    requests.delete(place(vhost, "policies", "orders:queue:order-processing"), timeout=10)
+    requests.delete(place(vhost, "queues", "order-processing.retry.5s"), timeout=30)
+    requests.delete(place(vhost, "policies", "orders:queue:order-processing"), timeout=30)
     stray = f"{vhost.management_url}/api/bindings/{vhost.name}/e/orders/q/order-processing"
-    requests.post(stray, json={"routing_key": "order.#"}, timeout=10).raise_for_status()
+    requests.post(stray, json={"routing_key": "order.#"}, timeout=30).raise_for_status()
     requests.put(
         place(vhost, "policies", "orders:queue:order-notifications"),
         json={"pattern": "^x$", "definition": {"max-length": 1}, "apply-to": "queues"},
@@ -75,7 +75,7 @@ def test_a_queue_with_other_arguments_is_reported_and_nothing_is_written(
     other = Vhost("with_classic", "", vhost.management_url)
     make_vhost(other)
     classic = {"durable": True, "arguments": {"x-queue-type": "classic"}}
-    requests.put(place(other, "queues", "order-processing"), json=classic, timeout=10)
+    requests.put(place(other, "queues", "order-processing"), json=classic, timeout=30)
     management = Management(other.management_url, other.name)
     with pytest.raises(Permanent, match=r"order-processing.*classic.*quorum") as caught:
         apply(management, topology.desired(other.name))
@@ -90,7 +90,7 @@ def test_a_stronger_policy_of_somebody_else_is_an_error(rabbitmq: RabbitMQ, vhos
     other = Vhost("with_catch_all", "", vhost.management_url)
     make_vhost(other)
     catch_all = {"pattern": ".*", "definition": {"max-length": 5}, "priority": 99}
-    requests.put(place(other, "policies", "catch-all"), json=catch_all, timeout=10)
+    requests.put(place(other, "policies", "catch-all"), json=catch_all, timeout=30)
     management = Management(other.management_url, other.name)
     with pytest.raises(Permanent, match="obeys policy 'catch-all'"):
         apply(management, topology.desired(other.name))
@@ -104,11 +104,11 @@ def test_an_operator_policy_that_limits_is_a_warning_and_one_that_loses_an_error
     make_vhost(other)
     management = Management(other.management_url, other.name)
     limit = {"pattern": ".*", "definition": {"max-length": 10}, "apply-to": "queues"}
-    requests.put(place(other, "operator-policies", "strict"), json=limit, timeout=10)
+    requests.put(place(other, "operator-policies", "strict"), json=limit, timeout=30)
     assert apply(management, topology.desired(other.name))
     assert "max-length 10 instead of 1000000" in capsys.readouterr().err
     losing = limit | {"definition": {"expires": 60_000}}
-    requests.put(place(other, "operator-policies", "strict"), json=losing, timeout=10)
+    requests.put(place(other, "operator-policies", "strict"), json=losing, timeout=30)
     with pytest.raises(Permanent, match="expires 60000 by operator policy 'strict'") as caught:
         apply(management, topology.desired(other.name))
     assert caught.value.reason == "operator_policy"
@@ -208,9 +208,9 @@ def test_a_message_that_crashes_its_consumers_is_dead_lettered(
 
 def make_vhost(vhost: Vhost) -> None:
     api = f"{vhost.management_url}/api"
-    requests.put(f"{api}/vhosts/{vhost.name}", timeout=10).raise_for_status()
+    requests.put(f"{api}/vhosts/{vhost.name}", timeout=30).raise_for_status()
     rights = {"configure": ".*", "write": ".*", "read": ".*"}
-    requests.put(f"{api}/permissions/{vhost.name}/orders", json=rights, timeout=10)
+    requests.put(f"{api}/permissions/{vhost.name}/orders", json=rights, timeout=30)
 
 
 def delete_vhost(vhost: Vhost) -> None:

@@ -29,7 +29,7 @@ class Set:
         self.programs[port].start()
 
     def client(self, port: int) -> redis.Redis:
-        return redis.Redis(port=port, socket_timeout=5)
+        return redis.Redis(port=port, socket_timeout=30)
 
     def command(self, port: int, *command: Any) -> Any:
         with self.client(port) as client:

@@ -27,7 +27,7 @@ kinds = customers.made_for(run)
 for kind in kinds:
     kind.wait_time = lambda self: 0.001
 for _ in range(5):
-    environment = Environment(user_classes=kinds, host="http://127.0.0.1:9", stop_timeout=10)
+    environment = Environment(user_classes=kinds, host="http://127.0.0.1:9", stop_timeout=30)
     runner = environment.create_local_runner()
     runner.start(80, spawn_rate=1000)
     gevent.sleep(0.4)

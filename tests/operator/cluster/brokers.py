@@ -35,7 +35,7 @@ class Rabbit:
 
     def has(self, place: str) -> bool:
         """Tell whether something is there."""
-        return self.session.get(f"{self.url}/api/{place}", timeout=10).ok
+        return self.session.get(f"{self.url}/api/{place}", timeout=30).ok
 
     def address(self, vhost: str, password: str = PASSWORD) -> Address:
         """Name a virtual host."""

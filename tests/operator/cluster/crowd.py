@@ -27,7 +27,7 @@ class Counters:
     def is_ready(self) -> bool:
         """Tell whether it has seen the whole cluster."""
         try:
-            return self._session.get(f"{self._root}/readyz", timeout=10).ok
+            return self._session.get(f"{self._root}/readyz", timeout=30).ok
         except OSError:
             return False
 
@@ -56,7 +56,7 @@ class Counters:
 
     def _series(self, beginning: str) -> dict[str, float]:
         try:
-            text = self._session.get(f"{self._root}/metrics", timeout=10).text
+            text = self._session.get(f"{self._root}/metrics", timeout=30).text
         except OSError:
             return {}  # it is starting
         found = (line for line in text.splitlines() if line.startswith(beginning))

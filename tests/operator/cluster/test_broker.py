@@ -343,7 +343,7 @@ def test_a_message_that_comes_late_is_not_deleted_with_its_queue(
     def is_gone() -> bool:
         nonlocal routed
         url = f"{rabbit.url}/api/exchanges/{inside}/orders/publish"
-        answer = rabbit.session.post(url, json=message, timeout=10)
+        answer = rabbit.session.post(url, json=message, timeout=30)
         routed += answer.ok and answer.json()["routed"]
         return not api.exists(*SERVICES, namespace, "minimal")
 
@@ -551,7 +551,7 @@ def provisioned(api: Api, rabbit: Rabbit, namespace: str, example: Example) -> I
 
     yield apply
     for kind in ("vhosts", "users"):
-        rabbit.session.delete(f"{rabbit.url}/api/{kind}/{name}", timeout=10)
+        rabbit.session.delete(f"{rabbit.url}/api/{kind}/{name}", timeout=30)
 
 
 def _consumes(url: str) -> bool:

@@ -273,9 +273,9 @@ def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(served: Shop)
 
 
 def test_the_metric_is_discovered(served: Shop) -> None:
-    groups = served.api.session.get(f"{served.api.url}/apis", timeout=10).json()["groups"]
+    groups = served.api.session.get(f"{served.api.url}/apis", timeout=30).json()["groups"]
     assert "external.metrics.k8s.io" in {group["name"] for group in groups}
-    found = served.api.session.get(f"{served.api.url}/apis/{GROUP_VERSION}", timeout=10).json()
+    found = served.api.session.get(f"{served.api.url}/apis/{GROUP_VERSION}", timeout=30).json()
     assert [one["name"] for one in found["resources"]] == [QUEUE_METRIC]
 
 
@@ -287,7 +287,7 @@ def call(
     trusting = ssl.create_default_context(cadata=pem)
     if chain:
         trusting.load_cert_chain(*chain)
-    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=30)
     connection = http.client.HTTPSConnection(name)
     connection.sock = trusting.wrap_socket(plain, server_hostname=name)
     try:
@@ -427,7 +427,7 @@ def definition(kind: str, plural: str) -> Object:
 
 def test_an_add_on_that_is_taken_away_leaves_the_operator_ready(api: Api, replica: Any) -> None:
     def probe() -> requests.Response:
-        return requests.get(f"http://127.0.0.1:{replica.admin_port}/readyz", timeout=10)
+        return requests.get(f"http://127.0.0.1:{replica.admin_port}/readyz", timeout=30)
 
     def text() -> str:
         return str(replica.log.read_text())
@@ -571,7 +571,7 @@ def test_another_server_is_never_pushed_aside_and_used_once_it_answers(
 
 
 def test_answers_are_counted(served: Shop, replica: Any) -> None:
-    text = requests.get(f"http://127.0.0.1:{replica.admin_port}/metrics", timeout=10).text
+    text = requests.get(f"http://127.0.0.1:{replica.admin_port}/metrics", timeout=30).text
     assert 'orderservice_external_metrics_requests_total{code="200"}' in text
     assert served.depth() == 0
 

@@ -31,12 +31,12 @@ def test_it_is_not_ready_and_says_why_until_the_definition_comes(
         operator = start_operator("early")
         url = f"http://127.0.0.1:{operator.admin_port}"
         api.wait(lambda: "not installed" in _said(f"{url}/readyz"))
-        assert requests.get(f"{url}/livez", timeout=5).ok
+        assert requests.get(f"{url}/livez", timeout=30).ok
     finally:
         _put_back(api)
     api.apply(example(), namespace)
     api.wait(lambda: len(api.list("apps/v1", "deployments", namespace)) == 4)
-    api.wait(lambda: requests.get(f"{url}/readyz", timeout=5).ok)
+    api.wait(lambda: requests.get(f"{url}/readyz", timeout=30).ok)
 
 
 def _clear(api: Api) -> None:
@@ -73,6 +73,6 @@ def _is_established(api: Api) -> bool:
 
 def _said(url: str) -> str:
     try:
-        return requests.get(url, timeout=5).text
+        return requests.get(url, timeout=30).text
     except requests.ConnectionError:
         return ""

@@ -571,8 +571,8 @@ def _target_port(api: Api, namespace: str) -> Any:
 def test_the_operator_says_how_it_is(api: Api, operator: Any) -> None:
     root = f"http://127.0.0.1:{operator.admin_port}"
     session = api.twin().session
-    assert session.get(f"{root}/readyz", timeout=5).text == "ok\n"
-    assert "orderservice_reconcile_total" in session.get(f"{root}/metrics", timeout=5).text
+    assert session.get(f"{root}/readyz", timeout=30).text == "ok\n"
+    assert "orderservice_reconcile_total" in session.get(f"{root}/metrics", timeout=30).text
     assert threading.active_count() >= 1
 
 

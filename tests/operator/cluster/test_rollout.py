@@ -170,7 +170,7 @@ def _looked(view: View, operator: Any) -> None:
 
     def looks() -> float:
         try:
-            text = view.api.session.get(address, timeout=5).text
+            text = view.api.session.get(address, timeout=30).text
         except OSError:
             return 0
         prefix = 'orderservice_reconcile_total{result="done"}'

@@ -139,7 +139,7 @@ class Node:
 
     def _is_ready(self) -> bool:
         with self._plane.session() as session:
-            answer = session.get(f"{self._plane.url}/api/v1/nodes/{self.name}", timeout=5)
+            answer = session.get(f"{self._plane.url}/api/v1/nodes/{self.name}", timeout=30)
         conditions = answer.json()["status"].get("conditions", []) if answer.ok else []
         return ("Ready", "True") in {(one["type"], one["status"]) for one in conditions}
 

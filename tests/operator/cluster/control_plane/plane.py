@@ -248,7 +248,7 @@ class ControlPlane:
             while time.monotonic() < end:
                 self._check_alive()
                 try:
-                    if session.get(self.url + path, timeout=5).ok:
+                    if session.get(self.url + path, timeout=30).ok:
                         return
                 except requests.exceptions.SSLError:
                     raise
