@@ -22,7 +22,7 @@ SERVICES = Path(__file__).parents[2] / "services"
 ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
 
 
-def eventually(holds: Callable[[], Any], within_s: float = 30.0) -> Any:
+def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:
     """Wait until `holds` returns something true, and return it."""
     until = time.monotonic() + within_s
     while not (found := holds()):

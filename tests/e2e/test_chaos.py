@@ -50,7 +50,7 @@ def assert_books_balance(stack: Stack, traffic: Traffic) -> None:
             (reserved.get(order_id) == "committed") == (order_id in completed) for order_id in mine
         )
 
-    eventually(committed, 60)
+    eventually(committed)
 
 
 FAULTS: dict[str, Callable[[Stack], None]] = {
@@ -71,7 +71,7 @@ def test_every_accepted_order_ends_although(stack: Stack, fault: str) -> None:
         time.sleep(1)
         FAULTS[fault](stack)
         time.sleep(UNDER_FIRE_S)
-    eventually(stack.whole, 60)
+    eventually(stack.whole)
     ended = settle(stack, traffic)
     assert set(ended) == {"Completed"}
     assert_books_balance(stack, traffic)
@@ -90,7 +90,7 @@ def test_redis_down_is_no_error_for_anybody(stack: Stack) -> None:
         assert (health.status, health.body["status"]) == (200, "Degraded")
     finally:
         stack.do("start", "valkey")
-    eventually(stack.whole, 30)
+    eventually(stack.whole)
     settle(stack, traffic)
     assert_books_balance(stack, traffic)
 
@@ -101,12 +101,12 @@ def test_rabbitmq_down_does_not_stop_a_post_and_the_outbox_drains_after(stack: S
         with Traffic(stack) as traffic:
             time.sleep(2)
         assert set(traffic.statuses) <= {202, 409}, traffic.statuses
-        eventually(lambda: stack.metric("relay", "outbox_pending") >= len(traffic.accepted), 10)
+        eventually(lambda: stack.metric("relay", "outbox_pending") >= len(traffic.accepted))
     finally:
         stack.do("start", "rabbitmq")
-    eventually(stack.whole, 60)
+    eventually(stack.whole)
     settle(stack, traffic)
-    eventually(lambda: stack.metric("relay", "outbox_pending") == 0, 20)
+    eventually(lambda: stack.metric("relay", "outbox_pending") == 0)
     assert_books_balance(stack, traffic)
 
 

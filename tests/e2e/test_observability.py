@@ -81,12 +81,12 @@ def exercise(stack: Stack) -> None:
     assert part.status == 202, part.body
     cancelled = stack.request("POST", f"/api/orders/{order_id}/cancellation")
     assert cancelled.status == 202, cancelled.body
-    eventually(lambda: stack.status_of(order_id) == "Refunded", 60)
+    eventually(lambda: stack.status_of(order_id) == "Refunded")
     with stack.faults("payment", errorRatio=1, errorStatus=503):
         stack.order(user=71)
-        eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1, 60)
+        eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1)
     publish(stack, "amq.default", "order-processing", b"not an order")
-    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= 1, 30)
+    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= 1)
     compared = stack.orders("reconcile")
     assert compared.returncode == 0, compared.stdout + compared.stderr
 
@@ -148,13 +148,13 @@ def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
 
 
 def test_alertmanager_is_told(stack: Stack, busy: Prometheus) -> None:
-    eventually(lambda: "Watchdog" in busy.firing(), 30)
+    eventually(lambda: "Watchdog" in busy.firing())
 
     def told() -> set[str]:
         reply = stack.request("GET", "/api/v2/alerts", port=stack.ports["alertmanager"])
         return {alert["labels"]["alertname"] for alert in reply.body}
 
-    eventually(lambda: "Watchdog" in told(), 60)
+    eventually(lambda: "Watchdog" in told())
 
 
 @pytest.mark.parametrize("histogram", ["order_completion_seconds", "order_create_duration_seconds"])
@@ -173,5 +173,5 @@ def test_a_slow_message_or_request_leads_to_its_trace(
         )  # fmt: skip
         return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
 
-    ids = eventually(exemplars, 60)
-    eventually(lambda: any(traces.of(trace_id) for trace_id in ids), 20)
+    ids = eventually(exemplars)
+    eventually(lambda: any(traces.of(trace_id) for trace_id in ids))

@@ -50,7 +50,7 @@ def told(stack: Stack) -> list[int]:
         stack.request("DELETE", f"/api/{quote(value)}")
     with stack.faults("payment", errorRatio=1, errorStatus=503):
         taken.append(stack.order(user=82, paymentMethod=CARD))
-        eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1, 60)
+        eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1)
     stray_messages(stack)
     return [reply.body["orderId"] for reply in taken]
 
@@ -85,7 +85,7 @@ def stray_messages(stack: Stack) -> None:
             timeout=10,
         )
         assert answer.json() == {"routed": True}
-    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= before + 2, 30)
+    eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= before + 2)
 
 
 def found(text: str) -> list[str]:
@@ -139,7 +139,7 @@ def test_no_message_holds_any_of_it(stack: Stack, told: list[int]) -> None:
     stack.do("stop", "worker")
     try:
         order_id = stack.order(user=83, paymentMethod=CARD).body["orderId"]
-        mine = eventually(lambda: [m for m in waiting(stack) if str(order_id) in m["payload"]], 30)
+        mine = eventually(lambda: [m for m in waiting(stack) if str(order_id) in m["payload"]])
     finally:
         stack.do("start", "worker")
     assert found(repr(mine)) == []

@@ -20,6 +20,8 @@ PROCESSES = ("api", "gateway", "relay", "worker", "notifier")
 NAMESPACE, SERVICE, OPERATOR = "local", "orders-admin", "orderservice-operator"
 OPERATOR_ABSENT = "OperatorDown"  # fires where there is no operator, which the local stack has not
 RETENTION = "4d"  # the longest window of a rule is three days
+# Alerts of its first 5 s go to nobody, as it does not know Alertmanager yet; 1 minute by default.
+RESENT_AFTER = "5s"
 
 
 def component(settings: Settings) -> Component:
@@ -35,6 +37,7 @@ def component(settings: Settings) -> Component:
             f"--web.listen-address={HOST}:{port}",
             f"--web.local-assets={prometheus.pages()}",
             "--enable-feature=exemplar-storage",
+            f"--rules.alert.resend-delay={RESENT_AFTER}",
         ),
         environment=server_environment(settings.state),
         folder=folder,
