@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from integration.serving import get, read_all
-from machine_time import machine_time_s
 from orders import admin
 from orders.admin import Admin, AdminServer, listen
 from orders.probes import Check, Checks, ProcessState
@@ -56,14 +55,13 @@ def test_other_methods_are_refused(server: AdminServer) -> None:
     connection.close()
 
 
-def test_clients_that_say_nothing_keep_no_probe_from_its_answer(server: AdminServer) -> None:
-    silent = [connect(server) for _ in range(admin.CONNECTIONS * 3)]
-    began_s = machine_time_s()
-    for _ in range(5):
-        assert get(server.port, "/livez") == (200, "ok\n")
-    assert machine_time_s() - began_s < 1
-    for connection in silent:
-        connection.close()
+def test_clients_that_say_nothing_keep_no_probe_from_its_answer() -> None:
+    with serving(request_s=300) as server:  # longer than `get` waits
+        silent = [connect(server) for _ in range(admin.CONNECTIONS * 3)]
+        for _ in range(5):
+            assert get(server.port, "/livez") == (200, "ok\n")
+        for connection in silent:
+            connection.close()
 
 
 def test_who_drips_is_cut_off() -> None:
