@@ -70,10 +70,11 @@ def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
     accept(pool)
     postgres.pause()
     try:
-        started_s = machine_time_s()
+        began_s, started_s = time.monotonic(), machine_time_s()
         with pytest.raises(OutcomeUnknown):
             accept(pool)
-        assert DEADLINE_S * 0.7 < machine_time_s() - started_s < DEADLINE_S + 2
+        assert time.monotonic() - began_s > DEADLINE_S * 0.9
+        assert machine_time_s() - started_s < DEADLINE_S + 2
         with pytest.raises(Transient) as refused:
             accept(pool)
         assert not isinstance(refused.value, OutcomeUnknown), "nothing was sent"

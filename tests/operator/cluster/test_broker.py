@@ -270,8 +270,9 @@ def test_with_retain_a_deletion_waits_for_nobody(
 ) -> None:
     with_broker()
     api.wait(lambda: _in_place(api, namespace))
+    assert "finalizers" not in api.get(*SERVICES, namespace, "minimal")["metadata"]
     api.delete(*SERVICES, namespace, "minimal")
-    assert api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal")) < 2
+    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
     assert rabbit.has(f"queues/{quote(vhost, safe='')}/order-processing")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from control_plane.api import Api, Object
 
+from machine_time import machine_time_s
+
 Example = Callable[..., Object]
 BOUND_S = 12.0  # of a Lease: after that another one may work
 LEASES = ("coordination.k8s.io/v1", "leases", "orders-system", "orderservice-operator")
@@ -34,10 +36,10 @@ def test_a_leader_that_is_robbed_of_its_lease_stops_working_and_ends(
     api.apply(example() | {"metadata": {"name": "a"}}, namespace)
     api.wait(lambda: _made(api, namespace, "a"))
     api.patch(api.path(*lease), {"spec": {"holderIdentity": "a robber"}})
-    robbed_at = time.monotonic()
+    robbed_at, robbed_s = time.monotonic(), machine_time_s()
     assert operator.process.wait(60) == 1
     figure("robbed_leader_ended_after_s", time.monotonic() - robbed_at)
-    assert time.monotonic() - robbed_at < BOUND_S
+    assert machine_time_s() - robbed_s < BOUND_S
     assert api.get(*lease)["spec"]["holderIdentity"] == "a robber"
     api.delete(*lease)
 
