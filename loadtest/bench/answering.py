@@ -20,6 +20,7 @@ NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "lis
 # The ids of a subject's requests: of users, or of orders.
 _IDS: Final = {"get": (1, HOT), "get-cold": (1, ORDERS), "list-deep": (DEEP_USER, DEEP_USER)}
 # Slices of about the wanted length on two cores: the rate is found, the count is not.
+BESIDE_GO: Final = frozenset({"post", "get", "list"})
 _GETS_PER_S: Final = 30_000
 _WARM_S: Final = 1
 
@@ -33,6 +34,8 @@ def work(bed: Bed, name: str) -> Work:
         asked["twice as many"] = "api-twice"
     if name != "post-key":  # it has no keys
         asked["reference"] = "reference"
+    if bed.stand.has_peer and name in BESIDE_GO:
+        asked["go"] = "go"
     first, last = _IDS.get(name, (1, USERS))
     load = Load(name.removesuffix("-slow"), first, last, bed.plan.connections)
     urls = {who: bed.stand.url(component) for who, component in asked.items()}
@@ -64,7 +67,7 @@ def _forget(bed: Bed) -> None:
 
 def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
     pairs = [(who, bound) for who in ours]
-    pairs += [("straight", other) for other in ("reference", "before") if other in ours]
+    pairs += [("straight", other) for other in ("reference", "go", "before") if other in ours]
     others = ("gateway", "gthread", "twice as many")
     return [*pairs, *((other, "straight") for other in others if other in ours)]
 

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace, say: Say) -> Report:
     rounds, seconds = (2, 1) if asked.quick else (asked.rounds, asked.seconds)
     plan = Plan(seconds, asked.connections, asked.processes)
-    return run(asked.results.absolute(), Asked(asked.only, plan, rounds, asked.before), say)
+    wanted = Asked(asked.only, plan, rounds, asked.before, go=not asked.without_go)
+    return run(asked.results.absolute(), wanted, say)
 
 
 def _last(folder: Path) -> Report | None:
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--connections", type=_count, default=32, help="HTTP connections [32]")
     made.add_argument("--processes", type=_count, default=4, help="processes of the api [4]")
     made.add_argument("--before", type=Path, help="another checkout, whose services take part")
+    made.add_argument("--without-go", action="store_true", help="leave the service in Go out")
     made.add_argument("--results", type=Path, default=REPOSITORY / ".bench", help="[.bench]")
     made.add_argument(
         "--document", action="store_true", help=f"write the tables into docs/{DOCUMENT.name}"

@@ -83,4 +83,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, int]
     subjects: list[Subject]
     memory: dict[str, Memory]
-    left_out: dict[str, str] = {}  # subjects that were asked for, and why they were not measured
+    left_out: dict[str, str] = {}  # subjects, or `go`, that were not measured, and why

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from devstack.packages import rabbitmq
 from devstack.servers import postgres
 from devstack.state import locked, remove
-from loadtest.bench import answering, cost, machine, relaying, stand, whole, working
+from loadtest.bench import answering, cost, machine, peer, relaying, stand, whole, working
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench
@@ -32,18 +32,27 @@ Say = Callable[[str], None]
 
 
 class Asked(NamedTuple):
-    """What to measure: `before` is another checkout whose services take part."""
+    """What to measure: `before` is another checkout whose services take part.
+
+    `go`: so does the service in Go, where there is Go.
+    """
 
     subjects: Sequence[str]
     plan: Plan
     rounds: int
     before: Path | None
+    go: bool = True
 
 
 def run(folder: Path, asked: Asked, say: Say) -> Report:
     """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
     at, (commit, changed), found = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
-    with locked(folder), _emptied(folder) as data, Stand(data, asked.plan, asked.before) as ours:
+    go, without_go = _peer(asked, say)
+    with (
+        locked(folder),
+        _emptied(folder) as data,
+        Stand(data, asked.plan, asked.before, go) as ours,
+    ):
         bed = _prepared(ours, asked, say)
         without = left_out(ours.slow_commits, asked.subjects, say)
         names = [name for name in asked.subjects if name not in without]
@@ -54,12 +63,28 @@ def run(folder: Path, asked: Asked, say: Say) -> Report:
         commit=commit,
         changed=changed,
         machine=found,
-        versions=machine.versions(_broker()),
+        versions=machine.versions(_broker()) | ({"go": peer.version()} if go else {}),
         settings={**asked.plan._asdict(), "rounds": asked.rounds},
         subjects=subjects,
         memory=memory,
-        left_out=without,
+        left_out=without | without_go,
     )
+
+
+def _peer(asked: Asked, say: Say) -> tuple[Path | None, dict[str, str]]:
+    """Return the program of the service in Go; None, and why, where it does not take part."""
+    if not answering.BESIDE_GO & set(asked.subjects):
+        return None, {}
+    why = "--without-go"
+    if asked.go:
+        if peer.built() is None:
+            say("building the service in Go, once: it takes minutes")
+        try:
+            return peer.program(), {}
+        except peer.Missing as error:
+            why = str(error)
+    say(f"go is left out: {why}")
+    return None, {"go": why}
 
 
 @contextlib.contextmanager
@@ -76,7 +101,7 @@ def _emptied(folder: Path) -> Iterator[Path]:
 
 
 def _prepared(ours: Stand, asked: Asked, say: Say) -> Bed:
-    for wave in stand.wanted(asked.subjects, asked.before):
+    for wave in stand.wanted(asked.subjects, asked.before, go=ours.has_peer):
         say(f"starting {', '.join(wave)}")
         ours.start(*wave)
         if "migrate" in wave:

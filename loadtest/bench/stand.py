@@ -29,6 +29,11 @@ _UVICORN: Final = (
 )
 # The limit counts in Redis for every request as in production, but nobody reaches it.
 _UNLIMITED: Final = "10000000"
+# Where the service in Go reads our statements and the limiter's script.
+PEER_FILES: Final = {
+    "PEER_SQL": str(SOURCE / "orders" / "database" / "sql"),
+    "PEER_LUA": str(SOURCE / "orders" / "api" / "sliding_window.lua"),
+}
 BEFORE: Final = "-before"  # what components of the other checkout are called
 
 
@@ -43,10 +48,15 @@ class Plan(NamedTuple):
 class Stand:
     """Starts what a run asks for; all of it ends with the block."""
 
-    def __init__(self, folder: Path, plan: Plan, before: Path | None) -> None:
-        """Take where to keep the servers' data, and the services of another checkout to compare."""
+    def __init__(
+        self, folder: Path, plan: Plan, before: Path | None, peer: Path | None = None
+    ) -> None:
+        """Take where to keep the servers' data, and whom to compare with.
+
+        `before` is another checkout, `peer` the program of the service in Go.
+        """
         self._programs: dict[str, Program] = {}
-        self._before = before
+        self._before, self._peer = before, peer
         ports = {variable(name): str(free_port()) for name in PORTS}
         foreign = ("ORDERS_", "DEVSTACK_")
         environment = {
@@ -118,6 +128,11 @@ class Stand:
         return self._before is not None
 
     @property
+    def has_peer(self) -> bool:
+        """Whether the service in Go takes part."""
+        return self._peer is not None
+
+    @property
     def session_options(self) -> str:
         """Give the options of our database sessions, for others to work under the same."""
         loaded = load(DatabaseSettings, {"ORDERS_DATABASE_URL": self.database_url})
@@ -138,6 +153,8 @@ class Stand:
         twice = {"ORDERS_API_WORKERS": str(2 * self._processes)}
         known["api-twice"] = self._api(known["api"], "api-twice", twice)
         known["reference"] = self._reference(known["api"])
+        if self._peer is not None:
+            known["go"] = self._go(known["api"], self._peer)
         if self._before is not None:
             old = {"PYTHONPATH": str(self._before / "services")}
             known["api" + BEFORE] = self._api(known["api"], "api" + BEFORE, old)
@@ -192,6 +209,20 @@ class Stand:
             ready=partial(services.answers, port, "/api/orders/user/1"),
         )
 
+    def _go(self, api: Component, program: Path) -> Component:
+        """One process that uses every core, with the api's number of connections to PostgreSQL."""
+        port = free_port()
+        environment = {
+            "PEER_ADDRESS": f"{HOST}:{port}",
+            "PEER_POOL": str(self._processes),
+            **PEER_FILES,
+        }
+        return replace(
+            _listening(self._variant(api, "go", environment), port),
+            argv=(str(program),),
+            ready=partial(services.answers, port, "/api/orders/user/1"),
+        )
+
 
 def _listening(component: Component, port: int) -> Component:
     return replace(component, address=f"{HOST}:{port}", ports={})
@@ -206,7 +237,7 @@ def until(holds: Callable[[], bool], within_s: float, every_s: float = 0.02) -> 
         time.sleep(every_s)
 
 
-def wanted(subjects: Sequence[str], before: Path | None) -> list[tuple[str, ...]]:
+def wanted(subjects: Sequence[str], before: Path | None, *, go: bool) -> list[tuple[str, ...]]:
     """Return what has to be started for some subjects, wave by wave."""
     http = bool(set(subjects) - {"relay", "worker"})
     queues = bool({"relay", "worker", "whole"} & set(subjects))
@@ -214,6 +245,7 @@ def wanted(subjects: Sequence[str], before: Path | None) -> list[tuple[str, ...]
     seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
     apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]
     apis += ["api-twice"] if "post-slow" in subjects else []
+    apis += ["go"] if go else []
     return [
         tuple(servers),
         tuple(seconds),

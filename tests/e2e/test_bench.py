@@ -8,11 +8,14 @@ from pathlib import Path
 import msgspec
 
 from e2e.stack import SERVICES
+from loadtest.bench import peer
 from loadtest.bench.results import Report
 
 SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
 # The other requests differ in their bounds, which test_bench_generators.py tries.
 SUBJECTS = ("post", "relay", "worker", "whole")
+# Its build takes minutes, and modules from the network.
+WITHOUT_GO = [] if peer.built() else ["--without-go"]
 
 
 def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_path: Path) -> None:
@@ -21,7 +24,7 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}", "COLUMNS": "160"}
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--only", ",".join(SUBJECTS),
-         "--results", str(results)],
+         "--results", str(results), *WITHOUT_GO],
         env=environ, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -36,6 +39,8 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     post = next(subject for subject in report.subjects if subject.name == "post")
     # Not Valkey: the limit is counted in batches, so its share may be below what is shown.
     assert {"api", "postgres"} <= set(post.cpu_us("straight"))
+    assert ("go" in post.samples) == (not WITHOUT_GO)
+    assert report.left_out == ({"go": "--without-go"} if WITHOUT_GO else {})
     assert report.memory["api"].total_mib > 0
     assert not (results / "data").exists()
 

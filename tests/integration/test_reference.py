@@ -1,10 +1,14 @@
-"""The reference of `make bench` answers as the service does: else their rates say nothing."""
+"""The references of `make bench` answer as the service does: else their rates say nothing.
 
+The one in Go takes part where a bench has built it.
+"""
+
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,20 @@ import pytest
 import requests
 
 from devstack.ports import free_port
+from devstack.servers import valkey
 from devstack.testing import Database
 from integration.api_process import CURSOR_SECRET, Api, api_running, order
 from integration.serving import SERVICES, eventually
+from loadtest.bench import peer
+from loadtest.bench.stand import PEER_FILES
 from upstreams.process import running
 
 LIMIT = 8
+NEW_USERS = itertools.count(1000)
+UVICORN = (
+    sys.executable, "-m", "uvicorn", "loadtest.reference.app:app",
+    "--loop", "uvloop", "--http", "httptools",
+)  # fmt: skip
 # What must be alike; ids and dates differ by nature.
 FIELDS = (
     "Content-Type", "Cache-Control", "ETag", "Location", "Link", "RateLimit-Policy", "Retry-After",
@@ -32,35 +44,55 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def both(
+def services(
     database: Database, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Api, Api]]:
-    """Run the service and the reference on the same servers."""
+) -> Iterator[dict[str, Api]]:
+    """Run the service and its references on the same servers."""
     folder = tmp_path_factory.mktemp("both")
-    with running("inventory", free_port()) as inventory:
+    with ExitStack() as stack:
+        inventory = stack.enter_context(running("inventory", free_port()))
         settings = {
             "DATABASE_URL": database.url, "REDIS_URL": redis_url, "INVENTORY_URL": inventory.url,
             "RATE_LIMIT_REQUESTS": str(LIMIT),
         }  # fmt: skip
-        with api_running(folder, **settings) as service:
-            environ = os.environ | {f"ORDERS_{name}": value for name, value in settings.items()}
-            with reference_running(folder, environ) as reference:
-                yield service, reference
+        environ = os.environ | {f"ORDERS_{name}": value for name, value in settings.items()}
+        started = {
+            "service": stack.enter_context(api_running(folder, **settings)),
+            "python": stack.enter_context(reference_running(folder, environ, *UVICORN)),
+        }
+        program = peer.built()
+        if program is not None:
+            started["go"] = stack.enter_context(reference_running(folder, environ, str(program)))
+        yield started
+
+
+REFERENCES = ("python",) if peer.built() is None else ("python", "go")
+
+
+def test_the_reference_in_go_takes_part() -> None:
+    if "go" not in REFERENCES:
+        pytest.skip("not built: `make bench ARGS='--quick --only get'` builds it where Go is")
+
+
+@pytest.fixture(params=REFERENCES)
+def both(
+    services: dict[str, Api], redis_url: str, request: pytest.FixtureRequest
+) -> tuple[Api, Api]:
+    """Give the service and one of its references, with nothing counted yet."""
+    valkey.flush(redis_url)
+    return services["service"], services[request.param]
 
 
 @contextmanager
-def reference_running(folder: Path, environ: dict[str, str]) -> Iterator[Api]:
-    port, log = free_port(), folder / "reference.log"
-    environ |= {
-        "ORDERS_CURSOR_SECRET": CURSOR_SECRET,
-        "PYTHONPATH": f"{SERVICES.parent}:{SERVICES}",
-    }
-    words = f"loadtest.reference.app:app --loop uvloop --http httptools --port {port}"
+def reference_running(folder: Path, environ: Mapping[str, str], *argv: str) -> Iterator[Api]:
+    port, log = free_port(), folder / f"{Path(argv[-1]).name}.log"
+    environment = {
+        **environ, **PEER_FILES, "PEER_ADDRESS": f"127.0.0.1:{port}",
+        "ORDERS_CURSOR_SECRET": CURSOR_SECRET, "PYTHONPATH": f"{SERVICES.parent}:{SERVICES}",
+    }  # fmt: skip
+    place = [] if len(argv) == 1 else ["--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *words.split()],
-            env=environ, stdout=output, stderr=output,
-        )  # fmt: skip
+        process = subprocess.Popen([*argv, *place], env=environment, stdout=output, stderr=output)
     api = Api(port, port, log)
 
     def is_up() -> bool:
@@ -129,7 +161,7 @@ def test_what_few_orders_have_is_shown_alike(both: tuple[Api, Api], database: Da
                 b" refund_requested = 1.5, refunded = 1.5 WHERE id = %s",
                 (status, number),
             )
-    shown = [api.get("/api/orders/user/19") for api in both]
+    shown = [api.get("/api/orders/user/19?pageSize=2") for api in both]
     assert shown[0].content == shown[1].content
     assert ["cancelRequested" in row for row in shown[0].json()] == [False, True]
 
@@ -146,7 +178,7 @@ def test_both_miss_and_refuse_the_same_ids(both: tuple[Api, Api]) -> None:
 
 
 def test_both_limit_at_the_same_request(both: tuple[Api, Api]) -> None:
-    for api, user in zip(both, (16, 17), strict=True):
+    for api, user in zip(both, NEW_USERS, strict=False):  # the service remembers whom it refused
         statuses = [api.get(f"/api/orders/user/{user}") for _ in range(LIMIT + 1)]
         assert [reply.status_code for reply in statuses] == [200] * LIMIT + [429]
         left = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
