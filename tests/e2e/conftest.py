@@ -35,9 +35,12 @@ def traces() -> Iterator[Receiver]:
         yield receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(traces: Receiver) -> Iterator[Stack]:
-    """Start the stack once; every test leaves it whole."""
+    """Start the stack once for a module; every test leaves it whole.
+
+    `make test` gives each module to another process: for the session, five stacks would run on.
+    """
     with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         rules = Path(folder) / "rules"
