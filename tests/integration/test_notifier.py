@@ -543,7 +543,7 @@ def held(pool: Pool, notifications: Notifications) -> Held:
 
 @pytest.fixture
 def together(held: Held) -> Notifications:
-    return Notifications(cast("Pool", held), claim_s=3600)
+    return Notifications(cast("Pool", held), claim_s=3600, patience_s=60)
 
 
 def test_notifications_that_come_at_once_are_claimed_by_one_statement_and_sent_once(

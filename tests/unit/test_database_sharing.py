@@ -27,7 +27,10 @@ class Server:
         self.singles: list[int] = []
         self.sets: list[list[int]] = []
         self._left_out, self._failure = left_out, failure
-        self.shared: SharedStatement[int, int | None] = SharedStatement(self.single, self.several)
+        self.shared = self.sharing(60)
+
+    def sharing(self, patience_s: float) -> SharedStatement[int, int | None]:
+        return SharedStatement(self.single, self.several, patience_s)
 
     def single(self, number: int) -> int | None:
         self.singles.append(number)
@@ -116,7 +119,7 @@ def test_a_first_statement_that_fails_lets_the_others_go_on() -> None:
         assert server.go_on.wait(60)
         raise Permanent("no", reason="malformed")
 
-    shared: SharedStatement[int, int | None] = SharedStatement(failing, server.several)
+    shared: SharedStatement[int, int | None] = SharedStatement(failing, server.several, 60)
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(shared.ask, 7)
         eventually(lambda: server.singles == [7])
@@ -125,6 +128,22 @@ def test_a_first_statement_that_fails_lets_the_others_go_on() -> None:
         server.go_on.set()
     assert isinstance(first.exception(), Permanent)
     assert [future.result() for future in others] == [2, 4]
+
+
+def test_a_statement_that_waits_for_a_lock_holds_nobody_up_for_long() -> None:
+    server = Server()
+    shared = server.sharing(0.01)
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(shared.ask, 0)
+        eventually(lambda: server.singles == [0])
+        others = [threads.submit(shared.ask, number) for number in (1, 2, 3)]
+        try:
+            assert [future.result(60) for future in others] == [2, 4, 6]
+            assert not first.done()
+        finally:
+            server.go_on.set()
+    assert shared._waiting == []
+    assert shared.ask(4) == 8
 
 
 def test_each_of_many_callers_gets_the_answer_to_its_own_question() -> None:

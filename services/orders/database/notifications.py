@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from orders.database.pool import Pool, Row
-from orders.database.sharing import SharedStatement
+from orders.database.sharing import PATIENCE_S, SharedStatement
 from orders.domain.events import OrderEvent
 
 
@@ -91,14 +91,17 @@ class _Ended(msgspec.Struct):
 class Notifications:
     """The notifications of orders, earliest first within each order."""
 
-    def __init__(self, primary: Pool, claim_s: float) -> None:
-        """Make claims last for `claim_s` seconds: longer than sending one takes."""
+    def __init__(self, primary: Pool, claim_s: float, patience_s: float = PATIENCE_S) -> None:
+        """Make claims last for `claim_s` seconds: longer than sending one takes.
+
+        `patience_s` is how long a thread waits for a statement of others.
+        """
         self._primary, self._claim_s = primary, claim_s
         self._claims: SharedStatement[int, Notification | None] = SharedStatement(
-            self._claim_one, self._claim_several
+            self._claim_one, self._claim_several, patience_s
         )
         self._settlements: SharedStatement[tuple[Notification, Settlement], bool] = SharedStatement(
-            self._settle_one, self._settle_several
+            self._settle_one, self._settle_several, patience_s
         )
 
     def claim(self, order_id: int) -> Notification | None:

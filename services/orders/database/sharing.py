@@ -2,12 +2,12 @@
 
 Whoever asks while no statement runs is answered at once, by a statement of its own: a lone caller
 waits for nobody. Whoever asks meanwhile waits for the next statement, which is for all who wait
-then.
+then; but not for long: a statement may wait for a lock that is no matter to others.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
@@ -17,6 +17,8 @@ from orders.errors import OrdersError
 A = TypeVar("A")
 R = TypeVar("R")
 
+# Statements take milliseconds. One that takes longer waits for a lock, or the server is in trouble.
+PATIENCE_S: Final = 0.1
 _log = structlog.get_logger()
 
 
@@ -39,13 +41,16 @@ class SharedStatement(Generic[A, R]):
 
     `several` returns the answers that it has, by the place of the asker. Who has none, and
     everybody when it fails, asks by itself with `single`: what cannot be answered, or waits for a
-    lock, holds up nobody else.
+    lock, holds up nobody else. So does who has waited for a statement of others for `patience_s`.
     """
 
     def __init__(
-        self, single: Callable[[A], R], several: Callable[[Sequence[A]], Mapping[int, R]]
+        self,
+        single: Callable[[A], R],
+        several: Callable[[Sequence[A]], Mapping[int, R]],
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self._single, self._several = single, several
+        self._single, self._several, self._patience_s = single, several, patience_s
         self._lock = threading.Lock()  # guards the next two
         self._running = False
         self._waiting: list[_Request[A, R]] = []
@@ -66,15 +71,27 @@ class SharedStatement(Generic[A, R]):
         return request.answers[0] if request.answers else self._single(asked)
 
     def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
-        """Wait; return for whom the caller is to ask, nobody if it was asked for already."""
+        """Wait; return for whom the caller is to ask.
+
+        Nobody if it was asked for already, or has waited enough.
+        """
         with self._lock:
             if not self._running:
                 self._running = True
                 return [request]
             self._waiting.append(request)
-        request.gate.acquire()
+        if not request.gate.acquire(timeout=self._patience_s) and not self._left(request):
+            request.gate.acquire()
         part, request.part = request.part, []
         return part
+
+    def _left(self, request: _Request[A, R]) -> bool:
+        """Leave the line; false if somebody asks for the request already."""
+        with self._lock:
+            if request not in self._waiting:
+                return False
+            self._waiting.remove(request)
+            return True
 
     def _answer(self, part: list[_Request[A, R]]) -> None:
         try:
