@@ -27,6 +27,17 @@ def test_orders_that_all_agree_on_are_clean(shop: Shop) -> None:
     assert "clean: nothing is wrong" in out
 
 
+def test_what_cannot_be_judged_yet_is_counted(shop: Shop) -> None:
+    shop.sold()
+    charging = shop.order("Charging", reservation="held", age_s=600)
+    shop.attempt(charging, "unknown")
+    shop.units(charging)
+    shop.sold(age_s=0)
+    report = msgspec.json.decode(shop.command("reconcile", "--json")[1])
+    assert (report["tooYoung"], report["violations"]) == (2, [])
+    assert "2 orders are too young to judge or under way" in shop.command("reconcile")[1]
+
+
 def test_an_order_only_the_ledgers_know_is_lost(shop: Shop) -> None:
     shop.units(4711)
     shop.capture(4712)
@@ -207,6 +218,7 @@ def test_a_violation_that_was_settled_elsewhere_is_accepted_until_it_changes(sho
     assert shop.command(*words)[0] == 1, "it wants a reason"
     assert shop.command(*words, "--because", "paid back by the bank", "--as", "ada")[0] == 0
     assert shop.reconcile("--full") == CLEAN
+    assert "integrity.doubted" not in shop.command("reconcile", "--full")[2]
     assert shop.run("SELECT actor, action, subject FROM operator_actions") == [
         ("operator:ada", "reconcile --accept", f"order {order_id}")
     ]

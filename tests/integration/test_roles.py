@@ -67,10 +67,10 @@ RUNS = {
         count_notifications queue_notification settle_notification settle_notifications
     """,
     "support": """
-        accept_violations advance_order begin_action begin_reconciliation describe_action
-        find_attempt find_evidence find_watermark forget_under_way list_cases list_existing
-        list_notifications list_stuck list_under_way list_violations load_work move_watermark
-        next_orders note_suspects note_under_way note_unnotified reconcile_orders
+        accept_violations advance_order begin_action begin_reconciliation count_young
+        describe_action find_attempt find_evidence find_watermark forget_under_way list_cases
+        list_existing list_notifications list_stuck list_under_way list_violations load_work
+        move_watermark next_orders note_suspects note_under_way note_unnotified reconcile_orders
         reconcile_payments reconcile_stock record_action record_case refresh_unnotified
         resend_notifications settled_letters trace_order
     """,

@@ -149,9 +149,11 @@ class Book:
         """Return orders that were odd before."""
         return [row[0] for row in self._run("list_cases", {"limit": limit})]
 
-    def record(self, order_id: int, findings: Sequence[Finding], second_look_s: float) -> None:
-        """Replace what was found about an order."""
-        self._run(
+    def record(
+        self, order_id: int, findings: Sequence[Finding], second_look_s: float
+    ) -> list[Finding]:
+        """Replace what was found about an order; return what nobody has accepted."""
+        rows = self._run(
             "record_case",
             {
                 "id": order_id,
@@ -161,6 +163,13 @@ class Book:
                 "second_look_s": second_look_s,
             },
         )
+        accepted = {kind for kind, is_accepted in rows if is_accepted}
+        return [finding for finding in findings if finding.kind.value not in accepted]
+
+    def young(self, after: int) -> int:
+        """Return how many orders cannot be judged yet; those after `after` were not read."""
+        [(count,)] = self._run("count_young", {"after": after})
+        return int(count)
 
     def violations(self) -> list[Violation]:
         """Return the oldest open breaches."""

@@ -47,6 +47,7 @@ class Report(msgspec.Struct, rename="camel"):
     orders: int = 0
     judged: int = 0
     left_over: int = 0  # suspects left to the next run
+    too_young: int = 0  # orders that cannot be judged yet
     violations: list[Violation] = []
     statements: int = 0
     database_seconds: float = 0.0
@@ -152,6 +153,7 @@ class Reconciliation:
             self._compare(sources, _EVER if last else upto)
         self._look_again()
         self._move(sources, finished=True)
+        self._report.too_young = self._book.young(orders.reached)
         return self._closed()
 
     def _compare(self, sources: "Sources", upto: dt.datetime) -> None:
@@ -245,8 +247,7 @@ class Reconciliation:
             self._book.note_suspects([order_id])
             return
         findings = judge(evidence)
-        self._book.record(order_id, findings, self._settings.second_look_s)
-        for finding in findings:
+        for finding in self._book.record(order_id, findings, self._settings.second_look_s):
             _log.info("integrity.doubted", orderId=order_id, kind=finding.kind, due=finding.due_at)
 
     def _move(self, sources: "Sources", *, finished: bool) -> None:

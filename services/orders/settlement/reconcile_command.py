@@ -94,6 +94,8 @@ def _print(report: Report, *, as_json: bool) -> None:
         f"looked at {report.orders} orders, {report.judged} of them one by one; "
         f"{report.database_seconds} s of the database"
     )
+    if report.too_young:
+        print(f"{report.too_young} orders are too young to judge or under way: a later run will")
     if report.left_over:
         print(f"{report.left_over} suspects are left to the next run")
     if not report.violations:

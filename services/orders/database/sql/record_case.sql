@@ -21,4 +21,4 @@ ON CONFLICT (order_id, kind) DO UPDATE SET
         c.seen_at <= now() - make_interval(secs => %(second_look_s)s)
         AND now() >= (SELECT f.due_at FROM findings AS f WHERE f.kind = excluded.kind)
     )
-RETURNING c.kind, c.violation AND NOT c.accepted
+RETURNING c.kind, c.accepted
