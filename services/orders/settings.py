@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,13 +23,42 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 LongSeconds = Annotated[float, Meta(gt=0, le=2_592_000)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
-Url = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
+_EXPECTED: Final = "expected"  # in a Meta's `extra`: what to write, where a pattern says what fits
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9+.-]*://\S+$",
+        extra={_EXPECTED: "a URL without spaces, scheme://user:password@host:port/path"},
+    ),
+]
 # No braces: they would choose the slot of a Redis Cluster. Two names of Kubernetes fit in.
-KeyPrefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,149}$")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://\S+$")]
+KeyPrefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,149}$",
+        extra={_EXPECTED: "a letter or digit, then at most 149 of letters, digits and _ . : / -"},
+    ),
+]
+HttpUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://\S+$",
+        extra={_EXPECTED: "a URL without spaces, http://host:port/path or https://host:port/path"},
+    ),
+]
+_NAME: Final = "a lower-case letter or _, then at most {} of lower-case letters, digits and _"
 _SIGNING_KEY = r"whsec_([A-Za-z0-9+/]{4}){6,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 # libpq repeats what it cannot read, password included, so it must not get to see it.
-PostgresUrl = Annotated[str, Meta(pattern=r"^postgres(ql)?://([^\s%]|%[0-9A-Fa-f]{2})+$")]
+PostgresUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^postgres(ql)?://([^\s%]|%[0-9A-Fa-f]{2})+$",
+        extra={
+            _EXPECTED: "postgresql://user:password@host:port/database, without spaces,"
+            " and a % in the password as %25"
+        },
+    ),
+]
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,11 +109,15 @@ class DatabaseSettings(Group, frozen=True):
         str,
         Meta(
             pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+            extra={_EXPECTED: _NAME.format(62)},
             description="Schema of the tables; search_path is pinned to it.",
         ),
     ] = "public"
     role_prefix: Annotated[
-        Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,52}$")] | None,
+        Annotated[
+            str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,52}$", extra={_EXPECTED: _NAME.format(52)})
+        ]
+        | None,
         Meta(
             description="`orders migrate` keeps the privileges of the group roles of this prefix"
             " current: <prefix>api, relay, worker, notifier, support, reader; unset: of none.",
@@ -477,6 +510,10 @@ class NotificationSettings(Group, frozen=True):
         str,
         Meta(
             pattern=rf"^{_SIGNING_KEY}(\s+{_SIGNING_KEY})?$",
+            extra={
+                _EXPECTED: "whsec_ and at least 24 characters of base64, or two of these with a"
+                " space between; `openssl rand -base64 32` makes one"
+            },
             description="Signing secret, `whsec_` + base64; while it is rotated, two of them,"
             " separated by a space: each webhook is signed with both. Secret.",
         ),
@@ -729,11 +766,15 @@ def _explain(group: type[Group], message: str) -> str:
     """Say it in the reader's words: `Expected … - at `$.port`` becomes `ORDERS_API_PORT: …`."""
     if "missing required field" in message:
         field = message.split("`")[1]
-        return f"{variable(group, field)} is not set: {_describe(group)[field].description}"
+        description = _describe(group)[field].description.removesuffix(" Secret.")
+        return f"{variable(group, field)} is not set: {description}"
     text, _, place = message.partition(" - at `$.")
     field = place.rstrip("`")
     if not field:
         return text
+    if "matching regex" in text:
+        hint = get_type_hints(group, include_extras=True)[field]
+        return f"{variable(group, field)} is wrong: expected {_expected(hint)}"
     fault = f"{text[:1].lower()}{text[1:]}".replace(", got `str`", "")
     kind = _describe(group)[field].type
     return f"{variable(group, field)} is wrong: {fault} ({kind})"
@@ -779,6 +820,14 @@ def _description(hint: Any) -> str:
         ),
         "",
     )
+
+
+def _expected(hint: Any) -> str:
+    """Return what a value of the type is to look like, where a pattern says so; else nothing."""
+    own = (meta.extra for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta))
+    words = (extra[_EXPECTED] for extra in own if extra and _EXPECTED in extra)
+    inner = (_expected(part) for part in get_args(hint))
+    return next(filter(None, (*words, *inner)), "")
 
 
 def _type_name(hint: Any) -> str:

@@ -1,5 +1,7 @@
 """A wrong setting is named, with what is wrong about it, before anything starts."""
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -97,6 +99,43 @@ def test_an_error_names_the_variable(
 ) -> None:
     with pytest.raises(SettingError, match=named):
         settings.load(group, given)
+
+
+def test_an_error_says_what_to_write_and_not_by_which_pattern_it_was_held() -> None:
+    faults = list(_faults())
+    assert {"ORDERS_DATABASE_URL", "ORDERS_REDIS_PREFIX"} <= {name for name, _ in faults}
+    for name, text in faults:
+        assert text.startswith(f"{name} is ")
+        assert "regex" not in text
+        assert "Secret." not in text
+        assert len(text) > len(f"{name} is wrong: expected ") + 10, text
+
+
+def _faults() -> Iterator[tuple[str, str]]:
+    """Yield each variable that a space in it is wrong for, with what is said then and if unset."""
+    needed = {
+        setting.name: value
+        for setting in settings.describe()
+        if setting.default == "(required)"
+        for value in [_GOOD.get(setting.name, "http://h/")]
+    }
+    for group in settings.GROUPS.values():
+        for field in group.__struct_fields__:
+            name = settings.variable(group, field)
+            for environ in (
+                needed | {name: "a b{"},
+                {k: v for k, v in needed.items() if k != name},
+            ):
+                try:
+                    settings.load(group, environ)
+                except SettingError as error:
+                    yield name, str(error)
+
+
+_GOOD = {
+    "ORDERS_DATABASE_URL": "postgresql://h/db", "ORDERS_NOTIFICATION_SECRET": "whsec_" + "A" * 24,
+    "ORDERS_CURSOR_SECRET": "A" * 16,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("between", [" ", "\n", " \n "])
