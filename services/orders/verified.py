@@ -166,9 +166,16 @@ def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield each variable whose connections are not verified, with what to do about it."""
     for variable, judge in _JUDGES.items():
         for url in _urls(environ.get(variable, "").strip()):
-            if (fault := judge(url, environ)) is not None:
+            if (fault := _judged(judge, url, environ)) is not None:
                 yield variable, fault
                 break
+
+
+def _judged(judge: _Judge, url: str, environ: Mapping[str, str]) -> str | None:
+    try:
+        return judge(url, environ)
+    except ValueError:  # whose text repeats the URL, and its password
+        return "its host cannot be read: an IPv6 address stands in [ ]"
 
 
 def _urls(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from orders import verified
 from orders.admin import Admin
 from orders.api import issuer, query
 from orders.api.client_address import client_address
@@ -14,6 +15,7 @@ from orders.api.cursor import InvalidCursor, unseal
 from orders.api.preconditions import is_known
 from orders.api.problems import Refusal
 from orders.api.requests import check_media_type
+from orders.cache.address import place_of
 from orders.errors import SettingError
 from orders.messaging.address import addresses
 from orders.messaging.management import Management
@@ -198,6 +200,60 @@ def test_an_address_may_be_ipv6(host: str) -> None:
     assert Management(
         load(TopologySettings, {"ORDERS_MANAGEMENT_URL": f"http://{host}"}).management_url, "/"
     )
+
+
+SCHEMES = {
+    "ORDERS_DATABASE_URL": "postgresql", "ORDERS_DATABASE_REPLICA_URL": "postgresql",
+    "ORDERS_REDIS_URL": "rediss", "ORDERS_AMQP_URL": "amqps", "ORDERS_MANAGEMENT_URL": "https",
+    "ORDERS_INVENTORY_URL": "https", "ORDERS_PAYMENT_URL": "https",
+    "ORDERS_NOTIFICATION_URL": "https", "ORDERS_AUTH_JWKS_URL": "https",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "https", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https",
+}  # fmt: skip
+UNREADABLE = ("[::1", "[x]", f"u:{SECRET}@a\u2100b", f"u:{SECRET}@[", "a:99999", "a:x")
+
+
+def test_every_address_is_known_here() -> None:
+    known = {name for name in verified.VARIABLES if name != "ORDERS_DATABASE_SESSION_URL"}
+    assert set(SCHEMES) == known
+
+
+@given(
+    name=st.sampled_from(sorted(SCHEMES)), hosts=HOSTS | st.sampled_from(UNREADABLE),
+    query=joined("?", "sslmode=", "verify-full", "ssl_cert_reqs=none", "&", "host=", "[::1]", "%"),
+)  # fmt: skip
+def test_whether_a_server_is_verified_is_told_of_any_address(
+    name: str, hosts: str, query: str
+) -> None:
+    url = f"{SCHEMES[name]}://{hosts}/v{query}"
+    for variable, fault in verified.faults({name: url}):
+        assert variable == name
+        assert SECRET not in fault
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_a_verified_server_may_have_an_ipv6_address(name: str) -> None:
+    mode = "?sslmode=verify-full" if "DATABASE" in name else ""
+    url = f"{SCHEMES[name]}://u:p@[2001:db8::1]:9/v{mode}"
+    assert list(verified.faults({name: url})) == []
+    assert list(verified.faults({name: f"{SCHEMES[name]}://[::1]:9/v"})) == []
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("host", UNREADABLE)
+def test_an_address_of_redis_that_cannot_be_read_is_refused_without_its_password(
+    scheme: str, host: str
+) -> None:
+    path = "/service" if "sentinel" in scheme else "/0"
+    with pytest.raises(SettingError, match="ORDERS_REDIS_URL") as caught:
+        place_of(f"{scheme}://{host}{path}")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@given(hosts=HOSTS, scheme=st.sampled_from(["redis", "rediss", "redis+sentinel", "redis+cluster"]))
+def test_an_address_of_redis_is_read_or_refused(hosts: str, scheme: str) -> None:
+    with suppress(SettingError):
+        place_of(f"{scheme}://{hosts}/0")
 
 
 @given(hosts=HOSTS)

@@ -36,6 +36,10 @@ _SENTINEL_PORT: Final = 26379
 _PORT: Final = 6379
 
 
+class _WrongUrl(ValueError):
+    """What is wrong with a URL, in words that repeat nothing of it."""
+
+
 class Connected(NamedTuple):
     """Connections to all primaries, by address; in a cluster also the address of every slot."""
 
@@ -60,15 +64,20 @@ def place_of(url: str) -> Place:
     """Read a URL. Raises SettingError when it cannot be used."""
     try:
         return _place(url)
-    except (ValueError, TypeError, RedisError) as error:
-        # Not the URL itself: it may hold a password.
-        raise SettingError(f"ORDERS_REDIS_URL is wrong: {_without_url(error)}") from error
+    except _WrongUrl as error:
+        raise SettingError(f"ORDERS_REDIS_URL is wrong: {error}") from None
+    except (ValueError, TypeError, RedisError):
+        # Not in the words of who could not read it: they repeat the URL, and its password.
+        raise SettingError(
+            "ORDERS_REDIS_URL is wrong: a host, a port or a parameter cannot be read "
+            "(an IPv6 address stands in [ ])"
+        ) from None
 
 
 def _place(url: str) -> Place:
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
-        raise ValueError(f"the scheme must be one of {', '.join(_SCHEMES)}")
+        raise _WrongUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
     transport, _, kind = scheme.partition("+")
     if kind == "sentinel":
         return _sentinels(transport, url)
@@ -223,9 +232,9 @@ class Cluster:
 def _sentinels(transport: str, url: str) -> Sentinels:
     service, _, database = urlsplit(url).path.strip("/").partition("/")
     if not service:
-        raise ValueError("the service's name is missing: redis+sentinel://host:port/service/db")
+        raise _WrongUrl("the service's name is missing: redis+sentinel://host:port/service/db")
     if database and not database.isdigit():
-        raise ValueError("the database after the service's name must be a number")
+        raise _WrongUrl("the database after the service's name must be a number")
     query = dict(parse_qsl(urlsplit(url).query))
     own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     logins = list(_logins(transport, url, f"/{database or 0}", urlencode(query)))
@@ -239,7 +248,7 @@ def _sentinels(transport: str, url: str) -> Sentinels:
 
 def _cluster(transport: str, url: str) -> Cluster:
     if urlsplit(url).path.strip("/") not in {"", "0"}:
-        raise ValueError("a cluster has one database, 0: leave the path out")
+        raise _WrongUrl("a cluster has one database, 0: leave the path out")
     logins = list(_logins(transport, url, "", urlsplit(url).query))
     return Cluster(logins[0], [(login.host, login.port) for login in logins])
 
@@ -248,10 +257,5 @@ def _logins(transport: str, url: str, path: str, query: str) -> Iterator[Login]:
     user, at, hosts = urlsplit(url).netloc.rpartition("@")
     for host in hosts.split(","):
         if not host.strip() or host.startswith(":"):
-            raise ValueError("a host is missing")
+            raise _WrongUrl("a host is missing")
         yield Login(f"{transport}://{user}{at}{host}{path}?{query}")
-
-
-def _without_url(error: Exception) -> str:
-    text = str(error)
-    return text if "://" not in text or "redis+sentinel://host" in text else type(error).__name__
