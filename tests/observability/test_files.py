@@ -87,9 +87,11 @@ def test_a_ticket_links_to_runbook_and_dashboard_where_kustomize_puts_the_templa
     assert "https://grafana.invalid/d/b?var-service=c" in text
 
 
-def test_no_alert_of_one_service_or_queue_hides_those_of_another() -> None:
-    rules = read("alertmanager/alertmanager.yaml")["inhibit_rules"]
-    assert all({"namespace", "service"} <= set(rule["equal"]) for rule in rules)
+def test_no_alert_of_one_cluster_service_or_queue_hides_those_of_another() -> None:
+    config = read("alertmanager/alertmanager.yaml")
+    rules, whose = config["inhibit_rules"], {"cluster", "namespace", "service"}
+    assert all(whose <= set(rule["equal"]) for rule in rules)
+    assert whose <= set(config["route"]["group_by"])
     [worker] = [rule for rule in rules if 'component="worker"' in rule["source_matchers"]]
     assert 'queue="order-processing"' in worker["target_matchers"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from devstack.servers.prometheus import RETENTION
 from observability import cases, promtool
 from orders.telemetry import metrics
 from orderservice_observability.objectives import (
@@ -57,6 +58,17 @@ def test_promtool_finds_that_all_cases_hold(tmp_path: Path) -> None:
 def test_promtool_sees_a_case_that_does_not_hold(tmp_path: Path) -> None:
     wrong = promtool.Case("wrong", "Watchdog", {}, fires=False)
     assert "FAILED" in promtool.failures(tmp_path, [wrong])
+
+
+def test_the_local_prometheus_keeps_what_the_longest_window_asks_for() -> None:
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    windows = [
+        int(number) * seconds[unit]
+        for rule in rules()
+        for number, unit in re.findall(r"\[(\d+)([smhd])\b", rule["expr"])
+    ]
+    assert max(windows) == 3 * 86400
+    assert int(RETENTION[:-1]) * seconds[RETENTION[-1]] > max(windows)
 
 
 def test_the_plain_files_are_what_the_generator_writes() -> None:
