@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 from control_plane import required
 from control_plane.api import Api
 from control_plane.plane import ControlPlane
 
 from charts import typed
 from charts.conftest import OPERATOR_RELEASE, SOURCES, SYSTEM, Shell
-from charts.helm import CHARTS
+from charts.helm import CHARTS, OPERATOR, Helm, only
 from charts.seen import CR, WITHIN_S, complete
 from charts.test_instructions import read
 from pods import runbook
@@ -166,6 +167,19 @@ def test_no_command_is_left_out_for_nothing() -> None:
         words for words in LEFT_OUT if not any(command.startswith(words) for command in every)
     ]
     assert needless == []
+
+
+def test_what_argo_cd_reads_and_ignores_exists(helm4: Helm) -> None:
+    spec = yaml.safe_load(typed.block_of("gitops.md", "yaml"))["spec"]
+    chart = CHARTS.parent / spec["source"]["path"]
+    assert all((chart / name).is_file() for name in spec["source"]["helm"]["valueFiles"])
+    definition = only(helm4.template(OPERATOR), "CustomResourceDefinition")
+    (ignored,) = spec["ignoreDifferences"]
+    assert ignored["kind"] == definition["spec"]["names"]["kind"]
+    for pointer in ignored["jsonPointers"]:
+        node = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        for name in pointer.strip("/").split("/"):
+            node = node["properties"][name]
 
 
 def test_kubectl_understands_every_command_of_the_runbook(plane: ControlPlane) -> None:

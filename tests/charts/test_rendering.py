@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
 
@@ -23,6 +24,8 @@ from charts.helm import (
 )
 from charts.policies import pod_spec, violations
 from loadtest import cli
+from orderservice_operator.children import processes
+from orderservice_operator.resource.spec import OrderService
 from upkeep import written
 
 OBSERVABILITY = CHARTS.parent / "observability"
@@ -331,6 +334,33 @@ def test_an_environment_lets_nobody_in_without_tokens(helm4: Helm, name: str) ->
     if "ingress" in spec["api"] or "httpRoute" in spec["api"]:
         assert spec["auth"]["mode"] == "jwt"
         assert spec["api"]["trustedProxies"], "else every client has the controller's address"
+
+
+@pytest.mark.parametrize("name", ["staging", "prod"])
+def test_every_process_of_a_lasting_environment_has_two_pods_at_least(
+    helm4: Helm, name: str
+) -> None:
+    resource = only(helm4.template(ENVIRONMENT, *values_of(name)), "OrderService")
+    service = msgspec.convert(resource, OrderService)
+    fewest = {
+        process.name: processes.fewest_replicas(service, process) for process in processes.ALL
+    }
+    assert len(fewest) == 4
+    assert min(fewest.values()) >= 2, fewest
+
+
+def test_what_others_select_by_can_be_set(helm4: Helm) -> None:
+    on = "serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true"
+    labels = "serviceMonitor.labels.release=stack,prometheusRule.labels.release=stack"
+    folder = "dashboards.labels.team=shop,dashboards.annotations.grafana_folder=Orders"
+    manifests = helm4.template(OPERATOR, f"--set={on},{labels},{folder}")
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert only(manifests, kind)["metadata"]["labels"]["release"] == "stack"
+    boards = [one["metadata"] for one in manifests if one["kind"] == "ConfigMap"]
+    assert boards
+    for board in boards:
+        assert board["labels"]["team"] == "shop"
+        assert board["annotations"]["grafana_folder"] == "Orders"
 
 
 @pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT], ids=lambda chart: chart.name)
