@@ -1,5 +1,6 @@
 """What the admin port answers, without a socket: probes, health, metrics."""
 
+import re
 import socket
 import threading
 import time
@@ -110,12 +111,15 @@ def test_a_process_without_progress_is_not_alive() -> None:
     state = ProcessState(stalled_after_s=0.05)
     state.start()
     time.sleep(0.1)
-    assert ask("/livez", state=state) == (
-        503,
-        "[-]progress failed: no progress for 0 s\nlivez check failed\n",
-    )
-    state.beat()
-    assert ask("/livez", state=state)[0] == 200
+    status, text = ask("/livez", state=state)
+    assert status == 503
+    assert re.fullmatch(r"\[-\]progress failed: no progress for \d+ s\nlivez check failed\n", text)
+
+    def lives() -> bool:
+        state.beat()
+        return ask("/livez", state=state)[0] == 200
+
+    assert_within(60, lives)
 
 
 def test_no_dependency_can_fail_liveness() -> None:
@@ -136,7 +140,7 @@ def test_many_probes_at_once_ask_a_dependency_once() -> None:
         asked.append(1)
         time.sleep(0.05)
 
-    checks = Checks([Check("postgres", slow)])
+    checks = Checks([Check("postgres", slow)], fresh_s=60)
     probes = [threading.Thread(target=checks.results) for _ in range(20)]
     for probe in probes:
         probe.start()
@@ -151,13 +155,13 @@ def test_a_dependency_that_hangs_costs_one_thread() -> None:
 
     def hang() -> None:
         asked.append(1)
-        release.wait(5)
+        release.wait(60)
 
     checks = Checks([Check("postgres", hang, budget_s=0.01)], fresh_s=0)
     assert [checks.results()[0].passed for _ in range(10)] == [False] * 10
     assert asked == [1]
     release.set()
-    assert_within(1, lambda: checks.results()[0].passed)
+    assert_within(60, lambda: checks.results()[0].passed)
 
 
 def assert_within(seconds: float, holds: Callable[[], bool]) -> None:

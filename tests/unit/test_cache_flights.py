@@ -40,20 +40,28 @@ class Slow:
     def ending_in(self, end: Callable[[], str | None]) -> Callable[[], str | None]:
         def work() -> str | None:
             self.started.set()
-            self.finish.wait(5)
+            self.finish.wait(60)
             return end()
 
         return work
 
 
+def await_company(flights: Flights[str]) -> None:
+    """Return once somebody waits for the flight under way."""
+    until = time.monotonic() + 60
+    while flights._flights[1].landed is None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def test_a_none_from_before_the_caller_came_is_not_believed() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(clock=lambda: 0.0)
     slow = Slow()
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(flights.run, 1, slow.ending_in(lambda: None))
-        slow.started.wait(5)
+        slow.started.wait(60)
         second = threads.submit(flights.run, 1, lambda: "created meanwhile")
-        time.sleep(0.02)
+        await_company(flights)
         slow.finish.set()
         assert first.result() is None
         assert second.result() == "created meanwhile"
@@ -64,7 +72,7 @@ def test_a_flight_that_takes_long_is_not_joined() -> None:
     slow = Slow()
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(flights.run, 1, slow.ending_in(lambda: "old"))
-        slow.started.wait(5)
+        slow.started.wait(60)
         time.sleep(JOIN_S + 0.01)
         assert flights.run(1, lambda: "new") == "new"
         slow.finish.set()
@@ -77,13 +85,13 @@ def fail() -> str | None:
 
 
 def test_an_error_reaches_all_who_waited_and_nobody_after() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(clock=lambda: 0.0)
     slow = Slow()
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(flights.run, 1, slow.ending_in(fail))
-        slow.started.wait(5)
+        slow.started.wait(60)
         second = threads.submit(flights.run, 1, lambda: "not asked")
-        time.sleep(0.02)
+        await_company(flights)
         slow.finish.set()
         for asked in (first, second):
             with pytest.raises(LookupError):
@@ -96,13 +104,13 @@ def leave() -> str | None:
 
 
 def test_who_waited_for_a_thread_that_was_ended_asks_again() -> None:
-    flights: Flights[str] = Flights()
+    flights: Flights[str] = Flights(clock=lambda: 0.0)
     slow = Slow()
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(flights.run, 1, slow.ending_in(leave))
-        slow.started.wait(5)
+        slow.started.wait(60)
         second = threads.submit(flights.run, 1, lambda: "asked again")
-        time.sleep(0.02)
+        await_company(flights)
         slow.finish.set()
         assert second.result() == "asked again"
         with pytest.raises(SystemExit):

@@ -124,7 +124,7 @@ def test_guarded_calls_run_at_the_same_time(breaker: Breaker) -> None:
 
     def guarded() -> None:
         admission = breaker.enter()
-        together.wait(5)  # BrokenBarrierError unless all four are inside
+        together.wait(60)  # BrokenBarrierError unless all four are inside
         breaker.leave(admission, failed=False)
 
     run_all([guarded] * 4)
@@ -135,4 +135,4 @@ def run_all(works: list[Callable[[], None]]) -> None:
     with ThreadPoolExecutor(len(works)) as threads:
         for done in [threads.submit(work) for work in works]:
             done.result()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
