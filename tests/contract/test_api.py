@@ -268,13 +268,13 @@ def test_requests_beyond_the_room_are_shed() -> None:
     class Slow:
         def caller(self, _authorization: str | None) -> Caller:
             inside.set()
-            leave.wait(5)
+            leave.wait(60)
             return Caller(None, frozenset())
 
     api = client(authentication=Slow(), max_in_flight=1)
     first = threading.Thread(target=api.simulate_get, args=("/api/orders/0",))
     first.start()
-    inside.wait(5)
+    inside.wait(60)
     shed = api.simulate_get("/api/orders/0")
     leave.set()
     first.join()
@@ -284,10 +284,10 @@ def test_requests_beyond_the_room_are_shed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since_s", "status"), [(0.0, 400), (0.3, 503), (5, 503), (None, 400), ("", 400)]
+    ("since_s", "status"), [(0.0, 400), (31, 503), (500, 503), (None, 400), ("", 400)]
 )
 def test_a_request_that_waited_too_long_is_shed(since_s: float | str | None, status: int) -> None:
-    api = client(max_wait_s=0.25)
+    api = client(max_wait_s=30)
     passed_on = f"t={time.time() - since_s:.3f}" if isinstance(since_s, float | int) else "t=soon"
     told = {} if since_s is None else {"X-Request-Start": passed_on}
     answer = api.simulate_get("/api/orders/0", headers=told)

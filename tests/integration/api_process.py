@@ -106,7 +106,7 @@ def api_running(folder: Path, **settings: str) -> Iterator[Api]:
     finally:
         api.session.close()
         process.send_signal(signal.SIGTERM)
-        process.wait(15)
+        process.wait(60)
 
 
 def _is_up(process: "subprocess.Popen[bytes]", api: Api) -> bool:

@@ -51,7 +51,7 @@ class Process:
 
     def terminate(self) -> int:
         self.running.send_signal(signal.SIGTERM)
-        return self.running.wait(20)
+        return self.running.wait(60)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     """Kill all but the admin process: it sees the master gone, tidies up and ends."""
     children = {int(pid): _comm(int(pid)) for pid in _children(process.pid)}
     process.kill()
-    process.wait(5)
+    process.wait(60)
     for pid, name in children.items():
         with suppress(ProcessLookupError):
             if name != "orders-admin":

@@ -217,7 +217,7 @@ def test_a_taken_admin_port_is_named(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start({"port": port + 1}, {"host": "127.0.0.1", "port": port}, folder / "out.log")
-        assert process.wait(10) != 0
+        assert process.wait(60) != 0
     assert f"ORDERS_ADMIN_PORT: cannot listen on {port}" in (folder / "out.log").read_text()
 
 

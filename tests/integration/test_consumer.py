@@ -226,7 +226,7 @@ def test_stopping_lets_messages_in_flight_end(vhost: Vhost, broker: Broker) -> N
     with consuming(vhost, handler, prefetch=1) as consumer:
         broker.send(QUEUE, body(1))
         broker.send(QUEUE, body(2))
-        assert begun.wait(5)
+        assert begun.wait(60)
         assert consumer.stop()
         assert ended.is_set()
     assert broker.count(QUEUE) == 1, "the second was not begun any more"
@@ -239,11 +239,11 @@ def test_what_does_not_end_in_time_is_given_back(vhost: Vhost, broker: Broker) -
 
     def handler(_message: Message) -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
 
     with consuming(vhost, handler, drain_s=0.2) as consumer:
         broker.send(QUEUE, body())
-        assert begun.wait(5)
+        assert begun.wait(60)
         assert not consumer.stop()
         broker.wait_for(QUEUE, 1)
         release.set()
@@ -312,7 +312,7 @@ class Slow:
             members += sets.take(2)
             time.sleep(0.01)
         sets.leave(members[0], None)
-        self.later.wait(10)
+        self.later.wait(60)
         sets.leave(members[1], self._error)
         while not sets.closed:
             time.sleep(0.01)

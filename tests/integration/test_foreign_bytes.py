@@ -32,7 +32,7 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
     release = threading.Event()
 
     def handler(message: Message) -> None:
-        release.wait(20)
+        release.wait(60)
         seen.append(message)
         if not accepted:
             raise Permanent("no", reason="refused")

@@ -174,7 +174,7 @@ def test_what_a_new_leader_has_to_do_is_done_again_until_it_succeeds(
     swept_at_s = REGISTRY.get_sample_value("orders_sweep_last_success_timestamp_seconds")
     assert swept_at_s is not None
     assert before_s - 1 <= swept_at_s <= time.time() + 1
-    until_s = time.monotonic() + 30
+    until_s = time.monotonic() + 60
     while len(calls) < 2 and time.monotonic() < until_s:
         keeper.round()
         time.sleep(0.1)
@@ -270,7 +270,7 @@ def test_only_the_elected_process_exports_the_counts(pool: Pool, options: Databa
     assert values(counted)["payment_unknown"] == 0
     assert values(empty) == {}
     first.stop_leading()
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while not values(empty):  # the server frees the lock when it notices the end of the session
         assert time.monotonic() < until_s
         second.round()
@@ -317,7 +317,7 @@ def test_a_bug_in_one_round_ends_neither_the_rounds_nor_leaves_the_lock_taken(
     buggy = BuggyCollector()
     keeper, collector = housekeeping(pool, options, buggy)
     keeper.start()
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while not values(collector) and time.monotonic() < until_s:
         time.sleep(0.1)
     keeper.stop()

@@ -105,7 +105,7 @@ def reference_running(folder: Path, environ: Mapping[str, str], *argv: str) -> I
     finally:
         api.session.close()
         process.terminate()
-        process.wait(15)
+        process.wait(60)
 
 
 def told(reply: requests.Response) -> tuple[int, dict[str, str | None]]:

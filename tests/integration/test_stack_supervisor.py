@@ -44,7 +44,7 @@ class Running:
         assert "ready in" in self.text, self.text
 
     def wait_end(self) -> int:
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def supervisor(self) -> psutil.Process:
         return psutil.Process(int((self.state / "lock").read_text()))

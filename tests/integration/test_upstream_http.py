@@ -432,7 +432,7 @@ def test_the_breaker_opens_refuses_probes_once_and_closes(serve: Serve, connect:
 
     def script(sock: socket.socket, _number: int) -> bool:
         if healed.is_set():
-            probing.wait(5)
+            probing.wait(60)
         sock.sendall(OK if healed.is_set() else status(500))
         return True
 
@@ -535,7 +535,7 @@ def test_a_call_that_hangs_does_not_hold_up_the_others(serve: Serve, connect: Co
 
     def script(sock: socket.socket, number: int) -> bool:
         if number == 1:
-            release.wait(10)
+            release.wait(60)
         sock.sendall(OK)
         return True
 
@@ -615,7 +615,7 @@ def held_until(event: threading.Event) -> Script:
     """Send no answer before the event."""
 
     def script(sock: socket.socket, _number: int) -> bool:
-        event.wait(10)
+        event.wait(60)
         sock.sendall(OK)
         return True
 
@@ -744,7 +744,7 @@ def test_no_wake_is_lost_however_many_come_at_once() -> None:
             noticed = threading.Event()
             arrived.append(noticed)
             calls.wake()
-            noticed.wait(20)
+            noticed.wait(60)
 
     with parallel(1) as calls, ThreadPoolExecutor(4) as threads:
         arrivals = [threads.submit(arrive, calls) for _ in range(4)]
