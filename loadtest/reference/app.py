@@ -14,6 +14,7 @@ from loadtest.reference.door import Door, TooMany
 from loadtest.reference.observed import Observed
 from loadtest.reference.orders import MAX_ID, NewOrder, accepted, cursor, encoded, view
 from loadtest.reference.stock import Stock
+from orders.domain.lifecycle import TERMINAL
 
 _JSON: Final = "application/json"
 _PRIVATE: Final = {"Cache-Control": "private, no-cache"}
@@ -21,7 +22,6 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 _TTL_MS: Final = 300_000
 _LIVE_TTL_MS: Final = 2_000
 _CACHE: Final = "orders:order:"  # where the service keeps orders, too
-_ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
 
@@ -86,7 +86,7 @@ async def _fetched(state: Any, order_id: int, key: str) -> bytes | None:
     if not rows:
         return None
     row = rows[0]
-    ended = row["status"] in _ENDED
+    ended = row["status"] in TERMINAL
     stored = b"%d %d %d %b" % (row["version"], row["user_id"], ended, encoded(view(row)))
     await state.redis.set(key, stored, px=_TTL_MS if ended else _LIVE_TTL_MS, nx=True)
     return stored

@@ -40,7 +40,7 @@ class Life:
         _log.info("process.stopping", signal=signal.Signals(number).name)
         self._ending.set()
 
-    def last(self) -> None:
+    def run_until_signal(self) -> None:
         """Say that the start is done, then stay until a signal comes."""
         self._state.start()
         _log.info("process.started")
@@ -49,13 +49,10 @@ class Life:
 
 
 @contextlib.contextmanager
-def running(
-    name: str, environ: Mapping[str, str], admin_port: int, checks: Iterable[Check]
-) -> Iterator[Life]:
+def running(name: str, environ: Mapping[str, str], checks: Iterable[Check]) -> Iterator[Life]:
     """Set up logs, traces, probes and signals; what the block starts, it also stops.
 
-    `admin_port` is the port unless a setting says otherwise. Raises SettingError, and OrdersError
-    when the admin port is taken.
+    `name` is one of ADMIN_PORTS. Raises SettingError, and OrdersError when the admin port is taken.
     """
     begin_telemetry(name, environ)
     state = ProcessState(STALLED_AFTER_S)
@@ -63,7 +60,8 @@ def running(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, life.end)
     admin = AdminServer(
-        _listener(environ, admin_port), Admin(Checks(checks), state, _metrics(environ))
+        _listener(environ, settings.ADMIN_PORTS[name]),
+        Admin(Checks(checks), state, _metrics(environ)),
     )
     admin.start()
     try:

@@ -628,13 +628,15 @@ class TlsSettings(Group, frozen=True):
             raise ValueError(f"{verified.UNVERIFIED} is wrong: {error}") from None
 
 
+ADMIN_PORTS: Final = {"api": 8081, "relay": 8082, "worker": 8083, "notifier": 8084}
+_ADMIN_PORTS_TEXT: Final = ", ".join(f"{name} {port}" for name, port in ADMIN_PORTS.items())
+
+
 class AdminSettings(Group, frozen=True):
     """Probes and metrics."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"  # noqa: S104 probes come from the node
-    port: Annotated[
-        Port | None, Meta(description="Default: api 8081, relay 8082, worker 8083, notifier 8084.")
-    ] = None
+    port: Annotated[Port | None, Meta(description=f"Default: {_ADMIN_PORTS_TEXT}.")] = None
 
 
 class BuildSettings(Group, frozen=True):

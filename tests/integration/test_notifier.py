@@ -28,9 +28,7 @@ from orders.domain import events
 from orders.messaging.envelope import Message
 from orders.notifier import listing
 from orders.notifier.delivery import DEFERRED, Delivery
-from orders.notifier.patience import Patience
-from orders.notifier.sending import Receiver, Sending, gone
-from orders.notifier.signature import signed_headers
+from orders.notifier.sending import Patience, Receiver, Sending, gone, signed_headers
 from orders.notifier.sweep import Sweep
 from orders.telemetry import context
 from orders.upstream.addresses import AllowedAddresses

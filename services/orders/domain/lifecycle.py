@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from orders.domain import events
+
 
 class Status(enum.StrEnum):
     """Where an order stands. The values are what the API answers and PostgreSQL stores."""
@@ -82,51 +84,41 @@ CANCELLED: Final = frozenset({Status.CANCELLED, Status.REFUNDING, Status.REFUNDE
 _TABLE: Final[dict[tuple[Status, Event], Transition]] = {
     (Status.PENDING, Event.STOCK_RESERVED): Transition(Status.RESERVED),
     (Status.PENDING, Event.STOCK_REFUSED): Transition(
-        Status.FAILED, Reason.OUT_OF_STOCK, "order.failed.v1"
+        Status.FAILED, Reason.OUT_OF_STOCK, events.FAILED
     ),
     (Status.PENDING, Event.STOCK_GONE): Transition(
-        Status.FAILED, Reason.STOCK_RELEASED, "order.failed.v1"
+        Status.FAILED, Reason.STOCK_RELEASED, events.FAILED
     ),
-    (Status.PENDING, Event.CANCEL_REQUESTED): Transition(
-        Status.CANCELLED, None, "order.cancelled.v1"
-    ),
+    (Status.PENDING, Event.CANCEL_REQUESTED): Transition(Status.CANCELLED, None, events.CANCELLED),
     (Status.RESERVED, Event.CHARGE_STARTED): Transition(Status.CHARGING),
-    (Status.RESERVED, Event.CANCEL_REQUESTED): Transition(
-        Status.CANCELLED, None, "order.cancelled.v1"
-    ),
-    (Status.CHARGING, Event.PAYMENT_CAPTURED): Transition(
-        Status.COMPLETED, None, "order.completed.v1"
-    ),
+    (Status.RESERVED, Event.CANCEL_REQUESTED): Transition(Status.CANCELLED, None, events.CANCELLED),
+    (Status.CHARGING, Event.PAYMENT_CAPTURED): Transition(Status.COMPLETED, None, events.COMPLETED),
     (Status.CHARGING, Event.PAYMENT_DECLINED): Transition(
-        Status.FAILED, Reason.PAYMENT_DECLINED, "order.failed.v1"
+        Status.FAILED, Reason.PAYMENT_DECLINED, events.FAILED
     ),
     # Remembered: the outcome of the charge decides.
     (Status.CHARGING, Event.CANCEL_REQUESTED): Transition(Status.CHARGING, Reason.CANCEL_REQUESTED),
     (Status.CANCELLED, Event.CAPTURE_RECOVERED): Transition(
-        Status.REFUNDING, Reason.CAPTURE_RECOVERED, "order.refund_due.v1"
+        Status.REFUNDING, Reason.CAPTURE_RECOVERED, events.REFUND_DUE
     ),
     (Status.COMPLETED, Event.CANCEL_REQUESTED): Transition(
-        Status.REFUNDING, None, "order.refund_due.v1"
+        Status.REFUNDING, None, events.REFUND_DUE
     ),
     (Status.COMPLETED, Event.REFUND_REQUESTED): Transition(
-        Status.COMPLETED, Reason.REFUND_REQUESTED, "order.refund_due.v1"
+        Status.COMPLETED, Reason.REFUND_REQUESTED, events.REFUND_DUE
     ),
     (Status.COMPLETED, Event.PART_REFUNDED): Transition(Status.COMPLETED, Reason.PART_REFUNDED),
-    (Status.COMPLETED, Event.REFUND_CONFIRMED): Transition(
-        Status.REFUNDED, None, "order.refunded.v1"
-    ),
+    (Status.COMPLETED, Event.REFUND_CONFIRMED): Transition(Status.REFUNDED, None, events.REFUNDED),
     (Status.COMPLETED, Event.REFUND_DECLINED): Transition(Status.COMPLETED, Reason.REFUND_DECLINED),
     (Status.COMPLETED, Event.REFUND_DROPPED): Transition(Status.COMPLETED, Reason.REFUND_DROPPED),
     (Status.REFUNDING, Event.PART_REFUNDED): Transition(Status.REFUNDING, Reason.PART_REFUNDED),
     (Status.REFUNDING, Event.REFUND_DECLINED): Transition(Status.REFUNDING, Reason.REFUND_DECLINED),
-    (Status.REFUNDING, Event.REFUND_CONFIRMED): Transition(
-        Status.REFUNDED, None, "order.refunded.v1"
-    ),
+    (Status.REFUNDING, Event.REFUND_CONFIRMED): Transition(Status.REFUNDED, None, events.REFUNDED),
 }
 
 _CANCELLED_WHILE_CHARGING: Final[dict[Event, Transition]] = {
-    Event.PAYMENT_CAPTURED: Transition(Status.REFUNDING, None, "order.refund_due.v1"),
-    Event.PAYMENT_DECLINED: Transition(Status.CANCELLED, None, "order.cancelled.v1"),
+    Event.PAYMENT_CAPTURED: Transition(Status.REFUNDING, None, events.REFUND_DUE),
+    Event.PAYMENT_DECLINED: Transition(Status.CANCELLED, None, events.CANCELLED),
 }
 
 

@@ -7,8 +7,7 @@ from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
 from orders.notifier.delivery import Delivery
-from orders.notifier.patience import Patience
-from orders.notifier.sending import Receiver, Sending, gone
+from orders.notifier.sending import Patience, Receiver, Sending, gone
 from orders.notifier.sweep import Sweep
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
@@ -19,8 +18,6 @@ from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orderservice_topology.topology import NOTIFICATIONS
-
-ADMIN_PORT = 8084
 
 
 def run(environ: Mapping[str, str]) -> int:
@@ -54,13 +51,13 @@ def run(environ: Mapping[str, str]) -> int:
         # A rollout must not fail because somebody else is away: shown, and not decided by.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
-    with running("notifier", environ, ADMIN_PORT, checks) as life:
+    with running("notifier", environ, checks) as life:
         life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
         life.watch(sweep.watch, STALLED_AFTER_S + mine.timeout_s)
         pool.open()
         sweep.start()
         consumer.start()
-        life.last()
+        life.run_until_signal()
         drained = consumer.stop()
         swept = sweep.stop(mine.timeout_s + 1)
         receiver.close()

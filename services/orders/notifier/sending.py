@@ -1,7 +1,12 @@
 """Sends one notification that this process has claimed, and notes how that ended."""
 
+import base64
+import hashlib
+import hmac
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import msgspec
 import structlog
@@ -10,11 +15,12 @@ from orders.database.notifications import Notification, Notifications, Outcome, 
 from orders.domain.events import OrderEvent
 from orders.errors import Permanent, Transient
 from orders.notifier.metrics import NOTIFICATIONS, Try
-from orders.notifier.patience import Patience
-from orders.notifier.signature import signed_headers
 from orders.upstream.http import NotAsked, Upstream
 from orders.upstream.transport import Reply, Request
 
+_PREFIX: Final = "whsec_"
+_FACTOR: Final = 2.0
+_SPREAD: Final = 0.2  # receivers that come back are not met by everybody at once
 _log = structlog.get_logger()
 
 
@@ -32,6 +38,27 @@ class Receiver(msgspec.Struct, frozen=True):
     upstream: Upstream
     path: str
     secrets: tuple[str, ...]
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """When a notification that failed is tried again, and when no more.
+
+    Waits grow from `first_s` to `longest_s`; after `give_up_s` there is no further try.
+    """
+
+    first_s: float
+    longest_s: float
+    give_up_s: float
+    jitter: Callable[[], float] = random.random  # 0 to 1
+
+    def next_s(self, tries: int, age_s: float, at_least_s: float = 0.0) -> float | None:
+        """Return the wait after failure number `tries` (from 1), in seconds; None: give up."""
+        left_s = self.give_up_s - age_s
+        if left_s <= 0:
+            return None
+        grown_s = min(self.first_s * _FACTOR ** min(tries - 1, 60), self.longest_s)
+        wait_s = max(grown_s * (1 + _SPREAD * (2 * self.jitter() - 1)), at_least_s)
+        return min(wait_s, max(left_s, self.first_s))  # the last try ends the time
 
 
 class Sending:
@@ -132,3 +159,25 @@ def _report(notification: Notification, settlement: Settlement) -> None:
         NOTIFICATIONS.labels(Try.FAILED).inc()
         again_in_s = round(settlement.again_in_s or 0.0, 1)
         _log.warning("notification.put_off", again_in_s=again_in_s, error=settlement.error, **facts)
+
+
+def signed_headers(
+    webhook_id: str, at_s: int, body: bytes, secrets: Iterable[str]
+) -> dict[str, str]:
+    """Return the headers of a webhook, with a signature by each secret.
+
+    A secret is `whsec_` + base64, `at_s` is unix time.
+    Source: Standard Webhooks, https://www.standardwebhooks.com (symmetric signatures, `v1`).
+    """
+    content = b".".join((webhook_id.encode(), str(at_s).encode(), body))
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": " ".join(_signature(content, secret) for secret in secrets),
+    }
+
+
+def _signature(content: bytes, secret: str) -> str:
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+    return f"v1,{digest}"

@@ -9,8 +9,6 @@ from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings, load
 
-ADMIN_PORT = 8082
-
 
 def run(environ: Mapping[str, str]) -> int:
     """Move the outbox to RabbitMQ until a signal comes; 0 if all in flight ended in time."""
@@ -22,12 +20,12 @@ def run(environ: Mapping[str, str]) -> int:
         problem_check("postgres", lambda: relay.problem),
         problem_check("rabbitmq", lambda: publisher.problem),
     )
-    with running("relay", environ, ADMIN_PORT, checks) as life, ThreadPoolExecutor(1) as thread:
+    with running("relay", environ, checks) as life, ThreadPoolExecutor(1) as thread:
         publisher.start()
         gauges.start()
         life.watch(relay.watch)
         running_relay = thread.submit(relay.run)
-        life.last()
+        life.run_until_signal()
         relay.stop()
         drained = running_relay.result()
         gauges.close()

@@ -31,8 +31,6 @@ from orders.worker.fulfilment import Fulfilment, Ports
 from orders.worker.housekeeping import Housekeeping
 from orderservice_topology.topology import PROCESSING
 
-ADMIN_PORT = 8083
-
 
 def run(environ: Mapping[str, str]) -> int:
     """Consume order-processing until a signal comes; 0 if all in flight ended in time."""
@@ -96,7 +94,7 @@ def run(environ: Mapping[str, str]) -> int:
         # A rollout must not fail because somebody else is away: shown, and not decided by.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
-    with running("worker", environ, ADMIN_PORT, checks) as life:
+    with running("worker", environ, checks) as life:
         # Between two statements lie at most two calls of upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
         life.watch(together, STALLED_AFTER_S + longest_call_s(upstreams))
@@ -107,7 +105,7 @@ def run(environ: Mapping[str, str]) -> int:
             lag.start()
         housekeeping.start()
         consumer.start()
-        life.last()
+        life.run_until_signal()
         drained = consumer.stop()
         housekeeping.stop()
         for lag in lags:

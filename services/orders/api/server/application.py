@@ -23,10 +23,9 @@ from orders.api.server.master_state import MasterState
 from orders.api.server.metrics_folder import memory_folder
 from orders.errors import SettingError
 from orders.probes import Check
-from orders.settings import AdminSettings, ApiSettings
+from orders.settings import ADMIN_PORTS, AdminSettings, ApiSettings
 from orders.telemetry import exemplars
 
-ADMIN_PORT: Final = 8081
 WORKER_CLASSES: Final = {
     "meinheld": "orders.api.server.meinheld_worker.MeinheldWorker",
     "gthread": "orders.api.server.gthread_worker.GthreadWorker",
@@ -65,7 +64,7 @@ def serve(
 
 
 def _admin_listener(admin: AdminSettings) -> socket.socket:
-    port = admin.port or ADMIN_PORT
+    port = admin.port or ADMIN_PORTS["api"]
     try:
         return listen(admin.host, port)
     except OSError as error:
