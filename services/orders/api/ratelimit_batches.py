@@ -62,7 +62,7 @@ class Batches:
         self._report = report
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._due: set[str] = set()
+        self._due: set[str] = set()  # those that owe something, or have something to get back
         self._lock = threading.Lock()
         self._wake = wake
 
@@ -87,9 +87,7 @@ class Batches:
     def give_back(self, key: str) -> None:
         """Take back one request, admitted or counted: something else refused it."""
         with self._lock:
-            self._entry(key).owed -= 1
-            self._due.add(key)
-            self._wake.set()
+            self._owe(key, -1)
 
     def take(self, key: str) -> int:
         """Return what is owed for a principal; the caller reports it with `learn` or `put_back`."""
@@ -109,11 +107,9 @@ class Batches:
         if not requests:
             return
         with self._lock:
-            entry = self._entries[key]
-            entry.sending -= requests
-            entry.owed += requests
-            self._due.add(key)
-            self._wake.set()
+            # What two reports carry may cancel out, and then the principal may be forgotten.
+            self._entry(key).sending -= requests
+            self._owe(key, requests)
 
     def flush(self) -> None:
         """Report all that is owed. Raises RedisDown; the rest is owed then as before."""
@@ -131,6 +127,16 @@ class Batches:
         with self._lock:
             keys = [key for key, _ in zip(self._due, range(_BATCH), strict=False)]
             return [Owed(key, self._take(key)) for key in keys]
+
+    def _owe(self, key: str, requests: int) -> None:
+        """Owe so many more. Who owes nothing any more is not due: they may be forgotten."""
+        entry = self._entry(key)
+        entry.owed += requests
+        if entry.owed:
+            self._due.add(key)
+            self._wake.set()
+        else:
+            self._due.discard(key)
 
     def _take(self, key: str) -> int:
         if key not in self._due:

@@ -1,0 +1,64 @@
+"""What a process owes Redis, and gets back from it, once that comes to nothing."""
+
+import threading
+from collections.abc import Sequence
+
+from orders.api.ratelimit_batches import Batches, Owed
+from orders.api.sliding_window import Window
+
+MINUTE_MS = 60_000
+REMEMBERED = 10_000  # principals that a process knows
+
+
+class Server:
+    """Counts what is reported."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.wake = threading.Event()
+        self.batches = Batches(1000, MINUTE_MS, self.count, self.wake)
+
+    def count(self, reports: Sequence[Owed]) -> list[Window]:
+        for key, requests in reports:
+            self.counts[key] = self.counts.get(key, 0) + requests
+        return [Window(0, self.counts[key], MINUTE_MS) for key, _ in reports]
+
+
+def crowd(batches: Batches) -> None:
+    """Have so many others ask that nobody is remembered for whom nothing is owed."""
+    for number in range(REMEMBERED + 1):
+        assert batches.admit(f"other {number}")
+
+
+def test_a_principal_whose_request_was_given_back_may_be_forgotten() -> None:
+    server = Server()
+    assert server.batches.admit("first")
+    server.batches.give_back("first")
+    crowd(server.batches)
+    server.batches.flush()
+    assert sum(server.counts.values()) == REMEMBERED + 1
+
+
+def test_reports_that_cancel_out_are_owed_again_when_redis_is_away() -> None:
+    server = Server()
+    assert server.batches.admit("first")
+    added = server.batches.take("first")
+    server.batches.give_back("first")
+    returned = server.batches.take("first")
+    assert (added, returned) == (1, -1)
+    crowd(server.batches)
+    server.batches.put_back("first", added)
+    server.batches.learn("first", Window(0, 0, MINUTE_MS), returned)
+    server.batches.flush()
+    assert server.counts["first"] == 1
+
+
+def test_redis_is_not_asked_for_what_was_given_back() -> None:
+    server = Server()
+    assert server.batches.admit("first")
+    server.batches.give_back("first")
+    server.batches.flush()
+    assert server.counts == {}
+    server.wake.clear()
+    assert server.batches.admit("second")
+    assert server.wake.is_set()
