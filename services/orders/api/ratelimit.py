@@ -111,6 +111,8 @@ class RateLimiter:
         Other commands are sent in the same round trip: with some there always is one.
         The replies are None when Redis was not asked: do without, or ask again where it matters.
         """
+        if asked is None:
+            return self._decide_alone(self._default, self._default.key(principal), also)
         entries = self._entries(principal, asked)
         refusals = [refusal for counter, key in entries if (refusal := counter.refusal(key))]
         if refusals:
@@ -124,22 +126,36 @@ class RateLimiter:
             return self._decide_here(entries), None
         return self._decision(counts), replies
 
+    def _decide_alone(
+        self, counter: Counter, key: str, also: Sequence[Command]
+    ) -> tuple[Decision, list[Reply] | None]:
+        """Decide by one policy: all that a request costs where no further ones are set."""
+        if refusal := counter.refusal(key):
+            return Decision((refusal,)), None
+        count = counter.begin(key, ask=bool(also) or self._redis.gate.closed)
+        replies: list[Reply] | None = []
+        if count.command is not None:
+            try:
+                replies = self._ask([(counter, count)], also)
+            except RedisDown:
+                self._undo([(counter, count)])
+                return self._decide_here([(counter, key)]), None
+        return Decision((counter.verdict(count),)), replies
+
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
         """Return the header fields that every answer under the limit carries."""
-        verdicts = decision.verdicts
-        left = (f'"{one.policy}";r={one.remaining};t={one.reset_s}' for one in verdicts)
-        fields = [
-            ("RateLimit-Policy", ", ".join(self._headers[one.policy] for one in verdicts)),
-            ("RateLimit", ", ".join(left)),
-        ]
+        policies, left = "", ""
+        for verdict in decision.verdicts:
+            comma = ", " if left else ""
+            policies += comma + self._headers[verdict.policy]
+            left += f'{comma}"{verdict.policy}";r={verdict.remaining};t={verdict.reset_s}'
+        fields = [("RateLimit-Policy", policies), ("RateLimit", left)]
         if not decision.allowed:
             fields.append(("Retry-After", str(decision.retry_after_s)))
         return fields
 
-    def _entries(self, principal: str, asked: Asked | None) -> list[_Entry]:
+    def _entries(self, principal: str, asked: Asked) -> list[_Entry]:
         entries = [(self._default, self._default.key(principal))]
-        if asked is None:
-            return entries
         for policy, counter in self._further:
             if policy.counts(asked.scope, asked.action):
                 whom = _counted(policy, principal, asked)
