@@ -53,7 +53,7 @@ class Stack:
         """Run a verb of the stack's own command line."""
         return subprocess.run(
             [sys.executable, "-m", "devstack", *verb],
-            env=self.environment, capture_output=True, text=True, check=False, timeout=120,
+            env=self.environment, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
     def do(self, *verb: str) -> None:
@@ -72,7 +72,7 @@ class Stack:
         return subprocess.run(
             [sys.executable, "-m", "orders", *arguments],
             env=self.process_environment(), capture_output=True, text=True, check=False,
-            timeout=120,
+            timeout=300,
         )  # fmt: skip
 
     def whole(self) -> bool:
