@@ -133,13 +133,15 @@ class RateLimiter:
         if refusal := counter.refusal(key):
             return Decision((refusal,)), None
         count = counter.begin(key, ask=bool(also) or self._redis.gate.closed)
-        replies: list[Reply] | None = []
+        replies: list[Reply] = []
         if count.command is not None:
+            began_s = self._clock()
             try:
-                replies = self._ask([(counter, count)], also)
+                reply, *replies = self._redis.run(count.command, *also)
             except RedisDown:
-                self._undo([(counter, count)])
-                return self._decide_here([(counter, key)]), None
+                counter.windows.put_back(count)
+                return Decision((counter.count_here(key),)), None
+            counter.settle(count, reply, began_s)
         return Decision((counter.verdict(count),)), replies
 
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
