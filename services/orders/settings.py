@@ -267,14 +267,19 @@ class ApiSettings(Group, frozen=True):
         return self.threads if self.worker_class == "gthread" else 1
 
 
+_LEAST_KEY: Final = 16  # characters
+
+
 class OrderSettings(Group, frozen=True):
     """How orders are taken."""
 
     cursor_secret: Annotated[
         str,
         Meta(
-            min_length=16,
-            description="Key that signs list cursors; the same in every replica. Secret.",
+            min_length=_LEAST_KEY,
+            description="Key that signs list cursors; the same in every replica. While it is"
+            " replaced, two of at least 16 characters each, separated by a space: the first signs,"
+            " both are accepted. Secret.",
         ),
     ]
     idempotency_required: Annotated[
@@ -293,6 +298,16 @@ class OrderSettings(Group, frozen=True):
     read_own_writes_s: Annotated[
         Seconds, Meta(description="How long a writer's lists are read on the primary.")
     ] = 10
+
+    @property
+    def cursor_keys(self) -> tuple[bytes, ...]:
+        """The keys that cursors are accepted with; the first one signs.
+
+        Words that are too short to be keys are one key together, with their spaces.
+        """
+        parts = self.cursor_secret.split(" ")
+        two = len(parts) == 2 and min(map(len, parts)) >= _LEAST_KEY
+        return tuple(part.encode() for part in (parts if two else [self.cursor_secret]))
 
 
 class CancellationSettings(Group, frozen=True):

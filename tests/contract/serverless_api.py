@@ -42,7 +42,7 @@ def ports(requests: int = 1000, **changes: Any) -> Ports:
         limiter=RateLimiter(redis, RateLimitSettings(requests=requests, window_s=60)),
         authentication=NoAuthentication(),
         checks=Checks([Check("postgres", pool.ping)]),
-        cursor_key=CURSOR_KEY,
+        cursor_keys=(CURSOR_KEY,),
     )
     return msgspec.structs.replace(made, **changes)
 

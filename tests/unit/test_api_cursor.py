@@ -1,6 +1,7 @@
 """Cursors lead where they were made for, for whom they were made, and nowhere else."""
 
 import datetime as dt
+import itertools
 import string
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from orders.api.cursor import InvalidCursor, seal, unseal
 from orders.database.orders import Position
 from orders.domain.order import MAX_ID
+from orders.settings import OrderSettings, load
 
 KEY = b"a key of some length"
 ids = st.integers(1, MAX_ID)
@@ -61,3 +63,29 @@ def test_a_cursor_of_another_deployment_is_refused() -> None:
     cursor = seal(Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3), 4, KEY)
     with pytest.raises(InvalidCursor):
         unseal(cursor, 4, b"another key of some length")
+
+
+OLD, NEW = "the-old-key-of-some-length", "the-new-key-of-some-length"
+
+
+def keys(secret: str) -> tuple[bytes, ...]:
+    """Read a secret as the api does."""
+    return load(OrderSettings, {"ORDERS_CURSOR_SECRET": secret}).cursor_keys
+
+
+def test_a_key_is_replaced_without_a_cursor_that_is_refused() -> None:
+    """While pods are replaced, each of two neighbouring steps meets the other's cursors."""
+    steps = [OLD, f"{OLD} {NEW}", f"{NEW} {OLD}", NEW]
+    position = Position(dt.datetime(2026, 1, 2, tzinfo=dt.UTC), 3)
+    for before, after in itertools.pairwise(map(keys, steps)):
+        for sender, receiver in [(before, before), (before, after), (after, before)]:
+            assert unseal(seal(position, 4, sender[0]), 4, *receiver) == position
+    with pytest.raises(InvalidCursor):
+        unseal(seal(position, 4, keys(OLD)[0]), 4, *keys(NEW))
+
+
+@pytest.mark.parametrize(
+    "secret", ["a passphrase with spaces", f"{OLD} short", f"{OLD} {NEW} {OLD}"]
+)
+def test_only_two_long_words_are_two_keys(secret: str) -> None:
+    assert keys(secret) == (secret.encode(),)

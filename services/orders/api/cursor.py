@@ -35,13 +35,16 @@ def is_well_formed(cursor: str) -> bool:
     return _SHAPE.match(cursor) is not None
 
 
-def unseal(cursor: str, user_id: int, key: bytes) -> Position:
-    """Return the position in a cursor. Raises InvalidCursor unless `seal` made it for this user."""
+def unseal(cursor: str, user_id: int, *keys: bytes) -> Position:
+    """Return the position in a cursor.
+
+    Raises InvalidCursor unless `seal` made it for this user, with one of the keys.
+    """
     if not is_well_formed(cursor):
         raise InvalidCursor
     raw = base64.urlsafe_b64decode(cursor)
     payload, mac = raw[: _POSITION.size], raw[_POSITION.size :]
-    if not hmac.compare_digest(mac, _mac(payload, user_id, key)):
+    if not any(hmac.compare_digest(mac, _mac(payload, user_id, key)) for key in keys):
         raise InvalidCursor
     _, micros, order_id = _POSITION.unpack(payload)
     return Position(_EPOCH + micros * _MICROSECOND, order_id)

@@ -96,7 +96,7 @@ class UserOrders:
     }
 
     def __init__(self, ports: Ports) -> None:
-        self._ledger, self._cursor_key = ports.ledger, ports.cursor_key
+        self._ledger, self._cursor_keys = ports.ledger, ports.cursor_keys
 
     def on_get(self, req: Request, resp: Response, user_id: int) -> None:
         """Answer one page."""
@@ -122,13 +122,13 @@ class UserOrders:
         if query.cursor is None:
             return None
         try:
-            return cursor.unseal(query.cursor, user_id, self._cursor_key)
+            return cursor.unseal(query.cursor, user_id, *self._cursor_keys)
         except cursor.InvalidCursor:
             raise Refusal(INVALID, "cursor is not valid for this list.") from None
 
     def _next(self, orders: Sequence[Order], query: PageQuery, user_id: int) -> str:
         last = orders[query.page_size - 1]
         position = Position(last.created_at, last.id)
-        sealed = cursor.seal(position, user_id, self._cursor_key)
+        sealed = cursor.seal(position, user_id, self._cursor_keys[0])
         members = urlencode({"cursor": sealed, "pageSize": query.page_size})
         return f'</api/orders/user/{user_id}?{members}>; rel="next"'

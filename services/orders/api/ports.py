@@ -30,7 +30,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     limiter: RateLimiter | None
     authentication: Authentication
     checks: Checks
-    cursor_key: bytes
+    cursor_keys: tuple[bytes, ...]
     key_required: bool = False
     trusted_proxies: int = 1
     max_in_flight: int = 0

@@ -103,7 +103,7 @@ def build(settings: Settings) -> Service:
         limiter=_limiter(redis, settings.rate_limit, closing),
         authentication=_authentication(settings, closing),
         checks=Checks(_checks(primary, redis)),
-        cursor_key=settings.order.cursor_secret.encode(),
+        cursor_keys=settings.order.cursor_keys,
         key_required=settings.order.idempotency_required,
         trusted_proxies=settings.api.trusted_proxies,
         max_in_flight=settings.api.max_in_flight,
