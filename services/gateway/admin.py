@@ -5,11 +5,13 @@ would have every gateway started again, which helps nobody. This port is not the
 """
 
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
@@ -37,7 +39,18 @@ class Nginx(Enum):
     SILENT = "nginx does not answer"
 
 
-def nginx(port: int, patience_s: float = PATIENCE_S) -> Nginx:
+def _unverified() -> ssl.SSLContext:
+    """Return a context that verifies nothing: for our own nginx, over the loopback."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+UNVERIFIED: Final = _unverified()
+
+
+def nginx(port: int, patience_s: float = PATIENCE_S, *, tls: bool = False) -> Nginx:
     """Ask nginx over the loopback, for `patience_s` seconds at most.
 
     A connection that is reset is served: nginx runs and has none left. Only silence tells that it
@@ -45,13 +58,14 @@ def nginx(port: int, patience_s: float = PATIENCE_S) -> Nginx:
     """
     deadline_s = time.monotonic() + patience_s
     try:
-        with socket.create_connection(("127.0.0.1", port), patience_s) as connection:
-            connection.settimeout(max(0.01, deadline_s - time.monotonic()))
-            connection.sendall(_REQUEST)
-            connection.recv(1)
+        with socket.create_connection(("127.0.0.1", port), patience_s) as plain:
+            plain.settimeout(max(0.01, deadline_s - time.monotonic()))
+            with UNVERIFIED.wrap_socket(plain) if tls else plain as connection:
+                connection.sendall(_REQUEST)
+                connection.recv(1)
     except TimeoutError:
         return Nginx.SILENT
-    except (ConnectionResetError, BrokenPipeError):
+    except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
         return Nginx.SERVES
     except OSError:
         return Nginx.CLOSED
@@ -63,10 +77,10 @@ def live(port: int) -> bool:
     return nginx(port) is not Nginx.SILENT
 
 
-def serve_beside(log: metrics.AnswerLog, port: int, nginx_port: int) -> None:
+def serve_beside(log: metrics.AnswerLog, port: int, nginx_port: int, *, tls: bool = False) -> None:
     """Serve from threads on all addresses; the gateway works without them, too."""
     try:
-        server = _Server(_listen(port), nginx_port)
+        server = _Server(_listen(port), partial(nginx, nginx_port, tls=tls))
     except OSError as error:
         sys.stderr.write(f"gateway: no admin port {port}: {error}\n")
         return
@@ -89,11 +103,11 @@ class _Server(ThreadingMixIn, TCPServer):
 
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, nginx_port: int) -> None:
+    def __init__(self, listener: socket.socket, ask: Callable[[], Nginx]) -> None:
         super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.nginx_port = nginx_port
+        self.ask = ask
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         """Say nothing: the client went away, or sent nothing for too long."""
@@ -121,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, _TEXT, b"Try /livez, /readyz, /metrics.\n")
 
     def _probe(self, path: str) -> None:
-        condition = nginx(self.server.nginx_port)
+        condition = self.server.ask()
         bad = {Nginx.SILENT} if path == "/livez" else {Nginx.SILENT, Nginx.CLOSED}
         status = HTTPStatus.SERVICE_UNAVAILABLE if condition in bad else HTTPStatus.OK
         self._send(status, _TEXT, f"{condition.value}\n".encode())

@@ -13,6 +13,9 @@ _BASE_MIB: Final = 48
 _CONNECTION_KIB: Final = 6
 # A request at its largest: header buffers, 16 KiB of body, 40 KiB of the answer.
 _REQUEST_KIB: Final = 72
+# What OpenSSL keeps for a connection beside that: a guess on the safe side of a 16 KiB record to
+# read, 4 KiB to write, keys and state.
+_TLS_KIB: Final = 32
 _SMALLEST_SHARE_MIB: Final = 4
 
 
@@ -29,12 +32,13 @@ class Capacity:
         return max(1, self.requests // 4)
 
 
-def capacity(memory_mib: int) -> Capacity:
+def capacity(memory_mib: int, *, tls: bool = False) -> Capacity:
     """Divide the memory: a third for connections, two thirds for requests under way."""
+    extra_kib = _TLS_KIB if tls else 0
     share_mib = max(_SMALLEST_SHARE_MIB, memory_mib - _BASE_MIB)
     return Capacity(
-        connections=share_mib * 1024 // 3 // _CONNECTION_KIB,
-        requests=share_mib * 1024 * 2 // 3 // _REQUEST_KIB,
+        connections=share_mib * 1024 // 3 // (_CONNECTION_KIB + extra_kib),
+        requests=share_mib * 1024 * 2 // 3 // (_REQUEST_KIB + extra_kib),
     )
 
 

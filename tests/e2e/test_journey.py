@@ -94,12 +94,9 @@ def test_the_whole_exports_the_metrics_by_their_names(stack: Stack) -> None:
     assert stack.metric("worker", "order_completion_seconds_count", outcome="Completed") >= 1
     assert stack.metric("worker", "messaging_process_duration_seconds_count") >= 1
     assert stack.metric("notifier", "messaging_process_duration_seconds_count") >= 1
-
-    def page() -> str:
-        return str(stack.request("GET", "/metrics", port=stack.ports["worker_admin"]).body.decode())
-
     # How many have ended is counted every half minute: too late for a number here.
-    eventually(lambda: 'orders_in_state{status="Completed"}' in page())
+    page = stack.request("GET", "/metrics", port=stack.ports["worker_admin"]).body.decode()
+    assert 'orders_in_state{status="Completed"}' in page
     eventually(lambda: stack.metric("relay", "outbox_pending") == 0)
 
 

@@ -17,13 +17,16 @@ from orderservice_operator.children.processes import (
     GATEWAY_DRAIN_S,
     GATEWAY_PORT,
     GATEWAY_PRE_STOP_S,
+    GATEWAY_TLS_PORT,
 )
+from orderservice_operator.resource.pods import TLS_FOLDER
 from orderservice_operator.resource.schema_types import Amounts, Resources
 from orderservice_operator.resource.spec import OrderService
 
 NAME: Final = "gateway"
 ADMIN: Final = "gateway-admin"
 TMP: Final = "gateway-tmp"
+TLS: Final = "gateway-tls"
 # Threads of a gthread process: the default of ORDERS_API_THREADS.
 _THREADS: Final = 16
 _LEAST_IN_FLIGHT: Final = 64
@@ -42,10 +45,10 @@ def gateway(service: OrderService) -> Manifest:
     resources = resources_over(_RESOURCES, service.spec.api.gateway.resources)
     base = container(service, NAME, _COMMAND, resources, component=API.name)
     return base | {
-        "volumeMounts": mounts(service, API.name, TMP),
+        "volumeMounts": [*mounts(service, API.name, TMP), *_tls_mounts(service)],
         "env": variables(service, _settings(service), component=API.name),
         "ports": [
-            {"name": "http", "containerPort": GATEWAY_PORT, "protocol": "TCP"},
+            {"name": scheme(service), "containerPort": port(service), "protocol": "TCP"},
             {"name": ADMIN, "containerPort": GATEWAY_ADMIN_PORT, "protocol": "TCP"},
         ],
         "startupProbe": _probe("/readyz", period_s=1, failures=30),
@@ -57,7 +60,7 @@ def gateway(service: OrderService) -> Manifest:
 
 def _settings(service: OrderService) -> list[Manifest]:
     variables = {
-        "GATEWAY_PORT": str(GATEWAY_PORT),
+        "GATEWAY_PORT": str(port(service)),
         "GATEWAY_ADMIN_PORT": str(GATEWAY_ADMIN_PORT),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{API_PORT}",
         "GATEWAY_DRAIN_S": str(GATEWAY_DRAIN_S),
@@ -65,7 +68,43 @@ def _settings(service: OrderService) -> list[Manifest]:
     }
     if proxies := service.spec.api.trusted_proxies:
         variables["GATEWAY_TRUSTED_PROXIES"] = ",".join(proxies)
+    if service.spec.api.gateway.tls_secret_ref is not None:
+        variables["GATEWAY_TLS_CERTIFICATE_FILE"] = f"{TLS_FOLDER}/tls.crt"
+        variables["GATEWAY_TLS_KEY_FILE"] = f"{TLS_FOLDER}/tls.key"
     return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def scheme(service: OrderService) -> str:
+    """Return what is spoken with clients, which is also the name of the port."""
+    return "http" if service.spec.api.gateway.tls_secret_ref is None else "https"
+
+
+def port(service: OrderService) -> int:
+    """Return the container's port for clients."""
+    return GATEWAY_PORT if scheme(service) == "http" else GATEWAY_TLS_PORT
+
+
+def service_port(service: OrderService) -> int:
+    """Return the port of the Service for clients."""
+    return 80 if scheme(service) == "http" else 443
+
+
+def tls_volumes(service: OrderService) -> list[Manifest]:
+    """Return the volume of the certificate, if there is one.
+
+    Its entries are in no digest: the gateway follows a renewal, and no pod has to be replaced.
+    """
+    secret = service.spec.api.gateway.tls_secret_ref
+    if secret is None:
+        return []
+    items = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
+    return [{"name": TLS, "secret": {"secretName": secret.name, "items": items}}]
+
+
+def _tls_mounts(service: OrderService) -> list[Manifest]:
+    if service.spec.api.gateway.tls_secret_ref is None:
+        return []
+    return [{"name": TLS, "mountPath": TLS_FOLDER, "readOnly": True}]
 
 
 def _in_flight(service: OrderService) -> int:

@@ -3,6 +3,7 @@
 import msgspec
 
 from orderservice_operator.children.context import Context
+from orderservice_operator.children.gateway import service_port
 from orderservice_operator.children.kinds import HTTP_ROUTE
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
@@ -21,7 +22,7 @@ def http_route(service: OrderService, context: Context) -> Manifest | None:
     parents = [msgspec.to_builtins(parent) for parent in route.parent_refs]
     manifest["spec"] = {
         "parentRefs": [{k: v for k, v in parent.items() if v is not None} for parent in parents],
-        "rules": [{"backendRefs": [{"name": name, "port": 80}]}],
+        "rules": [{"backendRefs": [{"name": name, "port": service_port(service)}]}],
     }
     if route.hostnames:
         manifest["spec"]["hostnames"] = route.hostnames

@@ -1,5 +1,6 @@
 """The Ingress of the api."""
 
+from orderservice_operator.children.gateway import scheme
 from orderservice_operator.children.manifest import Manifest, child
 from orderservice_operator.children.processes import API, name_of
 from orderservice_operator.resource.spec import OrderService
@@ -32,7 +33,7 @@ def ingress(service: OrderService) -> Manifest | None:
 def _rule(service: OrderService, host: str) -> Manifest:
     backend = {
         "name": name_of(service, API),
-        "port": {"name": "http"},
+        "port": {"name": scheme(service)},
     }
     path = {"path": "/", "pathType": "Prefix", "backend": {"service": backend}}
     return {"host": host, "http": {"paths": [path]}}

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 
-from orderservice_operator.children import environment
+from orderservice_operator.children import environment, gateway
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import (
     GATEWAY_ADMIN_PORT,
-    GATEWAY_PORT,
     Process,
     name_of,
 )
@@ -40,7 +39,7 @@ def network_policy(service: OrderService, process: Process, context: Context) ->
     ports = {port for version in versions for port in environment.outgoing_ports(version, process)}
     outgoing = sorted(ports)
     policy = _policy(service, name_of(service, process), process.name, outgoing)
-    policy["spec"]["ingress"] = _incoming(service, process)
+    policy["spec"]["ingress"] = _incoming(versions, process)
     policy["spec"]["policyTypes"].append("Ingress")
     return policy
 
@@ -82,13 +81,13 @@ def _policy(service: OrderService, name: str, component: str, ports: Iterable[in
     return policy
 
 
-def _incoming(service: OrderService, process: Process) -> list[Manifest]:
-    """Return who may connect: kubelets always may, for probes."""
-    network = service.spec.network_policy
+def _incoming(versions: list[OrderService], process: Process) -> list[Manifest]:
+    """Return who may connect to the ports of all versions: kubelets always may, for probes."""
+    network = versions[0].spec.network_policy
     if not process.serves:
         return [_from(network.metrics_from, process.admin_port)]
     return [
-        _from(network.api_from, GATEWAY_PORT),
+        _from(network.api_from, *sorted({gateway.port(version) for version in versions})),
         _from(network.metrics_from, process.admin_port, GATEWAY_ADMIN_PORT),
     ]
 

@@ -13,7 +13,7 @@ from orderservice_operator.children.containers import (
     variables,
 )
 from orderservice_operator.children.gateway import TMP as GATEWAY_TMP
-from orderservice_operator.children.gateway import gateway
+from orderservice_operator.children.gateway import gateway, tls_volumes
 from orderservice_operator.children.manifest import SECRETS_ANNOTATION, Manifest, labels, selector
 from orderservice_operator.children.processes import PRE_STOP_S, Process, section
 from orderservice_operator.resource.pods import PodTemplate
@@ -38,7 +38,9 @@ def pod_template(service: OrderService, process: Process, secrets: str = "") -> 
     }
     metadata = pod_metadata(service, process.name)
     metadata["annotations"] |= {SECRETS_ANNOTATION: secrets} if secrets else {}
-    spec = own | pod_spec(service, process.name, containers, volumes)
+    spec: Manifest = own | pod_spec(service, process.name, containers, volumes)
+    if process.serves:
+        spec["volumes"] += tls_volumes(service)
     return {"metadata": metadata, "spec": spec}
 
 

@@ -10,6 +10,7 @@ from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worke
 
 # The gateway beside the api is the only one that may talk to it, so the api is on the loopback.
 GATEWAY_PORT: Final = 8080
+GATEWAY_TLS_PORT: Final = 8443
 GATEWAY_ADMIN_PORT: Final = 8086
 API_PORT: Final = 8000
 # Endpoints and load balancers hear of a pod's end while it still gets requests: the gateway goes on

@@ -1,6 +1,7 @@
 """The Services: the api's gateway, and the admin ports."""
 
 from orderservice_operator.children.gateway import ADMIN as GATEWAY_ADMIN
+from orderservice_operator.children.gateway import scheme, service_port
 from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import API, GATEWAY_ADMIN_PORT, name_of
 from orderservice_operator.resource.spec import OrderService
@@ -9,7 +10,8 @@ from orderservice_operator.resource.spec import OrderService
 def api_service(service: OrderService) -> Manifest:
     """Return the Service that a gateway or an Ingress sends requests to."""
     manifest = child(service, "v1", "Service", name=name_of(service, API), component=API.name)
-    port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    name = scheme(service)
+    port = {"name": name, "port": service_port(service), "targetPort": name, "protocol": "TCP"}
     options = service.spec.api.service
     if options.annotations:
         manifest["metadata"]["annotations"] = options.annotations
@@ -21,7 +23,7 @@ def api_service(service: OrderService) -> Manifest:
     manifest["spec"] = {
         "type": options.type,
         "selector": selector(service, API.name),
-        "ports": [port | {"appProtocol": "http"}],
+        "ports": [port | {"appProtocol": name}],
         **_families(service),
         **{name: value for name, value in optional.items() if value},
     }

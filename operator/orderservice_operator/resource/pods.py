@@ -20,8 +20,9 @@ from orderservice_operator.resource.schema_types import (
 )
 
 # Names and places that the operator takes itself.
-OWN_VOLUMES: Final = ("tmp", "gateway-tmp", "ca-bundle")
+OWN_VOLUMES: Final = ("tmp", "gateway-tmp", "gateway-tls", "ca-bundle")
 CA_FOLDER: Final = "/etc/orders/ca"
+TLS_FOLDER: Final = "/etc/orders/tls"
 OWN_CONTAINERS: Final = ("api", "relay", "worker", "notifier", "gateway", "migrate", "reconcile")
 
 # An object of Kubernetes that is passed on as it is.
@@ -58,7 +59,9 @@ Volumes = Annotated[
     Meta(
         max_length=32,
         extra_json_schema=_keyed(
-            "name", own=OWN_VOLUMES, reserved="tmp, gateway-tmp and ca-bundle are volumes"
+            "name",
+            own=OWN_VOLUMES,
+            reserved="tmp, gateway-tmp, gateway-tls and ca-bundle are volumes",
         ),
     ),
 ]
@@ -221,8 +224,9 @@ class PodTemplate(Section, frozen=True):
     rules: ClassVar = (
         Rule(
             "self.volumeMounts.all(mount, mount.mountPath != '/tmp'"
-            f" && !mount.mountPath.startsWith('{CA_FOLDER}'))",
-            f"volumeMounts: /tmp and {CA_FOLDER} are the operator's",
+            f" && !mount.mountPath.startsWith('{CA_FOLDER}')"
+            f" && !mount.mountPath.startsWith('{TLS_FOLDER}'))",
+            f"volumeMounts: /tmp, {CA_FOLDER} and {TLS_FOLDER} are the operator's",
             ".volumeMounts",
         ),
     )

@@ -198,6 +198,13 @@ class Gateway(Section, frozen=True):
     """nginx beside the api."""
 
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
+    tls_secret_ref: Annotated[
+        SecretName | None,
+        Meta(
+            description="Certificate and key (kubernetes.io/tls) of the api itself: it speaks TLS, "
+            "at port 443 of the Service and not at 80. A renewal is followed without a restart."
+        ),
+    ] = None
 
 
 class CursorKey(Section, frozen=True):

@@ -64,6 +64,7 @@ BASES: dict[str, Any] = {
         "reconciliation": {"database": _USER},
     },
     "limits": {"notifier": {"podDisruptionBudget": {"maxUnavailable": 1}}},
+    "tls": {"api": {"gateway": {"tlsSecretRef": {"name": "t"}}}},
 }
 
 

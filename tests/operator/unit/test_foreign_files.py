@@ -141,22 +141,6 @@ def test_a_kubeconfig_is_read_as_before(login: Login, tmp_path: Path) -> None:
     assert connection.default_namespace == "shop"
 
 
-def test_a_plugin_is_asked_once_until_its_answer_is_over(tmp_path: Path) -> None:
-    status = {"token": "theirs", "clientKeyData": "PEM"}
-    for until, asked in (("2099-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00+01:00", 2)):
-        calls, file = tmp_path / f"calls-{asked}", tmp_path / "config"
-        answer = json.dumps({"status": status | {"expirationTimestamp": until}})
-        script = f"echo $WHO >> {calls}; test -n \"$KUBERNETES_EXEC_INFO\" && echo '{answer}'"
-        plugin = {"command": "sh", "args": ["-c", script], "env": [{"name": "WHO", "value": "me"}]}
-        file.write_text(WHOLE % json.dumps({"token": "own", "exec": plugin}), encoding="utf-8")
-        login = Kubeconfig(str(file))
-        for _ in range(2):
-            connection = login(settings=kopf.OperatorSettings())
-            assert connection is not None
-            assert (connection.token, connection.private_key_data) == ("theirs", "UEVN")
-        assert calls.read_text() == "me\n" * asked
-
-
 @pytest.mark.parametrize(
     ("user", "said"),
     [

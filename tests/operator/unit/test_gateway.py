@@ -3,10 +3,16 @@
 from typing import Any
 
 from gateway import settings
+from orderservice_operator.children import environment
+from orderservice_operator.children.context import Context
+from orderservice_operator.children.http_route import http_route
+from orderservice_operator.children.kinds import HTTP_ROUTE
+from orderservice_operator.children.network_policy import network_policy
 from orderservice_operator.children.processes import API as PROCESS
 
 API = ("Deployment", "minimal-api")
 PROBES = {"startup": "/readyz", "liveness": "/livez", "readiness": "/readyz"}
+ROUTE = {"parentRefs": [{"name": "public"}]}
 TMP = "/tmp"  # noqa: S108 of each container, not of this machine
 
 
@@ -98,3 +104,59 @@ def test_the_gateway_gets_no_secret(children: Any) -> None:
     _, gateway = _containers(children)
     assert "envFrom" not in gateway
     assert not [entry for entry in gateway["env"] if "valueFrom" in entry]
+
+
+def test_with_a_certificate_everything_in_front_of_the_gateway_follows(children: Any) -> None:
+    tls = {"gateway": {"tlsSecretRef": {"name": "shop-tls"}}}
+    auth = {"mode": "off", "exposeWithoutAuth": True}
+    ingress = {"host": "orders.example"}
+    route = {"parentRefs": [{"name": "public"}]}
+    made = children(api=tls | {"ingress": ingress, "httpRoute": route}, auth=auth)
+    name = "minimal-api"
+    pod = made[API]["spec"]["template"]["spec"]
+    api, gateway = pod["containers"]
+    assert {port["name"]: port["containerPort"] for port in gateway["ports"]} == {
+        "https": 8443,
+        "gateway-admin": 8086,
+    }
+    assert {probe["httpGet"]["port"] for probe in (gateway[f"{kind}Probe"] for kind in PROBES)} == {
+        "gateway-admin"
+    }
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "gateway-tls"]
+    assert volume["secret"]["secretName"] == "shop-tls"
+    mounts = {mount["name"]: mount for mount in gateway["volumeMounts"]}
+    folder = mounts["gateway-tls"]["mountPath"]
+    assert mounts["gateway-tls"]["readOnly"]
+    assert "gateway-tls" not in [mount["name"] for mount in api["volumeMounts"]]
+    variables = _variables(gateway)
+    assert variables["GATEWAY_PORT"] == "8443"
+    assert variables["GATEWAY_TLS_CERTIFICATE_FILE"] == f"{folder}/tls.crt"
+    assert variables["GATEWAY_TLS_KEY_FILE"] == f"{folder}/tls.key"
+    (port,) = made["Service", name]["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"]) == ("https", 443, "https")
+    assert port["appProtocol"] == "https"
+    incoming = made["NetworkPolicy", name]["spec"]["ingress"]
+    assert incoming[0]["ports"] == [{"port": 8443, "protocol": "TCP"}]
+    (rule,) = made["Ingress", name]["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": name, "port": {"name": "https"}}
+
+
+def test_the_route_leads_to_the_port_that_speaks_tls(make: Any) -> None:
+    service = make(api={"gateway": {"tlsSecretRef": {"name": "t"}}, "httpRoute": ROUTE})
+    manifest = http_route(service, Context(frozenset({HTTP_ROUTE})))
+    assert manifest is not None
+    assert manifest["spec"]["rules"][0]["backendRefs"] == [{"name": "minimal-api", "port": 443}]
+
+
+def test_while_pods_without_a_certificate_run_their_port_stays_open(make: Any) -> None:
+    before, after = make(), make(api={"gateway": {"tlsSecretRef": {"name": "t"}}})
+    policy = network_policy(after, PROCESS, Context(frozenset(), before=before))
+    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == [8080, 8443]
+
+
+def test_a_renewed_certificate_replaces_no_pod(make: Any) -> None:
+    entries = environment.secret_entries(
+        make(api={"gateway": {"tlsSecretRef": {"name": "t"}}}), PROCESS
+    )
+    assert "t" not in {name for name, _ in entries}
