@@ -159,6 +159,30 @@ def with_broker(
     return apply
 
 
+@pytest.fixture
+def tag_least(
+    api: Api, rabbit: Rabbit, vhost: str, namespace: str
+) -> Iterator[Callable[[str], None]]:
+    """Make a user that may only what the operator needs, and its Secret; give what tags it."""
+
+    def tag(tags: str) -> None:
+        rabbit.call("PUT", "users/least", json={"password": PASSWORD, "tags": tags})
+
+    tag("")
+    rights = {"configure": "^order", "write": "^order", "read": "^order"}
+    rabbit.call("PUT", f"permissions/{quote(vhost, safe='')}/least", json=rights)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/basic-auth",
+        "metadata": {"name": "topology"},
+        "stringData": {"username": "least", "password": PASSWORD},
+    }
+    api.apply(secret, namespace)
+    yield tag
+    rabbit.call("DELETE", "users/least")
+
+
 def _topology(api: Api, namespace: str) -> tuple[str, str]:
     status = api.get(*SERVICES, namespace, "minimal").get("status", {})
     for condition in status.get("conditions", []):
@@ -283,9 +307,11 @@ def test_empty_queues_go_with_the_resource_when_asked(
     vhost: str,
     namespace: str,
     with_broker: Callable[..., None],
+    tag_least: Callable[[str], None],
 ) -> None:
-    """But not before every pod that might publish has ended or was killed."""
-    with_broker(deletionPolicy="DeleteIfEmpty")
+    """But not before every pod that might publish has ended; for that, too, the least user does."""
+    tag_least("policymaker")
+    with_broker(managementSecretRef={"name": "topology"}, deletionPolicy="DeleteIfEmpty")
     api.wait(lambda: _in_place(api, namespace))
     api.delete(*SERVICES, namespace, "minimal")
     took_s = api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
@@ -501,30 +527,15 @@ def test_what_an_administrator_limits_is_told_and_can_be_agreed_to(
 
 @pytest.mark.usefixtures("operator")
 def test_the_least_user_is_enough_and_a_lesser_one_is_told_what_it_lacks(
-    api: Api, rabbit: Rabbit, vhost: str, namespace: str, with_broker: Callable[..., None]
+    api: Api, namespace: str, with_broker: Callable[..., None], tag_least: Callable[[str], None]
 ) -> None:
-    inside = quote(vhost, safe="")
-    user = {"password": PASSWORD, "tags": "management"}
-    rabbit.call("PUT", "users/least", json=user)
-    rights = {"configure": "^order", "write": "^order", "read": "^order"}
-    rabbit.call("PUT", f"permissions/{inside}/least", json=rights)
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/basic-auth",
-        "metadata": {"name": "topology"},
-        "stringData": {"username": "least", "password": PASSWORD},
-    }
-    api.apply(secret, namespace)
-    with_broker(managementSecretRef={"name": "topology"}, deletionPolicy="DeleteIfEmpty")
+    tag_least("management")
+    with_broker(managementSecretRef={"name": "topology"})
     api.wait(lambda: _topology(api, namespace) == ("False", "Refused"))
     assert "tag `policymaker`" in _verdict(api, namespace, "minimal")[1]
 
-    rabbit.call("PUT", "users/least", json=user | {"tags": "policymaker"})
+    tag_least("policymaker")
     api.wait(lambda: _in_place(api, namespace))
-    api.delete(*SERVICES, namespace, "minimal")
-    api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"))
-    assert rabbit.call("GET", f"queues/{inside}") == []
 
 
 @pytest.fixture
