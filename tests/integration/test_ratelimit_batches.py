@@ -11,7 +11,7 @@ from devstack.testing import Server
 from integration.serving import eventually
 from orders.api.ratelimit import RateLimiter
 from orders.api.ratelimit_batches import FLUSH_S, SHARE
-from orders.cache.client import Redis
+from orders.cache.client import Redis, RedisDown
 from orders.settings import CacheSettings, RateLimitSettings
 
 LIMIT, PROCESSES = 200, 4
@@ -168,4 +168,38 @@ def test_nothing_is_owed_after_the_stop(redis: Redis, principal: str) -> None:
     for _ in range(4):
         mine.decide(principal)
     mine.close()  # never started: only this can report
+    assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 5
+
+
+@pytest.fixture
+def foreign(redis: Redis, principal: str) -> tuple[str, str]:
+    """Give a principal whose counter somebody overwrote, and the key of that."""
+    name = f"{principal} of a stranger"
+    key = f"{redis.prefix}ratelimit:{limiter(redis)._default.key(name)}"
+    redis.call("LPUSH", key, "no counter")
+    return name, key
+
+
+def test_who_cannot_be_counted_has_nobody_else_counted_twice(
+    redis: Redis, principal: str, foreign: tuple[str, str]
+) -> None:
+    mine = limiter(redis)
+    for name in (foreign[0], principal):
+        assert mine.decide(name)[0].allowed
+    batches = mine._default.windows.batches
+    assert batches is not None
+    for _ in range(3):
+        with pytest.raises(RedisDown):
+            batches.flush()
+    assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 2
+
+
+def test_a_refused_command_beside_a_count_leaves_nothing_owed_twice(
+    redis: Redis, principal: str, foreign: tuple[str, str]
+) -> None:
+    mine = limiter(redis)
+    mine.decide(principal)
+    for _ in range(3):
+        assert mine.decide(principal, ("INCR", foreign[1]))[1] is None
+    mine.close()
     assert limiter(redis, mode="exact").decide(principal)[0].remaining == LIMIT - 5

@@ -14,7 +14,7 @@ import msgspec
 from orders.api.ratelimit_batches import Reporter
 from orders.api.ratelimit_counter import Counter, Verdict
 from orders.api.ratelimit_storage import Count
-from orders.cache.client import Command, Redis, RedisDown, Reply
+from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 from orders.limit_policies import DEFAULT, Policy
 from orders.settings import RateLimitSettings
 
@@ -121,8 +121,8 @@ class RateLimiter:
         counts = [(counter, counter.begin(key, ask=ask)) for counter, key in entries]
         try:
             replies = self._ask(counts, also)
-        except RedisDown:
-            self._undo(counts)
+        except RedisDown as error:
+            _undo(counts, error)
             return self._decide_here(entries), None
         return self._decision(counts), replies
 
@@ -138,8 +138,8 @@ class RateLimiter:
             began_s = self._clock()
             try:
                 reply, *replies = self._redis.run(count.command, *also)
-            except RedisDown:
-                counter.windows.put_back(count)
+            except RedisDown as error:
+                _undo([(counter, count)], error)
                 return Decision((counter.count_here(key),)), None
             counter.settle(count, reply, began_s)
         return Decision((counter.verdict(count),)), replies
@@ -197,14 +197,6 @@ class RateLimiter:
             with contextlib.suppress(RedisDown):
                 self._redis.run(*due)
 
-    def _undo(self, counts: Sequence[tuple[Counter, Count]]) -> None:
-        """Leave what is owed as it was before the request: it is decided here."""
-        for counter, count in counts:
-            if count.command:
-                counter.windows.put_back(count)
-            else:
-                counter.give_back(count)
-
     def _decide_here(self, entries: Sequence[_Entry]) -> Decision:
         refusing = [entry for entry in entries if not entry[0].passes_here(entry[1])]
         if refusing:
@@ -212,6 +204,22 @@ class RateLimiter:
         verdicts = [counter.count_here(key) for counter, key in entries]
         refused = [verdict for verdict in verdicts if not verdict.allowed]  # by another thread
         return Decision(tuple(refused or verdicts))
+
+
+def _undo(counts: Sequence[tuple[Counter, Count]], error: RedisDown) -> None:
+    """Leave what is owed as it was before the request: it is decided here.
+
+    What a server counted that refused other commands of the round trip is not owed any more.
+    """
+    replies = iter(error.replies if isinstance(error, RedisRefused) else ())
+    for counter, count in counts:
+        reply = next(replies, None) if count.command else None
+        if reply:
+            counter.windows.settle(count, reply)
+        elif count.command:
+            counter.windows.put_back(count)
+        else:
+            counter.give_back(count)
 
 
 def _counted(policy: Policy, principal: str, asked: Asked) -> str | None:

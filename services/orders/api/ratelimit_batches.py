@@ -23,7 +23,7 @@ _FAR: Final = 0.8  # share of the limit up to which nobody has to be asked
 _ENTRIES: Final = 10_000  # ~3 MB; who is pushed out counts as new until the next report
 _BATCH: Final = 100  # principals in a round trip, well within the budget of one call
 
-Report = Callable[[Sequence["Owed"]], Sequence[Window]]
+Report = Callable[[Sequence["Owed"]], Sequence[Window | None]]
 
 
 class Owed(NamedTuple):
@@ -53,6 +53,8 @@ class Batches:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what tells Redis: it returns a window for each principal, or raises RedisDown.
+
+        None instead of a window: this one was refused, and not counted.
 
         `wake` is set when something is owed.
         """
@@ -121,7 +123,12 @@ class Batches:
                     self.put_back(*owed)
                 raise
             for owed, window in zip(batch, windows, strict=True):
-                self.learn(owed.key, window, owed.requests)
+                if window is None:
+                    self.put_back(*owed)
+                else:  # not again: a server that refuses one principal would count the others twice
+                    self.learn(owed.key, window, owed.requests)
+            if None in windows:
+                raise RedisDown("Redis refused to count a principal")
 
     def _batch(self) -> list[Owed]:
         with self._lock:

@@ -14,7 +14,7 @@ from limits.storage.base import SlidingWindowCounterSupport
 
 from orders.api.ratelimit_batches import SHARE, Batches, Owed
 from orders.api.sliding_window import Window, script
-from orders.cache.client import Command, Redis, RedisDown, Reply
+from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 
 
 class Count:
@@ -91,11 +91,15 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         """Count a request if it is within the limit: how `limits` asks."""
         return bool(self._redis.run(self._command(key, limit, expiry, amount))[0][0])
 
-    def _report(self, batch: Sequence[Owed]) -> list[Window]:
+    def _report(self, batch: Sequence[Owed]) -> list[Window | None]:
         commands = (
             self._command(owed.key, self._limit, self._expiry, 0, owed.requests) for owed in batch
         )
-        return [Window(*window) for _, *window in self._redis.run(*commands)]
+        try:
+            replies = self._redis.run(*commands)
+        except RedisRefused as error:
+            replies = error.replies
+        return [Window(*reply[1:]) if reply else None for reply in replies]
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return previous count, its remaining seconds, current count, its remaining seconds."""

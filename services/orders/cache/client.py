@@ -18,11 +18,11 @@ from redis.exceptions import RedisError
 from orders import verified
 from orders.cache.address import place_of
 from orders.cache.connection import Argument, Closed, Command, Reply
-from orders.cache.gate import Gate, RedisBypassed, RedisDown
+from orders.cache.gate import Gate, RedisBypassed, RedisDown, RedisRefused
 from orders.cache.link import Link
 from orders.settings import CacheSettings
 
-__all__ = ["Command", "Redis", "RedisBypassed", "RedisDown", "Reply"]
+__all__ = ["Command", "Redis", "RedisBypassed", "RedisDown", "RedisRefused", "Reply"]
 
 # Errors that speak of the server's state: no command would fare better a moment later.
 _SERVER_STATES: Final = frozenset(
@@ -46,7 +46,11 @@ WARM_S: Final = 0.5
 
 
 class _Unready(ConnectionError):
-    """Wait for Redis: it answers, but cannot serve now."""
+    """Wait for Redis: it answers, but cannot serve now; a cluster may be well in other parts."""
+
+    def __init__(self, message: str, replies: list[Reply]) -> None:
+        super().__init__(message)
+        self.replies = replies
 
 
 class _Slot(threading.local):
@@ -103,6 +107,10 @@ class Redis:
         try:
             replies = self._complete(commands, self._exchange(commands, deadline), deadline)
             _require_ready(replies)
+        except _Unready as error:
+            self._drop()
+            self.gate.failed(_describe(error))
+            raise _refused(f"Redis does not answer: {_describe(error)}", error.replies) from error
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self._drop()
             self.gate.failed(_describe(error))
@@ -227,11 +235,16 @@ def _is_error(reply: Reply, word: str) -> bool:
 def _require_ready(replies: list[Reply]) -> None:
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError) and str(reply).split(" ")[0] in _SERVER_STATES:
-            raise _Unready(str(reply))
+            raise _Unready(str(reply), replies)
 
 
 def _refuse_errors(commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, hiredis.ReplyError):
-            raise RedisDown(f"Redis refused {command[0]!r}: {reply}")
+            raise _refused(f"Redis refused {command[0]!r}: {reply}", replies)
     return replies
+
+
+def _refused(message: str, replies: Sequence[Reply]) -> RedisRefused:
+    refused = hiredis.ReplyError
+    return RedisRefused(message, [None if isinstance(r, refused) else r for r in replies])

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -13,6 +14,17 @@ log = structlog.get_logger()
 
 class RedisDown(Transient):
     """Do without Redis: it is gone, slow, or refuses."""
+
+
+class RedisRefused(RedisDown):
+    """Do without Redis: it refused some commands of a round trip, and did the others.
+
+    `replies` are those to all of them, None for the ones that were refused.
+    """
+
+    def __init__(self, message: str, replies: list[Any]) -> None:
+        super().__init__(message)
+        self.replies = replies
 
 
 class RedisBypassed(RedisDown):
