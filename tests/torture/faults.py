@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +14,7 @@ import msgspec
 from failover import outages, promotions
 from failover.history import Fault, History
 from torture import faketime
-from torture.plan import SERVICES, Plan, Planned, line
+from torture.plan import SERVICES, Plan, Planned, line, touched
 from torture.points import ACTED, DAWDLE, EVERYWHERE, SLEEP_S
 from torture.rig import Rig
 from torture.shoppers import Haste
@@ -128,14 +130,16 @@ def _fill(scene: Scene, planned: Planned, _fault: Fault) -> Undo:
 
     consumers = "notifier" if planned.target == "order-notifications" else "worker"
     frozen = [service.program for service in scene.rig.of_kind(consumers)]
+    outages.change_policies(scene.rig, lower)  # may fail: nothing is frozen yet
     for program in frozen:
         program.pause()
-    outages.change_policies(scene.rig, lower)
 
     def undo() -> None:
-        outages.change_policies(scene.rig, as_before)
-        for program in frozen:
-            program.resume()
+        try:
+            outages.change_policies(scene.rig, as_before)
+        finally:
+            for program in frozen:
+                program.resume()
 
     return undo
 
@@ -235,12 +239,16 @@ ACTIONS: Final[dict[str, Begin]] = {
 
 
 class Conductor:
-    """Does what a plan says, when it says so; each fault on a thread of its own."""
+    """Does what a plan says, when it says so; each fault on a thread of its own.
+
+    A fault that took longer than planned, as a slow restart does, delays those that touch the same.
+    """
 
     def __init__(self, scene: Scene, plan: Plan) -> None:
         self._scene, self._plan = scene, plan
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.failures: list[str] = []
 
     def run(self) -> None:
@@ -271,6 +279,12 @@ class Conductor:
         self._threads.clear()
 
     def _do(self, planned: Planned) -> None:
+        with ExitStack() as held:
+            for name in sorted(touched(planned)):  # in one order: no two faults wait for each other
+                held.enter_context(self._locks[name])
+            self._carry_out(planned)
+
+    def _carry_out(self, planned: Planned) -> None:
         scene = self._scene
         fault = scene.history.fault(planned.kind, planned.target)
         if planned.detail:
