@@ -314,7 +314,7 @@ ELSEWHERE: Final = {
     "OrdersNeedPerson": "three emissions without an effect take almost two hours",
     "OrderRefundDeclined": "tests/integration/test_cancellation.py declines refunds",
     "OrderApiWorkersCrashing": "a pod's first ten minutes do not count, and no drill is that long",
-    "OrderTrafficGone": "compares with the hour before, and no drill goes on for so long",
+    "OrderTrafficGone": "compares with the hour before: cases.py stops a gateway with promtool",
     "OrderAutoscalerAtMaximum": "kube-state-metrics of a cluster has the series",
     "OrderPodCrashLooping": "kube-state-metrics of a cluster has the series",
     "OperatorExternalMetricsUnavailable": "the API server of a cluster has the series",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object
+from control_plane.api import Api, Object, Refused, plural
 from control_plane.nodes import Nodes
+from control_plane.plane import ControlPlane
 
 Example = Callable[..., Object]
 Reads = Callable[[], Any]
@@ -192,13 +193,90 @@ def test_a_version_whose_pods_a_quota_refuses_is_taken_back(view: View, example:
         lambda: "hard" in view.api.get("v1", "resourcequotas", view.namespace, "full")["status"]
     )
     _apply(view, example, image=V2, rollout=SOON, migrations={"enabled": False})
-    view.wait(lambda: "exceeded quota" in view.condition("Degraded")["message"])
+    _is_taken_back(view, "exceeded quota")
+
+
+def _is_taken_back(view: View, refusal: str) -> None:
+    """Wait until the version whose pods are refused is taken back.
+
+    The refusal is read from Events, which stay: the first process to miss its deadline may do so
+    before the controllers have written why.
+    """
     view.wait(view.is_back)
     assert view.images() == {V1}
-    rollback = view.status["rollback"]
-    assert rollback["reason"] == "DeadlineMissed"
-    assert "exceeded quota" in rollback["message"]
+    assert view.status["rollback"]["reason"] == "DeadlineMissed"
+    view.wait(lambda: any(refusal in message for message in view.events("FailedCreate")))
     view.wait(lambda: view.events("RolledBack"))
+
+
+@pytest.fixture
+def admission_policy(api: Api, namespace: str, own_plane: ControlPlane) -> Iterator[str]:
+    """Let the API server admit no pod of the second version; give the policy's words."""
+    assert own_plane
+    words, group = "version 2 is not admitted", "admissionregistration.k8s.io/v1"
+    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}
+    policy = {
+        "matchConstraints": {"resourceRules": [pods | {"resources": ["pods"]}]},
+        "validations": [
+            {"expression": f"object.spec.containers.all(c, c.image != '{V2}')", "message": words}
+        ],
+    }
+    binding = {
+        "policyName": namespace,
+        "validationActions": ["Deny"],
+        "matchResources": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        },
+    }
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    for kind, spec in kinds.items():
+        metadata = {"name": namespace}
+        api.apply({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec})
+    yield words
+    for kind in kinds:
+        api.delete(group, plural(kind), "", namespace)
+
+
+def _is_refused(view: View, words: str) -> bool:
+    """Tell whether a policy is in force yet: the API server hears of it a little later."""
+    spec = view.pods()[0]["spec"]
+    containers = [container | {"image": V2} for container in spec["containers"]]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe"},
+        "spec": spec | {"containers": containers},
+    }
+    pods = view.api.path("v1", "pods", view.namespace)
+    try:
+        view.api.create(f"{pods}?dryRun=All", pod)
+    except Refused as refusal:
+        if words not in str(refusal):
+            raise
+        return True
+    return False
+
+
+def test_a_version_whose_pods_an_admission_policy_refuses_is_taken_back(
+    view: View, example: Example, admission_policy: str
+) -> None:
+    view.wait(lambda: _is_refused(view, admission_policy))
+    _apply(view, example, image=V2, rollout=SOON, migrations={"enabled": False})
+    _is_taken_back(view, admission_policy)
+
+
+def test_a_missing_priority_class_is_told(
+    api: Api, example: Example, namespace: str, nodes: Nodes
+) -> None:
+    """The API server takes a Deployment that names one, and refuses its pods."""
+    assert nodes
+    view = View(api, namespace)
+    absent = {"priorityClassName": "absent"}
+    api.apply(example(podTemplate=absent, migrations={"enabled": False}), namespace)
+    refusal = "no PriorityClass with name absent was found"
+    view.wait(lambda: refusal in view.condition("Degraded")["message"])
+    assert not view.is_ready()
+    assert view.pods() == []
 
 
 def test_a_version_that_is_never_ready_is_only_told_when_rollback_is_off(

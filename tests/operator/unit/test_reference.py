@@ -34,6 +34,20 @@ def test_every_reason_of_a_condition_is_explained() -> None:
     assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in text]
 
 
+def test_every_field_that_breaks_a_convention_is_in_the_note_on_the_next_version() -> None:
+    note, fields = DOCUMENT.read_text().split("\n## v1alpha1: ")[1].split("\n## Fields\n")
+    unconventional = re.compile(r"^\| `(\w+)` \| (?:number|boolean|`[a-z])", re.MULTILINE)
+    sections = re.split(r"^### `spec\.?(.*)`$", fields, flags=re.MULTILINE)[1:]
+    names = {
+        name
+        for section, rows in zip(sections[::2], sections[1::2], strict=True)
+        if not section.startswith("podTemplate")
+        for name in unconventional.findall(rows)
+    }
+    assert {"samplerRatio", "stockCheck", "paused", "enabled"} <= names
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", note)] == []
+
+
 @pytest.mark.parametrize("verb", ["plan", "status", "pause", "resume", "rollback", "crd"])
 def test_every_verb_of_the_command_line_is_explained(verb: str) -> None:
     assert f"`orderctl {verb}" in DOCUMENT.read_text()

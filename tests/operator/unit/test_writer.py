@@ -74,3 +74,22 @@ def test_a_deployment_that_could_not_be_checked_is_tried_again_and_nothing_goes_
     assert deeds == ["PATCH ingresses"]
     assert outcome.again is not None
     assert outcome.refused == []
+
+
+def test_a_new_child_costs_a_look_and_a_write() -> None:
+    """A child that others made must not be adopted, and an apply cannot be told to only create."""
+    requests: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        requests.append(request.method)
+        if request.method == "GET":
+            return web.json_response({}, status=404)
+        return web.json_response(msgspec.json.decode(await request.read()))
+
+    async def main() -> None:
+        async with connected(answer) as client:
+            plan = Plan(writes=PLAN.writes, deletions=())
+            await Writer(client, Store(lambda _: None)).carry_out(plan, KEY, {})
+
+    asyncio.run(main())
+    assert sorted(requests) == ["GET"] * len(PLAN.writes) + ["PATCH"] * len(PLAN.writes)

@@ -10,7 +10,11 @@ import requests
 
 Object = dict[str, Any]
 
-_PLURALS: Final = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
+_PLURALS: Final = {
+    "NetworkPolicy": "networkpolicies",
+    "Ingress": "ingresses",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+}
 _CLUSTER_WIDE: Final = frozenset(
     {"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService"}
 )
