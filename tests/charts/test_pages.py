@@ -26,7 +26,7 @@ from charts.test_instructions import read
 from pods import runbook
 
 NAMESPACE = "orders"
-PAGES: Final = ("adopting.md", "operator.md", "gitops.md")
+PAGES: Final = ("adopting.md", "operator.md", "gitops.md", "argocd.md", "flux.md")
 # What cannot be typed here, by how it begins, and why.
 LEFT_OUT: Final = {
     "kubectl -n orders wait": "no server of the page's names answers; `make e2e` waits for Ready",
@@ -170,7 +170,7 @@ def test_no_command_is_left_out_for_nothing() -> None:
 
 
 def test_what_argo_cd_reads_and_ignores_exists(helm4: Helm) -> None:
-    spec = yaml.safe_load(typed.block_of("gitops.md", "yaml"))["spec"]
+    spec = yaml.safe_load(typed.block_of("argocd.md", "yaml"))["spec"]
     chart = CHARTS.parent / spec["source"]["path"]
     assert all((chart / name).is_file() for name in spec["source"]["helm"]["valueFiles"])
     definition = only(helm4.template(OPERATOR), "CustomResourceDefinition")

@@ -1,4 +1,4 @@
-"""The health check that docs/gitops.md gives to Argo CD, in the Lua of a real Valkey.
+"""The health check that docs/argocd.md gives to Argo CD, in the Lua of a real Valkey.
 
 Both are of version 5.1.
 """
@@ -14,7 +14,7 @@ import redis
 
 from devstack.testing import Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "gitops.md"
+PAGE = Path(__file__).parents[2] / "docs" / "argocd.md"
 
 
 def condition(kind: str, status: str, reason: str = "AsExpected") -> dict[str, str]:
