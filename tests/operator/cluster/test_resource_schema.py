@@ -429,7 +429,8 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
         ("", "begins with a letter"),
         ("", "must not be default"),
     ]
-    told += [(".spec.messaging", "vhost cannot be changed"), (".spec", _NEEDS_TOKENS)]
+    told += [(".spec.messaging", "vhost cannot be changed")]
+    told += [(".spec", text) for text in (_NEEDS_TOKENS, "only with auth.mode jwt")]
     assert len(rules) > 20
     told += [(".spec", part) for _, part in told if ".database needs" in part]
     parts = {part for _, part in told if part.startswith(_EVERYWHERE)} | {"requests."}
