@@ -19,8 +19,13 @@ print(*(ports.free_port() for _ in range(50)))
 """
 
 
+def own_address() -> tuple[str, int]:
+    """Reserve a port: of those for outgoing connections, somebody else may have the same one."""
+    return "127.0.0.1", ports.free_port()
+
+
 def test_a_server_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(own_address()) as server:
         port = server.getsockname()[1]
         assert ports.busy(port)
         assert f"(process {os.getpid()})" in ports.holder(port)
@@ -29,7 +34,7 @@ def test_a_server_is_named() -> None:
 def test_a_connection_that_begins_at_the_port_is_named() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as client,
+        socket.create_connection(server.getsockname(), source_address=own_address()) as client,
     ):
         port = client.getsockname()[1]
         assert ports.busy(port)
@@ -40,7 +45,7 @@ def test_a_connection_that_begins_at_the_port_is_named() -> None:
 def test_a_closed_connection_is_said_to_be_over_soon() -> None:
     """Linux keeps the port of the side that closed first, from servers too."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
+        client = socket.create_connection(server.getsockname(), source_address=own_address())
         port = client.getsockname()[1]
         accepted, _ = server.accept()
         client.close()
@@ -53,7 +58,7 @@ def test_a_closed_connection_is_said_to_be_over_soon() -> None:
 
 def test_what_a_server_left_behind_keeps_no_server_away() -> None:
     """The side that closed first is the server's, which allowed to use its port again."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(own_address()) as server:
         port = server.getsockname()[1]
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
