@@ -22,6 +22,8 @@ from torture.shoppers import Haste
 _READY_WITHIN_S: Final = 60.0
 _ENDED_WITHIN_S: Final = 180.0
 _FULL: Final = 1  # messages
+# Servers that have to be there for a fault to be done.
+_NEEDED: Final = {"fill": frozenset({"rabbitmq"})}
 
 
 @dataclass
@@ -280,7 +282,8 @@ class Conductor:
 
     def _do(self, planned: Planned) -> None:
         with ExitStack() as held:
-            for name in sorted(touched(planned)):  # in one order: no two faults wait for each other
+            names = touched(planned) | _NEEDED.get(planned.kind, frozenset())
+            for name in sorted(names):  # in one order: no two faults wait for each other
                 held.enter_context(self._locks[name])
             self._carry_out(planned)
 
