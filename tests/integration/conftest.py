@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -35,6 +36,7 @@ from upstreams.process import Control, running
 
 PASSWORD = "only-for-tests"
 TEMPLATE = "orders"
+_principals = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +173,12 @@ def redis_url(valkey: Server) -> str:
     """Give the module an empty Valkey."""
     valkey_server.flush(valkey.url)
     return valkey.url
+
+
+@pytest.fixture
+def principal() -> str:
+    """Give somebody whom no limit of requests has counted yet."""
+    return f"user:{next(_principals)}"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from orders.settings import CacheSettings, RateLimitSettings
 
 LIMIT, PROCESSES = 200, 4
 BEYOND = PROCESSES * (LIMIT // SHARE)
-names = count(1)
 
 
 def connect(url: str) -> Redis:
@@ -31,12 +30,6 @@ def redis(redis_url: str) -> Iterator[Redis]:
     client = connect(redis_url)
     yield client
     client.close()
-
-
-@pytest.fixture
-def principal() -> str:
-    """Give somebody who has not asked for anything yet."""
-    return f"user:{next(names)}"
 
 
 def limiter(redis: Redis, mode: str = "batched", requests: int = LIMIT) -> RateLimiter:

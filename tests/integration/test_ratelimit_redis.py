@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 from limits import RateLimitItemPerSecond
@@ -17,8 +16,6 @@ from orders.cache.client import Redis, RedisDown
 from orders.cache.writers import RecentWriters
 from orders.settings import CacheSettings, RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS
-
-names = count(1)
 
 
 def connect(url: str, timeout_s: float = 1) -> Redis:
@@ -40,12 +37,6 @@ def redis(redis_url: str) -> Iterator[Redis]:
     made = connect(redis_url)
     yield made
     made.close()
-
-
-@pytest.fixture
-def principal() -> str:
-    """Give somebody who has not asked for anything yet."""
-    return f"user:{next(names)}"
 
 
 def hammer(url: str, principal: str, decisions: "multiprocessing.Queue[int]") -> None:

@@ -17,7 +17,7 @@ from pika.exceptions import NackError
 from prometheus_client import REGISTRY
 
 from devstack.testing import Database, Vhost
-from integration.broker import TRACEPARENT, Broker, connected, prepare, settings_of
+from integration.broker import TRACEPARENT, Broker, prepare, settings_of
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.orders import Ledger
@@ -90,11 +90,9 @@ def table(database: Database) -> Iterator[Table]:
 
 
 @pytest.fixture
-def broker(vhost: Vhost) -> Iterator[Broker]:
-    prepare(vhost)
-    with connected(vhost) as made:
-        made.purge()
-        yield made
+def broker(vhost: Vhost, broker: Broker) -> Iterator[Broker]:
+    """Lift after each test what it bounded."""
+    yield broker
     lift(vhost)
 
 
