@@ -36,6 +36,7 @@ from orderservice_operator.resource.index import ResourceIndex
 from orderservice_operator.resource.key import Key
 from orderservice_operator.resource.spec import OrderService, path_of
 
+_UNDEFINED = "the CustomResourceDefinition of OrderService is not installed"
 _DEFINITION_S = 2.0  # a guess: charts are installed one after the other
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Operator:
         self._fingerprints = Fingerprints(client, settings.secrets_s)
         self._reconciler = self._create_reconciler()
         self._runner: web.AppRunner | None = None
-        self._undefined: list[str] = []
+        self._unstarted = ["not started: the cluster is not read yet"]
 
     async def start(self) -> None:
         """Begin to follow the cluster; work begins once it is known, and as the leader."""
@@ -83,6 +84,7 @@ class Operator:
         self._spawn(self._external.run(), "external metrics")
         self._spawn(self._discovery.run(self._settings.discovery_s, self._queue_all), "discovery")
         self._spawn(self._work_as_leader(), "leader")
+        self._unstarted = []
 
     async def _wait_for_definition(self) -> None:
         """Return once the API server knows OrderServices: kopf looks for them only once."""
@@ -91,16 +93,15 @@ class Operator:
             try:
                 await self._client.get(path, {"limit": "1"})
             except NotFound:
-                if not self._undefined:
+                if self._unstarted != [_UNDEFINED]:
                     _log.warning("definition.missing", path=path)
-                self._undefined = ["the CustomResourceDefinition of OrderService is not installed"]
+                self._unstarted = [_UNDEFINED]
                 await asyncio.sleep(_DEFINITION_S)
             except OperatorError as error:  # is met again, by those who say more about it
                 _log.warning("definition.unread", error=str(error))
-                break
+                return
             else:
-                break
-        self._undefined = []
+                return
 
     async def stop(self) -> None:
         """End everything, and hand the lease on."""
@@ -273,7 +274,7 @@ class Operator:
             self._settings.watch_silence_s,
             self.metrics.registry,
             self._refresh_gauges,
-            lambda: self._undefined + self._external.problems,
+            lambda: self._unstarted + self._external.problems,
         )
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()

@@ -96,11 +96,16 @@ def _children(api: Api, namespace: str) -> list[tuple[str, str]]:
 
 
 def _operator_ready(api: Api, operator: Any) -> bool:
+    return _readyz(api, operator) == "ok\n"
+
+
+def _readyz(api: Api, operator: Any) -> str:
+    """Return what it says, nothing when it does not answer."""
     root = f"http://127.0.0.1:{operator.admin_port}"
     try:
-        return api.twin().session.get(f"{root}/readyz", timeout=30).ok
+        return api.twin().session.get(f"{root}/readyz", timeout=30).text
     except OSError:
-        return False
+        return ""
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -268,6 +273,14 @@ def test_a_leader_that_is_cut_off_stops_before_another_may_begin(
         assert operator.process.wait(60) == 1  # up to 5 s later, which kopf gives its own tasks
     figure("cut_off_leader_ended_after_s", took_s)
     assert took_s < LEASE_S
+
+
+def test_it_is_not_ready_before_it_has_read_the_cluster(
+    api: Api, proxy: FaultProxy, leader: Callable[..., Any]
+) -> None:
+    with proxy.with_fault(lambda request: Hang() if "apiservices" in request.path else None):
+        operator = leader(OPERATOR_LEASE="")
+        api.wait(lambda: "not started" in _readyz(api, operator))
 
 
 def test_a_silence_without_end_is_told_by_livez(
