@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,13 @@ def _start(folder: Path, *, sanitized: bool) -> "subprocess.Popen[bytes]":
 
 def _wait_for(server: Running) -> None:
     until = time.monotonic() + _START_S
-    while not server.socket.exists():
+    while not _listens(server.socket):
         if server.process.poll() is not None or time.monotonic() > until:
             raise RuntimeError(f"the server did not start:\n{server.log.read_text()}")
         time.sleep(0.05)
+
+
+def _listens(path: Path) -> bool:
+    """Tell whether a connection is accepted; the file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
