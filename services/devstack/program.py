@@ -14,6 +14,9 @@ from devstack.component import Component
 POLL_S = 0.05
 # Time for a dead program's own children (PostgreSQL's backends, nginx's workers) to follow it.
 ORPHANS_WITHIN_S = 1.5
+# A process ends what it asked of the kernel first, a flush to disk for example.
+_STOPS_WITHIN_S = 5.0
+_STOPPED = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE})
 TAIL_LINES = 12
 TAIL_COLUMNS = 200  # Erlang ends with kilobytes in one line
 
@@ -165,9 +168,15 @@ class Program:
 
 
 def freeze(process: psutil.Process) -> None:
-    """Stop a process, then its children: one that is stopped makes no more of them."""
+    """Stop a process, then its children: one that is stopped makes no more of them.
+
+    A stop takes effect a moment later, and a child that is made meanwhile would go on alone.
+    """
     with suppress(psutil.NoSuchProcess):
         process.suspend()
+        until = time.monotonic() + _STOPS_WITHIN_S
+        while process.status() not in _STOPPED and time.monotonic() < until:
+            time.sleep(0.001)
         for child in process.children():
             freeze(child)
 

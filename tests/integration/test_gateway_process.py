@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import unprivileged
 from devstack.ports import free_port
+from devstack.program import freeze
 from gateway import admin
 from gateway.capacity import capacity
 from gateway.metrics import AnswerLog
@@ -137,14 +138,12 @@ def test_a_frozen_nginx_fails_its_probes_and_is_not_waited_for(api: Api, start: 
     gateway.wait_until_it_answers()
     assert probe(port, "/livez") == probe(port, "/readyz") == (200, "ok\n")
     (nginx,) = psutil.Process(gateway.process.pid).children()
-    family = [nginx, *nginx.children()]
-    for process in family:
-        process.suspend()
+    freeze(nginx)
     try:
         assert probe(port, "/livez") == (503, "nginx does not answer\n")
         assert probe(port, "/readyz")[0] == 503
     finally:
-        for process in family:
+        for process in (nginx, *nginx.children()):
             process.resume()
     assert probe(port, "/livez") == (200, "ok\n")
     assert probe(port, "/other")[0] == 404
