@@ -2,7 +2,7 @@
 # PYTHON makes the virtual environment and must be 3.11 or 3.12; once made, it is kept.
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 DEVSTACK = PYTHONPATH=services .venv/bin/python -m devstack
-CLUSTER = PYTHONPATH=services:tests/operator/cluster .venv/bin/python -m control_plane
+CLUSTER = PYTHONPATH=services .venv/bin/python -m control_plane
 # Where a machine turns bytecode off for all, each of the many processes here compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -54,7 +54,7 @@ observe: env ## add Prometheus and Alertmanager to the running platform and say 
 
 .PHONY: alerts-drill
 alerts-drill: env ## break a stack of its own, fault after fault, and show which alerts fired
-	@PYTHONPATH=services:operator:observability:tests .venv/bin/python -m drill
+	@PYTHONPATH=.:services:operator:observability .venv/bin/python -m loadtest.drill
 
 .PHONY: collector
 collector: env ## try the collector's configuration in a real one; builds it once (minutes)
@@ -62,7 +62,7 @@ collector: env ## try the collector's configuration in a real one; builds it onc
 
 .PHONY: overhead
 overhead: env ## measure what telemetry costs a request
-	@PYTHONPATH=services:tests .venv/bin/python -m drill.overhead
+	@PYTHONPATH=.:services .venv/bin/python -m loadtest.drill.overhead
 
 OBSERVABILITY = PYTHONPATH=observability .venv/bin/python -m
 .PHONY: rules
@@ -184,7 +184,7 @@ images: env ## build the images without a registry and try every process (10 min
 .PHONY: e2e
 e2e: env ## both charts on real pods: install, load, faults, drain, uninstall (root; Debian 12, or Docker)
 	@$(CLUSTER) build control node tools charts
-	.venv/bin/pytest --exitfirst --verbose --capture=no tests/pods $(ARGS)
+	.venv/bin/pytest --exitfirst --verbose --capture=no tests/e2e $(ARGS)
 
 .PHONY: lock
 lock: env ## choose the newest allowed versions and write the locks anew

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from control_plane import required
-from control_plane.api import Api
-from control_plane.nodes import Nodes
-from control_plane.plane import ControlPlane
 
 from charts.helm import OPERATOR, Helm
+from control_plane.plane import ControlPlane
 from devstack.ports import free_port
+from kube import required
+from kube.api import Api
+from kube.nodes import Nodes
 
 SYSTEM = "orders-system"
 OPERATOR_RELEASE = "orderservice-operator"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+
 from control_plane import go
 
 

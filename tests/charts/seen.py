@@ -4,9 +4,9 @@ import time
 from typing import Final
 
 import pytest
-from control_plane.api import Api, Object
 
 from charts.conftest import OperatorProcess
+from kube.api import Api, Object
 
 CR: Final = "orders.platform.dev/v1alpha1"
 WITHIN_S: Final = 120.0

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from control_plane import required
 
 from devstack.settings import PORTS
+from kube import required
 
 CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from control_plane.api import Api
 
 from charts import definitions as engines
 from charts.conftest import Shell, make_namespace
 from charts.helm import ENVIRONMENT, OPERATOR, Failed, Helm, only, values_of
+from kube.api import Api
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.desired import desired
 from orderservice_operator.children.kinds import PROMETHEUS_RULE, SERVICE_MONITOR

@@ -12,8 +12,6 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 import yaml
-from control_plane.api import Api, Object
-from control_plane.plane import ControlPlane
 
 from charts import instructions
 from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, Shell, make_namespace
@@ -29,6 +27,8 @@ from charts.seen import (
     wait_until_rolled_out,
     workloads,
 )
+from control_plane.plane import ControlPlane
+from kube.api import Api, Object
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "operator" / "examples"
 SERVERS = ("inventory", "payment", "postgresql", "postgresql-replica", "rabbitmq", "valkey")

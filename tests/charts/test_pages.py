@@ -14,16 +14,16 @@ from typing import Final
 
 import pytest
 import yaml
-from control_plane import required
-from control_plane.api import Api
-from control_plane.plane import ControlPlane
 
 from charts import typed
 from charts.conftest import OPERATOR_RELEASE, SOURCES, SYSTEM, Shell
 from charts.helm import CHARTS, OPERATOR, Helm, only
 from charts.seen import CR, WITHIN_S, complete
 from charts.test_instructions import read
-from pods import runbook
+from control_plane.plane import ControlPlane
+from e2e import runbook
+from kube import required
+from kube.api import Api
 
 NAMESPACE = "orders"
 PAGES: Final = ("adopting.md", "operator.md", "gitops.md", "argocd.md", "flux.md")

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from control_plane import binaries, required
 
 from charts.helm import only
+from control_plane import binaries
+from kube import required
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILES = ("", "dev", "debug", "service-only", "staging")

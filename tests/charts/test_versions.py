@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from control_plane.api import Api, Object
 
 from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, Shell, make_namespace
 from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Helm, released, values_of
 from charts.seen import CR, PROCESSES, WITHIN_S, complete, settled, wait_until_rolled_out, workloads
+from kube.api import Api, Object
 
 NAMESPACE = "versions"
 SERVERS = ("postgresql", "postgresql-replica", "rabbitmq", "valkey")

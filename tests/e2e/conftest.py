@@ -1,66 +1,37 @@
-"""The whole stack, started as a person would start it, with a receiver for its traces."""
+"""A cluster with real nodes, and the tools to use it."""
 
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from e2e.prometheus import OBJECTIVES
-from e2e.stack import SERVICES, Stack
-from e2e.traces import Receiver
-from orderservice_observability.objectives import Scope
-from orderservice_observability.written import files
-
-SETTINGS = {
-    # The chaos tests place more orders than a person may.
-    "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
-    # Small, so that what gets lost in a fault is found again within the test.
-    "ORDERS_WORKER_STALLED_AFTER_S": "20",
-    "ORDERS_WORKER_SWEEP_S": "2",
-    "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
-    "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.2",
-    "ORDERS_UPSTREAM_BACKOFF_JITTER_S": "0.2",
-    "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
-    "ORDERS_API_TIMEOUT_S": "10",
-    "ORDERS_LOG_FORMAT": "json",
-    "DEVSTACK_SCRAPE_S": "1",
-}
+from charts.helm import Helm
+from e2e import cluster
+from e2e.shop import Shop
+from e2e.terminal import run
+from kube import required
 
 
 @pytest.fixture(scope="session")
-def traces() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
+def running() -> Iterator[cluster.Cluster]:
+    """Run the cluster."""
+    with cluster.running() as made:
+        yield made
 
 
-@pytest.fixture(scope="module")
-def stack(traces: Receiver) -> Iterator[Stack]:
-    """Start the stack once for a module; every test leaves it whole.
+@pytest.fixture(scope="session")
+def shop(running: cluster.Cluster) -> Shop:
+    """Give the environment's namespace; the first test installs it."""
+    return Shop(running.api)
 
-    `make test` gives each module to another process: for the session, five stacks would run on.
-    """
-    with tempfile.TemporaryDirectory(prefix="orders-e2e-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        rules = Path(folder) / "rules"
-        rules.mkdir()
-        for name, text in files(Scope("orders"), OBJECTIVES, every_s=1).items():
-            (rules / name).write_text(text)
-        environment = (
-            os.environ
-            | SETTINGS
-            | {
-                "PYTHONPATH": str(SERVICES),
-                "DEVSTACK_RULES": str(rules),
-                "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
-                "OTEL_BSP_SCHEDULE_DELAY": "200",
-            }
-        )
-        made = Stack(Path(folder) / "state", environment)
-        try:
-            started = made.devstack("start")
-            assert started.returncode == 0, started.stdout + started.stderr
-            yield made
-        finally:
-            made.devstack("stop")
+
+@pytest.fixture(scope="session")
+def helm(running: cluster.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Give the real Helm, as the cluster's administrator."""
+    return Helm(required.tool("helm"), tmp_path_factory.mktemp("helm"), running.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def kubectl(running: cluster.Cluster) -> Callable[..., str]:
+    """Give the real kubectl, as the cluster's administrator."""
+    return partial(run, required.tool("kubectl"), f"--kubeconfig={running.kubeconfig}")

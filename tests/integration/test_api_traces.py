@@ -7,9 +7,9 @@ import pytest
 
 from devstack.ports import free_port
 from devstack.testing import Database
-from e2e.traces import Receiver, Span
 from integration.api_process import PAYMENT_METHOD, Api, api_running, new_user, order
 from integration.serving import eventually
+from loadtest.drill.traces import Receiver, Span
 from upstreams.process import running
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

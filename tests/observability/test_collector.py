@@ -8,16 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from control_plane import binaries
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from control_plane import binaries
 from devstack.ports import free_port
-from e2e.stack import eventually
-from e2e.traces import Receiver, Span
+from loadtest.drill.stack import eventually
+from loadtest.drill.traces import Receiver, Span
 
 pytestmark = pytest.mark.collector
 

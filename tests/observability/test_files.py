@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from control_plane import required
 
 from devstack.packages import prometheus
+from kube import required
 from observability import promtool
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.written import files

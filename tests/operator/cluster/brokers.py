@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
-from control_plane.plane import free_ports
 
+from control_plane.plane import free_ports
 from devstack.program import Program
 from devstack.servers import rabbitmq
 from orderservice_operator.rabbitmq.management import Address

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from control_plane.api import Object
+
+from kube.api import Object
 
 OPERATOR = Path(__file__).parents[3] / "operator"
 COMMAND = [sys.executable, "-m", "orderservice_operator.orderctl"]

@@ -18,11 +18,12 @@ import pytest
 import yaml
 from brokers import Rabbit, node
 from command import Orderctl
-from control_plane import required
-from control_plane.api import Api
-from control_plane.given import GivenCluster
-from control_plane.nodes import Nodes
+
 from control_plane.plane import ControlPlane, free_ports
+from kube import required
+from kube.api import Api
+from kube.given import GivenCluster
+from kube.nodes import Nodes
 
 OPERATOR = Path(__file__).parents[3] / "operator"
 PACKAGE = OPERATOR / "orderservice_operator"

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import requests
-from control_plane.api import Api, Object
+
+from kube.api import Api, Object
 
 SERVICES: Final = ("orders.platform.dev/v1alpha1", "orderservices")
 # Seldom enough that asking costs nothing beside what is measured.

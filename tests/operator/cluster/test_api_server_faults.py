@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import requests
-from control_plane.api import Api, Object
-from control_plane.faults import (
+
+from control_plane.plane import ControlPlane, free_ports
+from kube.api import Api, Object
+from kube.faults import (
     Chooser,
     DropReply,
     Fault,
@@ -23,9 +25,7 @@ from control_plane.faults import (
     Request,
     each_once,
 )
-from control_plane.nodes import Nodes
-from control_plane.plane import ControlPlane, free_ports
-
+from kube.nodes import Nodes
 from machine_time import machine_time_s
 
 Example = Callable[..., Object]

@@ -13,9 +13,9 @@ import pika
 import pytest
 import requests
 from brokers import PASSWORD, Rabbit
-from control_plane.api import Api, Object
 
 from devstack.servers import rabbitmq
+from kube.api import Api, Object
 from orderservice_operator.children import processes, topology
 from orderservice_operator.errors import Permanent, Transient
 from orderservice_operator.rabbitmq.management import Address, Management

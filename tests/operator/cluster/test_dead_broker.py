@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object
 
+from kube.api import Api, Object
 from machine_time import machine_time_s
 
 Example = Callable[..., Object]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from control_plane.given import GivenCluster
+
+from kube.given import GivenCluster
 
 
 @pytest.mark.usefixtures("binaries")

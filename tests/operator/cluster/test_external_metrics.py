@@ -23,12 +23,12 @@ import requests
 import yaml
 from brokers import PASSWORD, Rabbit
 from command import Orderctl
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
-from control_plane.plane import ControlPlane, free_ports
 from cryptography import x509
 
+from control_plane.plane import ControlPlane, free_ports
 from devstack.servers import rabbitmq
+from kube.api import Api, Object
+from kube.nodes import Nodes
 from orderservice_operator.children.context import QUEUE_METRIC
 from orderservice_operator.external_metrics import (
     address,

@@ -11,7 +11,8 @@ from typing import Any
 
 import crowd
 import pytest
-from control_plane.api import Api, Object
+
+from kube.api import Api, Object
 
 pytestmark = pytest.mark.figures
 

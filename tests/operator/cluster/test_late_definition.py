@@ -7,8 +7,9 @@ from typing import Any
 import requests
 import yaml
 from conftest import PACKAGE
-from control_plane.api import Api, Object, Refused
+
 from control_plane.plane import ControlPlane
+from kube.api import Api, Object, Refused
 
 Example = Callable[..., Object]
 DEFINITIONS = ("apiextensions.k8s.io/v1", "customresourcedefinitions", "")

@@ -8,7 +8,8 @@ from typing import Any
 
 import crowd
 import pytest
-from control_plane.api import Api, Object
+
+from kube.api import Api, Object
 
 Example = Callable[..., Object]
 COUNT = 8  # three times as many as are looked at at once, over all places

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from command import Orderctl
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
+
+from kube.api import Api, Object
+from kube.nodes import Nodes
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
 from crowd import Counters
+
+from kube.api import Api, Object
+from kube.nodes import Nodes
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 from command import COMMAND, OPERATOR, Orderctl
-from control_plane import required
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
+
+from kube import required
+from kube.api import Api, Object
+from kube.nodes import Nodes
 
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 NEXT = "registry.example/orders:2.0.0"

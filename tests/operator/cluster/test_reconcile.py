@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object, changed
-from control_plane.nodes import Nodes
 from crowd import Counters
+
+from kube.api import Api, Object, changed
+from kube.nodes import Nodes
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")

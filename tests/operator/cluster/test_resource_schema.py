@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object, Refused
+
+from kube.api import Api, Object, Refused
 
 Example = Callable[..., Object]
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")

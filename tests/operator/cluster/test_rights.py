@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
-from control_plane.plane import ControlPlane
 
+from control_plane.plane import ControlPlane
+from kube.api import Api, Object
+from kube.nodes import Nodes
 from orderservice_operator.children.kinds import ALWAYS, OPTIONAL, Kind
 from orderservice_operator.state import revisions
 

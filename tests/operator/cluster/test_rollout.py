@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object, Refused, plural
-from control_plane.nodes import Nodes
+
 from control_plane.plane import ControlPlane
+from kube.api import Api, Object, Refused, plural
+from kube.nodes import Nodes
 
 Example = Callable[..., Object]
 Reads = Callable[[], Any]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object
 
+from kube.api import Api, Object
 from machine_time import machine_time_s
 
 Example = Callable[..., Object]

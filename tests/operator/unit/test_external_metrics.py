@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from control_plane.plane import free_ports
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.plane import free_ports
 from orderservice_operator.control import settings
 from orderservice_operator.errors import OperatorError, Permanent, Transient
 from orderservice_operator.external_metrics import (

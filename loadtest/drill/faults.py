@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import requests
 
-from e2e.operator_metrics import Served
-from e2e.stack import Stack, Traffic, eventually
+from loadtest.drill.operator_metrics import Served
+from loadtest.drill.stack import Stack, Traffic, eventually
 
 SCRAPE_S: Final = 1  # how often Prometheus looks here
 CUSTOMERS: Final = 24  # the api has 16 threads

@@ -5,7 +5,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from e2e.stack import Stack
+from loadtest.drill.stack import Stack
 from orderservice_observability.dashboards import texts
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import platform_rules, service_rules

@@ -10,8 +10,8 @@ import pytest
 import requests
 import yaml
 
-from e2e.stack import Stack, eventually
-from e2e.traces import Receiver
+from loadtest.drill.stack import Stack, eventually
+from loadtest.drill.traces import Receiver
 
 CARD = "4929531091237485"
 CARD_IN_GROUPS = "4929-5310-9123-7485"

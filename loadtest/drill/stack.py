@@ -20,6 +20,20 @@ from devstack.ports import free_port
 
 SERVICES = Path(__file__).parents[2] / "services"
 ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
+SETTINGS = {
+    # The chaos tests place more orders than a person may.
+    "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
+    # Small, so that what gets lost in a fault is found again within the test.
+    "ORDERS_WORKER_STALLED_AFTER_S": "20",
+    "ORDERS_WORKER_SWEEP_S": "2",
+    "ORDERS_UPSTREAM_TRY_TIMEOUT_S": "1",
+    "ORDERS_UPSTREAM_BACKOFF_BASE_S": "0.2",
+    "ORDERS_UPSTREAM_BACKOFF_JITTER_S": "0.2",
+    "ORDERS_UPSTREAM_BREAKER_RESET_S": "3",
+    "ORDERS_API_TIMEOUT_S": "10",
+    "ORDERS_LOG_FORMAT": "json",
+    "DEVSTACK_SCRAPE_S": "1",
+}
 
 
 def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 
-from e2e import prometheus
-from e2e.operator_metrics import Served
-from e2e.prometheus import Asked, Prometheus
-from e2e.stack import Stack, Traffic, eventually
-from e2e.traces import Receiver
+from loadtest.drill import prometheus
+from loadtest.drill.operator_metrics import Served
+from loadtest.drill.prometheus import Asked, Prometheus
+from loadtest.drill.stack import Stack, Traffic, eventually
+from loadtest.drill.traces import Receiver
 from orderservice_observability.rules.cluster import KUBE_ONLY
 
 # From the first scrape of a series to a rate of it, and to what is recorded of that.

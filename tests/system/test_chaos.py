@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from e2e.stack import ENDED, Stack, Traffic, eventually
+from loadtest.drill.stack import ENDED, Stack, Traffic, eventually
 
 UNDER_FIRE_S = 3.0
 

@@ -272,10 +272,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def tail(log: Path) -> str:
+    """Return the last lines of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and kill it if it does not end in time."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_END_S)

@@ -19,8 +19,8 @@ from typing import Final
 import msgspec
 import yaml
 
-from control_plane import network
 from control_plane.plane import Broken, ControlPlane, end, tail
+from kube import network
 
 STATE: Final = Path("/var/lib/orders-node")
 DNS: Final = network.SERVICES.replace(".0.0/16", ".0.10")

@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 import yaml
-from control_plane.api import Api
-from control_plane.plane import Broken
 
-from pods import bare, kind
-from pods.terminal import say
+from control_plane.plane import Broken
+from e2e import bare, kind
+from e2e.terminal import say
+from kube.api import Api
 
 _LOCK: Final = Path("/run/orders-node.lock")
 _ADDONS: Final = Path(__file__).parent / "addons"

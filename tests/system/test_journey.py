@@ -2,8 +2,8 @@
 
 import secrets
 
-from e2e.stack import Stack, eventually
-from e2e.traces import Receiver, Span
+from loadtest.drill.stack import Stack, eventually
+from loadtest.drill.traces import Receiver, Span
 
 
 def test_an_order_ends_completed_and_its_webhook_arrives_once(stack: Stack) -> None:

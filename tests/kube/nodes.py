@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-from control_plane.api import Api, Object, Refused
+from kube.api import Api, Object, Refused
 
 _POLL_S: Final = 0.2
 _CRASHES_AFTER_S: Final = 0.5

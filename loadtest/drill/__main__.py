@@ -8,10 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from drill.faults import ELSEWHERE, FAULTS, Fault, peace
-from e2e.conftest import SETTINGS
-from e2e.prometheus import Prometheus
-from e2e.stack import SERVICES, Stack
+from loadtest.drill.faults import ELSEWHERE, FAULTS, Fault, peace
+from loadtest.drill.prometheus import Prometheus
+from loadtest.drill.stack import SERVICES, SETTINGS, Stack
 from orderservice_observability.objectives import Objectives, Scope
 from orderservice_observability.rules import platform_rules, service_rules
 from orderservice_observability.written import files

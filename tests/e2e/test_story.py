@@ -5,13 +5,13 @@ from functools import partial
 
 import msgspec
 import pytest
-from control_plane import required
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
-from pods import doors, runbook
-from pods.cluster import Cluster
-from pods.customers import Customers
-from pods.shop import NAMESPACE, RELEASE, SYSTEM, Shop
+from e2e import doors, runbook
+from e2e.cluster import Cluster
+from e2e.customers import Customers
+from e2e.shop import NAMESPACE, RELEASE, SYSTEM, Shop
+from kube import required
 
 OPERATOR_RELEASE = "orderservice-operator"
 PROCESSES = ("api", "relay", "worker", "notifier")

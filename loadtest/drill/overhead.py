@@ -1,4 +1,4 @@
-"""What telemetry costs a request: CPU time with and without it, `python -m drill.overhead`.
+"""What telemetry costs a request: CPU time with and without it (`make overhead`).
 
 Measured around an application that does nothing, so that all of it is the middleware: ids, span,
 metrics, log line. CPU time of the thread that answers, the least of several rounds: other load
@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Final, Literal, NamedTuple
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from e2e.traces import Receiver
+from loadtest.drill.traces import Receiver
 
 ROUNDS: Final = 15
 REQUESTS: Final = 600  # three spans each fit into the exporter's queue

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import requests
 
-from e2e.stack import Stack, eventually
+from loadtest.drill.stack import Stack, eventually
 from orderservice_observability.dashboards import texts
 
 ROOT: Final = Path(__file__).parents[2]

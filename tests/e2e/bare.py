@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from control_plane import network, node, required
 from control_plane.plane import ControlPlane
-
+from e2e import images
+from e2e.terminal import say
 from images import workshop
-from pods import images
-from pods.terminal import say
+from kube import network, node, required
 
 # The servers that stand in for those of a registry.
 VALUES: Final = Path(__file__).parent / "servers" / "values.yaml"

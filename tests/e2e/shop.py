@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import pytest
 import requests
-from control_plane.api import Api, Object, Refused
 
+from e2e.terminal import say
+from kube.api import Api, Object, Refused
 from loadtest.target.place import Place
-from pods.terminal import say
 
 NAMESPACE: Final = "shop"
 SYSTEM: Final = "orders-system"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from control_plane import required
 
 from devstack.servers import valkey
 from images import workshop
+from kube import required
 
 SERVERS: Final = Path(__file__).parent / "servers"
 PAUSE: Final = "localhost/pause:e2e"

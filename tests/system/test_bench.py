@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from e2e.stack import SERVICES
 from loadtest.bench import peer
 from loadtest.bench.results import Report
+from loadtest.drill.stack import SERVICES
 
 SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
 # The other requests differ in their bounds, which test_bench_generators.py tries.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-from control_plane import required
-from control_plane.given import GivenCluster
-from control_plane.plane import AUTOSCALERS, Broken
 
+from control_plane.plane import AUTOSCALERS, Broken
+from e2e import images
+from e2e.terminal import Failed, run, say
 from images import workshop
-from pods import images
-from pods.terminal import Failed, run, say
+from kube import required
+from kube.given import GivenCluster
 
 _NAME: Final = "orders-e2e"
 _CONFIG: Final = workshop.REPOSITORY / "kind-config.yaml"
