@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from loadtest.reference.settings import Settings
-from orders.api.sliding_window import Window, script, wait_ms, weighted
+from orders.api.ratelimit_windows import Window, script, wait_ms, weighted
 
 
 class TooMany(Exception):

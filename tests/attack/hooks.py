@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import schemathesis
 
-from orders.api.query import DEFAULT_PAGE_SIZE, MAX_DEPTH
+from orders.api.order_list import DEFAULT_PAGE_SIZE, MAX_DEPTH
 from orders.domain.order import CENT
 
 _MONEY: Final = ("total", "amount")

@@ -7,8 +7,8 @@ import msgspec
 
 from orders.api.app import create_app
 from orders.api.auth import NoAuthentication
-from orders.api.ports import Ports
 from orders.api.ratelimit import RateLimiter
+from orders.api.resource import Ports
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.cancellations import Cancellations

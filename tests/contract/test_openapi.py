@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from contract.serverless_api import client
-from orders.api import changes, cursor, query
-from orders.api.idempotency import idempotency_key
+from orders.api import changes, order_list
+from orders.api.body import decode_order
+from orders.api.orders import idempotency_key
 from orders.api.problems import Refusal
-from orders.api.requests import decode_order
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 
@@ -190,14 +190,14 @@ PARTS = {
 )
 def test_the_part_of_a_list_is_accepted_as_its_schema_says(asked: dict[str, str]) -> None:
     """Two rules are in words: how deep a page may be, and that a cursor is one of this list."""
-    size = int(asked.get("pageSize", query.DEFAULT_PAGE_SIZE))
-    assume(int(asked.get("page", 1)) * size <= query.MAX_DEPTH)
+    size = int(asked.get("pageSize", order_list.DEFAULT_PAGE_SIZE))
+    assume(int(asked.get("page", 1)) * size <= order_list.MAX_DEPTH)
     text = "&".join(f"{name}={value}" for name, value in asked.items())
-    accepted = _accepts(lambda: query.page_query(text))
+    accepted = _accepts(lambda: order_list.page_query(text))
     members = {name: value if name == "cursor" else int(value) for name, value in asked.items()}
     schema = _parameters("/api/orders/user/{userId}", "get")["part"]["schema"]
     if "cursor" in asked and "page" not in asked:  # its form is looked at with the list's key
-        accepted = accepted and cursor.is_well_formed(asked["cursor"])
+        accepted = accepted and order_list.is_well_formed(asked["cursor"])
     assert Draft202012Validator(schema).is_valid(members) == accepted, text
 
 

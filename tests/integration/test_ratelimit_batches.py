@@ -10,7 +10,7 @@ import pytest
 from devstack.testing import Server
 from integration.serving import eventually
 from orders.api.ratelimit import RateLimiter
-from orders.api.ratelimit_batches import FLUSH_S, SHARE
+from orders.api.ratelimit_windows import FLUSH_S, SHARE
 from orders.cache.client import Redis, RedisDown
 from orders.settings import CacheSettings, RateLimitSettings
 

@@ -11,7 +11,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from devstack.testing import Server
 from machine_time import machine_time_s
 from orders.api.ratelimit import Decision, RateLimiter
-from orders.api.ratelimit_storage import RedisWindows
+from orders.api.ratelimit_windows import RedisWindows
 from orders.cache.client import Redis, RedisDown
 from orders.cache.writers import RecentWriters
 from orders.settings import CacheSettings, RateLimitSettings

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders.api.cursor import InvalidCursor, seal, unseal
+from orders.api.order_list import InvalidCursor, seal, unseal
 from orders.database.orders import Position
 from orders.domain.order import MAX_ID
 from orders.settings import OrderSettings, load

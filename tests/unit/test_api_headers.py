@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.api.client_address import client_address
-from orders.api.idempotency import idempotency_key
-from orders.api.preconditions import is_known
+from orders.api.auth import client_address
+from orders.api.order_list import page_query
+from orders.api.orders import idempotency_key, is_known, number
 from orders.api.problems import Refusal
-from orders.api.query import number, page_query
 from orders.domain.order import MAX_ID
 from orders.telemetry import context
 

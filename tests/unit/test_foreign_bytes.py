@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from orders import verified
 from orders.admin import Admin
-from orders.api import issuer, query
-from orders.api.client_address import client_address
-from orders.api.cursor import InvalidCursor, unseal
-from orders.api.preconditions import is_known
+from orders.api import issuer, order_list
+from orders.api.auth import client_address
+from orders.api.body import check_media_type
+from orders.api.order_list import InvalidCursor, unseal
+from orders.api.orders import is_known
 from orders.api.problems import Refusal
-from orders.api.requests import check_media_type
 from orders.cache.address import place_of
 from orders.errors import SettingError
 from orders.messaging.address import addresses
@@ -97,11 +97,11 @@ def test_every_target_of_the_admin_port_has_an_answer(admin: Admin, target: str)
 @given(text=joined("page=", "pageSize=", "cursor=", "&", "%", "%ff", "1", "=", ";", "+", "A" * 44))
 def test_a_query_is_a_page_or_refused(text: str) -> None:
     try:
-        asked = query.page_query(text)
+        asked = order_list.page_query(text)
     except Refusal as refusal:
         assert refusal.kind.status == 400  # noqa: PT017 either is right
     else:
-        assert asked.page * asked.page_size <= query.MAX_DEPTH
+        assert asked.page * asked.page_size <= order_list.MAX_DEPTH
 
 
 @given(text=ANY | st.text("AQz09-_=", min_size=43, max_size=45))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders.api.ratelimit import RateLimiter
-from orders.api.sliding_window import Window, wait_ms, weighted
+from orders.api.ratelimit_windows import Window, wait_ms, weighted
 from orders.cache.client import Redis
 from orders.settings import CacheSettings, RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS

@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from orders.api.ratelimit_batches import Batches, Owed
-from orders.api.sliding_window import Window
+from orders.api.ratelimit_windows import Batches, Owed, Window
 
 MINUTE_MS = 60_000
 REMEMBERED = 10_000  # principals that a process knows

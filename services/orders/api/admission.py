@@ -12,13 +12,10 @@ from typing import Any, Final
 import falcon
 from falcon import Request, Response
 
-from orders.api import exchange as exchanges
-from orders.api.auth import Authentication, user_principal
-from orders.api.client_address import client_address
-from orders.api.exchange import Exchange
-from orders.api.operation import Arguments, Operation, Resource
+from orders.api.auth import Authentication, client_address, user_principal
 from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
 from orders.api.ratelimit import Asked, RateLimiter
+from orders.api.resource import Arguments, Exchange, Operation, Resource, exchange_of
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
 
@@ -47,9 +44,10 @@ class Admission:
         """Call the responder with what its operation decodes, or answer in its place."""
         if "" in params.values():  # `/api/orders/` is no order
             self.unknown_path(req, resp)
-        exchange = exchanges.of(req.env)
+        exchange = exchange_of(req.env)
         exchange.route = req.uri_template or exchange.route
-        operation = _operation(resource, req.method)
+        method = "GET" if req.method == "HEAD" else req.method
+        operation: Operation = resource.operations.get(method, _OTHER_METHOD)
         exchange.action = operation.action
         if exchange.route.startswith(API):
             arguments = self._admit(exchange, req.env, operation, params)
@@ -61,7 +59,7 @@ class Admission:
     def unknown_path(self, req: Request, resp: Response, **_: Any) -> None:  # noqa: ARG002 Falcon's
         """Refuse a path that no route matches; below /api/ it counts like any request."""
         if req.path.startswith(API):
-            self._admit(exchanges.of(req.env), req.env, _UNKNOWN_PATH, {})
+            self._admit(exchange_of(req.env), req.env, _UNKNOWN_PATH, {})
         raise falcon.HTTPRouteNotFound
 
     def _admit(
@@ -159,10 +157,6 @@ class Admission:
         exchange.wrote_recently = None
         if self._writers is not None and operation.recent_write == "mark" and exchange.user_id:
             self._writers.mark(exchange.user_id)
-
-
-def _operation(resource: Resource, method: str) -> Operation:
-    return resource.operations.get("GET" if method == "HEAD" else method, _OTHER_METHOD)
 
 
 def _decode(

@@ -7,7 +7,6 @@ import falcon
 import msgspec
 from falcon import Request, Response
 
-from orders.api import exchange as exchanges
 from orders.api import openapi, problems
 from orders.api.admission import Admission
 from orders.api.cancellation import Cancellation
@@ -16,11 +15,10 @@ from orders.api.health import Health
 from orders.api.history import OrderHistory
 from orders.api.middleware import Observed
 from orders.api.openapi import OpenApi
-from orders.api.operation import Resource
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, Orders
-from orders.api.ports import Ports
 from orders.api.refunds import Refunds
+from orders.api.resource import Ports, Resource, exchange_of
 
 CANCELLATION: Final = "/api/orders/{id}/cancellation"
 
@@ -56,7 +54,7 @@ def _routes(ports: Ports) -> dict[str, Resource]:
 
 
 def _answer_error(req: Request, resp: Response, error: Exception, _params: dict[str, Any]) -> None:
-    exchange = exchanges.of(req.env)
+    exchange = exchange_of(req.env)
     # A cancellation takes effect once, with or without a key.
     once = req.method != "POST" or req.uri_template == CANCELLATION
     repeatable = once or "HTTP_IDEMPOTENCY_KEY" in req.env

@@ -1,15 +1,18 @@
-"""Who is calling, and what they may do.
+"""Who is calling, from where, and what they may do.
 
 With `ORDERS_AUTH=off` everybody may do everything, and a request counts for the user it names.
 With `jwt` the token's subject is the user: orders of others do not exist for it, unless it has
 the scope `orders:admin`.
 """
 
-from typing import Final, Protocol
+import functools
+import ipaddress
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from orders.api.problems import FORBIDDEN, UNAUTHENTICATED, Refusal, not_found
+from orders.api.server.connections import peer_address
 
 READ: Final = "orders:read"
 WRITE: Final = "orders:write"
@@ -91,3 +94,35 @@ def unauthenticated(detail: str, *, token_given: bool = True) -> Refusal:
     """Refuse with the challenge of RFC 6750; no error code for a request without a token."""
     challenge = 'Bearer error="invalid_token"' if token_given else "Bearer"
     return Refusal(UNAUTHENTICATED, detail, headers=[(_CHALLENGE, challenge)])
+
+
+def client_address(env: dict[str, Any], trusted_proxies: int) -> str:
+    """Return who sent the request, given how many proxies of ours appended to X-Forwarded-For.
+
+    It is the address that the nearest trusted proxy saw, never what the client says. A request that
+    did not come through them counts for its peer.
+    """
+    forwarded = env.get("HTTP_X_FORWARDED_FOR")
+    if trusted_proxies and forwarded:
+        hops = forwarded.rsplit(",", trusted_proxies)[-trusted_proxies:]
+        address = _normal(hops[0].strip())
+        if address is not None:
+            return address
+    return _normal(peer_address(env)) or ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _normal(text: str) -> str | None:
+    """Return the one spelling of an IPv4 address or of an IPv6 /64; None for anything else.
+
+    A /64 is what one customer of a provider has: addresses in it are free.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"

@@ -6,17 +6,11 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import changes
-from orders.api import exchange as exchanges
-from orders.api.acting import mark_owner, principal
 from orders.api.auth import WRITE
-from orders.api.changes import CancellationRequest
-from orders.api.exchange import Exchange
-from orders.api.idempotency import idempotency_key
-from orders.api.operation import Answer, Arguments, Operation
-from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, show_answer
-from orders.api.ports import Ports
+from orders.api.changes import CancellationRequest, mark_owner, principal
+from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number, show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
-from orders.api.query import number
+from orders.api.resource import Answer, Arguments, Exchange, Operation, Ports, exchange_of
 from orders.database.cancellations import Cancelled, NotCancellable, TooLate
 from orders.database.cancellations import Request as Cancel
 from orders.domain.lifecycle import Status
@@ -92,7 +86,7 @@ class Cancellation:
         self, req: Request, resp: Response, order_id: int, wanted: CancellationRequest
     ) -> None:
         """Cancel, once however often it is asked for."""
-        exchange = exchanges.of(req.env)
+        exchange = exchange_of(req.env)
         exchange.order_id = order_id
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
         request = Cancel(

@@ -1,5 +1,9 @@
-"""Bodies of requests that change an order: small, and the cancellation's may be missing."""
+"""What requests that change an order have in common: small bodies, and for whom they act.
 
+The cancellation's body may be missing. Such a request names an order, but no user.
+"""
+
+import contextlib
 import json
 from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
@@ -7,10 +11,12 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from orders.api.body import read_body
+from orders.api.auth import Caller, user_principal
+from orders.api.body import check_media_type, read_body
 from orders.api.problems import INVALID, MALFORMED_BODY, Fault, Refusal
-from orders.api.requests import check_media_type
+from orders.cache.writers import RecentWriters
 from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total
+from orders.errors import Transient
 
 MAX_REASON: Final = 200
 ReasonText = Annotated[
@@ -73,7 +79,8 @@ def refund(env: dict[str, Any]) -> tuple[Decimal, str | None]:
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(body, type=kind)
-        names = _names(body)
+        # Of two equal names readers differ in which one counts.
+        names = [name for name, _ in _PAIRS.decode(body.decode())]
     except msgspec.ValidationError as error:
         detail, _, place = str(error).partition(" - at `$.")
         raise _invalid(f"#/{place.rstrip('`')}" if place else "#", _plain(detail)) from None
@@ -84,11 +91,6 @@ def _decode(body: bytes, kind: type[T]) -> T:
         if names.count(name) > 1:
             raise _invalid(f"#/{name}", "is given more than once")
     return decoded
-
-
-def _names(body: bytes) -> list[str]:
-    """Return the names of a body's members: readers differ in which of two equal ones counts."""
-    return [name for name, _ in _PAIRS.decode(body.decode())]
 
 
 def _plain(detail: str) -> str:
@@ -102,3 +104,18 @@ def _invalid(pointer: str, detail: str) -> Refusal:
     place = pointer.removeprefix("#/")
     text = f"{place}: {detail}" if place not in ("", "#") else f"The body is invalid: {detail}"
     return Refusal(INVALID, text, faults=[Fault(pointer, detail)])
+
+
+def principal(caller: Caller) -> str | None:
+    """Return whose a request's Idempotency-Key is: the subject's, None for the order's owner."""
+    return None if caller.subject is None else user_principal(caller.subject)
+
+
+def mark_owner(writers: RecentWriters | None, caller: Caller, owner_id: int) -> None:
+    """Have the owner's lists read on the primary, if the admission could not know the owner.
+
+    The change is committed: a failure here costs a fresh list, not the answer.
+    """
+    if writers is not None and caller.user_id != owner_id:
+        with contextlib.suppress(Transient):
+            writers.mark(owner_id)

@@ -10,7 +10,7 @@ from typing import Final
 import falcon
 from falcon import Request, Response
 
-from orders.api.operation import Answer, Operation
+from orders.api.resource import Answer, Operation
 
 # Swagger UI sets style attributes and draws icons from data: URLs.
 _POLICY: Final = (

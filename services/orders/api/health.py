@@ -7,7 +7,7 @@ from falcon import Request, Response
 from msgspec import UNSET, Meta, UnsetType
 
 from orders import probes
-from orders.api.operation import Answer, Operation
+from orders.api.resource import Answer, Operation
 from orders.probes import Checks
 
 Word = Literal["Healthy", "Degraded", "Unhealthy"]

@@ -7,12 +7,10 @@ import msgspec
 from falcon import Request, Response
 from msgspec import Meta
 
-from orders.api import exchange as exchanges
 from orders.api.auth import READ
-from orders.api.operation import Answer, Operation
 from orders.api.orders import ORDER_ID, decode_order_id
-from orders.api.ports import Ports
 from orders.api.problems import not_found
+from orders.api.resource import Answer, Operation, Ports, exchange_of
 from orders.domain.lifecycle import Status
 
 
@@ -55,7 +53,7 @@ class OrderHistory:
 
     def on_get(self, req: Request, resp: Response, order_id: int) -> None:
         """Answer the history, from the primary unless nobody relevant wrote a moment ago."""
-        exchange = exchanges.of(req.env)
+        exchange = exchange_of(req.env)
         exchange.order_id = order_id
         entries = self._history.of(
             order_id,

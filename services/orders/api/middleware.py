@@ -14,9 +14,9 @@ import structlog
 from opentelemetry.trace import Span
 
 from orders.api import problems
-from orders.api.exchange import UNMATCHED, Exchange
 from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, note_trace, order_requests
 from orders.api.problems import SHED, Refusal
+from orders.api.resource import UNMATCHED, Exchange
 from orders.telemetry import context as ids
 from orders.telemetry import tracing
 from orders.telemetry.context import CORRELATION_HEADER

@@ -10,9 +10,9 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.admission import API
-from orders.api.idempotency import FIELD as KEY_FIELD
-from orders.api.operation import Answer, Operation, Parameter
+from orders.api.orders import FIELD as KEY_FIELD
 from orders.api.problems import MEDIA_TYPE, Problem
+from orders.api.resource import Answer, Operation, Parameter
 
 API_VERSION: Final = "1.0.0"
 Json = dict[str, Any]

@@ -1,30 +1,42 @@
-"""A user's orders, newest first: shallow pages by number, any depth by cursor."""
+"""A user's orders, newest first: shallow pages by number, any depth by cursor.
 
+A cursor is the position of a row, sealed for one user.
+"""
+
+import base64
+import datetime as dt
+import hmac
+import re
+import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
+import msgspec
 from falcon import Request, Response
 from msgspec import Meta, Raw
 
 from orders import views
-from orders.api import cursor
-from orders.api import exchange as exchanges
 from orders.api.auth import READ
-from orders.api.operation import Answer, Arguments, Operation, Parameter
-from orders.api.ports import Ports
+from orders.api.orders import number
 from orders.api.problems import INVALID, Refusal
-from orders.api.query import (
-    DEFAULT_PAGE_SIZE,
-    MAX_DEPTH,
-    MAX_PAGE_SIZE,
-    PageQuery,
-    number,
-    page_query,
-)
+from orders.api.resource import Answer, Arguments, Operation, Parameter, Ports, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order
 
+_VERSION: Final = 1
+_POSITION: Final = struct.Struct(">Bqq")  # version, microseconds since 1970, order id
+_SEAL_BYTES: Final = 16
+# 33 bytes are 44 characters without padding or spare bits: one position has one spelling.
+PATTERN: Final = r"^[A-Za-z0-9_-]{44}\Z"
+_SHAPE: Final = re.compile(PATTERN)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+DEFAULT_PAGE_SIZE: Final = 20
+MAX_PAGE_SIZE: Final = 100
+MAX_DEPTH: Final = 10_000  # rows an OFFSET may skip; deeper goes by cursor
+_KNOWN: Final = ("page", "pageSize", "cursor")
+_FIELDS_LIMIT: Final = 50
 _PART: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -42,7 +54,7 @@ _PART: Final[dict[str, Any]] = {
         },
         "cursor": {
             "type": "string",
-            "pattern": cursor.PATTERN,
+            "pattern": PATTERN,
             "description": "From the Link header of the page before. Opaque. Not with page.",
         },
     },
@@ -61,6 +73,19 @@ _PARAMETERS: Final = (
         f"or cursor, not both. page × pageSize may not exceed {MAX_DEPTH}.",
     ),
 )
+
+
+class PageQuery(msgspec.Struct, frozen=True):
+    """Which part of a list is asked for: by page, or after a cursor."""
+
+    page: int = 1
+    page_size: int = DEFAULT_PAGE_SIZE
+    cursor: str | None = None
+
+    @property
+    def offset(self) -> int:
+        """Rows before the page."""
+        return (self.page - 1) * self.page_size
 
 
 def _decode(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
@@ -100,7 +125,7 @@ class UserOrders:
 
     def on_get(self, req: Request, resp: Response, user_id: int) -> None:
         """Answer one page."""
-        exchange = exchanges.of(req.env)
+        exchange = exchange_of(req.env)
         exchange.caller.require_sight_of(user_id)
         # Not decoded before: whoever names a user counts for that user, whatever else is wrong.
         query = page_query(req.query_string)
@@ -122,13 +147,82 @@ class UserOrders:
         if query.cursor is None:
             return None
         try:
-            return cursor.unseal(query.cursor, user_id, *self._cursor_keys)
-        except cursor.InvalidCursor:
+            return unseal(query.cursor, user_id, *self._cursor_keys)
+        except InvalidCursor:
             raise Refusal(INVALID, "cursor is not valid for this list.") from None
 
     def _next(self, orders: Sequence[Order], query: PageQuery, user_id: int) -> str:
         last = orders[query.page_size - 1]
         position = Position(last.created_at, last.id)
-        sealed = cursor.seal(position, user_id, self._cursor_keys[0])
+        sealed = seal(position, user_id, self._cursor_keys[0])
         members = urlencode({"cursor": sealed, "pageSize": query.page_size})
         return f'</api/orders/user/{user_id}?{members}>; rel="next"'
+
+
+def page_query(query: str) -> PageQuery:
+    """Read the query of a list; members that are not ours are ignored."""
+    members = _once(query) if query else {}
+    if "cursor" in members and "page" in members:
+        raise Refusal(INVALID, "Give either page or cursor, not both.")
+    page = PageQuery(
+        page=number("page", members.get("page", "1")),
+        page_size=number(
+            "pageSize", members.get("pageSize", str(DEFAULT_PAGE_SIZE)), MAX_PAGE_SIZE
+        ),
+        cursor=members.get("cursor"),
+    )
+    if page.page * page.page_size > MAX_DEPTH:
+        raise Refusal(
+            INVALID,
+            f"page × pageSize must not exceed {MAX_DEPTH}. "
+            'To go deeper, follow the cursor in the Link header (rel="next").',
+        )
+    return page
+
+
+def _once(query: str) -> dict[str, str]:
+    try:
+        fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_FIELDS_LIMIT)
+    except ValueError:
+        raise Refusal(INVALID, "The query has too many members.") from None
+    members: dict[str, str] = {}
+    for name, value in fields:
+        if name in members and name in _KNOWN:
+            raise Refusal(INVALID, f"{name} is given more than once.")
+        members[name] = value
+    return members
+
+
+class InvalidCursor(ValueError):
+    """Take a cursor from a Link header of the same user's list, and leave it as it is."""
+
+
+def seal(position: Position, user_id: int, key: bytes) -> str:
+    """Return the cursor that leads behind `position` in the list of `user_id`."""
+    micros = (position.created_at - _EPOCH) // _MICROSECOND
+    payload = _POSITION.pack(_VERSION, micros, position.order_id)
+    return base64.urlsafe_b64encode(payload + _mac(payload, user_id, key)).decode("ascii")
+
+
+def is_well_formed(cursor: str) -> bool:
+    """Tell whether it has the form of a cursor, whoever made it."""
+    return _SHAPE.match(cursor) is not None
+
+
+def unseal(cursor: str, user_id: int, *keys: bytes) -> Position:
+    """Return the position in a cursor.
+
+    Raises InvalidCursor unless `seal` made it for this user, with one of the keys.
+    """
+    if not is_well_formed(cursor):
+        raise InvalidCursor
+    raw = base64.urlsafe_b64decode(cursor)
+    payload, mac = raw[: _POSITION.size], raw[_POSITION.size :]
+    if not any(hmac.compare_digest(mac, _mac(payload, user_id, key)) for key in keys):
+        raise InvalidCursor
+    _, micros, order_id = _POSITION.unpack(payload)
+    return Position(_EPOCH + micros * _MICROSECOND, order_id)
+
+
+def _mac(payload: bytes, user_id: int, key: bytes) -> bytes:
+    return hmac.digest(key, b"orders.cursor\0%d\0" % user_id + payload, "sha256")[:_SEAL_BYTES]

@@ -7,16 +7,11 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import changes
-from orders.api import exchange as exchanges
-from orders.api.acting import mark_owner, principal
 from orders.api.auth import ADMIN
-from orders.api.changes import RefundRequest
-from orders.api.idempotency import idempotency_key
-from orders.api.operation import Answer, Arguments, Operation
-from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, show_answer
-from orders.api.ports import Ports
+from orders.api.changes import RefundRequest, mark_owner, principal
+from orders.api.orders import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number, show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
-from orders.api.query import number
+from orders.api.resource import Answer, Arguments, Operation, Ports, exchange_of
 from orders.database.refund_requests import NotRefundable, Unrefundable
 from orders.database.refund_requests import Request as Refund
 from orders.domain.lifecycle import Status
@@ -88,7 +83,7 @@ class Refunds:
         self, req: Request, resp: Response, order_id: int, amount: Decimal, reason: str | None
     ) -> None:
         """Ask for a refund, once per key."""
-        exchange = exchanges.of(req.env)
+        exchange = exchange_of(req.env)
         exchange.order_id = order_id
         refund = Refund(
             order_id=order_id,

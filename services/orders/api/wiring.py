@@ -10,8 +10,8 @@ import msgspec
 from orders.api.app import create_app
 from orders.api.auth import Authentication, NoAuthentication
 from orders.api.metrics import PoolGauge
-from orders.api.ports import Ports
 from orders.api.ratelimit import RateLimiter
+from orders.api.resource import Ports
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters

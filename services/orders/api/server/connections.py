@@ -20,7 +20,8 @@ def open_connections(listeners: Sequence[Any]) -> Iterator[socket.socket]:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             candidate = socket.socket(fileno=os.dup(int(name)))
-            if _endpoint(candidate.getsockname()) in endpoints and not _listens(candidate):
+            listens = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if _endpoint(candidate.getsockname()) in endpoints and not listens:
                 yield candidate
             else:
                 candidate.close()
@@ -55,16 +56,9 @@ def peer_address(environ: dict[str, Any]) -> str:
     if client is None:
         return str(environ.get("REMOTE_ADDR", ""))
     with socket.socket(fileno=os.dup(client.get_fd())) as connection:
-        return _host(connection.getpeername())
-
-
-def _host(address: Any) -> str:
-    return address[0] if isinstance(address, tuple) else ""
+        address = connection.getpeername()
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _endpoint(address: Any) -> Any:
     return address[1] if isinstance(address, tuple) else address
-
-
-def _listens(candidate: socket.socket) -> bool:
-    return bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -1,0 +1,400 @@
+"""Sliding windows: the arithmetic, the counters in Redis, and counting behind the answer.
+
+A window is weighted: of the former one counts what still lies within the last `window`. Redis
+counts, by `sliding_window.lua`. Time is the Redis server's, so hosts whose clocks differ count
+alike. `limits` brings a Redis storage of its own; it asks twice for a decision with headers, and
+over a client that costs three times as much.
+
+Batches admit requests by what is known of a principal, and tell Redis behind the request. Only
+while the limit is far: below 80 % of it, as Redis said last; who is not known here has asked for
+nothing yet. A process has at most `share` requests of a principal that Redis has not heard of.
+After those it knows what all processes have counted, and near the limit Redis decides. So within a
+window all processes together let through `processes × share` more than the limit at most, and that
+only if they are hit at once: what is owed is sent after FLUSH_S.
+"""
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Final, NamedTuple
+
+from limits.storage import Storage
+from limits.storage.base import SlidingWindowCounterSupport
+
+from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
+
+FLUSH_S: Final = 0.05
+SHARE: Final = 50  # a 50th of the limit may be owed; limits below 50 are always asked for
+_FAR: Final = 0.8  # share of the limit up to which nobody has to be asked
+_ENTRIES: Final = 10_000  # ~3 MB; who is pushed out counts as new until the next report
+_BATCH: Final = 100  # principals in a round trip, well within the budget of one call
+
+
+class Window(NamedTuple):
+    """What counts for a principal: `left_ms` until the current window becomes the previous one."""
+
+    previous: int
+    current: int
+    left_ms: int
+
+
+def script() -> bytes:
+    """Return the Lua script that counts.
+
+    KEYS: a principal's, ARGV: limit, window in ms, amount, and what was admitted before (or none).
+    """
+    return resources.files(__package__).joinpath("sliding_window.lua").read_bytes()
+
+
+def passed(window: Window, ms: int, window_ms: int) -> Window:
+    """Return the window as it is `ms` later if nobody asks in between."""
+    left_ms = window.left_ms - ms
+    if left_ms > 0:
+        return window._replace(left_ms=left_ms)
+    left_ms += window_ms
+    return Window(window.current, 0, left_ms) if left_ms > 0 else Window(0, 0, window_ms)
+
+
+def weighted(window: Window, window_ms: int) -> int:
+    """Return the requests that count now: the current ones and a share of the previous."""
+    return window.previous * window.left_ms // window_ms + window.current
+
+
+def wait_ms(window: Window, limit: int, window_ms: int) -> int:
+    """Return the milliseconds until one more request passes, if nobody passes in between."""
+    room = limit - 1 - window.current
+    if room >= 0:
+        return max(0, window.left_ms - _left_with_room(window.previous, room, window_ms))
+    # Not before the next window, in which the current count is the previous one.
+    later = window_ms - _left_with_room(window.current, limit - 1, window_ms)
+    return window.left_ms + max(0, later)
+
+
+def _left_with_room(previous: int, room: int, window_ms: int) -> int:
+    """Return the largest `left_ms` at which the previous window's share is at most `room`."""
+    if not previous:
+        return window_ms
+    return -(-(room + 1) * window_ms // previous) - 1
+
+
+class Owed(NamedTuple):
+    """Requests that were admitted and are not counted yet."""
+
+    key: str
+    requests: int
+
+
+Report = Callable[[Sequence[Owed]], Sequence[Window | None]]
+
+
+class _Entry:
+    __slots__ = ("known_at", "owed", "sending", "window")
+
+    def __init__(self, window: Window, known_at: float) -> None:
+        self.window, self.known_at = window, known_at
+        self.owed = self.sending = 0
+
+
+class Batches:
+    """The principals that a policy counts in this process; threads share it."""
+
+    def __init__(
+        self,
+        limit: int,
+        window_ms: int,
+        report: Report,
+        wake: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what tells Redis: it returns a window for each principal, or raises RedisDown.
+
+        None instead of a window: this one was refused, and not counted.
+
+        `wake` is set when something is owed.
+        """
+        self.share = limit // SHARE
+        self._far = int(limit * _FAR)
+        self._window_ms = window_ms
+        self._report = report
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._due: set[str] = set()  # those that owe something, or have something to get back
+        self._lock = threading.Lock()
+        self._wake = wake
+
+    def admit(self, key: str) -> Window | None:
+        """Admit a request and return what counts with it; None when Redis has to be asked."""
+        with self._lock:
+            entry = self._entry(key)
+            if entry.owed + entry.sending >= self.share:
+                return None
+            age_ms = round((self._clock() - entry.known_at) * 1000)
+            window = passed(entry.window, age_ms, self._window_ms)
+            current = window.current + entry.owed + entry.sending + 1
+            window = Window(window.previous, current, window.left_ms)
+            if weighted(window, self._window_ms) > self._far:
+                return None
+            entry.owed += 1
+            if not self._due:
+                self._wake.set()
+            self._due.add(key)
+            return window
+
+    def give_back(self, key: str) -> None:
+        """Take back one request, admitted or counted: something else refused it."""
+        with self._lock:
+            self._owe(key, -1)
+
+    def take(self, key: str) -> int:
+        """Return what is owed for a principal; the caller reports it with `learn` or `put_back`."""
+        with self._lock:
+            return self._take(key)
+
+    def learn(self, key: str, window: Window, reported: int) -> None:
+        """Note what Redis said after `reported` requests of `take` were counted."""
+        with self._lock:
+            entry = self._entry(key)
+            entry.window, entry.known_at = window, self._clock()
+            entry.sending -= reported
+            self._entries.move_to_end(key)
+
+    def put_back(self, key: str, requests: int) -> None:
+        """Owe again what `take` returned: Redis did not hear of it."""
+        if not requests:
+            return
+        with self._lock:
+            # What two reports carry may cancel out, and then the principal may be forgotten.
+            self._entry(key).sending -= requests
+            self._owe(key, requests)
+
+    def flush(self) -> None:
+        """Report all that is owed. Raises RedisDown; the rest is owed then as before."""
+        while batch := self._batch():
+            try:
+                windows = self._report(batch)
+            except RedisDown:
+                for owed in batch:
+                    self.put_back(*owed)
+                raise
+            for owed, window in zip(batch, windows, strict=True):
+                if window is None:
+                    self.put_back(*owed)
+                else:  # not again: a server that refuses one principal would count the others twice
+                    self.learn(owed.key, window, owed.requests)
+            if None in windows:
+                raise RedisDown("Redis refused to count a principal")
+
+    def _batch(self) -> list[Owed]:
+        with self._lock:
+            keys = [key for key, _ in zip(self._due, range(_BATCH), strict=False)]
+            return [Owed(key, self._take(key)) for key in keys]
+
+    def _owe(self, key: str, requests: int) -> None:
+        """Owe so many more. Who owes nothing any more is not due: they may be forgotten."""
+        entry = self._entry(key)
+        entry.owed += requests
+        if entry.owed:
+            self._due.add(key)
+            self._wake.set()
+        else:
+            self._due.discard(key)
+
+    def _take(self, key: str) -> int:
+        if key not in self._due:
+            return 0
+        self._due.discard(key)
+        entry = self._entries[key]
+        requests, entry.owed = entry.owed, 0
+        entry.sending += requests
+        return requests
+
+    def _entry(self, key: str) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = _Entry(Window(0, 0, self._window_ms), self._clock())
+            self._entries[key] = entry
+            self._make_room()
+        return entry
+
+    def _make_room(self) -> None:
+        """Forget the principals that were not heard of for longest, if nothing is owed for them."""
+        for _ in range(len(self._entries) - _ENTRIES):
+            key, entry = self._entries.popitem(last=False)
+            if entry.owed or entry.sending:
+                self._entries[key] = entry
+
+
+class Reporter:
+    """The thread that reports what the batches of all policies owe."""
+
+    def __init__(self, batches: Sequence[Batches], wake: threading.Event) -> None:
+        self._batches, self._wake = batches, wake
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; call it after fork."""
+        if not self._batches:
+            return
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="ratelimit-report", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread and report what is left."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+        with contextlib.suppress(RedisDown):
+            self._flush()
+
+    def _flush(self) -> None:
+        for batches in self._batches:
+            batches.flush()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            if self._stop.wait(FLUSH_S):
+                return
+            try:
+                self._flush()
+            except RedisDown as error:  # it is asked again when it may be back
+                self._stop.wait(error.retry_after_s or 1)
+
+
+class Count:
+    """A request being counted: admitted by what is known here, or a command that asks Redis."""
+
+    __slots__ = ("allowed", "command", "key", "owed", "window")
+
+    def __init__(self, key: str, command: Command | None, window: Window, owed: int = 0) -> None:
+        self.key, self.command, self.window, self.owed = key, command, window, owed
+        self.allowed = command is None
+
+
+class RedisWindows(Storage, SlidingWindowCounterSupport):
+    """Storage for the sliding window counter of `limits`; methods raise RedisDown.
+
+    A count has two halves, `begin` and `settle`, so that those of several policies go to Redis in
+    one round trip. With batches a request may be counted behind its answer.
+    """
+
+    STORAGE_SCHEME = None  # made by hand, not by URL
+
+    def __init__(
+        self, redis: Redis, limit: int = 0, expiry: int = 1, wake: threading.Event | None = None
+    ) -> None:
+        """Count in batches far below `limit` per `expiry` seconds; a low one is always exact.
+
+        `wake` is set when the batches owe something; without it nothing is counted in batches.
+        """
+        super().__init__()
+        self._limit, self._expiry = limit, expiry
+        self.batches = None
+        if wake is not None and limit >= SHARE:
+            self.batches = Batches(limit, expiry * 1000, self._report, wake)
+        self._redis = redis
+        self._key_prefix = f"{redis.prefix}ratelimit:"
+        self._acquire = redis.register(script())
+
+    def begin(self, key: str, limit: int, expiry: int, *, ask: bool) -> Count:
+        """Begin to count a request. What comes back with a command has to be settled or put back.
+
+        `ask`: ask Redis in any case.
+        """
+        owed = 0
+        if self.batches is not None:
+            window = None if ask else self.batches.admit(key)
+            if window is not None:
+                return Count(key, None, window)
+            owed = self.batches.take(key)
+        return Count(key, self._command(key, limit, expiry, 1, owed), Window(0, 0, 0), owed)
+
+    def settle(self, count: Count, reply: Reply) -> None:
+        """Note what Redis answered to the command of a count."""
+        allowed, *window = reply
+        count.allowed, count.window = bool(allowed), Window(*window)
+        if self.batches is not None:
+            self.batches.learn(count.key, count.window, count.owed)
+
+    def put_back(self, count: Count) -> None:
+        """Owe again what the command of a count was to report: Redis did not answer."""
+        if self.batches is not None:
+            self.batches.put_back(count.key, count.owed)
+
+    def give_back(self, count: Count, expiry: int) -> Command | None:
+        """Take back a request that was counted; return what Redis has to be told at once, if so."""
+        if self.batches is None:
+            return self._command(count.key, 0, expiry, 0, -1)
+        self.batches.give_back(count.key)
+        return None
+
+    def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        """Count a request if it is within the limit: how `limits` asks."""
+        return bool(self._redis.run(self._command(key, limit, expiry, amount))[0][0])
+
+    def _report(self, batch: Sequence[Owed]) -> list[Window | None]:
+        commands = (
+            self._command(owed.key, self._limit, self._expiry, 0, owed.requests) for owed in batch
+        )
+        try:
+            replies = self._redis.run(*commands)
+        except RedisRefused as error:
+            replies = error.replies
+        return [Window(*reply[1:]) if reply else None for reply in replies]
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Return previous count, its remaining seconds, current count, its remaining seconds."""
+        _, previous, current, left_ms = self._redis.run(self._command(key, 0, expiry, 0))[0]
+        return previous, left_ms / 1000, current, left_ms / 1000 + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:  # noqa: ARG002 of the interface
+        """Forget a principal's requests."""
+        self.clear(key)
+
+    def clear(self, key: str) -> None:
+        """Forget a principal's requests."""
+        self._redis.call(b"DEL", self._key_prefix + key)
+
+    def check(self) -> bool:
+        """Return whether Redis answers."""
+        try:
+            self._redis.call(b"PING")
+        except RedisDown:
+            return False
+        return True
+
+    def _command(self, key: str, limit: int, expiry: int, amount: int, owed: int = 0) -> Command:
+        key = self._key_prefix + key
+        return (b"EVALSHA", self._acquire, 1, key, limit, expiry * 1000, amount, owed)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The exceptions `limits` would wrap if asked to."""
+        return RedisDown
+
+    # The rest of the interface serves strategies that are not used here.
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def get(self, key: str) -> int:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def get_expiry(self, key: str) -> float:
+        """Refuse: fixed windows are not kept."""
+        raise NotImplementedError
+
+    def reset(self) -> int | None:
+        """Refuse: Redis holds more than limits; keys end by themselves."""
+        raise NotImplementedError

@@ -1,0 +1,137 @@
+"""What resources are written with.
+
+An `Operation` for each method says what it does, in the words of the OpenAPI document. The
+`Exchange` is what is known of the request being answered. `Ports` are what they work with.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+from opentelemetry.trace import Span
+
+from orders.api.auth import EVERYBODY, Authentication, Caller
+from orders.api.ratelimit import RateLimiter
+from orders.cache.orders import OrderCache
+from orders.cache.writers import RecentWriters
+from orders.database.cancellations import Cancellations
+from orders.database.history import History
+from orders.database.orders import Ledger
+from orders.database.refund_requests import RefundRequests
+from orders.probes import Checks
+from orders.telemetry.context import Context
+from orders.upstream.stock import AdmissionCheck
+
+# What a responder is called with, by name.
+Arguments = Mapping[str, Any]
+Decode = Callable[[dict[str, Any], dict[str, str]], Arguments]
+UNMATCHED: Final = "unmatched"
+_KEY: Final = "orders.exchange"
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the request outside of its body; `type` is a msgspec type."""
+
+    name: str
+    where: Literal["path", "query", "header"]
+    type: Any
+    description: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One way a request may succeed; `body` is a msgspec type, None for no body."""
+
+    description: str
+    body: Any = None
+    headers: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one resource.
+
+    `decode` turns the WSGI environment and the path's parameters into the responder's arguments;
+    it raises Refusal. `user` tells which user they name: without tokens the request counts for
+    that user. With `recent_write` the user's lists are read on the primary for a while ("mark"), or
+    the responder is told whether they must be ("look up": `exchange.wrote_recently`). All three
+    hold below /api/ only.
+    `refusals` are problems, by status; `token_refusals` come only where tokens are asked for.
+    """
+
+    id: str
+    summary: str
+    description: str = ""
+    action: str | None = None  # label of order_requests_total
+    scope: str | None = None
+    public: bool = False  # asks for no token
+    decode: Decode = lambda _env, path: path
+    user: Callable[[Arguments], int | None] = lambda _arguments: None
+    recent_write: Literal["mark", "look up"] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    body: Any = None
+    body_required: bool = True
+    answers: dict[int, Answer]
+    refusals: dict[int, str] = {}
+    token_refusals: dict[int, str] = {}
+
+
+class Resource(Protocol):
+    """A Falcon resource that says what it does: by method, its documentation and label."""
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """Its methods."""
+
+
+class Exchange(msgspec.Struct):
+    """One request and its answer. `route` is a template and safe as a label; a path is not."""
+
+    context: Context
+    method: str
+    path: str
+    span: Span | None = None
+    route: str = UNMATCHED
+    action: str | None = None  # create, get, list: the label of order_requests_total
+    caller: Caller = EVERYBODY
+    limit_headers: Sequence[tuple[str, str]] = ()
+    replayed: bool = False
+    user_id: int | None = None
+    # Whether the user wrote in the last seconds; None: unknown, so read on the primary.
+    wrote_recently: bool | None = None
+    order_id: int | None = None
+    total: Decimal | None = None
+
+    def attach(self, env: dict[str, Any]) -> None:
+        """Make it known to everybody who sees the WSGI environment."""
+        env[_KEY] = self
+
+
+def exchange_of(env: dict[str, Any]) -> Exchange:
+    """Return the exchange that the outermost middleware attached."""
+    exchange: Exchange = env[_KEY]
+    return exchange
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """The collaborators and the few choices of `create_app`.
+
+    `limiter` is None where nothing is limited, `writers` where all reads are on the primary.
+    """
+
+    ledger: Ledger
+    cancellations: Cancellations
+    refund_requests: RefundRequests
+    history: History
+    stock: AdmissionCheck
+    cache: OrderCache
+    writers: RecentWriters | None
+    limiter: RateLimiter | None
+    authentication: Authentication
+    checks: Checks
+    cursor_keys: tuple[bytes, ...]
+    key_required: bool = False
+    trusted_proxies: int = 1
+    max_in_flight: int = 0
+    max_wait_s: float = 0
+    docs: bool = True
+    tokens: bool = False  # whether the documentation speaks of tokens and scopes
