@@ -12,15 +12,13 @@ from orders.api.resource import Ports
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.cancellations import Cancellations
-from orders.database.history import History
-from orders.database.orders import Ledger
+from orders.database.orders import History, Ledger
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads
 from orders.probes import Check, Checks
 from orders.settings import CacheSettings, DatabaseSettings, RateLimitSettings
-from orders.upstream.inventory import Availability
-from orders.upstream.stock import AdmissionCheck
+from orders.upstream.inventory import AdmissionCheck, Availability
 
 CURSOR_KEY = b"a key of some length"
 ORDER = {"userId": 7, "productId": 3, "quantity": 2, "total": 19.9, "paymentMethod": "visa"}

@@ -21,8 +21,7 @@ from orders.cache.client import Redis
 from orders.errors import Permanent
 from orders.limit_policies import Action, Scope
 from orders.settings import AuthSettings, CacheSettings, RateLimitSettings
-from orders.upstream.inventory import Availability
-from orders.upstream.stock import AdmissionCheck
+from orders.upstream.inventory import AdmissionCheck, Availability
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 MEMBERS = {"type", "title", "status", "detail", "instance", "error", "correlationId", "traceId"}

@@ -11,8 +11,8 @@ import pytest
 from devstack.testing import Database
 from integration.world import World, empty_world
 from orders import settings
-from orders.database.answers import KeyReused
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
+from orders.database.orders import KeyReused
 from orders.database.pool import Pool
 from orders.database.progress import Outcome, Progress
 from orders.database.refund_requests import RefundRequests

@@ -14,12 +14,11 @@ import pytest
 from devstack.testing import Database, Postgres
 from machine_time import machine_time_s
 from orders import settings
-from orders.database.answers import Answer, KeyReused
 from orders.database.connection import SESSION, Server, connect
 from orders.database.failures import Busy, Locked
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
-from orders.database.orders import Ledger, Position
+from orders.database.orders import Answer, KeyReused, Ledger, Position
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.domain.order import NewOrder

@@ -27,9 +27,16 @@ from orders.database.pool import Pool, Row
 from orders.domain import events
 from orders.messaging.envelope import Message
 from orders.notifier import listing
-from orders.notifier.delivery import DEFERRED, Delivery
-from orders.notifier.sending import Patience, Receiver, Sending, gone, signed_headers
-from orders.notifier.sweep import Sweep
+from orders.notifier.delivery import (
+    DEFERRED,
+    Delivery,
+    Patience,
+    Receiver,
+    Sending,
+    Sweep,
+    gone,
+    signed_headers,
+)
 from orders.telemetry import context
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.http import Upstream

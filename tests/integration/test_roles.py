@@ -21,11 +21,10 @@ from integration.shop import Shop
 from integration.world import World
 from orders.database import connection, promotion, roles
 from orders.database.cancellations import Cancellations
-from orders.database.history import History
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
 from orders.database.notifications import Notifications, Settlement
-from orders.database.orders import Ledger
+from orders.database.orders import History, Ledger
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.refund_requests import Request as RefundRequest

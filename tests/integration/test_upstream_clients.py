@@ -11,10 +11,17 @@ import pytest
 from machine_time import machine_time_s
 from orders.errors import Permanent, Transient
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Availability, Inventory, OutOfStock, Standing, Target
+from orders.upstream.inventory import (
+    AdmissionCheck,
+    Availability,
+    Inventory,
+    OutOfStock,
+    Standing,
+    StockAnswer,
+    Target,
+)
 from orders.upstream.payment import Captured, Declined, Payment, Refunded
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.stock import AdmissionCheck, StockAnswer
 from upstreams.process import Control
 
 # The defaults with the waits taken out.

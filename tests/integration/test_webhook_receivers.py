@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orders.errors import Transient
-from orders.notifier.sending import gone
+from orders.notifier.delivery import gone
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy

@@ -70,6 +70,6 @@ POINTS: Final[dict[str, Point]] = {
     "copied": Point("orders.messaging.handling:Handling._kept", AFTER, ("worker",)),
     # notifier
     "claimed": Point("orders.database.notifications:Notifications.claim", AFTER, ("notifier",)),
-    "sent": Point("orders.notifier.sending:Sending._post", AFTER, ("notifier",)),
+    "sent": Point("orders.notifier.delivery:Sending._post", AFTER, ("notifier",)),
     "settled": Point("orders.database.notifications:Notifications.settle", AFTER, ("notifier",)),
 }

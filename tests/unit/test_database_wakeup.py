@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from orders.database.wakeup import Wakeup
+from orders.database.pool import Wakeup
 from orders.errors import Transient
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orders.notifier.sending import Patience
+from orders.notifier.delivery import Patience
 
 DAY_S = 86_400
 DEFAULT = Patience(5, 21_600, 3 * DAY_S, lambda: 0.5)

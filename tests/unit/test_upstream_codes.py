@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import upstreams
-from orders.upstream import contract
+from orders.upstream.http import CODES
 
 SIMULATORS = Path(upstreams.__file__).parent
 CODE = re.compile(r'Refusal\(4\d\d, f?"([a-z_]+)[{"]')
@@ -22,4 +22,4 @@ def test_every_code_of_inventory_and_payment_is_known() -> None:
         for code in ([f"{each}{state}" for state in STATES] if each.endswith("_") else [each])
     }  # fmt: skip
     assert expected
-    assert expected <= contract.CODES
+    assert expected <= CODES

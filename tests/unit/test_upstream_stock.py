@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from orders.errors import Permanent, Transient
-from orders.upstream.inventory import Availability
-from orders.upstream.stock import AdmissionCheck, StockAnswer
+from orders.upstream.inventory import AdmissionCheck, Availability, StockAnswer
 from unit.clock import Clock
 
 

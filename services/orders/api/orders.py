@@ -32,11 +32,11 @@ from orders.api.resource import (
     exchange_of,
 )
 from orders.cache.orders import CachedOrder
-from orders.database.answers import Answer as Accepted
+from orders.database.orders import Answer as Accepted
 from orders.domain.lifecycle import Status
 from orders.domain.order import MAX_ID, Id, NewOrder, etag
 from orders.errors import Transient
-from orders.upstream.stock import StockAnswer
+from orders.upstream.inventory import StockAnswer
 from orders.views import OrderView, snapshot
 
 FIELD: Final = "Idempotency-Key"

@@ -16,12 +16,11 @@ from orders.api.ratelimit import RateLimiter
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database.cancellations import Cancellations
-from orders.database.history import History
-from orders.database.orders import Ledger
+from orders.database.orders import History, Ledger
 from orders.database.refund_requests import RefundRequests
 from orders.probes import Checks
 from orders.telemetry.context import Context
-from orders.upstream.stock import AdmissionCheck
+from orders.upstream.inventory import AdmissionCheck
 
 # What a responder is called with, by name.
 Arguments = Mapping[str, Any]

@@ -17,8 +17,7 @@ from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database import connection
 from orders.database.cancellations import Cancellations
-from orders.database.history import History
-from orders.database.orders import Ledger
+from orders.database.orders import History, Ledger
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads, Replica, ReplicaLag
@@ -39,9 +38,8 @@ from orders.settings import (
 )
 from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Inventory
+from orders.upstream.inventory import AdmissionCheck, Inventory
 from orders.upstream.policy import policy_of
-from orders.upstream.stock import AdmissionCheck
 
 _APPLICATION: Final = "orders-api"
 # All pods see the same primary. One that moves within this time takes none of them out of the

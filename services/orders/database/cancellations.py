@@ -6,9 +6,15 @@ from typing import Final
 
 import msgspec
 
-from orders.database import answers
-from orders.database.answers import Answer, Use
-from orders.database.orders import ORDER_COLUMNS, order_of
+from orders.database.orders import (
+    ORDER_COLUMNS,
+    Answer,
+    Use,
+    busy_if_locked,
+    find_answer,
+    order_of,
+    owners_principal,
+)
 from orders.database.pool import Pool, Row
 from orders.domain.lifecycle import CANCELLED, Event, Status, transition
 from orders.domain.order import Order, etag
@@ -61,7 +67,7 @@ class Request(msgspec.Struct, frozen=True):
     def use(self, owner_id: int = 0) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.note or ''}".encode()
-        principal = self.principal or answers.owners_principal(owner_id)
+        principal = self.principal or owners_principal(owner_id)
         return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
 
 
@@ -84,7 +90,7 @@ class Cancellations:
         Returns None when there is no such order for who asks. Raises NotCancellable, KeyReused,
         Busy while the first use of the key is running, and Transient.
         """
-        with tracing.span("CancelOrder"), answers.busy_if_locked(request.use()):
+        with tracing.span("CancelOrder"), busy_if_locked(request.use()):
             rows = self._primary.execute("cancel_order", self._arguments(request, context))
         if not rows:
             return None
@@ -107,7 +113,7 @@ class Cancellations:
 
     def _replayed(self, request: Request, row: Row) -> Cancelled | None:
         owner_id = order_of(row[:ORDER_COLUMNS]).user_id
-        answer = answers.find(self._primary, request.use(owner_id))
+        answer = find_answer(self._primary, request.use(owner_id))
         return None if answer is None else Cancelled(answer)
 
     def _arguments(self, request: Request, context: Context) -> dict[str, object]:

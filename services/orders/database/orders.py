@@ -1,13 +1,16 @@
-"""Orders in PostgreSQL: take one, find one, list a user's."""
+"""Orders in PostgreSQL as the api sees them: take one, find one, list a user's, show its history.
 
+Also the stored answers of requests with an Idempotency-Key.
+"""
+
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from orders.database import answers
-from orders.database.answers import Answer, Use
-from orders.database.failures import OutcomeUnknown
+from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads
 from orders.domain.lifecycle import Status
@@ -25,6 +28,64 @@ _LOCATION: Final = "/api/orders/%s"
 _SKIPPED: Final = 200
 ORDER_COLUMNS: Final = 12  # that `order_of` reads
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a request that changes an order is answered, now or on replay."""
+
+    status: int
+    body: bytes
+    location: str
+    etag: str
+    order_id: int | None = None  # of a new order only
+    replayed: bool = False
+
+
+class KeyReused(Exception):
+    """Send another Idempotency-Key: this one belongs to a request with other contents."""
+
+
+def owners_principal(user_id: int) -> str:
+    """Return who a key belongs to where nobody has to say who they are: the order's owner."""
+    return f"user:{user_id}"
+
+
+class Use(msgspec.Struct, frozen=True):
+    """The use of a key: once per principal and route, with one content. Without a key: no use."""
+
+    principal: str
+    route: str
+    key: str | None
+    fingerprint: bytes
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Return what a statement stores of it."""
+        return msgspec.structs.asdict(self)
+
+
+def find_answer(pool: Pool, use: Use) -> Answer | None:
+    """Return what the first use of a key was answered, if it was used. Raises KeyReused."""
+    if use.key is None:
+        return None
+    rows = pool.execute("find_answer", use.arguments)
+    if not rows:
+        return None
+    fingerprint, status, body, location, tag = rows[0]
+    if bytes(fingerprint) != use.fingerprint:
+        raise KeyReused
+    return Answer(status, body.encode(), location, tag, replayed=True)
+
+
+@contextlib.contextmanager
+def busy_if_locked(use: Use) -> Iterator[None]:
+    """Tell who waited for a lock that the first use of the key holds it."""
+    try:
+        yield
+    except Locked as error:
+        if use.key is None:  # a migration, say: no other request is to blame
+            raise
+        raise Busy("the key's first use is running", retry_after_s=1) from error
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +109,7 @@ class Ledger:
         """
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)
-            with answers.busy_if_locked(use):
+            with busy_if_locked(use):
                 rows = self._primary.execute("accept_order", _acceptance(order, context, use))
         if rows:
             [(order_id, relay_sleeps)] = rows
@@ -58,14 +119,14 @@ class Ledger:
             return Answer(202, body, location, etag(1), order_id=order_id)
         if key is None:
             raise OutcomeUnknown("PostgreSQL took the order but did not say so")
-        answer = answers.find(self._primary, use)
+        answer = find_answer(self._primary, use)
         if answer is None:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
         return answer
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
         """Return what the first use of a key was answered, if it was used. Raises KeyReused."""
-        return answers.find(self._primary, _use(order, principal, key))
+        return find_answer(self._primary, _use(order, principal, key))
 
     def find(self, order_id: int) -> Order | None:
         """Return an order whoever it belongs to; the caller checks the owner."""
@@ -143,3 +204,31 @@ def order_of(row: Row, *, refund_pending: bool = False) -> Order:
         refunded,
         refund_pending,
     )
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One transition; `reason` is a word of ours, or what the person who asked said."""
+
+    before: str | None
+    after: str
+    reason: str | None
+    actor: str
+    at: dt.datetime
+    trace_id: str | None
+
+
+class History:
+    """The transitions of orders."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    def of(
+        self, order_id: int, subject: str | None, *, everyones: bool, own_writes: bool
+    ) -> list[HistoryEntry]:
+        """Return an order's transitions, oldest first; none of an order that is somebody else's."""
+        arguments = {"id": order_id, "subject": subject, "everyones": everyones}
+        rows = self._reads.rows("list_history", arguments, own_writes=own_writes)
+        if not rows and not own_writes:  # the replica may not have the order yet
+            rows = self._reads.rows("list_history", arguments, own_writes=True)
+        return [HistoryEntry(*row) for row in rows]

@@ -4,12 +4,13 @@ import contextlib
 import select
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 import psycopg
+import structlog
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
@@ -35,7 +36,6 @@ from orders.database.failures import (
 )
 from orders.database.statements import statement
 from orders.database.takeover import TakeoverProbe
-from orders.database.wakeup import NOTIFY, Wakeup
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 from orders.watch import step
@@ -55,6 +55,11 @@ _QUIET_S: Final = 0.5
 _HEARTBEAT_S: Final = 3.0
 _EXAMINED_EVERY_S: Final = 2.0
 _LIFETIME_S: Final = 1800.0
+# The setting holds for this transaction. What a crash forgets, the relay's next look finds.
+NOTIFY: Final = b"SELECT set_config('synchronous_commit', 'off', true), pg_notify('outbox', '')"
+# A relay that was woken looks again every few milliseconds for longer than this.
+_APART_S: Final = 0.04
+_log = structlog.get_logger()
 
 
 class Pool:
@@ -341,3 +346,44 @@ def _has_word(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+class Wakeup:
+    """Calls `send` on a thread of its own, soon after each `due`, at most 25 times a second.
+
+    It wakes the relay after commits, while it sleeps. NOTIFY takes a lock of the whole server until
+    its own commit is durable. In the transaction of an order it would send all commits of the
+    server one after another for as long as the relay sleeps, or is dead. So it goes in a
+    transaction of its own, afterwards, which waits for no disk.
+
+    Nobody waits for it, and a wake-up that is lost costs the time to the relay's next look.
+    """
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
+        self._due = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="relay-wakeup", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. Call it after fork."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        self._due.set()
+
+    def due(self) -> None:
+        """Note that something was committed while the relay sleeps; for any thread."""
+        self._due.set()
+
+    def _run(self) -> None:
+        while self._due.wait() and not self._closing.is_set():
+            self._due.clear()
+            try:
+                with contextlib.suppress(OrdersError):  # whoever asks for more tells of it
+                    self._send()
+            except Exception:  # noqa: BLE001 the thread must outlive a bug
+                _log.exception("relay_wakeup.failed")
+            self._closing.wait(_APART_S)

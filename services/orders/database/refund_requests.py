@@ -8,9 +8,15 @@ from typing import Final
 
 import msgspec
 
-from orders.database import answers
-from orders.database.answers import Answer, Use
-from orders.database.orders import ORDER_COLUMNS, order_of
+from orders.database.orders import (
+    ORDER_COLUMNS,
+    Answer,
+    Use,
+    busy_if_locked,
+    find_answer,
+    order_of,
+    owners_principal,
+)
 from orders.database.pool import Pool
 from orders.domain.keys import AttemptKind, attempt_id, legacy_nonce
 from orders.domain.lifecycle import SUPPORT, Event, Status, transition
@@ -52,7 +58,7 @@ class Request(msgspec.Struct, frozen=True):
     def use(self, owner_id: int) -> Use:
         """Return the use of its key, for the order's owner."""
         content = f"{self.order_id}\n{self.amount:.2f}\n{self.note or ''}".encode()
-        principal = self.principal or answers.owners_principal(owner_id)
+        principal = self.principal or owners_principal(owner_id)
         return Use(principal, ROUTE, self.key, hashlib.sha256(content).digest())
 
 
@@ -88,7 +94,7 @@ class RefundRequests:
             account = self._account(request.order_id)
             if account is None:
                 return None
-            answer = answers.find(self._primary, request.use(account.order.user_id))
+            answer = find_answer(self._primary, request.use(account.order.user_id))
             if answer is not None:
                 return Requested(answer)
             _check(account, request)
@@ -134,7 +140,7 @@ class RefundRequests:
             "traceparent": context.traceparent,
             "trace_id": context.trace_id,
         }
-        with tracing.span("RequestRefund"), answers.busy_if_locked(use):
+        with tracing.span("RequestRefund"), busy_if_locked(use):
             rows = self._primary.execute("request_refund", arguments)
         if not rows:
             return None

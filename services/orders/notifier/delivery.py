@@ -1,12 +1,148 @@
-"""Handles the messages of order-notifications: each says that an order has something to tell."""
+"""Sends notifications as signed webhooks, and notes how each try ended.
 
+`Delivery` sends what a message of order-notifications says, `Sweep` what no message brings: those
+that failed before, and those left behind.
+"""
+
+import base64
+import hashlib
+import hmac
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from orders.database.notifications import Notification, Notifications
+import msgspec
+import structlog
+
+from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.domain.events import OrderEvent
+from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging.envelope import Message
-from orders.notifier.sending import Sending
+from orders.notifier import metrics
+from orders.notifier.metrics import NOTIFICATIONS, Try
+from orders.telemetry import context, tracing
+from orders.upstream.http import NotAsked, Upstream
+from orders.upstream.transport import Reply, Request
+from orders.watch import Watch
+
+_PREFIX: Final = "whsec_"
+_FACTOR: Final = 2.0
+_SPREAD: Final = 0.2  # receivers that come back are not met by everybody at once
 
 DEFERRED: Final = "deferred"  # nothing was due: the sweeper sends it when it is
+_COUNT_EVERY_S: Final = 15.0
+
+_log = structlog.get_logger()
+
+
+class Webhook(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
+    """The body: what happened to which order; the receiver asks the API for more."""
+
+    type: str
+    timestamp: str
+    data: OrderEvent
+
+
+class Receiver(msgspec.Struct, frozen=True):
+    """Where webhooks go, and the secrets they are signed with."""
+
+    upstream: Upstream
+    path: str
+    secrets: tuple[str, ...]
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """When a notification that failed is tried again, and when no more.
+
+    Waits grow from `first_s` to `longest_s`; after `give_up_s` there is no further try.
+    """
+
+    first_s: float
+    longest_s: float
+    give_up_s: float
+    jitter: Callable[[], float] = random.random  # 0 to 1
+
+    def next_s(self, tries: int, age_s: float, at_least_s: float = 0.0) -> float | None:
+        """Return the wait after failure number `tries` (from 1), in seconds; None: give up."""
+        left_s = self.give_up_s - age_s
+        if left_s <= 0:
+            return None
+        grown_s = min(self.first_s * _FACTOR ** min(tries - 1, 60), self.longest_s)
+        wait_s = max(grown_s * (1 + _SPREAD * (2 * self.jitter() - 1)), at_least_s)
+        return min(wait_s, max(left_s, self.first_s))  # the last try ends the time
+
+
+class Sending:
+    """Delivers notifications. `wall_clock` is unix time in seconds."""
+
+    def __init__(
+        self,
+        notifications: Notifications,
+        receiver: Receiver,
+        patience: Patience,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._notifications, self._receiver, self._patience = notifications, receiver, patience
+        self._wall_clock = wall_clock
+        self._rest_until_s = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """Whether the receiver is known to be away: nothing would be sent."""
+        return time.monotonic() < self._rest_until_s
+
+    @property
+    def trying(self) -> bool:
+        """Whether the receiver was away and may be asked once."""
+        return self._receiver.upstream.breaker_state != "closed"
+
+    def send(self, notification: Notification) -> bool:
+        """Send a claimed notification; true if the order's next one may follow at once.
+
+        A crash between the receiver's answer and the note of it sends once more, under the same
+        webhook id, by which Standard Webhooks lets the receiver recognise it.
+        Raises Transient when PostgreSQL is not to be had.
+        """
+        settlement = self._try(notification)
+        another = self._notifications.settle(notification, settlement)
+        _report(notification, settlement)
+        return another and settlement.sent
+
+    def _try(self, notification: Notification) -> Settlement:
+        try:
+            self._post(notification)
+        except Permanent as error:
+            return Settlement(outcome=Outcome.GONE, error=str(error))
+        except NotAsked as error:
+            wait_s = error.retry_after_s or 1.0
+            self._rest_until_s = time.monotonic() + wait_s
+            return Settlement(again_in_s=wait_s, error=str(error), tried=False)
+        except Transient as error:
+            return self._put_off(notification, error)
+        except Exception as error:  # noqa: BLE001 an error of ours must not keep the claim
+            _log.exception("notification.failed", orderId=notification.order_id)
+            return self._put_off(notification, Transient(type(error).__name__))
+        return Settlement(sent=True)
+
+    def _put_off(self, notification: Notification, error: Transient) -> Settlement:
+        wait_s = self._patience.next_s(
+            notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
+        )
+        outcome = Outcome.GIVEN_UP if wait_s is None else None
+        return Settlement(outcome=outcome, again_in_s=wait_s, error=str(error))
+
+    def _post(self, notification: Notification) -> None:
+        now_s = int(self._wall_clock())
+        sent_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s))
+        kind = notification.template.removesuffix(".v1")
+        body = msgspec.json.encode(Webhook(kind, sent_at, notification.event))
+        receiver = self._receiver
+        headers = signed_headers(notification.webhook_id, now_s, body, receiver.secrets)
+        request = Request("POST", receiver.path, "/", body, headers)
+        receiver.upstream.call(request, _accepted)
 
 
 class Delivery:
@@ -44,3 +180,135 @@ class Delivery:
         """Write the row of a message that is older than such rows; false if there is one."""
         ids = (message.correlation_id, message.traceparent)
         return self._notifications.queue(message.message_id, message.type, message.body, ids)
+
+
+class Sweep:
+    """A thread that looks for due notifications; any number of processes may do so at once."""
+
+    def __init__(
+        self, notifications: Notifications, sending: Sending, *, width: int, every_s: float
+    ) -> None:
+        """Send up to `width` at once, and look every `every_s` seconds while nothing is due."""
+        self._notifications, self._sending = notifications, sending
+        self._width, self._every_s = width, every_s
+        self.watch = Watch("notification sweep")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notification-sweep", daemon=True)
+        self._senders = ThreadPoolExecutor(width, thread_name_prefix="notification-sweep")
+        self._count_at_s = 0.0
+        _unknown()
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End after what is being sent; true if that ended in time."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+        self._senders.shutdown(wait=False, cancel_futures=True)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        more = False
+        while more or not self._stopping.wait(self._every_s):
+            more = False
+            try:
+                with self.watch.in_hand():
+                    self._count()
+                    more = self.round() and not self._stopping.is_set()
+            except OrdersError as error:
+                _unknown()
+                _log.warning("notification.sweep_failed", error=str(error))
+            except Exception:  # noqa: BLE001 a bug in one round must not end the thread
+                _unknown()
+                _log.exception("notification.sweep_failed")
+
+    def round(self) -> bool:
+        """Send what is due now, up to a number; true if more may be due.
+
+        Raises Transient when PostgreSQL is not to be had.
+        """
+        if self._sending.resting:
+            return False
+        limit = 1 if self._sending.trying else self._width
+        due = self._notifications.claim_due(limit)
+        for sent in [self._senders.submit(self._send, notification) for notification in due]:
+            sent.result()
+        return len(due) == limit
+
+    def _send(self, notification: Notification) -> None:
+        ids, remote = context.accept(notification.correlation_id, notification.traceparent)
+        attributes: dict[str, str | int] = {
+            "order.id": notification.order_id,
+            "messaging.message.id": notification.webhook_id,
+        }
+        name = "notification send"
+        with tracing.root(ids, name, tracing.CONSUMER, attributes, remote=remote):
+            self._sending.send(notification)
+
+    def _count(self) -> None:
+        if time.monotonic() < self._count_at_s:
+            return
+        counts = self._notifications.count()
+        metrics.WAITING.set(counts.waiting)
+        metrics.OLDEST_AGE.set(counts.oldest_age_s)
+        metrics.GIVEN_UP.set(counts.given_up)
+        self._count_at_s = time.monotonic() + _COUNT_EVERY_S
+
+
+def gone(reply: Reply) -> bool:
+    """Tell whether a receiver's 4xx is final: only 410 is, after Standard Webhooks."""
+    return reply.status == 410
+
+
+def _accepted(reply: Reply) -> None:
+    if reply.status >= 400:
+        raise Permanent(f"the receiver answered {reply.status}", reason="gone")
+
+
+def _report(notification: Notification, settlement: Settlement) -> None:
+    facts = {
+        "orderId": notification.order_id,
+        "template": notification.template,
+        "tries": notification.tries + settlement.tried,
+    }
+    if settlement.sent:
+        NOTIFICATIONS.labels(Try.SENT).inc()
+        _log.info("notification.sent", **facts)
+    elif settlement.outcome is not None:
+        NOTIFICATIONS.labels(Try(settlement.outcome)).inc()
+        _log.error(
+            "notification.ended", outcome=settlement.outcome, error=settlement.error, **facts
+        )
+    elif settlement.tried:
+        NOTIFICATIONS.labels(Try.FAILED).inc()
+        again_in_s = round(settlement.again_in_s or 0.0, 1)
+        _log.warning("notification.put_off", again_in_s=again_in_s, error=settlement.error, **facts)
+
+
+def signed_headers(
+    webhook_id: str, at_s: int, body: bytes, secrets: Iterable[str]
+) -> dict[str, str]:
+    """Return the headers of a webhook, with a signature by each secret.
+
+    A secret is `whsec_` + base64, `at_s` is unix time.
+    Source: Standard Webhooks, https://www.standardwebhooks.com (symmetric signatures, `v1`).
+    """
+    content = b".".join((webhook_id.encode(), str(at_s).encode(), body))
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": " ".join(_signature(content, secret) for secret in secrets),
+    }
+
+
+def _signature(content: bytes, secret: str) -> str:
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+    return f"v1,{digest}"
+
+
+def _unknown() -> None:
+    for gauge in (metrics.WAITING, metrics.OLDEST_AGE, metrics.GIVEN_UP):
+        gauge.set(float("nan"))

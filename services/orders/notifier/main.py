@@ -6,9 +6,7 @@ from urllib.parse import urlsplit
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
-from orders.notifier.delivery import Delivery
-from orders.notifier.sending import Patience, Receiver, Sending, gone
-from orders.notifier.sweep import Sweep
+from orders.notifier.delivery import Delivery, Patience, Receiver, Sending, Sweep, gone
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load

@@ -22,13 +22,32 @@ from orders.errors import Permanent, Transient, Unavailable
 from orders.telemetry import tracing
 from orders.telemetry.context import outgoing_headers
 from orders.telemetry.metrics import UPSTREAM_DURATION, exemplar
-from orders.upstream import contract
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.breaker import Breaker, CircuitOpen
 from orders.upstream.credential import ANONYMOUS, Credential
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
 
+# The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
+# in between (a proxy, a wrong route, a gateway) and says nothing of the order.
+CODES: Final = frozenset(
+    {
+        "invalid",
+        "invalid_cursor",
+        "too_large",
+        "conflict",
+        "out_of_stock",
+        "unknown_reservation",
+        "not_committed",
+        "already_committed",
+        "already_released",
+        "already_returned",
+        "unknown_attempt",
+        "unknown_capture",
+        "not_captured",
+        "exceeds_capture",
+    }
+)
 T = TypeVar("T")
 
 _RETRIED: Final = frozenset(
@@ -46,7 +65,6 @@ _BREAKING: Final = frozenset(
         Outcome.ADDRESS_REFUSED,
     }
 )
-error_code: Final = contract.error_code
 # Whatever else calls this upstream now would end alike.
 _PAUSING: Final = frozenset({Outcome.CIRCUIT_OPEN, Outcome.THROTTLED})
 _SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
@@ -56,6 +74,23 @@ _HEADERS: Final = {
     "User-Agent": "orders",
 }
 _log = structlog.get_logger()
+
+
+class _Problem(msgspec.Struct):
+    error: str = ""
+
+
+def error_code(reply: Reply) -> str:
+    """Return the machine-readable code of a 4xx answer; empty if it has none."""
+    try:
+        return msgspec.json.decode(reply.body, type=_Problem).error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def has_code(reply: Reply) -> bool:
+    """Tell whether a 4xx answer is one of the contract."""
+    return error_code(reply) in CODES
 
 
 class Upstream:
@@ -73,7 +108,7 @@ class Upstream:
         url: str,
         policy: UpstreamPolicy,
         *,
-        definite: Callable[[Reply], bool] = contract.has_code,
+        definite: Callable[[Reply], bool] = has_code,
         addresses: AllowedAddresses | None = None,
         credential: Credential = ANONYMOUS,
         clock: Callable[[], float] = time.monotonic,
