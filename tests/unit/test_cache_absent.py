@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.cache.absent import ABSENT_S, SETTLED_S, AbsentIds
+from orders.cache.local import ABSENT_S, SETTLED_S, AbsentIds
 from unit.clock import Clock
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders.cache.flights import JOIN_S, Flights
+from orders.cache.orders import JOIN_S, Flights
 
 
 def test_fifty_threads_share_one_flight() -> None:

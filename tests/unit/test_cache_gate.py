@@ -3,8 +3,7 @@
 import pytest
 
 from orders.api.wiring import read_settings
-from orders.cache.client import Redis
-from orders.cache.gate import Gate, RedisBypassed
+from orders.cache.client import Gate, Redis, RedisBypassed
 from orders.errors import SettingError
 from orders.settings import CacheSettings
 from unit.clock import Clock

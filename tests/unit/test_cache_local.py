@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from orders.cache.local import KNOWN_S, TRUST_S, Lease, LocalOrders
-from orders.cache.snapshot import CachedOrder, decode, encode
+from orders.cache.shared import CachedOrder, decode, encode
 from unit.clock import Clock
 
 

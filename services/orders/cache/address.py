@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.cluster import ClusterNode, NodesManager
@@ -18,7 +18,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisClusterException, RedisError
 from redis.sentinel import Sentinel
 
-from orders.cache.connection import Connection
+from orders.cache.connection import Connected, Connection
 from orders.errors import SettingError
 
 HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. Not within a caller's wait.
@@ -38,13 +38,6 @@ _PORT: Final = 6379
 
 class _WrongUrl(ValueError):
     """What is wrong with a URL, in words that repeat nothing of it."""
-
-
-class Connected(NamedTuple):
-    """Connections to all primaries, by address; in a cluster also the address of every slot."""
-
-    connections: Mapping[str, Connection]
-    slots: Sequence[str] | None
 
 
 class Place(Protocol):
