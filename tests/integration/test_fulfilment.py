@@ -20,7 +20,7 @@ from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Permanent, Transient, Unavailable
-from orders.messaging.pause import Admission, Pause
+from orders.messaging.handling import Admission, Pause
 from orders.messaging.verdict import Retry, RetryPolicy, judge
 from orders.upstream.inventory import Inventory
 from orders.worker.decisions import target

@@ -21,7 +21,7 @@ from integration.foreign_bytes import (
     table,
 )
 from orders.errors import Permanent
-from orders.messaging import decoding, envelope, headers, link, verdict
+from orders.messaging import decoding, envelope, link, verdict
 from orders.messaging.envelope import Delivery
 from orders.messaging.letter_box import describe_letter
 from orders.telemetry import context
@@ -58,7 +58,7 @@ def worked_on(delivery: Delivery) -> None:
         ]
         for copy in copies:
             sent = b"".join(copy.properties.encode())
-            assert len(sent) < headers.LARGEST_BYTES + 4096
+            assert len(sent) < verdict.LARGEST_HEADERS_BYTES + 4096
             assert delivered(sent).fault is None, "what we send can be read"
     describe_letter(delivery)
 

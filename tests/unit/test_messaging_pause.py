@@ -6,7 +6,7 @@ import time
 from prometheus_client import REGISTRY
 
 from orders.errors import Unavailable
-from orders.messaging.pause import Admission, Pause
+from orders.messaging.handling import Admission, Pause
 from unit.clock import Clock
 
 LATER_S = time.monotonic() + 3600

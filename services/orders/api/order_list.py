@@ -20,7 +20,7 @@ from orders import views
 from orders.api.auth import READ
 from orders.api.orders import number
 from orders.api.problems import INVALID, Refusal
-from orders.api.resource import Answer, Arguments, Operation, Parameter, Ports, exchange_of
+from orders.api.resource import Answer, Operation, Parameter, Ports, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order
 
@@ -88,10 +88,6 @@ class PageQuery(msgspec.Struct, frozen=True):
         return (self.page - 1) * self.page_size
 
 
-def _decode(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
-    return {"user_id": number("userId", path["userId"])}
-
-
 class UserOrders:
     """`/api/orders/user/{userId}`."""
 
@@ -102,7 +98,7 @@ class UserOrders:
             description="Follow the Link header from page to page: it leads to any depth.",
             action="list",
             scope=READ,
-            decode=_decode,
+            decode=lambda _env, path: {"user_id": number("userId", path["userId"])},
             user=lambda arguments: arguments["user_id"],
             recent_write="look up",
             parameters=_PARAMETERS,

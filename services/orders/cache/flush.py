@@ -32,6 +32,7 @@ def flush(settings: CacheSettings) -> int:
     if settings.url is None:
         return 0
     prefix = f"{settings.prefix}order:"
+    pattern = "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in prefix) + "*"
     marker = prefix.encode() + MARKER
     try:
         links = place_of(settings.url).connect(_STEP_S)
@@ -39,7 +40,7 @@ def flush(settings: CacheSettings) -> int:
             for connection in links.connections.values():
                 closing.callback(connection.close)
             connections = links.connections.values()
-            deleted = sum(_flush(link, f"{_escaped(prefix)}*", marker) for link in connections)
+            deleted = sum(_flush(link, pattern, marker) for link in connections)
             _mark(connections, marker)  # when nobody can take a lost version from Redis any more
             return deleted
     except (OSError, RedisError, hiredis.HiredisError) as error:
@@ -72,7 +73,3 @@ def _flush(connection: Connection, pattern: str, marker: bytes) -> int:
             deleted += replies.count(1)
         if cursor == b"0":
             return deleted
-
-
-def _escaped(prefix: str) -> str:
-    return "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in prefix)

@@ -239,12 +239,9 @@ def _notification(row: Row) -> Notification:
         age_s,
     ) = row
     # Release N-1 wrote rows without these: the receiver asks the API for what they were.
-    event = OrderEvent(order_id, version or 1, status or _status(template), reason)
+    # `order.completed.v1` is about Completed.
+    status = status or template.split(".")[1].capitalize()
+    event = OrderEvent(order_id, version or 1, status, reason)
     return Notification(
         order_id, template, str(message_id), event, correlation_id, traceparent, tries, age_s
     )
-
-
-def _status(template: str) -> str:
-    """Return the status that a template tells of: `order.completed.v1` is about Completed."""
-    return template.split(".")[1].capitalize()

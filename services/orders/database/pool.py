@@ -177,8 +177,15 @@ class Pool:
         return self._take(timeout_s)
 
     def _is_over(self, connection: Connection) -> bool:
-        """Tell whether the server closed a connection while it lay idle, or was replaced."""
-        return self._server.left_behind(connection) or _has_word(connection)
+        """Tell whether the server closed a connection while it lay idle, or was replaced.
+
+        A server says something to an idle connection only when that is over.
+        """
+        if self._server.left_behind(connection):
+            return True
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _refuse_if_over(self, connection: Connection) -> None:
         """Notice an idle connection that is of no use any more, without a round trip."""
@@ -339,13 +346,6 @@ class _Kept:
         with self._lock:
             connection, self._connection = self._connection, None
             return connection
-
-
-def _has_word(connection: Connection) -> bool:
-    """Tell whether the server said something while the connection lay idle: that it is over."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class Wakeup:

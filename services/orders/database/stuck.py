@@ -48,8 +48,5 @@ def count_stuck(pool: Pool) -> dict[str, int]:
 def list_stuck(pool: Pool, limit: int) -> list[StuckOrder]:
     """Return orders that need a person, those that wait for longest first. Raises Transient."""
     rows = pool.execute("list_stuck", {**NEEDS_PERSON, "limit": limit})
-    return [StuckOrder(*(*row[:8], _attempts(row[8]))) for row in rows]
-
-
-def _attempts(text: str | None) -> list[StuckAttempt]:
-    return msgspec.json.decode(text or "[]", type=list[StuckAttempt])
+    read_attempts = msgspec.json.Decoder(list[StuckAttempt]).decode
+    return [StuckOrder(*(*row[:8], read_attempts(row[8] or "[]"))) for row in rows]

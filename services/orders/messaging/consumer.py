@@ -20,9 +20,8 @@ from pika.spec import Basic
 from orders.errors import OrdersError
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
-from orders.messaging.handling import Handled, Handler, Handling
+from orders.messaging.handling import Admission, Handled, Handler, Handling, Pause
 from orders.messaging.link import Link
-from orders.messaging.pause import Admission, Pause
 from orders.messaging.publisher import Publisher
 from orders.messaging.sets import Crew, Sets
 from orders.messaging.verdict import RetryPolicy

@@ -4,14 +4,16 @@ Transient, or an error nobody foresaw → try again after a while, up to a numbe
 Permanent, or attempts used up        → put aside for a person.
 """
 
+import contextlib
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from pika import BasicProperties
+from pika import BasicProperties, data
 
 from orders.errors import OrdersError, Permanent, Transient, Unavailable
-from orders.messaging import envelope, headers
+from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
 from orders.messaging.publisher import Outgoing
 from orderservice_topology.topology import RETRY_TIERS, Tier, dead_queue, retry_queue
@@ -36,6 +38,9 @@ _LONGEST_TEXT: Final = 300
 # Outages are waited out in the shortest tier first, then in the next: not longer, because work
 # should go on soon after their end.
 _SOON_S: Final = 60.0
+# A header frame cannot be split: one larger than the broker's frames (128 KiB by default) ends the
+# connection of whoever publishes it. Our own headers need less than 1 KiB.
+LARGEST_HEADERS_BYTES: Final = 16_384
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -177,7 +182,7 @@ def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperti
         timestamp=properties.timestamp,
         app_id=properties.app_id,
         delivery_mode=envelope.PERSISTENT,
-        headers=headers.portable(others) | marks or None,
+        headers=portable(others) | marks or None,
     )
 
 
@@ -195,3 +200,26 @@ def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
     if isinstance(failed_at, str) and len(failed_at) <= _LONGEST_TEXT:
         return failed_at
     return now.isoformat(timespec="seconds")
+
+
+def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers as AMQP can carry them, the small ones first if not all fit.
+
+    A value that cannot be encoded (a float, say) becomes text.
+    """
+    sized = [(*_encodable(name, value), name) for name, value in headers.items()]
+    portable_headers, room_bytes = {}, LARGEST_HEADERS_BYTES
+    for size, value, name in sorted(sized, key=lambda entry: entry[0]):
+        room_bytes -= size
+        if room_bytes < 0:
+            break
+        portable_headers[name] = value
+    return portable_headers
+
+
+def _encodable(name: str, value: Any) -> tuple[int, Any]:
+    """Return the size of an entry in bytes, and its value or the value's text."""
+    with contextlib.suppress(Exception):  # pika has no class for what it cannot encode
+        return data.encode_table([], {name: value}), value
+    text = str(value)[:_LONGEST_TEXT]
+    return data.encode_table([], {name: text}), text

@@ -410,7 +410,8 @@ class ParallelCalls(Generic[Token]):
             pending is None
             or not connection.kept
             or connection.received
-            or not self._again(pending)
+            or pending.resent
+            or self._clock() >= pending.deadline_s
         ):
             self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, detail))
             return
@@ -424,9 +425,6 @@ class ParallelCalls(Generic[Token]):
         self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
         lane.waiting.appendleft(pending)
         self._serve(lane)
-
-    def _again(self, pending: _Pending[Token]) -> bool:
-        return not pending.resent and self._clock() < pending.deadline_s
 
     def _without_verdict(self, pending: _Pending[Token]) -> None:
         """End a try that says nothing of the upstream."""

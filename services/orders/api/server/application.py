@@ -1,16 +1,21 @@
-"""Serve the API with gunicorn: its configuration, from our settings, and nothing from elsewhere."""
+"""Serve the API with gunicorn: its configuration, from our settings, and nothing from elsewhere.
+
+`ApiArbiter` is gunicorn's master, which drains before it stops and keeps the admin process.
+"""
 
 import gc
 import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from prometheus_client.multiprocess import mark_process_dead
@@ -18,7 +23,6 @@ from prometheus_client.multiprocess import mark_process_dead
 from orders.admin import listen
 from orders.api.metrics import FOLDER_VARIABLE, HTTP_WORKER_EXITS
 from orders.api.server.admin_process import AdminProcess, name_process
-from orders.api.server.arbiter import ApiArbiter
 from orders.api.server.master_state import MasterState
 from orders.api.server.metrics_folder import memory_folder
 from orders.errors import SettingError
@@ -182,3 +186,50 @@ class _Log(Logger):  # type: ignore[misc] # gunicorn ships no types
         self.error_log.handlers.clear()
         self.error_log.propagate = True
         self.error_log.setLevel(logging.NOTSET)
+
+
+class ApiArbiter(Arbiter):  # type: ignore[misc] # gunicorn ships no types
+    """The master process of the API."""
+
+    def __init__(self, app: Any, admin: AdminProcess, state: MasterState) -> None:
+        super().__init__(app)
+        self._admin, self._state = admin, state
+        self._stop_at = float("inf")
+
+    def manage_workers(self) -> None:
+        """Repair what is missing; gunicorn calls this at each turn of its loop, once a second."""
+        super().manage_workers()
+        self._state.beat(_last_beat(worker) for worker in self.WORKERS.values())
+        self._admin.keep_alive(self.LISTENERS)
+        if time.monotonic() >= self._stop_at:
+            raise StopIteration  # gunicorn's way to begin its graceful stop
+
+    def spawn_worker(self) -> int:
+        """Start one worker; gunicorn starts up to 256 of them in one turn, 0.1 s apart."""
+        self._state.beat_alone()
+        pid: int = super().spawn_worker()
+        return pid
+
+    def handle_term(self) -> None:
+        """Make readiness false, wait for the load balancers to notice, then stop gracefully."""
+        self._state.drain()
+        delay_s = self.app.drain_delay_s
+        self._stop_at = min(self._stop_at, time.monotonic() + delay_s)
+
+    def handle_int(self) -> None:
+        """Ctrl-C: stop without the wait."""
+        self._state.drain()
+        super().handle_int()
+
+    def handle_quit(self) -> None:
+        """SIGQUIT: stop without the wait."""
+        self._state.drain()
+        super().handle_quit()
+
+
+def _last_beat(worker: Any) -> float:
+    try:
+        beat: float = worker.tmp.last_update()
+    except (OSError, ValueError):  # reaped a moment ago
+        return 0.0
+    return beat
