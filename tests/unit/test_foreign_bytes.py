@@ -13,7 +13,7 @@ from orders.api import issuer, order_list
 from orders.api.auth import client_address
 from orders.api.body import check_media_type
 from orders.api.order_list import InvalidCursor, unseal
-from orders.api.orders import is_known
+from orders.api.parameters import is_known
 from orders.api.problems import Refusal
 from orders.cache.address import place_of
 from orders.errors import SettingError

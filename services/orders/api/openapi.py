@@ -10,7 +10,7 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.admission import API
-from orders.api.orders import FIELD as KEY_FIELD
+from orders.api.parameters import KEY_FIELD
 from orders.api.problems import MEDIA_TYPE, Problem
 from orders.api.resource import Answer, Operation, Parameter
 

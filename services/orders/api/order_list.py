@@ -18,7 +18,7 @@ from msgspec import Meta, Raw
 
 from orders import views
 from orders.api.auth import READ
-from orders.api.orders import number
+from orders.api.parameters import number
 from orders.api.problems import INVALID, Refusal
 from orders.api.resource import Answer, Operation, Parameter, Ports, exchange_of
 from orders.database.orders import Position

@@ -1,27 +1,21 @@
-"""The order resources: take one, show one. Cancellation, refunds, history are files beside this.
-
-The header of a key is read as draft-ietf-httpapi-idempotency-key-header-07 says; a bare token is
-taken as well as the draft's quoted string, because that is what most clients send.
-"""
+"""The order resources: take one, show one. Cancellation, refunds, history are files beside this."""
 
 import http
-import re
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from falcon import Request, Response
-from msgspec import Meta
 
 from orders.api.auth import READ, WRITE, user_principal
 from orders.api.body import OrderRequest, check_media_type, decode_order, read_body
-from orders.api.problems import (
-    INSUFFICIENT_INVENTORY,
-    INVALID,
-    INVALID_KEY,
-    MISSING_KEY,
-    Refusal,
-    not_found,
+from orders.api.parameters import (
+    IDEMPOTENCY_KEY,
+    ORDER_ID,
+    decode_order_id,
+    idempotency_key,
+    is_known,
 )
+from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
 from orders.api.resource import (
     Answer,
     Arguments,
@@ -34,78 +28,16 @@ from orders.api.resource import (
 from orders.cache.orders import CachedOrder
 from orders.database.orders import Answer as Accepted
 from orders.domain.lifecycle import Status
-from orders.domain.order import MAX_ID, Id, NewOrder, etag
+from orders.domain.order import Id, NewOrder, etag
 from orders.errors import Transient
 from orders.upstream.inventory import StockAnswer
 from orders.views import OrderView, snapshot
-
-FIELD: Final = "Idempotency-Key"
-MAX_CHARS: Final = 255
-# Visible ASCII. No comma: WSGI servers join the fields of a repeated header with one.
-_BARE_FORM: Final = r"[\x21\x23-\x2b\x2d-\x7e][\x21-\x2b\x2d-\x7e]{0,254}"
-_QUOTED_FORM: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"'
-_BARE: Final = re.compile(_BARE_FORM + r"\Z")
-_QUOTED: Final = re.compile(_QUOTED_FORM + r"\Z")
-_ESCAPE: Final = re.compile(r"\\(.)")
-# For the documentation: how the field is written, quotes and escapes included.
-IdempotencyKey = Annotated[str, Meta(pattern=rf"^({_BARE_FORM}|{_QUOTED_FORM})\Z")]
-_DIGITS: Final = re.compile(r"[1-9][0-9]{0,15}\Z", re.ASCII)
-_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-
-
-def idempotency_key(header: str | None, *, required: bool) -> str | None:
-    """Return the key of a request; None if it has none and needs none."""
-    if header is None:
-        if required:
-            raise Refusal(MISSING_KEY, "Send an Idempotency-Key header with this request.")
-        return None
-    if _BARE.match(header):
-        return header
-    quoted = _QUOTED.match(header)
-    if quoted is None:
-        raise Refusal(
-            INVALID_KEY,
-            f"Send one Idempotency-Key of 1 to {MAX_CHARS} visible ASCII characters; "
-            "one with a comma must be in double quotes.",
-        )
-    return _ESCAPE.sub(r"\1", quoted[1])
-
-
-def is_known(tag: str, if_none_match: str | None) -> bool:
-    """Tell whether the caller has this version already (RFC 9110, 13.1.2).
-
-    Tags are compared weakly; `*` matches whatever exists.
-    """
-    if if_none_match is None:
-        return False
-    return if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)
-
-
-def number(name: str, text: str, most: int = MAX_ID) -> int:
-    """Read a decimal integer from 1 to `most`; no sign, no leading zero."""
-    if _DIGITS.match(text) and int(text) <= most:
-        return int(text)
-    raise Refusal(INVALID, f"{name} must be an integer from 1 to {most}.")
 
 
 def decode_new_order(env: dict[str, Any], _path: dict[str, str]) -> Arguments:
     """Read the order in the body. Raises Refusal, BodyTooLarge, BodyIncomplete."""
     check_media_type(env.get("CONTENT_TYPE"), env.get("HTTP_CONTENT_ENCODING"))
     return {"order": decode_order(read_body(env))}
-
-
-def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
-    """Read the order's id in the path. Raises Refusal."""
-    return {"order_id": number("id", path["id"])}
-
-
-IDEMPOTENCY_KEY: Final = Parameter(
-    name=FIELD,
-    where="header",
-    type=IdempotencyKey,
-    description="Makes a repetition of this request safe, for 24 hours.",
-)
-ORDER_ID: Final = Parameter(name="id", where="path", type=Id, description="The order.")
 
 
 class Acceptance(msgspec.Struct, rename="camel", frozen=True):
