@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders.api.body import check_media_type, decode_order
 from orders.api.problems import Refusal
+from orders.api.requests import check_media_type, decode_order
 from orders.domain.order import MAX_ID
 
 GOOD: dict[str, Any] = {

@@ -11,10 +11,10 @@ from orders import verified
 from orders.admin import Admin
 from orders.api import issuer, order_list
 from orders.api.auth import client_address
-from orders.api.body import check_media_type
 from orders.api.order_list import InvalidCursor, unseal
 from orders.api.parameters import is_known
 from orders.api.problems import Refusal
+from orders.api.requests import check_media_type
 from orders.cache.address import place_of
 from orders.errors import SettingError
 from orders.messaging.address import addresses

@@ -7,7 +7,7 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.auth import READ, WRITE, user_principal
-from orders.api.body import OrderRequest, check_media_type, decode_order, read_body
+from orders.api.body import read_body
 from orders.api.parameters import (
     IDEMPOTENCY_KEY,
     ORDER_ID,
@@ -16,6 +16,7 @@ from orders.api.parameters import (
     is_known,
 )
 from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
+from orders.api.requests import OrderRequest, check_media_type, decode_order
 from orders.api.resource import (
     Answer,
     Arguments,
