@@ -19,7 +19,6 @@ from loadtest.target.place import SetupFailed
 
 LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
 MASTER_PORT: Final = 5557
-WEB_PORT: Final = 8089
 _STOP_TIMEOUT_S: Final = 30  # nobody is interrupted in the middle of a purchase
 _BROKEN_OFF_WITHIN_S: Final = 10.0
 _BEGIN_WITHIN_S: Final = 60.0

@@ -27,18 +27,18 @@ _WARM_S: Final = 1
 
 def work(bed: Bed, name: str) -> Work:
     """Return one of the requests as a subject."""
-    asked = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
+    components = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
     if bed.stand.compares:
-        asked["before"] = "api" + BEFORE
+        components["before"] = "api" + BEFORE
     if name == "post-slow":
-        asked["twice as many"] = "api-twice"
+        components["twice as many"] = "api-twice"
     if name != "post-key":  # it has no keys
-        asked["reference"] = "reference"
+        components["reference"] = "reference"
     if bed.stand.has_peer and name in BESIDE_GO:
-        asked["go"] = "go"
+        components["go"] = "go"
     first, last = _IDS.get(name, (1, USERS))
     load = Load(name.removesuffix("-slow"), first, last, bed.plan.connections)
-    urls = {who: bed.stand.url(component) for who, component in asked.items()}
+    urls = {who: bed.stand.url(component) for who, component in components.items()}
     for url in urls.values():  # connections, prepared statements, filled caches
         wrk(url, load, _WARM_S)
     contestants = {
@@ -47,16 +47,20 @@ def work(bed: Bed, name: str) -> Work:
     bound = "valkey" if name == "get" else "pgbench"
     contestants[bound] = Contestant(_bound(bed, name))
     if name == "post-slow":
-        contestants = {who: _slowed(bed, one) for who, one in contestants.items()}
+        contestants = {who: _slowed(bed, contestant) for who, contestant in contestants.items()}
     if name == "get-cold":
         cold = partial(_forget, bed)
-        contestants = {who: one._replace(before=cold) for who, one in contestants.items()}
-    return Work(name, "request", contestants, _compared(list(asked), bound))
+        contestants = {
+            who: contestant._replace(before=cold) for who, contestant in contestants.items()
+        }
+    return Work(name, "request", contestants, _compared(list(components), bound))
 
 
-def _slowed(bed: Bed, one: Contestant) -> Contestant:
+def _slowed(bed: Bed, contestant: Contestant) -> Contestant:
     slow = bed.stand.slow_commits
-    return one._replace(before=partial(slow.turn, on=True), after=partial(slow.turn, on=False))
+    return contestant._replace(
+        before=partial(slow.turn, on=True), after=partial(slow.turn, on=False)
+    )
 
 
 def _forget(bed: Bed) -> None:

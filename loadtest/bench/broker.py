@@ -30,7 +30,7 @@ def message(exchange: str, key: str, properties: BasicProperties, body: bytes) -
         frame.Header(_CHANNEL, len(body), properties),
         frame.Body(_CHANNEL, body),
     )
-    return b"".join(one.marshal() for one in frames)
+    return b"".join(part.marshal() for part in frames)
 
 
 class Channel:
@@ -74,8 +74,8 @@ class Channel:
     def _confirm(self, open_tags: set[int]) -> None:
         """Take what has arrived: acknowledgements only, all of one size."""
         self._receive()
-        whole = len(self._buffer) // _ACK.size * _ACK.size
-        arrived, self._buffer = self._buffer[:whole], self._buffer[whole:]
+        length = len(self._buffer) // _ACK.size * _ACK.size
+        arrived, self._buffer = self._buffer[:length], self._buffer[length:]
         for *_, kind, method, tag, multiple, _ in _ACK.iter_unpack(arrived):
             if (kind, method) != _ACK_METHOD:
                 raise BenchFailed(f"the broker did not confirm: method {kind}.{method}")
@@ -115,12 +115,12 @@ class Channel:
     def _expect(self, kind: type[Any]) -> Any:
         """Return the next method. Raises BenchFailed for any other kind: a return, a close."""
         while True:
-            used, found = frame.decode_frame(self._buffer)
-            if found is not None:
+            used, decoded = frame.decode_frame(self._buffer)
+            if decoded is not None:
                 self._buffer = self._buffer[used:]
                 break
             self._receive()
-        method = getattr(found, "method", found)
+        method = getattr(decoded, "method", decoded)
         if not isinstance(method, kind):
             raise BenchFailed(f"the broker said {method}")
         return method

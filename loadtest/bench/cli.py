@@ -20,7 +20,7 @@ from loadtest.bench import table
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
 from loadtest.bench.results import Report
-from loadtest.bench.run import SUBJECTS, Asked, Say, run
+from loadtest.bench.run import SUBJECTS, Say, Scope, run
 from loadtest.bench.stand import Plan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
@@ -30,7 +30,7 @@ SECONDS: Final = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and save; 0 done, 2 could not measure, 130 interrupted."""
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     began_s = time.monotonic()
     console = Console()
@@ -39,25 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{time.monotonic() - began_s:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        report = _run(asked, say)
+        report = _run(options, say)
     except (BenchFailed, StartFailed, FetchFailed, StateError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted, everything it started has ended", file=sys.stderr)
         return 130
-    table.show(report, console, _last(asked.results))
-    print(f"saved {_save(report, asked.results)}")
-    if asked.document:
+    table.show(report, console, _last(options.results))
+    print(f"saved {_save(report, options.results)}")
+    if options.document:
         DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
     return 0
 
 
-def _run(asked: argparse.Namespace, say: Say) -> Report:
-    rounds, seconds = (2, 1) if asked.quick else (asked.rounds, asked.seconds)
-    plan = Plan(seconds, asked.connections, asked.processes)
-    wanted = Asked(asked.only, plan, rounds, asked.before, go=not asked.without_go)
-    return run(asked.results.absolute(), wanted, say)
+def _run(options: argparse.Namespace, say: Say) -> Report:
+    rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
+    plan = Plan(seconds, options.connections, options.processes)
+    scope = Scope(options.only, plan, rounds, options.before, go=not options.without_go)
+    return run(options.results.absolute(), scope, say)
 
 
 def _last(folder: Path) -> Report | None:
@@ -75,25 +75,25 @@ def _save(report: Report, folder: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
-    made.add_argument(
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
+    parser.add_argument(
         "--only",
         type=_subjects,
         default=SUBJECTS,
         help=f"subjects, by comma [{','.join(SUBJECTS)}]",
     )
-    made.add_argument("--quick", action="store_true", help="2 rounds of 1 s: to see it work")
-    made.add_argument("--rounds", type=_count, default=ROUNDS, help=f"[{ROUNDS}]")
-    made.add_argument("--seconds", type=_count, default=SECONDS, help=f"of a slice [{SECONDS}]")
-    made.add_argument("--connections", type=_count, default=32, help="HTTP connections [32]")
-    made.add_argument("--processes", type=_count, default=4, help="processes of the api [4]")
-    made.add_argument("--before", type=Path, help="another checkout, whose services take part")
-    made.add_argument("--without-go", action="store_true", help="leave the service in Go out")
-    made.add_argument("--results", type=Path, default=REPOSITORY / ".bench", help="[.bench]")
-    made.add_argument(
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: to see it work")
+    parser.add_argument("--rounds", type=_count, default=ROUNDS, help=f"[{ROUNDS}]")
+    parser.add_argument("--seconds", type=_count, default=SECONDS, help=f"of a slice [{SECONDS}]")
+    parser.add_argument("--connections", type=_count, default=32, help="HTTP connections [32]")
+    parser.add_argument("--processes", type=_count, default=4, help="processes of the api [4]")
+    parser.add_argument("--before", type=Path, help="another checkout, whose services take part")
+    parser.add_argument("--without-go", action="store_true", help="leave the service in Go out")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / ".bench", help="[.bench]")
+    parser.add_argument(
         "--document", action="store_true", help=f"write the tables into docs/{DOCUMENT.name}"
     )
-    return made
+    return parser
 
 
 def _subjects(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What a slice costs: CPU and memory of every process, from /proc, summed by role."""
 
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import psutil
 
@@ -9,8 +9,6 @@ from loadtest.bench.results import Memory
 
 GENERATOR = "generator"
 _MIB = 1024 * 1024
-
-Roles = Callable[[], Mapping[str, int]]  # the first process of each role
 
 
 def cpu_s(roles: Mapping[str, int]) -> dict[str, float]:
@@ -47,7 +45,7 @@ def per_unit_us(
 
 def memory(roles: Mapping[str, int]) -> dict[str, Memory]:
     """Return what each role's processes hold; shared pages count for each by their share."""
-    return {role: _summed([_pss(one) for one in _tree(pid)]) for role, pid in roles.items()}
+    return {role: _summed([_pss(process) for process in _tree(pid)]) for role, pid in roles.items()}
 
 
 def _summed(sizes: list[int]) -> Memory:

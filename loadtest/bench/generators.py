@@ -55,12 +55,14 @@ def wrk(url: str, load: Load, seconds: int) -> Reading:
     """Send requests for some seconds. Raises BenchFailed if only one was refused or lost."""
     argv = [tools.program("wrk"), "-t1", f"-c{load.connections}", f"-d{seconds}", "-s", str(_LUA)]
     text = _run([*argv, url, "--", load.kind, str(load.first), str(load.last)])
-    found = msgspec.json.decode(text.rstrip().rpartition("\n")[2], type=_Wrk)
-    if found.broken or found.refused:
-        message = f"{url}: {found.refused} refused and {found.broken} broken of {found.requests}"
+    summary = msgspec.json.decode(text.rstrip().rpartition("\n")[2], type=_Wrk)
+    if summary.broken or summary.refused:
+        message = (
+            f"{url}: {summary.refused} refused and {summary.broken} broken of {summary.requests}"
+        )
         raise BenchFailed(message)
-    rate = found.requests / found.micros * 1e6
-    return Reading(found.requests, rate, found.p50 / 1000, found.p99 / 1000)
+    rate = summary.requests / summary.micros * 1e6
+    return Reading(summary.requests, rate, summary.p50 / 1000, summary.p99 / 1000)
 
 
 class PgBench(NamedTuple):
@@ -72,9 +74,11 @@ class PgBench(NamedTuple):
 
     def run(self, lines: str, variables: Mapping[str, str | int], *how: str) -> Reading:
         """Run a script. Raises BenchFailed."""
-        given = [word for name, value in variables.items() for word in ("-D", f"{name}={value}")]
+        definitions = [
+            word for name, value in variables.items() for word in ("-D", f"{name}={value}")
+        ]
         with script(lines) as path:
-            argv = [str(self.program), "-n", "-M", "prepared", "-f", str(path), *given, *how]
+            argv = [str(self.program), "-n", "-M", "prepared", "-f", str(path), *definitions, *how]
             text = _run([*argv, *_server(self.url)], self._environment())
         if _FAILED.search(text):
             raise BenchFailed(text)
@@ -103,16 +107,18 @@ def _server(url: str) -> Sequence[str]:
 
 
 def _number(pattern: "re.Pattern[str]", text: str) -> float:
-    found = pattern.search(text)
-    if found is None:
+    match = pattern.search(text)
+    if match is None:
         raise BenchFailed(text)
-    return float(found[1])
+    return float(match[1])
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(  # noqa: S603 programs and words of our own
+    process = subprocess.run(  # noqa: S603 programs and words of our own
         argv, capture_output=True, text=True, check=False, env=environment or tools.environment()
     )
-    if done.returncode != 0:
-        raise BenchFailed(f"{argv[0]} failed ({done.returncode}): {done.stderr.strip()[-800:]}")
-    return done.stdout
+    if process.returncode != 0:
+        raise BenchFailed(
+            f"{argv[0]} failed ({process.returncode}): {process.stderr.strip()[-800:]}"
+        )
+    return process.stdout

@@ -62,19 +62,19 @@ class Books:
             named = {"orderId": int(key)} if key.isdecimal() else {}
             reserved = {**named, **request.body, "status": "reserved"}
             return 200, self._reservations.setdefault(key, reserved)
-        known = self._reservations.get(key)
-        if known is None:
+        reservation = self._reservations.get(key)
+        if reservation is None:
             return 404, {"error": "unknown_reservation"}
-        known["status"] = _ENDINGS[verb[0]]
-        return 200, known
+        reservation["status"] = _ENDINGS[verb[0]]
+        return 200, reservation
 
     def _payment(self, request: Request) -> Answer:
         attempt = request.parts[1]
         if request.method == "PUT":
             captured = {**request.body, "attemptId": attempt, "status": "captured"}
             return 200, self._attempts.setdefault(attempt, captured)
-        known = self._attempts.get(attempt)
-        return (404, {"error": "unknown_attempt"}) if known is None else (200, known)
+        payment = self._attempts.get(attempt)
+        return (404, {"error": "unknown_attempt"}) if payment is None else (200, payment)
 
 
 class Connection(asyncio.Protocol):

@@ -36,13 +36,13 @@ def machine() -> dict[str, str]:
 
 def versions(broker: str) -> dict[str, str]:
     """Name what took part."""
-    found = {name: version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found, "rabbitmq": broker, "wrk": _wrk()}
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages, "rabbitmq": broker, "wrk": _wrk()}
 
 
 def _cpu() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1] if match else platform.machine()
 
 
 def _wrk() -> str:
@@ -57,9 +57,9 @@ def _git(*args: str) -> str:
 def _said(argv: list[str], environment: dict[str, str]) -> str:
     """Return what a command prints; nothing if it is not here."""
     try:
-        done = subprocess.run(  # noqa: S603 words of our own
+        process = subprocess.run(  # noqa: S603 words of our own
             argv, capture_output=True, text=True, check=False, env=environment
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -36,4 +36,4 @@ def spread(values: Sequence[float]) -> Spread:
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Divide round by round, then summarise. Raises ValueError when the rounds do not match."""
-    return spread([one / other for one, other in zip(ours, theirs, strict=True)])
+    return spread([our / their for our, their in zip(ours, theirs, strict=True)])

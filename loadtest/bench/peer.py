@@ -50,9 +50,9 @@ def _build(folder: Path) -> None:
         raise Missing("Go is not installed")
     # go.sum has the hash of every module; nothing may be added to it here.
     options = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(folder / _NAME)]
-    done = _said(["build", *options, "."])
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+    process = _said(["build", *options, "."])
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no reason"])[-1]
         raise Missing(f"its build failed: {last}")
 
 

@@ -19,20 +19,20 @@ _WITHIN_S: Final = 120.0
 def work(bed: Bed) -> Work:
     """Return the relay as a subject."""
     count = _PER_S * bed.plan.seconds
-    made = {
+    contestants = {
         who: Contestant(
             partial(_relayed, bed, count), partial(_start, bed, who), partial(_end, bed, who)
         )
         for who in bed.ours("relay")
     }
     posts = partial(bed.stated, statements.accept_order(), USERS)
-    made["pgbench POST"] = Contestant(posts, after=bed.database.empty_outbox)
-    made["broker"] = Contestant(
+    contestants["pgbench POST"] = Contestant(posts, after=bed.database.empty_outbox)
+    contestants["broker"] = Contestant(
         partial(queues.announce, bed.stand.amqp_url, [1] * count),
         after=partial(queues.purge, bed.stand.amqp_url),
     )
     compared = [(who, "broker") for who in bed.ours("relay")] + [("relay", "pgbench POST")]
-    return Work("relay", "message", made, [*compared, *bed.pairs("relay")])
+    return Work("relay", "message", contestants, [*compared, *bed.pairs("relay")])
 
 
 def _start(bed: Bed, who: str) -> None:

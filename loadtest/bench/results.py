@@ -43,9 +43,9 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         Rounds in which others used the machine are left out, unless that leaves none.
         """
         pairs = list(zip(self.samples[ours], self.samples[theirs], strict=True))
-        quiet = [pair for pair in pairs if max(one.foreign for one in pair) <= FOREIGN_LIMIT]
-        one, other = zip(*(quiet or pairs), strict=True)
-        return ratio([sample.rate for sample in one], [sample.rate for sample in other])
+        quiet = [pair for pair in pairs if max(sample.foreign for sample in pair) <= FOREIGN_LIMIT]
+        upper, lower = zip(*(quiet or pairs), strict=True)
+        return ratio([sample.rate for sample in upper], [sample.rate for sample in lower])
 
     def foreign(self, contestant: str) -> float:
         """Return the largest share of the machine's CPU that others used in a slice."""
@@ -55,12 +55,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         """Return the median CPU per unit of each role that took part, the dearest first."""
         samples = self.samples[contestant]
         roles = {role for sample in samples for role in sample.cpu_us}
-        told = {
+        medians = {
             role: spread([sample.cpu_us.get(role, 0.0) for sample in samples]).median
             for role in roles
         }
-        least = sum(told.values()) / 100
-        dearest_first = sorted(told.items(), key=lambda pair: -pair[1])
+        least = sum(medians.values()) / 100
+        dearest_first = sorted(medians.items(), key=lambda pair: -pair[1])
         return {role: us for role, us in dearest_first if us > least}
 
 

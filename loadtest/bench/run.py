@@ -31,7 +31,7 @@ SUBJECTS: Final = tuple(_WORKS)
 Say = Callable[[str], None]
 
 
-class Asked(NamedTuple):
+class Scope(NamedTuple):
     """What to measure: `before` is another checkout whose services take part.
 
     `go`: so does the service in Go, where there is Go.
@@ -44,39 +44,39 @@ class Asked(NamedTuple):
     go: bool = True
 
 
-def run(folder: Path, asked: Asked, say: Say) -> Report:
+def run(folder: Path, scope: Scope, say: Say) -> Report:
     """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
-    at, (commit, changed), found = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
-    go, without_go = _peer(asked, say)
+    at, (commit, changed), hardware = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
+    go, without_go = _peer(scope, say)
     with (
         locked(folder),
         _emptied(folder) as data,
-        Stand(data, asked.plan, asked.before, go) as ours,
+        Stand(data, scope.plan, scope.before, go) as ours,
     ):
-        bed = _prepared(ours, asked, say)
-        without = left_out(ours.slow_commits, asked.subjects, say)
-        names = [name for name in asked.subjects if name not in without]
-        subjects, memory = _measured(bed, asked._replace(subjects=names), say)
+        bed = _prepared(ours, scope, say)
+        without = left_out(ours.slow_commits, scope.subjects, say)
+        names = [name for name in scope.subjects if name not in without]
+        subjects, memory = _measured(bed, scope._replace(subjects=names), say)
         bed.database.close()
     return Report(
         at=at,
         commit=commit,
         changed=changed,
-        machine=found,
+        machine=hardware,
         versions=machine.versions(_broker()) | ({"go": peer.version()} if go else {}),
-        settings={**asked.plan._asdict(), "rounds": asked.rounds},
+        settings={**scope.plan._asdict(), "rounds": scope.rounds},
         subjects=subjects,
         memory=memory,
         left_out=without | without_go,
     )
 
 
-def _peer(asked: Asked, say: Say) -> tuple[Path | None, dict[str, str]]:
+def _peer(scope: Scope, say: Say) -> tuple[Path | None, dict[str, str]]:
     """Return the program of the service in Go; None, and why, where it does not take part."""
-    if not answering.BESIDE_GO & set(asked.subjects):
+    if not answering.BESIDE_GO & set(scope.subjects):
         return None, {}
     why = "--without-go"
-    if asked.go:
+    if scope.go:
         if peer.built() is None:
             say("building the service in Go, once: it takes minutes")
         try:
@@ -100,8 +100,8 @@ def _emptied(folder: Path) -> Iterator[Path]:
         remove(data)
 
 
-def _prepared(ours: Stand, asked: Asked, say: Say) -> Bed:
-    for wave in stand.wanted(asked.subjects, asked.before, go=ours.has_peer):
+def _prepared(ours: Stand, scope: Scope, say: Say) -> Bed:
+    for wave in stand.wanted(scope.subjects, scope.before, go=ours.has_peer):
         say(f"starting {', '.join(wave)}")
         ours.start(*wave)
         if "migrate" in wave:
@@ -109,7 +109,7 @@ def _prepared(ours: Stand, asked: Asked, say: Say) -> Bed:
             database.seed()
     program = postgres.programs(ours.settings.state) / "pgbench"
     return Bed(
-        ours, database, PgBench(program, ours.database_url, ours.session_options), asked.plan
+        ours, database, PgBench(program, ours.database_url, ours.session_options), scope.plan
     )
 
 
@@ -121,19 +121,19 @@ def left_out(slow: SlowCommits, subjects: Sequence[str], say: Say) -> dict[str, 
     return {"post-slow": slow.missing}
 
 
-def _measured(bed: Bed, asked: Asked, say: Say) -> tuple[list[Subject], dict[str, Memory]]:
-    found: list[Subject] = []
+def _measured(bed: Bed, scope: Scope, say: Say) -> tuple[list[Subject], dict[str, Memory]]:
+    subjects: list[Subject] = []
     memory: dict[str, Memory] = {}
-    for name in asked.subjects:
+    for name in scope.subjects:
         work = _WORKS[name](bed)
         samples: dict[str, list[Sample]] = {who: [] for who in work.contestants}
-        for number, who in turns(list(work.contestants), asked.rounds):
+        for number, who in turns(list(work.contestants), scope.rounds):
             sample, held = _slice(bed, work.contestants[who])
             samples[who].append(sample)
             memory |= held
-            say(f"{name}, round {number + 1} of {asked.rounds}: {who} {sample.rate:,.0f}/s")
-        found.append(Subject(name=name, unit=work.unit, samples=samples, compared=work.compared))
-    return found, memory
+            say(f"{name}, round {number + 1} of {scope.rounds}: {who} {sample.rate:,.0f}/s")
+        subjects.append(Subject(name=name, unit=work.unit, samples=samples, compared=work.compared))
+    return subjects, memory
 
 
 def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]:

@@ -25,11 +25,11 @@ class SlowCommits:
         if compiler is None:
             return {}
         words = ["-O2", "-shared", "-fPIC", "-o", str(self._library), str(_SOURCE), "-ldl"]
-        done = subprocess.run(  # noqa: S603 words of our own
+        process = subprocess.run(  # noqa: S603 words of our own
             [compiler, *words], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise BenchFailed(f"the C compiler failed: {done.stderr.strip()[-400:]}")
+        if process.returncode:
+            raise BenchFailed(f"the C compiler failed: {process.stderr.strip()[-400:]}")
         return {
             "LD_PRELOAD": str(self._library),
             "SLOWSYNC_FLAG": str(self._flag),

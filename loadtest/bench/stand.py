@@ -112,7 +112,9 @@ class Stand:
 
     def roles(self) -> dict[str, int]:
         """Return the first process of everything that runs."""
-        return {name: one.pid for name, one in self._programs.items() if one.pid is not None}
+        return {
+            name: program.pid for name, program in self._programs.items() if program.pid is not None
+        }
 
     def url(self, name: str) -> str:
         """Return where an HTTP component listens."""
@@ -140,50 +142,52 @@ class Stand:
 
     def _components(self, secrets: Mapping[str, str]) -> dict[str, Component]:
         listed = stack.components(self.settings, secrets)
-        known = {one.name: self._without_replica(one) for one in listed}
-        known["api"] = _listening(known["api"], self.port("api"))
+        components = {component.name: self._without_replica(component) for component in listed}
+        components["api"] = _listening(components["api"], self.port("api"))
         access = stack.cache_access(self.settings, secrets)._replace(everything=True)
-        known["valkey"] = valkey.component(self.settings.state, self.port("valkey"), access=access)
+        components["valkey"] = valkey.component(
+            self.settings.state, self.port("valkey"), access=access
+        )
         for name in ("inventory", "payment"):
-            known[name] = self._light(known[name])
-        slow = {**known["postgres"].environment, **self.slow_commits.environment()}
-        known["postgres"] = replace(known["postgres"], environment=slow)
+            components[name] = self._light(components[name])
+        slow = {**components["postgres"].environment, **self.slow_commits.environment()}
+        components["postgres"] = replace(components["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}
-        known["gthread"] = self._api(known["api"], "gthread", gthread)
+        components["gthread"] = self._api(components["api"], "gthread", gthread)
         twice = {"ORDERS_API_WORKERS": str(2 * self._processes)}
-        known["api-twice"] = self._api(known["api"], "api-twice", twice)
-        known["reference"] = self._reference(known["api"])
+        components["api-twice"] = self._api(components["api"], "api-twice", twice)
+        components["reference"] = self._reference(components["api"])
         if self._peer is not None:
-            known["go"] = self._go(known["api"], self._peer)
+            components["go"] = self._go(components["api"], self._peer)
         if self._before is not None:
             old = {"PYTHONPATH": str(self._before / "services")}
-            known["api" + BEFORE] = self._api(known["api"], "api" + BEFORE, old)
+            components["api" + BEFORE] = self._api(components["api"], "api" + BEFORE, old)
             for name in ("relay", "worker"):
-                known[name + BEFORE] = self._variant(known[name], name + BEFORE, old)
-        return known
+                components[name + BEFORE] = self._variant(components[name], name + BEFORE, old)
+        return components
 
     def _without_replica(self, component: Component) -> Component:
         environment = dict(component.environment)
         environment.pop("ORDERS_DATABASE_REPLICA_URL", None)
         return replace(component, environment=environment)
 
-    def _variant(self, one: Component, name: str, more: Mapping[str, str]) -> Component:
+    def _variant(self, component: Component, name: str, more: Mapping[str, str]) -> Component:
         folder = self.settings.state / name
         return replace(
-            one,
+            component,
             name=name,
-            environment={**one.environment, **more},
+            environment={**component.environment, **more},
             folder=folder,
-            log=one.log.with_name(f"{name}.log"),
+            log=component.log.with_name(f"{name}.log"),
             prepare=partial(folder.mkdir, parents=True, exist_ok=True),
         )
 
     def _api(self, api: Component, name: str, more: Mapping[str, str]) -> Component:
         port, admin = free_port(), free_port()
         ports = {"ORDERS_API_PORT": str(port), "ORDERS_ADMIN_PORT": str(admin)}
-        made = self._variant(api, name, {**more, **ports})
+        variant = self._variant(api, name, {**more, **ports})
         ready = partial(services.answers, admin, "/readyz")
-        return replace(_listening(made, port), ready=ready)
+        return replace(_listening(variant, port), ready=ready)
 
     def _light(self, simulator: Component) -> Component:
         """Put something in place of a simulator that costs little beside who calls it."""
@@ -201,10 +205,10 @@ class Stand:
             "ORDERS_DATABASE_POOL_SIZE": str(max(1, self._processes // cores)),
             "PROMETHEUS_MULTIPROC_DIR": str(self.settings.state / "reference"),
         }
-        made = self._variant(api, "reference", environment)
+        variant = self._variant(api, "reference", environment)
         words = f"{_UVICORN} --host {HOST} --port {port} --workers {cores}".split()
         return replace(
-            _listening(made, port),
+            _listening(variant, port),
             argv=(PYTHON, "-m", *words),
             ready=partial(services.answers, port, "/api/orders/user/1"),
         )

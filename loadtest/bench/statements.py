@@ -50,7 +50,7 @@ _STEP: Final = _IDS | {
 def written(name: str, values: Mapping[str, str]) -> str:
     """Return a statement with psycopg's names replaced by pgbench's expressions."""
     text = statement(name).decode()
-    return re.sub(r"%\((\w+)\)s", lambda found: values[found[1]], text).strip() + ";\n"
+    return re.sub(r"%\((\w+)\)s", lambda match: values[match[1]], text).strip() + ";\n"
 
 
 def accept_order(*, with_key: bool = False) -> str:
@@ -79,7 +79,7 @@ def list_deep() -> str:
 
 def bring_to_end() -> str:
     """Return the worker's statements for one order; the orders from `:first` are shared out."""
-    known = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}
+    delivery = {"id": ":id", "message_id": _MESSAGE, "consumer": ":worker"}
     reserved = {
         "version": "1", "from": "'Pending'", "to": "'Reserved'", "reservation": "'held'",
         "reservation_key": f"{_MESSAGE}::text",
@@ -93,8 +93,10 @@ def bring_to_end() -> str:
     }  # fmt: skip
     steps = [written("advance_order", _STEP | step) for step in (reserved, charging, completed)]
     choice = "\\set id :first + :taken * :clients + :client_id\n\\set taken :taken + 1\n"
-    settled = known | {"version": "4", "before": "'held'", "reservation": "'committed'"}
-    return choice + written("load_work", known) + "".join(steps) + written("settle_stock", settled)
+    settled = delivery | {"version": "4", "before": "'held'", "reservation": "'committed'"}
+    return (
+        choice + written("load_work", delivery) + "".join(steps) + written("settle_stock", settled)
+    )
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def markdown(report: Report) -> str:
 
 def _circumstances(report: Report) -> str:
     machine, changed = report.machine, " and changes" if report.changed else ""
-    told = "; ".join(
+    circumstances = "; ".join(
         (
             f"{report.at:%Y-%m-%d}, commit {report.commit}{changed}",
             f"{machine['cores']} cores of {machine['cpu']}, {machine['memory']}",
@@ -82,7 +82,7 @@ def _circumstances(report: Report) -> str:
     )
     numbers = ", ".join(f"{name} {number}" for name, number in report.settings.items())
     left_out = "".join(f" Left out: {name}, {why}." for name, why in report.left_out.items())
-    return f"{told}. Settings: {numbers}.{left_out}"
+    return f"{circumstances}. Settings: {numbers}.{left_out}"
 
 
 def inserted(document: str, report: Report) -> str:
@@ -134,16 +134,16 @@ def _ratios(report: Report) -> Sheet:
     rows: list[Sequence[str]] = []
     for subject in report.subjects:
         for ours, theirs in subject.compared:
-            found = subject.ratio(ours, theirs)
+            ratio = subject.ratio(ours, theirs)
             absolute = f"{subject.rate(ours).median:,.0f} / {subject.rate(theirs).median:,.0f}"
             name = f"{ours} / {theirs}"
-            rows.append((subject.name, name, f"{found.median:.2f}", _range(found), absolute))
+            rows.append((subject.name, name, f"{ratio.median:.2f}", _range(ratio), absolute))
     head = ("subject", "ratio", "median", "lowest to highest", "per second")
     return Sheet("Ratios", head, rows)
 
 
-def _range(found: Spread) -> str:
-    return f"{found.low:.2f} to {found.high:.2f}"
+def _range(ratio: Spread) -> str:
+    return f"{ratio.low:.2f} to {ratio.high:.2f}"
 
 
 def _cpu(report: Report) -> Sheet:

@@ -34,5 +34,5 @@ def _fetched() -> Path:
 
 
 def _fetch(folder: Path) -> None:
-    wanted = tuple(_PACKAGES.values())
-    debian.fetch(wanted, r"lib.*|lua-.*|zlib1g", "|".join(wanted), folder)
+    packages = tuple(_PACKAGES.values())
+    debian.fetch(packages, r"lib.*|lua-.*|zlib1g", "|".join(packages), folder)

@@ -19,9 +19,9 @@ _WITHIN_S: Final = 300.0
 def work(bed: Bed) -> Work:
     """Return the whole path as a subject; it has no bound but the machine."""
     versions = {"straight": ""} | ({"before": BEFORE} if bed.stand.compares else {})
-    made = {who: _contestant(bed, version) for who, version in versions.items()}
+    contestants = {who: _contestant(bed, version) for who, version in versions.items()}
     compared = [("straight", "before")] if bed.stand.compares else []
-    return Work("whole", "order", made, compared)
+    return Work("whole", "order", contestants, compared)
 
 
 def _contestant(bed: Bed, version: str) -> Contestant:

@@ -41,10 +41,10 @@ class _Share:
 
 def work(bed: Bed) -> Work:
     """Return the worker as a subject."""
-    made = {who: _worked(bed, who) for who in bed.ours("worker")}
-    made["pgbench"] = _stated(bed)
+    contestants = {who: _worked(bed, who) for who in bed.ours("worker")}
+    contestants["pgbench"] = _stated(bed)
     compared = [(who, "pgbench") for who in bed.ours("worker")]
-    return Work("worker", "order", made, [*compared, *bed.pairs("worker")])
+    return Work("worker", "order", contestants, [*compared, *bed.pairs("worker")])
 
 
 def _worked(bed: Bed, who: str) -> Contestant:

@@ -73,16 +73,16 @@ def drill(stack: Stack) -> int:
 def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> set[str]:
     """Make a fault, watch for its alerts while and after, mend it; return those that fired."""
     before = set(prometheus.firing())
-    began = made = time.monotonic()
+    began_at = broken_at = time.monotonic()
     fired: dict[str, float] = {}
     with ThreadPoolExecutor(1) as aside:
-        making = aside.submit(fault.make, stack)
-        while len(fired) < len(fault.alerts) and time.monotonic() - made < WITHIN_S:
-            made = made if making.done() else time.monotonic()
+        breaking = aside.submit(fault.make, stack)
+        while len(fired) < len(fault.alerts) and time.monotonic() - broken_at < WITHIN_S:
+            broken_at = broken_at if breaking.done() else time.monotonic()
             for alert in set(fault.alerts) & set(prometheus.firing()) - set(fired):
-                fired[alert] = time.monotonic() - began
+                fired[alert] = time.monotonic() - began_at
             time.sleep(0.5)
-        making.result()
+        breaking.result()
     fault.mend(stack)
     for alert in fault.alerts:
         after = f"{fired[alert]:.0f} s" if alert in fired else "-"

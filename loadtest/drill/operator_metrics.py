@@ -24,15 +24,15 @@ CONDITIONS = {
 
 def resource() -> dict[str, Any]:
     """Return an OrderService in a bad way, as the API server would hand it over."""
-    given: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    given["metadata"] |= {
+    manifest: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    manifest["metadata"] |= {
         "namespace": "shop",
         "name": "orders",
         "uid": "u",
         "generation": 1,
         "resourceVersion": "1",
     }
-    given["status"] = {
+    manifest["status"] = {
         "conditions": [
             {
                 "type": kind,
@@ -45,7 +45,7 @@ def resource() -> dict[str, Any]:
             for kind, (status, reason) in CONDITIONS.items()
         ]
     }
-    return given
+    return manifest
 
 
 class Served:

@@ -55,7 +55,9 @@ def request(traceparent: str) -> WSGIEnvironment:
 def cost(application: WSGIApplication, *, sampled: bool) -> Cost:
     """Return the least of all rounds."""
     rounds = [one_round(application, f"{PARENT}{int(sampled)}") for _ in range(ROUNDS)]
-    return Cost(min(one.answering for one in rounds), min(one.exporting for one in rounds))
+    return Cost(
+        min(result.answering for result in rounds), min(result.exporting for result in rounds)
+    )
 
 
 def one_round(application: WSGIApplication, traceparent: str) -> Cost:
@@ -94,26 +96,28 @@ def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
     middleware._log = structlog.get_logger()
     application, base = middleware.Observed(spanned), cost(bare, sampled=False)
     both = [cost(application, sampled=sampled) for sampled in (False, True)]
-    unsampled, sampled = (one._replace(answering=one.answering - base.answering) for one in both)
+    unsampled, sampled = (
+        result._replace(answering=result.answering - base.answering) for result in both
+    )
     return unsampled, sampled
 
 
 def main() -> None:
     """Measure and say."""
-    here, there = multiprocessing.Pipe()
-    receiver = multiprocessing.Process(target=receive, args=(there,), daemon=True)
+    parent_end, child_end = multiprocessing.Pipe()
+    receiver = multiprocessing.Process(target=receive, args=(child_end,), daemon=True)
     receiver.start()
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = here.recv()
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = parent_end.recv()
     os.environ["OTEL_TRACES_SAMPLER_ARG"] = "0"
     os.environ["OTEL_SDK_DISABLED"] = "false"
     from orders.telemetry import tracing
 
     tracing.configure("overhead")
-    shown = os.dup(1)
+    terminal = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # lines are written, and nobody reads them
     unsampled, sampled = measured("error")
     line = measured("info")[0].answering - unsampled.answering
-    os.dup2(shown, 1)
+    os.dup2(terminal, 1)
     sys.stdout.write(
         "Microseconds of CPU a request\n"
         + ROW.format("ids and metrics, not sampled", unsampled.answering)
@@ -121,7 +125,7 @@ def main() -> None:
         + ROW.format("the line in the access log, beside it", line)
         + ROW.format("exporting the three spans, another thread", sampled.exporting)
     )
-    here.send("enough")
+    parent_end.send("enough")
     receiver.join()
 
 

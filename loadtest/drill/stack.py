@@ -17,9 +17,9 @@ import psutil
 
 from devstack import settings
 from devstack.ports import free_port
+from loadtest.story import ENDED
 
 SERVICES = Path(__file__).parents[2] / "services"
-ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
 SETTINGS = {
     # The chaos tests place more orders than a person may.
     "ORDERS_RATE_LIMIT_REQUESTS": "1000000",
@@ -39,10 +39,10 @@ SETTINGS = {
 def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:
     """Wait until `holds` returns something true, and return it."""
     until = time.monotonic() + within_s
-    while not (found := holds()):
+    while not (value := holds()):
         assert time.monotonic() < until, f"not within {within_s:g} s"
         time.sleep(0.05)
-    return found
+    return value
 
 
 class Reply(NamedTuple):
@@ -59,8 +59,8 @@ class Stack:
     def __init__(self, state: Path, environment: dict[str, str]) -> None:
         self.state = state
         self.ports = {name: free_port() for name in settings.PORTS}
-        given = {settings.variable(name): str(port) for name, port in self.ports.items()}
-        self.environment = environment | given | {"DEVSTACK_STATE": str(state)}
+        variables = {settings.variable(name): str(port) for name, port in self.ports.items()}
+        self.environment = environment | variables | {"DEVSTACK_STATE": str(state)}
         self.port = self.ports["gateway"]
 
     def devstack(self, *verb: str) -> "subprocess.CompletedProcess[str]":
@@ -72,8 +72,8 @@ class Stack:
 
     def do(self, *verb: str) -> None:
         """Run a verb that must succeed."""
-        done = self.devstack(*verb)
-        assert done.returncode == 0, done.stdout + done.stderr
+        process = self.devstack(*verb)
+        assert process.returncode == 0, process.stdout + process.stderr
 
     def process_environment(self) -> dict[str, str]:
         """Return the variables that a process of the stack is given."""
@@ -105,14 +105,14 @@ class Stack:
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=15)
         try:
             raw = None if body is None else msgspec.json.encode(body)
-            given = {"Content-Type": "application/json"} if raw else {}
-            connection.request(method, path, raw, given | (headers or {}))
+            content_type = {"Content-Type": "application/json"} if raw else {}
+            connection.request(method, path, raw, content_type | (headers or {}))
             response = connection.getresponse()
             text = response.read()
             kind = response.headers.get("Content-Type", "")
-            found = {name.lower(): value for name, value in response.headers.items()}
+            received = {name.lower(): value for name, value in response.headers.items()}
             decoded = msgspec.json.decode(text) if "json" in kind and text else text
-            return Reply(response.status, found, decoded)
+            return Reply(response.status, received, decoded)
         finally:
             connection.close()
 
@@ -133,18 +133,18 @@ class Stack:
 
     def secret(self, name: str) -> str:
         """Return a generated secret."""
-        made: dict[str, str] = msgspec.json.decode((self.state / "secrets.json").read_bytes())
-        return made[name]
+        secrets: dict[str, str] = msgspec.json.decode((self.state / "secrets.json").read_bytes())
+        return secrets[name]
 
     def metric(self, process: str, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples with these labels, as a process exports it."""
         port = self.ports[f"{process}_admin"]
         text = self.request("GET", "/metrics", port=port).body.decode()
-        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        pairs = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.split("{")[0].split(" ")[0] == name and all(pair in line for pair in wanted)
+            if line.split("{")[0].split(" ")[0] == name and all(pair in line for pair in pairs)
         )
 
     def log(self, component: str) -> list[dict[str, Any]]:
@@ -167,7 +167,9 @@ class Stack:
 
     def kill_a_gunicorn_worker(self) -> None:
         """Kill one of the api's processes, not the master."""
-        victim = next(one for one in self.processes("orders api") if one.name() == "orders-worker")
+        victim = next(
+            process for process in self.processes("orders api") if process.name() == "orders-worker"
+        )
         victim.kill()
 
     def order(self, user: int = 1, **more: Any) -> Reply:
@@ -243,14 +245,14 @@ class Traffic:
         self._count(reply.status)
         return reply
 
-    def _count(self, what: int | str) -> None:
+    def _count(self, outcome: int | str) -> None:
         with self._lock:
-            self.statuses[what] = self.statuses.get(what, 0) + 1
+            self.statuses[outcome] = self.statuses.get(outcome, 0) + 1
 
     def _note(self, key: str, reply: Reply) -> None:
         if reply.status != 202:
             return
         with self._lock:
-            known = self.accepted.setdefault(key, reply.body["orderId"])
-            if known != reply.body["orderId"]:
+            order_id = self.accepted.setdefault(key, reply.body["orderId"])
+            if order_id != reply.body["orderId"]:
                 self.disagreements.append(key)

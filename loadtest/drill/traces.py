@@ -58,7 +58,7 @@ class Receiver:
     def take(self, body: bytes) -> None:
         """Keep the spans of one export."""
         request = ExportTraceServiceRequest.FromString(body)
-        made = [
+        spans = [
             Span(
                 next(
                     entry.value.string_value
@@ -78,7 +78,7 @@ class Receiver:
             for span in scope.spans
         ]
         with self._lock:
-            self._spans += made
+            self._spans += spans
 
     def of(self, trace_id: str) -> list[Span]:
         """Return the spans of one trace."""

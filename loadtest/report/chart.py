@@ -87,16 +87,16 @@ def _scales(chart: Chart) -> list[str]:
 
 
 def _band(chart: Chart, band: Band, row: int) -> str:
-    left, right = _x(chart, band.from_s), _x(chart, band.until_s)
+    start, end = _x(chart, band.from_s), _x(chart, band.until_s)
     y = _TOP + 10 + 12 * (row % 6)
-    text = f'<text x="{left + 3}" y="{y}" class="band">{escape(band.text)}</text>'
-    if right - left < 1:
+    text = f'<text x="{start + 3}" y="{y}" class="band">{escape(band.text)}</text>'
+    if end - start < 1:
         return (
-            f'<line x1="{left}" x2="{left}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" class="moment"/>'
+            f'<line x1="{start}" x2="{start}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" class="moment"/>'
             + text
         )
     return (
-        f'<rect x="{left}" y="{_TOP}" width="{right - left:.1f}" '
+        f'<rect x="{start}" y="{_TOP}" width="{end - start:.1f}" '
         f'height="{HEIGHT - _TOP - _BOTTOM}" class="phase"/>{text}'
     )
 

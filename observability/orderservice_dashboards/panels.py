@@ -117,8 +117,3 @@ def quantile(q: float, metric: str, by: str = "", *matchers: str) -> str:
 def quantile_name(q: float) -> str:
     """Return what a quantile is called: p50, p99, p99.9."""
     return f"p{100 * q:g}"
-
-
-def mean(metric: str, by: str, *matchers: str) -> str:
-    """Give the mean of a histogram."""
-    return f"{rate(f'{metric}_sum', by, *matchers)} / {rate(f'{metric}_count', by, *matchers)}"

@@ -92,12 +92,12 @@ def find() -> Path:
 
 def program(name: str) -> Path:
     """Return a program, from KUBEBUILDER_ASSETS or the cache. Raises Missing."""
-    wanted = _named(name)
+    entry = _named(name)
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    for path in [*([Path(assets) / name] if assets else []), wanted.path]:
+    for path in [*([Path(assets) / name] if assets else []), entry.path]:
         if path.is_file():
             return path
-    raise Missing(f"no {name}: `python -m control_plane build {wanted.group}` builds it")
+    raise Missing(f"no {name}: `python -m control_plane build {entry.group}` builds it")
 
 
 def build(*groups: str) -> list[Path]:
@@ -105,12 +105,12 @@ def build(*groups: str) -> list[Path]:
 
     Two at once do not build the same: the second waits and finds it done. Raises Missing.
     """
-    wanted = [one for one in PROGRAMS if one.group in (groups or GROUPS)]
-    for number, one in enumerate(wanted, 1):
-        if not one.path.is_file():
-            with _alone(one):
-                _build(one, f"{number}/{len(wanted)} {one.name}")
-    return [one.path for one in wanted]
+    programs = [entry for entry in PROGRAMS if entry.group in (groups or GROUPS)]
+    for number, entry in enumerate(programs, 1):
+        if not entry.path.is_file():
+            with _alone(entry):
+                _build(entry, f"{number}/{len(programs)} {entry.name}")
+    return [entry.path for entry in programs]
 
 
 def group_of(name: str) -> str:
@@ -119,7 +119,7 @@ def group_of(name: str) -> str:
 
 
 def _named(name: str) -> Program:
-    return next(one for one in PROGRAMS if one.name == name)
+    return next(entry for entry in PROGRAMS if entry.name == name)
 
 
 def _cache(module: str) -> Path:
@@ -131,29 +131,29 @@ def _cache(module: str) -> Path:
 
 
 @contextmanager
-def _alone(one: Program) -> Iterator[None]:
-    one.path.parent.mkdir(parents=True, exist_ok=True)
-    with one.path.with_suffix(".lock").open("w") as lock:
+def _alone(entry: Program) -> Iterator[None]:
+    entry.path.parent.mkdir(parents=True, exist_ok=True)
+    with entry.path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build(one: Program, title: str) -> None:
-    if one.path.is_file():
+def _build(entry: Program, title: str) -> None:
+    if entry.path.is_file():
         return
-    with tempfile.TemporaryDirectory(dir=one.path.parent) as scratch:
-        made, module = Path(scratch) / one.name, _MODULES / one.module
-        if one.package == ".":
+    with tempfile.TemporaryDirectory(dir=entry.path.parent) as scratch:
+        output, module = Path(scratch) / entry.name, _MODULES / entry.module
+        if entry.package == ".":
             module = Path(scratch) / "source"
             module.mkdir()
-            distribution.write(_MODULES / one.module, module)
-        flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", _link_flags(one)]
+            distribution.write(_MODULES / entry.module, module)
+        flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", _link_flags(entry)]
         _run(
-            ["nice", "-n", "19", *go.command(), "build", *flags, "-o", str(made), one.package],
+            ["nice", "-n", "19", *go.command(), "build", *flags, "-o", str(output), entry.package],
             module,
             title,
         )
-        made.rename(one.path)
+        output.rename(entry.path)
 
 
 def _run(command: list[str], module: Path, title: str) -> None:
@@ -183,40 +183,40 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _link_flags(one: Program) -> str:
-    return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in _values(one).items())])
+def _link_flags(entry: Program) -> str:
+    return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in _values(entry).items())])
 
 
-def _values(one: Program) -> dict[str, str]:
+def _values(entry: Program) -> dict[str, str]:
     """Return the variables by which a program knows its version."""
-    if one.name == "helm":
-        version = _version_of(one, "helm.sh/helm/v4")
+    if entry.name == "helm":
+        version = _version_of(entry, "helm.sh/helm/v4")
         return {"helm.sh/helm/v4/internal/version.version": version}
-    if one.name == "helm3":
-        return _values_of_helm3(one)
-    if one.name == "skaffold":
+    if entry.name == "helm3":
+        return _values_of_helm3(entry)
+    if entry.name == "skaffold":
         module = "github.com/GoogleContainerTools/skaffold/v2"
-        return {f"{module}/pkg/skaffold/version.version": _version_of(one, module)}
-    if one.module not in {"control", "node"} or one.name == "etcd":
+        return {f"{module}/pkg/skaffold/version.version": _version_of(entry, module)}
+    if entry.module not in {"control", "node"} or entry.name == "etcd":
         return {}
-    version = _version_of(one, "k8s.io/kubernetes")
+    version = _version_of(entry, "k8s.io/kubernetes")
     major, minor, _ = version.lstrip("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return {f"{_KUBERNETES_VERSION}.{name}": value for name, value in values.items()}
 
 
-def _values_of_helm3(one: Program) -> dict[str, str]:
+def _values_of_helm3(entry: Program) -> dict[str, str]:
     """Return its version, and the Kubernetes that it renders for when there is no cluster."""
-    minor = _version_of(one, "k8s.io/client-go").split(".")[1]
-    values = {"helm.sh/helm/v3/internal/version.version": _version_of(one, "helm.sh/helm/v3")}
+    minor = _version_of(entry, "k8s.io/client-go").split(".")[1]
+    values = {"helm.sh/helm/v3/internal/version.version": _version_of(entry, "helm.sh/helm/v3")}
     for package in ("chartutil", "lint/rules"):
         prefix = f"helm.sh/helm/v3/pkg/{package}.k8sVersion"
         values |= {f"{prefix}Major": "1", f"{prefix}Minor": minor}
     return values
 
 
-def _version_of(one: Program, module: str) -> str:
-    for line in (_MODULES / one.module / "go.mod").read_text().splitlines():
+def _version_of(entry: Program, module: str) -> str:
+    for line in (_MODULES / entry.module / "go.mod").read_text().splitlines():
         if (words := line.split())[:1] == [module]:
             return words[1]
-    raise Missing(f"{one.module}/go.mod does not name {module}")
+    raise Missing(f"{entry.module}/go.mod does not name {module}")

@@ -39,7 +39,7 @@ class Authority:
         names = [
             x509.DNSName("localhost"),
             x509.DNSName("kubernetes.default.svc"),
-            *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses),
+            *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
         ]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate, private = self.folder / f"{file}.crt", self.folder / f"{file}.key"

@@ -19,9 +19,9 @@ _LEAST: Final = (1, 26, 4)  # what the modules ask for
 @cache
 def command() -> tuple[str, ...]:
     """Return how to call Go, fetching it where there is none. Raises bootstrap.SetupFailed."""
-    for found in (shutil.which("go"), str(_USUAL) if _USUAL.is_file() else None):
-        if found and _version(found) >= _LEAST:
-            return (found,)
+    for path in (shutil.which("go"), str(_USUAL) if _USUAL.is_file() else None):
+        if path and _version(path) >= _LEAST:
+            return (path,)
     return (str(_fetched()),)
 
 
@@ -34,9 +34,9 @@ def environment() -> dict[str, str]:
 
 
 def _version(program: str) -> tuple[int, ...]:
-    told = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", told)
-    return tuple(int(part or 0) for part in found.groups()) if found else (0,)
+    text = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part or 0) for part in match.groups()) if match else (0,)
 
 
 def _fetched() -> Path:

@@ -121,12 +121,12 @@ class ControlPlane:
 
     def session(self) -> requests.Session:
         """Return an administrator's session with the API server."""
-        made = requests.Session()
-        made.trust_env = False  # its CA bundle would be preferred to ours
+        session = requests.Session()
+        session.trust_env = False  # its CA bundle would be preferred to ours
         stem = self.kubeconfig.with_suffix("")
-        made.cert = (f"{stem}.crt", f"{stem}.key")
-        made.verify = str(self.authority)
-        return made
+        session.cert = (f"{stem}.crt", f"{stem}.key")
+        session.verify = str(self.authority)
+        return session
 
     def front_proxy_certificate(self, name: str = "front-proxy-client") -> tuple[str, str]:
         """Sign a certificate as the API server shows to the servers behind its aggregation layer.

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from failover.clients import PAGE_SIZE, mark_of_product, mark_of_total
-from failover.evidence import ENDED, Evidence, OrderRow
+from failover.evidence import Evidence, OrderRow
 from failover.history import Entry, Fault
+from orders.domain.lifecycle import TERMINAL
 
 VISIBLE_WITHIN_S: Final = 1.0
 # Money was taken for an order in one of these, whether or not it went back since.
@@ -239,7 +240,7 @@ def every_order_ended(record: Record, counter: Counter[str]) -> Iterator[Violati
     for mark, rows in record.rows.items():
         for row in rows:
             counter[LOOKED] += 1
-            if row.status not in ENDED:
+            if row.status not in TERMINAL:
                 yield of_mark(record, mark, f"order {row.id} (m{mark}) is {row.status} still")
 
 
@@ -254,7 +255,7 @@ def every_customer_told(record: Record, counter: Counter[str]) -> Iterator[Viola
             before[step.order_id].add(_TYPES[step.after])
     for mark, rows in record.rows.items():
         for row in rows:
-            if row.status in ENDED:
+            if row.status in TERMINAL:
                 counter[LOOKED] += 1
                 if told[row.id] != before[row.id] | {_TYPES[row.status]}:
                     text = f"order {row.id} (m{mark}) is {row.status}, told was {told[row.id]}"

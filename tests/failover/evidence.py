@@ -9,7 +9,6 @@ from pika.exceptions import ChannelClosedByBroker
 from failover.clients import mark_of_product, mark_of_total
 from failover.stack import Stack
 
-ENDED = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 DEAD = ("order-processing.dead", "order-notifications.dead", "orders.unrouted")
 _ORDERS = """
     SELECT

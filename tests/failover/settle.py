@@ -1,9 +1,10 @@
 """Wait until a run has come to rest, as far as it does."""
 
 from failover.clients import Crowd
-from failover.evidence import ENDED, Evidence, gather
+from failover.evidence import Evidence, gather
 from failover.history import History
 from failover.stack import NotInTime, Stack, wait
+from orders.domain.lifecycle import TERMINAL
 
 
 def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, float]:
@@ -19,7 +20,7 @@ def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, 
         mine = [row for row in last[0].orders if row.mark in marks]
         told = {one.order_id for one in last[0].notified}
         held = [one for one in last[0].stock if one.mark in marks and one.status == "reserved"]
-        ended = all(row.status in ENDED and row.id in told for row in mine)
+        ended = all(row.status in TERMINAL and row.id in told for row in mine)
         return ended and not held and not last[0].outbox
 
     try:

@@ -13,11 +13,11 @@ import psycopg
 
 from devstack.testing import Database
 from orders import cli
+from orders.domain.lifecycle import TERMINAL
 from upstreams.process import Control
 
 TOTAL = Decimal("20.00")
 QUANTITY = 2
-ENDED = {"Completed", "Failed", "Cancelled", "Refunded"}
 TABLES = (
     "orders", "order_history", "outbox", "payment_attempts", "processed_messages", "notifications",
     "reconciliation_cases", "stalled_orders", "operator_actions",
@@ -75,7 +75,7 @@ class Shop:
         """Plant an order; nothing outside knows of it yet."""
         ages = (age_s, age_s, age_s)
         [(order_id,)] = self.run(INSERT_ORDER, QUANTITY, TOTAL, status, reservation, *ages)
-        if notified and status in ENDED:
+        if notified and status in TERMINAL:
             self.run(
                 "INSERT INTO notifications (order_id, template, message_id, claimed_until, sent_at)"
                 " VALUES (%s, %s, gen_random_uuid(), now(), now())",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.drill.prometheus import OBJECTIVES
 from loadtest.drill.stack import SERVICES, SETTINGS, Stack
 from loadtest.drill.traces import Receiver
 from orderservice_observability.objectives import Scope
 from orderservice_observability.written import files
+from system.queries import OBJECTIVES
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from loadtest.drill.stack import ENDED, Stack, Traffic, eventually
+from loadtest.drill.stack import Stack, Traffic, eventually
+from loadtest.story import ENDED
 
 UNDER_FIRE_S = 3.0
 

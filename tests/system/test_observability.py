@@ -11,12 +11,13 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 
-from loadtest.drill import prometheus
 from loadtest.drill.operator_metrics import Served
-from loadtest.drill.prometheus import Asked, Prometheus
+from loadtest.drill.prometheus import Prometheus
 from loadtest.drill.stack import Stack, Traffic, eventually
 from loadtest.drill.traces import Receiver
 from orderservice_observability.rules.cluster import KUBE_ONLY
+from system import queries
+from system.queries import Query
 
 # From the first scrape of a series to a rate of it, and to what is recorded of that.
 WITHIN_S = 90.0
@@ -104,11 +105,11 @@ def publish(stack: Stack, exchange: str, key: str, body: bytes) -> None:
     assert reply.status_code == 200, reply.text
 
 
-def without_data(observed: Prometheus, asked: list[Asked]) -> list[Asked]:
+def without_data(observed: Prometheus, asked: list[Query]) -> list[Query]:
     return [one for one in asked if not one.of_kubernetes and not observed.samples(one.expression)]
 
 
-def all_have_data(observed: Prometheus, asked: list[Asked]) -> None:
+def all_have_data(observed: Prometheus, asked: list[Query]) -> None:
     """Wait until every expression has data; what only a cluster has is counted, not asked."""
     left = [one for one in asked if not one.of_kubernetes]
     until = time.monotonic() + WITHIN_S
@@ -119,17 +120,17 @@ def all_have_data(observed: Prometheus, asked: list[Asked]) -> None:
 
 
 def test_every_panel_and_every_choice_has_data(busy: Prometheus) -> None:
-    asked = prometheus.of_panels()
+    asked = queries.of_panels()
     assert len(asked) > 80
     all_have_data(busy, asked)
 
 
 def test_every_rule_rests_on_series_that_exist(busy: Prometheus) -> None:
-    all_have_data(busy, prometheus.of_rules())
+    all_have_data(busy, queries.of_rules())
 
 
 def test_every_alert_is_an_expression_that_prometheus_can_evaluate(busy: Prometheus) -> None:
-    for one in prometheus.alert_expressions():
+    for one in queries.alert_expressions():
         busy.samples(one.expression)
     loaded = [rule for group in busy.get("rules")["groups"] for rule in group["rules"]]
     assert [rule["name"] for rule in loaded if rule["health"] == "err"] == []
@@ -138,7 +139,7 @@ def test_every_alert_is_an_expression_that_prometheus_can_evaluate(busy: Prometh
 def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
     busy: Prometheus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = [*prometheus.of_panels(), *prometheus.of_rules()]
+    every = [*queries.of_panels(), *queries.of_rules()]
     kube = [one for one in every if one.of_kubernetes]
     named = {name for name in KUBE_ONLY if any(name in one.expression for one in kube)}
     assert named == set(KUBE_ONLY), "no name is listed in vain"

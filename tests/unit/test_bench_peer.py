@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 from loadtest.bench import peer
-from loadtest.bench.run import Asked, _peer
+from loadtest.bench.run import Scope, _peer
 from loadtest.bench.stand import Plan, wanted
 
-ASKED = Asked(("post", "worker"), Plan(1, 4, 1), 1, None, go=False)
+SCOPE = Scope(("post", "worker"), Plan(1, 4, 1), 1, None, go=False)
 
 
 def test_a_run_without_the_service_in_go_says_so_and_goes_on() -> None:
     lines: list[str] = []
-    assert _peer(ASKED, lines.append) == (None, {"go": "--without-go"})
+    assert _peer(SCOPE, lines.append) == (None, {"go": "--without-go"})
     assert lines == ["go is left out: --without-go"]
-    assert _peer(ASKED._replace(subjects=["worker"], go=True), lines.append) == (None, {})
+    assert _peer(SCOPE._replace(subjects=["worker"], go=True), lines.append) == (None, {})
     assert len(lines) == 1
 
 
@@ -24,10 +24,10 @@ def test_a_machine_without_go_says_why_there_is_no_peer(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from loadtest.bench import peer\n"
-        "from loadtest.bench.run import Asked, _peer\n"
+        "from loadtest.bench.run import Scope, _peer\n"
         "from loadtest.bench.stand import Plan\n"
         "peer._USUAL = Path('/nowhere')\n"
-        "print(_peer(Asked(('get',), Plan(1, 1, 1), 1, None), print), peer.version())\n"
+        "print(_peer(Scope(('get',), Plan(1, 1, 1), 1, None), print), peer.version())\n"
     )
     folders = f"{peer.FOLDER.parents[2]}:{peer.FOLDER.parents[2] / 'services'}"
     environment = {"PATH": "/nowhere", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": folders}

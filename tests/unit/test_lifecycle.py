@@ -3,6 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devstack import demo
+from loadtest import story
 from orders.domain.lifecycle import TERMINAL, Event, Reason, Status, transition
 
 EVENTS = st.lists(st.tuples(st.sampled_from(Event), st.booleans()), max_size=12)
@@ -45,6 +47,10 @@ def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to() -> None:
     assert captured.to is Status.REFUNDING
     assert declined is not None
     assert declined.to is Status.CANCELLED
+
+
+def test_clients_that_cannot_import_the_service_know_the_same_ended_statuses() -> None:
+    assert story.ENDED == demo.TERMINAL == TERMINAL
 
 
 @given(EVENTS)

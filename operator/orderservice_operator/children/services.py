@@ -49,7 +49,7 @@ def admin_service(service: OrderService) -> Manifest:
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": selector(service),
-        "ports": [_scraped("admin", 8081), _scraped(GATEWAY_ADMIN, GATEWAY_ADMIN_PORT)],
+        "ports": [_scraped("admin", API.admin_port), _scraped(GATEWAY_ADMIN, GATEWAY_ADMIN_PORT)],
         **_families(service),
     }
     return manifest

@@ -131,8 +131,8 @@ class Kubeconfig:
         named = ((item.name, item.cluster or _Cluster()) for item in clusters)
         cluster = _entry("cluster", named, context.cluster)
         user = self._user(files, context)
-        known = _ask(user.exec, user, cluster) if user.exec else user
-        connection = _connection(cluster, known, context)
+        answer = _ask(user.exec, user, cluster) if user.exec else user
+        connection = _connection(cluster, answer, context)
         self._from_plugin = connection if user.exec else None
         return connection
 

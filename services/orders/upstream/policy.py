@@ -1,23 +1,28 @@
 """How patient, how insistent and how wide the calls to one upstream are."""
 
-from typing import Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from orders.settings import UpstreamSettings
 
+_DEFAULT: Final[dict[str, Any]] = {
+    field.name: field.default for field in msgspec.structs.fields(UpstreamSettings)
+}
+
 
 class UpstreamPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The defaults are those of a consumer, which has time; `within` is for a user's request."""
+    """The defaults are the settings', for a consumer, which has time; `within` is for a request."""
 
-    deadline_s: float = 10.0  # one call, all its tries and waits together
-    try_timeout_s: float = 3.0  # one try; leaves room for more of them within the deadline
-    retries: int = 3  # tries after the first
-    backoff_base_s: float = 1.0  # the wait before retry n is this * 2^n, plus jitter
-    backoff_jitter_s: float = 1.0  # callers that failed together do not come back together
-    breaker_failures: int = 5  # failed tries in a row that open the breaker
-    breaker_reset_s: float = 30.0  # how long an open breaker refuses before it lets one probe pass
-    concurrency: int = 16  # tries in flight, those given up but not yet ended included
+    deadline_s: float = _DEFAULT["timeout_s"]  # one call, all its tries and waits together
+    try_timeout_s: float = _DEFAULT["try_timeout_s"]  # leaves room for more within the deadline
+    retries: int = _DEFAULT["retries"]
+    backoff_base_s: float = _DEFAULT["backoff_base_s"]
+    # Callers that failed together do not come back together.
+    backoff_jitter_s: float = _DEFAULT["backoff_jitter_s"]
+    breaker_failures: int = _DEFAULT["breaker_failures"]
+    breaker_reset_s: float = _DEFAULT["breaker_reset_s"]
+    concurrency: int = _DEFAULT["concurrency"]  # in flight, those given up but not yet ended too
     response_limit_bytes: int = 64 * 1024  # every answer of the contract is below 1 KiB
 
     def within(self, budget_s: float) -> Self:
