@@ -59,6 +59,8 @@ class Simulator(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "loglevel": "warning",
             "control_socket_disable": True,  # it is made under $HOME, often read-only
             "when_ready": self._ready,
+            "certfile": settings.certificate_file or None,
+            "keyfile": settings.key_file or None,
         }.items():
             self.cfg.set(key, value)
 

@@ -33,6 +33,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(description="Bearer tokens that are accepted, by space; unset: every request is."),
     ] = ""
+    certificate_file: Annotated[
+        str, Meta(description="Certificate with its chain (PEM): the port speaks HTTPS only.")
+    ] = ""
+    key_file: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
     webhook_tolerance_s: Annotated[
         int, Meta(ge=1, le=86_400, description="Largest age of a webhook's timestamp.")
     ] = 300
@@ -49,9 +53,14 @@ def load(environ: Mapping[str, str], *, default_port: int) -> Settings:
         if value:
             values[field] = value
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingError(_explain(str(error))) from error
+    if bool(settings.certificate_file) != bool(settings.key_file):
+        raise SettingError(
+            f"{PREFIX}CERTIFICATE_FILE and {PREFIX}KEY_FILE: set both, or neither"
+        )
+    return settings
 
 
 def describe() -> str:
