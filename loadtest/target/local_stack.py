@@ -58,6 +58,7 @@ class LocalStack:
             "ORDERS_AUTH_KEY": self.key,
             "DEVSTACK_STATE": str(state),
             "DEVSTACK_PORT_OFFSET": offset,
+            "DEVSTACK_TLS": "0",  # the load generators speak plain HTTP
             "PYTHONPATH": str(REPOSITORY / "services"),
         }  # fmt: skip
         self._wanted: dict[str, str] = {}

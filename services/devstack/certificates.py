@@ -4,6 +4,7 @@ import datetime as dt
 import ipaddress
 import os
 import secrets
+import ssl
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAYS: Final = 825
+# A certificate that ends sooner is made again when it is asked for.
+_RENEWED_BEFORE: Final = dt.timedelta(days=30)
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -31,17 +34,28 @@ class Tls(NamedTuple):
     client: Pair
 
 
+class ServerTls(NamedTuple):
+    """What one server shows, and the authority by which its clients verify it."""
+
+    authority: Path
+    server: Pair
+
+    def context(self) -> ssl.SSLContext:
+        """Give what a client verifies the server with."""
+        return ssl.create_default_context(cafile=self.authority)
+
+
 class Authority:
-    """Signs certificates; made in a folder on first use and kept there."""
+    """Signs certificates; made in a folder on first use, kept there, renewed near its end."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         """Read the authority, or make it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.files = Pair(folder / f"{name}.pem", folder / f"{name}.key")
-        if not self.files.certificate.exists():
+        if not _lasts(self.files):
             self._make(name)
-        self._certificate = x509.load_pem_x509_certificate(self.files.certificate.read_bytes())
+        self._certificate = _certificate(self.files)
         key = serialization.load_pem_private_key(self.files.key.read_bytes(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError(f"{self.files.key} holds another kind of key: remove the folder")
@@ -55,7 +69,11 @@ class Authority:
     def server(
         self, name: str = "server", hosts: tuple[str, ...] = HOSTS, *, days: int = _DAYS
     ) -> Pair:
-        """Give the certificate of a server for some hosts; `days` of -2: it has expired."""
+        """Give the certificate of a server for some hosts; `days` of -2: it has expired.
+
+        One that is there is kept, unless it is near its end, for other hosts or of an authority of
+        before.
+        """
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         return self._pair(name, ExtendedKeyUsageOID.SERVER_AUTH, names, days)
 
@@ -71,7 +89,7 @@ class Authority:
         days: int,
     ) -> Pair:
         files = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        if files.certificate.exists():
+        if _lasts(files) and self._signed(files) and _names(files) == names:
             return files
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(name, self._certificate.subject, key.public_key(), days)
@@ -82,6 +100,9 @@ class Authority:
         _write(files.certificate, _pem(builder.sign(self._key, hashes.SHA256())))
         return files
 
+    def _signed(self, files: Pair) -> bool:
+        return _certificate(files).issuer == self._certificate.subject
+
     def _make(self, name: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         # A name of its own: an authority is looked up by it.
@@ -91,6 +112,31 @@ class Authority:
         builder = builder.add_extension(constraints, critical=True)
         _write_key(self.files.key, key)
         _write(self.files.certificate, _pem(builder.sign(key, hashes.SHA256())))
+
+
+def _certificate(files: Pair) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(files.certificate.read_bytes())
+
+
+def _lasts(files: Pair) -> bool:
+    """Tell whether a pair is there, whole, and not near its end."""
+    if not (files.certificate.exists() and files.key.exists()):
+        return False
+    certificate = _certificate(files)
+    key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
+    left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+    return key.public_key() == certificate.public_key() and left > _RENEWED_BEFORE
+
+
+def _names(files: Pair) -> x509.SubjectAlternativeName | None:
+    """Return the hosts that a certificate is for; None: it is a client's."""
+    try:
+        extension = _certificate(files).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return None
+    return extension.value
 
 
 def _builder(
@@ -130,9 +176,13 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    _write(path, contents, mode=0o600)
+
+
+def _write(path: Path, contents: bytes, mode: int = 0o644) -> None:
+    """Put the file there in one step: a server may read it meanwhile."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(contents)
-
-
-def _write(path: Path, contents: bytes) -> None:
-    path.write_bytes(contents)
+    part.rename(path)

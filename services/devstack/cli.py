@@ -5,9 +5,11 @@ import math
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from devstack import control, detached, foreground, logs, report, settings, stack, state
+from devstack import control, detached, foreground, logs, report, settings, stack, state, tls
 from devstack.settings import Settings
 from devstack.supervisor import VERBS
 
@@ -134,16 +136,28 @@ def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
 
     from devstack import demo
 
-    if not args.url:
-        control.ask(loaded.state, verb="status")
+    url, authority = args.url, None
+    if not url:
+        url, authority = gateway_of_running(loaded)
     plan = demo.Plan(
-        url=(args.url or loaded.gateway_url).rstrip("/"),
+        url=url.rstrip("/"),
+        authority=authority,
         count=math.ceil(args.count),
         rate=args.rate,
         decline_ratio=args.decline,
         timeout_s=args.timeout,
     )
     return demo.run(plan, Console())
+
+
+def gateway_of_running(loaded: Settings) -> tuple[str, Path | None]:
+    """Give the address of the running stack's gateway, and the authority to verify it with.
+
+    The stack says whether it speaks TLS: it may have been started from another shell.
+    """
+    variables = control.ask(loaded.state, verb="environment")["environment"]
+    running = replace(loaded, tls=variables.get("DEVSTACK_TLS") == "1")
+    return running.gateway_url, tls.authority_file(running) if running.tls else None
 
 
 def positive(text: str) -> float:

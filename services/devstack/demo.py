@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -36,6 +37,7 @@ class Plan:
     rate: float
     decline_ratio: float
     timeout_s: float
+    authority: Path | None = None  # that a gateway with TLS is verified with; None: as usual
 
 
 class View(msgspec.Struct, rename="camel"):
@@ -80,10 +82,13 @@ class Demo:
 
     plan: Plan
     orders: list[Order]
-    http: urllib3.PoolManager = field(
-        default_factory=lambda: urllib3.PoolManager(maxsize=POSTERS + 4, retries=False)
-    )
+    http: urllib3.PoolManager = field(init=False)
     giving_up: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Prepare the connections."""
+        authority = None if self.plan.authority is None else str(self.plan.authority)
+        self.http = urllib3.PoolManager(maxsize=POSTERS + 4, retries=False, ca_certs=authority)
 
     def place(self, order: Order) -> None:
         """POST one order; what is not accepted is kept as refused with what was said."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from devstack import control, guardian, stack, state
+from devstack import control, guardian, stack, state, tls
 from devstack.component import Component
-from devstack.packages import debian, rabbitmq
+from devstack.packages import debian, rabbitmq, secured
 from devstack.report import Report
 from devstack.settings import Settings
 from devstack.supervisor import VERBS, PortsTaken, Supervisor
@@ -69,13 +69,22 @@ def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) 
 
 
 def composed(loaded: Settings, output: Report) -> list[Component]:
-    """Give the components, fetching first what they need and is not there."""
+    """Give the components; fetch first what they need and is not there, and make certificates."""
     if not loaded.given("rabbitmq") and not rabbitmq.cached():
-        began = time.monotonic()
-        output.event("rabbitmq", "fetching", None, "Debian packages, 35 MB, once")
-        rabbitmq.release()
-        output.event("rabbitmq", "fetched", time.monotonic() - began)
+        fetch("rabbitmq", "35 MB", rabbitmq.release, output)
+    own = [name for name in ("postgres", "valkey") if not loaded.given(name)]
+    if loaded.tls and own and not secured.cached():
+        fetch(", ".join(own), "30 MB", secured.release, output)
+    tls.prepare(loaded)
     return stack.components(loaded, state.load_secrets(loaded.state))
+
+
+def fetch(name: str, size: str, release: Callable[[], Path], output: Report) -> None:
+    """Fetch a release of Debian packages and say so."""
+    began = time.monotonic()
+    output.event(name, "fetching", None, f"Debian packages, {size}, once")
+    release()
+    output.event(name, "fetched", time.monotonic() - began)
 
 
 def leave_on_signals(supervisor: Supervisor) -> None:
@@ -104,6 +113,7 @@ def answer(
 def ready_text(loaded: Settings, took_s: float) -> str:
     """Say where everything is and how to place an order."""
     gateway = loaded.gateway_url
+    trust = f"--cacert {tls.authority_file(loaded)} " if loaded.tls else ""
     order = (
         '{"userId": 1, "productId": 101, "quantity": 2, "total": 19.90, "paymentMethod": "card"}'
     )
@@ -115,13 +125,15 @@ def ready_text(loaded: Settings, took_s: float) -> str:
         f"  logs       {loaded.state}/logs       `make logs`, `make status`, `make demo`",
     ]
     if not loaded.given("rabbitmq"):
-        management = f"http://127.0.0.1:{loaded.ports['rabbitmq_management']}"
+        management = f"{loaded.scheme}://127.0.0.1:{loaded.ports['rabbitmq_management']}"
         secret = loaded.state / "secrets.json"
         lines.append(f"  RabbitMQ   {management}      user orders, password in {secret}")
+    if loaded.tls:
+        lines.append(f"  authority  {tls.authority_file(loaded)}      verifies every server of it")
     lines.append("  metrics    `make observe` adds Prometheus and Alertmanager")
     lines += [
         "",
-        f"  curl -i {gateway}/api/orders -H 'Content-Type: application/json' \\",
+        f"  curl -i {trust}{gateway}/api/orders -H 'Content-Type: application/json' \\",
         f"    -d '{order}'",
         "",
     ]

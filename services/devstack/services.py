@@ -1,11 +1,14 @@
 """The platform's own processes as components: known by command, environment and ports only."""
 
 import http.client
+import ssl
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from devstack import tls
+from devstack.certificates import ServerTls
 from devstack.component import Component, Stage, log_file
 from devstack.settings import GIVEN, PYTHON, SOURCE, Settings, variable
 
@@ -66,7 +69,7 @@ def simulator_urls(settings: Settings) -> dict[str, str]:
     """Give the addresses of the simulators that are started here."""
     paths = {"webhooks": "/webhooks"}
     return {
-        GIVEN[name]: f"http://{HOST}:{settings.ports[name]}{paths.get(name, '')}"
+        GIVEN[name]: f"{settings.scheme}://{HOST}:{settings.ports[name]}{paths.get(name, '')}"
         for name in SIMULATED
         if not settings.given(name)
     }
@@ -86,6 +89,7 @@ class Builder:
     def simulator(self) -> Component:
         """Describe a stand-in for an external service."""
         port = self.settings.ports[self.name]
+        secured = tls.served(self.settings, self.name)
         return Component(
             name=self.name,
             stage=Stage.SIMULATOR,
@@ -94,13 +98,14 @@ class Builder:
                 **self.environment,
                 "UPSTREAMS_PORT": str(port),
                 "UPSTREAMS_WEBHOOK_SECRET": self.environment["ORDERS_NOTIFICATION_SECRET"],
+                **certificate(secured),
             },
             folder=self.folder,
             log=self.log,
             address=f"{HOST}:{port}",
             ports={variable(self.name): port},
             prepare=self.make_folder,
-            ready=partial(answers, port, "/livez"),
+            ready=lambda: answers(port, "/livez", secured and secured.context()),
             stop_within_s=1.5,
         )
 
@@ -148,9 +153,23 @@ class Builder:
         Path(self.folder).mkdir(parents=True, exist_ok=True)
 
 
-def answers(port: int, path: str) -> bool:
-    """Tell whether an HTTP server answers a path with 200."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+def certificate(secured: ServerTls | None) -> dict[str, str]:
+    """Give a simulator's variables of its certificate; none without TLS."""
+    if secured is None:
+        return {}
+    return {
+        "UPSTREAMS_CERTIFICATE_FILE": str(secured.server.certificate),
+        "UPSTREAMS_KEY_FILE": str(secured.server.key),
+    }
+
+
+def answers(port: int, path: str, verified_by: ssl.SSLContext | None = None) -> bool:
+    """Tell whether a server of HTTP, or of HTTPS with a context, answers a path with 200."""
+    connection = (
+        http.client.HTTPConnection(HOST, port, timeout=2)
+        if verified_by is None
+        else http.client.HTTPSConnection(HOST, port, timeout=2, context=verified_by)
+    )
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

@@ -53,6 +53,23 @@ NEEDED_WITH = {
     "ORDERS_NOTIFICATION_URL": "ORDERS_NOTIFICATION_SECRET",
 }
 
+# What a variable must say of a server of the user's own with DEVSTACK_TLS=1: how each of its URLs
+# begins, or for PostgreSQL a parameter of it.
+VERIFIED = {
+    "ORDERS_DATABASE_URL": "sslmode=verify-full",
+    "ORDERS_DATABASE_REPLICA_URL": "sslmode=verify-full",
+    "ORDERS_DATABASE_SESSION_URL": "sslmode=verify-full",
+    "ORDERS_REDIS_URL": "rediss",
+    "ORDERS_AMQP_URL": "amqps://",
+    "ORDERS_MANAGEMENT_URL": "https://",
+    "ORDERS_INVENTORY_URL": "https://",
+    "ORDERS_PAYMENT_URL": "https://",
+    "ORDERS_NOTIFICATION_URL": "https://",
+    "ORDERS_AUTH_JWKS_URL": "https://",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "https://",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://",
+}
+
 
 class SettingError(Exception):
     """Correct the environment variable that the message names, then start again."""
@@ -68,11 +85,17 @@ class Settings:
     environment: Mapping[str, str]
     rules: Path = RULES
     scrape_s: int = SCRAPE_S
+    tls: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """Give the scheme of the gateway, the simulators and RabbitMQ's management API."""
+        return "https" if self.tls else "http"
 
     @property
     def gateway_url(self) -> str:
         """Give the public address of the stack."""
-        return f"http://{self.gateway_host}:{self.ports['gateway']}"
+        return f"{self.scheme}://{self.gateway_host}:{self.ports['gateway']}"
 
     def given(self, server: str) -> bool:
         """Tell whether a server of the user's own is to be used instead of ours."""
@@ -85,6 +108,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         if environ.get(name) and not environ.get(other):
             message = f"{name} is set but {other} is not: set both, or neither"
             raise SettingError(message)
+    tls = switch(environ, "DEVSTACK_TLS")
+    if tls:
+        refuse_unverified(environ)
     state = Path(environ.get("DEVSTACK_STATE") or REPOSITORY / ".devstack")
     return Settings(
         state=state.absolute(),
@@ -93,7 +119,17 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         rules=Path(environ.get("DEVSTACK_RULES") or RULES),
         scrape_s=integer(environ, "DEVSTACK_SCRAPE_S", SCRAPE_S),
         environment={name: value for name, value in environ.items() if value},
+        tls=tls,
     )
+
+
+def refuse_unverified(environ: Mapping[str, str]) -> None:
+    """Find a server of the user's own that is not verified. Raises: SettingError."""
+    for name, expected in VERIFIED.items():
+        urls = environ.get(name, "").lower()
+        if urls.count("://") > urls.count(expected):
+            message = f"{name} does not say {expected}: DEVSTACK_TLS=1 is for verified servers only"
+            raise SettingError(message)
 
 
 def read_ports(environ: Mapping[str, str]) -> dict[str, int]:
@@ -130,6 +166,15 @@ def integer(environ: Mapping[str, str], name: str, default: int) -> int:
         raise SettingError(message) from None
 
 
+def switch(environ: Mapping[str, str], name: str) -> bool:
+    """Read 1 or 0; unset is 0. Raises: SettingError."""
+    text = environ.get(name) or "0"
+    if text not in {"0", "1"}:
+        message = f"{name} is {text!r}: expected 1 or 0"
+        raise SettingError(message)
+    return text == "1"
+
+
 def variable(port: str) -> str:
     """Name the environment variable of a port."""
     return f"DEVSTACK_{port.upper()}_PORT"
@@ -141,6 +186,7 @@ def describe() -> str:
         "  DEVSTACK_STATE                       state folder [.devstack in the repository]",
         "  DEVSTACK_PORT_OFFSET                 added to every port below left at its default [0]",
         "  DEVSTACK_GATEWAY_HOST                address the gateway listens on [127.0.0.1]",
+        "  DEVSTACK_TLS                         1: TLS between all clients and servers [0]",
         "  DEVSTACK_RULES                       Prometheus rules [observability/prometheus]",
         f"  DEVSTACK_SCRAPE_S                    seconds between scrapes [{SCRAPE_S}]",
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from devstack import services
+from devstack import services, tls
 from devstack.component import Component
 from devstack.servers import alertmanager, nginx, postgres, prometheus, rabbitmq, valkey
 from devstack.settings import Settings
@@ -37,8 +37,8 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
         servers += [postgres.primary(cluster), standby]
     if not settings.given("valkey"):
         access = cache_access(settings, secrets)
-        port = settings.ports["valkey"]
-        servers.append(valkey.component(settings.state, port, access=access))
+        port, secured = settings.ports["valkey"], tls.served(settings, "valkey")
+        servers.append(valkey.component(settings.state, port, access=access, tls=secured))
     if not settings.given("rabbitmq"):
         servers += [rabbitmq.epmd(broker), rabbitmq.component(broker)]
     urls, own = addresses(settings, secrets), logins(settings, secrets)
@@ -63,7 +63,7 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
         urls["ORDERS_DATABASE_REPLICA_URL"] = cluster.url(port=settings.ports["postgres_replica"])
     if not settings.given("valkey"):
         access = cache_access(settings, secrets)
-        urls["ORDERS_REDIS_URL"] = valkey.url(settings.ports["valkey"], access)
+        urls["ORDERS_REDIS_URL"] = valkey.url(settings.ports["valkey"], access, tls=settings.tls)
     if not settings.given("rabbitmq"):
         urls["ORDERS_AMQP_URL"] = broker.url()
         urls["ORDERS_MANAGEMENT_URL"] = broker.management_url
@@ -74,13 +74,13 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
     urls["ORDERS_NOTIFICATION_ALLOW_PRIVATE"] = private
     cursor = settings.environment.get("ORDERS_CURSOR_SECRET", secrets["cursor"])
     hosts = {"ORDERS_API_HOST": HOST, "ORDERS_ADMIN_HOST": HOST}
-    return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor}
+    return urls | hosts | {"ORDERS_CURSOR_SECRET": cursor} | tls.variables(settings)
 
 
 def environment(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
     """Give every ORDERS_* variable with which a service or tool fits this stack."""
     variables = {k: v for k, v in settings.environment.items() if k.startswith("ORDERS_")}
-    return variables | addresses(settings, secrets)
+    return variables | addresses(settings, secrets) | tls.of_shell(settings)
 
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -127,7 +127,8 @@ def cache_access(settings: Settings, secrets: Mapping[str, str]) -> valkey.Acces
 def database(settings: Settings, secrets: Mapping[str, str]) -> postgres.Cluster:
     """Name the PostgreSQL cluster of this stack."""
     port, password = settings.ports["postgres"], secrets["postgres"]
-    return postgres.Cluster(state=settings.state, port=port, password=password)
+    secured = tls.served(settings, "postgres")
+    return postgres.Cluster(state=settings.state, port=port, password=password, tls=secured)
 
 
 def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.Broker:
@@ -139,6 +140,7 @@ def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.B
         management_port=settings.ports["rabbitmq_management"],
         distribution_port=settings.ports["rabbitmq_distribution"],
         epmd_port=settings.ports["rabbitmq_epmd"],
+        secured=tls.served(settings, "rabbitmq"),
     )
 
 
@@ -149,6 +151,7 @@ def gateway(settings: Settings) -> tuple[Component, Component]:
         listen=f"{settings.gateway_host}:{settings.ports['gateway']}",
         api=f"{HOST}:{settings.ports['api']}",
         memory_mib=GATEWAY_MEMORY_MIB,
+        tls=tls.served(settings, "gateway"),
         api_in_flight=max(64, 16 * int(settings.environment.get("ORDERS_API_WORKERS") or 4)),
     )
     metrics = nginx.metrics(site, settings.ports["gateway_admin"])

@@ -57,9 +57,7 @@ def load(environ: Mapping[str, str], *, default_port: int) -> Settings:
     except msgspec.ValidationError as error:
         raise SettingError(_explain(str(error))) from error
     if bool(settings.certificate_file) != bool(settings.key_file):
-        raise SettingError(
-            f"{PREFIX}CERTIFICATE_FILE and {PREFIX}KEY_FILE: set both, or neither"
-        )
+        raise SettingError(f"{PREFIX}CERTIFICATE_FILE and {PREFIX}KEY_FILE: set both, or neither")
     return settings
 
 

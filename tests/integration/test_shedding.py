@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -32,7 +33,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @contextmanager
-def gateway(state: Path, name: str, port: int, **limits: int) -> Iterator[Program]:
+def gateway(state: Path, name: str, port: int, **limits: Any) -> Iterator[Program]:
     listen = f"127.0.0.1:{free_port()}"
     site = nginx.Site(state=state, listen=listen, api=f"127.0.0.1:{port}", name=name, **limits)
     program = Program(nginx.component(site))

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ import pytest
 import requests
 import urllib3
 
-from devstack import settings, unprivileged
+from devstack import services, settings, unprivileged
 from devstack.ports import free_port
-from devstack.servers import postgres, rabbitmq
+from devstack.servers import postgres, rabbitmq, valkey
 from devstack.testing import Database, RabbitMQ, Vhost, leftovers
+from integration.serving import eventually
 
 SERVICES = Path(__file__).parents[2] / "services"
 ORDER = '{"userId":7,"productId":101,"quantity":2,"total":19.90,"paymentMethod":"card"}'
@@ -34,16 +35,28 @@ class Stack:
     state: Path
     environment: dict[str, str]
     user: tuple[str, ...] = ()
+    tls: bool = False
 
-    def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *argv: str, **more: str) -> "subprocess.CompletedProcess[str]":
         command = [*self.user, sys.executable, "-m", "devstack", *argv]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
+            command, env={**self.environment, **more}, capture_output=True, text=True, check=False
         )
+
+    def start(self) -> "subprocess.CompletedProcess[str]":
+        """Start it; all other verbs learn of TLS from the running stack."""
+        return self.run("start", **({"DEVSTACK_TLS": "1"} if self.tls else {}))
+
+    def port(self, name: str) -> int:
+        return int(self.environment[settings.variable(name)])
 
     @property
     def gateway(self) -> str:
-        return f"http://127.0.0.1:{self.environment['DEVSTACK_GATEWAY_PORT']}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port('gateway')}"
+
+    @property
+    def authority(self) -> Path:
+        return self.state / "certificates" / "authority.pem"
 
     def components(self) -> dict[str, str]:
         """Give the state of each component."""
@@ -51,16 +64,17 @@ class Stack:
         return {row[0]: row[1] for row in rows}
 
 
-def make(state: Path, user: tuple[str, ...] = (), **given: str) -> Stack:
+def make(state: Path, user: tuple[str, ...] = (), *, tls: bool = False, **given: str) -> Stack:
     """Prepare a stack on free ports."""
     ports = {settings.variable(name): str(free_port()) for name in settings.PORTS}
     mark = {"DEVSTACK_STATE": str(state), "PYTHONPATH": str(SERVICES)}
-    return Stack(state, {**os.environ, **ports, **mark, **given}, user)
+    return Stack(state, {**os.environ, **ports, **mark, **given}, user, tls)
 
 
 def place(stack: Stack) -> str:
     """Place an order and give the status in which it ends."""
-    http = urllib3.PoolManager(retries=False, timeout=30)
+    authority = str(stack.authority) if stack.tls else None
+    http = urllib3.PoolManager(retries=False, timeout=30, ca_certs=authority)
     headers = {"Content-Type": "application/json"}
     placed = http.request("POST", f"{stack.gateway}/api/orders", body=ORDER, headers=headers)
     assert placed.status == 202, placed.data
@@ -75,19 +89,19 @@ def place(stack: Stack) -> str:
 
 def started(stack: Stack) -> Stack:
     """Start it, or show why it does not."""
-    done = stack.run("start")
+    done = stack.start()
     assert done.returncode == 0, done.stdout + done.stderr
     return stack
 
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stack]]:
-    """Run two stacks at once: one as we are, one as an ordinary user if we are root."""
+    """Run two stacks at once: one as we are, one with TLS, as an ordinary user if we are root."""
     folder = tmp_path_factory.mktemp("stacks")
     folder.chmod(0o755)
     ordinary = unprivileged.prefix()
     user = ordinary if ordinary == unprivileged.IN_USER_NAMESPACE else ()
-    both = [make(folder / "one"), make(folder / "two", user)]
+    both = [make(folder / "one"), make(folder / "two", user, tls=True)]
     try:
         with ThreadPoolExecutor() as threads:
             yield list(threads.map(started, both))
@@ -119,9 +133,10 @@ def test_only_the_gateway_could_ever_be_reached_from_outside(stacks: list[Stack]
             assert address in loopback, f"port {int(port, 16)} listens on {address}"
 
 
-def test_a_shell_with_its_variables_runs_the_tools(stacks: list[Stack]) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_shell_with_its_variables_runs_the_tools(stacks: list[Stack], number: int) -> None:
     """The shell knows nothing of the ports with which the stack was started."""
-    stack = stacks[0]
+    stack = stacks[number]
     ports = {settings.variable(name) for name in settings.PORTS}
     shell = {k: v for k, v in stack.environment.items() if k not in ports}
     command = f'eval "$({sys.executable} -m devstack environment)" && {sys.executable} -m orders '
@@ -132,8 +147,81 @@ def test_a_shell_with_its_variables_runs_the_tools(stacks: list[Stack]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_secrets_are_for_the_owner_alone(stacks: list[Stack]) -> None:
-    assert (stacks[0].state / "secrets.json").stat().st_mode & 0o777 == 0o600
+def plain_http(path: str) -> Callable[[Stack, int], bool]:
+    return lambda _, port: services.answers(port, path)
+
+
+def plain_postgres(stack: Stack, port: int) -> bool:
+    login = f"{postgres.OWNER}:{secret(stack, 'postgres')}"
+    return postgres.answers(f"postgresql://{login}@127.0.0.1:{port}/orders?sslmode=disable")
+
+
+# How a client without TLS asks each server for something that it would give anybody.
+PLAIN: dict[str, Callable[[Stack, int], bool]] = {
+    "gateway": plain_http("/health"),
+    "postgres": plain_postgres,
+    "postgres_replica": plain_postgres,
+    "valkey": lambda _, port: valkey.pings(port),
+    "rabbitmq": lambda _, port: rabbitmq.speaks_amqp(port),
+    "rabbitmq_management": plain_http("/"),
+    "inventory": plain_http("/livez"),
+    "payment": plain_http("/livez"),
+    "webhooks": plain_http("/livez"),
+}
+
+
+def spoken_without_tls(stack: Stack) -> set[str]:
+    """Name the servers that give a client without TLS what it asks for."""
+    names = set()
+    for name, ask in PLAIN.items():
+        with suppress(OSError):
+            names |= {name} if ask(stack, stack.port(name)) else set()
+    return names
+
+
+def test_with_tls_every_server_refuses_a_client_without(stacks: list[Stack]) -> None:
+    eventually(lambda: spoken_without_tls(stacks[0]) == set(PLAIN))
+    assert spoken_without_tls(stacks[1]) == set()
+
+
+def test_with_tls_every_session_of_the_processes_and_of_the_standby_has_it(
+    stacks: list[Stack],
+) -> None:
+    stack = stacks[1]
+    url = postgres.Cluster(
+        state=stack.state, port=stack.port("postgres"), password=secret(stack, "postgres")
+    ).url(user=postgres.ADMIN)
+    with psycopg.connect(f"{url}?sslmode=verify-full&sslrootcert={stack.authority}") as admin:
+        sessions = admin.execute(
+            "SELECT a.usename, bool_and(s.ssl) FROM pg_stat_activity AS a"
+            " JOIN pg_stat_ssl AS s USING (pid)"
+            " WHERE a.backend_type IN ('client backend', 'walsender') GROUP BY 1"
+        ).fetchall()
+    logins = {f"{postgres.LOGIN_PREFIX}{name}" for name in ("api", "relay", "worker", "notifier")}
+    assert {login for login, _ in sessions} >= {*logins, postgres.ADMIN}
+    assert all(ssl for _, ssl in sessions), sessions
+    connections = f"https://127.0.0.1:{stack.port('rabbitmq_management')}/api/connections"
+    login = (rabbitmq.USER, secret(stack, "rabbitmq"))
+
+    def secured() -> set[bool | None]:
+        listed = requests.get(connections, auth=login, timeout=30, verify=str(stack.authority))
+        return {connection.get("ssl") for connection in listed.json()}
+
+    eventually(lambda: secured() == {True})
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_secrets_are_for_the_owner_alone(stacks: list[Stack], number: int) -> None:
+    state = stacks[number].state
+    keys = list((state / "certificates").glob("*.key"))
+    assert len(keys) == (8 if stacks[number].tls else 0)
+    for file in (state / "secrets.json", *keys):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+def secret(stack: Stack, name: str) -> str:
+    """Return a generated password."""
+    return str(json.loads((stack.state / "secrets.json").read_text())[name])
 
 
 def test_each_process_has_a_login_of_its_own_and_none_is_a_superuser(stacks: list[Stack]) -> None:
@@ -192,7 +280,7 @@ def test_state_survives_a_restart_and_nothing_is_left_after_the_stop(stacks: lis
     stack = stacks[0]
     assert stack.run("stop").returncode == 0
     assert leftovers(stack.state) == []
-    assert stack.run("start").returncode == 0
+    assert stack.start().returncode == 0
     orders = urllib3.request("GET", f"{stack.gateway}/api/orders/user/7").json()
     assert len(orders) == 1
     assert stack.run("stop").returncode == 0

@@ -62,6 +62,61 @@ def test_the_addresses_of_our_servers_reach_the_services() -> None:
     assert urls["ORDERS_NOTIFICATION_URL"] == "http://127.0.0.1:8093/webhooks"
 
 
+def test_with_tls_every_address_is_of_a_server_that_is_verified(tmp_path: Path) -> None:
+    loaded = load(DEVSTACK_TLS="1", DEVSTACK_STATE=str(tmp_path))
+    urls = stack.addresses(loaded, SECRETS)
+    authority = tmp_path / "certificates" / "authority.pem"
+    verified = f"?sslmode=verify-full&sslrootcert={authority}"
+    assert urls["ORDERS_DATABASE_URL"] == f"postgresql://orders:p@127.0.0.1:25432/orders{verified}"
+    assert urls["ORDERS_DATABASE_REPLICA_URL"].endswith(f":25433/orders{verified}")
+    assert urls["ORDERS_REDIS_URL"] == "rediss://orders:v@127.0.0.1:26379/0"
+    assert urls["ORDERS_AMQP_URL"] == "amqps://orders:r@127.0.0.1:25672/%2F"
+    assert urls["ORDERS_MANAGEMENT_URL"] == "https://orders:r@127.0.0.1:25673"
+    assert urls["ORDERS_INVENTORY_URL"] == "https://127.0.0.1:8091"
+    assert urls["ORDERS_PAYMENT_URL"] == "https://127.0.0.1:8092"
+    assert urls["ORDERS_NOTIFICATION_URL"] == "https://127.0.0.1:8093/webhooks"
+    assert urls["ORDERS_TLS_UNVERIFIED"] == "none"
+    assert loaded.gateway_url == "https://127.0.0.1:8080"
+    for own in stack.logins(loaded, SECRETS).values():
+        given = [url for name, url in own.items() if "://" in url and "SECRET" not in name]
+        assert all(verified in url or url.startswith(("amqps:", "https:")) for url in given)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "verified"),
+    [
+        ("ORDERS_REDIS_URL", "redis://mine", "rediss://mine"),
+        ("ORDERS_PAYMENT_URL", "http://mine", "https://mine"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318", "https://127.0.0.1:4318"),
+        (
+            "ORDERS_DATABASE_URL",
+            "postgresql://one/orders?sslmode=require",
+            "postgresql://one,two/orders?sslmode=verify-full",
+        ),
+    ],
+)
+def test_with_tls_servers_of_ones_own_must_be_verified_too(
+    name: str, url: str, verified: str
+) -> None:
+    with pytest.raises(settings.SettingError, match=f"{name} does not say"):
+        load(DEVSTACK_TLS="1", **{name: url})
+    assert load(DEVSTACK_TLS="1", **{name: verified}).tls
+    assert not load(**{name: url}).tls
+
+
+def test_each_of_several_replicas_must_be_verified() -> None:
+    one = "postgresql://one/orders?sslmode=verify-full"
+    given = {"DEVSTACK_TLS": "1", "ORDERS_DATABASE_URL": one}
+    with pytest.raises(settings.SettingError, match="ORDERS_DATABASE_REPLICA_URL does not say"):
+        load(**given, ORDERS_DATABASE_REPLICA_URL=f"{one},postgresql://two/orders")
+
+
+def test_tls_is_1_or_0() -> None:
+    with pytest.raises(settings.SettingError, match="DEVSTACK_TLS is 'yes': expected 1 or 0"):
+        load(DEVSTACK_TLS="yes")
+    assert not load(DEVSTACK_TLS="0").tls
+
+
 def test_a_process_has_only_the_secrets_that_it_uses() -> None:
     known = {"postgres": "-owner-", "rabbitmq": "-admin-", "valkey": "-cache-", "cursor": "-key-"}
     secrets = {**known, "webhook": "-signing-"}

@@ -26,6 +26,12 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
         load({name: value}, default_port=1)
 
 
+@pytest.mark.parametrize("name", ["UPSTREAMS_CERTIFICATE_FILE", "UPSTREAMS_KEY_FILE"])
+def test_a_certificate_and_its_key_come_together(name: str) -> None:
+    with pytest.raises(SettingError, match="set both, or neither"):
+        load({name: "/file.pem"}, default_port=1)
+
+
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_?", "MDEyMw==", "whsec_MDEyMw== whsec_"])
 def test_a_secret_that_is_no_webhook_secret_is_refused(secret: str) -> None:
     with pytest.raises(SettingError, match="UPSTREAMS_WEBHOOK_SECRET"):
@@ -37,4 +43,4 @@ def test_two_secrets_are_two_keys() -> None:
 
 
 def test_help_lists_every_variable() -> None:
-    assert describe().count("UPSTREAMS_") == 7
+    assert describe().count("UPSTREAMS_") == 9

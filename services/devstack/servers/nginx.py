@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from signal import SIGQUIT
+from ssl import SSLContext
 
 from devstack import unprivileged
+from devstack.certificates import Pair, ServerTls
 from devstack.component import Component, Stage, log_file, server_environment
-from devstack.servers import installed
+from devstack.servers import installed, postgres
 from devstack.settings import PYTHON, SOURCE
-from gateway import configuration
+from gateway import certificate, configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Say where the gateway listens and whom it asks; address:port, several apis by comma."""
+    """Say where the gateway listens and whom it asks; address:port, several apis by comma.
+
+    With `tls` it speaks TLS only.
+    """
 
     state: Path
     listen: str
@@ -23,6 +28,7 @@ class Site:
     name: str = "gateway"
     memory_mib: int = 128  # as in a pod
     api_in_flight: int = 64
+    tls: ServerTls | None = None
 
 
 def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
@@ -42,7 +48,7 @@ def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
         ports={"DEVSTACK_GATEWAY_PORT": port},
         needs=needs,
         prepare=partial(write_configuration, site, folder),
-        ready=partial(answers, site.listen),
+        ready=lambda: answers(site.listen, verified_by=site.tls and site.tls.context()),
         stop_signal=SIGQUIT,
         stop_within_s=2.5,
     )
@@ -67,10 +73,18 @@ def metrics(site: Site, port: int) -> Component:
 
 
 def write_configuration(site: Site, folder: Path) -> None:
-    """Fill in the template."""
+    """Fill in the template; copy the certificate to where nginx can read it."""
+    if site.tls is not None:
+        for file, copy in zip(site.tls.server, pair_in(folder), strict=True):
+            postgres.write(copy, file.read_text())
     path = folder / "nginx.conf"
     path.write_text(configuration.render(rendered(site, folder)))
     unprivileged.own(path)
+
+
+def pair_in(folder: Path) -> Pair:
+    """Name the gateway's own copy of its certificate."""
+    return Pair(folder / "server.pem", folder / "server.key")
 
 
 def rendered(site: Site, folder: Path) -> configuration.Site:
@@ -82,6 +96,7 @@ def rendered(site: Site, folder: Path) -> configuration.Site:
         access_log=str(folder / "access.log"),
         memory_mib=site.memory_mib,
         api_in_flight=site.api_in_flight,
+        tls=None if site.tls is None else certificate.Pair(*pair_in(folder)),
     )
 
 
@@ -91,9 +106,13 @@ def binary(state: Path) -> Path:
     return package / "bin" / "linux-x86_64" / "nginx"
 
 
-def answers(listen: str, path: str = "/health") -> bool:
-    """Tell whether an address answers HTTP at all."""
-    connection = HTTPConnection(listen, timeout=2)
+def answers(listen: str, path: str = "/health", *, verified_by: SSLContext | None = None) -> bool:
+    """Tell whether an address answers HTTP at all, or HTTPS with a context."""
+    connection = (
+        HTTPConnection(listen, timeout=2)
+        if verified_by is None
+        else HTTPSConnection(listen, timeout=2, context=verified_by)
+    )
     try:
         connection.request("GET", path)
         return connection.getresponse().status > 0

@@ -1,4 +1,7 @@
-"""PostgreSQL: a primary and a streaming standby that is made again when it cannot follow."""
+"""PostgreSQL: a primary and a streaming standby that is made again when it cannot follow.
+
+The embedded one is built without TLS: where that is wanted, Debian's takes its place.
+"""
 
 import hashlib
 import hmac
@@ -12,9 +15,13 @@ from functools import partial
 from pathlib import Path
 from signal import SIGINT
 from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import urlencode
 
 from devstack import unprivileged
+from devstack.certificates import ServerTls
 from devstack.component import Component, log_file, server_environment
+from devstack.packages import secured
 from devstack.servers import installed
 
 HOST = "127.0.0.1"
@@ -49,34 +56,78 @@ host all all 127.0.0.1/32 scram-sha-256
 host replication postgres 127.0.0.1/32 scram-sha-256
 """
 
+WITH_TLS = """\
+ssl = on
+ssl_cert_file = '{folder}/server.pem'
+ssl_key_file = '{folder}/server.key'
+jit = off
+"""
+# Nobody is let in without TLS.
+ACCESS_WITH_TLS = ACCESS.replace("host ", "hostssl ")
+
+
+class Programs(NamedTuple):
+    """The folder of PostgreSQL's programs, the name of what they keep, and their environment."""
+
+    folder: Path
+    data: str
+    environment: Mapping[str, str]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Name where a PostgreSQL primary lives and how to reach it."""
+    """Name where a PostgreSQL primary lives and how to reach it; with `tls`, over TLS only."""
 
     state: Path
     port: int
     password: str
     durable: bool = True
     name: str = "postgres"
+    tls: ServerTls | None = None
 
     def url(self, database: str = DATABASE, user: str = OWNER, port: int | None = None) -> str:
         """Give a connection URL; of the standby when its port is given."""
-        return f"postgresql://{user}:{self.password}@{HOST}:{port or self.port}/{database}"
+        return self._url(f"{user}:{self.password}", database, port)
 
     def login_url(self, process: str, port: int | None = None) -> str:
         """Give the URL of a process, under its own login."""
         user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
-        return f"postgresql://{user}:{password}@{HOST}:{port or self.port}/{DATABASE}"
+        return self._url(f"{user}:{password}", DATABASE, port)
 
     def password_of(self, process: str) -> str:
         """Derive the password of a login: a state folder of before needs no further secrets."""
         return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
+    def verified_by(self, authority: Path) -> dict[str, str]:
+        """Give the parameters of a connection that verifies the server; none without TLS."""
+        if self.tls is None:
+            return {}
+        return {"sslmode": "verify-full", "sslrootcert": str(authority)}
+
+    def programs(self) -> Programs:
+        """Find the programs of a server with or without TLS; each has data of its own version."""
+        if self.tls is None:
+            return Programs(programs(self.state), "data", NONE)
+        release = secured.release()
+        tree = unprivileged.program_tree(release, self.state)
+        folder = tree / secured.postgresql().relative_to(release)
+        libraries = {"LD_LIBRARY_PATH": secured.libraries(tree)}
+        return Programs(folder, f"data-{folder.parent.name}", libraries)
+
+    def data(self, name: str) -> Path:
+        """Name the data folder of the primary, or of a standby."""
+        return unprivileged.folder(self.state, name) / self.programs().data
+
+    def _url(self, login: str, database: str, port: int | None) -> str:
+        url = f"postgresql://{login}@{HOST}:{port or self.port}/{database}"
+        if self.tls is None:
+            return url
+        return f"{url}?{urlencode(self.verified_by(self.tls.authority), safe='/')}"
+
 
 def primary(cluster: Cluster) -> Component:
     """Describe the primary: made on the first start, with the owner role and its database."""
-    data = unprivileged.folder(cluster.state, cluster.name) / "data"
+    data = cluster.data(cluster.name)
     return server(
         cluster, cluster.name, data, cluster.port, partial(prepare_primary, cluster, data)
     )
@@ -85,7 +136,7 @@ def primary(cluster: Cluster) -> Component:
 def replica(cluster: Cluster, port: int) -> Component:
     """Describe the streaming standby of `cluster`."""
     name = f"{cluster.name}-replica"
-    data = unprivileged.folder(cluster.state, name) / "data"
+    data = cluster.data(name)
     return server(cluster, name, data, port, partial(prepare_replica, cluster, data))
 
 
@@ -95,12 +146,13 @@ def server(
     """Describe a postmaster over a data folder; SIGINT is its fast shutdown."""
     standby = name != cluster.name
     variable = "DEVSTACK_POSTGRES_REPLICA_PORT" if standby else "DEVSTACK_POSTGRES_PORT"
-    postmaster = (str(programs(cluster.state) / "postgres"), "-D", str(data), "-p", str(port))
+    programs = cluster.programs()
+    postmaster = (str(programs.folder / "postgres"), "-D", str(data), "-p", str(port))
     return Component(
         name=name,
         argv=postmaster,
         as_user=unprivileged.prefix(),
-        environment=server_environment(cluster.state),
+        environment={**server_environment(cluster.state), **programs.environment},
         folder=data.parent,
         log=log_file(cluster.state, name),
         address=f"{HOST}:{port}",
@@ -118,14 +170,30 @@ def prepare_primary(cluster: Cluster, data: Path) -> None:
     """Make the data folder if there is none; write the settings every time."""
     if not (data / "PG_VERSION").exists():
         make_cluster(cluster, data)
-    write(data / "conf.d.conf", SETTINGS + ("" if cluster.durable else THROWAWAY))
-    write(data / "pg_hba.conf", ACCESS)
+    write(data / "conf.d.conf", settings(cluster, data.parent))
+    write(data / "pg_hba.conf", ACCESS if cluster.tls is None else ACCESS_WITH_TLS)
+    copy_certificate(cluster, data.parent)
     forget_dead_postmaster(data)
+
+
+def settings(cluster: Cluster, folder: Path) -> str:
+    """Give the settings of a server that has its certificate in `folder`."""
+    text = SETTINGS + ("" if cluster.durable else THROWAWAY)
+    return text if cluster.tls is None else text + WITH_TLS.format(folder=folder)
+
+
+def copy_certificate(cluster: Cluster, folder: Path) -> None:
+    """Put a server's certificate, and the authority of the other's, where it can read them."""
+    if cluster.tls is None:
+        return
+    files = (cluster.tls.authority, *cluster.tls.server)
+    for file, name in zip(files, ("authority.pem", "server.pem", "server.key"), strict=True):
+        write(folder / name, file.read_text())
 
 
 def make_cluster(cluster: Cluster, data: Path) -> None:
     """Run initdb beside the final place and rename, so that a cut leaves nothing half made."""
-    part = data.with_name("data.part")
+    part = data.with_name(f"{data.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     secret = write(data.parent / "password", cluster.password)
     options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
@@ -172,13 +240,21 @@ def login_statements(cluster: Cluster, existing: set[str]) -> Iterator[str]:
 
 def prepare_replica(cluster: Cluster, data: Path) -> None:
     """Copy the primary when there is no standby yet or it can no longer follow."""
-    if can_follow(cluster, data):
-        forget_dead_postmaster(data)
-        return
-    for old in (data, data.with_name("data.part")):
+    copy_certificate(cluster, data.parent)
+    if not can_follow(cluster, data):
+        copy_primary(cluster, data)
+    write(data / "conf.d.conf", settings(cluster, data.parent))
+    forget_dead_postmaster(data)
+
+
+def copy_primary(cluster: Cluster, data: Path) -> None:
+    """Copy the primary beside the final place and rename."""
+    part = data.with_name(f"{data.name}.part")
+    for old in (data, part):
         shutil.rmtree(old, ignore_errors=True)
-    part = data.with_name("data.part")
-    source = f"host={HOST} port={cluster.port} user={ADMIN}"
+    parameters = {"host": HOST, "port": str(cluster.port), "user": ADMIN}
+    parameters |= cluster.verified_by(data.parent / "authority.pem")
+    source = " ".join(f"{name}={value}" for name, value in parameters.items())
     options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
     # Not on the command line, which every user of the machine can read.
     password = {"PGPASSWORD": cluster.password}
@@ -190,7 +266,7 @@ def can_follow(cluster: Cluster, data: Path) -> bool:
     """Tell whether a standby is of this primary and its next WAL file is still kept there."""
     if not (data / "standby.signal").exists():
         return False
-    origin = unprivileged.folder(cluster.state, cluster.name) / "data"
+    origin = cluster.data(cluster.name)
     ours, theirs = control(cluster, data), control(cluster, origin)
     same = ours["Database system identifier"] == theirs["Database system identifier"]
     return same and (origin / "pg_wal" / ours["Latest checkpoint's REDO WAL file"]).exists()
@@ -249,8 +325,10 @@ def run(
 
     Raises: RuntimeError with what it said.
     """
-    argv = [*unprivileged.prefix(), str(programs(cluster.state) / program), *args]
-    environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"} | dict(more)
+    programs = cluster.programs()
+    argv = [*unprivileged.prefix(), str(programs.folder / program), *args]
+    environment = server_environment(cluster.state) | {"TZ": "UTC", "LC_ALL": "C"}
+    environment |= {**programs.environment, **more}
     process = subprocess.run(
         argv, input=text, capture_output=True, text=True, env=environment, cwd="/", check=False
     )

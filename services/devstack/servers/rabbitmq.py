@@ -9,9 +9,11 @@ import hashlib
 import hmac
 import os
 import secrets
+import ssl
 import urllib.request
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPResponse
 from pathlib import Path
 from socket import create_connection
 from urllib.error import HTTPError
@@ -19,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from devstack.certificates import Tls
+from devstack.certificates import ServerTls, Tls
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import rabbitmq
 from orderservice_topology.permissions import permissions
@@ -58,6 +60,8 @@ class Broker:
     # A further listener, for clients that have a certificate as well.
     tls: Tls | None = None
     tls_port: int | None = None
+    # With it, AMQP and the management API are spoken over TLS only.
+    secured: ServerTls | None = None
 
     @property
     def folder(self) -> Path:
@@ -71,26 +75,44 @@ class Broker:
 
     def url(self, vhost: str = "%2F") -> str:
         """Give the AMQP address as the services take it."""
-        return f"amqp://{USER}:{self.password}@{HOST}:{self.amqp_port}/{vhost}"
+        return self._amqp(USER, self.password, vhost)
 
     @property
     def management_url(self) -> str:
         """Give the address of the management API."""
-        return f"http://{USER}:{self.password}@{HOST}:{self.management_port}"
+        return self._management(USER, self.password)
 
     def login_url(self, process: str) -> str:
         """Give the AMQP address of a process, under its own user."""
-        user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
-        return f"amqp://{user}:{password}@{HOST}:{self.amqp_port}/%2F"
+        return self._amqp(f"{LOGIN_PREFIX}{process}", self.password_of(process), "%2F")
 
     def login_management_url(self, process: str) -> str:
         """Give the address of the management API, under a process's own user."""
-        user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
-        return f"http://{user}:{password}@{HOST}:{self.management_port}"
+        return self._management(f"{LOGIN_PREFIX}{process}", self.password_of(process))
 
     def password_of(self, process: str) -> str:
         """Derive the password of a user: a state folder of before needs no further secrets."""
         return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
+
+    @property
+    def api(self) -> str:
+        """Give the root of the management API, without a user."""
+        return f"{self._http}://{HOST}:{self.management_port}/api"
+
+    def context(self) -> ssl.SSLContext | None:
+        """Give what a client verifies the node with; None without TLS."""
+        return self.secured and self.secured.context()
+
+    def _amqp(self, user: str, password: str, vhost: str) -> str:
+        scheme = "amqps" if self.secured else "amqp"
+        return f"{scheme}://{user}:{password}@{HOST}:{self.amqp_port}/{vhost}"
+
+    def _management(self, user: str, password: str) -> str:
+        return f"{self._http}://{user}:{password}@{HOST}:{self.management_port}"
+
+    @property
+    def _http(self) -> str:
+        return "https" if self.secured else "http"
 
 
 def epmd(broker: Broker) -> Component:
@@ -146,10 +168,7 @@ def prepare(broker: Broker) -> None:
 
 def configuration(broker: Broker) -> str:
     """Give the node's settings: loopback only, one user, statistics as fresh as they can be."""
-    lines: dict[str, object] = {
-        "listeners.tcp.local": f"{HOST}:{broker.amqp_port}",
-        "management.tcp.ip": HOST,
-        "management.tcp.port": broker.management_port,
+    lines = listeners(broker) | {
         "default_user": USER,
         "default_pass": broker.password,
         "log.console": "true",
@@ -169,6 +188,27 @@ def configuration(broker: Broker) -> str:
             "ssl_options.fail_if_no_peer_cert": "true",
         }
     return "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
+def listeners(broker: Broker) -> dict[str, object]:
+    """Say where AMQP and the management API are spoken, and over what."""
+    if broker.secured is None:
+        return {
+            "listeners.tcp.local": f"{HOST}:{broker.amqp_port}",
+            "management.tcp.ip": HOST,
+            "management.tcp.port": broker.management_port,
+        }
+    authority, (certificate, key) = broker.secured
+    files = {"cacertfile": authority, "certfile": certificate, "keyfile": key}
+    return {
+        "listeners.tcp": "none",
+        "listeners.ssl.local": f"{HOST}:{broker.amqp_port}",
+        "ssl_options.verify": "verify_none",  # of clients: they have a password
+        "management.ssl.ip": HOST,
+        "management.ssl.port": broker.management_port,
+        **{f"ssl_options.{name}": file for name, file in files.items()},
+        **{f"management.ssl.{name}": file for name, file in files.items()},
+    }
 
 
 def environment(broker: Broker) -> dict[str, str]:
@@ -215,12 +255,17 @@ def server_home() -> Path:
 
 def ready(broker: Broker) -> bool:
     """Tell whether the node speaks AMQP and its management API knows our user."""
-    return speaks_amqp(broker.amqp_port) and management_answers(broker)
+    return speaks_amqp(broker.amqp_port, broker.context()) and management_answers(broker)
 
 
-def speaks_amqp(port: int) -> bool:
+def speaks_amqp(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
     """Open with the protocol header; a node that is up answers with a method frame."""
-    with create_connection((HOST, port), timeout=1) as connection:
+    with (
+        create_connection((HOST, port), timeout=1) as plain,
+        verified_by.wrap_socket(plain, server_hostname=HOST)
+        if verified_by
+        else plain as connection,
+    ):
         connection.sendall(b"AMQP\x00\x00\x09\x01")
         return connection.recv(1) == b"\x01"
 
@@ -237,13 +282,13 @@ def prepare_logins(broker: Broker, vhost: str = "/") -> None:
 
 def put(broker: Broker, path: str, body: dict[str, str]) -> None:
     """Make or replace something with the management API. Raises: OSError when it cannot."""
-    request = urllib.request.Request(
-        f"http://{HOST}:{broker.management_port}/api/{path}",
+    request = urllib.request.Request(  # noqa: S310 - this machine's own
+        f"{broker.api}/{path}",
         method="PUT",
         data=msgspec.json.encode(body),
         headers=authorization(broker) | {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - this machine's own
+    with asked(broker, request, within_s=10):
         pass
 
 
@@ -255,14 +300,23 @@ def authorization(broker: Broker) -> dict[str, str]:
 
 def management_answers(broker: Broker) -> bool:
     """Ask the management API who we are; 401 means that the user is not there yet."""
-    request = urllib.request.Request(
-        f"http://{HOST}:{broker.management_port}/api/whoami", headers=authorization(broker)
+    request = urllib.request.Request(  # noqa: S310 - as above
+        f"{broker.api}/whoami", headers=authorization(broker)
     )
     try:
-        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - as above
+        with asked(broker, request, within_s=2) as answer:
             return bool(answer.status == 200)
     except HTTPError:
         return False
+
+
+def asked(broker: Broker, request: urllib.request.Request, within_s: float) -> HTTPResponse:
+    """Send a request to the management API. Raises: OSError."""
+    context = broker.context()
+    answer: HTTPResponse = urllib.request.urlopen(  # noqa: S310 - this machine's own
+        request, timeout=within_s, context=context
+    )
+    return answer
 
 
 def accepts(port: int) -> bool:

