@@ -19,8 +19,8 @@ from orders.database.refund_requests import RefundRequests
 from orders.database.refund_requests import Request as Refund
 from orders.domain import events
 from orders.domain.deadlines import deadlines
-from orders.domain.keys import AttemptKind
 from orders.domain.lifecycle import Status
+from orders.domain.order import AttemptKind
 from orders.errors import Transient
 from orders.settlement.resolution import Attempt, Word, resolution
 from orders.telemetry import context

@@ -25,8 +25,7 @@ from orders.database.cancellations import Cancellations, NotCancellable
 from orders.database.cancellations import Request as Cancel
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.progress import Progress
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import Progress, ProgressSets
 from orders.database.refund_requests import NotRefundable, RefundRequests
 from orders.database.refund_requests import Request as Refund
 from orders.database.routing import Reads

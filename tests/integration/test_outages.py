@@ -21,8 +21,7 @@ from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.progress import Progress
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import NewOrder

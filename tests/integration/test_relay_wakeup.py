@@ -14,8 +14,7 @@ from integration.serving import eventually
 from orders.database.cancellations import Cancellations, Request
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.progress import Progress, Step
-from orders.database.progress_sets import Advance, ProgressSets
+from orders.database.progress import Advance, Progress, ProgressSets, Step
 from orders.database.routing import Reads
 from orders.domain.lifecycle import Event, transition
 from orders.domain.order import NewOrder

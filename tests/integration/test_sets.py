@@ -29,12 +29,10 @@ from integration.world import EVERYTHING, message_of
 from orders import settings
 from orders.database.orders import Ledger
 from orders.database.pool import Pool, Row
-from orders.database.progress import Progress
-from orders.database.progress_sets import Advance, ProgressSets
+from orders.database.progress import Advance, Progress, ProgressSets
 from orders.database.routing import Reads
 from orders.domain import events
-from orders.domain.keys import AttemptKind, attempt_id
-from orders.domain.order import NewOrder, Order
+from orders.domain.order import AttemptKind, NewOrder, Order, attempt_id
 from orders.errors import Permanent, Unavailable
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.sets import Member

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import ProgressSets
 from orders.domain.order import Order
 from orders.errors import OrdersError
 from orders.messaging.envelope import Message

@@ -10,8 +10,7 @@ from integration.together import DirectAsking, Messages, handle_by_itself, work_
 from orders.database.cancellations import Cancellations, Cancelled, Request
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.progress import Progress, Work
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import Progress, ProgressSets, Work
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.lifecycle import Status

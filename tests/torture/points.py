@@ -58,10 +58,10 @@ POINTS: Final[dict[str, Point]] = {
     "stock.noted": Point("orders.database.progress:Progress.settle_stock", AFTER, ("worker",)),
     # worker, orders in sets
     "set.uncached": Point("orders.cache.orders:OrderCache.put_all", BEFORE, ("worker",)),
-    "set.loaded": Point("orders.database.progress_sets:ProgressSets.load", AFTER, ("worker",)),
+    "set.loaded": Point("orders.database.progress:ProgressSets.load", AFTER, ("worker",)),
     "set.answered": Point("orders.upstream.parallel:ParallelCalls.wait", AFTER, ("worker",)),
-    "set.advanced": Point("orders.database.progress_sets:ProgressSets.advance", AFTER, ("worker",)),
-    "set.settled": Point("orders.database.progress_sets:ProgressSets.settle", AFTER, ("worker",)),
+    "set.advanced": Point("orders.database.progress:ProgressSets.advance", AFTER, ("worker",)),
+    "set.settled": Point("orders.database.progress:ProgressSets.settle", AFTER, ("worker",)),
     "set.unacknowledged": Point("orders.messaging.sets:Sets.done", BEFORE, ("worker",)),
     # worker and notifier
     "unacknowledged": Point(

@@ -18,9 +18,8 @@ from orders.database.orders import (
     owners_principal,
 )
 from orders.database.pool import Pool
-from orders.domain.keys import AttemptKind, attempt_id, legacy_nonce
 from orders.domain.lifecycle import SUPPORT, Event, Status, transition
-from orders.domain.order import Order, etag
+from orders.domain.order import AttemptKind, Order, attempt_id, etag, legacy_nonce
 from orders.errors import Transient
 from orders.telemetry import tracing
 from orders.telemetry.context import Context

@@ -1,8 +1,15 @@
-"""An order, as asked for and as stored."""
+"""An order, as asked for and as stored, and the keys that Payment and Inventory know its work by.
+
+The keys derive from the order's nonce, which is written when the order is accepted. Work that a
+failover lost is done again under the same keys; and an order that gets a lost order's id has
+another nonce, so it never meets the lost one's reservation or payment.
+"""
 
 import datetime as dt
+import enum
 import hashlib
 import re
+import uuid
 from decimal import Decimal
 from typing import Annotated, Final
 
@@ -24,6 +31,8 @@ PaymentMethod = Annotated[
         description="Opaque token of a payment method; never a card number.",
     ),
 ]
+# Of orders accepted before there was a nonce. Any constant will do; it must never change.
+_LEGACY: Final = uuid.UUID("5f6d1d0e-2f0b-4c56-8d6c-0c2f2b7a9a10")
 
 
 class NewOrder(msgspec.Struct, frozen=True):
@@ -94,3 +103,20 @@ def parse_total(literal: bytes) -> Decimal:
     if cents != amount:
         raise InvalidTotal("expected at most two decimal places")
     return cents
+
+
+class AttemptKind(enum.StrEnum):
+    """What a payment attempt does with the money."""
+
+    CAPTURE = "capture"
+    REFUND = "refund"
+
+
+def attempt_id(nonce: uuid.UUID, kind: AttemptKind, number: int) -> uuid.UUID:
+    """Return the id of an order's attempt; `number` counts the attempts of one kind from 1."""
+    return uuid.uuid5(nonce, f"{kind}/{number}")
+
+
+def legacy_nonce(order_id: int, created_at: dt.datetime) -> uuid.UUID:
+    """Return what stands for the nonce of an order that has none."""
+    return uuid.uuid5(_LEGACY, f"{order_id}/{created_at.astimezone(dt.UTC).isoformat()}")

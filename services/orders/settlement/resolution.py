@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from orders.database.progress import Outcome, Step, Work
-from orders.domain.keys import AttemptKind
 from orders.domain.lifecycle import Event, Reason, Status, Transition, transition
+from orders.domain.order import AttemptKind
 from orders.errors import OrdersError
 from orders.upstream.ledgers import PaymentStatus
 

@@ -14,8 +14,7 @@ from orders.cache.orders import OrderCache
 from orders.database.audit import operator
 from orders.database.pool import Pool
 from orders.database.progress import Outcome, Progress, Work
-from orders.domain.keys import AttemptKind
-from orders.domain.order import Order
+from orders.domain.order import AttemptKind, Order
 from orders.errors import OrdersError, Permanent
 from orders.settings import CacheSettings
 from orders.settlement.connections import database, payment_ledger, transaction

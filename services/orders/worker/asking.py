@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import ProgressSets
 from orders.domain.order import Order
 from orders.upstream import inventory, payment
 from orders.upstream.http import Upstream

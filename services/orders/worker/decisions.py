@@ -6,8 +6,8 @@ Pure: from how the order stands, and from what Inventory or Payment answered.
 import msgspec
 
 from orders.database.progress import Outcome, Reservation, Step, Work
-from orders.domain.keys import AttemptKind, attempt_id
 from orders.domain.lifecycle import Event, Transition, transition
+from orders.domain.order import AttemptKind, attempt_id
 from orders.errors import Permanent
 from orders.upstream.inventory import OutOfStock, Standing, Target
 from orders.upstream.payment import Captured, Declined

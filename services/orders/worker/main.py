@@ -10,8 +10,7 @@ from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.pool import Pool
-from orders.database.progress import Progress
-from orders.database.progress_sets import ProgressSets
+from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from orders.database.progress import Outcome, Progress, Refund, Step, Work
-from orders.domain.keys import AttemptKind, attempt_id
 from orders.domain.lifecycle import Event, Reason, Status
+from orders.domain.order import AttemptKind, attempt_id
 from orders.errors import Permanent
 from orders.upstream.payment import Captured, Payment, Refunded
 from orders.worker.metrics import ORDER_REFUNDS

@@ -20,8 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from orders.database.progress import Reservation, Work
-from orders.database.progress_sets import Advance, ProgressSets, Settlement
+from orders.database.progress import Advance, ProgressSets, Reservation, Settlement, Work
 from orders.domain.lifecycle import Status
 from orders.domain.order import Order
 from orders.errors import OrdersError, Permanent, Unavailable
