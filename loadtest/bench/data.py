@@ -43,6 +43,27 @@ _BACKLOG: Final = f"""
         jsonb_build_object('orderId', n, 'version', 1, 'status', 'Pending'), {_IDS}
     FROM generate_series(1, %s) AS n
 """
+_WAITING: Final = f"""
+    WITH placed AS (
+        INSERT INTO orders ({_COLUMNS})
+        SELECT nextval('orders_id_seq'), %(user)s, 1, 2, 19.90, 'card', 'Pending', 1, 'none',
+            {_IDS}, now()
+        FROM generate_series(1, %(count)s)
+        RETURNING id, user_id
+    )
+    INSERT INTO outbox (aggregateid, type, payload, correlation_id, traceparent)
+    SELECT id::text, 'order.created.v1',
+        jsonb_build_object('orderId', id, 'version', 1, 'status', 'Pending', 'userId', user_id),
+        {_IDS}
+    FROM placed
+"""
+_COMPLETIONS: Final = """
+    SELECT extract(epoch FROM completed.at - orders.created_at)::float
+    FROM orders
+    JOIN order_history AS completed ON completed.order_id = orders.id
+    WHERE completed.to_status = 'Completed' AND orders.user_id <> %s
+        AND orders.id BETWEEN %s AND %s
+"""
 
 
 class Database:
@@ -94,6 +115,25 @@ class Database:
             b" AND reservation <> 'committed' ORDER BY id DESC LIMIT 1) AS newest"
         )
         return self._count(query, (first, last)) == 0
+
+    def add_waiting(self, count: int, user: int) -> None:
+        """Place orders of a customer at once, messages included, and wake the relay."""
+        with self._connection.transaction():
+            self._connection.execute(_WAITING.encode(), {"count": count, "user": user})
+            self._connection.execute(b"SELECT pg_notify('outbox', '')")
+
+    def has_none_waiting(self, user: int) -> bool:
+        """Tell whether all orders of a customer have ended."""
+        query = (
+            b"SELECT count(*) FROM orders"
+            b" WHERE user_id = %s AND status IN ('Pending', 'Reserved', 'Charging')"
+        )
+        return self._count(query, (user,)) == 0
+
+    def completions_s(self, after: int, last: int, *, but: int) -> list[float]:
+        """Return how long orders of a span of ids took to Completed, but for a customer's."""
+        rows = self._connection.execute(_COMPLETIONS.encode(), (but, after + 1, last))
+        return [row[0] for row in rows]
 
     def empty_outbox(self) -> None:
         """Forget all messages that nobody relayed."""

@@ -98,6 +98,10 @@ class Stand:
         for program in programs.values():
             program.await_ready()
 
+    def vary(self, name: str, variant: str, more: Mapping[str, str]) -> None:
+        """Make a component known that is another one with other settings."""
+        self._known[variant] = self._variant(self._known[name], variant, more)
+
     def stop(self, name: str) -> None:
         """End one."""
         self._programs.pop(name).stop()

@@ -470,6 +470,13 @@ class RelaySettings(Group, frozen=True):
     poll_s: Annotated[
         Seconds, Meta(description="Look at the outbox this often even without a wake-up.")
     ] = 1
+    under_way: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000)],
+        Meta(
+            description="Orders under way for each worker, while customers with more than 10 of"
+            " them wait in turns; 0: nobody waits."
+        ),
+    ] = 40
 
 
 class WorkerSettings(Group, frozen=True):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from orders.domain import events, lifecycle
-from orders.domain.events import OrderEvent
+from orders.domain.events import OrderCreated, OrderEvent
 from orders.messaging import schemas
 from orders.messaging.envelope import BODIES
 
@@ -44,6 +44,14 @@ def test_what_the_code_writes_follows_the_schema(name: str) -> None:
     validator = jsonschema.Draft202012Validator(schemas.schema(name))
     validator.validate(msgspec.to_builtins(OrderEvent(7, 1, "Pending")))
     validator.validate(msgspec.to_builtins(OrderEvent(7, 2, "Failed", "OutOfStock")))
+
+
+def test_a_new_order_names_its_customer_and_need_not() -> None:
+    validator = jsonschema.Draft202012Validator(schemas.schema(events.CREATED))
+    validator.validate(msgspec.to_builtins(OrderCreated(7, 1, "Pending", user_id=9)))
+    assert msgspec.json.decode(
+        b'{"orderId": 7, "version": 1, "status": "Pending"}', type=OrderCreated
+    ) == OrderCreated(7, 1, "Pending")
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 
@@ -98,11 +98,16 @@ def broker(vhost: Vhost, broker: Broker) -> Iterator[Broker]:
 
 @contextmanager
 def relaying(
-    database: Database, vhost: Vhost, *, batch: int = 100, poll_s: float = 0.2
+    database: Database,
+    vhost: Vhost,
+    *,
+    batch: int = 100,
+    poll_s: float = 0.2,
+    workers: Callable[[], int] = lambda: 0,
 ) -> Iterator[Relay]:
     publisher = Publisher(settings_of(vhost), "test relay")
-    settings = RelaySettings(batch=batch, poll_s=poll_s)
-    relay = Relay(DatabaseSettings(url=database.url), publisher, settings)
+    settings = RelaySettings(batch=batch, poll_s=poll_s, under_way=20)
+    relay = Relay(DatabaseSettings(url=database.url), publisher, settings, workers)
     thread = threading.Thread(target=relay.run)
     publisher.start()
     eventually(lambda: publisher.problem is None)
@@ -137,7 +142,8 @@ def test_a_committed_order_becomes_a_message(
     assert taken is not None
     properties, body = taken
     jsonschema.validate(msgspec.json.decode(body), schemas.schema(properties.type))
-    assert msgspec.json.decode(body)["orderId"] == answer.order_id
+    event = msgspec.json.decode(body)
+    assert (event["orderId"], event["userId"]) == (answer.order_id, 7)
     assert (properties.type, properties.correlation_id) == (events.CREATED, "abc")
     assert properties.headers["traceparent"] == ids.traceparent
     assert (properties.delivery_mode, properties.app_id) == (2, "orders")
@@ -157,6 +163,28 @@ def test_every_row_is_published_once_and_each_orders_rows_in_their_order(
         versions.setdefault(event["orderId"], []).append(event["version"])
     assert len(versions) == 20
     assert all(seen == list(range(1, 11)) for seen in versions.values())
+
+
+def test_an_order_does_not_wait_behind_hundreds_of_another_customer(
+    database: Database, vhost: Vhost, table: Table, broker: Broker
+) -> None:
+    customers = [1] * 300 + [2]
+    for order_id, customer in enumerate(customers):
+        table.session.execute(
+            "INSERT INTO outbox (aggregateid, type, payload) VALUES (%s, %s, jsonb_build_object("
+            "'orderId', %s::int, 'version', 1, 'status', 'Pending', 'userId', %s::int))",
+            (str(order_id), events.CREATED, order_id, customer),
+        )
+    workers = 1
+    with relaying(database, vhost, batch=1000, workers=lambda: workers):
+        eventually(lambda: broker.count(PROCESSING) >= 21)
+        workers = 0  # nobody to take turns for: all that wait are published
+        eventually(lambda: table.left() == 0)
+    taken = [
+        msgspec.json.decode(body)["orderId"]
+        for _, body in iter(lambda: broker.take(PROCESSING), None)
+    ]
+    assert taken == [*range(10), 300, *range(10, 300)]
 
 
 def test_a_notification_wakes_it_and_a_look_finds_what_nobody_announced(

@@ -7,7 +7,7 @@ import pytest
 from pika import BasicProperties
 
 from orders.domain import events
-from orders.domain.events import OrderEvent
+from orders.domain.events import OrderCreated
 from orders.errors import Permanent
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery, Message
@@ -38,7 +38,7 @@ def test_what_is_published_can_be_read() -> None:
     message = decode(delivery())
     assert message.message_id == ID
     assert message.type == events.CREATED
-    assert message.body == OrderEvent(7, 1, "Pending")
+    assert message.body == OrderCreated(7, 1, "Pending")
     assert message.correlation_id == "abc"
     assert message.traceparent == TRACEPARENT
     assert (message.queue, message.attempt) == (PROCESSING, 1)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 OrderId = Annotated[int, Meta(ge=1)]
+UserId = Annotated[int, Meta(ge=1)]
 Version = Annotated[int, Meta(ge=1, description="Version of the order after the event.")]
 
 
@@ -21,6 +22,12 @@ class OrderEvent(msgspec.Struct, rename="camel", frozen=True):
     version: Version
     status: str
     reason: str | None = None
+
+
+class OrderCreated(OrderEvent, frozen=True, kw_only=True):
+    """The body of `order.created.v1`: it names the customer, so that customers can take turns."""
+
+    user_id: UserId | None = None  # messages of the previous release have none
 
 
 CREATED: Final = "order.created.v1"

@@ -9,7 +9,7 @@ from pika import BasicProperties
 from pika.spec import Basic
 
 from orders.domain import events
-from orders.domain.events import OrderEvent
+from orders.domain.events import OrderCreated, OrderEvent
 from orders.errors import Permanent
 from orders.messaging.decoding import Received
 from orders.telemetry import context
@@ -24,8 +24,11 @@ TRACEPARENT: Final = "traceparent"
 ATTEMPT: Final = "x-attempt"
 MAX_ATTEMPT: Final = 1_000_000  # only to refuse nonsense
 
-# The body of each message type. All are one struct today; a type that needs more gets its own.
-BODIES: Final[dict[str, type[OrderEvent]]] = dict.fromkeys(sorted(events.TYPES), OrderEvent)
+# The body of each message type; a type that needs more has its own.
+BODIES: Final[dict[str, type[OrderEvent]]] = {
+    **dict.fromkeys(sorted(events.TYPES), OrderEvent),
+    events.CREATED: OrderCreated,
+}
 _DECODERS: Final = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from orders.messaging.publisher import Publisher
 from orders.process import problem_check, running
 from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings, load
+from orderservice_topology.topology import PROCESSING
 
 
 def run(environ: Mapping[str, str]) -> int:
@@ -15,7 +17,12 @@ def run(environ: Mapping[str, str]) -> int:
     messaging = load(MessagingSettings, environ)
     publisher = Publisher(messaging, "orders-relay")
     gauges = QueueGauges(messaging)
-    relay = Relay(load(DatabaseSettings, environ), publisher, load(RelaySettings, environ))
+    relay = Relay(
+        load(DatabaseSettings, environ),
+        publisher,
+        load(RelaySettings, environ),
+        partial(gauges.consumers, PROCESSING),
+    )
     checks = (
         problem_check("postgres", lambda: relay.problem),
         problem_check("rabbitmq", lambda: publisher.problem),

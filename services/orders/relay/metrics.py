@@ -12,6 +12,9 @@ OUTBOX_PENDING: Final = Gauge(
 OUTBOX_OLDEST_AGE: Final = Gauge(
     "outbox_oldest_age_seconds", "Age of the oldest row in the outbox; NaN: not known."
 )
+OUTBOX_PARKED: Final = Gauge(
+    "outbox_parked", "Rows in the outbox whose customer has many orders and waits for its turn."
+)
 OUTBOX_PUBLISHED: Final = Counter(
     "outbox_published_total",
     "Rows published, by how that ended; all but `confirmed` are tried again.",

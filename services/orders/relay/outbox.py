@@ -128,14 +128,16 @@ class Floor:
     than a statement may take, and what commits later still is found by the look at everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trail_s: float = _TRAIL_S, step_s: float = 1.0) -> None:
+        """Take how long it trails what was taken, and how often it moves."""
+        self._trail_s, self._step_s = trail_s, step_s
         self._whole_at_s = 0.0
         self._passed: collections.deque[tuple[float, int]] = collections.deque()
         self._floor = 0
 
     def at(self, now_s: float) -> int:
         """Return the floor of a look that begins now."""
-        while self._passed and now_s - self._passed[0][0] > _TRAIL_S:
+        while self._passed and now_s - self._passed[0][0] > self._trail_s:
             self._floor = self._passed.popleft()[1]
         return 0 if now_s >= self._whole_at_s else self._floor
 
@@ -144,7 +146,7 @@ class Floor:
         if floor == 0:
             took_s = ended_s - began_s
             self._whole_at_s = ended_s + min(_WHOLE_SHARE * took_s, _WHOLE_EVERY_S)
-        if last and (not self._passed or began_s - self._passed[-1][0] > 1):
+        if last and (not self._passed or began_s - self._passed[-1][0] > self._step_s):
             self._passed.append((began_s, last))
 
 

@@ -28,6 +28,7 @@ class QueueGauges:
     def __init__(self, settings: MessagingSettings, every_s: float = EVERY_S) -> None:
         self._link = Link(settings, "orders-relay-queues", self)
         self._every_s = every_s
+        self._consumers: dict[str, int] = {}  # what is known now
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue-gauges", daemon=True)
 
@@ -41,29 +42,33 @@ class QueueGauges:
         self._stopping.set()
         self._link.close(CLOSE_S)
 
+    def consumers(self, queue: str) -> int:
+        """Return how many consumers a queue had some seconds ago; 0 if nobody knows."""
+        return self._consumers.get(queue, 0)
+
     def opened(self, channel: Channel) -> None:
         """Ask at once over a new channel."""
         self._link.serving(channel)
-        _ask(channel)
+        self._ask(channel)
 
     def lost(self) -> None:
         """Forget what is not known any more."""
+        self._consumers.clear()
         QUEUE_MESSAGES.clear()
         QUEUE_CONSUMERS.clear()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
-            self._link.call(_ask)
+            self._link.call(self._ask)
 
+    def _ask(self, channel: Channel | None) -> None:
+        """Declare every queue passively: one that is missing ends the channel; the log says so."""
+        if channel is None:
+            return
+        for queue in QUEUES:
+            channel.queue_declare(queue, passive=True, callback=partial(self._take, queue))
 
-def _ask(channel: Channel | None) -> None:
-    """Declare every queue passively: one that is missing ends the channel; the log says so."""
-    if channel is None:
-        return
-    for queue in QUEUES:
-        channel.queue_declare(queue, passive=True, callback=partial(_take, queue))
-
-
-def _take(queue: str, answer: Method) -> None:
-    QUEUE_MESSAGES.labels(queue).set(answer.method.message_count)
-    QUEUE_CONSUMERS.labels(queue).set(answer.method.consumer_count)
+    def _take(self, queue: str, answer: Method) -> None:
+        self._consumers[queue] = answer.method.consumer_count
+        QUEUE_MESSAGES.labels(queue).set(answer.method.message_count)
+        QUEUE_CONSUMERS.labels(queue).set(answer.method.consumer_count)

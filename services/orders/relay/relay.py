@@ -7,12 +7,13 @@ deduplicate by it. Nothing is ever deleted that was not confirmed.
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from orders.database.connection import sessions
+from orders.domain import events
 from orders.errors import OrdersError, Transient
 from orders.messaging import envelope, semconv
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
@@ -20,11 +21,13 @@ from orders.relay import outbox
 from orders.relay.lanes import Lanes, lane_of
 from orders.relay.metrics import (
     OUTBOX_OLDEST_AGE,
+    OUTBOX_PARKED,
     OUTBOX_PENDING,
     OUTBOX_PUBLISHED,
     RELAY_LEADING,
 )
 from orders.relay.outbox import UNKNOWN, Backlog, Outbox, Row
+from orders.relay.turns import Turns
 from orders.relay.window import Ended, Holds, Reading, Window, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
@@ -50,6 +53,7 @@ _REFUSALS: Final = frozenset({Outcome.NACKED, Outcome.RETURNED, Outcome.LOST})
 # The row itself may be what is wrong: others of its lane are tried before it.
 _DOUBTFUL: Final = frozenset({Outcome.UNENCODABLE, Outcome.LOST})
 _SAMPLED: Final = "-01"
+_NEW_ORDERS: Final = lane_of(events.CREATED)
 
 _log = structlog.get_logger()
 
@@ -62,12 +66,16 @@ class Relay:
         database: DatabaseSettings,
         publisher: Publisher,
         settings: RelaySettings,
+        workers: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Take how many workers there are, as far as is known: without any, nobody takes turns."""
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
         # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
         self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
-        self._reading = Reading(self._window, self._holds, self._lanes)
+        self._turns = Turns(settings.under_way, workers)
+        OUTBOX_PARKED.set_function(lambda: self._turns.parked)
+        self._reading = Reading(self._window, self._holds, self._lanes, self._turns)
         self._stopping = threading.Event()
         self.watch = Watch("relay")
         self._gauges = _Gauges()
@@ -108,6 +116,7 @@ class Relay:
                 _log.exception("relay.failed")
             self._idle = None
             self._leading = False
+            self._turns.forget()
             self._gauges.forget()
             self._stopping.wait(_RECONNECT_S)
 
@@ -151,13 +160,20 @@ class Relay:
         rows = self._reading.next(session, self._settings.batch)
         if session.may_be_lost:
             raise Transient("stood still for too long: another relay may lead")
-        admitted = self._window.admit(rows)
+        admitted = self._window.admit(self._in_turn(rows))
         if admitted:
             self._lulls = 0
             self._publish(admitted)
         if len(rows) > 1:
             self._tell_writers(session, idle=False)
         return len(rows), len(admitted)
+
+    def _in_turn(self, rows: Sequence[Row]) -> list[Row]:
+        """Return what may be published now: of the rows that were read, and of those parked."""
+        unparked = self._turns.take(rows)
+        if self._reading.is_open(_NEW_ORDERS):
+            unparked += self._turns.due(self._settings.batch)
+        return unparked
 
     def _publish(self, rows: Sequence[Row]) -> None:
         """Publish rows; one that fits no message ends at once, so that it is put off by itself."""

@@ -15,7 +15,8 @@ import msgspec
 
 from orders.messaging.publisher import Outcome, Outgoing
 from orders.relay.lanes import Lanes, lane_of, types_of
-from orders.relay.outbox import Outbox, Row, Selection
+from orders.relay.outbox import Floor, Outbox, Row, Selection
+from orders.relay.turns import Turns
 
 _FIRST_HOLD_S: Final = 0.5
 _LONGEST_HOLD_S: Final = 30.0
@@ -29,6 +30,9 @@ _MOST_HELD: Final = 1000
 # held) is found by looking from the start, for a twentieth of the time.
 _FROM_START_SHARE: Final = 20
 _FROM_START_S: Final = 5.0
+# Parked rows are many, and each look names those it must not return. So most looks begin above what
+# was read this long ago: longer than a commit usually takes.
+_BESIDE_PARKED_S: Final = 0.5
 
 Place = tuple[str, str]  # aggregate id, lane
 
@@ -194,19 +198,25 @@ class Reading:
         window: Window,
         holds: Holds,
         lanes: Lanes,
+        turns: Turns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._window, self._holds, self._lanes = window, holds, lanes
+        self._window, self._holds, self._lanes, self._turns = window, holds, lanes, turns
         self._monotonic = monotonic
+        self._floor: Floor | None = None  # while rows are parked
+        self._closed: set[str] = set()
         self._passed = 0  # every row up to this one was looked at
         self._from_start_at_s = 0.0
 
     def next(self, outbox: Outbox, limit: int) -> list[Row]:
         """Return up to `limit` rows of open lanes, oldest first, and some of each lane on trial."""
         rows = self._on_trial(outbox)
-        under_way = self._window.by_lane()
-        closed = self._lanes.closed(under_way) | self._window.silent_lanes()
-        return rows + self._open(outbox, limit, sorted(closed))
+        self._closed = self._lanes.closed(self._window.by_lane()) | self._window.silent_lanes()
+        return rows + self._open(outbox, limit, sorted(self._closed))
+
+    def is_open(self, lane: str) -> bool:
+        """Tell whether the last look returned what it found of a lane."""
+        return lane not in self._closed
 
     def _on_trial(self, outbox: Outbox) -> list[Row]:
         rows: list[Row] = []
@@ -220,7 +230,7 @@ class Reading:
     def _open(self, outbox: Outbox, limit: int, closed: list[str]) -> list[Row]:
         if not closed:
             self._passed, self._from_start_at_s = 0, 0.0
-            return outbox.take(limit, self._selection())
+            return self._all(outbox, limit)
         but = tuple(name for lane in closed for name in types_of(lane))
         started_s = self._monotonic()
         if started_s < self._from_start_at_s:
@@ -235,6 +245,18 @@ class Reading:
         self._from_start_at_s = ended_s + pause_s
         return rows
 
+    def _all(self, outbox: Outbox, limit: int) -> list[Row]:
+        if not self._turns.parked:
+            self._floor = None
+            return outbox.take(limit, self._selection())
+        self._floor = self._floor or Floor(_BESIDE_PARKED_S, _BESIDE_PARKED_S / 5)
+        began_s = self._monotonic()
+        after = self._floor.at(began_s)
+        rows = outbox.take(limit, self._selection(after=after))
+        last = rows[-1].seq if rows else 0
+        self._floor.looked(after, began_s, self._monotonic(), last)
+        return rows
+
     def _selection(
         self, *, only: tuple[str, ...] | None = None, but: tuple[str, ...] = (), after: int = 0
     ) -> Selection:
@@ -245,7 +267,7 @@ class Reading:
         ]
         return Selection(
             after=after,
-            under_way=self._window.seqs(),
+            under_way=[*self._window.seqs(), *self._turns.seqs(after)],
             only=only,
             but=but,
             held=[aggregate_id for aggregate_id, _ in held],

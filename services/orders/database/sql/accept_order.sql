@@ -26,7 +26,7 @@ accepted AS (
         %(correlation_id)s, %(traceparent)s
     FROM next
     WHERE %(key)s::text IS NULL OR EXISTS (SELECT FROM once)
-    RETURNING id
+    RETURNING id, user_id
 ),
 recorded AS (
     INSERT INTO order_history (order_id, version, to_status, actor, trace_id)
@@ -36,7 +36,7 @@ announced AS (
     INSERT INTO outbox (aggregateid, type, payload, correlation_id, traceparent)
     SELECT
         id::text, 'order.created.v1',
-        jsonb_build_object('orderId', id, 'version', 1, 'status', 'Pending'),
+        jsonb_build_object('orderId', id, 'version', 1, 'status', 'Pending', 'userId', user_id),
         %(correlation_id)s, %(traceparent)s
     FROM accepted
 )

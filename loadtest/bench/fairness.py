@@ -1,0 +1,217 @@
+"""What a customer with thousands of waiting orders does to the others.
+
+    python -m loadtest.bench.fairness
+
+Twenty customers place an order a second each, through the api. In turns there is nobody else, or
+one customer more with thousands of waiting orders, with and without turns in the relay. It prints
+how long the orders of the twenty took, from their commit to that of Completed by PostgreSQL's
+clock, while those of the other waited, and how many orders were completed a second in all.
+"""
+
+import argparse
+import contextlib
+import http.client
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from devstack.state import remove
+from loadtest.bench import queues
+from loadtest.bench.data import Database
+from loadtest.bench.generators import BenchFailed
+from loadtest.bench.pairs import ratio, spread, turns
+from loadtest.bench.stand import HOST, Plan, Stand, until
+from orderservice_topology.topology import PROCESSING
+
+CUSTOMERS: Final = 20
+FIRST: Final = 101  # their ids follow one another
+HOT: Final = 1
+ALONE: Final = "nobody else"
+AT_ONCE: Final = "no turns"
+_WAVES: Final = (
+    ("postgres", "valkey", "inventory", "rabbitmq-epmd"),
+    ("rabbitmq", "payment", "migrate"),
+    ("topology",),
+    ("api", "worker"),
+)
+_WARM_S: Final = 2.0
+_ALONE_S: Final = 8.0
+_WITHIN_S: Final = 300.0
+
+
+class Slice(NamedTuple):
+    """The times of the twenty, in milliseconds, and the rate of all orders."""
+
+    p50_ms: float
+    p95_ms: float
+    orders: int
+    rate: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 0 done."""
+    asked = _parser().parse_args(arguments)
+    relays = {ALONE: "0", AT_ONCE: "0"} | {f"{limit} under way": limit for limit in asked.under_way}
+    slices: dict[str, list[Slice]] = {who: [] for who in relays}
+    with _stand() as stand:
+        for who, limit in relays.items():
+            stand.vary("relay", _relay(who), {"ORDERS_RELAY_UNDER_WAY": limit})
+        database = Database(stand.database_url)
+        for number, who in turns(list(relays), asked.rounds):
+            taken = _slice(stand, database, who, 0 if who == ALONE else asked.orders)
+            slices[who].append(taken)
+            load = os.getloadavg()[0]
+            print(f"round {number + 1}, load {load:.1f}: {who}: {_words(taken)}", flush=True)
+        database.close()
+    _show(slices)
+    return 0
+
+
+@contextlib.contextmanager
+def _stand() -> Iterator[Stand]:
+    folder = Path(tempfile.mkdtemp(prefix="fairness-"))
+    folder.chmod(0o755)
+    data = folder / "data"
+    try:
+        with Stand(data, Plan(seconds=1, connections=CUSTOMERS, processes=2), None) as stand:
+            for wave in _WAVES:
+                stand.start(*wave)
+                if "migrate" in wave:
+                    database = Database(stand.database_url)
+                    database.seed()
+                    database.close()
+            yield stand
+    finally:
+        remove(data)
+        folder.rmdir()
+
+
+def _slice(stand: Stand, database: Database, who: str, hot: int) -> Slice:
+    """Have the twenty place orders while `hot` orders of one more customer wait."""
+    relay = _relay(who)
+    database.empty_outbox()
+    queues.purge(stand.amqp_url)
+    stand.start(relay)
+    try:
+        until(partial(_sees_a_worker, stand), _WITHIN_S)
+        with _placing(stand.port("api")):
+            time.sleep(_WARM_S)
+            newest, began_s = database.newest(), time.monotonic()
+            if hot:
+                database.add_waiting(hot, HOT)
+                until(partial(database.has_none_waiting, HOT), _WITHIN_S, 0.1)
+            else:
+                time.sleep(_ALONE_S)
+            took_s = time.monotonic() - began_s
+            last = database.newest()
+        until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
+    finally:
+        stand.stop(relay)
+    times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
+    cuts = statistics.quantiles(times_ms, n=20)
+    return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
+
+
+def _relay(who: str) -> str:
+    return "relay-" + who.replace(" ", "-")
+
+
+def _sees_a_worker(stand: Stand) -> bool:
+    """Tell whether the relay knows that somebody consumes, which it asks the broker."""
+    connection = http.client.HTTPConnection(HOST, stand.port("relay_admin"), timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    return f'messaging_queue_consumers{{queue="{PROCESSING}"}} 1.0' in text
+
+
+@contextlib.contextmanager
+def _placing(port: int) -> Iterator[None]:
+    """Have each of the twenty place an order a second during the block, not all at one moment."""
+    ending, failures = threading.Event(), list[str]()
+    threads = [
+        threading.Thread(target=_place, args=(port, number, ending, failures), daemon=True)
+        for number in range(CUSTOMERS)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise BenchFailed(failures[0])
+
+
+def _place(port: int, number: int, ending: threading.Event, failures: list[str]) -> None:
+    order = {
+        "userId": FIRST + number, "productId": 1, "quantity": 1, "total": 9.90,
+        "paymentMethod": "card",
+    }  # fmt: skip
+    body, headers = msgspec.json.encode(order), {"Content-Type": "application/json"}
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    due_s = time.monotonic() + number / CUSTOMERS
+    while not ending.wait(max(0.0, due_s - time.monotonic())):
+        connection.request("POST", "/api/orders", body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != http.client.ACCEPTED:
+            failures.append(f"POST was answered {answer.status}: {text[:200]!r}")
+            return
+        due_s += 1
+    connection.close()
+
+
+def _words(taken: Slice) -> str:
+    return (
+        f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms of {taken.orders} orders;"
+        f" {taken.rate:.0f} orders a second in all"
+    )
+
+
+def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
+    alone = slices[ALONE]
+    print("\n| | p50 ms | p95 ms | p50 / nobody else | p95 / nobody else | orders a second |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for who, taken in slices.items():
+        ratios = [
+            ratio([getattr(one, name) for one in taken], [getattr(one, name) for one in alone])
+            for name in ("p50_ms", "p95_ms")
+        ]
+        spans = " | ".join(f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" for one in ratios)
+        p50, p95, rate = (spread(column).median for column in _columns(taken))
+        print(f"| {who} | {p50:.0f} | {p95:.0f} | {spans} | {rate:.0f} |")
+
+
+def _columns(taken: Sequence[Slice]) -> Iterator[list[float]]:
+    for name in ("p50_ms", "p95_ms", "rate"):
+        yield [getattr(one, name) for one in taken]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.bench.fairness",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="[4]")
+    parser.add_argument("--orders", type=int, default=3000, help="that wait of one customer [3000]")
+    parser.add_argument(
+        "--under-way", default=["40"], type=lambda text: text.split(","),
+        help="values of ORDERS_RELAY_UNDER_WAY, by comma [40]",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

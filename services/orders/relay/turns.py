@@ -1,0 +1,196 @@
+"""Whose order is published next, while one customer has many.
+
+A queue is worked on in the order of its messages, so all that a customer places at once would go
+before everything that others place a moment later. The relay reads from the outbox both that an
+order was placed and that it ended, so it knows how many of a customer's orders are under way. A few
+are published at once. What a customer has beyond that stays in the outbox and is published in turns
+of customers, as long as no more orders are under way than keep the workers busy.
+
+Nothing here has to survive: what is forgotten is read again, and published.
+"""
+
+import bisect
+import collections
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from orders.domain import events
+from orders.relay.outbox import Row
+
+# So many orders of a customer never wait: many more than people place at once.
+_SHARE: Final = 10
+# While only one customer has orders, so many times as many are under way: nobody waits behind them.
+_ALONE: Final = 5
+_ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
+# An order that is under way for longer is somewhere else: put off, or lost.
+_FORGET_S: Final = 10.0
+# Where nothing ends (no worker, a slow Payment), turns help nobody.
+_STALLED_S: Final = 5.0
+# Turns delay whoever has many orders, but by no more than this.
+_LONGEST_S: Final = 30.0
+# Rows in memory, about 1 KB each. What comes beyond them is published at once.
+_MOST: Final = 20_000
+
+_ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
+
+Customer = int
+
+
+class _Named(msgspec.Struct, rename="camel"):
+    user_id: Customer | None = None
+
+
+_named: Final = msgspec.json.Decoder(_Named)
+
+
+class _Parked(NamedTuple):
+    row: Row
+    since_s: float
+
+
+class Turns:
+    """The orders under way, and those that wait for their turn. Of the relay's thread alone."""
+
+    def __init__(
+        self,
+        per_worker: int,
+        workers: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take how many orders keep a worker busy, and how many workers there are; 0: no turns."""
+        self._per_worker, self._workers, self._monotonic = per_worker, workers, monotonic
+        # By the order's id: its customer, and since when. The oldest first.
+        self._under_way: dict[str, tuple[Customer, float]] = {}
+        self._counts: Counter[Customer] = Counter()
+        # The customer whose turn it is comes first.
+        self._parked: dict[Customer, collections.deque[_Parked]] = {}
+        self._seqs: list[int] = []  # of all parked rows, sorted
+        self._moved_s = 0.0  # when an order ended last, or the first one was parked
+        self._latest: Customer | None = None  # whose order was published last
+        self._shared_s = -math.inf  # when that was another customer's than the one before
+
+    @property
+    def parked(self) -> int:
+        """How many rows wait for their turn."""
+        return len(self._seqs)
+
+    def seqs(self, after: int) -> list[int]:
+        """Return the parked rows with a larger `seq`: they must not be read again."""
+        return self._seqs[bisect.bisect_right(self._seqs, after) :]
+
+    def take(self, rows: Sequence[Row]) -> list[Row]:
+        """Take in rows that were read; return those to publish now, and park the others."""
+        now_s = self._monotonic()
+        if self._limit(now_s) == 0:
+            return list(rows)
+        self._expire(now_s)
+        return [row for row in rows if not self._parks(row, now_s)]
+
+    def due(self, most: int) -> list[Row]:
+        """Return up to `most` parked rows whose turn has come."""
+        if not self._seqs:
+            return []
+        now_s = self._monotonic()
+        limit = self._limit(now_s)
+        self._expire(now_s)
+        rows = self._overdue(most, now_s, all_of_them=limit == 0 or self._stands_still(now_s))
+        waiting = 0  # customers in a row whose turn it is not
+        while len(rows) < most and waiting < len(self._parked):
+            customer = next(iter(self._parked))
+            if len(self._under_way) < limit or self._counts[customer] < _SHARE:
+                rows.append(self._released(customer, now_s))
+                waiting = 0
+            else:
+                waiting += 1
+            if customer in self._parked:
+                self._parked[customer] = self._parked.pop(customer)
+        return rows
+
+    def forget(self) -> None:
+        """Forget the parked rows: another relay may have published them."""
+        self._parked.clear()
+        self._seqs.clear()
+
+    def _limit(self, now_s: float) -> int:
+        alone = now_s - self._shared_s > _ALONE_AFTER_S
+        return self._per_worker * self._workers() * (_ALONE if alone else 1)
+
+    def _stands_still(self, now_s: float) -> bool:
+        return now_s - self._moved_s > _STALLED_S
+
+    def _parks(self, row: Row, now_s: float) -> bool:
+        order_id = row.aggregate_id
+        if row.type in _ENDS:
+            self._end(order_id, now_s)
+        if row.type != events.CREATED or order_id in self._under_way:
+            return False
+        customer = _customer_of(row)
+        if customer is None:
+            return False
+        few = customer not in self._parked and self._counts[customer] < _SHARE
+        if few or len(self._seqs) >= _MOST:
+            self._begin(order_id, customer, now_s)
+            return False
+        if not self._seqs:
+            self._moved_s = now_s
+        self._parked.setdefault(customer, collections.deque()).append(_Parked(row, now_s))
+        bisect.insort(self._seqs, row.seq)
+        return True
+
+    def _overdue(self, most: int, now_s: float, *, all_of_them: bool) -> list[Row]:
+        rows: list[Row] = []
+        for customer, waiting in [*self._parked.items()]:
+            while (
+                waiting
+                and len(rows) < most
+                and (all_of_them or now_s - waiting[0].since_s > _LONGEST_S)
+            ):
+                rows.append(self._released(customer, now_s))
+        return rows
+
+    def _released(self, customer: Customer, now_s: float) -> Row:
+        waiting = self._parked[customer]
+        row = waiting.popleft().row
+        if not waiting:
+            del self._parked[customer]
+        del self._seqs[bisect.bisect_left(self._seqs, row.seq)]
+        self._begin(row.aggregate_id, customer, now_s)
+        return row
+
+    def _begin(self, order_id: str, customer: Customer, now_s: float) -> None:
+        if self._latest not in (None, customer):
+            self._shared_s = now_s
+        self._latest = customer
+        self._under_way[order_id] = customer, now_s
+        self._counts[customer] += 1
+
+    def _end(self, order_id: str, now_s: float) -> None:
+        self._moved_s = now_s
+        begun = self._under_way.pop(order_id, None)
+        if begun is not None:
+            self._discount(begun[0])
+
+    def _expire(self, now_s: float) -> None:
+        while self._under_way:
+            order_id, (customer, since_s) = next(iter(self._under_way.items()))
+            if now_s - since_s <= _FORGET_S:
+                return
+            del self._under_way[order_id]
+            self._discount(customer)
+
+    def _discount(self, customer: Customer) -> None:
+        self._counts[customer] -= 1
+        if not self._counts[customer]:
+            del self._counts[customer]
+
+
+def _customer_of(row: Row) -> Customer | None:
+    try:
+        return _named.decode(row.payload).user_id
+    except msgspec.DecodeError:
+        return None  # a row that fits no message is told of where it is published

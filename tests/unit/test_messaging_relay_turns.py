@@ -1,0 +1,195 @@
+"""Whose order is published next, while one customer has many."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from orders.domain import events
+from orders.relay.outbox import Row
+from orders.relay.turns import Turns
+
+HOT, OTHER = 1, 2
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def row(seq: int, customer: int | None = HOT, kind: str = events.CREATED) -> Row:
+    """Return a row of the order that has the same number."""
+    body = {"orderId": seq, "version": 1, "status": "Pending"}
+    named = body if customer is None else body | {"userId": customer}
+    return Row(seq, f"id-{seq}", str(seq), kind, msgspec.json.encode(named).decode(), None, None, 0)
+
+
+def ended(order: int, kind: str = events.COMPLETED) -> Row:
+    body = msgspec.json.encode({"orderId": order, "version": 4, "status": "Completed"}).decode()
+    return Row(10_000 + order, f"end-{order}", str(order), kind, body, None, None, 0)
+
+
+def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
+    """Return turns between customers: somebody has just had an order."""
+    turns = Turns(limit, workers, clock or Clock())
+    turns.take([row(9_000, 9_000), ended(9_000)])
+    return turns
+
+
+def numbers(rows: list[Row]) -> list[int]:
+    return [one.seq for one in rows]
+
+
+def test_ten_orders_of_a_customer_never_wait() -> None:
+    turns = shared(10)
+    first = [row(seq) for seq in range(10)]
+    assert turns.take(first) == first
+    assert turns.parked == 0
+
+
+def test_what_a_customer_has_beyond_them_waits_until_some_have_ended() -> None:
+    turns = shared(15)
+    assert numbers(turns.take([row(seq) for seq in range(30)])) == list(range(10))
+    assert numbers(turns.due(100)) == [10, 11, 12, 13, 14]
+    assert (turns.due(100), turns.parked) == ([], 15)
+    assert turns.take([ended(3), ended(4, events.FAILED), ended(5, events.CANCELLED)])
+    assert numbers(turns.due(100)) == [15, 16, 17]
+
+
+def test_others_do_not_wait_behind_them() -> None:
+    turns = shared(15)
+    turns.take([row(seq) for seq in range(1000)])
+    turns.due(100)
+    assert numbers(turns.take([row(seq, OTHER) for seq in range(1000, 1012)])) == list(
+        range(1000, 1010)
+    )
+
+
+def test_customers_who_wait_take_turns() -> None:
+    turns = shared(30)
+    turns.take([row(seq, HOT) for seq in range(100)])
+    turns.take([row(seq, OTHER) for seq in range(100, 200)])
+    assert numbers(turns.due(100)) == [10, 110, 11, 111, 12, 112, 13, 113, 14, 114]
+
+
+def test_a_customer_keeps_ten_however_many_others_have() -> None:
+    turns = shared(5)
+    turns.take([row(seq) for seq in range(20)])
+    turns.take([row(seq, seq) for seq in range(100, 150)])
+    assert turns.due(100) == []
+    turns.take([ended(0)])
+    assert numbers(turns.due(100)) == [10]
+
+
+def test_an_order_that_was_not_taken_is_published_again() -> None:
+    """Its queue refused it; it is read again and counts once."""
+    turns = shared(10)
+    turns.take([row(seq) for seq in range(10)])
+    assert numbers(turns.take([row(3), row(10)])) == [3]
+
+
+def test_a_customer_who_is_alone_has_five_times_as_many() -> None:
+    clock = Clock()
+    turns = Turns(10, lambda: 1, clock)
+    turns.take([row(seq) for seq in range(100)])
+    assert len(turns.due(100)) == 40
+    assert turns.take([row(200, OTHER)])
+    turns.take([ended(seq) for seq in range(40)])
+    assert turns.due(100) == []
+    turns.take([ended(40)])
+    assert numbers(turns.due(100)) == [50]
+
+
+def test_more_workers_have_more_orders() -> None:
+    workers = 1
+    turns = shared(12, lambda: workers)
+    turns.take([row(seq) for seq in range(100)])
+    assert len(turns.due(100)) == 2
+    workers = 3
+    assert len(turns.due(100)) == 24
+
+
+def test_without_a_worker_nobody_waits() -> None:
+    workers = 1
+    turns = shared(10, lambda: workers)
+    turns.take([row(seq) for seq in range(30)])
+    workers = 0
+    assert len(turns.due(15)) == 15
+    assert len(turns.due(15)) == 5
+    assert len(turns.take([row(seq) for seq in range(100, 200)])) == 100
+
+
+def test_with_a_setting_of_0_nobody_waits() -> None:
+    turns = shared(0)
+    assert len(turns.take([row(seq) for seq in range(1000)])) == 1000
+
+
+def test_where_nothing_ends_all_are_published() -> None:
+    clock = Clock()
+    turns = shared(10, clock=clock)
+    turns.take([row(seq) for seq in range(30)])
+    clock.now_s += 4
+    turns.take([row(500, OTHER), ended(500)])
+    clock.now_s += 4
+    assert turns.due(100) == []
+    clock.now_s += 2
+    assert len(turns.due(100)) == 20
+
+
+def test_nobody_waits_for_longer_than_half_a_minute() -> None:
+    clock = Clock()
+    turns = shared(10, clock=clock)
+    turns.take([row(seq) for seq in range(1000)])
+    for _ in range(7):
+        clock.now_s += 4
+        turns.take([ended(9_000)])  # somebody's: the worker does not stand still
+        turns.due(1000)
+    assert turns.parked > 500
+    clock.now_s += 4
+    turns.take([ended(9_000)])
+    turns.due(1000)
+    assert turns.parked == 0
+
+
+def test_an_order_that_does_not_end_makes_room_after_a_while() -> None:
+    clock = Clock()
+    turns = shared(10, clock=clock)
+    turns.take([row(seq) for seq in range(12)])
+    for _ in range(3):
+        clock.now_s += 4
+        turns.take([ended(9_000)])
+    assert numbers(turns.due(100)) == [10, 11]
+
+
+def test_parked_rows_are_not_read_again_until_they_are_forgotten() -> None:
+    turns = shared(10)
+    turns.take([row(seq) for seq in [*range(10), 15, 13, 14]])
+    assert turns.seqs(0) == [13, 14, 15]
+    assert turns.seqs(13) == [14, 15]
+    turns.take([ended(0)])
+    assert numbers(turns.due(100)) == [15]
+    assert turns.seqs(0) == [13, 14]
+    turns.forget()
+    assert (turns.seqs(0), turns.parked) == ([], 0)
+
+
+def test_rows_that_name_no_customer_never_wait() -> None:
+    """Those of the previous release, those of other types, and those that nobody can read."""
+    turns = shared(10)
+    turns.take([row(seq) for seq in range(11)])
+    unreadable = Row(900, "id-900", "900", events.CREATED, "[]", None, None, 0)
+    others = [row(seq, None) for seq in range(100, 120)]
+    others += [row(200, HOT, events.STALLED), row(201, HOT, events.REFUND_DUE), unreadable]
+    assert turns.take(others) == others
+
+
+def test_beyond_what_memory_is_meant_for_rows_are_published() -> None:
+    turns = shared(10)
+    most = 20_000
+    turns.take([row(seq) for seq in range(10 + most)])
+    assert turns.parked == most
+    assert numbers(turns.take([row(50_000)])) == [50_000]
