@@ -27,6 +27,7 @@ from orders.domain import events
 from orders.domain.order import NewOrder
 from orders.messaging import schemas
 from orders.messaging.publisher import Publisher
+from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context
@@ -185,6 +186,18 @@ def test_an_order_does_not_wait_behind_hundreds_of_another_customer(
         for _, body in iter(lambda: broker.take(PROCESSING), None)
     ]
     assert taken == [*range(10), 300, *range(10, 300)]
+
+
+def test_it_knows_how_many_workers_there_are(vhost: Vhost, broker: Broker) -> None:
+    gauges = QueueGauges(settings_of(vhost), every_s=0.1)
+    gauges.start()
+    try:
+        tag = broker.channel.basic_consume(PROCESSING, lambda *_: None)
+        eventually(lambda: gauges.consumers(PROCESSING) == 1)
+        broker.channel.basic_cancel(tag)
+        eventually(lambda: gauges.consumers(PROCESSING) == 0)
+    finally:
+        gauges.close()
 
 
 def test_a_notification_wakes_it_and_a_look_finds_what_nobody_announced(
