@@ -59,9 +59,10 @@ def running(name: str, environ: Mapping[str, str], checks: Iterable[Check]) -> I
     life = Life(state)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, life.end)
+    metrics = Identified(REGISTRY, settings.load(settings.BuildSettings, environ))
     admin = AdminServer(
         _listener(environ, settings.ADMIN_PORTS[name]),
-        Admin(Checks(checks), state, _metrics(environ)),
+        Admin(Checks(checks), state, metrics),
     )
     admin.start()
     try:
@@ -70,10 +71,6 @@ def running(name: str, environ: Mapping[str, str], checks: Iterable[Check]) -> I
         tracing.shutdown()
         admin.stop()
         _log.info("process.stopped")
-
-
-def _metrics(environ: Mapping[str, str]) -> Identified:
-    return Identified(REGISTRY, settings.load(settings.BuildSettings, environ))
 
 
 def begin_telemetry(name: str, environ: Mapping[str, str]) -> None:

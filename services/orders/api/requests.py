@@ -111,7 +111,9 @@ def _refusal(body: bytes) -> Refusal:
     except UnicodeDecodeError:
         return _malformed("The body is not valid UTF-8.")
     except msgspec.DecodeError as error:
-        return _malformed(_lower_layer(str(error)))
+        # What msgspec says about the bytes names a place and repeats no contents.
+        detail = str(error).removeprefix("JSON is malformed: ").lower()
+        return _malformed(f"The body is not valid JSON: {detail}.")
     faults = list(islice(_faults(members), _FAULTS_LIMIT))
     return _invalid_order(faults) if faults else _malformed("The body is not an order.")
 
@@ -138,11 +140,6 @@ def _malformed(detail: str) -> Refusal:
 
 def _invalid_order(faults: list[Fault]) -> Refusal:
     return Refusal(INVALID, f"{faults[0].pointer[2:]}: {faults[0].detail}", faults=faults)
-
-
-def _lower_layer(message: str) -> str:
-    """Keep what msgspec says about the bytes: it names a place and repeats no contents."""
-    return f"The body is not valid JSON: {message.removeprefix('JSON is malformed: ').lower()}."
 
 
 def _faults(members: dict[str, Raw]) -> Iterator[Fault]:

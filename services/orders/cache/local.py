@@ -164,7 +164,10 @@ class AbsentIds:
         if order_id > self._highest:
             with self._lock:
                 self._highest = max(self._highest, order_id)
-                self._sample(self._clock())
+                now = self._clock()
+                if not self._samples or now - self._samples[-1][0] >= _SAMPLE_S:
+                    self._samples.append((now, self._highest))
+                self._settle(now)
         if self._until:
             self._until.pop(order_id, None)
 
@@ -184,11 +187,6 @@ class AbsentIds:
             self._until.move_to_end(order_id)
             if len(self._until) > _ABSENT_LIMIT:
                 self._until.popitem(last=False)
-
-    def _sample(self, now: float) -> None:
-        if not self._samples or now - self._samples[-1][0] >= _SAMPLE_S:
-            self._samples.append((now, self._highest))
-        self._settle(now)
 
     def _settle(self, now: float) -> None:
         while self._samples and self._samples[0][0] <= now - SETTLED_S:

@@ -101,7 +101,10 @@ class Tracker:
             ]
             for listener in listeners:
                 listener.subscribe()
-                self._compare(listener.marker())
+                marker = listener.marker()
+                if marker is not None and marker != self._marker:
+                    self._marker = marker  # orders were flushed while nobody listened
+                    self._local.forget()
             self._local.invalidate_all()  # what is read from here on is watched
             self._connections = connections
             log.info("cache.tracking_started")
@@ -115,12 +118,6 @@ class Tracker:
         finally:
             for connection in connections:
                 connection.close()
-
-    def _compare(self, marker: bytes | None) -> None:
-        """Forget all versions if orders were flushed while nobody listened."""
-        if marker is not None and marker != self._marker:
-            self._marker = marker
-            self._local.forget()
 
     def _listen(self, selector: selectors.BaseSelector, listeners: Sequence["_Listener"]) -> None:
         """Handle what arrives within a beat. Raises TimeoutError when a server is silent."""

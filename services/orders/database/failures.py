@@ -82,7 +82,9 @@ def translated() -> Iterator[None]:
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         # Also statement_timeout and a deadlock, which the server rolled back.
         kind = OutcomeUnknown if outcome_unknown(error) else Unwell
-        raise kind(f"PostgreSQL: {_name(error)}", retry_after_s=1) from error
+        late = isinstance(error, DeadlinePassed)
+        detail = "no answer in time" if late else type(error).__name__
+        raise kind(f"PostgreSQL: {detail}", retry_after_s=1) from error
     except errors.ReadOnlySqlTransaction as error:
         raise ReadOnly("PostgreSQL is read-only: not the primary?", retry_after_s=1) from error
     except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -98,9 +100,3 @@ def outcome_unknown(error: psycopg.Error) -> bool:
     if error.sqlstate is None:  # not the server's word: the connection ended under the statement
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_UNKNOWN)
-
-
-def _name(error: psycopg.Error) -> str:
-    if isinstance(error, DeadlinePassed):
-        return "no answer in time"
-    return type(error).__name__

@@ -103,12 +103,13 @@ def describe_letter(letter: Delivery) -> Letter:
     """Read what is known of a letter, whatever state it is in."""
     headers = envelope.headers(letter.properties)
     death = _death(headers)
+    attempt = headers.get(envelope.ATTEMPT)
     unmarked = "unrouted" if letter.fault is None else "unreadable"
     return Letter(
         id=letter_id(letter),
         type=printable(letter.properties.type),
         reason=printable(headers.get(verdict.REASON) or death.get("reason") or unmarked),
-        attempts=_count(headers.get(envelope.ATTEMPT)),
+        attempts=attempt if type(attempt) is int else 1,
         order_id=_order_id(letter.body),
         died_at=printable(headers.get(verdict.DIED_AT) or _moment(death, letter)),
         error=printable(headers.get(verdict.ERROR) or letter.fault or "-"),
@@ -157,10 +158,6 @@ def _moment(death: Mapping[str, Any], letter: Delivery) -> str:
     if not isinstance(sent_s, int) or sent_s > decoding.LAST_SECOND:
         return "-"
     return dt.datetime.fromtimestamp(sent_s, dt.UTC).isoformat()
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int else 1
 
 
 def printable(value: object) -> str:
