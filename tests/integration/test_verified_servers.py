@@ -1,6 +1,7 @@
 """TLS on real servers: one that is not who it should be is refused, and why is said."""
 
 import contextlib
+import shutil
 import socket
 import socketserver
 import ssl
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import pytest
+import requests
 
 from devstack.certificates import Authority, Pair, Tls
 from devstack.ports import free_port
@@ -114,6 +116,25 @@ def test_postgresql_demands_tls_and_a_certificate_of_the_client(door: Door) -> N
     assert door.problem(sslcert="/nowhere", sslkey="/nowhere") == verified.CLIENT_DEMANDED
 
 
+def test_postgresql_is_shown_the_certificate_of_the_moment(
+    door: Door, certificates: Certificates, tmp_path: Path
+) -> None:
+    files = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
+    ours, other = certificates.ours, certificates.other
+    pairs = (ours.client("first"), other.client("stranger"), ours.client("second"))
+    problems = []
+    for pair in pairs:
+        place(pair, files)
+        problems.append(door.problem(sslcert=files.certificate, sslkey=files.key))
+    assert [problem is None for problem in problems] == [True, False, True]
+
+
+def place(pair: Pair, files: Pair) -> None:
+    """Replace the files of a pair."""
+    for source, target in zip(pair, files, strict=True):
+        shutil.copy(source, target)
+
+
 def test_postgresql_with_an_expired_certificate_is_refused(
     postgres: Postgres, database: Database, certificates: Certificates
 ) -> None:
@@ -135,13 +156,19 @@ def test_a_server_without_tls_is_named(postgres: Postgres, database: Database) -
 
 
 def amqp(
-    rabbitmq: RabbitMQ, authority: Path, *, host: str = "localhost", certificate: bool = True
+    rabbitmq: RabbitMQ,
+    authority: Path,
+    *,
+    host: str = "localhost",
+    certificate: bool = True,
+    pair: Pair | None = None,
 ) -> str:
     tls = rabbitmq.broker.tls
     assert tls is not None
     options: dict[str, str] = {"ca_certs": str(authority)}
     if certificate:
-        options |= {"certfile": str(tls.client.certificate), "keyfile": str(tls.client.key)}
+        chosen = pair or tls.client
+        options |= {"certfile": str(chosen.certificate), "keyfile": str(chosen.key)}
     login = f"{server.USER}:{rabbitmq.broker.password}"
     place = f"{host}:{rabbitmq.broker.tls_port}/%2F"
     return f"amqps://{login}@{place}?ssl_options={quote(str(options))}"
@@ -170,6 +197,49 @@ def test_rabbitmq_demands_a_certificate_of_the_client(
 ) -> None:
     url = amqp(rabbitmq, certificates.ours.bundle, certificate=False)
     assert problem_of(url) is not None
+
+
+def shown(rabbitmq: RabbitMQ, link: str) -> list[tuple[str, str]]:
+    """Return the ports that a link connected from, and the names in its certificates."""
+    listed = requests.get(f"{rabbitmq.management_url}/api/connections", timeout=60).json()
+    return [
+        (each["name"], each["peer_cert_subject"])
+        for each in listed
+        if each.get("client_properties", {}).get("connection_name") == link
+    ]
+
+
+def end_connections(rabbitmq: RabbitMQ, link: str) -> None:
+    for name, _ in shown(rabbitmq, link):
+        requests.delete(f"{rabbitmq.management_url}/api/connections/{quote(name)}", timeout=60)
+
+
+def test_rabbitmq_is_shown_the_certificate_of_the_moment_and_no_half_of_a_pair(
+    rabbitmq: RabbitMQ, certificates: Certificates, tmp_path: Path
+) -> None:
+    """A connection that is open stays; the next one has what the files hold by then."""
+    files, link = Pair(tmp_path / "tls.crt", tmp_path / "tls.key"), f"rotated-{tmp_path.name}"
+    first, second = (certificates.ours.client(name) for name in ("first", "second"))
+    place(first, files)
+    url = amqp(rabbitmq, certificates.ours.bundle, pair=files)
+    publisher = Publisher(MessagingSettings(url=url), link)
+    publisher.start()
+    try:
+        eventually(lambda: subjects(rabbitmq, link) == ["CN=first"])
+        [(before, _)] = shown(rabbitmq, link)
+        shutil.copy(second.certificate, files.certificate)
+        end_connections(rabbitmq, link)
+        eventually(lambda: [port for port, _ in shown(rabbitmq, link) if port != before])
+        assert set(subjects(rabbitmq, link)) == {"CN=first"}
+        shutil.copy(second.key, files.key)
+        end_connections(rabbitmq, link)
+        eventually(lambda: subjects(rabbitmq, link) == ["CN=second"])
+    finally:
+        publisher.close()
+
+
+def subjects(rabbitmq: RabbitMQ, link: str) -> list[str]:
+    return [subject for _, subject in shown(rabbitmq, link)]
 
 
 class _Answer(BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ import re
 import urllib.parse
 from typing import Final
 
+import structlog
 from pika import URLParameters
 
 from orders.errors import SettingError
@@ -20,19 +21,57 @@ _EXPECTED: Final = "expected amqp://user:password@host:port/vhost, several hosts
 _SCHEMES: Final = ("amqp", "amqps")
 # A comma is allowed in a password, so whole URLs are parted only where another one begins.
 _BETWEEN_URLS: Final = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_log = structlog.get_logger()
 
 
-def addresses(settings: MessagingSettings, name: str) -> list[URLParameters]:
+class Address(URLParameters):  # type: ignore[misc] # pika has no types
+    """What pika connects with: one host. Raises as `addresses` does."""
+
+    def __init__(self, url: str, settings: MessagingSettings, name: str) -> None:
+        try:
+            parts = urllib.parse.urlsplit(url)
+            if not parts.hostname:
+                raise _wrong("a host is empty")
+            if parts.port == 0:
+                raise _wrong("a port is 0")
+            super().__init__(url)
+        except OSError as error:  # those of OpenSSL are of this class, and some a ValueError too
+            raise _wrong("a file of its ssl_options cannot be used") from error
+        except (ValueError, TypeError, IndexError) as error:
+            raise _wrong("a host, a port or a parameter cannot be read") from error
+        self._url, self._settings, self._name = url, settings, name
+        self.heartbeat = settings.heartbeat_s
+        self.blocked_connection_timeout = _BLOCKED_S
+        self.client_properties = {"connection_name": name}
+        self.socket_timeout = 5
+        self.stack_timeout = 10
+
+    def renew(self) -> None:
+        """Read certificates and authorities again, for the next connection.
+
+        What cannot be used, perhaps because only one file of a pair was replaced yet, is not taken
+        over: those of before go on.
+        """
+        if self.ssl_options is None:  # type: ignore[has-type] # as above
+            return
+        try:
+            renewed = Address(self._url, self._settings, self._name)
+            self.ssl_options = renewed.ssl_options  # type: ignore[has-type] # as above
+        except SettingError as error:
+            _log.warning("amqp.certificate_not_renewed", host=place(self), reason=str(error))
+
+
+def addresses(settings: MessagingSettings, name: str) -> list[Address]:
     """Return what pika connects with, a host each, in the order of the setting.
 
     `name` is what the broker shows a connection as. Raises SettingError, which names what is wrong
     and repeats neither user nor password.
     """
     urls = [url for text in _BETWEEN_URLS.split(settings.url) for url in _hosts(text)]
-    return [_parameters(url, settings, name) for url in urls]
+    return [Address(url, settings, name) for url in urls]
 
 
-def shuffled(settings: MessagingSettings, name: str) -> list[URLParameters]:
+def shuffled(settings: MessagingSettings, name: str) -> list[Address]:
     """Return the addresses in any order, so that not all connections lead to the first host."""
     candidates = addresses(settings, name)
     random.shuffle(candidates)
@@ -60,24 +99,6 @@ def _hosts(text: str) -> list[str]:
 def _split_path(rest: str) -> tuple[str, str, str]:
     end = next((at for at, c in enumerate(rest) if c in "/?#"), len(rest))
     return rest[:end], rest[end : end + 1], rest[end + 1 :]
-
-
-def _parameters(url: str, settings: MessagingSettings, name: str) -> URLParameters:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        if not parts.hostname:
-            raise _wrong("a host is empty")
-        if parts.port == 0:
-            raise _wrong("a port is 0")
-        parameters = URLParameters(url)
-    except (ValueError, TypeError, IndexError) as error:
-        raise _wrong("a host, a port or a parameter cannot be read") from error
-    parameters.heartbeat = settings.heartbeat_s
-    parameters.blocked_connection_timeout = _BLOCKED_S
-    parameters.client_properties = {"connection_name": name}
-    parameters.socket_timeout = 5
-    parameters.stack_timeout = 10
-    return parameters
 
 
 def _wrong(fault: str) -> SettingError:

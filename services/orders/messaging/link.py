@@ -19,7 +19,7 @@ from pika.channel import Channel
 
 from orders import verified
 from orders.messaging import decoding
-from orders.messaging.address import place, shuffled
+from orders.messaging.address import Address, place, shuffled
 from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
@@ -66,17 +66,17 @@ class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
 class Hosts:
     """The hosts of a broker, each tried once before any is tried again."""
 
-    def __init__(self, addresses: Sequence[pika.URLParameters]) -> None:
+    def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = list(addresses)
         self._left = list(addresses)
-        self._tried: pika.URLParameters | None = None
+        self._tried: Address | None = None
 
     @property
     def untried(self) -> bool:
         """Whether a host is left that was not tried in this round."""
         return bool(self._left)
 
-    def next(self) -> pika.URLParameters:
+    def next(self) -> Address:
         """Return the host to try now."""
         self._left = self._left or list(self._addresses)
         self._tried = self._left.pop(0)
@@ -159,13 +159,14 @@ class Link:
                 self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
                 delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    def _live(self, address: pika.URLParameters) -> float:
+    def _live(self, address: Address) -> float:
         """Connect, serve until the connection is gone, and return for how long it served."""
         self._serving_since = self._reason = None
         loop = IOLoop()
         with self._lock:
             self._loop = loop
         try:
+            address.renew()
             self._connection = Connection(
                 address,
                 on_open_callback=self._connected,
