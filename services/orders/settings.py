@@ -370,7 +370,11 @@ class AuthSettings(Group, frozen=True):
     ] = None
     key: Annotated[
         str | None,
-        Meta(description="Public key (PEM) or shared secret, instead of a JWKS URL. Secret."),
+        Meta(
+            description="Public key (PEM) or shared secret, instead of a JWKS URL. While it is"
+            " replaced, two: PEM after PEM, or two secrets of at least 32 characters each,"
+            " separated by a space. Secret."
+        ),
     ] = None
     algorithms: Annotated[str, Meta(description="Accepted algorithms, by comma.")] = "RS256,ES256"
     issuer: Annotated[

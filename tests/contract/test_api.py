@@ -16,7 +16,7 @@ from orders.api.app import _routes, create_app
 from orders.api.auth import Caller
 from orders.api.issuer import IssuerKeys
 from orders.api.ratelimit import RateLimiter
-from orders.api.tokens import ConfiguredKey, TokenAuthentication
+from orders.api.tokens import ConfiguredKeys, TokenAuthentication
 from orders.cache.client import Redis
 from orders.errors import Permanent
 from orders.limit_policies import Action, Scope
@@ -386,7 +386,7 @@ def guarded() -> falcon.testing.TestClient:
 def _guard() -> dict[str, Any]:
     chosen = AuthSettings(mode="jwt", key=SECRET, algorithms="HS256")
     return {
-        "authentication": TokenAuthentication(ConfiguredKey(SECRET), chosen),
+        "authentication": TokenAuthentication(ConfiguredKeys(SECRET), chosen),
         "tokens": True,
     }
 
@@ -412,7 +412,7 @@ def _limited(*policies: dict[str, Any]) -> falcon.testing.TestClient:
     chosen = AuthSettings(mode="jwt", key=SECRET, algorithms="HS256")
     return client(
         limiter=RateLimiter(Redis(CacheSettings()), settings),
-        authentication=TokenAuthentication(ConfiguredKey(SECRET), chosen, ["org"]),
+        authentication=TokenAuthentication(ConfiguredKeys(SECRET), chosen, ["org"]),
         tokens=True,
     )
 

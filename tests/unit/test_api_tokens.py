@@ -3,8 +3,10 @@
 import base64
 import hmac
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
@@ -19,14 +21,16 @@ from orders.api import wiring
 from orders.api.auth import ADMIN, READ, WRITE, Caller, NoAuthentication
 from orders.api.issuer import FetchedOnce, IssuerKeys, KeySet
 from orders.api.problems import Refusal
-from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
+from orders.api.tokens import ConfiguredKeys, TokenAuthentication, accepted_algorithms
 from orders.errors import SettingError, Transient
 from orders.settings import AuthSettings
 
 ISSUER, AUDIENCE = "https://issuer.example", "orders"
 SECRET = "a shared secret of at least 32 bytes"
-RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+SECRET_WORD, NEW_SECRET_WORD = "the-old-secret" * 3, "the-new-secret" * 3
+RSA, OTHER_RSA, THIRD_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(3))
 EC = ec.generate_private_key(ec.SECP256R1())
+Signer = tuple[Any, str]  # a key and its algorithm
 
 
 def pem(key: Any) -> str:
@@ -53,7 +57,7 @@ def sign(key: Any = RSA, algorithm: str = "RS256", headers: Any = None, **change
 
 @pytest.fixture(scope="module")
 def authentication() -> TokenAuthentication:
-    return TokenAuthentication(ConfiguredKey(pem(RSA)), settings())
+    return TokenAuthentication(ConfiguredKeys(pem(RSA)), settings())
 
 
 def refused(authentication: TokenAuthentication, header: str | None) -> Refusal:
@@ -145,7 +149,7 @@ def test_signed_nonsense_is_a_caller_or_a_401(
     changes: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     chosen = settings(algorithms="HS256", key=SECRET)
-    authentication = TokenAuthentication(ConfiguredKey(SECRET), chosen)
+    authentication = TokenAuthentication(ConfiguredKeys(SECRET), chosen)
     token = sign_as_it_is({**claims(), **changes}, {"alg": "HS256", **headers})
     subject, status = "7", 401
     try:
@@ -201,7 +205,7 @@ def test_another_authorization_is_refused(authentication: TokenAuthentication, h
 
 
 def test_a_remembered_token_still_expires() -> None:
-    authentication = TokenAuthentication(ConfiguredKey(pem(RSA)), settings())
+    authentication = TokenAuthentication(ConfiguredKeys(pem(RSA)), settings())
     expires_at = int(time.time()) + 2
     token = f"Bearer {sign(exp=expires_at)}"
     authentication.caller(token)
@@ -209,9 +213,39 @@ def test_a_remembered_token_still_expires() -> None:
     refused(authentication, token)
 
 
+@pytest.mark.parametrize(
+    ("text", "old", "new", "stranger"),
+    [
+        (
+            f"{SECRET_WORD} {NEW_SECRET_WORD}",
+            (SECRET_WORD, "HS256"),
+            (NEW_SECRET_WORD, "HS256"),
+            (SECRET, "HS256"),
+        ),
+        (pem(RSA) + pem(OTHER_RSA), (RSA, "RS256"), (OTHER_RSA, "RS256"), (THIRD_RSA, "RS256")),
+        (pem(RSA) + pem(EC), (RSA, "RS256"), (EC, "ES256"), (OTHER_RSA, "RS256")),
+    ],
+    ids=["shared secret", "public key", "another algorithm"],
+)
+def test_a_key_is_replaced_without_a_token_that_is_refused(
+    text: str, old: Signer, new: Signer, stranger: Signer
+) -> None:
+    """Two keys stand in the setting while tokens of the old one are alive."""
+    chosen = settings(key=text, algorithms=",".join(sorted({old[1], new[1]})))
+    authentication = TokenAuthentication(ConfiguredKeys(text), chosen)
+    for signer in (old, new):
+        assert authentication.caller(f"Bearer {sign(*signer)}").subject == "7"
+    refused(authentication, f"Bearer {sign(*stranger)}")
+
+
+@pytest.mark.parametrize("secret", [SECRET, f"{SECRET_WORD} short", f"{SECRET_WORD} " * 3])
+def test_only_two_long_words_are_two_secrets(secret: str) -> None:
+    assert ConfiguredKeys(secret).find(None, "HS256") == (secret,)
+
+
 def test_a_shared_secret_works_alone() -> None:
     chosen = settings(algorithms="HS256", key=SECRET)
-    authentication = TokenAuthentication(ConfiguredKey(SECRET), chosen)
+    authentication = TokenAuthentication(ConfiguredKeys(SECRET), chosen)
     assert authentication.caller(f"Bearer {sign(SECRET, 'HS256')}").subject == "7"
 
 
@@ -280,15 +314,22 @@ def test_only_an_admin_acts_for_others() -> None:
 class Issuer:
     """Stands for the JWKS endpoint: what it has now, or that it is away."""
 
-    def __init__(self, *key_ids: str) -> None:
+    def __init__(self, *key_ids: str, public: Mapping[str, Any] | None = None) -> None:
+        """Publish keys by these ids, each RSA's unless `public` has another."""
         self.key_ids, self.fetches, self.away = list(key_ids), 0, False
+        self.public: Mapping[str, Any] = public or {}
+        self.before_answer: Callable[[], object] = lambda: None
 
     def fetch(self) -> KeySet:
         self.fetches += 1
         if self.away:
             raise Transient("the issuer is away")
-        key = jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "RS256")
-        return {(key_id, "RS256"): key for key_id in self.key_ids}
+        self.before_answer()
+        return {(key_id, "RS256"): self._jwk(key_id) for key_id in self.key_ids}
+
+    def _jwk(self, key_id: str) -> jwt.PyJWK:
+        key = self.public.get(key_id, RSA).public_key()
+        return jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(key, as_dict=True), "RS256")
 
 
 @pytest.fixture
@@ -324,19 +365,52 @@ def test_the_issuers_key_verifies(issuer: Issuer) -> None:
     keys.close()
 
 
+def test_a_token_that_names_no_key_is_held_against_the_few_there_are() -> None:
+    """While an issuer replaces its key, both are published."""
+    issuer = Issuer("old", "new", public={"new": OTHER_RSA})
+    keys = watched(issuer)
+    authentication = TokenAuthentication(keys, settings(key=None, jwks_url="http://x"))
+    for signer in (RSA, OTHER_RSA):
+        assert authentication.caller(f"Bearer {sign(signer)}").subject == "7"
+    issuer.key_ids = [f"{number}" for number in range(20)]
+    assert not keys.find("unknown", "RS256")
+    assert len(keys.find(None, "RS256")) <= 3
+    keys.close()
+
+
 def test_a_new_key_is_found(issuer: Issuer) -> None:
     keys = watched(issuer, retry_s=0.01)
-    assert keys.find("b", "RS256") is None
+    assert not keys.find("b", "RS256")
     issuer.key_ids.append("b")
     time.sleep(0.02)
-    assert keys.find("b", "RS256") is not None
+    assert keys.find("b", "RS256")
+    keys.close()
+
+
+def test_requests_that_come_together_with_a_new_key_wait_for_one_fetch(issuer: Issuer) -> None:
+    keys = IssuerKeys(issuer.fetch, retry_s=0.01, wait_s=60)
+    keys.start()
+    assert keys.find("a", "RS256")
+    together = threading.Barrier(8)
+    issuer.key_ids.append("b")
+    issuer.before_answer = lambda: time.sleep(0.2)
+
+    def ask(_: int) -> bool:
+        together.wait()
+        return bool(keys.find("b", "RS256"))
+
+    time.sleep(0.02)
+    before = issuer.fetches
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(8)))
+    assert issuer.fetches == before + 1
     keys.close()
 
 
 def test_invented_key_ids_cause_no_storm(issuer: Issuer) -> None:
     keys = watched(issuer, retry_s=30)
     began = time.monotonic()
-    assert all(keys.find(f"x{i}", "RS256") is None for i in range(1000))
+    assert not any(keys.find(f"x{i}", "RS256") for i in range(1000))
     assert issuer.fetches <= 2
     assert time.monotonic() - began < 30  # none of a thousand waited
     keys.close()
@@ -344,11 +418,11 @@ def test_invented_key_ids_cause_no_storm(issuer: Issuer) -> None:
 
 def test_keys_outlive_the_issuers_absence(issuer: Issuer) -> None:
     keys = watched(issuer)
-    assert keys.find("a", "RS256") is not None
+    assert keys.find("a", "RS256")
     issuer.away = True
     for _ in range(5):
-        assert keys.find("new", "RS256") is None
-        assert keys.find("a", "RS256") is not None
+        assert not keys.find("new", "RS256")
+        assert keys.find("a", "RS256")
         time.sleep(0.06)
     assert issuer.fetches > 1
     keys.close()
@@ -361,5 +435,5 @@ def test_without_any_key_the_caller_is_told_to_come_back(issuer: Issuer) -> None
         keys.find("a", "RS256")
     issuer.away = False
     time.sleep(0.2)
-    assert keys.find("a", "RS256") is not None
+    assert keys.find("a", "RS256")
     keys.close()

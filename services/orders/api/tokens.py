@@ -4,10 +4,11 @@ Refused before anything else is looked at: an algorithm that is not configured (
 and a public key offered as a shared secret. RFC 8725.
 """
 
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import jwt
@@ -26,24 +27,38 @@ _REMEMBER_S: Final = 30.0
 _REMEMBER_TOKENS: Final = 5_000  # about 1 kB each
 _SUBJECT_LIMIT: Final = 128
 _LONGEST_TOKEN: Final = 8_000
+_PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+_LEAST_SECRET: Final = 32  # characters; PyJWT takes no shorter one for HS256
 
 
 class Keys(Protocol):
     """Where verification keys come from: a setting, or the issuer's JWKS."""
 
-    def find(self, key_id: str | None, algorithm: str) -> Any | None:
-        """Return a key as PyJWT takes it; None if there is no such key."""
+    def find(self, key_id: str | None, algorithm: str) -> Sequence[Any]:
+        """Return the keys, as PyJWT takes them, of which one may have signed; or none."""
 
 
-class ConfiguredKey:
-    """The one key of `ORDERS_AUTH_KEY`."""
+class ConfiguredKeys:
+    """The keys of `ORDERS_AUTH_KEY`: two, while one is replaced by the other."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, text: str) -> None:
+        self._keys = _keys_in(text)
 
-    def find(self, _key_id: str | None, _algorithm: str) -> Any | None:
-        """Return the key."""
-        return self._key
+    def find(self, _key_id: str | None, _algorithm: str) -> Sequence[Any]:
+        """Return all of them: their tokens need not name a key."""
+        return self._keys
+
+
+def _keys_in(text: str) -> tuple[str, ...]:
+    """Part public keys in PEM, which follow each other, or two secrets with a space between.
+
+    Words that are too short to be secrets are one secret together, with their spaces.
+    """
+    if blocks := tuple(block[0] for block in _PEM.finditer(text)):
+        return blocks
+    parts = text.split(" ")
+    two = len(parts) == 2 and min(map(len, parts)) >= _LEAST_SECRET
+    return tuple(parts) if two else (text,)
 
 
 class TokenAuthentication:
@@ -91,9 +106,15 @@ class TokenAuthentication:
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
             raise jwt.InvalidAlgorithmError
-        key = self._keys.find(header.get("kid"), algorithm)
-        if key is None:
-            raise jwt.InvalidKeyError
+        refusal: jwt.PyJWTError = jwt.InvalidKeyError()
+        for key in self._keys.find(header.get("kid"), algorithm):
+            try:
+                return self._claims_by(key, token, algorithm)
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
+                refusal = error
+        raise refusal
+
+    def _claims_by(self, key: Any, token: str, algorithm: str) -> dict[str, Any]:
         return jwt.decode(
             token,
             key,

@@ -200,11 +200,11 @@ def _authentication(settings: Settings, closing: ExitStack) -> Authentication:
         return NoAuthentication()
     # Imported late, here and above: who reads no tokens does not pay for a library of cryptography.
     from orders.api.issuer import IssuerKeys, jwks
-    from orders.api.tokens import ConfiguredKey, TokenAuthentication, accepted_algorithms
+    from orders.api.tokens import ConfiguredKeys, TokenAuthentication, accepted_algorithms
 
     claims = [policy.claim for policy in settings.rate_limit.further if policy.claim]
     if auth.jwks_url is None:
-        return TokenAuthentication(ConfiguredKey(auth.key or ""), auth, claims)
+        return TokenAuthentication(ConfiguredKeys(auth.key or ""), auth, claims)
     keys = IssuerKeys(jwks(auth.jwks_url, accepted_algorithms(auth)))
     return TokenAuthentication(_started(closing, keys), auth, claims)
 
