@@ -26,7 +26,7 @@ from kube import required
 from kube.api import Api
 
 NAMESPACE = "orders"
-PAGES: Final = ("adopting.md", "operator.md", "gitops.md", "argocd.md", "flux.md")
+PAGES: Final = ("adopting.md", "rotation.md", "operator.md", "gitops.md", "argocd.md", "flux.md")
 # What cannot be typed here, by how it begins, and why.
 LEFT_OUT: Final = {
     "kubectl -n orders wait": "no server of the page's names answers; `make e2e` waits for Ready",

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from orderservice_operator.children import environment, processes
+from orderservice_operator.children.manifest import COMPONENT_LABEL as COMPONENT
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.errors import NotFound, Transient
@@ -49,6 +51,42 @@ def test_only_what_a_process_reads_is_in_its_digest(make: Any) -> None:
     after = _of(Server(orders_webhook={"url": "dw==", "secret": "eA=="}), make())
     assert {name for name in before if before[name] != after[name]} == {"notifier"}
     assert _of(Server(orders_database={"url": "ZA==", "other": "eA=="}), make()) == before
+
+
+def test_every_secret_of_a_pod_is_in_its_digest_but_the_one_that_is_read_again(
+    make: Any, children: Any
+) -> None:
+    """A change that no roll-out follows would leave pods with a secret that is taken away."""
+    variable = {
+        "name": "OTEL_EXPORTER_OTLP_HEADERS",
+        "valueFrom": {"secretKeyRef": {"name": "collector", "key": "headers"}},
+    }
+    spec = {
+        "podTemplate": {"env": [variable]},
+        "auth": {
+            "mode": "jwt", "keySecretRef": {"name": "keys"}, "jwksUrl": None, "issuer": "us",
+            "audience": "orders", "algorithms": "HS256",
+        },
+    }  # fmt: skip
+    service = make("full", **spec)
+    for (kind, _), child in children("full", **spec).items():
+        if kind == "Deployment":
+            pod, process = child["spec"]["template"]["spec"], child["metadata"]["labels"][COMPONENT]
+            [known] = [each for each in processes.ALL if each.name == process]
+            assert _secrets_of(pod) == environment.secret_entries(service, known), process
+
+
+def _secrets_of(pod: Manifest) -> set[tuple[str, str]]:
+    containers = [*pod["containers"], *pod.get("initContainers", [])]
+    variables = [variable for container in containers for variable in container.get("env", [])]
+    sources = [variable.get("valueFrom", {}).get("secretKeyRef") for variable in variables]
+    mounted = [
+        (volume["secret"]["secretName"], item["key"])
+        for volume in pod["volumes"]
+        if "secret" in volume and volume["name"] != "gateway-tls"  # followed without a restart
+        for item in volume["secret"]["items"]
+    ]
+    return {(source["name"], source["key"]) for source in sources if source} | set(mounted)
 
 
 def test_the_same_content_looks_different_elsewhere(make: Any) -> None:

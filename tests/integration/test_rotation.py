@@ -1,0 +1,271 @@
+"""Every secret of the processes is replaced while clients place and read orders: none is refused.
+
+`docs/rotation.md` has the steps, which are those of `Steps` here: each yields settings that a
+changed Secret rolls out, and between two of them is done what has to be done elsewhere.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jwt
+import psycopg
+import pytest
+import redis
+import requests
+
+from devstack.servers import rabbitmq as rabbitmq_server
+from devstack.testing import Database, RabbitMQ, Vhost
+from integration.api_process import CURSOR_SECRET
+from integration.broker import prepare
+from integration.issuer import AUDIENCE, ISSUER, Issuer
+from integration.rollout import Clients, Entrance, Rollout
+from integration.serving import eventually
+from orderservice_topology.permissions import permissions
+from upstreams.process import Control
+
+PASSWORD = "only-for-tests"
+OLD, NEW = "the-old-secret-" * 3, "the-new-secret-" * 3
+TOKENS = {"AUTH": "jwt", "AUTH_AUDIENCE": AUDIENCE, "AUTH_ISSUER": ISSUER}
+SCOPES = "orders:read orders:write"
+
+
+def signed(secret: str, user: int) -> dict[str, str]:
+    """Return the field with a token of the user."""
+    claims = {
+        "sub": str(user), "scope": SCOPES, "exp": int(time.time()) + 600, "aud": AUDIENCE,
+        "iss": ISSUER,
+    }  # fmt: skip
+    return {"Authorization": f"Bearer {jwt.encode(claims, secret, 'HS256')}"}
+
+
+class Servers(NamedTuple):
+    """Where the processes have logins, which are made and removed here."""
+
+    database: Database
+    redis_url: str
+    rabbitmq: RabbitMQ
+    vhost: Vhost
+
+    @property
+    def prefix(self) -> str:
+        """What the names of logins begin with: servers are shared with other tests."""
+        return self.database.name
+
+    def sql(self, statement: str) -> None:
+        with psycopg.connect(self.database.admin_url, autocommit=True) as admin:
+            admin.execute(statement.encode())
+
+    def database_login(self, number: int) -> str:
+        """Make a login of the database's role, and return its URL."""
+        name, place = f"{self.prefix}_{number}", self.database.url.rpartition("@")[2]
+        self.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE orders")
+        return f"postgresql://{name}:{PASSWORD}@{place}"
+
+    def acl(self, *rules: str) -> None:
+        """Change the user of the installation."""
+        with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
+            admin.execute_command("ACL", "SETUSER", self.prefix, *rules)
+
+    def redis_login(self, password: str) -> str:
+        return self.redis_url.replace("redis://", f"redis://{self.prefix}:{password}@")
+
+    def broker_login(self, number: int) -> str:
+        """Make a user that may do what relay and worker do, and return its URL."""
+        name, place = f"{self.prefix}_{number}", self.vhost.url.rpartition("@")[2]
+        both = [permissions()[process] for process in ("relay", "worker")]
+        rights = {
+            kind: "|".join(getattr(each, kind) for each in both)
+            for kind in ("configure", "write", "read")
+        }
+        broker = self.rabbitmq.broker
+        rabbitmq_server.put(broker, f"users/{name}", {"password": PASSWORD, "tags": ""})
+        rabbitmq_server.put(broker, f"permissions/{self.vhost.name}/{name}", rights)
+        return f"amqp://{name}:{PASSWORD}@{place}"
+
+    def remove_broker_login(self, number: int) -> None:
+        url = f"{self.rabbitmq.management_url}/api/users/{self.prefix}_{number}"
+        requests.delete(url, timeout=60).raise_for_status()
+
+    def remove(self) -> None:
+        """Remove the logins that a test has left."""
+        for number in (1, 2):
+            self.sql(f"DROP ROLE IF EXISTS {self.prefix}_{number}")
+            name = f"{self.prefix}_{number}"
+            requests.delete(f"{self.rabbitmq.management_url}/api/users/{name}", timeout=60)
+        with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
+            admin.execute_command("ACL", "DELUSER", self.prefix)
+
+
+@pytest.fixture(scope="module")
+def servers(
+    database: Database, redis_url: str, rabbitmq: RabbitMQ, vhost: Vhost
+) -> Iterator[Servers]:
+    prepare(vhost)
+    made = Servers(database, redis_url, rabbitmq, vhost)
+    yield made
+    made.remove()
+
+
+class Installation:
+    """An api, a relay and a worker, with clients."""
+
+    def __init__(self, servers: Servers, clients: Clients, rollout: Rollout) -> None:
+        self.servers, self.clients, self.rollout = servers, clients, rollout
+
+    def open_orders(self) -> int:
+        with psycopg.connect(self.servers.database.url) as session:
+            [(number,)] = session.execute(
+                "SELECT count(*) FROM orders WHERE status NOT IN ('Completed', 'Failed')"
+            ).fetchall()
+        return int(number)
+
+
+@pytest.fixture(scope="module")
+def installation(
+    servers: Servers,
+    inventory: Control,
+    payment: Control,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    servers.acl("reset", "on", f">{OLD}", "~*", "&*", "+@all")
+    settings = {
+        "DATABASE_URL": servers.database_login(1),
+        "REDIS_URL": servers.redis_login(OLD), "REDIS_PREFIX": f"{servers.prefix}:",
+        "REDIS_TIMEOUT_S": "5",  # a busy machine is no reason to do without it
+        "AMQP_URL": servers.broker_login(1),
+        "INVENTORY_URL": inventory.url, "PAYMENT_URL": payment.url,
+        "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_MODE": "exact", "ORDER_STOCK_CHECK": "off",
+        "CURSOR_SECRET": CURSOR_SECRET, "AUTH_ALGORITHMS": "HS256", "AUTH_KEY": OLD, **TOKENS,
+    }  # fmt: skip
+    entrance = Entrance()
+    rollout = Rollout(tmp_path_factory.mktemp("rotation"), entrance, settings)
+    clients = Clients(entrance, partial(signed, OLD))
+    try:
+        rollout.change(("api", "relay", "worker"))
+        clients.start()
+        yield Installation(servers, clients, rollout)
+    finally:
+        clients.stop()
+        rollout.kill()
+
+
+Steps = Iterator[dict[str, str]]
+
+
+def database_login(servers: Servers, _: Clients) -> Steps:
+    yield {"DATABASE_URL": servers.database_login(2)}
+    servers.sql(f"ALTER ROLE {servers.prefix}_1 NOLOGIN")
+    servers.sql(f"DROP ROLE {servers.prefix}_1")
+
+
+def redis_password(servers: Servers, _: Clients) -> Steps:
+    servers.acl(f">{NEW}")
+    yield {"REDIS_URL": servers.redis_login(NEW)}
+    servers.acl(f"<{OLD}")
+
+
+def broker_user(servers: Servers, _: Clients) -> Steps:
+    yield {"AMQP_URL": servers.broker_login(2)}
+    servers.remove_broker_login(1)
+
+
+def keys_of_cursors_and_tokens(_: Servers, clients: Clients) -> Steps:
+    new = "another-key-for-cursors"
+    yield {"AUTH_KEY": f"{OLD} {NEW}", "CURSOR_SECRET": f"{CURSOR_SECRET} {new}"}
+    clients.login = partial(signed, NEW)
+    yield {"CURSOR_SECRET": f"{new} {CURSOR_SECRET}"}
+    yield {"AUTH_KEY": NEW, "CURSOR_SECRET": new}
+
+
+@pytest.mark.parametrize(
+    ("steps", "processes"),
+    [
+        (database_login, ("api", "relay", "worker")),
+        (redis_password, ("api", "worker")),
+        (broker_user, ("relay", "worker")),
+        (keys_of_cursors_and_tokens, ("api",)),
+    ],
+    ids=["PostgreSQL", "Redis", "RabbitMQ", "keys of cursors and tokens"],
+)
+def test_a_secret_is_replaced_without_a_request_that_fails(
+    installation: Installation,
+    steps: Callable[[Servers, Clients], Steps],
+    processes: tuple[str, ...],
+) -> None:
+    clients = installation.clients
+    clients.go_on()
+    for settings in steps(installation.servers, clients):
+        installation.rollout.change(processes, **settings)
+        clients.go_on()
+    clients.go_on()
+
+
+def test_no_process_was_refused_by_redis_and_every_order_came_to_its_end(
+    installation: Installation,
+) -> None:
+    """The service does without Redis where it must, and orders wait for RabbitMQ."""
+    installation.clients.stop()
+    assert installation.clients.failures == []
+    with redis.Redis.from_url(installation.servers.redis_url, driver_info=None) as admin:
+        log = admin.execute_command("ACL", "LOG")
+    assert [entry for entry in log if installation.servers.prefix in str(entry)] == []
+    eventually(lambda: installation.open_orders() == 0, 180)
+
+
+class Guarded:
+    """An api that knows an issuer's keys."""
+
+    def __init__(self, servers: Servers, issuer: Issuer, folder: Path) -> None:
+        self.issuer, self.entrance = issuer, Entrance()
+        self.old, self.new, _ = issuer.jwks
+        issuer.jwks = [self.old]
+        settings = {
+            "DATABASE_URL": servers.database.url, "INVENTORY_URL": "http://127.0.0.1:9",
+            "ORDER_STOCK_CHECK": "off", "RATE_LIMIT_ENABLED": "false",
+            "CURSOR_SECRET": CURSOR_SECRET, "AUTH_JWKS_URL": issuer.url, **TOKENS,
+        }  # fmt: skip
+        self.rollout = Rollout(folder, self.entrance, settings)
+
+    def login(self, key: str, user: int) -> dict[str, str]:
+        return self.issuer.token(user, SCOPES, key)
+
+    def accepts(self, key: str) -> bool:
+        """Tell whether a token is believed that was signed with this key."""
+        with self.entrance.api() as api:
+            url, user = f"{api.url}/api/orders/user/1", 1
+            return requests.get(url, headers=self.login(key, user), timeout=120).ok
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guarded(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Start it first: it asks an issuer again when the last answer is five seconds old."""
+    issuer = Issuer()
+    made = Guarded(servers, issuer, tmp_path_factory.mktemp("guarded"))
+    try:
+        made.rollout.change(("api",))
+        yield made
+    finally:
+        made.rollout.kill()
+        issuer.stop()
+
+
+def test_an_issuer_replaces_its_key_without_a_request_that_fails(guarded: Guarded) -> None:
+    """It publishes the new key, signs with it once the apis know it, and removes the old one."""
+    issuer = guarded.issuer
+    clients = Clients(guarded.entrance, partial(guarded.login, "r1"))
+    clients.start()
+    try:
+        clients.go_on()
+        issuer.jwks = [guarded.old, guarded.new]
+        eventually(lambda: guarded.accepts("e1"))
+        clients.go_on()
+        clients.login = partial(guarded.login, "e1")
+        clients.go_on()
+        issuer.jwks = [guarded.new]
+        clients.go_on()
+    finally:
+        clients.stop()
+    assert clients.failures == []
