@@ -314,6 +314,7 @@ class Connection(psycopg.Connection[Row]):
     instance = ""  # of the server: another one when it was restarted, or another was promoted
     line = (0, 0)  # the server's system identifier and timeline; zeros if it does not say them
     waiting_since_s = float("inf")
+    _cursors: dict[bytes, psycopg.Cursor[Row]]
 
     @classmethod
     def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
@@ -332,6 +333,7 @@ class Connection(psycopg.Connection[Row]):
             place = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
             connection = super().connect(place, options=cls._options(server, session), **arguments)
             connection.deadline_s, connection.opened_at_s = deadline_s, began_s
+            connection._cursors = {}  # noqa: SLF001 our own class
             connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
             server.failed(error)
@@ -391,6 +393,17 @@ class Connection(psycopg.Connection[Row]):
             raise DeadlinePassed(message) from error
         finally:
             self.waiting_since_s = float("inf")
+
+    def execute_named(self, query: bytes, params: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        """Execute one of the named statements; its cursor holds the result until the next call.
+
+        psycopg chooses how to adapt each type anew for each cursor, so each statement keeps its
+        own.
+        """
+        cursor = self._cursors.get(query)
+        if cursor is None:
+            cursor = self._cursors[query] = self.cursor()
+        return cursor.execute(query, params)
 
     def cut(self) -> None:
         """End the wait of another thread: it finds the connection closed."""
@@ -467,6 +480,10 @@ class PooledConnection(Connection):
                 self.rollback()
             raise
         return cursor
+
+    def execute_named(self, query: bytes, params: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        """Execute a named statement like any other."""
+        return self.execute(query, params)
 
 
 def set_config(session: Mapping[str, str], *, local: bool) -> bytes:

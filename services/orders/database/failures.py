@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from orders.errors import Permanent, Transient, Unavailable
+from orders.errors import OrdersError, Permanent, Transient, Unavailable
 
 
 class Busy(Transient):
@@ -67,32 +67,39 @@ _UNKNOWN: Final = ("08", "40003", "57P")
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise the errors of psycopg as one of our own, the cause chained.
+    """Raise the errors of psycopg as one of our own, the cause chained."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translation(error) from error
+
+
+def translation(error: psycopg.Error) -> OrdersError:
+    """Return our own error for one of psycopg's.
 
     Whatever the server refused by an error of its own was rolled back: Locked, ReadOnly, Unwell or
     Permanent. A connection that broke, or a deadline that passed, after
     the statement was sent: OutcomeUnknown.
     """
-    try:
-        yield
-    except errors.LockNotAvailable as error:
-        raise Locked("another transaction holds the lock", retry_after_s=1) from error
-    except (PoolTimeout, PoolClosed) as error:
-        raise ServerAway("no connection to PostgreSQL", retry_after_s=1) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        # Also statement_timeout and a deadlock, which the server rolled back.
-        kind = OutcomeUnknown if outcome_unknown(error) else Unwell
-        late = isinstance(error, DeadlinePassed)
-        detail = "no answer in time" if late else type(error).__name__
-        raise kind(f"PostgreSQL: {detail}", retry_after_s=1) from error
-    except errors.ReadOnlySqlTransaction as error:
-        raise ReadOnly("PostgreSQL is read-only: not the primary?", retry_after_s=1) from error
-    except (psycopg.DataError, psycopg.IntegrityError) as error:
-        raise Permanent(f"PostgreSQL: {type(error).__name__}", reason="database") from error
-    except psycopg.Error as error:
-        # A table or right that is missing, a lost prepared statement: nothing is wrong with the
-        # work itself, and a migration or a person may mend it.
-        raise Unwell(f"PostgreSQL: {type(error).__name__}", retry_after_s=1) from error
+    match error:
+        case errors.LockNotAvailable():
+            return Locked("another transaction holds the lock", retry_after_s=1)
+        case PoolTimeout() | PoolClosed():
+            return ServerAway("no connection to PostgreSQL", retry_after_s=1)
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            # Also statement_timeout and a deadlock, which the server rolled back.
+            kind = OutcomeUnknown if outcome_unknown(error) else Unwell
+            late = isinstance(error, DeadlinePassed)
+            detail = "no answer in time" if late else type(error).__name__
+            return kind(f"PostgreSQL: {detail}", retry_after_s=1)
+        case errors.ReadOnlySqlTransaction():
+            return ReadOnly("PostgreSQL is read-only: not the primary?", retry_after_s=1)
+        case psycopg.DataError() | psycopg.IntegrityError():
+            return Permanent(f"PostgreSQL: {type(error).__name__}", reason="database")
+        case _:
+            # A table or right that is missing, a lost prepared statement: nothing is wrong with
+            # the work itself, and a migration or a person may mend it.
+            return Unwell(f"PostgreSQL: {type(error).__name__}", retry_after_s=1)
 
 
 def outcome_unknown(error: psycopg.Error) -> bool:
