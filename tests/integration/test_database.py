@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -161,6 +162,25 @@ def test_what_a_migration_may_mend_is_transient_and_what_the_values_break_is_not
             connection.execute(query)
     with pytest.raises(Permanent), pool.connection() as connection:
         connection.execute(b"INSERT INTO order_history (order_id, version) VALUES (0, 1)")
+
+
+def test_a_statement_that_failed_runs_again_on_its_connection(
+    options: settings.DatabaseSettings,
+) -> None:
+    """Its cursor is kept: what it learned of other values, or of an error, must not show."""
+    pool = Pool(options.url, msgspec.structs.replace(options, pool_size=1), "test")
+    pool.open()
+    try:
+        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        for key in (None, f"first-{uuid.uuid4()}", None, f"second-{uuid.uuid4()}"):
+            with pytest.raises(Permanent):
+                accept(ledger, key, NewOrder(7, 1, 0, Decimal("19.90"), "card"))
+            answer = accept(ledger, key)
+            assert accept(ledger, key).replayed is (key is not None)
+            order = ledger.find(answer.order_id or 0)
+            assert order is not None and order.total == ORDER.total  # noqa: PT018 for mypy
+    finally:
+        pool.close()
 
 
 def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> None:
