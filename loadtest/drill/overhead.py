@@ -54,6 +54,9 @@ def request(traceparent: str) -> WSGIEnvironment:
 
 def cost(application: WSGIApplication, *, sampled: bool) -> Cost:
     """Return the least of all rounds."""
+    from orders.telemetry import tracing
+
+    tracing._ratio = float(sampled)  # the api decides by this share, whatever the flag says
     rounds = [one_round(application, f"{PARENT}{int(sampled)}") for _ in range(ROUNDS)]
     return Cost(
         min(result.answering for result in rounds), min(result.exporting for result in rounds)

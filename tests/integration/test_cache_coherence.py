@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from integration.cached import cached
 from orders.cache.client import Redis
 from orders.cache.flush import flush
 from orders.cache.orders import CachedOrder, OrderCache
@@ -92,8 +93,8 @@ class Coherence(RuleBasedStateMachine):
     @invariant()
     def redis_has_what_was_put(self) -> None:
         for which, order_id in enumerate(self.ids):
-            found = self.world.reader_without_memory.get(order_id)
-            assert (found.version if found else 0) >= self.put[which]
+            snapshot = cached(self.world.reader_without_memory, order_id)
+            assert (snapshot.version if snapshot else 0) >= self.put[which]
 
     @rule(which=which)
     def commit_and_put(self, which: int) -> None:

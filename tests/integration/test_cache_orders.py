@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from devstack.testing import Server
+from integration.cached import cached
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.cache.client import Redis
@@ -94,7 +95,7 @@ def never() -> CachedOrder | None:
 
 def in_local(cache: OrderCache, order_id: int) -> None:
     """Read until L1 serves the order."""
-    wait_until(lambda: cache.get(order_id) is not None and cache._local.read(order_id))
+    wait_until(lambda: cached(cache, order_id) is not None and cache._local.read(order_id))
 
 
 def test_a_fetched_order_serves_all_processes(make: Make) -> None:
@@ -143,7 +144,7 @@ def test_an_older_version_never_replaces_a_newer_one(make: Make) -> None:
     new = order(next(ids), 5)
     writer.put(new)
     late.put(order(new.id, 4))
-    assert writer.get(new.id) == new
+    assert cached(writer, new.id) == new
 
 
 def test_a_reader_that_comes_late_is_handed_the_newer_version(make: Make) -> None:
@@ -243,7 +244,7 @@ def test_flushing_redis_empties_the_process_too(make: Make, redis: Redis) -> Non
     cache.put(wanted)
     in_local(cache, wanted.id)
     redis.call("FLUSHALL")
-    wait_until(lambda: cache.get(wanted.id) is None, 1)
+    wait_until(lambda: cached(cache, wanted.id) is None, 1)
 
 
 def test_a_frozen_redis_is_bypassed_after_one_budget(valkey: Server, make: Make) -> None:
@@ -327,7 +328,7 @@ def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, red
     os.dup2(silent.fileno(), tracker._connections[0].fileno())
     changed_s = machine_time_s()
     redis.call("DEL", f"orders:order:{first.id}")
-    wait_until(lambda: cache.get(first.id) is None, 1)
+    wait_until(lambda: cached(cache, first.id) is None, 1)
     assert machine_time_s() - changed_s < 1
     silent.close()
     other_end.close()
@@ -344,7 +345,7 @@ def test_an_unwritten_snapshot_is_written_at_the_stop(valkey: Server, redis_url:
         valkey.resume()
     time.sleep(0.1)
     cache.close()
-    assert OrderCache(Redis(given), given).get(late.id) == late
+    assert cached(OrderCache(Redis(given), given), late.id) == late
 
 
 def test_the_backlog_is_bounded_and_keeps_the_newest() -> None:
@@ -362,7 +363,7 @@ def test_without_redis_the_database_answers() -> None:
     cache.start()
     wanted = order(next(ids))
     cache.put(wanted)
-    assert cache.get(wanted.id) is None
+    assert cached(cache, wanted.id) is None
     assert cache.load(wanted.id, lambda: wanted) == wanted
     cache.close()
 

@@ -11,6 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import valkey
+from integration.cached import cached
 from integration.serving import eventually
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis
@@ -83,7 +84,7 @@ def test_an_installation_does_all_of_its_work(port: int, mode: str) -> None:
             closing.callback(cache.close)
         eventually(lambda: reader._local.trusted)  # CLIENT TRACKING works
         writer.put_all([ORDER])
-        assert reader.get(1) == ORDER
+        assert cached(reader, 1) == ORDER
         assert reader.load(2, lambda: None) is None
         limiter = RateLimiter(shared, RateLimitSettings(requests=1000, mode=mode))  # type: ignore[arg-type]
         decision, replies = limiter.decide("user:7", (b"PING",))

@@ -13,6 +13,7 @@ from redis.crc import key_slot
 
 from devstack.testing import Database
 from integration.api_process import Api, api_running, new_user
+from integration.cached import cached
 from integration.serving import eventually
 from integration.valkey_sets import Cluster, Sentinels, Set
 from machine_time import machine_time_s
@@ -87,14 +88,14 @@ def check_all(writer: Process, reader: Process) -> None:
     orders = [order(next(ids)) for _ in range(50)]
     for snapshot in orders:
         writer.cache.put(snapshot)
-    assert [reader.cache.get(snapshot.id) for snapshot in orders] == orders
+    assert [cached(reader.cache, snapshot.id) for snapshot in orders] == orders
     eventually(
-        lambda: all(reader.cache.get(o.id) and reader.cache._local.read(o.id) for o in orders)
+        lambda: all(cached(reader.cache, o.id) and reader.cache._local.read(o.id) for o in orders)
     )
     changed = [order(snapshot.id, 2) for snapshot in orders]
     for snapshot in changed:
         writer.cache.put(snapshot)
-    eventually(lambda: [reader.cache.get(snapshot.id) for snapshot in changed] == changed, 1)
+    eventually(lambda: [cached(reader.cache, snapshot.id) for snapshot in changed] == changed, 1)
     for user in (next(ids) for _ in range(20)):
         decided = [p.limiter.decide(f"user:{user}")[0].allowed for p in (writer, reader, writer)]
         assert decided == [True, True, False]
@@ -195,9 +196,9 @@ def test_slots_that_move_are_followed_in_the_middle_of_the_move(
     for port in (there, here):
         cluster.command(port, "CLUSTER", "SETSLOT", slot, "NODE", names[there])
     assert reader.redis.call("GET", key(moved))  # MOVED
-    eventually(lambda: reader.cache.get(moved.id) and reader.cache._local.read(moved.id))
+    eventually(lambda: cached(reader.cache, moved.id) and reader.cache._local.read(moved.id))
     writer.cache.put(order(moved.id, 2))
-    eventually(lambda: reader.cache.get(moved.id) == order(moved.id, 2), 1)
+    eventually(lambda: cached(reader.cache, moved.id) == order(moved.id, 2), 1)
     assert not reader.redis.gate.failed_within(60)
 
 
@@ -213,12 +214,12 @@ def test_a_node_that_joins_is_used_and_listened_to_when_it_gets_slots(
         cluster.command(port, "CLUSTER", "SETSLOT", slot, "NODE", name)
     eventually(lambda: works(writer) and works(reader))
     writer.cache.put(moved)
-    eventually(lambda: reader.cache.get(moved.id) == moved)
+    eventually(lambda: cached(reader.cache, moved.id) == moved)
     assert cluster.command(joined, "EXISTS", key(moved)) == 1
     eventually(lambda: listens_to(reader, {joined, *cluster.primaries}))
-    eventually(lambda: reader.cache.get(moved.id) and reader.cache._local.read(moved.id))
+    eventually(lambda: cached(reader.cache, moved.id) and reader.cache._local.read(moved.id))
     writer.cache.put(order(moved.id, 2))
-    eventually(lambda: reader.cache.get(moved.id) == order(moved.id, 2), 1)
+    eventually(lambda: cached(reader.cache, moved.id) == order(moved.id, 2), 1)
 
 
 def key(wanted: CachedOrder) -> bytes:

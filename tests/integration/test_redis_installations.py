@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from integration.cached import cached
 from integration.serving import eventually
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis
@@ -49,7 +50,7 @@ def test_an_order_of_the_other_is_not_served(
     ours, theirs = installations
     ours.cache.put(ours.order(version=9))
     assert theirs.cache.load(ORDER, theirs.order) == theirs.order()
-    assert ours.cache.get(ORDER) == ours.order(version=9)
+    assert cached(ours.cache, ORDER) == ours.order(version=9)
 
 
 def test_a_change_of_the_other_takes_nothing_from_memory(
@@ -57,10 +58,10 @@ def test_a_change_of_the_other_takes_nothing_from_memory(
 ) -> None:
     ours, theirs = installations
     ours.cache.put(ours.order(version=10))
-    eventually(lambda: ours.cache.get(ORDER) and ours.cache._local.read(ORDER))
+    eventually(lambda: cached(ours.cache, ORDER) and ours.cache._local.read(ORDER))
     changes = ours.cache._local.lease(ORDER)
     theirs.cache.put(theirs.order(version=11))
-    eventually(lambda: theirs.cache.get(ORDER) and theirs.cache._local.read(ORDER))
+    eventually(lambda: cached(theirs.cache, ORDER) and theirs.cache._local.read(ORDER))
     assert ours.cache._local.lease(ORDER) == changes
 
 

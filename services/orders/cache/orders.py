@@ -87,10 +87,6 @@ class OrderCache:
             self._tracker.close()
         self._backlog.close()
 
-    def get(self, order_id: int) -> CachedOrder | None:
-        """Return the snapshot if the cache has it."""
-        return self._from_local(order_id) or self._newest(self._from_shared(order_id))
-
     def load(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
         """Return the snapshot, from `fetch` if need be: once for all threads that ask together.
 

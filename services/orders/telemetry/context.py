@@ -3,11 +3,9 @@
 Source: W3C Trace Context, https://www.w3.org/TR/trace-context/ (version 00).
 """
 
-import contextlib
 import contextvars
 import os
 import re
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -66,14 +64,19 @@ def leave(token: contextvars.Token[Context | None]) -> None:
     _current.reset(token)
 
 
-@contextlib.contextmanager
-def using(context: Context) -> Iterator[Context]:
+class using:  # noqa: N801 used like a function, as contextlib.suppress is
     """Make `context` current inside the block."""
-    token = enter(context)
-    try:
-        yield context
-    finally:
-        leave(token)
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = enter(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        leave(self._token)
 
 
 def outgoing_headers() -> dict[str, str]:

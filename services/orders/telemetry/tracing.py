@@ -20,7 +20,7 @@ from opentelemetry.util.types import Attributes
 
 from orders.errors import SettingError
 from orders.telemetry import context as ids
-from orders.telemetry.context import Context
+from orders.telemetry.context import Context, using
 
 if TYPE_CHECKING:
     from orders.telemetry.spans import Recorder
@@ -103,13 +103,13 @@ def root(
     current, and its span is the new one where the trace is sampled (None otherwise).
     """
     if _recorder is None:
-        return _Unsampled(context)
+        return using(context)  # ids and no span
     if remote:
         if context.sampled:
             return _recorder.child(context, name, kind, attributes, remote=True)
     elif random.random() < _ratio:  # noqa: S311 no secret
         return _recorder.first(context, name, kind, attributes)
-    return _Unsampled(context)
+    return using(context)  # ids and no span
 
 
 def decide(context: Context) -> Context:
@@ -118,21 +118,6 @@ def decide(context: Context) -> Context:
     if sampled is context.sampled:
         return context
     return Context(context.correlation_id, context.trace_id, context.span_id, sampled)
-
-
-class _Unsampled:
-    """A block that has ids and no span."""
-
-    __slots__ = ("_context", "_token")
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._token = ids.enter(self._context)
-
-    def __exit__(self, *_: object) -> None:
-        ids.leave(self._token)
 
 
 def span(
