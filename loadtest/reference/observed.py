@@ -9,13 +9,12 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import Counter, Histogram
 
-_BUCKETS: Final = (
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.3, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
-)  # fmt: skip
+from orders.telemetry.buckets import HTTP_BUCKETS
+
 _REQUESTS: Final = Counter("order_requests", "Requests.", ["route", "status"])
 _DURATION: Final = Histogram(
     "http_server_request_duration_seconds", "Duration.", ["method", "route", "status"],
-    buckets=_BUCKETS,
+    buckets=HTTP_BUCKETS,
 )  # fmt: skip
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _encode: Final = msgspec.json.Encoder().encode

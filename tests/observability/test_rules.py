@@ -9,7 +9,7 @@ import pytest
 
 from devstack.servers.prometheus import RETENTION
 from observability import cases, promtool
-from orders.telemetry import metrics
+from orders.telemetry import buckets
 from orderservice_observability.objectives import (
     COMPLETION_BUCKETS,
     HTTP_BUCKETS,
@@ -117,8 +117,8 @@ def test_no_link_to_a_dashboard_has_an_empty_choice(tmp_path: Path) -> None:
 
 
 def test_objectives_are_held_at_buckets_that_the_services_count_in() -> None:
-    assert [float(bound) for bound in metrics.HTTP_BUCKETS] == list(HTTP_BUCKETS)
-    assert [float(bound) for bound in metrics.COMPLETION_BUCKETS] == list(COMPLETION_BUCKETS)
+    assert [float(bound) for bound in buckets.HTTP_BUCKETS] == list(HTTP_BUCKETS)
+    assert [float(bound) for bound in buckets.COMPLETION_BUCKETS] == list(COMPLETION_BUCKETS)
 
 
 @pytest.mark.parametrize(("limit_ms", "bucket"), [(300, "0.3"), (299, "0.25"), (1, "0.005")])

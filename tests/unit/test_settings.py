@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from devstack.settings import PORTS
 from orders import settings
 from orders.errors import SettingError
+from orderservice_operator.children import processes
 
 
 def test_values_come_from_the_environment_with_their_types() -> None:
@@ -17,6 +19,12 @@ def test_values_come_from_the_environment_with_their_types() -> None:
     }
     api = settings.load(settings.ApiSettings, given)
     assert (api.port, api.docs, api.drain_delay_s) == (8123, False, 2.5)
+
+
+def test_the_local_stack_and_the_operator_give_each_process_its_own_admin_port() -> None:
+    operator = {process.name: process.admin_port for process in processes.ALL}
+    local = {name: PORTS[f"{name}_admin"] for name in settings.ADMIN_PORTS}
+    assert operator == local == settings.ADMIN_PORTS
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

@@ -13,8 +13,9 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from orders.database.pool import Pool
+from orders.telemetry.buckets import HTTP_BUCKETS
 from orders.telemetry.exemplars import Exemplars
-from orders.telemetry.metrics import HTTP_BUCKETS, HTTP_DURATION, ORDER_REQUESTS
+from orders.telemetry.metrics import HTTP_DURATION, ORDER_REQUESTS
 
 ORDER_CREATE_DURATION: Final = Histogram(
     "order_create_duration_seconds", "Duration of requests that made an order.",

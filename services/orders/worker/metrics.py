@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from orders.telemetry.metrics import HTTP_BUCKETS
+from orders.telemetry.buckets import HTTP_BUCKETS
 
 ORDER_PROCESSING: Final = Histogram(
     "order_processing_duration_seconds",
