@@ -402,7 +402,7 @@ def restart(valkey: Server) -> None:
 
 def test_a_write_that_cannot_be_marked_is_announced(valkey: Server, redis_url: str) -> None:
     announced: list[float] = []
-    client = Redis(settings(redis_url, timeout_s=0.05))
+    client = Redis(settings(redis_url))
     writers = RecentWriters(client, keep_s=1, announce=lambda: announced.append(time.monotonic()))
     writers.mark(47)
     assert not announced
