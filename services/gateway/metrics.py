@@ -19,6 +19,12 @@ import prometheus_client
 _LIMIT_BYTES: Final = 12_000_000
 _EVERY_S: Final = 1.0
 _FIELDS: Final = 3
+# Exported as 0 from the start. Prometheus takes what it sees first for no increase: without the
+# zeros, the failures between two scrapes that begin an outage would not count.
+_FROM_THE_START: Final = (
+    ("GET", "200", "api"),
+    *((method, code, "api") for method in ("GET", "POST") for code in ("500", "502", "503", "504")),
+)
 
 REQUESTS: Final = prometheus_client.Counter(
     "gateway_requests_total",
@@ -71,7 +77,8 @@ def count(lines: Counter[bytes]) -> None:
 
 def follow(log: AnswerLog) -> None:
     """Count what the log says, for ever."""
-    REQUESTS.labels("GET", "200", "api")  # 0 before the first answer, so that a rate sees it
+    for labels in _FROM_THE_START:
+        REQUESTS.labels(*labels)
     while True:
         count(log.read())
         time.sleep(_EVERY_S)

@@ -218,7 +218,10 @@ def test_answers_are_counted_also_where_no_api_answers(api: Api, start: Start) -
     while not wanted.items() <= metrics(port).items():
         assert time.monotonic() < end, metrics(port)
         time.sleep(0.1)
-    assert metrics(port)["GET", "200", "api"] == 0
+    counts = metrics(port)
+    assert counts["GET", "200", "api"] == 0
+    for method, status in (("GET", "500"), ("GET", "504"), ("POST", "502"), ("POST", "503")):
+        assert counts[method, status, "api"] == 0  # else the first ones would be no increase
 
 
 def test_a_long_log_of_answers_begins_anew_and_nothing_is_counted_twice(tmp_path: Path) -> None:

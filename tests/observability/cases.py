@@ -375,6 +375,11 @@ def _particular() -> Iterator[Case]:
     yield Case("what is over wakes nobody", fired, over, False, "1h", hour)
     yield Case("a total failure of few wakes somebody", fired, {ok: steady(0), failed: steady(1)},
                True, "1h", hour)  # fmt: skip
+    short = {ok: steady(6), failed: "0x30 60x90"}
+    yield Case("an outage between two scrapes counts", fired, short, True, "34m", hour)
+    # Why the gateway exports zeros: Prometheus sees no increase in a series' first sample.
+    unseen = {ok: steady(6), failed: "_x31 60x90"}
+    yield Case("failures of a new series do not count", fired, unseen, False, "34m", hour)
     never = {own("order_create_duration_seconds_count"): steady(60)}
     ends = 'slo="completion",window="1h"'
     yield Case(
