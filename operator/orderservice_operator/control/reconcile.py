@@ -182,6 +182,9 @@ class Reconciler:
         status = conditions.status(before.service, summary, _now())
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
+            for refusal in summary.refusals:
+                record = self._parts.recorder.record
+                await record(service, "Warning", refusal.reason, refusal.message)
         changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))

@@ -23,6 +23,7 @@ from orderservice_operator.resource.status import (
 )
 from orderservice_operator.state.capacity import most_connections
 from orderservice_operator.state.live_objects import Job, Rollout
+from orderservice_operator.state.refusals import PRIORITY_CLASS_MISSING, Refusal, refusals
 from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 
@@ -66,6 +67,12 @@ class StatusInput(msgspec.Struct, frozen=True):
     upgrade: Upgrade | None = None
 
     @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What refuses pods; of the migration's, hints tell."""
+        problems = {name: rollout.problem for name, rollout in self.rollouts.items()}
+        return refusals(problems | {"migration": "; ".join(self.hints)})
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What people have to look at."""
         problems = [rollout.problem for rollout in self.rollouts.values() if rollout.problem]
@@ -73,7 +80,9 @@ class StatusInput(msgspec.Struct, frozen=True):
             problems.append(f"migration: {self.migration.failed}")
         if self.report.reason in PROBLEMS:
             problems.append(f"RabbitMQ: {self.report.message}")
-        return (*self.faults, *self.missing, *problems)
+        # A quota may have room again; a PriorityClass is made by people.
+        absent = [each.message for each in self.refusals if each.reason == PRIORITY_CLASS_MISSING]
+        return (*absent, *self.faults, *self.missing, *problems)
 
     @property
     def done(self) -> bool:
@@ -290,8 +299,10 @@ def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
         return "True", ROLLED_BACK, "; ".join(parts)
     if summary.refused:
         return "True", "PodTemplateRefused", "; ".join(summary.problems)
-    if summary.problems:
-        return "True", "Problems", "; ".join(summary.problems)
+    if problems := summary.problems:
+        reason = next((each.reason for each in summary.refusals), "Problems")
+        messages = [each.message for each in summary.refusals]
+        return "True", reason, "; ".join(dict.fromkeys([*messages, *problems]))
     if taken_back := _taken_back(service, summary.conflicts, now):
         return "False", TAKEN_BACK, taken_back
     return "False", "AsExpected", ""

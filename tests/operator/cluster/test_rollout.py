@@ -276,6 +276,9 @@ def test_a_missing_priority_class_is_told(
     api.apply(example(podTemplate=absent, migrations={"enabled": False}), namespace)
     refusal = "no PriorityClass with name absent was found"
     view.wait(lambda: refusal in view.condition("Degraded")["message"])
+    view.wait(lambda: view.condition("Degraded")["reason"] == "PriorityClassMissing")
+    everybody = "PriorityClass absent does not exist: no pods of api, notifier, relay, worker"
+    view.wait(lambda: everybody in view.events("PriorityClassMissing"))
     assert not view.is_ready()
     assert view.pods() == []
 
@@ -350,6 +353,8 @@ def test_a_migration_that_a_quota_refuses_is_told(
     api.apply(example(), namespace)
     view.wait(lambda: "exceeded quota" in view.condition("Progressing")["message"])
     assert view.condition("Progressing")["reason"] == "Migrating"
+    text = "ResourceQuota none is used up: no more pods of migration"
+    view.wait(lambda: text in view.events("QuotaExceeded"))
 
 
 def test_a_first_roll_out_that_fails_has_nothing_to_go_back_to(

@@ -137,6 +137,45 @@ def test_what_pods_wait_for_is_told(make: Any) -> None:
     )
 
 
+_NO_CLASS = 'pods "minimal-x-*" is forbidden: no PriorityClass with name gold was found'
+_NO_ROOM = 'pods "minimal-x-*" is forbidden: exceeded quota: full, requested: pods=1'
+
+
+def _refused(problems: dict[str, str], *hints: str) -> Any:
+    rollouts = {
+        process.name: Rollout(Count(2, 0, 0), done=False, problem=problems.get(process.name, ""))
+        for process in ALL
+    }
+    return _seen(rollouts=rollouts, hints=hints)
+
+
+def test_what_refuses_pods_is_the_reason_and_is_named_first(make: Any) -> None:
+    absent = _refused({"worker": f"worker: FailedCreate: {_NO_CLASS}", "api": _NO_CLASS})
+    degraded = _degraded(conditions.status(make(), absent, NOW))
+    assert degraded.reason == "PriorityClassMissing"
+    text = "PriorityClass gold does not exist: no pods of api, worker"
+    assert degraded.message.startswith(f"{text}; ")
+    assert degraded.message.count(text) == 1
+    assert [refusal.message for refusal in absent.refusals] == [text]
+
+    full = _degraded(conditions.status(make(), _refused({"api": _NO_ROOM}), NOW))
+    assert full.reason == "QuotaExceeded"
+    assert full.message.startswith("ResourceQuota full is used up: no more pods of api; ")
+    other = _degraded(conditions.status(make(), _refused({"api": "api: FailedCreate: no"}), NOW))
+    assert other.reason == "Problems"
+
+
+def test_a_migration_without_its_priority_class_degrades_and_one_without_room_waits(
+    make: Any,
+) -> None:
+    absent = conditions.status(make(), _refused({}, f"migration: {_NO_CLASS}"), NOW)
+    assert absent.phase == "Degraded"
+    assert _verdicts(absent)["Degraded"] == ("True", "PriorityClassMissing")
+    waiting = _refused({}, f"migration: {_NO_ROOM}")
+    assert _verdicts(conditions.status(make(), waiting, NOW))["Degraded"][0] == "False"
+    assert [refusal.reason for refusal in waiting.refusals] == ["QuotaExceeded"]
+
+
 def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: Any) -> None:
     ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
     going = conditions.deleting(ready, LATER)

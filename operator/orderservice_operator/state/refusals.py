@@ -1,0 +1,44 @@
+"""What refuses pods, by the words of the API server: a PriorityClass, a quota. Pure."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+PRIORITY_CLASS_MISSING: Final = "PriorityClassMissing"
+QUOTA_EXCEEDED: Final = "QuotaExceeded"
+# The words of the admission plug-ins Priority and ResourceQuota.
+_WORDS: Final = (
+    (
+        PRIORITY_CLASS_MISSING,
+        re.compile(r"no PriorityClass with name (\S+) was found"),
+        "PriorityClass {} does not exist: no pods of {}",
+    ),
+    (
+        QUOTA_EXCEEDED,
+        re.compile(r"exceeded quota: ([^,\s]+)"),
+        "ResourceQuota {} is used up: no more pods of {}",
+    ),
+)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What refuses pods: a reason for programs, and a text for people that does not alternate."""
+
+    reason: str
+    message: str
+
+
+def refusals(problems: Mapping[str, str]) -> tuple[Refusal, ...]:
+    """Return what refuses pods, from what keeps each process (by its name) from getting further."""
+    processes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for reason, pattern, message in _WORDS:
+        for process, problem in sorted(problems.items()):
+            for name in sorted(set(pattern.findall(problem))):
+                processes[reason, message, name].append(process)
+    return tuple(
+        Refusal(reason, message.format(name, ", ".join(refused)))
+        for (reason, message, name), refused in processes.items()
+    )
