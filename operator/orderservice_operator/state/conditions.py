@@ -153,7 +153,10 @@ def deleting(service: OrderService | Invalid, now: str) -> Status:
 
 def unreadable(invalid: Invalid, now: str) -> Status:
     """Return the status of a resource that cannot be read; what was known stays."""
-    verdicts: dict[str, Verdict] = {"Ready": ("False", "InvalidSpec", invalid.problem)}
+    verdicts: dict[str, Verdict] = {
+        "Ready": ("False", "InvalidSpec", invalid.problem),
+        "Stalled": ("True", "InvalidSpec", invalid.problem),
+    }
     return _amended(invalid, "Degraded", verdicts, now)
 
 

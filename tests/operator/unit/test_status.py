@@ -182,6 +182,7 @@ def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: 
     assert (going.phase, _verdicts(going)["Ready"]) == ("Deleting", ("False", "Deleting"))
     bad = conditions.unreadable(Invalid(ready.metadata, "bad: $.spec", ready.status), LATER)
     assert (bad.phase, _verdicts(bad)["Ready"]) == ("Degraded", ("False", "InvalidSpec"))
+    assert _verdicts(bad)["Stalled"] == ("True", "InvalidSpec")
     for status in (going, bad):
         assert (status.image, status.worker_replicas) == (ready.status.image, 2)
         assert _verdicts(status)["TopologyReady"] == ("True", "InPlace")
