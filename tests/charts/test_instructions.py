@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from charts import instructions
 from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Helm, only, values_of
@@ -65,6 +66,13 @@ def test_the_notes_name_the_secrets_that_come_from_elsewhere(
     _, _, said = notes.partition("pods wait for it: ")
     named = said.split(".")[0].split(", ") if said else []
     assert sorted(named) == sorted(instructions.secrets(environment))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_proxies_are_trusted_where_an_ingress_is_in_front_and_only_there(environment: str) -> None:
+    values = yaml.safe_load((ENVIRONMENT / f"values-{environment}.yaml").read_text())
+    api = values["spec"].get("api", {})
+    assert bool(api.get("trustedProxies")) == bool(api.get("ingress"))
 
 
 def test_the_values_of_staging_name_them_too() -> None:
