@@ -57,6 +57,7 @@ def operator() -> Schema:
         replicas={"type": "integer", "minimum": 0, "maximum": 10},
         watchNamespace=NAME,
         watchNamespaces=items(NAME),
+        watchSecrets=BOOLEAN,
         logLevel={"enum": ["debug", "info", "warning", "error"]},
         env={
             "type": "object",

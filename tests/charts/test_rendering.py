@@ -187,6 +187,24 @@ def test_the_rights_are_the_operators_own(helm4: Helm) -> None:
     assert "*" not in str(rules_of(manifests, ""))
 
 
+def test_secrets_are_watched_where_that_is_asked_for_and_in_no_other_namespace(helm4: Helm) -> None:
+    def watched(*options: str) -> tuple[list[str], bool]:
+        manifests = helm4.template(OPERATOR, *options)
+        roles = [
+            one["metadata"].get("namespace", "every")
+            for one in manifests
+            if any(rule["resources"] == ["secrets"] and "watch" in rule["verbs"]
+                   for rule in one.get("rules", []))
+        ]  # fmt: skip
+        (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+        return roles, "OPERATOR_SECRETS_WATCH" in {one["name"] for one in container["env"]}
+
+    assert watched() == ([], False)
+    assert watched("--set=watchSecrets=true") == (["every"], True)
+    both = "--set=watchSecrets=true,watchNamespaces={a,b}"
+    assert watched(both) == (["a", "b"], True)
+
+
 def test_in_one_namespace_they_are_the_same_but_for_what_a_cluster_has_one_of(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, "--set=watchNamespace=shop")
     rules = rules_of(manifests, "framework", "application", "leadership")

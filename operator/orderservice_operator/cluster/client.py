@@ -36,6 +36,8 @@ _PAGE: Final = 200
 _FORBIDDEN_WAIT_S: Final = 15.0  # a role is mended by people, a namespace ends in seconds
 _ERRORS: Final[dict[int, type[OperatorError]]] = {404: NotFound, 409: Conflict, 410: Gone}
 
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
 Parameters = Mapping[str, str]
 
 
@@ -132,8 +134,13 @@ class Client:
                 return
             parameters |= {"continue": token}
 
-    async def watch(self, path: str, version: str, selector: str = "") -> AsyncIterator[Manifest]:
-        """Yield events after `version` until the server ends the watch. Raises Gone."""
+    async def watch(
+        self, path: str, version: str, selector: str = "", *, metadata_only: bool = False
+    ) -> AsyncIterator[Manifest]:
+        """Yield events after `version` until the server ends the watch. Raises Gone.
+
+        Without a version the events begin with one for each object there is.
+        """
         parameters = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -141,7 +148,9 @@ class Client:
             "labelSelector": selector,
             "timeoutSeconds": str(_WATCH_S),
         }
-        async with self._send("GET", path, parameters, timeout=self._watch) as answer:
+        headers = {"Accept": _METADATA} if metadata_only else {}
+        sending = self._send("GET", path, parameters, timeout=self._watch, headers=headers)
+        async with sending as answer:
             async for line in _lines(answer.content):
                 event: Manifest = msgspec.json.decode(line)
                 if event["type"] == "ERROR":

@@ -1,11 +1,13 @@
 """Digests of what pods read from Secrets: their pods are replaced when one changes.
 
-Secrets may be read by name but not be listed or watched, so they are read again once in a while.
+Secrets may be read by name, so they are read again once in a while; and at once when somebody who
+may watch them has seen another version.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -30,10 +32,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Read(msgspec.Struct, frozen=True):
-    """Digests of the entries of one Secret, as they were at a moment."""
+    """Digests of the entries of one Secret in a version, as they were at a moment."""
 
     at: float
     entries: Entries
+    version: str
 
 
 class Fingerprints:
@@ -46,6 +49,9 @@ class Fingerprints:
         self._client, self._period_s = client, period_s
         self._read: dict[Key, Read] = {}  # in the order of reading
         self._uses: dict[Key, frozenset[Key]] = {}
+        self._changed: set[Key] = set()  # since they were read
+        self._meanwhile: dict[Key, str] = {}  # versions seen while a Secret is read the first time
+        self._news = asyncio.Event()
 
     async def of(self, service: OrderService) -> dict[str, str]:
         """Return a digest for each process, but for those that lack an entry. Raises Transient.
@@ -86,30 +92,48 @@ class Fingerprints:
         """Read no more for a resource that is gone."""
         self._uses.pop(resource, None)
 
+    def saw(self, secret: Key, version: str) -> None:
+        """Have a Secret read at once if it is not in the version that was read."""
+        if secret in self._meanwhile:
+            self._meanwhile[secret] = version
+        elif (read := self._read.get(secret)) is not None and read.version != version:
+            self._changed.add(secret)
+            self._news.set()
+
     async def run(self, changed: Callable[[Key], None]) -> None:
         """Read again for ever; `changed` is told of resources that use what changed."""
         while True:
-            await asyncio.sleep(self._period_s / _IN_A_PERIOD)
-            for resource in await self._renewed():
-                changed(resource)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period_s / _IN_A_PERIOD):
+                    await self._news.wait()
+            self._news.clear()
+            for secret in [*self._changed] or self._due():
+                for resource in await self._renewed(secret):
+                    changed(resource)
 
-    async def _renewed(self) -> Collection[Key]:
-        """Read what was read longest ago, if it is due; return the resources it changed for."""
+    def _due(self) -> Collection[Key]:
+        """Return what was read longest ago, if its turn has come."""
         secret = next(iter(self._read), None)
-        if secret is None or time.monotonic() - self._read[secret].at < self._period_s:
-            return ()
+        waits = secret is None or time.monotonic() - self._read[secret].at < self._period_s
+        return () if secret is None or waits else (secret,)
+
+    async def _renewed(self, secret: Key) -> Collection[Key]:
+        """Read a Secret again; return the resources that it changed for."""
+        self._changed.discard(secret)
         users = [resource for resource, used in self._uses.items() if secret in used]
         if not users:
-            del self._read[secret]
+            self._read.pop(secret, None)
             return ()
-        after = before = self._read[secret].entries  # stands meanwhile: nobody reads it beside us
+        read = self._read[secret]  # stands meanwhile: nobody reads it beside us
+        after = read
         try:
             after = await self._fetched(secret)
         except OperatorError as error:  # its turn comes again; the others' come first
+            after = Read(time.monotonic(), read.entries, read.version)
             _log.warning("secret.unread", secret=str(secret), error=str(error))
         del self._read[secret]  # to the end of the turn
-        self._read[secret] = Read(time.monotonic(), after)
-        return users if after != before else ()
+        self._read[secret] = after
+        return users if after.entries != read.entries else ()
 
     async def _known(self, secret: Key, keys: Collection[str]) -> Entries:
         """Return the entries; one that lacks a key is read again soon."""
@@ -117,17 +141,24 @@ class Fingerprints:
             lacking = any(key not in read.entries for key in keys)
             if not lacking or time.monotonic() - read.at < _LACKING_S:
                 return read.entries
-        entries = await self._fetched(secret)
-        self._read[secret] = Read(time.monotonic(), entries)
-        return entries
+        self._meanwhile.setdefault(secret, "")
+        try:
+            read = self._read[secret] = await self._fetched(secret)
+        finally:
+            version = self._meanwhile.pop(secret, "")
+        if version:
+            self.saw(secret, version)
+        return read.entries
 
-    async def _fetched(self, secret: Key) -> Entries:
+    async def _fetched(self, secret: Key) -> Read:
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
         try:
             body = await self._client.get(path)
         except NotFound:
-            return _NONE
-        return {key: digest(value) for key, value in (body.get("data") or {}).items()}
+            return Read(time.monotonic(), _NONE, "")
+        entries = {key: digest(value) for key, value in (body.get("data") or {}).items()}
+        version = body.get("metadata", {}).get("resourceVersion", "")
+        return Read(time.monotonic(), entries, version)
 
 
 def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:

@@ -2,20 +2,12 @@
 
 import asyncio
 import time
-from typing import Final
-
-import structlog
 
 from orderservice_operator.children.kinds import Kind
 from orderservice_operator.children.manifest import OWNER_LABEL
 from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.following import follow_for_ever
 from orderservice_operator.cluster.store import Place, Store
-from orderservice_operator.errors import Gone, OperatorError, Transient
-
-_LONGEST_WAIT_S: Final = 30.0
-_PAUSE_S: Final = 0.1  # were every watch to end at once, this is all that keeps us from hammering
-_GOOD_WHILE_S: Final = 2.0  # what worked for so long is tried again at once
-_log = structlog.get_logger(__name__)
 
 
 class Informer:
@@ -32,22 +24,10 @@ class Informer:
 
     async def run(self) -> None:
         """Follow the kind for ever; what goes wrong is tried again, less and less often."""
-        failures = 0
-        while True:
-            began_at = time.monotonic()
-            try:
-                await self._follow()
-                failures = 0
-                await asyncio.sleep(_PAUSE_S)
-            except Gone:
-                self._version = None
-            except OperatorError as error:
-                # Only what is listed is known to be fresh: the watch may have been deaf for long.
-                self._version = None
-                failures = 1 if time.monotonic() - began_at > _GOOD_WHILE_S else failures + 1
-                wait_s = _wait_s(error, failures)
-                _log.warning("watch.failed", kind=self.kind.name, error=str(error), wait_s=wait_s)
-                await asyncio.sleep(wait_s)
+        await follow_for_ever(self.kind.name, self._follow, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._version = None
 
     async def _follow(self) -> None:
         kind = (self.kind.api_version, self.kind.name)
@@ -67,8 +47,3 @@ class Informer:
             places |= self._store.take(kind, page.items)
         self._store.keep_only(kind, version, places, self._namespace)
         return version
-
-
-def _wait_s(error: OperatorError, failures: int) -> float:
-    retry_after_s = error.after_s if isinstance(error, Transient) else 0.0
-    return max(retry_after_s, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))

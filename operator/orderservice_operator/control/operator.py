@@ -19,6 +19,7 @@ from orderservice_operator.cluster.fingerprints import Fingerprints
 from orderservice_operator.cluster.informer import Informer
 from orderservice_operator.cluster.lease import Lease
 from orderservice_operator.cluster.owner import Owner
+from orderservice_operator.cluster.secret_watch import SecretWatch
 from orderservice_operator.cluster.store import Store
 from orderservice_operator.control import admin
 from orderservice_operator.control.finalizer import Finalizer
@@ -190,6 +191,13 @@ class Operator:
             self._spawn(self._queue.run(self._reconcile), "resources")
             self._spawn(self._topology_queue.run(self._reconcile_topology), "brokers")
         self._spawn(self._fingerprints.run(self._queue.add), "secrets")
+        if self._settings.secrets_watch:
+            self._watch_secrets()
+
+    def _watch_secrets(self) -> None:
+        for namespace in namespaces(self._settings) or (None,):
+            watch = SecretWatch(self._client, self._fingerprints.saw, namespace)
+            self._spawn(watch.run(), "watch of Secret")
 
     async def _keep_lease(self) -> None:
         await self._lease.keep()

@@ -65,6 +65,13 @@ class Settings(msgspec.Struct, frozen=True):
             "read, however many there are."
         ),
     ] = 30
+    secrets_watch: Annotated[
+        bool,
+        Meta(
+            description="Watch the metadata of Secrets as well, so that one that changes is read "
+            "within a second; needs the right to watch Secrets, which is the right to read all."
+        ),
+    ] = False
     discovery_s: Annotated[
         Seconds,
         Meta(

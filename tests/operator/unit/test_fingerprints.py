@@ -158,6 +158,57 @@ def test_a_reading_that_fails_late_takes_nothing_back(make: Any) -> None:
     assert [value for value, _ in groupby(seen)] == list(dict.fromkeys(seen))
 
 
+def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) -> None:
+    server = Server()
+    fetch = server.get
+
+    async def versioned(path: str) -> Manifest:
+        return await fetch(path) | {"metadata": {"resourceVersion": "7"}}
+
+    server.get = versioned  # type: ignore[method-assign] # as an API server answers
+
+    async def run() -> list[str]:
+        fingerprints = Fingerprints(server, 86_400)  # type: ignore[arg-type] # as above
+        await fingerprints.of(make())
+        told = asyncio.Queue[Key]()
+        reading = asyncio.create_task(fingerprints.run(told.put_nowait))
+        server.asked.clear()
+        server.data["orders-webhook"] = {"url": "dw==", "secret": "bmV3"}
+        fingerprints.saw(Key("shop", "orders"), "7")  # is what was read
+        fingerprints.saw(Key("shop", "not-ours"), "8")
+        fingerprints.saw(Key("shop", "orders-webhook"), "8")
+        async with asyncio.timeout(60):
+            assert await told.get() == Key("shop", "minimal")
+        reading.cancel()
+        return server.asked
+
+    assert asyncio.run(run()) == ["/api/v1/namespaces/shop/secrets/orders-webhook"]
+
+
+def test_a_change_while_a_secret_is_read_first_is_not_overlooked(make: Any) -> None:
+    server = Server()
+    fetch = server.get
+    fingerprints = Fingerprints(server, 86_400)  # type: ignore[arg-type] # as above
+
+    async def overtaken(path: str) -> Manifest:
+        server.get = fetch  # type: ignore[method-assign] # only the first
+        fingerprints.saw(Key("shop", path.rpartition("/")[2]), "8")
+        return await fetch(path) | {"metadata": {"resourceVersion": "7"}}
+
+    server.get = overtaken  # type: ignore[method-assign] # as a Secret that changes meanwhile
+
+    async def run() -> None:
+        await fingerprints.of(make())
+        reading = asyncio.create_task(fingerprints.run(lambda _: None))
+        first = server.asked[0]
+        async with asyncio.timeout(60):
+            while server.asked.count(first) == 1:
+                await asyncio.sleep(0)
+        reading.cancel()
+
+    asyncio.run(run())
+
+
 class Crowd(Server):
     """Has any Secret; those of one namespace change once `changed` is set."""
 

@@ -1,0 +1,40 @@
+"""Follows the metadata of Secrets, where the operator may: what changed is read within a second.
+
+Their content is not in these events. Nothing is kept but the place in history.
+"""
+
+from collections.abc import Callable
+
+from orderservice_operator.cluster.client import Client
+from orderservice_operator.cluster.following import follow_for_ever
+from orderservice_operator.resource.key import Key
+
+
+class SecretWatch:
+    """Watches Secrets until it is cancelled: of one namespace, or (None) of all.
+
+    `saw` is told the name and the version of each that is there, that changed or that is gone. All
+    are read in turn as well, so a watch that is refused costs time and nothing else.
+    """
+
+    def __init__(
+        self, client: Client, saw: Callable[[Key, str], None], namespace: str | None = None
+    ) -> None:
+        self._client, self._saw = client, saw
+        self._path = f"/api/v1/namespaces/{namespace}/secrets" if namespace else "/api/v1/secrets"
+        self._version = ""
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        await follow_for_ever("Secret", self._follow, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._version = ""
+
+    async def _follow(self) -> None:
+        events = self._client.watch(self._path, self._version, metadata_only=True)
+        async for event in events:
+            metadata = event["object"]["metadata"]
+            self._version = metadata["resourceVersion"]
+            if event["type"] != "BOOKMARK":
+                self._saw(Key(metadata["namespace"], metadata["name"]), self._version)
