@@ -1,4 +1,4 @@
-"""How a watch goes on for ever: what ends is begun again, what fails is tried less and less often."""
+"""How a watch goes on: what ends is begun again, what fails is tried less and less often."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 async def follow_for_ever(
     kind: str, follow: Callable[[], Awaitable[None]], begin_anew: Callable[[], None]
 ) -> None:
-    """Follow a kind until cancelled; `begin_anew` makes the next time start from a fresh listing."""
+    """Follow a kind until cancelled; `begin_anew` has the next time start from a fresh listing."""
     failures = 0
     while True:
         began_at = time.monotonic()
