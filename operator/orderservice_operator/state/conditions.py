@@ -157,7 +157,9 @@ def unreadable(invalid: Invalid, now: str) -> Status:
         "Ready": ("False", "InvalidSpec", invalid.problem),
         "Stalled": ("True", "InvalidSpec", invalid.problem),
     }
-    return _amended(invalid, "Degraded", verdicts, now)
+    status = _amended(invalid, "Degraded", verdicts, now)
+    # Else programs would go on to wait for somebody to look at this generation.
+    return msgspec.structs.replace(status, observed_generation=invalid.metadata.generation)
 
 
 def _amended(

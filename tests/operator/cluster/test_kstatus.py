@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 import pytest
 import yaml
-from control_plane.api import Api, Object
 
 from charts.helm import Failed, Helm
-from control_plane import required
 from control_plane.plane import ControlPlane
+from kube import required
+from kube.api import Api, Object
 from orderservice_operator.children.processes import ALL
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid, decode

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from control_plane.api import Api, Object
-from control_plane.nodes import Nodes
+
+from kube.api import Api, Object
+from kube.nodes import Nodes
 
 SERVICES = ("orders.platform.dev/v1alpha1", "orderservices")
 ACCOUNT = {"kind": "ServiceAccount", "name": "orderservice-operator", "namespace": "orders-system"}
