@@ -100,6 +100,7 @@ def environment(definition: str) -> Schema:
         image=closed(repository=TEXT, tag=TAG, digest=DIGEST),
         spec=spec(definition),
         developmentPassword=TEXT | {"maxLength": 128},
+        tls=closed(secretName=NAME),
         postgresql=closed(
             **server,
             provider={"enum": ["Pods", "CloudNativePG"]},

@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Path, tuple[str, ...]]] = {
         ENVIRONMENT,
         (*values_of("dev"), "--set=postgresql.storage=1Gi,rabbitmq.storage=1Gi"),
     ),
+    "dev, TLS": (ENVIRONMENT, (*values_of("dev"), *LOAD, "--set=tls.secretName=orders-servers")),
 }
 
 

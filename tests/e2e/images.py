@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from devstack.servers import valkey
 from images import workshop
 from kube import required
 
@@ -44,7 +43,7 @@ def _recipes() -> tuple[Recipe, ...]:
         Recipe(METRICS_SERVER, "binary", program=required.tool("metrics-server")),
         Recipe(POSTGRESQL, "postgresql", ("essential", "postgresql-15")),
         Recipe(RABBITMQ, "rabbitmq", ("essential", "rabbitmq-server")),
-        Recipe(VALKEY, "valkey", program=valkey.binary()),
+        Recipe(VALKEY, "valkey", ("essential", "redis-server")),
     )
 
 

@@ -44,8 +44,8 @@ _NOT_OURS: Final = {
 class Shop:
     """One environment in a namespace, reached from this machine by its Services' addresses."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, api: Api, namespace: str = NAMESPACE) -> None:
+        self.api, self.namespace = api, namespace
 
     def admit(self, outside: str) -> None:
         """Let this machine in, which is no pod, where policies are enforced.
@@ -62,11 +62,11 @@ class Shop:
                 "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}],
             },
         }
-        self.api.apply(policy, NAMESPACE)
+        self.api.apply(policy, self.namespace)
 
     def address(self, part: str) -> str:
         """Return the host and port of a Service."""
-        service = self.api.get("v1", "services", NAMESPACE, f"{RELEASE}-{part}")
+        service = self.api.get("v1", "services", self.namespace, f"{RELEASE}-{part}")
         return f"{service['spec']['clusterIP']}:{_PORTS[part]}"
 
     def url(self, part: str, path: str = "") -> str:
@@ -76,7 +76,7 @@ class Shop:
     def pods(self, component: str) -> list[Object]:
         """Return the pods of a process that are not on their way out."""
         selector = f"app.kubernetes.io/component={component}"
-        found = self.api.list("v1", "pods", NAMESPACE, selector)
+        found = self.api.list("v1", "pods", self.namespace, selector)
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def pod_names(self, *components: str) -> set[str]:
@@ -91,20 +91,20 @@ class Shop:
 
     def restarts(self, pod: str) -> int:
         """Count how often a pod's containers were started anew."""
-        status = self.api.get("v1", "pods", NAMESPACE, pod)["status"]
+        status = self.api.get("v1", "pods", self.namespace, pod)["status"]
         return sum(int(one["restartCount"]) for one in status["containerStatuses"])
 
     def kill(self, pod: str) -> None:
         """Let a pod end at once, as when its node dies."""
-        path = self.api.path("v1", "pods", NAMESPACE, pod)
+        path = self.api.path("v1", "pods", self.namespace, pod)
         grace = {"gracePeriodSeconds": "0"}
         self.api.session.delete(self.api.url + path, params=grace, timeout=30).raise_for_status()
 
     def evict(self, pod: str) -> bool:
         """Ask for a pod to go, as a drain does; False while its disruption budget forbids it."""
-        path = self.api.path("v1", "pods", NAMESPACE, pod)
+        path = self.api.path("v1", "pods", self.namespace, pod)
         body = {"apiVersion": "policy/v1", "kind": "Eviction"}
-        metadata = {"name": pod, "namespace": NAMESPACE}
+        metadata = {"name": pod, "namespace": self.namespace}
         answer = self.api.session.post(
             f"{self.api.url}{path}/eviction", json=body | {"metadata": metadata}, timeout=30
         )
@@ -114,7 +114,7 @@ class Shop:
     def rolled_out(self) -> bool:
         """Tell whether the service is ready and every Deployment has the pods it wants, ready."""
         return self.ready() and all(
-            _complete(one) for one in self.api.list("apps/v1", "deployments", NAMESPACE)
+            _complete(one) for one in self.api.list("apps/v1", "deployments", self.namespace)
         )
 
     def replaced(self, before: set[str], *components: str) -> bool:
@@ -131,7 +131,7 @@ class Shop:
 
     def deployment(self, process: str) -> Object:
         """Return a process's Deployment."""
-        return self.api.get("apps/v1", "deployments", NAMESPACE, f"{RELEASE}-{process}")
+        return self.api.get("apps/v1", "deployments", self.namespace, f"{RELEASE}-{process}")
 
     def replicas(self, process: str) -> int:
         """Return how many pods a process is to have."""
@@ -139,7 +139,7 @@ class Shop:
 
     def ready(self) -> bool:
         """Tell whether the operator says so of the resource as it is now."""
-        resource = self.api.get(RESOURCE, "orderservices", NAMESPACE, RELEASE)
+        resource = self.api.get(RESOURCE, "orderservices", self.namespace, RELEASE)
         status = resource.get("status", {})
         conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
         seen = status.get("observedGeneration") == resource["metadata"]["generation"]
@@ -197,12 +197,12 @@ class Shop:
     def log(self, component: str) -> str:
         """Return what the one pod of a component has said."""
         (pod,) = self.pods(component)
-        path = self.api.path("v1", "pods", NAMESPACE, pod["metadata"]["name"])
+        path = self.api.path("v1", "pods", self.namespace, pod["metadata"]["name"])
         return self.api.session.get(f"{self.api.url}{path}/log", timeout=30).text
 
     def _job(self, component: str) -> Object:
         (found,) = self.api.list(
-            "batch/v1", "jobs", NAMESPACE, f"app.kubernetes.io/component={component}"
+            "batch/v1", "jobs", self.namespace, f"app.kubernetes.io/component={component}"
         )
         return found
 
@@ -231,12 +231,12 @@ class Shop:
             for one in self.api.list("v1", "events", "")
             if one["type"] != "Normal"
         ][-30:]
-        for namespace in (SYSTEM, NAMESPACE):
+        for namespace in (SYSTEM, self.namespace):
             for pod in self.api.list("v1", "pods", namespace):
                 if not _well(pod):
                     lines.append(self._described(namespace, pod))
         with suppress(Refused):
-            resource = self.api.get(RESOURCE, "orderservices", NAMESPACE, RELEASE)
+            resource = self.api.get(RESOURCE, "orderservices", self.namespace, RELEASE)
             lines.append(str(resource.get("status")))
         return "\n".join(lines)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from charts.helm import ENVIRONMENT, OPERATOR, Helm, values_of
-from e2e import doors, runbook
+from e2e import doors, private, runbook
 from e2e.cluster import Cluster
 from e2e.customers import Customers
 from e2e.shop import NAMESPACE, RELEASE, SYSTEM, Shop
@@ -25,9 +26,9 @@ def install_environment(helm: Helm, running: Cluster) -> Install:
     """Install the environment, or upgrade it, with settings."""
     values = [word for file in running.values for word in ("--values", str(file))]
 
-    def install(*settings: str) -> None:
+    def install(*settings: str, namespace: str = NAMESPACE, more: tuple[str, ...] = ()) -> None:
         own = [word for one in settings for word in ("--set", one)]
-        helm.install(RELEASE, ENVIRONMENT, NAMESPACE, *values_of("dev"), *values, *own)
+        helm.install(RELEASE, ENVIRONMENT, namespace, *values_of("dev"), *values, *more, *own)
 
     return install
 
@@ -38,6 +39,18 @@ def sold(customers: Customers) -> str:
     others = {name: count for name, count in customers.answers.items() if name != "202"}
     met = f"answers that were tried again: {others}" if others else "every request answered 202"
     return f"{customers.accepted} orders, none lost; {met}"
+
+
+def passed(shop: Shop) -> str:
+    """Wait for the end of the load test's Jobs; say what they found, which has to be all well."""
+    shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
+    result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
+    assert result["verdict"] == 0, result
+    checked = [finding for finding in result["findings"] if finding["checked"]]
+    assert checked
+    assert all(finding["broken"] == 0 for finding in checked), checked
+    orders, invariants = result["figures"]["orders.accepted"], len(result["findings"])
+    return f"{orders:.0f} orders, {len(checked)} of {invariants} invariants checked and held"
 
 
 def namespace(shop: Shop, name: str) -> None:
@@ -103,17 +116,7 @@ def test_the_load_tests_jobs_pass_the_smoke_scenario(
     image = "loadTest.image=localhost/orderservice-loadtest:dev"
     small = "loadTest.resources.requests.cpu=50m"  # the nodes have two CPUs for everything
     install_environment("loadTest.enabled=true", image, small)
-    shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
-    result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
-    assert result["verdict"] == 0, result
-    checked = [finding for finding in result["findings"] if finding["checked"]]
-    assert checked
-    assert all(finding["broken"] == 0 for finding in checked), checked
-    figure(
-        "Locust's smoke scenario by the chart's Jobs, master and worker",
-        f"passes; {result['figures']['orders.accepted']:.0f} orders, "
-        f"{len(checked)} of {len(result['findings'])} invariants checked and held",
-    )
+    figure("Locust's smoke scenario by the chart's Jobs, master and worker", passed(shop))
 
 
 def test_a_rolling_update_under_load_loses_nothing(
@@ -206,6 +209,33 @@ def test_every_command_of_the_runbook_does_its_work(
     assert not wrong, "\n".join(wrong)
     shop.wait("what was restarted is new", partial(shop.replaced, restarted, *PROCESSES))
     figure("commands of the runbook typed", f"{len(commands)}, all did their work")
+
+
+def test_a_private_authority_verifies_every_connection_of_an_environment(
+    shop: Shop,
+    helm: Helm,
+    install_environment: Install,
+    kubectl: Kubectl,
+    figure: Figure,
+    tmp_path: Path,
+) -> None:
+    """The second environment: its processes end at once where a server would not be verified."""
+    namespace(shop, private.NAMESPACE)
+    shop.api.apply(private.certificate(tmp_path), private.NAMESPACE)
+    install_environment(namespace=private.NAMESPACE, more=("--values", str(private.VALUES)))
+    verified = Shop(shop.api, private.NAMESPACE)
+    took_s = verified.wait("the OrderService is Ready", verified.ready)
+    helm("test", RELEASE, "--namespace", private.NAMESPACE, "--timeout=4m")
+    load = passed(verified)
+    tell = partial(private.answered_in_clear, kubectl)
+    assert tell(NAMESPACE) == private.PLAIN
+    assert tell(private.NAMESPACE) == set()
+    helm("uninstall", RELEASE, "--namespace", private.NAMESPACE, "--wait", "--timeout=5m")
+    kubectl("delete", "namespace", private.NAMESPACE)
+    figure(
+        "an environment with a private CA, `ORDERS_TLS_UNVERIFIED` none",
+        f"Ready after {took_s:.0f} s; `helm test` passes; {load}; no port answers in clear",
+    )
 
 
 def test_uninstalling_leaves_nothing(shop: Shop, helm: Helm, figure: Figure) -> None:

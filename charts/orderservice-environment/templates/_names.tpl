@@ -96,8 +96,48 @@ imagePullSecrets:
 {{- join "," $parts -}}
 {{- end }}
 
+{{/* The Secret with the certificate of the chart's own servers and simulators; empty: they have no TLS. */}}
+{{- define "environment.tls" -}}
+{{- with (.Values.tls).secretName }}{{ . }}{{ end -}}
+{{- end }}
+
+{{/* Host of one part: with TLS the one that `*.<namespace>.svc` is for. Pass (dict "root" $ "part" "valkey"). */}}
+{{- define "environment.host" -}}
+{{ include "environment.name" .root }}-{{ .part }}
+{{- if include "environment.tls" .root }}.{{ .root.Release.Namespace }}.svc{{ end -}}
+{{- end }}
+
+{{- define "environment.tlsMount" -}}
+- {name: tls, mountPath: /etc/tls, readOnly: true}
+{{- end }}
+
+{{- define "environment.tlsVolume" -}}
+- name: tls
+  secret: {secretName: {{ include "environment.tls" . | quote }}, defaultMode: 0400}
+{{- end }}
+
+{{/* Address of the api for pods beside it. A gateway with a certificate has one port, and that speaks TLS. */}}
+{{- define "environment.api" -}}
+{{- $host := print (include "environment.name" .) "-api" -}}
+{{- if include "environment.apiTls" . -}}
+https://{{ $host }}.{{ .Release.Namespace }}.svc
+{{- else -}}
+http://{{ $host }}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret with the certificate of the api's gateway, if it has one. */}}
+{{- define "environment.apiTls" -}}
+{{- with ((((.Values.spec).api).gateway).tlsSecretRef).name }}{{ . }}{{ end -}}
+{{- end }}
+
 {{- define "environment.password" -}}
 {{- required "developmentPassword is needed while the chart brings servers or simulators (values-dev.yaml has one)" .Values.developmentPassword -}}
+{{- end }}
+
+{{/* A password as a URL has it: urlquery makes a plus of a space, which only a query takes back. */}}
+{{- define "environment.escaped" -}}
+{{ urlquery . | replace "+" "%20" }}
 {{- end }}
 
 {{/* The key that signs webhooks: 32 bytes, base64, as the receiver expects it. */}}
