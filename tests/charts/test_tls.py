@@ -1,4 +1,4 @@
-"""With `tls.secretName`, whatever the chart brings speaks TLS only, and whoever connects verifies it."""
+"""With `tls.secretName`, what the chart brings speaks TLS only, and its clients verify it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -183,9 +183,7 @@ def test_servers_of_other_operators_are_as_they_were(helm4: Helm) -> None:
 
 
 @pytest.mark.parametrize("provider", ["Pods", "CloudNativePG"])
-def test_a_password_of_any_characters_is_the_same_in_every_url(
-    helm4: Helm, provider: str
-) -> None:
+def test_a_password_of_any_characters_is_the_same_in_every_url(helm4: Helm, provider: str) -> None:
     password = "a/b%20c?d#e@f:g&h i+j"
     options = f"--set=postgresql.provider={provider},postgresql.storage=1Gi"
     escaped = f"--set-string=developmentPassword={password}"

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from kube.api import Object
 
 from devstack.certificates import Authority
+from kube.api import Object
 
 NAMESPACE: Final = "private"
 VALUES: Final = Path(__file__).with_name("private.yaml")
