@@ -1,6 +1,7 @@
 """Puts the notifier together: the one place that knows all of its parts."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 from orders.database.notifications import Notifications
@@ -49,17 +50,18 @@ def run(environ: Mapping[str, str]) -> int:
         # A rollout must not fail because somebody else is away: shown, and not decided by.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
-    with running("notifier", environ, checks) as life:
+    with running("notifier", environ, checks) as life, ExitStack() as closing:
         life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
         life.watch(sweep.watch, STALLED_AFTER_S + mine.timeout_s)
+        # What starts first is needed longest: it is closed last.
         pool.open()
+        closing.callback(pool.close)
+        closing.callback(receiver.close)
         sweep.start()
         consumer.start()
         life.run_until_signal()
         drained = consumer.stop()
         swept = sweep.stop(mine.timeout_s + 1)
-        receiver.close()
-        pool.close()
     return 0 if drained and swept else 1
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 from orders.messaging.publisher import Publisher
@@ -27,14 +28,16 @@ def run(environ: Mapping[str, str]) -> int:
         problem_check("postgres", lambda: relay.problem),
         problem_check("rabbitmq", lambda: publisher.problem),
     )
-    with running("relay", environ, checks) as life, ThreadPoolExecutor(1) as thread:
+    with running("relay", environ, checks) as life, ExitStack() as closing:
+        # What starts first is needed longest: it is closed last.
         publisher.start()
+        closing.callback(publisher.close)
         gauges.start()
+        closing.callback(gauges.close)
         life.watch(relay.watch)
+        thread = closing.enter_context(ThreadPoolExecutor(1))
         running_relay = thread.submit(relay.run)
         life.run_until_signal()
         relay.stop()
         drained = running_relay.result()
-        gauges.close()
-        publisher.close()
     return 0 if drained else 1

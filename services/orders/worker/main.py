@@ -1,6 +1,7 @@
 """Puts the worker together: the one place that knows all of its parts."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import msgspec
 from prometheus_client import REGISTRY
@@ -93,26 +94,26 @@ def run(environ: Mapping[str, str]) -> int:
         # A rollout must not fail because somebody else is away: shown, and not decided by.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
-    with running("worker", environ, checks) as life:
+    with running("worker", environ, checks) as life, ExitStack() as closing:
         # Between two statements lie at most two calls of upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
         life.watch(together, STALLED_AFTER_S + longest_call_s(upstreams))
         life.watch(housekeeping.watch)
+        # What starts first is needed longest: it is closed last.
         pool.open()
+        closing.callback(pool.close)
+        for upstream in (payment, inventory):
+            closing.callback(upstream.close)
         cache.start()
+        closing.callback(cache.close)
         for lag in lags:
             lag.start()
+            closing.callback(lag.stop)
         housekeeping.start()
+        closing.callback(housekeeping.stop)
         consumer.start()
         life.run_until_signal()
         drained = consumer.stop()
-        housekeeping.stop()
-        for lag in lags:
-            lag.stop()
-        cache.close()
-        for upstream in (inventory, payment):
-            upstream.close()
-        pool.close()
     return 0 if drained else 1
 
 
