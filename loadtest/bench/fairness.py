@@ -58,18 +58,20 @@ class Slice(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 done."""
-    asked = _parser().parse_args(arguments)
-    relays = {ALONE: "0", AT_ONCE: "0"} | {f"{limit} under way": limit for limit in asked.under_way}
+    options = _parser().parse_args(arguments)
+    relays = {ALONE: "0", AT_ONCE: "0"} | {
+        f"{limit} under way": limit for limit in options.under_way
+    }
     slices: dict[str, list[Slice]] = {who: [] for who in relays}
     with _stand() as stand:
         for who, limit in relays.items():
             stand.vary("relay", _relay(who), {"ORDERS_RELAY_UNDER_WAY": limit})
         database = Database(stand.database_url)
-        for number, who in turns(list(relays), asked.rounds):
-            taken = _slice(stand, database, who, 0 if who == ALONE else asked.orders)
-            slices[who].append(taken)
+        for number, who in turns(list(relays), options.rounds):
+            sample = _slice(stand, database, who, 0 if who == ALONE else options.orders)
+            slices[who].append(sample)
             load = os.getloadavg()[0]
-            print(f"round {number + 1}, load {load:.1f}: {who}: {_words(taken)}", flush=True)
+            print(f"round {number + 1}, load {load:.1f}: {who}: {_words(sample)}", flush=True)
         database.close()
     _show(slices)
     return 0
@@ -172,10 +174,10 @@ def _place(port: int, number: int, ending: threading.Event, failures: list[str])
     connection.close()
 
 
-def _words(taken: Slice) -> str:
+def _words(sample: Slice) -> str:
     return (
-        f"p50 {taken.p50_ms:.0f} ms, p95 {taken.p95_ms:.0f} ms of {taken.orders} orders;"
-        f" {taken.rate:.0f} orders a second in all"
+        f"p50 {sample.p50_ms:.0f} ms, p95 {sample.p95_ms:.0f} ms of {sample.orders} orders;"
+        f" {sample.rate:.0f} orders a second in all"
     )
 
 
@@ -183,19 +185,24 @@ def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
     alone = slices[ALONE]
     print("\n| | p50 ms | p95 ms | p50 / nobody else | p95 / nobody else | orders a second |")
     print("|---|---:|---:|---:|---:|---:|")
-    for who, taken in slices.items():
+    for who, samples in slices.items():
         ratios = [
-            ratio([getattr(one, name) for one in taken], [getattr(one, name) for one in alone])
+            ratio(
+                [getattr(sample, name) for sample in samples],
+                [getattr(sample, name) for sample in alone],
+            )
             for name in ("p50_ms", "p95_ms")
         ]
-        spans = " | ".join(f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" for one in ratios)
-        p50, p95, rate = (spread(column).median for column in _columns(taken))
+        spans = " | ".join(
+            f"{each.median:.2f} ({each.low:.2f} to {each.high:.2f})" for each in ratios
+        )
+        p50, p95, rate = (spread(column).median for column in _columns(samples))
         print(f"| {who} | {p50:.0f} | {p95:.0f} | {spans} | {rate:.0f} |")
 
 
-def _columns(taken: Sequence[Slice]) -> Iterator[list[float]]:
+def _columns(samples: Sequence[Slice]) -> Iterator[list[float]]:
     for name in ("p50_ms", "p95_ms", "rate"):
-        yield [getattr(one, name) for one in taken]
+        yield [getattr(sample, name) for sample in samples]
 
 
 def _parser() -> argparse.ArgumentParser:

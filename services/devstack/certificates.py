@@ -124,8 +124,8 @@ def _lasts(files: Pair) -> bool:
         return False
     certificate = _certificate(files)
     key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
-    left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
-    return key.public_key() == certificate.public_key() and left > _RENEWED_BEFORE
+    remaining = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+    return key.public_key() == certificate.public_key() and remaining > _RENEWED_BEFORE
 
 
 def _names(files: Pair) -> x509.SubjectAlternativeName | None:

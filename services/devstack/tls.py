@@ -80,6 +80,6 @@ def hosts_of(settings: Settings, name: str) -> tuple[str, ...]:
 def also_trusted(settings: Settings) -> list[Path]:
     """List the files of authorities that the user's variables name, else Debian's."""
     named = [Path(settings.environment.get(name, "")) for name in TRUSTING]
-    made = {Path(), authority_file(settings), trusted_file(settings)}
-    own = [file for file in named if file not in made]
+    generated = {Path(), authority_file(settings), trusted_file(settings)}
+    own = [file for file in named if file not in generated]
     return own or [file for file in (Path(OF_DEBIAN),) if os.access(file, os.R_OK)]

@@ -9,7 +9,7 @@ import pytest
 
 from devstack.testing import Server
 from integration.serving import eventually
-from orders.api.ratelimit import Asked, Decision, RateLimiter
+from orders.api.ratelimit import CountedRequest, Decision, RateLimiter
 from orders.cache.client import Command, Redis, Reply
 from orders.settings import CacheSettings, RateLimitSettings
 from orders.telemetry.metrics import RATELIMIT_DECISIONS
@@ -58,9 +58,9 @@ def limiter(
     return RateLimiter(redis, settings)
 
 
-def asked(tenant: str | None, **others: Any) -> Asked:
+def asked(tenant: str | None, **others: Any) -> CountedRequest:
     members = {"address": "192.0.2.1", "scope": "orders:write", "action": "create", **others}
-    return Asked(claims={"org": tenant} if tenant else {}, **members)
+    return CountedRequest(claims={"org": tenant} if tenant else {}, **members)
 
 
 def left(decision: Decision) -> dict[str, int]:
@@ -72,10 +72,10 @@ def test_a_tenant_has_one_quota_for_all_of_its_principals(
     redis: Redis, principal: str, mode: str
 ) -> None:
     mine = limiter(redis, policy("org", "3/day"), mode=mode)
-    decisions = [mine.decide(f"{principal}-{n}", asked=asked(principal))[0] for n in range(5)]
+    decisions = [mine.decide(f"{principal}-{n}", request=asked(principal))[0] for n in range(5)]
     assert [d.allowed for d in decisions] == [True, True, True, False, False]
     assert decisions[3].policies == ["org"]
-    assert mine.decide(f"{principal}-9", asked=asked(f"{principal}'"))[0].allowed
+    assert mine.decide(f"{principal}-9", request=asked(f"{principal}'"))[0].allowed
     fields = dict(mine.headers(decisions[3]))
     assert fields["RateLimit-Policy"] == f'"org";q=3;w={DAY}'
     assert fields["RateLimit"].startswith('"org";r=0;t=')
@@ -84,7 +84,7 @@ def test_a_tenant_has_one_quota_for_all_of_its_principals(
 
 def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, principal: str) -> None:
     mine = limiter(redis, policy("org", "20/day"), policy("from", "5/day", "address"), requests=10)
-    decision, _ = mine.decide(principal, asked=asked(principal, address=principal))
+    decision, _ = mine.decide(principal, request=asked(principal, address=principal))
     assert left(decision) == {"default": 9, "org": 19, "from": 4}
     fields = dict(mine.headers(decision))
     assert fields["RateLimit-Policy"] == (
@@ -96,10 +96,10 @@ def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, principal: 
 def test_all_policies_are_one_round_trip_at_most(redis: Counting, principal: str) -> None:
     policies = [policy(f"p{n}", "1000/day", "principal") for n in range(5)]
     exact, batched = limiter(redis, *policies), limiter(redis, *policies, mode="batched")
-    exact.decide(principal, ("PING",), asked=asked(None))
+    exact.decide(principal, ("PING",), request=asked(None))
     assert redis.trips == 1
     for _ in range(10):
-        batched.decide(principal, asked=asked(None))
+        batched.decide(principal, request=asked(None))
     assert redis.trips == 1
 
 
@@ -110,10 +110,10 @@ def test_what_another_policy_refuses_is_not_counted(
     mine = limiter(redis, policy("org", "500/day"), requests=2, mode=mode)
     mine.start()
     for _ in range(9):
-        mine.decide(principal, asked=asked(principal))
+        mine.decide(principal, request=asked(principal))
     mine.close()
     fresh, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
-    decision, _ = fresh.decide(f"{principal}'", asked=asked(principal))
+    decision, _ = fresh.decide(f"{principal}'", request=asked(principal))
     assert left(decision)["org"] == 500 - 2 - next(looks)
 
 
@@ -121,12 +121,12 @@ def test_a_count_that_was_reported_is_given_back_as_well(redis: Redis, principal
     mine = limiter(redis, policy("org", "500/day"), requests=1, mode="batched")
     mine.start()
     other = limiter(redis, policy("org", "500/day"), requests=1)
-    assert mine.decide(principal, ("PING",), asked=asked(principal))[0].allowed
-    decision, _ = mine.decide(principal, ("PING",), asked=asked(principal))  # both went along
+    assert mine.decide(principal, ("PING",), request=asked(principal))[0].allowed
+    decision, _ = mine.decide(principal, ("PING",), request=asked(principal))  # both went along
     assert not decision.allowed
     eventually(lambda: _counted(redis, mine, principal) == 1)
     mine.close()
-    assert left(other.decide(f"{principal}'", asked=asked(principal))[0])["org"] == 498
+    assert left(other.decide(f"{principal}'", request=asked(principal))[0])["org"] == 498
 
 
 def _counted(redis: Redis, limits: RateLimiter, tenant: str) -> int:
@@ -149,13 +149,13 @@ def test_a_policy_counts_only_what_it_matches(redis: Redis, principal: str) -> N
         (asked(None, scope=None, action=None), {"default"}),
     ]
     for request, policies in cases:
-        assert left(mine.decide(principal, asked=request)[0]).keys() == policies
+        assert left(mine.decide(principal, request=request)[0]).keys() == policies
 
 
 def test_processes_share_the_quota_of_a_policy(redis_url: str, principal: str) -> None:
     processes = [limiter(connect(redis_url), policy("org", "10/day")) for _ in range(2)]
     allowed = [
-        processes[n % 2].decide(f"{principal}-{n}", asked=asked(principal))[0].allowed
+        processes[n % 2].decide(f"{principal}-{n}", request=asked(principal))[0].allowed
         for n in range(20)
     ]
     assert sum(allowed) == 10
@@ -168,13 +168,13 @@ def test_without_redis_each_process_holds_all_policies(
     mine = limiter(client, policy("org", f"2 per {DAY * 7} seconds"), mode="batched")
     valkey.pause()
     try:
-        decisions = [mine.decide(f"{principal}-{n}", asked=asked(principal))[0] for n in range(4)]
+        decisions = [mine.decide(f"{principal}-{n}", request=asked(principal))[0] for n in range(4)]
     finally:
         valkey.resume()
     assert [d.allowed for d in decisions] == [True, True, False, False]
     assert decisions[2].policies == ["org"]
     # What `org` refused did not count for the principal.
-    assert left(mine.decide(f"{principal}-2", asked=asked(None))[0]) == {"default": 999}
+    assert left(mine.decide(f"{principal}-2", request=asked(None))[0]) == {"default": 999}
 
 
 def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
@@ -184,5 +184,5 @@ def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
     mine = limiter(redis, policy("metered", "1/day"))
     before = decided("allowed"), decided("refused")
     for n in range(3):
-        mine.decide(f"{principal}-{n}", asked=asked(principal))
+        mine.decide(f"{principal}-{n}", request=asked(principal))
     assert (decided("allowed") - before[0], decided("refused") - before[1]) == (1, 2)

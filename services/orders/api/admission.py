@@ -14,7 +14,7 @@ from falcon import Request, Response
 
 from orders.api.auth import Authentication, client_address, user_principal
 from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
-from orders.api.ratelimit import Asked, RateLimiter
+from orders.api.ratelimit import CountedRequest, RateLimiter
 from orders.api.resource import Arguments, Exchange, Operation, Resource, exchange_of
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
@@ -89,8 +89,8 @@ class Admission:
         """Count the request; note or look up the user's recent write in the same round trip."""
         commands = self._commands(operation, user_id)
         principal = self._principal(exchange, env, user_id)
-        asked = self._asked(exchange, env, operation)
-        replies = self._limit(exchange, principal, asked, commands)
+        request = self._counted(exchange, env, operation)
+        replies = self._limit(exchange, principal, request, commands)
         if self._writers is None:
             exchange.wrote_recently = False  # there is no replica to lag behind
         elif user_id is None:
@@ -116,7 +116,7 @@ class Admission:
         self,
         exchange: Exchange,
         principal: str,
-        asked: Asked | None,
+        request: CountedRequest | None,
         commands: Sequence[Command],
     ) -> list[Reply] | None:
         """Count; return the replies to `commands`, None if Redis was not asked. Raises Refusal.
@@ -125,7 +125,7 @@ class Admission:
         """
         if self._limiter is None:
             return None
-        decision, replies = self._limiter.decide(principal, *commands, asked=asked)
+        decision, replies = self._limiter.decide(principal, *commands, request=request)
         exchange.limit_headers = self._limiter.headers(decision)
         if not decision.allowed:
             raise Refusal(
@@ -141,11 +141,13 @@ class Admission:
             return f"address:{client_address(env, self._trusted_proxies)}"
         return user_principal(named)
 
-    def _asked(self, exchange: Exchange, env: dict[str, Any], operation: Operation) -> Asked | None:
+    def _counted(
+        self, exchange: Exchange, env: dict[str, Any], operation: Operation
+    ) -> CountedRequest | None:
         """Return what the policies beside the limit per principal look at; None without any."""
         if self._limiter is None or not self._limiter.has_further:
             return None
-        return Asked(
+        return CountedRequest(
             address=client_address(env, self._trusted_proxies),
             claims=exchange.caller.claims,
             scope=operation.scope,

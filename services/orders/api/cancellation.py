@@ -35,7 +35,7 @@ class CancellationAnswer(msgspec.Struct, rename="camel", frozen=True):
 
 
 def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
-    return {"order_id": number("id", path["id"]), "wanted": changes.cancellation(env)}
+    return {"order_id": number("id", path["id"]), "cancellation": changes.cancellation(env)}
 
 
 class Cancellation:
@@ -84,7 +84,7 @@ class Cancellation:
         self._writers, self._key_required = ports.writers, ports.key_required
 
     def on_post(
-        self, req: Request, resp: Response, order_id: int, wanted: CancellationRequest
+        self, req: Request, resp: Response, order_id: int, cancellation: CancellationRequest
     ) -> None:
         """Cancel, once however often it is asked for."""
         exchange = exchange_of(req.env)
@@ -96,7 +96,7 @@ class Cancellation:
             everyones=exchange.caller.sees_everything,
             principal=principal(exchange.caller),
             key=key,
-            note=wanted.reason or None,
+            note=cancellation.reason or None,
         )
         cancelled = self._cancel(exchange, request)
         if cancelled.order is not None:

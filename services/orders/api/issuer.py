@@ -100,9 +100,9 @@ class IssuerKeys:
                 if not self._may_ask():
                     return
                 self._wanted = self._begun + 1  # what is under way may be older than the key
-            wanted = self._wanted
+            number = self._wanted
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._ended >= wanted or self._closed, self._wait_s)
+            self._changed.wait_for(lambda: self._ended >= number or self._closed, self._wait_s)
 
     def _watch(self) -> None:
         while not self._closed:

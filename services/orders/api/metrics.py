@@ -62,7 +62,9 @@ def count_worker(at_once: int) -> None:
         _exemplars = Exemplars(Path(folder), os.getpid())
 
 
-def note_trace(request: tuple[str, str, int], took_s: float, trace_id: str, *, made: bool) -> None:
+def note_trace(
+    request: tuple[str, str, int], took_s: float, trace_id: str, *, creates: bool
+) -> None:
     """Remember the trace of a request (method, route, status), and that it made an order."""
     if _exemplars is None:
         return
@@ -74,7 +76,7 @@ def note_trace(request: tuple[str, str, int], took_s: float, trace_id: str, *, m
     )
     name = "http_server_request_duration_seconds"
     _exemplars.note(name, labels, HTTP_BUCKETS, took_s, trace_id)
-    if made:
+    if creates:
         _exemplars.note("order_create_duration_seconds", (), HTTP_BUCKETS, took_s, trace_id)
 
 

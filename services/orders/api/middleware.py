@@ -145,7 +145,7 @@ def _record(exchange: Exchange, status: int, took_s: float) -> None:
     if exchange.span is not None:
         _describe(exchange.span, exchange, status)
         request, trace_id = (exchange.method, exchange.route, status), exchange.context.trace_id
-        note_trace(request, took_s, trace_id, made=_makes_order(exchange, status))
+        note_trace(request, took_s, trace_id, creates=_makes_order(exchange, status))
     _write_line(exchange, status, took_s)
 
 

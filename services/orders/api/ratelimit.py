@@ -172,7 +172,7 @@ class _Refused:
             self._until.clear()  # they cost a Redis call each again, nothing worse
 
 
-class Asked(msgspec.Struct, frozen=True):
+class CountedRequest(msgspec.Struct, frozen=True):
     """What further policies look at: what is asked for, by whom, from where.
 
     `claims` are those of the token that policies name.
@@ -239,8 +239,8 @@ class RateLimiter:
             (policy, counter(policy.name, policy.amounts())) for policy in settings.further
         ]
         counters = [self._default, *(further for _, further in self._further)]
-        self._headers = {one.name: one.header for one in counters}
-        batches = [one.windows.batches for one in counters if one.windows.batches]
+        self._headers = {counter.name: counter.header for counter in counters}
+        batches = [counter.windows.batches for counter in counters if counter.windows.batches]
         self._reporter = Reporter(batches, wake or threading.Event())
 
     @property
@@ -257,16 +257,16 @@ class RateLimiter:
         self._reporter.close()
 
     def decide(
-        self, principal: str, *also: Command, asked: Asked | None = None
+        self, principal: str, *also: Command, request: CountedRequest | None = None
     ) -> tuple[Decision, list[Reply] | None]:
         """Count a request if all policies let it pass. One round trip at most, often none.
 
         Other commands are sent in the same round trip: with some there always is one.
         The replies are None when Redis was not asked: do without, or ask again where it matters.
         """
-        if asked is None:
+        if request is None:
             return self._decide_alone(self._default, self._default.key(principal), also)
-        entries = self._entries(principal, asked)
+        entries = self._entries(principal, request)
         refusals = [refusal for counter, key in entries if (refusal := counter.refusal(key))]
         if refusals:
             return Decision(tuple(refusals)), None
@@ -299,21 +299,21 @@ class RateLimiter:
 
     def headers(self, decision: Decision) -> list[tuple[str, str]]:
         """Return the header fields that every answer under the limit carries."""
-        policies, left = "", ""
+        policies, quotas = "", ""
         for verdict in decision.verdicts:
-            comma = ", " if left else ""
+            comma = ", " if quotas else ""
             policies += comma + self._headers[verdict.policy]
-            left += f'{comma}"{verdict.policy}";r={verdict.remaining};t={verdict.reset_s}'
-        fields = [("RateLimit-Policy", policies), ("RateLimit", left)]
+            quotas += f'{comma}"{verdict.policy}";r={verdict.remaining};t={verdict.reset_s}'
+        fields = [("RateLimit-Policy", policies), ("RateLimit", quotas)]
         if not decision.allowed:
             fields.append(("Retry-After", str(decision.retry_after_s)))
         return fields
 
-    def _entries(self, principal: str, asked: Asked) -> list[_Entry]:
+    def _entries(self, principal: str, request: CountedRequest) -> list[_Entry]:
         entries = [(self._default, self._default.key(principal))]
         for policy, counter in self._further:
-            if policy.counts(asked.scope, asked.action):
-                whom = _counted(policy, principal, asked)
+            if policy.counts(request.scope, request.action):
+                whom = _counted(policy, principal, request)
                 if whom is not None:
                     entries.append((counter, counter.key(whom)))
         return entries
@@ -375,8 +375,8 @@ def _undo(counts: Sequence[tuple[Counter, Count]], error: RedisDown) -> None:
             counter.give_back(count)
 
 
-def _counted(policy: Policy, principal: str, asked: Asked) -> str | None:
+def _counted(policy: Policy, principal: str, request: CountedRequest) -> str | None:
     """Return whom a policy counts a request for; None for a token without the claim."""
     if policy.per == "tenant":
-        return asked.claims.get(policy.claim or "")
-    return asked.address if policy.per == "address" else principal
+        return request.claims.get(policy.claim or "")
+    return request.address if policy.per == "address" else principal

@@ -25,10 +25,10 @@ _log = structlog.get_logger()
 class _Request(Generic[A, R]):
     """What a thread asks. It waits at the gate until it is answered, or is to ask for others."""
 
-    __slots__ = ("answers", "asked", "error", "gate", "part")
+    __slots__ = ("answers", "error", "gate", "part", "question")
 
-    def __init__(self, asked: A) -> None:
-        self.asked = asked
+    def __init__(self, question: A) -> None:
+        self.question = question
         self.answers: list[R] = []  # one, or none: then the thread asks by itself
         self.error: ServerAway | None = None
         self.part: list[_Request[A, R]] = []  # for whom this thread asks, itself included
@@ -55,20 +55,20 @@ class SharedStatement(Generic[A, R]):
         self._running = False
         self._waiting: list[_Request[A, R]] = []
 
-    def ask(self, asked: A) -> R:
+    def ask(self, question: A) -> R:
         """Return the answer. Raises what `single` raises."""
-        request: _Request[A, R] = _Request(asked)
+        request: _Request[A, R] = _Request(question)
         part = self._turn(request)
         if len(part) == 1:
             try:
-                return self._single(asked)
+                return self._single(question)
             finally:
                 self._pass_on()
         if part:
             self._answer(part)
         if request.error is not None:
             raise request.error
-        return request.answers[0] if request.answers else self._single(asked)
+        return request.answers[0] if request.answers else self._single(question)
 
     def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
         """Wait; return for whom the caller is to ask.
@@ -95,7 +95,7 @@ class SharedStatement(Generic[A, R]):
 
     def _answer(self, part: list[_Request[A, R]]) -> None:
         try:
-            answers = self._several([request.asked for request in part])
+            answers = self._several([request.question for request in part])
             for place, answer in answers.items():
                 part[place].answers.append(answer)
         except ServerAway as error:  # nobody would be answered

@@ -80,15 +80,15 @@ class _Unsettled:
 
         Everything up to the first was settled in this call; None where that is nothing.
         """
-        gone = set(tags)
+        unmatched = set(tags)
         last = None
-        while self._tags and (oldest := next(iter(self._tags))) in gone:
+        while self._tags and (oldest := next(iter(self._tags))) in unmatched:
             del self._tags[oldest]
-            gone.discard(oldest)
+            unmatched.discard(oldest)
             last = oldest
-        for tag in gone:
+        for tag in unmatched:
             self._tags.pop(tag, None)
-        return last, sorted(gone)
+        return last, sorted(unmatched)
 
 
 class Consumer:
@@ -141,14 +141,14 @@ class Consumer:
             self._sets.wake()  # what is not begun goes back as well
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
-            left = self._under_way
+            under_way = self._under_way
         self._link.close(_CLOSE_S)
         if self._sets is not None:
             self._sets.close()
         for _ in range(self._limits.prefetch):
             self._work.put(None)
         self._publisher.close(timeout_s=1)
-        _log.info("consumer.stopped", queue=self._queue, drained=drained, left=left)
+        _log.info("consumer.stopped", queue=self._queue, drained=drained, left=under_way)
         return drained
 
     @property

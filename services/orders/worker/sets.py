@@ -449,8 +449,8 @@ class SetFulfilment:
             return
         # What would pause everybody is found again by the message itself: it may be over by then.
         pauses = isinstance(error, Unavailable) and error.pause
-        known = isinstance(error, Unavailable | Permanent) and not pauses
-        self._leave(task, error if known and isinstance(error, OrdersError) else None)
+        expected = isinstance(error, Unavailable | Permanent) and not pauses
+        self._leave(task, error if expected and isinstance(error, OrdersError) else None)
 
     def _leave(self, task: Task, error: OrdersError | None = None) -> None:
         del self._in_hand[task.order_id]

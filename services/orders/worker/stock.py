@@ -50,13 +50,13 @@ class Stock:
 
     def _return(self, work: Work) -> Reservation:
         """Give the stock back, whichever way it is held; return how it stands for the order."""
-        inventory, meant = self._inventory, target(work)
+        inventory, reservation = self._inventory, target(work)
         committed = work.reservation is Reservation.COMMITTED
-        standing = inventory.give_back(meant) if committed else inventory.release(meant)
+        standing = inventory.give_back(reservation) if committed else inventory.release(reservation)
         if standing is Standing.COMMITTED:  # by a worker that came before the cancellation
-            standing = inventory.give_back(meant)
+            standing = inventory.give_back(reservation)
         elif standing is Standing.RESERVED:
-            standing = inventory.release(meant)
+            standing = inventory.release(reservation)
         if standing is Standing.RETURNED:
             return Reservation.RETURNED
         if standing is Standing.RELEASED or (standing is Standing.UNKNOWN and not committed):
