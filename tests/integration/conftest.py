@@ -115,8 +115,11 @@ def start_rabbitmq(state: Path, programs: list[Program]) -> RabbitMQ:
         epmd_port=free_port(),
     )
     epmd = Program(rabbitmq_server.epmd(broker))
-    # Ends 6 s sooner, and what a crash would lose is thrown away anyway.
-    node = Program(replace(rabbitmq_server.component(broker), stop_signal=SIGKILL))
+    # Ends 6 s sooner, and what a crash would lose is thrown away anyway. A busy machine may take
+    # minutes for its start.
+    node = Program(
+        replace(rabbitmq_server.component(broker), stop_signal=SIGKILL, ready_within_s=300)
+    )
     programs += [epmd, node]
     epmd.start()
     node.start()
