@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import http.client
 import os
+import signal
 import statistics
 import tempfile
 import threading
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -59,6 +61,7 @@ class Slice(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 done."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
     relays = {ALONE: "0", AT_ONCE: "0"} | {
         f"{limit} under way": limit for limit in options.under_way
     }
@@ -172,6 +175,10 @@ def _place(port: int, number: int, ending: threading.Event, failures: list[str])
             return
         due_s += 1
     connection.close()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _words(sample: Slice) -> str:
