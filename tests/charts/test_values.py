@@ -249,6 +249,7 @@ def test_further_ports_do_not_cut_off_the_receiver_of_webhooks(
         ("OPERATOR_ACCOUNT", "serviceAccount.name"),
         ("OPERATOR_LOG_LEVEL", "logLevel"),
         ("OPERATOR_NAMESPACE", "watchNamespace"),
+        ("OPERATOR_SECRETS_WATCH", "watchSecrets"),
         ("OPERATOR_EXTERNAL_METRICS_SERVICE", "externalMetrics"),
         ("OPERATOR_EXTERNAL_METRICS_PORT", "externalMetrics"),
     ],
@@ -258,7 +259,7 @@ def test_a_variable_that_the_chart_sets_is_refused(helm: Helm, variable: str, va
         helm.template(OPERATOR, f"--set-string=env.{variable}=x")
 
 
-@pytest.mark.parametrize("option", ["", "--set=watchNamespace=shop"])
+@pytest.mark.parametrize("option", ["", "--set=watchNamespace=shop,watchSecrets=true"])
 def test_the_chart_sets_no_other_variable(helm4: Helm, option: str) -> None:
     manifests = helm4.template(OPERATOR, *option.split())
     for variable in pod_spec(only(manifests, "Deployment"))["containers"][0]["env"]:
