@@ -21,6 +21,7 @@ from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Answer, KeyReused, Ledger, Position
 from orders.database.pool import Pool, Row
+from orders.database.prepared import Prepared
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
@@ -167,7 +168,7 @@ def test_what_a_migration_may_mend_is_transient_and_what_the_values_break_is_not
 def test_a_statement_that_failed_runs_again_on_its_connection(
     options: settings.DatabaseSettings,
 ) -> None:
-    """Its cursor is kept: what it learned of other values, or of an error, must not show."""
+    """It stays prepared: what it learned of other values, or of an error, must not show."""
     pool = Pool(options.url, msgspec.structs.replace(options, pool_size=1), "test")
     pool.open()
     try:
@@ -181,6 +182,19 @@ def test_a_statement_that_failed_runs_again_on_its_connection(
             assert order is not None and order.total == ORDER.total  # noqa: PT018 for mypy
     finally:
         pool.close()
+
+
+def test_a_connection_keeps_a_bounded_number_of_prepared_statements(pool: Pool) -> None:
+    query = b"SELECT %(number)s + 1, %(text)s || '%%'"
+    with pool.connection() as connection:
+        prepared = Prepared(connection, limit=2)
+        for number in (1, 2**20, 2**40, 1, None):  # a type of its own for each size
+            expected = None if number is None else number + 1
+            assert prepared.rows(query, {"number": number, "text": "a"}) == [(expected, "a%")]
+        [(kept,)] = connection.execute(
+            b"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1 + 1%'"
+        ).fetchall()
+    assert kept == 2
 
 
 def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> None:

@@ -27,6 +27,7 @@ from psycopg.rows import TupleRow
 from orders import verified
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
 from orders.database.names import Names, places
+from orders.database.prepared import Prepared
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
 
@@ -314,7 +315,7 @@ class Connection(psycopg.Connection[Row]):
     instance = ""  # of the server: another one when it was restarted, or another was promoted
     line = (0, 0)  # the server's system identifier and timeline; zeros if it does not say them
     waiting_since_s = float("inf")
-    _cursors: dict[bytes, psycopg.Cursor[Row]]
+    _prepared_statements: Prepared | None = None  # None: psycopg's cursors run them
 
     @classmethod
     def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
@@ -333,7 +334,6 @@ class Connection(psycopg.Connection[Row]):
             place = server.resolved(conninfo or server.conninfo(), arguments["connect_timeout"])
             connection = super().connect(place, options=cls._options(server, session), **arguments)
             connection.deadline_s, connection.opened_at_s = deadline_s, began_s
-            connection._cursors = {}  # noqa: SLF001 our own class
             connection._begin(server, session)  # noqa: SLF001 our own class
         except BaseException as error:
             server.failed(error)
@@ -349,6 +349,8 @@ class Connection(psycopg.Connection[Row]):
     def _begin(self, server: Server, session: Mapping[str, str]) -> None:
         """Look whether the session is as it was asked for; raises SessionRefused, closed."""
         self.backend_pid = self.pgconn.backend_pid
+        if self.prepare_threshold is not None and not server.pooled:
+            self._prepared_statements = Prepared(self)
         try:
             self._check(server, session)
         except BaseException:
@@ -394,16 +396,14 @@ class Connection(psycopg.Connection[Row]):
         finally:
             self.waiting_since_s = float("inf")
 
-    def execute_named(self, query: bytes, params: Mapping[str, Any]) -> psycopg.Cursor[Row]:
-        """Execute one of the named statements; its cursor holds the result until the next call.
-
-        psycopg chooses how to adapt each type anew for each cursor, so each statement keeps its
-        own.
-        """
-        cursor = self._cursors.get(query)
-        if cursor is None:
-            cursor = self._cursors[query] = self.cursor()
-        return cursor.execute(query, params)
+    def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:
+        """Execute a named statement and return its rows."""
+        if self._prepared_statements is not None:
+            return self._prepared_statements.rows(query, params)
+        cursor = self.execute(query, params)
+        # Not `description`: it would make an object of every column, only to be asked if any.
+        result = cursor.pgresult
+        return cursor.fetchall() if result is not None and result.nfields else []
 
     def cut(self) -> None:
         """End the wait of another thread: it finds the connection closed."""
@@ -480,10 +480,6 @@ class PooledConnection(Connection):
                 self.rollback()
             raise
         return cursor
-
-    def execute_named(self, query: bytes, params: Mapping[str, Any]) -> psycopg.Cursor[Row]:
-        """Execute a named statement like any other."""
-        return self.execute(query, params)
 
 
 def set_config(session: Mapping[str, str], *, local: bool) -> bytes:

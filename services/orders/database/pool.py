@@ -244,15 +244,12 @@ class Pool:
     def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         """Run `sql/<name>.sql` and return its rows."""
         with self.connection() as connection:
-            cursor = connection.execute_named(statement(name), arguments)
-            # Not `description`: it would make an object of every column, only to be asked if any.
-            result = cursor.pgresult
-            return cursor.fetchall() if result is not None and result.nfields else []
+            return connection.rows(statement(name), arguments)
 
     def count(self, name: str, arguments: Mapping[str, Any]) -> int:
         """Run `sql/<name>.sql` and return how many rows it touched."""
         with self.connection() as connection:
-            return connection.execute_named(statement(name), arguments).rowcount
+            return connection.execute(statement(name), arguments).rowcount
 
     def wake_relay(self) -> None:
         """Have the relay woken: a statement said that it sleeps, and has committed a message."""
