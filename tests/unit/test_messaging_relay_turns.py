@@ -1,5 +1,6 @@
 """Whose order is published next, while one customer has many."""
 
+import itertools
 from collections.abc import Callable
 
 import msgspec
@@ -9,6 +10,7 @@ from orders.relay.outbox import Row
 from orders.relay.turns import Turns
 
 HOT, OTHER = 1, 2
+_later = itertools.count(100_000)
 
 
 class Clock:
@@ -30,7 +32,8 @@ def row(seq: int, customer: int | None = HOT, kind: str = events.CREATED) -> Row
 
 def ended(order: int, kind: str = events.COMPLETED) -> Row:
     body = msgspec.json.encode({"orderId": order, "version": 4, "status": "Completed"}).decode()
-    return Row(10_000 + order, f"end-{order}", str(order), kind, body, None, None, 0)
+    seq = next(_later)
+    return Row(seq, f"end-{seq}", str(order), kind, body, None, None, 0)
 
 
 def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
@@ -155,6 +158,44 @@ def test_nobody_waits_for_longer_than_half_a_minute() -> None:
     assert turns.parked == 0
 
 
+def test_those_who_waited_long_enough_have_turns_too() -> None:
+    """So that the few orders of one are not published after the thousands of another."""
+    clock = Clock()
+    workers = 1
+    turns = shared(10, lambda: workers, clock)
+    turns.take([row(seq, HOT) for seq in range(1000)])
+    turns.take([row(seq, OTHER) for seq in range(1000, 1012)])
+    workers = 0
+    assert numbers(turns.due(5)) == [10, 1010, 11, 1011, 12]
+    workers = 1
+    clock.now_s += 31
+    turns.take([ended(9_000)])
+    turns.take([row(seq, OTHER) for seq in range(1012, 1032)])
+    clock.now_s += 31
+    turns.take([ended(9_000)])
+    assert numbers(turns.due(4)) == [13, 1022, 14, 1023]
+
+
+def test_an_end_that_is_read_again_is_no_order_that_ended() -> None:
+    """Its queue refuses it: then the relay does not see which orders end."""
+    clock = Clock()
+    turns = shared(10, clock=clock)
+    turns.take([row(seq) for seq in range(30)])
+    refused = ended(0)
+    for _ in range(3):
+        turns.take([refused])
+        clock.now_s += 2
+    assert len(turns.due(100)) == 20
+
+
+def test_orders_that_try_a_queue_are_not_parked() -> None:
+    turns = shared(10)
+    turns.take([row(seq) for seq in range(30)])
+    tried = [row(30)]
+    assert turns.take(tried, park=False) == tried
+    assert turns.parked == 20
+
+
 def test_an_order_that_does_not_end_makes_room_after_a_while() -> None:
     clock = Clock()
     turns = shared(10, clock=clock)
@@ -183,7 +224,9 @@ def test_rows_that_name_no_customer_never_wait() -> None:
     turns.take([row(seq) for seq in range(11)])
     unreadable = Row(900, "id-900", "900", events.CREATED, "[]", None, None, 0)
     others = [row(seq, None) for seq in range(100, 120)]
-    others += [row(200, HOT, events.STALLED), row(201, HOT, events.REFUND_DUE), unreadable]
+    deep = '{"x":' + "[" * 5_000 + "]" * 5_000 + ',"userId":1}'
+    nested = Row(901, "id-901", "901", events.CREATED, deep, None, None, 0)
+    others += [row(200, HOT, events.STALLED), row(201, HOT, events.REFUND_DUE), unreadable, nested]
     assert turns.take(others) == others
 
 

@@ -46,6 +46,8 @@ _FRESH_S: Final = 10.0
 # moment after there was work.
 _LULL_S: Final = 0.005
 _LULLS: Final = 10
+# How often parked rows are looked at, at least: one that waited long enough is not announced.
+_TURNS_S: Final = 1.0
 # Rows that get no answer must not keep new ones waiting.
 _PATIENCE_S: Final = 0.05
 # A queue refused, or was not there, or did not answer: whatever goes there waits.
@@ -170,8 +172,10 @@ class Relay:
 
     def _in_turn(self, rows: Sequence[Row]) -> list[Row]:
         """Return what may be published now: of the rows that were read, and of those parked."""
-        unparked = self._turns.take(rows)
-        if self._reading.is_open(_NEW_ORDERS):
+        # While their queue refuses new orders, those that were read are to try it.
+        is_open = self._reading.is_open(_NEW_ORDERS)
+        unparked = self._turns.take(rows, park=is_open)
+        if is_open:
             unparked += self._turns.due(self._settings.batch)
         return unparked
 
@@ -195,7 +199,9 @@ class Relay:
         elif self._idle is not True:
             self._tell_writers(session, idle=True)
         else:
-            at_most_s = self._lanes.next_in_s(self._settings.poll_s)
+            poll_s = self._settings.poll_s
+            at_most_s = min(poll_s, _TURNS_S) if self._turns.parked else poll_s
+            at_most_s = self._lanes.next_in_s(at_most_s)
             session.wait(self._holds.next_in_s(at_most_s))
 
     def _tell_writers(self, session: Outbox, *, idle: bool) -> None:

@@ -11,6 +11,7 @@ Nothing here has to survive: what is forgotten is read again, and published.
 
 import bisect
 import collections
+import itertools
 import math
 import time
 from collections import Counter
@@ -71,6 +72,7 @@ class Turns:
         self._parked: dict[Customer, collections.deque[_Parked]] = {}
         self._seqs: list[int] = []  # of all parked rows, sorted
         self._moved_s = 0.0  # when an order ended last, or the first one was parked
+        self._last_end = 0  # the largest `seq` of the rows that told of one
         self._latest: Customer | None = None  # whose order was published last
         self._shared_s = -math.inf  # when that was another customer's than the one before
 
@@ -83,13 +85,16 @@ class Turns:
         """Return the parked rows with a larger `seq`: they must not be read again."""
         return self._seqs[bisect.bisect_right(self._seqs, after) :]
 
-    def take(self, rows: Sequence[Row]) -> list[Row]:
-        """Take in rows that were read; return those to publish now, and park the others."""
+    def take(self, rows: Sequence[Row], *, park: bool = True) -> list[Row]:
+        """Take in rows that were read; return those to publish now, and park the others.
+
+        Without `park` all are returned.
+        """
         now_s = self._monotonic()
         if self._limit(now_s) == 0:
             return list(rows)
         self._expire(now_s)
-        return [row for row in rows if not self._parks(row, now_s)]
+        return [row for row in rows if not self._parks(row, now_s, park=park)]
 
     def due(self, most: int) -> list[Row]:
         """Return up to `most` parked rows whose turn has come."""
@@ -98,23 +103,24 @@ class Turns:
         now_s = self._monotonic()
         limit = self._limit(now_s)
         self._expire(now_s)
-        rows = self._overdue(most, now_s, all_of_them=limit == 0 or self._stands_still(now_s))
-        waiting = 0  # customers in a row whose turn it is not
-        while len(rows) < most and waiting < len(self._parked):
-            customer = next(iter(self._parked))
-            if len(self._under_way) < limit or self._counts[customer] < _SHARE:
+        everybody = limit == 0 or self._stands_still(now_s)
+        rows: list[Row] = []
+        # Whose turn it is not now has none later in this call: each is asked until then.
+        customers = collections.deque(self._parked)
+        while customers and len(rows) < most:
+            customer = customers.popleft()
+            if everybody or self._has_turn(customer, limit, now_s):
                 rows.append(self._released(customer, now_s))
-                waiting = 0
-            else:
-                waiting += 1
-            if customer in self._parked:
-                self._parked[customer] = self._parked.pop(customer)
+                if customer in self._parked:
+                    self._parked[customer] = self._parked.pop(customer)
+                    customers.append(customer)
         return rows
 
     def forget(self) -> None:
         """Forget the parked rows: another relay may have published them."""
         self._parked.clear()
         self._seqs.clear()
+        self._last_end = 0  # a failover may issue numbers again
 
     def _limit(self, now_s: float) -> int:
         alone = now_s - self._shared_s > _ALONE_AFTER_S
@@ -123,17 +129,24 @@ class Turns:
     def _stands_still(self, now_s: float) -> bool:
         return now_s - self._moved_s > _STALLED_S
 
-    def _parks(self, row: Row, now_s: float) -> bool:
+    def _has_turn(self, customer: Customer, limit: int, now_s: float) -> bool:
+        return (
+            len(self._under_way) < limit
+            or self._counts[customer] < _SHARE
+            or now_s - self._parked[customer][0].since_s > _LONGEST_S
+        )
+
+    def _parks(self, row: Row, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
         if row.type in _ENDS:
-            self._end(order_id, now_s)
+            self._end(row, now_s)
         if row.type != events.CREATED or order_id in self._under_way:
             return False
         customer = _customer_of(row)
         if customer is None:
             return False
         few = customer not in self._parked and self._counts[customer] < _SHARE
-        if few or len(self._seqs) >= _MOST:
+        if few or not park or len(self._seqs) >= _MOST:
             self._begin(order_id, customer, now_s)
             return False
         if not self._seqs:
@@ -141,17 +154,6 @@ class Turns:
         self._parked.setdefault(customer, collections.deque()).append(_Parked(row, now_s))
         bisect.insort(self._seqs, row.seq)
         return True
-
-    def _overdue(self, most: int, now_s: float, *, all_of_them: bool) -> list[Row]:
-        rows: list[Row] = []
-        for customer, waiting in [*self._parked.items()]:
-            while (
-                waiting
-                and len(rows) < most
-                and (all_of_them or now_s - waiting[0].since_s > _LONGEST_S)
-            ):
-                rows.append(self._released(customer, now_s))
-        return rows
 
     def _released(self, customer: Customer, now_s: float) -> Row:
         waiting = self._parked[customer]
@@ -166,20 +168,28 @@ class Turns:
         if self._latest not in (None, customer):
             self._shared_s = now_s
         self._latest = customer
+        if order_id in self._under_way:
+            return  # a second row of an order, which nobody of ours writes
         self._under_way[order_id] = customer, now_s
         self._counts[customer] += 1
 
-    def _end(self, order_id: str, now_s: float) -> None:
-        self._moved_s = now_s
-        begun = self._under_way.pop(order_id, None)
+    def _end(self, row: Row, now_s: float) -> None:
+        if row.seq > self._last_end:  # a row that its queue refuses is read again and again
+            self._last_end, self._moved_s = row.seq, now_s
+        begun = self._under_way.pop(row.aggregate_id, None)
         if begun is not None:
             self._discount(begun[0])
 
     def _expire(self, now_s: float) -> None:
-        while self._under_way:
-            order_id, (customer, since_s) = next(iter(self._under_way.items()))
-            if now_s - since_s <= _FORGET_S:
-                return
+        # One pass: a dict that is asked again and again for its first key steps over all that
+        # were deleted before it.
+        expired = [
+            (order_id, customer)
+            for order_id, (customer, _) in itertools.takewhile(
+                lambda begun: now_s - begun[1][1] > _FORGET_S, self._under_way.items()
+            )
+        ]
+        for order_id, customer in expired:
             del self._under_way[order_id]
             self._discount(customer)
 
@@ -192,5 +202,5 @@ class Turns:
 def _customer_of(row: Row) -> Customer | None:
     try:
         return _named.decode(row.payload).user_id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # the latter: nested too deeply
         return None  # a row that fits no message is told of where it is published
