@@ -107,7 +107,7 @@ class IssuerKeys:
     def _watch(self) -> None:
         while not self._closed:
             self._begun += 1
-            self._answered = self._try_fetch()
+            self._try_fetch()
             with self._changed:
                 self._tried_at, self._ended = time.monotonic(), self._begun
                 self._changed.notify_all()
@@ -117,13 +117,15 @@ class IssuerKeys:
     def _is_due(self) -> bool:
         return self._wanted > self._begun or self._closed
 
-    def _try_fetch(self) -> bool:
+    def _try_fetch(self) -> None:
         try:
-            self._keys = self._fetch()
+            keys = self._fetch()
         except OrdersError as error:
+            self._answered = False
             _log.warning("issuer_keys.not_fetched", error=str(error))
-            return False
-        return True
+            return
+        self._answered = True  # before the keys: who knows some of them may share a fetch
+        self._keys = keys
 
 
 class FetchedOnce:
