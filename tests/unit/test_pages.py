@@ -7,6 +7,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
+TESTS = REPOSITORY / "tests"
 PAGES = sorted({*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "loadtest/README.md"})
 CODE = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
 
@@ -50,7 +51,7 @@ def test_the_files_of_one_orders_way_are_there() -> None:
 
 
 def test_tests_that_pages_name_exist() -> None:
-    tests = {path.name for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    tests = {path.name for path in TESTS.rglob("test_*.py")}
     named = {
         (page.name, name)
         for page in PAGES
@@ -58,6 +59,12 @@ def test_tests_that_pages_name_exist() -> None:
     }
     assert len(named) > 50
     assert [name for name in named if name[1] not in tests] == []
+
+
+def test_contributing_lists_every_folder_of_tests() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    listed = re.findall(r"^\| `tests/(\w+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted({path.parent.name for path in TESTS.glob("*/*.py")})
 
 
 def test_each_feature_of_the_operators_capability_level_has_evidence() -> None:
