@@ -148,7 +148,7 @@ def component(broker: Broker) -> Component:
         needs=(f"{broker.name}-epmd",),
         prepare=partial(prepare, broker),
         ready=partial(ready, broker),
-        ready_within_s=90,
+        ready_within_s=180,
         # Its stores are closed within a second of SIGTERM; it then idles 5 s before it ends.
         stop_within_s=3,
     )
