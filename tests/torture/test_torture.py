@@ -11,7 +11,7 @@ from torture import plan as plans
 from torture.plan import Plan
 from torture.run import run
 
-SECONDS = float(os.environ.get("TORTURE_SECONDS", "30"))
+SECONDS = float(os.environ.get("TORTURE_SECONDS", "90"))
 CUSTOMERS = 4
 FAILED = sorted((Path(__file__).parent / "plans").glob("*.json"))
 
