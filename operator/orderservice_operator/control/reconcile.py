@@ -182,9 +182,8 @@ class Reconciler:
         status = conditions.status(before.service, summary, _now())
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
-            for refusal in summary.refusals:
-                record = self._parts.recorder.record
-                await record(service, "Warning", refusal.reason, refusal.message)
+            if status.conditions != service.status.conditions:
+                await self._record_refusals(service, summary)
         changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
@@ -284,6 +283,11 @@ class Reconciler:
             if old.revision and before != after:
                 text = f"{process.name}: from {before} to {after} pods"
                 await record(service, "Normal", "Scaled", text)
+
+    async def _record_refusals(self, service: OrderService, summary: StatusInput) -> None:
+        """Record what refuses pods. Called when the conditions change: a restart repeats none."""
+        for refusal in summary.refusals:
+            await self._parts.recorder.record(service, "Warning", refusal.reason, refusal.message)
 
     async def _report_invalid(self, invalid: Invalid) -> bool:
         """Report what is wrong with an unreadable resource, and leave its children alone."""
