@@ -1,10 +1,22 @@
-"""A plug-in of pytest: every lane may note figures, which are printed after the run."""
+"""A plug-in of pytest: every lane may note figures, which are printed after the run.
 
+And every lane asks the servers of this machine without a proxy.
+"""
+
+import os
 from collections.abc import Callable
 
 import pytest
 
 _MARK = "figure "
+
+
+def pytest_configure() -> None:
+    """Let requests look for no proxy: it would read the whole environment, which pytest changes.
+
+    A thread that did so in the moment between two tests ended with a KeyError.
+    """
+    os.environ["no_proxy"] = "127.0.0.0/8,localhost"
 
 
 @pytest.fixture
