@@ -92,6 +92,11 @@ def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str
             own[process]["ORDERS_DATABASE_URL"] = cluster.login_url(process)
             own[process]["ORDERS_DATABASE_REPLICA_URL"] = cluster.login_url(process, standby)
         own["migrate"]["ORDERS_DATABASE_ROLE_PREFIX"] = postgres.ROLE_PREFIX
+    if not settings.given("valkey"):
+        access, port = cache_access(settings, secrets), settings.ports["valkey"]
+        for process in ("api", "worker"):
+            address = valkey.login_url(port, access, process, tls=settings.tls)
+            own[process]["ORDERS_REDIS_URL"] = address
     if not settings.given("rabbitmq"):
         broker = message_broker(settings, secrets)
         for process in ("relay", "worker", "notifier"):
@@ -119,7 +124,7 @@ def prepared(
 
 
 def cache_access(settings: Settings, secrets: Mapping[str, str]) -> valkey.Access:
-    """Name the one user of this stack's Valkey."""
+    """Name the users of this stack's Valkey."""
     prefix = settings.environment.get("ORDERS_REDIS_PREFIX", "orders:")
     return valkey.Access(secrets["valkey"], prefix)
 

@@ -9,7 +9,7 @@ import pika
 import pytest
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker, ProbableAccessDeniedError
 
 from devstack.servers import rabbitmq as server
 from devstack.testing import RabbitMQ, Vhost
@@ -140,6 +140,24 @@ def test_a_process_is_allowed(
     process: str, deed: str, channel: Callable[[str], BlockingChannel]
 ) -> None:
     DEEDS[deed](channel(process))
+
+
+@pytest.fixture(scope="module")
+def other_vhost(users: Users, rabbitmq: RabbitMQ) -> Iterator[str]:
+    """Give the virtual host of another installation."""
+    name = f"{users.vhost}-other"
+    requests.put(f"{rabbitmq.management_url}/api/vhosts/{name}", timeout=30).raise_for_status()
+    yield name
+    requests.delete(f"{rabbitmq.management_url}/api/vhosts/{name}", timeout=30)
+
+
+@pytest.mark.parametrize("process", sorted(permissions()))
+def test_a_process_may_not_enter_another_virtual_host(
+    users: Users, other_vhost: str, process: str
+) -> None:
+    url = users.broker.login_url(process).removesuffix("%2F")
+    with pytest.raises(ProbableAccessDeniedError, match=r"530.*access to vhost.*refused"):
+        pika.BlockingConnection(pika.URLParameters(f"{url}{other_vhost}"))
 
 
 @pytest.mark.parametrize("process", ["relay", "worker", "notifier", "support"])

@@ -79,7 +79,9 @@ def test_with_tls_every_address_is_of_a_server_that_is_verified(tmp_path: Path) 
     assert loaded.gateway_url == "https://127.0.0.1:8080"
     for own in stack.logins(loaded, SECRETS).values():
         given = [url for name, url in own.items() if "://" in url and "SECRET" not in name]
-        assert all(verified in url or url.startswith(("amqps:", "https:")) for url in given)
+        assert all(
+            verified in url or url.startswith(("amqps:", "https:", "rediss:")) for url in given
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,9 +130,22 @@ def test_a_process_has_only_the_secrets_that_it_uses() -> None:
     }
     assert seen == {
         "inventory": set(), "payment": set(), "webhooks": {"-signing-"}, "migrate": {"-owner-"},
-        "topology": set(), "api": {"-cache-", "-key-"}, "relay": set(), "worker": {"-cache-"},
+        "topology": set(), "api": {"-key-"}, "relay": set(), "worker": set(),
         "notifier": {"-signing-"},
     }  # fmt: skip
+
+
+def test_each_process_asks_redis_as_a_user_of_its_own() -> None:
+    urls = {
+        one.name: one.environment.get("ORDERS_REDIS_URL", "").partition("@")[0].partition(":")[2]
+        for one in stack.components(load(), SECRETS)
+        if one.name in {"api", "worker", "relay", "notifier"}
+    }
+    users = {name: url.rpartition(":")[0] for name, url in urls.items()}
+    assert users == {
+        "api": "//devstack_api", "worker": "//devstack_worker", "relay": "", "notifier": "",
+    }  # fmt: skip
+    assert urls["api"].rpartition(":")[2] != urls["worker"].rpartition(":")[2]
 
 
 def test_a_given_address_is_passed_on_and_its_standby_is_not_invented() -> None:

@@ -4,6 +4,7 @@ It is built without TLS: where that is wanted, Redis of Debian takes its place.
 """
 
 import hashlib
+import hmac
 import socket
 import ssl
 from pathlib import Path
@@ -13,24 +14,16 @@ from devstack.certificates import ServerTls
 from devstack.component import Component, log_file, server_environment
 from devstack.packages import secured
 from devstack.servers import installed
+from orderservice_topology.redis_users import installation, users
 
 HOST = "127.0.0.1"
 
 
-USER = "orders"
-# All that an installation asks of Redis, scripts included, and on its own keys only. HELLO, AUTH
-# and PING are allowed to whoever has not said yet who they are.
-RULES = """\
-user default on nopass resetkeys resetchannels -@all +ping
-user {user} on #{password} resetkeys resetchannels ~{prefix}* -@all +ping +hello +info +get +set \
-+del +unlink +exists +pttl +time +scan +eval +evalsha +client|tracking
-"""
-
-
-UNLIMITED = """\
-user default on nopass ~* &* +@all
-user {user} on #{password} ~* &* +@all
-"""
+USER = "orders"  # of the whole installation, for people and tools
+LOGIN_PREFIX = "devstack_"  # each process has a user of its own
+# AUTH needs no right, nor does HELLO since Redis 7. PING tells whoever asks that it is there.
+NOBODY = "on nopass resetkeys resetchannels -@all +ping"
+EVERYTHING = "~* &* +@all"
 
 
 class Access(NamedTuple):
@@ -46,14 +39,35 @@ class Access(NamedTuple):
     @property
     def rules(self) -> str:
         """Give the contents of the server's file of users."""
-        digest = hashlib.sha256(self.password.encode()).hexdigest()
-        rules = UNLIMITED if self.everything else RULES
-        return rules.format(user=USER, password=digest, prefix=self.prefix)
+        nobody = f"on nopass {EVERYTHING}" if self.everything else NOBODY
+        logins = {USER: (self.password, installation())} | {
+            f"{LOGIN_PREFIX}{process}": (self.password_of(process), rules)
+            for process, rules in users().items()
+        }
+        lines = [f"user default {nobody}"]
+        for user, (password, rules) in logins.items():
+            digest = hashlib.sha256(password.encode()).hexdigest()
+            allowed = EVERYTHING if self.everything else rules.acl(self.prefix)
+            lines.append(f"user {user} on #{digest} {allowed}")
+        return "\n".join((*lines, ""))
+
+    def password_of(self, process: str) -> str:
+        """Derive the password of a user: a state folder of before needs no further secrets."""
+        return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
 
 def url(port: int, access: Access | None = None, *, tls: bool = False) -> str:
     """Give the address as the services take it."""
     login = "" if access is None else f"{USER}:{access.password}@"
+    return _url(login, port, tls=tls)
+
+
+def login_url(port: int, access: Access, process: str, *, tls: bool = False) -> str:
+    """Give the address of a process, under its own user."""
+    return _url(f"{LOGIN_PREFIX}{process}:{access.password_of(process)}@", port, tls=tls)
+
+
+def _url(login: str, port: int, *, tls: bool) -> str:
     return f"redi{'ss' if tls else 's'}://{login}{HOST}:{port}/0"
 
 
