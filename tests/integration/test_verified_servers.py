@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import requests
+from redis.exceptions import RedisError
 
 from devstack.certificates import Authority, Pair, Tls
 from devstack.ports import free_port
@@ -24,6 +25,7 @@ from devstack.servers import rabbitmq as server
 from devstack.testing import Database, Postgres, RabbitMQ
 from integration.serving import eventually
 from orders import verified
+from orders.cache.address import Login
 from orders.cache.client import Redis, RedisDown
 from orders.database import connection
 from orders.errors import Transient, Unavailable
@@ -343,6 +345,36 @@ def test_redis_is_verified(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificates.other.bundle))
         untrusted = str(pinged(f"rediss://localhost:{port}"))
         assert f"{verified.UNKNOWN_AUTHORITY}SSL_CERT_FILE" in untrusted
+
+
+def test_connections_to_redis_share_a_context_until_the_authorities_change(
+    redis_url: str, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = tmp_path / "trusted.pem"
+    shutil.copy(certificates.ours.bundle, trusted)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with encrypted(redis_url, certificates.server()) as port:
+        login = Login(f"rediss://localhost:{port}")
+        first, second = context_of(login), context_of(login)
+        assert first is second
+        Path(f"{trusted}.new").write_bytes(certificates.other.bundle.read_bytes())
+        Path(f"{trusted}.new").replace(trusted)
+        with pytest.raises(RedisError, match="CERTIFICATE_VERIFY_FAILED"):
+            context_of(login)
+        Path(f"{trusted}.new").write_bytes(certificates.ours.bundle.read_bytes())
+        Path(f"{trusted}.new").replace(trusted)
+        assert context_of(login) is not first
+        another = Login(f"rediss://localhost:{port}?ssl_ca_certs={certificates.ours.bundle}")
+        assert context_of(another) is not context_of(login)
+
+
+def context_of(login: Login) -> ssl.SSLContext:
+    """Connect as the cache does, and return the context of the connection."""
+    connection = login.connect(timeout_s=5, protocol=2)
+    with closing(connection):
+        tls = connection._socket
+        assert isinstance(tls, ssl.SSLSocket)
+        return tls.context
 
 
 def pinged(url: str) -> str | None:

@@ -5,20 +5,22 @@ of a service and the nodes of a cluster.
 """
 
 import contextlib
+import functools
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.cluster import ClusterNode, NodesManager
-from redis.connection import AbstractConnection, parse_url
+from redis.connection import AbstractConnection, SSLConnection, parse_url
 from redis.connection import Connection as TcpConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisClusterException, RedisError
 from redis.sentinel import Sentinel
 
 from orders.cache.connection import Connected, Connection
+from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
 
 HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. Not within a caller's wait.
@@ -83,7 +85,11 @@ class Login:
     def __init__(self, url: str) -> None:
         """Read a URL of one server; its address is the default."""
         self.arguments: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-        self.kind: type[AbstractConnection] = self.arguments.pop("connection_class", TcpConnection)
+        kind = self.arguments.pop("connection_class", TcpConnection)
+        self._tls = kind is SSLConnection
+        self.kind: Callable[..., AbstractConnection] = (
+            functools.partial(TlsConnection, kept=KeptContext()) if self._tls else kind
+        )
         self._link({}, protocol=2)  # refuses what it does not know
 
     @property
@@ -105,8 +111,8 @@ class Login:
         """Return the arguments for clients of redis-py's that connect elsewhere."""
         own = ("host", "port", "path", "db")
         arguments = {name: value for name, value in self.arguments.items() if name not in own}
-        tls = self.kind is not TcpConnection
-        return arguments | {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S, "ssl": tls}
+        limits = {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S}
+        return arguments | limits | {"ssl": self._tls}
 
     def connect(self, timeout_s: float, protocol: int, **address: Any) -> Connection:
         """Connect to a primary."""
