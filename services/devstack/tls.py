@@ -41,7 +41,7 @@ def variables(settings: Settings) -> dict[str, str]:
     """Give what tells the processes whom to trust; nothing without TLS.
 
     The stack's authority alone, as long as no server is the user's own: Python reads the whole file
-    for a process's first connection to Redis, which has 50 ms, and Debian's 140 authorities take 20.
+    for a process's first connection to Redis, which has 50 ms, and Debian's 140 authorities 20.
     """
     if not settings.tls:
         return {}
