@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from orderservice_topology import redis_users
 from upkeep import schema, table
 
 CHARTS: Final = Path(__file__).resolve().parents[1]
@@ -18,6 +19,7 @@ _COPIES: Final = {
     "external_metrics_role.yaml": "operator/orderservice_operator/rbac/external_metrics_role.yaml",
     "platform.rules.yaml": "observability/prometheus/platform.rules.yaml",
 }
+_PREFIX: Final = "PREFIX:"  # replaced in the template
 _MARK: Final = "<!-- values -->"
 
 
@@ -28,6 +30,7 @@ def files() -> dict[Path, str]:
         OPERATOR / "values.schema.json": _json(schema.operator()),
         ENVIRONMENT / "values.schema.json": _json(schema.environment(_definition())),
     }
+    made[ENVIRONMENT / "files" / "redis-users.yaml"] = _redis_users()
     return made | _copies()
 
 
@@ -37,6 +40,13 @@ def _copies() -> dict[Path, str]:
     copies = {folder / name: (_REPOSITORY / path).read_text() for name, path in _COPIES.items()}
     dashboards = sorted(_DASHBOARDS.glob("*.json"))
     return copies | {folder / "dashboards" / path.name: path.read_text() for path in dashboards}
+
+
+def _redis_users() -> str:
+    """Return the rules of each user of Redis, for a prefix that the template knows."""
+    everybody = {"orders": redis_users.installation(), **redis_users.users()}
+    lines = (f"{user}: {rules.acl(_PREFIX)}\n" for user, rules in everybody.items())
+    return "".join(("# Written by `make charts`: see services/orderservice_topology.\n", *lines))
 
 
 def _readme(chart: Path) -> str:

@@ -58,7 +58,7 @@ seccompProfile:
 URLs are for others. Pass (dict "root" $ "part" "database"). */}}
 {{- define "environment.checksum" -}}
 {{- $entries := get (include "environment.secrets" .root | fromYaml) .part -}}
-checksum/secret: {{ omit $entries "url" "replicaUrl" | toJson | sha256sum }}
+checksum/secret: {{ omit $entries "url" "replicaUrl" "apiUrl" "workerUrl" "supportUrl" | toJson | sha256sum }}
 {{- end }}
 
 {{- define "environment.pullSecrets" -}}

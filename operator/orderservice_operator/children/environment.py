@@ -188,6 +188,15 @@ def _broker(service: OrderService, process: Process) -> SecretKey:
     return secret
 
 
+def _cache(service: OrderService, process: Process) -> SecretKey | None:
+    spec = service.spec
+    own = {API.name: spec.api.cache, WORKER.name: spec.worker.cache}
+    if process.name not in own:
+        return None
+    cache = own[process.name] or spec.cache
+    return cache.secret_ref
+
+
 def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str, str]]:
     spec = service.spec
     urls = database(service, process.name)
@@ -200,7 +209,7 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
     # The worker exports how far the replicas are behind.
     if process in {API, WORKER} and replica:
         yield "ORDERS_DATABASE_REPLICA_URL", replica.name, replica.key
-    if process in {API, WORKER} and (cache := spec.cache.secret_ref):
+    if cache := _cache(service, process):
         yield "ORDERS_REDIS_URL", cache.name, cache.key
     if process is not API:
         broker = _broker(service, process)

@@ -88,6 +88,12 @@ class BrokerCredentials(Section, frozen=True):
     secret_ref: Annotated[SecretKey, Meta(description="amqp:// URL.")]
 
 
+class CacheCredentials(Section, frozen=True):
+    """A URL with a user of the process's own, instead of the one in spec.cache."""
+
+    secret_ref: Annotated[SecretKey, Meta(description="redis:// URL.")]
+
+
 class Cache(Section, frozen=True):
     """Redis or Valkey; everything works without it, more slowly."""
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from orderservice_operator.resource.dependencies import (
     BrokerCredentials,
+    CacheCredentials,
     Credentials,
     ReaderCredentials,
 )
@@ -63,6 +64,9 @@ class DisruptionBudget(Section, frozen=True):
 
 _Broker = Annotated[
     BrokerCredentials | None, Meta(description="A user of its own; unset: spec.messaging.")
+]
+_Cache = Annotated[
+    CacheCredentials | None, Meta(description="A user of its own; unset: spec.cache.")
 ]
 
 
@@ -250,6 +254,7 @@ class Api(Section, frozen=True):
     database: Annotated[
         ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None
+    cache: _Cache = None
     trusted_proxies: Annotated[
         Annotated[list[Cidr], Meta(max_length=16)],
         Meta(
@@ -280,6 +285,7 @@ class Worker(Section, frozen=True):
         ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None
     messaging: _Broker = None
+    cache: _Cache = None
 
 
 class Relay(Section, frozen=True):

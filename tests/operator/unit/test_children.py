@@ -89,6 +89,24 @@ def test_the_services_read_every_variable_that_is_set(
     assert {name for name in names if name.startswith("ORDERS_")} <= known
 
 
+def test_api_and_worker_may_each_have_a_user_of_redis(make: Any) -> None:
+    def names(**sections: Any) -> dict[str, str]:
+        service = make("minimal", **sections)
+        return {
+            process.name: entry["valueFrom"]["secretKeyRef"]["name"]
+            for process in processes.ALL
+            for entry in environment.secrets(service, process)
+            if entry["name"] == "ORDERS_REDIS_URL"
+        }
+
+    shared = {"cache": {"secretRef": {"name": "shared"}}}
+    own = {"worker": {"cache": {"secretRef": {"name": "own"}}}}
+    assert names() == {}
+    assert names(**shared) == {"api": "shared", "worker": "shared"}
+    assert names(**shared, **own) == {"api": "shared", "worker": "own"}
+    assert names(**own) == {"worker": "own"}
+
+
 @pytest.mark.parametrize("process", processes.ALL, ids=lambda process: process.name)
 def test_the_services_accept_every_value_that_is_set(make: Any, process: processes.Process) -> None:
     from orders import settings

@@ -56,9 +56,13 @@ BASES: dict[str, Any] = {
     "percent": {"relay": {"replicas": 4, "podDisruptionBudget": {"maxUnavailable": 1}}},
     "scaled": {"worker": {"autoscaling": {"provider": "External"}}},
     "users": {
-        "api": {"database": _USER},
+        "api": {"database": _USER, "cache": {"secretRef": {"name": "r"}}},
         "relay": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
-        "worker": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
+        "worker": {
+            "database": _USER,
+            "messaging": {"secretRef": {"name": "m"}},
+            "cache": {"secretRef": {"name": "r"}},
+        },
         "notifier": {"database": _USER, "messaging": {"secretRef": {"name": "m"}}},
         "migrations": {"database": _USER},
         "reconciliation": {"database": _USER},

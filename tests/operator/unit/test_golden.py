@@ -23,7 +23,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     "full": {
         "full-api": "1d44bad7cc",
         "full-relay": "8e01842e1c",
-        "full-worker": "484d48b3e9",
+        "full-worker": "4ce14a01ca",
         "full-notifier": "66f9e9f5bf",
     },
 }
