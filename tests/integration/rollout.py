@@ -180,6 +180,10 @@ class Rollout:
         for pod in pods:
             pod.wait()
 
+    def logged(self) -> str:
+        """Return what all processes have logged so far."""
+        return "".join(pod.log.read_text() for pod in self._started)
+
     def kill(self) -> None:
         """End whatever still runs."""
         for pod in self._started:

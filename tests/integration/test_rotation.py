@@ -1,7 +1,8 @@
 """Every secret of the processes is replaced while clients place and read orders: none is refused.
 
 `docs/rotation.md` has the steps, which are those of `Steps` here: each yields settings that a
-changed Secret rolls out, and between two of them is done what has to be done elsewhere.
+changed Secret rolls out, and between two of them is done what has to be done elsewhere. Redis is
+asked over TLS, by authorities that are read from a file.
 """
 
 import time
@@ -16,6 +17,7 @@ import pytest
 import redis
 import requests
 
+from devstack.certificates import Authority
 from devstack.servers import rabbitmq as rabbitmq_server
 from devstack.testing import Database, RabbitMQ, Vhost
 from integration.api_process import CURSOR_SECRET
@@ -23,6 +25,8 @@ from integration.broker import prepare
 from integration.issuer import AUDIENCE, ISSUER, Issuer
 from integration.rollout import Clients, Entrance, Rollout
 from integration.serving import eventually
+from integration.tls_front import Front
+from orders import verified
 from orderservice_topology.permissions import permissions
 from upstreams.process import Control
 
@@ -46,6 +50,8 @@ class Servers(NamedTuple):
 
     database: Database
     redis_url: str
+    front: Front
+    bundle: Path
     rabbitmq: RabbitMQ
     vhost: Vhost
 
@@ -70,7 +76,21 @@ class Servers(NamedTuple):
             admin.execute_command("ACL", "SETUSER", self.prefix, *rules)
 
     def redis_login(self, password: str) -> str:
-        return self.redis_url.replace("redis://", f"redis://{self.prefix}:{password}@")
+        place = f"localhost:{self.front.port}/0?ssl_ca_certs={self.bundle}"
+        return f"rediss://{self.prefix}:{password}@{place}"
+
+    def trust(self, *authorities: Authority) -> None:
+        """Replace the bundle, as a kubelet does, and have those who ask Redis connect anew.
+
+        Redis ends their connections, which they may have used for a command that it never read.
+        """
+        fresh = self.bundle.with_suffix(".new")
+        fresh.write_bytes(b"".join(authority.bundle.read_bytes() for authority in authorities))
+        fresh.replace(self.bundle)
+        accepted = self.front.accepted
+        with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
+            ended = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
+        eventually(lambda: not ended or self.front.accepted > accepted)
 
     def broker_login(self, number: int) -> str:
         """Make a user that may do what relay and worker do, and return its URL."""
@@ -100,13 +120,25 @@ class Servers(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> list[Authority]:
+    """Give the one of before and the new one."""
+    folder = tmp_path_factory.mktemp("authorities")
+    return [Authority(folder / name) for name in ("before", "new")]
+
+
+@pytest.fixture(scope="module")
 def servers(
-    database: Database, redis_url: str, rabbitmq: RabbitMQ, vhost: Vhost
-) -> Iterator[Servers]:
+    database: Database, redis_url: str, rabbitmq: RabbitMQ, vhost: Vhost,
+    authorities: list[Authority], tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Servers]:  # fmt: skip
     prepare(vhost)
-    made = Servers(database, redis_url, rabbitmq, vhost)
+    before, _ = authorities
+    front = Front(int(redis_url.rpartition(":")[2].partition("/")[0]), before.server())
+    bundle = tmp_path_factory.mktemp("trusted") / "authorities.pem"
+    made = Servers(database, redis_url, front, bundle, rabbitmq, vhost)
     yield made
     made.remove()
+    front.stop()
 
 
 class Installation:
@@ -126,11 +158,13 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation(
     servers: Servers,
+    authorities: list[Authority],
     inventory: Control,
     payment: Control,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
     servers.acl("reset", "on", f">{OLD}", "~*", "&*", "+@all")
+    servers.trust(authorities[0])
     settings = {
         "DATABASE_URL": servers.database_login(1),
         "REDIS_URL": servers.redis_login(OLD), "REDIS_PREFIX": f"{servers.prefix}:",
@@ -155,24 +189,32 @@ def installation(
 Steps = Iterator[dict[str, str]]
 
 
-def database_login(servers: Servers, _: Clients) -> Steps:
+def database_login(servers: Servers, *_: object) -> Steps:
     yield {"DATABASE_URL": servers.database_login(2)}
     servers.sql(f"ALTER ROLE {servers.prefix}_1 NOLOGIN")
     servers.sql(f"DROP ROLE {servers.prefix}_1")
 
 
-def redis_password(servers: Servers, _: Clients) -> Steps:
+def redis_password_and_authority(
+    servers: Servers, _: Clients, authorities: list[Authority]
+) -> Steps:
+    """Change the bundle without a roll-out: running processes read it, too."""
+    before, new = authorities
     servers.acl(f">{NEW}")
+    servers.trust(before, new)
+    servers.front.present(new.server())
+    servers.trust(before, new)  # connections to the new certificate
     yield {"REDIS_URL": servers.redis_login(NEW)}
     servers.acl(f"<{OLD}")
+    servers.trust(new)
 
 
-def broker_user(servers: Servers, _: Clients) -> Steps:
+def broker_user(servers: Servers, *_: object) -> Steps:
     yield {"AMQP_URL": servers.broker_login(2)}
     servers.remove_broker_login(1)
 
 
-def keys_of_cursors_and_tokens(_: Servers, clients: Clients) -> Steps:
+def keys_of_cursors_and_tokens(_: Servers, clients: Clients, __: object) -> Steps:
     new = "another-key-for-cursors"
     yield {"AUTH_KEY": f"{OLD} {NEW}", "CURSOR_SECRET": f"{CURSOR_SECRET} {new}"}
     clients.login = partial(signed, NEW)
@@ -184,26 +226,27 @@ def keys_of_cursors_and_tokens(_: Servers, clients: Clients) -> Steps:
     ("steps", "processes"),
     [
         (database_login, ("api", "relay", "worker")),
-        (redis_password, ("api", "worker")),
+        (redis_password_and_authority, ("api", "worker")),
         (broker_user, ("relay", "worker")),
         (keys_of_cursors_and_tokens, ("api",)),
     ],
-    ids=["PostgreSQL", "Redis", "RabbitMQ", "keys of cursors and tokens"],
+    ids=["PostgreSQL", "Redis and its authority", "RabbitMQ", "keys of cursors and tokens"],
 )
 def test_a_secret_is_replaced_without_a_request_that_fails(
     installation: Installation,
-    steps: Callable[[Servers, Clients], Steps],
+    authorities: list[Authority],
+    steps: Callable[[Servers, Clients, list[Authority]], Steps],
     processes: tuple[str, ...],
 ) -> None:
     clients = installation.clients
     clients.go_on()
-    for settings in steps(installation.servers, clients):
+    for settings in steps(installation.servers, clients, authorities):
         installation.rollout.change(processes, **settings)
         clients.go_on()
     clients.go_on()
 
 
-def test_no_process_was_refused_by_redis_and_every_order_came_to_its_end(
+def test_no_process_was_refused_by_redis_or_refused_it_and_every_order_came_to_its_end(
     installation: Installation,
 ) -> None:
     """The service does without Redis where it must, and orders wait for RabbitMQ."""
@@ -212,6 +255,8 @@ def test_no_process_was_refused_by_redis_and_every_order_came_to_its_end(
     with redis.Redis.from_url(installation.servers.redis_url, driver_info=None) as admin:
         log = admin.execute_command("ACL", "LOG")
     assert [entry for entry in log if installation.servers.prefix in str(entry)] == []
+    assert "CERTIFICATE_VERIFY_FAILED" not in (logged := installation.rollout.logged())
+    assert verified.UNKNOWN_AUTHORITY not in logged
     eventually(lambda: installation.open_orders() == 0, 180)
 
 

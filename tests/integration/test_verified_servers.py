@@ -2,8 +2,6 @@
 
 import contextlib
 import shutil
-import socket
-import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from devstack.servers import pgbouncer
 from devstack.servers import rabbitmq as server
 from devstack.testing import Database, Postgres, RabbitMQ
 from integration.serving import eventually
+from integration.tls_front import Front
 from orders import verified
 from orders.cache.address import Login
 from orders.cache.client import Redis, RedisDown
@@ -306,31 +305,11 @@ def refusal(ask: Ask, url: str) -> str:
 @contextlib.contextmanager
 def encrypted(url: str, pair: Pair) -> Iterator[int]:
     """Stand in front of a Redis with TLS, which the embedded server has none of; give the port."""
-    port = int(url.rpartition(":")[2].partition("/")[0])
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*pair)
-
-    class Pipe(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with (
-                contextlib.suppress(OSError),
-                context.wrap_socket(self.request, server_side=True) as front,
-                socket.create_connection(("127.0.0.1", port)) as back,
-            ):
-                threading.Thread(target=copy, args=(back, front), daemon=True).start()
-                copy(front, back)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pipe) as made:
-        made.daemon_threads = True
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made.server_address[1]
-        made.shutdown()
-
-
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while received := source.recv(65_536):
-            sink.sendall(received)
+    front = Front(int(url.rpartition(":")[2].partition("/")[0]), pair)
+    try:
+        yield front.port
+    finally:
+        front.stop()
 
 
 def test_redis_is_verified(

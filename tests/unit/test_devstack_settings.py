@@ -1,6 +1,7 @@
 """What the local stack reads from the environment."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -133,6 +134,23 @@ def test_a_process_has_only_the_secrets_that_it_uses() -> None:
         "topology": set(), "api": {"-key-"}, "relay": set(), "worker": set(),
         "notifier": {"-signing-"},
     }  # fmt: skip
+
+
+def test_no_password_is_on_a_command_line() -> None:
+    """Everybody on the machine can read those."""
+    secrets = {name: f"{name}-unlikely-elsewhere" for name in SECRETS}
+    loaded = load()
+    urls = [stack.addresses(loaded, secrets), *stack.logins(loaded, secrets).values()]
+    passwords = set(secrets.values()) | {
+        str(urlsplit(value).password)
+        for variables in urls
+        for value in variables.values()
+        if "@" in value
+    }
+    assert len(passwords) > len(secrets)
+    for component in stack.components(loaded, secrets):
+        shown = " ".join((*component.as_user, *component.argv))
+        assert not [password for password in passwords if password in shown], component.name
 
 
 def test_each_process_asks_redis_as_a_user_of_its_own() -> None:
