@@ -23,12 +23,12 @@ class Account(msgspec.Struct):
 
     @property
     def captured(self) -> Decimal:
-        """Return what was taken."""
+        """Return the sum of all captures."""
         return sum(self.captures, Decimal())
 
     @property
     def refunded(self) -> Decimal:
-        """Return what was given back."""
+        """Return the sum of all refunds."""
         return sum(self.refunds, Decimal())
 
     def add(self, payment: Payment) -> None:

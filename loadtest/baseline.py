@@ -47,7 +47,7 @@ def compare(before: Mapping[str, float], now: Mapping[str, float]) -> list[Compa
 
 
 def limits(before: Mapping[str, float], ratio: float) -> list[Threshold]:
-    """Turn a baseline into thresholds: no latency beyond `ratio` times what it was."""
+    """Turn a baseline into thresholds: latencies of at most `ratio` times the baseline's."""
     return [
         at_most(figure, max(value * ratio, value + _NOISE_MS))
         for figure, value in before.items()

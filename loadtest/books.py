@@ -1,4 +1,4 @@
-"""The books of everybody concerned, read after the load: orders, payments, reservations."""
+"""The books after the load: orders, payments, reservations."""
 
 import datetime as dt
 from decimal import Decimal
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Order(msgspec.Struct, rename="camel", kw_only=True):
-    """An order as the service keeps it; `payment_method` only the database tells."""
+    """An order as the service stores it; only the database has `payment_method`."""
 
     id: int
     user_id: int

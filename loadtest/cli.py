@@ -36,7 +36,7 @@ _SETUP_FAULTS: Final = (SetupFailed, Unreachable, StackFailed, catalogue.Unknown
 
 
 def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """List, run, or serve as a worker; give the worst exit code of what was run."""
+    """List scenarios, run them, or serve as a worker; return the worst exit code."""
     try:
         args = parser().parse_args(argv)
     except SystemExit as end:  # argparse's own 2 would say that an invariant is broken
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None, environ: Mapping[str, str] = os.environ)
 
 
 def could_not_run(error: Exception) -> ExitCode:
-    """Say why; of what nobody foresaw, also where."""
+    """Print the reason; for an unexpected error, also its place."""
     if not isinstance(error, _SETUP_FAULTS):
         traceback.print_exception(error)
     print(f"loadtest: {str(error) or repr(error)}", file=sys.stderr)

@@ -69,7 +69,7 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, below those that Linux gives to outgoing connections."""
+    """Find a free port below those that Linux assigns to outgoing connections."""
     while True:
         port = random.randrange(10_240, 32_768)
         with socket.socket() as listener, suppress(OSError):

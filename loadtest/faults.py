@@ -25,12 +25,12 @@ Doer = Callable[[Act], None]  # raises Unreachable, StackFailed
 
 
 class Timetable:
-    """A thread that does each thing at its time, or as soon after it as the one before is done."""
+    """A thread that performs each act at its time, or once the act before it has ended."""
 
     def __init__(
         self, moments: tuple[Moment, ...], do: Doer, tell: Callable[[Event], None]
     ) -> None:
-        """Take what is to be done, who does it, and who is told."""
+        """Take the acts, the functions that carry them out, and the one that reports them."""
         self.events: list[Event] = []
         self.failure: Exception | None = None
         self._moments, self._do, self._tell = moments, do, tell
@@ -44,11 +44,11 @@ class Timetable:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until everything has been done: what was stopped must be started again."""
+        """Wait until all acts have ended: a stopped server must be started again."""
         self._thread.join()
 
     def abandon(self) -> None:
-        """Leave out what is not due yet: the run was broken off."""
+        """Skip acts that are not due yet, because the run was aborted."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -71,7 +71,7 @@ class Timetable:
 
 
 def doer(place: Place, ask: Callable[[str], None]) -> Doer:
-    """Give what carries out acts here; `ask` tells a person where we cannot do it ourselves."""
+    """Return the functions that carry out acts; `ask` prompts a person if the run cannot do it."""
 
     def do(act: Act) -> None:
         match act:
@@ -88,7 +88,7 @@ def doer(place: Place, ask: Callable[[str], None]) -> Doer:
 
 
 def describe(act: Act) -> str:
-    """Say what is done."""
+    """Return a description of the act."""
     match act:
         case Upstream(name=name, faults=faults) if faults:
             return f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in faults.items())

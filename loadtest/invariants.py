@@ -25,7 +25,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Tell whether nothing spoke against it."""
+        """Tell whether no violation was found."""
         return self.broken == 0
 
 
@@ -58,7 +58,7 @@ def doubled(story: Story) -> Iterator[str]:
 
 
 def altered(story: Story) -> Iterator[str]:
-    """Find orders that are not what was bought."""
+    """Find orders whose contents differ from the purchase."""
     for purchase in story.purchases:
         for order in story.orders_of(purchase):
             if _content(order) != (purchase.user, purchase.product, purchase.quantity):
@@ -68,7 +68,7 @@ def altered(story: Story) -> Iterator[str]:
 
 
 def uninvited(story: Story) -> Iterator[str]:
-    """Find orders that nobody placed, or that were refused to the customer's face."""
+    """Find orders that no customer placed, or whose purchase was refused."""
     placed = {purchase.token: purchase for purchase in story.purchases}
     for order in story.books.orders.values():
         if order.payment_method is None:

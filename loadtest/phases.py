@@ -1,4 +1,4 @@
-"""Names of phases that figures are made of."""
+"""Names of the phases that figures refer to."""
 
 from collections.abc import Mapping
 from typing import Final

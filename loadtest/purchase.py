@@ -1,4 +1,4 @@
-"""What a customer wanted and was told: the side of the story that the books are held against."""
+"""A customer's requests and the answers, with which the books are compared."""
 
 from decimal import Decimal
 
@@ -8,7 +8,7 @@ import msgspec
 class Cancellation(msgspec.Struct, kw_only=True):
     """A request to cancel and its answer.
 
-    `status` is 0 while nobody knows what became of it. `order_status` is what a 200 or 202 said,
+    `status` is 0 while the outcome is unknown. `order_status` is what a 200 or 202 said,
     `reason` what a 409 said.
     """
 

@@ -1,4 +1,4 @@
-"""All that is known after a run: what is written as `result.json` and shown by the reports."""
+"""The result of a run, as written to `result.json` and shown by the reports."""
 
 import os
 import platform
@@ -47,7 +47,7 @@ class Result(msgspec.Struct, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Tell whether everything holds."""
+        """Tell whether every threshold and invariant holds."""
         return self.verdict is ExitCode.PASSED
 
 

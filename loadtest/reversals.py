@@ -1,4 +1,4 @@
-"""What was asked for after a purchase: cancellations and refunds, held against the orders."""
+"""Cancellations and refunds after a purchase, compared with the orders."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -25,7 +25,7 @@ _REFUSALS: Final = {
 
 
 def after_completion(purchase: Purchase) -> frozenset[str]:
-    """Return what a completed order may be later, by what was asked for."""
+    """Return the statuses that a completed order may have after the requests for it."""
     requests = purchase.cancellations or purchase.refunds
     return frozenset({"Refunding", "Refunded"}) if requests else frozenset()
 
@@ -58,7 +58,7 @@ def wrongly_refunded(story: Story) -> Iterator[str]:
 
 
 def uncalled_for(story: Story) -> Iterator[str]:
-    """Find orders that were cancelled, or paid back, though nobody asked for it."""
+    """Find orders that were cancelled, or paid back, without a request."""
     for purchase in story.purchases:
         if purchase.cancellations or purchase.refunds:
             continue

@@ -30,7 +30,7 @@ from loadtest.warden import Warden
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asked for, the same for every scenario of a call.
+    """The caller's options, the same for every scenario of a call.
 
     `environ` goes to Locust's processes and names the run, the key and Grafana.
     """
@@ -46,7 +46,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen while the load ran."""
+    """The observations while the load ran."""
 
     reports: list[Report]
     purchases: list[Purchase]
@@ -116,7 +116,7 @@ def prepare(scenario: Scenario, place: Place) -> None:
 
 
 def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observed:
-    """Drive the load and give what was seen. Raises SetupFailed, Unreachable, StackFailed."""
+    """Drive the load and return the observations. Raises SetupFailed, Unreachable, StackFailed."""
     sampler, probe = Sampler(place.stack), Probe()
     timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
     teller = Progress(out / "timeline.jsonl")
@@ -165,7 +165,7 @@ def heal(scenario: Scenario, place: Place) -> None:
 
 
 def purchases(file: Path) -> list[Purchase]:
-    """Read what customers were told."""
+    """Read the answers that customers got."""
     lines = file.read_bytes().splitlines() if file.exists() else []
     return [msgspec.json.decode(line, type=Purchase) for line in lines]
 
@@ -200,5 +200,5 @@ def thresholds(
 
 
 def dead_letters(place: Place) -> int | None:
-    """Count what was put aside; None where it cannot be seen."""
+    """Count dead letters; None if they cannot be counted."""
     return broker.dead_letters(place.management) if place.management else None

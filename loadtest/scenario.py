@@ -1,4 +1,4 @@
-"""What a scenario is made of: all of it data, so that a scenario is one short file."""
+"""The parts of a scenario: all of them data, so that a scenario is one short file."""
 
 import enum
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, tag="upstream"):
-    """Let a simulator misbehave as `faults` says (its control API); none: behave again."""
+    """Let a simulator misbehave by `faults` (its control API); none: behave normally again."""
 
     name: Simulator
     faults: Mapping[str, float] = {}

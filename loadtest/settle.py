@@ -26,7 +26,7 @@ def settle(
     stock: Mapping[int, int],
     within_s: float,
 ) -> tuple[Books, list[Finding], float]:
-    """Give the books, what was found in them, and how long the last order took to its end."""
+    """Return the books, the violations, and the time until the last order ended."""
     began = time.monotonic()
     _await_ends(orders, purchases, began + within_s)
     took_s = time.monotonic() - began
@@ -40,7 +40,7 @@ def settle(
 
 
 def mendable(finding: Finding) -> bool:
-    """Tell whether waiting may mend it: only the ledgers are behind an order's end."""
+    """Tell whether waiting may help: only the ledgers lag behind an order's end."""
     return not finding.holds and finding.invariant in IN_LEDGERS
 
 

@@ -12,7 +12,7 @@ ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 
 
 class Story(msgspec.Struct, frozen=True):
-    """What customers were told, what the books say, and the stock there was."""
+    """The answers to customers, the books, and the initial stock."""
 
     purchases: Sequence[Purchase]
     books: Books

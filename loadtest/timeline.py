@@ -1,4 +1,4 @@
-"""The seconds of a run: what the workers reported, cut into windows and boiled down to figures."""
+"""The seconds of a run: reports of the workers, divided into windows and reduced to figures."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def read_from(file: Path, offset: int) -> tuple[list[Report], int]:
 
 
 def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, Sample]:
-    """Add up what was reported in a part of the run, by name and as `all`."""
+    """Sum the reports of a part of the run, by name and as `all`."""
     totals: dict[str, Sample] = {}
     for report in reports:
         if from_s <= report.t < until_s:

@@ -11,7 +11,7 @@ from loadtest.scenario import Bound, Threshold
 
 
 class ExitCode(enum.IntEnum):
-    """What the run comes to, for whoever started it."""
+    """The verdict of the run."""
 
     PASSED = 0
     THRESHOLD = 1

@@ -1,4 +1,4 @@
-"""End a load early: what is breached while it runs is not mended by going on."""
+"""End a load early, because a limit that is breached stays breached."""
 
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ def _merged(reports: list[Report]) -> list[Report]:
 
 
 class Warden:
-    """Hold what the requests so far show against the upper limits of a scenario."""
+    """Compare the requests so far with the upper limits of a scenario."""
 
     def __init__(self, scenario: Scenario, more: tuple[Threshold, ...], out: Path) -> None:
         """Take what must hold and the folder of the run."""
@@ -40,7 +40,7 @@ class Warden:
         self._offset = 0
 
     def look(self) -> None:
-        """Tell Locust to end once a limit is breached. Cheap enough for twice a second."""
+        """Make Locust end the load once a limit is breached. Cheap enough for twice a second."""
         new, self._offset = timeline.read_from(self._out / "timeline.jsonl", self._offset)
         self._reports = _merged(self._reports + new)
         if not new or self.events or new[-1].t < _EARLIEST_S:

@@ -1,1 +1,1 @@
-"""`make bench`: the order path beside what bounds it, measured in turns, told as ratios."""
+"""`make bench`: the order path and the servers that bound it, measured in turns, as ratios."""

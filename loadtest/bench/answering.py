@@ -64,7 +64,7 @@ def _slowed(bed: Bed, contestant: Contestant) -> Contestant:
 
 
 def _forget(bed: Bed) -> None:
-    """Empty the shared cache, which tells the caches of the processes."""
+    """Empty the shared cache, which also empties the caches of the processes."""
     with redis.Redis(port=bed.stand.port("valkey")) as client:
         client.flushall()
 

@@ -1,4 +1,4 @@
-"""What a subject is made of: contestants, whose rates are compared, and what they need."""
+"""The parts of a subject: the contestants whose rates are compared, and their servers."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a slice costs: CPU and memory of every process, from /proc, summed by role."""
+"""The cost of a slice: CPU and memory of every process, from /proc, summed by role."""
 
 import resource
 from collections.abc import Mapping

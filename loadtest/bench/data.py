@@ -136,7 +136,7 @@ class Database:
         return [row[0] for row in rows]
 
     def empty_outbox(self) -> None:
-        """Forget all messages that nobody relayed."""
+        """Delete all messages that were not relayed."""
         self._connection.execute(b"TRUNCATE outbox")
 
     def fill_outbox(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs the load generators and reads what they say."""
+"""Runs the load generators and reads their output."""
 
 import os
 import re
@@ -21,11 +21,11 @@ _FAILED: Final = re.compile(r"^number of failed transactions: ([1-9]\d*)", re.MU
 
 
 class BenchFailed(Exception):
-    """The measurement is worth nothing: see what the program said."""
+    """The measurement is invalid: read the program's output."""
 
 
 class Reading(NamedTuple):
-    """What a generator measured: how much in all, how much a second, and how long one took."""
+    """The result of a generator: units in all, units a second, and the latency of a unit."""
 
     done: int
     rate: float

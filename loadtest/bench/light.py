@@ -23,7 +23,7 @@ _PLENTY: Final = 1_000_000
 
 
 class Request(NamedTuple):
-    """What a caller asks for; the path in its parts."""
+    """A request, with its path split into parts."""
 
     method: str
     parts: list[str]
@@ -34,7 +34,7 @@ Answer = tuple[int, object]
 
 
 class Books:
-    """What was reserved and captured."""
+    """The reservations and captures."""
 
     def __init__(self) -> None:
         self._reservations: dict[str, dict[str, Any]] = {}

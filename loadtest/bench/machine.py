@@ -1,4 +1,4 @@
-"""What a run ran on: the machine, the versions, the commit."""
+"""The environment of a run: the machine, the versions, the commit."""
 
 import os
 import platform
@@ -55,7 +55,7 @@ def _git(*args: str) -> str:
 
 
 def _said(argv: list[str], environment: dict[str, str]) -> str:
-    """Return what a command prints; nothing if it is not here."""
+    """Return the output of a command; an empty text if it is not installed."""
     try:
         process = subprocess.run(  # noqa: S603 words of our own
             argv, capture_output=True, text=True, check=False, env=environment

@@ -1,4 +1,4 @@
-"""Paired measurement: everybody in turns, forth and back, and ratios within a round. Pure.
+"""Paired measurement: contestants in turns, back and forth, and ratios within a round. Pure.
 
 What else a machine does changes from second to second. Two rates measured one after the other
 suffer it nearly alike, so their ratio says more than either; and since every other round goes

@@ -17,7 +17,7 @@ _NAME: Final = "go-peer"
 
 
 class Missing(Exception):
-    """Go on without the peer; the message says why there is none."""
+    """Continue without the peer; the message has the reason."""
 
 
 def built() -> Path | None:

@@ -1,4 +1,4 @@
-"""What the queue subjects have to do with the broker."""
+"""The work of the queue subjects at the broker."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from orderservice_topology import topology
 
 
 def announce(url: str, orders: Iterable[int]) -> Reading:
-    """Publish what the relay would for new orders, with nothing but a socket."""
+    """Publish the relay's messages for new orders, over a bare socket."""
     messages = [_created(order_id) for order_id in orders]
     with Channel(url) as channel:
         return channel.publish(messages)

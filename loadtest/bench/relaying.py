@@ -1,4 +1,4 @@
-"""The relay, beside what the broker confirms and what the database can insert."""
+"""The relay, compared with the confirms of the broker and the inserts of the database."""
 
 import time
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a run found out: the shape of the saved JSON."""
+"""The results of a run: the structure of the saved JSON."""
 
 import datetime as dt
 from typing import Final
@@ -73,7 +73,7 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run."""
+    """The results of all subjects of a run."""
 
     at: dt.datetime
     commit: str

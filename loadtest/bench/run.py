@@ -1,4 +1,4 @@
-"""One run: start what is needed, let everybody work in turns, note rates, CPU and memory."""
+"""One run: start the servers, let the contestants work in turns, record rates, CPU and memory."""
 
 import contextlib
 import datetime as dt
@@ -89,7 +89,7 @@ def _peer(scope: Scope, say: Say) -> tuple[Path | None, dict[str, str]]:
 
 @contextlib.contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """Give an empty folder for the block; what a killed run left behind goes, too."""
+    """Give an empty folder for the block; leftovers of a killed run are deleted."""
     data = folder / "data"
     if data.exists():
         remove(data)
@@ -114,7 +114,7 @@ def _prepared(ours: Stand, scope: Scope, say: Say) -> Bed:
 
 
 def left_out(slow: SlowCommits, subjects: Sequence[str], say: Say) -> dict[str, str]:
-    """Say which subjects cannot be measured here, and why: that is no reason to end the run."""
+    """Report subjects that cannot be measured here, with the reason; the run continues."""
     if "post-slow" not in subjects or slow.missing is None:
         return {}
     say(f"post-slow is left out: {slow.missing}")

@@ -38,7 +38,7 @@ class SlowCommits:
 
     @property
     def missing(self) -> str | None:
-        """Say why commits cannot be made slow; None if they can. After `environment`."""
+        """Return why commits cannot be made slow; None if they can. After `environment`."""
         return None if self._library.exists() else "it needs a C compiler (cc or gcc)"
 
     def turn(self, *, on: bool) -> None:

@@ -1,4 +1,4 @@
-"""The servers and services of a run: the local stack's own, on free ports, with what is compared.
+"""The servers and services of a run: those of the local stack, on free ports, and the references.
 
 One primary without a standby, so that all contestants read where they write.
 """
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
 
 class Stand:
-    """Starts what a run asks for; all of it ends with the block."""
+    """Starts the processes that a run needs; all of them end with the block."""
 
     def __init__(
         self, folder: Path, plan: Plan, before: Path | None, peer: Path | None = None
@@ -103,7 +103,7 @@ class Stand:
         self._known[variant] = self._variant(self._known[name], variant, more)
 
     def stop(self, name: str) -> None:
-        """End one."""
+        """Stop one process."""
         self._programs.pop(name).stop()
 
     def pause(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The worker, beside pgbench running its statements: what is left is calls, messages and Python."""
+"""The worker, compared with pgbench on its statements: the rest is calls, messages and Python."""
 
 import time
 from collections.abc import Callable

@@ -22,7 +22,7 @@ ROW = "  {:42} {:32} {:8} {:>7}  {}"
 
 
 def main() -> int:
-    """Start a stack with impatient rules, make every fault, say what fired."""
+    """Start a stack with rules that fire at once, inject every fault, print the fired alerts."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack ends with us
     with tempfile.TemporaryDirectory(prefix="orders-drill-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder) / "state", environment(Path(folder)))
@@ -92,7 +92,7 @@ def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> set[str]:
 
 
 def every() -> set[str]:
-    """Name all alerts."""
+    """Return the names of all alerts."""
     groups = [*service_rules(Scope("orders"), STRICT), *platform_rules()]
     return {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
 

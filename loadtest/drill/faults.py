@@ -1,4 +1,4 @@
-"""What is broken, and which alerts have to notice."""
+"""The faults of the drill, and the alerts that have to fire."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def stopped(component: str) -> tuple[Callable[[Stack], None], Callable[[Stack], 
 
 
 def nothing(_stack: Stack) -> None:
-    """Mend nothing: what was made stays."""
+    """Repair nothing: the effect of the fault stays."""
 
 
 def place(stack: Stack, count: int, **more: object) -> list[int]:
@@ -75,13 +75,13 @@ def ask_without_an_api(stack: Stack) -> None:
 
 
 def receiver_gone(stack: Stack) -> None:
-    """End orders that nobody takes the notifications of."""
+    """End orders while no notifier takes their notifications."""
     stack.do("stop", "webhooks")
     place(stack, 15)
 
 
 def payment_hangs(stack: Stack) -> None:
-    """Let Payment take the money and say nothing."""
+    """Let Payment capture the money and not answer."""
     stack.simulator("payment", "PUT", "faults", {"dropReplyRatio": 1})
     place(stack, 5)
 
@@ -98,7 +98,7 @@ def outbox_waits(stack: Stack) -> None:
 
 
 def database_gone(stack: Stack) -> None:
-    """Ask for orders without a database, over many scrapes.
+    """Request orders without a database, over many scrapes.
 
     A counter that Prometheus first sees at 20 has not risen for it, and ten bad events in the long
     window are a sum of five-minute rates: 20 failures would take 150 s to get there.
@@ -157,7 +157,7 @@ def inventory_quick(stack: Stack) -> None:
 
 
 class UnhappyOperator:
-    """The operator's own endpoint, which tells of a broken resource that no cluster has."""
+    """The operator's own endpoint, with metrics of a broken resource that no cluster has."""
 
     def __init__(self) -> None:
         self._served = Served(fails_every=2, watch_age_s=600)
@@ -182,7 +182,7 @@ def cache_gone(stack: Stack) -> None:
 
 
 def dead_letter(stack: Stack) -> None:
-    """Send a message that nobody can read."""
+    """Publish an unreadable message."""
     publish(stack, "amq.default", "order-processing")
 
 
@@ -212,7 +212,7 @@ def crash_loop(stack: Stack) -> None:
 
 
 def restarted(stack: Stack, before: float) -> bool:
-    """Tell whether the notifier answers and is another one."""
+    """Tell whether a new notifier process answers."""
     return started_at(stack) not in {0.0, before}
 
 

@@ -73,7 +73,7 @@ class Served:
         self._thread.join()
 
     def targets(self) -> bytes:
-        """Return what Prometheus reads from a file about whom to scrape."""
+        """Return the targets for Prometheus in its file format."""
         labels = {"namespace": "orders-system", "service": "orderservice-operator"}
         return msgspec.json.encode([{"targets": [self.address], "labels": labels}])
 

@@ -81,14 +81,14 @@ def _ignore(_status: str, _headers: object, _exc_info: object = None) -> Callabl
 
 
 def receive(pipe: Connection) -> None:
-    """Take spans, in a process of its own: what that costs is not ours."""
+    """Receive spans in a separate process, so that the cost is not measured."""
     with Receiver() as receiver:
         pipe.send(receiver.url)
         pipe.recv()
 
 
 def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
-    """Return what a request costs at a log level: not sampled, and sampled."""
+    """Return the cost of a request at a log level: not sampled, and sampled."""
     import structlog
 
     from orders.api import middleware
@@ -106,7 +106,7 @@ def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
 
 
 def main() -> None:
-    """Measure and say."""
+    """Measure and print the costs."""
     parent_end, child_end = multiprocessing.Pipe()
     receiver = multiprocessing.Process(target=receive, args=(child_end,), daemon=True)
     receiver.start()

@@ -182,7 +182,7 @@ class Stack:
         return self.request("POST", "/api/orders", body, headers)
 
     def status_of(self, order_id: int) -> str:
-        """Return where an order stands."""
+        """Return the status of an order."""
         reply = self.request("GET", f"/api/orders/{order_id}")
         return str(reply.body["status"]) if reply.status == 200 else f"({reply.status})"
 

@@ -11,7 +11,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 
 class Span(NamedTuple):
-    """What a test wants to know of a span."""
+    """The members of a span that tests compare."""
 
     service: str
     name: str

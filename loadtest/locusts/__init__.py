@@ -1,1 +1,1 @@
-"""What runs inside Locust: customers, the shape, and what workers tell the master."""
+"""Code that runs inside Locust: customers, the shape, and the samples of workers."""

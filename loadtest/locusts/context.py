@@ -1,4 +1,4 @@
-"""What the processes of one run share: read from the environment once, by each of them."""
+"""The values that all processes of a run share; each reads them from the environment once."""
 
 import os
 from collections.abc import Mapping

@@ -106,5 +106,5 @@ def headers(
 
 
 def baggage(scenario: str, run: str) -> str:
-    """Mark traffic as synthetic, after W3C Baggage, for whoever must tell it from customers'."""
+    """Mark traffic as synthetic, after W3C Baggage, so that it can be told from customers'."""
     return f"synthetic_request=true,loadtest.scenario={scenario},loadtest.run={run}"

@@ -1,4 +1,4 @@
-"""What every journey starts from: a customer nobody has seen before, with the means to buy."""
+"""The base of every journey: a new customer with everything needed to buy."""
 
 import datetime as dt
 import random
@@ -56,19 +56,19 @@ class View(msgspec.Struct, rename="camel"):
     refunded: Decimal | None = None
 
     def is_of(self, purchase: Purchase) -> bool:
-        """Tell whether it is the order of a purchase: whose, what, how many, for how much."""
+        """Tell whether the order matches a purchase: owner, product, quantity and total."""
         content = self.user_id, self.product_id, self.quantity, self.total
         bought = purchase.user, purchase.product, purchase.quantity, purchase.total
         return self.id in purchase.order_ids and content == bought
 
 
 class Journey:
-    """One customer for one journey: a principal of its own, as millions of users are."""
+    """One customer for one journey, with a separate principal."""
 
     def __init__(
         self, run: Context, crowd: Crowd, client: Client, *, closing: Callable[[], bool]
     ) -> None:
-        """Take on an identity; `closing` tells that the shop closes: finish, begin nothing new."""
+        """Choose an identity; `closing` is set when the load ends: finish, start no new purchase."""
         self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
         self.known_as(random.randint(1, _LARGEST_ID))
 
@@ -77,7 +77,7 @@ class Journey:
         return Journey(self.run, self.crowd, self.client, closing=self.closing)
 
     def known_as(self, user: int) -> None:
-        """Be somebody in particular."""
+        """Set the customer's identity."""
         self.user = user
         self.headers = headers(self.run.signing, str(user), self.run.baggage)
 
@@ -97,7 +97,7 @@ class Journey:
         return self.client.send(name, "GET", path, expect=expect, headers=self.headers)
 
     def look(self, name: str, purchase: Purchase, order_id: int) -> View | None:
-        """Ask for an order of a purchase; None when it was not given, or is not what was bought."""
+        """Read the order of a purchase; None if there was no answer or the contents differ."""
         reply = self.get(name, f"/api/orders/{order_id}")
         if reply.status != 200:
             return None
@@ -115,7 +115,7 @@ class Journey:
         body: bytes | None = None,
         names: Mapping[int, str] | None = None,
     ) -> Reply:
-        """Send a purchase once and note what it was answered; `names` are the client's."""
+        """Send a purchase once and record the answer; `names` are the client's."""
         more = JSON | {"Idempotency-Key": purchase.key}
         reply = self.client.send(
             name, "POST", "/api/orders", expect=expect,
@@ -159,7 +159,7 @@ class Journey:
     def change(
         self, name: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> Reply:
-        """Ask for a change of an order until it is answered for good, or give up.
+        """Request a change of an order until the answer is final, or give up.
 
         Without an Idempotency-Key among the headers it is sent once.
         """

@@ -33,7 +33,7 @@ _knee: Final = Knee()
 
 
 def overload(journey: Journey) -> None:
-    """Buy one thing after another; in the phase `overload` at three times that rate, unasked.
+    """Buy repeatedly; in the phase `overload` at three times that rate, without waiting.
 
     The rate is this process's own: each of them brings its share of the load.
     """

@@ -18,7 +18,7 @@ _walking = BoundedSemaphore()
 
 
 def hammer(journey: Journey) -> None:
-    """Ask for one customer's list as fast as the pace allows; being refused is what is expected."""
+    """Request one customer's list as fast as the pace allows; refusals are expected."""
     journey.known_as(HOT_CUSTOMER)
     reply = journey.get("hot", f"/api/orders/user/{HOT_CUSTOMER}", (200, 429))
     if reply.status == 429 and not str(reply.headers.get("Retry-After", "")).isdigit():

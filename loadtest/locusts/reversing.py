@@ -98,7 +98,7 @@ def refund(journey: Journey) -> None:
 
 
 def _refund_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None:
-    """Ask for more than there is: a part under one key, twice, and another under each of two."""
+    """Request more than was paid: one part twice under one key, another under two keys."""
     part, staff = int(purchase.cents * _PART), journey.as_staff()
     keys = (f"{purchase.key}-{suffix}" for suffix in ("1", "1", "2", "3"))
     requests = [Refund(key=key, cents=part) for key in keys]

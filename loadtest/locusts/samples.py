@@ -31,7 +31,7 @@ class Sample(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What a worker tells the master each second; `t` (seconds since the start) is the master's."""
+    """A worker's report of a second; the master sets `t` (seconds since the start)."""
 
     t: float = 0.0
     users: int = 0
@@ -67,7 +67,7 @@ class Tally:
         self._purchases.append(purchase)
 
     def take(self) -> tuple[dict[str, Sample], Iterable[Purchase]]:
-        """Hand out everything and begin anew."""
+        """Return all samples and clear them."""
         batch = self._names, self._purchases
         self._names, self._purchases = {}, []
         return batch

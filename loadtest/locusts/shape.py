@@ -23,12 +23,12 @@ def shape_of(
 
     The time of the steps runs once a worker has `begun`: on a busy machine that takes a while.
     `busy` counts the journeys under way: the test ends when there are none, not when the load does,
-    so that no purchase goes unreported. Once it is `aborted` nobody new comes.
+    so that no purchase goes unreported. Once it is `aborted`, no new customers start.
     """
     ends = list(accumulate(step.seconds for step in scenario.steps))
 
     class Shape(LoadTestShape):
-        """The steps, then nobody."""
+        """The steps, then no customers."""
 
         idle_since: float | None = None
 

@@ -29,12 +29,12 @@ def shop(journey: Journey) -> None:
 
 
 def buy_and_watch(journey: Journey) -> None:
-    """Buy one thing and see it to its end."""
+    """Buy one product and wait until the order ends."""
     _buy(journey, _PATIENCE_S)
 
 
 def buy_and_leave(journey: Journey) -> None:
-    """Buy one thing and go."""
+    """Buy one product and do not wait."""
     _buy(journey, 0)
 
 

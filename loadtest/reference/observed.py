@@ -41,7 +41,7 @@ class Observed:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, and tell of it."""
+        """Answer a request, and record it in log and metrics."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

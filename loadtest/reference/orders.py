@@ -59,7 +59,7 @@ def accepted(order_id: int) -> bytes:
 
 
 def view(row: Any) -> OrderView:
-    """Return what is shown of a row; `version` is not."""
+    """Return the members of a row that the answer shows; it omits `version`."""
     return OrderView(
         row["id"],
         row["user_id"],

@@ -12,7 +12,7 @@ _EVERY_S: Final = 5.0
 
 
 class Progress:
-    """Say how it goes, from the timeline that the master writes."""
+    """Print the progress, from the timeline that the master writes."""
 
     def __init__(self, file: Path) -> None:
         """Take the file that Locust's master writes."""
@@ -21,7 +21,7 @@ class Progress:
         self._users: dict[str, int] = {}
 
     def look(self) -> None:
-        """Tell of the last seconds when the time has come."""
+        """Print the last seconds when a line is due."""
         self._read()
         now_s = self._fresh[-1].t if self._fresh else 0.0
         if now_s - self._told_s < _EVERY_S:
@@ -42,7 +42,7 @@ class Progress:
 
 
 def event(happened: Event) -> None:
-    """Tell of a fault."""
+    """Print a fault."""
     say(f"  {happened.at_s:4.0f} s  ── {happened.text}")
 
 

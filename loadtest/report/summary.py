@@ -43,7 +43,7 @@ def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
 
 
 def orders(result: Result) -> str:
-    """Say in a line what became of the orders."""
+    """Return a line with the counts of orders by status."""
     counts = {
         key.removeprefix("orders."): f"{value:.0f}"
         for key, value in result.figures.items()
@@ -58,7 +58,7 @@ def orders(result: Result) -> str:
 
 
 def knee(result: Result) -> str:
-    """Say in a line where the knee is; nothing where none was looked for."""
+    """Return a line with the knee; an empty text if the scenario does not search it."""
     if not result.scenario.knee:
         return ""
     if "knee.users" not in result.figures:

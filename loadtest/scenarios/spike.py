@@ -1,4 +1,4 @@
-"""A flash sale: everybody comes at once for what few can have."""
+"""A flash sale: many customers at once for a small stock."""
 
 from loadtest.objectives import PAID, UNHARMED
 from loadtest.scenario import Crowd, Phase, Scenario, Step, at_least, at_most, exactly

@@ -1,1 +1,1 @@
-"""What is put under load: a local stack of our own, or a service that runs already."""
+"""The target of the load: a separate local stack, or a running service."""

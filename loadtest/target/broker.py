@@ -1,4 +1,4 @@
-"""RabbitMQ's management API: publish what no consumer can read, count what was put aside.
+"""RabbitMQ's management API: publish unreadable messages, count dead letters.
 
 The address carries user, password, and the virtual host as its path.
 """

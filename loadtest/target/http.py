@@ -21,11 +21,11 @@ _POOL: Final = urllib3.PoolManager(
 
 
 class Unreachable(Exception):
-    """The service did not answer, or not with what was asked for."""
+    """The service did not answer, or its answer was not the expected one."""
 
 
 class Absent(Unreachable):
-    """The service answered that there is no such thing (404)."""
+    """The service answered 404."""
 
 
 def send(

@@ -39,11 +39,11 @@ _SETTINGS: Final = {
 
 
 class StackFailed(Exception):
-    """The local stack did not do what it was told; its own words are in the message."""
+    """A command of the local stack failed; the message has its output."""
 
 
 class LocalStack:
-    """A stack in a state folder of its own, on ports of its own, with a key of its own."""
+    """A stack with a separate state folder, ports and key."""
 
     def __init__(self, state: Path) -> None:
         """Take the state folder; nothing of the caller's own services is taken over."""

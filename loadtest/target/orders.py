@@ -26,7 +26,7 @@ _LAST: Final = "SELECT coalesce(max(id), 0) FROM orders"
 
 
 class Orders(Protocol):
-    """Gives every order of a run that can be seen; `whole`: also those nobody was told of.
+    """Gives every visible order of a run; `whole`: also those whose answers got lost.
 
     `after` is the last order before the run: none of it or of those below it is the run's.
     """
@@ -39,7 +39,7 @@ class Orders(Protocol):
 
 
 class InDatabase:
-    """Read with SQL: all orders, whoever knows of them."""
+    """Read with SQL: all orders, including those that no customer knows."""
 
     whole = True
 
@@ -72,7 +72,7 @@ def last_order(place: Place) -> int:
 
 
 class InApi:
-    """Ask for each order that a customer was told of, as that customer."""
+    """Read each order that a customer knows, as that customer."""
 
     whole = False
 
@@ -82,7 +82,7 @@ class InApi:
         self._ended: dict[int, Order] = {}
 
     def read(self, purchases: Sequence[Purchase]) -> dict[int, Order]:
-        """Read them as they are now; those that have ended are not asked for again."""
+        """Read their current state; ended orders are not read again."""
         asked_for = [
             (purchase.user, order_id)
             for purchase in purchases
@@ -94,12 +94,12 @@ class InApi:
         return orders
 
     def _ask(self, orders: Iterable[tuple[int, int]]) -> list[Order]:
-        """Ask for orders by user and id."""
+        """Read orders by user and id."""
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             return [order for order in threads.map(self._ask_one, orders) if order is not None]
 
     def _ask_one(self, order: tuple[int, int]) -> Order | None:
-        """Ask for an order; no answer is no proof of a loss. Raises Unreachable."""
+        """Read an order; a missing answer does not prove a loss. Raises Unreachable."""
         user, order_id = order
         url = f"{self._host}/api/orders/{order_id}"
         try:

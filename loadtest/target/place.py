@@ -18,7 +18,7 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class SetupFailed(Exception):
-    """Correct what the message says, then run again; nothing was decided."""
+    """Correct the fault in the message, then run again; there is no verdict."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ def given(host: str, environ: Mapping[str, str]) -> Place:
 
 
 def refuse_unless_allowed(host: str, allowed: str) -> None:
-    """Keep a slip of the keyboard from loading somebody's production. Raises SetupFailed."""
+    """Prevent that a typing error puts load on a production system. Raises SetupFailed."""
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SetupFailed(f"{host!r} is no host: expected http://… or https://…")
@@ -69,7 +69,7 @@ def refuse_unless_named(run: str, place: Place, *, workers: int) -> None:
 
 
 def refuse_unless_there(place: Place, wait_s: float = 0) -> None:
-    """Ask for `/health` before any load: a wrong address is no verdict. Raises Unreachable."""
+    """Request `/health` before any load: a wrong address is not a verdict. Raises Unreachable."""
     until = time.monotonic() + wait_s
     while True:
         try:
@@ -96,7 +96,7 @@ def own(stack: LocalStack) -> Place:
 
 
 def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: bool) -> None:
-    """Find what a scenario needs and this place lacks. Raises SetupFailed."""
+    """Return the needs of a scenario that this target does not meet. Raises SetupFailed."""
     acts = [moment.act for moment in scenario.moments]
     lacks = {
         "LOADTEST_INVENTORY_URL": place.inventory is None

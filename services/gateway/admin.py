@@ -53,8 +53,8 @@ UNVERIFIED: Final = _unverified()
 def nginx(port: int, patience_s: float = PATIENCE_S, *, tls: bool = False) -> Nginx:
     """Ask nginx over the loopback, for `patience_s` seconds at most.
 
-    A connection that is reset is served: nginx runs and has none left. Only silence tells that it
-    hangs, because the kernel takes connections for a frozen process.
+    A connection that is reset is served: nginx runs and has none left. Only silence shows that it
+    hangs, because the kernel accepts connections for a frozen process.
     """
     deadline_s = time.monotonic() + patience_s
     try:
@@ -73,7 +73,7 @@ def nginx(port: int, patience_s: float = PATIENCE_S, *, tls: bool = False) -> Ng
 
 
 def live(port: int) -> bool:
-    """Tell whether nginx runs: a full one does, and one that drains."""
+    """Tell whether nginx runs; it counts as running when it is full or drains."""
     return nginx(port) is not Nginx.SILENT
 
 
@@ -110,7 +110,7 @@ class _Server(ThreadingMixIn, TCPServer):
         self.ask = ask
 
     def handle_error(self, _request: object, _client_address: object) -> None:
-        """Say nothing: the client went away, or sent nothing for too long."""
+        """Do not answer: the client closed the connection, or sent nothing for too long."""
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:

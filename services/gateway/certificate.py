@@ -1,4 +1,4 @@
-"""The gateway's certificate: checked before nginx gets it, and given anew when its files change."""
+"""The gateway's certificate: checked before nginx gets it, and reloaded when its files change."""
 
 import ssl
 import sys
@@ -48,7 +48,7 @@ def follow(pair: Pair, reload: Callable[[], None], every_s: float = _EVERY_S) ->
 
 
 class Renewal:
-    """What the files were when they were looked at last."""
+    """The state of the files at the last check."""
 
     def __init__(self, pair: Pair, reload: Callable[[], None]) -> None:
         self._pair, self._reload = pair, reload

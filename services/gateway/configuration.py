@@ -1,4 +1,4 @@
-"""The template of the nginx configuration, and what is filled in."""
+"""The template of the nginx configuration, and its values."""
 
 import resource
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ _BUSY_S: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Say where the gateway listens, whom it asks, whom it believes and where it may write.
+    """The gateway's ports, the api's addresses, trusted proxies and writable folder.
 
     `listen` are ports or address:port, `api` one or more address:port, `trusted_proxies` networks
     whose X-Forwarded-For is taken for the client's address, `drain_s` how long a request under way

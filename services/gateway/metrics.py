@@ -76,7 +76,7 @@ def count(lines: Counter[bytes]) -> None:
 
 
 def follow(log: AnswerLog) -> None:
-    """Count what the log says, for ever."""
+    """Count the lines of the log until the process ends."""
     for labels in _FROM_THE_START:
         REQUESTS.labels(*labels)
     while True:

@@ -1,4 +1,4 @@
-"""Who may call a simulator: anybody, or whoever brings one of the tokens that are accepted."""
+"""Access to a simulator: open, or with one of the accepted tokens."""
 
 from typing import Any
 

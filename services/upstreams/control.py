@@ -11,7 +11,7 @@ from upstreams.web import answer
 
 
 class RowsResource:
-    """`GET`: what the simulator really did, as a bare array."""
+    """`GET`: the simulator's ledger, as a bare array."""
 
     def __init__(self, rows: Callable[[], list[Any]]) -> None:
         self._rows = rows
@@ -28,7 +28,7 @@ class ResetResource:
         self._resets = resets
 
     def on_post(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Start anew."""
+        """Clear the ledger."""
         for reset in self._resets:
             reset()
         resp.status = 204

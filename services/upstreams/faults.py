@@ -1,4 +1,4 @@
-"""Scripted faults: what a simulator is told to get wrong, and the middleware that does it."""
+"""Scripted faults of a simulator, and the middleware that carries them out."""
 
 import os
 import random
@@ -34,7 +34,7 @@ class Faults(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
 
 
 class Stop:
-    """Tell waiting threads that the process ends; `set` may be called in a signal handler."""
+    """Notify waiting threads that the process ends; a signal handler may call `set`."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -143,7 +143,7 @@ def _happens(ratio: float) -> bool:
 
 
 def _disconnect(req: falcon.Request) -> None:
-    """Close the connection under the server: what it then writes goes nowhere."""
+    """Close the connection without the server's knowledge: its answer is lost."""
     try:
         req.env["gunicorn.socket"].shutdown(socket.SHUT_RDWR)
     except OSError:

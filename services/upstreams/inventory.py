@@ -32,7 +32,7 @@ _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,15}\Z")
 
 
 class Status(enum.StrEnum):
-    """Where a reservation stands."""
+    """The status of a reservation."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"
@@ -41,7 +41,7 @@ class Status(enum.StrEnum):
 
 
 class NewReservation(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """What a caller asks for."""
+    """A request for a reservation."""
 
     product_id: Id
     quantity: Id
@@ -49,7 +49,7 @@ class NewReservation(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
 
 
 class Ending(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """What a caller says about the reservation to end."""
+    """A request to end a reservation."""
 
     order_id: Id | None = None
 
@@ -109,7 +109,7 @@ class Stock:
             self._available[product_id] = units
 
     def reserve(self, key: str, order: NewReservation) -> tuple[Reservation, bool]:
-        """Take units off for an order; the second value tells whether that happened just now."""
+        """Reserve units for an order; the second value tells whether this call did it."""
         order_id = _order_id(key, order.order_id)
         with self._lock:
             reservation = self._reservations.get(key)
@@ -219,7 +219,7 @@ class ReservationResource:
         self._stock = stock
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        """Reserve, once per key however often it is asked."""
+        """Reserve once per key, even if the request is repeated."""
         _check(key)
         reservation, created = self._stock.reserve(key, body(req, NewReservation))
         answer(resp, reservation, 201 if created else 200)

@@ -1,4 +1,4 @@
-"""Payment: captures and refunds, each done once per attempt id however often it is asked for."""
+"""Payment: captures and refunds, each done once per attempt id, even if repeated."""
 
 import datetime as dt
 import enum
@@ -40,7 +40,7 @@ class Status(enum.StrEnum):
 
 
 class NewCapture(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """What a caller asks to charge."""
+    """A request to charge."""
 
     order_id: OrderId
     amount: msgspec.Raw
@@ -48,7 +48,7 @@ class NewCapture(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
 
 
 class NewRefund(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """What a caller asks to pay back; with `capture_id` it is checked against that capture."""
+    """A request to refund; with `capture_id` it is checked against that capture."""
 
     order_id: OrderId
     amount: msgspec.Raw
@@ -56,7 +56,7 @@ class NewRefund(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froz
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The content of an attempt; the same attempt must always ask for the same."""
+    """The content of an attempt; all requests of an attempt must have the same."""
 
     kind: Kind
     order_id: int
@@ -65,7 +65,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, rename="camel"):
-    """A row of the ledger; `calls` counts how often this attempt was asked for."""
+    """A row of the ledger; `calls` counts the requests of this attempt."""
 
     attempt_id: str
     order_id: int
@@ -77,7 +77,7 @@ class Attempt(msgspec.Struct, rename="camel"):
 
 
 class Answer(msgspec.Struct, rename="camel", frozen=True):
-    """What a caller is told about an attempt: the same every time."""
+    """The answer about an attempt: the same every time."""
 
     attempt_id: str
     order_id: int
@@ -113,13 +113,13 @@ class Till:
             self._journal.clear()
 
     def capture(self, attempt_id: str, request: Asked, *, decline: bool) -> Answer:
-        """Charge, or decline if told so and the attempt is new."""
+        """Charge, or decline if the faults require it and the attempt is new."""
         with self._lock:
             status = Status.DECLINED if decline else Status.CAPTURED
             return self._once(attempt_id, request, status)
 
     def refund(self, attempt_id: str, request: Asked, *, decline: bool = False) -> Answer:
-        """Pay back, or decline if told so and the attempt is new."""
+        """Refund, or decline if the faults require it and the attempt is new."""
         with self._lock:
             capture_id = request.reference
             if capture_id is not None and (Kind.REFUND, attempt_id) not in self._attempts:

@@ -1,4 +1,4 @@
-"""Start a simulator as a process of its own and steer it: for tests and scripts."""
+"""Start a simulator as a separate process and control it: for tests and scripts."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ class Control:
         self.send("PUT", f"/control/stock/{product_id}", {"available": available})
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Return what was really done; amounts are Decimals."""
+        """Return the ledger; amounts are Decimals."""
         rows: list[dict[str, Any]] = self.send("GET", "/control/ledger")[1]
         return rows
 

@@ -1,4 +1,4 @@
-"""What the simulators share over HTTP: strict JSON in, JSON out, errors with a code, a log line."""
+"""The simulators' common HTTP code: strict JSON in, JSON out, errors with a code, a log line."""
 
 import time
 from decimal import Decimal

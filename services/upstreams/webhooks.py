@@ -1,4 +1,4 @@
-"""A receiver of webhooks that believes only what is signed after Standard Webhooks.
+"""A receiver of webhooks that accepts only signatures after Standard Webhooks.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
