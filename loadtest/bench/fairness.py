@@ -5,7 +5,8 @@
 Twenty customers place an order a second each, through the api. In turns there is nobody else, or
 one customer more with thousands of waiting orders, with and without turns in the relay. It prints
 how long the orders of the twenty took, from their commit to that of Completed by PostgreSQL's
-clock, while those of the other waited, and how many orders were completed a second in all.
+clock, while those of the other waited, and how many orders were completed a second in all. Then it
+has 10,000 orders of one customer completed, with nobody else.
 """
 
 import argparse
@@ -75,8 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             slices[who].append(sample)
             load = os.getloadavg()[0]
             print(f"round {number + 1}, load {load:.1f}: {who}: {_words(sample)}", flush=True)
+        drains = {
+            who: _drained_s(stand, database, who, options.drain) for who in relays if who != ALONE
+        }
         database.close()
     _show(slices)
+    for who, took_s in drains.items():
+        rate = options.drain / took_s
+        print(f"{who}: {options.drain} orders in {took_s:.1f} s, {rate:.0f} a second")
     return 0
 
 
@@ -101,28 +108,47 @@ def _stand() -> Iterator[Stand]:
 
 def _slice(stand: Stand, database: Database, who: str, hot: int) -> Slice:
     """Have the twenty place orders while `hot` orders of one more customer wait."""
+    with _relaying(stand, database, who):
+        with _placing(stand.port("api")):
+            time.sleep(_WARM_S)
+            newest = database.newest()
+            took_s = _completed_s(database, hot) if hot else _rested_s()
+            last = database.newest()
+        until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
+    times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
+    cuts = statistics.quantiles(times_ms, n=20)
+    return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
+
+
+def _drained_s(stand: Stand, database: Database, who: str, orders: int) -> float:
+    """Return how long a customer's orders take with nobody else, in seconds."""
+    with _relaying(stand, database, who):
+        return _completed_s(database, orders)
+
+
+@contextlib.contextmanager
+def _relaying(stand: Stand, database: Database, who: str) -> Iterator[None]:
     relay = _relay(who)
     database.empty_outbox()
     queues.purge(stand.amqp_url)
     stand.start(relay)
     try:
         until(partial(_sees_a_worker, stand), _WITHIN_S)
-        with _placing(stand.port("api")):
-            time.sleep(_WARM_S)
-            newest, began_s = database.newest(), time.monotonic()
-            if hot:
-                database.add_waiting(hot, HOT)
-                until(partial(database.has_none_waiting, HOT), _WITHIN_S, 0.1)
-            else:
-                time.sleep(_ALONE_S)
-            took_s = time.monotonic() - began_s
-            last = database.newest()
-        until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
+        yield
     finally:
         stand.stop(relay)
-    times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
-    cuts = statistics.quantiles(times_ms, n=20)
-    return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
+
+
+def _completed_s(database: Database, orders: int) -> float:
+    database.add_waiting(orders, HOT)
+    began_s = time.monotonic()
+    until(partial(database.has_none_waiting, HOT), _WITHIN_S, 0.1)
+    return time.monotonic() - began_s
+
+
+def _rested_s() -> float:
+    time.sleep(_ALONE_S)
+    return _ALONE_S
 
 
 def _relay(who: str) -> str:
@@ -221,9 +247,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=4, help="[4]")
     parser.add_argument("--orders", type=int, default=3000, help="that wait of one customer [3000]")
     parser.add_argument(
-        "--under-way", default=["40"], type=lambda text: text.split(","),
-        help="values of ORDERS_RELAY_UNDER_WAY, by comma [40]",
+        "--under-way", default=["80"], type=lambda text: text.split(","),
+        help="values of ORDERS_RELAY_UNDER_WAY, by comma [80]",
     )  # fmt: skip
+    parser.add_argument(
+        "--drain", type=int, default=10_000, help="orders of one customer with nobody else [10000]"
+    )
     return parser
 
 

@@ -478,9 +478,9 @@ class RelaySettings(Group, frozen=True):
         Annotated[int, Meta(ge=0, le=100_000)],
         Meta(
             description="Orders under way for each worker, while customers with more than 10 of"
-            " them wait in turns; 0: nobody waits."
+            " them wait in turns; 0: nobody waits. A worker that takes sets holds 110."
         ),
-    ] = 40
+    ] = 80
 
 
 class WorkerSettings(Group, frozen=True):

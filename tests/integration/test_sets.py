@@ -35,6 +35,7 @@ from orders.domain import events
 from orders.domain.order import AttemptKind, NewOrder, Order, attempt_id
 from orders.errors import Permanent, Unavailable
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.customers import PRIORITY
 from orders.messaging.sets import Member
 from orders.telemetry import context
 from orders.upstream.http import Upstream
@@ -117,12 +118,14 @@ class Watched(ProgressSets):
 class Shop:
     """The worker's parts, and the orders it works on."""
 
-    def __init__(self, pool: Pool, inventory: Control, payment: SlowPayment) -> None:
+    def __init__(
+        self, pool: Pool, inventory: Control, payment: SlowPayment, policy: UpstreamPolicy = POLICY
+    ) -> None:
         self.pool, self.inventory, self.payment = pool, inventory, payment
         self.progress = Watched(pool)
         self.upstreams = (
-            Upstream("inventory", inventory.url, POLICY),
-            Upstream("payment", payment.url, POLICY),
+            Upstream("inventory", inventory.url, policy),
+            Upstream("payment", payment.url, policy),
         )
         self.ledger = Ledger(pool, Reads(pool, None, None, 1))
 
@@ -135,14 +138,17 @@ class Shop:
 
     @contextmanager
     def working(self, vhost: Vhost, *, size: int = 50, drain_s: float = 10) -> Iterator[Consumer]:
-        sets = crew(
-            self.progress, Upstreams(*self.upstreams, WIDTH), lambda _: None, size=size,
-            watch=Watch("test"),
-        )  # fmt: skip
+        crews = [
+            crew(
+                self.progress, Upstreams(*self.upstreams, width), lambda _: None, size=most,
+                watch=Watch("test"),
+            )
+            for most, width in ((size, WIDTH), (PRIORITY, PRIORITY))
+        ]  # fmt: skip
         limits = Limits(
             prefetch=4, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS, set_size=size
         )
-        consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, sets)
+        consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, *crews)
         consumer.start()
         try:
             eventually(lambda: consumer.problem is None)
@@ -199,10 +205,12 @@ def shop(pool: Pool, inventory: Control) -> Iterator[Shop]:
             upstream.close()
 
 
-def announce(broker: Broker, orders: Sequence[int]) -> None:
+def announce(broker: Broker, orders: Sequence[int], customer: int | None = None) -> None:
+    """Publish messages about orders; without a customer as the previous release did."""
     for order_id in orders:
         properties = new_properties(events.CREATED, correlation_id=f"order-{order_id}")
-        broker.send(QUEUE, body(order_id), properties)
+        contents = msgspec.json.decode(body(order_id)) | {"userId": customer}
+        broker.send(QUEUE, msgspec.json.encode(contents), properties)
 
 
 def test_orders_share_statements_and_keep_their_own_ids(
@@ -253,6 +261,28 @@ def test_an_order_whose_payment_hangs_does_not_hold_up_its_set(
         eventually(lambda: shop.settled(later) == 20)
         shop.payment.go_on.set()
         eventually(lambda: shop.settled([slow]) == 1)
+
+
+def test_a_customer_with_few_orders_does_not_wait_for_one_with_many(
+    vhost: Vhost, broker: Broker, shop: Shop
+) -> None:
+    many, few = shop.orders(50), shop.orders(3)
+    shop.payment.held.update(many)  # they have every connection of the sets
+    patient = msgspec.structs.replace(POLICY, try_timeout_s=60, deadline_s=60)
+    with Shop(shop.pool, shop.inventory, shop.payment, patient).working(vhost):
+        announce(broker, many, customer=1)
+        eventually(lambda: _charging(shop, many) == 50)
+        announce(broker, few, customer=2)
+        eventually(lambda: shop.settled(few) == 3)
+        assert shop.settled(many) == 0
+        shop.payment.go_on.set()
+        eventually(lambda: shop.settled(many) == 50)
+        broker.wait_for(QUEUE, 0)
+
+
+def _charging(shop: Shop, orders: Sequence[int]) -> int:
+    query = "SELECT count(*) FROM orders WHERE id = ANY(%s) AND status = 'Charging'"
+    return int(shop.rows(query, list(orders))[0][0])
 
 
 def test_what_stands_behind_the_hanging_order_is_acknowledged(

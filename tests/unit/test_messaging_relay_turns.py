@@ -37,10 +37,8 @@ def ended(order: int, kind: str = events.COMPLETED) -> Row:
 
 
 def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
-    """Return turns between customers: somebody has just had an order."""
-    turns = Turns(limit, workers, clock or Clock())
-    turns.take([row(9_000, 9_000), ended(9_000)])
-    return turns
+    """Return turns between customers."""
+    return Turns(limit, workers, clock or Clock())
 
 
 def numbers(rows: list[Row]) -> list[int]:
@@ -93,18 +91,6 @@ def test_an_order_that_was_not_taken_is_published_again() -> None:
     turns = shared(10)
     turns.take([row(seq) for seq in range(10)])
     assert numbers(turns.take([row(3), row(10)])) == [3]
-
-
-def test_a_customer_who_is_alone_has_five_times_as_many() -> None:
-    clock = Clock()
-    turns = Turns(10, lambda: 1, clock)
-    turns.take([row(seq) for seq in range(100)])
-    assert len(turns.due(100)) == 40
-    assert turns.take([row(200, OTHER)])
-    turns.take([ended(seq) for seq in range(40)])
-    assert turns.due(100) == []
-    turns.take([ended(40)])
-    assert numbers(turns.due(100)) == [50]
 
 
 def test_more_workers_have_more_orders() -> None:

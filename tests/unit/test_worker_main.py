@@ -10,9 +10,11 @@ from orders.worker.main import longest_call_s, wide_enough
 
 @pytest.mark.parametrize(
     ("prefetch", "set_size", "wide"),
-    [(10, 1, 16), (50, 1, 50), (10, 50, 26), (50, 2, 66), (1, 50, 16)],
+    [(10, 1, 16), (50, 1, 50), (10, 50, 36), (50, 2, 76), (1, 50, 16)],
 )
-def test_every_handler_thread_may_call_an_upstream(prefetch: int, set_size: int, wide: int) -> None:
+def test_every_handler_thread_and_every_order_with_priority_may_call_an_upstream(
+    prefetch: int, set_size: int, wide: int
+) -> None:
     mine = WorkerSettings(prefetch=prefetch, set_size=set_size)
     assert wide_enough(UpstreamPolicy(), mine).concurrency == wide
 

@@ -19,6 +19,7 @@ from pika.spec import Basic
 
 from orders.errors import OrdersError
 from orders.messaging import envelope
+from orders.messaging.customers import PRIORITY, Customer, InHand, customer_of
 from orders.messaging.envelope import Delivery
 from orders.messaging.handling import Admission, Handled, Handler, Handling, Pause
 from orders.messaging.link import Link
@@ -63,6 +64,8 @@ class _Work(msgspec.Struct, eq=False):
     delivery: Delivery
     channel: Channel
     arrived_s: float
+    customer: Customer | None
+    priority: bool
     failure: OrdersError | None = None  # how its first try ended, which was made in a set
 
 
@@ -100,9 +103,12 @@ class Consumer:
         queue_name: str,
         handler: Handler,
         limits: Limits,
-        crew: Crew | None = None,
+        *crews: Crew,
     ) -> None:
-        """Take what handles one message, and the crew that works on sets of them, if any does."""
+        """Take what handles one message, and the crews that work on sets of them, if any do.
+
+        The second one works on the messages that have priority.
+        """
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
         policy = RetryPolicy(limits.max_attempts, limits.tiers, limits.give_up_after_s)
@@ -110,13 +116,18 @@ class Consumer:
         self._handling = Handling(queue_name, handler, policy, self._publisher)
         self._link = Link(settings, f"{queue_name} consumer", self)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._sets: Sets[_Work] | None = None
-        if crew is not None and limits.set_size > 1:
-            self._sets = Sets(self._handling, self, crew, f"{queue_name}-sets")
+        self._sets: list[Sets[_Work]] = []
+        if limits.set_size > 1:
+            names = (f"{queue_name}-sets", f"{queue_name}-priority")
+            self._sets = [
+                Sets(self._handling, self, crew, name)
+                for crew, name in zip(crews, names, strict=False)
+            ]
         self._unsettled = _Unsettled()  # on the link's thread
         self._stopping = threading.Event()
         self._idle = threading.Condition()
         self._under_way = 0  # guarded by _idle
+        self._in_hand = InHand(PRIORITY if len(self._sets) > 1 else 0)  # as well
 
     def start(self) -> None:
         """Begin to connect and consume; returns at once."""
@@ -125,8 +136,8 @@ class Consumer:
             # Daemons: a handler that never returns must not keep the process from ending.
             name = f"{self._queue}-{number}"
             threading.Thread(target=self._handle_all, name=name, daemon=True).start()
-        if self._sets is not None:
-            self._sets.start()
+        for sets in self._sets:
+            sets.start()
         self._link.start()
 
     def stop(self) -> bool:
@@ -137,14 +148,14 @@ class Consumer:
         self._stopping.set()
         self._pause.close()  # what is held goes back to the queue
         self._link.call(self._cancel)
-        if self._sets is not None:
-            self._sets.wake()  # what is not begun goes back as well
+        for sets in self._sets:
+            sets.wake()  # what is not begun goes back as well
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
             under_way = self._under_way
         self._link.close(_CLOSE_S)
-        if self._sets is not None:
-            self._sets.close()
+        for sets in self._sets:
+            sets.close()
         for _ in range(self._limits.prefetch):
             self._work.put(None)
         self._publisher.close(timeout_s=1)
@@ -187,14 +198,16 @@ class Consumer:
         self._unsettled.add(method.delivery_tag)
         if self._stopping.is_set():
             return  # closing gives it back
+        customer = customer_of(body) if self._sets else None
         delivery = envelope.delivered(self._queue, method, properties, body)
         with self._idle:
             self._under_way += 1
-        work = _Work(delivery, channel, time.monotonic())
-        if self._sets is None:
-            self._work.put(work)
+            priority = self._in_hand.add(customer)
+        work = _Work(delivery, channel, time.monotonic(), customer, priority)
+        if self._sets:
+            self._sets[priority].add(work)
         else:
-            self._sets.add(work)
+            self._work.put(work)
 
     def _cancel(self, channel: Channel | None) -> None:
         if channel is not None:
@@ -241,6 +254,8 @@ class Consumer:
         """Count messages as no longer in hand."""
         with self._idle:
             self._under_way -= len(works)
+            for work in works:
+                self._in_hand.remove(work.customer, priority=work.priority)
             self._idle.notify_all()
 
     # On the handler threads.
@@ -253,7 +268,7 @@ class Consumer:
                 self.let_go([work])
 
     def _handle(self, work: _Work) -> None:
-        if self._stopping.is_set() and self._sets is not None:
+        if self._stopping.is_set() and self._sets:
             return  # it left its set and waited: closing gives it back
         handled = self._handle_held(work)
         if handled is not None:

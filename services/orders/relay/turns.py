@@ -12,22 +12,15 @@ Nothing here has to survive: what is forgotten is read again, and published.
 import bisect
 import collections
 import itertools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from orders.domain import events
+from orders.messaging.customers import FEW, Customer, customer_of
 from orders.relay.outbox import Row
 
-# So many orders of a customer never wait: many more than people place at once.
-_SHARE: Final = 10
-# While only one customer has orders, so many times as many are under way: nobody waits behind them.
-_ALONE: Final = 5
-_ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
 # An order that is under way for longer is somewhere else: put off, or lost.
 _FORGET_S: Final = 10.0
 # Where nothing ends (no worker, a slow Payment), turns help nobody.
@@ -38,15 +31,6 @@ _LONGEST_S: Final = 30.0
 _MOST: Final = 20_000
 
 _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
-
-Customer = int
-
-
-class _Named(msgspec.Struct, rename="camel"):
-    user_id: Customer | None = None
-
-
-_named: Final = msgspec.json.Decoder(_Named)
 
 
 class _Parked(NamedTuple):
@@ -73,8 +57,6 @@ class Turns:
         self._seqs: list[int] = []  # of all parked rows, sorted
         self._moved_s = 0.0  # when an order ended last, or the first one was parked
         self._last_end = 0  # the largest `seq` of the rows that told of one
-        self._latest: Customer | None = None  # whose order was published last
-        self._shared_s = -math.inf  # when that was another customer's than the one before
 
     @property
     def parked(self) -> int:
@@ -91,7 +73,7 @@ class Turns:
         Without `park` all are returned.
         """
         now_s = self._monotonic()
-        if self._limit(now_s) == 0:
+        if self._limit() == 0:
             return list(rows)
         self._expire(now_s)
         return [row for row in rows if not self._parks(row, now_s, park=park)]
@@ -101,7 +83,7 @@ class Turns:
         if not self._seqs:
             return []
         now_s = self._monotonic()
-        limit = self._limit(now_s)
+        limit = self._limit()
         self._expire(now_s)
         everybody = limit == 0 or self._stands_still(now_s)
         rows: list[Row] = []
@@ -122,9 +104,8 @@ class Turns:
         self._seqs.clear()
         self._last_end = 0  # a failover may issue numbers again
 
-    def _limit(self, now_s: float) -> int:
-        alone = now_s - self._shared_s > _ALONE_AFTER_S
-        return self._per_worker * self._workers() * (_ALONE if alone else 1)
+    def _limit(self) -> int:
+        return self._per_worker * self._workers()
 
     def _stands_still(self, now_s: float) -> bool:
         return now_s - self._moved_s > _STALLED_S
@@ -132,7 +113,7 @@ class Turns:
     def _has_turn(self, customer: Customer, limit: int, now_s: float) -> bool:
         return (
             len(self._under_way) < limit
-            or self._counts[customer] < _SHARE
+            or self._counts[customer] < FEW
             or now_s - self._parked[customer][0].since_s > _LONGEST_S
         )
 
@@ -142,10 +123,10 @@ class Turns:
             self._end(row, now_s)
         if row.type != events.CREATED or order_id in self._under_way:
             return False
-        customer = _customer_of(row)
+        customer = customer_of(row.payload)
         if customer is None:
             return False
-        few = customer not in self._parked and self._counts[customer] < _SHARE
+        few = customer not in self._parked and self._counts[customer] < FEW
         if few or not park or len(self._seqs) >= _MOST:
             self._begin(order_id, customer, now_s)
             return False
@@ -165,9 +146,6 @@ class Turns:
         return row
 
     def _begin(self, order_id: str, customer: Customer, now_s: float) -> None:
-        if self._latest not in (None, customer):
-            self._shared_s = now_s
-        self._latest = customer
         if order_id in self._under_way:
             return  # a second row of an order, which nobody of ours writes
         self._under_way[order_id] = customer, now_s
@@ -197,10 +175,3 @@ class Turns:
         self._counts[customer] -= 1
         if not self._counts[customer]:
             del self._counts[customer]
-
-
-def _customer_of(row: Row) -> Customer | None:
-    try:
-        return _named.decode(row.payload).user_id
-    except (msgspec.DecodeError, RecursionError):  # the latter: nested too deeply
-        return None  # a row that fits no message is told of where it is published

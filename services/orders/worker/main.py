@@ -15,6 +15,7 @@ from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
 from orders.messaging.consumer import Consumer, Limits
+from orders.messaging.customers import PRIORITY
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
@@ -72,14 +73,21 @@ def run(environ: Mapping[str, str]) -> int:
     )
     handling, together = Watch("message handling"), Watch("sets of messages")
     handle = handling.watching(fulfilment.handle)
-    sets = crew(
-        ProgressSets(pool, "worker"),
-        Upstreams(inventory, payment, upstreams.concurrency),
-        lambda orders: cache.put_all([snapshot(order) for order in orders]),
-        size=mine.together,
-        watch=together,
-    )
-    consumer = Consumer(messaging, PROCESSING, handle, limits, sets)
+    # Each order has one call at a time: those with priority never wait for a connection.
+    crews = [
+        crew(
+            ProgressSets(pool, "worker"),
+            Upstreams(inventory, payment, width),
+            lambda orders: cache.put_all([snapshot(order) for order in orders]),
+            size=size,
+            watch=together,
+        )
+        for size, width in (
+            (mine.together, upstreams.concurrency),
+            (PRIORITY, PRIORITY),
+        )
+    ]
+    consumer = Consumer(messaging, PROCESSING, handle, limits, *crews)
     lags = [ReplicaLag(database, url) for url in database.replica_urls]
     collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)
@@ -128,10 +136,11 @@ def longest_call_s(upstreams: UpstreamSettings) -> float:
 def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolicy:
     """Let every handler thread call at once: one turned away costs its message a try and 5 s.
 
-    Sets have the places that the settings name, and the threads theirs beside.
+    Sets have the places that the settings name, and the threads theirs beside, as have the orders
+    with priority.
     """
     if worker.together > 1:
-        concurrency = policy.concurrency + worker.prefetch
+        concurrency = policy.concurrency + worker.prefetch + PRIORITY
     else:
         concurrency = max(policy.concurrency, worker.prefetch)
     return msgspec.structs.replace(policy, concurrency=concurrency)
