@@ -17,8 +17,9 @@ from redis.connection import AbstractConnection, SSLConnection, parse_url
 from redis.connection import Connection as TcpConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisClusterException, RedisError
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
+from orders import verified
 from orders.cache.connection import Connected, Connection
 from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
@@ -169,10 +170,25 @@ class Sentinels:
         return Connected({f"{host}:{port}": connection}, None)
 
     def _primary(self) -> tuple[str, int]:
-        host, port = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
+        try:
+            host, port = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError as error:
+            if "SSL" in str(error):  # the text is all that redis-py keeps of why
+                raise error from self._refusal()
+            raise
         self._asked_at = time.monotonic()
         self._primaries = frozenset({f"{host}:{port}"})
         return host, port
+
+    def _refusal(self) -> RedisError | None:
+        """Ask once more for why a Sentinel's certificate, or ours, was refused."""
+        for sentinel in self._sentinel.sentinels:
+            try:
+                sentinel.sentinel_masters()
+            except RedisError as error:
+                if verified.advice(error) is not None:
+                    return error
+        return None
 
 
 class Cluster:
