@@ -68,7 +68,7 @@ class Journey:
     def __init__(
         self, run: Context, crowd: Crowd, client: Client, *, closing: Callable[[], bool]
     ) -> None:
-        """Choose an identity; `closing` is set when the load ends: finish, start no new purchase."""
+        """Choose an identity; `closing` is true once the load ends: start no new purchase."""
         self.run, self.crowd, self.client, self.closing = run, crowd, client, closing
         self.known_as(random.randint(1, _LARGEST_ID))
 

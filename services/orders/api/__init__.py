@@ -1,1 +1,1 @@
-"""The HTTP API: one file per resource, one per thing that happens to every request."""
+"""The HTTP API: one file per resource, and one per step of every request."""

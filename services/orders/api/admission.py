@@ -121,7 +121,7 @@ class Admission:
     ) -> list[Reply] | None:
         """Count; return the replies to `commands`, None if Redis was not asked. Raises Refusal.
 
-        Every answer of the exchange says from now on how much is left.
+        From then on, every answer of the exchange has the remaining quota.
         """
         if self._limiter is None:
             return None
@@ -144,7 +144,7 @@ class Admission:
     def _counted(
         self, exchange: Exchange, env: dict[str, Any], operation: Operation
     ) -> CountedRequest | None:
-        """Return what the policies beside the limit per principal look at; None without any."""
+        """Return the input of the further policies; None if there are none."""
         if self._limiter is None or not self._limiter.has_further:
             return None
         return CountedRequest(
@@ -155,7 +155,7 @@ class Admission:
         )
 
     def _mark_other_user(self, exchange: Exchange, operation: Operation) -> None:
-        """Mark the user for whom an administrator acts: the token did not name them."""
+        """Mark the user for whom an administrator acts, because the token names another subject."""
         exchange.wrote_recently = None
         if self._writers is not None and operation.recent_write == "mark" and exchange.user_id:
             self._writers.mark(exchange.user_id)

@@ -1,6 +1,6 @@
 """Who is calling, from where, and what they may do.
 
-With `ORDERS_AUTH=off` everybody may do everything, and a request counts for the user it names.
+With `ORDERS_AUTH=off` every caller has all rights, and a request counts for its user.
 With `jwt` the token's subject is the user: orders of others do not exist for it, unless it has
 the scope `orders:admin`.
 """
@@ -21,7 +21,7 @@ _CHALLENGE: Final = "WWW-Authenticate"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Somebody who may call. `subject` is None where nobody has to say who they are.
+    """An authenticated caller. `subject` is None where nobody has to say who they are.
 
     `claims` are those of the token that the rate limit's policies name.
     """
@@ -57,7 +57,7 @@ class Caller(msgspec.Struct, frozen=True):
         return self.sees_everything or self.subject == str(owner_id)
 
     def require_sight_of(self, owner_id: int) -> None:
-        """Refuse to show what belongs to another user, in the words for what is not there."""
+        """Refuse to show another user's order with the same answer as for a missing one."""
         if not self.may_see(owner_id):
             raise not_found()
 
@@ -71,12 +71,12 @@ EVERYBODY: Final = Caller(None, frozenset({READ, WRITE, ADMIN}))
 
 
 def user_principal(user: int | str) -> str:
-    """Return what a user, or the subject of a token, is called in limits and idempotency keys."""
+    """Return the name of a user, or of a token's subject, in limits and idempotency keys."""
     return f"user:{user}"
 
 
 class Authentication(Protocol):
-    """Tells who sent an Authorization header. Raises Refusal for nobody known."""
+    """Identifies the sender of an Authorization header. Raises Refusal if the caller is unknown."""
 
     def caller(self, authorization: str | None) -> Caller:
         """Return the caller."""

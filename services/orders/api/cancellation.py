@@ -86,7 +86,7 @@ class Cancellation:
     def on_post(
         self, req: Request, resp: Response, order_id: int, cancellation: CancellationRequest
     ) -> None:
-        """Cancel, once however often it is asked for."""
+        """Cancel the order once, even if the request is repeated."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)

@@ -75,7 +75,7 @@ class Asset:
         self._files = {"start.js": _START}
 
     def on_get(self, _req: Request, resp: Response, name: str) -> None:
-        """Answer a file; read from the package when it is first asked for."""
+        """Answer a file; read from the package at the first request."""
         resp.data = self._read(name)
         resp.content_type = _TYPES[name[name.rindex(".") :]]
         resp.set_header("Cache-Control", "public, max-age=3600")

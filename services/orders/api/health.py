@@ -47,7 +47,7 @@ class Health:
         self._checks = checks
 
     def on_get(self, _req: Request, resp: Response) -> None:
-        """Answer what the checks say; they share results for a second."""
+        """Answer the results of the checks; requests share them for a second."""
         status, report = probes.health(self._checks)
         resp.status = status
         resp.data = msgspec.json.encode(report)

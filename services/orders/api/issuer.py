@@ -90,7 +90,7 @@ class IssuerKeys:
         return True
 
     def _await_fetch(self) -> None:
-        """Wait for the fetch that another request asked for, or ask for one if it is time.
+        """Wait for another request's fetch, or start one if it is due.
 
         While the issuer is away only one request waits, and holds up no other.
         """

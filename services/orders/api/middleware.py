@@ -120,7 +120,7 @@ class _Reply:
 
 
 def _waited_s(passed_on: str | None) -> float:
-    """Return how long ago the gateway passed a request on (`t=` and Unix time); 0 if nobody says.
+    """Return the time since the gateway passed a request on (`t=` and Unix time); 0 without it.
 
     The gateway runs beside the api: it is one clock.
     """

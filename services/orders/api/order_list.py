@@ -76,7 +76,7 @@ _PARAMETERS: Final = (
 
 
 class PageQuery(msgspec.Struct, frozen=True):
-    """Which part of a list is asked for: by page, or after a cursor."""
+    """The requested part of a list: by page, or after a cursor."""
 
     page: int = 1
     page_size: int = DEFAULT_PAGE_SIZE

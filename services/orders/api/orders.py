@@ -180,7 +180,7 @@ class OneOrder:
 
 
 def show_answer(resp: Response, accepted: Accepted) -> None:
-    """Answer what was stored, or is stored for replays."""
+    """Answer with the stored answer, or the one that is stored for replays."""
     resp.status = accepted.status
     resp.data = accepted.body
     resp.set_header("Location", accepted.location)

@@ -1,6 +1,6 @@
 """Errors as the caller sees them: RFC 9457 problems, and the one table from exception to answer.
 
-Nothing that an exception says reaches a caller, unless its class was made for callers: `Refusal`.
+The message of an exception never reaches a caller, unless it is a `Refusal`.
 """
 
 import functools
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing wrong with a request. `pointer` is a JSON pointer as a URI fragment."""
+    """One fault of a request. `pointer` is a JSON pointer as a URI fragment."""
 
     pointer: str
     detail: str
@@ -50,7 +50,7 @@ class Problem(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_de
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A kind of problem; `about:blank` says nothing that the status does not say."""
+    """A problem type; `about:blank` adds nothing to the status."""
 
     status: int
     title: str
@@ -108,7 +108,7 @@ class Refusal(Exception):
 
 
 def not_found() -> Refusal:
-    """Refuse what does not exist, and what the caller may not know to exist, in the same words."""
+    """Refuse an unknown order and an order of another user with the same answer."""
     return Refusal(NOT_FOUND, "There is no such order.")
 
 
@@ -170,7 +170,7 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
 
 
 def refusal(error: Exception, *, repeatable: bool = True) -> Refusal:
-    """Return what a caller is told about an exception; log what only we may know.
+    """Return the answer for an exception; log the details that callers must not see.
 
     `repeatable`: whether sending the request again does no more than sending it once.
     """

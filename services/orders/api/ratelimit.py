@@ -30,7 +30,7 @@ _REFUSED_ENTRIES: Final = 10_000
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether a policy lets a request pass, and what the answer says about it.
+    """A policy's decision on a request, and its fields in the answer.
 
     `reset_s`: until the quota grows again. `retry_after_s`: at least 1 when refused, else 0.
     """
@@ -44,7 +44,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Counter:
-    """What a policy allows, and to whom; in Redis, and here while Redis is away.
+    """A policy's quota, counted in Redis, and in the process while Redis is unavailable.
 
     Threads may share it.
     """
@@ -78,7 +78,7 @@ class Counter:
         return self._item.key_for(digest)
 
     def refusal(self, key: str) -> Verdict | None:
-        """Return the refusal of somebody who cannot pass yet."""
+        """Return the refusal of a client that cannot pass yet."""
         wait_s = self._refused.wait_s(key)
         return self._done("refused", self._refusal(wait_s)) if wait_s > 0 else None
 
@@ -99,7 +99,7 @@ class Counter:
         return self._done("refused", self._refusal(self._wait_ms(count.window) / 1000))
 
     def give_back(self, count: Count) -> Command | None:
-        """Take back a count; return what Redis has to be told at once, if anything."""
+        """Subtract a count; return the command that Redis needs at once, if any."""
         return self.windows.give_back(count, self._window_s)
 
     def passes_here(self, key: str) -> bool:
@@ -113,7 +113,7 @@ class Counter:
         return self.refuse_here(key)
 
     def refuse_here(self, key: str) -> Verdict:
-        """Return the refusal of somebody whom this process alone would not let pass."""
+        """Return the refusal of a client over the limit in this process alone."""
         wait_s = self._wait_ms(self._window_here(key)) / 1000
         return self._done("fallback_refused", self._refusal(wait_s))
 
@@ -173,7 +173,7 @@ class _Refused:
 
 
 class CountedRequest(msgspec.Struct, frozen=True):
-    """What further policies look at: what is asked for, by whom, from where.
+    """The input of further policies: operation, caller and address.
 
     `claims` are those of the token that policies name.
     """
@@ -185,7 +185,7 @@ class CountedRequest(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Whether a request may pass: what each policy says, or those that refuse it alone."""
+    """The decision on a request: all policies', or only the refusals."""
 
     verdicts: tuple[Verdict, ...]
 
@@ -245,15 +245,15 @@ class RateLimiter:
 
     @property
     def has_further(self) -> bool:
-        """Whether `decide` has to know what is asked for."""
+        """Whether `decide` needs the operation."""
         return bool(self._further)
 
     def start(self) -> None:
-        """Start to report what is counted in batches; call it after fork."""
+        """Start to report batches of counts; call it after fork."""
         self._reporter.start()
 
     def close(self) -> None:
-        """Report what is left."""
+        """Report the remaining counts."""
         self._reporter.close()
 
     def decide(
@@ -339,7 +339,7 @@ class RateLimiter:
         return Decision(tuple([counter.verdict(count) for counter, count in refusing or counts]))
 
     def _give_back(self, counts: Sequence[tuple[Counter, Count]]) -> None:
-        """Take back what was counted for a request that another policy refuses.
+        """Subtract the counts of a request that another policy refused.
 
         Behind the request where there are batches. Else in a round trip of its own: a refusal that
         is remembered here costs none.
@@ -376,7 +376,7 @@ def _undo(counts: Sequence[tuple[Counter, Count]], error: RedisDown) -> None:
 
 
 def _counted(policy: Policy, principal: str, request: CountedRequest) -> str | None:
-    """Return whom a policy counts a request for; None for a token without the claim."""
+    """Return the counter's key for a policy; None for a token without the claim."""
     if policy.per == "tenant":
         return request.claims.get(policy.claim or "")
     return request.address if policy.per == "address" else principal

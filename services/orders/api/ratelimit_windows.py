@@ -50,7 +50,7 @@ def script() -> bytes:
 
 
 def passed(window: Window, ms: int, window_ms: int) -> Window:
-    """Return the window as it is `ms` later if nobody asks in between."""
+    """Return the window `ms` later if no request comes in between."""
     left_ms = window.left_ms - ms
     if left_ms > 0:
         return window._replace(left_ms=left_ms)
@@ -64,7 +64,7 @@ def weighted(window: Window, window_ms: int) -> int:
 
 
 def wait_ms(window: Window, limit: int, window_ms: int) -> int:
-    """Return the milliseconds until one more request passes, if nobody passes in between."""
+    """Return the milliseconds until one more request passes, if none passes in between."""
     room = limit - 1 - window.current
     if room >= 0:
         return max(0, window.left_ms - _left_with_room(window.previous, room, window_ms))
@@ -149,12 +149,12 @@ class Batches:
             self._owe(key, -1)
 
     def take(self, key: str) -> int:
-        """Return what is owed for a principal; the caller reports it with `learn` or `put_back`."""
+        """Return a principal's unreported count; the caller ends it with `learn` or `put_back`."""
         with self._lock:
             return self._take(key)
 
     def learn(self, key: str, window: Window, reported: int) -> None:
-        """Note what Redis said after `reported` requests of `take` were counted."""
+        """Record Redis' window after it counted the `reported` requests of `take`."""
         with self._lock:
             entry = self._entry(key)
             entry.window, entry.known_at = window, self._clock()
@@ -269,7 +269,7 @@ class Reporter:
 
 
 class Count:
-    """A request being counted: admitted by what is known here, or a command that asks Redis."""
+    """A request being counted: admitted by this process, or a command to Redis."""
 
     __slots__ = ("allowed", "command", "key", "owed", "window")
 
@@ -324,12 +324,12 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
             self.batches.learn(count.key, count.window, count.owed)
 
     def put_back(self, count: Count) -> None:
-        """Owe again what the command of a count was to report: Redis did not answer."""
+        """Restore the counts of a command that Redis did not answer."""
         if self.batches is not None:
             self.batches.put_back(count.key, count.owed)
 
     def give_back(self, count: Count, expiry: int) -> Command | None:
-        """Take back a request that was counted; return what Redis has to be told at once, if so."""
+        """Subtract a counted request; return the command that Redis needs at once, if any."""
         if self.batches is None:
             return self._command(count.key, 0, expiry, 0, -1)
         self.batches.give_back(count.key)

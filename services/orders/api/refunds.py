@@ -83,7 +83,7 @@ class Refunds:
     def on_post(
         self, req: Request, resp: Response, order_id: int, amount: Decimal, reason: str | None
     ) -> None:
-        """Ask for a refund, once per key."""
+        """Request a refund, once per key."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
         refund = Refund(

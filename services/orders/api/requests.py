@@ -38,7 +38,7 @@ _TOTAL_SCHEMA: Final[dict[str, Any]] = {
 class OrderRequest(
     msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, gc=False
 ):
-    """The order asked for. Members that are not listed are refused."""
+    """The requested order. Members that are not listed are refused."""
 
     user_id: Id
     product_id: Id
@@ -84,7 +84,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def decode_order(body: bytes) -> NewOrder:
-    """Read an order. Raises Refusal that names what is wrong and where."""
+    """Read an order. Raises Refusal, which names each fault and its place."""
     try:
         request = _decoder.decode(body)
         total = parse_total(bytes(request.total))
@@ -119,7 +119,7 @@ def _refusal(body: bytes) -> Refusal:
 
 
 def _excess(body: bytes) -> str | None:
-    """Return what the body has far too much of, without decoding it."""
+    """Return the limit that the body plainly exceeds, without decoding it."""
     if body.count(b'"') > _QUOTES_LIMIT:
         return "The body has more members than an order."
     if body.count(b"{") + body.count(b"[") > _BRACKETS_LIMIT:
@@ -128,7 +128,7 @@ def _excess(body: bytes) -> str | None:
 
 
 def _repeated(body: bytes) -> Refusal:
-    """Name what is given more than once; a name written with escapes cannot be found so."""
+    """Name repeated members; names written with escapes are not recognised."""
     repeated = [name for name in _MEMBERS if body.count(b'"%b"' % name.encode()) > 1]
     faults = [Fault(_pointer(name), "is given more than once") for name in repeated]
     return _invalid_order(faults) if faults else _malformed("A member is given more than once.")

@@ -1,7 +1,7 @@
-"""What resources are written with.
+"""The types that resources are written with.
 
-An `Operation` for each method says what it does, in the words of the OpenAPI document. The
-`Exchange` is what is known of the request being answered. `Ports` are what they work with.
+An `Operation` describes each method for the OpenAPI document. The `Exchange` holds the state of the
+request being answered. `Ports` are the resources' dependencies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +75,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resource(Protocol):
-    """A Falcon resource that says what it does: by method, its documentation and label."""
+    """A Falcon resource with documentation and label for each method."""
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -101,7 +101,7 @@ class Exchange(msgspec.Struct):
     total: Decimal | None = None
 
     def attach(self, env: dict[str, Any]) -> None:
-        """Make it known to everybody who sees the WSGI environment."""
+        """Store it in the WSGI environment."""
         env[_KEY] = self
 
 

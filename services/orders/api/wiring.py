@@ -84,7 +84,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 def build(settings: Settings) -> Service:
     """Connect to everything and return the service. Call it after fork: it starts threads.
 
-    Nothing is waited for: what is down is tried again while requests come.
+    It waits for no server: connections to servers that are down are retried later.
     """
     closing = ExitStack()
     redis = _closed_by(closing, Redis(settings.cache))
@@ -113,7 +113,7 @@ def build(settings: Settings) -> Service:
 
 
 def probe_checks(settings: Settings) -> Sequence[Check]:
-    """Return what the admin process asks, over connections of its own. Call it after fork."""
+    """Return the admin process's checks, with separate connections. Call it after fork."""
     options = msgspec.structs.replace(settings.database, pool_size=1)
     pool = Pool(options.url, options, f"{_APPLICATION}-admin")
     pool.open()
@@ -121,7 +121,7 @@ def probe_checks(settings: Settings) -> Sequence[Check]:
 
 
 def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
-    """Nobody can be let in before the issuer's keys were fetched; later they are kept."""
+    """Tokens cannot be verified before the issuer's keys were fetched; later they are kept."""
     if settings.mode == "off" or settings.jwks_url is None:
         return ()
     from orders.api.issuer import FetchedOnce, jwks

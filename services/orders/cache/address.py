@@ -40,11 +40,11 @@ _PORT: Final = 6379
 
 
 class _WrongUrl(ValueError):
-    """What is wrong with a URL, in words that repeat nothing of it."""
+    """The fault of a URL, in words that repeat no part of it."""
 
 
 class Place(Protocol):
-    """What a URL leads to."""
+    """The target of a URL."""
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
         """Find the primaries and connect to all; their waits end after `timeout_s`.
@@ -148,7 +148,7 @@ class Server:
 
 
 class Sentinels:
-    """The primary of a service, whichever server that is by now."""
+    """The current primary of a service."""
 
     def __init__(self, login: Login, sentinel: Sentinel, service: str) -> None:
         self._login, self._sentinel, self._service = login, sentinel, service
@@ -232,7 +232,7 @@ class Cluster:
             return list(self._slots)
 
     def _ask(self) -> list[str]:
-        """Ask whoever answers first of the hosts in the URL and the nodes of before."""
+        """Query the first host that answers: those in the URL, then the previous nodes."""
         nodes = [ClusterNode(*address) for address in {*self._seeds, *self._known}]  # type: ignore[no-untyped-call]
         try:
             manager = NodesManager(nodes, require_full_coverage=True, **self._login.others())

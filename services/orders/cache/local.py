@@ -1,4 +1,4 @@
-"""L1: orders in this process, trusted only while Redis is known to tell us of every change.
+"""L1: orders in this process, trusted only while Redis reports every change.
 
 An entry outlives its trust: as the newest version this process knows, it keeps a late answer of a
 lagging source from taking a reader back in time. `AbsentIds` are the ids that nobody ever had.

@@ -100,7 +100,7 @@ class OrderCache:
         return self._newest(self._flights.run(order_id, lambda: self._through(order_id, fetch)))
 
     def put(self, order: CachedOrder) -> None:
-        """Store what was just committed, unless a newer version is there.
+        """Store a committed version, unless a newer one is stored.
 
         With Redis away it follows later.
         """
@@ -116,7 +116,7 @@ class OrderCache:
             self._local.newest(newer)
 
     def put_all(self, orders: Sequence[CachedOrder]) -> None:
-        """Store what was just committed, as `put` does, in one round trip."""
+        """Store committed versions like `put`, in one round trip."""
         for order in orders:
             self._absent.saw(order.id)
             self._local.newest(order)
@@ -132,7 +132,7 @@ class OrderCache:
             self._local.newest(order)
 
     def saw(self, order_id: int) -> None:
-        """Note that this order exists, as the database said; never what a client sent."""
+        """Record that this order exists, by the database's answer; never by a client's request."""
         self._absent.saw(order_id)
 
     def _newest(self, order: CachedOrder | None) -> CachedOrder | None:

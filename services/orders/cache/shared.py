@@ -153,7 +153,7 @@ class Backlog:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread and try once more to write what is left."""
+        """Stop the thread and try once more to write the remaining versions."""
         self._stop.set()
         self._wake.set()
         if self._thread is not None:

@@ -69,7 +69,7 @@ class RecentWriters:
             self._announce()
 
     def marking(self, user_id: int) -> Command:
-        """Note it in this process, and return the command that tells the others.
+        """Record it in this process, and return the command that marks it for the others.
 
         When the command cannot be sent, or fails, call `mark`.
         """

@@ -13,7 +13,7 @@ _IDS = 100  # messages named in a row; all are counted
 
 
 class Deed(msgspec.Struct):
-    """What a command did, so far; written down however it ends."""
+    """The actions of a command so far; recorded however it ends."""
 
     letters: int = 0
     ids: list[str] = []
@@ -26,14 +26,14 @@ class Deed(msgspec.Struct):
 
 
 class Audit:
-    """Rows about what a person does. Raises Transient when PostgreSQL is not to be had."""
+    """Audit rows of a person's actions. Raises Transient when PostgreSQL is not to be had."""
 
     def __init__(self, pool: Pool, actor: str, because: str) -> None:
         self._pool, self._actor, self._because = pool, actor, because
 
     @contextlib.contextmanager
     def recording(self, action: str, subject: str) -> Iterator[Deed]:
-        """Write a row before the block, and what it did after it."""
+        """Write a row before the block, and its result after the block."""
         row = {"actor": self._actor, "action": action, "subject": subject}
         [(row_id,)] = self._pool.execute("begin_action", {**row, "because": self._because})
         deed = Deed()
@@ -44,7 +44,7 @@ class Audit:
             self._pool.execute("describe_action", {"id": row_id, "detail": detail})
 
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
-        """Return the places of the letters (order id, type) that ask for nothing any more."""
+        """Return the positions of letters (order id, type) that need no action any more."""
         numbered = [
             (place, *letter) for place, letter in enumerate(letters) if letter[0] is not None
         ]

@@ -52,7 +52,7 @@ class NotCancellable(Exception):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A cancellation as it is asked for.
+    """A request for a cancellation.
 
     `subject` is who asks, None where nobody has to say; `everyones` lets them cancel for others.
     """
@@ -72,7 +72,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Cancelled(msgspec.Struct, frozen=True):
-    """What a cancellation is answered, and the order as it is then; None on replay."""
+    """The answer to a cancellation, and the order afterwards; None on replay."""
 
     answer: Answer
     order: Order | None = None
@@ -87,7 +87,7 @@ class Cancellations:
     def cancel(self, request: Request, context: Context) -> Cancelled | None:
         """Cancel an order, or have it cancelled by the outcome of its charge. Idempotent.
 
-        Returns None when there is no such order for who asks. Raises NotCancellable, KeyReused,
+        Returns None if the caller has no such order. Raises NotCancellable, KeyReused,
         Busy while the first use of the key is running, and Transient.
         """
         with tracing.span("CancelOrder"), busy_if_locked(request.use()):

@@ -253,7 +253,7 @@ class Server:
     def admit(self, waiting: Sequence[int]) -> None:
         """Take in which abandoned sessions still wait for a synchronous standby.
 
-        The server does not notice that nobody waits for their answer. Raises SessionRefused when
+        The server does not notice that the client no longer waits. Raises SessionRefused when
         there are too many: each new one would end like them, and take a place of the server's.
         """
         with self._lock:
@@ -289,7 +289,7 @@ def _fault(parameters: Mapping[str, Any], *, writes: bool) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Say why a connection could not be made, without anything of its address."""
+    """Return why a connection failed, without any part of its address."""
     if isinstance(error, SessionRefused):
         return str(error)
     if "unsupported startup parameter" in str(error):

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean to a caller: nothing was done, or nobody knows."""
+"""The meaning of PostgreSQL's errors for a caller: nothing was done, or the outcome is unknown."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""One process among several: whoever holds a PostgreSQL advisory lock does the work."""
+"""One process among several: the holder of a PostgreSQL advisory lock does the work."""
 
 from typing import Final
 

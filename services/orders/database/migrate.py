@@ -213,11 +213,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the watchdog."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End watching."""
+        """Stop the watchdog."""
         self._stopping.set()
         self._thread.join(_LOOK_S)
 

@@ -52,7 +52,7 @@ class Unsent(msgspec.Struct, frozen=True):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Who has something done, and why, for the audit row."""
+    """The actor and the reason, for the audit row."""
 
     actor: str
     because: str
@@ -114,7 +114,7 @@ class Notifications:
         return _notification(rows[0]) if rows else None
 
     def _claim_several(self, order_ids: Sequence[int]) -> dict[int, Notification]:
-        """Return what was claimed, by the places of the orders: once for an order named twice."""
+        """Return the claims by the position of their order: once for an order named twice."""
         arguments = {"order_ids": list(order_ids), "claim_s": self._claim_s}
         rows = self._primary.execute("claim_order_notifications", arguments)
         return {order_ids.index(row[0]): _notification(row) for row in rows}
@@ -176,7 +176,7 @@ class Notifications:
         return dict(rows)
 
     def count(self) -> Counts:
-        """Count what was not sent."""
+        """Count the unsent notifications."""
         return Counts(*self._primary.execute("count_notifications", {})[0])
 
     def unsent(self, states: Sequence[str], limit: int) -> list[Unsent]:

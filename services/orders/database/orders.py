@@ -31,7 +31,7 @@ _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a request that changes an order is answered, now or on replay."""
+    """The answer to a request that changes an order, now or on replay."""
 
     status: int
     body: bytes
@@ -46,7 +46,7 @@ class KeyReused(Exception):
 
 
 def owners_principal(user_id: int) -> str:
-    """Return who a key belongs to where nobody has to say who they are: the order's owner."""
+    """Return the owner of a key when there is no authentication: the order's owner."""
     return f"user:{user_id}"
 
 
@@ -65,7 +65,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 def find_answer(pool: Pool, use: Use) -> Answer | None:
-    """Return what the first use of a key was answered, if it was used. Raises KeyReused."""
+    """Return the stored answer of a key, if it was used. Raises KeyReused."""
     if use.key is None:
         return None
     rows = pool.execute("find_answer", use.arguments)
@@ -125,11 +125,11 @@ class Ledger:
         return answer
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
-        """Return what the first use of a key was answered, if it was used. Raises KeyReused."""
+        """Return the stored answer of a key, if it was used. Raises KeyReused."""
         return find_answer(self._primary, _use(order, principal, key))
 
     def find(self, order_id: int) -> Order | None:
-        """Return an order whoever it belongs to; the caller checks the owner."""
+        """Return an order of any owner; the caller checks the owner."""
         row = self._reads.one("find_order", {"id": order_id})
         return order_of(row[:ORDER_COLUMNS], refund_pending=row[-1]) if row else None
 
@@ -226,7 +226,7 @@ class History:
     def of(
         self, order_id: int, subject: str | None, *, everyones: bool, own_writes: bool
     ) -> list[HistoryEntry]:
-        """Return an order's transitions, oldest first; none of an order that is somebody else's."""
+        """Return an order's transitions, oldest first; none for another user's order."""
         arguments = {"id": order_id, "subject": subject, "everyones": everyones}
         rows = self._reads.rows("list_history", arguments, own_writes=own_writes)
         if not rows and not own_writes:  # the replica may not have the order yet

@@ -156,7 +156,7 @@ class Pool:
             step()
 
     def _judge(self, connection: Connection, error: BaseException | None) -> None:
-        """Note what the end of a block says about the server."""
+        """Record the result of a block as evidence about the server."""
         if error is None:
             self._answered_at_s = time.monotonic()
         elif isinstance(error, DeadlinePassed):
@@ -178,7 +178,7 @@ class Pool:
         return self._take(timeout_s)
 
     def _is_over(self, connection: Connection) -> bool:
-        """Tell whether the server closed a connection while it lay idle, or was replaced.
+        """Tell whether the server closed an idle connection, or was replaced.
 
         A server says something to an idle connection only when that is over.
         """
@@ -204,7 +204,7 @@ class Pool:
         )
 
     def _release(self) -> None:
-        """Give the pool what is kept beside it."""
+        """Return the kept connection to the pool."""
         if connection := self._kept.drop():
             self._pool.putconn(connection)
 
@@ -226,7 +226,7 @@ class Pool:
             self._pool.drain()
 
     def _beat(self) -> None:
-        """Ask the server something while nobody else does.
+        """Send the server a heartbeat while the pool is idle.
 
         A server that freezes is left before the next request has to find out, and one that comes
         back is found without a request.
@@ -252,7 +252,7 @@ class Pool:
             return connection.execute(statement(name), arguments).rowcount
 
     def wake_relay(self) -> None:
-        """Have the relay woken: a statement said that it sleeps, and has committed a message."""
+        """Wake the relay: a statement reported that it sleeps, and has committed a message."""
         self._wakeup.due()
 
     def _notify(self) -> None:
@@ -324,7 +324,7 @@ class _Loan:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Give it back. Raises what the block's error is translated to."""
+        """Give it back. Raises the translation of the block's error."""
         self._take_back(self._connection, error)
         if isinstance(error, psycopg.Error):
             raise translation(error) from error

@@ -1,4 +1,4 @@
-"""Orders in PostgreSQL as the worker sees them: what is known of each, and moving it on.
+"""The worker's view of orders in PostgreSQL: their state, and their transitions.
 
 `Progress` is about one order, `ProgressSets` about several in one statement.
 """
@@ -33,7 +33,7 @@ class Reservation(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """What is known of a payment attempt."""
+    """The state of a payment attempt."""
 
     UNKNOWN = "unknown"
     APPROVED = "approved"
@@ -71,11 +71,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refund_left(self) -> Decimal:
-        """What was captured and is not asked back yet."""
+        """The captured amount for which no refund was requested yet."""
         return self.order.total - self.refund_requested
 
     def after(self, order: Order, step: "Step") -> "Work":
-        """Return how the work stands once `step` has moved its order on."""
+        """Return the work after `step` has changed its order."""
         return msgspec.structs.replace(
             self,
             order=order,
@@ -115,7 +115,7 @@ class Progress:
         self._primary, self._consumer = primary, consumer
 
     def load(self, order_id: int, message_id: str) -> Work | None:
-        """Return an order and what is known of its payment; None if there is no such order."""
+        """Return an order and the state of its payment; None if there is no such order."""
         arguments = {"id": order_id, "message_id": message_id, "consumer": self._consumer}
         rows = self._primary.execute("load_work", arguments)
         return work_of(rows[0]) if rows else None
@@ -123,7 +123,7 @@ class Progress:
     def advance(
         self, work: Work, transition: Transition, step: Step, context: Context
     ) -> Order | None:
-        """Move an order on by compare-and-set; None if it is no longer where `work` says."""
+        """Advance an order by compare-and-set; None if it differs from `work`."""
         order, status_reason = work.order, status_reason_of(work, transition, step)
         rows = self._primary.execute(
             "advance_order",
@@ -217,7 +217,7 @@ def moved(work: Work, transition: Transition, step: Step, row: Row) -> Order:
 
 
 def status_reason_of(work: Work, transition: Transition, step: Step) -> str | None:
-    """Return what the order says about its new status: why it failed, who cancelled it."""
+    """Return the order's reason for its new status: why it failed, who cancelled it."""
     needs_person = work.order.status_reason == Reason.REFUND_DECLINED
     if needs_person and transition.to is Status.REFUNDING and step.refund_dropped >= 0:
         return work.order.status_reason  # another refund went well; only a person settles this one
@@ -327,7 +327,7 @@ class ProgressSets:
         return {row[0]: work_of(row) for row in rows}
 
     def advance(self, advances: Sequence[Advance]) -> dict[int, Order]:
-        """Move orders on by compare-and-set; return those that were where their work says."""
+        """Advance orders by compare-and-set; return those that matched their work."""
         steps = [_step_row(advance) for advance in advances]
         if len(advances) == 1:
             [advance] = advances
@@ -346,7 +346,7 @@ class ProgressSets:
         }
 
     def settle(self, settlements: Sequence[Settlement]) -> set[int]:
-        """Note what became of stock; return the orders that were where their work says."""
+        """Record the state of stock; return the orders that matched their work."""
         if len(settlements) == 1:
             [settlement] = settlements
             noted = self._alone.settle_stock(

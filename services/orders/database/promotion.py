@@ -1,4 +1,4 @@
-"""What a promotion leaves behind in PostgreSQL, and how it is put right.
+"""The effects of a promotion on PostgreSQL, and their repair.
 
 With asynchronous replication the last commits of the old primary may be missing. What it gave out
 in them is known outside: ids in answers, caches and other services. Sequences that went back would
@@ -41,7 +41,7 @@ _WAKE: Final = "UPDATE relay_wakeup SET idle = true"
 
 
 class Promotion(msgspec.Struct, frozen=True):
-    """What was done: the new positions of the sequences, none if it had been done before."""
+    """The result: the new positions of the sequences, none if it had been done before."""
 
     timeline: int
     sequences: dict[str, int]

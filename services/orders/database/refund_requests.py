@@ -46,7 +46,7 @@ class NotRefundable(Exception):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A refund as it is asked for, by support."""
+    """A request of support for a refund."""
 
     order_id: int
     amount: Decimal
@@ -62,7 +62,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Requested(msgspec.Struct, frozen=True):
-    """What the request is answered, and the order as it is then; None on replay."""
+    """The answer to the request, and the order afterwards; None on replay."""
 
     answer: Answer
     order: Order | None = None

@@ -1,4 +1,4 @@
-"""Least privilege in PostgreSQL: what the group role of each process may do in our schema.
+"""Least privilege in PostgreSQL: the rights of each process's group role in our schema.
 
 The roles are group roles without a login: people make them once, and grant each to the login of its
 process. Migrations keep their privileges current, because a new column or table needs new ones.

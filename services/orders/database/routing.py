@@ -1,4 +1,4 @@
-"""Which server a read goes to: the replica, as long as nobody can tell.
+"""Routing of reads: to the replica if the answer cannot differ noticeably.
 
 A replica is read from while it provably is at most `replica_max_lag_s` behind. A user who wrote a
 moment ago is sent to the primary by the caller (`own_writes=True`); everybody is, while some
@@ -159,7 +159,7 @@ class Reads:
             return self._on_primary(name, arguments, "replica_failed")
 
     def one(self, name: str, arguments: Mapping[str, Any]) -> Row | None:
-        """Look a row up; what the replica does not have is looked for on the primary."""
+        """Look a row up; if the replica lacks it, on the primary."""
         replica = self._usable()
         reason = "no_replica"
         if replica is not None:

@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class _Request(Generic[A, R]):
-    """What a thread asks. It waits at the gate until it is answered, or is to ask for others."""
+    """A request of a thread. It waits at the gate until it is answered, or is to ask for others."""
 
     __slots__ = ("answers", "error", "gate", "part", "question")
 
@@ -71,7 +71,7 @@ class SharedStatement(Generic[A, R]):
         return request.answers[0] if request.answers else self._single(question)
 
     def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
-        """Wait; return for whom the caller is to ask.
+        """Wait; return the requests that the caller has to send.
 
         Nobody if it was asked for already, or has waited enough.
         """
@@ -86,7 +86,7 @@ class SharedStatement(Generic[A, R]):
         return part
 
     def _left(self, request: _Request[A, R]) -> bool:
-        """Leave the line; false if somebody asks for the request already."""
+        """Withdraw the request; false if another thread already sends it."""
         with self._lock:
             if request not in self._waiting:
                 return False
@@ -112,7 +112,7 @@ class SharedStatement(Generic[A, R]):
                 request.gate.release()
 
     def _pass_on(self) -> None:
-        """Let the first of those who came meanwhile ask for all of them."""
+        """Let the first waiting thread send all waiting requests."""
         with self._lock:
             part, self._waiting = self._waiting, []
             self._running = bool(part)

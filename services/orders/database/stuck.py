@@ -27,7 +27,7 @@ class StuckAttempt(msgspec.Struct, frozen=True):
 
 
 class StuckOrder(msgspec.Struct, frozen=True, rename="camel"):
-    """An order and what is known about why it does not get on."""
+    """A stuck order and the known reason."""
 
     id: int
     status: str

@@ -1,4 +1,4 @@
-"""Tells all processes that writers go unmarked, through the one server that all of them ask.
+"""Announces unmarked writers to all processes, through the primary, which all of them query.
 
 A process that cannot reach Redis cannot tell the others by it. It can by the primary: `ReplicaLag`
 of every process reads the announcement together with the primary's position, and no process reads

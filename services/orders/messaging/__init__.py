@@ -1,1 +1,1 @@
-"""RabbitMQ: what exists there, what a message looks like, publishing, consuming, dead letters."""
+"""RabbitMQ: topology, messages, publishing, consuming, dead letters."""

@@ -1,4 +1,4 @@
-"""`orders topology`: make RabbitMQ what the topology says, or print it."""
+"""`orders topology`: apply the topology to RabbitMQ, or print it."""
 
 import sys
 import time

@@ -175,7 +175,7 @@ class Consumer:
     # On the link's thread.
 
     def opened(self, channel: Channel) -> None:
-        """Ask for messages on a new channel."""
+        """Consume on a new channel."""
         channel.add_on_cancel_callback(self._cancelled)
         self._unsettled = _Unsettled()
         channel.basic_qos(
@@ -183,7 +183,7 @@ class Consumer:
         )
 
     def lost(self) -> None:
-        """Let go of what is held: the broker gives it to whoever consumes next."""
+        """Release the held messages: the broker redelivers them to other consumers."""
         self._pause.wake()
 
     def _consume(self, channel: Channel) -> None:

@@ -1,4 +1,4 @@
-"""`orders dead-letters`: look at what was put aside, send it again, or drop it."""
+"""`orders dead-letters`: list dead letters, replay or drop them."""
 
 import argparse
 import itertools
@@ -35,13 +35,13 @@ class Note(Protocol):
 
 
 class Records(Protocol):
-    """Where it is written down who changed what, and what the database knows of the orders."""
+    """The audit log, and the database's view of the orders of letters."""
 
     def recording(self, action: str, subject: str) -> AbstractContextManager[Note]:
-        """Write a row before the block, and what it did after it."""
+        """Write a row before the block, and its result after the block."""
 
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
-        """Return the places of the letters (order id, type) that ask for nothing any more."""
+        """Return the positions of letters (order id, type) that need no action any more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     args: argparse.Namespace, settings: MessagingSettings, records: Records | None = None
 ) -> int:
-    """Do what was asked; 0 if all of it could be done. Raises OrdersError.
+    """Run the command; 0 if all of it succeeded. Raises OrdersError.
 
     Without `records` nothing is written down, and there is no `tidy`.
     """
@@ -94,7 +94,7 @@ def run(
 
 
 def wants_records(args: argparse.Namespace) -> bool:
-    """Tell whether a command changes something that is to be written down."""
+    """Tell whether a command makes a change that must be recorded."""
     if args.action == "tidy" and args.no_audit:
         raise OrdersError("tidy asks the database about the orders: leave --no-audit out")
     return args.action in _CHANGING and not args.no_audit

@@ -119,7 +119,7 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def short_string(self) -> str:
-        """Take a short string as text that fits one again, escapes for what is not UTF-8."""
+        """Decode a short string to text that fits one again; escape bytes that are not UTF-8."""
         text = self.take(self.number("B")).decode(errors="backslashreplace")
         return text.encode()[:_SHORT_STRING_BYTES].decode(errors="ignore")
 

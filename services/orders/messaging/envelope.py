@@ -1,4 +1,4 @@
-"""What a message looks like on the wire, and the door through which one comes in."""
+"""The format of messages on the wire, and their decoding."""
 
 import uuid
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _DECODERS: Final = {name: msgspec.json.Decoder(body) for name, body in BODIES.it
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
-    """A message as it came, before anybody has looked into it."""
+    """A received message before it is decoded."""
 
     queue: str
     exchange: str
@@ -95,7 +95,7 @@ def delivered(
     properties: BasicProperties,
     body: bytes,
 ) -> Delivery:
-    """Return what the broker handed over, with names as text whatever their bytes."""
+    """Return the delivery, with names as text for any bytes."""
     fault = properties.fault if isinstance(properties, Received) else None
     exchange, routing_key = _text(method.exchange), _text(method.routing_key)
     return Delivery(queue, exchange, routing_key, properties, body, method.delivery_tag, fault)

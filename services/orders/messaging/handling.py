@@ -57,7 +57,7 @@ class Handled(msgspec.Struct, frozen=True):
 
 
 class Handling:
-    """What is done with each message of one queue."""
+    """The handling of each message of one queue."""
 
     def __init__(
         self, queue: str, handler: Handler, policy: RetryPolicy, publisher: Publisher
@@ -194,7 +194,7 @@ def _attempt(delivery: Delivery) -> int:
 
 
 class Admission(enum.Enum):
-    """How a thread goes on: with the work, as the one that tries, or not with this delivery."""
+    """A thread's next action: work, probe, or drop this delivery."""
 
     WORK = enum.auto()
     PROBE = enum.auto()

@@ -27,7 +27,7 @@ from orderservice_topology import topology
 
 
 class Letter(msgspec.Struct, frozen=True, rename="camel"):
-    """What a person needs to know of a dead letter."""
+    """The description of a dead letter for people."""
 
     id: str
     type: str
@@ -100,7 +100,7 @@ def _translated(queue: str) -> Iterator[None]:
 
 
 def describe_letter(letter: Delivery) -> Letter:
-    """Read what is known of a letter, whatever state it is in."""
+    """Describe a letter, even an unreadable one."""
     headers = envelope.headers(letter.properties)
     death = _death(headers)
     attempt = headers.get(envelope.ATTEMPT)
@@ -133,7 +133,7 @@ def _returned(letter: Delivery) -> Outgoing:
 
 
 def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the broker noted of the letter's last death; empty if it did not."""
+    """Return the broker's record of the letter's last death; empty if there is none."""
     deaths = headers.get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else None
     return last if isinstance(last, dict) else {}

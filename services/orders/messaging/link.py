@@ -1,4 +1,4 @@
-"""One AMQP channel, kept open on a thread of its own whatever the broker does.
+"""One AMQP channel, kept open on a separate thread through all outages.
 
 pika's connections belong to one thread. This one runs pika's event loop, so heartbeats go on while
 others work, and reconnects with back-off; others reach the channel through `Link.call`.
@@ -42,7 +42,7 @@ class User(Protocol):
         """Set the new channel up, then call `Link.serving`."""
 
     def lost(self) -> None:
-        """Give up everything that was under way on the channel."""
+        """Abandon everything that was under way on the channel."""
 
 
 class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
@@ -139,7 +139,7 @@ class Link:
         _log.info("amqp.connected", link=self._name)
 
     def reset(self, why: str) -> None:
-        """Drop the connection and make another: the broker said something we cannot go on from."""
+        """Replace the connection after a protocol error of the broker."""
         self._reason = self._reason or why
         self._close()
 
@@ -236,7 +236,7 @@ class Link:
 
 
 def describe(error: BaseException) -> str:
-    """Say what went wrong in one line, from the innermost of pika's wrapped errors."""
+    """Describe a failure in one line, from the innermost of pika's wrapped errors."""
     while (inner := _inner(error)) is not None:
         error = inner
     text = verified.advice(error) or str(error) or "no reason given"

@@ -105,7 +105,7 @@ class Management:
 
 
 def foreign(request: str) -> Permanent:
-    """Say that something else answers."""
+    """Raise an error because another server answers."""
     return Permanent(
         f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
     )

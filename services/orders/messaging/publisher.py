@@ -1,4 +1,4 @@
-"""Publishing with confirms, pipelined: many messages under way at once, each told how it ended."""
+"""Publishing with confirms, pipelined: many messages under way, each with its own outcome."""
 
 import collections
 import enum
@@ -179,7 +179,7 @@ class Publisher:
         return Outcome.RETURNED
 
     def _expire(self, channel: Channel) -> None:
-        """Give up on what got no answer; a confirm that comes later is ignored.
+        """Give up messages without an answer; later confirms are ignored.
 
         Where no confirm at all came for so long, the fault may be this connection's or its host's:
         others may serve. A broker that says that it blocks publishers is not left: one that has

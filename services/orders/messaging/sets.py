@@ -65,7 +65,7 @@ class Ways(Protocol[W_contra]):
         """Handle them one by one; `error` is how their first try ended, if it is known."""
 
     def let_go(self, works: Sequence[W_contra]) -> None:
-        """Leave them to the broker, which gives them to somebody else."""
+        """Leave them to the broker, which redelivers them to another consumer."""
 
     @property
     def paused(self) -> str | None:
@@ -77,7 +77,7 @@ class Ways(Protocol[W_contra]):
 
 
 class Source(Protocol):
-    """Where a crew takes its messages from, and what it says of each."""
+    """The source of a crew's messages, and the sink of their outcomes."""
 
     @property
     def closed(self) -> bool:

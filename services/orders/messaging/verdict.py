@@ -85,7 +85,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Keep it unacknowledged and try again here, when what it needs may be back."""
+    """Keep it unacknowledged and try again here when its dependency may be back."""
 
     lacks: Unavailable
 

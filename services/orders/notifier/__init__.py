@@ -1,1 +1,1 @@
-"""The consumer of order-notifications: tells the customer's system how an order ended."""
+"""The consumer of order-notifications: sends webhooks when orders end."""

@@ -146,7 +146,7 @@ class Sending:
 
 
 class Delivery:
-    """Sends what is due for the order of a message.
+    """Sends the due notifications for the order of a message.
 
     The truth is the notification's row, not the message: what cannot be sent now stays there.
     """
@@ -199,11 +199,11 @@ class Sweep:
         _unknown()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the sweep."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """End after what is being sent; true if that ended in time."""
+        """Stop after the notifications being sent; true if they ended in time."""
         self._stopping.set()
         self._thread.join(timeout_s)
         self._senders.shutdown(wait=False, cancel_futures=True)
@@ -225,7 +225,7 @@ class Sweep:
                 _log.exception("notification.sweep_failed")
 
     def round(self) -> bool:
-        """Send what is due now, up to a number; true if more may be due.
+        """Send due notifications, up to a number; true if more may be due.
 
         Raises Transient when PostgreSQL is not to be had.
         """

@@ -1,4 +1,4 @@
-"""`orders notifications`: look at what was not sent, and have it sent again."""
+"""`orders notifications`: list unsent notifications, and send them again."""
 
 import argparse
 from typing import Final
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: DatabaseSettings) -> int:
-    """Do what was asked; 1 if there was nothing to send again. Raises OrdersError."""
+    """Run the command; 1 if there was nothing to send again. Raises OrdersError."""
     with opened(settings, "orders-notifications") as pool:
         notifications = Notifications(pool, claim_s=0)
         if args.action == "list":

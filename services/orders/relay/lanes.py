@@ -33,7 +33,7 @@ _LANES: Final = _known()
 
 
 def lane_of(message_type: str) -> str:
-    """Name the lane of a message; a type without a queue has one of its own."""
+    """Return the lane of a message; a type without a queue has a separate lane."""
     return _LANES.get(message_type, message_type)
 
 

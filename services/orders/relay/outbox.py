@@ -142,7 +142,7 @@ class Floor:
         return 0 if now_s >= self._whole_at_s else self._floor
 
     def looked(self, floor: int, began_s: float, ended_s: float, last: int) -> None:
-        """Take in what a look took, in seconds, and the last number that it returned."""
+        """Record the duration of a query, in seconds, and the last number that it returned."""
         if floor == 0:
             took_s = ended_s - began_s
             self._whole_at_s = ended_s + min(_WHOLE_SHARE * took_s, _WHOLE_EVERY_S)
@@ -175,7 +175,7 @@ class Outbox:
         return time.monotonic() - self._spoke_at_s > _SURE_FOR_S
 
     def keep(self) -> None:
-        """Say something if nothing was said for a while: the server ends a silent session."""
+        """Send a statement if none was sent for a while: the server ends a silent session."""
         if time.monotonic() - self._spoke_at_s > _SPEAK_S:
             self._run("SELECT 1", ())
 
@@ -224,7 +224,7 @@ class Outbox:
         self._notified = False
 
     def backlog(self) -> Backlog:
-        """Count what waits."""
+        """Count the waiting rows."""
         pending, oldest_age_s = self._rows(_BACKLOG, ())[0]
         return Backlog(pending, oldest_age_s)
 

@@ -1,4 +1,4 @@
-"""How long the queues are and who consumes them, as the broker says: for alerts and dashboards.
+"""The broker's queue lengths and consumers: for alerts and dashboards.
 
 Asked by the relay because it lives where the consumers do not: a queue that nobody consumes is told
 of by a process other than the one that is missing.
@@ -33,17 +33,17 @@ class QueueGauges:
         self._thread = threading.Thread(target=self._run, name="queue-gauges", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the queries."""
         self._link.start()
         self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop the queries."""
         self._stopping.set()
         self._link.close(CLOSE_S)
 
     def consumers(self, queue: str) -> int:
-        """Return how many consumers a queue had some seconds ago; 0 if nobody knows."""
+        """Return how many consumers a queue had some seconds ago; 0 if unknown."""
         return self._consumers.get(queue, 0)
 
     def opened(self, channel: Channel) -> None:
@@ -52,7 +52,7 @@ class QueueGauges:
         self._ask(channel)
 
     def lost(self) -> None:
-        """Forget what is not known any more."""
+        """Forget values that are no longer current."""
         self._consumers.clear()
         QUEUE_MESSAGES.clear()
         QUEUE_CONSUMERS.clear()

@@ -1,4 +1,4 @@
-"""The relay's loop: read a batch, publish it, delete what the broker has confirmed.
+"""The relay's loop: read a batch, publish it, delete the confirmed rows.
 
 A crash between confirm and delete publishes a row twice, under the same message id; consumers
 deduplicate by it. Nothing is ever deleted that was not confirmed.
@@ -70,7 +70,7 @@ class Relay:
         settings: RelaySettings,
         workers: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take how many workers there are, as far as is known: without any, nobody takes turns."""
+        """Take the known number of workers: without any, there are no turns."""
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
         # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
@@ -210,7 +210,7 @@ class Relay:
             self._idle = idle
 
     def _settle(self, session: Outbox) -> None:
-        """Delete what is confirmed, put the rest off."""
+        """Delete confirmed rows, postpone the others."""
         ended = self._window.ended()
         if not ended:
             return

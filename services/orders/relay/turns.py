@@ -6,7 +6,7 @@ order was placed and that it ended, so it knows how many of a customer's orders 
 are published at once. What a customer has beyond that stays in the outbox and is published in turns
 of customers, as long as no more orders are under way than keep the workers busy.
 
-Nothing here has to survive: what is forgotten is read again, and published.
+Nothing here has to survive a restart: forgotten orders are read again and published.
 """
 
 import bisect

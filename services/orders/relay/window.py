@@ -184,7 +184,7 @@ class Holds:
         return min([at_most_s, *ends])
 
     def _prune(self, now_s: float) -> None:
-        """Drop places that nobody published after their hold: their row is gone."""
+        """Drop places that were not published after their hold, because their row is gone."""
         old_s = now_s - 10 * _LONGEST_HOLD_S
         for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
             del self._holds[place]
@@ -215,7 +215,7 @@ class Reading:
         return rows + self._open(outbox, limit, sorted(self._closed))
 
     def is_open(self, lane: str) -> bool:
-        """Tell whether the last look returned what it found of a lane."""
+        """Tell whether the last query returned rows of a lane."""
         return lane not in self._closed
 
     def _on_trial(self, outbox: Outbox) -> list[Row]:

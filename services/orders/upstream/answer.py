@@ -1,4 +1,4 @@
-"""An HTTP answer that arrives in pieces: whether it is whole, and what it says.
+"""An HTTP answer that arrives in pieces: whether it is complete, and its content.
 
 Only what a server of today sends to a plain request: HTTP/1.1 with a length or in chunks. Whatever
 else comes is left to urllib3 on a connection of its own, so anything that another reader could take

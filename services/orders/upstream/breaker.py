@@ -79,7 +79,7 @@ class Breaker:
                     self._opened_at_s = self._clock()
 
     def give_back(self, admission: object) -> None:
-        """End a call that says nothing of the upstream: after a probe, the next caller is one."""
+        """End a call without a result for the breaker: after a probe, the next call probes."""
         with self._lock:
             probe = self.state == pybreaker.STATE_HALF_OPEN
             if probe and self._breaker.state is admission:
@@ -88,7 +88,7 @@ class Breaker:
 
 
 class _FailedCall(Exception):
-    """What pybreaker counts."""
+    """The failure that pybreaker counts."""
 
 
 def _outcome(failed: bool) -> None:  # noqa: FBT001 pybreaker passes it on

@@ -72,7 +72,7 @@ class BearerToken:
         _log.info("upstream.token_renewed", setting=self._name)
 
     def _keep(self, version: _Version, error: Exception) -> None:
-        """Go on with the token of before, and say so once for each version of the file."""
+        """Keep the previous token, and log it once for each version of the file."""
         with self._lock:
             unchanged, self._version = self._version == version, version
         if not unchanged:
@@ -137,7 +137,7 @@ def credential_of(
 
 
 def credential_of_webhooks(settings: NotificationSettings) -> Credential:
-    """Return what the receiver knows us by. Raises SettingError for files that cannot be used."""
+    """Return our credential for the receiver. Raises SettingError for files that cannot be used."""
     return Credential(certificate=_certificate(settings, ""))
 
 

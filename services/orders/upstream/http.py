@@ -255,7 +255,7 @@ class Upstream:
             raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
 
     def given_up(self, request: Request, tries: int, error: TryFailed) -> Transient:
-        """Return what a caller is told after the last try."""
+        """Return the caller's error after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
     def connect(self) -> "Future[Line]":
@@ -291,7 +291,7 @@ class Upstream:
 
 
 def breaks(error: TryFailed) -> bool:
-    """Tell whether a failure speaks against the upstream."""
+    """Tell whether a failure counts against the upstream."""
     return error.outcome in _BREAKING
 
 

@@ -1,4 +1,4 @@
-"""Inventory: what is available, and reservations, each under a key that the caller chooses.
+"""Inventory: availability, and reservations, each under a key that the caller chooses.
 
 `AdmissionCheck` is what a POST asks before the order is accepted; most is answered from memory.
 """
@@ -34,7 +34,7 @@ class Availability(msgspec.Struct, rename="camel", frozen=True):
 
 
 class Standing(enum.StrEnum):
-    """How a reservation stands."""
+    """The state of a reservation."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"

@@ -51,7 +51,7 @@ class Collector(PrometheusCollector):
         ]
 
     def collect_from(self, pool: Pool, must_end: Callable[[], bool] = lambda: False) -> None:
-        """Count anew, as long as `must_end`, asked before each count, says no.
+        """Count again until `must_end`, which is checked before each count, is true.
 
         What cannot be counted is NaN, and the rest is counted all the same. Raises Transient for
         the last that failed; at once when PostgreSQL is not to be had.
@@ -87,12 +87,12 @@ class Collector(PrometheusCollector):
                 self._families = [*lost, self._lag()]
 
     def clear(self) -> None:
-        """Forget the counts: another process exports them now, or nobody can."""
+        """Forget the counts: another process exports them now, or they cannot be counted."""
         with self._lock:
             self._families, self._rounds = [], 0
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics, declared even while there is nothing to say."""
+        """Yield the metrics, declared even without samples."""
         with self._lock:
             families = self._families
         yield from families or [

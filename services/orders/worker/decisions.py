@@ -1,6 +1,6 @@
-"""What an order's next step is, whoever takes it: one order alone, or a set of them.
+"""An order's next step, for single orders and for sets.
 
-Pure: from how the order stands, and from what Inventory or Payment answered.
+Pure: from the order's state and the answers of Inventory and Payment.
 """
 
 import msgspec

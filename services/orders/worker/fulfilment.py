@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What fulfilment works with; `changed` tells the cache of a new version."""
+    """The dependencies of fulfilment; `changed` updates the cache with a new version."""
 
     progress: Progress
     inventory: Inventory
@@ -86,7 +86,7 @@ class Fulfilment:
         return work
 
     def _step(self, work: Work, message_id: str) -> Work | None:
-        """Take the next step; return how the order stands then, None to look at it again."""
+        """Take the next step; return the order's new state, None to read it again."""
         match work.order.status:
             case Status.PENDING:
                 return self._reserve(work)
@@ -124,11 +124,11 @@ class Fulfilment:
 
 
 def quiet(message: Message, error: Exception) -> bool:
-    """Tell whether the failure of a message is only logged, and the message done with.
+    """Tell whether the failure of a message is only logged, and the message settled.
 
     The sweeper emits a stalled order again: retrying both would multiply the work, and what cannot
-    be mended has put the order's first message aside already. But an outage is told to the
-    consumer: it would take success for the end of a pause.
+    be mended has put the order's first message aside already. An outage is
+    reported to the consumer, which would take success for the end of a pause.
     """
     if message.type != events.STALLED or isinstance(error, Unavailable):
         return False

@@ -101,7 +101,7 @@ class Housekeeping:
                 self._stop.wait(1)
 
     def round(self) -> None:
-        """Do what is due, if this process leads. A duty that fails keeps no other from being done.
+        """Run the due duties if this process leads; a duty that fails stops no other.
 
         Raises Transient when the lock's session is lost. A bug is raised when the round is over.
         """
@@ -141,7 +141,7 @@ class Housekeeping:
 
 
 class _Duty:
-    """What is done again and again; the next time is counted from the end of the last."""
+    """A repeated duty; the next run is counted from the end of the last."""
 
     def __init__(self, name: str, every_s: float, work: Callable[[], bool]) -> None:
         """Take the work: false if something is left for the next round."""

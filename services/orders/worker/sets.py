@@ -67,11 +67,11 @@ class Calls(Protocol):
         """Count calls from now on in `fresh`."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abandon the calls under way."""
 
 
 class Asking(Protocol):
-    """Begins the calls of an order: what each needs to say is in its work."""
+    """Begins the calls of an order; its work has their contents."""
 
     def reserve(self, task: "Task") -> None:
         """Ask Inventory for the order's units."""
@@ -90,7 +90,7 @@ class Asking(Protocol):
 
 
 class SetPorts(msgspec.Struct, frozen=True):
-    """What it works with; `changed` tells the cache of new versions."""
+    """The dependencies of sets; `changed` updates the cache with new versions."""
 
     progress: ProgressSets
     calls: Calls
@@ -212,7 +212,7 @@ class SetFulfilment:
             self._end(*self._running)
 
     def _is_worth_a_statement(self) -> bool:
-        """Tell whether half a set waits for the same one, or whoever waits has waited enough."""
+        """Tell whether half a set waits for the same statement, or any order has waited enough."""
         most = max(map(len, self._queues()))
         enough = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
         return 2 * most >= self._size or (most > 0 and enough)
@@ -374,7 +374,7 @@ class SetFulfilment:
     # -- decisions ------------------------------------------------------------------------
 
     def _decide(self, task: Task) -> None:
-        """Begin the next step of an order, as its status says."""
+        """Begin the next step of an order, by its status."""
         work, asking = task.work, self._ports.asking
         if work.processed:
             return

@@ -49,7 +49,7 @@ class Stock:
         return False  # cancelled meanwhile, and its stock given back by another worker
 
     def _return(self, work: Work) -> Reservation:
-        """Give the stock back, whichever way it is held; return how it stands for the order."""
+        """Release or return the stock; return its new state for the order."""
         inventory, reservation = self._inventory, target(work)
         committed = work.reservation is Reservation.COMMITTED
         standing = inventory.give_back(reservation) if committed else inventory.release(reservation)

@@ -1,4 +1,4 @@
-"""Finds orders that stand still and emits work for them again, as fast as that helps."""
+"""Finds stalled orders and emits them again, at a rate that adapts to the effect."""
 
 from collections.abc import Callable
 from typing import Final

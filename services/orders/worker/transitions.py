@@ -1,4 +1,4 @@
-"""Moving an order on: commit the transition, then tell the cache and the people."""
+"""Transitions of an order: commit, then update the cache and send notifications."""
 
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +18,7 @@ _log: Final = structlog.get_logger()
 
 
 class Transitions:
-    """Commits transitions; `changed` tells the cache of a new version."""
+    """Commits transitions; `changed` updates the cache with a new version."""
 
     def __init__(self, progress: Progress, changed: Callable[[Order], None]) -> None:
         self._progress, self._changed = progress, changed
@@ -39,7 +39,7 @@ class Transitions:
 
 
 def report(before: Status, order: Order) -> None:
-    """Tell people of a transition that was committed."""
+    """Log and count a committed transition."""
     reason = {"reason": order.status_reason} if order.status_reason else {}
     _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
     ORDER_TRANSITIONS.labels(order.status).inc()

@@ -96,7 +96,7 @@ class AdminProcess:
 
 
 def _become_a_child(listeners: Iterable[Any]) -> None:
-    """Undo what the master set up for itself."""
+    """Undo the master's own set-up."""
     name_process("orders-admin")
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)

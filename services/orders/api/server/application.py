@@ -78,7 +78,7 @@ def _admin_listener(admin: AdminSettings) -> socket.socket:
 
 
 class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no types
-    """What gunicorn asks for its configuration and for the WSGI application."""
+    """The application object that gives gunicorn its configuration and the WSGI application."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ def _address(settings: ApiSettings) -> str:
 
 
 def _prepare_to_fork(master: Any) -> None:
-    """Keep what the master loaded in pages that all workers share."""
+    """Keep the master's objects in memory pages that all workers share."""
     name_process("orders-api")
     for listener in master.LISTENERS:
         if listener.sock.family != socket.AF_UNIX:
@@ -197,7 +197,7 @@ class ApiArbiter(Arbiter):  # type: ignore[misc] # gunicorn ships no types
         self._stop_at = float("inf")
 
     def manage_workers(self) -> None:
-        """Repair what is missing; gunicorn calls this at each turn of its loop, once a second."""
+        """Start missing processes; gunicorn calls this in each turn of its loop, once a second."""
         super().manage_workers()
         self._state.beat(_last_beat(worker) for worker in self.WORKERS.values())
         self._admin.keep_alive(self.LISTENERS)

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class GthreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn ships no types
-    """Serve with threads; say what is wrong with bytes that are no request, without HTML."""
+    """Serve with threads; answer malformed requests without HTML."""
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:  # noqa: ARG002 gunicorn's
         """Answer a request that could not be read, or an application that failed."""

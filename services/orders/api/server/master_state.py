@@ -1,4 +1,4 @@
-"""What the admin process must know of gunicorn's master and its workers, in shared memory."""
+"""The state of gunicorn's master and its workers for the admin process, in shared memory."""
 
 import mmap
 import time
@@ -59,7 +59,7 @@ class MasterState:
 
     @property
     def draining(self) -> bool:
-        """Whether the master was told to end."""
+        """Whether the master is stopping."""
         return bool(self._cells[_DRAINING])
 
     def check_progress(self) -> None:

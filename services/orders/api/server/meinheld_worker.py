@@ -115,7 +115,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
                     shut_for_reading(connection)
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
-        """SIGTERM: finish what was begun."""
+        """SIGTERM: finish the requests under way."""
         self.drain()
 
     def handle_quit(self, _sig: int, _frame: FrameType | None) -> None:
@@ -140,7 +140,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
 
 
 def _is_gone(client: Any) -> bool:
-    """Tell whether nobody waits for the answer any more, and then close without one.
+    """Tell whether the client is gone, and then close without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
     its client does; one that only ends sending is not told apart, and no proxy does that.

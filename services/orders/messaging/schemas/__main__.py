@@ -1,4 +1,4 @@
-"""Write the schema files anew."""
+"""Write the schema files again."""
 
 from orders.messaging.schemas import write
 
