@@ -1,1 +1,1 @@
-"""What a resource consists of in Kubernetes: one pure builder for each kind of child."""
+"""The children of a resource in Kubernetes: one pure builder for each kind."""

@@ -16,7 +16,7 @@ PROVIDER_ANNOTATION: Final = f"{GROUP}/metrics-provider"
 
 
 def cpu_autoscaler(service: OrderService) -> Manifest | None:
-    """Return the autoscaler of the api, or None when none is asked for."""
+    """Return the autoscaler of the api, or None if none is configured."""
     autoscaling = service.spec.api.autoscaling
     if autoscaling is None:
         return None
@@ -32,7 +32,7 @@ def cpu_autoscaler(service: OrderService) -> Manifest | None:
 
 
 def queue_autoscaler(service: OrderService, choice: Choice) -> Manifest | None:
-    """Return the worker's autoscaler for the choice made, or None when nobody scales it."""
+    """Return the worker's autoscaler for the chosen scaler, or None if it is not scaled."""
     autoscaling = service.spec.worker.autoscaling
     if autoscaling is None or choice.provider is None:
         return None

@@ -7,7 +7,7 @@ from orderservice_operator.resource.spec import OrderService
 
 
 def config_map_name(service: OrderService, process: Process) -> str:
-    """Return its name, which is of what is in it.
+    """Return its name, which has a hash of its data.
 
     Other settings are another ConfigMap: pods that still have the old ones keep them, even when
     they are restarted, and pods of the new ones are new.

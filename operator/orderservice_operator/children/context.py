@@ -1,4 +1,4 @@
-"""What is known beside the resource when its children are decided."""
+"""The facts about the cluster that the builders of children need."""
 
 from collections.abc import Mapping
 from typing import Final, Literal

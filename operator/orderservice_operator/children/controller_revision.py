@@ -1,4 +1,4 @@
-"""ControllerRevision: what a service runs, kept once it is known to be good."""
+"""ControllerRevision: the spec that a service runs, stored once it is known to be good."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -53,7 +53,7 @@ _STAYS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def revision_name(service: OrderService) -> str:
-    """Return the name of what the spec wants to run: the same pods, the same name.
+    """Return the name of the spec's revision: the same pods have the same name.
 
     It is of the pod templates (settings are in them by the names of their ConfigMaps), not of the
     spec: a newer operator that knows more fields makes no other revision of it.
@@ -63,14 +63,14 @@ def revision_name(service: OrderService) -> str:
 
 
 def controller_revision(service: OrderService, number: int) -> Manifest:
-    """Return what is kept of the spec, as the `number`-th that was good."""
+    """Return the stored part of the spec, as the `number`-th good revision."""
     manifest = child(service, API_VERSION, KIND, name=revision_name(service))
     data = {"revision": number, "data": {"spec": _going_back(_fields(service))}}
     return inherited(service, manifest | data)
 
 
 def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
-    """Return the resource as it would be, had its spec what a revision keeps.
+    """Return the resource with the spec that a revision stores.
 
     It is closed where going back would let everybody in: tokens go back, an Ingress does not.
     Raises msgspec.ValidationError for data that this version cannot read.
@@ -86,7 +86,7 @@ def with_spec_of(service: OrderService, data: Manifest) -> OrderService:
 
 
 def _is_open(spec: Spec) -> bool:
-    """Tell whether it lets in everybody from outside without saying so, as a rule forbids."""
+    """Tell whether it is exposed without tokens and without `exposeWithoutAuth`."""
     outside = spec.api.ingress or spec.api.http_route or spec.api.service.type != "ClusterIP"
     return bool(outside) and spec.auth.mode == "off" and not spec.auth.expose_without_auth
 

@@ -93,7 +93,7 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
 
 
 def _kept_workers(service: OrderService, context: Context, *, scaled: bool) -> int | None:
-    """Return how many workers there are, if a scaler is asked for and there is none now.
+    """Return how many workers there are, if a scaler is configured and does not exist yet.
 
     They were as many as the load needed, and a scaler that is gone for a while changes nothing.
     """

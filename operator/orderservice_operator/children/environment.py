@@ -1,6 +1,6 @@
 """The environment of each process: settings from a ConfigMap, secrets from Secrets.
 
-The names are the services' contract; a test holds them to what the services read.
+The names are the services' contract; a test compares them with the services' settings.
 """
 
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from orderservice_operator.resource.spec import OrderService
 
 
 def http_route(service: OrderService, context: Context) -> Manifest | None:
-    """Return the route from the Gateways, or None when none is asked for or the kind not known."""
+    """Return the route from the Gateways, or None if none is configured or the kind is unknown."""
     route = service.spec.api.http_route
     if route is None or HTTP_ROUTE not in context.kinds:
         return None

@@ -7,7 +7,7 @@ from orderservice_operator.resource.spec import OrderService
 
 
 def ingress(service: OrderService) -> Manifest | None:
-    """Return the Ingress, or None when none is asked for."""
+    """Return the Ingress, or None if none is configured."""
     options = service.spec.api.ingress
     if options is None:
         return None

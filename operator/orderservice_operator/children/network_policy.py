@@ -1,4 +1,4 @@
-"""NetworkPolicies: nothing in or out of the service's pods but what is named here."""
+"""NetworkPolicies: only the traffic listed here may enter or leave the service's pods."""
 
 from collections.abc import Iterable
 
@@ -82,7 +82,7 @@ def _policy(service: OrderService, name: str, component: str, ports: Iterable[in
 
 
 def _incoming(versions: list[OrderService], process: Process) -> list[Manifest]:
-    """Return who may connect to the ports of all versions: kubelets always may, for probes."""
+    """Return the peers that may connect to the ports of all versions; kubelets always may."""
     network = versions[0].spec.network_policy
     if not process.serves:
         return [_from(network.metrics_from, process.admin_port)]

@@ -128,7 +128,7 @@ def mounts(options: PodTemplate) -> list[Manifest]:
 
 
 def plain(value: Any) -> Any:
-    """Return structs as manifests have them: without what is not given."""
+    """Return structs as in manifests: without unset members."""
     return without_none(msgspec.to_builtins(value))
 
 

@@ -45,7 +45,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def _resources(cpu: str, memory: str, memory_limit: str) -> Resources:
-    """Limit memory but not CPU: a throttled process is slow without anybody seeing why."""
+    """Limit memory but not CPU: a throttled process is slow without a visible cause."""
     return Resources(requests=Amounts(cpu=cpu, memory=memory), limits=Amounts(memory=memory_limit))
 
 

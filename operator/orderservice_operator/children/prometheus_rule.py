@@ -25,7 +25,7 @@ def prometheus_rule(service: OrderService, context: Context) -> Manifest | None:
 
 
 def _groups(service: OrderService) -> list[Manifest]:
-    """Return the groups; their names say of whom, because Prometheus shows nothing else."""
+    """Return the groups, named after the resource, because Prometheus shows nothing else."""
     slo, metadata = service.spec.slo, service.metadata
     objectives = Objectives(
         availability=slo.availability,

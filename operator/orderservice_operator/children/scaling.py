@@ -1,4 +1,4 @@
-"""Who scales the worker, and why: decided from the resource and what the cluster has. Pure."""
+"""The scaler of the worker, and the reason: decided from the resource and the cluster. Pure."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ from orderservice_topology.topology import PROCESSING as QUEUE
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """Who scales the worker (`None`: nobody), and why."""
+    """The scaler of the worker (`None`: not scaled), and the reason."""
 
     provider: Literal["KEDA", "External", "Builtin"] | None
     reason: str
@@ -20,7 +20,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(service: OrderService, context: Context) -> Choice:
-    """Decide who scales the worker; what was asked for by name is never replaced by another."""
+    """Choose the worker's scaler; a provider in the spec is never replaced by another."""
     autoscaling = service.spec.worker.autoscaling
     if autoscaling is None:
         return Choice(None, "NotWanted", "the worker keeps its replicas")
@@ -32,7 +32,7 @@ def choose(service: OrderService, context: Context) -> Choice:
 
 
 def needs_operator(service: OrderService, kinds: frozenset[str]) -> bool:
-    """Tell whether a resource would be scaled by what the operator serves, if only it did."""
+    """Tell whether a resource would use the operator's external metrics if they were served."""
     managed = service.spec.mode == "Manage" and not service.metadata.deletion_timestamp
     ours = MetricsApi("operator", can_serve=True)
     return managed and choose(service, Context(kinds, metrics=ours)).provider == "Builtin"
@@ -44,7 +44,7 @@ def metric_labels(service: OrderService) -> dict[str, str]:
 
 
 def _first(choices: Sequence[Choice]) -> Choice:
-    """Return the first that scales; its message also says why it was not one before it."""
+    """Return the first usable scaler; its message also says why earlier ones were not usable."""
     passed: list[str] = []
     for choice in choices:
         if choice.provider:

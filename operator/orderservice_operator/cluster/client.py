@@ -51,7 +51,7 @@ class Page(msgspec.Struct, frozen=True):
 class Client:
     """A session with the API server; `count` hears the method of every request.
 
-    Every error is one of `errors`. A watch that says nothing for `silence_s` is a dead one. A call
+    Every error is one of `errors`. A watch that is silent for `silence_s` counts as dead. A call
     that the server asks to come back later does so within `patience_s`: a person has no queue.
     """
 
@@ -220,7 +220,7 @@ class Client:
 
 
 def _dry(dry_run: bool) -> dict[str, str]:  # noqa: FBT001 one word, one meaning
-    """Ask for the answer without the deed, and for complaints about members nobody knows."""
+    """Request a dry run, with errors for unknown members."""
     return {"dryRun": "All", "fieldValidation": "Strict"} if dry_run else {}
 
 
@@ -243,7 +243,7 @@ async def _status(answer: aiohttp.ClientResponse) -> Manifest:
 
 
 def _error(status: int, body: Manifest, headers: Mapping[str, str]) -> OperatorError:
-    """Translate an answer into what the caller has to do."""
+    """Translate an answer into an exception whose class tells the caller what to do."""
     message = f"{status}: {body.get('message', 'no explanation')}"
     if status in _ERRORS:
         return _ERRORS[status](message)

@@ -24,7 +24,7 @@ _WAYS: Final[tuple[Login, ...]] = (kopf.login_with_service_account, kopf.login_w
 
 
 class Credentials:
-    """Where the API server is and how to authenticate; read anew once a minute."""
+    """The API server's address and our credentials; read again once a minute."""
 
     def __init__(self, settings: kopf.OperatorSettings, ways: Sequence[Login] = _WAYS) -> None:
         self._settings, self._ways = settings, ways
@@ -48,7 +48,7 @@ class Credentials:
         return self._info.as_http_headers()
 
     def renewed(self, refused: dict[str, str]) -> bool:
-        """Read anew, and tell whether there is something else than what the server refused."""
+        """Read again, and tell whether the credentials differ from the refused ones."""
         self._info, self._read_at = self._read(), time.monotonic()
         return self._info.as_http_headers() != refused
 

@@ -14,7 +14,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Discovery:
-    """Asks for the optional APIs; it is told which kinds can be watched, and which not any more."""
+    """Looks for the optional APIs, and reports kinds that appear or disappear."""
 
     def __init__(
         self, client: Client, appeared: Callable[[Kind], None], disappeared: Callable[[Kind], None]
@@ -39,7 +39,7 @@ class Discovery:
                 _log.warning("discovery.failed", error=str(error))
 
     async def refresh(self) -> bool:
-        """Look; tell whether anything came or went."""
+        """Check once; tell whether a kind appeared or disappeared."""
         served = {version: await self._served(version) for version in _versions()}
         watched = {kind for kind in OPTIONAL if kind.name in served[kind.api_version]}
         for kind in sorted(watched, key=lambda kind: kind.name):

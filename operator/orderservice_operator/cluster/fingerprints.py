@@ -112,7 +112,7 @@ class Fingerprints:
                     changed(resource)
 
     def _due(self) -> Collection[Key]:
-        """Return what was read longest ago, if its turn has come."""
+        """Return the Secret that was read longest ago, if it is due."""
         secret = next(iter(self._read), None)
         waits = secret is None or time.monotonic() - self._read[secret].at < self._period_s
         return () if secret is None or waits else (secret,)

@@ -1,4 +1,4 @@
-"""How a watch goes on: what ends is begun again, what fails is tried less and less often."""
+"""Continuing a watch: a watch that ends is started again, with growing delays after failures."""
 
 import asyncio
 import time

@@ -93,7 +93,7 @@ class Lease:
             _log.warning("lease.failed", error=str(error))
 
     async def _renew(self) -> bool:
-        """Wait, then renew, however often that takes; tell whether it is still ours."""
+        """Wait, then renew with as many tries as needed; tell whether it is still ours."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
@@ -102,7 +102,7 @@ class Lease:
                 _log.warning("lease.failed", error=str(error))
 
     async def _try(self) -> bool:
-        """Take it or renew it. Raises Conflict when somebody was faster."""
+        """Take it or renew it. Raises Conflict if another replica was faster."""
         lease, self._mine = self._mine or await self._found(), None
         if lease is None:
             self._mine = await self._client.create(self._all, self._new())

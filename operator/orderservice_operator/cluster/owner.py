@@ -1,4 +1,4 @@
-"""With whom goes what the operator makes for itself: its Lease, its certificate, its APIService.
+"""The owner of the operator's own objects: its Lease, its certificate, its APIService.
 
 No resource owns these, and no release has them in its manifests. Owned by the operator's
 ClusterRole they are collected when that is uninstalled: an APIService without a server behind it

@@ -1,4 +1,4 @@
-"""How live objects are kept: as JSON, squeezed by what it has in common with others of its kind.
+"""Storage of live objects: as JSON, compressed with another object of the same kind.
 
 A thousand resources have twenty thousand children. As JSON they take a tenth of what Python's own
 objects take, and squeezed a tenth of that.

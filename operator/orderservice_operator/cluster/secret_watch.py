@@ -25,7 +25,7 @@ class SecretWatch:
         self._version = ""
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Watch until cancelled."""
         await follow_for_ever("Secret", self._follow, self._begin_anew)
 
     def _begin_anew(self) -> None:

@@ -58,5 +58,5 @@ class Secrets:
         return secret
 
     def forget(self, namespace: str, name: str) -> None:
-        """Read a Secret anew the next time: what was in it was refused."""
+        """Read a Secret again the next time, because its content was refused."""
         self._read.pop((namespace, name), None)

@@ -52,7 +52,7 @@ class Store:
     def keep_only(
         self, kind: tuple[str, str], version: str, places: set[Place], namespace: str = ""
     ) -> None:
-        """Drop what a whole listing of a kind, of one namespace or of all, did not have."""
+        """Drop objects that a complete list of a kind (in one namespace or all) lacks."""
         self._seen[kind, namespace] = int(version)
         places_of_kind = [
             (key, child)
@@ -87,7 +87,7 @@ class Store:
             self._put(item, quiet=True)
 
     def deleted(self, key: Key, child: Reference) -> None:
-        """Forget what was deleted; if it lingers, the watch brings it back."""
+        """Forget a deleted object; if it still exists, the watch brings it back."""
         self._children.get(key, {}).pop(child, None)
 
     def forget(self, key: Key) -> None:

@@ -1,4 +1,4 @@
-"""Carries out a plan: applies and deletes children, whoever has touched them meanwhile."""
+"""Carries out a plan: applies and deletes children, even if others changed them meanwhile."""
 
 import asyncio
 import contextlib

@@ -1,1 +1,1 @@
-"""RabbitMQ: the topology as data, and making a broker what the data says."""
+"""RabbitMQ: the topology as data, and its application to a broker."""

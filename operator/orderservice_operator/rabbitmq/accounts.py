@@ -1,4 +1,4 @@
-"""The virtual host and the users of a resource, made in RabbitMQ where it asks for them.
+"""The virtual host and the users of a resource, created in RabbitMQ on request.
 
 Nothing is deleted: a virtual host holds messages, and others may know a user. A user with tags is
 an administrator's or a person's, and is left alone. Nothing is written where nothing differs: the
@@ -103,7 +103,7 @@ def rights_of(processes: Iterable[str]) -> Rights:
 
 
 def is_password_of(user: Mapping[str, Any], password: str) -> bool:
-    """Return whether a listed user has this password; of an unknown hash nobody can tell."""
+    """Return whether a listed user has this password; True if the hash is unknown."""
     algorithm = _ALGORITHMS.get(user.get("hashing_algorithm", ""))
     if algorithm is None:
         return True

@@ -1,1 +1,1 @@
-"""What live objects say, and what follows for plan, roll-back and status. Pure."""
+"""The state of live objects, and the plan, roll-back and status that follow from it. Pure."""

@@ -1,4 +1,4 @@
-"""Does a live object say everything a manifest says? Pure, and blind to what the server adds."""
+"""Comparison of a live object with a manifest. Pure; it ignores members that the server adds."""
 
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ _UNSET: Final = object()
 
 
 def first_difference(desired: Any, live: Any, path: str = "") -> str | None:
-    """Return the path of the first thing in `desired` that `live` does not have, or None."""
+    """Return the path of the first member of `desired` that `live` does not have, or None."""
     if isinstance(desired, dict) and isinstance(live, dict):
         return _in_object(desired, live, path)
     if isinstance(desired, list) and isinstance(live, list):

@@ -1,4 +1,4 @@
-"""The conditions and the whole status of a resource, from what was seen. Pure."""
+"""The conditions and the whole status of a resource, from a snapshot. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -68,7 +68,7 @@ class StatusInput(msgspec.Struct, frozen=True):
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """What refuses pods; of the migration's, hints tell."""
+        """The causes that pods are refused; hints have those of the migration's pods."""
         problems = {name: rollout.problem for name, rollout in self.rollouts.items()}
         return refusals(problems | {"migration": "; ".join(self.hints)})
 
@@ -152,7 +152,7 @@ def deleting(service: OrderService | Invalid, now: str) -> Status:
 
 
 def unreadable(invalid: Invalid, now: str) -> Status:
-    """Return the status of a resource that cannot be read; what was known stays."""
+    """Return the status of an unreadable resource; the rest of the status stays."""
     verdicts: dict[str, Verdict] = {
         "Ready": ("False", "InvalidSpec", invalid.problem),
         "Stalled": ("True", "InvalidSpec", invalid.problem),
@@ -190,7 +190,7 @@ def stamped(
 
 
 def rolled_back(rollback: Rollback) -> str:
-    """Say what happened, for people."""
+    """Return a message for people."""
     return (
         f"generation {rollback.generation} is not run ({rollback.message}): "
         f"{_instead(rollback)}, until the spec changes"
@@ -220,7 +220,7 @@ def _conditions(
 
 
 def contended(service: OrderService | Invalid) -> str:
-    """Say which two installations have a resource in their scope, for people."""
+    """Name the two installations that have a resource in their scope, for people."""
     status = service.status
     return (
         f"operator {status.operator or 'without a Lease'} works on this resource and "
@@ -244,7 +244,7 @@ def _ready(service: OrderService, summary: StatusInput) -> Verdict:
 
 
 def _lacks_topology(service: OrderService, report: TopologyReport) -> bool:
-    """Return whether RabbitMQ lacks what the service needs.
+    """Return whether RabbitMQ lacks a part of the topology.
 
     A management API that does not answer takes nothing away from a service that was ready.
     """
@@ -257,7 +257,7 @@ def _lacks_topology(service: OrderService, report: TopologyReport) -> bool:
 
 
 def _stalled(summary: StatusInput) -> Verdict:
-    """Tell programs (kstatus: Flux, Argo CD, Helm) that waiting longer is of no use."""
+    """Tell programs (kstatus: Flux, Argo CD, Helm) that waiting longer does not help."""
     if summary.rollback:
         return "True", ROLLED_BACK, _instead(summary.rollback)
     if stuck := summary.stuck:
@@ -314,7 +314,7 @@ def _degraded(service: OrderService, summary: StatusInput, now: str) -> Verdict:
 
 
 def _taken_back(service: OrderService, conflicts: tuple[str, ...], now: str) -> str:
-    """Say who writes what is ours, and since when; for an hour, or until the spec changes.
+    """Name the writers of our fields, and since when; for an hour, or until the spec changes.
 
     The same again within the hour changes nothing: a program that does it all the time must not
     have the status written each time too.

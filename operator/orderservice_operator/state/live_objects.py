@@ -1,4 +1,4 @@
-"""What live objects say about themselves, read into types."""
+"""The state of live objects, decoded into types."""
 
 import re
 from collections.abc import Mapping
@@ -160,7 +160,7 @@ def named_by_pods(live: LiveObjects) -> frozenset[Reference]:
 
 
 def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
-    """Return what the scaler of that name says about itself, if there is one."""
+    """Return the status of the scaler of that name, if there is one."""
     for api_version, kind, telling in _SCALERS:
         if (scaler := live.get(_reference(api_version, kind, name))) is not None:
             return _said(scaler, telling)

@@ -27,7 +27,7 @@ Fields = dict[str, Any]  # a FieldsV1, or a part of it
 
 
 def foreign_entries(manifest: Manifest) -> list[Manifest]:
-    """Return what is kept of managedFields: for each other manager, its `additions` to the spec.
+    """Return the stored part of managedFields: for each other manager, its `additions` to the spec.
 
     Fields that are ours, let in, or of a subresource are left out; so the list is usually empty.
     """
@@ -99,7 +99,7 @@ def _union(first: Fields, second: Fields) -> Fields:
 
 
 def _without(fields: Fields, ours: Fields, path: str) -> Fields:
-    """Return the fields that are neither ours nor let in; `{".": {}}` stands for a whole one."""
+    """Return the fields that are neither ours nor permitted; `{".": {}}` is a whole field."""
     foreign: Fields = {}
     for key, inner in fields.items():
         place = _place(path, key)

@@ -35,7 +35,7 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The writes and deletions that make live objects what is desired; usually none."""
+    """The writes and deletions that turn live objects into the desired ones; usually none."""
 
     writes: tuple[Write, ...] = ()
     deletions: tuple[Reference, ...] = ()
@@ -46,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def diff(desired: Iterable[Manifest], live: LiveObjects, *, staying: frozenset[Reference]) -> Plan:
-    """Compare; what we made and is not desired goes, except what is `staying`."""
+    """Compare; delete undesired objects that we made, except those in `staying`."""
     signed = [with_signature(manifest) for manifest in desired]
     references = {reference(manifest) for manifest in signed}
     writes = (_write(manifest, live.get(reference(manifest))) for manifest in signed)

@@ -1,4 +1,4 @@
-"""What the operator does next for a resource: its plan, and whether it rolls back. Pure."""
+"""The operator's next actions for a resource: its plan, and whether it rolls back. Pure."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""What was good so far, newest first: read from the ControllerRevisions of a resource. Pure."""
+"""The good revisions of a resource, newest first: read from its ControllerRevisions. Pure."""
 
 from typing import Final
 
@@ -35,7 +35,7 @@ History = tuple[Revision, ...]
 
 
 def revision(manifest: Manifest) -> Revision:
-    """Return what a ControllerRevision recorded."""
+    """Return the content of a ControllerRevision."""
     return Revision(manifest["metadata"]["name"], manifest["revision"], manifest["data"])
 
 
@@ -51,7 +51,7 @@ def find(history: History, name: str) -> Revision | None:
 
 
 def standing_in(service: OrderService, revision: Revision) -> OrderService | None:
-    """Return the resource with what the revision ran, or None when it cannot be read any more."""
+    """Return the resource with the spec of a revision, or None if it cannot be read any more."""
     try:
         return with_spec_of(service, revision.data)
     except (msgspec.ValidationError, KeyError, TypeError):
@@ -59,7 +59,7 @@ def standing_in(service: OrderService, revision: Revision) -> OrderService | Non
 
 
 def before(service: OrderService, history: History) -> OrderService | None:
-    """Return the resource with what was good last, if it is something else than what is to run."""
+    """Return the resource with the last good spec, if it differs from the one to run."""
     if not history or history[0].name == revision_name(service):
         return None
     return standing_in(service, history[0])

@@ -32,7 +32,7 @@ Reason = Literal["DeadlineMissed", "MigrationFailed", "Requested"]
 
 
 class Running(msgspec.Struct, frozen=True):
-    """What is to run: the resource itself, or with the spec of a revision, and then why.
+    """The resource to run: unchanged, or with the spec of a revision and the reason.
 
     `problem` is a rollback that cannot be, for people.
     """
@@ -43,7 +43,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why what the spec wants cannot be rolled out."""
+    """The reason why the spec cannot be rolled out."""
 
     reason: Reason
     message: str
@@ -55,7 +55,7 @@ def request(revision: str, generation: int) -> str:
 
 
 def running(service: OrderService, history: History) -> Running:
-    """Return what is to run now; a request counts more than what the operator decided."""
+    """Return the resource to run now; a request has priority over the operator's decision."""
     answer = _running(service, history)
     problem = _malformed(service)
     return msgspec.structs.replace(answer, problem=problem) if problem else answer
@@ -80,7 +80,7 @@ def decide(service: OrderService, failure: Failure, history: History) -> Rollbac
 
 
 def hindrance(service: OrderService, history: History) -> str:
-    """Return why there is no way back from what the spec wants, for people; empty: there is."""
+    """Return why a roll-back is impossible, for people; empty: it is possible."""
     if not service.spec.rollout.auto_rollback:
         return "rollout.autoRollback is off"
     if not history:
@@ -103,7 +103,7 @@ def _still_holds(service: OrderService) -> bool:
 
 
 def _malformed(service: OrderService) -> str:
-    """Return what is wrong with a request that cannot be read; empty: nothing."""
+    """Return the fault of an unreadable request; empty: none."""
     text = service.metadata.annotations.get(ROLLBACK_ANNOTATION, "")
     if not text or _REQUEST.match(text):
         return ""

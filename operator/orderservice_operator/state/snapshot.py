@@ -1,4 +1,4 @@
-"""A resource and its children at one moment, and what that says about its roll-out. Pure."""
+"""A resource and its children at one moment, and the state of its roll-out. Pure."""
 
 from collections.abc import Mapping
 
@@ -42,7 +42,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> Context:
-        """What the children depend on beside the resource."""
+        """The context of the children: their inputs besides the resource."""
         before = None if self.done else revisions.before(self.service, self.history)
         workers = live_objects.replicas(
             processes.name_of(self.service, processes.WORKER), self.live
@@ -59,7 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def migrated(self) -> bool:
-        """Whether the schema fits what is to run.
+        """Whether the schema fits the version to run.
 
         The status remembers it: Jobs are deleted by people and by time. For what was good before it
         is true: migrations never take away what the version before needs.
@@ -72,7 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def job(self) -> Job:
-        """The migration of what the spec wants."""
+        """The migration of the spec's version."""
         return live_objects.job(job_name(self.wanted), self.live)
 
     @property
@@ -92,12 +92,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def done(self) -> bool:
-        """Whether all pods are what is to run."""
+        """Whether all pods run the wanted version."""
         return self.migrated and all(rollout.done for rollout in self.rollouts.values())
 
     @property
     def settled(self) -> bool:
-        """Whether all pods are what is to run, now and later."""
+        """Whether all pods run the wanted version, and keep it."""
         return self.done and not self.held
 
     @property
@@ -107,7 +107,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def is_upgrade(self) -> bool:
-        """Whether it is a newer operator alone that asks for other pods.
+        """Whether only a newer operator, not the spec, requires other pods.
 
         That is: the spec is the one that was rolled out, and the pods made of it are others now.
         """
@@ -120,12 +120,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def has_begun(self) -> bool:
-        """Whether a Deployment has what is to run already."""
+        """Whether a Deployment has the wanted version already."""
         return self.revision in live_objects.revisions(self.service, self.live)
 
     @property
     def failure(self) -> Failure | None:
-        """Why what the spec wants cannot be rolled out, if that is known by now."""
+        """The reason why the spec cannot be rolled out, if it is known."""
         if not self.migrated and self.job.failed and not self.job_is_stale:
             return Failure("MigrationFailed", f"migration: {self.job.failed}")
         late = (rollout.problem for rollout in self.rollouts.values() if rollout.late)

@@ -1,4 +1,4 @@
-"""What was found in a broker, for the status."""
+"""The state of a broker, for the status."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -119,7 +119,7 @@ def _refusal(body: bytes) -> Refusal:
 
 
 def _excess(body: bytes) -> str | None:
-    """Return the limit that the body plainly exceeds, without decoding it."""
+    """Return a message if the body exceeds a limit, without decoding it; else None."""
     if body.count(b'"') > _QUOTES_LIMIT:
         return "The body has more members than an order."
     if body.count(b"{") + body.count(b"[") > _BRACKETS_LIMIT:

@@ -194,7 +194,7 @@ def _attempt(delivery: Delivery) -> int:
 
 
 class Admission(enum.Enum):
-    """A thread's next action: work, probe, or drop this delivery."""
+    """A thread's next action: work, probe, or put the delivery off."""
 
     WORK = enum.auto()
     PROBE = enum.auto()

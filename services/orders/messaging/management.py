@@ -105,7 +105,7 @@ class Management:
 
 
 def foreign(request: str) -> Permanent:
-    """Raise an error because another server answers."""
+    """Return the error for an answer that is not RabbitMQ's."""
     return Permanent(
         f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
     )
