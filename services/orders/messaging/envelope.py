@@ -1,10 +1,11 @@
-"""The format of messages on the wire, and their decoding."""
+"""The format of messages on the wire, their decoding, and their span attributes."""
 
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from opentelemetry.util.types import AttributeValue
 from pika import BasicProperties
 from pika.spec import Basic
 
@@ -12,6 +13,7 @@ from orders.domain import events
 from orders.domain.events import OrderCreated, OrderEvent
 from orders.errors import Permanent
 from orders.messaging.decoding import Received
+from orders.messaging.publisher import Outgoing
 from orders.telemetry import context
 from orders.telemetry.context import Context
 from orderservice_topology import topology
@@ -175,3 +177,38 @@ def _body(decoder: msgspec.json.Decoder[OrderEvent], body: bytes) -> OrderEvent:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # msgspec names the member and the type, never the value.
         raise Permanent(f"the body cannot be read: {error}", reason="malformed") from error
+
+
+# The convention for names of span attributes is still in development, so they stand in one place:
+# https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
+
+
+def publishing_attributes(outgoing: Outgoing, order_id: int | str) -> dict[str, AttributeValue]:
+    """Describe the publication of a message."""
+    return {
+        "messaging.system": "rabbitmq",
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "publish",
+        "messaging.destination.name": outgoing.exchange,
+        "messaging.rabbitmq.destination.routing_key": outgoing.routing_key,
+        "messaging.message.id": outgoing.properties.message_id or "",
+        "messaging.message.conversation_id": outgoing.properties.correlation_id or "",
+        "messaging.message.body.size": len(outgoing.body),
+        "order.id": order_id,
+    }
+
+
+def processing_attributes(delivery: Delivery) -> dict[str, AttributeValue]:
+    """Describe the processing of a message."""
+    return {
+        "messaging.system": "rabbitmq",
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": delivery.exchange,
+        "messaging.destination.subscription.name": delivery.queue,
+        "messaging.rabbitmq.destination.routing_key": delivery.routing_key,
+        "messaging.rabbitmq.message.delivery_tag": delivery.tag,
+        "messaging.message.id": delivery.properties.message_id or "",
+        "messaging.message.conversation_id": delivery.properties.correlation_id or "",
+        "messaging.message.body.size": len(delivery.body),
+    }

@@ -16,7 +16,7 @@ import structlog
 from opentelemetry.trace import Span
 
 from orders.errors import OrdersError, Permanent, Unavailable
-from orders.messaging import envelope, semconv, verdict
+from orders.messaging import envelope, verdict
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.messaging.verdict import Done, Hold, Retry, RetryPolicy, Verdict
@@ -87,7 +87,7 @@ class Handling:
     def root(self, delivery: Delivery) -> AbstractContextManager[Span | None]:
         """Return the block in which a message is worked on: its ids, and its span."""
         ids, remote = envelope.ids(delivery)
-        name, attributes = f"{self._queue} process", semconv.processing(delivery)
+        name, attributes = f"{self._queue} process", envelope.processing_attributes(delivery)
         return tracing.root(ids, name, tracing.CONSUMER, attributes, remote=remote)
 
     def read(self, delivery: Delivery, span: Span | None) -> Message:

@@ -15,7 +15,7 @@ import structlog
 from orders.database.connection import sessions
 from orders.domain import events
 from orders.errors import OrdersError, Transient
-from orders.messaging import envelope, semconv
+from orders.messaging import envelope
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay import outbox
 from orders.relay.lanes import Lanes, lane_of
@@ -294,7 +294,7 @@ def _message(row: Row) -> Outgoing:
     if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
         return _outgoing(row, row.traceparent)
     ids, remote = context.accept(row.correlation_id, row.traceparent)
-    attributes = semconv.publishing(_outgoing(row, None), row.order_id)
+    attributes = envelope.publishing_attributes(_outgoing(row, None), row.order_id)
     with tracing.root(ids, "orders publish", tracing.PRODUCER, attributes, remote=remote):
         current = context.current()
         return _outgoing(row, current.traceparent if current else row.traceparent)
