@@ -1,18 +1,65 @@
-"""`orders trace`: the whole story of one order on a terminal."""
+"""`orders trace`: the story of one order on a terminal.
+
+It is put together from what is stored and from what the ledgers say.
+"""
 
 import argparse
 import datetime as dt
 import sys
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from orders.settlement.connections import database
-from orders.settlement.story import Story, tell
+from orders.database.pool import Pool
+from orders.domain.lifecycle import Reason
+from orders.errors import OrdersError
+from orders.settlement.connections import database, payment_ledger, stock_ledger
+from orders.upstream.ledgers import Ledger, PaymentEntry, StockEntry
 
 NOT_ASKED: Final = 3
 _ROW: Final = "{:27}  {:>11}  {:12}  {}"
+
+E = TypeVar("E", bound=PaymentEntry | StockEntry)
+
+Facts = dict[str, Any]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What the database has: rows as they are."""
+
+    order: Facts | None = None
+    history: list[Facts] = []
+    attempts: list[Facts] = []
+    notifications: list[Facts] = []
+    outbox: list[Facts] = []
+    stalled: Facts | None = None
+    cases: list[Facts] = []
+    actions: list[Facts] = []
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One thing that happened. `source` is whose clock `at` is by."""
+
+    at: dt.datetime
+    source: str
+    what: str
+
+
+class Story(msgspec.Struct, frozen=True, rename="camel"):
+    """All of it; `unknown` says which parts could not be asked for, and why.
+
+    `exists` is None when the database could not be asked, `needs` is what a person has to do.
+    """
+
+    order_id: int
+    exists: bool | None
+    order: Facts | None
+    events: list[Event]
+    waiting: list[str]
+    needs: list[str]
+    unknown: list[str]
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -63,3 +110,144 @@ def _headline(story: Story) -> str:
 def _printable(text: str) -> str:
     """Return text that people or others gave, fit for a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> Story:
+    """Put the story of an order together, as far as it can be had. Never raises OrdersError.
+
+    `announce` is told who is asked before the answer, which may take its time.
+    """
+    unknown: list[str] = []
+    stored = _stored(pool, order_id, unknown)
+    exists = None if unknown else stored.order is not None
+    announce("Payment")
+    payments = _entries(payment_ledger, "Payment", order_id, unknown)
+    announce("Inventory")
+    stock = _entries(stock_ledger, "Inventory", order_id, unknown)
+    events = [
+        *_transitions(stored),
+        *_attempts(stored),
+        *_notifications(stored),
+        *_others(stored),
+        *(_paid(entry) for entry in payments),
+        *(_held(entry) for entry in stock),
+    ]
+    events.sort(key=lambda event: event.at)
+    return Story(
+        order_id,
+        exists,
+        stored.order,
+        events,
+        list(_waiting(stored)),
+        list(_needs(stored)),
+        unknown,
+    )
+
+
+def _stored(pool: Pool, order_id: int, unknown: list[str]) -> Stored:
+    try:
+        [(text,)] = pool.execute("trace_order", {"id": order_id})
+    except OrdersError as error:
+        unknown.append(f"the database cannot be asked: {error}")
+        return Stored()
+    return msgspec.json.decode(text, type=Stored)
+
+
+def _entries(
+    opened: Callable[[], AbstractContextManager[Ledger[E]]],
+    name: str,
+    order_id: int,
+    unknown: list[str],
+) -> list[E]:
+    try:
+        with opened() as ledger:
+            return ledger.of_order(order_id)
+    except OrdersError as error:
+        unknown.append(f"{name} cannot be asked: {error}")
+        return []
+
+
+def _transitions(stored: Stored) -> Iterator[Event]:
+    for row in stored.history:
+        change = f"{row['from_status']} → {row['to_status']}" if row["from_status"] else "accepted"
+        reason = f" {row['reason']}" if row["reason"] else ""
+        note = f" “{row['note']}”" if row.get("note") else ""
+        yield Event(_at(row["at"]), "order", f"{change}{reason}, by {row['actor']}{note}")
+
+
+def _attempts(stored: Stored) -> Iterator[Event]:
+    for row in stored.attempts:
+        subject = f"{row['kind']} {row['id']}"
+        yield Event(
+            _at(row["created_at"]), "attempt", f"{subject}: {_money(row['amount'])} asked for"
+        )
+        if row["outcome"] != "unknown":
+            yield Event(_at(row["updated_at"]), "attempt", f"{subject}: {row['outcome']}")
+
+
+def _notifications(stored: Stored) -> Iterator[Event]:
+    for row in stored.notifications:
+        subject = row["template"]
+        yield Event(_at(row["created_at"]), "notification", f"{subject}: to be sent")
+        if row["sent_at"]:
+            yield Event(
+                _at(row["sent_at"]), "notification", f"{subject}: sent, tries: {row['tries']}"
+            )
+        elif row.get("ended_at"):
+            ended = f"{subject}: {row['outcome']}, tries: {row['tries']}"
+            yield Event(_at(row["ended_at"]), "notification", ended)
+
+
+def _others(stored: Stored) -> Iterator[Event]:
+    if stored.stalled:
+        times = f"{stored.stalled['stalls']} times without an effect"
+        yield Event(_at(stored.stalled["last_at"]), "sweeper", f"emitted again, {times}")
+    for row in stored.cases:
+        word = "violation" if row["violation"] else "doubt"
+        yield Event(_at(row["seen_at"]), "reconcile", f"{word} {row['kind']}: {row['detail']}")
+    for row in stored.actions:
+        yield Event(_at(row["at"]), row["actor"], f"{row['action']}: “{row['because']}”")
+
+
+def _paid(entry: PaymentEntry) -> Event:
+    text = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
+    return Event(entry.at, "Payment", text)
+
+
+def _held(entry: StockEntry) -> Event:
+    text = f"{entry.status} {entry.quantity} × product {entry.product_id}"
+    return Event(entry.at, "Inventory", text)
+
+
+def _waiting(stored: Stored) -> Iterator[str]:
+    """Say what is still to happen."""
+    for row in stored.outbox:
+        yield f"{row['type']} waits in the outbox since {row['created_at']}"
+    for row in stored.attempts:
+        if row["outcome"] == "unknown":
+            yield f"the outcome of {row['kind']} {row['id']} is not known"
+    for row in stored.notifications:
+        if not row["sent_at"] and not row.get("ended_at"):
+            why = f": {row['last_error']}" if row.get("last_error") else ""
+            yield f"{row['template']} is to be sent, tries so far: {row['tries']}{why}"
+    if stored.order and stored.order["reservation"] == "held":
+        yield "Inventory holds the stock"
+
+
+def _needs(stored: Stored) -> Iterator[str]:
+    """Say what only a person can do: a refund that Payment declined is not asked for again."""
+    for row in stored.attempts:
+        if row["kind"] == "refund" and row.get("reason") == Reason.REFUND_DECLINED:
+            yield (
+                f"a person, because Payment declined to pay back {_money(row['amount'])}: "
+                f"`orders payments resolve {row['id']} --refunded --against-payment` "
+                "once it was paid back otherwise"
+            )
+
+
+def _at(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def _money(amount: float) -> str:
+    return f"{amount:.2f}"
