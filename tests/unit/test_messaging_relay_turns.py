@@ -37,8 +37,10 @@ def ended(order: int, kind: str = events.COMPLETED) -> Row:
 
 
 def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | None = None) -> Turns:
-    """Return turns between customers."""
-    return Turns(limit, workers, clock or Clock())
+    """Return turns between customers: somebody has just had an order."""
+    turns = Turns(limit, workers, clock or Clock())
+    turns.take([row(9_000, 9_000), ended(9_000)])
+    return turns
 
 
 def numbers(rows: list[Row]) -> list[int]:
@@ -91,6 +93,18 @@ def test_an_order_that_was_not_taken_is_published_again() -> None:
     turns = shared(10)
     turns.take([row(seq) for seq in range(10)])
     assert numbers(turns.take([row(3), row(10)])) == [3]
+
+
+def test_a_customer_who_is_alone_has_twice_as_many() -> None:
+    clock = Clock()
+    turns = Turns(20, lambda: 1, clock)
+    turns.take([row(seq) for seq in range(100)])
+    assert len(turns.due(100)) == 30
+    assert turns.take([row(200, OTHER)])
+    turns.take([ended(seq) for seq in range(21)])
+    assert turns.due(100) == []
+    turns.take([ended(21)])
+    assert numbers(turns.due(100)) == [40]
 
 
 def test_more_workers_have_more_orders() -> None:

@@ -12,6 +12,7 @@ Nothing here has to survive a restart: forgotten orders are read again and publi
 import bisect
 import collections
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +22,10 @@ from orders.domain import events
 from orders.messaging.customers import FEW, Customer, customer_of
 from orders.relay.outbox import Row
 
+# While only one customer has orders, so many times as many are under way: a worker never waits for
+# the relay, and whoever comes next waits once behind a fraction of a second's work.
+_ALONE: Final = 2
+_ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
 # An order that is under way for longer is somewhere else: put off, or lost.
 _FORGET_S: Final = 10.0
 # Where nothing ends (no worker, a slow Payment), turns help nobody.
@@ -57,6 +62,8 @@ class Turns:
         self._seqs: list[int] = []  # of all parked rows, sorted
         self._moved_s = 0.0  # when an order ended last, or the first one was parked
         self._last_end = 0  # the largest `seq` of the rows that told of one
+        self._latest: Customer | None = None  # whose order was published last
+        self._shared_s = -math.inf  # when that was another customer's than the one before
 
     @property
     def parked(self) -> int:
@@ -73,7 +80,7 @@ class Turns:
         Without `park` all are returned.
         """
         now_s = self._monotonic()
-        if self._limit() == 0:
+        if self._limit(now_s) == 0:
             return list(rows)
         self._expire(now_s)
         return [row for row in rows if not self._parks(row, now_s, park=park)]
@@ -83,7 +90,7 @@ class Turns:
         if not self._seqs:
             return []
         now_s = self._monotonic()
-        limit = self._limit()
+        limit = self._limit(now_s)
         self._expire(now_s)
         everybody = limit == 0 or self._stands_still(now_s)
         rows: list[Row] = []
@@ -104,8 +111,9 @@ class Turns:
         self._seqs.clear()
         self._last_end = 0  # a failover may issue numbers again
 
-    def _limit(self) -> int:
-        return self._per_worker * self._workers()
+    def _limit(self, now_s: float) -> int:
+        alone = now_s - self._shared_s > _ALONE_AFTER_S
+        return self._per_worker * self._workers() * (_ALONE if alone else 1)
 
     def _stands_still(self, now_s: float) -> bool:
         return now_s - self._moved_s > _STALLED_S
@@ -146,6 +154,9 @@ class Turns:
         return row
 
     def _begin(self, order_id: str, customer: Customer, now_s: float) -> None:
+        if self._latest not in (None, customer):
+            self._shared_s = now_s
+        self._latest = customer
         if order_id in self._under_way:
             return  # a second row of an order, which nobody of ours writes
         self._under_way[order_id] = customer, now_s
