@@ -75,7 +75,7 @@ def client(port: int) -> Iterator[Callable[[str], redis.Redis]]:
 
 
 def settings_of(port: int, process: str) -> CacheSettings:
-    return CacheSettings(url=valkey.login_url(port, ACCESS, process), timeout_s=1)
+    return CacheSettings(url=valkey.login_url(port, ACCESS, process), timeout_s=10)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -167,7 +167,7 @@ def test_processes_do_all_of_their_work(port: int) -> None:
 
 
 def test_one_user_for_all_processes_does_the_same(port: int) -> None:
-    settings = CacheSettings(url=valkey.url(port, ACCESS), timeout_s=1)
+    settings = CacheSettings(url=valkey.url(port, ACCESS), timeout_s=10)
     with ExitStack() as closing:
         work = Work(closing, settings)
         cache = work.tracking_cache()

@@ -111,7 +111,7 @@ def test_the_servers_are_verified_and_do_all_that_is_asked(
     request: pytest.FixtureRequest, tls: ServerTls, tmp_path: Path, kind: str
 ) -> None:
     url = request.getfixturevalue(kind)
-    settings = CacheSettings(url=f"{url}?ssl_ca_certs={tls.authority}", timeout_s=5)
+    settings = CacheSettings(url=f"{url}?ssl_ca_certs={tls.authority}", timeout_s=10)
     cache = OrderCache(client := Redis(settings), settings)
     cache.start()
     try:
@@ -129,7 +129,7 @@ def test_the_servers_are_verified_and_do_all_that_is_asked(
 
 def refusal(url: str, authority: Path) -> str:
     """Return why a process that trusts another authority does without Redis."""
-    client = Redis(CacheSettings(url=f"{url}?ssl_ca_certs={authority}", timeout_s=5))
+    client = Redis(CacheSettings(url=f"{url}?ssl_ca_certs={authority}", timeout_s=10))
     with pytest.raises(RedisDown) as refused:
         client.call(b"PING")
     client.close()
