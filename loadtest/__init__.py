@@ -1,1 +1,1 @@
-"""Load tests that decide: scenarios as data, Locust as the driver, verdicts by exit code."""
+"""Load tests with a verdict: scenarios as data, Locust as the driver, verdicts by exit code."""

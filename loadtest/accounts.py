@@ -56,7 +56,7 @@ def wrongly_charged(story: Story) -> Iterator[str]:
                 f"{account.refunded} is"
             )
     for order_id in strangers(accounts, story.books):
-        yield f"order {order_id} was charged and nobody knows it"
+        yield f"order {order_id} was charged but is not among the orders"
 
 
 def overpaid(story: Story) -> Iterator[str]:

@@ -47,7 +47,7 @@ class Annotation:
         try:
             return http.send(method, self._url + path, body, self._headers)
         except http.Unreachable as error:
-            print(f"  Grafana was not told: {error}")
+            print(f"  Grafana got no annotation: {error}")
             return None
 
 

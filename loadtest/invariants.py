@@ -62,7 +62,7 @@ def altered(story: Story) -> Iterator[str]:
     for purchase in story.purchases:
         for order in story.orders_of(purchase):
             if _content(order) != (purchase.user, purchase.product, purchase.quantity):
-                yield f"order {order.id} is for somebody or something else"
+                yield f"order {order.id} has another owner or other contents"
             elif order.total != purchase.total:
                 yield f"order {order.id} costs {order.total}, not {purchase.total}"
 
@@ -75,7 +75,7 @@ def uninvited(story: Story) -> Iterator[str]:
             continue
         purchase = placed.get(order.payment_method)
         if purchase is None:
-            yield f"order {order.id} was placed by nobody"
+            yield f"order {order.id} was placed by no customer"
         elif purchase.refused is not None:
             yield f"order {order.id} was refused with {purchase.refused}"
 
@@ -115,7 +115,7 @@ def wrongly_stocked(story: Story) -> Iterator[str]:
             stock = f"{reservation.quantity} of product {reservation.product_id}"
             yield f"order {order.id} holds {stock}"
     for order_id in accounts.strangers(reservations, story.books):
-        yield f"order {order_id} has stock and nobody knows it"
+        yield f"order {order_id} has stock but is not among the orders"
 
 
 def completed_though_declined(story: Story) -> Iterator[str]:

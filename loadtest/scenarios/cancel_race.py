@@ -8,7 +8,7 @@ _SLOW = {"latencyMs": 150, "jitterMs": 200}
 
 SCENARIO = Scenario(
     name="cancel-race",
-    proves="whoever cancels when, money and stock balance and everybody is told the truth",
+    proves="whenever an order is cancelled, money and stock balance and every answer is true",
     steps=(Step(seconds=40, users=12),),
     crowds=(
         Crowd(kind="canceller", weight=5, pace_s=2, declined=0.1),

@@ -13,7 +13,7 @@ _BAD = {
 
 SCENARIO = Scenario(
     name="payment-degraded",
-    proves="with Payment failing and losing answers, nobody is charged twice or for nothing",
+    proves="with Payment failing and losing answers, no customer is charged twice or for nothing",
     steps=(Step(seconds=40, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=3),),
     moments=(Moment(8, Upstream("payment", _BAD)), Moment(28, Upstream("payment"))),

@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="primary-down",
-    proves="without the primary nothing is accepted and nothing lost; all goes on once it is back",
+    proves="without the primary no order is accepted and none lost; all continues once it is back",
     steps=(Step(seconds=40, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=3),),
     moments=(

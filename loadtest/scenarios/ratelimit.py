@@ -7,7 +7,7 @@ _LIMIT = 100
 
 SCENARIO = Scenario(
     name="ratelimit",
-    proves="a hot client is held to about 100 a minute, and nobody else notices",
+    proves="a hot client is limited to about 100 requests a minute; others are not affected",
     steps=(Step(seconds=75, users=12),),
     crowds=(
         Crowd(kind="hot", fixed=2, pace_s=0.05),

@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="redis-down",
-    proves="without Redis nobody sees an error, only more work for the database",
+    proves="without Redis clients see no errors; only the database has more work",
     steps=(Step(seconds=32, users=12),),
     crowds=(Crowd(kind="shopper", pace_s=2.5),),
     moments=(Moment(8, Component("stop", "valkey")), Moment(22, Component("start", "valkey"))),

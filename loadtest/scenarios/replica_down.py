@@ -5,7 +5,7 @@ from loadtest.scenario import Component, Crowd, Moment, Phase, Scenario, Step, a
 
 SCENARIO = Scenario(
     name="replica-down",
-    proves="without the replica nobody notices: reads go to the primary",
+    proves="clients do not notice that the replica is down: reads go to the primary",
     steps=(Step(seconds=40, users=10),),
     crowds=(Crowd(kind="shopper", pace_s=3),),
     moments=(

@@ -146,7 +146,9 @@ def _add_after_promotion(verbs: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_topology(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb = verbs.add_parser("topology", help="exchanges, queues, bindings and policies of RabbitMQ")
     actions = verb.add_subparsers(metavar="ACTION", required=True)
-    apply = actions.add_parser("apply", help="make RabbitMQ have what is missing or differs")
+    apply = actions.add_parser(
+        "apply", help="create or repair what is missing or different in RabbitMQ"
+    )
     apply.set_defaults(run=_apply_topology)
     show = actions.add_parser("show", help="print it as JSON")
     show.set_defaults(run=_show_topology)
@@ -167,7 +169,7 @@ def _show_topology(_chosen: argparse.Namespace) -> int:
 def _add_dead_letters(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     from orders.messaging import dead_letters
 
-    verb = verbs.add_parser("dead-letters", help="look at, replay or drop what was put aside")
+    verb = verbs.add_parser("dead-letters", help="list, replay or drop dead letters")
     dead_letters.add_arguments(verb)
     verb.set_defaults(run=_dead_letters)
 

@@ -136,7 +136,7 @@ class Writer:
         except NotFound:
             return
         if owner_name(child) != key.name:
-            raise Permanent("exists and belongs to somebody else: delete or rename it")
+            raise Permanent("exists and belongs to another owner: delete or rename it")
 
     async def _hand_over(self, path: str, live: Manifest) -> None:
         """Give `replicas` to the scaler before we let go of it, or it falls back to 1.

@@ -58,7 +58,7 @@ class Metrics:
         )
         self.external_metrics = Counter(
             "orderservice_external_metrics_requests",
-            "Answers to autoscalers that asked for the depth of a queue, by HTTP status.",
+            "Answers to autoscalers' requests for the depth of a queue, by HTTP status.",
             ["code"],
             registry=self.registry,
         )

@@ -124,4 +124,4 @@ def _notes(service: OrderService, context: Context) -> Iterator[str]:
         yield "messaging.managementUrl is not set: RabbitMQ is left to `orders topology apply`"
     scaler = choose(service, context)
     if service.spec.worker.autoscaling and scaler.provider is None:
-        yield f"nobody would scale the worker: {scaler.message}"
+        yield f"the worker would not be scaled: {scaler.message}"

@@ -34,7 +34,7 @@ class Breaker:
     def calling(self) -> Iterator[None]:
         """Guard a call. Raises CircuitBreakerError when it is not to be made now."""
         if self._suspect and self._in_flight:
-            raise CircuitBreakerError("somebody else is asking already")
+            raise CircuitBreakerError("another request is already probing the broker")
         self._in_flight += 1
         try:
             with self._breaker.calling():

@@ -69,7 +69,7 @@ class Cancellation:
             },
             refusals={
                 400: "The request is malformed or invalid.",
-                404: "There is no such order, or it belongs to somebody else.",
+                404: "There is no such order, or it belongs to another user.",
                 409: "The order failed, or was paid too long ago (`reason`: Failed, WindowClosed); "
                 "or the first request with this Idempotency-Key is still running.",
                 413: "The body is larger than 64 KiB.",

@@ -43,7 +43,7 @@ class OrderHistory:
             answers={200: Answer(description="The transitions.", body=list[TransitionView])},
             refusals={
                 400: "The id is not an integer from 1 to 2^53-1.",
-                404: "There is no such order, or it belongs to somebody else.",
+                404: "There is no such order, or it belongs to another user.",
             },
         )
     }

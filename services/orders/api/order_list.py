@@ -112,7 +112,7 @@ class UserOrders:
             refusals={
                 400: "A parameter is invalid, or the cursor is not one of this list.",
             },
-            token_refusals={404: "The list is somebody else's."},
+            token_refusals={404: "The list belongs to another user."},
         )
     }
 

@@ -149,7 +149,7 @@ class OneOrder:
             },
             refusals={
                 400: "The id is not an integer from 1 to 2^53-1.",
-                404: "There is no such order, or it belongs to somebody else.",
+                404: "There is no such order, or it belongs to another user.",
             },
         )
     }

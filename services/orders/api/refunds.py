@@ -21,7 +21,7 @@ from orders.views import snapshot
 
 _DETAILS: Final = {
     Unrefundable.NOT_COMPLETED: "Only a completed order can be refunded.",
-    Unrefundable.EXCEEDS_CAPTURE: "The amount is more than is left of what was paid.",
+    Unrefundable.EXCEEDS_CAPTURE: "The amount exceeds what is left of the payment.",
 }
 
 

@@ -131,7 +131,9 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
     if records is None:
         raise OrdersError("tidy asks the database about the orders: set ORDERS_DATABASE_URL")
     if queue == topology.UNROUTED:
-        raise OrdersError("letters of orders.unrouted are events that nobody read: replay or drop")
+        raise OrdersError(
+            "letters of orders.unrouted are events that reached no queue: replay or drop them"
+        )
     recording = _recording(args, queue, records) if args.yes else nullcontext(_Nowhere())
     number = 0
     with recording as deed:

@@ -28,7 +28,7 @@ OUTBOX_HELD: Final = Gauge(
 RELAY_LEADING: Final = Gauge("relay_leading", "1 while this relay publishes, 0 while it stands by.")
 
 QUEUE_MESSAGES: Final = Gauge(
-    "messaging_queue_messages", "Messages in a queue that nobody works on yet.", ["queue"]
+    "messaging_queue_messages", "Messages in a queue that no consumer has taken yet.", ["queue"]
 )
 QUEUE_CONSUMERS: Final = Gauge("messaging_queue_consumers", "Consumers of a queue.", ["queue"])
 

@@ -22,7 +22,7 @@ def add_reconcile(verb: argparse.ArgumentParser) -> None:
         type=moment,
         metavar="TIME",
         help="compare what changed since then: 2h, 3d, or as in 2026-11-29T12:00:00Z; "
-        "the next run goes on from where the last one without --since ended",
+        "the next run continues where the last one without --since ended",
     )
     where.add_argument("--full", action="store_true", help="compare everything from the beginning")
     where.add_argument(

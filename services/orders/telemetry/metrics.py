@@ -13,7 +13,7 @@ from orders.telemetry.buckets import COMPLETION_BUCKETS, HTTP_BUCKETS
 
 ORDER_REQUESTS: Final = Counter(
     "order_requests_total",
-    "Requests about orders, by what was asked and how it ended.",
+    "Requests about orders, by action and result.",
     ["action", "status"],
 )
 HTTP_DURATION: Final = Histogram(

@@ -18,7 +18,7 @@ ORDER_TRANSITIONS: Final = Counter(
 )
 ORDER_REFUNDS: Final = Counter(
     "order_refunds_total",
-    "Refunds whose outcome Payment told, by outcome; a declined one needs a person.",
+    "Refunds with a known outcome, by outcome; a declined one needs a person.",
     ["outcome"],
 )
 for _outcome in ("approved", "declined"):  # 0 before the first, so that an increase is seen
