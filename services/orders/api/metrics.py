@@ -41,6 +41,10 @@ HTTP_WORKER_EXITS: Final = Counter(
     "http_server_worker_exits_total",
     "Processes that ended as they should: reloaded, stopped, or after their share of requests.",
 )
+WAITING_SECONDS: Final = Counter(
+    "http_server_waiting_seconds_total",
+    "Time that requests waited for others' answers without holding up their process.",
+)
 
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}

@@ -17,7 +17,7 @@ from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database import connection
 from orders.database.cancellations import Cancellations
-from orders.database.orders import History, Ledger
+from orders.database.orders import History, Ledger, Share, alone
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads, Replica, ReplicaLag
@@ -91,7 +91,7 @@ def build(settings: Settings) -> Service:
     primary, replicas = _pools(settings.database, closing)
     reads = _reads(primary, replicas, settings.database, closing)
     ports = Ports(
-        ledger=Ledger(primary, reads),
+        ledger=Ledger(primary, reads, _share(settings)),
         cancellations=Cancellations(primary, settings.cancellation.window_s),
         refund_requests=RefundRequests(primary),
         history=History(reads),
@@ -141,6 +141,18 @@ def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
 
 def _ping(redis: Redis) -> None:
     redis.call(b"PING")
+
+
+def _share(settings: Settings) -> Share:
+    """Take orders that come together at once, where a process has one thread.
+
+    The set that waits for PostgreSQL keeps a connection; another is left for reads.
+    """
+    if settings.api.worker_class != "meinheld" or settings.database.pool_size == 1:
+        return alone
+    from orders.api.server.overlap import shared
+
+    return shared
 
 
 def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[Pool]]:

@@ -10,11 +10,13 @@ that this code relies on is said when a connection is opened.
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, Self
 
 import psycopg
@@ -23,6 +25,7 @@ from psycopg.abc import RV, Params, PQGen, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.generators import notifies
 from psycopg.rows import TupleRow
+from psycopg.waiting import Ready
 
 from orders import verified
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
@@ -306,6 +309,12 @@ READ_ONLY: Final = "the server takes no writes"
 POOLER: Final = "a pooler in transaction mode keeps no session settings"
 
 
+# Waits until a descriptor can be read, for at most so many seconds; returns whether it can.
+Wait = Callable[[int, float], bool]
+# How statements of this context wait for their answer; None: they block the thread.
+waiting: Final[ContextVar[Wait | None]] = ContextVar("waiting", default=None)
+
+
 class Connection(psycopg.Connection[Row]):
     """A connection in autocommit mode whose every wait ends; one that ends late is closed."""
 
@@ -388,6 +397,8 @@ class Connection(psycopg.Connection[Row]):
             return super().wait(gen, interval, timeout)
         self.waiting_since_s = time.monotonic()
         try:
+            if (wait := waiting.get()) is not None:
+                return _driven(gen, self.fileno(), wait, self.deadline_s)
             return super().wait(gen, interval, self.deadline_s)
         except errors._WaitTimeout as error:  # noqa: SLF001 what `wait` is documented to raise
             self.pgconn.finish()
@@ -426,6 +437,27 @@ class Connection(psycopg.Connection[Row]):
         """Return when a notification came, or after `timeout_s`; handlers get to see it."""
         with contextlib.suppress(errors._WaitTimeout):  # noqa: SLF001 what `wait` raises
             self.wait(notifies(self.pgconn), timeout=timeout_s)
+
+
+def _driven(steps: PQGen[RV], descriptor: int, wait: Wait, timeout_s: float) -> RV:
+    """Take the steps of a statement; `wait` waits for the server between them."""
+    try:
+        wanted = next(steps)
+        while True:
+            # It asks for room only if the send buffer is full, which one statement does not fill.
+            room = bool(wanted & Ready.W)
+            if not (_has_room(descriptor, timeout_s) if room else wait(descriptor, timeout_s)):
+                raise errors._WaitTimeout  # noqa: SLF001 as psycopg's own `wait` does
+            wanted = steps.send(Ready.W if room else Ready.R)
+    except StopIteration as end:
+        result: RV = end.value
+        return result
+
+
+def _has_room(descriptor: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _text(value: bytes | None) -> str:

@@ -5,8 +5,9 @@ Also the stored answers of requests with an Idempotency-Key.
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from decimal import Decimal
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +25,9 @@ ACCEPTED_MESSAGE: Final = "Order is being processed"
 # Filled in by PostgreSQL's format(), which alone knows the id when the answer is stored.
 _BODY: Final = f'{{"orderId":%s,"status":"{Status.PENDING}","message":"{ACCEPTED_MESSAGE}"}}'
 _LOCATION: Final = "/api/orders/%s"
+_ANSWER: Final = {
+    "route": CREATE_ROUTE, "body": _BODY, "location": _LOCATION, "etag": etag(1),
+}  # fmt: skip
 # Rows that a page skips by itself; beyond them, the index alone is asked where the page begins.
 _SKIPPED: Final = 200
 ORDER_COLUMNS: Final = 12  # that `order_of` reads
@@ -88,6 +92,35 @@ def busy_if_locked(use: Use) -> Iterator[None]:
         raise Busy("the key's first use is running", retry_after_s=1) from error
 
 
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+class Share(Protocol):
+    """Makes one way to ask of two: for each by itself, and for several at once.
+
+    Questions of one subject, other than None, are not asked at once.
+    """
+
+    def __call__(
+        self,
+        single: Callable[[Q], R],
+        several: Callable[[Sequence[Q]], Sequence[R]],
+        subject: Callable[[Q], Hashable],
+        /,
+    ) -> Callable[[Q], R]:
+        """Return a function that answers one question."""
+
+
+def alone(
+    single: Callable[[Q], R],
+    _several: Callable[[Sequence[Q]], Sequence[R]],
+    _subject: Callable[[Q], Hashable],
+) -> Callable[[Q], R]:
+    """Ask for each by itself."""
+    return single
+
+
 class Position(msgspec.Struct, frozen=True, array_like=True):
     """The last row of a page; the next page begins after it."""
 
@@ -98,8 +131,9 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 class Ledger:
     """The orders of the API: taking and reading them."""
 
-    def __init__(self, primary: Pool, reads: Reads) -> None:
+    def __init__(self, primary: Pool, reads: Reads, share: Share = alone) -> None:
         self._primary, self._reads = primary, reads
+        self._take = share(self._take_one, self._take_set, _Acceptance.use)
 
     def accept(self, order: NewOrder, context: Context, principal: str, key: str | None) -> Answer:
         """Take an order, once per principal and idempotency key.
@@ -110,7 +144,7 @@ class Ledger:
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)
             with busy_if_locked(use):
-                rows = self._primary.execute("accept_order", _acceptance(order, context, use))
+                rows = self._take(_acceptance(order, context, use))
         if rows:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
@@ -123,6 +157,17 @@ class Ledger:
         if answer is None:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
         return answer
+
+    def _take_one(self, acceptance: "_Acceptance") -> list[Row]:
+        arguments = _ANSWER | msgspec.structs.asdict(acceptance)
+        return self._primary.execute("accept_order", arguments)
+
+    def _take_set(self, acceptances: "Sequence[_Acceptance]") -> list[list[Row]]:
+        arguments = _ANSWER | {"orders": msgspec.json.encode(acceptances).decode()}
+        taken: list[list[Row]] = [[] for _ in acceptances]
+        for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
+            taken[place - 1].append((order_id, relay_sleeps))
+        return taken
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
         """Return the stored answer of a key, if it was used. Raises KeyReused."""
@@ -159,28 +204,44 @@ class Ledger:
         return Position(*rows[0]) if rows else None
 
 
+class _Acceptance(msgspec.Struct, frozen=True):
+    """What accept_order.sql stores of an order; accept_orders.sql takes a JSON array of these."""
+
+    principal: str
+    key: str | None
+    fingerprint: bytes
+    user_id: int
+    product_id: int
+    quantity: int
+    total: Decimal
+    payment_method: str
+    correlation_id: str
+    traceparent: str
+    trace_id: str
+
+    def use(self) -> tuple[str, str] | None:
+        """Return what no other order of a set may use; None without a key."""
+        return None if self.key is None else (self.principal, self.key)
+
+
+def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:
+    return _Acceptance(
+        principal=use.principal,
+        key=use.key,
+        fingerprint=use.fingerprint,
+        user_id=order.user_id,
+        product_id=order.product_id,
+        quantity=order.quantity,
+        total=order.total,
+        payment_method=order.payment_method,
+        correlation_id=context.correlation_id,
+        traceparent=context.traceparent,
+        trace_id=context.trace_id,
+    )
+
+
 def _use(order: NewOrder, principal: str, key: str | None) -> Use:
     return Use(principal, CREATE_ROUTE, key, b"" if key is None else order.fingerprint())
-
-
-def _acceptance(order: NewOrder, context: Context, use: Use) -> dict[str, object]:
-    return {
-        "principal": use.principal,
-        "route": use.route,
-        "key": use.key,
-        "fingerprint": use.fingerprint,
-        "body": _BODY,
-        "location": _LOCATION,
-        "etag": etag(1),
-        "user_id": order.user_id,
-        "product_id": order.product_id,
-        "quantity": order.quantity,
-        "total": order.total,
-        "payment_method": order.payment_method,
-        "correlation_id": context.correlation_id,
-        "traceparent": context.traceparent,
-        "trace_id": context.trace_id,
-    }
 
 
 def order_of(row: Row, *, refund_pending: bool = False) -> Order:

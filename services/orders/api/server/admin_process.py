@@ -1,4 +1,4 @@
-"""The api's admin process: a meinheld worker serves one request at a time, probes cannot wait."""
+"""The api's admin process: probes cannot wait behind requests, which take turns in a worker."""
 
 import os
 import shutil

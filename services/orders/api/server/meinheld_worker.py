@@ -29,6 +29,7 @@ from gunicorn.workers.base import Worker
 from meinheld import server
 from prometheus_client import Counter
 
+from orders.api.server import overlap
 from orders.api.server.connections import idle_for, open_connections, shut_for_reading
 
 # Above this meinheld answers 413 itself, as HTML; below, the application does, as problem+json.
@@ -54,7 +55,7 @@ PATIENCE_S = 3.0
 
 
 class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
-    """Serve one request at a time from meinheld's event loop, many connections at once."""
+    """Serve requests from meinheld's event loop: one at a time, but for those that wait."""
 
     alive: bool
 
@@ -78,6 +79,9 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
     def _application(self) -> Any:
         wsgi = self.wsgi
 
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            return paced(wsgi(environ, start_response), environ)
+
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if _is_gone(environ["meinheld.client"]):
                 return []
@@ -87,7 +91,10 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
                     "Worker %s served %d requests: making room for a new one.", self.pid, self.nr
                 )
                 self.drain()
-            return paced(wsgi(environ, start_response), environ)
+            # Only what changes something waits for commits; the rest is not worth a greenlet.
+            if environ["REQUEST_METHOD"] == "POST":
+                return overlap.call(answer, environ, start_response)
+            return answer(environ, start_response)
 
         return call
 

@@ -1,0 +1,300 @@
+"""Orders that come while another waits for its commit share the next one, under meinheld."""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+import requests
+
+from devstack.testing import Database
+from integration.api_process import Api, api_running, new_user, order
+from integration.serving import eventually, read_answer, request
+
+REFUSED = 666  # PostgreSQL refuses orders of this product
+UNKNOWN = "urn:orders:problem:outcome-unknown"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Iterator[Api]:
+    with psycopg.connect(database.url) as connection:
+        connection.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE EXCEPTION 'not this one'; END$$;
+            CREATE TRIGGER refusal BEFORE INSERT ON orders FOR EACH ROW
+            WHEN (new.product_id = {REFUSED}) EXECUTE FUNCTION refuse();
+            """.encode()
+        )
+    with one_process(tmp_path_factory.mktemp("together"), database) as running_api:
+        yield running_api
+
+
+def one_process(folder: Path, database: Database) -> contextlib.AbstractContextManager[Api]:
+    return api_running(
+        folder,
+        API_WORKERS="1",
+        DATABASE_URL=database.url,
+        DATABASE_LOCK_TIMEOUT_S="60",
+        DATABASE_STATEMENT_TIMEOUT_S="60",
+        ORDER_STOCK_CHECK="off",
+    )
+
+
+class Crowd:
+    """Orders that are sent while a lock keeps the first of them waiting in PostgreSQL."""
+
+    def __init__(
+        self, api: Api, database: Database, lock: psycopg.Connection[Any], pool: ThreadPoolExecutor
+    ) -> None:
+        self._api, self._pool, self.lock = api, pool, lock
+        self.database = database
+        self.first = self.post(new_user())
+        eventually(lambda: self.waiting_sessions() == 1)
+
+    def waiting_sessions(self) -> int:
+        """Return how many sessions of PostgreSQL wait for the lock."""
+        query = b"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
+        [(count,)] = self.lock.execute(query).fetchall()
+        return int(count)
+
+    def post(self, user: int, key: str | None = None, **members: Any) -> Future[requests.Response]:
+        """Send an order, over a connection of its own."""
+        return self._pool.submit(
+            requests.post, f"{self._api.url}/api/orders", json=order(user, **members), timeout=90,
+            headers={} if key is None else {"Idempotency-Key": key},
+        )  # fmt: skip
+
+    def arrive(self, *answers: Future[requests.Response]) -> None:
+        """Wait until the api has taken in what was sent: it reads in the order of arrival."""
+        eventually(lambda: established(self._api) >= len(answers))
+        for _ in range(2):
+            assert requests.get(f"{self._api.url}/openapi.json", timeout=20).ok
+
+
+def established(api: Api) -> int:
+    """Return how many connections of clients the kernel has for the api."""
+    port = f":{api.port:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    entries = [line.split() for line in lines]
+    return sum(entry[1].endswith(port) and entry[3] == "01" for entry in entries)
+
+
+@pytest.fixture
+def crowd(api: Api, database: Database) -> Iterator[Crowd]:
+    with crowded(api, database) as waiting:
+        yield waiting
+
+
+@contextlib.contextmanager
+def crowded(api: Api, database: Database) -> Iterator[Crowd]:
+    with ThreadPoolExecutor(64) as pool, psycopg.connect(database.url) as lock:
+        lock.execute(b"LOCK TABLE orders IN EXCLUSIVE MODE")
+        yield Crowd(api, database, lock, pool)
+        lock.rollback()
+
+
+def stored(database: Database, users: list[int]) -> list[tuple[Any, ...]]:
+    with psycopg.connect(database.url) as connection:
+        query = b"SELECT user_id, xmin::text, id FROM orders WHERE user_id = ANY(%s) ORDER BY id"
+        return connection.execute(query, (users,)).fetchall()
+
+
+def test_who_waits_meanwhile_shares_one_commit_and_the_api_serves_on(crowd: Crowd) -> None:
+    users = [new_user() for _ in range(20)]
+    answers = [crowd.post(user) for user in users]
+    crowd.arrive(*answers)
+    assert crowd.waiting_sessions() == 1, "one statement runs; the others wait in the api"
+    crowd.lock.rollback()
+    assert crowd.first.result().status_code == 202
+    assert [answer.result().status_code for answer in answers] == [202] * 20
+    orders = stored(crowd.database, users)
+    assert {answer.result().json()["orderId"] for answer in answers} == {row[2] for row in orders}
+    for answer, user in zip(answers, users, strict=True):
+        assert (user, answer.result().json()["orderId"]) in {(row[0], row[2]) for row in orders}
+    assert len({transaction for _, transaction, _ in orders}) == 1
+
+
+def test_one_key_twice_in_a_crowd_is_one_order(crowd: Crowd) -> None:
+    user, key = new_user(), f"twice-{new_user()}"
+    answers = [crowd.post(user, key), crowd.post(user, key), crowd.post(user, key, quantity=3)]
+    others = [crowd.post(new_user(), key) for _ in range(3)]
+    crowd.arrive(*answers, *others)
+    crowd.lock.rollback()
+    results = [answer.result() for answer in answers]
+    taken = [result for result in results if result.status_code == 202]
+    assert len({result.json()["orderId"] for result in taken}) == 1
+    assert sorted(result.status_code for result in results) in ([202, 202, 422], [202, 422, 422])
+    assert len(stored(crowd.database, [user])) == 1
+    assert [other.result().status_code for other in others] == [202] * 3, "keys of other principals"
+
+
+def test_one_order_that_postgresql_refuses_holds_up_no_other(crowd: Crowd) -> None:
+    users = [new_user() for _ in range(5)]
+    answers = [crowd.post(user) for user in users]
+    refused_user = new_user()
+    refused = crowd.post(refused_user, productId=REFUSED)
+    keyed_user = new_user()
+    keyed = [crowd.post(keyed_user, f"key-{number}") for number in range(2)]
+    crowd.arrive(*answers, refused, *keyed)
+    crowd.lock.rollback()
+    assert refused.result().status_code == 503
+    assert refused.result().json()["type"] != UNKNOWN
+    assert [answer.result().status_code for answer in answers + keyed] == [202] * 7
+    orders = stored(crowd.database, [*users, refused_user, keyed_user])
+    assert len(orders) == 7
+
+
+def test_when_the_session_ends_all_of_the_set_are_told_that_nobody_knows(crowd: Crowd) -> None:
+    users = [new_user() for _ in range(6)]
+    answers = [crowd.post(user) for user in users]
+    crowd.arrive(*answers)
+    with psycopg.connect(crowd.database.url, autocommit=True) as second:
+        # Before the next set can have the first one's lock: it waits for this one.
+        second.execute(b"SET lock_timeout = 0")
+        blocker = psycopg.connect(crowd.database.url)
+        with ThreadPoolExecutor(1) as pool, blocker:
+            queued = pool.submit(blocker.execute, b"LOCK TABLE orders IN EXCLUSIVE MODE")
+            eventually(lambda: crowd.waiting_sessions() == 2)
+            crowd.lock.rollback()
+            queued.result()
+            waiting = (
+                b"SELECT array_agg(pid) FROM pg_locks"
+                b" WHERE NOT granted AND relation = 'orders'::regclass"
+            )
+            sessions: list[int] = []
+
+            def blocked() -> bool:
+                sessions[:] = second.execute(waiting).fetchall()[0][0] or []
+                return bool(sessions)
+
+            eventually(blocked)
+            second.execute(b"SELECT pg_terminate_backend(%s)", (sessions[0],))
+            results = [answer.result() for answer in answers]
+            blocker.rollback()
+    assert {result.status_code for result in results} == {503}
+    assert {result.json()["type"] for result in results} == {UNKNOWN}
+    assert all("Retry-After" not in result.headers for result in results)
+    assert stored(crowd.database, users) == []
+
+
+def test_a_client_that_goes_away_disturbs_nobody(api: Api, crowd: Crowd) -> None:
+    left = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(4)]
+    users = [new_user() for _ in left]
+    for connection, user in zip(left, users, strict=True):
+        connection.sendall(posted(order(user)))
+    stays = crowd.post(new_user())
+    crowd.arrive(stays, *[stays] * len(left))
+    for connection in left[:2]:  # a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for connection in left:
+        connection.close()
+    crowd.lock.rollback()
+    assert stays.result().status_code == 202
+    assert len(stored(crowd.database, users)) == 4, "they were being worked on"
+    assert api.post(new_user()).status_code == 202
+
+
+def posted(body: dict[str, Any]) -> bytes:
+    content = msgspec.json.encode(body)
+    fields = ("Content-Type: application/json", f"Content-Length: {len(content)}")
+    return request("POST", "/api/orders", *fields, body=content)
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(api: Api, crowd: Crowd) -> None:
+    user = new_user()
+    with socket.create_connection(("127.0.0.1", api.port)) as connection:
+        connection.settimeout(60)
+        connection.sendall(posted(order(user)) + request("GET", "/openapi.json"))
+        crowd.arrive(crowd.first, crowd.first)
+        crowd.lock.rollback()
+        assert read_answer(connection)[0] == 202
+        status, _, body = read_answer(connection)
+    assert (status, b'"openapi"' in body) == (200, True)
+
+
+def test_more_than_four_sets_are_refused_at_once(api: Api, crowd: Crowd) -> None:
+    connections = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(220)]
+    for connection in connections:
+        connection.settimeout(60)
+        connection.sendall(posted(order(new_user())))
+    crowd.arrive(*[crowd.first] * len(connections))
+    refused = [connection for connection in connections if readable(connection)]
+    assert len(refused) == 20
+    for connection in refused:
+        status, headers, _ = read_answer(connection)
+        assert (status, headers["retry-after"]) == (503, "1")
+    crowd.lock.rollback()
+    waiting = [connection for connection in connections if connection not in refused]
+    assert {read_answer(connection)[0] for connection in waiting} == {202}
+    for connection in connections:
+        connection.close()
+
+
+def readable(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(60)
+
+
+def test_a_process_that_stops_answers_who_waits(tmp_path: Path, database: Database) -> None:
+    with one_process(tmp_path, database) as server, crowded(server, database) as crowd:
+        answers = [crowd.post(new_user()) for _ in range(5)]
+        crowd.arrive(*answers)
+        os.kill(server.pid, signal.SIGTERM)
+        crowd.lock.rollback()
+        assert [answer.result().status_code for answer in [crowd.first, *answers]] == [202] * 6
+
+
+def test_a_set_stores_what_each_order_stores_by_itself(api: Api, database: Database) -> None:
+    """One is stored by accept_order.sql, the two that come together by accept_orders.sql."""
+    alone = api.post(new_user(), "same-0")
+    with crowded(api, database) as crowd:
+        together = [crowd.post(new_user(), f"same-{number}") for number in (1, 2)]
+        crowd.arrive(*together)
+        crowd.lock.rollback()
+        answers = [alone, *(answer.result() for answer in together)]
+    numbers = [answer.json()["orderId"] for answer in answers]
+    query = b"""
+        SELECT o.quantity, o.total, o.status, o.version, o.payment_method, o.product_id,
+            length(o.correlation_id), length(o.traceparent), h.version, h.from_status, h.to_status,
+            h.actor, length(h.trace_id), b.type, b.payload - 'orderId' - 'userId',
+            (b.payload->>'orderId')::bigint = o.id, (b.payload->>'userId')::bigint = o.user_id,
+            b.correlation_id = o.correlation_id, b.traceparent = o.traceparent,
+            k.principal = format('user:%%s', o.user_id), k.route, length(k.fingerprint), k.status,
+            replace(k.body, o.id::text, ''), k.body LIKE format('%%%%%%s%%%%', o.id),
+            k.location = format('/api/orders/%%s', o.id), k.etag,
+            k.expires_at - o.created_at
+        FROM orders o
+        JOIN order_history h ON h.order_id = o.id
+        JOIN outbox b ON b.aggregateid = o.id::text
+        JOIN idempotency_keys k ON k.location = format('/api/orders/%%s', o.id)
+        WHERE o.id = ANY(%s)
+    """
+    with psycopg.connect(database.url) as connection:
+        rows = connection.execute(query, (numbers,)).fetchall()
+    assert len(rows) == 3
+    assert all(row == rows[0] for row in rows), rows
+    for answer, number in zip(answers, (0, 1, 2), strict=True):
+        user = stored_user(database, answer.json()["orderId"])
+        again = api.post(user, f"same-{number}")
+        assert (again.status_code, again.content) == (202, answer.content)
+        assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def stored_user(database: Database, number: int) -> int:
+    with psycopg.connect(database.url) as connection:
+        [(user,)] = connection.execute(b"SELECT user_id FROM orders WHERE id = %s", (number,))
+    return int(user)
