@@ -19,11 +19,8 @@ OPTIONS = (
     "--custom-compile-command=make lock",
 )
 # meinheld 1.0.2 asks for greenlet < 0.5, which does not compile on any Python we run. Ours is built
-# without greenlet; Locust needs a new one.
+# without it; our worker class and Locust need a new one.
 OVERRIDES = "greenlet>=3\n"
-# Without Locust nothing needs it.
-IMAGE_OVERRIDES = "greenlet; python_version < '3'\n"
-
 # What installs the rest: uv, and setuptools for the one package without a wheel (meinheld).
 BOOTSTRAP = "uv\nsetuptools>=77\n"
 # Fetched only where no C compiler is installed.
@@ -68,7 +65,7 @@ def write_images() -> None:
 def write_image(image: str, extras: tuple[str, ...]) -> None:
     """Write what one image installs."""
     chosen = [f"--extra={extra}" for extra in extras]
-    with overriding(OVERRIDES if "load" in extras else IMAGE_OVERRIDES) as overrides:
+    with overriding(OVERRIDES) as overrides:
         exact = ["pyproject.toml", "-c", "requirements.lock"]
         write(f"{image}/requirements.lock", [*exact, *chosen, *overrides])
 

@@ -212,7 +212,7 @@ class ApiSettings(Group, frozen=True):
     ] = "meinheld"
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=256)],
-        Meta(description="Processes. Under meinheld requests take turns, and orders share commits."),
+        Meta(description="Processes. Under meinheld requests take turns; orders share commits."),
     ] = 4
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=256)], Meta(description="Threads per process (gthread only).")
