@@ -102,7 +102,7 @@ _MEANING: Final = (
     ),
     Panel(
         "At once",
-        "Requests that can be served at once: processes, times their threads with gthread.",
+        "Requests that can be worked on at once: processes, times their threads with gthread.",
         (Query(f"sum by (instance) ({of('http_server_workers')})", "{{instance}}"),),
         NUMBER,
         kind="stat",

@@ -46,10 +46,13 @@ _PROCESSES: Final = (
     Panel(
         "API busy",
         "Share of their time in which the api's processes (with gthread, their threads) work on a "
-        "request. Each serves one at a time, so requests wait when this comes near 1.",
+        "request. Orders that only wait for a commit are left out. Requests queue when this "
+        "comes near 1.",
         (
             Query(
-                f"{rate('http_server_request_duration_seconds_sum', 'service')} / "
+                f"({rate('http_server_request_duration_seconds_sum', 'service')} - "
+                f"({rate('http_server_waiting_seconds_total', 'service')} or "
+                f"{rate('http_server_request_duration_seconds_sum', 'service')} * 0)) / "
                 f"sum by (service) ({of('http_server_workers')})",
                 "busy",
             ),

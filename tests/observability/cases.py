@@ -106,6 +106,7 @@ WEBHOOK = own("circuit_breaker_state", 'upstream="webhook"')
 PAUSED = own("messaging_consumer_paused", 'queue="order-processing",reason="payment"')
 GIVEN_UP = own("notifications_given_up")
 BUSY = own("http_server_request_duration_seconds_sum", 'http_route="/api/orders"')
+WAITING = own("http_server_waiting_seconds_total")
 FAILED = 'orderservice_reconcile_total{result="failed"}'
 DONE = 'orderservice_reconcile_total{result="done"}'
 WATCH = 'orderservice_watch_age_seconds{kind="Deployment"}'
@@ -232,6 +233,11 @@ SYMPTOMS = (
         "OrderApiSaturated",  # 4 processes: 240 s of work a minute at most
         {BUSY: steady(200), own("http_server_workers"): level(4)},
         {BUSY: steady(180), own("http_server_workers"): level(4)},
+    ),
+    Alternatives(
+        "OrderApiSaturated",  # requests that wait for commits are no work
+        {BUSY: steady(600), WAITING: steady(400), own("http_server_workers"): level(4)},
+        {BUSY: steady(600), WAITING: steady(420), own("http_server_workers"): level(4)},
     ),
     Alternatives(
         "OrderApiWorkersCrashing",

@@ -304,11 +304,15 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         RUNTIME,
         kept="5m",
     )
-    busy = scope.of("http_server_request_duration_seconds_sum")
+    requests_s, waits_s = (
+        f"sum by ({BY}) (rate({scope.of(f'http_server_{name}')}[5m]))"
+        for name in ("request_duration_seconds_sum", "waiting_seconds_total")
+    )
+    busy = f"({requests_s} - ({waits_s} or {requests_s} * 0))"  # older pods count no waiting
     workers = scope.of("http_server_workers")
     yield Alert(
         "OrderApiSaturated",
-        f"sum by ({BY}) (rate({busy}[5m])) / sum by ({BY}) ({workers}) > 0.8",
+        f"{busy} / sum by ({BY}) ({workers}) > 0.8",
         TICKET,
         "The api's processes are busy nearly all the time.",
         "{{ $value | humanizePercentage }} of the time of all processes: requests begin to queue.",
