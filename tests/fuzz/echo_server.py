@@ -1,9 +1,13 @@
-"""A server on `meinheld.server` that answers what it read, as JSON, on a Unix socket."""
+"""A server on `meinheld.server` that answers what it read, as JSON, on a Unix socket.
+
+A POST, and what is below /later/, is answered later, while others are served.
+"""
 
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +15,98 @@ from meinheld import server
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer now or later."""
+    now = partial(answer, environ, start_response)
+    waits = _WAITS.get(environ["PATH_INFO"])
+    if waits is None and environ["REQUEST_METHOD"] == "POST":
+        waits = _wait_a_turn
+    return now() if waits is None else waits(environ["meinheld.client"], now)
+
+
+def _wait_a_turn(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    server.schedule_call(0, server.resume, client, now)
+    return server.LATER
+
+
+def _wait_for_a_byte(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    ours, theirs = socket.socketpair()
+
+    def go_on(timed_out: bool) -> None:  # noqa: FBT001 as `watch` calls it
+        assert not timed_out
+        ours.close()
+        theirs.close()
+        server.resume(client, now)
+
+    server.watch(ours.fileno(), 5, go_on)
+    server.schedule_call(0, theirs.send, b"x")
+    return server.LATER
+
+
+def _wait_a_second(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    silent = socket.socketpair()
+
+    def go_on(timed_out: bool) -> None:  # noqa: FBT001 as `watch` calls it
+        assert timed_out
+        for end in silent:
+            end.close()
+        server.resume(client, now)
+
+    server.watch(silent[0].fileno(), 1, go_on)
+    return server.LATER
+
+
+def _wait_twice(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    def again() -> Any:
+        return _wait_a_turn(client, now)
+
+    return _wait_a_turn(client, again)
+
+
+def _fail_later(client: Any, _now: Callable[[], Iterable[bytes]]) -> Any:
+    def fail() -> Any:
+        raise RuntimeError("as the test asked for")
+
+    return _wait_a_turn(client, fail)
+
+
+def _end(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    server.stop(5)
+    return _wait_a_second(client, now)
+
+
+def _misuse(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    """Answer only if each wrong call is refused."""
+    ours, theirs = socket.socketpair()
+    server.watch(ours.fileno(), 5, bool)
+    for call in (
+        partial(server.resume, client, now),  # it does not wait
+        partial(server.watch, ours.fileno(), 5, bool),  # watched already
+        partial(server.watch, -1, 5, bool),
+        partial(server.watch, 10**6, 5, bool),
+        partial(server.watch, theirs.fileno(), 0, bool),
+    ):
+        try:
+            call()
+        except ValueError:
+            continue
+        raise AssertionError(call)
+    theirs.close()  # ends the watch
+    server.schedule_call(0, ours.detach)
+    return now()
+
+
+_WAITS: dict[str, Callable[[Any, Callable[[], Iterable[bytes]]], Any]] = {
+    "/later/turn": _wait_a_turn,
+    "/later/byte": _wait_for_a_byte,
+    "/later/second": _wait_a_second,
+    "/later/twice": _wait_twice,
+    "/later/fails": _fail_later,
+    "/later/end": _end,
+    "/later/misuse": _misuse,
+}
+
+
+def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answer the request as JSON; one for /rss with the bytes of memory in use, /end ends it."""
     if environ["PATH_INFO"] == "/rss":
         with open("/proc/self/statm") as statm:  # noqa: PTH123 no file object left behind

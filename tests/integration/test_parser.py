@@ -71,6 +71,7 @@ HOSTILE = {
         + b"T: %b\r\n" % (b"x" * 500) * 20 + b"\r\n"
     ],
     "requests ahead": [b"GET / HTTP/1.1\r\n\r\n" * 300],
+    "an answer that comes later": [b"GET /later/byte HTTP/1.1\r\n\r\n" * 20],
     "an unknown protocol": [b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"],
 }  # fmt: skip
 
@@ -162,6 +163,48 @@ def test_methods_keep_their_names(echo: Running) -> None:
     for method in ("PURGE", "SEARCH", "SUBSCRIBE", "GET"):
         answer = send(echo, f"{method} / HTTP/1.1\r\n\r\n".encode())
         assert f'"method":"{method}"'.encode() in answer
+
+
+@pytest.mark.parametrize("wait", ["turn", "byte", "second", "twice", "misuse"])
+def test_a_request_is_answered_later_while_others_are_served(echo: Running, wait: str) -> None:
+    ahead = b"GET /later/%b HTTP/1.1\r\n\r\nGET /next HTTP/1.1\r\nConnection: close\r\n\r\n"
+    with connected(echo) as connection:
+        connection.sendall(ahead % wait.encode())
+        assert statuses(send(echo, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
+        answer = read_all(connection)
+    assert statuses(answer) == [200, 200]
+    first, second = (answer.index(path) for path in (b'"/later/' + wait.encode(), b'"/next"'))
+    assert first < second, "answers come in the order of their requests"
+
+
+def connected(server: Running) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(60)
+    connection.connect(str(server.socket))
+    return connection
+
+
+def test_a_request_that_fails_later_is_a_500_and_the_next_is_served(echo: Running) -> None:
+    both = b"GET /later/fails HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+    with connected(echo) as connection:
+        connection.sendall(both)
+        assert statuses(read_all(connection)) in ([500], [500, 200])
+    assert statuses(send(echo, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
+
+
+def test_a_client_that_does_not_wait_for_its_answer_disturbs_nobody(echo: Running) -> None:
+    for _ in range(20):
+        connected(echo).sendall(b"GET /later/second HTTP/1.1\r\n\r\n")  # closed with the object
+    for _ in range(3):
+        last = b"GET /later/second HTTP/1.1\r\nConnection: close\r\n\r\n"
+        assert statuses(send(echo, last)) == [200]
+
+
+def test_a_server_that_stops_answers_who_waits() -> None:
+    with running(sanitized=False) as server, connected(server) as connection:
+        connection.sendall(b"GET /later/end HTTP/1.1\r\n\r\n")
+        assert statuses(read_all(connection)) == [200]
+        server.process.wait(60)
 
 
 def test_generated_requests_find_no_fault_under_address_sanitizer() -> None:
