@@ -185,11 +185,14 @@ class SetStatement(Generic[Q, R]):
     def _ask_singly(self, members: Sequence[_Member[Q, R]]) -> None:
         """Ask for each, those without a subject first: no lock of another request holds them up."""
         until_s = time.monotonic() + _APART_S
-        for member in sorted(members, key=lambda one: self._subject(one.question) is not None):
+        for member in sorted(members, key=self._has_subject):
             if time.monotonic() < until_s:
                 self._ask_single(member)
             else:
                 member.error = Unwell("PostgreSQL refused the set in time", retry_after_s=1)
+
+    def _has_subject(self, member: _Member[Q, R]) -> bool:
+        return self._subject(member.question) is not None
 
     def _ask_single(self, member: _Member[Q, R]) -> None:
         try:
