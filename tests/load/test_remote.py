@@ -141,7 +141,7 @@ def test_a_grafana_that_is_not_there_fails_nothing(capsys: pytest.CaptureFixture
     annotation = Annotation({"LOADTEST_GRAFANA_URL": "http://127.0.0.1:9"})
     annotation.begin("spike", "run-1")
     annotation.end("spike: passed")
-    assert "Grafana was not told" in capsys.readouterr().out
+    assert "Grafana got no annotation" in capsys.readouterr().out
 
 
 def test_without_an_address_nobody_is_told() -> None:

@@ -469,7 +469,7 @@ def test_what_others_made_under_the_same_name_is_left_alone(
     api.apply(theirs, namespace)
     api.apply(example(), namespace)
     api.wait(lambda: condition(api, namespace, "Degraded")["status"] == "True")
-    assert "belongs to somebody else" in condition(api, namespace, "Degraded")["message"]
+    assert "belongs to another owner" in condition(api, namespace, "Degraded")["message"]
     found = api.get("v1", "serviceaccounts", namespace, "minimal")
     assert found["metadata"]["annotations"] == {"theirs": "1"}
     assert "ownerReferences" not in found["metadata"]
