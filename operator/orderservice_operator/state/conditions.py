@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -37,7 +38,7 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 Verdict = tuple[ConditionStatus, str, str]
 
 
-class StatusInput(msgspec.Struct, frozen=True):
+class StatusInput(msgspec.Struct, frozen=True, dict=True):
     """Everything the status is made of.
 
     `faults` are children that could not be written, `missing` kinds that are wanted and that this
@@ -66,7 +67,7 @@ class StatusInput(msgspec.Struct, frozen=True):
     hints: tuple[str, ...] = ()
     upgrade: Upgrade | None = None
 
-    @property
+    @cached_property
     def refusals(self) -> tuple[Refusal, ...]:
         """The causes that pods are refused; hints have those of the migration's pods."""
         problems = {name: rollout.problem for name, rollout in self.rollouts.items()}
