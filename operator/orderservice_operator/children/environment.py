@@ -155,12 +155,25 @@ def migration_entries(service: OrderService) -> set[tuple[str, str]]:
     return {(primary.name, primary.key)} | _further_entries(service, "migrate")
 
 
+def optional_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
+    """Return the entries of Secrets that variables of podTemplate read if they are there."""
+    return _template_entries(service, component, optional=True)
+
+
 def _further_entries(service: OrderService, component: str) -> set[tuple[str, str]]:
-    """Return the bundle of authorities and what variables of podTemplate read."""
+    """Return the bundle of authorities and what variables of podTemplate cannot do without."""
+    needed = _template_entries(service, component, optional=False)
+    return authorities.entries(service) | needed
+
+
+def _template_entries(
+    service: OrderService, component: str, *, optional: bool
+) -> set[tuple[str, str]]:
     sources = (variable.value_from for variable in of_process(service, component).env)
     secrets = (source.secret_key_ref for source in sources if source)
-    needed = {(entry.name, entry.key) for entry in secrets if entry and not entry.optional}
-    return authorities.entries(service) | needed
+    return {
+        (entry.name, entry.key) for entry in secrets if entry and bool(entry.optional) is optional
+    }
 
 
 def database(service: OrderService, component: str) -> Database | Credentials:

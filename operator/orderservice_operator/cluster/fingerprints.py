@@ -56,10 +56,12 @@ class Fingerprints:
     async def of(self, service: OrderService) -> dict[str, str]:
         """Return a digest for each process, but for those that lack an entry. Raises Transient.
 
-        It is salted with the resource: the same password elsewhere looks different.
+        It is salted with the resource: the same password elsewhere looks different. An optional
+        entry is in it while it is there.
         """
-        used = _used(service)
-        names = sorted({name for entries in used.values() for name, _ in entries})
+        used, optional = _used(service), _optional(service)
+        all_entries = [*used.values(), *optional.values()]
+        names = sorted({name for entries in all_entries for name, _ in entries})
         namespace = service.metadata.namespace
         secrets = [Key(namespace, name) for name in names]
         self._uses[Key(namespace, service.metadata.name)] = frozenset(secrets)
@@ -72,7 +74,16 @@ class Fingerprints:
         )
         entries_of = dict(zip(names, read, strict=True))
         return {
-            process: digest([service.metadata.uid, [[*e, entries_of[e[0]][e[1]]] for e in entries]])
+            process: digest(
+                [
+                    service.metadata.uid,
+                    [
+                        [name, key, entries_of[name][key]]
+                        for name, key in [*entries, *optional[process]]
+                        if key in entries_of[name]
+                    ],
+                ]
+            )
             for process, entries in used.items()
             if all(key in entries_of[name] for name, key in entries)
         }
@@ -168,3 +179,11 @@ def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:
         for process in processes.ALL
     }
     return used | {MIGRATE: sorted(environment.migration_entries(service))}
+
+
+def _optional(service: OrderService) -> dict[str, list[tuple[str, str]]]:
+    """Return the entries that each process and the migration read only if they are there."""
+    return {
+        component: sorted(environment.optional_entries(service, component))
+        for component in (*(process.name for process in processes.ALL), MIGRATE)
+    }

@@ -96,6 +96,39 @@ def test_the_same_content_looks_different_elsewhere(make: Any) -> None:
     assert not set(_of(Server(), service).values()) & set(_of(Server(), other).values())
 
 
+def _with_optional_variable(make: Any) -> Any:
+    source = {"name": "collector", "key": "headers", "optional": True}
+    variable = {"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": source}}
+    return make(podTemplate={"env": [variable]})
+
+
+def test_an_optional_secret_that_changes_comes_or_goes_changes_the_digests(make: Any) -> None:
+    """A pod that starts later would read it: pods of one revision would differ."""
+    service = _with_optional_variable(make)
+    contents = [{"headers": "YQ=="}, {"headers": "Yg=="}, {}]
+    digests = [_of(Server(collector=content), service) for content in contents]
+    for process in digests[0]:
+        assert len({digest[process] for digest in digests}) == len(digests), process
+    assert _of(Server(collector={"other": "YQ=="}), service) == digests[-1]
+    assert digests[-1] == _of(Server(), make()), "no pods are replaced for one that is not there"
+
+
+def test_an_optional_secret_that_is_not_there_is_no_lack_and_read_once(make: Any) -> None:
+    server, service = Server(collector={}), _with_optional_variable(make)
+    fingerprints = Fingerprints(server, 60)  # type: ignore[arg-type] # all that is used of it
+    secret = Key("shop", "collector")
+
+    async def twice() -> None:
+        await fingerprints.of(service)
+        read = fingerprints._read[secret]
+        fingerprints._read[secret] = msgspec.structs.replace(read, at=read.at - 60)
+        await fingerprints.of(service)
+
+    asyncio.run(twice())
+    assert server.asked.count("/api/v1/namespaces/shop/secrets/collector") == 1
+    assert fingerprints.missing(service) == ()
+
+
 @pytest.mark.parametrize("entries", [{}, {"elsewhere": "eA=="}])
 def test_a_process_that_lacks_an_entry_has_no_digest(make: Any, entries: dict[str, str]) -> None:
     assert _of(Server(orders_messaging=entries), make()).keys() == {"api", "migrate"}
