@@ -7,8 +7,7 @@ import msgspec
 
 from orderservice_operator.children import topology
 from orderservice_operator.children.manifest import Manifest
-from orderservice_operator.orderctl.change import Change
-from orderservice_operator.orderctl.difference import difference
+from orderservice_operator.orderctl.difference import Change, difference
 from orderservice_operator.resource.spec import OrderService
 from orderservice_topology.topology import Binding
 

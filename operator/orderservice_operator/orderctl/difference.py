@@ -1,9 +1,10 @@
-"""What differs between two states of an object, as a unified diff of YAML that people can read."""
+"""An object that would be written, and the difference as a unified diff of YAML for people."""
 
 import copy
 import difflib
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import msgspec
 import yaml
 
 from orderservice_operator.children.manifest import APPLIED_ANNOTATION, Manifest
@@ -22,6 +23,17 @@ _METADATA: Final = (
 )
 _ANNOTATIONS: Final = (APPLIED_ANNOTATION, LAST_APPLIED)
 _COLOURS: Final = {"+": "green", "-": "red", "@": "cyan"}
+Action = Literal["create", "change", "delete"]
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`diff` is a unified diff of YAML; `refused` is why the API server would not have it."""
+
+    action: Action
+    kind: str
+    name: str
+    diff: list[str] = []
+    refused: str = ""
 
 
 def difference(before: Manifest | None, after: Manifest | None) -> list[str]:

@@ -6,8 +6,7 @@ from typing import Final
 
 import msgspec
 
-from orderservice_operator.orderctl.change import Change
-from orderservice_operator.orderctl.difference import coloured
+from orderservice_operator.orderctl.difference import Change, coloured
 from orderservice_operator.orderctl.plan import Forecast
 from orderservice_operator.orderctl.style import Style
 

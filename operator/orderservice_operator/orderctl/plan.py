@@ -14,9 +14,8 @@ from orderservice_operator.children.manifest import Manifest, Reference
 from orderservice_operator.children.scaling import choose
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.orderctl.broker import in_broker
-from orderservice_operator.orderctl.change import Action, Change
 from orderservice_operator.orderctl.cluster import Cluster
-from orderservice_operator.orderctl.difference import difference
+from orderservice_operator.orderctl.difference import Action, Change, difference
 from orderservice_operator.orderctl.intended import Intended, intended
 from orderservice_operator.orderctl.metrics import external_metrics
 from orderservice_operator.resource.spec import KIND, OrderService
