@@ -69,6 +69,19 @@ def _fail_later(client: Any, _now: Callable[[], Iterable[bytes]]) -> Any:
     return _wait_a_turn(client, fail)
 
 
+def _wait_for_a_request(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    _HELD.append(partial(server.resume, client, now))
+    return server.LATER
+
+
+def _resume_another(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
+    if not _HELD:  # it is not read yet
+        server.schedule_call(1, server.resume, client, partial(_resume_another, client, now))
+        return server.LATER
+    _HELD.pop()()
+    return now()
+
+
 def _end(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
     server.stop(5)
     return _wait_a_second(client, now)
@@ -78,28 +91,35 @@ def _misuse(client: Any, now: Callable[[], Iterable[bytes]]) -> Any:
     """Answer only if each wrong call is refused."""
     ours, theirs = socket.socketpair()
     server.watch(ours.fileno(), 5, bool)
-    for call in (
+    _assert_refused(
         partial(server.resume, client, now),  # it does not wait
         partial(server.watch, ours.fileno(), 5, bool),  # watched already
         partial(server.watch, -1, 5, bool),
         partial(server.watch, 10**6, 5, bool),
         partial(server.watch, theirs.fileno(), 0, bool),
-    ):
-        try:
-            call()
-        except ValueError:
-            continue
-        raise AssertionError(call)
+    )
     theirs.close()  # ends the watch
     server.schedule_call(0, ours.detach)
     return now()
 
 
+def _assert_refused(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        try:
+            call()
+        except ValueError:
+            continue
+        raise AssertionError(call)
+
+
+_HELD: list[Callable[[], object]] = []
 _WAITS: dict[str, Callable[[Any, Callable[[], Iterable[bytes]]], Any]] = {
     "/later/turn": _wait_a_turn,
     "/later/byte": _wait_for_a_byte,
     "/later/second": _wait_a_second,
     "/later/twice": _wait_twice,
+    "/later/request": _wait_for_a_request,
+    "/later/another": _resume_another,
     "/later/fails": _fail_later,
     "/later/end": _end,
     "/later/misuse": _misuse,
@@ -145,7 +165,10 @@ def main(path: str) -> None:
     server.set_client_body_buffer_size(1024 * 1024)
     server.set_access_logger(None)
     server.set_listen_socket([listener.fileno()])
+    without_loop = partial(server.watch, sys.stdin.fileno(), 1, bool)
+    _assert_refused(without_loop)
     server.run(application, silent=True)
+    _assert_refused(without_loop, *_HELD)
 
 
 if __name__ == "__main__":

@@ -195,16 +195,31 @@ def test_a_request_that_fails_later_is_a_500_and_the_next_is_served(echo: Runnin
 def test_a_client_that_does_not_wait_for_its_answer_disturbs_nobody(echo: Running) -> None:
     for _ in range(20):
         connected(echo).sendall(b"GET /later/second HTTP/1.1\r\n\r\n")  # closed with the object
-    for _ in range(3):
-        last = b"GET /later/second HTTP/1.1\r\nConnection: close\r\n\r\n"
+    for path in (b"/later/second", b"/"):
+        last = b"GET %b HTTP/1.1\r\nConnection: close\r\n\r\n" % path
         assert statuses(send(echo, last)) == [200]
 
 
 def test_a_server_that_stops_answers_who_waits() -> None:
     with running(sanitized=False) as server, connected(server) as connection:
-        connection.sendall(b"GET /later/end HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET /later/end HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert statuses(read_all(connection)) == [200]
-        server.process.wait(60)
+        assert server.process.wait(60) == 0, server.log.read_text()
+
+
+def test_a_server_that_has_stopped_refuses_to_go_on() -> None:
+    with running(sanitized=False) as server, connected(server) as held:
+        held.sendall(b"GET /later/request HTTP/1.1\r\n\r\n")
+        assert statuses(send(server, b"GET /end HTTP/1.1\r\nConnection: close\r\n\r\n")) == [200]
+        assert server.process.wait(60) == 0, server.log.read_text()
+
+
+def test_a_request_that_resumes_another_is_answered_itself(echo: Running) -> None:
+    last = b"GET /later/%b HTTP/1.1\r\nConnection: close\r\n\r\n"
+    with connected(echo) as held:
+        held.sendall(last % b"request")
+        assert b'"/later/another"' in send(echo, last % b"another")
+        assert b'"/later/request"' in read_all(held)
 
 
 def test_generated_requests_find_no_fault_under_address_sanitizer() -> None:
