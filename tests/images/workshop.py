@@ -36,7 +36,7 @@ _UNREAD: Final = tuple(
     f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")
 )
 BUILD_BASE: Final = ("minbase", *_PYTHON, *_COMPILER)
-# The official image has apt, and with it C++'s library, which greenlet (Locust) needs.
+# The official image has apt, and with it C++'s library, which greenlet needs.
 RUN_BASE: Final = ("essential", *_PYTHON, "libstdc++6")
 # How this machine reaches package indexes, for the builds' pip; no part of any image.
 _NETWORK: Final = ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
