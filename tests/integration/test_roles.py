@@ -51,8 +51,9 @@ IDS = context.accept("test", None)[0]
 # Which process runs which statement of `sql/`. A new statement must be named here.
 RUNS = {
     "api": """
-        accept_order announce_unmarked cancel_order find_account find_answer find_order
-        find_position list_history list_orders request_refund sample_primary sample_replica
+        accept_order accept_orders announce_unmarked cancel_order find_account find_answer
+        find_order find_position list_history list_orders request_refund sample_primary
+        sample_replica
     """,
     "relay": "",
     "worker": """
