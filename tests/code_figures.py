@@ -46,7 +46,7 @@ def main() -> None:
         ("helpers of at most 3 lines with one caller", len(_helpers(code))),
         ("docstrings of at most 3 words", sum(_short_docstrings(module.tree) for module in code)),
         ("uses of monkeypatch.setattr", sum(_patches(module) for module in modules)),
-        ("files that README names from POST to webhook", len(_hops("\n## "))),
+        ("files that docs/one-order.md names", len(_hops(None))),
         ("of which before the 202", len(_hops("\n| relay |"))),
     ]
     rows += [(f"lines of Python in {area}", _lines(modules, area)) for area in AREAS]
@@ -122,10 +122,10 @@ def _lines(modules: list[Module], area: str) -> int:
     )
 
 
-def _hops(end: str) -> set[str]:
-    """Return the files that the README's section about one order names before `end`."""
-    section = (ROOT / "README.md").read_text().split("## Follow one order")[1].split(end)[0]
-    return set(re.findall(r"[\w/]+\.(?:py|sql|conf)\b", section))
+def _hops(end: str | None) -> set[str]:
+    """Return the files that the page about one order names before `end`, from POST to webhook."""
+    rows = (ROOT / "docs/one-order.md").read_text().partition("\n| gateway |")[2]
+    return set(re.findall(r"[\w/]+\.(?:py|sql|conf)\b", rows.split(end)[0] if end else rows))
 
 
 if __name__ == "__main__":

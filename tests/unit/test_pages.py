@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 TESTS = REPOSITORY / "tests"
 PAGES = sorted({*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "loadtest/README.md"})
+CODE_FILE = re.compile(r"`([\w/]+\.(?:py|sql|conf))`")
 CODE = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,12 +43,18 @@ def test_a_page_says_at_once_whom_it_is_for(page: Path) -> None:
 
 
 def test_the_files_of_one_orders_way_are_there() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    section = readme.split("## Follow one order")[1].split("\n## ")[0]
-    files = re.findall(r"`([\w/]+\.(?:py|sql|conf))`", section)
+    files = CODE_FILE.findall((DOCS / "one-order.md").read_text())
     folders = (REPOSITORY, REPOSITORY / "services/orders")
     assert files
     assert [name for name in files if not any((top / name).exists() for top in folders)] == []
+
+
+def test_the_readme_names_the_first_file_of_each_hop() -> None:
+    page = (DOCS / "one-order.md").read_text()
+    first = re.findall(r"^\| (\w+) \| `([^`]+)`", page, re.MULTILINE)
+    readme = (REPOSITORY / "README.md").read_text()
+    assert first
+    assert re.findall(r"^\d+\. (\w+): `([^`]+)`", readme, re.MULTILINE) == first
 
 
 def test_tests_that_pages_name_exist() -> None:
