@@ -21,8 +21,8 @@ from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Answer, KeyReused, Ledger, Position
 from orders.database.pool import Pool, Row
-from orders.database.prepared import Prepared
 from orders.database.routing import Reads, Replica, ReplicaLag
+from orders.database.statements import Prepared
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
 from orders.telemetry import context

@@ -30,7 +30,7 @@ from psycopg.waiting import Ready
 from orders import verified
 from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
 from orders.database.names import Names, places
-from orders.database.prepared import Prepared
+from orders.database.statements import Prepared
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
 
