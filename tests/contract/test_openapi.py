@@ -15,9 +15,8 @@ from jsonschema import Draft202012Validator
 
 from contract.serverless_api import client
 from orders.api import changes, order_list
-from orders.api.parameters import idempotency_key
 from orders.api.problems import Refusal
-from orders.api.requests import decode_order
+from orders.api.requests import decode_order, idempotency_key
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 

@@ -16,7 +16,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import msgspec
 
-from orders.api.body import BodyIncomplete, BodyTooLarge, read_body
+from orders.api.problems import BodyIncomplete, BodyTooLarge
+from orders.api.requests import read_body
 from orders.api.server.connections import peer_address
 from orders.api.server.metrics_folder import metrics_folder
 from orders.probes import Check

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from orders.api.auth import client_address
 from orders.api.order_list import page_query
-from orders.api.parameters import idempotency_key, is_known, number
 from orders.api.problems import Refusal
+from orders.api.requests import idempotency_key, is_known, number
 from orders.domain.order import MAX_ID
 from orders.telemetry import context
 

@@ -4,8 +4,16 @@ import falcon
 import msgspec
 import pytest
 
-from orders.api.body import BodyIncomplete, BodyTooLarge
-from orders.api.problems import INVALID, Fault, Problem, Refusal, refusal, render
+from orders.api.problems import (
+    INVALID,
+    BodyIncomplete,
+    BodyTooLarge,
+    Fault,
+    Problem,
+    Refusal,
+    refusal,
+    render,
+)
 from orders.database.failures import Busy
 from orders.database.orders import KeyReused
 from orders.errors import Permanent, Transient

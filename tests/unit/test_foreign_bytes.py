@@ -12,9 +12,8 @@ from orders.admin import Admin
 from orders.api import issuer, order_list
 from orders.api.auth import client_address
 from orders.api.order_list import InvalidCursor, unseal
-from orders.api.parameters import is_known
 from orders.api.problems import Refusal
-from orders.api.requests import check_media_type
+from orders.api.requests import check_media_type, is_known
 from orders.cache.address import place_of
 from orders.errors import SettingError
 from orders.messaging.address import addresses

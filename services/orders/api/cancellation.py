@@ -9,8 +9,8 @@ from orders.api import changes
 from orders.api.auth import WRITE
 from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
-from orders.api.parameters import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
+from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import Answer, Arguments, Exchange, Operation, Ports, exchange_of
 from orders.database.cancellations import Cancelled, NotCancellable, TooLate
 from orders.database.cancellations import Request as Cancel

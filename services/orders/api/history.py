@@ -8,8 +8,8 @@ from falcon import Request, Response
 from msgspec import Meta
 
 from orders.api.auth import READ
-from orders.api.parameters import ORDER_ID, decode_order_id
 from orders.api.problems import not_found
+from orders.api.requests import ORDER_ID, decode_order_id
 from orders.api.resource import Answer, Operation, Ports, exchange_of
 from orders.domain.lifecycle import Status
 

@@ -10,8 +10,8 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.admission import API
-from orders.api.parameters import KEY_FIELD
 from orders.api.problems import MEDIA_TYPE, Problem
+from orders.api.requests import KEY_FIELD
 from orders.api.resource import Answer, Operation, Parameter
 
 API_VERSION: Final = "1.0.0"

@@ -18,8 +18,8 @@ from msgspec import Meta, Raw
 
 from orders import views
 from orders.api.auth import READ
-from orders.api.parameters import number
 from orders.api.problems import INVALID, Refusal
+from orders.api.requests import number
 from orders.api.resource import Answer, Operation, Parameter, Ports, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order

@@ -7,16 +7,18 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api.auth import READ, WRITE, user_principal
-from orders.api.body import read_body
-from orders.api.parameters import (
+from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
+from orders.api.requests import (
     IDEMPOTENCY_KEY,
     ORDER_ID,
+    OrderRequest,
+    check_media_type,
+    decode_order,
     decode_order_id,
     idempotency_key,
     is_known,
+    read_body,
 )
-from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
-from orders.api.requests import OrderRequest, check_media_type, decode_order
 from orders.api.resource import (
     Answer,
     Arguments,

@@ -15,13 +15,13 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
-from orders.api.body import LIMIT_BYTES, BodyIncomplete, BodyTooLarge
 from orders.database.failures import Busy, OutcomeUnknown
 from orders.database.orders import KeyReused
-from orders.errors import Permanent, Transient
+from orders.errors import OrdersError, Permanent, Transient
 from orders.telemetry.context import Context
 
 MEDIA_TYPE: Final = "application/problem+json"
+BODY_LIMIT_BYTES: Final = 64 * 1024
 Headers = Sequence[tuple[str, str]]
 _log = structlog.get_logger()
 
@@ -107,6 +107,14 @@ class Refusal(Exception):
         self.reason = reason
 
 
+class BodyTooLarge(OrdersError):
+    """Send a smaller body (413)."""
+
+
+class BodyIncomplete(OrdersError):
+    """Send the body whole, framed as HTTP/1.1 says (400)."""
+
+
 def not_found() -> Refusal:
     """Refuse an unknown order and an order of another user with the same answer."""
     return Refusal(NOT_FOUND, "There is no such order.")
@@ -158,7 +166,9 @@ _ANSWERS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
     KeyReused: lambda _: Refusal(
         KEY_REUSED, "This Idempotency-Key was used with other contents. Use a new key."
     ),
-    BodyTooLarge: lambda _: Refusal(TOO_LARGE, f"The body may have {LIMIT_BYTES} bytes at most."),
+    BodyTooLarge: lambda _: Refusal(
+        TOO_LARGE, f"The body may have {BODY_LIMIT_BYTES} bytes at most."
+    ),
     BodyIncomplete: lambda _: Refusal(MALFORMED_BODY, "The body ends early, or is framed wrongly."),
     Busy: _busy,
     Transient: _transient,

@@ -10,8 +10,8 @@ from orders.api import changes
 from orders.api.auth import ADMIN
 from orders.api.changes import RefundRequest, mark_owner, principal
 from orders.api.orders import show_answer
-from orders.api.parameters import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
+from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import Answer, Arguments, Operation, Ports, exchange_of
 from orders.database.refund_requests import NotRefundable, Unrefundable
 from orders.database.refund_requests import Request as Refund

@@ -1,15 +1,37 @@
-"""The body of POST /api/orders: JSON bytes to a NewOrder whose every value is within its bounds."""
+"""Decode requests: the body, ids in paths, and header fields. Whatever does not fit is refused.
 
+Falcon's `bounded_stream` is empty for a chunked body, and reading to the end is safe only where
+the server marks the end (`wsgi.input_terminated`; gunicorn and meinheld do).
+
+The header of a key is read as draft-ietf-httpapi-idempotency-key-header-07 says; a bare token is
+taken as well as the draft's quoted string, because that is what most clients send.
+"""
+
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any, Final, get_type_hints
 from urllib.parse import quote
 
 import msgspec
+from gunicorn.http.errors import ParseException
 from msgspec import Meta, Raw
 
-from orders.api.problems import INVALID, MALFORMED_BODY, UNSUPPORTED_MEDIA, Fault, Refusal
+from orders.api.problems import (
+    BODY_LIMIT_BYTES,
+    INVALID,
+    INVALID_KEY,
+    MALFORMED_BODY,
+    MISSING_KEY,
+    UNSUPPORTED_MEDIA,
+    BodyIncomplete,
+    BodyTooLarge,
+    Fault,
+    Refusal,
+)
+from orders.api.resource import Arguments, Parameter
 from orders.domain.order import (
+    MAX_ID,
     MAX_TOTAL,
     Id,
     InvalidTotal,
@@ -18,6 +40,48 @@ from orders.domain.order import (
     Quantity,
     parse_total,
 )
+
+# gthread waits for a body without end; whoever sends nothing for this long is given up.
+STALL_S: Final = 10.0
+
+
+def read_body(environ: dict[str, Any], limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
+    """Return the whole body, chunked or not; never reads more than the limit and one byte.
+
+    Raises BodyTooLarge, also when only the declared length says so, and BodyIncomplete.
+    """
+    length = _declared_length(environ)
+    if length is not None and length > limit_bytes:
+        raise BodyTooLarge(f"The body has {length} bytes; {limit_bytes} are allowed.")
+    if length is None and not environ.get("wsgi.input_terminated"):
+        return b""
+    body = _read(environ, limit_bytes + 1 if length is None else length)
+    if len(body) > limit_bytes:
+        raise BodyTooLarge(f"The body has more than the {limit_bytes} bytes allowed.")
+    if length is not None and len(body) < length:
+        raise BodyIncomplete(f"The body ends after {len(body)} of {length} bytes.")
+    return body
+
+
+def _declared_length(environ: dict[str, Any]) -> int | None:
+    declared = environ.get("CONTENT_LENGTH", "").strip()
+    if not declared:
+        return None
+    if not (declared.isascii() and declared.isdigit()):
+        raise BodyIncomplete("Content-Length is not a number.")
+    return int(declared)
+
+
+def _read(environ: dict[str, Any], size: int) -> bytes:
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(STALL_S)
+    try:
+        body: bytes = environ["wsgi.input"].read(size)
+    except (OSError, ParseException) as error:  # closed, silent, or chunks that are none
+        raise BodyIncomplete("The body ends too early or its chunks are malformed.") from error
+    return body
+
 
 # What is named at most; a body of 64 KiB could hold thousands of faults.
 _FAULTS_LIMIT: Final = 20
@@ -183,3 +247,66 @@ def _pointer(name: str) -> str:
     """Return the place of a member (RFC 6901, as a URI fragment)."""
     escaped = name[:64].replace("~", "~0").replace("/", "~1")
     return "#/" + quote(escaped, safe="~!$&'()*+,;=:@-._")
+
+
+KEY_FIELD: Final = "Idempotency-Key"
+_MAX_KEY_CHARS: Final = 255
+# Visible ASCII. No comma: WSGI servers join the fields of a repeated header with one.
+_BARE_FORM: Final = r"[\x21\x23-\x2b\x2d-\x7e][\x21-\x2b\x2d-\x7e]{0,254}"
+_QUOTED_FORM: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"'
+_BARE: Final = re.compile(_BARE_FORM + r"\Z")
+_QUOTED: Final = re.compile(_QUOTED_FORM + r"\Z")
+_ESCAPE: Final = re.compile(r"\\(.)")
+# For the documentation: how the field is written, quotes and escapes included.
+IdempotencyKey = Annotated[str, Meta(pattern=rf"^({_BARE_FORM}|{_QUOTED_FORM})\Z")]
+_DIGITS: Final = re.compile(r"[1-9][0-9]{0,15}\Z", re.ASCII)
+_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def idempotency_key(header: str | None, *, required: bool) -> str | None:
+    """Return the key of a request; None if it has none and needs none."""
+    if header is None:
+        if required:
+            raise Refusal(MISSING_KEY, "Send an Idempotency-Key header with this request.")
+        return None
+    if _BARE.match(header):
+        return header
+    quoted = _QUOTED.match(header)
+    if quoted is None:
+        raise Refusal(
+            INVALID_KEY,
+            f"Send one Idempotency-Key of 1 to {_MAX_KEY_CHARS} visible ASCII characters; "
+            "one with a comma must be in double quotes.",
+        )
+    return _ESCAPE.sub(r"\1", quoted[1])
+
+
+def is_known(tag: str, if_none_match: str | None) -> bool:
+    """Tell whether the caller has this version already (RFC 9110, 13.1.2).
+
+    Tags are compared weakly; `*` matches whatever exists.
+    """
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)
+
+
+def number(name: str, text: str, most: int = MAX_ID) -> int:
+    """Read a decimal integer from 1 to `most`; no sign, no leading zero."""
+    if _DIGITS.match(text) and int(text) <= most:
+        return int(text)
+    raise Refusal(INVALID, f"{name} must be an integer from 1 to {most}.")
+
+
+def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:
+    """Read the order's id in the path. Raises Refusal."""
+    return {"order_id": number("id", path["id"])}
+
+
+IDEMPOTENCY_KEY: Final = Parameter(
+    name=KEY_FIELD,
+    where="header",
+    type=IdempotencyKey,
+    description="Makes a repetition of this request safe, for 24 hours.",
+)
+ORDER_ID: Final = Parameter(name="id", where="path", type=Id, description="The order.")
