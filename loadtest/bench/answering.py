@@ -14,13 +14,14 @@ from loadtest.bench import statements
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import DEEP_USER, HOT, ORDERS, USERS
 from loadtest.bench.generators import Load, Reading, redis_get, wrk
-from loadtest.bench.stand import BEFORE
+from loadtest.bench.stand import BEFORE, WIDE
 
 NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "list-deep")
 # The ids of a subject's requests: of users, or of orders.
 _IDS: Final = {"get": (1, HOT), "get-cold": (1, ORDERS), "list-deep": (DEEP_USER, DEEP_USER)}
+BESIDE_GO: Final = frozenset({"post", "post-slow", "get", "list"})
+_OTHERS: Final = ("reference", "go")
 # Slices of about the wanted length on two cores: the rate is found, the count is not.
-BESIDE_GO: Final = frozenset({"post", "get", "list"})
 _GETS_PER_S: Final = 30_000
 _WARM_S: Final = 1
 
@@ -30,12 +31,13 @@ def work(bed: Bed, name: str) -> Work:
     components = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
     if bed.stand.compares:
         components["before"] = "api" + BEFORE
-    if name == "post-slow":
-        components["twice as many"] = "api-twice"
     if name != "post-key":  # it has no keys
         components["reference"] = "reference"
     if bed.stand.has_peer and name in BESIDE_GO:
         components["go"] = "go"
+    if name == "post-slow":
+        components |= {f"{who}{WIDE}": f"{who}{WIDE}" for who in _OTHERS if who in components}
+        components["twice as many"] = "api-twice"
     first, last = _IDS.get(name, (1, USERS))
     load = Load(name.removesuffix("-slow"), first, last, bed.plan.connections)
     urls = {who: bed.stand.url(component) for who, component in components.items()}
@@ -71,7 +73,8 @@ def _forget(bed: Bed) -> None:
 
 def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
     pairs = [(who, bound) for who in ours]
-    pairs += [("straight", other) for other in ("reference", "go", "before") if other in ours]
+    versus = (*_OTHERS, *(f"{who}{WIDE}" for who in _OTHERS), "before")
+    pairs += [("straight", other) for other in versus if other in ours]
     others = ("gateway", "gthread", "twice as many")
     return [*pairs, *((other, "straight") for other in others if other in ours)]
 

@@ -34,6 +34,7 @@ PEER_FILES: Final = {
     "PEER_SQL": str(SOURCE / "orders" / "database" / "sql"),
     "PEER_LUA": str(SOURCE / "orders" / "api" / "sliding_window.lua"),
 }
+WIDE: Final = "-wide"  # what references with a connection for each client are called
 BEFORE: Final = "-before"  # what components of the other checkout are called
 
 
@@ -71,7 +72,7 @@ class Stand:
                 "ORDERS_API_WORKERS": str(plan.processes),
             }
         )
-        self._processes = plan.processes
+        self._plan = plan
         state.make(folder)
         self.slow_commits = SlowCommits(folder)
         secrets = state.load_secrets(folder)
@@ -158,11 +159,16 @@ class Stand:
         components["postgres"] = replace(components["postgres"], environment=slow)
         gthread = {"ORDERS_API_WORKER_CLASS": "gthread"}
         components["gthread"] = self._api(components["api"], "gthread", gthread)
-        twice = {"ORDERS_API_WORKERS": str(2 * self._processes)}
+        twice = {"ORDERS_API_WORKERS": str(2 * self._plan.processes)}
         components["api-twice"] = self._api(components["api"], "api-twice", twice)
-        components["reference"] = self._reference(components["api"])
-        if self._peer is not None:
-            components["go"] = self._go(components["api"], self._peer)
+        # Who waits for a slow commit keeps a connection: with one for each client nobody queues.
+        pools = {"": self._plan.processes, WIDE: self._plan.connections}
+        for wide, connections in pools.items():
+            name = f"reference{wide}"
+            components[name] = self._reference(components["api"], name, connections)
+            if self._peer is not None:
+                name = f"go{wide}"
+                components[name] = self._go(components["api"], self._peer, name, connections)
         if self._before is not None:
             old = {"PYTHONPATH": str(self._before / "services")}
             components["api" + BEFORE] = self._api(components["api"], "api" + BEFORE, old)
@@ -201,15 +207,15 @@ class Stand:
             environment={**simulator.environment, "PYTHONPATH": f"{_REPOSITORY}:{SOURCE}"},
         )
 
-    def _reference(self, api: Component) -> Component:
-        """One process a core, as asyncio wants it, with the same number of connections in all."""
+    def _reference(self, api: Component, name: str, connections: int) -> Component:
+        """One process a core, as asyncio wants it, with a number of connections in all."""
         port, cores = free_port(), os.cpu_count() or 1
         environment = {
             "PYTHONPATH": f"{_REPOSITORY}:{SOURCE}",
-            "ORDERS_DATABASE_POOL_SIZE": str(max(1, self._processes // cores)),
-            "PROMETHEUS_MULTIPROC_DIR": str(self.settings.state / "reference"),
+            "ORDERS_DATABASE_POOL_SIZE": str(max(1, connections // cores)),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.settings.state / name),
         }
-        variant = self._variant(api, "reference", environment)
+        variant = self._variant(api, name, environment)
         words = f"{_UVICORN} --host {HOST} --port {port} --workers {cores}".split()
         return replace(
             _listening(variant, port),
@@ -217,16 +223,16 @@ class Stand:
             ready=partial(services.answers, port, "/api/orders/user/1"),
         )
 
-    def _go(self, api: Component, program: Path) -> Component:
-        """One process that uses every core, with the api's number of connections to PostgreSQL."""
+    def _go(self, api: Component, program: Path, name: str, connections: int) -> Component:
+        """One process that uses every core, with a number of connections to PostgreSQL."""
         port = free_port()
         environment = {
             "PEER_ADDRESS": f"{HOST}:{port}",
-            "PEER_POOL": str(self._processes),
+            "PEER_POOL": str(connections),
             **PEER_FILES,
         }
         return replace(
-            _listening(self._variant(api, "go", environment), port),
+            _listening(self._variant(api, name, environment), port),
             argv=(str(program),),
             ready=partial(services.answers, port, "/api/orders/user/1"),
         )
@@ -252,8 +258,9 @@ def wanted(subjects: Sequence[str], before: Path | None, *, go: bool) -> list[tu
     servers = ["postgres", "valkey", "inventory", *(["rabbitmq-epmd"] if queues else [])]
     seconds = [*(["rabbitmq", "payment"] if queues else []), "migrate"]
     apis = ["api", "gthread", "reference", *(["api" + BEFORE] if before else [])]
-    apis += ["api-twice"] if "post-slow" in subjects else []
     apis += ["go"] if go else []
+    if "post-slow" in subjects:
+        apis += ["api-twice", "reference" + WIDE, *(["go" + WIDE] if go else [])]
     return [
         tuple(servers),
         tuple(seconds),

@@ -45,6 +45,9 @@ def test_the_service_in_go_is_started_only_where_it_takes_part() -> None:
     for go in (False, True):
         started = {name for wave in wanted(["post"], None, go=go) for name in wave}
         assert ("go" in started) == go
+    assert "go-wide" not in started
+    slow = {name for wave in wanted(["post-slow"], None, go=True) for name in wave}
+    assert {"go", "go-wide"} <= slow
     assert "go" not in {name for wave in wanted(["relay"], None, go=False) for name in wave}
 
 
