@@ -23,7 +23,7 @@ from orders.errors import Permanent, Transient, Unavailable
 from orders.messaging.handling import Admission, Pause
 from orders.messaging.verdict import Retry, RetryPolicy, judge
 from orders.upstream.inventory import Inventory
-from orders.worker.decisions import target
+from orders.worker.steps import target
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control, running
 

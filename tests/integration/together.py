@@ -13,8 +13,8 @@ from orders.messaging.sets import Member
 from orders.telemetry import context
 from orders.upstream.parallel import Answered
 from orders.watch import Watch
-from orders.worker.decisions import target
 from orders.worker.sets import Asking, Calls, SetFulfilment, SetPorts, Task
+from orders.worker.steps import target
 
 SIZE = 50
 

@@ -9,8 +9,8 @@ from orders.upstream import inventory, payment
 from orders.upstream.http import Upstream
 from orders.upstream.parallel import ParallelCalls
 from orders.watch import Watch
-from orders.worker.decisions import target
 from orders.worker.sets import SetFulfilment, SetPorts, Task
+from orders.worker.steps import target
 
 
 class UpstreamAsking:

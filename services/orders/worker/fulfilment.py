@@ -22,12 +22,10 @@ from orders.messaging.envelope import Message
 from orders.telemetry.metrics import exemplar
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Captured, Declined, Payment
-from orders.worker import decisions
-from orders.worker.decisions import Move, target
+from orders.worker import steps
 from orders.worker.metrics import ORDER_PROCESSING
-from orders.worker.refunds import LostCaptures, Refunds
-from orders.worker.stock import Stock
-from orders.worker.transitions import Transitions
+from orders.worker.settling import LostCaptures, Refunds, Stock
+from orders.worker.steps import Move, Transitions, target
 
 # An order takes four steps to its first end and six to pay its money back in two parts; more rounds
 # than that mean that others keep moving it.
@@ -102,16 +100,16 @@ class Fulfilment:
     def _reserve(self, work: Work) -> Work | None:
         order = work.order
         answer = self._ports.inventory.reserve(target(work), order.product_id, order.quantity)
-        return self._commit(work, decisions.reserved(work, answer))
+        return self._commit(work, steps.reserved(work, answer))
 
     def _start_charge(self, work: Work) -> Work | None:
-        return self._commit(work, decisions.charge_started(work))
+        return self._commit(work, steps.charge_started(work))
 
     def _charge(self, work: Work) -> Work | None:
         if work.attempt_id is None:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
         answer = self._capture(work, str(work.attempt_id))
-        return self._commit(work, decisions.charged(work, answer))
+        return self._commit(work, steps.charged(work, answer))
 
     def _capture(self, work: Work, key: str) -> Captured | Declined:
         """Learn what became of an attempt that may have been made before; else make it."""

@@ -32,12 +32,10 @@ from orders.upstream.parallel import Answered
 from orders.upstream.payment import Captured, Declined
 from orders.upstream.transport import Call
 from orders.watch import Watch
-from orders.worker import decisions
-from orders.worker.decisions import Move
+from orders.worker import steps
 from orders.worker.fulfilment import quiet
 from orders.worker.metrics import ORDER_PROCESSING
-from orders.worker.stock import is_open
-from orders.worker.transitions import report
+from orders.worker.steps import Move, is_open, report
 
 # How long a statement waits for calls that began with its turn, so that their orders share it. A
 # call that takes longer finds a later statement.
@@ -382,7 +380,7 @@ class SetFulfilment:
             case Status.PENDING:
                 asking.reserve(task)
             case Status.RESERVED:
-                self._moves.append((task, decisions.charge_started(work)))
+                self._moves.append((task, steps.charge_started(work)))
             case Status.CHARGING if work.attempt_id is not None:
                 if work.attempt_may_be_known:
                     asking.find(task)
@@ -410,9 +408,9 @@ class SetFulfilment:
         work = task.work
         match work.order.status, result:
             case Status.PENDING, Standing() | OutOfStock():
-                self._moves.append((task, decisions.reserved(work, result)))
+                self._moves.append((task, steps.reserved(work, result)))
             case Status.CHARGING, Captured() | Declined():
-                self._moves.append((task, decisions.charged(work, result)))
+                self._moves.append((task, steps.charged(work, result)))
             case Status.CHARGING, None:  # never arrived, so far
                 task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
                 self._decide(task)
@@ -465,7 +463,7 @@ def _holds(work: Work) -> bool:
 
 def _advance_of(task: Task, move: Move) -> Advance:
     ids = task.member.run(context.current)
-    return Advance(task.work, decisions.change(task.work, move.event), move.step, ids)
+    return Advance(task.work, steps.transition_of(task.work, move.event), move.step, ids)
 
 
 def _span(task: Task, advance: Advance) -> Any:

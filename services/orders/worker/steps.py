@@ -1,0 +1,112 @@
+"""The steps of an order, for single orders and for sets: which comes next, and how it is committed.
+
+What comes next is decided by pure functions, from the order's state and the answers of Inventory
+and Payment. `Transitions` commits it, then updates the cache.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from orders.database.progress import Outcome, Progress, Reservation, Step, Work
+from orders.domain.lifecycle import ON_THE_WAY, TERMINAL, Event, Status, Transition, transition
+from orders.domain.order import AttemptKind, Order, attempt_id
+from orders.errors import Permanent
+from orders.telemetry import context, tracing
+from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
+from orders.upstream.inventory import OutOfStock, Standing, Target
+from orders.upstream.payment import Captured, Declined
+from orders.worker.metrics import ORDER_TRANSITIONS
+
+_log: Final = structlog.get_logger()
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A transition, and what commits with it."""
+
+    event: Event
+    step: Step
+
+
+def target(work: Work) -> Target:
+    """Return the reservation of an order."""
+    return Target(work.reservation_key, work.order.id)
+
+
+def reserved(work: Work, answer: Standing | OutOfStock) -> Move:
+    """Decide what follows from the answer to a reservation."""
+    key = work.reservation_key
+    held = Step(reservation=Reservation.HELD, reservation_key=key)
+    if isinstance(answer, OutOfStock):
+        # Held all the same: a call that timed out, or of another worker, may still come through
+        # and find stock. The release that follows makes Inventory refuse it.
+        return Move(Event.STOCK_REFUSED, held)
+    if answer in (Standing.RESERVED, Standing.COMMITTED):
+        return Move(Event.STOCK_RESERVED, held)
+    # Released already: cancelled a moment ago (then this commits nothing), or this order ended
+    # before, in work that a failover lost, and nobody was charged.
+    return Move(Event.STOCK_GONE, Step(reservation=Reservation.RELEASED, reservation_key=key))
+
+
+def charge_started(work: Work) -> Move:
+    """Name the attempt, which is committed before the call: its id stops a second charge."""
+    attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
+    return Move(Event.CHARGE_STARTED, Step(new_attempt=attempt))
+
+
+def charged(work: Work, answer: Captured | Declined) -> Move:
+    """Decide what follows from what became of an attempt."""
+    captured = isinstance(answer, Captured)
+    event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
+    outcome = Outcome.APPROVED if captured else Outcome.DECLINED
+    return Move(event, Step(attempt=work.attempt_id, outcome=outcome))
+
+
+def transition_of(work: Work, event: Event) -> Transition:
+    """Return the transition of an event. Raises Permanent if it has none in the order's status."""
+    order = work.order
+    named = transition(order.status, event, cancel_requested=order.cancel_requested)
+    if named is None:
+        raise Permanent(f"{event} has no effect in {order.status}", reason="no_transition")
+    return named
+
+
+def is_open(work: Work) -> bool:
+    """Tell whether an ended order's stock is still to be settled."""
+    if work.reservation is Reservation.COMMITTED:
+        return work.order.status is Status.REFUNDED
+    return work.reservation is Reservation.HELD
+
+
+class Transitions:
+    """Commits transitions; `changed` updates the cache with a new version."""
+
+    def __init__(self, progress: Progress, changed: Callable[[Order], None]) -> None:
+        self._progress, self._changed = progress, changed
+
+    def commit(self, work: Work, event: Event, step: Step) -> Work | None:
+        """Commit a transition with all that belongs to it; None if others moved the order."""
+        order = work.order
+        change, ids = transition_of(work, event), context.current()
+        if ids is None:
+            raise Permanent("a transition outside of any work", reason="no_transition")
+        with tracing.span("AdvanceOrder", {"order.id": order.id, "order.status": change.to}):
+            moved = self._progress.advance(work, change, step, ids)
+        if moved is None:
+            return None
+        self._changed(moved)
+        report(order.status, moved)
+        return work.after(moved, step)
+
+
+def report(before: Status, order: Order) -> None:
+    """Log and count a committed transition."""
+    reason = {"reason": order.status_reason} if order.status_reason else {}
+    _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
+    ORDER_TRANSITIONS.labels(order.status).inc()
+    # A refund long after the end is not the time from the 202 to the end.
+    if before in ON_THE_WAY and order.status in TERMINAL:
+        seconds = (order.updated_at - order.created_at).total_seconds()
+        ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())
