@@ -3,6 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pika
@@ -68,6 +69,13 @@ class Broker:
         """Remove and return the first message."""
         method, properties, contents = self.channel.basic_get(queue, auto_ack=True)
         return None if method is None else (properties, contents)
+
+    def take_all(self, queue: str) -> list[tuple[BasicProperties, bytes]]:
+        """Remove and return what a queue holds to which nobody publishes meanwhile."""
+        ready = islice(self.channel.consume(queue, auto_ack=True), self.count(queue))
+        messages = [(properties, contents) for _, properties, contents in ready]
+        self.channel.cancel()
+        return messages
 
     def wait_for(self, queue: str, number: int, within_s: float = 60) -> None:
         """Wait until a queue holds so many messages."""

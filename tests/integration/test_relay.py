@@ -159,7 +159,7 @@ def test_every_row_is_published_once_and_each_orders_rows_in_their_order(
     with relaying(database, vhost, batch=7):
         eventually(lambda: table.left() == 0)
     versions: dict[str, list[int]] = {}
-    for _properties, body in iter(lambda: broker.take(PROCESSING), None):
+    for _, body in broker.take_all(PROCESSING):
         event = msgspec.json.decode(body)
         versions.setdefault(event["orderId"], []).append(event["version"])
     assert len(versions) == 20
@@ -181,10 +181,7 @@ def test_an_order_does_not_wait_behind_hundreds_of_another_customer(
         eventually(lambda: broker.count(PROCESSING) >= 21)
         workers = 0  # nobody to take turns for: all that wait are published
         eventually(lambda: table.left() == 0)
-    taken = [
-        msgspec.json.decode(body)["orderId"]
-        for _, body in iter(lambda: broker.take(PROCESSING), None)
-    ]
+    taken = [msgspec.json.decode(body)["orderId"] for _, body in broker.take_all(PROCESSING)]
     assert taken == [*range(10), 300, *range(10, 300)]
 
 
@@ -370,7 +367,7 @@ def test_any_number_of_refused_notifications_holds_no_new_order_back(
         eventually(lambda: table.left() == 0, within_s=60)
         eventually(lambda: held(events.COMPLETED) == 0)
     seen: dict[str, list[str]] = {}
-    for properties, body in iter(lambda: broker.take(NOTIFICATIONS), None):
+    for properties, body in broker.take_all(NOTIFICATIONS):
         if event := msgspec.json.decode(body):
             seen.setdefault(event["orderId"], []).append(properties.type)
     assert len(seen) == 10

@@ -60,7 +60,7 @@ def test_a_killed_relay_loses_nothing_and_keeps_each_orders_order(
         assert second.terminate() == 0
     seen: dict[str, tuple[int, int]] = {}
     with connected(vhost) as broker:
-        for properties, body in iter(lambda: broker.take(QUEUE), None):
+        for properties, body in broker.take_all(QUEUE):
             event = msgspec.json.decode(body)
             seen.setdefault(properties.message_id, (event["orderId"], event["version"]))
     assert len(seen) == ROWS
@@ -109,7 +109,7 @@ def test_a_frozen_leader_is_followed_by_a_standby_and_does_no_harm_when_it_thaws
             assert standby.terminate() == 0
             eventually(lambda: leader.metric("relay_leading") == 1)
     with connected(vhost) as broker:
-        ids = [properties.message_id for properties, _ in iter(lambda: broker.take(QUEUE), None)]
+        ids = [properties.message_id for properties, _ in broker.take_all(QUEUE)]
     published = [message_id for message_id in ids if message_id in filled]
     assert set(published) == filled
     assert len(published) <= ROWS + 200, "at most one batch twice"
