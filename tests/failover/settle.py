@@ -1,6 +1,5 @@
 """Wait until a run has come to rest, as far as it does."""
 
-from failover.clients import Crowd
 from failover.evidence import Evidence, gather
 from failover.history import History
 from failover.stack import NotInTime, Stack, wait
@@ -29,8 +28,3 @@ def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, 
     except NotInTime:
         took_s = within_s
     return last[0], took_s
-
-
-def everybody_done(customers: Crowd) -> bool:
-    """Tell whether every customer has at least one accepted order."""
-    return all(customer.known for customer in customers.customers)

@@ -15,9 +15,6 @@ _PLURALS: Final = {
     "Ingress": "ingresses",
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
 }
-_CLUSTER_WIDE: Final = frozenset(
-    {"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService"}
-)
 # First often, as most comes soon; then seldom, as those who are waited for need the processors.
 _FIRST_POLL_S: Final = 0.02
 _LAST_POLL_S: Final = 0.3

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Final
@@ -210,11 +210,6 @@ class TortureRecord(Record):
                 until_s = _ended_s(fault) + _STALE_S
                 seconds.update(range(math.floor(fault.began_s) - 1, math.ceil(until_s)))
         return seconds
-
-    @cached_property
-    def status_counts(self) -> Counter[int]:
-        """How many answers had each status."""
-        return Counter(entry.status for entry in self.entries)
 
 
 def _kills(fault: Fault) -> bool:
