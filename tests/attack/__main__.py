@@ -46,9 +46,9 @@ def attack(
     fallen = []
     if chosen.examples:
         for target in attacked:
-            kept, text = documented.check(target, chosen.examples, seed)
-            say(f"  {target.name}: {'as documented' if kept else 'NOT as documented'}")
-            if not kept:
+            holds, text = documented.check(target, chosen.examples, seed)
+            say(f"  {target.name}: {'as documented' if holds else 'NOT as documented'}")
+            if not holds:
                 fallen.append(f"{target.name} does not answer as documented\n{text}")
     return [*fallen, *_measured(attacked, say), *_loaded(attacked, chosen, seed, say)]
 

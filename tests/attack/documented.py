@@ -28,8 +28,8 @@ def check(
     ]  # fmt: skip
     path = os.pathsep.join([str(TESTS), str(TESTS.parent / "services")])
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "attack.hooks", "PYTHONPATH": path}
-    done = subprocess.run(
+    process = subprocess.run(
         argv, cwd=target.api.log.parent, env=environment, capture_output=True, text=True,
         check=False, timeout=_WITHIN_S,
     )  # fmt: skip
-    return done.returncode == 0, done.stdout + done.stderr
+    return process.returncode == 0, process.stdout + process.stderr

@@ -135,19 +135,19 @@ class Load:
         return itertools.takewhile(lambda seed: seed < self.seed + (self._inputs or 0), seeds)
 
     def _send(self, target: Target, wires: dict[str, Wire], seed: int) -> None:
-        made = generate(seed, self._tokens[target.name])
-        if made.whole:
-            detail, answered = _ask(wires[made.through], made)
+        case = generate(seed, self._tokens[target.name])
+        if case.whole:
+            detail, answered = _ask(wires[case.through], case)
         else:
-            port = target.api.port if made.through == "api" else target.gateway_port
-            framing = made.kind == "framing"
-            read = answers(port, made.pieces[0]) if framing else statuses(port, made.pieces)
-            detail, answered = _judge_stream(made, read)
+            port = target.api.port if case.through == "api" else target.gateway_port
+            framing = case.kind == "framing"
+            read = answers(port, case.pieces[0]) if framing else statuses(port, case.pieces)
+            detail, answered = _judge_stream(case, read)
         with self._lock:
-            self.sent[made.kind] += 1
+            self.sent[case.kind] += 1
             self.answers.update(answered)
         if detail:
-            self._blame(Fault(seed, f"{target.name}, {made.through}", made.kind, detail))
+            self._blame(Fault(seed, f"{target.name}, {case.through}", case.kind, detail))
 
     def _blame(self, fault: Fault) -> None:
         with self._lock:
@@ -169,10 +169,10 @@ def memory(targets: Sequence[Target]) -> dict[str, int]:
     return sizes
 
 
-def _ask(wire: Wire, made: Input) -> tuple[str, list[str]]:
+def _ask(wire: Wire, case: Input) -> tuple[str, list[str]]:
     """Send a whole request; return what is wrong with the answer, "" for nothing."""
     try:
-        answer = wire.ask(made.pieces[0])
+        answer = wire.ask(case.pieces[0])
     except NoAnswer as error:
         return f"no answer: {error}", ["none"]
     return _complaint(answer), [str(answer.status)]
@@ -191,11 +191,11 @@ def _complaint(answer: Answer) -> str:
     return ""
 
 
-def _judge_stream(made: Input, answered: Sequence[int]) -> tuple[str, list[str]]:
+def _judge_stream(case: Input, answered: Sequence[int]) -> tuple[str, list[str]]:
     words = [str(status) for status in answered] or ["closed"]
     unexpected = [status for status in answered if status >= 500 and status not in ASKED]
     if unexpected:
         return f"{unexpected[0]} to a stream", words
-    if made.once and len(answered) > 1:
+    if case.once and len(answered) > 1:
         return f"two requests were read: {answered}", words
     return "", words

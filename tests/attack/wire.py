@@ -45,12 +45,12 @@ class Wire:
 
     def ask(self, sent: bytes) -> Answer:
         """Send a request that is whole and return its answer. Raises NoAnswer."""
-        kept = self._socket is not None
+        reused = self._socket is not None
         try:
             return self._exchange(sent)
         except (OSError, NoAnswer) as error:
             self.close()
-            if kept:  # a server may close a kept connection at any time
+            if reused:  # a server may close a kept connection at any time
                 return self.ask(sent)
             raise NoAnswer(repr(error)) from None
 

@@ -61,5 +61,5 @@ class Balancer:
                 probe.start()
             for probe in probes:
                 probe.join()
-            ready = [one.gateway_port for one in self._endpoints if one.failures < FAILURES]
+            ready = [api.gateway_port for api in self._endpoints if api.failures < FAILURES]
             self._proxy.point(*ready)

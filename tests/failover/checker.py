@@ -70,7 +70,7 @@ class Record:
     @cached_property
     def client_of(self) -> dict[int, int]:
         """The client of each mark of this run."""
-        return {one.mark: one.client for one in self.entries if one.mark is not None}
+        return {entry.mark: entry.client for entry in self.entries if entry.mark is not None}
 
     @cached_property
     def rows(self) -> dict[int, list[OrderRow]]:
@@ -110,7 +110,7 @@ def no_order_lost(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     for mark, entry in record.first_accepted.items():
         counter[LOOKED] += 1
         if not record.rows.get(mark):
-            yield seen(entry, f"202 for order {entry.order_id} (m{mark}), and it is gone")
+            yield of_entry(entry, f"202 for order {entry.order_id} (m{mark}), and it is gone")
 
 
 def one_id_per_order(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -124,9 +124,11 @@ def one_id_per_order(record: Record, counter: Counter[str]) -> Iterator[Violatio
         ids[entry.mark].add(entry.order_id)
         marks[entry.order_id].add(entry.mark)
         if len(marks[entry.order_id]) > 1:
-            yield seen(entry, f"id {entry.order_id} was issued to {_all(marks[entry.order_id])}")
+            yield of_entry(
+                entry, f"id {entry.order_id} was issued to {_all(marks[entry.order_id])}"
+            )
         if len(ids[entry.mark]) > 1:
-            yield seen(entry, f"m{entry.mark} was answered the ids {sorted(ids[entry.mark])}")
+            yield of_entry(entry, f"m{entry.mark} was answered the ids {sorted(ids[entry.mark])}")
 
 
 def nothing_twice(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -135,7 +137,7 @@ def nothing_twice(record: Record, counter: Counter[str]) -> Iterator[Violation]:
         counter[LOOKED] += 1
         if len(rows) > 1:
             last = [entry for entry in record.entries if entry.mark == mark][-1]
-            yield seen(last, f"m{mark} is there as orders {sorted(row.id for row in rows)}")
+            yield of_entry(last, f"m{mark} is there as orders {sorted(row.id for row in rows)}")
 
 
 def contents_intact(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -143,15 +145,15 @@ def contents_intact(record: Record, counter: Counter[str]) -> Iterator[Violation
     for mark, rows in record.rows.items():
         for row in rows:
             counter[LOOKED] += 1
-            whole = (mark, mark, record.client_of[mark], 1 + mark % 3)
-            if (row.product_mark, row.total_mark, row.user_id, row.quantity) != whole:
+            expected = (mark, mark, record.client_of[mark], 1 + mark % 3)
+            if (row.product_mark, row.total_mark, row.user_id, row.quantity) != expected:
                 yield Violation(f"order {row.id} (m{mark}) is mixed up in the database: {row}")
 
 
 def charged_once(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find orders that were charged twice, charged without being paid, or the reverse."""
     captures: Counter[int] = Counter(
-        one.mark for one in record.evidence.captures if one.mark in record.client_of
+        capture.mark for capture in record.evidence.captures if capture.mark in record.client_of
     )
     for mark in record.client_of:
         counter[LOOKED] += 1
@@ -166,9 +168,9 @@ def charged_once(record: Record, counter: Counter[str]) -> Iterator[Violation]:
 def stock_taken_once(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find orders with two reservations, or one that does not fit how they ended."""
     held: dict[int, list[str]] = defaultdict(list)
-    for one in record.evidence.stock:
-        if one.mark in record.client_of and one.status not in _GIVEN_BACK:
-            held[one.mark].append(one.status)
+    for reservation in record.evidence.stock:
+        if reservation.mark in record.client_of and reservation.status not in _GIVEN_BACK:
+            held[reservation.mark].append(reservation.status)
     for mark in record.client_of:
         counter[LOOKED] += 1
         completed = sum(row.status == "Completed" for row in record.rows.get(mark, ()))
@@ -184,26 +186,26 @@ def nobody_elses_order(record: Record, counter: Counter[str]) -> Iterator[Violat
         if entry.action == "read":
             counter[LOOKED] += 1
             if _mark_in(entry.body, entry.client) != entry.mark:
-                yield seen(entry, f"asked for its m{entry.mark}, got {short(entry.body)}")
+                yield of_entry(entry, f"asked for its m{entry.mark}, got {short(entry.body)}")
         elif entry.action in _LISTS:
             counter[LOOKED] += len(entry.body)
             for item in entry.body:
                 mark = _mark_in(item, entry.client)
                 if mark is None or record.client_of.get(mark) != entry.client:
-                    yield seen(entry, f"its list has {short(item)}")
+                    yield of_entry(entry, f"its list has {short(item)}")
 
 
 def own_writes_read(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find reads after a 202 that do not know the order."""
-    known: dict[int, list[Entry]] = defaultdict(list)
+    accepted: dict[int, list[Entry]] = defaultdict(list)
     for entry in sorted(record.entries, key=lambda entry: (entry.client, entry.number)):
-        mine = known[entry.client]
+        mine = accepted[entry.client]
         if entry.action == "place" and entry.status == _ACCEPTED:
             mine.append(entry)
         elif entry.action == "read" and entry.status in {200, 404}:
             counter[LOOKED] += 1
             if entry.status == 404:
-                yield seen(entry, f"its order {entry.order_id} (m{entry.mark}) is not known")
+                yield of_entry(entry, f"its order {entry.order_id} (m{entry.mark}) is not known")
         elif entry.action == "list" and entry.status == 200:
             counter[LOOKED] += 1
             yield from _missing(entry, mine[-PAGE_SIZE // 2 :])
@@ -211,11 +213,11 @@ def own_writes_read(record: Record, counter: Counter[str]) -> Iterator[Violation
 
 def _missing(entry: Entry, written: Sequence[Entry]) -> Iterator[Violation]:
     listed = {_mark_in(item, entry.client) for item in entry.body}
-    lacking = [one for one in written if one.mark not in listed]
+    lacking = [entry for entry in written if entry.mark not in listed]
     if lacking:
         last = lacking[-1]
         age_s = entry.sent_s - last.answered_s
-        yield seen(entry, f"its list lacks m{last.mark}, accepted {age_s:.2f} s before")
+        yield of_entry(entry, f"its list lacks m{last.mark}, accepted {age_s:.2f} s before")
 
 
 def visible_soon(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -232,7 +234,9 @@ def visible_soon(record: Record, counter: Counter[str]) -> Iterator[Violation]:
         due = max((v for at_s, v in first_seen[entry.mark] if at_s < past_s), default=0)
         first_seen[entry.mark].append((entry.answered_s, entry.version))
         if entry.version < due and not record.during_fault("valkey", entry.sent_s, 5.0):
-            yield seen(entry, f"m{entry.mark} at version {entry.version}, {due} was seen before")
+            yield of_entry(
+                entry, f"m{entry.mark} at version {entry.version}, {due} was seen before"
+            )
 
 
 def every_order_ended(record: Record, counter: Counter[str]) -> Iterator[Violation]:
@@ -246,9 +250,9 @@ def every_order_ended(record: Record, counter: Counter[str]) -> Iterator[Violati
 
 def every_customer_told(record: Record, counter: Counter[str]) -> Iterator[Violation]:
     """Find ended orders without their notification, or with one that tells something else."""
-    told: dict[int, set[str]] = defaultdict(set)
-    for one in record.evidence.notified:
-        told[one.order_id].add(one.type)
+    types: dict[int, set[str]] = defaultdict(set)
+    for notice in record.evidence.notified:
+        types[notice.order_id].add(notice.type)
     before: dict[int, set[str]] = defaultdict(set)
     for step in record.evidence.moved:
         if step.before != step.after and step.after in _TYPES:
@@ -257,8 +261,8 @@ def every_customer_told(record: Record, counter: Counter[str]) -> Iterator[Viola
         for row in rows:
             if row.status in TERMINAL:
                 counter[LOOKED] += 1
-                if told[row.id] != before[row.id] | {_TYPES[row.status]}:
-                    text = f"order {row.id} (m{mark}) is {row.status}, told was {told[row.id]}"
+                if types[row.id] != before[row.id] | {_TYPES[row.status]}:
+                    text = f"order {row.id} (m{mark}) is {row.status}, told was {types[row.id]}"
                     yield of_mark(record, mark, text)
 
 
@@ -304,7 +308,7 @@ def _run(name: str, record: Record, table: Table) -> Verdict:
     return Verdict(name, promise, counter[LOOKED], violations)
 
 
-def seen(entry: Entry, text: str) -> Violation:
+def of_entry(entry: Entry, text: str) -> Violation:
     """Return a violation that a request shows."""
     return Violation(text, entry.client, entry.number)
 
@@ -312,17 +316,17 @@ def seen(entry: Entry, text: str) -> Violation:
 def of_mark(record: Record, mark: int, text: str) -> Violation:
     """Return a violation by an order, shown by its first request."""
     entry = next(entry for entry in record.entries if entry.mark == mark)
-    return seen(entry, text)._replace(mark=mark)
+    return of_entry(entry, text)._replace(mark=mark)
 
 
 def _mark_in(order: Any, client: int) -> int | None:
     """Return the mark of an order as the API shows it; None if it is not all one client's."""
     try:
         mark = mark_of_total(order["total"])
-        whole = (order["userId"], mark_of_product(order["productId"]), order["quantity"])
+        contents = (order["userId"], mark_of_product(order["productId"]), order["quantity"])
     except (KeyError, TypeError):
         return None
-    return mark if whole == (client, mark, 1 + mark % 3) else None
+    return mark if contents == (client, mark, 1 + mark % 3) else None
 
 
 def short(order: Any) -> str:

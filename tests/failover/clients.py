@@ -29,7 +29,7 @@ _ACCEPTED: Final = 202
 _REFUSED: Final = frozenset({400, 401, 403, 404, 422})
 
 
-class Known(NamedTuple):
+class Accepted(NamedTuple):
     """An order that was accepted."""
 
     order_id: int
@@ -78,27 +78,27 @@ class Customer:
         self._history, self._pace = history, pace
         self._numbers = itertools.count()
         self._chance = random.Random(user)
-        self.known: list[Known] = []
+        self.orders: list[Accepted] = []
         self.stopping = threading.Event()
 
     def shop(self) -> None:
         """Place and look until told to stop."""
         while not self.stopping.is_set():
-            known = self.place(with_key=self._chance.random() < 0.6)
-            if known is not None:
-                self.look(known)
+            order = self.place(with_key=self._chance.random() < 0.6)
+            if order is not None:
+                self.look(order)
             self.stopping.wait(self._chance.uniform(self._pace.least_s, self._pace.most_s))
 
-    def look(self, known: Known) -> None:
+    def look(self, order: Accepted) -> None:
         """Read what was just written, and something older."""
-        self.read(known)
+        self.read(order)
         if self._chance.random() < 0.5:
             self.list()
-        if known.key is not None and self._chance.random() < 0.3:
-            self.repeat(known)
-        self.read(self._chance.choice(self.known))
+        if order.key is not None and self._chance.random() < 0.3:
+            self.repeat(order)
+        self.read(self._chance.choice(self.orders))
 
-    def place(self, *, with_key: bool) -> Known | None:
+    def place(self, *, with_key: bool) -> Accepted | None:
         """Place one order, as a good client does.
 
         With a key it is sent again until there is an answer. Without one it is sent again only
@@ -106,29 +106,29 @@ class Customer:
         """
         return self.place_under(next(self._marks), uuid.uuid4().hex if with_key else None)
 
-    def place_under(self, mark: int, key: str | None) -> Known | None:
+    def place_under(self, mark: int, key: str | None) -> Accepted | None:
         """Place the order of a mark, as `place` does."""
         until = time.monotonic() + self._pace.give_up_after_s
         while time.monotonic() < until:
             entry = self._post("place", mark, key)
             if entry.status == _ACCEPTED and entry.order_id is not None:
-                known = Known(entry.order_id, mark, key)
-                self.known.append(known)
-                return known
+                order = Accepted(entry.order_id, mark, key)
+                self.orders.append(order)
+                return order
             if entry.status in _REFUSED or (key is None and entry.retry_after is None):
                 return None
             # A customer who is told to stop still wants to know what became of the order.
             time.sleep(min(float(entry.retry_after or 0.5), 5.0))
         return None
 
-    def repeat(self, known: Known) -> Entry:
+    def repeat(self, order: Accepted) -> Entry:
         """Send an accepted order once more under its key."""
-        return self._post("repeat", known.mark, known.key)
+        return self._post("repeat", order.mark, order.key)
 
-    def read(self, known: Known) -> Entry:
+    def read(self, order: Accepted) -> Entry:
         """Read one order."""
-        path = f"/api/orders/{known.order_id}"
-        return self._send("read", "GET", path, mark=known.mark, order_id=known.order_id)
+        path = f"/api/orders/{order.order_id}"
+        return self._send("read", "GET", path, mark=order.mark, order_id=order.order_id)
 
     def list(self) -> Entry:
         """Read the first page of the own list."""

@@ -11,9 +11,9 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Print at once, also while output is captured: a run of minutes shows where it is."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
-    def told(text: str) -> None:
+    def write(text: str) -> None:
         with capture.global_and_fixture_disabled():
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
 
-    return told
+    return write

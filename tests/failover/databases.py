@@ -196,7 +196,7 @@ class Databases:
         self._write_settings(node)
 
     def _write_settings(self, node: Node) -> None:
-        names = ", ".join(one.name for one in self.nodes)
+        names = ", ".join(member.name for member in self.nodes)
         own = {
             "fsync": "off",
             "cluster_name": f"'{node.name}'",

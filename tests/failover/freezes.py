@@ -77,7 +77,7 @@ def _process_of_api(stack: Stack, name: str) -> Frozen:
     service = stack.services["api-1"]
     master = psutil.Process(service.program.pid)
     family = [master, *master.children()]
-    process = next(one for one in family if one.name() == name) if name else master
+    process = next(member for member in family if member.name() == name) if name else master
     return Frozen(
         process.suspend,
         # One that hangs may have been replaced meanwhile.
@@ -135,10 +135,10 @@ def _postgres(node: Node) -> Frozen:
 
 def _succeeds(argv: Sequence[str], codes: Sequence[int] = (0,)) -> bool:
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=_SERVER_TIMEOUT_S, check=False)
+        process = subprocess.run(argv, capture_output=True, timeout=_SERVER_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode in codes
+    return process.returncode in codes
 
 
 # The probes are those of the operator's pods and of the environment's chart.

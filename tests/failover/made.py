@@ -22,7 +22,7 @@ def entry(client: int, number: int, action: str, at_s: float, **facts: object) -
     )  # fmt: skip
 
 
-def shown(mark: int, **other: object) -> dict[str, object]:
+def body_of(mark: int, **other: object) -> dict[str, object]:
     return {"id": IDS[mark], **order_of(mark, OWNER[mark]), "status": "Completed", **other}
 
 
@@ -35,12 +35,12 @@ def placed(mark: int, at_s: float) -> Entry:
 def was_read(mark: int, at_s: float, number: int = 1, version: int = 4) -> Entry:
     return entry(
         OWNER[mark], number, "read", at_s, status=200, mark=mark, order_id=IDS[mark],
-        version=version, body=shown(mark),
+        version=version, body=body_of(mark),
     )  # fmt: skip
 
 
 def listed(mark: int, at_s: float, *marks: int) -> Entry:
-    return entry(OWNER[mark], 2, "list", at_s, status=200, body=[shown(one) for one in marks])
+    return entry(OWNER[mark], 2, "list", at_s, status=200, body=list(map(body_of, marks)))
 
 
 HISTORY = [
@@ -49,11 +49,11 @@ HISTORY = [
 
 
 def row(mark: int, **other: object) -> OrderRow:
-    whole = {
+    defaults = {
         "id": IDS[mark], "user_id": OWNER[mark], "mark": mark, "product_mark": mark,
         "quantity": 1 + mark % 3, "total_mark": mark, "status": "Completed", "version": 4,
     }  # fmt: skip
-    return msgspec.convert(whole | other, OrderRow)
+    return msgspec.convert(defaults | other, OrderRow)
 
 
 DONE = Evidence(

@@ -55,10 +55,10 @@ def change_policies(stack: Stack, change: Callable[[str, dict[str, Any]], dict[s
         if not changed:
             continue
         policy["definition"] |= changed
-        wanted: dict[str, Any] = {
+        body: dict[str, Any] = {
             name: policy[name] for name in ("pattern", "definition", "priority", "apply-to")
         }
-        requests.put(f"{policies}/{policy['name']}", json=wanted, timeout=10).raise_for_status()
+        requests.put(f"{policies}/{policy['name']}", json=body, timeout=10).raise_for_status()
 
 
 @contextmanager

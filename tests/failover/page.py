@@ -14,7 +14,7 @@ GAP_GOAL_S = 5.0
 def render(title: str, record: Record, verdicts: Sequence[Verdict], repeat: str) -> str:
     """Return the page: checks, first violation with its requests, gaps, answers, command."""
     parts = [
-        f"{title}: {'holds' if all(one.holds for one in verdicts) else 'DOES NOT HOLD'}",
+        f"{title}: {'holds' if all(verdict.holds for verdict in verdicts) else 'DOES NOT HOLD'}",
         *_table(verdicts),
         *_first_violation(record, verdicts),
         *_promotions(record),
@@ -26,8 +26,9 @@ def render(title: str, record: Record, verdicts: Sequence[Verdict], repeat: str)
 
 def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield f"\n  {'CHECK':12}{'PROMISE':50}{'LOOKED AT':>10}{'VIOLATED':>10}"
-    for one in verdicts:
-        yield f"  {one.name:12}{one.promise:50}{one.looked_at:10}{len(one.violations):10}"
+    for verdict in verdicts:
+        counts = f"{verdict.looked_at:10}{len(verdict.violations):10}"
+        yield f"  {verdict.name:12}{verdict.promise:50}{counts}"
 
 
 def _first_violation(record: Record, verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -48,11 +49,11 @@ def _requests(record: Record, violation: Violation) -> Iterable[Entry]:
 def _line(entry: Entry) -> str:
     clock = time.strftime("%H:%M:%S", time.gmtime(entry.sent_s)) + f"{entry.sent_s % 1:.3f}"[1:]
     took_ms = (entry.answered_s - entry.sent_s) * 1000
-    what = f"order {entry.order_id}" if entry.order_id else ""
+    order = f"order {entry.order_id}" if entry.order_id else ""
     mark = f"m{entry.mark}" if entry.mark else ""
     key = "with key" if entry.key else ""
     version = f"v{entry.version}" if entry.version else ""
-    facts = (mark, what, version, key, entry.error)
+    facts = (mark, order, version, key, entry.error)
     return (
         f"{clock} client {entry.client} {entry.action:6} {entry.status or 'no answer'}"
         f" {took_ms:.0f} ms {' '.join(fact for fact in facts if fact)}"
@@ -113,7 +114,7 @@ def _answers(entries: Sequence[Entry]) -> Iterator[str]:
     for action in dict.fromkeys(["place", *(entry.action for entry in entries)]):
         mine = [entry for entry in entries if entry.action == action]
         counts = Counter(entry.status or "none" for entry in mine)
-        told = ", ".join(
+        statuses = ", ".join(
             f"{status}: {number}" for status, number in sorted(counts.items(), key=str)
         )
-        yield f"  {action:10}{told}"
+        yield f"  {action:10}{statuses}"

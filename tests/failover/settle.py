@@ -17,9 +17,9 @@ def settled(stack: Stack, history: History, within_s: float) -> tuple[Evidence, 
     def at_rest() -> bool:
         last[:] = [gather(stack)]
         mine = [row for row in last[0].orders if row.mark in marks]
-        told = {one.order_id for one in last[0].notified}
-        held = [one for one in last[0].stock if one.mark in marks and one.status == "reserved"]
-        ended = all(row.status in TERMINAL and row.id in told for row in mine)
+        notified = {notice.order_id for notice in last[0].notified}
+        held = [item for item in last[0].stock if item.mark in marks and item.status == "reserved"]
+        ended = all(row.status in TERMINAL and row.id in notified for row in mine)
         return ended and not held and not last[0].outbox
 
     try:

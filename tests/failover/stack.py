@@ -62,12 +62,12 @@ class NotInTime(AssertionError):
     """Something was waited for and did not come."""
 
 
-def wait(holds: Callable[[], Any], within_s: float, what: str, every_s: float = 0.1) -> float:
+def wait(holds: Callable[[], Any], within_s: float, condition: str, every_s: float = 0.1) -> float:
     """Wait until a condition holds and return how long that took. Raises NotInTime."""
     began_s = time.monotonic()
     while not holds():
         if time.monotonic() - began_s > within_s:
-            message = f"{what}: not within {within_s:g} s"
+            message = f"{condition}: not within {within_s:g} s"
             raise NotInTime(message)
         time.sleep(every_s)
     return time.monotonic() - began_s
@@ -167,7 +167,7 @@ class Stack:
 
     def _side_by_side(self, *actions: Callable[[], object]) -> None:
         with ThreadPoolExecutor(len(actions)) as threads:
-            for action in [threads.submit(self._on_lasting_thread, one) for one in actions]:
+            for action in [threads.submit(self._on_lasting_thread, action) for action in actions]:
                 action.result()
 
     def _on_lasting_thread(self, action: Callable[[], object]) -> None:
@@ -194,9 +194,9 @@ class Stack:
             "ORDERS_PAYMENT_URL": f"http://{HOST}:{self.proxies['payment'].port}",
             "ORDERS_NOTIFICATION_URL": f"http://{HOST}:{self.proxies['webhooks'].port}/webhooks",
         }
-        given = {name: value for name, value in os.environ.items() if name[:7] != "ORDERS_"}
+        inherited = {name: value for name, value in os.environ.items() if name[:7] != "ORDERS_"}
         mark = {"PYTHONPATH": str(SOURCE), "DEVSTACK_STATE": str(self.state)}
-        return given | SETTINGS | dict(settings) | urls | mark
+        return inherited | SETTINGS | dict(settings) | urls | mark
 
     def _component(self, name: str, verb: tuple[str, ...], extra: Mapping[str, str]) -> Component:
         folder = self.state / name
@@ -255,8 +255,10 @@ class Stack:
     def leading_relay(self) -> Service:
         """Return the relay that publishes."""
         relays = self.of_kind("relay")
-        wait(lambda: any(one.metric("relay_leading") == 1 for one in relays), 60, "a relay leads")
-        return next(one for one in relays if one.metric("relay_leading") == 1)
+        wait(
+            lambda: any(relay.metric("relay_leading") == 1 for relay in relays), 60, "a relay leads"
+        )
+        return next(relay for relay in relays if relay.metric("relay_leading") == 1)
 
     def pids(self) -> dict[str, int | None]:
         """Return the process of every service."""
@@ -293,8 +295,8 @@ def running(
 ) -> Iterator[Stack]:
     """Give a whole stack that ends with the block; DEVSTACK_KEEP keeps its logs."""
     make = partial(Stack, settings=settings or {}, standbys=standbys, synchronous=synchronous)
-    with started(make) as made:
-        yield made
+    with started(make) as stack:
+        yield stack
 
 
 @contextmanager
@@ -305,12 +307,12 @@ def started(
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
     with proxies() as group:
-        made = make(folder, group)
+        stack = make(folder, group)
         try:
-            made.start()
-            yield made
+            stack.start()
+            yield stack
         finally:
-            made.stop()
+            stack.stop()
             if not os.environ.get("DEVSTACK_KEEP"):
                 remove(folder)
 

@@ -19,17 +19,19 @@ from failover.made import (
     IDS,
     A,
     B,
+    body_of,
     but,
     entry,
     listed,
     row,
-    shown,
     was_read,
 )  # fmt: skip
 
 
 def broken(history: Sequence[Entry], evidence: Evidence, faults: Sequence[Fault] = ()) -> set[str]:
-    return {one.name for one in check(Record(history, evidence, faults)) if not one.holds}
+    return {
+        verdict.name for verdict in check(Record(history, evidence, faults)) if not verdict.holds
+    }
 
 
 def test_a_clean_run_breaks_no_promise_and_every_check_has_looked_at_something() -> None:
@@ -47,7 +49,7 @@ VIOLATIONS: dict[str, tuple[list[Entry], Evidence]] = {
     "contents": (HISTORY, but(orders=[row(A, user_id=BOB), row(B)])),
     "charges": (HISTORY, but(captures=[*DONE.captures, Capture("c", IDS[A], A)])),
     "stock": (HISTORY, but(stock=[*DONE.stock, Held(99, A, 1, "reserved")])),
-    "foreign": ([*HISTORY, msgspec.structs.replace(ANOTHER_LOOK, body=shown(B))], DONE),
+    "foreign": ([*HISTORY, msgspec.structs.replace(ANOTHER_LOOK, body=body_of(B))], DONE),
     "own-writes": ([*HISTORY, listed(A, 103)], DONE),
     "visible": ([*HISTORY, ANOTHER_LOOK], DONE),
     "ended": (HISTORY, but(orders=[row(A, status="Charging"), row(B)])),
@@ -84,8 +86,8 @@ def test_a_keyless_client_that_was_led_to_order_twice_is_seen() -> None:
 
 
 def test_a_404_of_an_own_order_breaks_read_your_writes() -> None:
-    missing = entry(ALICE, 3, "read", 104, status=404, mark=A, order_id=IDS[A])
-    assert "own-writes" in broken([*HISTORY, missing], DONE)
+    not_found = entry(ALICE, 3, "read", 104, status=404, mark=A, order_id=IDS[A])
+    assert "own-writes" in broken([*HISTORY, not_found], DONE)
 
 
 def test_an_old_version_is_excused_within_a_second_and_while_redis_is_out() -> None:
@@ -119,11 +121,11 @@ def test_a_promotion_after_which_nobody_wrote_is_a_gap_without_an_end() -> None:
 
 def test_a_kept_history_is_read_back(tmp_path: Path) -> None:
     history = History(tmp_path)
-    for one in HISTORY:
-        history.add(one)
+    for request in HISTORY:
+        history.add(request)
     history.fault("kill -9", "postgres")
     history.save_journal()
     again = load(history.folder)
-    assert again.entries == sorted(HISTORY, key=lambda one: one.sent_s)
+    assert again.entries == sorted(HISTORY, key=lambda request: request.sent_s)
     assert [fault.kind for fault in again.faults] == ["kill -9"]
-    assert [one.number for one in around(again.entries, ALICE, 1)] == [0, 1, 2]
+    assert [request.number for request in around(again.entries, ALICE, 1)] == [0, 1, 2]

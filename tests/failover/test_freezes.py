@@ -42,8 +42,8 @@ def test_work_goes_on_while_a_process_is_frozen(on: Stack, kind: str, say: Say) 
     broken = run.conclude(SETTLED_WITHIN_S)
     assert run.record is not None
     marks = {row.id: row.mark for row in run.record.evidence.orders}
-    told = {marks[one.order_id]: one.at_s for one in run.record.evidence.notified}
-    freezes.judge(run.history, told, outcome)
+    notified_s = {marks[notice.order_id]: notice.at_s for notice in run.record.evidence.notified}
+    freezes.judge(run.history, notified_s, outcome)
     say(
         f"  frozen {kind}: work goes on for all after {seconds(outcome.goes_on_s)},"
         f" {len(outcome.late)} orders told late, livez fails after {seconds(outcome.probe_fails_s)}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from failover import promotions, stack
-from failover.clients import Known
+from failover.clients import Accepted
 from failover.history import History
 from failover.runs import Run, broken_promises
 from failover.stack import Stack, wait
@@ -29,7 +29,7 @@ def on() -> Iterator[Stack]:
         yield running
 
 
-def accepted(on: Stack, history: History) -> list[Known]:
+def accepted(on: Stack, history: History) -> list[Accepted]:
     """Place orders that nobody works on, and wait until the standby has them."""
     on.proxies["rabbitmq"].cut()
     [customer, *_] = promotions.crowd(on, history, 1).customers

@@ -29,8 +29,8 @@ def speaking(word: bytes) -> Iterator[int]:
 
 @pytest.fixture
 def group() -> Iterator[Proxies]:
-    with proxies() as made:
-        yield made
+    with proxies() as group:
+        yield group
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_a_target_that_nobody_listens_on_is_a_reset(group: Proxies, proxy: Proxy
 
 
 def test_several_targets_take_turns_and_none_refuses(proxy: Proxy) -> None:
-    with speaking(b"one") as one, speaking(b"two") as two:
-        proxy.point(one, two)
+    with speaking(b"one") as first, speaking(b"two") as second:
+        proxy.point(first, second)
         assert {answer_of_new(proxy) for _ in range(2)} == {b"one", b"two"}
         proxy.point()
         with pytest.raises(ConnectionError):

@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def _fuzz(first: int, for_s: float) -> int:
-    began = said = time.monotonic()
+    began = reported = time.monotonic()
     statuses: Counter[int] = Counter()
     seed = first
     with running(sanitized=True) as server:
@@ -37,9 +37,9 @@ def _fuzz(first: int, for_s: float) -> int:
                 print(f"fuzz: {error!r} at seed {seed}\n{server.log.read_text()[:5000]}")
                 return 1
             seed += 1
-            if time.monotonic() - said > _SAY_S:
-                said = time.monotonic()
-                _say(seed - first, said - began, statuses)
+            if time.monotonic() - reported > _SAY_S:
+                reported = time.monotonic()
+                _say(seed - first, reported - began, statuses)
     _say(seed - first, time.monotonic() - began, statuses)
     return 0
 

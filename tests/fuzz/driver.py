@@ -25,12 +25,12 @@ class WrongAnswer(AssertionError):
     """Make the input again from its seed: the server's answer to it is not the one to give."""
 
 
-def send(path: Path, given: Input) -> bytes:
+def send(path: Path, case: Input) -> bytes:
     """Send an input and return all that came back; the server closes, because we do."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(path))
-        return exchange(connection, given.pieces)
+        return exchange(connection, case.pieces)
 
 
 def exchange(connection: socket.socket, pieces: Sequence[bytes]) -> bytes:
@@ -67,41 +67,41 @@ def _read_all(connection: socket.socket) -> bytes:
 
 def check(path: Path, seed: int) -> Counter[int]:
     """Send the input of a seed; return its statuses. Raises WrongAnswer, OSError."""
-    given = generate(seed)
-    answer = send(path, given)
+    case = generate(seed)
+    answer = send(path, case)
     statuses = [int(status) for status in _STATUS.findall(answer)]
     if not set(statuses) <= _ALLOWED:
         raise WrongAnswer(f"seed {seed}: {statuses}")
-    if given.expected is not None:
-        _compare(seed, given, answer, statuses)
+    if case.expected is not None:
+        _compare(seed, case, answer, statuses)
     return Counter(statuses)
 
 
-def _compare(seed: int, given: Input, answer: bytes, statuses: list[int]) -> None:
-    expected = [e for e in given.expected or () if e["method"] != "HEAD"]
-    if _too_long(given):
+def _compare(seed: int, case: Input, answer: bytes, statuses: list[int]) -> None:
+    expected = [e for e in case.expected or () if e["method"] != "HEAD"]
+    if _too_long(case):
         return
-    shown = [msgspec.json.decode(text) for text in _SHOWN.findall(answer)]
-    if shown != expected or set(statuses) != {200}:
-        raise WrongAnswer(f"seed {seed}: {statuses}, {_difference(shown, expected)}")
+    actual = [msgspec.json.decode(text) for text in _SHOWN.findall(answer)]
+    if actual != expected or set(statuses) != {200}:
+        raise WrongAnswer(f"seed {seed}: {statuses}, {_difference(actual, expected)}")
 
 
-def _difference(shown: list[Any], expected: list[Any]) -> str:
-    if len(shown) != len(expected):
-        return f"{len(shown)} answers instead of {len(expected)}"
+def _difference(actual: list[Any], expected: list[Any]) -> str:
+    if len(actual) != len(expected):
+        return f"{len(actual)} answers instead of {len(expected)}"
     pairs = [
-        (name, got.get(name), wanted[name])
-        for got, wanted in zip(shown, expected, strict=True)
-        for name in wanted
-        if got.get(name) != wanted[name]
+        (name, got.get(name), request[name])
+        for got, request in zip(actual, expected, strict=True)
+        for name in request
+        if got.get(name) != request[name]
     ]
-    return "; ".join(f"{name}: {got!r} instead of {wanted!r}" for name, got, wanted in pairs)[:500]
+    return "; ".join(f"{name}: {got!r} instead of {value!r}" for name, got, value in pairs)[:500]
 
 
-def _too_long(given: Input) -> bool:
+def _too_long(case: Input) -> bool:
     """Tell whether a field is beyond the server's 8 KiB, or there are more than 128 of them."""
     return any(
         len(value) > 8192 or len(e["fields"]) > 128
-        for e in given.expected or ()
+        for e in case.expected or ()
         for value in e["fields"].values()
     )

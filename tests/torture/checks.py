@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from failover import checker
-from failover.checker import LOOKED, PAID, Violation, of_mark, seen, short
+from failover.checker import LOOKED, PAID, Violation, of_entry, of_mark, short
 from failover.clients import mark_of_total
 from failover.evidence import Moved
 from failover.history import NO_ANSWER, Entry
@@ -55,7 +55,9 @@ def visible_in_time(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
             allowed_s += record.told_late_s(step)
             if since_s > allowed_s and not record.untold(step):
                 text = f"order {entry.order_id} (m{entry.mark}) at version {entry.version}"
-                yield seen(entry, f"{text}, {step.after} v{step.version} {since_s:.2f} s before")
+                yield of_entry(
+                    entry, f"{text}, {step.after} v{step.version} {since_s:.2f} s before"
+                )
                 break
 
 
@@ -75,17 +77,19 @@ def reads_go_forward(record: TortureRecord, counter: Counter[str]) -> Iterator[V
     """Find clients that read an order in an older version than they did a second before."""
     newest: dict[tuple[int, int | None], list[tuple[float, int]]] = defaultdict(list)
     for entry in _reads(record):
-        version, known = entry.version or 0, newest[entry.client, entry.order_id]
+        version, reads = entry.version or 0, newest[entry.client, entry.order_id]
         counter[LOOKED] += 1
-        for at_s, older in known:
+        for at_s, older in reads:
             allowed_s = VISIBLE_WITHIN_S + record.slack_s(at_s, entry.sent_s)
             allowed_s += max((record.waited_s(step) for step in _newer(record, entry)), default=0)
             late = entry.sent_s - at_s > allowed_s
             if older > version and late and not _excused(record, entry):
-                yield seen(entry, f"order {entry.order_id} went back from v{older} to v{version}")
+                yield of_entry(
+                    entry, f"order {entry.order_id} went back from v{older} to v{version}"
+                )
                 break
-        if not known or known[-1][1] < version:
-            known.append((entry.answered_s, version))
+        if not reads or reads[-1][1] < version:
+            reads.append((entry.answered_s, version))
 
 
 def cancels_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
@@ -100,7 +104,7 @@ def cancels_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Viola
         counter[LOOKED] += 1
         problem = _broken_cancel(entry, end)
         if problem:
-            yield seen(entry, f"order {entry.order_id} (m{entry.mark}): {problem}")
+            yield of_entry(entry, f"order {entry.order_id} (m{entry.mark}): {problem}")
 
 
 def _broken_cancel(entry: Entry, end: str) -> str | None:
@@ -121,8 +125,8 @@ def _broken_cancel(entry: Entry, end: str) -> str | None:
 def refunds_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
     """Find orders that were paid back another sum than was promised."""
     paid_back: Counter[int] = Counter()
-    for one in record.evidence.refunds:
-        paid_back[one.order_id] += one.cents
+    for refund in record.evidence.refunds:
+        paid_back[refund.order_id] += refund.cents
     promised, possible = _asked(record)
     for mark, rows in record.rows.items():
         for row in rows:
@@ -179,17 +183,17 @@ def _walked(pages: Sequence[Entry], accepted: Sequence[Entry]) -> Iterator[Viola
     places = [(page, _place(item)) for page in pages for item in page.body]
     for (_, before), (page, after) in itertools.pairwise(places):
         if before <= after:
-            yield seen(page, f"its list has order {after[1]} after order {before[1]}")
+            yield of_entry(page, f"its list has order {after[1]} after order {before[1]}")
             return
     for page in pages[:-1]:
         if page.link and len(page.body) != WALK_SIZE:
-            yield seen(page, f"a page of {len(page.body)} has a page after it")
+            yield of_entry(page, f"a page of {len(page.body)} has a page after it")
             return
     if pages[-1].link is None:
         listed = {order_id for _, (_, order_id) in places}
         for entry in accepted:
             if entry.answered_s < pages[0].sent_s and entry.order_id not in listed:
-                yield seen(pages[-1], f"its whole list lacks order {entry.order_id}")
+                yield of_entry(pages[-1], f"its whole list lacks order {entry.order_id}")
                 return
 
 
@@ -203,11 +207,13 @@ def keys_kept(record: TortureRecord, counter: Counter[str]) -> Iterator[Violatio
         if entry.action == "reuse" and entry.status not in _OPEN:
             counter[LOOKED] += 1
             if entry.status not in (409, 422):
-                yield seen(entry, f"another order under a used key: {entry.status}")
+                yield of_entry(entry, f"another order under a used key: {entry.status}")
         elif entry.action in ("place", "repeat") and entry.key is not None:
             counter[LOOKED] += 1
             if entry.status == 422:
-                yield seen(entry, f"the same order under its key is refused: {short(entry.body)}")
+                yield of_entry(
+                    entry, f"the same order under its key is refused: {short(entry.body)}"
+                )
 
 
 def answers_known(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
@@ -215,23 +221,25 @@ def answers_known(record: TortureRecord, counter: Counter[str]) -> Iterator[Viol
     for entry in record.entries:
         counter[LOOKED] += 1
         if entry.status == 500:
-            yield seen(entry, f"{entry.action} was answered 500: {short(entry.body)}")
+            yield of_entry(entry, f"{entry.action} was answered 500: {short(entry.body)}")
         elif entry.status in (400, 401, 403, 405, 413, 415):
-            yield seen(entry, f"{entry.action} was refused with {entry.status}")
+            yield of_entry(entry, f"{entry.action} was refused with {entry.status}")
 
 
 def notices_in_order(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
     """Find webhooks of an order that came out of turn, and such as were signed wrongly."""
     newest: dict[int, int] = {}
-    for one in record.evidence.notified:
-        mark = record.marks.get(one.order_id)
+    for notice in record.evidence.notified:
+        mark = record.marks.get(notice.order_id)
         if mark is None:
             continue
         counter[LOOKED] += 1
-        if one.version <= newest.get(one.order_id, 0):
-            text = f"order {one.order_id} (m{mark}): {one.type} v{one.version} came too late"
+        if notice.version <= newest.get(notice.order_id, 0):
+            text = (
+                f"order {notice.order_id} (m{mark}): {notice.type} v{notice.version} came too late"
+            )
             yield of_mark(record, mark, text)
-        newest[one.order_id] = max(one.version, newest.get(one.order_id, 0))
+        newest[notice.order_id] = max(notice.version, newest.get(notice.order_id, 0))
     wrong = record.evidence.refused.get("bad_signature", 0)
     if wrong:
         yield Violation(f"{wrong} webhooks were not signed with the key")
@@ -248,10 +256,10 @@ def histories_whole(record: TortureRecord, counter: Counter[str]) -> Iterator[Vi
     for entry in record.entries:
         if entry.action == "history" and entry.status == 200:
             counter[LOOKED] += 1
-            shown = [(one["from"], one["to"]) for one in entry.body]
+            changes = [(step["from"], step["to"]) for step in entry.body]
             steps = record.moved.get(entry.order_id or 0, [])
-            if shown != [(step.before, step.after) for step in steps][: len(shown)]:
-                yield seen(entry, f"order {entry.order_id} shows another history: {shown}")
+            if changes != [(step.before, step.after) for step in steps][: len(changes)]:
+                yield of_entry(entry, f"order {entry.order_id} shows another history: {changes}")
 
 
 def _broken_history(steps: Sequence[Moved], version: int, status: str) -> str | None:
@@ -267,13 +275,17 @@ def _broken_history(steps: Sequence[Moved], version: int, status: str) -> str | 
 
 def books_balanced(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
     """Compare Payment's money with what the orders say was paid and given back."""
-    captured = sum(one.mark for one in record.evidence.captures if one.mark in record.client_of)
-    given_back = sum(one.cents for one in record.evidence.refunds if one.order_id in record.marks)
+    captured = sum(
+        capture.mark for capture in record.evidence.captures if capture.mark in record.client_of
+    )
+    given_back = sum(
+        refund.cents for refund in record.evidence.refunds if refund.order_id in record.marks
+    )
     rows = [row for rows in record.rows.values() for row in rows]
-    kept = sum(row.total_mark - row.refunded for row in rows if row.status in PAID)
+    balance = sum(row.total_mark - row.refunded for row in rows if row.status in PAID)
     counter[LOOKED] += len(record.evidence.captures) + len(record.evidence.refunds)
-    if captured - given_back != kept:
-        text = f"Payment keeps {captured - given_back} cents, the orders say {kept}"
+    if captured - given_back != balance:
+        text = f"Payment keeps {captured - given_back} cents, the orders say {balance}"
         yield Violation(text)
 
 
@@ -295,11 +307,11 @@ def final_reads_true(record: TortureRecord, counter: Counter[str]) -> Iterator[V
         counter[LOOKED] += 1
         if any(record.untold(step) for step in _newer(record, entry)):
             continue
-        shown = entry.body.get("status"), entry.version
+        state = entry.body.get("status"), entry.version
         refunded = mark_of_total(entry.body.get("refunded", 0))
-        if (*shown, refunded) != (row.status, row.version, row.refunded):
+        if (*state, refunded) != (row.status, row.version, row.refunded):
             text = f"order {row.id} is {row.status} v{row.version}, {row.refunded} cents refunded"
-            yield seen(entry, f"{text}; shown is {shown[0]} v{shown[1]}, {refunded}")
+            yield of_entry(entry, f"{text}; shown is {state[0]} v{state[1]}, {refunded}")
 
 
 def served_afterwards(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
@@ -309,7 +321,7 @@ def served_afterwards(record: TortureRecord, counter: Counter[str]) -> Iterator[
     for entry in last.values():
         counter[LOOKED] += 1
         if entry.status != HTTPStatus.ACCEPTED:
-            yield seen(entry, f"m{entry.mark} was not accepted though all faults were over")
+            yield of_entry(entry, f"m{entry.mark} was not accepted though all faults were over")
 
 
 def queues_apart(record: TortureRecord, counter: Counter[str]) -> Iterator[Violation]:
@@ -327,7 +339,7 @@ def queues_apart(record: TortureRecord, counter: Counter[str]) -> Iterator[Viola
             counter[LOOKED] += 1
             steps = record.moved.get(entry.order_id or 0, [])
             if not any(step.version > 1 and step.at_s < fault.ended_s for step in steps):
-                yield seen(entry, f"m{mark} waited while notifications could not be queued")
+                yield of_entry(entry, f"m{mark} waited while notifications could not be queued")
 
 
 CHECKS: Final[checker.Table] = {

@@ -116,31 +116,31 @@ def plan(seed: int, length_s: float, customers: int, sorts: Mapping[str, Sort] =
     """Return the plan of a seed. Pure: equal arguments give equal plans."""
     chance = random.Random(seed)
     faults = _faults(chance, length_s, sorts)
-    return Plan(seed, length_s, customers, sorted(faults, key=lambda one: one.at_s))
+    return Plan(seed, length_s, customers, sorted(faults, key=lambda fault: fault.at_s))
 
 
 def _faults(chance: random.Random, length_s: float, sorts: Mapping[str, Sort]) -> list[Planned]:
-    made: list[Planned] = []
+    faults: list[Planned] = []
     at_s = chance.uniform(0.5, _GAP_S)
     names, weights = list(sorts), [sort.weight for sort in sorts.values()]
     while at_s < length_s:
-        for kind in _due(made, at_s, sorts):
-            number = len(made)
-            at_s = _add(chance, kind, sorts[kind], at_s, length_s, made)
-            if len(made) > number:
+        for kind in _due(faults, at_s, sorts):
+            number = len(faults)
+            at_s = _add(chance, kind, sorts[kind], at_s, length_s, faults)
+            if len(faults) > number:
                 break
         [kind] = chance.choices(names, weights)
         if not (sorts[kind].alone and length_s < _ALONE_BY_CHANCE_S):
-            at_s = _add(chance, kind, sorts[kind], at_s, length_s, made)
+            at_s = _add(chance, kind, sorts[kind], at_s, length_s, faults)
         at_s += chance.expovariate(1 / _GAP_S)
-    return made
+    return faults
 
 
-def _due(made: Sequence[Planned], at_s: float, sorts: Mapping[str, Sort]) -> list[str]:
+def _due(faults: Sequence[Planned], at_s: float, sorts: Mapping[str, Sort]) -> list[str]:
     """Name the kinds that did not come for as long as they may stay away."""
     due: list[str] = []
     for kind, sort in sorts.items():
-        last_s = max((one.at_s for one in made if one.kind == kind), default=None)
+        last_s = max((fault.at_s for fault in faults if fault.kind == kind), default=None)
         from_s = sort.first_s if last_s is None else last_s + sort.every_s
         if sort.every_s and at_s >= from_s:
             due.append(kind)
@@ -153,18 +153,18 @@ def _add(
     sort: Sort,
     at_s: float,
     length_s: float,
-    made: list[Planned],
+    faults: list[Planned],
 ) -> float:
     """Add a fault of a kind where there is room for it; return when the next may begin."""
     if length_s < _ROOM * sort.lasts_s[0]:
         return at_s
     begins_s = at_s
     if sort.alone:
-        begins_s = max([at_s, *(one.until_s + _BETWEEN_S for one in made)])
-    fault = _drawn(chance, kind, sort, begins_s, length_s, made)
+        begins_s = max([at_s, *(other.until_s + _BETWEEN_S for other in faults)])
+    fault = _drawn(chance, kind, sort, begins_s, length_s, faults)
     if fault is None or fault.until_s > length_s:
         return at_s
-    made.append(fault)
+    faults.append(fault)
     return fault.until_s + _BETWEEN_S if sort.alone else at_s
 
 
@@ -174,7 +174,7 @@ def _drawn(
     sort: Sort,
     at_s: float,
     length_s: float,
-    made: Sequence[Planned],
+    faults: Sequence[Planned],
 ) -> Planned | None:
     """Draw a fault that touches nothing that is touched at that time already."""
     for _ in range(_TRIES):
@@ -185,7 +185,7 @@ def _drawn(
         if kind == "failpoint":
             target, detail = _failpoint(chance, target)
         fault = Planned(round(at_s, 2), round(lasts_s, 2), kind, target, amount, detail)
-        if not any(_meet(fault, other) for other in made):
+        if not any(_meet(fault, other) for other in faults):
             return fault
     return None
 
@@ -223,18 +223,18 @@ _RECOVERY_S: Final = {
 }  # fmt: skip
 
 
-def _meet(one: Planned, other: Planned) -> bool:
-    apart = _ends_s(one) < other.at_s or _ends_s(other) < one.at_s
-    return not apart and bool(touched(one) & touched(other))
+def _meet(fault: Planned, other: Planned) -> bool:
+    apart = _ends_s(fault) < other.at_s or _ends_s(other) < fault.at_s
+    return not apart and bool(touched(fault) & touched(other))
 
 
 def _ends_s(fault: Planned) -> float:
     return fault.until_s + _RECOVERY_S.get(fault.kind, 0.5)
 
 
-def encode(made: Plan) -> bytes:
+def encode(plan: Plan) -> bytes:
     """Return a plan as JSON that people can read and change."""
-    return msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n"
 
 
 def decode(text: bytes) -> Plan:
@@ -242,10 +242,10 @@ def decode(text: bytes) -> Plan:
     return msgspec.json.decode(text, type=Plan)
 
 
-def lines(made: Plan) -> Iterator[str]:
+def lines(plan: Plan) -> Iterator[str]:
     """Yield a plan for people."""
-    yield f"seed {made.seed}: {made.customers} customers for {made.length_s:g} s"
-    yield from map(line, made.faults)
+    yield f"seed {plan.seed}: {plan.customers} customers for {plan.length_s:g} s"
+    yield from map(line, plan.faults)
 
 
 def line(fault: Planned) -> str:

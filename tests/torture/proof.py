@@ -185,9 +185,9 @@ def _without_checks(finding: Finding) -> str:
 
 
 def _line(finding: Finding) -> str:
-    seen = ", ".join(finding.checks) or finding.failure or "nothing found"
+    result = ", ".join(finding.checks) or finding.failure or "nothing found"
     text = f"\n      {finding.text[:150]}" if finding.text else ""
-    return f"  {finding.mutant:34}{finding.after_s:6.0f} s  {seen}{text}"
+    return f"  {finding.mutant:34}{finding.after_s:6.0f} s  {result}{text}"
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

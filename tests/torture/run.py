@@ -55,7 +55,11 @@ class Outcome:
     @property
     def broken(self) -> dict[str, str]:
         """The first violation of each check that does not hold."""
-        return {one.name: one.violations[0].text for one in self.verdicts if not one.holds}
+        return {
+            verdict.name: verdict.violations[0].text
+            for verdict in self.verdicts
+            if not verdict.holds
+        }
 
 
 def run(
@@ -159,8 +163,8 @@ def _look_once_more(crowd: Crowd) -> None:
     share = _FINAL_READS // len(crowd.customers)
     for customer in crowd.customers:
         if isinstance(customer, Shopper):
-            for known in customer.known[-share:]:
-                customer.look_finally(known)
+            for order in customer.orders[-share:]:
+                customer.look_finally(order)
 
 
 def _page(

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
-from failover.clients import Customer, Known, Pace, order_of
+from failover.clients import Accepted, Customer, Pace, order_of
 from failover.history import NO_ANSWER, Entry, History
 
 _WALK_SIZE: Final = 7
@@ -44,98 +44,98 @@ class Shopper(Customer):
     def shop(self) -> None:
         """Do one thing after another until told to stop: all faults are over then. Order last."""
         while not self.stopping.is_set():
-            known = self._buy()
-            if known is not None:
-                self.look(known)
-                self._change_mind(known)
+            order = self._buy()
+            if order is not None:
+                self.look(order)
+                self._change_mind(order)
             pause_s = self._chance.uniform(self._pace.least_s, self._pace.most_s)
             self.stopping.wait(pause_s / self._haste.factor)
         self.place(with_key=True)
 
-    def look(self, known: Known) -> None:
+    def look(self, order: Accepted) -> None:
         """Read what was just written and what others may have moved."""
         if self._chance.random() < 0.3:
             self.list()
         if self._chance.random() < 0.3:
-            self.look_twice_at_once(known)
+            self.look_twice_at_once(order)
         else:
-            super().look(known)
+            super().look(order)
         chance = self._chance.random()
         if chance < 0.12:
             self.walk()
         elif chance < 0.24:
-            self.see_history(self._chance.choice(self.known))
-        elif chance < 0.30 and known.key is not None:
-            self.reuse(known)
-        for recent in self.known[-3:]:
+            self.see_history(self._chance.choice(self.orders))
+        elif chance < 0.30 and order.key is not None:
+            self.reuse(order)
+        for recent in self.orders[-3:]:
             self.read(recent)
 
-    def _buy(self) -> Known | None:
+    def _buy(self) -> Accepted | None:
         if self._chance.random() < 0.15:
             return self.place_twice_at_once()
         return self.place(with_key=self._chance.random() < 0.6)
 
-    def _change_mind(self, known: Known) -> None:
+    def _change_mind(self, order: Accepted) -> None:
         chance = self._chance.random()
         if chance < 0.12:
-            self.cancel(known)
+            self.cancel(order)
         elif chance < 0.30:
-            self.cancel(self._chance.choice(self.known[-_RECENT:]))
+            self.cancel(self._chance.choice(self.orders[-_RECENT:]))
         elif chance < 0.42:
-            self._ask_back(known)
+            self._ask_back(order)
         elif chance < 0.70:
-            self._ask_back(self._chance.choice(self.known[-2 * _RECENT :]))
+            self._ask_back(self._chance.choice(self.orders[-2 * _RECENT :]))
 
-    def _ask_back(self, known: Known) -> None:
+    def _ask_back(self, order: Accepted) -> None:
         if self._chance.random() < 0.3:
-            self.refund_twice_at_once(known)
+            self.refund_twice_at_once(order)
         else:
-            self.refund(known, self._chance.choice(_REFUND_SHARES))
+            self.refund(order, self._chance.choice(_REFUND_SHARES))
 
-    def look_twice_at_once(self, known: Known) -> None:
+    def look_twice_at_once(self, order: Accepted) -> None:
         """Read an order while something else that reads it takes its time."""
-        other = threading.Thread(target=self.read, args=(known,))
+        other = threading.Thread(target=self.read, args=(order,))
         other.start()
-        super().look(known)
-        self.read(known)
+        super().look(order)
+        self.read(order)
         other.join()
 
-    def refund_twice_at_once(self, known: Known) -> None:
+    def refund_twice_at_once(self, order: Accepted) -> None:
         """Ask for two parts of the money at the same time."""
-        other = threading.Thread(target=self.refund, args=(known, _REFUND_SHARES[0]))
+        other = threading.Thread(target=self.refund, args=(order, _REFUND_SHARES[0]))
         other.start()
-        self.refund(known, _REFUND_SHARES[1])
+        self.refund(order, _REFUND_SHARES[1])
         other.join()
 
-    def place_twice_at_once(self) -> Known | None:
+    def place_twice_at_once(self) -> Accepted | None:
         """Send one order twice under one key at the same time; then as `place` does."""
         mark, key = next(self._marks), uuid.uuid4().hex
         other = threading.Thread(target=self._post, args=("place", mark, key))
         other.start()
-        known = self.place_under(mark, key)
+        order = self.place_under(mark, key)
         other.join()
-        return known
+        return order
 
-    def cancel(self, known: Known) -> Entry:
+    def cancel(self, order: Accepted) -> Entry:
         """Cancel an order, with or without a key; again until there is an answer."""
         key = uuid.uuid4().hex if self._chance.random() < 0.5 else None
-        path = f"/api/orders/{known.order_id}/cancellation"
-        return self._until_answered("cancel", path, {}, mark=known.mark, key=key, known=known)
+        path = f"/api/orders/{order.order_id}/cancellation"
+        return self._until_answered("cancel", path, {}, mark=order.mark, key=key, order=order)
 
-    def refund(self, known: Known, share: float) -> Entry:
+    def refund(self, order: Accepted, share: float) -> Entry:
         """Ask a share of the money back; without a key once only."""
-        cents = max(1, round(known.mark * share))
+        cents = max(1, round(order.mark * share))
         key = uuid.uuid4().hex if self._chance.random() < 0.7 else None
-        path = f"/api/orders/{known.order_id}/refunds"
+        path = f"/api/orders/{order.order_id}/refunds"
         body = {"amount": cents / 100}
         return self._until_answered(
-            "refund", path, body, mark=known.mark, key=key, known=known, amount=cents
+            "refund", path, body, mark=order.mark, key=key, order=order, amount=cents
         )
 
-    def reuse(self, known: Known) -> Entry:
+    def reuse(self, order: Accepted) -> Entry:
         """Send another order under a key that was used."""
-        body = order_of(known.mark, self.user) | {"quantity": 7}
-        facts: dict[str, Any] = {"mark": known.mark, "key": known.key}
+        body = order_of(order.mark, self.user) | {"quantity": 7}
+        facts: dict[str, Any] = {"mark": order.mark, "key": order.key}
         return self._send("reuse", "POST", "/api/orders", body, **facts)
 
     def walk(self) -> None:
@@ -150,23 +150,23 @@ class Shopper(Customer):
                 return
             path = page.link
 
-    def see_history(self, known: Known) -> Entry:
+    def see_history(self, order: Accepted) -> Entry:
         """Look at the history of an order."""
-        path = f"/api/orders/{known.order_id}/history"
-        return self._send("history", "GET", path, mark=known.mark, order_id=known.order_id)
+        path = f"/api/orders/{order.order_id}/history"
+        return self._send("history", "GET", path, mark=order.mark, order_id=order.order_id)
 
-    def look_finally(self, known: Known) -> Entry:
+    def look_finally(self, order: Accepted) -> Entry:
         """Read an order when nothing moves any more."""
-        path = f"/api/orders/{known.order_id}"
-        return self._send("final", "GET", path, mark=known.mark, order_id=known.order_id)
+        path = f"/api/orders/{order.order_id}"
+        return self._send("final", "GET", path, mark=order.mark, order_id=order.order_id)
 
     def _until_answered(
-        self, action: str, path: str, body: Any, *, known: Known, key: str | None, **facts: Any
+        self, action: str, path: str, body: Any, *, order: Accepted, key: str | None, **facts: Any
     ) -> Entry:
         until_s = time.monotonic() + self._pace.give_up_after_s
         while True:
             entry = self._send(
-                action, "POST", path, body, key=key, order_id=known.order_id, **facts
+                action, "POST", path, body, key=key, order_id=order.order_id, **facts
             )
             again = action == "cancel" or key is not None or entry.retry_after is not None
             busy = entry.status == 409 and entry.retry_after is None

@@ -67,9 +67,9 @@ def _candidates(faults: Sequence[Planned], parts: int) -> Iterator[list[Planned]
     """Yield each part by itself, then all but each part."""
     bounds = [len(faults) * number // parts for number in range(parts + 1)]
     slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
-    yield from (list(faults[one]) for one in slices)
+    yield from (list(faults[part]) for part in slices)
     if parts > 2:
-        yield from ([*faults[: one.start], *faults[one.stop :]] for one in slices)
+        yield from ([*faults[: part.start], *faults[part.stop :]] for part in slices)
 
 
 def _cut_customers(best: list[Plan], fails: Fails) -> None:
@@ -119,12 +119,12 @@ def failing(
             raise OutOfTime
         say(f"shrinking: {len(smaller.faults)} faults, {smaller.customers} customers")
         try:
-            seen = broken(smaller)
+            violated = broken(smaller)
         except Exception as error:  # noqa: BLE001 a stack that does not start says nothing of a plan
             say(f"  could not be tried: {error!r:.200}")
             return False
-        failed = not set(checks).isdisjoint(seen)
-        say(f"  {'still fails: ' + ', '.join(seen) if failed else 'holds'}")
+        failed = not set(checks).isdisjoint(violated)
+        say(f"  {'still fails: ' + ', '.join(violated) if failed else 'holds'}")
         return failed
 
     return fails

@@ -9,7 +9,7 @@ from failover import page
 from failover.checker import check
 from failover.evidence import Capture, Evidence, Moved, Notified, PaidBack
 from failover.history import Entry, Fault
-from failover.made import ALICE, BOB, DONE, HISTORY, IDS, A, B, but, entry, row, shown, was_read
+from failover.made import ALICE, BOB, DONE, HISTORY, IDS, A, B, body_of, but, entry, row, was_read
 from torture.checks import CHECKS
 from torture.record import Stall, TortureRecord
 
@@ -25,7 +25,7 @@ def moved(mark: int, *ends: str, at_s: float = 100.0) -> list[Moved]:
 
 
 def item(order_id: int, second: int) -> dict[str, object]:
-    return shown(A, id=order_id, createdAt=f"2026-11-29T15:00:{second:02}Z")
+    return body_of(A, id=order_id, createdAt=f"2026-11-29T15:00:{second:02}Z")
 
 
 def walked(number: int, *ids: int, link: str | None = None, walk: int = 0) -> Entry:
@@ -45,7 +45,7 @@ def refunded(number: int, cents: int, status: int = 202, key: str | None = "r") 
 
 
 def finally_read(version: int = 4, status: str = "Completed") -> Entry:
-    body = shown(A, status=status)
+    body = body_of(A, status=status)
     return entry(
         ALICE, 50, "final", 150, status=200, order_id=IDS[A], mark=A, version=version, body=body
     )
@@ -78,7 +78,7 @@ def broken(
 
 
 def test_a_clean_run_breaks_nothing_and_every_check_has_looked_at_something() -> None:
-    history = [one for one in CALM if one.action != "cancel"]
+    history = [entry for entry in CALM if entry.action != "cancel"]
     fine = cancelled(202, "Refunding")
     paid_back = moved(A, "Refunding", "Refunded", at_s=101)
     evidence = sound(
@@ -88,13 +88,13 @@ def test_a_clean_run_breaks_nothing_and_every_check_has_looked_at_something() ->
         stock=DONE.stock[1:],
         notified=[*DONE.notified, Notified("w3", "order.refunded", IDS[A], 6, 110)],
     )
-    body = shown(A, status="Refunded", refunded=A / 100)
+    body = body_of(A, status="Refunded", refunded=A / 100)
     end = msgspec.structs.replace(finally_read(version=6), body=body)
-    look = [one for one in history if one.action not in ("final", "read")]
+    look = [entry for entry in history if entry.action not in ("final", "read")]
     record = TortureRecord([*look, was_read(B, 103), end, fine], evidence, [FULL])
     verdicts = check(record, CHECKS)
-    assert {one.name: one.violations for one in verdicts if not one.holds} == {}
-    assert [one.name for one in verdicts if not one.looked_at] == []
+    assert {verdict.name: verdict.violations for verdict in verdicts if not verdict.holds} == {}
+    assert [verdict.name for verdict in verdicts if not verdict.looked_at] == []
 
 
 TOO_EARLY = Notified("w", "order.refunded", IDS[A], 6, 90)
@@ -148,7 +148,7 @@ def test_an_order_that_does_not_end_as_its_cancellation_said_is_seen(
 
 
 @pytest.mark.parametrize(
-    ("asked", "evidence"),
+    ("refunds", "evidence"),
     [
         ([], sound(refunds=[PaidBack("a", IDS[A], 500)])),
         (
@@ -169,15 +169,17 @@ def test_an_order_that_does_not_end_as_its_cancellation_said_is_seen(
     ],
     ids=["not noted", "paid back twice", "one request, two refunds", "nothing came back"],
 )
-def test_a_refund_that_was_not_asked_for_so_is_seen(asked: list[Entry], evidence: Evidence) -> None:
-    assert "refunds" in broken([*HISTORY, *asked], evidence)
+def test_a_refund_that_was_not_asked_for_so_is_seen(
+    refunds: list[Entry], evidence: Evidence
+) -> None:
+    assert "refunds" in broken([*HISTORY, *refunds], evidence)
 
 
 def test_a_refund_whose_answer_was_lost_may_have_been_made_or_not() -> None:
-    asked = [refunded(9, 500, status=0, key=None)]
-    made = sound(orders=[row(A, refunded=500), row(B)], refunds=[PaidBack("a", IDS[A], 500)])
-    assert "refunds" not in broken([*HISTORY, *asked], made)
-    assert "refunds" not in broken([*HISTORY, *asked], SOUND)
+    refunds = [refunded(9, 500, status=0, key=None)]
+    evidence = sound(orders=[row(A, refunded=500), row(B)], refunds=[PaidBack("a", IDS[A], 500)])
+    assert "refunds" not in broken([*HISTORY, *refunds], evidence)
+    assert "refunds" not in broken([*HISTORY, *refunds], SOUND)
 
 
 @pytest.mark.parametrize(

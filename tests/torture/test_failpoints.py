@@ -44,11 +44,11 @@ def test_the_compiled_service_has_no_trace_of_a_failpoint() -> None:
 def probe(script: str, **environment: str) -> str:
     path = f"{HOOK}:{TESTS}:{SERVICES}"
     inherited = {name: value for name, value in os.environ.items() if name[:7] != "ORDERS_"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60,
         env={**inherited, "PYTHONPATH": path, **environment},
     )  # fmt: skip
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 LOOK = """

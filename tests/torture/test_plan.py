@@ -37,8 +37,8 @@ def test_faults_end_within_the_run_and_none_touches_what_another_holds(seed: int
     plan = plans.plan(seed, 300, 6)
     assert all(fault.until_s <= plan.length_s for fault in plan.faults)
     assert plan.faults == sorted(plan.faults, key=lambda fault: fault.at_s)
-    for one, other in itertools.combinations(plan.faults, 2):
-        assert not (overlap(one, other) and touched(one) & touched(other)), (one, other)
+    for fault, other in itertools.combinations(plan.faults, 2):
+        assert not (overlap(fault, other) and touched(fault) & touched(other)), (fault, other)
 
 
 def test_what_has_to_come_comes_in_nearly_every_minute() -> None:
@@ -55,9 +55,9 @@ def test_a_primary_fails_in_nearly_every_short_run() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_else_is_wrong_while_a_fault_must_be_alone(seed: int) -> None:
     faults = plans.plan(seed, 300, 6).faults
-    for one, other in itertools.permutations(faults, 2):
-        assert not (SORTS[one.kind].alone and overlap(one, other)), (one, other)
+    for fault, other in itertools.permutations(faults, 2):
+        assert not (SORTS[fault.kind].alone and overlap(fault, other)), (fault, other)
 
 
-def overlap(one: Planned, other: Planned) -> bool:
-    return one.at_s < other.until_s and other.at_s < one.until_s
+def overlap(fault: Planned, other: Planned) -> bool:
+    return fault.at_s < other.until_s and other.at_s < fault.until_s

@@ -19,7 +19,8 @@ def kinds(plan: Plan) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("places", [(5,), (0, 20), (3, 30, 31)])
 def test_only_the_needed_faults_and_clients_are_left(places: tuple[int, ...]) -> None:
     needed = {
-        (fault.kind, fault.target, fault.detail) for fault in (PLAN.faults[one] for one in places)
+        (fault.kind, fault.target, fault.detail)
+        for fault in (PLAN.faults[place] for place in places)
     }
     small = shrink(PLAN, lambda plan: needed <= kinds(plan) and plan.customers >= 2)
     assert kinds(small) == needed
@@ -46,7 +47,8 @@ def test_the_smallest_plan_so_far_is_taken_when_the_time_is_up() -> None:
 def test_times_between_the_faults_that_are_left_stay_as_they_are() -> None:
     pair = [PLAN.faults[10], PLAN.faults[14]]
     small = shrink(
-        PLAN, lambda plan: {(one.kind, one.target, one.detail) for one in pair} <= kinds(plan)
+        PLAN,
+        lambda plan: {(fault.kind, fault.target, fault.detail) for fault in pair} <= kinds(plan),
     )
     apart_s = small.faults[-1].at_s - small.faults[0].at_s
     assert apart_s == pytest.approx(pair[1].at_s - pair[0].at_s, abs=0.05)
