@@ -16,7 +16,7 @@ from rich.console import Console
 from devstack.packages.debian import FetchFailed
 from devstack.program import StartFailed
 from devstack.state import StateError
-from loadtest.bench import table
+from loadtest.bench import sizing, table
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
 from loadtest.bench.results import Report
@@ -24,6 +24,7 @@ from loadtest.bench.run import SUBJECTS, Say, Scope, run
 from loadtest.bench.stand import Plan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
+SIZES: Final = REPOSITORY / "docs" / "scaling.md"
 ROUNDS: Final = 6  # even: each is first as often as last
 SECONDS: Final = 2
 
@@ -49,8 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table.show(report, console, _last(options.results))
     print(f"saved {_save(report, options.results)}")
     if options.document:
-        DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
+        _document(report)
     return 0
+
+
+def _document(report: Report) -> None:
+    DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
+    measured = {subject.name for subject in report.subjects}
+    if missing := sizing.NEEDED - measured:
+        print(f"{SIZES} is left as it is: the run lacks {', '.join(sorted(missing))}")
+        return
+    SIZES.write_text(table.inserted(SIZES.read_text(), report, sizing.sheets(report)))
 
 
 def _run(options: argparse.Namespace, say: Say) -> Report:
@@ -91,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--without-go", action="store_true", help="leave the service in Go out")
     parser.add_argument("--results", type=Path, default=REPOSITORY / ".bench", help="[.bench]")
     parser.add_argument(
-        "--document", action="store_true", help=f"write the tables into docs/{DOCUMENT.name}"
+        "--document",
+        action="store_true",
+        help=f"write the tables into docs/{DOCUMENT.name} and {SIZES.name}",
     )
     return parser
 

@@ -14,11 +14,12 @@ END: Final = "<!-- end -->"
 
 
 class Sheet(NamedTuple):
-    """A table of texts; the first columns are names, the others figures."""
+    """A table of texts; the first `names` columns are names, the others figures."""
 
     title: str
     head: Sequence[str]
     rows: list[Sequence[str]]
+    names: int = 2
 
 
 def sheets(report: Report) -> list[Sheet]:
@@ -54,18 +55,18 @@ def show(report: Report, console: Console, last: Report | None = None) -> None:
     for sheet in [*sheets(report), *([against(report, last)] if last else [])]:
         table = Table(title=sheet.title, title_justify="left")
         for place, name in enumerate(sheet.head):
-            is_name = place < 2
+            is_name = place < sheet.names
             table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
         for row in sheet.rows:
             table.add_row(*row)
         console.print(table)
 
 
-def markdown(report: Report) -> str:
-    """Return a run for the documentation."""
+def markdown(report: Report, tables: Sequence[Sheet] | None = None) -> str:
+    """Return a run for the documentation, with its own tables or with those made of it."""
     lines = [_circumstances(report)]
-    for sheet in sheets(report):
-        lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(_rule(sheet.head))]
+    for sheet in sheets(report) if tables is None else tables:
+        lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(_rule(sheet))]
         lines += map(_line, sheet.rows)
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return "\n".join([*lines, "", f"Versions: {versions}."])
@@ -85,21 +86,21 @@ def _circumstances(report: Report) -> str:
     return f"{circumstances}. Settings: {numbers}.{left_out}"
 
 
-def inserted(document: str, report: Report) -> str:
+def inserted(document: str, report: Report, tables: Sequence[Sheet] | None = None) -> str:
     """Return a document with the run in place of the last one. Raises ValueError without marks."""
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise ValueError("the document has no place for the tables")
-    return f"{head}{BEGIN}\n{markdown(report)}\n{END}{tail}"
+    return f"{head}{BEGIN}\n{markdown(report, tables)}\n{END}{tail}"
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _rule(head: Sequence[str]) -> list[str]:
-    return ["---" if place < 2 else "---:" for place in range(len(head))]
+def _rule(sheet: Sheet) -> list[str]:
+    return ["---" if place < sheet.names else "---:" for place in range(len(sheet.head))]
 
 
 def _rates(report: Report) -> Sheet:
