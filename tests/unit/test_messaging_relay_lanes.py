@@ -3,7 +3,7 @@
 import pytest
 
 from orders.domain import events
-from orders.relay.lanes import Lanes, lane_of, types_of
+from orders.relay.window import Lanes, lane_of, types_of
 
 PROCESSING, NOTIFICATIONS = "order-processing", "order-notifications"
 BOTH = f"{PROCESSING}+{NOTIFICATIONS}"

@@ -18,7 +18,6 @@ from orders.errors import OrdersError, Transient
 from orders.messaging import envelope
 from orders.messaging.publisher import Outcome, Outgoing, Publisher
 from orders.relay import outbox
-from orders.relay.lanes import Lanes, lane_of
 from orders.relay.metrics import (
     OUTBOX_OLDEST_AGE,
     OUTBOX_PARKED,
@@ -28,7 +27,7 @@ from orders.relay.metrics import (
 )
 from orders.relay.outbox import UNKNOWN, Backlog, Outbox, Row
 from orders.relay.turns import Turns
-from orders.relay.window import Ended, Holds, Reading, Window, place_of
+from orders.relay.window import Ended, Holds, Lanes, Reading, Window, lane_of, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 from orders.watch import Watch
