@@ -57,8 +57,8 @@ class Pretender:
 
     def of_user(self, user: int) -> list[dict[str, Any]]:
         """Give a user's orders, newest first."""
-        mine = [one for one in self.orders.values() if one["userId"] == user]
-        return sorted(mine, key=lambda one: -one["id"])
+        mine = [order for order in self.orders.values() if order["userId"] == user]
+        return sorted(mine, key=lambda order: -order["id"])
 
 
 def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
@@ -76,14 +76,16 @@ def handler(service: Pretender) -> type[BaseHTTPRequestHandler]:
             place, _, last = self.path.partition("?")[0].rpartition("/")
             if place.endswith("user"):
                 orders = service.of_user(int(last))
-                self.answer(200, {} if service.mad else [self.shown("list", one) for one in orders])
+                self.answer(
+                    200, {} if service.mad else [self.altered("list", order) for order in orders]
+                )
             elif last.isdigit():
-                found = service.orders.get(int(last))
-                self.answer(200 if found else 404, self.shown("order", found) if found else {})
+                order = service.orders.get(int(last))
+                self.answer(200 if order else 404, self.altered("order", order) if order else {})
             else:
                 self.answer(200, {"status": "Healthy"})
 
-        def shown(self, where: str, order: dict[str, Any]) -> dict[str, Any]:
+        def altered(self, where: str, order: dict[str, Any]) -> dict[str, Any]:
             return order | {"total": order["total"] + (service.alters == where)}
 
         def answer(self, status: int, body: object) -> None:

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if "LOADTEST" not in name}
-    return kept | {"LOADTEST_FOLDER": str(folder)}
+    inherited = {name: value for name, value in os.environ.items() if "LOADTEST" not in name}
+    return inherited | {"LOADTEST_FOLDER": str(folder)}
 
 
 def loadtest(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -18,31 +18,32 @@ NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 
 
 def purchase(number: int, **more: object) -> Purchase:
-    known = {
+    defaults = {
         "key": f"run-{number}", "user": 1000 + number, "product": 101, "quantity": 1,
         "cents": 1990, "order_ids": [number], "ended": "Completed",
     }  # fmt: skip
-    return Purchase(**(known | more))  # type: ignore[arg-type]
+    return Purchase(**(defaults | more))  # type: ignore[arg-type]
 
 
 def order(number: int, **more: object) -> Order:
-    known = {
+    defaults = {
         "id": number, "user_id": 1000 + number, "product_id": 101, "quantity": 1,
         "total": Decimal("19.90"), "status": "Completed", "created_at": NOW,
         "updated_at": NOW + dt.timedelta(seconds=1), "payment_method": f"card-run-{number}",
     }  # fmt: skip
-    return Order(**(known | more))  # type: ignore[arg-type]
+    return Order(**(defaults | more))  # type: ignore[arg-type]
 
 
 def books(*orders: Order) -> Books:
     """Charge and stock each order as its status wants it."""
-    completed = [one for one in orders if one.status == "Completed"]
+    completed = [order for order in orders if order.status == "Completed"]
     return Books(
-        {one.id: one for one in orders},
+        {order.id: order for order in orders},
         whole=True,
-        payments=[Payment(one.id, "capture", one.total, "captured") for one in completed],
+        payments=[Payment(order.id, "capture", order.total, "captured") for order in completed],
         reservations=[
-            Reservation(one.id, one.product_id, one.quantity, "committed") for one in completed
+            Reservation(order.id, order.product_id, order.quantity, "committed")
+            for order in completed
         ],
         alone=True,
     )

@@ -11,35 +11,35 @@ STOP, START = Component("stop", "valkey"), Component("start", "valkey")
 
 
 def test_what_is_late_because_something_took_long_is_still_done_before_the_end() -> None:
-    done: list[object] = []
+    acts: list[object] = []
 
     def do(act: object) -> None:
         time.sleep(0.3)
-        done.append(act)
+        acts.append(act)
 
     timetable = Timetable((Moment(0.05, START), Moment(0.0, STOP)), do, lambda _: None)
     timetable.start()
     timetable.finish()
-    assert done == [STOP, START]
+    assert acts == [STOP, START]
     assert [event.text for event in timetable.events] == ["stop valkey", "start valkey"]
 
 
 def test_a_run_that_is_broken_off_causes_no_further_fault() -> None:
-    done: list[object] = []
-    timetable = Timetable((Moment(60, STOP),), done.append, lambda _: None)
+    acts: list[object] = []
+    timetable = Timetable((Moment(60, STOP),), acts.append, lambda _: None)
     timetable.start()
     timetable.abandon()
     timetable.finish()
-    assert done == []
+    assert acts == []
 
 
 def test_a_fault_that_cannot_be_caused_is_kept_for_the_verdict() -> None:
-    told = threading.Event()
+    reported = threading.Event()
 
     def do(_: object) -> None:
         raise StackFailed("valkey will not stop")
 
-    timetable = Timetable((Moment(0, STOP), Moment(0, START)), do, lambda _: told.set())
+    timetable = Timetable((Moment(0, STOP), Moment(0, START)), do, lambda _: reported.set())
     timetable.start()
     timetable.finish()
     assert isinstance(timetable.failure, StackFailed)

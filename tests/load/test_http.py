@@ -14,11 +14,11 @@ from loadtest.target import http
 @contextmanager
 def listening(*, answers: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Note method and login of each request; answer `[]`, or hang up."""
-    seen: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append((self.command, self.headers.get("Authorization", "")))
+            requests.append((self.command, self.headers.get("Authorization", "")))
             if answers:
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
@@ -39,25 +39,25 @@ def listening(*, answers: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"127.0.0.1:{server.server_port}", seen
+        yield f"127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         server.server_close()
 
 
 def test_user_and_password_are_read_from_the_address_as_they_were_before_it() -> None:
-    with listening(answers=True) as (address, seen):
+    with listening(answers=True) as (address, requests):
         http.send("GET", f"http://us%40er:p%2Fw%3A@{address}/")
         http.send("GET", f"http://guest@{address}/")
-    logins = [b64decode(login.removeprefix("Basic ")) for _, login in seen]
+    logins = [b64decode(login.removeprefix("Basic ")) for _, login in requests]
     assert logins == [b"us@er:p/w:", b"guest:"]
 
 
 @pytest.mark.parametrize(("method", "times"), [("GET", 3), ("PUT", 3), ("POST", 1)])
 def test_only_what_may_be_done_twice_is_sent_again(method: str, times: int) -> None:
-    with listening(answers=False) as (address, seen), pytest.raises(http.Unreachable):
+    with listening(answers=False) as (address, requests), pytest.raises(http.Unreachable):
         http.send(method, f"http://{address}/")
-    assert len(seen) == times
+    assert len(requests) == times
 
 
 def test_an_answer_of_another_kind_is_no_answer() -> None:

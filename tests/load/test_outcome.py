@@ -7,9 +7,9 @@ from loadtest.outcome import figures
 
 def test_being_refused_is_told_apart_from_finding_nothing_left() -> None:
     refused = [purchase(n, order_ids=[], refused=400, product=n) for n in (101, 777, 777)]
-    found = figures(refused, books(), {777: 100})
-    assert found["orders.refused"] == 1
-    assert found["orders.sold_out"] == 2
+    counts = figures(refused, books(), {777: 100})
+    assert counts["orders.refused"] == 1
+    assert counts["orders.sold_out"] == 2
 
 
 def test_a_failed_order_is_wrong_unless_it_was_to_be_declined_or_is_of_what_sells_out() -> None:
@@ -30,7 +30,7 @@ def test_without_an_end_there_is_no_time_to_it_so_that_its_threshold_is_breached
 
 def test_refusals_and_nonsense_are_bounded_in_every_scenario() -> None:
     for scenario in catalogue.every():
-        bounded = {one.figure for one in scenario.thresholds if one.limit == 0}
+        bounded = {threshold.figure for threshold in scenario.thresholds if threshold.limit == 0}
         assert "client.wrong" in bounded, scenario.name
         # To refuse what it cannot take is what an overloaded service has to do.
         assert scenario.name == "overload" or "orders.refused" in bounded, scenario.name

@@ -122,11 +122,11 @@ def test_a_host_that_is_not_there_is_refused_at_once_unless_told_to_wait() -> No
 
 
 def test_remote_workers_must_know_the_run_that_the_database_is_asked_for() -> None:
-    seen = Place(host="http://localhost", database="postgresql://localhost/orders")
+    place = Place(host="http://localhost", database="postgresql://localhost/orders")
     with pytest.raises(SetupFailed, match="LOADTEST_RUN"):
-        refuse_unless_named("", seen, workers=2)
-    refuse_unless_named("r1", seen, workers=2)
-    refuse_unless_named("", seen, workers=0)
+        refuse_unless_named("", place, workers=2)
+    refuse_unless_named("r1", place, workers=2)
+    refuse_unless_named("", place, workers=0)
     refuse_unless_named("", BARE, workers=2)
 
 

@@ -30,13 +30,13 @@ def test_a_master_drives_a_worker_that_connects_from_elsewhere(tmp_path: Path) -
     )  # fmt: skip
     try:
         with Pretender() as service:
-            done = loadtest(
+            process = loadtest(
                 tmp_path, "smoke", "--host", service.url, "--workers", "1", "--master-port", port
             )
-        kept = msgspec.json.decode(done.stdout.splitlines()[-1])
-        assert kept["verdict"] == done.returncode, "the last line of the output is the result"
-        assert kept["figures"]["orders.accepted"] > 0
-        assert all(finding["broken"] == 0 for finding in kept["findings"])
+        result = msgspec.json.decode(process.stdout.splitlines()[-1])
+        assert result["verdict"] == process.returncode, "the last line of the output is the result"
+        assert result["figures"]["orders.accepted"] > 0
+        assert all(finding["broken"] == 0 for finding in result["findings"])
         assert worker.wait(60) == 0, "the worker leaves with its master"
     finally:
         worker.kill()
@@ -46,12 +46,12 @@ def test_a_master_drives_a_worker_that_connects_from_elsewhere(tmp_path: Path) -
 @contextmanager
 def grafana() -> Iterator[tuple[str, list[tuple[str, str, str, dict[str, Any]]]]]:
     """Listen as Grafana would and note what it is told."""
-    told: list[tuple[str, str, str, dict[str, Any]]] = []
+    calls: list[tuple[str, str, str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
-            told.append(
+            calls.append(
                 (self.command, self.path, self.headers["Authorization"], msgspec.json.decode(raw))
             )
             body = b'{"message": "Annotation added", "id": 42}'
@@ -69,18 +69,18 @@ def grafana() -> Iterator[tuple[str, list[tuple[str, str, str, dict[str, Any]]]]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", told
+        yield f"http://127.0.0.1:{server.server_port}", calls
     finally:
         server.shutdown()
         server.server_close()
 
 
 def test_grafana_is_told_of_the_start_and_the_end_as_one_region() -> None:
-    with grafana() as (url, told):
+    with grafana() as (url, calls):
         annotation = Annotation({"LOADTEST_GRAFANA_URL": url, "LOADTEST_GRAFANA_TOKEN": "secret"})
         annotation.begin("spike", "run-1")
         annotation.end("spike: passed")
-    [began, ended] = told
+    [began, ended] = calls
     assert began[:3] == ("POST", "/api/annotations", "Bearer secret")
     assert began[3]["tags"] == ["loadtest", "spike"]
     assert ended[:2] == ("PATCH", "/api/annotations/42")
@@ -89,13 +89,13 @@ def test_grafana_is_told_of_the_start_and_the_end_as_one_region() -> None:
 
 
 def test_grafana_is_told_the_end_of_a_run_that_could_not_be_run(tmp_path: Path) -> None:
-    with grafana() as (url, told):
+    with grafana() as (url, calls):
         place = Place(host="http://127.0.0.1:9", inventory="http://127.0.0.1:9")
         wished = Wishes(folder=tmp_path, environ={"LOADTEST_GRAFANA_URL": url, "LOADTEST_RUN": "r"})
         with pytest.raises(Unreachable):
             run(catalogue.find("smoke"), place, wished)
-    assert [one[0] for one in told] == ["POST", "PATCH"]
-    assert told[1][3]["text"] == "smoke: could not be run"
+    assert [call[0] for call in calls] == ["POST", "PATCH"]
+    assert calls[1][3]["text"] == "smoke: could not be run"
 
 
 def test_a_worker_does_not_load_a_host_that_is_not_allowed(tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_a_worker_does_not_load_a_host_that_is_not_allowed(tmp_path: Path) -> No
         "leave(It(host='http://localhost', runner=None)); print('went on');"
         "leave(It(host='http://orders.example.com', runner=None)); print('loaded it')"
     )
-    given = {"LOADTEST_SCENARIO": "smoke", "LOADTEST_RUN": "r"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(tmp_path) | given,
+    variables = {"LOADTEST_SCENARIO": "smoke", "LOADTEST_RUN": "r"}
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(tmp_path) | variables,
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert (done.returncode, "loaded it" in done.stdout) == (3, False), done.stderr
-    assert "orders.example.com is not local" in done.stderr
+    assert (process.returncode, "loaded it" in process.stdout) == (3, False), process.stderr
+    assert "orders.example.com is not local" in process.stderr
 
 
 @pytest.mark.parametrize("flag", [["--headless"], ["--headless", "--processes", "1"]])
@@ -121,11 +121,15 @@ def test_locust_started_by_hand_does_not_load_a_host_that_is_not_allowed(
     with Pretender() as service:
         # The same service, by a name that is not this machine's.
         host = service.url.replace("127.0.0.1", "127.0.0.2")
-        given = {"LOADTEST_SCENARIO": "smoke", "LOADTEST_RUN": "r", "LOADTEST_OUT": str(tmp_path)}
+        variables = {
+            "LOADTEST_SCENARIO": "smoke",
+            "LOADTEST_RUN": "r",
+            "LOADTEST_OUT": str(tmp_path),
+        }
         subprocess.run(
             [sys.executable, "-m", "locust", "-f", "loadtest/locusts/locustfile.py", *flag,
              "--host", host, "--run-time", "3s"],
-            cwd=ROOT, env=environment(tmp_path) | given | {"PYTHONPATH": str(ROOT)},
+            cwd=ROOT, env=environment(tmp_path) | variables | {"PYTHONPATH": str(ROOT)},
             capture_output=True, check=False, timeout=120,
         )  # fmt: skip
         assert service.orders == {}

@@ -24,7 +24,7 @@ REPORTS = [
 
 
 def result(**more: object) -> Result:
-    known = {
+    defaults = {
         "scenario": catalogue.find("redis-down"), "run": "abc", "host": "http://127.0.0.1:9080",
         "began": "2026-11-22T12:00:00Z", "verdict": ExitCode.INVARIANT,
         "checks": check(
@@ -43,7 +43,7 @@ def result(**more: object) -> Result:
         "levels": [], "memory": [Reading(2, {"api": 200.0})], "settled_s": 1.5,
         "machine": machine(),
     }  # fmt: skip
-    return Result(**(known | more))  # type: ignore[arg-type]
+    return Result(**(defaults | more))  # type: ignore[arg-type]
 
 
 class Sources(HTMLParser):
@@ -97,12 +97,12 @@ def test_the_summary_ends_with_the_verdict_and_shows_the_ratio_to_the_baseline()
 
 
 def test_the_knee_is_told_where_one_was_looked_for() -> None:
-    found = {"knee.users": 10.0, "knee.rate": 50.2, "knee.p99_ms": 90.0}
-    told = result(scenario=catalogue.find("breakpoint"), figures=result().figures | found)
-    assert "knee: 10 customers, 50 requests/s, p99 90 ms" in summary.text(told)
-    assert "knee: 10 customers" in page.document(told, REPORTS)
+    knee = {"knee.users": 10.0, "knee.rate": 50.2, "knee.p99_ms": 90.0}
+    outcome = result(scenario=catalogue.find("breakpoint"), figures=result().figures | knee)
+    assert "knee: 10 customers, 50 requests/s, p99 90 ms" in summary.text(outcome)
+    assert "knee: 10 customers" in page.document(outcome, REPORTS)
     assert "knee" not in summary.text(result())
-    beyond = msgspec.structs.replace(told, figures=told.figures | {"knee.users": 130.0})
+    beyond = msgspec.structs.replace(outcome, figures=outcome.figures | {"knee.users": 130.0})
     assert "knee: not reached by 130 customers, 50 requests/s" in summary.text(beyond)
 
 

@@ -137,9 +137,9 @@ def test_refunds_in_parts_leave_an_order_completed_and_balance() -> None:
     refunds = refund("a", 500), refund("a", 500), refund("b", 290), refund("c", 1500, 409)
     story = partly(*refunds, refunded="7.90", paid=("5.00", "2.90"))
     assert broken(story) == set()
-    found = figures(story.purchases, story.books)
-    assert found["orders.partly_refunded"] == 1
-    assert "completion.p99_s" not in found, "its last change was not its first end"
+    counts = figures(story.purchases, story.books)
+    assert counts["orders.partly_refunded"] == 1
+    assert "completion.p99_s" not in counts, "its last change was not its first end"
 
 
 def test_a_refund_that_nobody_saw_answered_may_have_been_made_or_not() -> None:

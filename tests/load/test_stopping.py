@@ -37,9 +37,9 @@ print(len(begun), len(whole))
 
 
 def test_a_journey_that_has_begun_is_ended_by_nobody() -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", STOPPING],
         cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    begun, whole = map(int, said.split())
-    assert begun == whole > 80
+    begun, ended = map(int, output.split())
+    assert begun == ended > 80

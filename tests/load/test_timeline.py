@@ -18,8 +18,8 @@ SMOKE = catalogue.find("smoke")
 
 def reported(t: float, name: str, *took_ms: float, failed: int = 0) -> Report:
     tally = Tally()
-    for number, one in enumerate(took_ms):
-        tally.request(name, 200 if number >= failed else 500, one, failed=number < failed)
+    for number, duration_ms in enumerate(took_ms):
+        tally.request(name, 200 if number >= failed else 500, duration_ms, failed=number < failed)
     return Report(t=t, names=tally.take()[0])
 
 
@@ -32,17 +32,17 @@ def test_figures_are_of_the_whole_run_and_of_each_phase() -> None:
         reported(6, "create", 400, 400, failed=1),
         reported(7, "poll", 5, 5),
     ]
-    found = timeline.figures(reports, scenario)
-    assert found["create.requests"] == 102
-    assert found["create.rate"] == 10.2
-    assert found["create.p50_ms"] == 10
-    assert found["create.p99_ms"] == 400
-    assert found["create.p99_ms@fault"] == 400
-    assert found["create.error_ratio@fault"] == 0.5
-    assert found["create.status_500@fault"] == 1
-    assert found["all.requests"] == 104
-    assert found["all.failed"] == 1
-    assert "poll.p50_ms@fault" in found
+    figures = timeline.figures(reports, scenario)
+    assert figures["create.requests"] == 102
+    assert figures["create.rate"] == 10.2
+    assert figures["create.p50_ms"] == 10
+    assert figures["create.p99_ms"] == 400
+    assert figures["create.p99_ms@fault"] == 400
+    assert figures["create.error_ratio@fault"] == 0.5
+    assert figures["create.status_500@fault"] == 1
+    assert figures["all.requests"] == 104
+    assert figures["all.failed"] == 1
+    assert "poll.p50_ms@fault" in figures
 
 
 def test_answers_that_are_not_true_are_added_up() -> None:
@@ -107,10 +107,10 @@ def test_the_levels_of_a_run_leave_out_the_first_seconds_of_each_step() -> None:
 
 def test_memory_that_grows_has_a_slope_and_memory_that_does_not_has_none() -> None:
     readings = [Reading(float(t), {"api": 100 + t, "worker": 50.0}) for t in range(100)]
-    found = memory.figures(readings)
-    assert found["memory.api.slope_mib_per_min"] == 60
-    assert found["memory.worker.slope_mib_per_min"] == 0
-    assert found["memory.api.max_mib"] == 199
+    figures = memory.figures(readings)
+    assert figures["memory.api.slope_mib_per_min"] == 60
+    assert figures["memory.worker.slope_mib_per_min"] == 0
+    assert figures["memory.api.max_mib"] == 199
     assert memory.figures(readings[:1])["memory.api.slope_mib_per_min"] == 0
 
 
@@ -146,7 +146,7 @@ def test_a_baseline_is_compared_with_and_can_be_a_threshold(tmp_path: Path) -> N
     before = load(file)
     [compared] = compare(before, {"create.p99_ms": 150, "new.p99_ms": 1})
     assert compared.ratio == 1.5
-    allowed = {one.figure: one.limit for one in limits(before, 1.2)}
+    allowed = {threshold.figure: threshold.limit for threshold in limits(before, 1.2)}
     assert allowed == {"create.p99_ms": 120, "create.p50_ms": 12}
 
 

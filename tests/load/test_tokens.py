@@ -19,14 +19,14 @@ from loadtest.locusts.identity import Issuer, IssuerFailed, Signing, headers, si
 @contextmanager
 def issuer(*, status: int = 200, life_s: float = 300) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Grant `token-1`, `token-2`, …, and note what was asked for."""
-    asked: list[dict[str, str]] = []
+    forms: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"])).decode()
             fields = {name: values[0] for name, values in parse_qs(raw).items()}
-            asked.append(fields | {"login": self.headers["Authorization"]})
-            granted = {"access_token": f"token-{len(asked)}", "expires_in": life_s}
+            forms.append(fields | {"login": self.headers["Authorization"]})
+            granted = {"access_token": f"token-{len(forms)}", "expires_in": life_s}
             body = msgspec.json.encode(granted if status == 200 else {"error": "invalid_client"})
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -39,7 +39,7 @@ def issuer(*, status: int = 200, life_s: float = 300) -> Iterator[tuple[str, lis
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/token", asked
+        yield f"http://127.0.0.1:{server.server_port}/token", forms
     finally:
         server.shutdown()
         server.server_close()
@@ -55,11 +55,11 @@ def client(url: str) -> dict[str, str]:
 
 
 def test_a_client_of_an_issuer_gets_one_token_for_all_customers() -> None:
-    with issuer() as (url, asked):
+    with issuer() as (url, forms):
         tokens = signing(client(url))
         sent = [headers(tokens, user, "baggage")["Authorization"] for user in ("1", "2")]
     assert sent == ["Bearer token-1"] * 2
-    assert asked == [
+    assert forms == [
         {
             "grant_type": "client_credentials",
             "scope": "orders:read orders:write orders:admin",
@@ -70,10 +70,10 @@ def test_a_client_of_an_issuer_gets_one_token_for_all_customers() -> None:
 
 
 def test_a_token_is_replaced_before_it_ends() -> None:
-    with issuer(life_s=0) as (url, asked):
+    with issuer(life_s=0) as (url, forms):
         tokens = Issuer(url, "loadtest", "secret")
         assert [tokens.token("1", ""), tokens.token("2", "")] == ["token-1", "token-2"]
-    assert len(asked) == 2
+    assert len(forms) == 2
 
 
 def test_an_issuer_that_refuses_is_named() -> None:

@@ -23,9 +23,9 @@ def test_a_broken_invariant_is_2_whatever_the_thresholds_say() -> None:
 
 
 def test_a_figure_that_was_not_measured_is_a_breach() -> None:
-    [one] = check([at_most("a", 1)], {}, local=True)
-    assert not one.holds
-    assert one.value is None
+    [outcome] = check([at_most("a", 1)], {}, local=True)
+    assert not outcome.holds
+    assert outcome.value is None
 
 
 def test_what_only_a_local_stack_shows_is_not_held_against_a_run_elsewhere() -> None:

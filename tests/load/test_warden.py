@@ -18,8 +18,8 @@ SMOKE = msgspec.structs.replace(catalogue.find("smoke"), thresholds=())
 
 def report(folder: Path, t: float, *took_ms: float, failed: int = 0) -> None:
     tally = Tally()
-    for number, one in enumerate(took_ms):
-        tally.request("create", 202, one, failed=number < failed)
+    for number, duration_ms in enumerate(took_ms):
+        tally.request("create", 202, duration_ms, failed=number < failed)
     line = msgspec.json.encode(to_builtins(Report(t=t, names=tally.take()[0])))
     with (folder / "timeline.jsonl").open("ab") as file:
         file.write(line + b"\n")
@@ -83,8 +83,8 @@ print(made.tick()[0])
 
 
 def test_nobody_new_comes_once_a_load_is_aborted() -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", SHAPE],  # Locust changes what it is imported into
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    assert said.split() == ["4", "0"]
+    assert output.split() == ["4", "0"]

@@ -42,10 +42,10 @@ def stack(traces: Receiver) -> Iterator[Stack]:
                 "OTEL_BSP_SCHEDULE_DELAY": "200",
             }
         )
-        made = Stack(Path(folder) / "state", environment)
+        stack = Stack(Path(folder) / "state", environment)
         try:
-            started = made.devstack("start")
+            started = stack.devstack("start")
             assert started.returncode == 0, started.stdout + started.stderr
-            yield made
+            yield stack
         finally:
-            made.devstack("stop")
+            stack.devstack("stop")

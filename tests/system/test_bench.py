@@ -22,12 +22,12 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     tmp_path.chmod(0o755)
     results = tmp_path / "results"
     environ = os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}", "COLUMNS": "160"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "loadtest.bench", *SMALLEST, "--only", ",".join(SUBJECTS),
          "--results", str(results), *WITHOUT_GO],
         env=environ, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     [saved] = results.glob("*.json")
     report = msgspec.json.decode(saved.read_bytes(), type=Report)
     assert tuple(subject.name for subject in report.subjects) == SUBJECTS
@@ -35,7 +35,7 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
         for who in subject.samples:
             assert subject.rate(who).median > 0, f"{subject.name}: {who}"
         for ours, theirs in subject.compared:
-            assert f"{ours} / {theirs}" in done.stdout
+            assert f"{ours} / {theirs}" in process.stdout
     post = next(subject for subject in report.subjects if subject.name == "post")
     # Not Valkey: the limit is counted in batches, so its share may be below what is shown.
     assert {"api", "postgres"} <= set(post.cpu_us("straight"))
@@ -46,10 +46,10 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
 
 
 def test_a_run_says_what_is_wrong_with_its_arguments() -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "loadtest.bench", "--only", "post,nothing"],
         env=os.environ | {"PYTHONPATH": f"{SERVICES.parent}:{SERVICES}"},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert "there is no nothing" in done.stderr
+    assert process.returncode == 2
+    assert "there is no nothing" in process.stderr

@@ -42,8 +42,8 @@ def test_a_status_change_is_visible_within_a_second_whoever_asks(stack: Stack) -
         stack.status_of(order_id)
     stack.ended(order_id)
     eventually(lambda: stack.status_of(order_id) == "Completed", 1)
-    seen = {stack.status_of(order_id) for _ in range(20)}
-    assert seen == {"Completed"}
+    statuses = {stack.status_of(order_id) for _ in range(20)}
+    assert statuses == {"Completed"}
 
 
 def test_one_trace_holds_the_spans_of_every_process(stack: Stack, traces: Receiver) -> None:

@@ -105,24 +105,28 @@ def publish(stack: Stack, exchange: str, key: str, body: bytes) -> None:
     assert reply.status_code == 200, reply.text
 
 
-def without_data(observed: Prometheus, asked: list[Query]) -> list[Query]:
-    return [one for one in asked if not one.of_kubernetes and not observed.samples(one.expression)]
+def without_data(observed: Prometheus, expressions: list[Query]) -> list[Query]:
+    return [
+        query
+        for query in expressions
+        if not query.of_kubernetes and not observed.samples(query.expression)
+    ]
 
 
-def all_have_data(observed: Prometheus, asked: list[Query]) -> None:
+def all_have_data(observed: Prometheus, expressions: list[Query]) -> None:
     """Wait until every expression has data; what only a cluster has is counted, not asked."""
-    left = [one for one in asked if not one.of_kubernetes]
+    pending = [query for query in expressions if not query.of_kubernetes]
     until = time.monotonic() + WITHIN_S
-    while left and time.monotonic() < until:
-        left = without_data(observed, left)
+    while pending and time.monotonic() < until:
+        pending = without_data(observed, pending)
         time.sleep(0.5)
-    assert left == [], "\n".join(f"{one.place}: {one.expression}" for one in left)
+    assert pending == [], "\n".join(f"{query.place}: {query.expression}" for query in pending)
 
 
 def test_every_panel_and_every_choice_has_data(busy: Prometheus) -> None:
-    asked = queries.of_panels()
-    assert len(asked) > 80
-    all_have_data(busy, asked)
+    panels = queries.of_panels()
+    assert len(panels) > 80
+    all_have_data(busy, panels)
 
 
 def test_every_rule_rests_on_series_that_exist(busy: Prometheus) -> None:
@@ -130,8 +134,8 @@ def test_every_rule_rests_on_series_that_exist(busy: Prometheus) -> None:
 
 
 def test_every_alert_is_an_expression_that_prometheus_can_evaluate(busy: Prometheus) -> None:
-    for one in queries.alert_expressions():
-        busy.samples(one.expression)
+    for query in queries.alert_expressions():
+        busy.samples(query.expression)
     loaded = [rule for group in busy.get("rules")["groups"] for rule in group["rules"]]
     assert [rule["name"] for rule in loaded if rule["health"] == "err"] == []
 
@@ -140,10 +144,12 @@ def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
     busy: Prometheus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     every = [*queries.of_panels(), *queries.of_rules()]
-    kube = [one for one in every if one.of_kubernetes]
-    named = {name for name in KUBE_ONLY if any(name in one.expression for one in kube)}
+    kube = [query for query in every if query.of_kubernetes]
+    named = {name for name in KUBE_ONLY if any(name in query.expression for query in kube)}
     assert named == set(KUBE_ONLY), "no name is listed in vain"
-    assert not any(busy.samples(one.expression) for one in kube), "then ask them with the others"
+    assert not any(busy.samples(query.expression) for query in kube), (
+        "then ask them with the others"
+    )
     with capsys.disabled():
         sys.stdout.write(f"\n{len(every)} expressions, {len(kube)} of them of Kubernetes alone\n")
 
@@ -151,11 +157,11 @@ def test_what_only_a_cluster_exports_is_known_by_name_and_counted(
 def test_alertmanager_is_told(stack: Stack, busy: Prometheus) -> None:
     eventually(lambda: "Watchdog" in busy.firing())
 
-    def told() -> set[str]:
+    def alerts() -> set[str]:
         reply = stack.request("GET", "/api/v2/alerts", port=stack.ports["alertmanager"])
         return {alert["labels"]["alertname"] for alert in reply.body}
 
-    eventually(lambda: "Watchdog" in told())
+    eventually(lambda: "Watchdog" in alerts())
 
 
 @pytest.mark.parametrize("histogram", ["order_completion_seconds", "order_create_duration_seconds"])
@@ -168,11 +174,13 @@ def test_a_slow_message_or_request_leads_to_its_trace(
 
     def exemplars() -> set[str]:
         now = time.time()
-        found = busy.get(
+        answer = busy.get(
             "query_exemplars", query=f"{histogram}_bucket",
             start=str(now - 120), end=str(now),
         )  # fmt: skip
-        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+        return {
+            exemplar["labels"]["trace_id"] for series in answer for exemplar in series["exemplars"]
+        }
 
     ids = eventually(exemplars)
     eventually(lambda: any(traces.of(trace_id) for trace_id in ids))

@@ -23,9 +23,9 @@ COLLECTOR = Path(__file__).parents[2] / "observability" / "collector" / "collect
 
 
 @pytest.fixture(scope="module")
-def told(stack: Stack) -> list[int]:
+def order_ids(stack: Stack) -> list[int]:
     """Send the private data through every input; return the ids of the orders that were taken."""
-    taken = [
+    replies = [
         stack.order(user=80, paymentMethod=method) for method in (CARD, CARD_IN_GROUPS, SECRET)
     ]
     headers = {
@@ -39,8 +39,8 @@ def told(stack: Stack) -> list[int]:
         "baggage": f"card={CARD},mail={quote(MAIL)}",
         "X-Custom": SECRET,
     }
-    taken.append(stack.order(user=81, headers=headers))
-    assert {reply.status for reply in taken} == {202}
+    replies.append(stack.order(user=81, headers=headers))
+    assert {reply.status for reply in replies} == {202}
     refused_bodies(stack)
     for path in ("", "user/", "user/1?cursor=", "user/1?page=", "1/", "1?email="):
         for value in (MAIL, CARD_IN_GROUPS, SECRET):
@@ -49,10 +49,10 @@ def told(stack: Stack) -> list[int]:
         stack.request("GET", f"/{quote(value)}/{quote(value)}?{quote(value)}")
         stack.request("DELETE", f"/api/{quote(value)}")
     with stack.faults("payment", errorRatio=1, errorStatus=503):
-        taken.append(stack.order(user=82, paymentMethod=CARD))
+        replies.append(stack.order(user=82, paymentMethod=CARD))
         eventually(lambda: stack.metric("worker", "messaging_retries_total") >= 1)
     stray_messages(stack)
-    return [reply.body["orderId"] for reply in taken]
+    return [reply.body["orderId"] for reply in replies]
 
 
 def refused_bodies(stack: Stack) -> None:
@@ -88,7 +88,7 @@ def stray_messages(stack: Stack) -> None:
     eventually(lambda: stack.metric("worker", "messaging_dead_letter_total") >= before + 2)
 
 
-def found(text: str) -> list[str]:
+def private_words(text: str) -> list[str]:
     return [word for word in PRIVATE if word in text]
 
 
@@ -97,23 +97,23 @@ def ended(stack: Stack, orders: list[int]) -> None:
         stack.ended(order_id, 120)
 
 
-def test_no_log_holds_any_of_it(stack: Stack, told: list[int]) -> None:
-    ended(stack, told)
+def test_no_log_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
+    ended(stack, order_ids)
     logs = [*stack.state.glob("logs/*.log"), *stack.state.glob("*/*.log")]
     assert {"api.log", "worker.log", "gateway.log", "access.log"} <= {log.name for log in logs}
-    leaks = {log.name: found(log.read_text(errors="replace")) for log in logs}
+    leaks = {log.name: private_words(log.read_text(errors="replace")) for log in logs}
     simulators = {"payment.log", "inventory.log", "webhooks.log", "prometheus.log"}
     assert {name: words for name, words in leaks.items() if words and name not in simulators} == {}
 
 
 def test_no_span_holds_any_of_it_and_none_has_an_attribute_the_collector_would_remove(
-    stack: Stack, told: list[int], traces: Receiver
+    stack: Stack, order_ids: list[int], traces: Receiver
 ) -> None:
-    ended(stack, told)
+    ended(stack, order_ids)
     time.sleep(1)  # the exporters' batches
     spans = traces.everything()
     assert {span.service for span in spans} >= {"orders-api", "orders-relay", "orders-worker"}
-    assert [span for span in spans if found(repr(span))] == []
+    assert [span for span in spans if private_words(repr(span))] == []
     allowed = set(yaml.safe_load(COLLECTOR.read_text())["processors"]["redaction"]["allowed_keys"])
     events = [attributes for span in spans for _, attributes in span.events]
     told_of = [*(span.attributes for span in spans), *events]
@@ -127,22 +127,22 @@ def test_a_correlation_id_is_the_callers_own_word_and_passed_on(stack: Stack, ch
     assert reply.headers["x-correlation-id"] == chosen
 
 
-def test_no_metric_holds_any_of_it(stack: Stack, told: list[int]) -> None:
-    assert told
+def test_no_metric_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
+    assert order_ids
     for process in ("api", "relay", "worker", "notifier"):
         reply = stack.request("GET", "/metrics", port=stack.ports[f"{process}_admin"])
-        assert found(reply.body.decode()) == [], process
+        assert private_words(reply.body.decode()) == [], process
 
 
-def test_no_message_holds_any_of_it(stack: Stack, told: list[int]) -> None:
-    assert told
+def test_no_message_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
+    assert order_ids
     stack.do("stop", "worker")
     try:
         order_id = stack.order(user=83, paymentMethod=CARD).body["orderId"]
         mine = eventually(lambda: [m for m in waiting(stack) if str(order_id) in m["payload"]])
     finally:
         stack.do("start", "worker")
-    assert found(repr(mine)) == []
+    assert private_words(repr(mine)) == []
     stack.ended(order_id, 60)
 
 
@@ -159,16 +159,16 @@ def waiting(stack: Stack) -> list[dict[str, Any]]:
     return messages
 
 
-def test_no_listing_of_dead_letters_holds_any_of_it(stack: Stack, told: list[int]) -> None:
-    assert told
+def test_no_listing_of_dead_letters_holds_any_of_it(stack: Stack, order_ids: list[int]) -> None:
+    assert order_ids
     for queue in ("order-processing", "order-notifications"):
         listed = "".join(dead_letters(stack, "list", queue))
-        assert found(listed) == [], queue
+        assert private_words(listed) == [], queue
 
 
 def dead_letters(stack: Stack, *arguments: str) -> Iterator[str]:
     """Run the command that a person runs."""
-    done = stack.orders("dead-letters", *arguments)
-    assert done.returncode == 0, done.stderr
-    yield done.stdout
-    yield done.stderr
+    process = stack.orders("dead-letters", *arguments)
+    assert process.returncode == 0, process.stderr
+    yield process.stdout
+    yield process.stderr

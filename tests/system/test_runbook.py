@@ -58,10 +58,10 @@ def test_every_command_of_ours_does_what_it_says(stack: Stack, command: str) -> 
     for placeholder in ("<message id>", "01890a5d"):  # in prose, and where people paste
         command = command.replace(placeholder, message_id)
     arguments = shlex.split(command, comments=True)
-    done = stack.orders(*arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = stack.orders(*arguments)
+    assert process.returncode == 0, process.stdout + process.stderr
     if "list" in arguments or "show" in arguments:
-        assert message_id in done.stdout
+        assert message_id in process.stdout
 
 
 @pytest.mark.parametrize("script", PYTHON)
@@ -69,10 +69,10 @@ def test_every_question_to_an_admin_port_is_answered(stack: Stack, script: str) 
     [code] = shlex.split(script)
     for process, port in (("api", "8081"), ("worker", "8083")):
         code = code.replace(f":{port}/", f":{stack.ports[f'{process}_admin']}/")
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
-    assert "postgres" in done.stdout
+    assert "postgres" in completed.stdout
 
 
 def panels() -> list[tuple[str, str]]:
@@ -88,10 +88,10 @@ def panels() -> list[tuple[str, str]]:
 
 def test_every_board_and_panel_that_is_named_exists() -> None:
     boards = [json.loads(text) for text in texts().values()]
-    known = {(board["title"], panel["title"]) for board in boards for panel in board["panels"]}
-    known |= {(board["title"], "") for board in boards}
+    titles = {(board["title"], panel["title"]) for board in boards for panel in board["panels"]}
+    titles |= {(board["title"], "") for board in boards}
     assert len(panels()) > 30
-    assert [one for one in panels() if one not in known] == []
+    assert [panel for panel in panels() if panel not in titles] == []
 
 
 @pytest.mark.parametrize("event", sorted(set(EVENTS)))
