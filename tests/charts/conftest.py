@@ -38,19 +38,19 @@ def helm3(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 @pytest.fixture(scope="session", params=["helm4", "helm3"])
 def helm(request: pytest.FixtureRequest) -> Helm:
     """Give each version of Helm, without a cluster."""
-    made: Helm = request.getfixturevalue(request.param)
-    return made
+    client: Helm = request.getfixturevalue(request.param)
+    return client
 
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
     """Start a control plane; where there are no binaries, say so and skip (in CI: make them)."""
-    made = ControlPlane(required.control_plane())
+    started = ControlPlane(required.control_plane())
     try:
-        made.start()
-        yield made
+        started.start()
+        yield started
     finally:
-        made.stop()
+        started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -79,12 +79,12 @@ def shell(plane: ControlPlane) -> Shell:
     environ = {"PATH": path, "HOME": str(plane.folder), "KUBECONFIG": str(plane.kubeconfig)}
 
     def run(line: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             ["bash", "-c", line], env=environ, capture_output=True, text=True, check=False,
             timeout=60,
         )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        assert process.returncode == 0, f"{line}\n{process.stdout}{process.stderr}"
+        return process.stdout
 
     return run
 
@@ -119,7 +119,7 @@ class OperatorProcess:
     def __init__(self, plane: ControlPlane, api: Api, release: str, **environ: str) -> None:
         deployment = api.get("apps/v1", "deployments", SYSTEM, release)
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        given = {entry["name"]: entry["value"] for entry in container["env"]}
+        configured = {entry["name"]: entry["value"] for entry in container["env"]}
         account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
         self.log = plane.folder / f"{release}.log"
         with self.log.open("wb") as log:
@@ -127,7 +127,7 @@ class OperatorProcess:
                 [sys.executable, "-m", "orderservice_operator"],
                 env={
                     **os.environ,
-                    **given,
+                    **configured,
                     "PYTHONPATH": SOURCES,
                     "KUBECONFIG": str(_kubeconfig(plane, api, account)),
                     "OPERATOR_ADMIN_HOST": "127.0.0.1",
@@ -175,6 +175,6 @@ def operator(
     cluster_helm.install(OPERATOR_RELEASE, OPERATOR, SYSTEM, "--wait", "--timeout=3m")
     resource = f"{api.url}/apis/orders.platform.dev/v1alpha1/orderservices"
     api.wait(lambda: api.session.get(resource).ok, within_s=60)
-    made = OperatorProcess(plane, api, OPERATOR_RELEASE)
-    yield made
-    made.stop()
+    process = OperatorProcess(plane, api, OPERATOR_RELEASE)
+    yield process
+    process.stop()

@@ -14,7 +14,9 @@ def contradictions(manifests: list[Manifest]) -> list[str]:
 def _budgets(manifests: list[Manifest]) -> Iterator[str]:
     for budget in _of_kind(manifests, "PodDisruptionBudget"):
         name, spec = budget["metadata"]["name"], budget["spec"]
-        selected = [one for one in _workloads(manifests) if _selects(spec["selector"], one)]
+        selected = [
+            workload for workload in _workloads(manifests) if _selects(spec["selector"], workload)
+        ]
         if len(selected) != 1:
             yield f"the budget {name} selects the pods of {len(selected)} workloads"
             continue
@@ -27,7 +29,10 @@ def _budgets(manifests: list[Manifest]) -> Iterator[str]:
 
 
 def _autoscalers(manifests: list[Manifest]) -> Iterator[str]:
-    deployments = {one["metadata"]["name"]: one for one in _of_kind(manifests, "Deployment")}
+    deployments = {
+        deployment["metadata"]["name"]: deployment
+        for deployment in _of_kind(manifests, "Deployment")
+    }
     for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
         name, spec = scaler["metadata"]["name"], scaler["spec"]
         target = spec["scaleTargetRef"]
@@ -57,4 +62,4 @@ def _workloads(manifests: list[Manifest]) -> list[Manifest]:
 
 
 def _of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
-    return [one for one in manifests if one["kind"] == kind]
+    return [manifest for manifest in manifests if manifest["kind"] == kind]

@@ -38,7 +38,7 @@ class Helm:
 
     def __call__(self, *arguments: str) -> str:
         """Run a command; return what it says. Raises Failed."""
-        done = subprocess.run(
+        process = subprocess.run(
             [self._program, *arguments],
             env=self._environ,
             capture_output=True,
@@ -46,14 +46,14 @@ class Helm:
             check=False,
             timeout=300,
         )
-        if done.returncode != 0:
-            raise Failed(f"{done.stdout}\n{done.stderr}")
-        return done.stdout
+        if process.returncode != 0:
+            raise Failed(f"{process.stdout}\n{process.stderr}")
+        return process.stdout
 
     def template(self, chart: Path, *arguments: str, release: str = "orders") -> list[Manifest]:
         """Render a chart without a cluster."""
-        known = ("--api-versions", RESOURCE, "--namespace", "shop")
-        text = self("template", release, str(chart), *known, *arguments)
+        cluster = ("--api-versions", RESOURCE, "--namespace", "shop")
+        text = self("template", release, str(chart), *cluster, *arguments)
         # libyaml's loader: without it, reading the manifests takes longer than rendering them.
         manifests = yaml.load_all(text, Loader=yaml.CSafeLoader)
         return [manifest for manifest in manifests if manifest]
@@ -76,9 +76,9 @@ def released(chart: Path, folder: Path) -> Path:
 
 def only(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
     """Return the one manifest of a kind, or of a kind and name."""
-    (found,) = [
+    (match,) = [
         manifest
         for manifest in manifests
         if manifest["kind"] == kind and name in {"", manifest["metadata"]["name"]}
     ]
-    return found
+    return match

@@ -30,5 +30,5 @@ def secrets(environment: str) -> dict[str, set[str]]:
 
 def filled(command: str, namespace: str) -> str:
     """Return a command with something in the place of what it leaves open."""
-    there = command.replace("-n shop ", f"-n {namespace} ")
-    return there.replace("://…", "://u:p@server.example").replace("…", "c2VjcmV0")
+    text = command.replace("-n shop ", f"-n {namespace} ")
+    return text.replace("://…", "://u:p@server.example").replace("…", "c2VjcmV0")

@@ -49,12 +49,12 @@ def _liveness(probe: Manifest) -> Iterator[str]:
 
 def pod_spec(manifest: Manifest) -> Manifest:
     """Return the spec of the pods that a manifest makes, or an empty one."""
-    found: Manifest = {}
+    spec: Manifest = {}
     if manifest["kind"] in _WORKLOADS:
-        found = manifest["spec"]["template"]["spec"]
+        spec = manifest["spec"]["template"]["spec"]
     elif manifest["kind"] == "Pod":
-        found = manifest["spec"]
-    return found
+        spec = manifest["spec"]
+    return spec
 
 
 def _pod(spec: Manifest) -> Iterator[str]:

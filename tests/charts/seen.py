@@ -19,7 +19,7 @@ _QUIET_S: Final = 3.0
 def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -> None:
     """Wait until the operator has seen the resource, and all pods that are wanted are ready."""
 
-    def done() -> bool:
+    def rolled_out() -> bool:
         assert operator.process.poll() is None, operator.log.read_text()[-3000:]
         resource = api.get(CR, "orderservices", namespace, "orders")
         if (
@@ -27,19 +27,21 @@ def wait_until_rolled_out(api: Api, operator: OperatorProcess, namespace: str) -
             != resource["metadata"]["generation"]
         ):
             return False
-        found = workloads(api, namespace)
+        present = workloads(api, namespace)
         return (
-            all(f"orders-{name}" in found for name in PROCESSES)
-            and all(map(complete, found.values()))
+            all(f"orders-{name}" in present for name in PROCESSES)
+            and all(map(complete, present.values()))
             and recorded(api, namespace)
         )
 
     try:
-        api.wait(done, within_s=WITHIN_S)
+        api.wait(rolled_out, within_s=WITHIN_S)
     except TimeoutError:
         resource = api.get(CR, "orderservices", namespace, "orders")
-        incomplete = [one for one in workloads(api, namespace).values() if not complete(one)]
-        status = [(one["metadata"]["name"], one.get("status")) for one in incomplete]
+        incomplete = [
+            workload for workload in workloads(api, namespace).values() if not complete(workload)
+        ]
+        status = [(workload["metadata"]["name"], workload.get("status")) for workload in incomplete]
         pytest.fail(f"{resource.get('status')}\n{status}\n{operator.log.read_text()[-3000:]}")
 
 
@@ -47,26 +49,26 @@ def recorded(api: Api, namespace: str) -> bool:
     """Tell whether the operator has written down what it rolled out: the last thing it does."""
     owners = [
         owner["kind"]
-        for one in api.list("apps/v1", "controllerrevisions", namespace)
-        for owner in one["metadata"]["ownerReferences"]
+        for revision in api.list("apps/v1", "controllerrevisions", namespace)
+        for owner in revision["metadata"]["ownerReferences"]
     ]
     return "OrderService" in owners
 
 
 def workloads(api: Api, namespace: str) -> dict[str, Object]:
     return {
-        one["metadata"]["name"]: one
+        workload["metadata"]["name"]: workload
         for kind in ("deployments", "statefulsets")
-        for one in api.list("apps/v1", kind, namespace)
+        for workload in api.list("apps/v1", kind, namespace)
     }
 
 
 def complete(workload: Object) -> bool:
-    status, wanted = workload["status"], workload["spec"].get("replicas", 1)
-    seen = status.get("observedGeneration", 0) == workload["metadata"]["generation"]
+    status, replicas = workload["status"], workload["spec"].get("replicas", 1)
+    observed = status.get("observedGeneration", 0) == workload["metadata"]["generation"]
     names = ("replicas", "readyReplicas", "updatedReplicas")
-    counts = {wanted, *(status.get(name, 0) for name in names)}
-    return bool(seen and len(counts) == 1)
+    counts = {replicas, *(status.get(name, 0) for name in names)}
+    return bool(observed and len(counts) == 1)
 
 
 def versions(api: Api, namespace: str) -> dict[str, str]:
@@ -88,10 +90,10 @@ def contents(api: Api, namespace: str) -> dict[str, Object]:
     Helm's own notes, of which every upgrade makes one.
     """
     return {
-        f"{kind}/{one['metadata']['name']}": _wanted(one)
+        f"{kind}/{item['metadata']['name']}": _comparable(item)
         for version, kind in _kinds(api)
-        for one in api.list(version, kind, namespace)
-        if one.get("type") != "helm.sh/release.v1"
+        for item in api.list(version, kind, namespace)
+        if item.get("type") != "helm.sh/release.v1"
     }
 
 
@@ -119,14 +121,14 @@ def _kinds(api: Api) -> list[tuple[str, str]]:
 
 def _resources(api: Api, version: str) -> list[Object]:
     root = "apis" if "/" in version else "api"
-    found: list[Object] = api.session.get(f"{api.url}/{root}/{version}").json()["resources"]
-    return found
+    resources: list[Object] = api.session.get(f"{api.url}/{root}/{version}").json()["resources"]
+    return resources
 
 
-def _wanted(one: Object) -> Object:
+def _comparable(item: Object) -> Object:
     metadata = {
         key: value
-        for key, value in one["metadata"].items()
+        for key, value in item["metadata"].items()
         if key not in {"managedFields", "resourceVersion"}
     }
-    return {key: value for key, value in one.items() if key != "status"} | {"metadata": metadata}
+    return {key: value for key, value in item.items() if key != "status"} | {"metadata": metadata}

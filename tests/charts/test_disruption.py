@@ -19,7 +19,7 @@ CONTEXTS = {
 
 
 def counted(manifests: list[dict[str, Any]], kind: str) -> int:
-    return sum(one["kind"] == kind for one in manifests)
+    return sum(manifest["kind"] == kind for manifest in manifests)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -61,7 +61,7 @@ def scaler(least: int, most: int, target: str = "d") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("manifests", "said"),
+    ("manifests", "text"),
     [
         ([workload(2), budget(minAvailable=2)], "lets none of 2 pods go"),
         ([workload(None), scaler(1, 5), budget(minAvailable=1)], "lets none of 1 pods go"),
@@ -73,9 +73,9 @@ def scaler(least: int, most: int, target: str = "d") -> dict[str, Any]:
         ([workload(2), scaler(1, 2)], "not the only one"),
     ],
 )
-def test_a_contradiction_is_found(manifests: list[dict[str, Any]], said: str) -> None:
-    (found,) = contradictions(manifests)
-    assert said in found
+def test_a_contradiction_is_found(manifests: list[dict[str, Any]], text: str) -> None:
+    (contradiction,) = contradictions(manifests)
+    assert text in contradiction
 
 
 def test_what_fits_is_not_complained_of() -> None:

@@ -41,19 +41,21 @@ def test_people_make_exactly_the_secrets_that_the_chart_does_not(
 ) -> None:
     """Helm refuses to install over a Secret that somebody else made."""
     manifests = helm4.template(ENVIRONMENT, *values_of(environment))
-    made = {one["metadata"]["name"] for one in manifests if one["kind"] == "Secret"}
-    told = set(instructions.secrets(environment))
-    assert told & made == set()
-    assert told | made == set(read(only(manifests, "OrderService")["spec"]))
+    by_chart = {
+        manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Secret"
+    }
+    by_hand = set(instructions.secrets(environment))
+    assert by_hand & by_chart == set()
+    assert by_hand | by_chart == set(read(only(manifests, "OrderService")["spec"]))
 
 
 def test_the_store_fills_what_people_would_make_by_hand(helm4: Helm) -> None:
     options = (*values_of("prod"), "--set=externalSecrets.enabled=true")
     manifests = helm4.template(ENVIRONMENT, *options)
     filled = {
-        one["metadata"]["name"]: {entry["secretKey"] for entry in one["spec"]["data"]}
-        for one in manifests
-        if one["kind"] == "ExternalSecret"
+        manifest["metadata"]["name"]: {entry["secretKey"] for entry in manifest["spec"]["data"]}
+        for manifest in manifests
+        if manifest["kind"] == "ExternalSecret"
     }
     assert filled == instructions.secrets("prod")
 
@@ -63,8 +65,8 @@ def test_the_notes_name_the_secrets_that_come_from_elsewhere(
     helm4: Helm, tmp_path: Path, environment: str
 ) -> None:
     notes = notes_of(helm4, ENVIRONMENT, tmp_path, *values_of(environment))
-    _, _, said = notes.partition("pods wait for it: ")
-    named = said.split(".")[0].split(", ") if said else []
+    _, _, names = notes.partition("pods wait for it: ")
+    named = names.split(".")[0].split(", ") if names else []
     assert sorted(named) == sorted(instructions.secrets(environment))
 
 

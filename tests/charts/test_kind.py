@@ -14,7 +14,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 
 def said_of(config: Path, folder: Path) -> str:
     """Ask for a cluster where there is no Docker; return kind's complaint."""
-    done = subprocess.run(
+    process = subprocess.run(
         [required.tool("kind"), "create", "cluster", "--config", config],
         env={
             "PATH": os.environ["PATH"],
@@ -27,14 +27,14 @@ def said_of(config: Path, folder: Path) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    return done.stderr
+    assert process.returncode != 0
+    return process.stderr
 
 
 def test_kind_takes_it(tmp_path: Path) -> None:
-    said = said_of(CONFIG, tmp_path)
-    assert "decode" not in said
-    assert "docker" in said
+    message = said_of(CONFIG, tmp_path)
+    assert "decode" not in message
+    assert "docker" in message
 
 
 def test_kind_would_not_take_anything(tmp_path: Path) -> None:
@@ -45,6 +45,6 @@ def test_kind_would_not_take_anything(tmp_path: Path) -> None:
 
 def test_a_cluster_of_kind_takes_no_port_of_the_local_stack() -> None:
     nodes = yaml.safe_load(CONFIG.read_text())["nodes"]
-    taken = {one["hostPort"] for node in nodes for one in node.get("extraPortMappings", [])}
-    assert taken
-    assert taken & set(PORTS.values()) == set()
+    ports = {mapping["hostPort"] for node in nodes for mapping in node.get("extraPortMappings", [])}
+    assert ports
+    assert ports & set(PORTS.values()) == set()

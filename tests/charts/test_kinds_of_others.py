@@ -46,7 +46,7 @@ def definitions(api: Api, shell: Shell) -> Iterator[None]:
     shell(f"kubectl delete {paths}")
 
 
-def made(helm: Helm) -> list[dict[str, Any]]:
+def manifests_of_others(helm: Helm) -> list[dict[str, Any]]:
     """Return everything of the other projects' kinds, of both charts and of the operator."""
     on = "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true"
     operator = helm.template(OPERATOR, on)
@@ -59,13 +59,13 @@ def made(helm: Helm) -> list[dict[str, Any]]:
     children = desired(msgspec.convert(resource, OrderService), context)
     clusters = helm.template(ENVIRONMENT, *values_of("prod"), *ENGINES)
     everything = (*operator, *production, *children, *clusters)
-    return [one for one in everything if one["apiVersion"].startswith(GROUPS)]
+    return [manifest for manifest in everything if manifest["apiVersion"].startswith(GROUPS)]
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+    name: str = request.param
+    return name
 
 
 def applied(shell: Shell, folder: Path, manifests: list[dict[str, Any]]) -> str:
@@ -79,16 +79,18 @@ def applied(shell: Shell, folder: Path, manifests: list[dict[str, Any]]) -> str:
 def test_they_are_taken(
     helm4: Helm, shell: Shell, definitions: None, tmp_path: Path, kind: str
 ) -> None:
-    manifests = [one for one in made(helm4) if one["kind"] == kind]
-    said = applied(shell, tmp_path, manifests).splitlines()
-    assert len(said) == len(manifests) > 0
-    assert all(line.endswith("created (server dry run)") for line in said)
+    manifests = [manifest for manifest in manifests_of_others(helm4) if manifest["kind"] == kind]
+    output = applied(shell, tmp_path, manifests).splitlines()
+    assert len(output) == len(manifests) > 0
+    assert all(line.endswith("created (server dry run)") for line in output)
 
 
 def test_a_field_that_they_do_not_know_is_refused(
     helm4: Helm, shell: Shell, definitions: None, tmp_path: Path, kind: str
 ) -> None:
-    manifest = next(one for one in made(helm4) if one["kind"] == kind)
+    manifest = next(
+        candidate for candidate in manifests_of_others(helm4) if candidate["kind"] == kind
+    )
     manifest["spec"]["misspelt"] = 1
     with pytest.raises(AssertionError, match=r'unknown field "spec\.misspelt"'):
         applied(shell, tmp_path, [manifest])

@@ -77,8 +77,8 @@ def side_by_side(
 ) -> dict[str, T]:
     """Do something in every environment at once, each with a session of its own."""
     with ThreadPoolExecutor(len(namespaces)) as pool:
-        done = pool.map(lambda namespace: do(api.twin(), namespace), namespaces)
-        return dict(zip(namespaces, done, strict=True))
+        results = pool.map(lambda namespace: do(api.twin(), namespace), namespaces)
+        return dict(zip(namespaces, results, strict=True))
 
 
 def state_of(api: Api, namespace: str) -> State:
@@ -173,8 +173,8 @@ def uninstalled(api: Api, cluster_helm: Helm, rolled_back: States) -> dict[str, 
 
     def uninstall(api: Api, namespace: str) -> set[str]:
         cluster_helm("uninstall", "orders", "--namespace", namespace, "--wait", "--timeout=2m")
-        told = instructions.secrets(namespace.removeprefix("shop-"))
-        allowed = {f"secrets/{name}" for name in told}
+        secrets = instructions.secrets(namespace.removeprefix("shop-"))
+        allowed = {f"secrets/{name}" for name in secrets}
         with suppress(TimeoutError):
             api.wait(lambda: inventory(api, namespace) <= allowed, within_s=WITHIN_S)
         return inventory(api, namespace) - allowed
@@ -193,7 +193,7 @@ def environment(request: pytest.FixtureRequest, installed: States) -> str:
 def settings_of(api: Api, namespace: str, process: str) -> dict[str, str]:
     """Give what the pods of a process read from their ConfigMap."""
     template = workloads(api, namespace)[f"orders-{process}"]["spec"]["template"]
-    containers = {one["name"]: one for one in template["spec"]["containers"]}
+    containers = {container["name"]: container for container in template["spec"]["containers"]}
     (source,) = containers[process]["envFrom"]
     data: dict[str, str] = api.get("v1", "configmaps", namespace, source["configMapRef"]["name"])[
         "data"
@@ -204,38 +204,39 @@ def settings_of(api: Api, namespace: str, process: str) -> dict[str, str]:
 def inventory(api: Api, namespace: str) -> set[str]:
     """Name everything in a namespace that Kubernetes did not make itself."""
     own = {"serviceaccounts/default", "configmaps/kube-root-ca.crt"}
-    found = {
-        f"{kind}/{one['metadata']['name']}"
+    names = {
+        f"{kind}/{item['metadata']['name']}"
         for version, kind in (*KINDS, ("v1", "configmaps"))
-        for one in api.list(version, kind, namespace)
+        for item in api.list(version, kind, namespace)
     }
-    return found - own
+    return names - own
 
 
 def test_all_pods_are_admitted_and_ready(environment: str, api: Api) -> None:
     servers = SERVERS if environment == "shop-dev" else ()
-    wanted = {f"orders-{name}" for name in (*PROCESSES, *servers)}
-    assert wanted <= workloads(api, environment).keys()
-    assert all(complete(one) for one in workloads(api, environment).values())
+    expected = {f"orders-{name}" for name in (*PROCESSES, *servers)}
+    assert expected <= workloads(api, environment).keys()
+    assert all(complete(workload) for workload in workloads(api, environment).values())
 
 
 def test_the_environments_differ_as_they_should(environment: str, api: Api) -> None:
     ingresses = api.list("networking.k8s.io/v1", "ingresses", environment)
     assert len(ingresses) == (1 if environment == "shop-prod" else 0)  # none without tokens
-    assert all("tls" in one["spec"] for one in ingresses)
+    assert all("tls" in ingress["spec"] for ingress in ingresses)
     settings = settings_of(api, environment, "api")
     assert settings["ORDERS_AUTH"] == ("jwt" if environment == "shop-prod" else "off")
 
 
 def test_every_secret_that_a_pod_reads_is_there(environment: str, api: Api) -> None:
-    there = {
-        one["metadata"]["name"]: set(one["data"]) for one in api.list("v1", "secrets", environment)
+    keys = {
+        secret["metadata"]["name"]: set(secret["data"])
+        for secret in api.list("v1", "secrets", environment)
     }
     for workload in workloads(api, environment).values():
         for container in workload["spec"]["template"]["spec"]["containers"]:
             for variable in container.get("env", []):
                 if place := variable.get("valueFrom", {}).get("secretKeyRef"):
-                    assert place["key"] in there[place["name"]], (workload["metadata"], place)
+                    assert place["key"] in keys[place["name"]], (workload["metadata"], place)
 
 
 @pytest.mark.parametrize("namespace", [*NAMESPACES, SYSTEM])
@@ -249,11 +250,11 @@ def test_an_upgrade_replaces_only_the_pods_that_changed(
     environment: str, installed: States, upgraded: States
 ) -> None:
     before, after = installed[environment], upgraded[environment]
-    changed = {name for name, one in after.versions.items() if one != before.versions[name]}
+    changed = {name for name, version in after.versions.items() if version != before.versions[name]}
     assert changed == {"orders-worker"}
     assert after.worker["ORDERS_WORKER_PREFETCH"] == "33"
-    gone = before.pods - after.pods
-    assert all(pod.startswith("orders-worker-") for pod in gone)
+    replaced = before.pods - after.pods
+    assert all(pod.startswith("orders-worker-") for pod in replaced)
 
 
 def test_a_rollback_replaces_them_again_and_no_others(
@@ -293,9 +294,9 @@ def narrow(
     make_namespace(api, "narrow")
     options = ("--set=watchNamespace=narrow,crds.install=false,rbac.aggregate=false",)
     cluster_helm3.install("narrow", OPERATOR, SYSTEM, *options)
-    made = OperatorProcess(plane, api, "narrow")
-    yield made
-    made.stop()
+    process = OperatorProcess(plane, api, "narrow")
+    yield process
+    process.stop()
     cluster_helm3("uninstall", "narrow", "--namespace", SYSTEM)
 
 
@@ -306,12 +307,12 @@ def test_an_operator_of_one_namespace_reconciles_there(
     manifest = yaml.safe_load((EXAMPLES / "minimal.yaml").read_text())
     api.apply(manifest, "narrow")
 
-    def done() -> bool:
+    def reconciled() -> bool:
         assert narrow.process.poll() is None, narrow.log.read_text()[-3000:]
         return {f"minimal-{name}" for name in PROCESSES} <= workloads(api, "narrow").keys()
 
     try:
-        api.wait(done, within_s=WITHIN_S)
+        api.wait(reconciled, within_s=WITHIN_S)
     except TimeoutError:
         pytest.fail(narrow.log.read_text()[-3000:])
     api.delete(CR, "orderservices", "narrow", "minimal")
@@ -355,10 +356,10 @@ def test_the_definition_outlives_its_release_unless_told_otherwise(
     api.wait(lambda: not api.exists(*definitions, name), within_s=WITHIN_S)
     lease = ("coordination.k8s.io/v1", "leases", SYSTEM, OPERATOR_RELEASE)
     api.wait(lambda: not api.exists(*lease), within_s=WITHIN_S)
-    left = [
-        one["metadata"]["name"]
+    leftovers = [
+        role["metadata"]["name"]
         for kind in ("clusterroles", "clusterrolebindings")
-        for one in api.list("rbac.authorization.k8s.io/v1", kind, "")
-        if OPERATOR_RELEASE in one["metadata"]["name"]
+        for role in api.list("rbac.authorization.k8s.io/v1", kind, "")
+        if OPERATOR_RELEASE in role["metadata"]["name"]
     ]
-    assert left == []
+    assert leftovers == []

@@ -79,11 +79,11 @@ def terminal(
     def run(command: str) -> tuple[int, str]:
         for placeholder, value in PLACEHOLDERS.items():
             command = command.replace(placeholder, value)
-        done = subprocess.run(
+        process = subprocess.run(
             ["bash", "-c", command], cwd=folder, env=environ, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, check=False, timeout=120,
         )  # fmt: skip
-        return done.returncode, f"{command}\n{done.stdout}"
+        return process.returncode, f"{command}\n{process.stdout}"
 
     return run
 
@@ -151,9 +151,9 @@ def test_the_secrets_of_the_page_are_those_that_its_resource_reads(
     assert answers
     resource = api.get(CR, "orderservices", NAMESPACE, "orders")
     secrets = {
-        one["metadata"]["name"]: set(one["data"])
-        for one in api.list("v1", "secrets", NAMESPACE)
-        if one["type"] != "helm.sh/release.v1"
+        secret["metadata"]["name"]: set(secret["data"])
+        for secret in api.list("v1", "secrets", NAMESPACE)
+        if secret["type"] != "helm.sh/release.v1"
     }
     assert secrets.keys() == set(read(resource["spec"]))
     assert secrets["orders-ca"] == {"ca.crt"}
@@ -189,9 +189,9 @@ def test_kubectl_understands_every_command_of_the_runbook(plane: ControlPlane) -
     def typed_here(command: str) -> str:
         return runbook.typed(command, filled_in, tool, plane.kubeconfig)
 
-    whole = [one for one in runbook.commands() if "port-forward" not in one]
+    commands = [text for text in runbook.commands() if "port-forward" not in text]
     with ThreadPoolExecutor(4) as pool:
-        said = list(pool.map(typed_here, [*whole, "kubectl logs"]))
-    *answers, incomplete = said
+        outputs = list(pool.map(typed_here, [*commands, "kubectl logs"]))
+    *answers, incomplete = outputs
     assert MISTYPED.search(incomplete)
     assert [text for text in answers if MISTYPED.search(text)] == []

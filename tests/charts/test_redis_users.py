@@ -30,8 +30,8 @@ def manifests(helm4: Helm) -> list[Manifest]:
 
 @pytest.fixture(scope="module")
 def entries(manifests: list[Manifest]) -> dict[str, str]:
-    made: dict[str, str] = only(manifests, "Secret", "orders-cache")["stringData"]
-    return made
+    data: dict[str, str] = only(manifests, "Secret", "orders-cache")["stringData"]
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,8 @@ def test_no_workload_breaks_a_policy(rendered: list[dict[str, Any]]) -> None:
 
 def test_no_two_manifests_have_one_name(rendered: list[dict[str, Any]]) -> None:
     names = [
-        (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in rendered
+        (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+        for manifest in rendered
     ]
     assert len(names) == len(set(names))
 
@@ -112,8 +113,8 @@ def test_the_definition_is_the_operators_own(helm4: Helm) -> None:
 def test_the_alerts_are_the_generated_ones_for_the_release_that_runs(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, "--set=prometheusRule.enabled=true", release="other")
     written_rules = (OBSERVABILITY / "prometheus/platform.rules.yaml").read_text()
-    wanted = yaml.safe_load(written_rules.replace('job="orderservice-operator"', 'job="other"'))
-    assert only(manifests, "PrometheusRule")["spec"] == wanted
+    expected = yaml.safe_load(written_rules.replace('job="orderservice-operator"', 'job="other"'))
+    assert only(manifests, "PrometheusRule")["spec"] == expected
 
 
 def test_the_alerts_link_to_where_runbook_and_dashboards_are(helm4: Helm) -> None:
@@ -136,17 +137,17 @@ def test_the_alerts_link_to_where_runbook_and_dashboards_are(helm4: Helm) -> Non
 
 def test_the_dashboards_are_the_written_ones(helm: Helm) -> None:
     manifests = helm.template(OPERATOR, "--set=dashboards.enabled=true", release="o")
-    maps = [one for one in manifests if one["kind"] == "ConfigMap"]
-    assert all(one["metadata"]["labels"]["grafana_dashboard"] == "1" for one in maps)
-    made = {name: text for one in maps for name, text in one["data"].items()}
+    maps = [manifest for manifest in manifests if manifest["kind"] == "ConfigMap"]
+    assert all(config_map["metadata"]["labels"]["grafana_dashboard"] == "1" for config_map in maps)
+    dashboards = {name: text for config_map in maps for name, text in config_map["data"].items()}
     folder = OBSERVABILITY / "orderservice_observability/dashboards"
-    assert made == {f"orders-{one.name}": one.read_text() for one in folder.glob("*.json")}
+    assert dashboards == {f"orders-{file.name}": file.read_text() for file in folder.glob("*.json")}
 
 
 def rules_of(manifests: list[dict[str, Any]], *parts: str) -> list[str]:
     """Give the rules of the roles whose names end so, in words."""
-    roles = [one for one in manifests if one["kind"] in {"Role", "ClusterRole"}]
-    named = [one["rules"] for one in roles if one["metadata"]["name"].endswith(parts)]
+    roles = [manifest for manifest in manifests if manifest["kind"] in {"Role", "ClusterRole"}]
+    named = [role["rules"] for role in roles if role["metadata"]["name"].endswith(parts)]
     return sorted(_in_words(rule) for rule in chain(*named))
 
 
@@ -163,21 +164,21 @@ def _in_words(rule: dict[str, Any]) -> str:
 
 def test_the_operator_may_look_at_the_role_it_is_told_to_go_with(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, release="one")
-    (role,) = (one for one in manifests if "clusterroles" in str(one.get("rules")))
-    (rule,) = (one for one in role["rules"] if one["resources"] == ["clusterroles"])
+    (role,) = (manifest for manifest in manifests if "clusterroles" in str(manifest.get("rules")))
+    (rule,) = (entry for entry in role["rules"] if entry["resources"] == ["clusterroles"])
     assert rule["resourceNames"] == [role["metadata"]["name"]]
     (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
-    given = {one["name"]: one["value"] for one in container["env"]}
-    assert given["OPERATOR_OWNER"] == role["metadata"]["name"]
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert environ["OPERATOR_OWNER"] == role["metadata"]["name"]
 
 
 def test_the_operator_knows_the_account_that_it_runs_as(helm4: Helm) -> None:
     pod = only(helm4.template(OPERATOR, "--set=serviceAccount.name=ours"), "Deployment")
     template = pod["spec"]["template"]["spec"]
     (container,) = template["containers"]
-    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
     account = f"{pod['metadata']['namespace']}/{template['serviceAccountName']}"
-    assert given["OPERATOR_ACCOUNT"] == account
+    assert environ["OPERATOR_ACCOUNT"] == account
 
 
 def test_the_rights_are_the_operators_own(helm4: Helm) -> None:
@@ -192,13 +193,15 @@ def test_secrets_are_watched_where_that_is_asked_for_and_in_no_other_namespace(h
     def watched(*options: str) -> tuple[list[str], bool]:
         manifests = helm4.template(OPERATOR, *options)
         roles = [
-            one["metadata"].get("namespace", "every")
-            for one in manifests
+            manifest["metadata"].get("namespace", "every")
+            for manifest in manifests
             if any(rule["resources"] == ["secrets"] and "watch" in rule["verbs"]
-                   for rule in one.get("rules", []))
+                   for rule in manifest.get("rules", []))
         ]  # fmt: skip
         (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
-        return roles, "OPERATOR_SECRETS_WATCH" in {one["name"] for one in container["env"]}
+        return roles, "OPERATOR_SECRETS_WATCH" in {
+            variable["name"] for variable in container["env"]
+        }
 
     assert watched() == ([], False)
     assert watched("--set=watchSecrets=true") == (["every"], True)
@@ -225,8 +228,8 @@ def test_in_one_namespace_it_may_elsewhere_only_read_who_serves_metrics_and_who_
     anywhere = [rule["resources"] for rule in role["rules"] if "resourceNames" not in rule]
     assert anywhere == [["leases"]]
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get"}
-    roles = [one["metadata"] for one in manifests if one["kind"] == "Role"]
-    assert {one["namespace"] for one in roles} == {"shop"}
+    roles = [manifest["metadata"] for manifest in manifests if manifest["kind"] == "Role"]
+    assert {metadata["namespace"] for metadata in roles} == {"shop"}
 
 
 @pytest.mark.parametrize("chart", [OPERATOR, ENVIRONMENT])
@@ -238,7 +241,7 @@ def test_a_digest_wins_over_a_tag(helm4: Helm, chart: Path) -> None:
         images = {only(manifests, "OrderService")["spec"]["image"]}
     else:
         spec = pod_spec(only(manifests, "Deployment"))
-        images = {one["image"] for one in spec["containers"]}
+        images = {container["image"] for container in spec["containers"]}
     assert images == {f"r.example/x@{digest}"}
 
 
@@ -266,15 +269,15 @@ def test_a_wrong_value_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--set=rabbitmq.enabled=true",), "developmentPassword is needed"),
         (("--set=externalSecrets.enabled=true",), "externalSecrets.storeName is needed"),
         (("--set=test.placeOrder=true,spec.auth.mode=jwt",), "no token to place an order with"),
     ],
 )
-def test_what_is_missing_is_said(helm4: Helm, options: tuple[str, ...], said: str) -> None:
-    with pytest.raises(Failed, match=said):
+def test_what_is_missing_is_said(helm4: Helm, options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(Failed, match=message):
         helm4.template(ENVIRONMENT, *options)
 
 
@@ -290,8 +293,8 @@ def test_without_the_resource_it_says_what_to_install_first(helm: Helm) -> None:
 
 def commands_of(manifests: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Give the command of every Job."""
-    jobs = [one for one in manifests if one["kind"] == "Job"]
-    return {one["metadata"]["name"]: pod_spec(one)["containers"][0]["command"] for one in jobs}
+    jobs = [manifest for manifest in manifests if manifest["kind"] == "Job"]
+    return {job["metadata"]["name"]: pod_spec(job)["containers"][0]["command"] for job in jobs}
 
 
 def test_a_load_test_is_a_master_and_workers_that_the_load_tests_understand(helm4: Helm) -> None:
@@ -312,7 +315,7 @@ def test_a_load_test_is_told_where_grafana_is_and_keeps_its_results(helm4: Helm)
     volume = only(manifests, "PersistentVolumeClaim")["metadata"]
     assert volume["annotations"] == {"helm.sh/resource-policy": "keep"}
     master = pod_spec(only(manifests, "Job", "orders-load-master-first"))
-    (results,) = [one for one in master["volumes"] if one["name"] == "results"]
+    (results,) = [candidate for candidate in master["volumes"] if candidate["name"] == "results"]
     assert results["persistentVolumeClaim"] == {"claimName": volume["name"]}
     assert settings["LOADTEST_FOLDER"] == "/results"
 
@@ -323,7 +326,7 @@ def test_helm_test_asks_the_operator_through_its_service(helm4: Helm) -> None:
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     script = pod["spec"]["containers"][0]["command"][-1]
     service = only(manifests, "Service", "o")
-    (port,) = [one["port"] for one in service["spec"]["ports"] if one["name"] == "admin"]
+    (port,) = [entry["port"] for entry in service["spec"]["ports"] if entry["name"] == "admin"]
     assert f'"http://o.{service["metadata"]["namespace"]}:{port}/readyz"' in script
 
 
@@ -375,7 +378,7 @@ def test_what_others_select_by_can_be_set(helm4: Helm) -> None:
     manifests = helm4.template(OPERATOR, f"--set={on},{labels},{folder}")
     for kind in ("ServiceMonitor", "PrometheusRule"):
         assert only(manifests, kind)["metadata"]["labels"]["release"] == "stack"
-    boards = [one["metadata"] for one in manifests if one["kind"] == "ConfigMap"]
+    boards = [manifest["metadata"] for manifest in manifests if manifest["kind"] == "ConfigMap"]
     assert boards
     for board in boards:
         assert board["labels"]["team"] == "shop"

@@ -40,12 +40,12 @@ def skaffold(tmp_path_factory: pytest.TempPathFactory) -> Skaffold:
     }
 
     def call(*words: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [program, *words], cwd=REPOSITORY, env=environ, capture_output=True, text=True,
             check=False, timeout=300,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     return call
 
@@ -59,13 +59,13 @@ def rendered(skaffold: Skaffold, profile: str) -> list[dict[str, Any]]:
         "render", "--offline=true", "--digest-source=tag", "--images=orderservice:v1",
         "--images=orderservice-operator:v1", *chosen(profile),
     )  # fmt: skip
-    return [one for one in yaml.safe_load_all(text) if one]
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_skaffold_understands_it(skaffold: Skaffold, profile: str) -> None:
     read = yaml.safe_load(skaffold("diagnose", "--yaml-only", *chosen(profile)))
-    names = [one["name"] for one in read["manifests"]["helm"]["releases"]]
+    names = [release["name"] for release in read["manifests"]["helm"]["releases"]]
     assert names == (
         ["orders"] if profile == "service-only" else ["orderservice-operator", "orders"]
     )
@@ -89,7 +89,7 @@ def test_sources_are_copied_to_where_the_development_image_runs_from(
 @pytest.mark.parametrize("profile", ["", "staging"])
 def test_elsewhere_nothing_is_copied(skaffold: Skaffold, profile: str) -> None:
     read = yaml.safe_load(skaffold("diagnose", "--yaml-only", *chosen(profile)))
-    assert not any("sync" in one for one in read["build"]["artifacts"])
+    assert not any("sync" in artifact for artifact in read["build"]["artifacts"])
     assert bool(read["build"]["local"].get("push")) == (profile == "staging")
 
 
@@ -104,7 +104,9 @@ def test_both_charts_are_rendered_with_the_images_that_were_built(
         operator = only(manifests, "Deployment", "orderservice-operator")
         (container,) = operator["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "orderservice-operator:v1"
-    variables = {one["name"] for one in service["spec"].get("podTemplate", {}).get("env", [])}
+    variables = {
+        variable["name"] for variable in service["spec"].get("podTemplate", {}).get("env", [])
+    }
     assert ("DEVLOOP_DEBUG_PORT" in variables) == (profile == "debug")
 
 

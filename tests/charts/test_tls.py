@@ -52,11 +52,11 @@ def addresses(manifests: list[Manifest]) -> dict[str, str]:
 def ports_of(manifests: list[Manifest]) -> Mapping[str, set[int]]:
     """Return the ports of each Service, by the name that a wildcard of its namespace is for."""
     return {
-        f"{one['metadata']['name']}.{one['metadata']['namespace']}.svc": {
-            port["port"] for port in one["spec"]["ports"]
+        f"{manifest['metadata']['name']}.{manifest['metadata']['namespace']}.svc": {
+            port["port"] for port in manifest["spec"]["ports"]
         }
-        for one in manifests
-        if one["kind"] == "Service"
+        for manifest in manifests
+        if manifest["kind"] == "Service"
     }
 
 
@@ -92,7 +92,7 @@ def test_network_policies_let_the_service_and_the_operator_through(
     assert {inventory, payment} <= allowed["worker"]
     incoming = only(secured, "NetworkPolicy", "orders-servers")["spec"]["ingress"]
     (management,) = (rule["ports"] for rule in incoming if "ports" in rule)
-    assert [one["port"] for one in management] == [15671]
+    assert [port["port"] for port in management] == [15671]
 
 
 def test_every_pod_that_serves_or_verifies_has_the_certificates(secured: list[Manifest]) -> None:
@@ -100,7 +100,7 @@ def test_every_pod_that_serves_or_verifies_has_the_certificates(secured: list[Ma
     for manifest in secured:
         pod = pod_spec(manifest)
         for container in [*pod.get("initContainers", []), *pod.get("containers", [])]:
-            mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+            mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
             assert mounts["tls"] == "/etc/tls"
         for volume in pod.get("volumes", []):
             secret = volume.get("secret", {})
@@ -129,7 +129,9 @@ def test_the_service_trusts_the_authority_of_the_secret_or_the_one_that_is_given
 def test_the_simulators_know_the_variables_that_they_get(secured: list[Manifest]) -> None:
     for name in SIMULATORS:
         (container,) = pod_spec(only(secured, "Deployment", f"orders-{name}"))["containers"]
-        variables = {one["name"]: one.get("value", "whsec_") for one in container["env"]}
+        variables = {
+            variable["name"]: variable.get("value", "whsec_") for variable in container["env"]
+        }
         loaded = settings.load(variables, default_port=1)
         fields = {f"{settings.PREFIX}{field.upper()}" for field in loaded.__struct_fields__}
         assert variables.keys() <= fields

@@ -28,8 +28,8 @@ LONGEST_WITH_REPLICA: Final = 33
 def in_digits(schema: dict[str, Any]) -> Any:
     """Give digits to every free text that a schema knows; nothing where it admits none."""
     if "properties" in schema:
-        made = {name: in_digits(part) for name, part in schema["properties"].items()}
-        return {name: value for name, value in made.items() if value is not None}
+        values = {name: in_digits(part) for name, part in schema["properties"].items()}
+        return {name: value for name, value in values.items() if value is not None}
     if "items" in schema:
         element = in_digits(schema["items"])
         return None if element is None else [element]
@@ -40,7 +40,7 @@ def in_digits(schema: dict[str, Any]) -> Any:
         return None if value is None else {DIGITS if re.search(names, DIGITS) else "N": value}
     if "string" not in schema.get("type", ()):
         return None
-    fitting = (one for one in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), one))
+    fitting = (text for text in (DIGITS, IMAGE) if re.search(schema.get("pattern", ""), text))
     return next(fitting, None)
 
 
@@ -56,21 +56,21 @@ def digits_for(chart: Path, folder: Path, **more: Any) -> str:
     return f"--values={file}"
 
 
-def leaves(found: Any) -> Iterator[Any]:
+def leaves(tree: Any) -> Iterator[Any]:
     """Yield every value, and every key."""
-    if isinstance(found, dict):
-        for key, value in found.items():
+    if isinstance(tree, dict):
+        for key, value in tree.items():
             yield key
             yield from leaves(value)
-    elif isinstance(found, list):
-        for value in found:
+    elif isinstance(tree, list):
+        for value in tree:
             yield from leaves(value)
     else:
-        yield found
+        yield tree
 
 
 def check(manifests: list[dict[str, Any]]) -> None:
-    numbers = [one for one in leaves(manifests) if not isinstance(one, str)]
+    numbers = [leaf for leaf in leaves(manifests) if not isinstance(leaf, str)]
     assert int(DIGITS) not in numbers
     assert str(manifests).count(DIGITS) > len(manifests)
     for manifest in manifests:
@@ -109,24 +109,28 @@ def test_every_pod_of_an_environment_is_pulled_with_the_secrets_of_the_pod_templ
     )
     manifests = helm4.template(ENVIRONMENT, *values_of("dev"), *options)
     kinds = ("Deployment", "StatefulSet", "Job", "Pod")
-    pods = [pod_spec(one) for one in manifests if one["kind"] in kinds]
+    pods = [pod_spec(manifest) for manifest in manifests if manifest["kind"] in kinds]
     assert len(pods) > 8
     assert {str(pod["imagePullSecrets"]) for pod in pods} == {"[{'name': 'registry'}]"}
 
 
 def test_dashboards_may_have_no_label(helm4: Helm) -> None:
     options = "--set=dashboards.enabled=true,dashboards.labels.grafana_dashboard=null"
-    maps = [one for one in helm4.template(OPERATOR, options) if one["kind"] == "ConfigMap"]
+    maps = [
+        manifest
+        for manifest in helm4.template(OPERATOR, options)
+        if manifest["kind"] == "ConfigMap"
+    ]
     assert maps
-    assert all("grafana_dashboard" not in one["metadata"]["labels"] for one in maps)
+    assert all("grafana_dashboard" not in config_map["metadata"]["labels"] for config_map in maps)
 
 
 def templates(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = {"Deployment", "StatefulSet"}
     return {
-        one["metadata"]["name"]: one["spec"]["template"]
-        for one in manifests
-        if one["kind"] in kinds
+        manifest["metadata"]["name"]: manifest["spec"]["template"]
+        for manifest in manifests
+        if manifest["kind"] in kinds
     }
 
 
@@ -166,14 +170,16 @@ def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
     text = changed.read_text()
     assert old in text
     changed.write_text(text.replace(old, new))
-    before, after = (helm4.template(one, *values_of("dev")) for one in (ENVIRONMENT, chart))
+    before, after = (helm4.template(source, *values_of("dev")) for source in (ENVIRONMENT, chart))
     assert replaced(before, after) == names
 
 
 def names_too_long(manifests: list[dict[str, Any]]) -> list[str]:
     """Return the names and labels that are longer than Kubernetes takes."""
-    named = [(one["metadata"]["name"], LONGEST.get(one["kind"], 253)) for one in manifests]
-    values = chain(*(one["metadata"].get("labels", {}).values() for one in manifests))
+    named = [
+        (manifest["metadata"]["name"], LONGEST.get(manifest["kind"], 253)) for manifest in manifests
+    ]
+    values = chain(*(manifest["metadata"].get("labels", {}).values() for manifest in manifests))
     labels = [(value, LONGEST_LABEL) for value in values]
     return [name for name, most in (*named, *labels) if len(name) > most]
 
@@ -224,22 +230,26 @@ def test_operators_of_one_release_name_share_nothing_of_the_cluster(helm4: Helm)
         options = (f"--set=watchNamespace={namespace},crds.install=false", "--namespace", namespace)
         manifests = helm4.template(OPERATOR, *options)
         named = {
-            (one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"])
-            for one in manifests
+            (
+                manifest["kind"],
+                manifest["metadata"].get("namespace", ""),
+                manifest["metadata"]["name"],
+            )
+            for manifest in manifests
         }
-        return {one for one in named if one[1] != namespace}
+        return {identity for identity in named if identity[1] != namespace}
 
     assert of_the_cluster("one")
     assert of_the_cluster("one") & of_the_cluster("two") == set()
 
 
-@pytest.mark.parametrize(("given", "made"), [("9999", [9999, 8093]), ("8093", [8093])])
+@pytest.mark.parametrize(("extra", "expected"), [("9999", [9999, 8093]), ("8093", [8093])])
 def test_further_ports_do_not_cut_off_the_receiver_of_webhooks(
-    helm4: Helm, given: str, made: list[int]
+    helm4: Helm, extra: str, expected: list[int]
 ) -> None:
-    options = f"--set=spec.networkPolicy.extraEgressPorts={{{given}}}"
+    options = f"--set=spec.networkPolicy.extraEgressPorts={{{extra}}}"
     spec = only(helm4.template(ENVIRONMENT, *values_of("dev"), options), "OrderService")["spec"]
-    assert spec["networkPolicy"]["extraEgressPorts"] == made
+    assert spec["networkPolicy"]["extraEgressPorts"] == expected
 
 
 @pytest.mark.parametrize(
@@ -298,10 +308,10 @@ def test_null_takes_a_value_away_at_every_level(
 
 
 def test_null_in_spec_takes_away_what_the_chart_would_set(helm: Helm) -> None:
-    given = "--set=spec.cache=null,spec.upstreams.payment=null,spec.worker.autoscaling=null"
+    option = "--set=spec.cache=null,spec.upstreams.payment=null,spec.worker.autoscaling=null"
     (resource,) = (
         manifest
-        for manifest in helm.template(ENVIRONMENT, *values_of("dev"), given)
+        for manifest in helm.template(ENVIRONMENT, *values_of("dev"), option)
         if manifest["kind"] == "OrderService"
     )
     assert "cache" not in resource["spec"]
@@ -362,9 +372,11 @@ def test_volumes_are_of_the_storage_class_that_is_asked_for(helm4: Helm) -> None
     options = "--set=storageClass=fast,postgresql.storage=1Gi,rabbitmq.storage=1Gi"
     load = "--set=loadTest.enabled=true,loadTest.storage=1Gi"
     manifests = helm4.template(ENVIRONMENT, *values_of("dev"), options, load)
-    claims = [one["spec"] for one in manifests if one["kind"] == "PersistentVolumeClaim"]
-    sets = [one["spec"] for one in manifests if one["kind"] == "StatefulSet"]
-    claims += [claim["spec"] for one in sets for claim in one.get("volumeClaimTemplates", [])]
+    claims = [
+        manifest["spec"] for manifest in manifests if manifest["kind"] == "PersistentVolumeClaim"
+    ]
+    sets = [manifest["spec"] for manifest in manifests if manifest["kind"] == "StatefulSet"]
+    claims += [claim["spec"] for spec in sets for claim in spec.get("volumeClaimTemplates", [])]
     assert len(claims) == 4
     assert {claim["storageClassName"] for claim in claims} == {"fast"}
 

@@ -76,15 +76,15 @@ def reused(
         cluster_helm.install("orders", chart, name, f"--values={chart / f'values-{name}.yaml'}")
 
     def look() -> dict[str, Identities]:
-        seen = {}
+        resources = {}
         for namespace, name in {
             SYSTEM: OPERATOR_RELEASE,
             **dict.fromkeys(REUSED, "orders"),
         }.items():
             manifest = folder / f"{namespace}.yaml"
             manifest.write_text(cluster_helm("get", "manifest", name, "--namespace", namespace))
-            seen[namespace] = identities(shell, manifest)
-        return seen
+            resources[namespace] = identities(shell, manifest)
+        return resources
 
     yield look
     for name in REUSED:
@@ -175,10 +175,10 @@ def back(release: Release, second: Seen) -> Seen:
 
 def test_helm_3_installs_an_environment(api: Api, first: Seen) -> None:
     assert first.chart == OLD
-    found = workloads(api, NAMESPACE)
+    present = workloads(api, NAMESPACE)
     names = {f"orders-{name}" for name in (*PROCESSES, *SERVERS, *SIMULATORS)}
-    assert found.keys() == names
-    assert all(map(complete, found.values()))
+    assert present.keys() == names
+    assert all(map(complete, present.values()))
 
 
 def test_another_chart_with_the_same_image_replaces_nothing(first: Seen, pinned: Seen) -> None:

@@ -29,7 +29,7 @@ def ports(requests: int = 1000, **changes: Any) -> Ports:
     database = DatabaseSettings(url="postgresql://nobody@127.0.0.1:1/none")
     pool = Pool(database.url, database, "contract")
     redis = Redis(CacheSettings())
-    made = Ports(
+    disconnected = Ports(
         ledger=Ledger(pool, Reads(pool, None, None, 1)),
         cancellations=Cancellations(pool, 1800),
         refund_requests=RefundRequests(pool),
@@ -42,7 +42,7 @@ def ports(requests: int = 1000, **changes: Any) -> Ports:
         checks=Checks([Check("postgres", pool.ping)]),
         cursor_keys=(CURSOR_KEY,),
     )
-    return msgspec.structs.replace(made, **changes)
+    return msgspec.structs.replace(disconnected, **changes)
 
 
 def client(requests: int = 1000, **changes: Any) -> falcon.testing.TestClient:

@@ -218,14 +218,14 @@ def test_head_answers_like_get_without_a_body(api: falcon.testing.TestClient, pa
 
 def test_one_bucket_over_all_of_the_api() -> None:
     api = client(requests=3)
-    for left, answer in (
+    for remaining, answer in (
         (2, api.simulate_get("/api/orders/user/7", query_string="page=0")),
         (1, post(api, ORDER, Idempotency_Key="")),
         (0, api.simulate_get("/api/orders/user/7", query_string="page=0")),
     ):
         assert answer.status_code == 400
         assert answer.headers["ratelimit-policy"] == '"default";q=3;w=60'
-        assert re.fullmatch(rf'"default";r={left};t=\d+', answer.headers["ratelimit"])
+        assert re.fullmatch(rf'"default";r={remaining};t=\d+', answer.headers["ratelimit"])
     refused = post(api)
     body = problem(refused, 429)
     assert body["error"] == "Rate limit exceeded. Please retry later."
@@ -288,8 +288,8 @@ def test_requests_beyond_the_room_are_shed() -> None:
 def test_a_request_that_waited_too_long_is_shed(since_s: float | str | None, status: int) -> None:
     api = client(max_wait_s=30)
     passed_on = f"t={time.time() - since_s:.3f}" if isinstance(since_s, float | int) else "t=soon"
-    told = {} if since_s is None else {"X-Request-Start": passed_on}
-    answer = api.simulate_get("/api/orders/0", headers=told)
+    headers = {} if since_s is None else {"X-Request-Start": passed_on}
+    answer = api.simulate_get("/api/orders/0", headers=headers)
     assert answer.status_code == status
     if status == 503:
         problem(answer, 503)
@@ -298,8 +298,8 @@ def test_a_request_that_waited_too_long_is_shed(since_s: float | str | None, sta
 
 @pytest.mark.parametrize("path", ["/health", "/openapi.json", "/docs", "/docs/start.js"])
 def test_probes_and_documents_are_never_shed_for_their_wait(path: str) -> None:
-    told = {"X-Request-Start": f"t={time.time() - 5:.3f}"}
-    answer = client(max_wait_s=0.25).simulate_get(path, headers=told)
+    headers = {"X-Request-Start": f"t={time.time() - 5:.3f}"}
+    answer = client(max_wait_s=0.25).simulate_get(path, headers=headers)
     assert "retry-after" not in answer.headers  # /health is 503 here for what it checks
 
 
@@ -461,9 +461,11 @@ def test_without_a_token_a_policy_counts_for_the_address() -> None:
 
 def test_policies_can_name_every_scope_and_action() -> None:
     resources = _routes(ports()).values()
-    operations = [one for resource in resources for one in resource.operations.values()]
-    assert {one.scope for one in operations if one.scope} == set(get_args(Scope))
-    assert {one.action for one in operations if one.action} == set(get_args(Action))
+    operations = [operation for resource in resources for operation in resource.operations.values()]
+    assert {operation.scope for operation in operations if operation.scope} == set(get_args(Scope))
+    assert {operation.action for operation in operations if operation.action} == set(
+        get_args(Action)
+    )
 
 
 REFUSED: dict[str, Any] = {

@@ -43,8 +43,8 @@ def test_the_document_can_be_read_as_3_0(document: dict[str, Any]) -> None:
 
 
 def test_the_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
-    found = {(path, method) for path, parts in document["paths"].items() for method in parts}
-    assert found == {
+    operations = {(path, method) for path, parts in document["paths"].items() for method in parts}
+    assert operations == {
         ("/api/orders", "post"),
         ("/api/orders/{id}", "get"),
         ("/api/orders/{id}/cancellation", "post"),
@@ -56,15 +56,15 @@ def test_the_paths_are_those_of_the_contract(document: dict[str, Any]) -> None:
 
 
 def test_an_order_is_described_with_its_bounds(document: dict[str, Any]) -> None:
-    asked = document["components"]["schemas"]["OrderRequest"]
-    assert asked["additionalProperties"] is False
-    assert set(asked["required"]) == set(asked["properties"])
-    assert asked["properties"]["quantity"]["maximum"] == 1000
-    assert asked["properties"]["total"]["maximum"] == 99999999.99
-    assert asked["properties"]["paymentMethod"]["pattern"] == "^[A-Za-z0-9_.:-]{1,64}$"
-    shown = document["components"]["schemas"]["OrderView"]["properties"]
-    assert shown["total"]["type"] == "number"
-    assert shown["createdAt"]["format"] == "date-time"
+    request = document["components"]["schemas"]["OrderRequest"]
+    assert request["additionalProperties"] is False
+    assert set(request["required"]) == set(request["properties"])
+    assert request["properties"]["quantity"]["maximum"] == 1000
+    assert request["properties"]["total"]["maximum"] == 99999999.99
+    assert request["properties"]["paymentMethod"]["pattern"] == "^[A-Za-z0-9_.:-]{1,64}$"
+    view = document["components"]["schemas"]["OrderView"]["properties"]
+    assert view["total"]["type"] == "number"
+    assert view["createdAt"]["format"] == "date-time"
     assert "statusReason" not in document["components"]["schemas"]["OrderView"]["required"]
 
 
@@ -118,14 +118,14 @@ GOOD = {"userId": "7", "productId": "3", "quantity": "2", "total": "19.9", "paym
     members=st.fixed_dictionaries(
         {}, optional={name: st.sampled_from(texts) for name, texts in LITERALS.items()}
     ),
-    missing=st.sampled_from([*GOOD, None, None, None]),
+    removed=st.sampled_from([*GOOD, None, None, None]),
     strange=st.sampled_from(["x", "user_id", None, None, None]),
 )
 def test_the_schema_accepts_what_the_rules_accept_and_nothing_else(
-    members: dict[str, str], missing: str | None, strange: str | None
+    members: dict[str, str], removed: str | None, strange: str | None
 ) -> None:
     order = {**GOOD, **members, **({strange: "1"} if strange else {})}
-    order.pop(missing or "", None)
+    order.pop(removed or "", None)
     body = "{" + ", ".join(f'"{name}": {text}' for name, text in order.items()) + "}"
     try:
         decode_order(body.encode())
@@ -183,20 +183,20 @@ PARTS = {
 
 
 @given(
-    asked=st.fixed_dictionaries(
+    query=st.fixed_dictionaries(
         {}, optional={name: st.sampled_from(texts) for name, texts in PARTS.items()}
     )
 )
-def test_the_part_of_a_list_is_accepted_as_its_schema_says(asked: dict[str, str]) -> None:
+def test_the_part_of_a_list_is_accepted_as_its_schema_says(query: dict[str, str]) -> None:
     """Two rules are in words: how deep a page may be, and that a cursor is one of this list."""
-    size = int(asked.get("pageSize", order_list.DEFAULT_PAGE_SIZE))
-    assume(int(asked.get("page", 1)) * size <= order_list.MAX_DEPTH)
-    text = "&".join(f"{name}={value}" for name, value in asked.items())
+    size = int(query.get("pageSize", order_list.DEFAULT_PAGE_SIZE))
+    assume(int(query.get("page", 1)) * size <= order_list.MAX_DEPTH)
+    text = "&".join(f"{name}={value}" for name, value in query.items())
     accepted = _accepts(lambda: order_list.page_query(text))
-    members = {name: value if name == "cursor" else int(value) for name, value in asked.items()}
+    members = {name: value if name == "cursor" else int(value) for name, value in query.items()}
     schema = _parameters("/api/orders/user/{userId}", "get")["part"]["schema"]
-    if "cursor" in asked and "page" not in asked:  # its form is looked at with the list's key
-        accepted = accepted and order_list.is_well_formed(asked["cursor"])
+    if "cursor" in query and "page" not in query:  # its form is looked at with the list's key
+        accepted = accepted and order_list.is_well_formed(query["cursor"])
     assert Draft202012Validator(schema).is_valid(members) == accepted, text
 
 
@@ -237,8 +237,8 @@ def test_a_reader_finds_whom_to_ask_and_what_each_operation_is_for(
 
 
 def _parameters(path: str, method: str) -> dict[str, Any]:
-    found = _document()["paths"][path][method]["parameters"]
-    return {parameter["name"]: parameter for parameter in found}
+    parameters = _document()["paths"][path][method]["parameters"]
+    return {parameter["name"]: parameter for parameter in parameters}
 
 
 @functools.cache

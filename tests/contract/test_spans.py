@@ -62,34 +62,34 @@ class Exported:
     """A tracer whose spans stay here."""
 
     def __init__(self) -> None:
-        self._kept = InMemorySpanExporter()
+        self._exporter = InMemorySpanExporter()
         provider = TracerProvider(
             resource=Resource({"service.name": "orders-test"}), id_generator=Counted(),
             shutdown_on_exit=False,
         )  # fmt: skip
-        provider.add_span_processor(SimpleSpanProcessor(self._kept))
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         tracer = provider.get_tracer("orders")
         assert isinstance(tracer, Tracer)
         self.tracer = tracer
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        return self._kept.get_finished_spans()
+        return self._exporter.get_finished_spans()
 
     def message(self) -> ExportTraceServiceRequest:
         """Return what goes out but times and what exceptions say beside their class."""
-        made = encode_spans(self.spans)
-        for span in made.resource_spans[0].scope_spans[0].spans:
+        request = encode_spans(self.spans)
+        for span in request.resource_spans[0].scope_spans[0].spans:
             assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
             span.start_time_unix_nano = span.end_time_unix_nano = 1
             for event in span.events:
                 assert event.time_unix_nano > 0
                 event.time_unix_nano = 1
-                kept = [entry for entry in event.attributes if entry.key not in UNTOLD]
+                attributes = [entry for entry in event.attributes if entry.key not in UNTOLD]
                 del event.attributes[:]
-                event.attributes.extend(kept)
+                event.attributes.extend(attributes)
             span.status.message = span.status.message.partition(": ")[0]
-        return made
+        return request
 
 
 def by_sdk(work: Work, *, remote: bool) -> Exported:
@@ -124,7 +124,7 @@ def by_ours(work: Work, *, remote: bool) -> Exported:
 def outer(exported: Exported, ours: Recorder, *, remote: bool) -> Iterator[Span]:
     if remote:
         context = Context("c", f"{TRACE_ID:032x}", f"{CALLER:016x}", True)
-        made = ours.child(context, "POST", SpanKind.SERVER, ATTRIBUTES, remote=True)
+        recorded = ours.child(context, "POST", SpanKind.SERVER, ATTRIBUTES, remote=True)
     else:
         context = Context(
             "c",
@@ -132,8 +132,8 @@ def outer(exported: Exported, ours: Recorder, *, remote: bool) -> Iterator[Span]
             f"{exported.tracer.id_generator.generate_span_id():016x}",
             False,
         )
-        made = ours.first(context, "POST", SpanKind.SERVER, ATTRIBUTES)
-    with made as span:
+        recorded = ours.first(context, "POST", SpanKind.SERVER, ATTRIBUTES)
+    with recorded as span:
         yield span
 
 
@@ -141,7 +141,7 @@ def nothing(_span: Span) -> None:
     return
 
 
-def told(span: Span) -> None:
+def described(span: Span) -> None:
     span.set_attribute("http.response.status_code", 503)
     span.set_attributes({"http.route": "/x/{id}", "tags": ("a", "b")})
     span.update_name("GET /x/{id}")
@@ -166,7 +166,7 @@ def settled(span: Span) -> None:
 
 
 @pytest.mark.parametrize("remote", [True, False], ids=["of a caller", "a new trace"])
-@pytest.mark.parametrize("work", [nothing, told, failed, raised, settled])
+@pytest.mark.parametrize("work", [nothing, described, failed, raised, settled])
 def test_a_span_of_ours_is_exported_as_the_sdks_would_be(work: Work, *, remote: bool) -> None:
     ours, sdks = by_ours(work, remote=remote).message(), by_sdk(work, remote=remote).message()
     assert [span.name for span in ours.resource_spans[0].scope_spans[0].spans][1] == "POST"
@@ -180,21 +180,21 @@ def test_of_an_exception_nothing_but_its_class_is_exported() -> None:
     )
     assert inner.status.message == "ValueError"
     [event] = inner.events
-    assert [(one.key, one.value.string_value) for one in event.attributes] == [
+    assert [(attribute.key, attribute.value.string_value) for attribute in event.attributes] == [
         ("exception.type", "ValueError")
     ]
 
 
 def test_what_is_said_after_the_end_is_not_exported() -> None:
-    kept: list[Span] = []
-    exported = by_ours(kept.append, remote=True)
+    spans: list[Span] = []
+    exported = by_ours(spans.append, remote=True)
     before = exported.message()
-    kept[0].set_attribute("user.id", 8)
-    kept[0].set_attributes({"late": True})
-    kept[0].update_name("late")
-    kept[0].set_status(StatusCode.ERROR)
-    kept[0].add_event("late")
-    kept[0].add_link(OTHER)
-    kept[0].end()
-    assert not kept[0].is_recording()
+    spans[0].set_attribute("user.id", 8)
+    spans[0].set_attributes({"late": True})
+    spans[0].update_name("late")
+    spans[0].set_status(StatusCode.ERROR)
+    spans[0].add_event("late")
+    spans[0].add_link(OTHER)
+    spans[0].end()
+    assert not spans[0].is_recording()
     assert exported.message() == before

@@ -33,11 +33,11 @@ def test_what_no_queue_is_bound_for_is_kept() -> None:
 
 
 def test_the_virtual_host_is_in_every_object() -> None:
-    wanted = topology.desired("shop")
-    made = {
-        *(policy.vhost for policy in wanted.policies),
-        *(exchange.vhost for exchange in wanted.exchanges),
-        *(queue.vhost for queue in wanted.queues),
-        *(binding.vhost for binding in wanted.bindings),
+    objects = topology.desired("shop")
+    virtual_hosts = {
+        *(policy.vhost for policy in objects.policies),
+        *(exchange.vhost for exchange in objects.exchanges),
+        *(queue.vhost for queue in objects.queues),
+        *(binding.vhost for binding in objects.bindings),
     }
-    assert made == {"shop"}
+    assert virtual_hosts == {"shop"}

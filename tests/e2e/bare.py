@@ -56,8 +56,8 @@ def _start(nodes: list[node.Node], names: list[str]) -> None:
     archive = node.STATE / "images.tar"
     say("packing the images")
     workshop.save(names, archive)
-    for one in nodes:
-        say(f"starting {one.name} and importing them")
-        one.start(archive)
+    for member in nodes:
+        say(f"starting {member.name} and importing them")
+        member.start(archive)
     archive.unlink()
     say("the nodes are ready")

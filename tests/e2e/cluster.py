@@ -43,11 +43,11 @@ def running() -> Iterator[Cluster]:
     on_kind = kind.possible()
     provider = kind if on_kind else bare
     say("on kind" if on_kind else "on nodes of our own: no Docker engine answers")
-    with _alone(), provider.running() as made, made.session() as session:
-        api = Api(session, made.url)
+    with _alone(), provider.running() as plane, plane.session() as session:
+        api = Api(session, plane.url)
         _add(api, ("metrics-server",) if on_kind else ("coredns", "metrics-server"))
         values = (_VALUES,) if on_kind else (_VALUES, bare.VALUES)
-        yield Cluster(made.kubeconfig, api, values, provider.outside(), heeds_policies=on_kind)
+        yield Cluster(plane.kubeconfig, api, values, provider.outside(), heeds_policies=on_kind)
 
 
 def _add(api: Api, addons: tuple[str, ...]) -> None:

@@ -15,8 +15,8 @@ from kube import required
 @pytest.fixture(scope="session")
 def running() -> Iterator[cluster.Cluster]:
     """Run the cluster."""
-    with cluster.running() as made:
-        yield made
+    with cluster.running() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -49,15 +49,15 @@ class Customers:
     @property
     def accepted(self) -> int:
         """How many orders were promised."""
-        return sum(bool(one.order_ids) for one in self.purchases)
+        return sum(bool(purchase.order_ids) for purchase in self.purchases)
 
     def books(self) -> list[Finding]:
         """Wait until every order has ended; return what speaks against the service."""
         assert self._place.database is not None
         orders = InDatabase(self._place.database, self._run)
         _, findings, _ = settle(self._place, orders, self.purchases, {}, _SETTLE_S)
-        assert all(one.checked for one in findings), findings
-        return [one for one in findings if not one.holds]
+        assert all(finding.checked for finding in findings), findings
+        return [finding for finding in findings if not finding.holds]
 
     def buy(self) -> Purchase:
         """Place one order, however often it takes."""

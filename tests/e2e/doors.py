@@ -43,8 +43,8 @@ def opened(kubectl: Callable[..., str], namespace: str, pod: str, *, search: str
     """Return the doors that open to a pod; `search`: the namespace of those that name none."""
     doors = {name: _full(place, search) for name, place in DOORS.items()}
     argument = msgspec.json.encode(doors).decode()
-    said = kubectl("--namespace", namespace, "exec", pod, "--", "python", "-c", _TRY, argument)
-    return set(msgspec.json.decode(said, type=list[str]))
+    output = kubectl("--namespace", namespace, "exec", pod, "--", "python", "-c", _TRY, argument)
+    return set(msgspec.json.decode(output, type=list[str]))
 
 
 def _full(place: str, namespace: str) -> str:

@@ -33,7 +33,7 @@ class Recipe(msgspec.Struct, frozen=True):
 def every() -> Iterator[str]:
     """Build them, one after the other; what has not changed is in buildah's cache."""
     yield from map(workshop.build, workshop.IMAGES)
-    yield from map(_made, _recipes())
+    yield from map(_build, _recipes())
 
 
 def _recipes() -> tuple[Recipe, ...]:
@@ -47,7 +47,7 @@ def _recipes() -> tuple[Recipe, ...]:
     )
 
 
-def _made(recipe: Recipe) -> str:
+def _build(recipe: Recipe) -> str:
     dockerfile = SERVERS / recipe.folder / "Dockerfile"
     arguments = {"BASE": workshop.base(recipe.packages)}
     if recipe.program:

@@ -46,8 +46,8 @@ def running() -> Iterator[GivenCluster]:
         run(*removed)
         undone.callback(run, *removed)
         say("making the cluster")
-        made = (f"--config={config}", f"--kubeconfig={kubeconfig}", "--wait=5m")
-        run(kind, "create", "cluster", named, *made)
+        options = (f"--config={config}", f"--kubeconfig={kubeconfig}", "--wait=5m")
+        run(kind, "create", "cluster", named, *options)
         ready = ("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=5m")
         run(required.tool("kubectl"), f"--kubeconfig={kubeconfig}", *ready)
         say("loading the images")
@@ -62,15 +62,15 @@ def running() -> Iterator[GivenCluster]:
 
 def outside() -> str:
     """Return the range that this machine's requests come from, and the nodes' own."""
-    found = run("docker", "network", "inspect", "kind", f"--format={_RANGES}").split()
-    return next(one for one in found if "." in one)
+    ranges = run("docker", "network", "inspect", "kind", f"--format={_RANGES}").split()
+    return next(address_range for address_range in ranges if "." in address_range)
 
 
 def _config() -> object:
     """Read the configuration that people use, but for ports that their own cluster may have."""
     config = yaml.safe_load(_CONFIG.read_text())
-    for one in config["nodes"]:
-        one.pop("extraPortMappings", None)
+    for node in config["nodes"]:
+        node.pop("extraPortMappings", None)
     arguments = [{"name": name, "value": value} for name, value in AUTOSCALERS.items()]
     quick = {"kind": "ClusterConfiguration", "controllerManager": {"extraArgs": arguments}}
     config["kubeadmConfigPatches"] = [yaml.safe_dump(quick)]

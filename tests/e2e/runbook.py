@@ -29,9 +29,11 @@ _CHANGES: Final = re.compile("patch|restart|delete|replay")
 
 def commands() -> list[str]:
     """Return every command, those that change something last, with what has to be filled in."""
-    found = dict.fromkeys(_TYPED.findall(_TEXT) + _IN_PROSE.findall(" ".join(_TEXT.split())))
-    wanted = [one for one in found if not any(words in one for words in _LEFT_OUT)]
-    return sorted(wanted, key=lambda one: (bool(_CHANGES.search(one)), "delete" not in one))
+    unique = dict.fromkeys(_TYPED.findall(_TEXT) + _IN_PROSE.findall(" ".join(_TEXT.split())))
+    typable = [command for command in unique if not any(words in command for words in _LEFT_OUT)]
+    return sorted(
+        typable, key=lambda command: (bool(_CHANGES.search(command)), "delete" not in command)
+    )
 
 
 def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig: Path) -> str:
@@ -47,13 +49,13 @@ def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig:
     pod = f"POD={filled_in['pod']}"
     lines = ["shopt -s expand_aliases", head, first, pod, command, "exit ${PIPESTATUS[0]}"]
     path = f"{kubectl.parent}:{os.environ['PATH']}"
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         shell = subprocess.Popen(
             ["bash", "-c", "\n".join(lines)],
             env=os.environ | {"KUBECONFIG": str(kubeconfig), "PATH": path},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         try:
@@ -61,5 +63,5 @@ def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)  # what it left in the background, too
-        said.seek(0)
-        return f"{command}\n{said.read()}" if code else ""
+        output.seek(0)
+        return f"{command}\n{output.read()}" if code else ""

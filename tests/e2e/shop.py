@@ -52,13 +52,17 @@ class Shop:
 
         Only to what it asks, which has policies of its own: a pod without any is open to all.
         """
-        asked = {"key": "app.kubernetes.io/component", "operator": "In", "values": list(_PORTS)}
+        requirement = {
+            "key": "app.kubernetes.io/component",
+            "operator": "In",
+            "values": list(_PORTS),
+        }
         policy: Object = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
             "metadata": {"name": _OWN_POLICY},
             "spec": {
-                "podSelector": {"matchExpressions": [asked]},
+                "podSelector": {"matchExpressions": [requirement]},
                 "ingress": [{"from": [{"ipBlock": {"cidr": outside}}]}],
             },
         }
@@ -76,23 +80,23 @@ class Shop:
     def pods(self, component: str) -> list[Object]:
         """Return the pods of a process that are not on their way out."""
         selector = f"app.kubernetes.io/component={component}"
-        found = self.api.list("v1", "pods", self.namespace, selector)
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        pods = self.api.list("v1", "pods", self.namespace, selector)
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def pod_names(self, *components: str) -> set[str]:
         """Name the pods of processes."""
-        return {pod["metadata"]["name"] for one in components for pod in self.pods(one)}
+        return {pod["metadata"]["name"] for component in components for pod in self.pods(component)}
 
     def schedulable(self) -> list[str]:
         """Name the nodes that take pods."""
-        found = self.api.list("v1", "nodes", "")
-        free = [one for one in found if not one["spec"].get("taints")]
-        return sorted(one["metadata"]["name"] for one in free)
+        nodes = self.api.list("v1", "nodes", "")
+        free = [node for node in nodes if not node["spec"].get("taints")]
+        return sorted(node["metadata"]["name"] for node in free)
 
     def restarts(self, pod: str) -> int:
         """Count how often a pod's containers were started anew."""
         status = self.api.get("v1", "pods", self.namespace, pod)["status"]
-        return sum(int(one["restartCount"]) for one in status["containerStatuses"])
+        return sum(int(entry["restartCount"]) for entry in status["containerStatuses"])
 
     def kill(self, pod: str) -> None:
         """Let a pod end at once, as when its node dies."""
@@ -114,19 +118,20 @@ class Shop:
     def rolled_out(self) -> bool:
         """Tell whether the service is ready and every Deployment has the pods it wants, ready."""
         return self.ready() and all(
-            _complete(one) for one in self.api.list("apps/v1", "deployments", self.namespace)
+            _complete(deployment)
+            for deployment in self.api.list("apps/v1", "deployments", self.namespace)
         )
 
     def replaced(self, before: set[str], *components: str) -> bool:
         """Tell whether other pods do the work now: a Deployment's own counts come late."""
-        pods = {one: self.pods(one) for one in components}
-        ready = all(found and all(map(_well, found)) for found in pods.values())
-        names = {pod["metadata"]["name"] for found in pods.values() for pod in found}
+        pods = {component: self.pods(component) for component in components}
+        ready = all(current and all(map(_well, current)) for current in pods.values())
+        names = {pod["metadata"]["name"] for current in pods.values() for pod in current}
         return ready and not before & names and self.rolled_out()
 
     def settled(self, nodes: set[str], *components: str) -> bool:
         """Tell whether processes do their work on just these nodes."""
-        pods = [pod for one in components for pod in self.pods(one)]
+        pods = [pod for component in components for pod in self.pods(component)]
         return self.rolled_out() and {pod["spec"].get("nodeName") for pod in pods} == nodes
 
     def deployment(self, process: str) -> Object:
@@ -141,22 +146,24 @@ class Shop:
         """Tell whether the operator says so of the resource as it is now."""
         resource = self.api.get(RESOURCE, "orderservices", self.namespace, RELEASE)
         status = resource.get("status", {})
-        conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
-        seen = status.get("observedGeneration") == resource["metadata"]["generation"]
-        return bool(seen and conditions.get("Ready") == "True")
+        conditions = {
+            condition["type"]: condition["status"] for condition in status.get("conditions", [])
+        }
+        observed = status.get("observedGeneration") == resource["metadata"]["generation"]
+        return bool(observed and conditions.get("Ready") == "True")
 
-    def wait(self, what: str, true: Callable[[], Any], within_s: float = WITHIN_S) -> float:
+    def wait(self, event: str, true: Callable[[], Any], within_s: float = WITHIN_S) -> float:
         """Wait for something and tell it; show what is wrong in the cluster if it never comes."""
-        began = told = time.monotonic()
-        while not (now := _asked(true)):
+        began = reported = time.monotonic()
+        while not (now := _result_of(true)):
             if time.monotonic() - began > within_s:
-                pytest.fail(f"{what}: not within {within_s:.0f} s\n{self.troubles()}")
-            if time.monotonic() - told > 30:
-                told = time.monotonic()
-                say(f"waiting until {what}")
+                pytest.fail(f"{event}: not within {within_s:.0f} s\n{self.troubles()}")
+            if time.monotonic() - reported > 30:
+                reported = time.monotonic()
+                say(f"waiting until {event}")
             time.sleep(0.5)
         took_s = time.monotonic() - began
-        say(f"{what}: {took_s:.1f} s" + ("" if now is True else f" ({now})"))
+        say(f"{event}: {took_s:.1f} s" + ("" if now is True else f" ({now})"))
         return took_s
 
     def place(self, user: int = 1) -> str:
@@ -190,9 +197,11 @@ class Shop:
 
     def jobs_over(self, *components: str) -> bool:
         """Tell whether the Jobs of components have ended, well or not."""
-        conditions = [self._job(one).get("status", {}).get("conditions", []) for one in components]
+        conditions = [
+            self._job(component).get("status", {}).get("conditions", []) for component in components
+        ]
         over = {"Complete", "Failed"}
-        return all(any(said["type"] in over for said in one) for one in conditions)
+        return all(any(condition["type"] in over for condition in job) for job in conditions)
 
     def log(self, component: str) -> str:
         """Return what the one pod of a component has said."""
@@ -201,35 +210,36 @@ class Shop:
         return self.api.session.get(f"{self.api.url}{path}/log", timeout=30).text
 
     def _job(self, component: str) -> Object:
-        (found,) = self.api.list(
+        (job,) = self.api.list(
             "batch/v1", "jobs", self.namespace, f"app.kubernetes.io/component={component}"
         )
-        return found
+        return job
 
-    def left(self) -> set[str]:
+    def leftovers(self) -> set[str]:
         """Name what is in the namespaces and not Kubernetes' own, and what is ours outside."""
         inside = {
-            f"{kind}/{one['metadata']['name']}"
+            f"{kind}/{item['metadata']['name']}"
             for namespace in (NAMESPACE, SYSTEM)
             for version, kinds in _KINDS.items()
             for kind in kinds
-            for one in self.api.list(version, kind, namespace)
+            for item in self.api.list(version, kind, namespace)
         }
         outside = {
-            f"{kind}/{one['metadata']['name']}"
+            f"{kind}/{item['metadata']['name']}"
             for version, kinds in _OUTSIDE.items()
             for kind in kinds
-            for one in self.api.list(version, kind, "")
+            for item in self.api.list(version, kind, "")
         }
-        ours = {one for one in outside if "orderservice-" in one or "external.metrics" in one}
+        ours = {name for name in outside if "orderservice-" in name or "external.metrics" in name}
         return inside - _NOT_OURS | ours
 
     def troubles(self) -> str:
         """Describe every pod that is not well, with what the cluster and it say."""
         lines = [
-            f"{one['metadata']['namespace']} {one['involvedObject']['name']}: {one['message']}"
-            for one in self.api.list("v1", "events", "")
-            if one["type"] != "Normal"
+            f"{event['metadata']['namespace']} {event['involvedObject']['name']}: "
+            f"{event['message']}"
+            for event in self.api.list("v1", "events", "")
+            if event["type"] != "Normal"
         ][-30:]
         for namespace in (SYSTEM, self.namespace):
             for pod in self.api.list("v1", "pods", namespace):
@@ -242,16 +252,16 @@ class Shop:
 
     def _described(self, namespace: str, pod: Object) -> str:
         name, status = pod["metadata"]["name"], pod["status"]
-        states = [one.get("state") for one in status.get("containerStatuses", [])]
+        states = [entry.get("state") for entry in status.get("containerStatuses", [])]
         path = f"{self.api.url}/api/v1/namespaces/{namespace}/pods/{name}/log?tailLines=30"
         logs = [
-            self.api.session.get(f"{path}&container={one['name']}", timeout=30).text
-            for one in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+            self.api.session.get(f"{path}&container={container['name']}", timeout=30).text
+            for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
         ]
         return f"--- {name}: {status.get('phase')} {states}\n" + "\n".join(logs)
 
 
-def _asked(true: Callable[[], Any]) -> Any:
+def _result_of(true: Callable[[], Any]) -> Any:
     try:
         return true()
     except (Refused, requests.RequestException):
@@ -259,12 +269,14 @@ def _asked(true: Callable[[], Any]) -> Any:
 
 
 def _complete(deployment: Object) -> bool:
-    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    status, replicas = deployment["status"], deployment["spec"]["replicas"]
     counts = [status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")]
-    seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
-    return bool(seen and set(counts) == {wanted})
+    observed = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    return bool(observed and set(counts) == {replicas})
 
 
 def _well(pod: Object) -> bool:
-    conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
+    conditions = {
+        condition["type"]: condition["status"] for condition in pod["status"].get("conditions", [])
+    }
     return pod["status"].get("phase") == "Succeeded" or conditions.get("Ready") == "True"

@@ -21,7 +21,7 @@ def say(text: str) -> None:
 
 def run(*argv: str | Path) -> str:
     """Run a command; return what it says. Raises Failed."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failed(f"{' '.join(map(str, argv))}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    process = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise Failed(f"{' '.join(map(str, argv))}\n{process.stdout}\n{process.stderr}")
+    return process.stdout

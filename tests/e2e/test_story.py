@@ -27,7 +27,7 @@ def install_environment(helm: Helm, running: Cluster) -> Install:
     values = [word for file in running.values for word in ("--values", str(file))]
 
     def install(*settings: str, namespace: str = NAMESPACE, more: tuple[str, ...] = ()) -> None:
-        own = [word for one in settings for word in ("--set", one)]
+        own = [word for setting in settings for word in ("--set", setting)]
         helm.install(RELEASE, ENVIRONMENT, namespace, *values_of("dev"), *values, *more, *own)
 
     return install
@@ -45,7 +45,7 @@ def passed(shop: Shop) -> str:
     """Wait for the end of the load test's Jobs; say what they found, which has to be all well."""
     shop.wait("both Jobs have ended", lambda: shop.jobs_over("load-master", "load-worker"))
     result = msgspec.json.decode(shop.log("load-master").splitlines()[-1])
-    assert result["verdict"] == 0, [one for one in result["checks"] if not one["holds"]]
+    assert result["verdict"] == 0, [check for check in result["checks"] if not check["holds"]]
     checked = [finding for finding in result["findings"] if finding["checked"]]
     assert checked
     assert all(finding["broken"] == 0 for finding in checked), checked
@@ -97,8 +97,8 @@ def test_pods_reach_what_they_are_meant_to_and_nothing_else(
     if not running.heeds_policies:
         pytest.skip("the network of our own nodes enforces no policies")
     tell = partial(doors.opened, kubectl)
-    found = {one: tell(NAMESPACE, f"deploy/{RELEASE}-{one}") for one in PROCESSES}
-    assert found == doors.MEANT
+    reached = {process: tell(NAMESPACE, f"deploy/{RELEASE}-{process}") for process in PROCESSES}
+    assert reached == doors.MEANT
     image = "--image=localhost/orderservice:dev"
     kubectl("run", "stranger", image, "--restart=Never", "--command", "--", "sleep", "600")
     try:
@@ -191,7 +191,7 @@ def test_every_command_of_the_runbook_does_its_work(
     kubectl("--namespace", NAMESPACE, "exec", worker, "--", "python", "-c", end)
     shop.wait("the worker is there again", lambda: shop.restarts(worker) and shop.rolled_out())
     restarted = shop.pod_names("relay", "worker", "notifier")
-    given = {
+    filled_in = {
         "pod": worker,
         "container": "worker",
         "id": shop.place().rsplit("/", 1)[1],
@@ -204,8 +204,8 @@ def test_every_command_of_the_runbook_does_its_work(
     commands = runbook.commands()
     assert len(commands) > 30
     tool = required.tool("kubectl")
-    said = [runbook.typed(one, given, tool, running.kubeconfig) for one in commands]
-    wrong = [one for one in said if one]
+    outputs = [runbook.typed(command, filled_in, tool, running.kubeconfig) for command in commands]
+    wrong = [output for output in outputs if output]
     assert not wrong, "\n".join(wrong)
     shop.wait("what was restarted is new", partial(shop.replaced, restarted, *PROCESSES))
     figure("commands of the runbook typed", f"{len(commands)}, all did their work")
@@ -245,7 +245,7 @@ def test_uninstalling_leaves_nothing(shop: Shop, helm: Helm, figure: Figure) -> 
     helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=5m")
     helm("uninstall", OPERATOR_RELEASE, "--namespace", SYSTEM, "--wait", "--timeout=5m")
     try:
-        took_s = shop.wait("nothing is left", lambda: not shop.left(), 180)
+        took_s = shop.wait("nothing is left", lambda: not shop.leftovers(), 180)
     finally:
-        assert shop.left() == set()
+        assert shop.leftovers() == set()
     figure("uninstall of both charts: nothing left but the definition", f"{took_s:.0f} s")

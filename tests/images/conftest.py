@@ -79,6 +79,6 @@ def servers() -> Iterator[dict[str, str]]:
 def migrated(service_image: str, servers: dict[str, str]) -> dict[str, str]:
     """Bring schema and topology up to date; give the servers' addresses."""
     for step in (("migrate",), ("topology", "apply")):
-        done = run(service_image, "orders", *step, environ=servers)
-        assert done.returncode == 0, done.stdout + done.stderr
+        process = run(service_image, "orders", *step, environ=servers)
+        assert process.returncode == 0, process.stdout + process.stderr
     return servers

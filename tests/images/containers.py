@@ -54,12 +54,12 @@ class Container:
         """What it has written so far."""
         return self._log.read_text(errors="replace")
 
-    def execute(self, *command: str, given: bytes = b"") -> str:
+    def execute(self, *command: str, stdin: bytes = b"") -> str:
         """Run a command inside, as `kubectl exec` does; return what it says."""
         argv = (*PODMAN, "exec", "--interactive", self.name, *command)
-        done = subprocess.run(argv, input=given, capture_output=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
+        process = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=120)
+        assert process.returncode == 0, process.stderr.decode()
+        return process.stdout.decode()
 
     def stop(self) -> int:
         """Send SIGTERM; return the exit code. SIGKILL, 137, comes after a minute."""

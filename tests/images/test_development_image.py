@@ -28,7 +28,7 @@ def archive(path: str, content: bytes) -> bytes:
 def replace(container: Container, path: str, content: str) -> None:
     """Copy a file into a container, by the command that skaffold uses."""
     unpack = ("tar", "xmf", "-", "-C", "/", "--no-same-owner")
-    container.execute(*unpack, given=archive(path, content.encode()))
+    container.execute(*unpack, stdin=archive(path, content.encode()))
 
 
 def relay(servers: dict[str, str], **more: str) -> dict[str, str]:

@@ -7,22 +7,24 @@ from images.containers import run
 
 
 def test_it_lists_its_scenarios(loadtest_image: str) -> None:
-    done = run(loadtest_image, "python", "-m", "loadtest")
-    assert done.returncode == 0, done.stderr
-    assert "smoke" in done.stdout
-    assert "rolling-deploy" in done.stdout
+    process = run(loadtest_image, "python", "-m", "loadtest")
+    assert process.returncode == 0, process.stderr
+    assert "smoke" in process.stdout
+    assert "rolling-deploy" in process.stdout
 
 
 def test_a_host_that_is_not_allowed_is_not_loaded(loadtest_image: str) -> None:
-    done = run(loadtest_image, "python", "-m", "loadtest", "smoke", "--host", "http://orders-api")
-    assert done.returncode == 3
-    assert "LOADTEST_ALLOWED_HOSTS" in done.stderr
+    process = run(
+        loadtest_image, "python", "-m", "loadtest", "smoke", "--host", "http://orders-api"
+    )
+    assert process.returncode == 3
+    assert "LOADTEST_ALLOWED_HOSTS" in process.stderr
 
 
 def test_locust_starts_without_a_place_to_write(loadtest_image: str) -> None:
-    done = run(loadtest_image, "python", "-m", "locust", "--version")
-    assert done.returncode == 0, done.stderr
-    assert "locust" in done.stdout
+    process = run(loadtest_image, "python", "-m", "locust", "--version")
+    assert process.returncode == 0, process.stderr
+    assert "locust" in process.stdout
 
 
 def test_it_holds_neither_services_nor_tools(loadtest_image: str) -> None:

@@ -7,9 +7,9 @@ from images.containers import run
 
 
 def test_a_wrong_setting_ends_it_with_2_and_a_reason(operator_image: str) -> None:
-    done = run(operator_image, "orderservice-operator", environ={"OPERATOR_WORKERS": "0"})
-    assert done.returncode == 2, done.stderr
-    assert "OPERATOR_" in done.stderr
+    process = run(operator_image, "orderservice-operator", environ={"OPERATOR_WORKERS": "0"})
+    assert process.returncode == 2, process.stderr
+    assert "OPERATOR_" in process.stderr
 
 
 def test_it_holds_neither_the_service_nor_tools(operator_image: str) -> None:
@@ -28,8 +28,8 @@ print([package.joinpath(name).is_file() for name in ("crd/orderservices.yaml", "
 
 
 def test_its_size_is_known(operator_image: str, figure: Callable[[str, float], None]) -> None:
-    whole = workshop.size_bytes(operator_image)
-    own = whole - workshop.size_bytes(workshop.base(workshop.RUN_BASE))
-    figure("orderservice-operator, MB", whole / 1e6)
+    size_bytes = workshop.size_bytes(operator_image)
+    own = size_bytes - workshop.size_bytes(workshop.base(workshop.RUN_BASE))
+    figure("orderservice-operator, MB", size_bytes / 1e6)
     figure("orderservice-operator above its base, MB", own / 1e6)
     assert own < 80e6

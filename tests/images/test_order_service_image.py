@@ -32,15 +32,15 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(service_image: str, migrated: dict[str, str]) -> Iterator[Platform]:
     """Run everything."""
-    made = Platform()
-    environ = migrated | LOCAL | addresses(made)
+    containers = Platform()
+    environ = migrated | LOCAL | addresses(containers)
     with ExitStack() as stack:
-        for name, (command, own) in commands(made).items():
+        for name, (command, own) in commands(containers).items():
             container = running(service_image, *command, environ=environ | own)
-            made.containers[name] = stack.enter_context(container)
+            containers.containers[name] = stack.enter_context(container)
         for name in (*SIMULATORS, *PROCESSES, "gateway"):
-            await_ready(made, name)
-        yield made
+            await_ready(containers, name)
+        yield containers
 
 
 def addresses(platform: Platform) -> dict[str, str]:
@@ -136,10 +136,10 @@ def test_it_holds_neither_the_operator_nor_tools_nor_tests(service_image: str) -
 
 
 def test_its_size_is_known(service_image: str, figure: Callable[[str, float], None]) -> None:
-    whole, below = (
+    size_bytes, below = (
         workshop.size_bytes(service_image),
         workshop.size_bytes(workshop.base(workshop.RUN_BASE)),
     )
-    figure("orderservice, MB", whole / 1e6)
-    figure("orderservice above its base, MB", (whole - below) / 1e6)
-    assert whole - below < 120e6
+    figure("orderservice, MB", size_bytes / 1e6)
+    figure("orderservice above its base, MB", (size_bytes - below) / 1e6)
+    assert size_bytes - below < 120e6

@@ -19,8 +19,8 @@ whole = bill["metadata"].get("component")
 listed = bill["components"] + ([whole] if whole else [])
 inside = distributions(path=["/opt/FOLDER/lib/python3.11/site-packages"])
 print(json.dumps({
-    "listed": sorted(named(one["name"], one["version"]) for one in listed),
-    "inside": sorted(named(one.metadata["Name"], one.version) for one in inside),
+    "listed": sorted(named(part["name"], part["version"]) for part in listed),
+    "inside": sorted(named(part.metadata["Name"], part.version) for part in inside),
 }))
 """
 FOLDERS = {"services": "orders", "operator": "operator", "loadtest": "loadtest"}
@@ -35,12 +35,12 @@ def folder(request: pytest.FixtureRequest) -> str:
 def test_every_part_is_listed_and_locked(folder: str, request: pytest.FixtureRequest) -> None:
     fixture = {"services": "service_image"}.get(folder, f"{folder}_image")
     script = SCRIPT.replace("FOLDER", FOLDERS[folder])
-    done = run(request.getfixturevalue(fixture), "python3", "-c", script)
-    parts: dict[str, list[str]] = json.loads(done.stdout)
+    process = run(request.getfixturevalue(fixture), "python3", "-c", script)
+    parts: dict[str, list[str]] = json.loads(process.stdout)
     assert parts["listed"] == parts["inside"]
     lock = (workshop.REPOSITORY / folder / "requirements.lock").read_text()
     locked = set(re.findall(r"^([\w.-]+==[^ ;]+)", lock, re.MULTILINE))
     # A local version (+...) is a build of ours from the locked source.
-    others = {one for one in parts["inside"] if one.partition("+")[0] not in locked}
-    assert all(one.startswith("orderservice-platform==") for one in others)
+    others = {part for part in parts["inside"] if part.partition("+")[0] not in locked}
+    assert all(part.startswith("orderservice-platform==") for part in others)
     assert len(others) == (folder != "loadtest")

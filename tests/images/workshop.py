@@ -83,10 +83,10 @@ def build_from(
     return name
 
 
-def base(wanted: tuple[str, ...]) -> str:
+def base(contents: tuple[str, ...]) -> str:
     """Return a base image, made once for all builds. The first entry is mmdebstrap's variant."""
-    variant, *packages = wanted
-    key = hashlib.sha256(" ".join((_RELEASE, *wanted)).encode()).hexdigest()[:12]
+    variant, *packages = contents
+    key = hashlib.sha256(" ".join((_RELEASE, *contents)).encode()).hexdigest()[:12]
     name = f"localhost/python-{variant}:{key}"
     if _succeeds("buildah", *STORAGE, "inspect", "--type=image", name):
         return name
@@ -104,8 +104,8 @@ def base(wanted: tuple[str, ...]) -> str:
 
 def size_bytes(image: str) -> int:
     """Return the size of all layers, uncompressed."""
-    shown = _output("podman", *STORAGE, "image", "inspect", "--format={{.Size}}", image)
-    return int(shown)
+    size = _output("podman", *STORAGE, "image", "inspect", "--format={{.Size}}", image)
+    return int(size)
 
 
 def save(images: Sequence[str], archive: Path) -> None:
@@ -120,8 +120,8 @@ def _buildah(*arguments: str) -> str:
 
 
 def _output(*argv: str) -> str:
-    done = subprocess.run(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    process = subprocess.run(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    return process.stdout.strip().splitlines()[-1] if process.stdout.strip() else ""
 
 
 def _run(*argv: str) -> None:

@@ -79,8 +79,8 @@ class Api:
     def list(self, version: str, plural: str, namespace: str, selector: str = "") -> list[Object]:
         """List objects."""
         path = self.path(version, plural, namespace)
-        found: list[Object] = self._call("GET", path, params={"labelSelector": selector})["items"]
-        return found
+        items: list[Object] = self._call("GET", path, params={"labelSelector": selector})["items"]
+        return items
 
     def exists(self, version: str, plural: str, namespace: str, name: str) -> bool:
         """Tell whether an object is there."""
@@ -89,7 +89,9 @@ class Api:
     def knows(self, version: str, plural: str) -> bool:
         """Tell whether the API server says that it has a kind."""
         answer = self.session.get(f"{self.url}/apis/{version}")
-        return answer.ok and any(one["name"] == plural for one in answer.json()["resources"])
+        return answer.ok and any(
+            resource["name"] == plural for resource in answer.json()["resources"]
+        )
 
     def delete(self, version: str, plural: str, namespace: str, name: str) -> None:
         """Delete an object."""
@@ -119,8 +121,8 @@ class Api:
         answer = self.session.request(method, self.url + path, timeout=30, **options)
         if answer.status_code >= 400:
             raise Refused(answer.json().get("message", answer.text))
-        found: Object = answer.json()
-        return found
+        body: Object = answer.json()
+        return body
 
 
 def plural(kind: str) -> str:
@@ -130,6 +132,6 @@ def plural(kind: str) -> str:
 
 def changed(manifest: Object, **spec: Any) -> Object:
     """Return a manifest with other values in its spec."""
-    made = copy.deepcopy(manifest)
-    made["spec"] |= spec
-    return made
+    copied = copy.deepcopy(manifest)
+    copied["spec"] |= spec
+    return copied

@@ -72,10 +72,10 @@ def each_once(fault: Fault) -> Chooser:
     tried: set[tuple[str, str, str]] = set()
 
     def choose(request: Request) -> Fault | None:
-        what = request.method, request.path, request.query.get("fieldManager", "")
-        if not request.is_write or what in tried:
+        write = request.method, request.path, request.query.get("fieldManager", "")
+        if not request.is_write or write in tried:
             return None
-        tried.add(what)
+        tried.add(write)
         return fault
 
     return choose

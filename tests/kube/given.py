@@ -31,25 +31,25 @@ class GivenCluster:
     @property
     def authority(self) -> Path:
         """The certificate that the API server's is signed with. Raises Broken."""
-        found = self._file(self._cluster, "certificate-authority")
-        if found is None:
+        file = self._file(self._cluster, "certificate-authority")
+        if file is None:
             raise Broken(f"{self.kubeconfig} names no certificate authority")
-        return found
+        return file
 
     def session(self) -> requests.Session:
         """Return a session as the kubeconfig's user."""
-        made = requests.Session()
-        made.trust_env = False  # its CA bundle would be preferred to the cluster's
-        made.verify = str(self.authority)
+        session = requests.Session()
+        session.trust_env = False  # its CA bundle would be preferred to the cluster's
+        session.verify = str(self.authority)
         certificate = self._file(self._user, "client-certificate")
         key = self._file(self._user, "client-key")
         if certificate and key:
-            made.cert = (str(certificate), str(key))
+            session.cert = (str(certificate), str(key))
         elif token := self._user.get("token"):
-            made.headers["Authorization"] = f"Bearer {token}"
+            session.headers["Authorization"] = f"Bearer {token}"
         else:
             raise Broken(f"{self.kubeconfig}: only certificates and tokens are understood")
-        return made
+        return session
 
     def start(self) -> None:
         """Do nothing: it runs."""
@@ -59,8 +59,8 @@ class GivenCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, section: dict[str, Any], name: str) -> Path | None:
-        if given := section.get(name):
-            return self.kubeconfig.parent / str(given)
+        if path := section.get(name):
+            return self.kubeconfig.parent / str(path)
         if (inline := section.get(f"{name}-data")) is None:
             return None
         file = self.folder / name

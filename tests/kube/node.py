@@ -141,13 +141,15 @@ class Node:
         with self._plane.session() as session:
             answer = session.get(f"{self._plane.url}/api/v1/nodes/{self.name}", timeout=30)
         conditions = answer.json()["status"].get("conditions", []) if answer.ok else []
-        return ("Ready", "True") in {(one["type"], one["status"]) for one in conditions}
+        return ("Ready", "True") in {
+            (condition["type"], condition["status"]) for condition in conditions
+        }
 
     def _import(self, images: Path) -> None:
         argv = [*self._ctr, "images", "import", str(images)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Broken(f"{' '.join(argv)}:\n{done.stderr}\n{self._log('containerd')}")
+        process = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            raise Broken(f"{' '.join(argv)}:\n{process.stderr}\n{self._log('containerd')}")
 
     def _run(self, name: str, *argv: str) -> None:
         with (self._state / f"{name}.log").open("wb") as log:
@@ -235,7 +237,9 @@ state = "{self._state}/run"
     def _wait(self, holds: Callable[[], bool], part: str) -> None:
         until = time.monotonic() + _READY_S
         while not holds():
-            ended = [name for name, one in self._processes.items() if one.poll() is not None]
+            ended = [
+                name for name, process in self._processes.items() if process.poll() is not None
+            ]
             if ended or time.monotonic() > until:
                 part = ended[0] if ended else part
                 raise Broken(f"{part} {'ended' if ended else 'is not ready'}:\n{self._log(part)}")
@@ -245,11 +249,11 @@ state = "{self._state}/run"
 def stop(nodes: Sequence[Node]) -> None:
     """End nodes and leave nothing of them: first those who would start a container anew."""
     for name in ("kubelet", "kube-proxy"):
-        for one in nodes:
-            one.end(name)
+        for node in nodes:
+            node.end(name)
     _kill_containers()
-    for one in nodes:
-        one.end("containerd")
+    for node in nodes:
+        node.end("containerd")
     clear()
 
 
@@ -268,12 +272,12 @@ def clear() -> None:
 def _kill_containers() -> None:
     """Kill what runs in the nodes' control groups, and the shims above it; wait for their end."""
     until = time.monotonic() + _GONE_S
-    while found := {*_contained(), *_shims()}:
-        for number in found:
+    while pids := {*_contained(), *_shims()}:
+        for number in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         if time.monotonic() > until:
-            raise Broken(f"these processes of the nodes do not end: {sorted(found)}")
+            raise Broken(f"these processes of the nodes do not end: {sorted(pids)}")
         time.sleep(_POLL_S)
 
 
@@ -297,14 +301,18 @@ def _shims() -> Iterator[int]:
 def _mounts() -> list[str]:
     """Return the mounts below the state, deepest first."""
     places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    return sorted((one for one in places if one.startswith(f"{STATE}/")), reverse=True)
+    return sorted((path for path in places if path.startswith(f"{STATE}/")), reverse=True)
 
 
 def _control_groups(place: network.Place) -> list[Path]:
     """Return a node's group in every hierarchy: one with v2, several with v1."""
     if (_CGROUPS / "cgroup.procs").exists():
         return [_CGROUPS / place.name]
-    return [one / place.name for one in _CGROUPS.iterdir() if (one / "cgroup.procs").exists()]
+    return [
+        hierarchy / place.name
+        for hierarchy in _CGROUPS.iterdir()
+        if (hierarchy / "cgroup.procs").exists()
+    ]
 
 
 def _remove_group(folder: Path) -> None:

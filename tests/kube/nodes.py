@@ -88,7 +88,7 @@ def _is_of_a_job(pod: Object) -> bool:
 
 def _running(pod: Object, *, ready: bool, restarts: int = 0) -> Object:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    said = {"status": str(ready), "lastTransitionTime": now}
+    state = {"status": str(ready), "lastTransitionTime": now}
     containers = [
         {
             "name": container["name"],
@@ -103,13 +103,15 @@ def _running(pod: Object, *, ready: bool, restarts: int = 0) -> Object:
     ]
     return {
         "phase": "Running",
-        "conditions": [{"type": kind, **said} for kind in ("Ready", "ContainersReady")],
+        "conditions": [{"type": kind, **state} for kind in ("Ready", "ContainersReady")],
         "containerStatuses": containers,
     }
 
 
 def _summary(status: Object) -> tuple[object, ...]:
     """Return what a status says, without when."""
-    conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
-    restarts = [one["restartCount"] for one in status.get("containerStatuses", [])]
+    conditions = {
+        condition["type"]: condition["status"] for condition in status.get("conditions", [])
+    }
+    restarts = [container["restartCount"] for container in status.get("containerStatuses", [])]
     return status.get("phase"), conditions.get("Ready"), restarts

@@ -23,8 +23,8 @@ def tool(name: str) -> Path:
 def _required(find: Callable[[], Path], group: str) -> Path:
     try:
         return find()
-    except binaries.Missing as missing:
+    except binaries.Missing as error:
         if not os.environ.get("CI"):
-            pytest.skip(str(missing))
+            pytest.skip(str(error))
         binaries.build(group)
         return find()

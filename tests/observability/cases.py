@@ -260,7 +260,7 @@ SYMPTOMS = (
     *(
         Alternatives(
             "OrderProcessAbsent",
-            {_up(one): level(1) for one in COMPONENTS if one != component},
+            {_up(other): level(1) for other in COMPONENTS if other != component},
             {_up(component): level(0), _up(component, "q"): level(1)},
             f'component="{component}"',
         )
@@ -330,11 +330,23 @@ SYMPTOMS = (
 
 def every() -> Iterator[Case]:
     """Yield all cases."""
-    for one in SYMPTOMS:
-        yield Case(f"{one.alert} fires", one.alert, one.fires, True, one.after, one.matchers)
-        if one.alert != "Watchdog":  # which must never be quiet
+    for symptom in SYMPTOMS:
+        yield Case(
+            f"{symptom.alert} fires",
+            symptom.alert,
+            symptom.fires,
+            True,
+            symptom.after,
+            symptom.matchers,
+        )
+        if symptom.alert != "Watchdog":  # which must never be quiet
             yield Case(
-                f"{one.alert} does not", one.alert, one.quiet, False, one.after, one.matchers
+                f"{symptom.alert} does not",
+                symptom.alert,
+                symptom.quiet,
+                False,
+                symptom.after,
+                symptom.matchers,
             )
     for sli in burn.indicators(Scope("orders"), Objectives()):
         for window in burn.WINDOWS:
@@ -396,11 +408,11 @@ def _particular() -> Iterator[Case]:
         "15 minutes of orders": "0+60x15 900x120",
         "a minute of orders each hour since the start": "0 120x59 240x59 360x59",
     }.items():
-        done = {
+        series = {
             own("order_create_duration_seconds_count"): orders,
             own("order_completion_seconds_bucket", 'outcome="Completed",le="60.0"'): orders,
         }
         for window in burn.WINDOWS[:2]:
             name = f"{title}, all in time, wake nobody ({window.long})"
             which = f'slo="completion",window="{window.long}"'
-            yield Case(name, "OrderCompletionBudgetBurn", done, False, "3h", which, over="3h")
+            yield Case(name, "OrderCompletionBudgetBurn", series, False, "3h", which, over="3h")

@@ -33,8 +33,8 @@ class Case(NamedTuple):
 
     @property
     def slo(self) -> str:
-        found = re.match(r'slo="([^"]+)"', self.matchers)
-        return found[1] if found else ""
+        match = re.match(r'slo="([^"]+)"', self.matchers)
+        return match[1] if match else ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -48,8 +48,8 @@ class Case(NamedTuple):
 
     def expectation(self, namespace: str = "") -> dict[str, Any]:
         """Ask whether the alert fires, in one namespace or at all."""
-        wanted = ",".join(filter(None, (f'alertname="{self.alert}"', self.matchers, namespace)))
-        fired = f'last_over_time(ALERTS{{alertstate="firing",{wanted}}}[{self.over}])'
+        selector = ",".join(filter(None, (f'alertname="{self.alert}"', self.matchers, namespace)))
+        fired = f'last_over_time(ALERTS{{alertstate="firing",{selector}}}[{self.over}])'
         number = f"count({fired}) > 0 or vector(0)"
         return {
             "expr": f"({number}) > bool 0",
@@ -65,7 +65,7 @@ def tests(cases: list[Case]) -> list[dict[str, Any]]:
     """
     mixed = [(f'namespace="case-{n}"', case) for n, case in enumerate(cases) if case.mixes]
     alone = [("", case) for case in cases if not case.mixes]
-    return [_test(each) for each in ([mixed] if mixed else []) + [[one] for one in alone]]
+    return [_test(each) for each in ([mixed] if mixed else []) + [[single] for single in alone]]
 
 
 def _test(cases: list[tuple[str, Case]]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def failures(folder: Path, cases: list[Case]) -> str:
     take minutes.
     """
     kinds = sorted({(case.every_s, case.slo) for case in cases})
-    told = [
+    outputs = [
         _run(
             folder / f"{every_s}-{slo}",
             tests([case for case in cases if (case.every_s, case.slo) == (every_s, slo)]),
@@ -111,21 +111,21 @@ def failures(folder: Path, cases: list[Case]) -> str:
         )
         for every_s, slo in kinds
     ]
-    return "".join(told)
+    return "".join(outputs)
 
 
 def links(folder: Path, cases: list[Case]) -> dict[str, list[str]]:
     """Render the links to dashboards, by alert: promtool shows what it got and did not expect."""
-    found: dict[str, list[str]] = {}
+    by_alert: dict[str, list[str]] = {}
     for number, case in enumerate(cases):
         test = _test([("", case)])
         del test["promql_expr_test"]
         test["alert_rule_test"] = [
             {"eval_time": case.after, "alertname": case.alert, "exp_alerts": []}
         ]
-        told = _run(folder / str(number), [test], case.every_s, case.slo)
-        found.setdefault(case.alert, []).extend(re.findall(r'dashboard="([^"]*)"', told))
-    return found
+        output = _run(folder / str(number), [test], case.every_s, case.slo)
+        by_alert.setdefault(case.alert, []).extend(re.findall(r'dashboard="([^"]*)"', output))
+    return by_alert
 
 
 def _run(place: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> str:
@@ -141,10 +141,10 @@ def _run(place: Path, tests: list[dict[str, Any]], every_s: int, slo: str) -> st
     # JSON is YAML, too.
     (place / "rules.json").write_bytes(msgspec.json.encode({"groups": groups}))
     (place / "tests.json").write_bytes(msgspec.json.encode(document))
-    done = run("test", "rules", str(place / "tests.json"))
-    return "" if done.returncode == 0 else done.stdout + done.stderr
+    process = run("test", "rules", str(place / "tests.json"))
+    return "" if process.returncode == 0 else process.stdout + process.stderr
 
 
 def _slo(rule: dict[str, Any]) -> str:
-    found: str = rule.get("labels", {}).get("slo", "")
-    return found
+    objective: str = rule.get("labels", {}).get("slo", "")
+    return objective

@@ -36,14 +36,14 @@ def program() -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+def exported(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     """Send an error, a slow trace and many others; give what comes out behind the collector."""
     folder = tmp_path_factory.mktemp("collector")
     with Receiver() as receiver, running(program, folder, receiver.url) as endpoint:
         exporter = OTLPSpanExporter(f"{endpoint}/v1/traces")
         exporter.export([normal(number) for number in range(NORMAL, NORMAL + NORMALS)])
         exporter.export([failed(), slow(), secrets()])
-        eventually(lambda: all(receiver.of(name(one)) for one in (ERROR, SLOW, SECRETS)), 60)
+        eventually(lambda: all(receiver.of(name(number)) for number in (ERROR, SLOW, SECRETS)), 60)
         yield receiver
 
 
@@ -128,36 +128,36 @@ def secrets() -> ReadableSpan:
 
 
 def test_the_configuration_is_valid(program: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [program, "validate", f"--config=file:{CONFIGURATION}"],
         env=os.environ | {"TRACES_ENDPOINT": "http://127.0.0.1:4318"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stderr
+    assert process.returncode == 0, process.stderr
+    assert "deprecated" not in process.stderr
 
 
 @pytest.mark.parametrize("number", [ERROR, SLOW], ids=["an error", "a slow one"])
-def test_a_trace_that_matters_is_kept_whole(kept: Receiver, number: int) -> None:
-    [found] = kept.of(name(number))
-    assert found.service == "orders-api"
-    assert found.attributes["http.route"] == "/api/orders"
+def test_a_trace_that_matters_is_kept_whole(exported: Receiver, number: int) -> None:
+    [span] = exported.of(name(number))
+    assert span.service == "orders-api"
+    assert span.attributes["http.route"] == "/api/orders"
 
 
-def test_about_a_tenth_of_the_others_is_kept(kept: Receiver) -> None:
+def test_about_a_tenth_of_the_others_is_kept(exported: Receiver) -> None:
     numbers = range(NORMAL, NORMAL + NORMALS)
-    share = sum(bool(kept.of(name(number))) for number in numbers) / NORMALS
+    share = sum(bool(exported.of(name(number))) for number in numbers) / NORMALS
     assert 0.04 < share < 0.2
 
 
-def test_no_secret_passes(kept: Receiver) -> None:
-    [found] = kept.of(name(SECRETS))
-    everything = repr(found)
+def test_no_secret_passes(exported: Receiver) -> None:
+    [span] = exported.of(name(SECRETS))
+    everything = repr(span)
     for secret in (CARD, MAIL, HOOK, TOKEN, "payment.method"):
         assert secret not in everything
-    assert found.attributes["user.id"] == "7"
-    assert said(found) == {"http.route": "/cards/****", "url.path": "/users/****"}
+    assert span.attributes["user.id"] == "7"
+    assert masked_attributes(span) == {"http.route": "/cards/****", "url.path": "/users/****"}
 
 
-def said(found: Span) -> dict[str, object]:
-    return {key: found.attributes[key] for key in ("http.route", "url.path")}
+def masked_attributes(span: Span) -> dict[str, object]:
+    return {key: span.attributes[key] for key in ("http.route", "url.path")}

@@ -29,16 +29,18 @@ def panels(name: str) -> Iterator[dict[str, Any]]:
 
 
 def test_the_committed_dashboards_are_what_the_code_draws() -> None:
-    assert texts() == {one.name: written(one) for one in EVERY}, "run `make dashboards`"
+    assert texts() == {dashboard.name: written(dashboard) for dashboard in EVERY}, (
+        "run `make dashboards`"
+    )
 
 
 @each
 def test_grafanas_library_reads_a_dashboard_and_loses_nothing(name: str) -> None:
     register_default_plugins()
-    given = json.loads(texts()[name])
-    read = Dashboard.from_json(given)
+    committed = json.loads(texts()[name])
+    read = Dashboard.from_json(committed)
     again = json.loads(json.dumps(read, cls=JSONEncoder))
-    assert again == given
+    assert again == committed
 
 
 @each
@@ -72,11 +74,11 @@ def test_panels_do_not_overlap_and_titles_are_not_repeated(name: str) -> None:
 
 @each
 def test_every_dashboard_has_the_same_choices_and_links(name: str) -> None:
-    made = json.loads(texts()[name])
-    choices = [one["name"] for one in made["templating"]["list"]]
+    dashboard = json.loads(texts()[name])
+    choices = [variable["name"] for variable in dashboard["templating"]["list"]]
     assert choices == ["datasource", "logs", "namespace", "service", "instance", "runbooks"]
-    assert made["uid"] == f"orders-{name}"
-    assert [link["type"] for link in made["links"]] == ["dashboards", "link"]
+    assert dashboard["uid"] == f"orders-{name}"
+    assert [link["type"] for link in dashboard["links"]] == ["dashboards", "link"]
 
 
 @each
@@ -89,11 +91,17 @@ def test_every_expression_is_about_the_chosen_service_or_resource(name: str) -> 
 
 @each
 def test_every_dashboard_marks_alerts_deployments_and_load_tests(name: str) -> None:
-    marks = {one["name"]: one for one in json.loads(texts()[name])["annotations"]["list"]}
+    marks = {
+        annotation["name"]: annotation
+        for annotation in json.loads(texts()[name])["annotations"]["list"]
+    }
     assert set(marks) == {"Alerts", "Deployments", "Load tests"}
     assert "orders_build_info" in marks["Deployments"]["expr"]
-    told = marks["Load tests"]
-    assert (told["datasource"]["uid"], told["target"]["tags"]) == ("-- Grafana --", ["loadtest"])
+    load_tests = marks["Load tests"]
+    assert (load_tests["datasource"]["uid"], load_tests["target"]["tags"]) == (
+        "-- Grafana --",
+        ["loadtest"],
+    )
 
 
 def test_quantiles_are_called_by_their_standard_names() -> None:
@@ -101,7 +109,7 @@ def test_quantiles_are_called_by_their_standard_names() -> None:
         for panel in panels(name):
             legends = [target.get("legendFormat", "") for target in panel["targets"]]
             words = [panel["title"], *legends]
-            assert not [one for one in words if re.search(r"\b(half|9[59] %)", one)], words
+            assert not [word for word in words if re.search(r"\b(half|9[59] %)", word)], words
 
 
 @pytest.mark.parametrize(
@@ -116,20 +124,22 @@ def test_quantiles_are_called_by_their_standard_names() -> None:
     ],
 )
 def test_a_board_shows_what_is_asked_on_call(board: str, kind: str, words: str) -> None:
-    shown = {panel["type"] for panel in panels(board) if words in json.dumps(panel["targets"])}
-    assert kind in shown
+    kinds = {panel["type"] for panel in panels(board) if words in json.dumps(panel["targets"])}
+    assert kind in kinds
 
 
 def test_the_apis_latency_leads_to_traces_and_reads_have_an_objective() -> None:
     (latency,) = [panel for panel in panels("api") if panel["title"] == "Duration, p99"]
     assert latency["targets"][0]["exemplar"]
     titles = [panel["title"] for panel in panels("overview")]
-    assert [one for one in titles if one.startswith("Reads answered in time: budget left, 3 d")]
+    assert [
+        title for title in titles if title.startswith("Reads answered in time: budget left, 3 d")
+    ]
 
 
 def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
     """Those that only a cluster has data for are asked nowhere else."""
-    asked = [
+    expressions = [
         target["expr"]
         for name in texts()
         for panel in panels(name)
@@ -137,14 +147,14 @@ def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
         for target in panel["targets"]
     ]
     marks = [
-        one["expr"]
+        annotation["expr"]
         for name in texts()
-        for one in json.loads(texts()[name])["annotations"]["list"]
-        if "expr" in one
+        for annotation in json.loads(texts()[name])["annotations"]["list"]
+        if "expr" in annotation
     ]
-    filled = [re.sub(r"\$__\w+", "5m", expr) for expr in (*asked, *marks)]
+    filled = [re.sub(r"\$__\w+", "5m", expr) for expr in (*expressions, *marks)]
     rules = [{"record": f"asked:{number}", "expr": expr} for number, expr in enumerate(filled)]
     file = tmp_path / "asked.yaml"
     file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
-    done = promtool.run("check", "rules", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = promtool.run("check", "rules", str(file))
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -26,16 +26,18 @@ def read(path: str) -> Any:
 
 
 def test_prometheus_accepts_the_rules() -> None:
-    done = promtool.run("check", "rules", *map(str, (FOLDER / "prometheus").glob("*.yaml")))
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = promtool.run("check", "rules", *map(str, (FOLDER / "prometheus").glob("*.yaml")))
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_prometheus_accepts_the_rules_of_an_objective_between_seconds(tmp_path: Path) -> None:
-    made = files(Scope("orders"), Objectives(completion_seconds=3))  # held to the bucket of 2.5 s
-    for name, text in made.items():
+    generated = files(
+        Scope("orders"), Objectives(completion_seconds=3)
+    )  # held to the bucket of 2.5 s
+    for name, text in generated.items():
         (tmp_path / name).write_text(text)
-    done = promtool.run("check", "rules", *map(str, tmp_path.iterdir()))
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = promtool.run("check", "rules", *map(str, tmp_path.iterdir()))
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def amtool(*arguments: str) -> str:
@@ -47,11 +49,11 @@ def amtool(*arguments: str) -> str:
 
 
 def kustomized() -> list[dict[str, Any]]:
-    done = subprocess.run(
+    process = subprocess.run(
         [str(required.tool("kubectl")), "kustomize", str(FOLDER)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.safe_load_all(process.stdout))
 
 
 def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belongs() -> None:
@@ -63,22 +65,28 @@ def test_alertmanager_accepts_the_routing_and_sends_each_severity_where_it_belon
         "alertname=Watchdog": "watchdog",
     }
     for label, receiver in routes.items():
-        found = amtool("config", "routes", "test", "--config.file", config, label)
-        assert found.strip() == receiver
+        output = amtool("config", "routes", "test", "--config.file", config, label)
+        assert output.strip() == receiver
 
 
 def test_a_ticket_links_to_runbook_and_dashboard_where_kustomize_puts_the_template(
     tmp_path: Path,
 ) -> None:
-    [made] = [one for one in kustomized() if one["metadata"]["name"] == "orders-alertmanager"]
-    for name, text in made["data"].items():
+    [config_map] = [
+        manifest
+        for manifest in kustomized()
+        if manifest["metadata"]["name"] == "orders-alertmanager"
+    ]
+    for name, text in config_map["data"].items():
         (tmp_path / name).write_text(text)
     assert "1 templates" in amtool("check-config", str(tmp_path / "alertmanager.yaml"))
-    receivers = {one["name"]: one for one in read("alertmanager/alertmanager.yaml")["receivers"]}
+    receivers = {
+        entry["name"]: entry for entry in read("alertmanager/alertmanager.yaml")["receivers"]
+    }
     [mail] = receivers["tickets"]["email_configs"]
     notes = {"runbook_url": "runbook.md#a", "dashboard": "/d/b?var-service=c"}
-    told = {"alerts": [{"labels": {"severity": "ticket"}, "annotations": notes}]}
-    (tmp_path / "told.json").write_text(json.dumps(told))
+    notification = {"alerts": [{"labels": {"severity": "ticket"}, "annotations": notes}]}
+    (tmp_path / "told.json").write_text(json.dumps(notification))
     text = amtool(
         "template", "render", f"--template.glob={tmp_path}/*.tmpl",
         f"--template.text={mail['text']}", f"--template.data={tmp_path}/told.json",
@@ -97,21 +105,25 @@ def test_no_alert_of_one_cluster_service_or_queue_hides_those_of_another() -> No
 
 
 def test_kustomize_builds_all_of_it() -> None:
-    made = kustomized()
-    kinds = [one["kind"] for one in made]
+    manifests = kustomized()
+    kinds = [manifest["kind"] for manifest in manifests]
     assert kinds.count("PrometheusRule") == 2
-    boards = [one for one in made if one["metadata"].get("labels", {}).get("grafana_dashboard")]
-    drawn = {name for one in boards for name in one["data"]}
+    boards = [
+        manifest
+        for manifest in manifests
+        if manifest["metadata"].get("labels", {}).get("grafana_dashboard")
+    ]
+    drawn = {name for manifest in boards for name in manifest["data"]}
     expected = {f"orders-{path.stem}.json" for path in FOLDER.rglob("dashboards/*.json")}
     assert drawn == expected
 
 
 def test_the_collectors_pipeline_is_made_of_what_is_configured() -> None:
-    made = read("collector/collector.yaml")
-    [pipeline] = made["service"]["pipelines"].values()
+    configuration = read("collector/collector.yaml")
+    [pipeline] = configuration["service"]["pipelines"].values()
     for kind in ("receivers", "processors", "exporters"):
-        assert set(pipeline[kind]) == set(made[kind])
-    assert set(made["service"]["extensions"]) == set(made["extensions"])
+        assert set(pipeline[kind]) == set(configuration[kind])
+    assert set(configuration["service"]["extensions"]) == set(configuration["extensions"])
     order = pipeline["processors"]
     assert order[0] == "memory_limiter"
     assert order[-1] == "batch"
@@ -144,30 +156,32 @@ def test_the_collector_lets_spans_keep_their_service() -> None:
 
 def test_grafanas_sources_lead_to_each_other() -> None:
     sources = read("grafana/provisioning/datasources/datasources.yaml")["datasources"]
-    known = {source["uid"] for source in sources}
+    uids = {source["uid"] for source in sources}
     text = (FOLDER / "grafana/provisioning/datasources/datasources.yaml").read_text()
-    assert set(re.findall(r"(?:datasourceUid|alertmanagerUid): (\S+)", text)) <= known
+    assert set(re.findall(r"(?:datasourceUid|alertmanagerUid): (\S+)", text)) <= uids
     [loki] = [source for source in sources if source["type"] == "loki"]
     line = '{"event":"order.advanced","correlationId":"a-1","traceId":"' + "0af7" * 8 + '"}'
-    found = [re.search(field["matcherRegex"], line) for field in loki["jsonData"]["derivedFields"]]
-    assert [match[1] for match in found if match] == ["0af7" * 8, "a-1"]
+    matches = [
+        re.search(field["matcherRegex"], line) for field in loki["jsonData"]["derivedFields"]
+    ]
+    assert [match[1] for match in matches if match] == ["0af7" * 8, "a-1"]
 
 
 def runbook_commands() -> list[str]:
     """Return each block of commands of the runbook; blocks of SQL are none."""
     text = (FOLDER / "runbook.md").read_text()
     blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    return [one for one in blocks if not one.lstrip().startswith("SELECT")]
+    return [block for block in blocks if not block.lstrip().startswith("SELECT")]
 
 
 def test_the_runbooks_commands_can_be_pasted_into_a_shell() -> None:
     commands = runbook_commands()
     assert len(commands) > 10
-    for one in commands:
-        done = subprocess.run(
-            ["bash", "-n"], input=one, capture_output=True, text=True, check=False, timeout=10
+    for command in commands:
+        process = subprocess.run(
+            ["bash", "-n"], input=command, capture_output=True, text=True, check=False, timeout=10
         )
-        assert done.returncode == 0, one + done.stderr
+        assert process.returncode == 0, command + process.stderr
 
 
 def test_the_runbook_reads_the_logs_of_every_pod_and_names_paths() -> None:

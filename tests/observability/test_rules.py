@@ -40,14 +40,14 @@ def key(rule: Rule) -> tuple[str, str]:
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
-    known = Counter((*case.key, case.fires) for case in cases.every())
-    missing = [
+    counts = Counter((*case.key, case.fires) for case in cases.every())
+    untested = [
         (*key(rule), fires)
         for rule in alerts()
         for fires in (True, False)
-        if not known[*key(rule), fires] and (rule["alert"], fires) != ("Watchdog", False)
+        if not counts[*key(rule), fires] and (rule["alert"], fires) != ("Watchdog", False)
     ]
-    assert missing == []
+    assert untested == []
     assert {case.key for case in cases.every()} <= {key(rule) for rule in alerts()}
 
 
@@ -85,9 +85,9 @@ def test_every_alert_says_what_it_is_and_where_to_look() -> None:
         assert notes["description"], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket", "none"}
         assert notes["runbook_url"] == f"runbook.md#{rule['alert'].lower()}"
-        found = re.match(r"/d/orders-(\w+)", notes["dashboard"])
-        assert found, rule["alert"]
-        assert found[1] in dashboards
+        match = re.match(r"/d/orders-(\w+)", notes["dashboard"])
+        assert match, rule["alert"]
+        assert match[1] in dashboards
     assert Counter(headings) == Counter({rule["alert"] for rule in alerts()})
 
 
@@ -141,4 +141,4 @@ def test_a_service_watches_its_own_series_only() -> None:
     ):
         selectors = re.findall(r"\w\{([^}]*)\}", rule["expr"])
         assert selectors, rule
-        assert all('namespace="b"' in one for one in selectors), rule["expr"]
+        assert all('namespace="b"' in selector for selector in selectors), rule["expr"]

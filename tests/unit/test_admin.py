@@ -100,9 +100,9 @@ def test_a_start_is_passed_once_and_for_all() -> None:
 def test_draining_fails_readiness_at_once_and_asks_no_dependency() -> None:
     state = started()
     state.drain()
-    asked: list[int] = []
-    status, text = ask("/readyz", Check("postgres", lambda: asked.append(1)), state=state)
-    assert (status, asked) == (503, [])
+    calls: list[int] = []
+    status, text = ask("/readyz", Check("postgres", lambda: calls.append(1)), state=state)
+    assert (status, calls) == (503, [])
     assert "shutting down" in text
     assert ask("/livez", state=state)[0] == 200
 
@@ -134,10 +134,10 @@ def test_checks_run_side_by_side_within_their_budget() -> None:
 
 
 def test_many_probes_at_once_ask_a_dependency_once() -> None:
-    asked: list[int] = []
+    calls: list[int] = []
 
     def slow() -> None:
-        asked.append(1)
+        calls.append(1)
         time.sleep(0.05)
 
     checks = Checks([Check("postgres", slow)], fresh_s=60)
@@ -146,20 +146,20 @@ def test_many_probes_at_once_ask_a_dependency_once() -> None:
         probe.start()
     for probe in probes:
         probe.join()
-    assert asked == [1]
+    assert calls == [1]
 
 
 def test_a_dependency_that_hangs_costs_one_thread() -> None:
     release = threading.Event()
-    asked: list[int] = []
+    calls: list[int] = []
 
     def hang() -> None:
-        asked.append(1)
+        calls.append(1)
         release.wait(60)
 
     checks = Checks([Check("postgres", hang, budget_s=0.01)], fresh_s=0)
     assert [checks.results()[0].passed for _ in range(10)] == [False] * 10
-    assert asked == [1]
+    assert calls == [1]
     release.set()
     assert_within(60, lambda: checks.results()[0].passed)
 

@@ -53,8 +53,8 @@ def test_a_reason_has_no_control_characters(
 
 
 def test_a_reason_may_have_lines_and_any_script() -> None:
-    wanted = changes.cancellation(environ('{"reason": "zu groß:\\n\\t大 😀"}'.encode()))
-    assert wanted.reason == "zu groß:\n\t大 😀"
+    cancellation = changes.cancellation(environ('{"reason": "zu groß:\\n\\t大 😀"}'.encode()))
+    assert cancellation.reason == "zu groß:\n\t大 😀"
 
 
 @pytest.mark.parametrize("decode", DECODERS)

@@ -94,8 +94,8 @@ def test_another_id_is_refused_by_name(text: str) -> None:
 
 
 def test_a_list_has_defaults() -> None:
-    asked = page_query("")
-    assert (asked.page, asked.page_size, asked.offset, asked.cursor) == (1, 20, 0, None)
+    query = page_query("")
+    assert (query.page, query.page_size, query.offset, query.cursor) == (1, 20, 0, None)
 
 
 def test_a_page_skips_those_before_it() -> None:

@@ -44,11 +44,11 @@ def settings(**changes: Any) -> AuthSettings:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    made = {
+    members = {
         "sub": "7", "exp": int(time.time()) + 60, "iss": ISSUER, "aud": AUDIENCE,
         "scope": f"{READ} {WRITE}", **changes,
     }  # fmt: skip
-    return {name: value for name, value in made.items() if value is not None}
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def sign(key: Any = RSA, algorithm: str = "RS256", headers: Any = None, **changes: Any) -> str:
@@ -78,7 +78,7 @@ def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str
 
 
 @pytest.mark.parametrize(
-    ("given", "scopes"),
+    ("granted", "scopes"),
     [
         ({"scope": ADMIN}, {ADMIN}),
         ({"scope": [READ]}, {READ}),
@@ -93,8 +93,10 @@ def test_the_scheme_has_no_case(authentication: TokenAuthentication, scheme: str
         ({"scope": [1]}, set()),
     ],
 )
-def test_scopes_are_read(authentication: TokenAuthentication, given: Any, scopes: set[str]) -> None:
-    assert authentication.caller(f"Bearer {sign(**given)}").scopes == scopes
+def test_scopes_are_read(
+    authentication: TokenAuthentication, granted: Any, scopes: set[str]
+) -> None:
+    assert authentication.caller(f"Bearer {sign(**granted)}").scopes == scopes
 
 
 def test_no_token_gets_a_challenge_without_a_code(authentication: TokenAuthentication) -> None:
@@ -262,8 +264,8 @@ def test_settings_that_invite_forgery_are_refused(changes: dict[str, Any]) -> No
         accepted_algorithms(settings(**changes))
 
 
-@pytest.mark.parametrize("missing", ["ISSUER", "AUDIENCE"])
-def test_tokens_of_any_issuer_or_for_any_service_are_refused_by_settings(missing: str) -> None:
+@pytest.mark.parametrize("variable", ["ISSUER", "AUDIENCE"])
+def test_tokens_of_any_issuer_or_for_any_service_are_refused_by_settings(variable: str) -> None:
     environ = {
         "ORDERS_AUTH": "jwt", "ORDERS_AUTH_KEY": pem(RSA), "ORDERS_AUTH_ALGORITHMS": "RS256",
         "ORDERS_AUTH_ISSUER": ISSUER, "ORDERS_AUTH_AUDIENCE": AUDIENCE,
@@ -271,7 +273,7 @@ def test_tokens_of_any_issuer_or_for_any_service_are_refused_by_settings(missing
         "ORDERS_CURSOR_SECRET": "x" * 16,
     }  # fmt: skip
     assert wiring.read_settings(environ).auth.issuer == ISSUER
-    del environ[f"ORDERS_AUTH_{missing}"]
+    del environ[f"ORDERS_AUTH_{variable}"]
     with pytest.raises(SettingError, match="ORDERS_AUTH_ISSUER and ORDERS_AUTH_AUDIENCE"):
         wiring.read_settings(environ)
 

@@ -11,14 +11,14 @@ def test_every_other_round_goes_backwards() -> None:
 
 def test_a_ratio_is_taken_round_by_round_before_the_median() -> None:
     ours, theirs = [10.0, 30.0, 90.0], [20.0, 30.0, 30.0]
-    found = ratio(ours, theirs)
-    assert (found.median, found.low, found.high) == (1.0, 0.5, 3.0)
+    quotient = ratio(ours, theirs)
+    assert (quotient.median, quotient.low, quotient.high) == (1.0, 0.5, 3.0)
 
 
 def test_what_slows_both_alike_does_not_change_their_ratio() -> None:
     slow = [1.0, 0.1, 0.5, 0.9]
-    found = ratio([200 * share for share in slow], [400 * share for share in slow])
-    assert [found.low, found.high] == pytest.approx([0.5, 0.5])
+    quotient = ratio([200 * share for share in slow], [400 * share for share in slow])
+    assert [quotient.low, quotient.high] == pytest.approx([0.5, 0.5])
 
 
 def test_the_median_of_an_even_number_lies_between_the_two_in_the_middle() -> None:

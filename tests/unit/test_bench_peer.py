@@ -31,13 +31,13 @@ def test_a_machine_without_go_says_why_there_is_no_peer(tmp_path: Path) -> None:
     )
     folders = f"{peer.FOLDER.parents[2]}:{peer.FOLDER.parents[2] / 'services'}"
     environment = {"PATH": "/nowhere", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": folders}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stderr == ""
-    assert "go is left out: Go is not installed" in done.stdout
-    assert done.stdout.endswith("(None, {'go': 'Go is not installed'}) unknown\n")
+    assert process.stderr == ""
+    assert "go is left out: Go is not installed" in process.stdout
+    assert process.stdout.endswith("(None, {'go': 'Go is not installed'}) unknown\n")
     assert not list(tmp_path.rglob("go-peer")), "nothing is kept of a build that was none"
 
 

@@ -59,8 +59,8 @@ def test_a_run_is_compared_with_an_earlier_one() -> None:
 
 
 def test_the_saved_file_reads_back_as_what_it_was() -> None:
-    made = report()
-    assert msgspec.json.decode(msgspec.json.encode(made), type=Report) == made
+    saved = report()
+    assert msgspec.json.decode(msgspec.json.encode(saved), type=Report) == saved
 
 
 def test_a_new_run_takes_the_place_of_the_last_one_in_the_document() -> None:

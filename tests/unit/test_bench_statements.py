@@ -22,11 +22,11 @@ def test_every_name_has_a_value_and_every_variable_is_known(script: str) -> None
     assert "%(" not in script
     text = re.sub(r"--.*", "", script)
     used = set(re.findall(r"(?<!:):([a-z_]+)", text))
-    made = set(re.findall(r"\\set (\w+)", script))
-    given = {"first", "last", "clients", "taken", "client_id"} | set(statements.CONSTANTS)
+    computed = set(re.findall(r"\\set (\w+)", script))
+    predefined = {"first", "last", "clients", "taken", "client_id"} | set(statements.CONSTANTS)
     if "\\gset" in script:
-        given |= {"created_at", "id"}
-    assert used <= made | given
+        predefined |= {"created_at", "id"}
+    assert used <= computed | predefined
 
 
 def test_the_worker_takes_every_step_of_an_order() -> None:

@@ -16,10 +16,10 @@ def clock() -> Clock:
 @pytest.fixture
 def absent(clock: Clock) -> AbsentIds:
     """Give a guard that has known of order 100 for long enough."""
-    made = AbsentIds(clock)
-    made.saw(100)
+    guard = AbsentIds(clock)
+    guard.saw(100)
     clock.now_s += SETTLED_S
-    return made
+    return guard
 
 
 def test_a_missing_id_below_a_settled_one_is_remembered_for_a_second(
@@ -74,11 +74,11 @@ def test_only_ids_below_one_seen_ten_seconds_ago_are_ever_missing(
 ) -> None:
     clock = Clock()
     absent = AbsentIds(clock)
-    seen: list[tuple[float, int]] = []
+    sightings: list[tuple[float, int]] = []
     for saw, wait_s, probe in steps:
         absent.saw(saw)
-        seen.append((clock.now_s, saw))
+        sightings.append((clock.now_s, saw))
         clock.now_s += wait_s
         absent.add(probe)
         if probe in absent:
-            assert any(probe <= i and at <= clock.now_s - SETTLED_S for at, i in seen)
+            assert any(probe <= i and at <= clock.now_s - SETTLED_S for at, i in sightings)

@@ -93,9 +93,9 @@ def test_an_error_reaches_all_who_waited_and_nobody_after() -> None:
         second = threads.submit(flights.run, 1, lambda: "not asked")
         await_company(flights)
         slow.finish.set()
-        for asked in (first, second):
+        for flight in (first, second):
             with pytest.raises(LookupError):
-                asked.result()
+                flight.result()
     assert flights.run(1, lambda: "fine") == "fine"
 
 

@@ -22,9 +22,9 @@ def clock() -> Clock:
 @pytest.fixture
 def local(clock: Clock) -> LocalOrders:
     """Give an L1 that has just been proven."""
-    made = LocalOrders(3, clock)
-    made.prove(clock())
-    return made
+    orders = LocalOrders(3, clock)
+    orders.prove(clock())
+    return orders
 
 
 def test_serves_what_was_filled(local: LocalOrders) -> None:
@@ -155,19 +155,19 @@ class Coherence(RuleBasedStateMachine):
         for order_id in self.truth:
             if order_id not in self.local._entries:
                 self.seen[order_id] = 0  # fell out of the LRU, so it is not known any more
-            found = self.local.read(order_id)
-            if found is not None:
-                self.is_current(found)
-                self.is_no_step_back(found)
+            entry = self.local.read(order_id)
+            if entry is not None:
+                self.is_current(entry)
+                self.is_no_step_back(entry)
 
-    def is_current(self, found: CachedOrder) -> None:
-        outdated_at = self.written_at.get((found.id, found.version + 1))
+    def is_current(self, entry: CachedOrder) -> None:
+        outdated_at = self.written_at.get((entry.id, entry.version + 1))
         assert outdated_at is None or self.clock() - outdated_at < 1
-        assert found.version >= self.heard[found.id]
+        assert entry.version >= self.heard[entry.id]
 
-    def is_no_step_back(self, found: CachedOrder) -> None:
-        assert found.version >= self.seen[found.id]
-        self.seen[found.id] = found.version
+    def is_no_step_back(self, entry: CachedOrder) -> None:
+        assert entry.version >= self.seen[entry.id]
+        self.seen[entry.id] = entry.version
 
     @rule(order_id=ids)
     def write(self, order_id: int) -> None:
@@ -195,8 +195,8 @@ class Coherence(RuleBasedStateMachine):
 
     @rule(order_id=ids, behind=st.integers(0, 3))
     def read_a_lagging_source(self, order_id: int, behind: int) -> None:
-        found = self.local.newest(order(max(1, self.truth[order_id] - behind), order_id))
-        self.is_no_step_back(found)
+        newest = self.local.newest(order(max(1, self.truth[order_id] - behind), order_id))
+        self.is_no_step_back(newest)
 
     @precondition(lambda self: self.connected)
     @rule()

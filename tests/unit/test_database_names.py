@@ -12,19 +12,23 @@ def resolved(url: str) -> dict[str, str]:
 
 
 def test_a_name_is_looked_up_and_stays_in_the_url_for_certificates() -> None:
-    known = resolved("postgresql://u:p@localhost:7/orders")
-    assert set(known["host"].split(",")) == {"localhost"}
-    assert "127.0.0.1" in known["hostaddr"].split(",")
-    assert set(known["port"].split(",")) == {"7"}
-    assert (known["user"], known["password"], known["dbname"]) == ("u", "p", "orders")
+    parameters = resolved("postgresql://u:p@localhost:7/orders")
+    assert set(parameters["host"].split(",")) == {"localhost"}
+    assert "127.0.0.1" in parameters["hostaddr"].split(",")
+    assert set(parameters["port"].split(",")) == {"7"}
+    assert (parameters["user"], parameters["password"], parameters["dbname"]) == (
+        "u",
+        "p",
+        "orders",
+    )
 
 
 def test_each_host_keeps_its_port_and_its_place() -> None:
-    known = resolved("postgresql://127.0.0.1:1,localhost:2,[::1]:3/orders")
-    hosts, ports = known["host"].split(","), known["port"].split(",")
+    parameters = resolved("postgresql://127.0.0.1:1,localhost:2,[::1]:3/orders")
+    hosts, ports = parameters["host"].split(","), parameters["port"].split(",")
     assert (hosts[0], hosts[-1]) == ("127.0.0.1", "::1")
     assert dict(zip(hosts, ports, strict=True)) == {"127.0.0.1": "1", "localhost": "2", "::1": "3"}
-    assert len(known["hostaddr"].split(",")) == len(hosts)
+    assert len(parameters["hostaddr"].split(",")) == len(hosts)
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,11 @@ class Server:
         with ThreadPoolExecutor(1 + len(numbers)) as threads:
             first = threads.submit(self.shared.ask, 0)
             eventually(lambda: self.singles == [0])
-            asked = [threads.submit(self.shared.ask, number) for number in numbers]
+            futures = [threads.submit(self.shared.ask, number) for number in numbers]
             eventually(lambda: len(self.shared._waiting) == len(numbers))
             self.go_on.set()
             assert first.result(60) is None
-        return asked
+        return futures
 
 
 def test_a_lone_caller_has_a_statement_of_its_own_and_so_has_the_next() -> None:
@@ -70,8 +70,8 @@ def test_a_lone_caller_has_a_statement_of_its_own_and_so_has_the_next() -> None:
 
 def test_callers_who_come_while_a_statement_runs_share_the_next() -> None:
     server = Server()
-    asked = server.at_once(1, 2, 3, 4)
-    assert [future.result() for future in asked] == [2, 4, 6, 8]
+    futures = server.at_once(1, 2, 3, 4)
+    assert [future.result() for future in futures] == [2, 4, 6, 8]
     assert (server.singles, [sorted(part) for part in server.sets]) == ([0], [[1, 2, 3, 4]])
     assert server.shared.ask(5) == 10
     assert server.singles == [0, 5]
@@ -79,15 +79,15 @@ def test_callers_who_come_while_a_statement_runs_share_the_next() -> None:
 
 def test_one_caller_who_comes_meanwhile_has_a_statement_of_its_own() -> None:
     server = Server()
-    [asked] = server.at_once(3)
-    assert asked.result() == 6
+    [future] = server.at_once(3)
+    assert future.result() == 6
     assert (server.singles, server.sets) == ([0, 3], [])
 
 
 def test_who_gets_no_answer_in_a_set_asks_again_by_itself() -> None:
     server = Server(left_out=[2])
-    asked = server.at_once(1, 2, 3)
-    assert [future.result() for future in asked] == [2, 4, 6]
+    futures = server.at_once(1, 2, 3)
+    assert [future.result() for future in futures] == [2, 4, 6]
     assert server.singles == [0, 2]
 
 
@@ -106,8 +106,8 @@ def test_a_set_that_fails_falls_apart_and_only_the_bad_one_hears_of_it(failure: 
 
 def test_a_server_that_is_away_is_not_asked_once_for_each() -> None:
     server = Server(failure=ServerAway("PostgreSQL does not answer"))
-    asked = server.at_once(1, 2, 3)
-    assert all(isinstance(future.exception(), ServerAway) for future in asked)
+    futures = server.at_once(1, 2, 3)
+    assert all(isinstance(future.exception(), ServerAway) for future in futures)
     assert server.singles == [0]
 
 

@@ -10,8 +10,8 @@ def test_the_copy_is_the_package_that_is_installed(tmp_path: Path) -> None:
     copy = tmp_path / "sources"
     reloading.put_copy(copy)
     installed = Path(reloading.__file__).parents[1] / "orders"
-    wanted = {path.relative_to(installed) for path in installed.rglob("*.py")}
-    assert {path.relative_to(copy / "orders") for path in copy.rglob("*.py")} == wanted
+    expected = {path.relative_to(installed) for path in installed.rglob("*.py")}
+    assert {path.relative_to(copy / "orders") for path in copy.rglob("*.py")} == expected
     assert not list(copy.rglob("__pycache__"))
 
 

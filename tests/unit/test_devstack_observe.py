@@ -18,14 +18,14 @@ def rules_of(folder: Path) -> set[str]:
 
 
 def test_nobody_is_paged_for_the_operator_that_is_not_there(tmp_path: Path) -> None:
-    whole = {
+    all_rules = {
         rule.get("alert") or rule["record"]
         for file in settings.RULES.glob("*.rules.yaml")
         for group in yaml.safe_load(file.read_text())["groups"]
         for rule in group["rules"]
     }
     prometheus.write_configuration(settings.load({"DEVSTACK_STATE": str(tmp_path)}), tmp_path)
-    assert whole - rules_of(tmp_path) == {"OperatorDown"}
+    assert all_rules - rules_of(tmp_path) == {"OperatorDown"}
     assert {"Watchdog", "OrderTargetDown"} <= rules_of(tmp_path)
 
 

@@ -21,10 +21,10 @@ Status: install ok installed
 def test_what_the_system_has_of_rabbitmq_is_not_seen(tmp_path: Path) -> None:
     """The private copy is complete, whatever is installed; other packages are not fetched twice."""
     (tmp_path / "status").write_text(STATUS)
-    kept = debian.status_without(rabbitmq.OURS, tmp_path / "status")
-    assert "bash" in kept
-    assert "erlang" not in kept
-    assert "rabbitmq" not in kept
+    status = debian.status_without(rabbitmq.OURS, tmp_path / "status")
+    assert "bash" in status
+    assert "erlang" not in status
+    assert "rabbitmq" not in status
 
 
 def test_the_systems_hooks_and_folders_are_left_out(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_a_kept_folder_is_made_once_and_never_seen_half_made(
     with pytest.raises(debian.FetchFailed):
         cache.keep("thing", fail)
     assert not cache.kept("thing")
-    made = cache.keep("thing", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in made.iterdir()] == ["whole"]
-    assert cache.keep("thing", fail) == made
-    assert [path.name for path in made.parent.iterdir()] == ["thing"]
+    thing = cache.keep("thing", lambda folder: (folder / "whole").touch())
+    assert [path.name for path in thing.iterdir()] == ["whole"]
+    assert cache.keep("thing", fail) == thing
+    assert [path.name for path in thing.parent.iterdir()] == ["thing"]
 
 
 def test_the_quicker_of_two_runs_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +80,8 @@ def test_the_quicker_of_two_runs_wins(tmp_path: Path, monkeypatch: pytest.Monkey
         (folder / "slow").touch()
         cache.keep("thing", lambda other: (other / "quick").touch())
 
-    made = cache.keep("thing", be_overtaken)
-    assert [path.name for path in made.iterdir()] == ["quick"]
+    winner = cache.keep("thing", be_overtaken)
+    assert [path.name for path in winner.iterdir()] == ["quick"]
 
 
 def test_without_apt_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,10 @@ def test_a_table_is_as_wide_as_its_longest_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "0 s"), (61, "1 min 1 s"), (7322, "2 h 2 min")]
+    ("seconds", "text"), [(0.2, "0 s"), (61, "1 min 1 s"), (7322, "2 h 2 min")]
 )
-def test_durations_have_two_units(seconds: float, said: str) -> None:
-    assert report.duration(seconds) == said
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (95, 95), (99, 99), (100, 100)])

@@ -79,9 +79,9 @@ def test_with_tls_every_address_is_of_a_server_that_is_verified(tmp_path: Path) 
     assert urls["ORDERS_TLS_UNVERIFIED"] == "none"
     assert loaded.gateway_url == "https://127.0.0.1:8080"
     for own in stack.logins(loaded, SECRETS).values():
-        given = [url for name, url in own.items() if "://" in url and "SECRET" not in name]
+        addresses = [url for name, url in own.items() if "://" in url and "SECRET" not in name]
         assert all(
-            verified in url or url.startswith(("amqps:", "https:", "rediss:")) for url in given
+            verified in url or url.startswith(("amqps:", "https:", "rediss:")) for url in addresses
         )
 
 
@@ -108,10 +108,10 @@ def test_with_tls_servers_of_ones_own_must_be_verified_too(
 
 
 def test_each_of_several_replicas_must_be_verified() -> None:
-    one = "postgresql://one/orders?sslmode=verify-full"
-    given = {"DEVSTACK_TLS": "1", "ORDERS_DATABASE_URL": one}
+    url = "postgresql://one/orders?sslmode=verify-full"
+    environ = {"DEVSTACK_TLS": "1", "ORDERS_DATABASE_URL": url}
     with pytest.raises(settings.SettingError, match="ORDERS_DATABASE_REPLICA_URL does not say"):
-        load(**given, ORDERS_DATABASE_REPLICA_URL=f"{one},postgresql://two/orders")
+        load(**environ, ORDERS_DATABASE_REPLICA_URL=f"{url},postgresql://two/orders")
 
 
 def test_tls_is_1_or_0() -> None:
@@ -121,15 +121,15 @@ def test_tls_is_1_or_0() -> None:
 
 
 def test_a_process_has_only_the_secrets_that_it_uses() -> None:
-    known = {"postgres": "-owner-", "rabbitmq": "-admin-", "valkey": "-cache-", "cursor": "-key-"}
-    secrets = {**known, "webhook": "-signing-"}
-    listed = {one.name: one for one in stack.components(load(), secrets)}
-    seen = {
-        name: {secret for secret in secrets.values() if secret in str(one.environment)}
-        for name, one in listed.items()
+    servers = {"postgres": "-owner-", "rabbitmq": "-admin-", "valkey": "-cache-", "cursor": "-key-"}
+    secrets = {**servers, "webhook": "-signing-"}
+    listed = {component.name: component for component in stack.components(load(), secrets)}
+    readable = {
+        name: {secret for secret in secrets.values() if secret in str(component.environment)}
+        for name, component in listed.items()
         if name in stack.USES
     }
-    assert seen == {
+    assert readable == {
         "inventory": set(), "payment": set(), "webhooks": {"-signing-"}, "migrate": {"-owner-"},
         "topology": set(), "api": {"-key-"}, "relay": set(), "worker": set(),
         "notifier": {"-signing-"},
@@ -149,15 +149,17 @@ def test_no_password_is_on_a_command_line() -> None:
     }
     assert len(passwords) > len(secrets)
     for component in stack.components(loaded, secrets):
-        shown = " ".join((*component.as_user, *component.argv))
-        assert not [password for password in passwords if password in shown], component.name
+        command_line = " ".join((*component.as_user, *component.argv))
+        assert not [password for password in passwords if password in command_line], component.name
 
 
 def test_each_process_asks_redis_as_a_user_of_its_own() -> None:
     urls = {
-        one.name: one.environment.get("ORDERS_REDIS_URL", "").partition("@")[0].partition(":")[2]
-        for one in stack.components(load(), SECRETS)
-        if one.name in {"api", "worker", "relay", "notifier"}
+        component.name: component.environment.get("ORDERS_REDIS_URL", "")
+        .partition("@")[0]
+        .partition(":")[2]
+        for component in stack.components(load(), SECRETS)
+        if component.name in {"api", "worker", "relay", "notifier"}
     }
     users = {name: url.rpartition(":")[0] for name, url in urls.items()}
     assert users == {
@@ -175,25 +177,32 @@ def test_a_given_address_is_passed_on_and_its_standby_is_not_invented() -> None:
 
 
 def test_nothing_is_started_for_what_is_given() -> None:
-    given = {
+    addresses = {
         "ORDERS_DATABASE_URL": "postgresql://mine/orders",
         "ORDERS_INVENTORY_URL": "http://mine",
         "ORDERS_PAYMENT_URL": "http://mine",
         "ORDERS_NOTIFICATION_URL": "http://mine",
         "ORDERS_NOTIFICATION_SECRET": "whsec_mine",
     }
-    loaded = load(**given)
-    made = services.components(loaded, stack.addresses(loaded, SECRETS))
-    assert [c.name for c in made] == ["migrate", "topology", "api", "relay", "worker", "notifier"]
-    assert next(c for c in made if c.name == "migrate").needs == ()
+    loaded = load(**addresses)
+    components = services.components(loaded, stack.addresses(loaded, SECRETS))
+    assert [c.name for c in components] == [
+        "migrate",
+        "topology",
+        "api",
+        "relay",
+        "worker",
+        "notifier",
+    ]
+    assert next(c for c in components if c.name == "migrate").needs == ()
 
 
 def test_the_user_may_change_a_service_but_not_its_port() -> None:
     loaded = load(ORDERS_API_WORKERS="2", ORDERS_API_PORT="1", ORDERS_WORKER_DRAIN_S="9")
-    made = {c.name: c for c in services.components(loaded, stack.addresses(loaded, SECRETS))}
-    assert made["api"].environment["ORDERS_API_WORKERS"] == "2"
-    assert made["api"].environment["ORDERS_API_PORT"] == "8000"
-    assert made["worker"].environment["ORDERS_WORKER_DRAIN_S"] == "9"
+    components = {c.name: c for c in services.components(loaded, stack.addresses(loaded, SECRETS))}
+    assert components["api"].environment["ORDERS_API_WORKERS"] == "2"
+    assert components["api"].environment["ORDERS_API_PORT"] == "8000"
+    assert components["worker"].environment["ORDERS_WORKER_DRAIN_S"] == "9"
 
 
 def test_the_state_folder_is_in_the_repository_unless_set(tmp_path: Path) -> None:

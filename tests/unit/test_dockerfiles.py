@@ -27,16 +27,16 @@ def pins(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("image", IMAGES)
 def test_hadolint_has_nothing_to_say(image: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run(
+    process = subprocess.run(
         [hadolint, REPOSITORY / image / "Dockerfile"], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (process.returncode, process.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_an_image_installs_is_what_was_tested(image: str) -> None:
-    whole, part = pins("requirements.lock"), pins(f"{image}/requirements.lock")
-    assert part.keys() <= whole.keys()
+    tested, part = pins("requirements.lock"), pins(f"{image}/requirements.lock")
+    assert part.keys() <= tested.keys()
     assert all("--hash=sha256:" in entry for entry in part.values())
 
 
@@ -58,11 +58,11 @@ def test_nothing_for_development_is_in_the_image_that_is_made_by_default() -> No
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_is_copied_is_given_to_the_build(image: str) -> None:
     """A person's files stay out of builds: what .dockerignore does not name is not there."""
-    given = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines()]
+    context = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines()]
     copies = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile(image), re.MULTILINE)
     for source in " ".join(copies).split():
         assert (REPOSITORY / source).exists()
-        assert any(source == one or source.startswith(f"{one}/") for one in given), source
+        assert any(source == path or source.startswith(f"{path}/") for path in context), source
 
 
 def test_meinheld_is_compiled_as_it_is_here() -> None:
@@ -74,5 +74,5 @@ def test_meinheld_is_compiled_as_it_is_here() -> None:
 
 
 def test_both_images_have_the_same_bases() -> None:
-    bases = [re.findall(r"^ARG \w+_IMAGE=.*$", dockerfile(one), re.MULTILINE) for one in IMAGES]
+    bases = [re.findall(r"^ARG \w+_IMAGE=.*$", dockerfile(image), re.MULTILINE) for image in IMAGES]
     assert bases[0] == bases[1]

@@ -96,11 +96,11 @@ def test_every_target_of_the_admin_port_has_an_answer(admin: Admin, target: str)
 @given(text=joined("page=", "pageSize=", "cursor=", "&", "%", "%ff", "1", "=", ";", "+", "A" * 44))
 def test_a_query_is_a_page_or_refused(text: str) -> None:
     try:
-        asked = order_list.page_query(text)
+        query = order_list.page_query(text)
     except Refusal as refusal:
         assert refusal.kind.status == 400  # noqa: PT017 either is right
     else:
-        assert asked.page * asked.page_size <= order_list.MAX_DEPTH
+        assert query.page * query.page_size <= order_list.MAX_DEPTH
 
 
 @given(text=ANY | st.text("AQz09-_=", min_size=43, max_size=45))
@@ -212,8 +212,8 @@ UNREADABLE = ("[::1", "[x]", f"u:{SECRET}@a\u2100b", f"u:{SECRET}@[", "a:99999",
 
 
 def test_every_address_is_known_here() -> None:
-    known = {name for name in verified.VARIABLES if name != "ORDERS_DATABASE_SESSION_URL"}
-    assert set(SCHEMES) == known
+    variables = {name for name in verified.VARIABLES if name != "ORDERS_DATABASE_SESSION_URL"}
+    assert set(SCHEMES) == variables
 
 
 @given(

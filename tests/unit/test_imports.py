@@ -36,8 +36,8 @@ print(*sys.modules)
 @pytest.mark.parametrize("process", ABSENT)
 def test_a_process_does_not_import_what_it_does_not_use(process: str) -> None:
     words = [sys.executable, "-c", CODE.format(process)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert ABSENT[process] & set(done.stdout.split()) == set()
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ABSENT[process] & set(result.stdout.split()) == set()
 
 
 def test_what_was_hidden_can_be_imported_afterwards() -> None:

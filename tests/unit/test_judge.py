@@ -21,9 +21,9 @@ OURS = uuid.uuid4()
 
 
 def order(status: Status, refunded: int = 0, requested: int | None = None) -> OrderFacts:
-    asked = refunded if requested is None else requested
+    refund_requested = refunded if requested is None else requested
     return OrderFacts(
-        1, status, 4, 5, QUANTITY, TOTAL, Decimal(refunded), Decimal(asked), "none", NOW
+        1, status, 4, 5, QUANTITY, TOTAL, Decimal(refunded), Decimal(refund_requested), "none", NOW
     )
 
 
@@ -80,9 +80,9 @@ def test_a_capture_of_an_order_under_way_counts_after_its_deadline(status: Statu
 
 @pytest.mark.parametrize("status", sorted(ACTIVE))
 def test_two_captures_count_at_once_whatever_the_status(status: Status) -> None:
-    found = findings(order(status), [capture(), capture("other")], [])
-    assert (found[0].kind, found[0].due_at) == (Breach.CHARGED_TWICE, None)
-    assert "other" in found[0].detail
+    breaches = findings(order(status), [capture(), capture("other")], [])
+    assert (breaches[0].kind, breaches[0].due_at) == (Breach.CHARGED_TWICE, None)
+    assert "other" in breaches[0].detail
 
 
 @pytest.mark.parametrize(("reservation", "waits"), [("held", True), ("released", False)])
@@ -96,8 +96,8 @@ def test_a_capture_of_a_cancelled_order_counts_once_the_worker_has_asked_payment
 
 
 def test_a_capture_of_a_lost_order_whose_id_came_again_counts_at_once() -> None:
-    found = findings(order(Status.PENDING), [capture("of the lost one")], [])
-    assert (found[0].kind, found[0].due_at) == (Breach.CHARGED_FOR_NOTHING, None)
+    breaches = findings(order(Status.PENDING), [capture("of the lost one")], [])
+    assert (breaches[0].kind, breaches[0].due_at) == (Breach.CHARGED_FOR_NOTHING, None)
 
 
 def test_money_kept_of_an_order_that_ended_unpaid_counts_at_once() -> None:

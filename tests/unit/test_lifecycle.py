@@ -36,8 +36,8 @@ def test_every_pair_of_status_and_event_does_what_the_design_says() -> None:
     for status in Status:
         for event in Event:
             change = transition(status, event)
-            made = (change.to, change.reason) if change else None
-            assert made == TABLE.get((status, event)), (status, event)
+            actual = (change.to, change.reason) if change else None
+            assert actual == TABLE.get((status, event)), (status, event)
 
 
 def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to() -> None:
@@ -57,7 +57,7 @@ def test_clients_that_cannot_import_the_service_know_the_same_ended_statuses() -
 def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(
     events: list[tuple[Event, bool]],
 ) -> None:
-    status, charges, seen = Status.PENDING, 0, [Status.PENDING]
+    status, charges, statuses = Status.PENDING, 0, [Status.PENDING]
     for event, cancelled in events:
         change = transition(status, event, cancel_requested=cancelled)
         if change is None:
@@ -70,11 +70,13 @@ def test_no_sequence_of_events_charges_twice_or_revives_an_ended_order(
             and change.to in {Status.REFUNDING, Status.REFUNDED}
         )
         status = change.to
-        seen.append(status)
+        statuses.append(status)
     assert charges <= 1
-    assert len(seen) == len(set(seen)), "a status came back"
-    if Status.COMPLETED in seen or (Status.REFUNDING in seen and Status.CANCELLED not in seen):
-        assert Status.CHARGING in seen
+    assert len(statuses) == len(set(statuses)), "a status came back"
+    if Status.COMPLETED in statuses or (
+        Status.REFUNDING in statuses and Status.CANCELLED not in statuses
+    ):
+        assert Status.CHARGING in statuses
 
 
 @given(EVENTS)

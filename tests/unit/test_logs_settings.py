@@ -11,6 +11,6 @@ from orders.telemetry import logs
 
 def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "no-folder").touch()
-    given = LogSettings(file=str(tmp_path / "no-folder" / "orders.log"))
+    settings = LogSettings(file=str(tmp_path / "no-folder" / "orders.log"))
     with pytest.raises(SettingError, match=r"ORDERS_LOG_FILE: cannot write"):
-        logs.configure(given, "test")
+        logs.configure(settings, "test")

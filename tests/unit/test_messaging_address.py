@@ -8,10 +8,15 @@ from orders.messaging.link import Hosts
 from orders.settings import MessagingSettings
 
 
-def known(url: str) -> list[tuple[str, str, str, str]]:
+def parsed(url: str) -> list[tuple[str, str, str, str]]:
     return [
-        (place(one), one.credentials.username, one.credentials.password, one.virtual_host)
-        for one in addresses(MessagingSettings(url=url), "test")
+        (
+            place(address),
+            address.credentials.username,
+            address.credentials.password,
+            address.virtual_host,
+        )
+        for address in addresses(MessagingSettings(url=url), "test")
     ]
 
 
@@ -27,17 +32,17 @@ def known(url: str) -> list[tuple[str, str, str, str]]:
     ],
 )
 def test_hosts_are_given_in_one_url_or_in_several(url: str, places: list[str]) -> None:
-    assert known(url) == [(each, "u", "p", "v") for each in places]
+    assert parsed(url) == [(each, "u", "p", "v") for each in places]
 
 
 def test_a_password_may_have_commas() -> None:
-    assert known("amqp://u:p,q%40@a,b/%2F") == [
+    assert parsed("amqp://u:p,q%40@a,b/%2F") == [
         ("a:5672", "u", "p,q@", "/"), ("b:5672", "u", "p,q@", "/"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("url", "what"),
+    ("url", "reason"),
     [
         ("http://u:secret@a/v", "its scheme is http, not one of amqp, amqps"),
         ("redis+cluster://u:secret@a/v", "its scheme is redis+cluster"),
@@ -55,12 +60,12 @@ def test_a_password_may_have_commas() -> None:
     ],
 )
 def test_what_cannot_be_an_address_is_refused_by_name_without_the_password(
-    url: str, what: str
+    url: str, reason: str
 ) -> None:
     with pytest.raises(SettingError) as refused:
-        known(url)
+        parsed(url)
     assert "ORDERS_AMQP_URL is wrong: " in str(refused.value)
-    assert what in str(refused.value)
+    assert reason in str(refused.value)
     assert "secret" not in str(refused.value)
 
 

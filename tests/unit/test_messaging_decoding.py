@@ -100,8 +100,8 @@ ENCODERS = [
 def properties(draw: some.DrawFn) -> bytes:
     """Draw property lists that follow AMQP's grammar, whatever their contents."""
     present = draw(some.lists(some.booleans(), min_size=14, max_size=14))
-    flags = sum(1 << (15 - place) for place, there in enumerate(present) if there)
-    values = [draw(ENCODERS[place]) for place, there in enumerate(present) if there]
+    flags = sum(1 << (15 - place) for place, is_present in enumerate(present) if is_present)
+    values = [draw(ENCODERS[place]) for place, is_present in enumerate(present) if is_present]
     return struct.pack(">H", flags) + b"".join(values)
 
 
@@ -156,12 +156,12 @@ def test_what_pika_reads_is_read_alike() -> None:
 
 
 def test_an_incomplete_frame_is_waited_for_and_others_are_left_to_pika() -> None:
-    whole = frame(b"\x00\x00")
-    assert all(decoding.read_frame(whole[:n]) == (0, None) for n in range(len(whole)))
+    frame_bytes = frame(b"\x00\x00")
+    assert all(decoding.read_frame(frame_bytes[:n]) == (0, None) for n in range(len(frame_bytes)))
     heartbeat = pika.frame.Heartbeat().marshal()
     assert decoding.read_frame(heartbeat)[0] == len(heartbeat)
     with pytest.raises(pika.exceptions.InvalidFrameError):
-        decoding.read_frame(whole[:-1] + b"x")
+        decoding.read_frame(frame_bytes[:-1] + b"x")
 
 
 def test_pika_still_calls_the_method_that_is_replaced() -> None:

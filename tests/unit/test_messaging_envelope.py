@@ -30,8 +30,8 @@ def delivery(
     return Delivery(queue, "orders", events.CREATED, properties, body)
 
 
-def decode(given: Delivery) -> Message:
-    return envelope.decode(given, envelope.ids(given)[0])
+def decode(message: Delivery) -> Message:
+    return envelope.decode(message, envelope.ids(message)[0])
 
 
 def test_what_is_published_can_be_read() -> None:
@@ -115,9 +115,9 @@ def test_the_error_does_not_repeat_the_contents() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"traceparent": 7}, {"traceparent": b"x"}])
 def test_ids_that_are_missing_or_malformed_are_replaced(headers: dict[str, Any]) -> None:
-    given = delivery(headers=headers)
-    given.properties.correlation_id = "not allowed here!"
-    ids, remote = envelope.ids(given)
+    message = delivery(headers=headers)
+    message.properties.correlation_id = "not allowed here!"
+    ids, remote = envelope.ids(message)
     assert not remote
     assert uuid.UUID(ids.correlation_id)
 

@@ -87,11 +87,11 @@ def test_the_reason_is_the_latest_one() -> None:
 def test_whoever_waits_goes_on_when_the_probe_succeeds_and_ends_with_the_process() -> None:
     pause = Pause("q")
     pause.leave(Admission.WORK, away(after_s=0.2))
-    seen: list[Admission | None] = []
+    admissions: list[Admission | None] = []
 
     def wait() -> None:
         admission = pause.enter(LATER_S, lambda: True)
-        seen.append(admission)
+        admissions.append(admission)
         if admission is Admission.PROBE:
             pause.leave(admission, None)
 
@@ -100,14 +100,14 @@ def test_whoever_waits_goes_on_when_the_probe_succeeds_and_ends_with_the_process
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert seen.count(Admission.PROBE) == 1
-    assert seen.count(Admission.WORK) == 4
+    assert admissions.count(Admission.PROBE) == 1
+    assert admissions.count(Admission.WORK) == 4
     pause.leave(Admission.WORK, away(after_s=60))
     thread = threading.Thread(target=wait)
     thread.start()
     pause.close()
     thread.join(10)
-    assert seen[-1] is None
+    assert admissions[-1] is None
 
 
 def test_a_delivery_that_is_lost_is_let_go_of() -> None:
@@ -115,10 +115,10 @@ def test_a_delivery_that_is_lost_is_let_go_of() -> None:
     pause.leave(Admission.WORK, away(after_s=60))
     held = threading.Event()
     held.set()
-    seen: list[Admission | None] = []
-    thread = threading.Thread(target=lambda: seen.append(pause.enter(LATER_S, held.is_set)))
+    admissions: list[Admission | None] = []
+    thread = threading.Thread(target=lambda: admissions.append(pause.enter(LATER_S, held.is_set)))
     thread.start()
     held.clear()
     pause.wake()
     thread.join(10)
-    assert seen == [None]
+    assert admissions == [None]

@@ -44,7 +44,7 @@ def shared(limit: int, workers: Callable[[], int] = lambda: 1, clock: Clock | No
 
 
 def numbers(rows: list[Row]) -> list[int]:
-    return [one.seq for one in rows]
+    return [row.seq for row in rows]
 
 
 def test_ten_orders_of_a_customer_never_wait() -> None:

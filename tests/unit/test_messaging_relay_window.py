@@ -23,8 +23,8 @@ def settle(window: Window, outcome: Outcome, *seqs: int) -> None:
 
 def test_one_row_of_an_aggregate_is_under_way_at_a_time() -> None:
     window = Window()
-    taken = window.admit([row(1, "a"), row(2, "b"), row(3, "a")])
-    assert [one.seq for one in taken] == [1, 2]
+    admitted = window.admit([row(1, "a"), row(2, "b"), row(3, "a")])
+    assert [entry.seq for entry in admitted] == [1, 2]
     assert window.seqs() == [1, 2]
     assert window.admit([row(3, "a")]) == []
 
@@ -34,7 +34,7 @@ def test_an_order_has_one_row_under_way_in_each_lane() -> None:
     rows = [
         row(1, "a", events.COMPLETED), row(2, "a", events.REFUNDED), row(3, "a", events.REFUND_DUE),
     ]  # fmt: skip
-    assert [one.seq for one in window.admit(rows)] == [1, 3]
+    assert [entry.seq for entry in window.admit(rows)] == [1, 3]
     assert window.by_lane() == {NOTIFICATIONS: 1, PROCESSING: 1}
 
 
@@ -48,7 +48,7 @@ def test_an_aggregate_stays_closed_until_its_row_is_deleted() -> None:
     assert window.admit([row(2, "a")]) == []
     window.forget(window.ended())
     assert window.seqs() == []
-    assert [one.seq for one in window.admit([row(2, "a")])] == [2]
+    assert [entry.seq for entry in window.admit([row(2, "a")])] == [2]
 
 
 def test_a_lane_without_answers_is_silent_until_one_comes() -> None:
@@ -72,11 +72,11 @@ def test_what_ended_is_reported_until_it_is_forgotten() -> None:
     window.admit([row(1, "a"), row(2, "b")])
     settle(window, Outcome.NACKED, 1)
     first = window.ended()
-    assert [(one.row.seq, one.outcome) for one in first] == [(1, Outcome.NACKED)]
+    assert [(entry.row.seq, entry.outcome) for entry in first] == [(1, Outcome.NACKED)]
     settle(window, Outcome.CONFIRMED, 2)
-    assert [one.row.seq for one in window.ended()] == [1, 2]
+    assert [entry.row.seq for entry in window.ended()] == [1, 2]
     window.forget(first)
-    assert [one.row.seq for one in window.ended()] == [2]
+    assert [entry.row.seq for entry in window.ended()] == [2]
 
 
 def test_waiting_ends_when_enough_have_ended() -> None:

@@ -71,7 +71,7 @@ class Nobody:
     def wake(self) -> None: ...
 
 
-def taken(step: str) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
+def filled(step: str) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
     book = Book()
     sets: Sets[Parcel] = Sets(Failing(step), book, Nobody(), "test")
     parcels = [Parcel() for _ in range(3)]
@@ -82,13 +82,13 @@ def taken(step: str) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
 
 @pytest.mark.parametrize("step", ["root", "read"])
 def test_what_cannot_be_begun_is_handled_by_itself(step: str) -> None:
-    book, sets, parcels = taken(step)
+    book, sets, parcels = filled(step)
     assert sets.take(10) == []
     assert book.singled == parcels
 
 
 def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
-    book, sets, parcels = taken("finished")
+    book, sets, parcels = filled("finished")
     members = sets.take(10)
     with pytest.raises(ValueError, match="finished"):
         sets.done(members)

@@ -21,11 +21,11 @@ def limiter(requests: int = 100, window_s: int = 60) -> RateLimiter:
 
 def passes(window: Window, limit: int, window_ms: int, after_ms: int) -> bool:
     """Say it as the script does: shift the window when it is over, then weigh."""
-    left = window.left_ms - after_ms
-    if left <= 0:
-        window = Window(window.current, 0, left + window_ms)
+    left_ms = window.left_ms - after_ms
+    if left_ms <= 0:
+        window = Window(window.current, 0, left_ms + window_ms)
     else:
-        window = window._replace(left_ms=left)
+        window = window._replace(left_ms=left_ms)
     return window.left_ms <= 0 or weighted(window, window_ms) + 1 <= limit
 
 
@@ -54,9 +54,9 @@ def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
     if until_border_s < 1:  # the windows of the stand-in begin at full minutes
         time.sleep(until_border_s)
     here = limiter(requests=5)
-    made = [here.decide("somebody")[0] for _ in range(7)]
-    assert [d.allowed for d in made] == [True] * 5 + [False] * 2
-    assert [d.remaining for d in made] == [4, 3, 2, 1, 0, 0, 0]
+    results = [here.decide("somebody")[0] for _ in range(7)]
+    assert [d.allowed for d in results] == [True] * 5 + [False] * 2
+    assert [d.remaining for d in results] == [4, 3, 2, 1, 0, 0, 0]
     assert here.decide("somebody else")[0].allowed
     after = decisions("fallback_allowed"), decisions("fallback_refused")
     assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
@@ -67,8 +67,8 @@ def test_every_answer_says_the_policy_and_what_is_left() -> None:
     headers = dict(here.headers(here.decide("somebody")[0]))
     assert headers.keys() == {"RateLimit-Policy", "RateLimit"}
     assert headers["RateLimit-Policy"] == '"default";q=2;w=60'
-    left, _, seconds = headers["RateLimit"].removeprefix('"default";r=').partition(";t=")
-    assert left == "1"
+    remaining, _, seconds = headers["RateLimit"].removeprefix('"default";r=').partition(";t=")
+    assert remaining == "1"
     assert 1 <= int(seconds) <= 60
 
 

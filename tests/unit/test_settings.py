@@ -12,12 +12,12 @@ from orderservice_operator.children import processes
 
 
 def test_values_come_from_the_environment_with_their_types() -> None:
-    given = {
+    environ = {
         "ORDERS_API_PORT": "8123",
         "ORDERS_API_DOCS": "false",
         "ORDERS_API_DRAIN_DELAY_S": "2.5",
     }
-    api = settings.load(settings.ApiSettings, given)
+    api = settings.load(settings.ApiSettings, environ)
     assert (api.port, api.docs, api.drain_delay_s) == (8123, False, 2.5)
 
 
@@ -32,7 +32,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "given", "named"),
+    ("group", "environ", "named"),
     [
         (settings.DatabaseSettings, {}, "ORDERS_DATABASE_URL is not set"),
         (settings.DatabaseSettings, {"ORDERS_DATABASE_URL": "localhost"}, "ORDERS_DATABASE_URL"),
@@ -103,10 +103,10 @@ def test_an_empty_variable_counts_as_unset() -> None:
     ],
 )
 def test_an_error_names_the_variable(
-    group: type[settings.Group], given: dict[str, str], named: str
+    group: type[settings.Group], environ: dict[str, str], named: str
 ) -> None:
     with pytest.raises(SettingError, match=named):
-        settings.load(group, given)
+        settings.load(group, environ)
 
 
 def test_an_error_says_what_to_write_and_not_by_which_pattern_it_was_held() -> None:
@@ -205,8 +205,8 @@ def test_defaults_are_within_their_own_bounds() -> None:
 
 @pytest.mark.parametrize(("worker_class", "at_once"), [("meinheld", 1), ("gthread", 8)])
 def test_threads_count_only_where_there_are_any(worker_class: str, at_once: int) -> None:
-    given = {"ORDERS_API_WORKER_CLASS": worker_class, "ORDERS_API_THREADS": "8"}
-    assert settings.load(settings.ApiSettings, given).at_once == at_once
+    environ = {"ORDERS_API_WORKER_CLASS": worker_class, "ORDERS_API_THREADS": "8"}
+    assert settings.load(settings.ApiSettings, environ).at_once == at_once
 
 
 def test_replicas_are_a_list_of_urls_each_of_which_may_name_several_hosts() -> None:

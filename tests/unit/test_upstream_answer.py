@@ -11,7 +11,7 @@ CHUNKED = (
 
 
 @pytest.mark.parametrize(
-    ("whole", "expected"),
+    ("response", "expected"),
     [
         (OK, Answer(200, b"true", True, "7")),
         (CHUNKED, Answer(409, b"true", True, "")),
@@ -23,10 +23,10 @@ CHUNKED = (
     ],
 )
 def test_an_answer_is_whole_with_its_last_byte_and_not_before(
-    whole: bytes, expected: Answer
+    response: bytes, expected: Answer
 ) -> None:
-    assert [answer(whole[:end], 100) for end in range(len(whole))] == [None] * len(whole)
-    assert answer(whole, 100) == expected
+    assert [answer(response[:end], 100) for end in range(len(response))] == [None] * len(response)
+    assert answer(response, 100) == expected
 
 
 @pytest.mark.parametrize(

@@ -122,12 +122,12 @@ def understood(contents: bytes) -> Answer | None:
 @example(b"HTTP/1.1 200 OK\r\nX\x00\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 @given(received())
 def test_what_is_taken_is_what_a_full_client_takes(contents: bytes) -> None:
-    taken = understood(contents)
-    if taken is None:
+    ours = understood(contents)
+    if ours is None:
         return
-    status, body, retry_after, kept = full_client(contents)
-    assert (taken.status, taken.body, taken.retry_after) == (status, body, retry_after.strip(" \t"))
-    assert kept or not taken.kept, "the server closes this connection"
+    status, body, retry_after, stays_open = full_client(contents)
+    assert (ours.status, ours.body, ours.retry_after) == (status, body, retry_after.strip(" \t"))
+    assert stays_open or not ours.kept, "the server closes this connection"
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -136,8 +136,8 @@ def test_no_part_of_an_answer_is_taken_for_the_whole(contents: bytes, data: st.D
     cut = data.draw(st.integers(0, max(0, len(contents) - 1)))
     if understood(contents) is not None:
         assert answer(contents[:cut], LIMIT) is None
-    taken = understood(contents[:cut])
-    if taken is not None:
+    partial = understood(contents[:cut])
+    if partial is not None:
         assert understood(contents) is None, "what comes after it means that it is not plain"
 
 

@@ -133,6 +133,6 @@ def test_guarded_calls_run_at_the_same_time(breaker: Breaker) -> None:
 def run_all(works: list[Callable[[], None]]) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor(len(works)) as threads:
-        for done in [threads.submit(work) for work in works]:
-            done.result()
+        for future in [threads.submit(work) for work in works]:
+            future.result()
     assert time.monotonic() - started < 60

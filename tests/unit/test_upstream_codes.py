@@ -16,9 +16,9 @@ def test_every_code_of_inventory_and_payment_is_known() -> None:
         (SIMULATORS / name).read_text()
         for name in ("inventory.py", "payment.py", "journal.py", "web.py")
     ]
-    given = {code for text in texts for code in CODE.findall(text)}
+    prefixes = {code for text in texts for code in CODE.findall(text)}
     expected = {
-        code for each in given
+        code for each in prefixes
         for code in ([f"{each}{state}" for state in STATES] if each.endswith("_") else [each])
     }  # fmt: skip
     assert expected

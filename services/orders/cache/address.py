@@ -89,7 +89,7 @@ class Login:
         kind = self.arguments.pop("connection_class", TcpConnection)
         self._tls = kind is SSLConnection
         self.kind: Callable[..., AbstractConnection] = (
-            functools.partial(TlsConnection, kept=KeptContext()) if self._tls else kind
+            functools.partial(TlsConnection, context_cache=KeptContext()) if self._tls else kind
         )
         self._link({}, protocol=2)  # refuses what it does not know
 

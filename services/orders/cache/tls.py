@@ -32,8 +32,8 @@ class KeptContext:
 
     def of(self, stamps: _Stamps) -> ssl.SSLContext | None:
         """Return the context if the files are those that it was made of."""
-        kept = self._kept
-        return kept[1] if kept is not None and kept[0] == stamps else None
+        stored = self._kept
+        return stored[1] if stored is not None and stored[0] == stamps else None
 
     def keep(self, stamps: _Stamps, context: ssl.SSLContext) -> None:
         """Keep a context; `stamps` are of the files as they were before it was made."""
@@ -43,21 +43,21 @@ class KeptContext:
 class TlsConnection(SSLConnection):
     """A connection of redis-py's that shares its context with others of the same settings."""
 
-    def __init__(self, *, kept: KeptContext, **arguments: Any) -> None:
+    def __init__(self, *, context_cache: KeptContext, **arguments: Any) -> None:
         """Take what redis-py takes, and the context of the same settings."""
         super().__init__(**arguments)
-        self._kept = kept
+        self._context_cache = context_cache
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         """Wrap as redis-py does. Raises OSError, also where a file or the server is refused."""
         stamps = self._stamps()
-        context = self._kept.of(stamps)
+        context = self._context_cache.of(stamps)
         if context is not None:
             return context.wrap_socket(sock, server_hostname=self.host)
         wrapped: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
         # OCSP is asked by redis-py, behind the context.
         if not (self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled):
-            self._kept.keep(stamps, wrapped.context)
+            self._context_cache.keep(stamps, wrapped.context)
         return wrapped
 
     def _stamps(self) -> _Stamps:
