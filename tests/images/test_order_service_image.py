@@ -32,15 +32,15 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(service_image: str, migrated: dict[str, str]) -> Iterator[Platform]:
     """Run everything."""
-    containers = Platform()
-    environ = migrated | LOCAL | addresses(containers)
+    started = Platform()
+    environ = migrated | LOCAL | addresses(started)
     with ExitStack() as stack:
-        for name, (command, own) in commands(containers).items():
+        for name, (command, own) in commands(started).items():
             container = running(service_image, *command, environ=environ | own)
-            containers.containers[name] = stack.enter_context(container)
+            started.containers[name] = stack.enter_context(container)
         for name in (*SIMULATORS, *PROCESSES, "gateway"):
-            await_ready(containers, name)
-        yield containers
+            await_ready(started, name)
+        yield started
 
 
 def addresses(platform: Platform) -> dict[str, str]:

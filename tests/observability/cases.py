@@ -330,23 +330,11 @@ SYMPTOMS = (
 
 def every() -> Iterator[Case]:
     """Yield all cases."""
-    for symptom in SYMPTOMS:
-        yield Case(
-            f"{symptom.alert} fires",
-            symptom.alert,
-            symptom.fires,
-            True,
-            symptom.after,
-            symptom.matchers,
-        )
-        if symptom.alert != "Watchdog":  # which must never be quiet
+    for case in SYMPTOMS:
+        yield Case(f"{case.alert} fires", case.alert, case.fires, True, case.after, case.matchers)
+        if case.alert != "Watchdog":  # which must never be quiet
             yield Case(
-                f"{symptom.alert} does not",
-                symptom.alert,
-                symptom.quiet,
-                False,
-                symptom.after,
-                symptom.matchers,
+                f"{case.alert} does not", case.alert, case.quiet, False, case.after, case.matchers
             )
     for sli in burn.indicators(Scope("orders"), Objectives()):
         for window in burn.WINDOWS:

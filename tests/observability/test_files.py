@@ -31,10 +31,8 @@ def test_prometheus_accepts_the_rules() -> None:
 
 
 def test_prometheus_accepts_the_rules_of_an_objective_between_seconds(tmp_path: Path) -> None:
-    generated = files(
-        Scope("orders"), Objectives(completion_seconds=3)
-    )  # held to the bucket of 2.5 s
-    for name, text in generated.items():
+    rules = files(Scope("orders"), Objectives(completion_seconds=3))  # held to the bucket of 2.5 s
+    for name, text in rules.items():
         (tmp_path / name).write_text(text)
     process = promtool.run("check", "rules", *map(str, tmp_path.iterdir()))
     assert process.returncode == 0, process.stdout + process.stderr
