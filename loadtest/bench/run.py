@@ -160,6 +160,10 @@ def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]
 
 
 def _broker() -> str:
-    listed = (rabbitmq.release() / "packages.txt").read_text() if rabbitmq.cached() else ""
+    listed = (
+        (rabbitmq.RELEASE.folder() / "packages.txt").read_text()
+        if rabbitmq.RELEASE.cached()
+        else ""
+    )
     names = [line for line in listed.splitlines() if line.startswith("rabbitmq-server_")]
     return names[0].split("_")[1] if names else "unknown"

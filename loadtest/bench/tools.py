@@ -6,33 +6,24 @@ privately, from Debian.
 
 import os
 import shutil
-from pathlib import Path
 from typing import Final
 
-from devstack.packages import cache, debian
+from devstack.packages.release import Release
 
 _PACKAGES: Final = {"wrk": "wrk", "redis-benchmark": "redis-tools"}
-# Raise it when what is unpacked changes, so that older caches are left alone.
-_RECIPE: Final = 1
+_RELEASE: Final = Release(
+    "bench", 1, tuple(_PACKAGES.values()), r"lib.*|lua-.*|zlib1g", "|".join(_PACKAGES.values())
+)
 
 
 def program(name: str) -> str:
     """Name a generator. Raises debian.FetchFailed when it neither is here nor can be fetched."""
-    return shutil.which(name) or str(_fetched() / "usr/bin" / name)
+    return shutil.which(name) or str(_RELEASE.fetch() / "usr/bin" / name)
 
 
 def environment() -> dict[str, str]:
     """Return our environment, with the libraries that were unpacked for the generators."""
     if all(map(shutil.which, _PACKAGES)):
         return dict(os.environ)
-    libraries = _fetched() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
+    libraries = _RELEASE.fetch() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
     return os.environ | {"LD_LIBRARY_PATH": str(libraries)}
-
-
-def _fetched() -> Path:
-    return cache.keep(f"bench-{debian.system()}-{_RECIPE}", _fetch)
-
-
-def _fetch(folder: Path) -> None:
-    packages = tuple(_PACKAGES.values())
-    debian.fetch(packages, r"lib.*|lua-.*|zlib1g", "|".join(packages), folder)

@@ -207,7 +207,7 @@ def python_headers(output: Report) -> str:
 
 def unpack(package: str, folder: Path) -> None:
     """Fetch one Debian package without what it needs."""
-    debian.fetch_exactly((package,), folder)
+    debian.fetch((package,), folder)
 
 
 def zig(output: Report) -> Path:
@@ -270,7 +270,7 @@ class Fetch:
         """Take where to report."""
         self.output = output
         self.thread = threading.Thread(target=self.fetch)
-        self.needed = not os.environ.get("ORDERS_AMQP_URL") and not rabbitmq.cached()
+        self.needed = not os.environ.get("ORDERS_AMQP_URL") and not rabbitmq.RELEASE.cached()
 
     def __enter__(self) -> None:
         """Begin, if something is to be fetched."""
@@ -287,7 +287,7 @@ class Fetch:
         """Fetch; a failure is told here and decided on by those who need a broker."""
         began = time.monotonic()
         try:
-            rabbitmq.release()
+            rabbitmq.RELEASE.fetch()
         except (debian.FetchFailed, OSError) as error:
             self.output.event("rabbitmq", "failed", None, str(error))
         else:

@@ -182,9 +182,9 @@ def observe(_: argparse.Namespace, loaded: Settings) -> int:
     from devstack.servers.prometheus import OPERATOR_ABSENT
 
     control.ask(loaded.state, verb="status")
-    if not prometheus.cached():
+    if not prometheus.RELEASE.cached():
         print("fetching Prometheus and Alertmanager: Debian packages, 30 MB, once", flush=True)
-        prometheus.release()
+        prometheus.RELEASE.fetch()
     for component in ("alertmanager", "prometheus"):
         rows = control.ask(loaded.state, verb="start", component=component)["rows"]
         if [component, "ready"] not in (row[:2] for row in rows):

@@ -11,6 +11,7 @@ from typing import Any
 from devstack import control, guardian, stack, state, tls
 from devstack.component import Component
 from devstack.packages import debian, rabbitmq, secured
+from devstack.packages.release import Release
 from devstack.report import Report
 from devstack.settings import Settings
 from devstack.supervisor import VERBS, PortsTaken, Supervisor
@@ -70,20 +71,20 @@ def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) 
 
 def composed(loaded: Settings, output: Report) -> list[Component]:
     """Give the components; fetch first what they need and is not there, and make certificates."""
-    if not loaded.given("rabbitmq") and not rabbitmq.cached():
-        fetch("rabbitmq", "35 MB", rabbitmq.release, output)
+    if not loaded.given("rabbitmq") and not rabbitmq.RELEASE.cached():
+        fetch("rabbitmq", "35 MB", rabbitmq.RELEASE, output)
     own = [name for name in ("postgres", "valkey") if not loaded.given(name)]
-    if loaded.tls and own and not secured.cached():
-        fetch(", ".join(own), "30 MB", secured.release, output)
+    if loaded.tls and own and not secured.RELEASE.cached():
+        fetch(", ".join(own), "30 MB", secured.RELEASE, output)
     tls.prepare(loaded)
     return stack.components(loaded, state.load_secrets(loaded.state))
 
 
-def fetch(name: str, size: str, release: Callable[[], Path], output: Report) -> None:
+def fetch(name: str, size: str, release: Release, output: Report) -> None:
     """Fetch a release of Debian packages and say so."""
     began = time.monotonic()
     output.event(name, "fetching", None, f"Debian packages, {size}, once")
-    release()
+    release.fetch()
     output.event(name, "fetched", time.monotonic() - began)
 
 

@@ -88,7 +88,7 @@ def own(metric: str, more: str = "") -> str:
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run promtool; fetched once if it is not here."""
-    prometheus.release()
+    prometheus.RELEASE.fetch()
     return subprocess.run(
         [str(prometheus.program("promtool")), *arguments],
         capture_output=True, text=True, check=False, timeout=300,

@@ -39,7 +39,7 @@ def test_prometheus_accepts_the_rules_of_an_objective_between_seconds(tmp_path: 
 
 
 def amtool(*arguments: str) -> str:
-    prometheus.release()
+    prometheus.RELEASE.fetch()
     return subprocess.run(
         [str(prometheus.program("amtool")), *arguments],
         capture_output=True, text=True, check=True, timeout=60,

@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Final
 
-from devstack.packages import cache, debian
+from devstack.packages.release import Release
 
-_RECIPE: Final = 1
-_PACKAGE: Final = "libfaketime"
+_RELEASE: Final = Release("faketime", 1, ("libfaketime",))
 
 
 def library() -> Path:
     """Give the library, fetched once. Raises debian.FetchFailed."""
-    folder = cache.keep(f"faketime-{debian.system()}-{_RECIPE}", _unpack)
-    return next(folder.glob("usr/lib/*/faketime/libfaketimeMT.so.1"))
+    return next(_RELEASE.fetch().glob("usr/lib/*/faketime/libfaketimeMT.so.1"))
 
 
 def environment(offset_s: float) -> dict[str, str]:
@@ -24,10 +22,3 @@ def environment(offset_s: float) -> dict[str, str]:
         "DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }
-
-
-def _unpack(folder: Path) -> None:
-    if not debian.supported():
-        message = "libfaketime is fetched with apt, which is not on this machine"
-        raise debian.FetchFailed(message)
-    debian.fetch_exactly((_PACKAGE,), folder)

@@ -87,4 +87,4 @@ def test_the_quicker_of_two_runs_wins(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_apt_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(debian.FetchFailed, match="ORDERS_AMQP_URL"):
-        rabbitmq.unpack(tmp_path)
+        rabbitmq.RELEASE.unpack(tmp_path)

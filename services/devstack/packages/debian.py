@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 STATUS = Path("/var/lib/dpkg/status")
+NOTHING = "(?!)"  # matches no name
 # Hooks that would act on the system's own apt folders, and indexes that nobody reads here.
 UNWANTED = (
     "APT::Update::P",
@@ -24,39 +25,31 @@ class FetchFailed(Exception):
     """Connect to a Debian mirror, or use what its message suggests instead."""
 
 
-def supported() -> bool:
-    """Tell whether this machine has the tools: apt-get, apt-config and dpkg."""
-    return all(shutil.which(tool) for tool in ("apt-get", "apt-config", "dpkg-deb"))
-
-
 def system() -> str:
     """Name the distribution and the machine, for which packages are fetched."""
     release = platform.freedesktop_os_release()
     return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}-{platform.machine()}"
 
 
-def fetch(roots: tuple[str, ...], pattern: str, absent: str, folder: Path) -> list[str]:
+def fetch(
+    roots: tuple[str, ...], folder: Path, pattern: str | None = None, absent: str = NOTHING
+) -> list[str]:
     """Unpack `roots` and what they need into `folder`; give the names of the package files.
 
-    Of the packages they need, those whose name matches `wanted` are taken. Packages whose name
-    matches `absent` are fetched even where the system has them, all others only where it has not.
-    Raises: FetchFailed.
+    Of the packages they need, those whose name matches `pattern` are taken; without a pattern
+    exactly the roots are. Packages whose name matches `absent` are fetched even where the system
+    has them, all others only where it has not. Raises: FetchFailed.
     """
+    if not all(map(shutil.which, ("apt-get", "apt-config", "dpkg-deb"))):
+        message = "apt is not on this machine"
+        raise FetchFailed(message)
     with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
         apt = private_apt(Path(scratch), absent)
         apt("update")
-        names = [n for n in closure(apt, roots) if n in roots or re.fullmatch(pattern, n)]
-        return unpack(apt, names, Path(scratch), folder)
-
-
-def fetch_exactly(names: tuple[str, ...], folder: Path) -> list[str]:
-    """Unpack these packages and nothing they need; give the names of the package files.
-
-    Raises: FetchFailed.
-    """
-    with tempfile.TemporaryDirectory(prefix="devstack-apt-") as scratch:
-        apt = private_apt(Path(scratch), "(?!)")
-        apt("update")
+        names: Iterable[str] = roots
+        if pattern is not None:
+            wanted = f"{pattern}|{'|'.join(map(re.escape, roots))}"
+            names = [name for name in closure(apt, roots) if re.fullmatch(wanted, name)]
         return unpack(apt, names, Path(scratch), folder)
 
 

@@ -4,10 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from devstack.packages import cache, debian
+from devstack.packages.release import Release
 
-# Raise it when what is unpacked changes, so that older caches are left alone.
-RECIPE = 1
 # What a program without sound, fonts and printers needs.
 PACKAGES = ("openjdk-17-jre-headless", "zlib1g")
 
@@ -20,20 +18,10 @@ def command() -> tuple[str, ...]:
     installed = shutil.which("java")
     if installed:
         return (installed,)
-    release = cache.keep(f"java-{debian.system()}-{RECIPE}", unpack)
+    release = RELEASE.fetch()
     libraries = ":".join(str(path) for path in release.glob("**/*-linux-gnu"))
     program = next(release.glob("usr/lib/jvm/*/bin/java"))
     return ("env", f"LD_LIBRARY_PATH={libraries}", str(program))
-
-
-def unpack(folder: Path) -> None:
-    """Fetch and unpack; keep the list of what was taken beside it."""
-    if not debian.supported():
-        message = "Java is fetched with apt, which is not on this machine: install Java 11 or later"
-        raise debian.FetchFailed(message)
-    files = debian.fetch_exactly(PACKAGES, folder)
-    lead_inside(folder)
-    (folder / "packages.txt").write_text("\n".join(files) + "\n")
 
 
 def lead_inside(folder: Path) -> None:
@@ -44,3 +32,6 @@ def lead_inside(folder: Path) -> None:
         if inside is not None and inside.exists():
             link.unlink()
             link.symlink_to(os.path.relpath(inside, link.parent))
+
+
+RELEASE = Release("java", 1, PACKAGES, finish=lead_inside, advice="install Java 11 or later")

@@ -3,10 +3,8 @@
 import shutil
 from pathlib import Path
 
-from devstack.packages import cache, debian
+from devstack.packages.release import Release
 
-# Raise it when what is unpacked changes, so that older caches are left alone.
-RECIPE = 2
 # The programs need nothing but libc; Prometheus' own pages are drawn with the others.
 PACKAGES = (
     "prometheus",
@@ -31,24 +29,6 @@ TEMPLATES = b"/usr/share/prometheus/alertmanager"
 OUR_TEMPLATES = b"./sr/share/prometheus/alertmanager"
 
 
-def release() -> Path:
-    """Give the folder with the unpacked packages, fetching them once.
-
-    Raises: debian.FetchFailed when they are not cached and cannot be fetched.
-    """
-    return cache.keep(name(), unpack)
-
-
-def cached() -> bool:
-    """Tell whether nothing need be fetched."""
-    return cache.kept(name())
-
-
-def name() -> str:
-    """Name the cached folder after the distribution, the machine and the recipe."""
-    return f"prometheus-{debian.system()}-{RECIPE}"
-
-
 def program(of: str) -> Path:
     """Name a program of the release, fetched or not."""
     return usr() / "bin" / of
@@ -61,20 +41,14 @@ def pages() -> Path:
 
 def usr() -> Path:
     """Name the folder of everything but configuration."""
-    return cache.root() / name() / "usr"
+    return RELEASE.folder() / "usr"
 
 
-def move_templates(alertmanager: Path) -> None:
-    """Let Alertmanager find its templates where it is not installed."""
+def finish(folder: Path) -> None:
+    """Let Alertmanager find its templates where it is not installed; remove what nobody reads."""
+    shutil.rmtree(folder / SOURCES, ignore_errors=True)
+    alertmanager = folder / "usr" / "bin" / "prometheus-alertmanager"
     alertmanager.write_bytes(alertmanager.read_bytes().replace(TEMPLATES, OUR_TEMPLATES))
 
 
-def unpack(folder: Path) -> None:
-    """Fetch and unpack; keep the list of what was taken beside it."""
-    if not debian.supported():
-        message = "Prometheus is fetched with apt, which is not on this machine"
-        raise debian.FetchFailed(message)
-    files = debian.fetch_exactly(PACKAGES, folder)
-    shutil.rmtree(folder / SOURCES, ignore_errors=True)
-    move_templates(folder / "usr" / "bin" / "prometheus-alertmanager")
-    (folder / "packages.txt").write_text("\n".join(files) + "\n")
+RELEASE = Release("prometheus", 2, PACKAGES, finish=finish)

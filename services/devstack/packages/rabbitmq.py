@@ -3,48 +3,14 @@
 import re
 from pathlib import Path
 
-from devstack.packages import cache, debian
+from devstack.packages.release import Release
 
-# Raise it when what is unpacked changes, so that older caches are left alone.
-RECIPE = 2
 # What the node loads; Erlang looks for every module in every folder of its path, so a folder with
 # only these and what they need halves the start (10 s to 5 s).
 PLUGINS = ("rabbit", "rabbitmq_prelaunch", "rabbitmq_management")
 OURS = r"rabbitmq-server|erlang-.*"
 LIBRARIES = r"lib.*|zlib1g"
 SERVER = "usr/lib/rabbitmq/lib/rabbitmq_server-*"
-
-
-def release() -> Path:
-    """Give the folder with the unpacked packages, fetching them once.
-
-    Raises: debian.FetchFailed when they are not cached and cannot be fetched.
-    """
-    return cache.keep(name(), unpack)
-
-
-def cached() -> bool:
-    """Tell whether nothing need be fetched."""
-    return cache.kept(name())
-
-
-def name() -> str:
-    """Name the cached folder after the distribution, the machine and the recipe."""
-    return f"rabbitmq-{debian.system()}-{RECIPE}"
-
-
-def unpack(folder: Path) -> None:
-    """Fetch and unpack; keep the list of what was taken beside it."""
-    if not debian.supported():
-        message = "RabbitMQ is fetched with apt, which is not on this machine; " + ADVICE
-        raise debian.FetchFailed(message)
-    try:
-        files = debian.fetch(("rabbitmq-server",), f"{OURS}|{LIBRARIES}", OURS, folder)
-    except debian.FetchFailed as error:
-        message = f"{error}\n{ADVICE}"
-        raise debian.FetchFailed(message) from error
-    link_plugins(folder)
-    (folder / "packages.txt").write_text("\n".join(files) + "\n")
 
 
 def link_plugins(folder: Path) -> None:
@@ -79,7 +45,15 @@ def applications(app: Path) -> list[str]:
     return re.findall(r"\w+", listed[1]) if listed else []
 
 
-ADVICE = (
-    "to use a broker of your own set ORDERS_AMQP_URL (amqp://user:password@host:5672/vhost) "
-    "and ORDERS_MANAGEMENT_URL (http://user:password@host:15672)"
+RELEASE = Release(
+    "rabbitmq",
+    2,
+    ("rabbitmq-server",),
+    f"{OURS}|{LIBRARIES}",
+    OURS,
+    finish=link_plugins,
+    advice=(
+        "to use a broker of your own set ORDERS_AMQP_URL (amqp://user:password@host:5672/vhost) "
+        "and ORDERS_MANAGEMENT_URL (http://user:password@host:15672)"
+    ),
 )

@@ -51,7 +51,7 @@ def component(  # noqa: PLR0913 a server's settings
     """
     state = cluster.state
     folder = unprivileged.folder(state, name)
-    tree = unprivileged.program_tree(pgbouncer.release(), state)
+    tree = unprivileged.program_tree(pgbouncer.RELEASE.fetch(), state)
 
     def prepare() -> None:
         users = postgres.write(folder / "users.txt", f'"{postgres.OWNER}" "{cluster.password}"\n')

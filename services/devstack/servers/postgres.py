@@ -108,7 +108,7 @@ class Cluster:
         """Find the programs of a server with or without TLS; each has data of its own version."""
         if self.tls is None:
             return Programs(programs(self.state), "data", NONE)
-        release = secured.release()
+        release = secured.RELEASE.fetch()
         tree = unprivileged.program_tree(release, self.state)
         folder = tree / secured.postgresql().relative_to(release)
         libraries = {"LD_LIBRARY_PATH": secured.libraries(tree)}

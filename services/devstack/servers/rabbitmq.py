@@ -214,8 +214,8 @@ def listeners(broker: Broker) -> dict[str, object]:
 def environment(broker: Broker) -> dict[str, str]:
     """Point Erlang at the unpacked release, and the node at its own folder and ports."""
     root, home, folder = erts().parents[1], server_home(), broker.folder
-    plugins = str(rabbitmq.release() / "plugins")
-    libraries = rabbitmq.release() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
+    plugins = str(rabbitmq.RELEASE.fetch() / "plugins")
+    libraries = rabbitmq.RELEASE.fetch() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
     return server_environment(broker.state) | {
         "ROOTDIR": str(root),
         "BINDIR": str(erts()),
@@ -245,12 +245,12 @@ def environment(broker: Broker) -> dict[str, str]:
 
 def erts() -> Path:
     """Find the folder with Erlang's programs."""
-    return next(rabbitmq.release().glob("usr/lib/erlang/erts-*/bin"))
+    return next(rabbitmq.RELEASE.fetch().glob("usr/lib/erlang/erts-*/bin"))
 
 
 def server_home() -> Path:
     """Find RabbitMQ's own folder."""
-    return next(rabbitmq.release().glob(rabbitmq.SERVER))
+    return next(rabbitmq.RELEASE.fetch().glob(rabbitmq.SERVER))
 
 
 def ready(broker: Broker) -> bool:

@@ -106,7 +106,9 @@ def component(
             users.touch(0o600)
             users.write_text(access.rules)
 
-    libraries = {} if tls is None else {"LD_LIBRARY_PATH": secured.libraries(secured.release())}
+    libraries = (
+        {} if tls is None else {"LD_LIBRARY_PATH": secured.libraries(secured.RELEASE.fetch())}
+    )
     return Component(
         name=name,
         argv=(str(binary() if tls is None else secured.redis_server()), *flags),
