@@ -27,7 +27,7 @@ class Probe:
         self._thread.start()
 
     def finish(self) -> None:
-        """Stop measuring."""
+        """Stop the thread after its current nap."""
         self._stop.set()
 
     def figures(self) -> dict[str, float]:

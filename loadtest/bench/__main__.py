@@ -1,4 +1,4 @@
-"""`python -m loadtest.bench`."""
+"""The command line of the benchmark: `python -m loadtest.bench`."""
 
 import sys
 

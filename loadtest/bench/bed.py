@@ -10,7 +10,7 @@ from loadtest.bench.stand import BEFORE, Plan, Stand
 
 
 def nothing() -> None:
-    """Prepare nothing."""
+    """Do nothing; for contestants without preparation."""
 
 
 class Contestant(NamedTuple):

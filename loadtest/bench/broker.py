@@ -68,7 +68,7 @@ class Channel:
         return Reading(sent, sent / (time.perf_counter() - began_s))
 
     def purge(self, queue: str) -> None:
-        """Empty a queue."""
+        """Delete the messages of a queue, and wait for the broker's answer."""
         self._ask(_CHANNEL, spec.Queue.Purge(queue=queue), spec.Queue.PurgeOk)
 
     def _confirm(self, open_tags: set[int]) -> None:

@@ -73,7 +73,7 @@ class Database:
         self._connection = psycopg.connect(url, autocommit=True)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to PostgreSQL."""
         self._connection.close()
 
     def seed(self) -> None:

@@ -30,7 +30,7 @@ def turns(contestants: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Summarise the rounds."""
+    """Return median, lowest and highest of the rounds."""
     return Spread(statistics.median(values), min(values), max(values))
 
 

@@ -22,7 +22,7 @@ def announce(url: str, orders: Iterable[int]) -> Reading:
 
 
 def purge(url: str) -> None:
-    """Empty both queues."""
+    """Delete the messages of both work queues."""
     with Channel(url) as channel:
         for queue in (topology.PROCESSING, topology.NOTIFICATIONS):
             channel.purge(queue)

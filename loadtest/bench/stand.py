@@ -104,7 +104,7 @@ class Stand:
         self._known[variant] = self._variant(self._known[name], variant, more)
 
     def stop(self, name: str) -> None:
-        """Stop one process."""
+        """Stop one process and forget it."""
         self._programs.pop(name).stop()
 
     def pause(self, name: str) -> None:

@@ -168,7 +168,7 @@ class UnhappyOperator:
         (stack.state / "prometheus" / "operator.json").write_bytes(self._served.targets())
 
     def mend(self, stack: Stack) -> None:
-        """Take it away."""
+        """Remove the endpoint from Prometheus' targets and stop it."""
         (stack.state / "prometheus" / "operator.json").write_bytes(b"[]")
         self._served.__exit__()
 

@@ -46,7 +46,7 @@ def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:
 
 
 class Reply(NamedTuple):
-    """An answer."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]
@@ -173,7 +173,7 @@ class Stack:
         victim.kill()
 
     def order(self, user: int = 1, **more: Any) -> Reply:
-        """Place one order."""
+        """Place an order with a card and return the answer; `more` replaces members and headers."""
         headers = more.pop("headers", {})
         body = {
             "userId": user, "productId": 101, "quantity": 1, "total": 19.90,

@@ -42,7 +42,7 @@ class Progress:
 
 
 def event(happened: Event) -> None:
-    """Print a fault."""
+    """Print a fault with its second of the run."""
     say(f"  {happened.at_s:4.0f} s  ── {happened.text}")
 
 

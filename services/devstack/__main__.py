@@ -1,4 +1,4 @@
-"""`python -m devstack`."""
+"""The command line of the local stack: `python -m devstack VERB`."""
 
 import sys
 

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the verbs."""
+    """Return the command line's parser, with a sub-command for each verb."""
     command_line = argparse.ArgumentParser(
         prog="python -m devstack",
         description="Run the whole order platform on this machine.",
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add(verbs: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
-    """Add a verb."""
+    """Add a verb that calls `run`, and return its parser for further arguments."""
     command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
     command.set_defaults(run=run)
     return command

@@ -19,7 +19,7 @@ class Stage(IntEnum):
 
 
 def nothing() -> None:
-    """Prepare nothing."""
+    """Do nothing; for components without preparation."""
 
 
 def always_ready() -> bool:

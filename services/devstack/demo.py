@@ -86,7 +86,7 @@ class Demo:
     giving_up: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        """Prepare the connections."""
+        """Open the pool of HTTP connections to the gateway."""
         authority = None if self.plan.authority is None else str(self.plan.authority)
         self.http = urllib3.PoolManager(maxsize=POSTERS + 4, retries=False, ca_certs=authority)
 

@@ -151,12 +151,12 @@ class Keeper:
             self.changed.wait_for(lambda: self.state == "stopped", SWITCH_WITHIN_S)
 
     def pause(self) -> None:
-        """Freeze the component."""
+        """Freeze the component's program; it keeps its connections."""
         self.program.pause()
         self.enter("paused")
 
     def resume(self) -> None:
-        """Let the component go on."""
+        """Continue the frozen program."""
         self.program.resume()
         self.enter("ready")
 

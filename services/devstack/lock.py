@@ -42,7 +42,7 @@ IMAGES = {
 
 
 def main() -> int:
-    """Write all locks."""
+    """Write every requirements lock anew, with the newest allowed versions."""
     everything = ["pyproject.toml", "--all-extras", "--group=dev", "--upgrade"]
     with overriding(OVERRIDES) as overrides:
         write("requirements.lock", [*everything, *overrides])
@@ -80,7 +80,7 @@ def overriding(text: str) -> Iterator[list[str]]:
 
 
 def write(name: str, source: list[str], text: str = "") -> None:
-    """Compile one lock."""
+    """Compile `source` (`-` reads `text`) into the lock `name`, with hashes."""
     uv = Path(sys.executable).with_name("uv")
     argv = [str(uv), "pip", "compile", *source, *OPTIONS, "-o", name]
     subprocess.run(argv, cwd=REPOSITORY, input=text, text=True, check=True)

@@ -177,7 +177,7 @@ class CacheSettings(Group, frozen=True):
 
 
 class MessagingSettings(Group, frozen=True):
-    """RabbitMQ."""
+    """Connection to RabbitMQ."""
 
     url: Annotated[
         Url,
@@ -466,7 +466,7 @@ class UpstreamSettings(Group, frozen=True):
 
 
 class RelaySettings(Group, frozen=True):
-    """Outbox to RabbitMQ."""
+    """How the relay publishes the outbox."""
 
     batch: Annotated[
         Count, Meta(description="Rows published before their confirms are collected.")
@@ -484,7 +484,7 @@ class RelaySettings(Group, frozen=True):
 
 
 class WorkerSettings(Group, frozen=True):
-    """Consumer of order-processing."""
+    """How the worker handles `order-processing`."""
 
     prefetch: Annotated[
         Annotated[int, Meta(ge=1, le=1000)],
@@ -659,7 +659,7 @@ _ADMIN_PORTS_TEXT: Final = ", ".join(f"{name} {port}" for name, port in ADMIN_PO
 
 
 class AdminSettings(Group, frozen=True):
-    """Probes and metrics."""
+    """Port of probes and metrics."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"  # noqa: S104 probes come from the node
     port: Annotated[Port | None, Meta(description=f"Default: {_ADMIN_PORTS_TEXT}.")] = None
@@ -675,7 +675,7 @@ class BuildSettings(Group, frozen=True):
 
 
 class LogSettings(Group, frozen=True):
-    """Structured logs."""
+    """What is logged."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -54,7 +54,7 @@ RETRY_TIERS: Final = (Tier("5s", 5), Tier("30s", 30), Tier("5m", 300))
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """An exchange."""
+    """An exchange, as the management API describes it."""
 
     name: str
     vhost: str
@@ -66,7 +66,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """A quorum queue."""
+    """A quorum queue, as the management API describes it."""
 
     name: str
     vhost: str

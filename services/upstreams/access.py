@@ -44,6 +44,6 @@ class TokensResource:
         self._access = access
 
     def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Take the tokens."""
+        """Replace the accepted tokens by those of the body."""
         self._access.accepted = body(req, Accepted)
         answer(resp, {"accepted": len(self._access.accepted.tokens)})

@@ -28,7 +28,7 @@ class ResetResource:
         self._resets = resets
 
     def on_post(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Clear the ledger."""
+        """Delete the ledger and the scripted faults."""
         for reset in self._resets:
             reset()
         resp.status = 204

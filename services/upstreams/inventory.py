@@ -200,7 +200,7 @@ def _same(reservation: Reservation, order_id: int, order: NewReservation) -> Res
 
 
 class AvailabilityResource:
-    """`GET /availability/{productId}?quantity=`."""
+    """Availability of a product: `GET /availability/{productId}?quantity=`."""
 
     def __init__(self, stock: Stock) -> None:
         self._stock = stock
@@ -225,17 +225,17 @@ class ReservationResource:
         answer(resp, reservation, 201 if created else 200)
 
     def on_post_commit(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        """Commit."""
+        """Commit the reservation: its units are sold."""
         _check(key)
         answer(resp, self._stock.commit(key, _named(req)))
 
     def on_post_release(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        """Release."""
+        """Release the reservation, also before it is made."""
         _check(key)
         answer(resp, self._stock.release(key, _named(req)))
 
     def on_post_return(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        """Return."""
+        """Take the units of a committed reservation back."""
         _check(key)
         answer(resp, self._stock.give_back(key, _named(req)))
 
@@ -251,7 +251,7 @@ def _named(req: falcon.Request) -> int | None:
 
 
 class StockResource:
-    """`PUT /control/stock/{productId}`."""
+    """Stock of a product, for tests: `PUT /control/stock/{productId}`."""
 
     def __init__(self, stock: Stock) -> None:
         self._stock = stock

@@ -106,7 +106,7 @@ class Till:
         self._journal: Journal[tuple[Kind, str]] = Journal()
 
     def reset(self) -> None:
-        """Forget every attempt."""
+        """Delete all attempts, refunds and the journal."""
         with self._lock:
             self._attempts.clear()
             self._refunded.clear()
@@ -185,7 +185,7 @@ def _entry(row: Attempt) -> Entry:
 
 
 class PaymentResource:
-    """`PUT|GET /payments/{attemptId}`."""
+    """Attempts to capture: `PUT` and `GET /payments/{attemptId}`."""
 
     def __init__(self, till: Till, script: Script) -> None:
         self._till, self._script = till, script
@@ -209,7 +209,7 @@ class PaymentResource:
 
 
 class RefundResource:
-    """`PUT /refunds/{attemptId}`."""
+    """Attempts to refund: `PUT /refunds/{attemptId}`."""
 
     def __init__(self, till: Till, script: Script) -> None:
         self._till, self._script = till, script

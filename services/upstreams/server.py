@@ -25,7 +25,7 @@ class SimulatorWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no typ
             self.app.stop.set()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop gracefully (SIGTERM)."""
+        """Stop on SIGTERM, after the requests under way."""
         self.app.stop.set()
         super().handle_exit(sig, frame)
 

@@ -109,7 +109,7 @@ class Livez:
     """`GET /livez`: the process serves."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer 200."""
+        """Answer 200 as long as the process serves requests."""
         answer(resp, {"status": "ok"})
 
 

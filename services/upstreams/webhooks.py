@@ -63,7 +63,7 @@ class Inbox:
             return dict(self._refused)
 
     def reset(self) -> None:
-        """Forget every delivery."""
+        """Delete all deliveries and the counts of refused ones."""
         with self._lock:
             self._rows.clear()
             self._refused.clear()
@@ -75,7 +75,7 @@ class Inbox:
 
 
 class WebhooksResource:
-    """`POST /webhooks`."""
+    """Receiver of webhooks: `POST /webhooks`."""
 
     def __init__(self, inbox: Inbox, keys: Sequence[bytes], tolerance_s: int) -> None:
         self._inbox, self._keys, self._tolerance_s = inbox, keys, tolerance_s
@@ -115,7 +115,7 @@ class WebhooksResource:
 
 
 class RefusedResource:
-    """`GET /control/refused`."""
+    """Counts of refused webhooks: `GET /control/refused`."""
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox

@@ -25,7 +25,7 @@ class SecretWatch:
         self._version = ""
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Follow changes of Secrets until the task is cancelled."""
         await follow_for_ever("Secret", self._follow, self._begin_anew)
 
     def _begin_anew(self) -> None:

@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 
 
 def definition() -> dict[str, Any]:
-    """Return the CustomResourceDefinition."""
+    """Return the CustomResourceDefinition, with schemas from the structs of `resource`."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -68,7 +68,7 @@ def rollback(options: Namespace) -> int:
 
 
 def crd(_given: Namespace) -> int:
-    """Print the CustomResourceDefinition."""
+    """Print the definition of OrderService as YAML."""
     sys.stdout.write(definition.FILE.read_text(encoding="utf-8"))
     return OK
 

@@ -54,7 +54,7 @@ class TopologyReconciler:
         self._trusted: dict[Key, tuple[str, ssl.SSLContext]] = {}
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the connections to all management APIs."""
         await self._session.close()
 
     def report(self, key: Key, service: OrderService) -> TopologyReport:

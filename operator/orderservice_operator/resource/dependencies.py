@@ -17,7 +17,7 @@ from orderservice_operator.resource.schema_types import (
 
 
 class Database(Section, frozen=True):
-    """PostgreSQL."""
+    """Connection to PostgreSQL."""
 
     rules: ClassVar = (
         Rule(
@@ -256,7 +256,7 @@ class RateLimit(Section, frozen=True):
 
 
 class Inventory(Section, frozen=True):
-    """The inventory service."""
+    """How Inventory is called."""
 
     url: Annotated[HttpUrl, Meta(description="Base URL.")] = "http://inventory:8091"
     stock_check: Annotated[
@@ -266,7 +266,7 @@ class Inventory(Section, frozen=True):
 
 
 class Payment(Section, frozen=True):
-    """The payment service."""
+    """How Payment is called."""
 
     url: Annotated[HttpUrl, Meta(description="Base URL.")] = "http://payment:8092"
 
@@ -285,7 +285,7 @@ class Upstreams(Section, frozen=True):
 
 
 class Auth(Section, frozen=True):
-    """Who may call."""
+    """How callers of the API are authenticated."""
 
     rules: ClassVar = (
         Rule(

@@ -24,7 +24,7 @@ class ResourceIndex:
         return self._known.get(key)
 
     def known(self) -> list[Key]:
-        """Return all."""
+        """Return the keys of all resources, also of unreadable ones."""
         return list(self._known)
 
     def services(self) -> Iterator[OrderService]:

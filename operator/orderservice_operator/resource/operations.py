@@ -157,7 +157,7 @@ class Rollout(Section, frozen=True):
 
 
 class IpBlock(Section, frozen=True):
-    """A network."""
+    """A network without its excepted parts."""
 
     cidr: Annotated[Cidr, Meta(description="Network, such as 10.0.0.0/8.")]
     except_: Annotated[

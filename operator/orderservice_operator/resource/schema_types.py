@@ -109,7 +109,7 @@ class SecretName(Section, frozen=True):
 
 
 class Metadata(Section, frozen=True):
-    """Labels and annotations."""
+    """Labels and annotations for an object."""
 
     labels: Annotated[Labels, Meta(description="Labels; the operator's own win.")] = {}
     annotations: Annotated[Annotations, Meta(description="Annotations; the operator's win.")] = {}

@@ -70,7 +70,7 @@ class ServiceAccountTemplate(Section, frozen=True):
 
 
 class Spec(Section, frozen=True):
-    """What is wanted."""
+    """The desired state of an order service."""
 
     rules: ClassVar = (
         Rule(

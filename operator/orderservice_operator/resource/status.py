@@ -70,7 +70,7 @@ class Rollback(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is."""
+    """The state of an order service, as the operator observed it."""
 
     observed_generation: Annotated[int, Meta(description="Generation this is about.")] = 0
     phase: Annotated[Phase, Meta(description="Summary in one word.")] = "Pending"

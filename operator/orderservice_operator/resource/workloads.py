@@ -219,7 +219,7 @@ class CursorKey(Section, frozen=True):
 
 
 class Api(Section, frozen=True):
-    """The HTTP API."""
+    """The pods that serve the HTTP API."""
 
     secret_ref: Annotated[
         CursorKey, Meta(description="Key that signs list cursors (at least 16 characters).")

@@ -17,7 +17,7 @@ def postgresql() -> Path:
 
 
 def redis_server() -> Path:
-    """Name Redis' program."""
+    """Return the path of Debian's redis-server, which speaks TLS."""
     return RELEASE.fetch() / "usr" / "bin" / "redis-server"
 
 

@@ -79,7 +79,7 @@ class Authentication(Protocol):
     """Identifies the sender of an Authorization header. Raises Refusal if the caller is unknown."""
 
     def caller(self, authorization: str | None) -> Caller:
-        """Return the caller."""
+        """Return the caller that the header identifies."""
 
 
 class NoAuthentication:

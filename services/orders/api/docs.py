@@ -43,7 +43,7 @@ _PACKAGED: Final = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png
 
 
 class Page:
-    """`/docs`."""
+    """Swagger UI at `/docs`."""
 
     operations: Final = {
         "GET": Operation(
@@ -52,7 +52,7 @@ class Page:
     }
 
     def on_get(self, _req: Request, resp: Response) -> None:
-        """Answer the page."""
+        """Answer with the page and its Content-Security-Policy."""
         resp.data = _PAGE
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("Content-Security-Policy", _POLICY)

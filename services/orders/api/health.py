@@ -29,7 +29,7 @@ class HealthReport(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """`/health`."""
+    """Health of the service at `/health`."""
 
     operations: Final = {
         "GET": Operation(

@@ -28,7 +28,7 @@ class TransitionView(msgspec.Struct, frozen=True):
 
 
 class OrderHistory:
-    """`/api/orders/{id}/history`."""
+    """Transitions of an order at `/api/orders/{id}/history`."""
 
     operations: Final = {
         "GET": Operation(

@@ -52,11 +52,11 @@ class IssuerKeys:
         self._thread = threading.Thread(target=self._watch, name="issuer-keys", daemon=True)
 
     def start(self) -> None:
-        """Begin to fetch."""
+        """Start the thread that fetches the keys."""
         self._thread.start()
 
     def close(self) -> None:
-        """End fetching."""
+        """Stop the thread that fetches the keys."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -114,7 +114,7 @@ class PoolGauge:
         self._thread.start()
 
     def close(self) -> None:
-        """End sampling."""
+        """Stop the thread after its current sample."""
         self._stop.set()
 
     def _watch(self) -> None:

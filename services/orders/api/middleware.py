@@ -53,7 +53,7 @@ class Observed:
         self._room = threading.BoundedSemaphore(max_in_flight) if max_in_flight else None
 
     def __call__(self, env: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        """Answer a request, and record its span, its metrics and its log line."""
         started_s = time.perf_counter()
         correlation_id, traceparent = env.get("HTTP_X_CORRELATION_ID"), env.get("HTTP_TRACEPARENT")
         context, remote = ids.accept(correlation_id, traceparent)

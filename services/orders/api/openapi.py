@@ -55,7 +55,7 @@ _HEADERS: Final = {
 
 
 class OpenApi:
-    """`/openapi.json`."""
+    """The OpenAPI document at `/openapi.json`."""
 
     operations: Final = {
         "GET": Operation(
@@ -68,7 +68,7 @@ class OpenApi:
         self._document = document
 
     def on_get(self, _req: Request, resp: Response) -> None:
-        """Answer the document."""
+        """Answer with the document, which clients may cache for a minute."""
         resp.data = self._document
         resp.set_header("Cache-Control", "public, max-age=60")
 

@@ -89,7 +89,7 @@ class PageQuery(msgspec.Struct, frozen=True):
 
 
 class UserOrders:
-    """`/api/orders/user/{userId}`."""
+    """Orders of a user at `/api/orders/user/{userId}`."""
 
     operations: Final = {
         "GET": Operation(
@@ -120,7 +120,7 @@ class UserOrders:
         self._ledger, self._cursor_keys = ports.ledger, ports.cursor_keys
 
     def on_get(self, req: Request, resp: Response, user_id: int) -> None:
-        """Answer one page."""
+        """Answer with one page of orders and its Link header."""
         exchange = exchange_of(req.env)
         exchange.caller.require_sight_of(user_id)
         # Not decoded before: whoever names a user counts for that user, whatever else is wrong.

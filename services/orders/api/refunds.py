@@ -41,7 +41,7 @@ def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
 
 
 class Refunds:
-    """`/api/orders/{id}/refunds`."""
+    """Partial refunds of an order at `/api/orders/{id}/refunds`."""
 
     operations: Final = {
         "POST": Operation(

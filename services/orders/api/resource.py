@@ -79,7 +79,7 @@ class Resource(Protocol):
 
     @property
     def operations(self) -> Mapping[str, Operation]:
-        """Its methods."""
+        """Return the documentation of each HTTP method."""
 
 
 class Exchange(msgspec.Struct):

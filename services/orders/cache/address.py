@@ -100,12 +100,12 @@ class Login:
 
     @property
     def host(self) -> str:
-        """The server's host."""
+        """Return the host in the URL."""
         return str(self.arguments.get("host", "localhost"))
 
     @property
     def port(self) -> int:
-        """The server's port."""
+        """Return the port in the URL, or the default."""
         return int(self.arguments.get("port", _PORT))
 
     def others(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Server:
         return frozenset({self._login.address})
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
-        """Connect."""
+        """Connect to the server of the URL; it serves all slots."""
         return Connected({self._login.address: self._login.connect(timeout_s, protocol)}, None)
 
 

@@ -19,7 +19,7 @@ class Deed(msgspec.Struct):
     ids: list[str] = []
 
     def note(self, letter_id: str) -> None:
-        """Count a letter."""
+        """Count a letter, and record the ids of the first ones."""
         self.letters += 1
         if len(self.ids) < _IDS:
             self.ids.append(letter_id)

@@ -213,11 +213,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start the watchdog."""
+        """Start to check the server; from now on the session may be ended."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the watchdog."""
+        """Stop the checks and wait for their thread."""
         self._stopping.set()
         self._thread.join(_LOOK_S)
 

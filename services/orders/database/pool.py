@@ -122,7 +122,7 @@ class Pool:
         self._server.tried.wait()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close idle connections now, and those in use when they are returned."""
         self._closing.set()
         self._takeover.close()
         self._wakeup.close()
@@ -400,7 +400,7 @@ class Wakeup:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread after its current notification."""
         self._closing.set()
         self._due.set()
 

@@ -67,7 +67,7 @@ class ReplicaLag:
         self._thread.start()
 
     def stop(self) -> None:
-        """End measuring."""
+        """Stop the thread after its current measurement."""
         self._stop.set()
 
     def lag_s(self) -> float:

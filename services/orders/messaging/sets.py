@@ -51,7 +51,7 @@ class Member:
         self.started_s = 0.0
 
     def close(self) -> None:
-        """End the span."""
+        """End the message's span, with the message's ids in place."""
         self.run(self.block.__exit__, None, None, None)
 
 

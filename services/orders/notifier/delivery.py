@@ -199,7 +199,7 @@ class Sweep:
         _unknown()
 
     def start(self) -> None:
-        """Start the sweep."""
+        """Start the thread that looks for due notifications."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:

@@ -33,12 +33,12 @@ class QueueGauges:
         self._thread = threading.Thread(target=self._run, name="queue-gauges", daemon=True)
 
     def start(self) -> None:
-        """Start the queries."""
+        """Connect to the broker and start to measure the queues."""
         self._link.start()
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the queries."""
+        """Stop measuring and disconnect."""
         self._stopping.set()
         self._link.close(CLOSE_S)
 

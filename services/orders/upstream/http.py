@@ -134,7 +134,7 @@ class Upstream:
         return self._breaker.state
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close the idle connections to the upstream."""
         self._transport.close()
 
     def call(self, request: Request, read: Callable[[Reply], T]) -> T:

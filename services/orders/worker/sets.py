@@ -53,13 +53,13 @@ class Calls(Protocol):
     fresh: int
 
     def begin(self, token: Any, upstream: Any, call: Call[Any], run: Callable[..., Any]) -> None:
-        """Begin a call."""
+        """Send a call; `wait` returns its answer with `token`."""
 
     def wait(self, timeout_s: float | None) -> "list[Answered[Any]]":
         """Return the calls that ended."""
 
     def wake(self) -> None:
-        """Let `wait` return."""
+        """Make `wait` return at once; for any thread."""
 
     def new_turn(self) -> None:
         """Count calls from now on in `fresh`."""

@@ -135,7 +135,7 @@ class _Application(BaseApplication):  # type: ignore[misc] # gunicorn ships no t
 
 
 def configuration(settings: ApiSettings) -> dict[str, Any]:
-    """Return gunicorn's settings."""
+    """Return gunicorn's settings for the public port."""
     return {
         "bind": _address(settings),
         "backlog": settings.backlog,
