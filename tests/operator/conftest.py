@@ -7,8 +7,8 @@ _WITHOUT_CLUSTER = ("no Kubernetes to test with", "KUBEBUILDER_ASSETS=", "needs 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many, and why."""
-    reasons = [str(one.longrepr[2]) for one in terminalreporter.stats.get("skipped", [])]
-    skipped = [text for text in reasons if any(known in text for known in _WITHOUT_CLUSTER)]
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    skipped = [text for text in reasons if any(reason in text for reason in _WITHOUT_CLUSTER)]
     if skipped:
-        told = f"{len(skipped)} tests of the operator NOT RUN: {skipped[0]}"
-        terminalreporter.write_line(told.replace("Skipped: ", ""), red=True, bold=True)
+        summary = f"{len(skipped)} tests of the operator NOT RUN: {skipped[0]}"
+        terminalreporter.write_line(summary.replace("Skipped: ", ""), red=True, bold=True)

@@ -64,8 +64,8 @@ class Orderctl:
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         self.folder = folder
-        kept = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-        self.environ = kept | {"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(kubeconfig)}
+        inherited = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        self.environ = inherited | {"PYTHONPATH": str(OPERATOR), "KUBECONFIG": str(kubeconfig)}
 
     def __call__(self, *arguments: str, stdin: str = "", **environ: str) -> Ended:
         files = [self.folder / name for name in ("stdin", "stdout", "stderr")]
@@ -94,5 +94,5 @@ class Orderctl:
         """Return what a plan says, as (action, kind, name)."""
         ended = self.plan(manifest, namespace, "-o", "json")
         assert ended.returncode in {0, 2}, ended.stderr + ended.stdout
-        (found,) = json.loads(ended.stdout)
-        return {(one["action"], one["kind"], one["name"]) for one in found["changes"]}
+        (plan,) = json.loads(ended.stdout)
+        return {(change["action"], change["kind"], change["name"]) for change in plan["changes"]}

@@ -43,15 +43,17 @@ def binaries() -> Path:
 @pytest.fixture(scope="session")
 def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Give the cluster that KUBECONFIG names, or start a control plane of our own."""
-    given = os.environ.get("KUBECONFIG")
-    made: Cluster = (
-        GivenCluster(Path(given)) if given else ControlPlane(request.getfixturevalue("binaries"))
+    kubeconfig = os.environ.get("KUBECONFIG")
+    cluster: Cluster = (
+        GivenCluster(Path(kubeconfig))
+        if kubeconfig
+        else ControlPlane(request.getfixturevalue("binaries"))
     )
     try:
-        made.start()
-        yield made
+        cluster.start()
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +68,14 @@ def own_plane(plane: Cluster) -> ControlPlane:
 def api(plane: Cluster) -> Iterator[Api]:
     """Give an administrator's view, with the CRD and the operator's role installed."""
     with plane.session() as session:
-        made = Api(session, plane.url)
-        made.apply(yaml.safe_load((PACKAGE / "crd" / "orderservices.yaml").read_text()))
+        client = Api(session, plane.url)
+        client.apply(yaml.safe_load((PACKAGE / "crd" / "orderservices.yaml").read_text()))
         for manifest in yaml.safe_load_all((PACKAGE / "rbac" / "role.yaml").read_text()):
-            made.apply(manifest)
+            client.apply(manifest)
         for manifest in _account():
-            made.apply(manifest)
-        made.wait(lambda: _established(made))
-        yield made
+            client.apply(manifest)
+        client.wait(lambda: _established(client))
+        yield client
 
 
 def _account() -> Iterator[dict[str, Any]]:
@@ -99,8 +101,8 @@ def account_token(api: Api) -> Callable[[], str]:
     """Ask for a token of the operator's account."""
     _, _, namespace, name = ACCOUNT.split(":")
     path = api.path("v1", "serviceaccounts", namespace, name) + "/token"
-    wanted = {"spec": {"expirationSeconds": 6 * 3600}}
-    return lambda: str(api.create(path, wanted)["status"]["token"])
+    request = {"spec": {"expirationSeconds": 6 * 3600}}
+    return lambda: str(api.create(path, request)["status"]["token"])
 
 
 @pytest.fixture(scope="session")
@@ -261,10 +263,10 @@ def start_operator(
 @pytest.fixture(scope="module")
 def operator(start_operator: Callable[..., Running]) -> Iterator[Running]:
     """Run one operator for a module."""
-    made = start_operator(OPERATOR_TOPOLOGY_S="2")
-    yield made
-    if made.process.poll() is None:
-        made.stop()
+    running = start_operator(OPERATOR_TOPOLOGY_S="2")
+    yield running
+    if running.process.poll() is None:
+        running.stop()
 
 
 @contextmanager
@@ -283,18 +285,18 @@ def _namespace(api: Api) -> Iterator[str]:
 @pytest.fixture
 def namespace(api: Api) -> Iterator[str]:
     """Make a namespace that admits only restricted pods; everything in it goes with the test."""
-    with _namespace(api) as made:
-        yield made
+    with _namespace(api) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")
 def quiet_namespace(api: Api, own_plane: ControlPlane) -> Iterator[str]:
     """Make one for a module, for tests that only look; pods become ready in it."""
     assert own_plane
-    with _namespace(api) as made:
-        nodes = Nodes(api.twin(), made)
+    with _namespace(api) as name:
+        nodes = Nodes(api.twin(), name)
         nodes.start()
-        yield made
+        yield name
         nodes.stop()
 
 
@@ -302,10 +304,10 @@ def quiet_namespace(api: Api, own_plane: ControlPlane) -> Iterator[str]:
 def nodes(api: Api, own_plane: ControlPlane, namespace: str) -> Iterator[Nodes]:
     """Make the namespace's pods ready, failing or slow."""
     assert own_plane
-    made = Nodes(api.twin(), namespace)
-    made.start()
-    yield made
-    made.stop()
+    started = Nodes(api.twin(), namespace)
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -313,13 +315,15 @@ def example() -> Callable[..., dict[str, Any]]:
     """Read an example; keywords replace sections of its spec."""
 
     def build(name: str = "minimal", **spec: Any) -> dict[str, Any]:
-        given: dict[str, Any] = yaml.safe_load((OPERATOR / "examples" / f"{name}.yaml").read_text())
+        manifest: dict[str, Any] = yaml.safe_load(
+            (OPERATOR / "examples" / f"{name}.yaml").read_text()
+        )
         # Nothing crashes unless it is told to, so no time is spent on watching.
-        given["spec"]["rollout"] = given["spec"].get("rollout", {}) | {"minReadySeconds": 0}
+        manifest["spec"]["rollout"] = manifest["spec"].get("rollout", {}) | {"minReadySeconds": 0}
         for section, value in spec.items():
-            old = given["spec"].get(section)
-            given["spec"][section] = old | value if isinstance(old, dict) else value
-        return given
+            old = manifest["spec"].get(section)
+            manifest["spec"][section] = old | value if isinstance(old, dict) else value
+        return manifest
 
     return build
 

@@ -48,9 +48,9 @@ class Counters:
 
     def migrating(self) -> int:
         """Return how many resources have all their children and wait for their migration."""
-        wanted = ('type="MigrationsComplete"', 'status="False"')
-        found = self._series("orderservice_condition{")
-        return sum(all(label in name for label in wanted) for name in found)
+        labels = ('type="MigrationsComplete"', 'status="False"')
+        series = self._series("orderservice_condition{")
+        return sum(all(label in name for label in labels) for name in series)
 
     def _sum(self, beginning: str) -> int:
         return round(sum(self._series(beginning).values()))
@@ -60,8 +60,8 @@ class Counters:
             text = self._session.get(f"{self._root}/metrics", timeout=30).text
         except OSError:
             return {}  # it is starting
-        found = (line for line in text.splitlines() if line.startswith(beginning))
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in found)}
+        lines = (line for line in text.splitlines() if line.startswith(beginning))
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def namespace_without_pods(api: Api, name: str) -> str:
@@ -100,5 +100,7 @@ def wait_until(true: Callable[[], bool], within_s: float = 180) -> float:
 
 def all_have(api: Api, namespace: str, count: int, phase: str) -> bool:
     """Tell whether there are so many resources, all in a phase."""
-    found: list[Any] = api.list(*SERVICES, namespace)
-    return len(found) == count and all(one.get("status", {}).get("phase") == phase for one in found)
+    resources: list[Any] = api.list(*SERVICES, namespace)
+    return len(resources) == count and all(
+        resource.get("status", {}).get("phase") == phase for resource in resources
+    )

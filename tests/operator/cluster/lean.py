@@ -33,7 +33,7 @@ def python(folder: Path) -> Path:
 
 def python_of_another_version(folder: Path, file: str, before: str, after: str) -> Path:
     """Make one whose operator has another text in one of its files."""
-    made = python(folder)
+    environment = python(folder)
     link = next((folder / "lib").rglob("orderservice_operator"))
     original = link.resolve()
     link.unlink()
@@ -41,11 +41,11 @@ def python_of_another_version(folder: Path, file: str, before: str, after: str) 
     text = (link / file).read_text()
     assert before in text
     (link / file).write_text(text.replace(before, after))
-    return made
+    return environment
 
 
 def _tops(name: str) -> set[Path]:
     """Return the files and folders of a package beside other packages."""
-    found = distribution(name)
-    tops = {Path(str(found.locate_file(file.parts[0]))) for file in found.files or ()}
+    package = distribution(name)
+    tops = {Path(str(package.locate_file(file.parts[0]))) for file in package.files or ()}
     return {top for top in tops if top.name not in {"..", "__pycache__"}}

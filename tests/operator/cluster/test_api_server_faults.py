@@ -53,10 +53,10 @@ FAULTS: dict[str, Fault] = {
 @pytest.fixture(scope="module")
 def proxy(own_plane: ControlPlane) -> Iterator[FaultProxy]:
     """Stand between the operator and the API server."""
-    made = FaultProxy(own_plane)
-    made.start()
-    yield made
-    made.stop()
+    started = FaultProxy(own_plane)
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,11 @@ def behind(
 ) -> Iterator[Any]:
     """Run an operator that knows the API server by the proxy's address."""
     file = kubeconfig_for(proxy.url, account_token(), "behind")
-    made = start_operator("behind", KUBECONFIG=str(file), OPERATOR_WATCH_SILENCE_S=str(SILENCE_S))
-    yield made
-    made.stop()
+    operator = start_operator(
+        "behind", KUBECONFIG=str(file), OPERATOR_WATCH_SILENCE_S=str(SILENCE_S)
+    )
+    yield operator
+    operator.stop()
 
 
 @pytest.fixture
@@ -152,13 +154,13 @@ def _comes_back(api: Api, namespace: str) -> Callable[[], bool]:
 def test_a_watch_whose_place_is_gone_lists_anew(api: Api, proxy: FaultProxy, settled: str) -> None:
     refused: set[str] = set()
 
-    def gone(request: Request) -> Fault | None:
+    def refuse(request: Request) -> Fault | None:
         if not request.is_watch or request.path in refused:
             return None
         refused.add(request.path)
         return Refuse(410)
 
-    with proxy.with_fault(gone):
+    with proxy.with_fault(refuse):
         proxy.cut_watches()
         api.wait(lambda: len(refused) >= 10)
         api.wait(_comes_back(api, settled))
@@ -188,18 +190,18 @@ def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
     api: Api, proxy: FaultProxy, settled: str
 ) -> None:
     """What a listing has no more is not told by kopf, and its children are not to come back."""
-    made: list[str] = []
+    writes: list[str] = []
 
     def record(request: Request) -> Fault | None:
         if request.is_write and request.query.get("fieldManager") == "orderservice-operator":
-            made.append(request.path)
+            writes.append(request.path)
         return None
 
-    def gone(request: Request) -> Fault | None:
+    def refuse(request: Request) -> Fault | None:
         watched = request.is_watch and request.path.endswith("/orderservices")
         return Refuse(410) if watched else record(request)
 
-    with proxy.with_fault(gone):
+    with proxy.with_fault(refuse):
         proxy.cut_watches()
         time.sleep(1)
         api.delete(*SERVICES, settled, "minimal")
@@ -207,7 +209,7 @@ def test_a_deletion_that_no_watch_tells_leaves_no_ghost(
     with proxy.with_fault(record):
         api.wait(lambda: not _children(api, settled))
         time.sleep(QUIET_S)
-    assert made == []
+    assert writes == []
 
 
 @pytest.fixture
@@ -230,21 +232,21 @@ def leader(
 
 def _lease(api: Api) -> Object:
     place = ("coordination.k8s.io/v1", "leases", "orders-system", "behind")
-    found: Object = api.get(*place)["spec"] if api.exists(*place) else {}
-    return found
+    spec: Object = api.get(*place)["spec"] if api.exists(*place) else {}
+    return spec
 
 
 def test_a_leader_renews_its_lease_while_it_still_lists_and_outlives_a_fault_at_its_take_over(
     api: Api, proxy: FaultProxy, leader: Callable[..., Any]
 ) -> None:
-    taken, refused = threading.Event(), threading.Event()
+    leading, refused = threading.Event(), threading.Event()
 
     def slow(request: Request) -> Fault | None:
         if request.path.endswith("/configmaps") and not request.is_watch:
             return Hang()
         if "leases" in request.path and request.is_write:
-            taken.set()
-        if "apiservices" in request.path and taken.is_set():
+            leading.set()
+        if "apiservices" in request.path and leading.is_set():
             refused.set()
             return Refuse(500)
         return None
@@ -322,11 +324,11 @@ def test_a_watch_of_resources_refused_outright_ends_the_process_and_the_next_one
     watched = api.path(*SERVICES, namespace)
     began_at = time.monotonic()
 
-    def gone(request: Request) -> Fault | None:
+    def refuse(request: Request) -> Fault | None:
         refused = request.is_watch and request.path == watched
         return Refuse(410, at_once=True) if refused else None
 
-    with proxy.with_fault(gone):
+    with proxy.with_fault(refuse):
         proxy.cut_watches()
         assert operator.process.wait(180) == 1
     figure("ended_by_a_refused_watch_after_s", time.monotonic() - began_at)
@@ -352,7 +354,7 @@ def test_a_token_that_ends_is_read_anew(
     operator = start_operator("renewed", KUBECONFIG=str(file), OPERATOR_NAMESPACE=namespace)
     api.wait(lambda: _operator_ready(api, operator))
     kubeconfig_for(proxy.url, new, "renewed")
-    with proxy.with_fault(lambda one: Refuse(401) if one.token == old else None):
+    with proxy.with_fault(lambda request: Refuse(401) if request.token == old else None):
         proxy.cut_watches()
         api.apply(example(), namespace)
         api.wait(lambda: _alive(operator) and is_ready("minimal"))
@@ -441,15 +443,15 @@ def lives(
     """Give an operator with many lives."""
     file = kubeconfig_for(proxy.url, account_token(), "lives")
     log = own_plane.folder / "lives.log"
-    made = Lives(
+    lives = Lives(
         image_python,
         log,
         KUBECONFIG=str(file),
         OPERATOR_NAMESPACE=namespace,
         OPERATOR_LOG_LEVEL="error",
     )
-    yield made
-    made.end()
+    yield lives
+    lives.end()
 
 
 @pytest.mark.parametrize("writes", [pytest.param(1, marks=pytest.mark.exhaustive), 5])

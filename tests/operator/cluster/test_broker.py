@@ -44,29 +44,29 @@ def _with(address: Address, work: Callable[[Management], Coroutine[Any, Any, Any
     return asyncio.run(main())
 
 
-def _made(rabbit: Rabbit, vhost: str, wanted: Topology) -> Changes:
+def _applied(rabbit: Rabbit, vhost: str, desired: Topology) -> Changes:
     """Apply a topology once; return what a second look would change."""
 
     async def twice(management: Management) -> Changes:
-        await management.apply(changes(wanted, await management.read()))
-        return changes(wanted, await management.read())
+        await management.apply(changes(desired, await management.read()))
+        return changes(desired, await management.read())
 
     result: Changes = _with(rabbit.address(vhost), twice)
     return result
 
 
 def _at(service: Any, vhost: str) -> Topology:
-    given = service(messaging={"vhost": vhost})
-    given["metadata"] |= {"namespace": "n", "uid": "u"}
-    return topology.desired(msgspec.convert(given, OrderService))
+    manifest = service(messaging={"vhost": vhost})
+    manifest["metadata"] |= {"namespace": "n", "uid": "u"}
+    return topology.desired(msgspec.convert(manifest, OrderService))
 
 
 def test_a_topology_is_made_once(rabbit: Rabbit, vhost: str, example: Example) -> None:
-    assert _made(rabbit, vhost, _at(example, vhost)) == Changes()
+    assert _applied(rabbit, vhost, _at(example, vhost)) == Changes()
 
 
 def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> None:
-    _made(rabbit, vhost, _at(example, vhost))
+    _applied(rabbit, vhost, _at(example, vhost))
     message = {
         "properties": {"delivery_mode": 2},
         "routing_key": "order.created.v1",
@@ -80,8 +80,8 @@ def test_messages_are_counted(rabbit: Rabbit, vhost: str, example: Example) -> N
         return await management.read()
 
     def counted() -> bool:
-        found: Broker = _with(rabbit.address(vhost), look)
-        return found.messages("order-processing") == 1
+        broker: Broker = _with(rabbit.address(vhost), look)
+        return broker.messages("order-processing") == 1
 
     Api(requests.Session(), "").wait(counted)
 
@@ -112,9 +112,9 @@ def test_a_queue_of_another_type_is_told_and_left_alone(
 ) -> None:
     place = f"queues/{quote(vhost, safe='')}/order-processing"
     rabbit.call("PUT", place, json={"durable": True, "arguments": {"x-queue-type": "classic"}})
-    left = _made(rabbit, vhost, _at(example, vhost))
-    assert left.queues == ()
-    (mismatch,) = left.mismatches
+    remaining = _applied(rabbit, vhost, _at(example, vhost))
+    assert remaining.queues == ()
+    (mismatch,) = remaining.mismatches
     assert "classic" in mismatch
     assert "quorum" in mismatch
 
@@ -125,11 +125,11 @@ def test_a_policymaker_is_enough(rabbit: Rabbit, vhost: str, example: Example) -
     rights = {"configure": "^order", "write": "^order", "read": "^order"}
     rabbit.call("PUT", f"permissions/{quote(vhost, safe='')}/topology", json=rights)
     address = Address(rabbit.url, "topology", PASSWORD, vhost)
-    wanted = _at(example, vhost)
+    desired = _at(example, vhost)
 
     async def make(management: Management) -> Changes:
-        await management.apply(changes(wanted, await management.read()))
-        return changes(wanted, await management.read())
+        await management.apply(changes(desired, await management.read()))
+        return changes(desired, await management.read())
 
     assert _with(address, make) == Changes()
 
@@ -153,8 +153,8 @@ def with_broker(
 
     def apply(**messaging: Any) -> None:
         api.apply(secret, namespace)
-        given = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
-        api.apply(example(messaging=given), namespace)
+        section = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
+        api.apply(example(messaging=section), namespace)
 
     return apply
 
@@ -391,16 +391,16 @@ def _has_messages(rabbit: Rabbit, inside: str, count: int) -> bool:
 def _named(
     example: Example, name: str, rabbit: Rabbit, vhost: str, **messaging: Any
 ) -> dict[str, Any]:
-    given = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
-    made: dict[str, Any] = example(messaging=given) | {"metadata": {"name": name}}
-    return made
+    section = {"managementUrl": rabbit.url, "vhost": vhost, **messaging}
+    manifest: dict[str, Any] = example(messaging=section) | {"metadata": {"name": name}}
+    return manifest
 
 
 def _verdict(api: Api, namespace: str, name: str, kind: str = "TopologyReady") -> tuple[str, str]:
     status = api.get(*SERVICES, namespace, name).get("status", {})
-    found = {one["type"]: one for one in status.get("conditions", [])}
-    one = found.get(kind, {"reason": "", "message": ""})
-    return one["reason"], one["message"]
+    conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
+    condition = conditions.get(kind, {"reason": "", "message": ""})
+    return condition["reason"], condition["message"]
 
 
 def _limit(rabbit: Rabbit, vhost: str) -> int:

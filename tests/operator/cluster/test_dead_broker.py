@@ -17,9 +17,9 @@ BOUND_S = 8.0
 @pytest.fixture(scope="module")
 def impatient(start_operator: Callable[..., Any]) -> Iterator[Any]:
     """Run an operator with a short bound."""
-    made = start_operator(OPERATOR_FINALIZER_TIMEOUT_S=str(BOUND_S), OPERATOR_TOPOLOGY_S="2")
-    yield made
-    made.stop()
+    operator = start_operator(OPERATOR_FINALIZER_TIMEOUT_S=str(BOUND_S), OPERATOR_TOPOLOGY_S="2")
+    yield operator
+    operator.stop()
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def service(api: Api, example: Example, namespace: str, impatient: Any) -> Calla
 
 def _topology(api: Api, namespace: str) -> str:
     status = api.get(*SERVICES, namespace, "minimal").get("status", {})
-    found = {one["type"]: one["reason"] for one in status.get("conditions", [])}
-    return str(found.get("TopologyReady", ""))
+    reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions", [])}
+    return str(reasons.get("TopologyReady", ""))
 
 
 def test_a_deletion_does_not_wait_for_a_dead_broker_for_ever(

@@ -43,7 +43,7 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
         down = do("down")
     assert down.returncode == 0, down.stderr
     assert not state.exists()
-    assert not [one for one in psutil.process_iter(["cmdline"]) if _is_in(state, one)]
+    assert not [process for process in psutil.process_iter(["cmdline"]) if _is_in(state, process)]
 
 
 def _is_in(state: Path, process: psutil.Process) -> bool:

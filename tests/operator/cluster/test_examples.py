@@ -16,8 +16,8 @@ ABSENT = {"full": ("HTTPRoute", "ServiceMonitor", "PrometheusRule")}
 def _secrets(node: Any) -> Iterator[tuple[str, str]]:
     """Yield each Secret that is named, with an entry of it."""
     if isinstance(node, list):
-        for one in node:
-            yield from _secrets(one)
+        for item in node:
+            yield from _secrets(item)
     if not isinstance(node, dict):
         return
     for name, value in node.items():
@@ -28,9 +28,9 @@ def _secrets(node: Any) -> Iterator[tuple[str, str]]:
             yield from _secrets(value)
 
 
-def _prepare(api: Api, given: Object, namespace: str) -> None:
+def _prepare(api: Api, manifest: Object, namespace: str) -> None:
     entries: dict[str, dict[str, str]] = {}
-    for name, key in _secrets(given["spec"]):
+    for name, key in _secrets(manifest["spec"]):
         entries.setdefault(name, {"cursorSecret": "c" * 16, "secret": "s", "username": "u"})
         entries[name] |= {key: "amqp://user:password@broker/", "password": "p"}
     for name, content in entries.items():
@@ -39,7 +39,10 @@ def _prepare(api: Api, given: Object, namespace: str) -> None:
             {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content},
             namespace,
         )
-    sections = [given["spec"], *(part for part in given["spec"].values() if isinstance(part, dict))]
+    sections = [
+        manifest["spec"],
+        *(part for part in manifest["spec"].values() if isinstance(part, dict)),
+    ]
     names = [part.get("podTemplate", {}).get("priorityClassName") for part in sections]
     for priority in filter(None, names):
         path = api.path("scheduling.k8s.io/v1", "priorityclasses")
@@ -49,7 +52,7 @@ def _prepare(api: Api, given: Object, namespace: str) -> None:
 
 def _conditions(api: Api, namespace: str, name: str) -> dict[str, Object]:
     status = api.get(*SERVICES, namespace, name).get("status", {})
-    return {one["type"]: one for one in status.get("conditions", [])}
+    return {condition["type"]: condition for condition in status.get("conditions", [])}
 
 
 @pytest.mark.usefixtures("operator", "nodes")
@@ -57,23 +60,25 @@ def _conditions(api: Api, namespace: str, name: str) -> dict[str, Object]:
 def test_an_example_is_applied_and_comes_up(
     api: Api, example: Example, namespace: str, name: str
 ) -> None:
-    given = example(name)
-    resource = given["metadata"]["name"]
-    _prepare(api, given, namespace)
-    api.apply(given, namespace)
+    manifest = example(name)
+    resource = manifest["metadata"]["name"]
+    _prepare(api, manifest, namespace)
+    api.apply(manifest, namespace)
 
     def up() -> bool:
-        found = api.list("apps/v1", "deployments", namespace)
-        ready = [one.get("status", {}).get("readyReplicas", 0) > 0 for one in found]
+        deployments = api.list("apps/v1", "deployments", namespace)
+        ready = [
+            deployment.get("status", {}).get("readyReplicas", 0) > 0 for deployment in deployments
+        ]
         return len(ready) == 4 and all(ready)
 
     api.wait(up)
-    wanted = "True" if name in ABSENT else "False"
+    degraded = "True" if name in ABSENT else "False"
 
     def judged() -> bool:
-        found = _conditions(api, namespace, resource)
+        conditions = _conditions(api, namespace, resource)
         kinds = ("Degraded", "MigrationsComplete")
-        return [found.get(kind, {}).get("status") for kind in kinds] == [wanted, "True"]
+        return [conditions.get(kind, {}).get("status") for kind in kinds] == [degraded, "True"]
 
     api.wait(judged)
     conditions = _conditions(api, namespace, resource)

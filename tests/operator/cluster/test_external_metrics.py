@@ -58,9 +58,9 @@ def ports() -> list[int]:
 def home(api: Api, own_plane: ControlPlane, ports: list[int]) -> Iterator[address.ServiceAddress]:
     """Make what the operator's chart makes: the Service, and the right to keep a certificate."""
     assert own_plane  # elsewhere our ExternalName would lead into the cluster, not here
-    made = service(NAME, "localhost")
-    made["metadata"]["labels"] = {"app.kubernetes.io/name": "orderservice-operator"}
-    api.apply(made, HOME)
+    manifest = service(NAME, "localhost")
+    manifest["metadata"]["labels"] = {"app.kubernetes.io/name": "orderservice-operator"}
+    api.apply(manifest, HOME)
     role = Path(registration.__file__).parents[1] / "rbac" / "external_metrics_role.yaml"
     api.apply(yaml.safe_load(role.read_text()), HOME)
     account = {"kind": "ServiceAccount", "name": "orderservice-operator", "namespace": HOME}
@@ -107,9 +107,9 @@ def start(
 @pytest.fixture(scope="module")
 def replica(start: Callable[..., Any]) -> Iterator[Any]:
     """Run one replica."""
-    made = start(0)
-    yield made
-    made.stop()
+    operator = start(0)
+    yield operator
+    operator.stop()
 
 
 class Shop:
@@ -126,18 +126,18 @@ class Shop:
 
     def manifest(self, **autoscaling: Any) -> Object:
         """Return the resource."""
-        wanted = {"minReplicas": 1, "maxReplicas": 6, "queueLengthPerPod": PER_POD} | autoscaling
+        section = {"minReplicas": 1, "maxReplicas": 6, "queueLengthPerPod": PER_POD} | autoscaling
         messaging = {
             "managementUrl": self.rabbit.url,
             "managementSecretRef": {"name": "management"},
             "vhost": self.namespace,
         }
-        return self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": wanted})
+        return self._example(messaging=messaging, worker={"replicas": 3, "autoscaling": section})
 
     def bound(self) -> bool:
         """Tell whether what is published gets into the queue."""
-        found = self.rabbit.call("GET", f"queues/{self.vhost}/{QUEUE}/bindings")
-        return "order.created.v1" in {one["routing_key"] for one in found}
+        bindings = self.rabbit.call("GET", f"queues/{self.vhost}/{QUEUE}/bindings")
+        return "order.created.v1" in {binding["routing_key"] for binding in bindings}
 
     def fill(self, count: int) -> None:
         """Publish messages."""
@@ -157,8 +157,8 @@ class Shop:
 
     def condition(self) -> tuple[str, str]:
         """Return what AutoscalingActive says."""
-        found = self.api.get(*SERVICES, self.namespace, "minimal").get("status", {})
-        for condition in found.get("conditions", []):
+        status = self.api.get(*SERVICES, self.namespace, "minimal").get("status", {})
+        for condition in status.get("conditions", []):
             if condition["type"] == "AutoscalingActive":
                 return condition["status"], condition["reason"]
         return "", ""
@@ -169,18 +169,18 @@ class Shop:
             return "KEDA"
         if not self.api.exists(*AUTOSCALERS, self.namespace, "minimal-worker"):
             return ""
-        found = self.api.get(*AUTOSCALERS, self.namespace, "minimal-worker")
-        return str(found["metadata"]["annotations"]["orders.platform.dev/metrics-provider"])
+        autoscaler = self.api.get(*AUTOSCALERS, self.namespace, "minimal-worker")
+        return str(autoscaler["metadata"]["annotations"]["orders.platform.dev/metrics-provider"])
 
     def ready(self) -> bool:
         """Tell whether all pods are what is to run."""
         revisions = self.api.list("apps/v1", "controllerrevisions", self.namespace)
-        return any(one["metadata"]["name"].startswith("minimal-") for one in revisions)
+        return any(revision["metadata"]["name"].startswith("minimal-") for revision in revisions)
 
     def workers(self) -> int:
         """Return how many workers are wanted."""
-        found = self.api.get("apps/v1", "deployments", self.namespace, "minimal-worker")
-        count: int = found["spec"]["replicas"]
+        deployment = self.api.get("apps/v1", "deployments", self.namespace, "minimal-worker")
+        count: int = deployment["spec"]["replicas"]
         return count
 
     def depth(self) -> int | None:
@@ -203,8 +203,8 @@ def shop(
 ) -> Iterator[Shop]:
     """Prepare a namespace and a virtual host for a resource."""
     assert nodes
-    made = Shop(api, namespace, rabbit, example)
-    rabbit.call("PUT", f"vhosts/{made.vhost}")
+    prepared = Shop(api, namespace, rabbit, example)
+    rabbit.call("PUT", f"vhosts/{prepared.vhost}")
     for name, entries in (
         ("management", {"username": rabbitmq.USER, "password": PASSWORD}),
         ("orders-messaging", {"url": rabbit.amqp_url(namespace)}),
@@ -213,8 +213,8 @@ def shop(
         metadata = {"name": name, "labels": labels}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
         api.apply(secret | {"stringData": entries}, namespace)
-    yield made
-    rabbit.call("DELETE", f"vhosts/{made.vhost}")
+    yield prepared
+    rabbit.call("DELETE", f"vhosts/{prepared.vhost}")
 
 
 @pytest.fixture
@@ -240,8 +240,8 @@ def test_messages_being_worked_on_count(served: Shop) -> None:
         pika.URLParameters(served.rabbit.amqp_url(served.namespace))
     )
     try:
-        taken = [connection.channel().basic_get(QUEUE) for _ in range(2)]
-        assert all(method is not None for method, _, _ in taken)
+        deliveries = [connection.channel().basic_get(QUEUE) for _ in range(2)]
+        assert all(method is not None for method, _, _ in deliveries)
         served.api.wait(lambda: served.depth() == 3)
         time.sleep(6)  # longer than a tick of the queue: what was taken would be missing now
         assert served.depth() == 3
@@ -275,8 +275,10 @@ def test_what_is_asked_wrongly_gets_an_error_that_kubernetes_reads(served: Shop)
 def test_the_metric_is_discovered(served: Shop) -> None:
     groups = served.api.session.get(f"{served.api.url}/apis", timeout=30).json()["groups"]
     assert "external.metrics.k8s.io" in {group["name"] for group in groups}
-    found = served.api.session.get(f"{served.api.url}/apis/{GROUP_VERSION}", timeout=30).json()
-    assert [one["name"] for one in found["resources"]] == [QUEUE_METRIC]
+    group_version = served.api.session.get(
+        f"{served.api.url}/apis/{GROUP_VERSION}", timeout=30
+    ).json()
+    assert [resource["name"] for resource in group_version["resources"]] == [QUEUE_METRIC]
 
 
 def call(
@@ -300,19 +302,19 @@ def call(
 
 def authorities(api: Api) -> str:
     """Return what the API server trusts the operator by."""
-    found = api.get(*API_SERVICES, "", registration.NAME)
-    return base64.b64decode(found["spec"]["caBundle"]).decode()
+    registered_service = api.get(*API_SERVICES, "", registration.NAME)
+    return base64.b64decode(registered_service["spec"]["caBundle"]).decode()
 
 
 def test_only_the_aggregation_layer_may_call(
     served: Shop, home: address.ServiceAddress, own_plane: ControlPlane, ports: list[int]
 ) -> None:
     pem = authorities(served.api)
-    code, found = call(home, ports[0], pem, own_plane.front_proxy_certificate())
-    assert (code, found["kind"]) == (200, "APIResourceList")
+    code, body = call(home, ports[0], pem, own_plane.front_proxy_certificate())
+    assert (code, body["kind"]) == (200, "APIResourceList")
     for chain in (None, own_plane.front_proxy_certificate("somebody")):
-        code, found = call(home, ports[0], pem, chain)
-        assert (code, found["kind"], found["reason"]) == (401, "Status", "Unauthorized")
+        code, body = call(home, ports[0], pem, chain)
+        assert (code, body["kind"], body["reason"]) == (401, "Status", "Unauthorized")
     stem = str(own_plane.kubeconfig.with_suffix(""))
     with pytest.raises((ssl.SSLError, ConnectionError)):  # an administrator, but of another CA
         call(home, ports[0], pem, (f"{stem}.crt", f"{stem}.key"))
@@ -328,7 +330,7 @@ def test_every_replica_serves_the_same(
     second = start(1)
     try:
         served.api.wait(lambda: listening(ports[1]))
-        assert shown(ports[0]) == shown(ports[1])
+        assert served_certificate(ports[0]) == served_certificate(ports[1])
         pem, chain = authorities(served.api), own_plane.front_proxy_certificate()
         assert call(home, ports[0], pem, chain) == call(home, ports[1], pem, chain)
     finally:
@@ -341,7 +343,7 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def shown(port: int) -> str:
+def served_certificate(port: int) -> str:
     """Return the certificate that a replica shows."""
     return ssl.get_server_certificate(("127.0.0.1", port))
 
@@ -349,13 +351,13 @@ def shown(port: int) -> str:
 def test_a_deleted_certificate_is_replaced_and_no_request_fails(
     served: Shop, ports: list[int]
 ) -> None:
-    before = shown(ports[0])
+    before = served_certificate(ports[0])
     served.api.delete("v1", "secrets", HOME, f"{NAME}-tls")
     answers: list[int | None] = []
 
     def replaced() -> bool:
         answers.append(served.depth())
-        return shown(ports[0]) != before
+        return served_certificate(ports[0]) != before
 
     served.api.wait(replaced)
     end = time.monotonic() + 3
@@ -373,11 +375,13 @@ def test_a_certificate_that_ends_soon_is_renewed(
     served.api.apply(secret | {"data": identity.data_of(ending)}, HOME)
 
     def renewed() -> bool:
-        found = served.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
-        return identity.pair_of(found) != ending and shown(ports[0]) != ending.certificate
+        data = served.api.get("v1", "secrets", HOME, f"{NAME}-tls")["data"]
+        return (
+            identity.pair_of(data) != ending and served_certificate(ports[0]) != ending.certificate
+        )
 
     served.api.wait(renewed)
-    ends = x509.load_pem_x509_certificate(shown(ports[0]).encode()).not_valid_after_utc
+    ends = x509.load_pem_x509_certificate(served_certificate(ports[0]).encode()).not_valid_after_utc
     assert ends - now > dt.timedelta(days=80)
     served.api.wait(lambda: served.depth() == 0)
 
@@ -398,16 +402,16 @@ def keda(api: Api) -> Iterator[None]:
     """Install the kinds of KEDA, and nobody who acts on them."""
     names = {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"}
 
-    def known() -> list[bool]:
+    def served_kinds() -> list[bool]:
         return [api.knows("keda.sh/v1alpha1", plural) for plural in names.values()]
 
     for kind, plural in names.items():
         api.apply(definition(kind, plural))
-    api.wait(lambda: all(known()), within_s=60)
+    api.wait(lambda: all(served_kinds()), within_s=60)
     yield
     for plural in names.values():
         api.delete("apiextensions.k8s.io/v1", "customresourcedefinitions", "", f"{plural}.keda.sh")
-    api.wait(lambda: not any(known()), within_s=60)
+    api.wait(lambda: not any(served_kinds()), within_s=60)
 
 
 def definition(kind: str, plural: str) -> Object:
@@ -524,10 +528,10 @@ def adapter(api: Api, tmp_path: Path) -> Iterator[Adapter]:
     """Register somebody else's server."""
     api.wait(lambda: not registered(api))
     api.apply(service("adapter", "localhost"), HOME)
-    with Adapter(tmp_path) as made:
-        theirs = address.ServiceAddress(HOME, "adapter", made.port)
-        api.apply(registration.api_service(theirs, made.pair.authorities))
-        yield made
+    with Adapter(tmp_path) as adapter:
+        theirs = address.ServiceAddress(HOME, "adapter", adapter.port)
+        api.apply(registration.api_service(theirs, adapter.pair.authorities))
+        yield adapter
         if registered(api) and holds(api) == "adapter":
             api.delete(*API_SERVICES, "", registration.NAME)
 
@@ -541,12 +545,15 @@ def holds(api: Api) -> str:
 def test_what_it_makes_for_itself_is_owned_by_its_role(served: Shop) -> None:
     name = "orderservice-operator"
     role = served.api.get("rbac.authorization.k8s.io/v1", "clusterroles", "", name)
-    made = [
+    manifests = [
         served.api.get(*API_SERVICES, "", registration.NAME),
         served.api.get("v1", "secrets", HOME, f"{NAME}-tls"),
         served.api.get("coordination.k8s.io/v1", "leases", HOME, "external-metrics"),
     ]
-    owners = [[owner["uid"] for owner in one["metadata"]["ownerReferences"]] for one in made]
+    owners = [
+        [owner["uid"] for owner in manifest["metadata"]["ownerReferences"]]
+        for manifest in manifests
+    ]
     assert owners == [[role["metadata"]["uid"]]] * 3
 
 
@@ -578,7 +585,7 @@ def test_answers_are_counted(served: Shop, replica: Any) -> None:
 
 @pytest.mark.usefixtures("replica")
 @pytest.mark.parametrize(
-    ("wanted", "there", "scales"),
+    ("provider", "server", "scales"),
     [
         ("Builtin", "replica", "Builtin"),
         ("External", "adapter", "External"),
@@ -588,25 +595,25 @@ def test_answers_are_counted(served: Shop, replica: Any) -> None:
     ],
 )
 def test_a_plan_of_what_is_there_is_empty_whoever_scales(
-    wanted: str,
-    there: str,
+    provider: str,
+    server: str,
     scales: str,
     shop: Shop,
     orderctl: Orderctl,
     request: pytest.FixtureRequest,
 ) -> None:
-    found = request.getfixturevalue(there)
-    if isinstance(found, Adapter):
-        found.value = 4 * PER_POD
-    planned = orderctl.changes(shop.manifest(provider=wanted), shop.namespace)
+    fixture = request.getfixturevalue(server)
+    if isinstance(fixture, Adapter):
+        fixture.value = 4 * PER_POD
+    planned = orderctl.changes(shop.manifest(provider=provider), shop.namespace)
     kind = "ScaledObject" if scales == "KEDA" else "HorizontalPodAutoscaler"
     assert ("create", kind, "minimal-worker") in planned
-    shop.apply(provider=wanted)
+    shop.apply(provider=provider)
     shop.api.wait(lambda: shop.scaled_by() == scales, within_s=120)
     shop.api.wait(shop.ready, within_s=120)
 
     def nothing() -> bool:
-        return orderctl.changes(shop.manifest(provider=wanted), shop.namespace) == set()
+        return orderctl.changes(shop.manifest(provider=provider), shop.namespace) == set()
 
     shop.api.wait(nothing, within_s=60)
 

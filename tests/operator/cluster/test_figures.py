@@ -44,9 +44,9 @@ def place(api: Api) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def held(operator: Any) -> crowd.Counters:
     """Give the counters of an operator that is ready."""
-    made = crowd.Counters(operator.admin_port)
-    crowd.wait_until(made.is_ready, within_s=180)
-    return made
+    counters = crowd.Counters(operator.admin_port)
+    crowd.wait_until(counters.is_ready, within_s=180)
+    return counters
 
 
 def _children(api: Api, namespace: str, name: str) -> int:

@@ -40,10 +40,10 @@ _DEFINITION = {
 @pytest.fixture(scope="module", autouse=True)
 def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
     """Run an operator that looks often for kinds that come and go."""
-    made = start_operator("routes", OPERATOR_DISCOVERY_S="1")
-    yield made
-    if made.process.poll() is None:
-        made.stop()
+    running = start_operator("routes", OPERATOR_DISCOVERY_S="1")
+    yield running
+    if running.process.poll() is None:
+        running.stop()
 
 
 @pytest.fixture
@@ -64,12 +64,14 @@ def test_its_absence_is_told_and_it_is_made_once_the_kind_is_known(
 
     def degraded() -> str:
         status = api.get(*SERVICES, namespace, "minimal").get("status", {})
-        conditions = {one["type"]: one["message"] for one in status.get("conditions", [])}
+        conditions = {
+            condition["type"]: condition["message"] for condition in status.get("conditions", [])
+        }
         return str(conditions.get("Degraded", ""))
 
     api.apply(example(api={"httpRoute": ROUTE}, auth={"exposeWithoutAuth": True}), namespace)
     api.wait(lambda: "gateway.networking.k8s.io" in degraded())
-    events = [one["message"] for one in api.list("v1", "events", namespace)]
+    events = [event["message"] for event in api.list("v1", "events", namespace)]
     assert any("HTTPRoute" in message for message in events)
 
     kind()

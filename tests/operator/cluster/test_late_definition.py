@@ -31,7 +31,7 @@ def test_it_is_not_ready_and_says_why_until_the_definition_comes(
         api.wait(lambda: not api.exists(*DEFINITIONS, NAME))
         operator = start_operator("early")
         url = f"http://127.0.0.1:{operator.admin_port}"
-        api.wait(lambda: "not installed" in _said(f"{url}/readyz"))
+        api.wait(lambda: "not installed" in _text(f"{url}/readyz"))
         assert requests.get(f"{url}/livez", timeout=30).ok
     finally:
         _put_back(api)
@@ -72,7 +72,7 @@ def _is_established(api: Api) -> bool:
     return {"Established": "True"}.items() <= {c["type"]: c["status"] for c in conditions}.items()
 
 
-def _said(url: str) -> str:
+def _text(url: str) -> str:
     try:
         return requests.get(url, timeout=30).text
     except requests.ConnectionError:

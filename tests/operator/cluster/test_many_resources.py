@@ -19,11 +19,11 @@ PLACES = 3
 @pytest.fixture(scope="module")
 def namespaces(api: Api) -> Iterator[list[str]]:
     """Make namespaces for them: the same names are in each."""
-    made = [f"crowd-{number}-{time.monotonic_ns()}" for number in range(PLACES)]
-    for name in made:
+    names = [f"crowd-{number}-{time.monotonic_ns()}" for number in range(PLACES)]
+    for name in names:
         crowd.namespace_without_pods(api, name)
-    yield made
-    for name in made:
+    yield names
+    for name in names:
         api.delete_all(*crowd.SERVICES, name)
         if os.environ.get("KUBECONFIG"):
             api.delete("v1", "namespaces", "", name)
@@ -39,7 +39,9 @@ def test_after_a_burst_in_many_namespaces_nothing_is_written_not_even_after_a_cr
     for namespace in namespaces:
         crowd.wait_until(partial(crowd.all_have, api, namespace, COUNT, "Migrating"), within_s=180)
         services = api.list("v1", "services", namespace)
-        assert len(services) == len({one["metadata"]["name"] for one in services}) == 2 * COUNT
+        assert (
+            len(services) == len({service["metadata"]["name"] for service in services}) == 2 * COUNT
+        )
 
     # The status names the quota only once its Event was read, some seconds later.
     for namespace in namespaces:

@@ -25,7 +25,7 @@ def insider(
 ) -> Callable[[list[Object]], Path]:
     """Make an account with a role in the namespace; return its kubeconfig."""
 
-    def made(rules: list[Object]) -> Path:
+    def build(rules: list[Object]) -> Path:
         rbac = "rbac.authorization.k8s.io"
         metadata = {"name": "insider"}
         role = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
@@ -37,13 +37,13 @@ def insider(
             "subjects": [{"kind": "ServiceAccount", "name": "insider", "namespace": namespace}],
         }
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-        for one in (account, role, binding):
-            api.apply(one, namespace)
+        for manifest in (account, role, binding):
+            api.apply(manifest, namespace)
         path = api.path("v1", "serviceaccounts", namespace, "insider") + "/token"
         token = api.create(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
         return kubeconfig_for(api.url, token, f"insider-{namespace}")
 
-    return made
+    return build
 
 
 def _everything() -> list[Object]:
@@ -105,7 +105,7 @@ def test_no_pod_runs_as_the_operator(
 
     def refused() -> bool:
         status = api.get(*SERVICES, namespace, name).get("status", {})
-        conditions = {found["type"]: found for found in status.get("conditions", [])}
+        conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
         return "operator's own" in conditions.get("Ready", {}).get("message", "")
 
     api.wait(refused)
@@ -127,16 +127,16 @@ def test_who_may_not_see_the_apiservice_is_told_what_the_autoscaler_says(
 ) -> None:
     orderctl = Orderctl(insider(_everything()), tmp_path)
     broker = {"managementUrl": "http://broker.invalid:15672"}
-    wanted = example(worker=SCALED, messaging=broker)
-    planned = orderctl.changes(wanted, namespace)
+    manifest = example(worker=SCALED, messaging=broker)
+    planned = orderctl.changes(manifest, namespace)
     assert ("create", AUTOSCALER, "minimal-worker") in planned
 
     api.apply(_autoscaler_of("External"), namespace)
-    planned = orderctl.changes(wanted, namespace)
+    planned = orderctl.changes(manifest, namespace)
     assert ("change", AUTOSCALER, "minimal-worker") in planned
-    said = orderctl.plan(wanted, namespace).stdout
-    assert "metrics-provider: External" in said
-    assert not re.search(r"^ +[-+].*metrics-provider", said, re.MULTILINE)  # it stays
+    output = orderctl.plan(manifest, namespace).stdout
+    assert "metrics-provider: External" in output
+    assert not re.search(r"^ +[-+].*metrics-provider", output, re.MULTILINE)  # it stays
 
 
 def _autoscaler_of(provider: str) -> Object:

@@ -21,8 +21,8 @@ def _status(api: Api, namespace: str, name: str) -> Object:
 
 
 def _conditions(api: Api, namespace: str, name: str) -> dict[str, str]:
-    told = _status(api, namespace, name).get("conditions", [])
-    return {each["type"]: each["status"] for each in told}
+    conditions = _status(api, namespace, name).get("conditions", [])
+    return {each["type"]: each["status"] for each in conditions}
 
 
 def _is_rolled_out(api: Api, namespace: str, name: str) -> bool:

@@ -28,8 +28,8 @@ Example = Callable[..., Object]
 def _ready(api: Api, namespace: str) -> bool:
     body = api.get(*SERVICES, namespace, "minimal")
     status = body.get("status", {})
-    seen = status.get("observedGeneration") == body["metadata"]["generation"]
-    return bool(seen and status.get("phase") == "Ready")
+    observed = status.get("observedGeneration") == body["metadata"]["generation"]
+    return bool(observed and status.get("phase") == "Ready")
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def _written(api: Api, namespace: str) -> dict[str, int]:
         ("batch/v1", "jobs"),
         SERVICES,
     ]
-    found = [one for kind in kinds for one in api.list(*kind, namespace)]
-    return {one["metadata"]["uid"]: one["metadata"].get("generation", 0) for one in found}
+    objects = [item for kind in kinds for item in api.list(*kind, namespace)]
+    return {item["metadata"]["uid"]: item["metadata"].get("generation", 0) for item in objects}
 
 
 def test_a_plan_of_a_new_resource_names_every_child_and_writes_nothing(
@@ -100,26 +100,28 @@ def test_what_a_plan_says_is_what_then_happens(
     api.apply(after, ready, manager="kubectl")
     api.wait(lambda: _ready(api, ready))
     happened = {
-        (one["kind"], one["metadata"]["name"])
+        (item["kind"], item["metadata"]["name"])
         for kind in ("deployments", "jobs")
-        for one in _listed(api, kind, ready)
-        if before.get(one["metadata"]["uid"]) != one["metadata"]["generation"]
+        for item in _listed(api, kind, ready)
+        if before.get(item["metadata"]["uid"]) != item["metadata"]["generation"]
     }
-    told = {
+    planned = {
         (kind, name)
         for action, kind, name in changes
         if kind in {"Deployment", "Job"} and action != "delete"
     }
-    assert told == happened
-    gone = {name for action, kind, name in changes if (action, kind) == ("delete", "NetworkPolicy")}
-    assert len(gone) == 6
+    assert planned == happened
+    deleted = {
+        name for action, kind, name in changes if (action, kind) == ("delete", "NetworkPolicy")
+    }
+    assert len(deleted) == 6
     assert api.list("networking.k8s.io/v1", "networkpolicies", ready) == []
 
 
 def _listed(api: Api, plural: str, namespace: str) -> list[Object]:
     version = "batch/v1" if plural == "jobs" else "apps/v1"
     kind = "Job" if plural == "jobs" else "Deployment"
-    return [one | {"kind": kind} for one in api.list(version, plural, namespace)]
+    return [item | {"kind": kind} for item in api.list(version, plural, namespace)]
 
 
 def test_a_member_that_left_the_file_is_planned_away(
@@ -207,8 +209,8 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
     orderctl: Orderctl, api: Api, example: Example, ready: str
 ) -> None:
     def image() -> str:
-        found = api.get("apps/v1", "deployments", ready, "minimal-worker")
-        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+        deployment = api.get("apps/v1", "deployments", ready, "minimal-worker")
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
     nothing = orderctl("rollback", "minimal", "-n", ready)
     assert "there is no earlier revision" in nothing.stderr
@@ -234,9 +236,9 @@ def test_a_service_goes_back_to_a_revision_and_forth_again(
 
 
 def _changed_image() -> str:
-    given = yaml.safe_load((OPERATOR / "examples" / "minimal.yaml").read_text())
-    given["spec"]["image"] = NEXT
-    return yaml.safe_dump(given)
+    manifest = yaml.safe_load((OPERATOR / "examples" / "minimal.yaml").read_text())
+    manifest["spec"]["image"] = NEXT
+    return yaml.safe_dump(manifest)
 
 
 def _phase(api: Api, namespace: str) -> str:
@@ -271,8 +273,8 @@ def test_errors_say_what_to_do(orderctl: Orderctl, namespace: str, tmp_path: Pat
     assert "has no OrderService 'absent'; it has: none" in error(
         "status", "absent", "-n", namespace
     )
-    given = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())["current-context"]
-    assert f"no context 'x'; it has: {given}" in error("status", "a", "--context", "x")
+    context = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())["current-context"]
+    assert f"no context 'x'; it has: {context}" in error("status", "a", "--context", "x")
     assert "does not exist" in error("status", "a", "--kubeconfig", "/nowhere")
     assert "KUBECONFIG" in error("status", "a", KUBECONFIG="", HOME=str(tmp_path))
     assert "cannot be read" in error("plan", "-f", "/nowhere")
@@ -289,8 +291,8 @@ def test_an_api_server_that_is_away_is_named(orderctl: Orderctl, tmp_path: Path)
 
 def test_an_exec_plugin_logs_in(orderctl: Orderctl, settled: str, tmp_path: Path) -> None:
     """As with the plug-ins of clouds: a program that prints an ExecCredential."""
-    given = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())
-    user, cluster = given["users"][0]["user"], given["clusters"][0]["cluster"]
+    kubeconfig = yaml.safe_load(Path(orderctl.environ["KUBECONFIG"]).read_text())
+    user, cluster = kubeconfig["users"][0]["user"], kubeconfig["clusters"][0]["cluster"]
     credential = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
@@ -336,9 +338,9 @@ def test_it_is_a_plugin_of_kubectl(orderctl: Orderctl, tmp_path: Path) -> None:
     )
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     environ = orderctl.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    asked = [str(required.tool("kubectl")), "orderservice", "status", "--help"]
+    command = [str(required.tool("kubectl")), "orderservice", "status", "--help"]
     ended = subprocess.run(
-        asked, env=environ, text=True, capture_output=True, timeout=60, check=False
+        command, env=environ, text=True, capture_output=True, timeout=60, check=False
     )
     assert ended.stdout.startswith("usage: kubectl orderservice status"), ended.stderr
 

@@ -94,8 +94,12 @@ pytestmark = pytest.mark.usefixtures("operator")
 def _conditions(api: Api, namespace: str) -> dict[str, Object]:
     resource = api.get(*SERVICES, namespace, "minimal")
     generation = resource["metadata"]["generation"]
-    told = resource.get("status", {}).get("conditions", [])
-    return {one["type"]: one for one in told if one["observedGeneration"] == generation}
+    conditions = resource.get("status", {}).get("conditions", [])
+    return {
+        condition["type"]: condition
+        for condition in conditions
+        if condition["observedGeneration"] == generation
+    }
 
 
 def _is(api: Api, namespace: str, kind: str, status: str) -> bool:

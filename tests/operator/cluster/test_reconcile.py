@@ -32,15 +32,15 @@ pytestmark = pytest.mark.usefixtures("operator")
 def condition(api: Api, namespace: str, kind: str, name: str = "minimal") -> Object:
     """Return a condition of a resource."""
     status = api.get(*SERVICES, namespace, name).get("status", {})
-    found: dict[str, Object] = {one["type"]: one for one in status.get("conditions", [])}
-    return found.get(kind, {"status": "", "reason": "", "message": ""})
+    conditions: dict[str, Object] = {entry["type"]: entry for entry in status.get("conditions", [])}
+    return conditions.get(kind, {"status": "", "reason": "", "message": ""})
 
 
 def is_ready(api: Api, namespace: str, name: str = "minimal") -> bool:
     """Tell whether a resource is ready, in its present generation."""
-    found = condition(api, namespace, "Ready", name)
+    ready = condition(api, namespace, "Ready", name)
     generation = api.get(*SERVICES, namespace, name)["metadata"]["generation"]
-    return bool(found["status"] == "True" and found["observedGeneration"] == generation)
+    return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
 
 def all_there(api: Api, namespace: str, name: str = "minimal") -> bool:
@@ -141,8 +141,8 @@ def test_a_deleted_child_comes_back(
     api.delete(version, plural, ready, name)
 
     def back() -> bool:
-        found = [o for o in api.list(version, plural, ready) if o["metadata"]["name"] == name]
-        return bool(found) and found[0]["metadata"]["uid"] != uid
+        matches = [o for o in api.list(version, plural, ready) if o["metadata"]["name"] == name]
+        return bool(matches) and matches[0]["metadata"]["uid"] != uid
 
     api.wait(back)
 
@@ -153,11 +153,11 @@ def test_a_child_edited_by_hand_is_put_right_and_an_event_says_so(api: Api, read
     api.wait(lambda: _deployment(api, ready, "worker")["spec"]["replicas"] == 2)
     assert _deployment(api, ready, "worker")["spec"]["progressDeadlineSeconds"] == 600
 
-    def told() -> bool:
+    def reported() -> bool:
         reasons = {event["reason"] for event in api.list("v1", "events", ready)}
         return {"DriftRepaired", "FieldTakenBack"} <= reasons
 
-    api.wait(told)
+    api.wait(reported)
     api.wait(lambda: condition(api, ready, "Degraded")["reason"] == "FieldTakenBack")
     degraded = condition(api, ready, "Degraded")
     assert degraded["status"] == "False"
@@ -345,11 +345,11 @@ def test_what_is_switched_off_is_pruned(api: Api, example: Example, ready: str) 
 
 def test_a_child_that_was_copied_and_renamed_is_its_makers(api: Api, ready: str) -> None:
     """It has our labels, no more."""
-    found = api.get("v1", "services", ready, "minimal-admin")
+    service = api.get("v1", "services", ready, "minimal-admin")
     copy = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "copy", "labels": found["metadata"]["labels"]},
+        "metadata": {"name": "copy", "labels": service["metadata"]["labels"]},
         "spec": {"ports": [{"port": 80}]},
     }
     api.apply(copy, ready)
@@ -437,11 +437,11 @@ def test_a_resource_called_like_a_part_of_another_gets_all_its_children(
 def test_events_tell_what_a_healthy_resource_did(api: Api, example: Example, ready: str) -> None:
     api.apply(example(worker={"replicas": 3}), ready)
 
-    def told() -> bool:
+    def reported() -> bool:
         reasons = {event["reason"] for event in api.list("v1", "events", ready)}
         return {"Migrated", "RolledOut", "Scaled"} <= reasons
 
-    api.wait(told)
+    api.wait(reported)
 
 
 def test_pods_that_an_autoscaler_adds_leave_it_ready(
@@ -470,20 +470,20 @@ def test_what_others_made_under_the_same_name_is_left_alone(
     api.apply(example(), namespace)
     api.wait(lambda: condition(api, namespace, "Degraded")["status"] == "True")
     assert "belongs to another owner" in condition(api, namespace, "Degraded")["message"]
-    found = api.get("v1", "serviceaccounts", namespace, "minimal")
-    assert found["metadata"]["annotations"] == {"theirs": "1"}
-    assert "ownerReferences" not in found["metadata"]
+    account = api.get("v1", "serviceaccounts", namespace, "minimal")
+    assert account["metadata"]["annotations"] == {"theirs": "1"}
+    assert "ownerReferences" not in account["metadata"]
 
 
 def test_deleting_a_resource_leaves_nothing(api: Api, ready: str) -> None:
     api.delete(*SERVICES, ready, "minimal")
 
-    def gone() -> bool:
+    def is_empty() -> bool:
         return not any(
             api.list(version, plural, ready, f"{OWNER}=minimal") for version, plural, _ in CHILDREN
         )
 
-    api.wait(gone)
+    api.wait(is_empty)
 
 
 def test_a_missing_secret_of_the_broker_delays_nothing_else(
@@ -494,17 +494,17 @@ def test_a_missing_secret_of_the_broker_delays_nothing_else(
     api.wait(lambda: condition(api, namespace, "Ready")["reason"] == "TopologyNotReady")
     assert condition(api, namespace, "Degraded")["status"] == "True"
     assert all_there(api, namespace)
-    found = condition(api, namespace, "TopologyReady")
-    assert (found["status"], found["reason"]) == ("False", "Refused")
-    assert "orders-messaging does not exist" in found["message"]
+    topology_ready = condition(api, namespace, "TopologyReady")
+    assert (topology_ready["status"], topology_ready["reason"]) == ("False", "Refused")
+    assert "orders-messaging does not exist" in topology_ready["message"]
 
 
 def test_in_a_steady_state_nothing_is_written(api: Api, ready: str) -> None:
     def versions() -> dict[str, str]:
-        found = [*api.list(*SERVICES, ready)]
+        objects = [*api.list(*SERVICES, ready)]
         for version, plural, _ in CHILDREN:
-            found += api.list(version, plural, ready)
-        return {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in found}
+            objects += api.list(version, plural, ready)
+        return {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for o in objects}
 
     time.sleep(1)
     before = versions()
@@ -522,8 +522,10 @@ def test_an_example_with_everything_is_steady_too(
     api.wait(lambda: condition(api, namespace, "MigrationsComplete", "full")["status"] == "True")
 
     def generations() -> dict[str, Any]:
-        found = [o for v, p, _ in CHILDREN for o in api.list(v, p, namespace, f"{OWNER}=full")]
-        return {o["metadata"]["uid"]: _last_written(o) for o in found if not _is_of_a_schedule(o)}
+        children = [o for v, p, _ in CHILDREN for o in api.list(v, p, namespace, f"{OWNER}=full")]
+        return {
+            o["metadata"]["uid"]: _last_written(o) for o in children if not _is_of_a_schedule(o)
+        }
 
     api.wait(lambda: len(generations()) >= 20)
     _wait_until_steady(api, generations, for_s=3)
@@ -538,8 +540,10 @@ def _is_of_a_schedule(child: Object) -> bool:
 def _last_written(child: Object) -> tuple[int, str]:
     """Return when the operator wrote a child last; its status is others' to write."""
     metadata = child["metadata"]
-    ours = [one for one in metadata["managedFields"] if one["manager"].startswith("orderservice")]
-    return metadata.get("generation", 0), max(one.get("time", "") for one in ours)
+    ours = [
+        entry for entry in metadata["managedFields"] if entry["manager"].startswith("orderservice")
+    ]
+    return metadata.get("generation", 0), max(entry.get("time", "") for entry in ours)
 
 
 def test_every_new_resource_gets_all_its_children(

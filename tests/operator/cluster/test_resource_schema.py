@@ -22,8 +22,8 @@ def _dry(api: Api, manifest: Object) -> Object:
     )
     if not answer.ok:
         raise Refused(answer.json()["message"])
-    found: Object = answer.json()
-    return found
+    resource: Object = answer.json()
+    return resource
 
 
 @pytest.mark.parametrize("name", ["minimal", "full", "staging", "prod"])
@@ -424,21 +424,21 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
         "orderservices.orders.platform.dev",
     )
     rules = set(_rules(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
-    told = [(".spec" if section == "image" else f".spec.{section}", t) for section, *_, t in RULES]
-    told += [
+    cases = [(".spec" if section == "image" else f".spec.{section}", t) for section, *_, t in RULES]
+    cases += [
         ("", "not be longer than 40"),
         ("", "begins with a letter"),
         ("", "must not be default"),
     ]
-    told += [(".spec.messaging", "vhost cannot be changed")]
-    told += [(".spec", text) for text in (_NEEDS_TOKENS, "only with auth.mode jwt")]
+    cases += [(".spec.messaging", "vhost cannot be changed")]
+    cases += [(".spec", text) for text in (_NEEDS_TOKENS, "only with auth.mode jwt")]
     assert len(rules) > 20
-    told += [(".spec", part) for _, part in told if ".database needs" in part]
-    parts = {part for _, part in told if part.startswith(_EVERYWHERE)} | {"requests."}
+    cases += [(".spec", part) for _, part in cases if ".database needs" in part]
+    parts = {part for _, part in cases if part.startswith(_EVERYWHERE)} | {"requests."}
     assert not [
         (place, text)
         for place, text in rules
-        if not any(place.startswith(path) and part in text for path, part in told)
+        if not any(place.startswith(path) and part in text for path, part in cases)
         and ".podTemplate" not in place.removeprefix(".spec.podTemplate")
         and not any(part in text for part in parts)
     ]

@@ -91,13 +91,13 @@ SPECS: dict[str, Object] = {
 @pytest.fixture(scope="module")
 def optional_kinds(api: Api) -> Iterator[None]:
     """Serve the kinds that only some clusters have."""
-    made = [_definition(kind) for kind in OPTIONAL]
-    for definition in made:
+    definitions = [_definition(kind) for kind in OPTIONAL]
+    for definition in definitions:
         api.apply(definition)
     for kind in OPTIONAL:
         api.wait(partial(_is_served, api, kind), within_s=240)
     yield
-    for definition in made:
+    for definition in definitions:
         api.delete(
             definition["apiVersion"],
             "customresourcedefinitions",
@@ -166,13 +166,13 @@ class Audit:
 
     def used(self) -> set[Right]:
         """Return what the operator did with success; to apply what is not there takes `create`."""
-        found = set()
+        rights = set()
         for event in self.requests():
             group, resource, verb = _right(event)
-            found.add((group, resource, verb))
+            rights.add((group, resource, verb))
             if verb == "patch" and event.get("responseStatus", {}).get("code") == 201:
-                found.add((group, resource, "create"))
-        return found
+                rights.add((group, resource, "create"))
+        return rights
 
     def denied(self) -> set[Right]:
         """Return what the operator tried and was refused."""
@@ -256,8 +256,8 @@ def _pruned(api: Api, namespace: str) -> bool:
 
 
 def _everything(example: Example, **spec: Any) -> Object:
-    given = example("full", **spec)
-    given["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
+    manifest = example("full", **spec)
+    manifest["spec"]["worker"]["autoscaling"]["provider"] = "KEDA"
     # Without the pods' extras: there is no such priority class, so no pod would be made.
-    given["spec"]["podTemplate"] = given["spec"]["worker"]["podTemplate"] = {}
-    return given
+    manifest["spec"]["podTemplate"] = manifest["spec"]["worker"]["podTemplate"] = {}
+    return manifest

@@ -21,12 +21,12 @@ SOON = {"progressDeadlineSeconds": 10, "minReadySeconds": 0}
 @pytest.fixture(scope="module", autouse=True)
 def operator(start_operator: Callable[..., Any]) -> Iterator[Any]:
     """Run an operator that looks often."""
-    made = start_operator(
+    running = start_operator(
         "rollout", OPERATOR_RESYNC_S="1", OPERATOR_SECRETS_S="1", OPERATOR_DISCOVERY_S="1"
     )
-    yield made
-    if made.process.poll() is None:
-        made.stop()
+    yield running
+    if running.process.poll() is None:
+        running.stop()
 
 
 class View:
@@ -41,13 +41,13 @@ class View:
 
     @property
     def status(self) -> Object:
-        found: Object = self.resource.get("status", {})
-        return found
+        status: Object = self.resource.get("status", {})
+        return status
 
     def condition(self, kind: str) -> Object:
-        given = self.status.get("conditions", [])
-        found: dict[str, Object] = {one["type"]: one for one in given}
-        return found.get(kind, {"status": "", "reason": "", "message": ""})
+        entries = self.status.get("conditions", [])
+        conditions: dict[str, Object] = {entry["type"]: entry for entry in entries}
+        return conditions.get(kind, {"status": "", "reason": "", "message": ""})
 
     def is_ready(self) -> bool:
         resource, ready = self.resource, self.condition("Ready")
@@ -60,30 +60,34 @@ class View:
         return (progressing["status"], progressing["reason"]) == ("False", "RolledBack")
 
     def pods(self) -> list[Object]:
-        found = self.api.list("v1", "pods", self.namespace, OWNER)
+        pods = self.api.list("v1", "pods", self.namespace, OWNER)
         component = "app.kubernetes.io/component"
-        return [pod for pod in found if pod["metadata"]["labels"][component] != "migrate"]
+        return [pod for pod in pods if pod["metadata"]["labels"][component] != "migrate"]
 
     def uids(self) -> set[str]:
         return {pod["metadata"]["uid"] for pod in self.pods()}
 
     def images(self) -> set[str]:
-        return {one["image"] for pod in self.pods() for one in pod["spec"]["containers"]}
+        return {
+            container["image"] for pod in self.pods() for container in pod["spec"]["containers"]
+        }
 
     def revisions(self) -> dict[int, str]:
-        found = self.api.list("apps/v1", "controllerrevisions", self.namespace, OWNER)
-        return {one["revision"]: one["metadata"]["name"] for one in found}
+        revisions = self.api.list("apps/v1", "controllerrevisions", self.namespace, OWNER)
+        return {revision["revision"]: revision["metadata"]["name"] for revision in revisions}
 
     def deployment(self, process: str) -> Object:
         return self.api.get("apps/v1", "deployments", self.namespace, f"minimal-{process}")
 
     def prefetches(self) -> set[str]:
-        found = self.api.list("v1", "configmaps", self.namespace, OWNER)
-        return {one["data"].get("ORDERS_WORKER_PREFETCH", "10") for one in found}
+        config_maps = self.api.list("v1", "configmaps", self.namespace, OWNER)
+        return {
+            config_map["data"].get("ORDERS_WORKER_PREFETCH", "10") for config_map in config_maps
+        }
 
     def events(self, reason: str) -> list[str]:
-        found = self.api.list("v1", "events", self.namespace)
-        return [event["message"] for event in found if event["reason"] == reason]
+        events = self.api.list("v1", "events", self.namespace)
+        return [event["message"] for event in events if event["reason"] == reason]
 
     def wait(self, true: Reads) -> None:
         self.api.wait(true)
@@ -92,12 +96,12 @@ class View:
 @pytest.fixture
 def view(api: Api, example: Example, namespace: str, nodes: Nodes) -> View:
     """Give a minimal resource that is ready, and what was good is kept."""
-    made = View(api, namespace)
+    view = View(api, namespace)
     api.apply(example(), namespace)
-    made.wait(made.is_ready)
-    made.wait(made.revisions)
+    view.wait(view.is_ready)
+    view.wait(view.revisions)
     assert nodes
-    return made
+    return view
 
 
 def _apply(view: View, example: Example, **spec: Any) -> None:
@@ -107,9 +111,9 @@ def _apply(view: View, example: Example, **spec: Any) -> None:
 def test_what_was_rolled_out_is_kept_as_a_revision_that_goes_with_its_owner(view: View) -> None:
     (name,) = view.revisions().values()
     view.wait(lambda: view.status.get("revision") == name)
-    kept = view.api.get("apps/v1", "controllerrevisions", view.namespace, name)
-    assert kept["data"]["spec"]["image"] == V1
-    assert "replicas" not in kept["data"]["spec"]["api"]
+    revision = view.api.get("apps/v1", "controllerrevisions", view.namespace, name)
+    assert revision["data"]["spec"]["image"] == V1
+    assert "replicas" not in revision["data"]["spec"]["api"]
     view.api.delete(*SERVICES, view.namespace, "minimal")
     view.wait(lambda: not view.revisions())
 
@@ -127,8 +131,8 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
     assert view.uids() >= good, "pods that worked were never touched"
     view.wait(lambda: view.prefetches() == {"10"})  # the other went once no pod read it
 
-    told = [view.condition(kind)["message"] for kind in ("Progressing", "Degraded", "Ready")]
-    assert all(V1 in message and V2 in message for message in told)
+    messages = [view.condition(kind)["message"] for kind in ("Progressing", "Degraded", "Ready")]
+    assert all(V1 in message and V2 in message for message in messages)
     assert view.condition("Degraded")["reason"] == "RolledBack"
     status = view.status
     assert (status["phase"], status["image"]) == ("RolledBack", V1)
@@ -137,8 +141,8 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
 
     def written() -> list[Any]:
         names = ("api", "relay", "worker", "notifier")
-        found = [view.deployment(name)["metadata"]["generation"] for name in names]
-        return [*found, view.resource["metadata"]["resourceVersion"], sorted(view.uids())]
+        deployments = [view.deployment(name)["metadata"]["generation"] for name in names]
+        return [*deployments, view.resource["metadata"]["resourceVersion"], sorted(view.uids())]
 
     # A pause, and a worker more, are no other spec: what failed is not rolled out again.
     path = view.api.path(*SERVICES, view.namespace, "minimal")
@@ -155,7 +159,7 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
     before = written()
     operator.kill()
     operator.start()
-    _looked(view, operator)
+    _wait_for_passes(view, operator)
     assert written() == before
 
     nodes.crashing.clear()
@@ -166,7 +170,7 @@ def test_a_version_that_crashes_is_taken_back_whole_and_stays_back_over_a_restar
     assert "rollback" not in view.status
 
 
-def _looked(view: View, operator: Any) -> None:
+def _wait_for_passes(view: View, operator: Any) -> None:
     """Wait until the operator has looked at everything a few times."""
     address = f"http://127.0.0.1:{operator.admin_port}/metrics"
 
@@ -436,6 +440,6 @@ def test_a_changed_secret_replaces_the_pods_that_read_it_and_no_others(
     api.apply(_secret("orders", cursorSecret="c" * 16, other="x"), namespace)
     operator.kill()
     operator.start()
-    _looked(view, operator)
+    _wait_for_passes(view, operator)
     assert templates() == after
     assert len(view.revisions()) == 1

@@ -62,8 +62,10 @@ def test_a_rotation_is_seen_long_before_its_turn_to_be_read(
 
     def is_ready() -> bool:
         status = api.get(*SERVICES, namespace, "minimal").get("status", {})
-        found = {one["type"]: one["status"] for one in status.get("conditions", [])}
-        return found.get("Ready") == "True"
+        conditions = {
+            condition["type"]: condition["status"] for condition in status.get("conditions", [])
+        }
+        return conditions.get("Ready") == "True"
 
     for name, entries in ENTRIES.items():
         api.apply(_secret(name, entries), namespace)

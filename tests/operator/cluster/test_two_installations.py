@@ -29,8 +29,8 @@ def _status(api: Api, namespace: str) -> Object:
 
 
 def _conflict(api: Api, namespace: str) -> str:
-    told = {each["type"]: each for each in _status(api, namespace).get("conditions", [])}
-    return str(told.get("OperatorConflict", {}).get("message", ""))
+    conditions = {each["type"]: each for each in _status(api, namespace).get("conditions", [])}
+    return str(conditions.get("OperatorConflict", {}).get("message", ""))
 
 
 def _generations(api: Api, namespace: str) -> dict[str, int]:

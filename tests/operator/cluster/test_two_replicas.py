@@ -20,7 +20,7 @@ def _holder(api: Api) -> str:
     return str(api.get(*LEASES)["spec"].get("holderIdentity", ""))
 
 
-def _made(api: Api, namespace: str, name: str) -> bool:
+def _is_made(api: Api, namespace: str, name: str) -> bool:
     return api.exists("v1", "services", namespace, f"{name}-api")
 
 
@@ -34,7 +34,7 @@ def test_a_leader_that_is_robbed_of_its_lease_stops_working_and_ends(
     lease = (*LEASES[:3], "robbed")
     operator = start_operator("robbed", OPERATOR_LEASE="/".join(lease[2:]))
     api.apply(example() | {"metadata": {"name": "a"}}, namespace)
-    api.wait(lambda: _made(api, namespace, "a"))
+    api.wait(lambda: _is_made(api, namespace, "a"))
     api.patch(api.path(*lease), {"spec": {"holderIdentity": "a robber"}})
     robbed_at, robbed_s = time.monotonic(), machine_time_s()
     assert operator.process.wait(60) == 1
@@ -62,12 +62,12 @@ def test_after_a_crash_the_other_works_and_after_a_clean_stop_at_once(
 ) -> None:
     first, second = two
     api.apply(example() | {"metadata": {"name": "a"}}, namespace)
-    api.wait(lambda: _made(api, namespace, "a"))
+    api.wait(lambda: _is_made(api, namespace, "a"))
 
     first.kill()
     began_at = time.monotonic()
     api.apply(example() | {"metadata": {"name": "b"}}, namespace)
-    api.wait(lambda: _made(api, namespace, "b"))
+    api.wait(lambda: _is_made(api, namespace, "b"))
     figure("failover_s", time.monotonic() - began_at)
     assert _holder(api).endswith(f"-{second.process.pid}")
 

@@ -37,16 +37,16 @@ def lenient(api: Api) -> Iterator[None]:
 
 def _ready(api: Api, namespace: str) -> tuple[str, str]:
     status = api.get(*SERVICES, namespace, "minimal").get("status", {})
-    found = {one["type"]: one for one in status.get("conditions", [])}
-    one = found.get("Ready", {"reason": "", "message": ""})
-    return one["reason"], one["message"]
+    conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
+    condition = conditions.get("Ready", {"reason": "", "message": ""})
+    return condition["reason"], condition["message"]
 
 
-def _accepted(api: Api, given: Object, namespace: str) -> bool:
+def _accepted(api: Api, manifest: Object, namespace: str) -> bool:
     path = api.path(*SERVICES, namespace, "minimal")
     answer = api.session.patch(
         api.url + path,
-        json=given,
+        json=manifest,
         params={"fieldManager": "test", "force": "true"},
         headers={"Content-Type": "application/apply-patch+yaml"},
     )
@@ -69,8 +69,8 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_path_and_mended_by_the_next
     api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
     after = api.get(*SERVICES, namespace, "minimal")["status"]
     assert after["api"] == before["api"], "what was known stays"
-    assert {one["type"] for one in after["conditions"]} == {
-        one["type"] for one in before["conditions"]
+    assert {condition["type"] for condition in after["conditions"]} == {
+        condition["type"] for condition in before["conditions"]
     }
     assert len(api.list("apps/v1", "deployments", namespace)) == 4
 
@@ -88,5 +88,5 @@ def test_a_resource_that_cannot_be_read_any_more_can_be_deleted(
     api.wait(lambda: _ready(api, namespace)[0] == "InvalidSpec")
     api.delete(*SERVICES, namespace, "minimal")
     api.wait(lambda: not api.exists(*SERVICES, namespace, "minimal"), within_s=10)
-    said = {event["reason"]: event["message"] for event in api.list("v1", "events", namespace)}
-    assert "$.spec.worker.prefetch" in said["QueuesLeft"]
+    events = {event["reason"]: event["message"] for event in api.list("v1", "events", namespace)}
+    assert "$.spec.worker.prefetch" in events["QueuesLeft"]

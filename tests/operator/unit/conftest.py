@@ -24,12 +24,12 @@ def make() -> Make:
     """Make a resource from an example; keywords replace sections of its spec."""
 
     def build(example: str = "minimal", **spec: Any) -> OrderService:
-        given = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())
-        given["metadata"] |= {"namespace": "shop", "uid": "u-1", "generation": 1}
+        manifest = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())
+        manifest["metadata"] |= {"namespace": "shop", "uid": "u-1", "generation": 1}
         for section, value in spec.items():
-            old = given["spec"].get(section)
-            given["spec"][section] = old | value if isinstance(old, dict) else value
-        return msgspec.convert(given, OrderService)
+            old = manifest["spec"].get(section)
+            manifest["spec"][section] = old | value if isinstance(old, dict) else value
+        return msgspec.convert(manifest, OrderService)
 
     return build
 
@@ -39,7 +39,9 @@ def children(make: Make) -> Children:
     """Make the children of a resource, by reference."""
 
     def build(example: str = "minimal", context: Context | None = None, **spec: Any) -> Any:
-        found = desired(make(example, **spec), context or Context())
-        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+        manifests = desired(make(example, **spec), context or Context())
+        return {
+            (manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests
+        }
 
     return build

@@ -79,8 +79,8 @@ def _hashed(folder: Path) -> Path:
 def test_a_bundle_is_trusted_and_the_directory_of_the_image_is_not(
     children: Any, tmp_path: Path
 ) -> None:
-    made = children("minimal", caBundleSecretRef={"name": "authorities"})
-    settings = next(body["data"] for (kind, _), body in made.items() if kind == "ConfigMap")
+    manifests = children("minimal", caBundleSecretRef={"name": "authorities"})
+    settings = next(body["data"] for (kind, _), body in manifests.items() if kind == "ConfigMap")
     bundle, image = tmp_path / "bundle", tmp_path / "image"
     mounted = {
         name: value.replace(CA_FOLDER, str(bundle))

@@ -51,7 +51,7 @@ def test_a_broker_that_failed_is_asked_by_one_at_a_time() -> None:
 
     answers = asyncio.run(main())
     assert answers[0] == "answer"
-    assert all(isinstance(one, CircuitBreakerError) for one in answers[1:])
+    assert all(isinstance(answer, CircuitBreakerError) for answer in answers[1:])
     assert asyncio.run(_ask(breaker)) == "answer"
 
 

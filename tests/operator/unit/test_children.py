@@ -85,8 +85,8 @@ def test_the_services_read_every_variable_that_is_set(
     service = make("full", auth={"jwksUrl": None, "keySecretRef": {"name": "key", "key": "pem"}})
     names = set(environment.settings(service, process))
     names |= {entry["name"] for entry in environment.secrets(service, process)}
-    known = {setting.name for setting in describe()}
-    assert {name for name in names if name.startswith("ORDERS_")} <= known
+    variables = {setting.name for setting in describe()}
+    assert {name for name in names if name.startswith("ORDERS_")} <= variables
 
 
 def test_api_and_worker_may_each_have_a_user_of_redis(make: Any) -> None:
@@ -111,7 +111,7 @@ def test_api_and_worker_may_each_have_a_user_of_redis(make: Any) -> None:
 def test_the_services_accept_every_value_that_is_set(make: Any, process: processes.Process) -> None:
     from orders import settings
 
-    made = environment.settings(make("full"), process)
+    variables = environment.settings(make("full"), process)
     secrets = {e["name"] for e in environment.secrets(make("full"), process)}
     samples = {
         "ORDERS_DATABASE_URL": "postgresql://a@b/c",
@@ -122,7 +122,7 @@ def test_the_services_accept_every_value_that_is_set(make: Any, process: process
         "ORDERS_NOTIFICATION_URL": "http://a",
         "ORDERS_NOTIFICATION_SECRET": "whsec_" + "a" * 24,
     }
-    environ = made | {name: samples[name] for name in secrets}
+    environ = variables | {name: samples[name] for name in secrets}
     groups = {
         "api": (
             settings.ApiSettings,
@@ -145,11 +145,13 @@ def test_policies_of_the_rate_limit_are_what_the_services_read(make: Any) -> Non
     text = environment.settings(make("full"), processes.API)["ORDERS_RATE_LIMIT_POLICIES"]
     own = make("full").spec.rate_limit.policies
     read = limit_policies.read(text)
-    assert [msgspec.structs.asdict(one) for one in read] == [
-        msgspec.structs.asdict(one) for one in own
+    assert [msgspec.structs.asdict(policy) for policy in read] == [
+        msgspec.structs.asdict(policy) for policy in own
     ]
     assert "ORDERS_RATE_LIMIT_POLICIES" not in environment.settings(make("minimal"), processes.API)
-    scopes, actions = (get_args(one) for one in (limit_policies.Scope, limit_policies.Action))
+    scopes, actions = (
+        get_args(literal) for literal in (limit_policies.Scope, limit_policies.Action)
+    )
     hints = get_type_hints(dependencies.RateLimitPolicy)
     assert get_args(get_args(hints["scope"])[0]) == scopes
     assert get_args(get_args(hints["action"])[0]) == actions
@@ -167,9 +169,9 @@ def test_keys_in_redis_begin_with_the_name_of_the_service(make: Any) -> None:
 
 def test_a_changed_setting_restarts_only_the_process_it_is_of(children: Any) -> None:
     def templates(**spec: Any) -> dict[str, Any]:
-        made = children(**spec)
+        manifests = children(**spec)
         return {
-            p.name: made["Deployment", f"minimal-{p.name}"]["spec"]["template"]
+            p.name: manifests["Deployment", f"minimal-{p.name}"]["spec"]["template"]
             for p in processes.ALL
         }
 
@@ -186,12 +188,16 @@ def test_variables_of_the_pod_template_never_replace_a_secret(children: Any) -> 
 
 def test_variables_of_the_pod_template_get_into_every_container(children: Any) -> None:
     env = [{"name": "TZ", "value": "UTC"}]
-    made = children("full", Context(migrated=False), podTemplate={"env": env})
-    made |= children("full", podTemplate={"env": env})
-    pods = [one["spec"]["template"]["spec"] for one in made.values() if _has_pods(one)]
-    containers = {one["name"]: one for pod in pods for one in pod["containers"]}
+    manifests = children("full", Context(migrated=False), podTemplate={"env": env})
+    manifests |= children("full", podTemplate={"env": env})
+    pods = [
+        manifest["spec"]["template"]["spec"]
+        for manifest in manifests.values()
+        if _has_pods(manifest)
+    ]
+    containers = {container["name"]: container for pod in pods for container in pod["containers"]}
     assert {"api", "relay", "worker", "notifier", "gateway", "migrate"} <= containers.keys()
-    assert all(env[0] in one["env"] for one in containers.values())
+    assert all(env[0] in container["env"] for container in containers.values())
 
 
 def _has_pods(child: Any) -> bool:
@@ -215,7 +221,7 @@ def _amounts(requests: dict[str, str], limits: dict[str, str]) -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("given", "made"),
+    ("resources", "expected"),
     [
         ({}, _amounts({"cpu": "500m", "memory": "256Mi"}, {"memory": "512Mi"})),
         (
@@ -233,28 +239,30 @@ def _amounts(requests: dict[str, str], limits: dict[str, str]) -> dict[str, Any]
     ],
 )
 def test_a_default_gives_way_where_the_api_server_would_refuse_it(
-    children: Any, given: dict[str, Any], made: dict[str, Any]
+    children: Any, resources: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    assert _container(children, "api", api={"resources": given})["resources"] == made
+    assert _container(children, "api", api={"resources": resources})["resources"] == expected
 
 
 def test_the_api_scales_by_its_own_cpu_not_the_gateways(children: Any) -> None:
     scaled = children(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 5}})
     (metric,) = scaled["HorizontalPodAutoscaler", "minimal-api"]["spec"]["metrics"]
     assert metric["type"] == "ContainerResource"
-    found = metric["containerResource"]
-    assert (found["container"], found["name"]) == ("api", "cpu")
+    source = metric["containerResource"]
+    assert (source["container"], source["name"]) == ("api", "cpu")
 
 
 def test_a_single_replica_has_no_disruption_budget(children: Any) -> None:
     assert ("PodDisruptionBudget", "minimal-relay") not in children(relay={"replicas": 1})
 
 
-@pytest.mark.parametrize(("wanted", "given"), [(1, 1), (2, 1), (9, 1)])
-def test_a_disruption_budget_always_lets_one_pod_go(children: Any, wanted: int, given: int) -> None:
-    relay = {"replicas": 2, "podDisruptionBudget": {"minAvailable": wanted}}
+@pytest.mark.parametrize(("minimum", "expected"), [(1, 1), (2, 1), (9, 1)])
+def test_a_disruption_budget_always_lets_one_pod_go(
+    children: Any, minimum: int, expected: int
+) -> None:
+    relay = {"replicas": 2, "podDisruptionBudget": {"minAvailable": minimum}}
     budget = children(relay=relay)["PodDisruptionBudget", "minimal-relay"]
-    assert budget["spec"]["minAvailable"] == given
+    assert budget["spec"]["minAvailable"] == expected
     assert "maxUnavailable" not in budget["spec"]
 
 
@@ -269,14 +277,16 @@ def test_a_monitor_is_made_only_where_the_kind_exists(children: Any) -> None:
 
 def test_what_a_prometheus_or_grafana_selects_has_the_labels_it_selects_by(children: Any) -> None:
     kinds = frozenset({SERVICE_MONITOR, PROMETHEUS_RULE})
-    wanted = {"release": "kube-prometheus-stack", "app.kubernetes.io/name": "not-mine"}
-    made = children(context=Context(kinds), observability={"labels": wanted, "dashboards": True})
-    selected = [made["ServiceMonitor", "minimal"], made["PrometheusRule", "minimal"]]
-    selected += [one for key, one in made.items() if "-dashboard-" in key[1]]
+    labels = {"release": "kube-prometheus-stack", "app.kubernetes.io/name": "not-mine"}
+    manifests = children(
+        context=Context(kinds), observability={"labels": labels, "dashboards": True}
+    )
+    selected = [manifests["ServiceMonitor", "minimal"], manifests["PrometheusRule", "minimal"]]
+    selected += [manifest for key, manifest in manifests.items() if "-dashboard-" in key[1]]
     assert len(selected) > 3
-    for one in selected:
-        assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
-        assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "orderservice"
+    for manifest in selected:
+        assert manifest["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "orderservice"
 
 
 def test_alerts_link_to_where_runbook_and_grafana_are(children: Any) -> None:
@@ -284,10 +294,10 @@ def test_alerts_link_to_where_runbook_and_grafana_are(children: Any) -> None:
         "runbookBaseUrl": "https://docs.example/orders",
         "dashboardBaseUrl": "https://grafana.example/",
     }
-    made = children(context=Context(frozenset({PROMETHEUS_RULE})), observability=bases)
+    manifests = children(context=Context(frozenset({PROMETHEUS_RULE})), observability=bases)
     rules = [
         rule["annotations"]
-        for group in made["PrometheusRule", "minimal"]["spec"]["groups"]
+        for group in manifests["PrometheusRule", "minimal"]["spec"]["groups"]
         for rule in group["rules"]
         if "alert" in rule
     ]
@@ -313,10 +323,10 @@ def test_what_needs_a_session_of_its_own_gets_past_a_pooler(children: Any) -> No
         "sessionSecretRef": {"name": "orders-database", "key": "sessionUrl"},
         "durability": "Synchronous",
     }
-    found = children(database=database, context=Context(migrated=False))
+    manifests = children(database=database, context=Context(migrated=False))
     pods = [
         manifest["spec"]["template"]["spec"]
-        for (kind, _), manifest in found.items()
+        for (kind, _), manifest in manifests.items()
         if kind in {"Deployment", "Job"}
     ]
     assert len(pods) == 5
@@ -328,7 +338,9 @@ def test_what_needs_a_session_of_its_own_gets_past_a_pooler(children: Any) -> No
             if "valueFrom" in variable
         }
         assert keys["ORDERS_DATABASE_SESSION_URL"] == "sessionUrl"
-    settings = [manifest["data"] for (kind, _), manifest in found.items() if kind == "ConfigMap"]
+    settings = [
+        manifest["data"] for (kind, _), manifest in manifests.items() if kind == "ConfigMap"
+    ]
     assert [data["ORDERS_DATABASE_DURABILITY"] for data in settings] == ["synchronous"] * 4
 
 
@@ -349,20 +361,20 @@ def test_another_image_or_database_is_another_migration(make: Any) -> None:
 
 
 def test_network_policies_name_the_few_flows(children: Any) -> None:
-    made = children("full")
+    manifests = children("full")
     ports = {
         p.name: [
             port["port"]
-            for port in made["NetworkPolicy", f"full-{p.name}"]["spec"]["egress"][0]["ports"]
+            for port in manifests["NetworkPolicy", f"full-{p.name}"]["spec"]["egress"][0]["ports"]
         ]
         for p in processes.ALL
     }
     assert ports["relay"] == [4318, 5671, 6432, 9000]
     assert ports["worker"] == [443, 4318, 5671, 6380, 6432, 9000]
-    deny = made["NetworkPolicy", "full-default-deny"]["spec"]
+    deny = manifests["NetworkPolicy", "full-default-deny"]["spec"]
     assert deny["ingress"] == []
     assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53, 5353}
-    (http, metrics) = made["NetworkPolicy", "full-api"]["spec"]["ingress"]
+    (http, metrics) = manifests["NetworkPolicy", "full-api"]["spec"]["ingress"]
     assert http["ports"] == [{"port": 8080, "protocol": "TCP"}]
     assert metrics["from"][1]["podSelector"] == {
         "matchLabels": {"app.kubernetes.io/name": "prometheus"}
@@ -370,20 +382,20 @@ def test_network_policies_name_the_few_flows(children: Any) -> None:
 
 
 def test_no_network_policy_when_switched_off(children: Any) -> None:
-    made = children(networkPolicy={"enabled": False})
-    assert not [kind for kind, _ in made if kind == "NetworkPolicy"]
+    manifests = children(networkPolicy={"enabled": False})
+    assert not [kind for kind, _ in manifests if kind == "NetworkPolicy"]
 
 
 def test_an_ingress_and_a_route_send_to_the_service_of_the_gateway(children: Any) -> None:
-    made = children("full", Context(frozenset({HTTP_ROUTE})))
-    rule, other = made["Ingress", "full-api"]["spec"]["rules"]
+    manifests = children("full", Context(frozenset({HTTP_ROUTE})))
+    rule, other = manifests["Ingress", "full-api"]["spec"]["rules"]
     assert (rule["host"], other["host"]) == ("orders.example", "api.orders.example")
     assert rule["http"] == other["http"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": "full-api", "port": {"name": "http"}}
-    (port,) = made["Service", "full-api"]["spec"]["ports"]
+    (port,) = manifests["Service", "full-api"]["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
-    assert made["HTTPRoute", "full-api"]["spec"] == {
+    assert manifests["HTTPRoute", "full-api"]["spec"] == {
         "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}],
         "hostnames": ["orders.example"],
         "rules": [{"backendRefs": [{"name": "full-api", "port": 80}]}],
@@ -399,8 +411,8 @@ def test_a_route_is_made_only_where_the_kind_exists_and_its_absence_is_told(make
 
 
 def test_given_resources_replace_defaults_one_by_one(children: Any) -> None:
-    made = _container(children, "api", api={"resources": {"requests": {"cpu": "2"}}})
-    assert made["resources"] == {
+    container = _container(children, "api", api={"resources": {"requests": {"cpu": "2"}}})
+    assert container["resources"] == {
         "requests": {"cpu": "2", "memory": "256Mi"},
         "limits": {"memory": "512Mi"},
     }
@@ -412,35 +424,35 @@ def test_only_the_api_is_told_the_cancellation_window_and_only_where_it_differs(
 ) -> None:
     name = "ORDERS_CANCELLATION_WINDOW_S"
 
-    def told(**spec: Any) -> dict[str, str]:
+    def windows(**spec: Any) -> dict[str, str]:
         return {
             manifest["metadata"]["labels"]["app.kubernetes.io/component"]: manifest["data"][name]
             for (kind, _), manifest in children(**spec).items()
             if kind == "ConfigMap" and name in manifest["data"]
         }
 
-    assert told(cancellation={"windowSeconds": seconds}) == {"api": str(seconds)}
-    assert told() == told(cancellation={"windowSeconds": 1800}) == {}
+    assert windows(cancellation={"windowSeconds": seconds}) == {"api": str(seconds)}
+    assert windows() == windows(cancellation={"windowSeconds": 1800}) == {}
 
 
 def test_dashboards_are_made_by_the_oldest_resource_alone(make: Any) -> None:
     """They show every resource; a second set of the same names would replace the first."""
     index = ResourceIndex()
-    made = {}
+    services = {}
     for name, created in (("old", "2026-01-01T00:00:00Z"), ("new", "2026-01-02T00:00:00Z")):
         service = make(observability={"dashboards": True})
         metadata = msgspec.structs.replace(
             service.metadata, name=name, uid=name, creation_timestamp=created
         )
-        made[name] = msgspec.structs.replace(service, metadata=metadata)
-        index.put(msgspec.to_builtins(made[name]))
-    first = {name: index.has_dashboards_first(service) for name, service in made.items()}
+        services[name] = msgspec.structs.replace(service, metadata=metadata)
+        index.put(msgspec.to_builtins(services[name]))
+    first = {name: index.has_dashboards_first(service) for name, service in services.items()}
     assert first == {"old": True, "new": False}
     maps = [
         child
-        for child in desired(made["new"], Context(dashboards=False))
+        for child in desired(services["new"], Context(dashboards=False))
         if "dashboard" in child["metadata"]["name"]
     ]
     assert maps == []
     index.drop(Key("shop", "old"))
-    assert index.has_dashboards_first(made["new"])
+    assert index.has_dashboards_first(services["new"])

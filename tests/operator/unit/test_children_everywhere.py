@@ -114,11 +114,11 @@ def test_every_container_of_a_process_is_probed_in_three_ways(everything: Any) -
 def test_pods_of_a_process_are_spread_over_zones_and_nodes(everything: Any) -> None:
     for deployment in _deployments(everything):
         spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
-        keys = [one["topologyKey"] for one in spread]
+        keys = [constraint["topologyKey"] for constraint in spread]
         own = ["topology.kubernetes.io/zone"]  # the example full names its own
         assert keys in (own, [*own, "kubernetes.io/hostname"])
         own = deployment["spec"]["selector"]
-        assert all(one["labelSelector"] == own for one in spread)
+        assert all(constraint["labelSelector"] == own for constraint in spread)
 
 
 def test_a_roll_out_takes_no_pod_away_before_its_successor_is_there(everything: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_roll_out_takes_no_pod_away_before_its_successor_is_there(everything: 
 
 
 def test_every_setting_of_a_pod_is_in_a_config_map_that_nobody_changes(everything: Any) -> None:
-    made = {
+    config_maps = {
         child["metadata"]["name"]: child
         for child in everything.values()
         if child["kind"] == "ConfigMap" and child.get("immutable")
@@ -140,4 +140,4 @@ def test_every_setting_of_a_pod_is_in_a_config_map_that_nobody_changes(everythin
         for container in deployment["spec"]["template"]["spec"]["containers"]
         for source in container.get("envFrom", [])
     }
-    assert used == made.keys()
+    assert used == config_maps.keys()

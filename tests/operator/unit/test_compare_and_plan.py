@@ -11,7 +11,7 @@ from orderservice_operator.state.plan import Plan, diff, with_signature
 
 
 @pytest.mark.parametrize(
-    ("wanted", "live"),
+    ("desired", "live"),
     [
         ({"a": 1}, {"a": 1, "b": 2}),
         ({"b": {}, "c": None, "d": []}, {}),
@@ -25,12 +25,12 @@ from orderservice_operator.state.plan import Plan, diff, with_signature
         ),
     ],
 )
-def test_what_the_server_adds_or_rewrites_is_no_difference(wanted: Any, live: Any) -> None:
-    assert first_difference(wanted, live) is None
+def test_what_the_server_adds_or_rewrites_is_no_difference(desired: Any, live: Any) -> None:
+    assert first_difference(desired, live) is None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "live", "path"),
+    ("desired", "live", "path"),
     [
         ({"a": {"b": 1}}, {"a": {"b": 2}}, "/a/b"),
         ({"a": True}, {}, "/a"),
@@ -58,22 +58,22 @@ def test_what_the_server_adds_or_rewrites_is_no_difference(wanted: Any, live: An
         ),
     ],
 )
-def test_a_difference_is_named_by_its_path(wanted: Any, live: Any, path: str) -> None:
-    assert first_difference(wanted, live) == path
+def test_a_difference_is_named_by_its_path(desired: Any, live: Any, path: str) -> None:
+    assert first_difference(desired, live) == path
 
 
 def _object(name: str, kind: str = "ConfigMap", **more: Any) -> Any:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
 
 
-def _plan(desired: list[Any], live: list[Any], kept: frozenset[Reference] = frozenset()) -> Plan:
-    return diff(desired, {reference(one): one for one in live}, staying=kept)
+def _plan(desired: list[Any], live: list[Any], staying: frozenset[Reference] = frozenset()) -> Plan:
+    return diff(desired, {reference(manifest): manifest for manifest in live}, staying=staying)
 
 
 def test_nothing_is_written_when_nothing_changed() -> None:
-    wanted = _object("a", data={"x": "1"})
-    live = with_signature(wanted) | {"status": {"more": 1}}
-    assert _plan([wanted], [live]) == Plan()
+    desired = _object("a", data={"x": "1"})
+    live = with_signature(desired) | {"status": {"more": 1}}
+    assert _plan([desired], [live]) == Plan()
 
 
 def test_what_is_missing_is_made() -> None:
@@ -84,12 +84,12 @@ def test_what_is_missing_is_made() -> None:
 
 
 def test_drift_is_told_from_a_new_wish() -> None:
-    wanted = _object("a", data={"x": "1"})
-    live = copy.deepcopy(with_signature(wanted))
+    desired = _object("a", data={"x": "1"})
+    live = copy.deepcopy(with_signature(desired))
     live["data"]["x"] = "2"
-    (write,) = _plan([wanted], [live]).writes
+    (write,) = _plan([desired], [live]).writes
     assert (write.path, write.repair) == ("/data/x", True)
-    (write,) = _plan([_object("a", data={"x": "3"})], [with_signature(wanted)]).writes
+    (write,) = _plan([_object("a", data={"x": "3"})], [with_signature(desired)]).writes
     assert not write.repair
 
 
@@ -103,15 +103,15 @@ OURS = {"apiVersion": "orders.platform.dev/v1alpha0", "kind": "OrderService", "n
 
 
 def _owned(name: str, *owners: dict[str, Any], kind: str = "ConfigMap") -> Any:
-    made = _object(name, kind)
-    made["metadata"] |= {"labels": {OWNER_LABEL: "shop"}, "ownerReferences": list(owners)}
-    return made
+    manifest = _object(name, kind)
+    manifest["metadata"] |= {"labels": {OWNER_LABEL: "shop"}, "ownerReferences": list(owners)}
+    return manifest
 
 
 def test_what_is_not_desired_goes_unless_it_is_kept() -> None:
-    old, kept = _owned("old", OURS), _owned("job", OURS, kind="Job")
-    made = _plan([], [old, kept], frozenset({reference(kept)}))
-    assert made.deletions == (reference(old),)
+    old, job = _owned("old", OURS), _owned("job", OURS, kind="Job")
+    plan = _plan([], [old, job], frozenset({reference(job)}))
+    assert plan.deletions == (reference(old),)
 
 
 @pytest.mark.parametrize(

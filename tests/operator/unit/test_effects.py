@@ -87,7 +87,7 @@ LEAVES = {
 }
 
 
-def _made(spec: Any) -> Any:
+def _products(spec: Any) -> Any:
     body = {"metadata": {"name": "n", "namespace": "s", "uid": "u"}, "spec": spec}
     service = msgspec.convert(body, OrderService)
     return (
@@ -100,14 +100,14 @@ def _made(spec: Any) -> Any:
 def _others(node: Schema, value: Any) -> list[Any]:
     """Return other values that the type takes."""
     if "enum" in node:
-        return [one for one in node["enum"] if one != value]
+        return [text for text in node["enum"] if text != value]
     if node.get("type") == "integer":  # a bound of latency is rounded to a bucket of the histogram
         return [_other(node, value), node["minimum"], node["maximum"]]
     return [_other(node, value)]
 
 
 def _other(node: Schema, value: Any) -> Any:
-    made: dict[str, Callable[[], Any]] = {
+    by_type: dict[str, Callable[[], Any]] = {
         "boolean": lambda: not value,
         "integer": lambda: node["minimum"] if value is None else _near(node, value),
         "number": lambda: (node["minimum"] + value) / 2,
@@ -115,7 +115,7 @@ def _other(node: Schema, value: Any) -> Any:
         "object": lambda: {} if value else {"a": "b"},
         "string": lambda: _text(node, value),
     }
-    return made[node.get("type", "string")]()
+    return by_type[node.get("type", "string")]()
 
 
 def _near(node: Schema, value: int) -> int:
@@ -126,7 +126,7 @@ def _items(node: Schema, value: Any) -> Any:
     if value and isinstance(value[0], dict):
         return [*value, *value]
     if value:
-        return [_other(node["items"], one) for one in value]
+        return [_other(node["items"], item) for item in value]
     inner = node["items"]
     if "enum" in inner:
         return inner["enum"][:1]
@@ -169,6 +169,6 @@ def test_a_changed_field_changes_what_is_made(make: Any, path: str) -> None:
         if len(names) > 1 and _get(spec, names[:-1]) is None:
             continue
         for other in _others(LEAVES[path], _get(spec, names)):
-            if _made(_set(spec, names, other)) != _made(spec):
+            if _products(_set(spec, names, other)) != _products(spec):
                 return
     pytest.fail(f"spec{path} has no effect")

@@ -84,8 +84,8 @@ def test_a_certificate_is_of_its_authority_and_for_its_names() -> None:
     assert certificates.is_sound(pair)
     certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
     assert certificate.not_valid_after_utc == NOW + certificates.LIFETIME
-    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    assert tuple(found.value.get_values_for_type(x509.DNSName)) == NAMES
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert tuple(extension.value.get_values_for_type(x509.DNSName)) == NAMES
 
 
 def test_the_authority_before_stays_trusted_and_no_older_one_does() -> None:
@@ -107,12 +107,12 @@ def test_a_certificate_for_another_service_is_renewed() -> None:
 
 
 def test_what_somebody_wrote_into_the_secret_is_not_used() -> None:
-    one, other = certificates.issue(NAMES, NOW), certificates.issue(NAMES, NOW)
+    ours, other = certificates.issue(NAMES, NOW), certificates.issue(NAMES, NOW)
     mixed = [
-        msgspec.structs.replace(one, key=other.key),
-        msgspec.structs.replace(one, authorities=other.authorities),
-        msgspec.structs.replace(one, certificate="junk"),
-        msgspec.structs.replace(one, authorities=""),
+        msgspec.structs.replace(ours, key=other.key),
+        msgspec.structs.replace(ours, authorities=other.authorities),
+        msgspec.structs.replace(ours, certificate="junk"),
+        msgspec.structs.replace(ours, authorities=""),
         identity.pair_of({}),
     ]
     assert [certificates.is_sound(pair) for pair in mixed] == [False] * 5
@@ -156,8 +156,8 @@ def test_who_holds_the_api() -> None:
     assert registration.holder(None, ours).held_by == "nobody"
     assert registration.holder(registration.api_service(ours, "pem"), ours).held_by == "operator"
     theirs = registration.api_service(address.ServiceAddress("keda", "metrics"), "pem")
-    found = registration.holder(theirs, ours)
-    assert (found.held_by, found.server) == ("other", "Service keda/metrics")
+    holder = registration.holder(theirs, ours)
+    assert (holder.held_by, holder.server) == ("other", "Service keda/metrics")
     assert registration.holder(theirs, None).can_serve is False
 
 
@@ -180,13 +180,15 @@ Ask = Callable[..., tuple[int, Any]]
 def ask(make: Any) -> Ask:
     """Ask the API about one resource, without TLS: `refusal` says who is let in."""
 
-    def asked(path: str, depth: int | Exception = 7, refusal: str | None = None) -> Any:
+    def get(path: str, depth: int | Exception = 7, refusal: str | None = None) -> Any:
         services: list[OrderService] = [make("minimal")]
 
         async def read(selected: Any) -> list[Series]:
             if isinstance(depth, Exception):
                 raise depth
-            return [Series({"orderservice": one.metadata.name}, depth, NOW) for one in selected]
+            return [
+                Series({"orderservice": service.metadata.name}, depth, NOW) for service in selected
+            ]
 
         application = server.application(lambda: services, read, lambda _: refusal, lambda _: None)
 
@@ -197,7 +199,7 @@ def ask(make: Any) -> Ask:
 
         return _run(main())
 
-    return asked
+    return get
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -205,9 +207,9 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def test_a_value_is_answered(ask: Ask) -> None:
-    code, found = ask(f"{VALUES}?labelSelector=orderservice%3Dminimal")
+    code, body = ask(f"{VALUES}?labelSelector=orderservice%3Dminimal")
     assert code == 200
-    assert found == {
+    assert body == {
         "kind": "ExternalMetricValueList",
         "apiVersion": "external.metrics.k8s.io/v1beta1",
         "metadata": {},
@@ -238,14 +240,14 @@ def test_a_value_is_answered(ask: Ask) -> None:
 def test_an_error_is_one_that_kubernetes_reads(
     ask: Ask, path: str, more: Any, code: int, reason: str
 ) -> None:
-    status, found = ask(path, **more)
+    status, body = ask(path, **more)
     assert status == code
-    assert (found["kind"], found["code"], found["reason"]) == ("Status", code, reason)
+    assert (body["kind"], body["code"], body["reason"]) == ("Status", code, reason)
 
 
 def test_an_unexpected_error_tells_nothing(ask: Ask) -> None:
-    _, found = ask(VALUES, depth=ZeroDivisionError("secret"))
-    assert "secret" not in found["message"]
+    _, body = ask(VALUES, depth=ZeroDivisionError("secret"))
+    assert "secret" not in body["message"]
 
 
 def test_what_is_not_selected_is_not_answered(ask: Ask) -> None:
@@ -259,11 +261,11 @@ def test_a_certificate_is_replaced_while_callers_come_and_none_is_dropped() -> N
     (port,) = free_ports(1)
 
     async def main() -> set[str]:
-        listener, ended, shown = Listener(web.Application(), "127.0.0.1", port), False, set[str]()
+        listener, ended, pems = Listener(web.Application(), "127.0.0.1", port), False, set[str]()
 
         async def call() -> None:
             while not ended:
-                shown.add(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)))
+                pems.add(await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)))
 
         await listener.show(pairs[0], proxy)
         async with asyncio.TaskGroup() as callers:
@@ -274,15 +276,15 @@ def test_a_certificate_is_replaced_while_callers_come_and_none_is_dropped() -> N
                 await asyncio.sleep(0.2)
             ended = True
         await listener.close()
-        return shown
+        return pems
 
     assert _run(main()) >= {pair.certificate for pair in pairs[-2:]}
 
 
 def test_the_group_and_its_metric_are_discovered(ask: Ask) -> None:
     assert ask("/apis/external.metrics.k8s.io")[1]["kind"] == "APIGroup"
-    _, found = ask("/apis/external.metrics.k8s.io/v1beta1")
-    assert [(one["name"], one["namespaced"]) for one in found["resources"]] == [
+    _, resources = ask("/apis/external.metrics.k8s.io/v1beta1")
+    assert [(resource["name"], resource["namespaced"]) for resource in resources["resources"]] == [
         ("orderservice_queue_messages", True)
     ]
 
@@ -309,7 +311,7 @@ def test_all_who_ask_at_once_share_an_answer(make: Any) -> None:
         asking = [asyncio.create_task(depths.series([make()])) for _ in range(9)]
         await asyncio.sleep(0)
         broker.may.set()
-        return {found.value for (found,) in await asyncio.gather(*asking)}, broker.asked
+        return {series.value for (series,) in await asyncio.gather(*asking)}, broker.asked
 
     assert _run(main()) == ({1}, 1)
 
@@ -322,8 +324,8 @@ def test_who_goes_away_does_not_take_the_answer_from_others(make: Any) -> None:
         await asyncio.sleep(0)
         first.cancel()
         broker.may.set()
-        (found,) = await second
-        return found.value
+        (series,) = await second
+        return series.value
 
     assert _run(main()) == 1
 
@@ -332,15 +334,15 @@ def test_an_answer_is_asked_for_anew_after_a_second(make: Any) -> None:
     async def main() -> list[int]:
         broker = _Broker()
         broker.may.set()
-        depths, found = Depths(broker.ask), list[int]()
-        while len(set(found)) < 2:
-            found += [one.value for one in await depths.series([make()])]
+        depths, values = Depths(broker.ask), list[int]()
+        while len(set(values)) < 2:
+            values += [series.value for series in await depths.series([make()])]
             await asyncio.sleep(0.05)
-        return found
+        return values
 
-    found = _run(main())
-    assert found[:2] == [1, 1]
-    assert found[-1] == 2
+    values = _run(main())
+    assert values[:2] == [1, 1]
+    assert values[-1] == 2
 
 
 def test_one_depth_that_is_not_known_leaves_no_sum_of_the_others(make: Any) -> None:

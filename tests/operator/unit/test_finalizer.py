@@ -54,14 +54,16 @@ class ApiServer:
     @property
     def finalizers(self) -> list[str] | None:
         """What was left of them at last; None if they were not touched."""
-        found = [one for method, _, one in self.told if method == "PATCH"]
-        left: list[str] | None = found[-1]["metadata"]["finalizers"] if found else None
-        return left
+        patches = [body for method, _, body in self.told if method == "PATCH"]
+        remaining: list[str] | None = patches[-1]["metadata"]["finalizers"] if patches else None
+        return remaining
 
     @property
     def events(self) -> list[tuple[str, str]]:
-        said = [one for method, path, one in self.told if (method, path[-6:]) == ("POST", "events")]
-        return [(one["reason"], one["message"]) for one in said]
+        bodies = [
+            body for method, path, body in self.told if (method, path[-6:]) == ("POST", "events")
+        ]
+        return [(body["reason"], body["message"]) for body in bodies]
 
 
 @asynccontextmanager
@@ -100,17 +102,17 @@ def _run(
     server: ApiServer, work: Callable[[Finalizer], Awaitable[Any]], bound_s: float = 60.0
 ) -> Any:
     async def main() -> Any:
-        async with _started(server, bound_s) as made:
-            return await work(made)
+        async with _started(server, bound_s) as finalizer:
+            return await work(finalizer)
 
     return asyncio.run(main())
 
 
-async def _until_gone(made: Finalizer, service: OrderService) -> float:
+async def _until_gone(finalizer: Finalizer, service: OrderService) -> float:
     """Finalize until nobody wants to look again; return how many seconds that took."""
     began_at = time.monotonic()
     async with asyncio.timeout(20):
-        while (wait_s := await made.finalize(service)) is not None:  # noqa: ASYNC110 it says when
+        while (wait_s := await finalizer.finalize(service)) is not None:  # noqa: ASYNC110 it says when
             await asyncio.sleep(wait_s)
     return time.monotonic() - began_at
 
@@ -118,7 +120,7 @@ async def _until_gone(made: Finalizer, service: OrderService) -> float:
 def test_pods_that_may_not_be_deleted_hold_it_up_no_longer_than_its_bound(make: Any) -> None:
     server = ApiServer(DELETE=403)
     service = _deleted(make(messaging=DELETE_IF_EMPTY))
-    assert _run(server, lambda made: _until_gone(made, service), bound_s=1) < 15
+    assert _run(server, lambda finalizer: _until_gone(finalizer, service), bound_s=1) < 15
     assert server.finalizers == [OTHER]
     ((reason, message),) = server.events
     assert reason == "QueuesLeft"
@@ -129,7 +131,7 @@ def test_pods_that_may_not_be_deleted_hold_it_up_no_longer_than_its_bound(make: 
 def test_the_bound_is_one_of_the_api_servers_clock(make: Any, ahead_s: float) -> None:
     server = ApiServer(ahead_s, DELETE=403)
     service = _deleted(make(messaging=DELETE_IF_EMPTY), ago_s=-ahead_s)
-    took_s = _run(server, lambda made: _until_gone(made, service), bound_s=3)
+    took_s = _run(server, lambda finalizer: _until_gone(finalizer, service), bound_s=3)
     assert 1.5 < took_s < 15  # dates are in whole seconds
     assert server.finalizers == [OTHER]
 
@@ -138,7 +140,7 @@ def test_a_bound_that_is_over_leaves_no_time_for_anything(make: Any) -> None:
     """After a restart, say."""
     server = ApiServer(DELETE=403)
     service = _deleted(make(messaging=DELETE_IF_EMPTY), ago_s=3600)
-    assert _run(server, lambda made: made.finalize(service)) is None
+    assert _run(server, lambda finalizer: finalizer.finalize(service)) is None
     assert server.finalizers == [OTHER]
     assert "DELETE" not in {method for method, _, _ in server.told}
 
@@ -148,7 +150,7 @@ def test_a_broker_that_never_answers_holds_it_up_no_longer_than_its_bound(make: 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         service = _deleted(make(messaging=DELETE_IF_EMPTY | {"managementUrl": url}))
-        assert _run(server, lambda made: _until_gone(made, service), bound_s=2) < 15
+        assert _run(server, lambda finalizer: _until_gone(finalizer, service), bound_s=2) < 15
     assert server.finalizers == [OTHER]
     assert [reason for reason, _ in server.events] == ["QueuesLeft"]
 
@@ -168,7 +170,7 @@ def test_what_the_spec_leaves_alone_now_is_left_whatever_it_said_before(
     """The finalizer is from before: the spec was changed under a pause or without an operator."""
     server = ApiServer(DELETE=500)
     service = _deleted(make(**spec))
-    assert _run(server, lambda made: made.finalize(service)) is None
+    assert _run(server, lambda finalizer: finalizer.finalize(service)) is None
     assert server.finalizers == [OTHER]
     assert {method for method, _, _ in server.told} == {"GET", "POST", "PATCH"}
 
@@ -176,7 +178,10 @@ def test_what_the_spec_leaves_alone_now_is_left_whatever_it_said_before(
 def test_a_resource_that_cannot_be_read_is_let_go_and_its_queues_are_told(make: Any) -> None:
     server = ApiServer()
     metadata = _deleted(make()).metadata
-    assert _run(server, lambda made: made.finalize(Invalid(metadata, "bad: $.spec.x"))) is None
+    assert (
+        _run(server, lambda finalizer: finalizer.finalize(Invalid(metadata, "bad: $.spec.x")))
+        is None
+    )
     assert server.finalizers == [OTHER]
     ((reason, message),) = server.events
     assert (reason, "$.spec.x" in message) == ("QueuesLeft", True)
@@ -185,12 +190,15 @@ def test_a_resource_that_cannot_be_read_is_let_go_and_its_queues_are_told(make: 
 def test_a_finalizer_that_could_not_be_taken_away_is_tried_again(make: Any) -> None:
     service = _deleted(make(messaging={"deletionPolicy": "Retain"}))
     with pytest.raises(Transient):
-        _run(ApiServer(PATCH=409), lambda made: made.finalize(service))
+        _run(ApiServer(PATCH=409), lambda finalizer: finalizer.finalize(service))
 
 
 def test_a_resource_that_is_gone_is_told_to_be_so(make: Any) -> None:
     service = _deleted(make(messaging={"deletionPolicy": "Retain"}))
     with pytest.raises(Vanished):
-        _run(ApiServer(PATCH=404), lambda made: made.finalize(service))
+        _run(ApiServer(PATCH=404), lambda finalizer: finalizer.finalize(service))
     with pytest.raises(Vanished):
-        _run(ApiServer(PATCH=404), lambda made: made.set_or_remove(make(messaging=DELETE_IF_EMPTY)))
+        _run(
+            ApiServer(PATCH=404),
+            lambda finalizer: finalizer.set_or_remove(make(messaging=DELETE_IF_EMPTY)),
+        )

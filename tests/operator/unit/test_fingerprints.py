@@ -72,8 +72,8 @@ def test_every_secret_of_a_pod_is_in_its_digest_but_the_one_that_is_read_again(
     for (kind, _), child in children("full", **spec).items():
         if kind == "Deployment":
             pod, process = child["spec"]["template"]["spec"], child["metadata"]["labels"][COMPONENT]
-            [known] = [each for each in processes.ALL if each.name == process]
-            assert _secrets_of(pod) == environment.secret_entries(service, known), process
+            [definition] = [each for each in processes.ALL if each.name == process]
+            assert _secrets_of(pod) == environment.secret_entries(service, definition), process
 
 
 def _secrets_of(pod: Manifest) -> set[tuple[str, str]]:
@@ -159,36 +159,36 @@ def test_a_reading_that_fails_late_takes_nothing_back(make: Any) -> None:
 
     async def run() -> list[str]:
         fingerprints = Fingerprints(server, 0.02)  # type: ignore[arg-type] # as above
-        seen = [(await fingerprints.of(make()))["api"]]
-        asked, answered, fetch = asyncio.Event(), asyncio.Event(), server.get
+        digests = [(await fingerprints.of(make()))["api"]]
+        requested, answered, fetch = asyncio.Event(), asyncio.Event(), server.get
 
         async def late(path: str) -> Manifest:
-            if asked.is_set():
+            if requested.is_set():
                 return await fetch(path)
-            asked.set()
+            requested.set()
             await answered.wait()
             raise Transient("late")
 
         server.get = late  # type: ignore[method-assign] # only from now on
-        told = asyncio.Event()
-        reading = asyncio.create_task(fingerprints.run(lambda _: told.set()))
-        await asked.wait()
-        server.data = {name: dict.fromkeys(known, "bmV3") for name, known in DATA.items()}
-        seen.append((await fingerprints.of(make()))["api"])
+        notified = asyncio.Event()
+        reading = asyncio.create_task(fingerprints.run(lambda _: notified.set()))
+        await requested.wait()
+        server.data = {name: dict.fromkeys(data, "bmV3") for name, data in DATA.items()}
+        digests.append((await fingerprints.of(make()))["api"])
         answered.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        seen.append((await fingerprints.of(make()))["api"])
+        digests.append((await fingerprints.of(make()))["api"])
         async with asyncio.timeout(60):
-            await told.wait()
+            await notified.wait()
         await asyncio.sleep(0.2)
-        seen.append((await fingerprints.of(make()))["api"])
+        digests.append((await fingerprints.of(make()))["api"])
         reading.cancel()
-        return seen
+        return digests
 
-    seen = asyncio.run(run())
-    assert seen[-1] != seen[0]
-    assert [value for value, _ in groupby(seen)] == list(dict.fromkeys(seen))
+    digests = asyncio.run(run())
+    assert digests[-1] != digests[0]
+    assert [value for value, _ in groupby(digests)] == list(dict.fromkeys(digests))
 
 
 def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) -> None:
@@ -203,15 +203,15 @@ def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) ->
     async def run() -> list[str]:
         fingerprints = Fingerprints(server, 86_400)  # type: ignore[arg-type] # as above
         await fingerprints.of(make())
-        told = asyncio.Queue[Key]()
-        reading = asyncio.create_task(fingerprints.run(told.put_nowait))
+        notified = asyncio.Queue[Key]()
+        reading = asyncio.create_task(fingerprints.run(notified.put_nowait))
         server.asked.clear()
         server.data["orders-webhook"] = {"url": "dw==", "secret": "bmV3"}
         fingerprints.saw(Key("shop", "orders"), "7")  # is what was read
         fingerprints.saw(Key("shop", "not-ours"), "8")
         fingerprints.saw(Key("shop", "orders-webhook"), "8")
         async with asyncio.timeout(60):
-            assert await told.get() == Key("shop", "minimal")
+            assert await notified.get() == Key("shop", "minimal")
         reading.cancel()
         return server.asked
 
@@ -236,10 +236,10 @@ def test_a_change_while_a_secret_is_read_first_is_not_overlooked(make: Any) -> N
 
     async def run() -> None:
         await fingerprints.of(make())
-        told = asyncio.Event()
-        reading = asyncio.create_task(fingerprints.run(lambda _: told.set()))
+        notified = asyncio.Event()
+        reading = asyncio.create_task(fingerprints.run(lambda _: notified.set()))
         async with asyncio.timeout(60):
-            await told.wait()
+            await notified.wait()
         reading.cancel()
 
     asyncio.run(run())
@@ -260,8 +260,8 @@ class Crowd(Server):
         self.times.append(time.monotonic())
         if len(self.asked) >= self.enough:
             self.done.set()
-        known = DATA[name]
-        return {"data": dict.fromkeys(known, "bmV3") if namespace == self.changed else known}
+        data = DATA[name]
+        return {"data": dict.fromkeys(data, "bmV3") if namespace == self.changed else data}
 
 
 def _in(namespace: str, service: Any) -> Any:
@@ -271,7 +271,7 @@ def _in(namespace: str, service: Any) -> Any:
 
 def _read_again(server: Crowd, services: list[Any], period_s: float) -> list[Key]:
     """Read until it is enough; return the resources that were told of."""
-    told: list[Key] = []
+    notified: list[Key] = []
 
     async def run() -> None:
         fingerprints = Fingerprints(server, period_s)  # type: ignore[arg-type] # as above
@@ -279,13 +279,13 @@ def _read_again(server: Crowd, services: list[Any], period_s: float) -> list[Key
             await fingerprints.of(service)
         server.changed = "shop-3"
         fingerprints.forget(Key("shop-0", "minimal"))
-        reading = asyncio.create_task(fingerprints.run(told.append))
+        reading = asyncio.create_task(fingerprints.run(notified.append))
         async with asyncio.timeout(60):
             await server.done.wait()
         reading.cancel()
 
     asyncio.run(run())
-    return told
+    return notified
 
 
 def test_a_resource_is_told_of_a_secret_that_changed_and_one_that_is_gone_costs_nothing(
@@ -294,8 +294,8 @@ def test_a_resource_is_told_of_a_secret_that_changed_and_one_that_is_gone_costs_
     services = [_in(f"shop-{number}", make()) for number in range(5)]
     first = len(services) * len(DATA)
     server = Crowd(3 * first)
-    told = _read_again(server, services, period_s=0.2)
-    assert told == [Key("shop-3", "minimal")] * len(DATA)
+    notified = _read_again(server, services, period_s=0.2)
+    assert notified == [Key("shop-3", "minimal")] * len(DATA)
     assert not [path for path in server.asked[first:] if "/shop-0/" in path]
 
 

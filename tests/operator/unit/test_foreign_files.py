@@ -142,7 +142,7 @@ def test_a_kubeconfig_is_read_as_before(login: Login, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "said"),
+    ("user", "message"),
     [
         ("{tokenFile: nowhere}", "tokenFile cannot be read"),
         ("{exec: {command: /}}", "/ cannot be run"),
@@ -159,8 +159,8 @@ def test_a_kubeconfig_is_read_as_before(login: Login, tmp_path: Path) -> None:
         ("{client-key: k, client-key-data: a2V5}", "private key"),
     ],
 )
-def test_a_user_who_cannot_log_in_is_told_why(login: Login, user: str, said: str) -> None:
-    with pytest.raises(OperatorError, match=said):
+def test_a_user_who_cannot_log_in_is_told_why(login: Login, user: str, message: str) -> None:
+    with pytest.raises(OperatorError, match=message):
         login(WHOLE % user)
 
 

@@ -69,7 +69,9 @@ def test_the_gateway_has_drained_before_the_api_stops_and_all_within_the_grace_p
     children: Any,
 ) -> None:
     api, gateway = _containers(children)
-    first_s, then_s = (one["lifecycle"]["preStop"]["sleep"]["seconds"] for one in (gateway, api))
+    first_s, then_s = (
+        container["lifecycle"]["preStop"]["sleep"]["seconds"] for container in (gateway, api)
+    )
     assert then_s > first_s + settings.load(_variables(gateway)).drain_s
     assert _pod(children)["terminationGracePeriodSeconds"] > then_s + PROCESS.drain_s
 
@@ -111,9 +113,9 @@ def test_with_a_certificate_everything_in_front_of_the_gateway_follows(children:
     auth = {"mode": "off", "exposeWithoutAuth": True}
     ingress = {"host": "orders.example"}
     route = {"parentRefs": [{"name": "public"}]}
-    made = children(api=tls | {"ingress": ingress, "httpRoute": route}, auth=auth)
+    manifests = children(api=tls | {"ingress": ingress, "httpRoute": route}, auth=auth)
     name = "minimal-api"
-    pod = made[API]["spec"]["template"]["spec"]
+    pod = manifests[API]["spec"]["template"]["spec"]
     api, gateway = pod["containers"]
     assert {port["name"]: port["containerPort"] for port in gateway["ports"]} == {
         "https": 8443,
@@ -132,12 +134,12 @@ def test_with_a_certificate_everything_in_front_of_the_gateway_follows(children:
     assert variables["GATEWAY_PORT"] == "8443"
     assert variables["GATEWAY_TLS_CERTIFICATE_FILE"] == f"{folder}/tls.crt"
     assert variables["GATEWAY_TLS_KEY_FILE"] == f"{folder}/tls.key"
-    (port,) = made["Service", name]["spec"]["ports"]
+    (port,) = manifests["Service", name]["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("https", 443, "https")
     assert port["appProtocol"] == "https"
-    incoming = made["NetworkPolicy", name]["spec"]["ingress"]
+    incoming = manifests["NetworkPolicy", name]["spec"]["ingress"]
     assert incoming[0]["ports"] == [{"port": 8443, "protocol": "TCP"}]
-    (rule,) = made["Ingress", name]["spec"]["rules"]
+    (rule,) = manifests["Ingress", name]["spec"]["rules"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
     assert backend == {"name": name, "port": {"name": "https"}}
 

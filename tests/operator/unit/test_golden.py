@@ -31,12 +31,12 @@ GOLDEN: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("example", ["minimal", "full"])
 def test_pod_templates_stay_what_they_are(children: Any, example: str) -> None:
-    made = {
+    digests = {
         name: digest(child["spec"]["template"])
         for (kind, name), child in children(example).items()
         if kind == "Deployment"
     }
-    assert made == GOLDEN[example]
+    assert digests == GOLDEN[example]
 
 
 # A Job that is there is left as it is; this is what the next one would be.

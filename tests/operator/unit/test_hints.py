@@ -30,8 +30,8 @@ class Server:
 class Secrets:
     """The part of fingerprints that is used."""
 
-    def __init__(self, *missing: str) -> None:
-        self._missing = missing
+    def __init__(self, *problems: str) -> None:
+        self._missing = problems
 
     def missing(self, _service: Any) -> tuple[str, ...]:
         return self._missing
@@ -46,9 +46,9 @@ def _waiting(service: Any) -> Snapshot:
 class Patience:
     """Passes over one resource, each when it was asked for."""
 
-    def __init__(self, snapshot: Snapshot, *missing: str) -> None:
+    def __init__(self, snapshot: Snapshot, *problems: str) -> None:
         self.now, self.server, self.snapshot = 0.0, Server(), snapshot
-        self.hints = Hints(self.server, Secrets(*missing), lambda: self.now)  # type: ignore[arg-type] # all that is used
+        self.hints = Hints(self.server, Secrets(*problems), lambda: self.now)  # type: ignore[arg-type] # all that is used
         self.passes = 0
         self.said: list[tuple[str, ...]] = []
 
@@ -68,9 +68,9 @@ def test_an_hour_of_waiting_is_a_dozen_requests(make: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("missing", [(), ("Secret orders does not exist",)])
-def test_passes_become_as_rare_as_requests(make: Any, missing: tuple[str, ...]) -> None:
-    patience = Patience(_waiting(make()), *missing)
+@pytest.mark.parametrize("problems", [(), ("Secret orders does not exist",)])
+def test_passes_become_as_rare_as_requests(make: Any, problems: tuple[str, ...]) -> None:
+    patience = Patience(_waiting(make()), *problems)
     patience.until(FIRST_S * 3)
     assert patience.passes >= 3
     patience.until(24 * 3600)
@@ -81,11 +81,11 @@ def test_another_spec_is_looked_at_at_once(make: Any) -> None:
     service = make()
     patience = Patience(_waiting(service))
     patience.until(3600)
-    asked = patience.server.asked
+    requests = patience.server.asked
     metadata = msgspec.structs.replace(service.metadata, generation=2)
     patience.snapshot = _waiting(msgspec.structs.replace(service, metadata=metadata))
     patience.until(patience.now)
-    assert patience.server.asked == asked + 1
+    assert patience.server.asked == requests + 1
     assert patience.hints.next_look_s(KEY) == FIRST_S
 
 

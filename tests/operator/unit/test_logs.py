@@ -26,16 +26,16 @@ logging.getLogger("kopf").info("chatter")
 
 
 def test_every_record_is_a_json_line_whose_traceback_shows_no_values() -> None:
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={"PYTHONPATH": str(OPERATOR)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stderr == ""
-    records = [json.loads(line) for line in told.stdout.splitlines()]
+    assert process.stderr == ""
+    records = [json.loads(line) for line in process.stdout.splitlines()]
     assert [record["event"] for record in records] == ["it.failed", "it.failed", "two\nlines"]
     assert all("ValueError: no" in record["exception"] for record in records[:2])
     assert all(record["level"] == "error" and record["timestamp"] for record in records)
-    assert "hunter2-very-secret" not in told.stdout
+    assert "hunter2-very-secret" not in process.stdout

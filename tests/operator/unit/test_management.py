@@ -52,7 +52,7 @@ def _answered(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "message"),
     [
         (200, f"<p>{PRIVATE}", FOREIGN),
         (200, f'{{"items": "{PRIVATE}"}}', FOREIGN),
@@ -67,7 +67,7 @@ def _answered(
     ],
 )
 def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
-    status: int, body: str | bytes, said: str
+    status: int, body: str | bytes, message: str
 ) -> None:
     async def look(url: str) -> None:
         async with aiohttp.ClientSession() as session:
@@ -75,7 +75,7 @@ def test_an_answer_is_told_by_its_status_or_by_rabbitmqs_own_reason(
             await management.cluster() if status == 404 else None
             await management.read()
 
-    with pytest.raises(Permanent, match=said) as raised:
+    with pytest.raises(Permanent, match=message) as raised:
         _answered(status, body, look)
     assert PRIVATE not in str(raised.value)
 
@@ -109,10 +109,10 @@ def _reports(server: Server, service: Any, looks: int = 1) -> tuple[TopologyRepo
         topologies = TopologyReconciler(server, lambda _: None, list)  # type: ignore[arg-type] # all that is used
         for _ in range(looks):
             await topologies.reconcile(KEY, service)
-        found, breaker = topologies.report(KEY, service), topologies.breaker(service)
+        report, breaker = topologies.report(KEY, service), topologies.breaker(service)
         await topologies.close()
         with breaker.calling():
-            return found, True
+            return report, True
 
     return asyncio.run(main())
 
@@ -131,15 +131,15 @@ def test_a_bad_secret_is_a_condition_that_quotes_nothing_and_closes_the_broker_t
     make: Any, url: bytes
 ) -> None:
     service = make(messaging={"managementUrl": "http://127.0.0.1:9"})
-    found, open_ = _reports(Server(url=url), service, looks=4)
-    assert (found.reason, open_) == ("Refused", True)
-    assert SECRET not in found.message
+    report, open_ = _reports(Server(url=url), service, looks=4)
+    assert (report.reason, open_) == ("Refused", True)
+    assert SECRET not in report.message
 
 
 def test_a_binary_entry_beside_the_one_that_is_read_does_not_matter(make: Any) -> None:
     service = make(messaging={"managementUrl": "http://127.0.0.1:9"})
-    found, _ = _reports(Server(url=b"amqp://a:b@127.0.0.1:9/", keystore=b"\xff\xfe"), service)
-    assert found.reason == "Unreachable"
+    report, _ = _reports(Server(url=b"amqp://a:b@127.0.0.1:9/", keystore=b"\xff\xfe"), service)
+    assert report.reason == "Unreachable"
 
 
 def test_a_path_that_is_not_the_brokers_closes_it_to_nobody(make: Any) -> None:
@@ -177,7 +177,7 @@ AMQP = b"amqp://user:p4ss@rabbitmq.shop.svc/"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("https://elsewhere.example", "another host"),
         ("http://elsewhere", "another host"),
@@ -185,10 +185,10 @@ AMQP = b"amqp://user:p4ss@rabbitmq.shop.svc/"
         ("http://8.8.8.8", "in clear"),
     ],
 )
-def test_the_password_of_a_url_goes_to_its_own_host_only(make: Any, url: str, said: str) -> None:
+def test_the_password_of_a_url_goes_to_its_own_host_only(make: Any, url: str, message: str) -> None:
     report, _ = _reports(Server(url=AMQP), make(messaging={"managementUrl": url}))
     assert report.reason == "Refused"
-    assert said in report.message
+    assert message in report.message
     assert "p4ss" not in report.message
 
 

@@ -98,9 +98,9 @@ def test_autoscalers_restarts_and_subresources_are_let_in() -> None:
 
 def test_what_is_kept_of_the_entries_gives_the_same_answer_again() -> None:
     live = _deployment(_entry("kubectl-edit", _pod({"f:hostNetwork": {}})), hostNetwork=True)
-    kept = live | {"metadata": live["metadata"] | {"managedFields": foreign_entries(live)}}
-    assert additions(kept) == additions(live)
-    assert removal(kept) == removal(live)
+    stored = live | {"metadata": live["metadata"] | {"managedFields": foreign_entries(live)}}
+    assert additions(stored) == additions(live)
+    assert removal(stored) == removal(live)
 
 
 def test_a_merge_patch_names_what_goes_and_replaces_lists() -> None:

@@ -17,9 +17,9 @@ def _object(number: int) -> Any:
 
 def test_every_object_of_a_kind_comes_out_as_it_went_in() -> None:
     packer = Packer()
-    given = [_object(number) for number in range(3)] + [_object(0) | {"data": {"ü": "\0"}}]
-    packed = [packer.pack(KIND, one) for one in given]
-    assert [packer.unpack(KIND, one) for one in packed] == given
+    objects = [_object(number) for number in range(3)] + [_object(0) | {"data": {"ü": "\0"}}]
+    packed = [packer.pack(KIND, item) for item in objects]
+    assert [packer.unpack(KIND, item) for item in packed] == objects
 
 
 def test_an_object_like_others_of_its_kind_takes_a_tenth_of_its_json() -> None:

@@ -15,9 +15,9 @@ CA = {"caBundleSecretRef": {"name": "private", "key": "bundle.pem"}}
 def _pods(children: Any, **spec: Any) -> dict[str, Any]:
     """Return the pod template of each process, of the migration and of reconciliation."""
     spec["reconciliation"] = spec.get("reconciliation", {}) | SCHEDULE
-    made = children("minimal", UNMIGRATED, **spec)
+    manifests = children("minimal", UNMIGRATED, **spec)
     pods: dict[str, Any] = {}
-    for (kind, _), child in made.items():
+    for (kind, _), child in manifests.items():
         body = child["spec"]["jobTemplate"] if kind == "CronJob" else child
         if kind in {"Deployment", "Job", "CronJob"}:
             component = child["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -27,7 +27,10 @@ def _pods(children: Any, **spec: Any) -> dict[str, Any]:
 
 
 def _variables(container: Any) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+    return {
+        variable["name"]: variable.get("value", variable.get("valueFrom"))
+        for variable in container["env"]
+    }
 
 
 def test_maps_merge_by_key_keyed_lists_by_key_and_the_rest_is_replaced(children: Any) -> None:
@@ -60,9 +63,9 @@ def test_maps_merge_by_key_keyed_lists_by_key_and_the_rest_is_replaced(children:
         assert pod["metadata"]["labels"]["team"] == "orders"
         variables = _variables(spec["containers"][0])
         assert (variables["A"], variables["B"]) == ("all", mine)
-        assert [one["key"] for one in spec["tolerations"]] == [mine]
+        assert [toleration["key"] for toleration in spec["tolerations"]] == [mine]
         assert spec["priorityClassName"] == mine
-        volumes = {one["name"]: one for one in spec["volumes"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
         assert volumes["v"] == {"name": "v", "emptyDir": {}}
         assert ("configMap" in volumes["w"]) is (name == "worker")
         assert spec["affinity"]["nodeAffinity"] == {preferred: []}
@@ -70,8 +73,8 @@ def test_maps_merge_by_key_keyed_lists_by_key_and_the_rest_is_replaced(children:
 
 
 def test_an_authority_is_trusted_by_every_container_that_connects(children: Any) -> None:
-    made = children("minimal", UNMIGRATED, **CA)
-    settings = [child["data"] for (kind, _), child in made.items() if kind == "ConfigMap"]
+    manifests = children("minimal", UNMIGRATED, **CA)
+    settings = [child["data"] for (kind, _), child in manifests.items() if kind == "ConfigMap"]
     pods = _pods(children, **CA)
     jobs = [_variables(pods[name]["spec"]["containers"][0]) for name in ("migrate", "reconcile")]
     names = (
@@ -111,11 +114,14 @@ def test_further_containers_are_no_part_of_a_job_but_init_containers_are(childre
     first = [{"name": "agent", "image": "agent:1", "restartPolicy": "Always"}]
     pods = _pods(children, podTemplate={"containers": more, "initContainers": first})
     for name, pod in pods.items():
-        names = [one["name"] for one in pod["spec"]["containers"]]
+        names = [container["name"] for container in pod["spec"]["containers"]]
         assert ("proxy" in names) is (name in PROCESSES)
         assert pod["spec"]["initContainers"] == first
     own = _pods(children, migrations={"podTemplate": {"containers": more}})
-    assert [one["name"] for one in own["migrate"]["spec"]["containers"]] == ["migrate", "proxy"]
+    assert [container["name"] for container in own["migrate"]["spec"]["containers"]] == [
+        "migrate",
+        "proxy",
+    ]
 
 
 def test_a_constraint_without_a_selector_is_of_the_process(children: Any) -> None:
@@ -158,14 +164,14 @@ def test_each_process_can_have_a_user_of_its_own(children: Any) -> None:
 
 
 def test_an_account_that_exists_is_used_and_none_is_made(children: Any) -> None:
-    given = {"podTemplate": {"serviceAccountName": "mine"}}
-    assert {pod["spec"]["serviceAccountName"] for pod in _pods(children, **given).values()} == {
+    spec = {"podTemplate": {"serviceAccountName": "mine"}}
+    assert {pod["spec"]["serviceAccountName"] for pod in _pods(children, **spec).values()} == {
         "mine"
     }
-    assert not [kind for kind, _ in children(**given) if kind == "ServiceAccount"]
+    assert not [kind for kind, _ in children(**spec) if kind == "ServiceAccount"]
     template = {"metadata": {"annotations": {"iam.example/role": "orders"}}}
-    made = children(serviceAccountTemplate=template)["ServiceAccount", "minimal"]
-    assert made["metadata"]["annotations"] == {"iam.example/role": "orders"}
+    account = children(serviceAccountTemplate=template)["ServiceAccount", "minimal"]
+    assert account["metadata"]["annotations"] == {"iam.example/role": "orders"}
 
 
 def test_every_child_inherits_labels_and_annotations(children: Any) -> None:
@@ -173,8 +179,8 @@ def test_every_child_inherits_labels_and_annotations(children: Any) -> None:
         "labels": {"cost": "42", "app.kubernetes.io/name": "other"},
         "annotations": {"owner": "a"},
     }
-    made = children("full", UNMIGRATED, inheritedMetadata=metadata)
-    for child in made.values():
+    manifests = children("full", UNMIGRATED, inheritedMetadata=metadata)
+    for child in manifests.values():
         assert child["metadata"]["labels"]["cost"] == "42"
         assert child["metadata"]["labels"]["app.kubernetes.io/name"] == "orderservice"
         assert child["metadata"]["annotations"]["owner"] == "a"
@@ -184,8 +190,8 @@ def test_every_child_inherits_labels_and_annotations(children: Any) -> None:
 def test_a_quota_can_be_met_by_every_container(children: Any, section: str, container: str) -> None:
     """A ResourceQuota on limits.cpu refuses every container without one."""
     resources = {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}
-    given = {"gateway": resources} if section == "api" else resources
-    pods = _pods(children, **{section: given})
-    every = [one for pod in pods.values() for one in pod["spec"]["containers"]]
-    (made,) = [one for one in every if one["name"] == container]
-    assert made["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}
+    section_spec = {"gateway": resources} if section == "api" else resources
+    pods = _pods(children, **{section: section_spec})
+    every = [entry for pod in pods.values() for entry in pod["spec"]["containers"]]
+    (limited,) = [entry for entry in every if entry["name"] == container]
+    assert limited["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}

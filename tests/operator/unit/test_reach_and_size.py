@@ -15,17 +15,17 @@ def test_the_service_is_as_its_options_say(children: Any) -> None:
         "loadBalancerSourceRanges": ["10.0.0.0/8"],
         "externalTrafficPolicy": "Local",
     }
-    made = children(api={"service": options}, auth={"exposeWithoutAuth": True})
-    service = made["Service", "minimal-api"]
+    manifests = children(api={"service": options}, auth={"exposeWithoutAuth": True})
+    service = manifests["Service", "minimal-api"]
     assert service["metadata"]["annotations"] == options.pop("annotations")
     assert service["spec"] | options == service["spec"]
 
 
 def test_both_services_have_both_families_of_addresses(children: Any) -> None:
     families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
-    made = children(api={"service": families})
+    manifests = children(api={"service": families})
     for name in ("minimal-api", "minimal-admin"):
-        spec = made["Service", name]["spec"]
+        spec = manifests["Service", name]["spec"]
         assert spec | families == spec
     plain = children()["Service", "minimal-api"]["spec"]
     assert plain.keys() & families.keys() == set()
@@ -37,8 +37,8 @@ def test_each_host_of_an_ingress_has_a_rule_and_is_in_the_certificate(children: 
         "extraHosts": ["b.example"],
         "tlsSecretRef": {"name": "certificate"},
     }
-    made = children(api={"ingress": ingress}, auth={"exposeWithoutAuth": True})
-    spec = made["Ingress", "minimal-api"]["spec"]
+    manifests = children(api={"ingress": ingress}, auth={"exposeWithoutAuth": True})
+    spec = manifests["Ingress", "minimal-api"]["spec"]
     hosts = ["a.example", "b.example"]
     assert [rule["host"] for rule in spec["rules"]] == hosts
     assert spec["tls"] == [{"hosts": hosts, "secretName": "certificate"}]
@@ -48,8 +48,12 @@ def test_an_autoscaler_counts_memory_and_behaves_as_told(children: Any) -> None:
     api = {"targetMemoryUtilizationPercentage": 80, "behavior": BEHAVIOR}
     worker = {"provider": "External", "behavior": BEHAVIOR}
     context = Context(metrics=MetricsApi("other", answers=True))
-    made = children("minimal", context, api={"autoscaling": api}, worker={"autoscaling": worker})
-    of_api, of_worker = (made[AUTOSCALING, f"minimal-{name}"]["spec"] for name in ("api", "worker"))
+    manifests = children(
+        "minimal", context, api={"autoscaling": api}, worker={"autoscaling": worker}
+    )
+    of_api, of_worker = (
+        manifests[AUTOSCALING, f"minimal-{name}"]["spec"] for name in ("api", "worker")
+    )
     assert of_api["behavior"] == of_worker["behavior"] == BEHAVIOR
     metrics = [metric["containerResource"] for metric in of_api["metrics"]]
     assert [metric["name"] for metric in metrics] == ["cpu", "memory"]
@@ -58,9 +62,11 @@ def test_an_autoscaler_counts_memory_and_behaves_as_told(children: Any) -> None:
 
 def test_a_budget_lets_pods_go_that_are_not_ready_unless_told_otherwise(children: Any) -> None:
     budget = {"unhealthyPodEvictionPolicy": "IfHealthyBudget"}
-    made = children(api={"replicas": 2, "podDisruptionBudget": budget}, worker={"replicas": 2})
+    manifests = children(api={"replicas": 2, "podDisruptionBudget": budget}, worker={"replicas": 2})
     policies = {
-        name: made["PodDisruptionBudget", f"minimal-{name}"]["spec"]["unhealthyPodEvictionPolicy"]
+        name: manifests["PodDisruptionBudget", f"minimal-{name}"]["spec"][
+            "unhealthyPodEvictionPolicy"
+        ]
         for name in ("api", "worker")
     }
     assert policies == {"api": "IfHealthyBudget", "worker": "AlwaysAllow"}
@@ -69,9 +75,9 @@ def test_a_budget_lets_pods_go_that_are_not_ready_unless_told_otherwise(children
 def test_pods_connect_to_named_ranges_only_and_to_dns_where_it_listens(children: Any) -> None:
     block = {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}
     policy = {"egressTo": [{"ipBlock": block}], "dnsPorts": [53, 5353]}
-    made = children(networkPolicy=policy)
-    (dns,) = made["NetworkPolicy", "minimal-default-deny"]["spec"]["egress"]
+    manifests = children(networkPolicy=policy)
+    (dns,) = manifests["NetworkPolicy", "minimal-default-deny"]["spec"]["egress"]
     assert {entry["port"] for entry in dns["ports"]} == {53, 5353}
     for name in ("api", "relay", "worker", "notifier"):
-        (rule,) = made["NetworkPolicy", f"minimal-{name}"]["spec"]["egress"]
+        (rule,) = manifests["NetworkPolicy", f"minimal-{name}"]["spec"]["egress"]
         assert rule["to"] == [{"ipBlock": block}]

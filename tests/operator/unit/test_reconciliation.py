@@ -16,9 +16,9 @@ EVERY = {"schedule": "*/5 * * * *"}
 
 
 def test_without_a_schedule_nothing_is_made(children: Any) -> None:
-    made = children()
-    assert ("CronJob", NAME) not in made
-    assert ("NetworkPolicy", NAME) not in made
+    manifests = children()
+    assert ("CronJob", NAME) not in manifests
+    assert ("NetworkPolicy", NAME) not in manifests
 
 
 def test_runs_never_overlap_and_a_failed_one_is_not_repeated(children: Any) -> None:
@@ -31,29 +31,29 @@ def test_runs_never_overlap_and_a_failed_one_is_not_repeated(children: Any) -> N
 
 
 def test_it_waits_for_the_schema(children: Any) -> None:
-    made = children(context=Context(migrated=False), reconciliation=EVERY)
-    assert made["CronJob", NAME]["spec"]["suspend"] is True
+    manifests = children(context=Context(migrated=False), reconciliation=EVERY)
+    assert manifests["CronJob", NAME]["spec"]["suspend"] is True
 
 
 def test_a_run_has_what_the_command_reads_and_nothing_it_does_not(children: Any) -> None:
-    made = children("full", reconciliation=EVERY)["CronJob", "full-reconcile"]
-    pod = made["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    cron_job = children("full", reconciliation=EVERY)["CronJob", "full-reconcile"]
+    pod = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     [run] = pod["containers"]
     assert run["command"] == ["orders", "reconcile", "--json"]
     names = {entry["name"] for entry in run["env"] if entry["name"].startswith("ORDERS_")}
-    known = {
+    variables = {
         settings.variable(group, field)
         for group in (DatabaseSettings, UpstreamSettings, ReconcileSettings, settings.LogSettings)
         for field in group.__struct_fields__
     }
-    assert names <= known
+    assert names <= variables
     assert {"ORDERS_DATABASE_URL", "ORDERS_INVENTORY_URL", "ORDERS_PAYMENT_URL"} <= names
 
 
 def test_it_may_connect_to_the_database_and_both_upstreams(children: Any) -> None:
-    made = children("full", reconciliation=EVERY)
-    policy = made["NetworkPolicy", "full-reconcile"]["spec"]
-    worker = made["NetworkPolicy", "full-worker"]["spec"]
+    manifests = children("full", reconciliation=EVERY)
+    policy = manifests["NetworkPolicy", "full-reconcile"]["spec"]
+    worker = manifests["NetworkPolicy", "full-worker"]["spec"]
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports < {port["port"] for rule in worker["egress"] for port in rule["ports"]}
     assert policy["policyTypes"] == ["Egress"]

@@ -61,50 +61,52 @@ class Cluster:
         return take_snapshot(service, self.live, frozenset(), {})
 
     def write(self, service: OrderService) -> list[Reference]:
-        made = plan(self.snapshot(service))
-        for one in made.writes:
-            old = self.live.get(one.reference, {})
+        changes = plan(self.snapshot(service))
+        for entry in changes.writes:
+            old = self.live.get(entry.reference, {})
             generation = old.get("metadata", {}).get("generation", 0) + 1
-            metadata = one.manifest["metadata"] | {"generation": generation}
-            kept = {"status": old["status"]} if "status" in old else {}
-            self.live[one.reference] = _roundtrip(one.manifest | kept | {"metadata": metadata})
-        for gone in made.deletions:
-            del self.live[gone]
-        return [write.reference for write in made.writes]
+            metadata = entry.manifest["metadata"] | {"generation": generation}
+            status = {"status": old["status"]} if "status" in old else {}
+            self.live[entry.reference] = _roundtrip(
+                entry.manifest | status | {"metadata": metadata}
+            )
+        for deleted in changes.deletions:
+            del self.live[deleted]
+        return [write.reference for write in changes.writes]
 
     def roll_out(self, *, late: str = "") -> None:
         """Say of Deployments that they are whole, but one component too late."""
-        for place, found in self.live.items():
-            if place.kind != "Deployment" or found["spec"].get("paused"):
+        for place, manifest in self.live.items():
+            if place.kind != "Deployment" or manifest["spec"].get("paused"):
                 continue
-            wanted = found["spec"].get("replicas", 1)
+            replicas = manifest["spec"].get("replicas", 1)
             fails = late and place.name.endswith(f"-{late}")
-            found["status"] = {
-                "observedGeneration": found["metadata"]["generation"],
-                "replicas": wanted + bool(fails),
-                "updatedReplicas": 1 if fails else wanted,
-                "availableReplicas": wanted,
+            manifest["status"] = {
+                "observedGeneration": manifest["metadata"]["generation"],
+                "replicas": replicas + bool(fails),
+                "updatedReplicas": 1 if fails else replicas,
+                "availableReplicas": replicas,
                 "conditions": [LATE] if fails else [],
             }
 
     def end_job(self, how: str) -> None:
-        for place, found in self.live.items():
+        for place, manifest in self.live.items():
             if place.kind == "Job":
-                found["status"] = {"conditions": [{"type": how, "status": "True"}]}
+                manifest["status"] = {"conditions": [{"type": how, "status": "True"}]}
 
     def image(self, process: str) -> str:
-        found = self.live[Reference("apps/v1", "Deployment", f"minimal-{process}")]
-        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+        deployment = self.live[Reference("apps/v1", "Deployment", f"minimal-{process}")]
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def revisions(self) -> list[tuple[int, str]]:
-        return [(one.number, one.image) for one in revisions.history(self.live)]
+        return [(revision.number, revision.image) for revision in revisions.history(self.live)]
 
 
 def _good(service: OrderService) -> Cluster:
     """Give a cluster in which a resource was rolled out."""
-    made = Cluster()
-    _roll_out(made, service)
-    return made
+    cluster = Cluster()
+    _roll_out(cluster, service)
+    return cluster
 
 
 def _roll_out(cluster: Cluster, service: OrderService) -> None:
@@ -120,8 +122,8 @@ def test_a_revision_brings_back_all_that_pods_are_made_of(
     make: Any, before: str, after: str
 ) -> None:
     old, new = _named(make(before), "a"), _named(make(after), "a")
-    kept = _roundtrip(controller_revision(old, 1))
-    assert _pods(with_spec_of(new, kept["data"])) == _pods(old)
+    revision = _roundtrip(controller_revision(old, 1))
+    assert _pods(with_spec_of(new, revision["data"])) == _pods(old)
 
 
 @pytest.mark.parametrize(("before", "after"), list(permutations(EXAMPLES, 2)))
@@ -129,9 +131,9 @@ def test_a_revision_leaves_size_reach_and_topology_as_they_are(
     make: Any, before: str, after: str
 ) -> None:
     open_to_all = {"exposeWithoutAuth": True}
-    kept = _roundtrip(controller_revision(make(before, auth=open_to_all), 1))
+    revision = _roundtrip(controller_revision(make(before, auth=open_to_all), 1))
     new = make(after).spec
-    back = with_spec_of(make(after), kept["data"]).spec
+    back = with_spec_of(make(after), revision["data"]).spec
     for section in ("api", "worker", "relay", "notifier"):
         assert getattr(back, section).replicas == getattr(new, section).replicas
     assert back.worker.autoscaling == new.worker.autoscaling
@@ -154,18 +156,18 @@ _OUTSIDE = {
 def test_going_back_to_a_spec_without_tokens_closes_what_was_opened_since(
     make: Any, entrance: str
 ) -> None:
-    kept = _roundtrip(controller_revision(make(), 1))
+    revision = _roundtrip(controller_revision(make(), 1))
     new = make(auth=_TOKENS, api={entrance: _OUTSIDE[entrance]})
-    back = with_spec_of(new, kept["data"]).spec
+    back = with_spec_of(new, revision["data"]).spec
     assert back.auth.mode == "off"
     assert (back.api.ingress, back.api.http_route) == (None, None)
     assert back.api.service == make().spec.api.service
 
 
 def test_going_back_leaves_open_what_was_meant_to_be_open_without_tokens(make: Any) -> None:
-    kept = _roundtrip(controller_revision(make(auth={"exposeWithoutAuth": True}), 1))
+    revision = _roundtrip(controller_revision(make(auth={"exposeWithoutAuth": True}), 1))
     new = make(auth=_TOKENS, api={"ingress": _OUTSIDE["ingress"]})
-    assert with_spec_of(new, kept["data"]).spec.api.ingress == new.spec.api.ingress
+    assert with_spec_of(new, revision["data"]).spec.api.ingress == new.spec.api.ingress
 
 
 def test_another_size_is_no_other_revision_and_another_setting_is(make: Any) -> None:
@@ -244,7 +246,7 @@ def test_a_failed_migration_is_tried_again_when_its_secret_is_another(make: Any)
     assert not cluster.snapshot(service).job_is_stale
     snapshot = msgspec.structs.replace(cluster.snapshot(service), secrets={"migrate": "d1"})
     assert snapshot.job_is_stale
-    assert [gone.kind for gone in plan(snapshot).deletions] == ["Job"]
+    assert [deletion.kind for deletion in plan(snapshot).deletions] == ["Job"]
 
 
 def test_a_failed_migration_goes_back_and_no_pod_is_touched(make: Any) -> None:
@@ -279,7 +281,7 @@ def test_a_failed_migration_is_tried_again_for_another_generation(make: Any) -> 
     cluster.write(later)
     assert not [place for place in cluster.live if place.kind == "Job"]
     cluster.write(later)
-    (job,) = [found for place, found in cluster.live.items() if place.kind == "Job"]
+    (job,) = [manifest for place, manifest in cluster.live.items() if place.kind == "Job"]
     assert (job["spec"]["backoffLimit"], "status" in job) == (9, False)
 
 
@@ -288,24 +290,27 @@ def test_without_auto_rollback_it_is_only_told(make: Any) -> None:
     new = _at(make(image=V2, rollout={"autoRollback": False}), 2)
     cluster.write(new)
     cluster.end_job("Failed")
-    found = cluster.snapshot(new)
-    assert (decide_rollback(found), found.no_way_back) == (None, "rollout.autoRollback is off")
+    snapshot = cluster.snapshot(new)
+    assert (decide_rollback(snapshot), snapshot.no_way_back) == (
+        None,
+        "rollout.autoRollback is off",
+    )
 
 
 def test_a_first_roll_out_has_nothing_to_go_back_to(make: Any) -> None:
     cluster = Cluster()
     cluster.write(make())
     cluster.end_job("Failed")
-    found = cluster.snapshot(make())
-    assert (decide_rollback(found), found.no_way_back) == (None, "nothing was good before")
+    snapshot = cluster.snapshot(make())
+    assert (decide_rollback(snapshot), snapshot.no_way_back) == (None, "nothing was good before")
 
 
 def test_what_was_good_itself_is_not_gone_back_from(make: Any) -> None:
     cluster = _good(make())
     cluster.roll_out(late="api")
-    found = cluster.snapshot(make())
-    assert decide_rollback(found) is None
-    assert "the same was good before" in found.no_way_back
+    snapshot = cluster.snapshot(make())
+    assert decide_rollback(snapshot) is None
+    assert "the same was good before" in snapshot.no_way_back
 
 
 def test_the_state_of_another_revision_is_no_failure_of_this_one(make: Any) -> None:
@@ -328,36 +333,36 @@ def test_a_request_counts_for_its_generation_only(make: Any) -> None:
     _roll_out(cluster, _at(make(image=V2), 2))
     now = _at(make(image=V2), 2)
     back = revision_name(make())
-    asked = _asking(now, rollback.request(back, 2))
-    cluster.write(asked)
+    requested = _asking(now, rollback.request(back, 2))
+    cluster.write(requested)
     assert cluster.image("api") == V1
-    verdict = decide_rollback(cluster.snapshot(asked))
+    verdict = decide_rollback(cluster.snapshot(requested))
     assert verdict is not None
     assert verdict.reason == "Requested"
     cluster.roll_out()
-    cluster.write(asked)
+    cluster.write(requested)
     assert cluster.revisions() == [(3, V1), (2, V2)]
 
     held = msgspec.structs.replace(now, status=Status(rollback=verdict))
     assert cluster.snapshot(held).running.rollback is None, "taken back: without the annotation"
-    assert cluster.snapshot(_at(asked, 3)).running.rollback is None
+    assert cluster.snapshot(_at(requested, 3)).running.rollback is None
     scaled = _asking(_at(make(image=V2, worker={"replicas": 5}), 3), rollback.request(back, 2))
-    kept = msgspec.structs.replace(scaled, status=Status(rollback=verdict))
-    assert cluster.snapshot(kept).running.rollback is not None, "to scale takes nothing back"
+    scaled_back = msgspec.structs.replace(scaled, status=Status(rollback=verdict))
+    assert cluster.snapshot(scaled_back).running.rollback is not None, "to scale takes nothing back"
 
 
 @pytest.mark.parametrize("text", ["", "minimal-0@1"])
 def test_a_request_that_is_none_changes_nothing(make: Any, text: str) -> None:
     cluster = _good(make())
-    found = cluster.snapshot(_asking(_at(make(), 2), text))
-    assert (found.running.rollback, found.running.problem) == (None, "")
+    snapshot = cluster.snapshot(_asking(_at(make(), 2), text))
+    assert (snapshot.running.rollback, snapshot.running.problem) == (None, "")
 
 
 def test_a_request_for_an_unknown_revision_is_told(make: Any) -> None:
     cluster = _good(make())
-    found = cluster.snapshot(_asking(_at(make(), 2), "minimal-0@2"))
-    assert found.running.rollback is None
-    assert revision_name(make()) in found.running.problem
+    snapshot = cluster.snapshot(_asking(_at(make(), 2), "minimal-0@2"))
+    assert snapshot.running.rollback is None
+    assert revision_name(make()) in snapshot.running.problem
 
 
 def test_a_revision_that_cannot_be_read_is_not_gone_back_to(make: Any) -> None:
@@ -373,9 +378,9 @@ def test_a_revision_that_cannot_be_read_is_not_gone_back_to(make: Any) -> None:
 def test_a_rollback_whose_revision_is_gone_ends(make: Any) -> None:
     instead = Rollback(2, V2, "minimal-0", V1, "DeadlineMissed")
     service = _at(make(image=V2), 2, status=Status(rollback=instead))
-    found = _good(make()).snapshot(service)
-    assert (found.running.rollback, found.running.service.spec.image) == (None, V2)
-    assert "minimal-0" in found.running.problem
+    snapshot = _good(make()).snapshot(service)
+    assert (snapshot.running.rollback, snapshot.running.service.spec.image) == (None, V2)
+    assert "minimal-0" in snapshot.running.problem
 
 
 def test_old_pods_keep_their_flows_until_they_are_gone(make: Any) -> None:
@@ -417,14 +422,14 @@ def test_an_account_stays_until_no_pod_names_it_any_more(make: Any) -> None:
 
 def test_other_secrets_are_other_pods_of_the_same_revision(make: Any) -> None:
     service = make()
-    found = take_snapshot(service, {}, frozenset(), {"relay": "digest"})
+    snapshot = take_snapshot(service, {}, frozenset(), {"relay": "digest"})
     (relay,) = [
-        write.manifest for write in plan(found).writes if str(write.reference) == str(RELAY)
+        write.manifest for write in plan(snapshot).writes if str(write.reference) == str(RELAY)
     ]
     annotations = relay["spec"]["template"]["metadata"]["annotations"]
     assert annotations == {"orders.platform.dev/secrets": "digest"}
-    assert relay["metadata"]["annotations"]["orders.platform.dev/revision"] == found.revision
-    assert found.revision == revision_name(service)
+    assert relay["metadata"]["annotations"]["orders.platform.dev/revision"] == snapshot.revision
+    assert snapshot.revision == revision_name(service)
     assert reference(with_signature(relay)) == RELAY
 
 

@@ -66,7 +66,7 @@ def test_without_a_management_user_keda_is_passed_over(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "url", "verdict", "said"),
+    ("provider", "url", "verdict", "reason"),
     [
         ("Auto", "https://rabbit:15671", "Builtin", "KEDA does not get caBundleSecretRef"),
         ("KEDA", "https://rabbit:15671", "KEDA", "has to trust the authority"),
@@ -74,13 +74,13 @@ def test_without_a_management_user_keda_is_passed_over(make: Any) -> None:
     ],
 )
 def test_keda_is_passed_over_where_it_would_not_trust_the_broker(
-    make: Any, provider: str, url: str, verdict: str, said: str
+    make: Any, provider: str, url: str, verdict: str, reason: str
 ) -> None:
     messaging = {"managementUrl": url, "managementSecretRef": {"name": "u"}}
     bundle = {"caBundleSecretRef": {"name": "authorities"}}
     service = make("full", messaging=messaging, **_asking(provider), **bundle)
     choice = choose(service, Context(KEDA, metrics=NOBODY))
-    assert (choice.provider, said in choice.message) == (verdict, True)
+    assert (choice.provider, reason in choice.message) == (verdict, True)
 
 
 def test_the_operator_cannot_count_without_the_management_api(make: Any) -> None:
@@ -97,16 +97,18 @@ def test_the_operator_is_needed_only_by_resources_that_would_use_it(make: Any) -
 
 
 def test_an_autoscaled_process_keeps_the_replicas_it_has(children: Any) -> None:
-    made = children("full", Context(metrics=OURS), **_asking("Builtin"))
-    assert "replicas" not in made["Deployment", "full-api"]["spec"]
-    assert "replicas" not in made[DEPLOYMENT]["spec"]
-    assert "replicas" in made["Deployment", "full-relay"]["spec"]
+    manifests = children("full", Context(metrics=OURS), **_asking("Builtin"))
+    assert "replicas" not in manifests["Deployment", "full-api"]["spec"]
+    assert "replicas" not in manifests[DEPLOYMENT]["spec"]
+    assert "replicas" in manifests["Deployment", "full-relay"]["spec"]
 
 
 def test_the_autoscaler_asks_for_the_queue_of_its_resource_only(children: Any) -> None:
-    made = children("full", Context(metrics=OURS), **_asking("Builtin"))[HPA]
-    assert made["metadata"]["annotations"] == {"orders.platform.dev/metrics-provider": "Builtin"}
-    (metric,) = made["spec"]["metrics"]
+    autoscaler = children("full", Context(metrics=OURS), **_asking("Builtin"))[HPA]
+    assert autoscaler["metadata"]["annotations"] == {
+        "orders.platform.dev/metrics-provider": "Builtin"
+    }
+    (metric,) = autoscaler["spec"]["metrics"]
     assert metric["external"]["metric"] == {
         "name": "orderservice_queue_messages",
         "selector": {"matchLabels": {"orderservice": "full", "queue": "order-processing"}},
@@ -114,19 +116,19 @@ def test_the_autoscaler_asks_for_the_queue_of_its_resource_only(children: Any) -
 
 
 def test_without_a_scaler_a_new_worker_has_the_replicas_of_its_spec(children: Any) -> None:
-    made = children("full", Context(metrics=OTHER), **_asking("Builtin"))
-    assert made[DEPLOYMENT]["spec"]["replicas"] == 4
-    assert HPA not in made
+    manifests = children("full", Context(metrics=OTHER), **_asking("Builtin"))
+    assert manifests[DEPLOYMENT]["spec"]["replicas"] == 4
+    assert HPA not in manifests
 
 
 def test_a_scaler_that_goes_leaves_as_many_workers_as_there_are(children: Any) -> None:
-    made = children("full", Context(metrics=OTHER, workers=17), **_asking("Builtin"))
-    assert made[DEPLOYMENT]["spec"]["replicas"] == 17
+    manifests = children("full", Context(metrics=OTHER, workers=17), **_asking("Builtin"))
+    assert manifests[DEPLOYMENT]["spec"]["replicas"] == 17
 
 
 def test_a_worker_that_is_not_to_be_scaled_has_the_replicas_of_its_spec(children: Any) -> None:
-    made = children("minimal", Context(metrics=OURS, workers=17))
-    assert made["Deployment", "minimal-worker"]["spec"]["replicas"] == 2
+    manifests = children("minimal", Context(metrics=OURS, workers=17))
+    assert manifests["Deployment", "minimal-worker"]["spec"]["replicas"] == 2
 
 
 def test_only_one_scaler_exists_at_a_time(children: Any) -> None:
@@ -153,8 +155,8 @@ def test_the_autoscaler_that_keda_makes_is_not_pruned(children: Any) -> None:
         },
     }
     place = Reference("autoscaling/v2", "HorizontalPodAutoscaler", "keda-hpa-full-worker")
-    wanted = children("full", Context(KEDA)).values()
-    assert diff(wanted, {place: theirs}, staying=frozenset()).deletions == ()
+    desired = children("full", Context(KEDA)).values()
+    assert diff(desired, {place: theirs}, staying=frozenset()).deletions == ()
 
 
 def test_a_scaled_object_tells_how_it_is() -> None:

@@ -103,7 +103,7 @@ def test_every_rule_has_a_message_for_people(spec_nodes: dict[str, Schema]) -> N
 
 
 def test_a_field_of_a_newer_version_is_no_error() -> None:
-    given = yaml.safe_load(
+    manifest = yaml.safe_load(
         """
         metadata: {name: a}
         spec:
@@ -115,7 +115,7 @@ def test_a_field_of_a_newer_version_is_no_error() -> None:
           messaging: {secretRef: {name: a}, future: {}}
         """
     )
-    assert msgspec.convert(given, OrderService).spec.worker.prefetch == 10
+    assert msgspec.convert(manifest, OrderService).spec.worker.prefetch == 10
 
 
 def _of_items(node: Schema) -> Iterator[Schema]:

@@ -33,15 +33,15 @@ READY = Rollout(Count(2, 2, 2), done=True, serving=True)
 IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
 
 
-def _seen(**more: Any) -> StatusInput:
-    given: dict[str, Any] = {
+def _input(**more: Any) -> StatusInput:
+    members: dict[str, Any] = {
         "rollouts": {process.name: READY for process in ALL},
         "migration": Job(complete=True),
         "migrated": True,
         "report": IN_PLACE,
         "choice": Choice(None, "NotWanted", ""),
     }
-    return StatusInput(**(given | more))
+    return StatusInput(**(members | more))
 
 
 def _verdicts(status: Any) -> dict[str, tuple[str, str]]:
@@ -49,7 +49,7 @@ def _verdicts(status: Any) -> dict[str, tuple[str, str]]:
 
 
 def test_everything_there_is_ready(make: Any) -> None:
-    status = conditions.status(make(), _seen(), NOW)
+    status = conditions.status(make(), _input(), NOW)
     assert status.phase == "Ready"
     assert status.image == status.migrated_image == "registry.example/orders:1.0.0"
     assert (status.api_pods, status.worker_replicas) == ("2/2", 2)
@@ -68,10 +68,10 @@ def test_everything_there_is_ready(make: Any) -> None:
 
 def test_a_condition_keeps_its_time_until_its_status_changes(make: Any) -> None:
     service = make()
-    first = conditions.status(service, _seen(), NOW)
+    first = conditions.status(service, _input(), NOW)
     after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _seen(), LATER) == first
-    changed = conditions.status(after, _seen(migrated=False, migration=Job()), LATER)
+    assert conditions.status(after, _input(), LATER) == first
+    changed = conditions.status(after, _input(migrated=False, migration=Job()), LATER)
     times = {c.type: c.last_transition_time for c in changed.conditions}
     assert times["MigrationsComplete"] == LATER
     assert times["Degraded"] == NOW
@@ -79,12 +79,12 @@ def test_a_condition_keeps_its_time_until_its_status_changes(make: Any) -> None:
 
 def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
     service = make()
-    seen = _seen(
+    observation = _input(
         migrated=False,
         migration=Job(failed="BackoffLimitExceeded: x"),
         rollouts={process.name: Rollout(Count(2, 2, 0), done=False) for process in ALL},
     )
-    status = conditions.status(service, seen, NOW)
+    status = conditions.status(service, observation, NOW)
     assert status.phase == "Degraded"
     assert (status.image, status.migrated_image) == ("", "")
     assert _verdicts(status)["MigrationsComplete"] == ("False", "Failed")
@@ -93,18 +93,18 @@ def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
 
 def test_a_running_migration_is_a_phase(make: Any) -> None:
     waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
-    status = conditions.status(make(), _seen(migrated=False, rollouts=waiting), NOW)
+    status = conditions.status(make(), _input(migrated=False, rollouts=waiting), NOW)
     assert status.phase == "Migrating"
     assert _verdicts(status)["Ready"][0] == "False"
 
 
 def test_a_dead_broker_makes_nothing_unready_that_was_ready(make: Any) -> None:
-    away = _seen(report=TopologyReport("False", "Unreachable", "x"))
+    away = _input(report=TopologyReport("False", "Unreachable", "x"))
     first = conditions.status(make(), away, NOW)
     assert first.phase == "Progressing"
     assert _verdicts(first)["Ready"] == ("False", "TopologyNotReady")
 
-    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _input(), NOW))
     status = conditions.status(ready, away, LATER)
     assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
     assert _verdicts(status)["TopologyReady"] == ("False", "Unreachable")
@@ -112,8 +112,8 @@ def test_a_dead_broker_makes_nothing_unready_that_was_ready(make: Any) -> None:
 
 @pytest.mark.parametrize("reason", ["Refused", "Mismatch", "VhostShared"])
 def test_a_service_whose_queues_cannot_be_made_is_not_ready(make: Any, reason: str) -> None:
-    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
-    status = conditions.status(ready, _seen(report=TopologyReport("False", reason, "x")), LATER)
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _input(), NOW))
+    status = conditions.status(ready, _input(report=TopologyReport("False", reason, "x")), LATER)
     assert _verdicts(status)["Ready"] == ("False", "TopologyNotReady")
     assert _verdicts(status)["Stalled"] == ("True", "Stuck")
     assert status.phase == "Degraded"
@@ -121,7 +121,7 @@ def test_a_service_whose_queues_cannot_be_made_is_not_ready(make: Any, reason: s
 
 def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
     adding = Rollout(Count(5, 2, 3), done=False, serving=True)
-    summary = _seen(rollouts=dict.fromkeys([process.name for process in ALL], adding))
+    summary = _input(rollouts=dict.fromkeys([process.name for process in ALL], adding))
     status = conditions.status(make(), summary, NOW)
     assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
     assert _verdicts(status)["Progressing"] == ("True", "Scaling")
@@ -130,8 +130,8 @@ def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
 def test_what_pods_wait_for_is_told(make: Any) -> None:
     waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
     hints = ("Secret orders does not exist",)
-    status = conditions.status(make(), _seen(rollouts=waiting, hints=hints), NOW)
-    messages = {one.type: one.message for one in status.conditions}
+    status = conditions.status(make(), _input(rollouts=waiting, hints=hints), NOW)
+    messages = {condition.type: condition.message for condition in status.conditions}
     assert all(
         "Secret orders does not exist" in messages[kind] for kind in ("Ready", "Progressing")
     )
@@ -146,7 +146,7 @@ def _refused(problems: dict[str, str], *hints: str) -> Any:
         process.name: Rollout(Count(2, 0, 0), done=False, problem=problems.get(process.name, ""))
         for process in ALL
     }
-    return _seen(rollouts=rollouts, hints=hints)
+    return _input(rollouts=rollouts, hints=hints)
 
 
 def test_what_refuses_pods_is_the_reason_and_is_named_first(make: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_migration_without_its_priority_class_degrades_and_one_without_room_wa
 
 
 def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: Any) -> None:
-    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _seen(), NOW))
+    ready = msgspec.structs.replace(make(), status=conditions.status(make(), _input(), NOW))
     going = conditions.deleting(ready, LATER)
     assert (going.phase, _verdicts(going)["Ready"]) == ("Deleting", ("False", "Deleting"))
     bad = conditions.unreadable(Invalid(ready.metadata, "bad: $.spec", ready.status), LATER)
@@ -191,62 +191,62 @@ def test_a_resource_that_goes_or_cannot_be_read_keeps_what_is_known_of_it(make: 
 def test_after_a_restart_the_broker_is_what_it_was_until_it_is_looked_at(make: Any) -> None:
     service = make("prod")
     assert remembered(service).reason == "NotLooked"
-    status = conditions.status(service, _seen(), NOW)
+    status = conditions.status(service, _input(), NOW)
     after = remembered(msgspec.structs.replace(service, status=status))
     assert (after.status, after.reason, after.message) == ("True", "InPlace", "fine")
 
 
 def test_a_mismatch_in_the_broker_degrades(make: Any) -> None:
-    status = conditions.status(make(), _seen(report=TopologyReport("False", "Mismatch", "q")), NOW)
+    status = conditions.status(make(), _input(report=TopologyReport("False", "Mismatch", "q")), NOW)
     assert status.phase == "Degraded"
 
 
 def test_a_child_that_cannot_be_written_degrades(make: Any) -> None:
-    status = conditions.status(make(), _seen(faults=("Service x: 403: no",)), NOW)
+    status = conditions.status(make(), _input(faults=("Service x: 403: no",)), NOW)
     assert (status.phase, _verdicts(status)["Ready"][0]) == ("Degraded", "False")
 
 
 def _degraded(status: Any) -> Any:
-    return next(one for one in status.conditions if one.type == "Degraded")
+    return next(condition for condition in status.conditions if condition.type == "Degraded")
 
 
 def test_a_field_taken_back_is_shown_for_an_hour_or_until_the_spec_changes(make: Any) -> None:
     service = make()
-    first = conditions.status(service, _seen(conflicts=("Deployment x: 409: .spec.y",)), NOW)
+    first = conditions.status(service, _input(conflicts=("Deployment x: 409: .spec.y",)), NOW)
     assert (first.phase, _verdicts(first)["Degraded"]) == ("Ready", ("False", "FieldTakenBack"))
     assert _degraded(first).message == f"{NOW} Deployment x: 409: .spec.y"
 
     after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _seen(), LATER) == first
-    an_hour_later = conditions.status(after, _seen(), "2026-01-02T04:05:00Z")
+    assert conditions.status(after, _input(), LATER) == first
+    an_hour_later = conditions.status(after, _input(), "2026-01-02T04:05:00Z")
     assert _degraded(an_hour_later).reason == "AsExpected"
     metadata = msgspec.structs.replace(service.metadata, generation=2)
     changed = msgspec.structs.replace(after, metadata=metadata)
-    assert _degraded(conditions.status(changed, _seen(), LATER)).reason == "AsExpected"
+    assert _degraded(conditions.status(changed, _input(), LATER)).reason == "AsExpected"
 
 
 def test_a_fight_for_a_field_does_not_change_the_status_each_time(make: Any) -> None:
     service, conflicts = make(), ("b: .spec", "a: .spec")
-    first = conditions.status(service, _seen(conflicts=conflicts), NOW)
+    first = conditions.status(service, _input(conflicts=conflicts), NOW)
     after = msgspec.structs.replace(service, status=first)
-    assert conditions.status(after, _seen(conflicts=conflicts[::-1]), LATER) == first
-    other = conditions.status(after, _seen(conflicts=("c: .spec",)), LATER)
+    assert conditions.status(after, _input(conflicts=conflicts[::-1]), LATER) == first
+    other = conditions.status(after, _input(conflicts=("c: .spec",)), LATER)
     assert _degraded(other).message == f"{LATER} c: .spec"
 
 
 def test_observing_says_what_it_would_write(make: Any) -> None:
-    status = conditions.status(make(mode="Observe"), _seen(pending="Service x"), NOW)
+    status = conditions.status(make(mode="Observe"), _input(pending="Service x"), NOW)
     progressing = next(c for c in status.conditions if c.type == "Progressing")
     assert (progressing.reason, progressing.message) == ("Observing", "would write: Service x")
 
 
 def test_paused_is_a_phase(make: Any) -> None:
-    assert conditions.status(make(paused=True), _seen(), NOW).phase == "Paused"
+    assert conditions.status(make(paused=True), _input(), NOW).phase == "Paused"
 
 
 def test_pools_that_exceed_the_server_are_told(make: Any) -> None:
     service = make(database={"maxConnections": 10})
-    condition = conditions.status(service, _seen(), NOW).conditions[-1]
+    condition = conditions.status(service, _input(), NOW).conditions[-1]
     assert (condition.status, condition.reason) == ("False", "PoolsExceedServer")
     assert "77 connections to the primary" in condition.message
 
@@ -284,8 +284,8 @@ def test_an_autoscaler_may_be_adding_pods(make: Any) -> None:
     place = Reference("apps/v1", "Deployment", "minimal-api")
     growing = _deployment(replicas=3, updatedReplicas=3) | {"spec": {"replicas": 5}}
     scaled = make(api={"autoscaling": {"minReplicas": 2, "maxReplicas": 6}})
-    found = rollout(scaled, API, {place: growing}, "r-1")
-    assert (found.done, found.serving) == (False, True)
+    state = rollout(scaled, API, {place: growing}, "r-1")
+    assert (state.done, state.serving) == (False, True)
     assert not rollout(make(), API, {place: growing}, "r-1").serving
     older = _deployment(replicas=3, updatedReplicas=2) | {"spec": {"replicas": 5}}
     assert not rollout(scaled, API, {place: older}, "r-1").serving
@@ -296,8 +296,8 @@ def test_a_pod_that_is_refused_again_under_another_name_is_no_news() -> None:
         f'Error creating: pods "a-migrate-ed97-{end}" is forbidden: exceeded quota: q'
         for end in ("x7k2p", "9bfqz")
     )
-    told = 'Error creating: pods "a-migrate-ed97-*" is forbidden: exceeded quota: q'
-    assert without_generated_name(first) == without_generated_name(second) == told
+    expected = 'Error creating: pods "a-migrate-ed97-*" is forbidden: exceeded quota: q'
+    assert without_generated_name(first) == without_generated_name(second) == expected
 
 
 def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
@@ -318,13 +318,13 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
             availableReplicas=1, conditions=[refused, late]
         )
     }
-    found = rollout(make(), API, live, "r-1")
-    assert found.late
-    assert "exceeded quota" in found.problem
+    state = rollout(make(), API, live, "r-1")
+    assert state.late
+    assert "exceeded quota" in state.problem
 
 
 @pytest.mark.parametrize(
-    ("more", "done"),
+    ("more", "is_done"),
     [
         ({}, True),
         ({"observedGeneration": 1}, False),
@@ -334,9 +334,9 @@ def test_a_quota_that_refuses_pods_hides_no_missed_deadline(make: Any) -> None:
         ({"replicas": 3}, False),
     ],
 )
-def test_when_a_roll_out_is_done(make: Any, more: Any, done: object) -> None:
+def test_when_a_roll_out_is_done(make: Any, more: Any, is_done: object) -> None:
     live = {Reference("apps/v1", "Deployment", "minimal-api"): _deployment(**more)}
-    assert rollout(make(), API, live, "r-1").done is done
+    assert rollout(make(), API, live, "r-1").done is is_done
     assert not rollout(make(), API, live, "r-2").done
 
 
@@ -352,8 +352,8 @@ def test_a_roll_out_past_its_deadline_is_a_problem(make: Any) -> None:
             availableReplicas=1, conditions=[stuck]
         )
     }
-    found = rollout(make(), API, live, "r-1")
-    assert (found.problem, found.late) == ("api: ProgressDeadlineExceeded: too late", True)
+    state = rollout(make(), API, live, "r-1")
+    assert (state.problem, state.late) == ("api: ProgressDeadlineExceeded: too late", True)
     assert not rollout(make(), API, live, "r-2").late
 
 
@@ -374,20 +374,20 @@ def test_a_generation_that_somebody_wrote_on_a_job_is_none(text: str) -> None:
 
 
 def test_a_monitor_that_is_wanted_where_its_kind_is_not_known_is_told(make: Any) -> None:
-    def told(*kinds: str) -> tuple[str, ...]:
+    def messages(*kinds: str) -> tuple[str, ...]:
         return missing(make("full"), Context(frozenset(kinds)))
 
-    assert len(told()) == 2
-    assert "serviceMonitor is Enabled" in told(PROMETHEUS_RULE)[0]
-    assert told(PROMETHEUS_RULE, SERVICE_MONITOR) == ()
+    assert len(messages()) == 2
+    assert "serviceMonitor is Enabled" in messages(PROMETHEUS_RULE)[0]
+    assert messages(PROMETHEUS_RULE, SERVICE_MONITOR) == ()
     assert missing(make(), Context()) == ()
-    status = conditions.status(make(), _seen(missing=told()), NOW)
+    status = conditions.status(make(), _input(missing=messages()), NOW)
     assert status.phase == "Degraded"
 
 
 @pytest.mark.parametrize("reason", ["PolicyShadowed", "VhostShared"])
 def test_what_only_people_can_mend_in_a_broker_degrades(make: Any, reason: str) -> None:
-    status = conditions.status(make(), _seen(report=TopologyReport("False", reason, "x")), NOW)
+    status = conditions.status(make(), _input(report=TopologyReport("False", reason, "x")), NOW)
     assert status.phase == "Degraded"
 
 
@@ -396,7 +396,9 @@ def test_the_reason_of_a_pause_is_shown(make: Any) -> None:
     because = {"orders.platform.dev/paused-because": "INC-42"}
     metadata = msgspec.structs.replace(service.metadata, annotations=because)
     paused = msgspec.structs.replace(service, metadata=metadata)
-    ready = next(c for c in conditions.status(paused, _seen(), NOW).conditions if c.type == "Ready")
+    ready = next(
+        c for c in conditions.status(paused, _input(), NOW).conditions if c.type == "Ready"
+    )
     assert ready.message.endswith(": INC-42")
 
 
@@ -413,16 +415,16 @@ def test_an_upgrade_of_the_operator_is_told(
 ) -> None:
     rollout_ = Rollout(Count(2, 2, 2), done=serving, serving=serving)
     rollouts = {process.name: rollout_ for process in ALL}
-    status = conditions.status(make(), _seen(rollouts=rollouts, upgrade=upgrade), NOW)
+    status = conditions.status(make(), _input(rollouts=rollouts, upgrade=upgrade), NOW)
     assert status.upgrade == upgrade
     assert _verdicts(status)["Progressing"] == progressing
     assert _verdicts(status)["Ready"][0] == str(serving)
 
 
 def test_another_installation_that_gives_way_is_told(make: Any) -> None:
-    told = Status(operator="a/ours", contender="b/theirs")
-    service = msgspec.structs.replace(make(), status=told)
-    status = conditions.status(service, _seen(), NOW)
+    recorded = Status(operator="a/ours", contender="b/theirs")
+    service = msgspec.structs.replace(make(), status=recorded)
+    status = conditions.status(service, _input(), NOW)
     assert (status.operator, status.contender) == ("a/ours", "b/theirs")
     assert _verdicts(status)["OperatorConflict"] == ("True", "TwoInstallations")
     assert _verdicts(status)["Ready"][0] == "True"

@@ -18,15 +18,15 @@ def test_a_resource_that_says_nothing_gets_the_services_own_topology(make: Any) 
 
 def test_a_resource_chooses_limits_and_delays(make: Any) -> None:
     tiers = (Tier("5s", 10), Tier("30s", 60), Tier("5m", 600))
-    wanted = topology.desired("orders", delivery_limit=10, tiers=tiers, max_length=500_000)
-    assert desired(make("full")) == wanted
+    expected = topology.desired("orders", delivery_limit=10, tiers=tiers, max_length=500_000)
+    assert desired(make("full")) == expected
 
 
 def _at(service: Any, created: str, uid: str, **metadata: Any) -> Any:
-    known = msgspec.structs.replace(
+    changed = msgspec.structs.replace(
         service.metadata, creation_timestamp=created, uid=uid, **metadata
     )
-    return msgspec.structs.replace(service, metadata=known)
+    return msgspec.structs.replace(service, metadata=changed)
 
 
 def test_a_virtual_host_belongs_to_the_oldest_whoever_asks(make: Any) -> None:

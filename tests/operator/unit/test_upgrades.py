@@ -20,17 +20,18 @@ LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExc
 READY = (Condition("Ready", "True", "AllReady"),)
 
 
-def _service(make: Any, name: str = "a", **told: Any) -> OrderService:
+def _service(make: Any, name: str = "a", **status_changes: Any) -> OrderService:
     """Return a resource whose pods an older operator made, and that was ready."""
-    made: OrderService = make()
-    metadata = msgspec.structs.replace(made.metadata, name=name, uid=name)
+    service: OrderService = make()
+    metadata = msgspec.structs.replace(service.metadata, name=name, uid=name)
     status = msgspec.structs.replace(
-        Status(observed_generation=1, revision=OLD, revision_generation=1, conditions=READY), **told
+        Status(observed_generation=1, revision=OLD, revision_generation=1, conditions=READY),
+        **status_changes,
     )
     spec = msgspec.structs.replace(
-        made.spec, migrations=msgspec.structs.replace(made.spec.migrations, enabled=False)
+        service.spec, migrations=msgspec.structs.replace(service.spec.migrations, enabled=False)
     )
-    return msgspec.structs.replace(made, metadata=metadata, status=status, spec=spec)
+    return msgspec.structs.replace(service, metadata=metadata, status=status, spec=spec)
 
 
 class World:
@@ -146,16 +147,16 @@ def test_one_that_is_deleted_gives_its_turn_away(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "status_changes",
     [
         {"revision_generation": 0},  # another spec was rolled out last
         {"revision": "", "revision_generation": 0},  # nothing was yet
     ],
 )
-def test_a_change_of_the_spec_does_not_wait(make: Any, told: dict[str, Any]) -> None:
+def test_a_change_of_the_spec_does_not_wait(make: Any, status_changes: dict[str, Any]) -> None:
     world = World()
     world.judge(_service(make, "a"))
-    assert world.judge(_service(make, "b", **told)) is None
+    assert world.judge(_service(make, "b", **status_changes)) is None
 
 
 def test_a_resource_that_waits_keeps_its_pods_and_is_ready(make: Any) -> None:

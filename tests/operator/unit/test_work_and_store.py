@@ -34,16 +34,16 @@ def _worked(keys: list[Key], handle: Any, *, until: Callable[[], bool], workers:
 
 
 def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
-    seen: list[Key] = []
+    handled: list[Key] = []
 
     def handle(_queue: Queue) -> Any:
         async def one(key: Key) -> None:
-            seen.append(key)
+            handled.append(key)
 
         return one
 
-    _worked([A, A, A, B], handle, until=lambda: B in seen)
-    assert sorted(seen, key=str) == [A, B]
+    _worked([A, A, A, B], handle, until=lambda: B in handled)
+    assert sorted(handled, key=str) == [A, B]
 
 
 def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_twice_at_once() -> (
@@ -69,21 +69,21 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
 
 
 def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
-    seen: list[Key] = []
+    handled: list[Key] = []
 
     def handle(_queue: Queue) -> Any:
         async def one(key: Key) -> None:
-            seen.append(key)
-            if key == A and seen.count(A) == 1:
+            handled.append(key)
+            if key == A and handled.count(A) == 1:
                 raise Transient("no")
-            if key == B and seen.count(B) == 1:
+            if key == B and handled.count(B) == 1:
                 raise ValueError("a fault of ours")
 
         return one
 
-    _worked([A, B], handle, until=lambda: len(seen) >= 4, workers=1)
-    assert seen[:2] == [A, B]
-    assert sorted(seen[2:], key=str) == [A, B]
+    _worked([A, B], handle, until=lambda: len(handled) >= 4, workers=1)
+    assert handled[:2] == [A, B]
+    assert sorted(handled[2:], key=str) == [A, B]
 
 
 def _child(name: str, version: int, owner: str = "a") -> Any:
@@ -110,20 +110,20 @@ def _event(kind: str, child: Any) -> Any:
 
 
 def test_children_come_and_go_with_events() -> None:
-    told: list[Key] = []
-    store = Store(told.append)
+    notified: list[Key] = []
+    store = Store(notified.append)
     store.keep_only(KIND, "1", store.take(KIND, [_child("x", 1)]))
     store.see(KIND, _event("ADDED", _child("y", 2)))
     store.see(KIND, _event("DELETED", _child("x", 3)))
     assert set(store.children(A)) == {Reference("v1", "ConfigMap", "y")}
-    assert told == [A, A, A]
+    assert notified == [A, A, A]
 
 
 def test_what_is_kept_has_no_managed_fields() -> None:
     store = Store(lambda _: None)
     store.see(KIND, _event("ADDED", _child("x", 2)))
-    (kept,) = store.children(A).values()
-    assert "managedFields" not in kept["metadata"]
+    (child,) = store.children(A).values()
+    assert "managedFields" not in child["metadata"]
 
 
 def test_what_others_wrote_is_kept_of_the_managed_fields() -> None:
@@ -131,8 +131,8 @@ def test_what_others_wrote_is_kept_of_the_managed_fields() -> None:
     theirs = {"manager": "somebody", "fieldsV1": {"f:spec": {"f:small": {}}}}
     child["metadata"]["managedFields"].append(theirs)
     store.see(KIND, _event("ADDED", child))
-    (kept,) = store.children(A).values()
-    assert kept["metadata"]["managedFields"] == [
+    (stored,) = store.children(A).values()
+    assert stored["metadata"]["managedFields"] == [
         {"manager": "somebody", "additions": {"f:small": {".": {}}}}
     ]
 
@@ -150,8 +150,8 @@ def test_an_older_state_never_replaces_a_newer_one() -> None:
     store = Store(lambda _: None)
     store.see(KIND, _event("ADDED", _child("x", 5)))
     store.see(KIND, _event("MODIFIED", _child("x", 4)))
-    (kept,) = store.children(A).values()
-    assert kept["metadata"]["resourceVersion"] == "5"
+    (child,) = store.children(A).values()
+    assert child["metadata"]["resourceVersion"] == "5"
 
 
 def test_an_answer_to_a_write_that_the_watch_has_overtaken_is_ignored() -> None:
@@ -163,19 +163,19 @@ def test_an_answer_to_a_write_that_the_watch_has_overtaken_is_ignored() -> None:
 
 
 def test_an_answer_to_a_write_is_known_at_once_and_asks_for_nothing() -> None:
-    told: list[Key] = []
-    store = Store(told.append)
+    notified: list[Key] = []
+    store = Store(notified.append)
     store.wrote(_child("x", 6))
     store.see(KIND, _event("ADDED", _child("x", 6)))
     assert len(store.children(A)) == 1
-    assert told == []
+    assert notified == []
 
 
 def test_a_listing_takes_away_what_it_does_not_have() -> None:
     store = Store(lambda _: None)
     store.see(KIND, _event("ADDED", _child("x", 5)))
     store.keep_only(KIND, "9", store.take(KIND, [_child("y", 8)]))
-    assert [found.name for found in store.children(A)] == ["y"]
+    assert [reference.name for reference in store.children(A)] == ["y"]
 
 
 def _body(version: int, generation: int, **spec: Any) -> Any:
@@ -207,8 +207,8 @@ def test_an_answer_to_a_write_brings_back_no_resource_that_is_gone() -> None:
     assert resources.known() == []
     resources.put(_body(2, 1))
     resources.wrote(_body(3, 1) | {"status": {"phase": "Ready"}})
-    (found,) = resources.services()
-    assert found.status.phase == "Ready"
+    (service,) = resources.services()
+    assert service.status.phase == "Ready"
 
 
 def test_an_answer_to_a_write_tells_what_somebody_else_changed_before_it() -> None:
@@ -227,15 +227,15 @@ def test_whoever_says_first_that_a_resource_asks_for_something_its_broker_is_loo
     None
 ):
     """A `managementUrl` set right before a status of ours was written was not looked at."""
-    asked: list[Key] = []
-    resources = ResourceIndex(asked.append)
+    requested: list[Key] = []
+    resources = ResourceIndex(requested.append)
     resources.put(_body(1, 1))
-    assert asked == [A]
+    assert requested == [A]
     resources.wrote(_body(3, 2) | {"status": {"phase": "Ready"}})
-    assert asked == [A, A]
+    assert requested == [A, A]
     resources.put(_body(2, 2))
     resources.put(_body(3, 2))
-    assert asked == [A, A]
+    assert requested == [A, A]
 
 
 def test_any_annotation_asks_for_a_look() -> None:
@@ -261,9 +261,9 @@ def test_only_the_resource_that_is_gone_is_dropped() -> None:
 def test_a_resource_that_cannot_be_read_says_where() -> None:
     resources = ResourceIndex()
     resources.put(_body(1, 1, worker={"prefetch": "many"}))
-    found = resources.get(A)
-    assert isinstance(found, Invalid)
-    assert "$.spec.worker.prefetch" in found.problem
+    invalid = resources.get(A)
+    assert isinstance(invalid, Invalid)
+    assert "$.spec.worker.prefetch" in invalid.problem
 
 
 def test_the_conditions_of_a_resource_that_cannot_be_read_are_told() -> None:
