@@ -34,8 +34,7 @@ from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.order import AttemptKind, NewOrder, Order, attempt_id
 from orders.errors import Permanent, Unavailable
-from orders.messaging.consumer import Consumer, Limits
-from orders.messaging.customers import PRIORITY
+from orders.messaging.consumer import PRIORITY, Consumer, Limits
 from orders.messaging.sets import Member
 from orders.telemetry import context
 from orders.upstream.http import Upstream

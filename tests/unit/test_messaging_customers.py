@@ -1,6 +1,7 @@
 """Whose messages a worker takes first, while one customer has many."""
 
-from orders.messaging.customers import FEW, InHand, customer_of
+from orders.messaging.consumer import InHand
+from orders.messaging.envelope import FEW, customer_of
 
 HOT, OTHER, THIRD = 1, 2, 3
 

@@ -8,6 +8,7 @@ import functools
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -19,8 +20,7 @@ from pika.spec import Basic
 
 from orders.errors import OrdersError
 from orders.messaging import envelope
-from orders.messaging.customers import PRIORITY, Customer, InHand, customer_of
-from orders.messaging.envelope import Delivery
+from orders.messaging.envelope import FEW, Customer, Delivery, customer_of
 from orders.messaging.handling import Admission, Handled, Handler, Handling, Pause
 from orders.messaging.link import Link
 from orders.messaging.publisher import Publisher
@@ -37,6 +37,8 @@ _LONGEST_HOLD_S: Final = 600.0
 _CLOSE_S: Final = 3.0
 # Shorter than the publisher's own default: a handler thread waits for it.
 _CONFIRM_S: Final = 10.0
+# Messages that have priority at a time. Of more, each waits less behind others than for its kind.
+PRIORITY: Final = 10
 
 _log = structlog.get_logger()
 
@@ -92,6 +94,41 @@ class _Unsettled:
         for tag in unmatched:
             self._tags.pop(tag, None)
         return last, sorted(unmatched)
+
+
+class InHand:
+    """The customers of the messages that a process holds. Not thread-safe.
+
+    Customers with few orders must not wait for one with many: while one has many, messages of those
+    with few have priority, at most `most` at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._with_priority = 0
+        self._counts: Counter[Customer] = Counter()
+        self._crowds = 0  # customers with more than a few messages
+
+    def add(self, customer: Customer | None) -> bool:
+        """Count a message; return whether it has priority."""
+        if customer is None:
+            return False
+        self._counts[customer] += 1
+        count = self._counts[customer]
+        self._crowds += count == FEW + 1
+        priority = count <= FEW and self._crowds > 0 and self._with_priority < self._most
+        self._with_priority += priority
+        return priority
+
+    def remove(self, customer: Customer | None, *, priority: bool) -> None:
+        """Count a message no longer; `priority` is what `add` returned for it."""
+        if customer is None:
+            return
+        self._with_priority -= priority
+        self._crowds -= self._counts[customer] == FEW + 1
+        self._counts[customer] -= 1
+        if not self._counts[customer]:
+            del self._counts[customer]
 
 
 class Consumer:

@@ -26,12 +26,23 @@ TRACEPARENT: Final = "traceparent"
 ATTEMPT: Final = "x-attempt"
 MAX_ATTEMPT: Final = 1_000_000  # only to refuse nonsense
 
+Customer = int
+# So many orders of a customer are few: many more than people place at once.
+FEW: Final = 10
+
 # The body of each message type; a type that needs more has its own.
 BODIES: Final[dict[str, type[OrderEvent]]] = {
     **dict.fromkeys(sorted(events.TYPES), OrderEvent),
     events.CREATED: OrderCreated,
 }
 _DECODERS: Final = {name: msgspec.json.Decoder(body) for name, body in BODIES.items()}
+
+
+class _Named(msgspec.Struct, rename="camel"):
+    user_id: Customer | None = None
+
+
+_named: Final = msgspec.json.Decoder(_Named)
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
@@ -177,6 +188,14 @@ def _body(decoder: msgspec.json.Decoder[OrderEvent], body: bytes) -> OrderEvent:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # msgspec names the member and the type, never the value.
         raise Permanent(f"the body cannot be read: {error}", reason="malformed") from error
+
+
+def customer_of(body: str | bytes) -> Customer | None:
+    """Return the customer that a message names; None too for a body that cannot be read."""
+    try:
+        return _named.decode(body).user_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nested too deeply
+        return None  # whoever works on the message tells of it
 
 
 # The convention for names of span attributes is still in development, so they stand in one place:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from orders.domain import events
-from orders.messaging.customers import FEW, Customer, customer_of
+from orders.messaging.envelope import FEW, Customer, customer_of
 from orders.relay.outbox import Row
 
 # While only one customer has orders, so many times as many are under way: a worker never waits for

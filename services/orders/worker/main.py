@@ -14,8 +14,7 @@ from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import ReplicaLag
 from orders.errors import SettingError
-from orders.messaging.consumer import Consumer, Limits
-from orders.messaging.customers import PRIORITY
+from orders.messaging.consumer import PRIORITY, Consumer, Limits
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, UpstreamSettings, WorkerSettings, load
