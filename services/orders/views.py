@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from orders.cache.shared import CachedOrder
+from orders.cache.orders import CachedOrder
 from orders.domain.lifecycle import TERMINAL, Status
 from orders.domain.order import Id, Order, Quantity
 

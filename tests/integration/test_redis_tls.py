@@ -21,8 +21,7 @@ from integration.serving import eventually
 from orders import verified
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis, RedisDown
-from orders.cache.orders import CachedOrder, OrderCache
-from orders.cache.shared import encode
+from orders.cache.orders import CachedOrder, OrderCache, encode
 from orders.settings import CacheSettings, RateLimitSettings
 
 SERVICE = "orders"

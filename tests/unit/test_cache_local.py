@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orders.cache.local import KNOWN_S, TRUST_S, Lease, LocalOrders
-from orders.cache.shared import CachedOrder, decode, encode
+from orders.cache.local import KNOWN_S, TRUST_S, CachedOrder, Lease, LocalOrders
+from orders.cache.orders import decode, encode
 from unit.clock import Clock
 
 

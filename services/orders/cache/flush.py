@@ -12,14 +12,11 @@ from redis.exceptions import RedisError
 from orders.cache.address import place_of
 from orders.cache.client import RedisDown
 from orders.cache.connection import Connection, pack
-from orders.cache.local import KNOWN_S
+from orders.cache.local import KNOWN_S, MARKER
 from orders.settings import CacheSettings
 
 _SCAN: Final = 1000  # keys looked at in one step: a millisecond of the server
 _STEP_S: Final = 5.0
-# Below the prefix that L1 watches, so that nobody needs to ask for it. Each time the value is
-# another one: who was not connected compares it with the last that it saw.
-MARKER: Final = b"flushed"
 _MARKED_S: Final = int(2 * KNOWN_S)  # later nobody knows an older version any more
 
 
