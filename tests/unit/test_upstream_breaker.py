@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import REGISTRY
 
-from orders.upstream.breaker import Breaker, CircuitOpen
+from orders.upstream.http import Breaker, CircuitOpen
 from unit.clock import Clock
 
 RESET_S = 30.0

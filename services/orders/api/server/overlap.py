@@ -74,7 +74,7 @@ class _Member(Generic[Q, R]):
 class SetStatement(Generic[Q, R]):
     """Asks for many requests at once what each would ask for itself.
 
-    As `orders.database.sharing.SharedStatement` does for threads: a request that comes while no
+    As `notifications.SharedStatement` does for threads: a request that comes while no
     statement runs is answered by a statement of its own, at once; those that come meanwhile wait
     for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
     never share a statement. `several` answers in the order of the questions.
