@@ -53,8 +53,8 @@ observe: env ## add Prometheus and Alertmanager to the running platform and say 
 	@$(DEVSTACK) observe
 
 .PHONY: alerts-drill
-alerts-drill: env ## break a stack of its own, fault after fault, and show which alerts fired
-	@PYTHONPATH=.:services:operator:observability .venv/bin/python -m loadtest.drill
+alerts-drill: env ## break a stack of its own, fault after fault, and show which alerts fired; ARGS="redis api" for some, ARGS=--help
+	@PYTHONPATH=.:services:operator:observability .venv/bin/python -m loadtest.drill $(ARGS)
 
 .PHONY: collector
 collector: env ## try the collector's configuration in a real one; builds it once (minutes)

@@ -1,38 +1,86 @@
-"""Run the drill and show the table; 1 when an alert did not fire that had to."""
+"""The command line of `make alerts-drill`."""
 
+import argparse
 import os
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from loadtest.drill.faults import ELSEWHERE, FAULTS, Fault, peace
 from loadtest.drill.prometheus import Prometheus
 from loadtest.drill.stack import SERVICES, SETTINGS, Stack
 from orderservice_observability.objectives import Objectives, Scope
-from orderservice_observability.rules import platform_rules, service_rules
 from orderservice_observability.written import files
 
 # Objectives are data: with these a fault of seconds is one of hours.
 STRICT = Objectives(completion_seconds=5)
-WITHIN_S = 120.0
-ROW = "  {:42} {:32} {:8} {:>7}  {}"
+WITHIN_S: Final = 120.0
+_ROW: Final = "  {:42} {:32} {:8} {:>7}  {}"
 
 
-def main() -> int:
-    """Start a stack with rules that fire at once, inject every fault, print the fired alerts."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack ends with us
+class Result(NamedTuple):
+    """What one fault did: the alerts that fired before it, and after how many seconds others."""
+
+    fault: Fault
+    before: set[str]
+    fired_s: dict[str, float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Break a stack and print a table; 0 if all alerts of the faults fired, 1 if one did not."""
+    faults = _parser().parse_args(arguments).faults or FAULTS
+    for each in (signal.SIGINT, signal.SIGTERM):  # the stack ends with us
+        signal.signal(each, lambda number, _: sys.exit(128 + number))
+    began_s = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began_s:5.0f} s  {text}", file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory(prefix="orders-drill-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder) / "state", environment(Path(folder)))
         Path(folder).chmod(0o755)
         try:
+            say("starting a stack with Prometheus and Alertmanager")
             stack.do("start")
             stack.do("observe")
-            return drill(stack)
+            peace(stack)
+            results = []
+            for number, fault in enumerate(faults, start=1):
+                say(f"{number}/{len(faults)} {fault.name}: {fault.title}")
+                results.append(tried(stack, Prometheus(stack), fault))
+                say(f"    {len(results[-1].fired_s)} of {len(fault.alerts)} alerts fired")
         finally:
+            say("stopping the stack")
             stack.devstack("stop")
+    return summary(results)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alerts-drill",
+        description="Start a stack, inject one fault after the other and show which alerts fire. "
+        "The alerts wait for nothing (`for: 0s`). Exit code 1: an alert did not fire.",
+        epilog="faults:\n" + "\n".join(f"  {fault.name:16} {fault.title}" for fault in FAULTS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "faults", metavar="fault", nargs="*", type=named, help="inject only these faults"
+    )
+    return parser
+
+
+def named(name: str) -> Fault:
+    """Find a fault by its name. Raises argparse.ArgumentTypeError."""
+    for fault in FAULTS:
+        if fault.name == name:
+            return fault
+    message = f"no fault {name!r}: one of {', '.join(fault.name for fault in FAULTS)}"
+    raise argparse.ArgumentTypeError(message)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -54,53 +102,38 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | SETTINGS | slow | threads | extra
 
 
-def drill(stack: Stack) -> int:
-    """Make one fault after the other."""
-    prometheus = Prometheus(stack)
-    peace(stack)
-    say(ROW.format("FAULT", "ALERT", "BEFORE", "AFTER", "FIRED"))
-    missed: set[str] = set()
-    for fault in FAULTS:
-        missed |= set(fault.alerts) - tried(stack, prometheus, fault)
-    for alert, reason in ELSEWHERE.items():
-        say(ROW.format("(not here)", alert, "", "", f"promtool only: {reason}"))
-    unnamed = every() - set(ELSEWHERE) - {alert for fault in FAULTS for alert in fault.alerts}
-    say(f"\n  {len(every())} alerts, {len(every()) - len(ELSEWHERE)} made to fire, missed: "
-        f"{', '.join(sorted(missed | unnamed)) or 'none'}")  # fmt: skip
-    return 1 if missed | unnamed else 0
-
-
-def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> set[str]:
-    """Make a fault, watch for its alerts while and after, mend it; return those that fired."""
+def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> Result:
+    """Make a fault, watch for its alerts while and after, mend it."""
     before = set(prometheus.firing())
     began_at = broken_at = time.monotonic()
-    fired: dict[str, float] = {}
+    fired_s: dict[str, float] = {}
     with ThreadPoolExecutor(1) as aside:
         breaking = aside.submit(fault.make, stack)
-        while len(fired) < len(fault.alerts) and time.monotonic() - broken_at < WITHIN_S:
+        while len(fired_s) < len(fault.alerts) and time.monotonic() - broken_at < WITHIN_S:
             broken_at = broken_at if breaking.done() else time.monotonic()
-            for alert in set(fault.alerts) & set(prometheus.firing()) - set(fired):
-                fired[alert] = time.monotonic() - began_at
+            for alert in set(fault.alerts) & set(prometheus.firing()) - set(fired_s):
+                fired_s[alert] = time.monotonic() - began_at
             time.sleep(0.5)
         breaking.result()
     fault.mend(stack)
-    for alert in fault.alerts:
-        after = f"{fired[alert]:.0f} s" if alert in fired else "-"
-        already = "firing" if alert in before else "quiet"
-        say(ROW.format(fault.title, alert, already, after, "yes" if alert in fired else "NO"))
-    return set(fired)
+    return Result(fault, before, fired_s)
 
 
-def every() -> set[str]:
-    """Return the names of all alerts."""
-    groups = [*service_rules(Scope("orders"), STRICT), *platform_rules()]
-    return {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-
-
-def say(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def summary(results: list[Result]) -> int:
+    """Print a row for each alert and the alerts that no drill makes fire; return the exit code."""
+    print(_ROW.format("FAULT", "ALERT", "BEFORE", "AFTER", "FIRED"))
+    missed = []
+    for fault, before, fired_s in results:
+        for alert in fault.alerts:
+            after, yes = (f"{fired_s[alert]:.0f} s", "yes") if alert in fired_s else ("-", "NO")
+            already = "firing" if alert in before else "quiet"
+            print(_ROW.format(fault.title, alert, already, after, yes))
+        missed += [alert for alert in fault.alerts if alert not in fired_s]
+    for alert, reason in ELSEWHERE.items() if len(results) == len(FAULTS) else ():
+        print(_ROW.format("(not here)", alert, "", "", f"promtool only: {reason}"))
+    fired = {alert for result in results for alert in result.fired_s}
+    print(f"\n  alerts that fired: {len(fired)}; missed: {', '.join(missed) or 'none'}")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

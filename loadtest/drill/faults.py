@@ -20,6 +20,7 @@ CUSTOMERS: Final = 24  # the api has 16 threads
 class Fault(NamedTuple):
     """A fault: how it is made, how it is mended, and the alerts that must fire meanwhile."""
 
+    name: str  # on the command line
     title: str
     make: Callable[[Stack], None]
     mend: Callable[[Stack], None]
@@ -232,24 +233,27 @@ def peace(stack: Stack) -> None:
 
 _OPERATOR: Final = UnhappyOperator()
 FAULTS: Final = (
-    Fault("nothing is wrong", nothing, nothing, ("Watchdog", "OperatorDown")),
-    Fault("a message nobody can read", dead_letter, nothing, ("OrderDeadLetters",)),
-    Fault("a message for no queue", unrouted, nothing, ("OrderMessagesUnrouted",)),
-    Fault("the replica is stopped", *stopped("postgres-replica"), ("OrderReplicaLag",)),
+    Fault("none", "nothing is wrong", nothing, nothing, ("Watchdog", "OperatorDown")),
+    Fault("dead-letter", "an unreadable message", dead_letter, nothing, ("OrderDeadLetters",)),
+    Fault("unrouted", "a message for no queue", unrouted, nothing, ("OrderMessagesUnrouted",)),
+    Fault("replica", "the replica is stopped", *stopped("postgres-replica"), ("OrderReplicaLag",)),
     Fault(
+        "redis",
         "Redis is stopped",
         cache_gone,
         stopped("valkey")[1],
         ("OrderCacheFallback", "OrderRateLimitFallback"),
     ),
     Fault(
-        "the api is stopped, customers go on asking",
+        "api",
+        "the api is stopped, requests keep arriving",
         ask_without_an_api,
         stopped("api")[1],
         ("OrderAvailabilityBudgetBurn",),
     ),
     Fault(
-        "the worker is stopped, orders go on",
+        "worker",
+        "the worker is stopped, orders keep arriving",
         fill_the_queue,
         stopped("worker")[1],
         (
@@ -260,34 +264,51 @@ FAULTS: Final = (
             "OrderCompletionBudgetBurn",
         ),
     ),
-    Fault("Payment answers 503", payment_fails, payment_works, ("OrderUpstreamBreakerOpen",)),
     Fault(
+        "payment-refuses",
+        "Payment answers 503",
+        payment_fails,
+        payment_works,
+        ("OrderUpstreamBreakerOpen", "OrderConsumerPaused"),
+    ),
+    Fault(
+        "receiver",
         "the webhooks' receiver is stopped",
         receiver_gone,
         stopped("webhooks")[1],
         ("OrderWebhookReceiverOut",),
     ),
     Fault(
-        "Payment takes the money and says nothing",
+        "payment-silent",
+        "Payment captures and does not answer",
         payment_hangs,
         payment_works,
         ("OrderPaymentOutcomeUnknown", "OrdersStuck"),
     ),
-    Fault("the notifier crashes again and again", crash_loop, nothing, ("OrderProcessRestarting",)),
     Fault(
-        "RabbitMQ is stopped, orders go on",
+        "notifier",
+        "the notifier crashes again and again",
+        crash_loop,
+        nothing,
+        ("OrderProcessRestarting",),
+    ),
+    Fault(
+        "rabbitmq",
+        "RabbitMQ is stopped, orders keep arriving",
         outbox_waits,
         stopped("rabbitmq")[1],
         ("OrderOutboxLag",),
     ),
     Fault(
+        "postgres",
         "PostgreSQL is stopped",
         database_gone,
         stopped("postgres")[1],
         ("OrderRelayWithoutLeader", "OrderAvailabilityBudgetBurn"),
     ),
     Fault(
-        "PostgreSQL stands still again and again",
+        "postgres-frozen",
+        "PostgreSQL freezes again and again",
         database_stands_still,
         nothing,
         (
@@ -297,7 +318,8 @@ FAULTS: Final = (
         ),
     ),
     Fault(
-        "an operator tells of failures, no cluster",
+        "operator",
+        "an operator reports failures, no cluster",
         _OPERATOR.make,
         _OPERATOR.mend,
         (
@@ -310,13 +332,21 @@ FAULTS: Final = (
         ),
     ),
     # The last, as the worker will be busy with what was ordered.
-    Fault("Inventory is slow", inventory_slow, inventory_quick, ("OrderApiSaturated",)),
+    Fault(
+        "inventory-slow",
+        "Inventory is slow",
+        inventory_slow,
+        inventory_quick,
+        ("OrderApiSaturated",),
+    ),
 )
 
 # Alerts that no fault of a local stack brings about, and why.
 ELSEWHERE: Final = {
     "OrderIntegrityViolated": "tests/integration/test_reconcile.py plants each kind of violation",
     "OrderReconciliationStale": "no drill waits for an hour",
+    "OrderSweepStale": "no drill waits for ten minutes",
+    "OrderNotificationsGivenUp": "a receiver has three days",
     "OrdersNeedPerson": "three emissions without an effect take almost two hours",
     "OrderRefundDeclined": "tests/integration/test_cancellation.py declines refunds",
     "OrderApiWorkersCrashing": "a pod's first ten minutes do not count, and no drill is that long",
