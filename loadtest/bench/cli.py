@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _document(report: Report) -> None:
     DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
     measured = {subject.name for subject in report.subjects}
-    if missing := sizing.NEEDED - measured:
-        print(f"{SIZES} is left as it is: the run lacks {', '.join(sorted(missing))}")
+    if absent := sizing.NEEDED - measured:
+        print(f"{SIZES} is left as it is: the run lacks {', '.join(sorted(absent))}")
         return
     SIZES.write_text(table.inserted(SIZES.read_text(), report, sizing.sheets(report)))
 

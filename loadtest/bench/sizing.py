@@ -68,20 +68,20 @@ class Costs(NamedTuple):
 def costs(report: Report) -> Costs:
     """Take the costs from a run. Raises KeyError if it lacks a subject."""
     subjects = {subject.name: subject for subject in report.subjects}
-    whole = subjects["whole"].cpu_us("straight")
+    order_path = subjects["whole"].cpu_us("straight")
     posts, gets, lists = (subjects[name].cpu_us("gateway") for name in ("post", "get", "list"))
     relay = subjects["relay"]
     return Costs(
-        post=whole["api"] + posts["gateway"],
+        post=order_path["api"] + posts["gateway"],
         get=gets["api"] + gets["gateway"],
         list=lists["api"] + lists["gateway"],
-        worker=whole["worker"],
-        relay=whole["relay"],
-        postgres=whole["postgres"] + LISTS * lists["postgres"],
-        rabbitmq=whole["rabbitmq"],
+        worker=order_path["worker"],
+        relay=order_path["relay"],
+        postgres=order_path["postgres"] + LISTS * lists["postgres"],
+        rabbitmq=order_path["rabbitmq"],
         valkey=sum(
             times * used.get("valkey", 0.0)
-            for times, used in ((1, whole), (GETS, gets), (LISTS, lists))
+            for times, used in ((1, order_path), (GETS, gets), (LISTS, lists))
         ),
         worker_rate=subjects["worker"].rate("worker").median,
         relay_rate=relay.rate("relay").median,
@@ -142,8 +142,8 @@ def _rates(cost: Costs) -> Sheet:
 
 
 def _sizes(cost: Costs) -> Sheet:
-    def row(what: str, cells: Sequence[str]) -> Sequence[str]:
-        return (what, *cells)
+    def row(label: str, cells: Sequence[str]) -> Sequence[str]:
+        return (label, *cells)
 
     def used(us: float) -> Sequence[str]:
         return [_few(_cores(rate, us)) for rate in RATES]

@@ -34,8 +34,8 @@ def opens(door):
     return True
 doors = json.loads(sys.argv[1])
 with concurrent.futures.ThreadPoolExecutor(len(doors)) as pool:
-    found = pool.map(opens, [place.split(":") for place in doors.values()])
-print(json.dumps([name for name, is_open in zip(doors, found) if is_open]))
+    reachable = pool.map(opens, [place.split(":") for place in doors.values()])
+print(json.dumps([name for name, is_open in zip(doors, reachable) if is_open]))
 """
 
 

@@ -15,8 +15,8 @@ from importlib.metadata import distributions
 def named(name, version):
     return re.sub("[-_.]+", "-", name).lower() + "==" + version
 bill = json.load(open("/opt/FOLDER/sbom.cdx.json"))
-whole = bill["metadata"].get("component")
-listed = bill["components"] + ([whole] if whole else [])
+root = bill["metadata"].get("component")
+listed = bill["components"] + ([root] if root else [])
 inside = distributions(path=["/opt/FOLDER/lib/python3.11/site-packages"])
 print(json.dumps({
     "listed": sorted(named(part["name"], part["version"]) for part in listed),

@@ -145,7 +145,7 @@ class Coherence(RuleBasedStateMachine):
         self.heard = dict(self.truth)
         self.connected = False
         self.fills: list[tuple[CachedOrder, Lease]] = []
-        self.seen = dict.fromkeys((1, 2, 3), 0)
+        self.last_read = dict.fromkeys((1, 2, 3), 0)
         self.reconnect()
         self.hear_everything_and_prove()
 
@@ -154,7 +154,7 @@ class Coherence(RuleBasedStateMachine):
         assert len(self.local._entries) <= 2
         for order_id in self.truth:
             if order_id not in self.local._entries:
-                self.seen[order_id] = 0  # fell out of the LRU, so it is not known any more
+                self.last_read[order_id] = 0  # fell out of the LRU, so it is not known any more
             entry = self.local.read(order_id)
             if entry is not None:
                 self.is_current(entry)
@@ -166,8 +166,8 @@ class Coherence(RuleBasedStateMachine):
         assert entry.version >= self.heard[entry.id]
 
     def is_no_step_back(self, entry: CachedOrder) -> None:
-        assert entry.version >= self.seen[entry.id]
-        self.seen[entry.id] = entry.version
+        assert entry.version >= self.last_read[entry.id]
+        self.last_read[entry.id] = entry.version
 
     @rule(order_id=ids)
     def write(self, order_id: int) -> None:

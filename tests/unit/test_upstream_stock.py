@@ -16,12 +16,12 @@ class Shelf:
     def __init__(self, available: int = 10) -> None:
         self.available = available
         self.error: Exception | None = None
-        self.asked: list[int] = []
+        self.requests: list[int] = []
         self.was_asked, self.may_answer = threading.Event(), threading.Event()
         self.may_answer.set()
 
     def __call__(self, product_id: int, quantity: int) -> Availability:
-        self.asked.append(product_id)
+        self.requests.append(product_id)
         self.was_asked.set()
         assert self.may_answer.wait(60)
         if self.error is not None:
@@ -37,10 +37,10 @@ def test_one_answer_serves_every_quantity_until_it_expires() -> None:
     clock.now_s = 0.99
     shelf.available = 11
     assert check.check(1, 11) is StockAnswer.INSUFFICIENT
-    assert shelf.asked == [1]
+    assert shelf.requests == [1]
     clock.now_s = 1
     assert check.check(1, 11) is StockAnswer.SUFFICIENT
-    assert shelf.asked == [1, 1]
+    assert shelf.requests == [1, 1]
 
 
 def test_products_are_asked_for_separately() -> None:
@@ -48,7 +48,7 @@ def test_products_are_asked_for_separately() -> None:
     check = AdmissionCheck(shelf, "best-effort")
     check.check(1, 1)
     check.check(2, 1)
-    assert shelf.asked == [1, 2]
+    assert shelf.requests == [1, 2]
 
 
 def test_many_threads_ask_once() -> None:
@@ -59,7 +59,7 @@ def test_many_threads_ask_once() -> None:
         answers = [threads.submit(check.check, 1, 1) for _ in range(16)]
         shelf.may_answer.set()
         assert {answer.result() for answer in answers} == {StockAnswer.SUFFICIENT}
-    assert shelf.asked == [1]
+    assert shelf.requests == [1]
 
 
 def test_a_thread_waits_for_anothers_question_no_longer_than_its_budget() -> None:
@@ -81,7 +81,7 @@ def test_a_failure_is_unknown_and_is_remembered_too(error: Exception) -> None:
     check = AdmissionCheck(shelf, "best-effort", ttl_s=1, clock=clock)
     assert check.check(1, 1) is StockAnswer.UNKNOWN
     assert check.check(1, 1) is StockAnswer.UNKNOWN
-    assert shelf.asked == [1]
+    assert shelf.requests == [1]
     shelf.error, clock.now_s = None, 1
     assert check.check(1, 1) is StockAnswer.SUFFICIENT
 
@@ -103,7 +103,7 @@ def test_required_tells_sufficient_from_insufficient() -> None:
 def test_off_asks_nobody() -> None:
     shelf = Shelf()
     assert AdmissionCheck(shelf, "off").check(1, 1) is StockAnswer.UNKNOWN
-    assert shelf.asked == []
+    assert shelf.requests == []
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
@@ -111,4 +111,4 @@ def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
     check = AdmissionCheck(shelf, "best-effort", products_limit=2)
     for product_id in (1, 2, 3, 2, 3, 1):
         check.check(product_id, 1)
-    assert shelf.asked == [1, 2, 3, 1]
+    assert shelf.requests == [1, 2, 3, 1]

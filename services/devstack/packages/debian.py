@@ -48,8 +48,8 @@ def fetch(
         apt("update")
         names: Iterable[str] = roots
         if pattern is not None:
-            wanted = f"{pattern}|{'|'.join(map(re.escape, roots))}"
-            names = [name for name in closure(apt, roots) if re.fullmatch(wanted, name)]
+            expression = f"{pattern}|{'|'.join(map(re.escape, roots))}"
+            names = [name for name in closure(apt, roots) if re.fullmatch(expression, name)]
         return unpack(apt, names, Path(scratch), folder)
 
 
