@@ -30,6 +30,8 @@ _ANSWER: Final = {
 }  # fmt: skip
 # Rows that a page skips by itself; beyond them, the index alone is asked where the page begins.
 _SKIPPED: Final = 200
+# Looked up in a fifth of the time of a call of the enumeration: a page has a hundred of them.
+_STATUS: Final = {status.value: status for status in Status}
 ORDER_COLUMNS: Final = 12  # that `order_of` reads
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
@@ -256,7 +258,7 @@ def order_of(row: Row, *, refund_pending: bool = False) -> Order:
         product_id,
         quantity,
         total,
-        Status(status),
+        _STATUS[status],
         version,
         created,
         updated,

@@ -53,7 +53,7 @@ class NewOrder(msgspec.Struct, frozen=True):
         return hashlib.sha256(canonical.encode()).digest()
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, gc=False):
     """An order as it is stored. `version` starts at 1 and grows by one with each transition."""
 
     id: int

@@ -45,12 +45,7 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     console = settings.format == "console" or (
         settings.format == "auto" and _stream(descriptor).isatty()
     )
-    shared: list[Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _identity(process),
-        _ids,
-    ]
+    shared: list[Processor] = [_facts(process)]
     level = _LEVELS[settings.level]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
@@ -78,24 +73,23 @@ def _traceback_text(exc_info: Any) -> str:
 _traceback: Final = structlog.processors.ExceptionRenderer(_traceback_text)
 
 
-def _identity(process: str) -> Processor:
+def _facts(process: str) -> Processor:
+    """Add what every line has. One processor: each takes as long as the whole encoding."""
     host = socket.gethostname()
 
-    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def add(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        event["level"] = "error" if method == "exception" else method
+        event["timestamp"] = dt.datetime.now(dt.UTC)
         event["Application"] = APPLICATION
         event["host"] = host
         event["process"] = process
+        now = context.current()
+        if now is not None:
+            event.setdefault("correlationId", now.correlation_id)
+            event.setdefault("traceId", now.trace_id)
         return event
 
     return add
-
-
-def _ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    now = context.current()
-    if now is not None:
-        event.setdefault("correlationId", now.correlation_id)
-        event.setdefault("traceId", now.trace_id)
-    return event
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
