@@ -293,15 +293,15 @@ class _Broker:
     """Counts who asks; answers when it may."""
 
     def __init__(self, fault: Exception | None = None) -> None:
-        self.asked, self.may = 0, asyncio.Event()
+        self.requests, self.may = 0, asyncio.Event()
         self._fault = fault
 
     async def ask(self, _service: OrderService) -> int:
-        self.asked += 1
+        self.requests += 1
         await self.may.wait()
         if self._fault:
             raise self._fault
-        return self.asked
+        return self.requests
 
 
 def test_all_who_ask_at_once_share_an_answer(make: Any) -> None:
@@ -311,7 +311,7 @@ def test_all_who_ask_at_once_share_an_answer(make: Any) -> None:
         asking = [asyncio.create_task(depths.series([make()])) for _ in range(9)]
         await asyncio.sleep(0)
         broker.may.set()
-        return {series.value for (series,) in await asyncio.gather(*asking)}, broker.asked
+        return {series.value for (series,) in await asyncio.gather(*asking)}, broker.requests
 
     assert _run(main()) == ({1}, 1)
 

@@ -35,11 +35,11 @@ class ApiServer:
 
     def __init__(self, ahead_s: float = 0.0, **refusals: int) -> None:
         self.refusals, self.ahead_s = refusals, ahead_s
-        self.told: list[tuple[str, str, Any]] = []
+        self.requests: list[tuple[str, str, Any]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
-        self.told.append((request.method, request.path, body))
+        self.requests.append((request.method, request.path, body))
         status = self.refusals.get(request.method, 200)
         # What every call gets: a Secret's `url` is all that anybody reads of it.
         date = format_datetime(self.now, usegmt=True)
@@ -54,14 +54,16 @@ class ApiServer:
     @property
     def finalizers(self) -> list[str] | None:
         """What was left of them at last; None if they were not touched."""
-        patches = [body for method, _, body in self.told if method == "PATCH"]
+        patches = [body for method, _, body in self.requests if method == "PATCH"]
         remaining: list[str] | None = patches[-1]["metadata"]["finalizers"] if patches else None
         return remaining
 
     @property
     def events(self) -> list[tuple[str, str]]:
         bodies = [
-            body for method, path, body in self.told if (method, path[-6:]) == ("POST", "events")
+            body
+            for method, path, body in self.requests
+            if (method, path[-6:]) == ("POST", "events")
         ]
         return [(body["reason"], body["message"]) for body in bodies]
 
@@ -142,7 +144,7 @@ def test_a_bound_that_is_over_leaves_no_time_for_anything(make: Any) -> None:
     service = _deleted(make(messaging=DELETE_IF_EMPTY), ago_s=3600)
     assert _run(server, lambda finalizer: finalizer.finalize(service)) is None
     assert server.finalizers == [OTHER]
-    assert "DELETE" not in {method for method, _, _ in server.told}
+    assert "DELETE" not in {method for method, _, _ in server.requests}
 
 
 def test_a_broker_that_never_answers_holds_it_up_no_longer_than_its_bound(make: Any) -> None:
@@ -172,7 +174,7 @@ def test_what_the_spec_leaves_alone_now_is_left_whatever_it_said_before(
     service = _deleted(make(**spec))
     assert _run(server, lambda finalizer: finalizer.finalize(service)) is None
     assert server.finalizers == [OTHER]
-    assert {method for method, _, _ in server.told} == {"GET", "POST", "PATCH"}
+    assert {method for method, _, _ in server.requests} == {"GET", "POST", "PATCH"}
 
 
 def test_a_resource_that_cannot_be_read_is_let_go_and_its_queues_are_told(make: Any) -> None:

@@ -24,15 +24,15 @@ DATA = {
 
 
 class Server:
-    """The part of a client that is used; `asked` are the paths it was asked for."""
+    """The part of a client that is used; `paths` are those that were read."""
 
     def __init__(self, **changed: dict[str, str]) -> None:
         self.data = DATA | {name.replace("_", "-"): entries for name, entries in changed.items()}
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.fault: Exception | None = None
 
     async def get(self, path: str) -> Manifest:
-        self.asked.append(path)
+        self.paths.append(path)
         if self.fault:
             raise self.fault
         name = path.rpartition("/")[2]
@@ -125,7 +125,7 @@ def test_an_optional_secret_that_is_not_there_is_no_lack_and_read_once(make: Any
         await fingerprints.of(service)
 
     asyncio.run(twice())
-    assert server.asked.count("/api/v1/namespaces/shop/secrets/collector") == 1
+    assert server.paths.count("/api/v1/namespaces/shop/secrets/collector") == 1
     assert fingerprints.missing(service) == ()
 
 
@@ -143,7 +143,7 @@ def test_a_secret_is_read_by_name_and_once(make: Any) -> None:
 
     asyncio.run(twice())
     root = "/api/v1/namespaces/shop/secrets"
-    assert sorted(server.asked) == [f"{root}/{name}" for name in sorted(DATA)]
+    assert sorted(server.paths) == [f"{root}/{name}" for name in sorted(DATA)]
 
 
 def test_a_server_that_does_not_answer_is_no_lack_of_a_secret(make: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) ->
         await fingerprints.of(make())
         notified = asyncio.Queue[Key]()
         reading = asyncio.create_task(fingerprints.run(notified.put_nowait))
-        server.asked.clear()
+        server.paths.clear()
         server.data["orders-webhook"] = {"url": "dw==", "secret": "bmV3"}
         fingerprints.saw(Key("shop", "orders"), "7")  # is what was read
         fingerprints.saw(Key("shop", "not-ours"), "8")
@@ -213,7 +213,7 @@ def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) ->
         async with asyncio.timeout(60):
             assert await notified.get() == Key("shop", "minimal")
         reading.cancel()
-        return server.asked
+        return server.paths
 
     assert asyncio.run(run()) == ["/api/v1/namespaces/shop/secrets/orders-webhook"]
 
@@ -256,9 +256,9 @@ class Crowd(Server):
 
     async def get(self, path: str) -> Manifest:
         namespace, _, name = path.split("/")[4:]
-        self.asked.append(path)
+        self.paths.append(path)
         self.times.append(time.monotonic())
-        if len(self.asked) >= self.enough:
+        if len(self.paths) >= self.enough:
             self.done.set()
         data = DATA[name]
         return {"data": dict.fromkeys(data, "bmV3") if namespace == self.changed else data}
@@ -296,7 +296,7 @@ def test_a_resource_is_told_of_a_secret_that_changed_and_one_that_is_gone_costs_
     server = Crowd(3 * first)
     notified = _read_again(server, services, period_s=0.2)
     assert notified == [Key("shop-3", "minimal")] * len(DATA)
-    assert not [path for path in server.asked[first:] if "/shop-0/" in path]
+    assert not [path for path in server.paths[first:] if "/shop-0/" in path]
 
 
 def test_many_secrets_are_read_in_turn_and_no_faster_than_a_few(make: Any) -> None:
@@ -305,7 +305,7 @@ def test_many_secrets_are_read_in_turn_and_no_faster_than_a_few(make: Any) -> No
     first, period_s = len(services) * len(DATA), 0.4
     server = Crowd(first + 300)
     _read_again(server, services, period_s)
-    again, times = server.asked[first:], server.times[first:]
+    again, times = server.paths[first:], server.times[first:]
     assert len(set(again)) == len(again)
     gaps = [after - before for before, after in pairwise(times)]
     assert min(gaps) > 0.9 * period_s / 200

@@ -20,10 +20,10 @@ class Server:
     """The part of a client that is used; `asked` is how often it was asked for Events."""
 
     def __init__(self) -> None:
-        self.asked, self.messages = 0, [REFUSED]
+        self.requests, self.messages = 0, [REFUSED]
 
     async def get(self, _path: str, _parameters: Any = None) -> Manifest:
-        self.asked += 1
+        self.requests += 1
         return {"items": [{"message": message} for message in self.messages]}
 
 
@@ -31,10 +31,10 @@ class Secrets:
     """The part of fingerprints that is used."""
 
     def __init__(self, *problems: str) -> None:
-        self._missing = problems
+        self._problems = problems
 
     def missing(self, _service: Any) -> tuple[str, ...]:
-        return self._missing
+        return self._problems
 
 
 def _waiting(service: Any) -> Snapshot:
@@ -50,11 +50,11 @@ class Patience:
         self.now, self.server, self.snapshot = 0.0, Server(), snapshot
         self.hints = Hints(self.server, Secrets(*problems), lambda: self.now)  # type: ignore[arg-type] # all that is used
         self.passes = 0
-        self.said: list[tuple[str, ...]] = []
+        self.results: list[tuple[str, ...]] = []
 
     def until(self, end_s: float) -> None:
         while self.now <= end_s:
-            self.said.append(asyncio.run(self.hints.of(KEY, self.snapshot)))
+            self.results.append(asyncio.run(self.hints.of(KEY, self.snapshot)))
             self.passes += 1
             self.now += self.hints.next_look_s(KEY)
 
@@ -62,8 +62,8 @@ class Patience:
 def test_an_hour_of_waiting_is_a_dozen_requests(make: Any) -> None:
     patience = Patience(_waiting(make()))
     patience.until(3600)
-    assert 5 < patience.server.asked < 20
-    assert patience.said[-1] == (
+    assert 5 < patience.server.requests < 20
+    assert patience.results[-1] == (
         'migration: pods "minimal-migrate-x-*" is forbidden: exceeded quota',
     )
 
@@ -81,16 +81,16 @@ def test_another_spec_is_looked_at_at_once(make: Any) -> None:
     service = make()
     patience = Patience(_waiting(service))
     patience.until(3600)
-    requests = patience.server.asked
+    requests = patience.server.requests
     metadata = msgspec.structs.replace(service.metadata, generation=2)
     patience.snapshot = _waiting(msgspec.structs.replace(service, metadata=metadata))
     patience.until(patience.now)
-    assert patience.server.asked == requests + 1
+    assert patience.server.requests == requests + 1
     assert patience.hints.next_look_s(KEY) == FIRST_S
 
 
 def test_a_resource_whose_pods_have_begun_waits_for_nothing(make: Any) -> None:
     patience = Patience(_waiting(make(migrations={"enabled": False})))
     patience.until(FIRST_S)
-    assert patience.server.asked == 0
+    assert patience.server.requests == 0
     assert not patience.hints.is_waiting(KEY)

@@ -24,10 +24,10 @@ class Server:
             "spec": {"holderIdentity": "pod", "renewTime": "1"},
         }
         self.fault: Exception | None = None
-        self.asked = 0
+        self.requests = 0
 
     async def get(self, path: str) -> Manifest:
-        self.asked += 1
+        self.requests += 1
         assert path == "/apis/coordination.k8s.io/v1/namespaces/platform/leases/theirs"
         if self.fault:
             raise self.fault
@@ -57,7 +57,7 @@ def _marked(service: Any, operator: str = THEIRS, contender: str = "") -> Any:
 def test_what_is_ours_or_nobodys_is_worked_on_without_a_question(make: Any, operator: str) -> None:
     world = World(Server())
     assert world.other(_marked(make(), operator)) == ""
-    assert world.server.asked == 0
+    assert world.server.requests == 0
 
 
 @pytest.mark.parametrize("name", [OURS, ""])
@@ -110,7 +110,7 @@ def test_a_lease_is_read_once_for_many_resources(make: Any) -> None:
     world = World(Server())
     for _ in range(100):
         world.other(_marked(make()))
-    assert world.server.asked == 1
+    assert world.server.requests == 1
 
 
 @pytest.mark.parametrize(

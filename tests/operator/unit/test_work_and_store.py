@@ -37,10 +37,10 @@ def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
     handled: list[Key] = []
 
     def handle(_queue: Queue) -> Any:
-        async def one(key: Key) -> None:
+        async def handle_key(key: Key) -> None:
             handled.append(key)
 
-        return one
+        return handle_key
 
     _worked([A, A, A, B], handle, until=lambda: B in handled)
     assert sorted(handled, key=str) == [A, B]
@@ -52,7 +52,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
     running, most, looks = 0, 0, 0
 
     def handle(queue: Queue) -> Any:
-        async def one(key: Key) -> None:
+        async def handle_key(key: Key) -> None:
             nonlocal running, most, looks
             running, looks = running + 1, looks + 1
             most = max(most, running)
@@ -62,7 +62,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
             await asyncio.sleep(0.01)
             running -= 1
 
-        return one
+        return handle_key
 
     _worked([A], handle, until=lambda: looks >= 2)
     assert (most, looks) == (1, 2)
@@ -72,14 +72,14 @@ def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
     handled: list[Key] = []
 
     def handle(_queue: Queue) -> Any:
-        async def one(key: Key) -> None:
+        async def handle_key(key: Key) -> None:
             handled.append(key)
             if key == A and handled.count(A) == 1:
                 raise Transient("no")
             if key == B and handled.count(B) == 1:
                 raise ValueError("a fault of ours")
 
-        return one
+        return handle_key
 
     _worked([A, B], handle, until=lambda: len(handled) >= 4, workers=1)
     assert handled[:2] == [A, B]
