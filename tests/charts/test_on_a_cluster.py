@@ -16,7 +16,7 @@ import yaml
 from charts import instructions
 from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, Shell, make_namespace
 from charts.helm import ENVIRONMENT, ENVIRONMENTS, OPERATOR, Failed, Helm, values_of
-from charts.seen import (
+from charts.releases import (
     CR,
     PROCESSES,
     WITHIN_S,

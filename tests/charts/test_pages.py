@@ -18,7 +18,7 @@ import yaml
 from charts import typed
 from charts.conftest import OPERATOR_RELEASE, SOURCES, SYSTEM, Shell
 from charts.helm import CHARTS, OPERATOR, Helm, only
-from charts.seen import CR, WITHIN_S, complete
+from charts.releases import CR, WITHIN_S, complete
 from charts.test_instructions import read
 from control_plane.plane import ControlPlane
 from e2e import runbook

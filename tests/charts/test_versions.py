@@ -11,7 +11,15 @@ import pytest
 
 from charts.conftest import OPERATOR_RELEASE, SYSTEM, OperatorProcess, Shell, make_namespace
 from charts.helm import ENVIRONMENT, OPERATOR, VERSION, Helm, released, values_of
-from charts.seen import CR, PROCESSES, WITHIN_S, complete, settled, wait_until_rolled_out, workloads
+from charts.releases import (
+    CR,
+    PROCESSES,
+    WITHIN_S,
+    complete,
+    settled,
+    wait_until_rolled_out,
+    workloads,
+)
 from kube.api import Api, Object
 
 NAMESPACE = "versions"
@@ -23,7 +31,7 @@ REUSED = ("dev", "prod")
 Identities = dict[str, str]
 
 
-class Seen(NamedTuple):
+class State(NamedTuple):
     """The environment at one moment: the OrderService, and the pods of each part by their uid."""
 
     resource: Object
@@ -35,12 +43,12 @@ class Seen(NamedTuple):
         chart: str = self.resource["metadata"]["labels"]["helm.sh/chart"]
         return chart.removeprefix("orderservice-environment-")
 
-    def replaced_since(self, before: "Seen") -> set[str]:
+    def replaced_since(self, before: "State") -> set[str]:
         """Name the parts whose pods are others."""
         return {part for part in self.pods if self.pods[part] != before.pods.get(part)}
 
 
-def see(api: Api) -> Seen:
+def state_of(api: Api) -> State:
     pods: dict[str, set[str]] = {}
     for pod in api.list("v1", "pods", NAMESPACE):
         labels = pod["metadata"]["labels"]
@@ -49,7 +57,7 @@ def see(api: Api) -> Seen:
                 "orders.platform.dev/role", ""
             )
             pods.setdefault(part, set()).add(pod["metadata"]["uid"])
-    return Seen(api.get(CR, "orderservices", NAMESPACE, "orders"), pods)
+    return State(api.get(CR, "orderservices", NAMESPACE, "orders"), pods)
 
 
 def identities(shell: Shell, manifest: Path) -> Identities:
@@ -122,20 +130,20 @@ class Release:
     def __init__(self, api: Api, helm: Helm, operator: OperatorProcess) -> None:
         self._api, self._helm, self._operator = api, helm, operator
 
-    def install(self, chart: Path, *options: str) -> Seen:
+    def install(self, chart: Path, *options: str) -> State:
         """Install a version, or go over to it; return what is there then."""
         self._helm.install("orders", chart, NAMESPACE, *values_of("dev"), *options)
         return self._at_rest()
 
-    def roll_back(self, revision: int) -> Seen:
+    def roll_back(self, revision: int) -> State:
         """Go back; return what is there then."""
         self._helm("rollback", "orders", str(revision), "--namespace", NAMESPACE)
         return self._at_rest()
 
-    def _at_rest(self) -> Seen:
+    def _at_rest(self) -> State:
         wait_until_rolled_out(self._api, self._operator, NAMESPACE)
         settled(self._api, NAMESPACE)
-        return see(self._api)
+        return state_of(self._api)
 
 
 @pytest.fixture(scope="module")
@@ -148,32 +156,32 @@ def release(
 
 
 @pytest.fixture(scope="module")
-def first(release: Release) -> Seen:
+def first(release: Release) -> State:
     return release.install(ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
-def pinned(release: Release, packages: dict[Path, Path], first: Seen) -> Seen:
+def pinned(release: Release, packages: dict[Path, Path], first: State) -> State:
     """Take the next chart with the image that runs."""
     assert first
     return release.install(packages[ENVIRONMENT], f"--set=image.tag={OLD}")
 
 
 @pytest.fixture(scope="module")
-def second(release: Release, packages: dict[Path, Path], pinned: Seen) -> Seen:
+def second(release: Release, packages: dict[Path, Path], pinned: State) -> State:
     """Take its image too."""
     assert pinned
     return release.install(packages[ENVIRONMENT])
 
 
 @pytest.fixture(scope="module")
-def back(release: Release, second: Seen) -> Seen:
+def back(release: Release, second: State) -> State:
     """Go back to the first version."""
     assert second
     return release.roll_back(1)
 
 
-def test_helm_3_installs_an_environment(api: Api, first: Seen) -> None:
+def test_helm_3_installs_an_environment(api: Api, first: State) -> None:
     assert first.chart == OLD
     present = workloads(api, NAMESPACE)
     names = {f"orders-{name}" for name in (*PROCESSES, *SERVERS, *SIMULATORS)}
@@ -181,20 +189,20 @@ def test_helm_3_installs_an_environment(api: Api, first: Seen) -> None:
     assert all(map(complete, present.values()))
 
 
-def test_another_chart_with_the_same_image_replaces_nothing(first: Seen, pinned: Seen) -> None:
+def test_another_chart_with_the_same_image_replaces_nothing(first: State, pinned: State) -> None:
     assert pinned.chart == NEW
     assert pinned.resource["spec"] == first.resource["spec"]
     assert pinned.resource["metadata"]["generation"] == first.resource["metadata"]["generation"]
     assert pinned.pods == first.pods
 
 
-def test_the_next_image_replaces_what_runs_it_and_no_server(pinned: Seen, second: Seen) -> None:
+def test_the_next_image_replaces_what_runs_it_and_no_server(pinned: State, second: State) -> None:
     assert second.resource["spec"]["image"].endswith(f":{NEW}")
     assert second.replaced_since(pinned) == {*PROCESSES, *SIMULATORS}
 
 
 def test_a_rollback_goes_back_to_the_version_and_leaves_the_servers(
-    first: Seen, second: Seen, back: Seen
+    first: State, second: State, back: State
 ) -> None:
     assert back.chart == OLD
     assert back.resource["spec"] == first.resource["spec"]
@@ -223,7 +231,7 @@ def see_operator(api: Api) -> Operator:
 
 
 def test_another_operator_and_back_leaves_the_environment_untouched(
-    api: Api, cluster_helm: Helm, packages: dict[Path, Path], back: Seen
+    api: Api, cluster_helm: Helm, packages: dict[Path, Path], back: State
 ) -> None:
     assert back
 
@@ -244,7 +252,7 @@ def test_another_operator_and_back_leaves_the_environment_untouched(
     assert see_operator(api) == before
 
 
-def test_helm_3_uninstalls_it(api: Api, cluster_helm3: Helm, back: Seen) -> None:
+def test_helm_3_uninstalls_it(api: Api, cluster_helm3: Helm, back: State) -> None:
     """The last test of the module."""
     assert back
     cluster_helm3("uninstall", "orders", "--namespace", NAMESPACE, "--wait", "--timeout=2m")

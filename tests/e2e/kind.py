@@ -15,7 +15,7 @@ from e2e import images
 from e2e.terminal import Failed, run, say
 from images import workshop
 from kube import required
-from kube.given import GivenCluster
+from kube.existing import ExistingCluster
 
 _NAME: Final = "orders-e2e"
 _CONFIG: Final = workshop.REPOSITORY / "kind-config.yaml"
@@ -33,7 +33,7 @@ def possible() -> bool:
 
 
 @contextmanager
-def running() -> Iterator[GivenCluster]:
+def running() -> Iterator[ExistingCluster]:
     """Build the images, make the cluster, and remove it, also after a failure."""
     if os.geteuid() != 0:
         raise Broken("root: this machine needs a route to the Services of the cluster")
@@ -55,7 +55,7 @@ def running() -> Iterator[GivenCluster]:
         way = run("docker", "inspect", f"--format={_ADDRESS}", f"{_NAME}-worker").strip()
         run("ip", "route", "replace", _SERVICES, "via", way)  # a killed run leaves it
         undone.callback(run, "ip", "route", "delete", _SERVICES, "via", way)
-        cluster = GivenCluster(kubeconfig)
+        cluster = ExistingCluster(kubeconfig)
         undone.callback(cluster.stop)
         yield cluster
 

@@ -22,7 +22,7 @@ from command import Orderctl
 from control_plane.plane import ControlPlane, free_ports
 from kube import required
 from kube.api import Api
-from kube.given import GivenCluster
+from kube.existing import ExistingCluster
 from kube.nodes import Nodes
 
 OPERATOR = Path(__file__).parents[3] / "operator"
@@ -31,7 +31,7 @@ _SHOWN = 8_000  # characters of an operator's log
 ACCOUNT = "system:serviceaccount:orders-system:orderservice-operator"
 
 
-Cluster = ControlPlane | GivenCluster
+Cluster = ControlPlane | ExistingCluster
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Give the cluster that KUBECONFIG names, or start a control plane of our own."""
     kubeconfig = os.environ.get("KUBECONFIG")
     cluster: Cluster = (
-        GivenCluster(Path(kubeconfig))
+        ExistingCluster(Path(kubeconfig))
         if kubeconfig
         else ControlPlane(request.getfixturevalue("binaries"))
     )
@@ -59,7 +59,7 @@ def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def own_plane(plane: Cluster) -> ControlPlane:
     """Give the control plane of our own: for tests that play its nodes, or look into it."""
-    if isinstance(plane, GivenCluster):
+    if isinstance(plane, ExistingCluster):
         pytest.skip("needs a control plane of our own: unset KUBECONFIG")
     return plane
 

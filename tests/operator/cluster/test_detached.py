@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kube.given import GivenCluster
+from kube.existing import ExistingCluster
 
 
 @pytest.mark.usefixtures("binaries")
@@ -33,7 +33,7 @@ def test_a_cluster_comes_up_once_answers_and_leaves_nothing(tmp_path: Path) -> N
     try:
         assert up.returncode == 0, up.stderr
         kubeconfig = up.stdout.strip().rpartition("=")[2]
-        cluster = GivenCluster(Path(kubeconfig))
+        cluster = ExistingCluster(Path(kubeconfig))
         with cluster.session() as session:
             assert session.get(f"{cluster.url}/readyz", timeout=30).text == "ok"
         cluster.stop()

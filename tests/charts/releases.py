@@ -1,4 +1,4 @@
-"""What is to be seen of releases in a cluster."""
+"""Releases in a cluster: what they consist of, and whether they are rolled out."""
 
 import time
 from typing import Final

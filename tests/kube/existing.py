@@ -12,12 +12,12 @@ import yaml
 from control_plane.plane import Broken
 
 
-class GivenCluster:
+class ExistingCluster:
     """The current context of a kubeconfig: certificates or a token, inline or in files."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self.folder = Path(tempfile.mkdtemp(prefix="given-cluster-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="existing-cluster-"))
         read = yaml.safe_load(kubeconfig.read_text())
         context = _named(read["contexts"], read["current-context"])["context"]
         self._cluster = _named(read["clusters"], context["cluster"])["cluster"]
