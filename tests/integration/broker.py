@@ -35,13 +35,13 @@ def prepare(vhost: Vhost, **rules: Any) -> None:
 
 
 def new_properties(message_type: str = events.CREATED, **changes: Any) -> BasicProperties:
-    made = envelope.properties(
+    properties = envelope.properties(
         str(uuid.uuid4()), message_type, correlation_id="test", traceparent=TRACEPARENT,
         created_at_s=1,
     )  # fmt: skip
     for name, value in changes.items():
-        setattr(made, name, value)
-    return made
+        setattr(properties, name, value)
+    return properties
 
 
 def body(order_id: int = 1, version: int = 1) -> bytes:
@@ -56,9 +56,9 @@ class Broker:
 
     def send(self, queue: str, contents: bytes, properties: BasicProperties | None = None) -> str:
         """Put a message into a queue and return its id."""
-        given = properties or new_properties()
-        self.channel.basic_publish("", queue, contents, given, mandatory=True)
-        return str(given.message_id)
+        properties = properties or new_properties()
+        self.channel.basic_publish("", queue, contents, properties, mandatory=True)
+        return str(properties.message_id)
 
     def count(self, queue: str) -> int:
         """Count the messages that are ready."""

@@ -53,7 +53,7 @@ def state() -> Iterator[Path]:
 def starting(request: pytest.FixtureRequest, state: Path) -> Iterator[dict[str, Future[Any]]]:
     """Start every server that some chosen test asks for, in parallel; end them all at the end."""
     starts = {"postgres": start_postgres, "valkey": start_valkey, "rabbitmq": start_rabbitmq}
-    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    names = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     programs: list[Program] = []
     # Its threads must outlive the servers: each ends with the thread that began it.
     with ThreadPoolExecutor(max_workers=len(starts)) as threads:
@@ -61,7 +61,7 @@ def starting(request: pytest.FixtureRequest, state: Path) -> Iterator[dict[str, 
             yield {
                 name: threads.submit(start, state, programs)
                 for name, start in starts.items()
-                if name in wanted
+                if name in names
             }
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
@@ -130,8 +130,8 @@ def migrate(url: str) -> None:
     """Run `orders migrate`, as a deployment does."""
     argv = [sys.executable, "-m", "orders", "migrate"]
     environment = os.environ | {"ORDERS_DATABASE_URL": url}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.fixture(scope="session")
@@ -159,14 +159,14 @@ def database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Dat
     replica_port = postgres.replica.url.rpartition(":")[2].partition("/")[0]
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'CREATE DATABASE "{name}" OWNER orders TEMPLATE "{TEMPLATE}"'.encode())
-    made = Database(
+    database = Database(
         name,
         postgres.url_of(name),
         postgres.cluster.url(name, port=int(replica_port)),
         postgres.admin_url(name),
     )
-    wait_for(lambda: postgres_server.answers(made.replica_url), within_s=60)
-    yield made
+    wait_for(lambda: postgres_server.answers(database.replica_url), within_s=60)
+    yield database
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
 

@@ -45,10 +45,10 @@ class Node:
             "-eval", expression,
         )  # fmt: skip
         environment = rabbitmq.environment(broker)
-        done = subprocess.run(
+        process = subprocess.run(
             argv, env=environment, capture_output=True, text=True, check=True, timeout=60
         )
-        return done.stdout
+        return process.stdout
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Cluster:
         hosts = ",".join(f"{rabbitmq.HOST}:{node.broker.amqp_port}" for node in self.nodes)
         return f"amqp://{rabbitmq.USER}:{self.nodes[0].broker.password}@{hosts}/%2F"
 
-    def whole(self, queue: str) -> bool:
+    def complete(self, queue: str) -> bool:
         """Tell whether every node runs and has its replica of a queue up."""
         for node in self.nodes:
             try:
-                known = requests.get(
+                status = requests.get(
                     f"{node.broker.management_url}/api/queues/%2F/{queue}", timeout=5
                 ).json()
             except requests.RequestException:
                 return False
-            if len(known.get("online", ())) < len(self.nodes):
+            if len(status.get("online", ())) < len(self.nodes):
                 return False
         return True
 
@@ -84,31 +84,31 @@ class Links:
     def __init__(self, group: Proxies, names: list[str]) -> None:
         self._names = names
         self._proxies: dict[tuple[int, int], Proxy] = {
-            (one, other): group.to(0)
-            for one in range(len(names))
+            (node, other): group.to(0)
+            for node in range(len(names))
             for other in range(len(names))
-            if one != other
+            if node != other
         }
 
-    def way(self, one: int, name: str, port: int) -> int:
+    def way(self, node: int, name: str, port: int) -> int:
         """Return the port through which a node reaches another one that listens on `port`."""
-        other = self._names.index(name) if name in self._names else one
-        if other == one:
+        other = self._names.index(name) if name in self._names else node
+        if other == node:
             return port
-        proxy = self._proxies[one, other]
+        proxy = self._proxies[node, other]
         proxy.lead(port)
         return proxy.port
 
-    def cut(self, one: int, other: int) -> None:
+    def cut(self, node: int, other: int) -> None:
         """Drop all packets between two nodes."""
-        for pair in ((one, other), (other, one)):
+        for pair in ((node, other), (other, node)):
             self._proxies[pair].freeze()
 
-    def isolate(self, one: int) -> None:
+    def isolate(self, node: int) -> None:
         """Drop all packets between a node and the others."""
         for other in range(len(self._names)):
-            if other != one:
-                self.cut(one, other)
+            if other != node:
+                self.cut(node, other)
 
     def heal(self) -> None:
         """Let packets pass again; connections of before are gone, as after minutes without."""

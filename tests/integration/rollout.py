@@ -115,8 +115,8 @@ class Clients:
 
     def go_on(self, answers: int = 30) -> None:
         """Wait until they got some more answers."""
-        wanted = self._answers + answers
-        eventually(lambda: self.failures or self._answers > wanted, 120)
+        target = self._answers + answers
+        eventually(lambda: self.failures or self._answers > target, 120)
         assert self.failures == []
 
     def _shop(self) -> None:

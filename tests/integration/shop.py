@@ -91,14 +91,14 @@ class Shop:
         *,
         kind: str = "capture",
         amount: Decimal = TOTAL,
-        asked: bool = True,
+        sent: bool = True,
     ) -> str:
-        """Plant a payment attempt, and have Payment do it too if it was `asked`."""
+        """Plant a payment attempt, and have Payment do it too if it was `sent`."""
         attempt_id = str(uuid.uuid4())
         self.run(INSERT_ATTEMPT, attempt_id, order_id, kind, amount, outcome)
-        if asked and kind == "capture":
+        if sent and kind == "capture":
             self.capture(order_id, attempt_id, amount, declined=outcome == "declined")
-        elif asked:
+        elif sent:
             self.refund(order_id, attempt_id, amount)
         return attempt_id
 

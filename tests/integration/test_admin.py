@@ -91,7 +91,7 @@ def test_the_port_is_free_after_a_stop(server: AdminServer) -> None:
     port = server.port
     other = AdminServer(listen("127.0.0.1", 0), Admin(Checks([]), ProcessState(1)))
     other.start()
-    gone = other.port
+    old_port = other.port
     other.stop()
-    listen("127.0.0.1", gone).close()
+    listen("127.0.0.1", old_port).close()
     assert get(port, "/livez")[0] == 200

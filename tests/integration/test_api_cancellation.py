@@ -96,10 +96,10 @@ def test_a_cancelled_order_is_seen_cancelled_at_once(api: Api) -> None:
             202,
             {"orderId": order_id, "status": "Cancelled", "message": "Order is cancelled"},
         )
-        shown = api.get(path)
-        assert shown.json()["status"] == "Cancelled"
-        assert shown.json()["statusReason"] == "CancelledByCustomer"
-        assert shown.headers["ETag"] == answer.headers["ETag"] == '"v2"'
+        reply = api.get(path)
+        assert reply.json()["status"] == "Cancelled"
+        assert reply.json()["statusReason"] == "CancelledByCustomer"
+        assert reply.headers["ETag"] == answer.headers["ETag"] == '"v2"'
         assert cancel(api, path).status_code == 200
 
 
@@ -280,8 +280,8 @@ def test_refunds_at_once_never_exceed_what_was_paid(api: Api, database: Database
     with psycopg.connect(database.url) as connection:
         number = int(path.rpartition("/")[2])
         query = b"SELECT sum(amount) FROM payment_attempts WHERE kind = 'refund' AND order_id = %s"
-        [(asked,)] = connection.execute(query, (number,)).fetchall()
-    assert asked == 6 * codes.count(202) <= 19.9
+        [(total,)] = connection.execute(query, (number,)).fetchall()
+    assert total == 6 * codes.count(202) <= 19.9
 
 
 def test_others_orders_cannot_be_cancelled_refunded_or_traced(guarded: Api) -> None:
@@ -300,6 +300,6 @@ def test_others_orders_cannot_be_cancelled_refunded_or_traced(guarded: Api) -> N
     assert refund.status_code == 403
     admin = {"Authorization": bearer(other, "orders:admin")}
     assert cancel(guarded, path, headers=admin).status_code == 202
-    shown = guarded.get(path, Authorization=mine).json()
-    assert (shown["status"], shown["statusReason"]) == ("Cancelled", "CancelledBySupport")
+    order = guarded.get(path, Authorization=mine).json()
+    assert (order["status"], order["statusReason"]) == ("Cancelled", "CancelledBySupport")
     assert guarded.get(f"{path}/history", Authorization=mine).json()[-1]["actor"] == "support"

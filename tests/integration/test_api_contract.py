@@ -47,8 +47,8 @@ def without_database(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -
         yield running
 
 
-class Given(NamedTuple):
-    """What a case may use."""
+class Buyer(NamedTuple):
+    """A customer of the API, and the database behind it."""
 
     api: Api
     database: Database
@@ -67,187 +67,187 @@ class Given(NamedTuple):
 JSON = {"Content-Type": "application/json"}
 
 
-def busy(given: Given) -> requests.Response:
+def busy(buyer: Buyer) -> requests.Response:
     """Ask while the first use of the key is running."""
     statement = (
         "INSERT INTO idempotency_keys (principal, route, key, fingerprint, status, body, location, "
         "etag, expires_at) VALUES (%s, 'POST /api/orders', 'k', '', 202, '', '', '', now())"
     )
-    with psycopg.connect(given.database.url) as first:
-        first.execute(statement.encode(), (f"user:{given.user}",))
-        return given.post(**{"Idempotency-Key": "k"})
+    with psycopg.connect(buyer.database.url) as first:
+        first.execute(statement.encode(), (f"user:{buyer.user}",))
+        return buyer.post(**{"Idempotency-Key": "k"})
 
 
-def reused(given: Given) -> requests.Response:
-    given.post(**{"Idempotency-Key": "k"})
-    return given.post({**order(given.user), "quantity": 9}, **{"Idempotency-Key": "k"})
+def reused(buyer: Buyer) -> requests.Response:
+    buyer.post(**{"Idempotency-Key": "k"})
+    return buyer.post({**order(buyer.user), "quantity": 9}, **{"Idempotency-Key": "k"})
 
 
-def exhausted(ask: Callable[[Given], requests.Response]) -> Callable[[Given], requests.Response]:
-    def run(given: Given) -> requests.Response:
+def exhausted(ask: Callable[[Buyer], requests.Response]) -> Callable[[Buyer], requests.Response]:
+    def run(buyer: Buyer) -> requests.Response:
         # A slow machine takes longer than the limit's window for as many requests as it allows.
         for _ in range(1_000):
-            if (answer := ask(given)).status_code == 429:
+            if (answer := ask(buyer)).status_code == 429:
                 break
         return answer
 
     return run
 
 
-def own(given: Given, **headers: str) -> requests.Response:
-    return given.get(given.post().headers["Location"], **headers)
+def own(buyer: Buyer, **headers: str) -> requests.Response:
+    return buyer.get(buyer.post().headers["Location"], **headers)
 
 
-def list_own(given: Given, **headers: str) -> requests.Response:
-    return given.get(f"/api/orders/user/{given.user}", **headers)
+def list_own(buyer: Buyer, **headers: str) -> requests.Response:
+    return buyer.get(f"/api/orders/user/{buyer.user}", **headers)
 
 
 NOWHERE = "/api/orders/999999999"
 NONE: dict[str, str] = {}
 
 
-def change(given: Given, path: str, body: bytes, headers: dict[str, str]) -> requests.Response:
-    sent = {**token(subject=given.user), **JSON, **headers}
-    return given.api.request("POST", path, headers=sent, data=body)
+def change(buyer: Buyer, path: str, body: bytes, headers: dict[str, str]) -> requests.Response:
+    sent = {**token(subject=buyer.user), **JSON, **headers}
+    return buyer.api.request("POST", path, headers=sent, data=body)
 
 
 def cancel(
-    given: Given, location: str | None = None, body: bytes = b"", headers: dict[str, str] = NONE
+    buyer: Buyer, location: str | None = None, body: bytes = b"", headers: dict[str, str] = NONE
 ) -> requests.Response:
-    location = location or given.post().headers["Location"]
-    return change(given, f"{location}/cancellation", body, headers)
+    location = location or buyer.post().headers["Location"]
+    return change(buyer, f"{location}/cancellation", body, headers)
 
 
-def cancel_again(given: Given) -> requests.Response:
-    location = given.post().headers["Location"]
-    cancel(given, location)
-    return cancel(given, location)
+def cancel_again(buyer: Buyer) -> requests.Response:
+    location = buyer.post().headers["Location"]
+    cancel(buyer, location)
+    return cancel(buyer, location)
 
 
-def cancel_others_key(given: Given) -> requests.Response:
-    cancel(given, headers={"Idempotency-Key": "k"})
-    return cancel(given, headers={"Idempotency-Key": "k"})
+def cancel_others_key(buyer: Buyer) -> requests.Response:
+    cancel(buyer, headers={"Idempotency-Key": "k"})
+    return cancel(buyer, headers={"Idempotency-Key": "k"})
 
 
-def completed(given: Given) -> str:
-    location = str(given.post().headers["Location"])
-    with psycopg.connect(given.database.url) as connection:
+def completed(buyer: Buyer) -> str:
+    location = str(buyer.post().headers["Location"])
+    with psycopg.connect(buyer.database.url) as connection:
         number = int(location.rpartition("/")[2])
         connection.execute(b"UPDATE orders SET status = 'Completed' WHERE id = %s", (number,))
     return location
 
 
 def refund(
-    given: Given,
+    buyer: Buyer,
     location: str | None = None,
     body: bytes = b'{"amount":1}',
     headers: dict[str, str] = NONE,
 ) -> requests.Response:
-    admin = token("orders:admin orders:read orders:write", given.user)
-    return change(given, f"{location or completed(given)}/refunds", body, {**admin, **headers})
+    admin = token("orders:admin orders:read orders:write", buyer.user)
+    return change(buyer, f"{location or completed(buyer)}/refunds", body, {**admin, **headers})
 
 
-def refund_others_key(given: Given) -> requests.Response:
-    refund(given, headers={"Idempotency-Key": "k"})
-    return refund(given, headers={"Idempotency-Key": "k"})
+def refund_others_key(buyer: Buyer) -> requests.Response:
+    refund(buyer, headers={"Idempotency-Key": "k"})
+    return refund(buyer, headers={"Idempotency-Key": "k"})
 
 
 def while_busy(
     route: str, ask: Callable[..., requests.Response]
-) -> Callable[[Given], requests.Response]:
+) -> Callable[[Buyer], requests.Response]:
     """Ask while the first use of the key is running."""
 
-    def run(given: Given) -> requests.Response:
+    def run(buyer: Buyer) -> requests.Response:
         statement = (
             "INSERT INTO idempotency_keys (principal, route, key, fingerprint, status, body,"
             " location, etag, expires_at) VALUES (%s, %s, 'k', '', 202, '', '', '', now())"
         )
-        with psycopg.connect(given.database.url) as first:
-            first.execute(statement.encode(), (f"user:{given.user}", route))
-            return ask(given, headers={"Idempotency-Key": "k"})
+        with psycopg.connect(buyer.database.url) as first:
+            first.execute(statement.encode(), (f"user:{buyer.user}", route))
+            return ask(buyer, headers={"Idempotency-Key": "k"})
 
     return run
 
 
 def history(
-    given: Given, location: str | None = None, headers: dict[str, str] = NONE
+    buyer: Buyer, location: str | None = None, headers: dict[str, str] = NONE
 ) -> requests.Response:
-    location = location or given.post().headers["Location"]
-    return given.get(f"{location}/history", **headers)
+    location = location or buyer.post().headers["Location"]
+    return buyer.get(f"{location}/history", **headers)
 
 
 CANCELLATION, REFUNDS, HISTORY = (
     f"/api/orders/{{id}}/{part}" for part in ("cancellation", "refunds", "history")
 )
 TEXT = {"Content-Type": "text/plain"}
-CHANGES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
+CHANGES: dict[tuple[str, str, int], Callable[[Buyer], requests.Response]] = {
     (CANCELLATION, "post", 202): cancel,
     (CANCELLATION, "post", 200): cancel_again,
-    (CANCELLATION, "post", 400): lambda given: cancel(given, body=b"["),
-    (CANCELLATION, "post", 401): lambda given: cancel(given, headers={"Authorization": "Bearer x"}),
-    (CANCELLATION, "post", 403): lambda given: cancel(
-        given, headers=token("orders:read", given.user)
+    (CANCELLATION, "post", 400): lambda buyer: cancel(buyer, body=b"["),
+    (CANCELLATION, "post", 401): lambda buyer: cancel(buyer, headers={"Authorization": "Bearer x"}),
+    (CANCELLATION, "post", 403): lambda buyer: cancel(
+        buyer, headers=token("orders:read", buyer.user)
     ),
-    (CANCELLATION, "post", 404): lambda given: cancel(given, NOWHERE),
+    (CANCELLATION, "post", 404): lambda buyer: cancel(buyer, NOWHERE),
     (CANCELLATION, "post", 409): while_busy(f"POST {CANCELLATION}", cancel),
-    (CANCELLATION, "post", 413): lambda given: cancel(given, body=b" " * 70_000),
-    (CANCELLATION, "post", 415): lambda given: cancel(given, body=b"{}", headers=TEXT),
+    (CANCELLATION, "post", 413): lambda buyer: cancel(buyer, body=b" " * 70_000),
+    (CANCELLATION, "post", 415): lambda buyer: cancel(buyer, body=b"{}", headers=TEXT),
     (CANCELLATION, "post", 422): cancel_others_key,
-    (CANCELLATION, "post", 429): exhausted(lambda given: cancel(given, NOWHERE)),
+    (CANCELLATION, "post", 429): exhausted(lambda buyer: cancel(buyer, NOWHERE)),
     (REFUNDS, "post", 202): refund,
-    (REFUNDS, "post", 400): lambda given: refund(given, body=b"{}"),
-    (REFUNDS, "post", 401): lambda given: refund(given, headers={"Authorization": "Bearer x"}),
-    (REFUNDS, "post", 403): lambda given: refund(given, headers=token("orders:write", given.user)),
-    (REFUNDS, "post", 404): lambda given: refund(given, NOWHERE),
+    (REFUNDS, "post", 400): lambda buyer: refund(buyer, body=b"{}"),
+    (REFUNDS, "post", 401): lambda buyer: refund(buyer, headers={"Authorization": "Bearer x"}),
+    (REFUNDS, "post", 403): lambda buyer: refund(buyer, headers=token("orders:write", buyer.user)),
+    (REFUNDS, "post", 404): lambda buyer: refund(buyer, NOWHERE),
     (REFUNDS, "post", 409): while_busy(f"POST {REFUNDS}", refund),
-    (REFUNDS, "post", 413): lambda given: refund(given, body=b" " * 70_000),
-    (REFUNDS, "post", 415): lambda given: refund(given, headers=TEXT),
+    (REFUNDS, "post", 413): lambda buyer: refund(buyer, body=b" " * 70_000),
+    (REFUNDS, "post", 415): lambda buyer: refund(buyer, headers=TEXT),
     (REFUNDS, "post", 422): refund_others_key,
-    (REFUNDS, "post", 429): exhausted(lambda given: refund(given, NOWHERE)),
+    (REFUNDS, "post", 429): exhausted(lambda buyer: refund(buyer, NOWHERE)),
     (HISTORY, "get", 200): history,
-    (HISTORY, "get", 400): lambda given: history(given, "/api/orders/x"),
-    (HISTORY, "get", 401): lambda given: history(given, headers={"Authorization": "Bearer x"}),
-    (HISTORY, "get", 403): lambda given: history(given, headers=token("", given.user)),
-    (HISTORY, "get", 404): lambda given: history(given, NOWHERE),
-    (HISTORY, "get", 429): exhausted(lambda given: history(given, NOWHERE)),
+    (HISTORY, "get", 400): lambda buyer: history(buyer, "/api/orders/x"),
+    (HISTORY, "get", 401): lambda buyer: history(buyer, headers={"Authorization": "Bearer x"}),
+    (HISTORY, "get", 403): lambda buyer: history(buyer, headers=token("", buyer.user)),
+    (HISTORY, "get", 404): lambda buyer: history(buyer, NOWHERE),
+    (HISTORY, "get", 429): exhausted(lambda buyer: history(buyer, NOWHERE)),
 }
-CASES: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
-    ("/api/orders", "post", 202): lambda given: given.post(),
-    ("/api/orders", "post", 400): lambda given: given.post({}),
-    ("/api/orders", "post", 401): lambda given: given.post(Authorization="Bearer x"),
-    ("/api/orders", "post", 403): lambda given: given.post(**token("orders:read", given.user)),
+CASES: dict[tuple[str, str, int], Callable[[Buyer], requests.Response]] = {
+    ("/api/orders", "post", 202): lambda buyer: buyer.post(),
+    ("/api/orders", "post", 400): lambda buyer: buyer.post({}),
+    ("/api/orders", "post", 401): lambda buyer: buyer.post(Authorization="Bearer x"),
+    ("/api/orders", "post", 403): lambda buyer: buyer.post(**token("orders:read", buyer.user)),
     ("/api/orders", "post", 409): busy,
-    ("/api/orders", "post", 413): lambda given: given.post(b" " * 70_000, **JSON),
-    ("/api/orders", "post", 415): lambda given: given.post(b"{}", **{"Content-Type": "text/plain"}),
+    ("/api/orders", "post", 413): lambda buyer: buyer.post(b" " * 70_000, **JSON),
+    ("/api/orders", "post", 415): lambda buyer: buyer.post(b"{}", **{"Content-Type": "text/plain"}),
     ("/api/orders", "post", 422): reused,
-    ("/api/orders", "post", 429): exhausted(lambda given: given.post({})),
+    ("/api/orders", "post", 429): exhausted(lambda buyer: buyer.post({})),
     ("/api/orders/{id}", "get", 200): own,
-    ("/api/orders/{id}", "get", 304): lambda given: own(given, **{"If-None-Match": '"v1"'}),
-    ("/api/orders/{id}", "get", 400): lambda given: given.get("/api/orders/x"),
-    ("/api/orders/{id}", "get", 401): lambda given: own(given, Authorization="Bearer x"),
-    ("/api/orders/{id}", "get", 403): lambda given: own(given, **token("", given.user)),
-    ("/api/orders/{id}", "get", 404): lambda given: given.get("/api/orders/999999999"),
-    ("/api/orders/{id}", "get", 429): exhausted(lambda given: given.get("/api/orders/x")),
+    ("/api/orders/{id}", "get", 304): lambda buyer: own(buyer, **{"If-None-Match": '"v1"'}),
+    ("/api/orders/{id}", "get", 400): lambda buyer: buyer.get("/api/orders/x"),
+    ("/api/orders/{id}", "get", 401): lambda buyer: own(buyer, Authorization="Bearer x"),
+    ("/api/orders/{id}", "get", 403): lambda buyer: own(buyer, **token("", buyer.user)),
+    ("/api/orders/{id}", "get", 404): lambda buyer: buyer.get("/api/orders/999999999"),
+    ("/api/orders/{id}", "get", 429): exhausted(lambda buyer: buyer.get("/api/orders/x")),
     ("/api/orders/user/{userId}", "get", 200): list_own,
-    ("/api/orders/user/{userId}", "get", 400): lambda given: given.get("/api/orders/user/x"),
-    ("/api/orders/user/{userId}", "get", 401): lambda given: list_own(given, Authorization="B x"),
-    ("/api/orders/user/{userId}", "get", 403): lambda given: list_own(
-        given, **token("", given.user)
+    ("/api/orders/user/{userId}", "get", 400): lambda buyer: buyer.get("/api/orders/user/x"),
+    ("/api/orders/user/{userId}", "get", 401): lambda buyer: list_own(buyer, Authorization="B x"),
+    ("/api/orders/user/{userId}", "get", 403): lambda buyer: list_own(
+        buyer, **token("", buyer.user)
     ),
-    ("/api/orders/user/{userId}", "get", 404): lambda given: given.get("/api/orders/user/1"),
+    ("/api/orders/user/{userId}", "get", 404): lambda buyer: buyer.get("/api/orders/user/1"),
     ("/api/orders/user/{userId}", "get", 429): exhausted(list_own),
-    ("/health", "get", 200): lambda given: given.get("/health"),
+    ("/health", "get", 200): lambda buyer: buyer.get("/health"),
     **CHANGES,
 }
 # A 500 is a defect that nobody knows how to cause; contract/test_api.py makes one.
-WITHOUT_DATABASE: dict[tuple[str, str, int], Callable[[Given], requests.Response]] = {
-    ("/api/orders", "post", 503): lambda given: given.post(),
-    ("/api/orders/{id}", "get", 503): lambda given: given.get("/api/orders/888888888"),
+WITHOUT_DATABASE: dict[tuple[str, str, int], Callable[[Buyer], requests.Response]] = {
+    ("/api/orders", "post", 503): lambda buyer: buyer.post(),
+    ("/api/orders/{id}", "get", 503): lambda buyer: buyer.get("/api/orders/888888888"),
     ("/api/orders/user/{userId}", "get", 503): list_own,
-    (CANCELLATION, "post", 503): lambda given: cancel(given, NOWHERE),
-    (REFUNDS, "post", 503): lambda given: refund(given, NOWHERE),
-    (HISTORY, "get", 503): lambda given: history(given, NOWHERE),
-    ("/health", "get", 503): lambda given: given.get("/health"),
+    (CANCELLATION, "post", 503): lambda buyer: cancel(buyer, NOWHERE),
+    (REFUNDS, "post", 503): lambda buyer: refund(buyer, NOWHERE),
+    (HISTORY, "get", 503): lambda buyer: history(buyer, NOWHERE),
+    ("/health", "get", 503): lambda buyer: buyer.get("/health"),
 }
 
 
@@ -270,15 +270,15 @@ def check(document: dict[str, Any], case: tuple[str, str, int], answer: requests
 
 @pytest.fixture(scope="module")
 def document(api: Api) -> dict[str, Any]:
-    found: dict[str, Any] = api.get("/openapi.json").json()
-    return found
+    document: dict[str, Any] = api.get("/openapi.json").json()
+    return document
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_promised_answer_comes(
     api: Api, database: Database, document: dict[str, Any], case: tuple[str, str, int]
 ) -> None:
-    check(document, case, CASES[case](Given(api, database, new_user())))
+    check(document, case, CASES[case](Buyer(api, database, new_user())))
 
 
 @pytest.mark.parametrize("case", WITHOUT_DATABASE, ids=str)
@@ -288,7 +288,7 @@ def test_a_promised_answer_comes_without_the_database(
     document: dict[str, Any],
     case: tuple[str, str, int],
 ) -> None:
-    check(document, case, WITHOUT_DATABASE[case](Given(without_database, database, new_user())))
+    check(document, case, WITHOUT_DATABASE[case](Buyer(without_database, database, new_user())))
 
 
 def test_nothing_is_promised_that_no_case_shows(document: dict[str, Any]) -> None:

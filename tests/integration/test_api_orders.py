@@ -57,37 +57,38 @@ def test_an_order_is_accepted_and_shown(api: Api, database: Database) -> None:
     user = new_user()
     accepted = api.post(user)
     assert accepted.status_code == 202
-    made = accepted.json()["orderId"]
+    order_id = accepted.json()["orderId"]
     assert accepted.json() == {
-        "orderId": made, "status": "Pending", "message": "Order is being processed",
+        "orderId": order_id, "status": "Pending", "message": "Order is being processed",
     }  # fmt: skip
-    assert accepted.headers["Location"] == f"/api/orders/{made}"
-    shown = api.get(accepted.headers["Location"])
-    assert shown.status_code == 200
-    assert shown.headers["ETag"] == accepted.headers["ETag"] == '"v1"'
-    body = shown.json()
+    assert accepted.headers["Location"] == f"/api/orders/{order_id}"
+    reply = api.get(accepted.headers["Location"])
+    assert reply.status_code == 200
+    assert reply.headers["ETag"] == accepted.headers["ETag"] == '"v1"'
+    body = reply.json()
     created = body.pop("createdAt")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", created)
     assert body == {
-        "id": made, "userId": user, "productId": 3, "quantity": 2, "total": 19.9,
+        "id": order_id, "userId": user, "productId": 3, "quantity": 2, "total": 19.9,
         "status": "Pending", "updatedAt": created,
     }  # fmt: skip
-    assert '"total":19.90,' in shown.text
-    assert rows(database, "SELECT count(*) FROM outbox WHERE aggregateid = %s", str(made)) == [(1,)]
-    assert rows(database, "SELECT to_status FROM order_history WHERE order_id = %s", made)
+    assert '"total":19.90,' in reply.text
+    query = "SELECT count(*) FROM outbox WHERE aggregateid = %s"
+    assert rows(database, query, str(order_id)) == [(1,)]
+    assert rows(database, "SELECT to_status FROM order_history WHERE order_id = %s", order_id)
 
 
 @pytest.mark.parametrize(
-    ("literal", "shown"),
+    ("literal", "total"),
     [("0.01", "0.01"), ("20", "20.00"), ("1e1", "10.00"), ("99999999.99", "99999999.99")],
 )
-def test_money_is_answered_with_two_decimals(api: Api, literal: str, shown: str) -> None:
+def test_money_is_answered_with_two_decimals(api: Api, literal: str, total: str) -> None:
     user = new_user()
     body = msgspec.json.encode(order(user)).replace(b"19.9", literal.encode())
     json = {"Content-Type": "application/json"}
     accepted = api.request("POST", "/api/orders", data=body, headers=json)
-    assert f'"total":{shown},' in api.get(accepted.headers["Location"]).text
-    assert f'"total":{shown},' in api.get(f"/api/orders/user/{user}").text
+    assert f'"total":{total},' in api.get(accepted.headers["Location"]).text
+    assert f'"total":{total},' in api.get(f"/api/orders/user/{user}").text
 
 
 def test_an_unknown_order_is_a_404(api: Api) -> None:
@@ -142,8 +143,8 @@ def test_fifty_equal_requests_at_once_make_one_order(api: Api, database: Databas
     statuses = {answer.status_code for answer in answers}
     assert statuses <= {202, 409}, statuses
     assert 202 in statuses
-    made = {answer.json()["orderId"] for answer in answers if answer.status_code == 202}
-    assert len(made) == orders_of(database, user) == 1
+    order_ids = {answer.json()["orderId"] for answer in answers if answer.status_code == 202}
+    assert len(order_ids) == orders_of(database, user) == 1
     first = [answer for answer in answers if "Idempotency-Replayed" not in answer.headers]
     assert sum(answer.status_code == 202 for answer in first) == 1
     for answer in answers:
@@ -177,8 +178,8 @@ def test_a_key_with_another_body_is_a_422(api: Api, database: Database) -> None:
 
 
 def test_a_key_belongs_to_its_principal(api: Api) -> None:
-    one, other = api.post(new_user(), "k"), api.post(new_user(), "k")
-    assert one.json()["orderId"] != other.json()["orderId"]
+    first, other = api.post(new_user(), "k"), api.post(new_user(), "k")
+    assert first.json()["orderId"] != other.json()["orderId"]
 
 
 def test_a_replay_does_not_depend_on_the_stock_of_now(api: Api, inventory: Control) -> None:
@@ -224,7 +225,7 @@ def test_a_key_that_is_not_one_key_is_a_400(api: Api, fields: list[bytes]) -> No
 
 def ids(answer: Any) -> list[int]:
     assert answer.status_code == 200, answer.text
-    return [shown["id"] for shown in answer.json()]
+    return [order["id"] for order in answer.json()]
 
 
 def next_path(answer: Any) -> str | None:
@@ -245,38 +246,38 @@ def test_a_user_without_orders_has_an_empty_list(api: Api) -> None:
 def test_a_writer_reads_their_own_writes_at_once(api: Api) -> None:
     user = new_user()
     for count in range(1, 21):
-        made = api.post(user).json()["orderId"]
+        order_id = api.post(user).json()["orderId"]
         listed = ids(api.get(f"/api/orders/user/{user}?pageSize=50"))
-        assert (listed[0], len(listed)) == (made, count)
+        assert (listed[0], len(listed)) == (order_id, count)
 
 
 def test_a_walk_by_cursor_sees_every_order_once_whatever_is_added(api: Api) -> None:
     user = new_user()
     before = [api.post(user).json()["orderId"] for _ in range(23)]
-    seen: list[int] = []
+    walk: list[int] = []
     path: str | None = f"/api/orders/user/{user}?pageSize=5"
     while path:
         answer = api.get(path)
-        seen += ids(answer)
+        walk += ids(answer)
         path = next_path(answer)
         api.post(user)  # newer than the walk's beginning: not in it
-    assert seen == before[::-1]
+    assert walk == before[::-1]
 
 
 def test_pages_and_cursors_show_the_same(api: Api) -> None:
     user = new_user()
-    made = [api.post(user).json()["orderId"] for _ in range(7)][::-1]
+    order_ids = [api.post(user).json()["orderId"] for _ in range(7)][::-1]
     path = f"/api/orders/user/{user}"
     first = api.get(f"{path}?page=1&pageSize=3")
-    assert ids(first) == made[:3]
-    assert ids(api.get(f"{path}?page=2&pageSize=3")) == made[3:6]
-    assert ids(api.get(f"{path}?page=3&pageSize=3")) == made[6:]
+    assert ids(first) == order_ids[:3]
+    assert ids(api.get(f"{path}?page=2&pageSize=3")) == order_ids[3:6]
+    assert ids(api.get(f"{path}?page=3&pageSize=3")) == order_ids[6:]
     assert ids(api.get(f"{path}?page=9&pageSize=3")) == []
     follow = next_path(first)
     assert follow is not None
     assert "pageSize=3" in follow
-    assert ids(api.get(follow)) == made[3:6]
-    assert ids(api.get(follow.replace("pageSize=3", "pageSize=100"))) == made[3:]
+    assert ids(api.get(follow)) == order_ids[3:6]
+    assert ids(api.get(follow.replace("pageSize=3", "pageSize=100"))) == order_ids[3:]
     assert next_path(api.get(f"{path}?pageSize=7")) is None
 
 
@@ -335,7 +336,7 @@ def test_each_request_leaves_one_line_with_ids_and_no_payload(api: Api) -> None:
     user, correlation_id = new_user(), f"log-{time.monotonic_ns()}"
     json = {"Content-Type": "application/json", "X-Correlation-ID": correlation_id}
     body = msgspec.json.encode(order(user))
-    made = api.request("POST", "/api/orders", data=body, headers=json).json()["orderId"]
+    order_id = api.request("POST", "/api/orders", data=body, headers=json).json()["orderId"]
     lines: list[dict[str, Any]] = []
 
     def logged() -> bool:
@@ -348,7 +349,7 @@ def test_each_request_leaves_one_line_with_ids_and_no_payload(api: Api) -> None:
     line = lines[0]
     assert line["event"] == "request.completed"
     assert (line["method"], line["route"], line["status"]) == ("POST", "/api/orders", 202)
-    assert (line["userId"], line["orderId"]) == (user, made)
+    assert (line["userId"], line["orderId"]) == (user, order_id)
     assert line["Application"] == "OrderService"
     assert line["traceId"]
     assert line["duration_ms"] > 0

@@ -214,8 +214,8 @@ def test_a_worker_serves_on_a_unix_socket(folder: Path) -> None:
 
 
 def test_a_taken_admin_port_is_named(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         process = start({"port": port + 1}, {"host": "127.0.0.1", "port": port}, folder / "out.log")
         assert process.wait(60) != 0
     assert f"ORDERS_ADMIN_PORT: cannot listen on {port}" in (folder / "out.log").read_text()

@@ -64,9 +64,9 @@ def test_a_request_without_a_body_has_an_empty_one(served: Served) -> None:
 
 def test_one_byte_too_much_is_refused(served: Served) -> None:
     body = b"x" * (LIMIT + 1)
-    whole = request("POST", "/body", f"Content-Length: {len(body)}", body=body)
+    plain = request("POST", "/body", f"Content-Length: {len(body)}", body=body)
     chunked = request("POST", "/body", "Transfer-Encoding: chunked", body=chunks(body, 8192))
-    assert [post(served, whole)[0], post(served, chunked)[0]] == [413, 413]
+    assert [post(served, plain)[0], post(served, chunked)[0]] == [413, 413]
 
 
 @pytest.mark.parametrize(

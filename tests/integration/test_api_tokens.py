@@ -15,9 +15,9 @@ from integration.serving import eventually
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
-    made = Issuer()
-    yield made
-    made.stop()
+    issuer = Issuer()
+    yield issuer
+    issuer.stop()
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_the_orders_of_others_do_not_exist(api: Api, issuer: Issuer) -> None:
     user, other = new_user(), new_user()
     path = place(api, user, issuer.token(user, "orders:write")).headers["Location"]
     stranger = issuer.token(other, "orders:read orders:write")
-    hidden, missing = api.get(path, **stranger), api.get("/api/orders/999999999", **stranger)
-    assert hidden.status_code == missing.status_code == 404
-    assert hidden.json()["detail"] == missing.json()["detail"]
+    hidden, unknown = api.get(path, **stranger), api.get("/api/orders/999999999", **stranger)
+    assert hidden.status_code == unknown.status_code == 404
+    assert hidden.json()["detail"] == unknown.json()["detail"]
     assert api.get(path, If_None_Match='"v1"', **stranger).status_code == 404
     assert api.get(f"/api/orders/user/{user}", **stranger).status_code == 404
     assert place(api, user, stranger).status_code == 403
@@ -91,11 +91,11 @@ def test_what_the_token_lacks_is_told(api: Api, issuer: Issuer, claims: Any, sta
 def test_the_limit_is_the_subjects(api: Api, issuer: Issuer) -> None:
     user = new_user()
     token = issuer.token(user, "orders:read")
-    left = [
+    remaining = [
         int(api.get(path, **token).headers["RateLimit"].split(";r=")[1].split(";")[0])
         for path in ("/api/orders/1", f"/api/orders/user/{user}", "/api/orders/x")
     ]
-    assert left == [99, 98, 97]
+    assert remaining == [99, 98, 97]
 
 
 def test_requests_do_not_fetch_keys(api: Api, issuer: Issuer) -> None:

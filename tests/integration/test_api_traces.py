@@ -55,15 +55,15 @@ def test_an_order_has_the_spans_of_the_contract(api: Api, receiver: Receiver) ->
         "POST", "/api/orders", json=order(user),
         headers={"traceparent": f"00-{TRACE_ID}-{CALLER}-01"},
     )  # fmt: skip
-    found = spans(receiver, TRACE_ID, "CreateOrder", "CheckInventory", "SaveOrder")
-    create = found["CreateOrder"]
+    by_name = spans(receiver, TRACE_ID, "CreateOrder", "CheckInventory", "SaveOrder")
+    create = by_name["CreateOrder"]
     assert create.parent_id == CALLER
     assert create.attributes["user.id"] == user
     assert create.attributes["order.id"] == accepted.json()["orderId"]
     assert create.attributes["order.total"] == 19.9
     assert create.attributes["http.route"] == "/api/orders"
     assert create.attributes["http.response.status_code"] == 202
-    assert found["CheckInventory"].parent_id == found["SaveOrder"].parent_id == create.span_id
+    assert by_name["CheckInventory"].parent_id == by_name["SaveOrder"].parent_id == create.span_id
     assert accepted.headers["traceparent"] == f"00-{TRACE_ID}-{create.span_id}-01"
 
 
@@ -73,8 +73,8 @@ def test_nothing_but_known_attributes_is_exported(api: Api, receiver: Receiver) 
     api.request("POST", "/api/orders", json=order(new_user()), headers=parent)
     api.request("GET", "/api/orders/1?secret=1", headers=parent)
     api.request("GET", "/nope/secret", headers=parent)
-    found = spans(receiver, trace_id, "CreateOrder", "GET /api/orders/{id}", "GET unmatched")
-    for span in found.values():
+    by_name = spans(receiver, trace_id, "CreateOrder", "GET /api/orders/{id}", "GET unmatched")
+    for span in by_name.values():
         assert set(span.attributes) <= ALLOWED
         assert not {PAYMENT_METHOD, "secret"} & set(map(str, span.attributes.values()))
 

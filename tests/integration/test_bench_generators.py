@@ -28,10 +28,10 @@ ONCE = ("-c", "2", "-t", "5")
 
 @pytest.fixture(scope="module")
 def rows(database: Database) -> Iterator[data.Database]:
-    made = data.Database(database.url)
-    made.seed()
-    yield made
-    made.close()
+    tables = data.Database(database.url)
+    tables.seed()
+    yield tables
+    tables.close()
 
 
 @pytest.fixture(scope="module")

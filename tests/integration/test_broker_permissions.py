@@ -55,11 +55,11 @@ class Users:
 
 @pytest.fixture(scope="module")
 def users(rabbitmq: RabbitMQ, vhost: Vhost) -> Iterator[Users]:
-    made = Users(rabbitmq, vhost)
-    with closing(made.management("topology")) as management:
+    users = Users(rabbitmq, vhost)
+    with closing(users.management("topology")) as management:
         assert apply(management, desired(vhost.name))
         assert apply(management, desired(vhost.name)) == []
-    yield made
+    yield users
     for process in permissions():
         requests.delete(
             f"{rabbitmq.management_url}/api/users/{server.LOGIN_PREFIX}{process}", timeout=10
@@ -73,9 +73,9 @@ def channel(users: Users) -> Iterator[Callable[[str], BlockingChannel]]:
     def open_for(process: str) -> BlockingChannel:
         connection = pika.BlockingConnection(pika.URLParameters(users.settings(process).url))
         opened_here.append(connection)
-        made = connection.channel()
-        made.confirm_delivery()
-        return made
+        channel = connection.channel()
+        channel.confirm_delivery()
+        return channel
 
     yield open_for
     for connection in opened_here:

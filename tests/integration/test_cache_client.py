@@ -35,19 +35,19 @@ def client(url: str, *, timeout_s: float = BUDGET_S, retry_after_s: float = 0.2)
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """Give a connected client with more patience than the service has."""
-    made = client(redis_url, timeout_s=2)
-    assert made.warm(within_s=5)
-    yield made
-    made.close()
+    redis = client(redis_url, timeout_s=2)
+    assert redis.warm(within_s=5)
+    yield redis
+    redis.close()
 
 
 @pytest.fixture
 def hasty(redis_url: str) -> Iterator[Redis]:
     """Give a connected client with the budget of the service."""
-    made = client(redis_url)
-    assert made.warm(within_s=5)
-    yield made
-    made.close()
+    redis = client(redis_url)
+    assert redis.warm(within_s=5)
+    yield redis
+    redis.close()
 
 
 def took_s(call: Callable[[], Any]) -> float:
@@ -285,9 +285,9 @@ def served(serve: Callable[[socket.socket], None]) -> Iterator[str]:
                     link, _ = server.accept()
                 except OSError:
                     return
-                threading.Thread(target=one, args=(link,), daemon=True).start()
+                threading.Thread(target=handle, args=(link,), daemon=True).start()
 
-        def one(link: socket.socket) -> None:
+        def handle(link: socket.socket) -> None:
             try:
                 with link:
                     serve(link)

@@ -28,11 +28,11 @@ class World:
     """The processes; they live on from one example to the next, with other order ids."""
 
     def __init__(self, url: str) -> None:
-        given = CacheSettings(url=url, timeout_s=1, retry_after_s=0.2, live_ttl_s=60)
-        self.redis = Redis(given)
-        self.writer = OrderCache(Redis(given), given)
-        self.readers = [OrderCache(Redis(given), given) for _ in range(2)]
-        plain = msgspec.structs.replace(given, local_entries=0)
+        settings = CacheSettings(url=url, timeout_s=1, retry_after_s=0.2, live_ttl_s=60)
+        self.redis = Redis(settings)
+        self.writer = OrderCache(Redis(settings), settings)
+        self.readers = [OrderCache(Redis(settings), settings) for _ in range(2)]
+        plain = msgspec.structs.replace(settings, local_entries=0)
         self.reader_without_memory = OrderCache(Redis(plain), plain)
         for cache in (self.writer, *self.readers):
             cache.start()
@@ -46,9 +46,9 @@ class World:
 @pytest.fixture(scope="module")
 def world(redis_url: str) -> Iterator[World]:
     """Give the running processes."""
-    made = World(redis_url)
-    yield made
-    made.close()
+    world = World(redis_url)
+    yield world
+    world.close()
 
 
 class Coherence(RuleBasedStateMachine):
@@ -75,12 +75,12 @@ class Coherence(RuleBasedStateMachine):
         def fetch() -> CachedOrder:
             return self.snapshot(which, self.replicated[which])
 
-        found = self.world.readers[reader].load(self.ids[which], fetch)
-        assert found is not None
-        assert found.body == b"%d" % found.version
-        assert found.version >= self.seen[reader][which]
-        self.seen[reader][which] = found.version
-        return found.version
+        cached = self.world.readers[reader].load(self.ids[which], fetch)
+        assert cached is not None
+        assert cached.body == b"%d" % cached.version
+        assert cached.version >= self.seen[reader][which]
+        self.seen[reader][which] = cached.version
+        return cached.version
 
     @invariant()
     def readers_catch_up_and_never_go_back(self) -> None:
@@ -126,9 +126,9 @@ class Coherence(RuleBasedStateMachine):
             self.commit_and_put(which)
             return old
 
-        found = self.world.reader_without_memory.load(self.ids[which], fetch)
-        assert found is not None
-        assert found.version == self.put[which]
+        cached = self.world.reader_without_memory.load(self.ids[which], fetch)
+        assert cached is not None
+        assert cached.version == self.put[which]
 
     @rule(which=which)
     def expire(self, which: int) -> None:

@@ -50,10 +50,10 @@ def settings(
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """Give a client to look behind the cache with."""
-    made = Redis(settings(redis_url))
-    made.call("PING")
-    yield made
-    made.close()
+    redis = Redis(settings(redis_url))
+    redis.call("PING")
+    yield redis
+    redis.close()
 
 
 Make = Callable[..., OrderCache]
@@ -62,19 +62,19 @@ Make = Callable[..., OrderCache]
 @pytest.fixture
 def make(redis_url: str) -> Iterator[Make]:
     """Make caches as other processes have them: each with a client and threads of its own."""
-    made: list[OrderCache] = []
+    caches: list[OrderCache] = []
 
-    def one(**changes: Any) -> OrderCache:
-        given = settings(redis_url, **changes)
-        cache = OrderCache(Redis(given), given)
+    def start(**changes: Any) -> OrderCache:
+        options = settings(redis_url, **changes)
+        cache = OrderCache(Redis(options), options)
         cache.start()
-        made.append(cache)
-        if given.local_entries:
+        caches.append(cache)
+        if options.local_entries:
             wait_until(lambda: cache._local.trusted)
         return cache
 
-    yield one
-    for cache in made:
+    yield start
+    for cache in caches:
         cache.close()
 
 
@@ -85,8 +85,8 @@ def wait_until(holds: Callable[[], Any], within_s: float = 30) -> None:
         time.sleep(0.002)
 
 
-def serves(cache: OrderCache, wanted: CachedOrder) -> bool:
-    return cache.load(wanted.id, never) == wanted
+def serves(cache: OrderCache, snapshot: CachedOrder) -> bool:
+    return cache.load(snapshot.id, never) == snapshot
 
 
 def never() -> CachedOrder | None:
@@ -99,21 +99,21 @@ def in_local(cache: OrderCache, order_id: int) -> None:
 
 
 def test_a_fetched_order_serves_all_processes(make: Make) -> None:
-    one, other = make(), make()
-    wanted = order(next(ids))
-    assert one.load(wanted.id, lambda: wanted) == wanted
-    assert one.load(wanted.id, never) == wanted
-    assert other.load(wanted.id, never) == wanted
+    first, other = make(), make()
+    snapshot = order(next(ids))
+    assert first.load(snapshot.id, lambda: snapshot) == snapshot
+    assert first.load(snapshot.id, never) == snapshot
+    assert other.load(snapshot.id, never) == snapshot
 
 
 def test_a_hot_order_is_served_without_redis(make: Make, redis: Redis) -> None:
     cache = make()
-    wanted = order(next(ids), terminal=True)
-    cache.load(wanted.id, lambda: wanted)
-    in_local(cache, wanted.id)
+    snapshot = order(next(ids), terminal=True)
+    cache.load(snapshot.id, lambda: snapshot)
+    in_local(cache, snapshot.id)
     before = calls_of(redis, "get")
     for _ in range(100):
-        assert cache.load(wanted.id, never) == wanted
+        assert cache.load(snapshot.id, never) == snapshot
     # Not zero: what Redis says of our own write may come only now, and drops the order once.
     assert calls_of(redis, "get") < before + 10
 
@@ -198,37 +198,37 @@ def test_ended_orders_stay_five_minutes_and_live_ones_two_seconds(make: Make, re
 
 def test_what_is_no_snapshot_is_replaced(make: Make, redis: Redis) -> None:
     cache = make()
-    wanted = order(next(ids))
-    redis.call("SET", f"orders:order:{wanted.id}", "of another release")
-    assert cache.load(wanted.id, lambda: wanted) == wanted
-    assert cache.load(wanted.id, never) == wanted
+    snapshot = order(next(ids))
+    redis.call("SET", f"orders:order:{snapshot.id}", "of another release")
+    assert cache.load(snapshot.id, lambda: snapshot) == snapshot
+    assert cache.load(snapshot.id, never) == snapshot
 
 
 def test_a_key_of_another_type_is_left_to_the_database(make: Make, redis: Redis) -> None:
     cache = make()
-    wanted = order(next(ids))
-    redis.call("LPUSH", f"orders:order:{wanted.id}", "x")
-    assert cache.load(wanted.id, lambda: wanted) == wanted
+    snapshot = order(next(ids))
+    redis.call("LPUSH", f"orders:order:{snapshot.id}", "x")
+    assert cache.load(snapshot.id, lambda: snapshot) == snapshot
     cache.put(order(next(ids)))
 
 
 def test_fifty_threads_on_a_cold_order_fetch_once(make: Make) -> None:
     cache = make()
-    wanted = order(next(ids))
+    snapshot = order(next(ids))
     fetched: list[int] = []
     together = Barrier(50)
 
     def fetch() -> CachedOrder:
         fetched.append(1)
         time.sleep(0.02)
-        return wanted
+        return snapshot
 
     def ask(_: int) -> CachedOrder | None:
         together.wait()
-        return cache.load(wanted.id, fetch)
+        return cache.load(snapshot.id, fetch)
 
     with ThreadPoolExecutor(50) as threads:
-        assert list(threads.map(ask, range(50))) == [wanted] * 50
+        assert list(threads.map(ask, range(50))) == [snapshot] * 50
     assert len(fetched) == 1
 
 
@@ -241,23 +241,23 @@ def test_an_order_created_right_after_a_probe_is_found(make: Make) -> None:
 
 def test_flushing_redis_empties_the_process_too(make: Make, redis: Redis) -> None:
     cache = make()
-    wanted = order(next(ids), terminal=True)
-    cache.put(wanted)
-    in_local(cache, wanted.id)
+    snapshot = order(next(ids), terminal=True)
+    cache.put(snapshot)
+    in_local(cache, snapshot.id)
     redis.call("FLUSHALL")
-    wait_until(lambda: cached(cache, wanted.id) is None, 1)
+    wait_until(lambda: cached(cache, snapshot.id) is None, 1)
 
 
 def test_a_frozen_redis_is_bypassed_after_one_budget(valkey: Server, make: Make) -> None:
     cache = make(timeout_s=0.05)
-    wanted = order(next(ids), terminal=True)
-    cache.load(wanted.id, lambda: wanted)
-    in_local(cache, wanted.id)
+    snapshot = order(next(ids), terminal=True)
+    cache.load(snapshot.id, lambda: snapshot)
+    in_local(cache, snapshot.id)
     before = counted("l2", "error"), counted("l2", "bypass")
     valkey.pause()
     try:
         time.sleep(1)  # by now L1 may not be believed any more
-        newer = order(wanted.id, 2, terminal=True)
+        newer = order(snapshot.id, 2, terminal=True)
         waits = [timed(lambda: cache.load(newer.id, lambda: newer), newer) for _ in range(20)]
         put_s = timed(lambda: cache.put(newer), None)
     finally:
@@ -336,8 +336,8 @@ def test_local_entries_are_not_served_when_changes_stop_arriving(make: Make, red
 
 
 def test_an_unwritten_snapshot_is_written_at_the_stop(valkey: Server, redis_url: str) -> None:
-    given = settings(redis_url, retry_after_s=0.05, timeout_s=0.05)
-    cache = OrderCache(Redis(given), given)  # never started: only `close` can write
+    options = settings(redis_url, retry_after_s=0.05, timeout_s=0.05)
+    cache = OrderCache(Redis(options), options)  # never started: only `close` can write
     late = order(next(ids), terminal=True)
     valkey.pause()
     try:
@@ -346,7 +346,7 @@ def test_an_unwritten_snapshot_is_written_at_the_stop(valkey: Server, redis_url:
         valkey.resume()
     time.sleep(0.1)
     cache.close()
-    assert cached(OrderCache(Redis(given), given), late.id) == late
+    assert cached(OrderCache(Redis(options), options), late.id) == late
 
 
 def test_the_backlog_is_bounded_and_keeps_the_newest() -> None:
@@ -362,23 +362,23 @@ def test_the_backlog_is_bounded_and_keeps_the_newest() -> None:
 def test_without_redis_the_database_answers() -> None:
     cache = OrderCache(Redis(CacheSettings()), CacheSettings())
     cache.start()
-    wanted = order(next(ids))
-    cache.put(wanted)
-    assert cached(cache, wanted.id) is None
-    assert cache.load(wanted.id, lambda: wanted) == wanted
+    snapshot = order(next(ids))
+    cache.put(snapshot)
+    assert cached(cache, snapshot.id) is None
+    assert cache.load(snapshot.id, lambda: snapshot) == snapshot
     cache.close()
 
 
 def test_a_writer_is_known_to_every_process_for_a_while(redis: Redis) -> None:
-    here, there = RecentWriters(redis, keep_s=1), RecentWriters(redis, keep_s=1)
+    here, other = RecentWriters(redis, keep_s=1), RecentWriters(redis, keep_s=1)
     here.mark(42)
     assert here.wrote_here(42)
-    assert not there.wrote_here(42)
-    assert there.wrote_recently(42) is True
+    assert not other.wrote_here(42)
+    assert other.wrote_recently(42) is True
     time.sleep(1.05)
     assert here.wrote_recently(42) is not True
-    assert there.wrote_recently(42) is not True
-    eventually(lambda: there.wrote_recently(43) is False)
+    assert other.wrote_recently(42) is not True
+    eventually(lambda: other.wrote_recently(43) is False)
 
 
 def test_nobody_is_taken_for_no_writer_after_a_flush_or_a_restart(

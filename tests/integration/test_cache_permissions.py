@@ -93,14 +93,14 @@ def test_a_process_does_its_own_deeds_and_none_of_another(
     client: Callable[[str], redis.Redis], process: str
 ) -> None:
     connection = client(process)
-    done = set()
+    permitted = set()
     for deed in DEEDS:
         try:
             connection.execute_command(*deed.split())  # type: ignore[no-untyped-call]
         except NoPermissionError:
             continue
-        done.add(deed)
-    assert done == {deed for deed, processes in DEEDS.items() if process in processes}
+        permitted.add(deed)
+    assert permitted == {deed for deed, processes in DEEDS.items() if process in processes}
 
 
 @pytest.mark.parametrize("process", PROCESSES)

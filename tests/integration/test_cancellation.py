@@ -35,18 +35,18 @@ TOTAL = Decimal("19.90")
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(params=["one by one", "as a set"])
 def world(
     pool: Pool, inventory: Control, payment: Control, request: pytest.FixtureRequest
 ) -> Iterator[World]:
-    with empty_world(pool, inventory, payment, sets=request.param == "as a set") as made:
-        yield made
+    with empty_world(pool, inventory, payment, sets=request.param == "as a set") as world:
+        yield world
 
 
 def answer(cancelled: Cancelled | None) -> tuple[int, str]:
@@ -229,7 +229,7 @@ def test_many_clients_at_once_cancel_once(world: World) -> None:
     with ThreadPoolExecutor(10) as threads:
         keys: list[str | None] = [None, None, "k-3", "k-3", "k-4"] * 4
         answers = list(threads.map(lambda key: world.cancel(order_id, key=key), keys))
-    assert {answer(one)[0] for one in answers} == {202, 200}
+    assert {answer(cancelled)[0] for cancelled in answers} == {202, 200}
     assert len([1 for row in world.history(order_id) if row[1] == "Refunding"]) == 1
     world.handle(order_id, kind=events.REFUND_DUE)
     assert world.refunds(order_id) == [(TOTAL, "refunded")]
@@ -242,8 +242,8 @@ class Interposed(Inventory):
         super().__init__(inventory._upstream)
         self.then = then
 
-    def reserve(self, *asked: Any) -> Standing | OutOfStock:
-        answer = super().reserve(*asked)
+    def reserve(self, *arguments: Any) -> Standing | OutOfStock:
+        answer = super().reserve(*arguments)
         self.then()
         return answer
 
@@ -501,11 +501,11 @@ def test_with_payment_out_a_cancelled_order_gives_its_stock_back_and_asks_later(
 def test_payment_is_asked_once_about_a_cancelled_order_and_never_about_a_completed_one(
     world: World,
 ) -> None:
-    asked: list[str] = []
+    attempts: list[str] = []
 
     class Counting(Payment):
         def find(self, attempt: str, *about: Any) -> Any:
-            asked.append(attempt)
+            attempts.append(attempt)
             return super().find(attempt, *about)
 
     cancelled, completed = world.order(), world.order()
@@ -514,7 +514,7 @@ def test_payment_is_asked_once_about_a_cancelled_order_and_never_about_a_complet
     for order_id in (cancelled, completed) * 2:
         world.handle(order_id)
     assert world.find(completed).status is Status.COMPLETED
-    assert len(asked) == 1
+    assert len(attempts) == 1
 
 
 def test_an_order_of_which_one_refund_is_made_and_one_is_not_still_has_one_pending(

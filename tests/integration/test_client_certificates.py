@@ -140,12 +140,12 @@ def of_payment(url: str, pair: Pair) -> Credential:
     return credential_of(load(UpstreamSettings, environ), "payment")
 
 
-def asked(url: str, credential: Credential) -> bytes:
+def call_alone(url: str, credential: Credential) -> bytes:
     with closing(Upstream("payment", url, POLICY, credential=credential)) as upstream:
         return upstream.call(ASK, lambda reply: reply.body)
 
 
-def asked_in_sets(url: str, credential: Credential) -> bytes:
+def call_in_sets(url: str, credential: Credential) -> bytes:
     with (
         closing(Upstream("payment", url, POLICY, credential=credential)) as upstream,
         closing(ParallelCalls[int](1)) as calls,
@@ -159,7 +159,7 @@ def asked_in_sets(url: str, credential: Credential) -> bytes:
         return bytes(ended[0].result)
 
 
-@pytest.mark.parametrize("ask", [asked, asked_in_sets])
+@pytest.mark.parametrize("ask", [call_alone, call_in_sets])
 def test_a_server_that_demands_a_certificate_gets_ours(
     ask: object, server: Demanding, certificates: Certificates
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_server_that_demands_a_certificate_gets_ours(
     assert ask(server.url, of_payment(server.url, pair)) == b"orders"
 
 
-@pytest.mark.parametrize("ask", [asked, asked_in_sets])
+@pytest.mark.parametrize("ask", [call_alone, call_in_sets])
 def test_a_refused_certificate_says_what_to_do(
     ask: object, server: Demanding, certificates: Certificates
 ) -> None:
@@ -232,12 +232,12 @@ def proxy(state: Path, certificates: Certificates) -> Iterator[str]:
 def test_the_page_of_an_nginx_that_refuses_us_is_understood(
     proxy: str, certificates: Certificates
 ) -> None:
-    assert asked(proxy, of_payment(proxy, certificates.ours.client("orders"))) == b"CN=orders"
+    assert call_alone(proxy, of_payment(proxy, certificates.ours.client("orders"))) == b"CN=orders"
     with pytest.raises(Unavailable, match="status 400") as absent:
-        asked(proxy, ANONYMOUS)
+        call_alone(proxy, ANONYMOUS)
     assert words(absent.value, verified.CERTIFICATE_ABSENT)
     with pytest.raises(Unavailable, match="status 400") as untrusted:
-        asked(proxy, of_payment(proxy, certificates.other.client("stranger")))
+        call_alone(proxy, of_payment(proxy, certificates.other.client("stranger")))
     assert words(untrusted.value, verified.CERTIFICATE_REFUSED)
 
 
@@ -264,7 +264,7 @@ def test_a_certificate_is_replaced_under_load_without_a_failed_call(
     stop = threading.Event()
     server.names.clear()
 
-    def shown(name: str) -> bool:
+    def in_use(name: str) -> bool:
         return server.names.count(name) >= 8 or bool(failures)
 
     def ask(upstream: Upstream) -> None:
@@ -281,7 +281,7 @@ def test_a_certificate_is_replaced_under_load_without_a_failed_call(
             thread.start()
         for name in ("first", "second", "third"):
             replace(files, certificates.ours.client(name))
-            eventually(partial(shown, name))
+            eventually(partial(in_use, name))
         stop.set()
         for thread in threads:
             thread.join()
@@ -294,11 +294,11 @@ def test_half_a_pair_is_not_taken_over(
     credential = of_payment(server.url, files)
     second = certificates.ours.client("second")
     shutil.copy(second.certificate, files.certificate)
-    assert asked(server.url, credential) == b"first"
+    assert call_alone(server.url, credential) == b"first"
     files.key.unlink()
-    assert asked(server.url, credential) == b"first"
+    assert call_alone(server.url, credential) == b"first"
     shutil.copy(second.key, files.key)
-    assert asked(server.url, credential) == b"second"
+    assert call_alone(server.url, credential) == b"second"
 
 
 def test_a_pair_that_cannot_be_used_is_refused_at_the_start(
@@ -331,4 +331,4 @@ def test_receivers_of_webhooks_get_a_certificate_too(
         "ORDERS_NOTIFICATION_KEY_FILE": str(pair.key),
     }
     credential = credential_of_webhooks(load(NotificationSettings, environ))
-    assert asked(server.url, credential) == b"orders"
+    assert call_alone(server.url, credential) == b"orders"

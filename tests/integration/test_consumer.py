@@ -67,11 +67,11 @@ def metric(name: str, **labels: str) -> float:
 
 
 def test_a_message_is_handled_with_its_ids_and_acknowledged(vhost: Vhost, broker: Broker) -> None:
-    seen: list[tuple[Message, context.Context | None]] = []
-    with consuming(vhost, lambda message: seen.append((message, context.current()))):
+    handled: list[tuple[Message, context.Context | None]] = []
+    with consuming(vhost, lambda message: handled.append((message, context.current()))):
         message_id = broker.send(QUEUE, body(7))
-        eventually(lambda: seen)
-    message, ids = seen[0]
+        eventually(lambda: handled)
+    message, ids = handled[0]
     assert message.message_id == message_id
     assert (message.body.order_id, message.attempt, message.queue) == (7, 1, QUEUE)
     assert ids is not None
@@ -93,18 +93,18 @@ def test_a_message_is_handled_with_its_ids_and_acknowledged(vhost: Vhost, broker
 def test_poison_goes_to_the_dead_letters_at_once(
     vhost: Vhost, broker: Broker, contents: bytes, changes: dict[str, object], reason: str
 ) -> None:
-    seen: list[Message] = []
+    messages: list[Message] = []
     before = metric("messaging_dead_letter_total", reason=reason)
-    with consuming(vhost, remember(seen)):
+    with consuming(vhost, remember(messages)):
         broker.send(QUEUE, contents, new_properties(**changes))  # type: ignore[arg-type]
         broker.wait_for(DEAD, 1)
-    taken = broker.take(DEAD)
-    assert taken is not None
-    properties, same = taken
+    letter = broker.take(DEAD)
+    assert letter is not None
+    properties, same = letter
     assert same == contents
     assert properties.headers["x-reason"] == reason
     assert properties.headers["x-died-at"]
-    assert seen == []
+    assert messages == []
     assert metric("messaging_dead_letter_total", reason=reason) == before + 1
 
 
@@ -114,11 +114,11 @@ def test_a_permanent_error_goes_to_the_dead_letters_at_once(vhost: Vhost, broker
     with consuming(vhost, raises(lambda: error, attempts)):
         message_id = broker.send(QUEUE, body())
         broker.wait_for(DEAD, 1)
-    taken = broker.take(DEAD)
-    assert taken is not None
-    assert taken[0].message_id == message_id
-    assert taken[0].headers["x-reason"] == "unknown_order"
-    assert taken[0].headers["x-error"] == "Permanent: there is no order 7"
+    letter = broker.take(DEAD)
+    assert letter is not None
+    assert letter[0].message_id == message_id
+    assert letter[0].headers["x-reason"] == "unknown_order"
+    assert letter[0].headers["x-error"] == "Permanent: there is no order 7"
     assert attempts == [1]
 
 
@@ -140,9 +140,9 @@ def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_attempts(
         for tier in SHORT_TIERS
     }
     assert after == {"5s": 3, "30s": 2, "5m": 2}
-    taken = broker.take(DEAD)
-    assert taken is not None
-    headers = taken[0].headers
+    letter = broker.take(DEAD)
+    assert letter is not None
+    headers = letter[0].headers
     assert headers["x-reason"] == "attempts_exhausted"
     assert headers["x-error"] == reason
     assert headers["x-attempt"] == 8
@@ -151,19 +151,19 @@ def test_what_may_pass_walks_through_the_tiers_and_dies_after_eight_attempts(
 
 
 def test_a_blip_is_forgotten(vhost: Vhost, broker: Broker) -> None:
-    seen: list[Message] = []
+    messages: list[Message] = []
 
     def handler(message: Message) -> None:
-        seen.append(message)
+        messages.append(message)
         if message.attempt < 3:
             raise Transient("not yet")
 
     with consuming(vhost, handler):
         message_id = broker.send(QUEUE, body())
-        eventually(lambda: len(seen) == 3)
+        eventually(lambda: len(messages) == 3)
         time.sleep(0.1)
-    assert {message.message_id for message in seen} == {message_id}
-    assert {message.traceparent for message in seen} == {seen[0].traceparent}
+    assert {message.message_id for message in messages} == {message_id}
+    assert {message.traceparent for message in messages} == {messages[0].traceparent}
     assert broker.count(QUEUE) == broker.count(DEAD) == 0
 
 
@@ -172,11 +172,11 @@ def test_a_message_whose_copy_cannot_be_kept_is_held_and_tried_again(
 ) -> None:
     retry = f"{vhost.management_url}/api/queues/{vhost.name}/order-processing.retry.5s"
     requests.delete(retry, timeout=30).raise_for_status()
-    seen: list[int] = []
-    with consuming(vhost, raises(lambda: Transient("no"), seen)):
+    attempts: list[int] = []
+    with consuming(vhost, raises(lambda: Transient("no"), attempts)):
         broker.send(QUEUE, body())
-        eventually(lambda: len(seen) >= 3)
-        assert set(seen) == {1}, "it was neither put off nor delivered again"
+        eventually(lambda: len(attempts) >= 3)
+        assert set(attempts) == {1}, "it was neither put off nor delivered again"
         prepare(vhost)
         broker.wait_for(DEAD, 1)
 
@@ -202,16 +202,16 @@ def test_handlers_work_side_by_side_and_no_more_than_prefetch(vhost: Vhost, brok
 
 def test_heartbeats_go_on_while_handlers_work(vhost: Vhost, broker: Broker) -> None:
     """The broker closes a connection that missed two heartbeats, long before this handler ends."""
-    seen: list[Message] = []
+    messages: list[Message] = []
 
     def handler(message: Message) -> None:
-        seen.append(message)
+        messages.append(message)
         time.sleep(4)
 
     with consuming(vhost, handler, heartbeat_s=1):
         broker.send(QUEUE, body())
-        eventually(lambda: seen)
-    assert len(seen) == 1
+        eventually(lambda: messages)
+    assert len(messages) == 1
     assert broker.count(QUEUE) == 0
 
 
@@ -253,15 +253,15 @@ def test_what_does_not_end_in_time_is_given_back(vhost: Vhost, broker: Broker) -
 def test_a_missing_queue_is_waited_for_and_named(vhost: Vhost, broker: Broker) -> None:
     queue = f"{vhost.management_url}/api/queues/{vhost.name}/{QUEUE}"
     requests.delete(queue, timeout=30).raise_for_status()
-    seen: list[Message] = []
+    messages: list[Message] = []
     limits = Limits(prefetch=1, max_attempts=8, drain_s=1)
-    consumer = Consumer(settings_of(vhost), QUEUE, remember(seen), limits)
+    consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits)
     consumer.start()
     try:
         eventually(lambda: "no queue 'order-processing'" in str(consumer.problem))
         prepare(vhost)
         broker.send(QUEUE, body())
-        eventually(lambda: seen)
+        eventually(lambda: messages)
         assert consumer.problem is None
         requests.delete(queue, timeout=30).raise_for_status()
         eventually(lambda: consumer.problem is not None)
@@ -353,18 +353,18 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
 
 
 def test_what_a_crew_drops_is_handled_by_itself(vhost: Vhost, broker: Broker) -> None:
-    seen: list[Message] = []
+    messages: list[Message] = []
     crew = Clumsy()
     limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
-    consumer = Consumer(settings_of(vhost), QUEUE, remember(seen), limits, crew)
+    consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits, crew)
     sent = {broker.send(QUEUE, body()) for _ in range(5)}
     consumer.start()
     try:
         eventually(crew.failed.is_set)
-        eventually(lambda: len(seen) >= 1)
-        assert {message.message_id for message in seen} <= sent
+        eventually(lambda: len(messages) >= 1)
+        assert {message.message_id for message in messages} <= sent
     finally:
         assert consumer.stop()
     # What the crew never took goes back when the consumer stops.
-    eventually(lambda: broker.count(QUEUE) == 5 - len(seen))
+    eventually(lambda: broker.count(QUEUE) == 5 - len(messages))
     broker.purge()

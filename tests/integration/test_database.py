@@ -45,10 +45,10 @@ def options(database: Database) -> settings.DatabaseSettings:
 
 @pytest.fixture
 def pool(options: settings.DatabaseSettings) -> Iterator[Pool]:
-    made = Pool(options.url, options, "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(options.url, options, "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
@@ -191,10 +191,10 @@ def test_a_connection_keeps_a_bounded_number_of_prepared_statements(pool: Pool) 
         for number in (1, 2**20, 2**40, 1, None):  # a type of its own for each size
             expected = None if number is None else number + 1
             assert prepared.rows(query, {"number": number, "text": "a"}) == [(expected, "a%")]
-        [(kept,)] = connection.execute(
+        [(statements,)] = connection.execute(
             b"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1 + 1%'"
         ).fetchall()
-    assert kept == 2
+    assert statements == 2
 
 
 def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> None:
@@ -202,13 +202,13 @@ def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> N
     mine = [
         accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card")).order_id for _ in range(25)
     ]
-    seen: list[int] = []
+    walk: list[int] = []
     after: Position | None = None
     while page := ledger.page(user, 10, after, 0, own_writes=True):
-        seen += [order.id for order in page]
+        walk += [order.id for order in page]
         after = Position(page[-1].created_at, page[-1].id)
         accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card"))
-    assert seen == mine[::-1]
+    assert walk == mine[::-1]
 
 
 def test_a_restart_of_the_server_costs_no_request_after_it(
@@ -262,8 +262,8 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
         wait_for(lambda: lag.lag_s() < options.replica_max_lag_s)
         fresh = routed("replica", "fresh")
         order_id = accept(ledger).order_id or 0
-        found = ledger.find(order_id)
-        assert found is not None, "a new order is found, on the replica or behind it"
+        order = ledger.find(order_id)
+        assert order is not None, "a new order is found, on the replica or behind it"
         assert routed("replica", "fresh") > fresh
         with psycopg.connect(_as_admin(options.replica_url), autocommit=True) as admin:
             admin.execute(b"SELECT pg_wal_replay_pause()")
@@ -368,13 +368,13 @@ def test_a_migration_that_cannot_be_noted_has_changed_nothing(postgres: Postgres
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'CREATE DATABASE "{name}" OWNER orders'.encode())
     url = postgres.url_of(name)
-    missing = pending(url)  # makes the tables that note what is applied
+    migrations = pending(url)  # makes the tables that note what is applied
     with psycopg.connect(url) as other:
         other.execute(b"LOCK TABLE _yoyo_migration IN EXCLUSIVE MODE")
         with pytest.raises(Transient):
             migrate(url)
         assert other.execute(b"SELECT to_regclass('orders')").fetchone() == (None,)
-    assert migrate(url) == missing
+    assert migrate(url) == migrations
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 

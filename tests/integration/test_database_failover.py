@@ -52,16 +52,16 @@ def accepts(pool: Pool) -> bool:
 
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
-    made = Pool(database.url, settings_of(database.url), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings_of(database.url), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
 def servers(state: Path) -> Iterator[Pair]:
-    with pair(state, "moving") as made:
-        yield made
+    with pair(state, "moving") as servers:
+        yield servers
 
 
 def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(

@@ -95,10 +95,10 @@ def options(
 
 @pytest.fixture
 def pool(options: DatabaseSettings) -> Iterator[Pool]:
-    made = Pool(options.url, options, "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(options.url, options, "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 def ledger_of(pool: Pool) -> Ledger:
@@ -122,17 +122,17 @@ def test_rows_mean_the_same_whatever_the_database_is_set_to(pool: Pool) -> None:
 
 
 def test_every_setting_holds_in_each_statement(pool: Pool, options: DatabaseSettings) -> None:
-    wanted = connection.pinned(options)
-    query = ", ".join(f"current_setting('{name}')" for name in wanted)
+    expected = connection.pinned(options)
+    query = ", ".join(f"current_setting('{name}')" for name in expected)
     with pool.connection() as lent:
         [values] = lent.execute(f"SELECT {query}".encode()).fetchall()
-    shown = dict(zip(wanted, values, strict=True))
+    actual = dict(zip(expected, values, strict=True))
     assert {
-        name: value for name, value in shown.items() if ODD.get(name, "").strip("'") == value
+        name: value for name, value in actual.items() if ODD.get(name, "").strip("'") == value
     } == {}
-    assert (shown["statement_timeout"], shown["lock_timeout"]) == ("5s", "1s")
-    assert shown["search_path"] == "public,pg_temp"
-    assert shown["synchronous_commit"] == "on"
+    assert (actual["statement_timeout"], actual["lock_timeout"]) == ("5s", "1s")
+    assert actual["search_path"] == "public,pg_temp"
+    assert actual["synchronous_commit"] == "on"
 
 
 def test_timeouts_of_statements_and_locks_hold(
@@ -180,9 +180,9 @@ def test_the_worker_brings_an_order_to_its_end(pool: Pool) -> None:
     assert (work.order.status, work.order.version) == (Status.COMPLETED, 4)
     assert progress.advance(first, Transition(Status.FAILED), Step(), ids) is None
     assert progress.settle_stock(work, Reservation.COMMITTED, message_id)
-    done = progress.load(work.order.id, message_id)
-    assert done is not None
-    assert done.processed
+    reloaded = progress.load(work.order.id, message_id)
+    assert reloaded is not None
+    assert reloaded.processed
 
 
 def test_many_clients_share_few_connections_and_no_settings(
@@ -243,13 +243,13 @@ def test_a_pooler_that_nobody_told_of_is_refused_by_name(
     pooled = postgres.cluster.url(database.name, port=pooler)
     untold = DatabaseSettings(url=pooled, connect_timeout_s=2)
     twice = DatabaseSettings(url=pooled, session_url=pooled)
-    for told, attempt in (
+    for advice, attempt in (
         ("set ORDERS_DATABASE_SESSION_URL", lambda: Leadership(untold, HOUSEKEEPING, "t").held()),
         ("set ORDERS_DATABASE_SESSION_URL", lambda: used(untold)),
         ("ORDERS_DATABASE_SESSION_URL must", lambda: Leadership(twice, HOUSEKEEPING, "t").held()),
         ("ORDERS_DATABASE_REPLICA_URL must", lambda: used(untold, writes=False)),
     ):
-        with pytest.raises(Transient, match=f"pooler in transaction mode .*{told}"):
+        with pytest.raises(Transient, match=f"pooler in transaction mode .*{advice}"):
             attempt()
 
 

@@ -36,8 +36,8 @@ ORDER = NewOrder(7, 1, 2, Decimal("19.90"), "card")
 
 @pytest.fixture
 def servers(state: Path) -> Iterator[Pair]:
-    with pair(state, "promoted") as made:
-        yield made
+    with pair(state, "promoted") as servers:
+        yield servers
 
 
 def accept(pool: Pool, key: str | None = None) -> int:
@@ -51,8 +51,8 @@ def lose_commits(servers: Pair, orders: int) -> list[int]:
     pool = Pool(settings.url, settings, "test")
     pool.open()
     with closing(pool):
-        known = accept(pool)
-        eventually(lambda: stored(servers.standby.url) == [known])
+        order_id = accept(pool)
+        eventually(lambda: stored(servers.standby.url) == [order_id])
         servers.standby.stop()
         lost = [accept(pool) for _ in range(orders)]
     servers.primary.kill()

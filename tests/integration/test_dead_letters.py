@@ -67,27 +67,27 @@ def test_show_prints_one_letter(
     vhost: Vhost, broker: Broker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bury(broker, 1)
-    wanted = bury(broker, 2)
-    assert run(vhost, "show", QUEUE, "--id", wanted) == 0
-    shown = msgspec.json.decode(capsys.readouterr().out)
-    assert (shown["id"], shown["orderId"], shown["reason"]) == (wanted, 2, "unknown_order")
-    assert shown["body"] == body(2).decode()
-    assert shown["headers"]["x-attempt"] == "3"
+    letter_id = bury(broker, 2)
+    assert run(vhost, "show", QUEUE, "--id", letter_id) == 0
+    letter = msgspec.json.decode(capsys.readouterr().out)
+    assert (letter["id"], letter["orderId"], letter["reason"]) == (letter_id, 2, "unknown_order")
+    assert letter["body"] == body(2).decode()
+    assert letter["headers"]["x-attempt"] == "3"
     broker.wait_for(DEAD, 2)
 
 
 def test_replay_sends_a_letter_back_as_if_never_tried(vhost: Vhost, broker: Broker) -> None:
     stays, goes = bury(broker, 1), bury(broker, 2)
     assert run(vhost, "replay", QUEUE, "--id", goes) == 0
-    taken = broker.take(QUEUE)
-    assert taken is not None
-    assert taken[0].message_id == goes
-    assert taken[1] == body(2)
-    assert not MARKS.keys() & taken[0].headers.keys()
+    message = broker.take(QUEUE)
+    assert message is not None
+    assert message[0].message_id == goes
+    assert message[1] == body(2)
+    assert not MARKS.keys() & message[0].headers.keys()
     broker.wait_for(DEAD, 1)
-    left = broker.take(DEAD)
-    assert left is not None
-    assert left[0].message_id == stays
+    letter = broker.take(DEAD)
+    assert letter is not None
+    assert letter[0].message_id == stays
 
 
 def test_replay_all_takes_those_that_are_there_up_to_a_limit(vhost: Vhost, broker: Broker) -> None:

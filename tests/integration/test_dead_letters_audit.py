@@ -16,11 +16,11 @@ DEAD, NOTIFY = "order-processing.dead", "order-notifications.dead"
 @pytest.fixture
 def shop(database: Database, vhost: Vhost) -> Iterator[Shop]:
     nobody = Control("http://127.0.0.1:9")
-    made = Shop(database, nobody, nobody)
-    made.environ["ORDERS_AMQP_URL"] = vhost.url
-    made.run("TRUNCATE orders, notifications, operator_actions CASCADE")
-    yield made
-    made.close()
+    shop = Shop(database, nobody, nobody)
+    shop.environ["ORDERS_AMQP_URL"] = vhost.url
+    shop.run("TRUNCATE orders, notifications, operator_actions CASCADE")
+    yield shop
+    shop.close()
 
 
 def bury(broker: Broker, order_id: int, queue: str = DEAD, kind: str = "order.created.v1") -> str:
@@ -82,10 +82,10 @@ def test_without_the_database_nothing_is_replayed_unless_it_is_said(
 
 
 def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker: Broker) -> None:
-    done, owing = shop.order(), shop.order("Failed", reservation="held")
+    sold, owing = shop.order(), shop.order("Failed", reservation="held")
     waits = shop.order("Charging", reservation="held")
-    settled = bury(broker, done)
-    kept = [bury(broker, order_id) for order_id in (owing, waits, 4711)]
+    settled = bury(broker, sold)
+    letters = [bury(broker, order_id) for order_id in (owing, waits, 4711)]
     broker.send(DEAD, b"not for us", new_properties())
     code, out, _ = dead_letters(shop, "tidy", "order-processing")
     assert code == 0
@@ -94,15 +94,15 @@ def test_tidy_drops_letters_whose_order_was_settled_otherwise(shop: Shop, broker
     broker.wait_for(DEAD, 5)
     assert dead_letters(shop, "tidy", "order-processing", "--yes", "--as", "ada")[0] == 0
     broker.wait_for(DEAD, 4)
-    assert set(kept) < {broker.take(DEAD)[0].message_id for _ in range(4)}  # type: ignore[index]
+    assert set(letters) < {broker.take(DEAD)[0].message_id for _ in range(4)}  # type: ignore[index]
     [(action, detail)] = shop.run("SELECT action, detail FROM operator_actions")
     assert (action, detail) == ("dead-letters tidy", {"letters": 1, "ids": [settled]})
 
 
 def test_tidy_drops_notifications_that_were_sent(shop: Shop, broker: Broker) -> None:
-    told, untold = shop.order(), shop.order(notified=False)
-    sent = bury(broker, told, NOTIFY, "order.completed.v1")
-    bury(broker, told, NOTIFY, "order.refunded.v1")
+    notified, untold = shop.order(), shop.order(notified=False)
+    sent = bury(broker, notified, NOTIFY, "order.completed.v1")
+    bury(broker, notified, NOTIFY, "order.refunded.v1")
     bury(broker, untold, NOTIFY, "order.completed.v1")
     code, out, _ = dead_letters(shop, "tidy", "order-notifications", "--yes")
     assert code == 0

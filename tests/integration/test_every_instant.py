@@ -218,29 +218,29 @@ class Case:
             assert status in {Status.COMPLETED, Status.FAILED}
 
     def _check_money(self, status: Status, refunded: Decimal, requested: Decimal) -> None:
-        taken = [row for row in self.till.ledger() if row.status == "captured"]
+        captures = [row for row in self.till.ledger() if row.status == "captured"]
         back = [row.amount for row in self.till.ledger() if row.status == "refunded"]
-        assert len({row.attempt_id for row in taken}) == len(taken) <= 1
+        assert len({row.attempt_id for row in captures}) == len(captures) <= 1
         assert sum(back) == refunded == requested
-        kept = sum(row.amount for row in taken) - sum(back)
+        balance = sum(row.amount for row in captures) - sum(back)
         if status in {Status.COMPLETED, Status.REFUNDING}:
-            assert kept == TOTAL - refunded
+            assert balance == TOTAL - refunded
         else:
-            assert kept == 0
+            assert balance == 0
         outcomes = self.rows(
             "SELECT kind, outcome FROM payment_attempts WHERE order_id = %s", self.id
         )
         assert ("capture", "unknown") not in outcomes
         assert ("refund", "unknown") not in outcomes
-        assert outcomes.count(("capture", "approved")) == len(taken)
+        assert outcomes.count(("capture", "approved")) == len(captures)
         assert outcomes.count(("refund", "approved")) == len(back)
 
     def _check_stock(self, status: Status, reservation: str) -> None:
         # A cancelled order's stock went back before a capture that a failover lost was found.
         back = self.failed_over and status is Status.REFUNDING
         sold = QUANTITY if status in {Status.COMPLETED, Status.REFUNDING} and not back else 0
-        left = 0 if self.path == "out of stock" else UNITS
-        assert self.stock.available(PRODUCT) == left - sold
+        units = 0 if self.path == "out of stock" else UNITS
+        assert self.stock.available(PRODUCT) == units - sold
         [entry] = self.stock.ledger()
         if back:
             assert (reservation, entry.status in {"released", "returned"}) == ("held", True)
@@ -264,7 +264,7 @@ class Case:
             row[0]
             for row in self.rows("SELECT type FROM outbox WHERE aggregateid = %s", str(self.id))
         }
-        told = types & {
+        notices = types & {
             "order.completed.v1",
             "order.failed.v1",
             "order.cancelled.v1",
@@ -272,9 +272,9 @@ class Case:
         }
         if status is Status.REFUNDED:
             cancelled = {"order.cancelled.v1"} if self.failed_over else set()
-            assert told - {"order.completed.v1"} - cancelled == {"order.refunded.v1"}
+            assert notices - {"order.completed.v1"} - cancelled == {"order.refunded.v1"}
         elif status is not Status.REFUNDING:
-            assert told == NOTIFIED[status]
+            assert notices == NOTIFIED[status]
 
 
 class Cache:
@@ -286,10 +286,10 @@ class Cache:
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "4"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 EVENTS: Final = {
@@ -351,12 +351,12 @@ def test_two_things_at_two_instants_leave_the_books_in_balance(
 ) -> None:
     last = instants_of(pool, path, way)
     pairs = [
-        (first, one, second, two)
+        (first, event, second, other)
         for first, second in itertools.combinations(range(1, last + 1), 2)
-        for one, two in product(("cancel", "refund a part", "another worker"), EVENTS)
+        for event, other in product(("cancel", "refund a part", "another worker"), EVENTS)
     ]
-    for first, one, second, two in pairs[:: max(1, len(pairs) // 20)]:
-        run(pool, path, {first: one, second: two}, way)
+    for first, event, second, other in pairs[:: max(1, len(pairs) // 20)]:
+        run(pool, path, {first: event, second: other}, way)
 
 
 @pytest.mark.exhaustive
@@ -368,6 +368,6 @@ def test_any_two_things_at_any_two_instants_leave_the_books_in_balance(
     last, began_s = instants_of(pool, path, way), time.monotonic()
     moments = itertools.combinations(range(1, last + 1), 2)
     pairs = list(product(moments, EVENTS, EVENTS))[::EVERY]
-    for (first, second), one, two in pairs:
-        run(pool, path, {first: one, second: two}, way)
+    for (first, second), event, other in pairs:
+        run(pool, path, {first: event, second: other}, way)
     figure(f"{path}, {way}: pairs", f"{len(pairs)} in {time.monotonic() - began_s:.0f} s")

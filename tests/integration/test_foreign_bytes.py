@@ -28,12 +28,12 @@ def limits() -> Limits:
 def test_strange_headers_end_no_connection_and_touch_no_other_message(
     vhost: Vhost, broker: Broker, *, accepted: bool
 ) -> None:
-    seen: list[Message] = []
+    messages: list[Message] = []
     release = threading.Event()
 
     def handler(message: Message) -> None:
         release.wait(60)
-        seen.append(message)
+        messages.append(message)
         if not accepted:
             raise Permanent("no", reason="refused")
 
@@ -45,15 +45,15 @@ def test_strange_headers_end_no_connection_and_touch_no_other_message(
         eventually(lambda: consumer.problem is None)
         broker.wait_for(QUEUE, 0)  # all are in one prefetch window
         release.set()
-        eventually(lambda: len(seen) == 1 + len(STRANGE))
+        eventually(lambda: len(messages) == 1 + len(STRANGE))
         dead = len(UNREADABLE) if accepted else 1 + len(EVERY)
         broker.wait_for(DEAD, dead)
     finally:
         consumer.stop()
-    assert {message.message_id for message in seen} == {
+    assert {message.message_id for message in messages} == {
         innocent, *(i for i, name in sent.items() if name in STRANGE),
     }  # fmt: skip
-    assert {message.attempt for message in seen} == {1}, "nothing was delivered twice"
+    assert {message.attempt for message in messages} == {1}, "nothing was delivered twice"
     assert broker.count(QUEUE) == 0
     reasons = letters(vhost)
     for message_id, name in sent.items():
@@ -84,9 +84,9 @@ def test_dead_letters_get_past_strange_ones(
     listed = capsys.readouterr().out
     assert all(message_id in listed for message_id in [*ids, last])
     assert run(vhost, "show", QUEUE, *(word for i in ids for word in ("--id", i))) == 0
-    shown = capsys.readouterr().out
-    assert "nested deeper" in shown
-    assert "1790000000000" in shown
+    output = capsys.readouterr().out
+    assert "nested deeper" in output
+    assert "1790000000000" in output
     assert run(vhost, "replay", QUEUE, "--id", last) == 0
     broker.wait_for(QUEUE, 1)
     assert run(vhost, "replay", QUEUE, "--all") == 0

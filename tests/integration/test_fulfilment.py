@@ -45,18 +45,18 @@ def payment() -> Iterator[Control]:
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(params=["one by one", "as a set"])
 def world(
     pool: Pool, inventory: Control, payment: Control, request: pytest.FixtureRequest
 ) -> Iterator[World]:
-    with empty_world(pool, inventory, payment, sets=request.param == "as a set") as made:
-        yield made
+    with empty_world(pool, inventory, payment, sets=request.param == "as a set") as world:
+        yield world
 
 
 def test_an_order_is_reserved_charged_completed_and_its_stock_committed(world: World) -> None:

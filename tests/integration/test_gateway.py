@@ -37,7 +37,7 @@ class Answer:
     def all(self, name: str) -> list[str]:
         return [field[1] for field in self.fields if field[0].lower() == name.lower()]
 
-    def one(self, name: str) -> str:
+    def field(self, name: str) -> str:
         (value,) = self.all(name)
         return value
 
@@ -175,13 +175,13 @@ def request(
 def assert_problem(answer: Answer, status: int) -> None:
     """Hold an answer to the shape of the gateway's own errors."""
     assert answer.status == status
-    assert answer.one("Content-Type") == "application/problem+json"
+    assert answer.field("Content-Type") == "application/problem+json"
     problem = answer.json()
     assert set(problem) == PROBLEM_MEMBERS
     assert problem["status"] == status
     assert problem["error"] == problem["detail"]
-    assert problem["correlationId"] == answer.one("X-Correlation-ID")
-    assert problem["traceId"] == answer.one("traceparent").split("-")[1]
+    assert problem["correlationId"] == answer.field("X-Correlation-ID")
+    assert problem["traceId"] == answer.field("traceparent").split("-")[1]
 
 
 POST = b"POST /x HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n"
@@ -264,7 +264,7 @@ def test_a_bare_line_feed_never_makes_two_requests(gateway: int, reached: list[A
         b"POST /x HTTP/1.1\nHost: shop\nConnection: close\nContent-Length: 38\n\n"
         b"GET /smuggled HTTP/1.1\r\nHost: shop\r\n\r\n",
     )
-    assert [seen[1] for seen in reached] in ([], ["/x"])
+    assert [call[1] for call in reached] in ([], ["/x"])
 
 
 def test_a_chunked_body_arrives_whole_with_a_length(gateway: int, api: Upstream) -> None:
@@ -330,7 +330,7 @@ def test_trace_and_connect_are_405(gateway: int, reached: list[Any], method: str
     target = "shop:80" if method == "CONNECT" else "/x"
     answer = request(gateway, target, method=method)
     assert_problem(answer, 405)
-    assert answer.one("Allow")
+    assert answer.field("Allow")
     assert reached == []
 
 
@@ -366,7 +366,7 @@ def test_an_error_of_the_api_passes_untouched(gateway: int) -> None:
 def test_no_api_is_502_with_retry_after(lonely_gateway: int) -> None:
     answer = request(lonely_gateway)
     assert_problem(answer, 502)
-    assert answer.one("Retry-After")
+    assert answer.field("Retry-After")
 
 
 def test_an_api_that_dies_in_a_request_is_502_and_not_asked_again(
@@ -380,7 +380,7 @@ def test_an_api_that_dies_in_a_request_is_502_and_not_asked_again(
 def test_head_of_an_error_has_no_body(lonely_gateway: int) -> None:
     answer = request(lonely_gateway, method="HEAD")
     assert (answer.status, answer.body) == (502, b"")
-    assert answer.one("Content-Type") == "application/problem+json"
+    assert answer.field("Content-Type") == "application/problem+json"
 
 
 def test_the_instance_is_the_path_without_anything_that_breaks_json(lonely_gateway: int) -> None:
@@ -391,11 +391,11 @@ def test_the_instance_is_the_path_without_anything_that_breaks_json(lonely_gatew
 def test_a_correlation_id_is_kept_and_returned_once(gateway: int, api: Upstream) -> None:
     answer = request(gateway, "/x", "X-Correlation-ID: My_id-1.2")
     assert api.headers()["x-correlation-id"] == ["My_id-1.2"]
-    assert answer.one("X-Correlation-ID") == "My_id-1.2"
+    assert answer.field("X-Correlation-ID") == "My_id-1.2"
 
 
 @pytest.mark.parametrize(
-    "given",
+    "fields",
     [
         ["X-Correlation-ID: has space"],
         ["X-Correlation-ID: " + "x" * 65],
@@ -406,12 +406,12 @@ def test_a_correlation_id_is_kept_and_returned_once(gateway: int, api: Upstream)
     ],
 )
 def test_any_other_correlation_id_is_replaced(
-    gateway: int, api: Upstream, given: list[str]
+    gateway: int, api: Upstream, fields: list[str]
 ) -> None:
-    answer = request(gateway, "/x", *given)
+    answer = request(gateway, "/x", *fields)
     (passed,) = api.headers()["x-correlation-id"]
     assert re.fullmatch(r"[0-9a-f]{32}", passed)
-    assert answer.one("X-Correlation-ID") == passed
+    assert answer.field("X-Correlation-ID") == passed
 
 
 def test_forwarding_fields_of_the_client_are_replaced(gateway: int, api: Upstream) -> None:
@@ -425,8 +425,8 @@ def test_forwarding_fields_of_the_client_are_replaced(gateway: int, api: Upstrea
 def test_the_api_is_told_when_a_request_was_passed_on(gateway: int, api: Upstream) -> None:
     before = time.time()
     request(gateway, "/x", "X-Request-Start: t=1")
-    (told,) = api.headers()["x-request-start"]
-    assert before - 1 < float(told.removeprefix("t=")) < time.time() + 1
+    (stamp,) = api.headers()["x-request-start"]
+    assert before - 1 < float(stamp.removeprefix("t=")) < time.time() + 1
 
 
 def test_only_the_fields_that_the_api_reads_reach_it(gateway: int, api: Upstream) -> None:
@@ -456,10 +456,10 @@ def test_every_field_that_the_api_reads_is_passed_on() -> None:
 
 def test_security_fields_are_on_every_answer(gateway: int, lonely_gateway: int) -> None:
     for answer in (request(gateway), request(gateway, "/refuse"), request(lonely_gateway)):
-        assert answer.one("X-Content-Type-Options") == "nosniff"
-        assert answer.one("X-Frame-Options") == "DENY"
-        assert "default-src" in answer.one("Content-Security-Policy")
-        assert answer.one("Server") == "nginx"
+        assert answer.field("X-Content-Type-Options") == "nosniff"
+        assert answer.field("X-Frame-Options") == "DENY"
+        assert "default-src" in answer.field("Content-Security-Policy")
+        assert answer.field("Server") == "nginx"
 
 
 def test_the_api_cannot_steer_the_gateway(gateway: int, reached: list[Any]) -> None:
@@ -548,12 +548,12 @@ def test_each_request_is_one_line_of_json_in_the_access_log(gateway: int, state:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         lines = [json.loads(line) for line in access_log(state).read_text().splitlines()]
-        found = [line for line in lines if line["correlationId"] == "find-me"]
-        if found:
+        entries = [line for line in lines if line["correlationId"] == "find-me"]
+        if entries:
             break
         time.sleep(0.05)
-    assert found[0]["status"] == "200"
-    assert float(found[0]["requestTime"]) >= 0
+    assert entries[0]["status"] == "200"
+    assert float(entries[0]["requestTime"]) >= 0
 
 
 def access_log(state: Path) -> Path:

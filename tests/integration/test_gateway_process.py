@@ -97,17 +97,17 @@ Start = Callable[..., Gateway]
 @pytest.fixture
 def start(state: Path) -> Iterator[Start]:
     """Start gateways; what still runs is ended with the test."""
-    made: list[Gateway] = []
+    gateways: list[Gateway] = []
 
     def run(**environ: str) -> Gateway:
         for name in ("GATEWAY_PORT", "GATEWAY_ADMIN_PORT"):
             environ.setdefault(name, str(free_port()))
         folder = unprivileged.folder(state, f"gateway-{environ['GATEWAY_PORT']}")
-        made.append(Gateway(folder, **environ))
-        return made[-1]
+        gateways.append(Gateway(folder, **environ))
+        return gateways[-1]
 
     yield run
-    for gateway in made:
+    for gateway in gateways:
         gateway.process.terminate()  # killed, it would leave its nginx behind
         gateway.process.wait(WITHIN_S)
 
@@ -213,9 +213,9 @@ def test_answers_are_counted_also_where_no_api_answers(api: Api, start: Start) -
     for path in ("/api/orders/1", "/api/orders/2", "/api/orders/%00", "/health"):
         requests.get(f"{gateway.url}{path}", timeout=30)
     requests.request("BREW", f"{gateway.url}/api/orders", timeout=30)
-    wanted = {("GET", "502", "api"): 2, ("GET", "400", "other"): 1, ("_OTHER", "405", "api"): 1}
+    expected = {("GET", "502", "api"): 2, ("GET", "400", "other"): 1, ("_OTHER", "405", "api"): 1}
     end = time.monotonic() + WITHIN_S
-    while not wanted.items() <= metrics(port).items():
+    while not expected.items() <= metrics(port).items():
         assert time.monotonic() < end, metrics(port)
         time.sleep(0.1)
     counts = metrics(port)

@@ -58,11 +58,11 @@ class Gateway(NamedTuple):
         plain = socket.create_connection(("localhost", self.port), WITHIN_S)
         return context.wrap_socket(plain, server_hostname="localhost")
 
-    def shown(self) -> str:
+    def common_name(self) -> str:
         """Return the common name in the certificate that a new connection is shown."""
         with self.connect(self.trusting()) as connection:
-            shown = connection.getpeercert(binary_form=True) or b""
-        subject = x509.load_der_x509_certificate(shown).subject
+            certificate = connection.getpeercert(binary_form=True) or b""
+        subject = x509.load_der_x509_certificate(certificate).subject
         return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
     def trusting(self) -> ssl.SSLContext:
@@ -74,30 +74,30 @@ class Gateway(NamedTuple):
 def gateway(state: Path, api: Api) -> Iterator[Gateway]:
     folder = unprivileged.folder(state, "gateway-tls")
     authority = Authority(state / "gateway-certificates")
-    made = Gateway(
+    gateway = Gateway(
         free_port(),
         free_port(),
         Pair(folder / "tls.crt", folder / "tls.key"),
         authority,
         folder / "log",
     )
-    made.replace(authority.server("first"))
+    gateway.replace(authority.server("first"))
     environ = {
-        "GATEWAY_PORT": str(made.port),
-        "GATEWAY_ADMIN_PORT": str(made.admin_port),
+        "GATEWAY_PORT": str(gateway.port),
+        "GATEWAY_ADMIN_PORT": str(gateway.admin_port),
         "GATEWAY_API_ADDRESS": f"127.0.0.1:{api.server_port}",
-        "GATEWAY_TLS_CERTIFICATE_FILE": str(made.files.certificate),
-        "GATEWAY_TLS_KEY_FILE": str(made.files.key),
+        "GATEWAY_TLS_CERTIFICATE_FILE": str(gateway.files.certificate),
+        "GATEWAY_TLS_KEY_FILE": str(gateway.files.key),
         "PYTHONPATH": str(SERVICES),
         "TMPDIR": str(folder),
     }
-    with made.log.open("w") as log:
+    with gateway.log.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway"], env=os.environ | environ, stdout=log, stderr=log
         )
     try:
-        eventually(made.shown)
-        yield made
+        eventually(gateway.common_name)
+        yield gateway
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(WITHIN_S)
@@ -178,11 +178,11 @@ def test_a_renewal_under_load_fails_no_request_and_half_a_pair_is_not_taken(
         for name in ("second", "third"):
             gateway.replace(gateway.authority.server(name))
             eventually(partial(shows, gateway, name))
-            wanted = answers + 40
-            eventually(partial(answered, wanted))
+            target = answers + 40
+            eventually(partial(answered, target))
         shutil.copy(gateway.authority.server("fourth").certificate, gateway.files.certificate)
         eventually(lambda: "certificate of before stays" in gateway.log.read_text())
-        assert gateway.shown() == "third"
+        assert gateway.common_name() == "third"
         gateway.replace(gateway.authority.server("fourth"))
         eventually(partial(shows, gateway, "fourth"))
     finally:
@@ -193,7 +193,7 @@ def test_a_renewal_under_load_fails_no_request_and_half_a_pair_is_not_taken(
 
 
 def shows(gateway: Gateway, name: str) -> bool:
-    return gateway.shown() == name
+    return gateway.common_name() == name
 
 
 @pytest.mark.parametrize(

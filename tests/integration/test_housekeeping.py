@@ -35,14 +35,14 @@ def options(database: Database) -> DatabaseSettings:
 
 @pytest.fixture
 def pool(options: DatabaseSettings) -> Iterator[Pool]:
-    made = Pool(options.url, options, "test")
-    made.open()
-    with made.connection() as connection:
+    pool = Pool(options.url, options, "test")
+    pool.open()
+    with pool.connection() as connection:
         connection.execute(
             b"TRUNCATE orders, outbox, idempotency_keys, processed_messages, stalled_orders CASCADE"
         )
-    yield made
-    made.close()
+    yield pool
+    pool.close()
 
 
 def housekeeping(
@@ -117,9 +117,9 @@ def test_a_count_that_takes_too_long_keeps_nothing_else_from_being_done(
         keeper.round()
         assert rows(pool, STALLED) > 0
         assert rows(pool, "SELECT count(*) FROM idempotency_keys") == 0
-    known = series(counted)
+    gauges = series(counted)
     keeper.stop_leading()
-    lost = {name for (name, _), value in known.items() if math.isnan(value)}
+    lost = {name for (name, _), value in gauges.items() if math.isnan(value)}
     assert lost == {
         "orders_integrity_violations", "orders_reconcile_last_success_timestamp_seconds",
     }  # fmt: skip
@@ -250,11 +250,11 @@ def test_what_cannot_be_counted_is_not_a_number_and_does_not_vanish(
     counted.lose()
     assert values(counted) == {}, "a process that never counted has nothing to lose"
     keeper.round()
-    known = series(counted)
+    gauges = series(counted)
     counted.lose()
     lost = series(counted)
     assert all(math.isnan(value) for value in lost.values())
-    assert known.keys() <= lost.keys(), "the alert on a series that vanishes does not fire"
+    assert gauges.keys() <= lost.keys(), "the alert on a series that vanishes does not fire"
     assert {"orders_stuck", "orders_integrity_violations"} <= {name for name, _ in lost}
     keeper.stop_leading()
 
@@ -290,10 +290,10 @@ def test_the_oldest_unknown_payment_is_told_with_its_age(
         )
     keeper, counted = housekeeping(pool, options)
     keeper.round()
-    found = values(counted)
+    gauges = values(counted)
     keeper.stop_leading()
-    assert found["payment_unknown"] == 1
-    assert 700 <= found["payment_unknown_oldest_age_seconds"] < 800
+    assert gauges["payment_unknown"] == 1
+    assert 700 <= gauges["payment_unknown_oldest_age_seconds"] < 800
 
 
 def test_the_metrics_are_declared_before_there_is_a_count() -> None:

@@ -33,13 +33,13 @@ with psycopg.connect(os.environ["DATABASE"], autocommit=True) as connection:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_says_what_failed_and_quotes_no_row(form: str, database: Database) -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", FAILING, form, CARD],
         env={"PYTHONPATH": str(SERVICES), "DATABASE": database.url},
         capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
-    assert CARD not in said
-    text = json.loads(said)["exception"] if form == "json" else said
+    assert CARD not in output
+    text = json.loads(output)["exception"] if form == "json" else output
     assert "UniqueViolation: duplicate key value violates unique constraint" in text
     assert "During handling of the above exception" in text
     assert 'NotNullViolation: null value in column "b"' in text

@@ -159,8 +159,8 @@ Run = Callable[..., Rows]
 
 @pytest.fixture
 def url(postgres: Postgres) -> Iterator[str]:
-    with first_release(postgres) as made:
-        yield made
+    with first_release(postgres) as url:
+        yield url
 
 
 def fill(postgres: Postgres, url: str, orders: int) -> None:
@@ -195,6 +195,6 @@ def test_the_previous_release_serves_while_the_schema_is_migrated(
     with psycopg.connect(url, autocommit=True) as session:
         query = b"SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
         assert session.execute(query).fetchall() == []
-        done = b"SELECT count(*) FROM orders WHERE id > %s AND status = 'Completed'"
-        [(completed,)] = session.execute(done, (orders,)).fetchall()
+        completions = b"SELECT count(*) FROM orders WHERE id > %s AND status = 'Completed'"
+        [(completed,)] = session.execute(completions, (orders,)).fetchall()
     assert completed > 0, "nothing was done meanwhile"

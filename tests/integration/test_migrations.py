@@ -26,8 +26,8 @@ BUILDING = b"SELECT pid " + OF_BUILDS
 @pytest.fixture
 def url(postgres: Postgres) -> Iterator[str]:
     """Give an empty database, in the schema of the first release."""
-    with first_release(postgres) as made:
-        yield made
+    with first_release(postgres) as url:
+        yield url
 
 
 def wait_for(holds: Callable[[], object], within_s: float = 60) -> None:

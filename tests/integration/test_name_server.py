@@ -42,7 +42,7 @@ def _elsewhere(resolver: Path, *argv: str) -> list[str]:
 
 def waits(resolver: Path, *arguments: str) -> dict[str, float]:
     environment = {name: value for name, value in os.environ.items() if name != "RES_OPTIONS"}
-    done = subprocess.run(
+    process = subprocess.run(
         _elsewhere(resolver, sys.executable, "-m", "integration.unanswered_names", *arguments),
         env=environment | {"PYTHONPATH": f"{SERVICES}:{TESTS}"},
         capture_output=True,
@@ -50,8 +50,8 @@ def waits(resolver: Path, *arguments: str) -> dict[str, float]:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr
+    measured: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     return measured
 
 

@@ -67,10 +67,10 @@ def receiver() -> Iterator[Control]:
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
@@ -571,20 +571,20 @@ def test_only_what_one_claim_would_get_is_claimed_in_a_set(
     database: Database,
 ) -> None:  # fmt: skip
     held.go_on.set()
-    first, two, waits, taken, sent, locked = (announced(pool).body.order_id for _ in range(6))
+    first, two, waits, busy, sent, locked = (announced(pool).body.order_id for _ in range(6))
     announced(pool, events.REFUNDED, two, version=6)
     later = "UPDATE notifications SET tries = 1, next_at = now() + interval '1 h'"
     run(pool, f"{later} WHERE order_id = %s", waits)
-    assert together.claim(taken) is not None
+    assert together.claim(busy) is not None
     run(pool, "UPDATE notifications SET sent_at = now() WHERE order_id = %s", sent)
-    asked = [first, two, waits, taken, sent, locked, first]
+    order_ids = [first, two, waits, busy, sent, locked, first]
     with psycopg.connect(database.url) as session:
         session.execute(b"SELECT FROM notifications WHERE order_id = %s FOR UPDATE", (locked,))
-        claimed = together._claim_several(asked)
-    assert {place: (one.order_id, one.template) for place, one in claimed.items()} == {
+        claimed = together._claim_several(order_ids)
+    assert {place: (claim.order_id, claim.template) for place, claim in claimed.items()} == {
         0: (first, events.COMPLETED), 1: (two, events.COMPLETED),
     }  # fmt: skip
-    assert together._claim_several(asked).keys() == {5}, "it is not locked any more"
+    assert together._claim_several(order_ids).keys() == {5}, "it is not locked any more"
 
 
 SETTLEMENTS = (

@@ -131,8 +131,8 @@ def test_one_key_twice_in_a_crowd_is_one_order(crowd: Crowd) -> None:
     crowd.arrive(*answers, *others)
     crowd.lock.rollback()
     results = [answer.result() for answer in answers]
-    taken = [result for result in results if result.status_code == 202]
-    assert len({result.json()["orderId"] for result in taken}) == 1
+    accepted = [result for result in results if result.status_code == 202]
+    assert len({result.json()["orderId"] for result in accepted}) == 1
     assert sorted(result.status_code for result in results) in ([202, 202, 422], [202, 422, 422])
     assert len(stored(crowd.database, [user])) == 1
     assert [other.result().status_code for other in others] == [202] * 3, "keys of other principals"
@@ -188,15 +188,15 @@ def test_when_the_session_ends_all_of_the_set_are_told_that_nobody_knows(crowd: 
 
 
 def test_a_client_that_goes_away_disturbs_nobody(api: Api, crowd: Crowd) -> None:
-    left = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(4)]
-    users = [new_user() for _ in left]
-    for connection, user in zip(left, users, strict=True):
+    connections = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(4)]
+    users = [new_user() for _ in connections]
+    for connection, user in zip(connections, users, strict=True):
         connection.sendall(posted(order(user)))
     stays = crowd.post(new_user())
-    crowd.arrive(stays, *[stays] * len(left))
-    for connection in left[:2]:  # a reset
+    crowd.arrive(stays, *[stays] * len(connections))
+    for connection in connections[:2]:  # a reset
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    for connection in left:
+    for connection in connections:
         connection.close()
     crowd.lock.rollback()
     assert stays.result().status_code == 202

@@ -52,10 +52,10 @@ def pool(database: Database) -> Iterator[Pool]:
     settings = DatabaseSettings(
         url=database.url, pool_size=12, connect_timeout_s=1, statement_timeout_s=1
     )
-    made = Pool(database.url, settings, "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings, "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @contextmanager
@@ -157,11 +157,11 @@ def closed(vhost: Vhost, name: str) -> bool:
     """Have the broker close the connections of a name; false if it lists none yet."""
     api = f"{vhost.management_url}/api/connections"
     names = [
-        known["name"]
-        for known in requests.get(api, timeout=30).json()
-        if known["client_properties"].get("connection_name") == name
+        connection["name"]
+        for connection in requests.get(api, timeout=30).json()
+        if connection["client_properties"].get("connection_name") == name
     ]
-    answers = [requests.delete(f"{api}/{known}", timeout=30) for known in names]
+    answers = [requests.delete(f"{api}/{connection}", timeout=30) for connection in names]
     return any(answer.ok for answer in answers)
 
 

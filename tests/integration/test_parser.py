@@ -113,8 +113,8 @@ def test_the_workers_memory_stays_flat_under_repeated_fields(served: Served) -> 
 )  # fmt: skip
 def test_a_path_is_decoded_once(echo: Running, target: str, path: str) -> None:
     answer = send(echo, request("GET", target))
-    shown = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])
-    assert (shown["path"], shown["query"]) == (path, target.partition("?")[2])
+    parsed = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])
+    assert (parsed["path"], parsed["query"]) == (path, target.partition("?")[2])
 
 
 def test_trailer_fields_are_discarded(served: Served) -> None:

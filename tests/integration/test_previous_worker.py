@@ -46,8 +46,8 @@ def world(upgraded: str, inventory: Control, payment: Control) -> Iterator[World
     environ = {"ORDERS_DATABASE_URL": upgraded}
     pool = Pool(upgraded, settings.load(settings.DatabaseSettings, environ), "test")
     pool.open()
-    with empty_world(pool, inventory, payment) as made:
-        yield made
+    with empty_world(pool, inventory, payment) as world:
+        yield world
     pool.close()
 
 
@@ -193,8 +193,8 @@ def test_it_goes_on_with_what_this_releases_worker_was_killed_over(world: World)
         pass
 
     class Killed(Inventory):
-        def reserve(self, *asked: Any) -> Any:
-            super().reserve(*asked)
+        def reserve(self, *arguments: Any) -> Any:
+            super().reserve(*arguments)
             raise Died
 
     world.replace(inventory=lambda inventory: Killed(inventory._upstream))

@@ -37,11 +37,11 @@ WITHIN_S = 60.0  # a busy machine included; what is measured is printed
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder: Path = tmp_path_factory.mktemp("cluster")
-    with rabbitmq_cluster.cluster(folder, "only-for-tests") as made:
-        first = made.nodes[0].broker
+    with rabbitmq_cluster.cluster(folder, "only-for-tests") as cluster:
+        first = cluster.nodes[0].broker
         prepare(Vhost("/", first.url(), first.management_url))
-        eventually(lambda: made.whole(QUEUE), WITHIN_S)
-        yield made
+        eventually(lambda: cluster.complete(QUEUE), WITHIN_S)
+        yield cluster
 
 
 def say(text: str) -> None:
@@ -121,7 +121,7 @@ class Load:
 def loaded(database: Database, three: Cluster) -> Iterator[Load]:
     with psycopg.connect(database.url, autocommit=True) as session:
         session.execute("TRUNCATE outbox")
-    eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+    eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
     try:
         with Load(database, three) as load:
             load.goes_on()
@@ -140,9 +140,9 @@ def settle(three: Cluster) -> None:
     Nodes that have only just met again may lose each other once more, or be left with queues that
     have no leader, when a third one dies; RabbitMQ shows nothing else to wait for.
     """
-    eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+    eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
     time.sleep(2 * rabbitmq_cluster.TICK_S)
-    eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+    eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
 
 
 def test_each_node_is_killed_in_turn_and_no_message_is_lost(
@@ -169,7 +169,7 @@ def test_a_frozen_node_is_left_alone_and_takes_part_again(
             time.sleep(2 * rabbitmq_cluster.TICK_S)  # its peers have given it up
             load.goes_on()
             node.program.resume()
-            eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+            eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
             load.goes_on()
         load.end()
         say(f"{load.written} messages, {load.handled - load.written} of them handled twice")
@@ -194,7 +194,7 @@ def test_a_node_that_is_cut_off_pauses_and_takes_part_again(
             eventually(lambda: not listens(node), WITHIN_S)  # noqa: B023 at once
             load.goes_on()
             three.links.heal()
-            eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+            eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
             load.goes_on()
         load.end()
         say(f"{load.written} messages, {load.handled - load.written} of them handled twice")
@@ -209,7 +209,7 @@ def test_one_broken_link_between_two_nodes_costs_time_only(
         eventually(lambda: not any(listens(node) for node in three.nodes[:2]), WITHIN_S)
         written = load.written
         three.links.heal()
-        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
         eventually(lambda: len(load.seen) >= written, WITHIN_S)
         say(f"link 0-1 whole again: messages arrive after {load.goes_on():.1f} s")
         load.end()
@@ -224,7 +224,7 @@ def test_three_nodes_apart_take_nothing_and_lose_nothing(
         eventually(lambda: not any(listens(node) for node in three.nodes), WITHIN_S)
         written = load.written
         three.links.heal()
-        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
         eventually(lambda: len(load.seen) >= written, WITHIN_S)
         load.end()
 
@@ -235,13 +235,13 @@ def test_without_a_majority_messages_wait_and_nothing_is_lost(
     with loaded(database, three) as load:
         for node in three.nodes[1:]:
             node.program.kill()
-        seen = len(load.seen)
+        before = len(load.seen)
         time.sleep(10)
         written = load.written
-        assert len(load.seen) < seen + 100, "a minority confirms nothing"
+        assert len(load.seen) < before + 100, "a minority confirms nothing"
         for node in three.nodes[1:]:
             node.program.start()
-        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
         eventually(lambda: len(load.seen) >= written, WITHIN_S)
         load.end()
 
@@ -266,7 +266,7 @@ def test_tools_and_gauges_find_a_node_that_lives(three: Cluster) -> None:
         gauges.close()
     finally:
         killed.program.start()
-        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)
 
 
 def test_the_minority_side_serves_nobody(three: Cluster) -> None:
@@ -287,4 +287,4 @@ def test_the_minority_side_serves_nobody(three: Cluster) -> None:
     finally:
         for node in three.nodes[1:]:
             node.program.start()
-        eventually(lambda: three.whole(QUEUE), 2 * WITHIN_S)
+        eventually(lambda: three.complete(QUEUE), 2 * WITHIN_S)

@@ -179,10 +179,10 @@ class Race:
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "race")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "race")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 def test_money_and_stock_balance_after_thousands_of_racing_cancels(
@@ -221,28 +221,28 @@ def owing(race: Race) -> bool:
 
 def check_orders(race: Race) -> None:
     orders = dict(race.rows("SELECT id, status FROM orders"))
-    told: dict[int, set[str]] = collections.defaultdict(set)
+    templates: dict[int, set[str]] = collections.defaultdict(set)
     for order_id, template in race.rows("SELECT order_id, template FROM notifications"):
-        told[order_id].add(template)
+        templates[order_id].add(template)
     for order_id, status in orders.items():
         assert (order_id in race.cancelled) == (status in {"Cancelled", "Refunded"}), order_id
         also = {"order.completed.v1"} if status == "Refunded" else set()
-        assert {TOLD[status]} <= told[order_id] <= {TOLD[status]} | also, order_id
+        assert {TOLD[status]} <= templates[order_id] <= {TOLD[status]} | also, order_id
 
 
 def check_totals(race: Race) -> None:
     attempts = race.till.ledger()
-    taken = [row for row in attempts if row.status == "captured"]
+    captures = [row for row in attempts if row.status == "captured"]
     back = [row for row in attempts if row.status == "refunded"]
-    [(kept,)] = race.rows("SELECT coalesce(sum(total), 0) FROM orders WHERE status = 'Completed'")
-    assert len({row.order_id for row in taken}) == len(taken), "charged twice"
+    [(sales,)] = race.rows("SELECT coalesce(sum(total), 0) FROM orders WHERE status = 'Completed'")
+    assert len({row.order_id for row in captures}) == len(captures), "charged twice"
     assert len({row.order_id for row in back}) == len(back), "refunded twice"
-    assert sum(row.amount for row in taken) - sum(row.amount for row in back) == kept
+    assert sum(row.amount for row in captures) - sum(row.amount for row in back) == sales
     stock = collections.Counter(str(row.status) for row in race.stock.ledger())
     [(completed,)] = race.rows("SELECT count(*) FROM orders WHERE status = 'Completed'")
     assert stock["reserved"] == 0
     assert stock["committed"] == completed
     sold = sum(row.quantity for row in race.stock.ledger() if row.status == "committed")
-    left = UNITS - race.stock.available(1) + ORDERS // 20 - race.stock.available(SCARCE)
-    assert sold == left
+    withdrawn = UNITS - race.stock.available(1) + ORDERS // 20 - race.stock.available(SCARCE)
+    assert sold == withdrawn
     assert race.faults.total() >= min(50, ORDERS // 20)

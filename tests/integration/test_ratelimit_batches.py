@@ -83,8 +83,8 @@ def test_another_process_knows_within_a_moment(redis: Redis, principal: str) -> 
     mine.start()
     for _ in range(4):
         mine.decide(principal)
-    exact, other, asked = limiter(redis, mode="exact"), limiter(redis), count(1)
-    eventually(lambda: exact.decide(principal)[0].remaining == LIMIT - 4 - next(asked))
+    exact, other, decisions = limiter(redis, mode="exact"), limiter(redis), count(1)
+    eventually(lambda: exact.decide(principal)[0].remaining == LIMIT - 4 - next(decisions))
     other.start()
     other.decide(principal)[0]  # by what it knows: nothing
     eventually(lambda: other.decide(principal)[0].remaining < LIMIT - 5)
@@ -150,9 +150,9 @@ def test_what_is_owed_outlives_an_outage(valkey: Server, redis_url: str, princip
         time.sleep(4 * FLUSH_S)
     finally:
         valkey.resume()
-    exact, asked = limiter(connect(redis_url), mode="exact"), count(1)
+    exact, decisions = limiter(connect(redis_url), mode="exact"), count(1)
     expected = LIMIT - LIMIT // SHARE
-    eventually(lambda: exact.decide(principal)[0].remaining == expected - next(asked))
+    eventually(lambda: exact.decide(principal)[0].remaining == expected - next(decisions))
     mine.close()
 
 

@@ -58,12 +58,12 @@ def limiter(
     return RateLimiter(redis, settings)
 
 
-def asked(tenant: str | None, **others: Any) -> CountedRequest:
+def call(tenant: str | None, **others: Any) -> CountedRequest:
     members = {"address": "192.0.2.1", "scope": "orders:write", "action": "create", **others}
     return CountedRequest(claims={"org": tenant} if tenant else {}, **members)
 
 
-def left(decision: Decision) -> dict[str, int]:
+def remaining(decision: Decision) -> dict[str, int]:
     return {verdict.policy: verdict.remaining for verdict in decision.verdicts}
 
 
@@ -72,10 +72,10 @@ def test_a_tenant_has_one_quota_for_all_of_its_principals(
     redis: Redis, principal: str, mode: str
 ) -> None:
     mine = limiter(redis, policy("org", "3/day"), mode=mode)
-    decisions = [mine.decide(f"{principal}-{n}", request=asked(principal))[0] for n in range(5)]
+    decisions = [mine.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(5)]
     assert [d.allowed for d in decisions] == [True, True, True, False, False]
     assert decisions[3].policies == ["org"]
-    assert mine.decide(f"{principal}-9", request=asked(f"{principal}'"))[0].allowed
+    assert mine.decide(f"{principal}-9", request=call(f"{principal}'"))[0].allowed
     fields = dict(mine.headers(decisions[3]))
     assert fields["RateLimit-Policy"] == f'"org";q=3;w={DAY}'
     assert fields["RateLimit"].startswith('"org";r=0;t=')
@@ -84,8 +84,8 @@ def test_a_tenant_has_one_quota_for_all_of_its_principals(
 
 def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, principal: str) -> None:
     mine = limiter(redis, policy("org", "20/day"), policy("from", "5/day", "address"), requests=10)
-    decision, _ = mine.decide(principal, request=asked(principal, address=principal))
-    assert left(decision) == {"default": 9, "org": 19, "from": 4}
+    decision, _ = mine.decide(principal, request=call(principal, address=principal))
+    assert remaining(decision) == {"default": 9, "org": 19, "from": 4}
     fields = dict(mine.headers(decision))
     assert fields["RateLimit-Policy"] == (
         f'"default";q=10;w={DAY}, "org";q=20;w={DAY}, "from";q=5;w={DAY}'
@@ -96,10 +96,10 @@ def test_an_answer_names_every_policy_and_what_is_left(redis: Redis, principal: 
 def test_all_policies_are_one_round_trip_at_most(redis: Counting, principal: str) -> None:
     policies = [policy(f"p{n}", "1000/day", "principal") for n in range(5)]
     exact, batched = limiter(redis, *policies), limiter(redis, *policies, mode="batched")
-    exact.decide(principal, ("PING",), request=asked(None))
+    exact.decide(principal, ("PING",), request=call(None))
     assert redis.trips == 1
     for _ in range(10):
-        batched.decide(principal, request=asked(None))
+        batched.decide(principal, request=call(None))
     assert redis.trips == 1
 
 
@@ -110,23 +110,23 @@ def test_what_another_policy_refuses_is_not_counted(
     mine = limiter(redis, policy("org", "500/day"), requests=2, mode=mode)
     mine.start()
     for _ in range(9):
-        mine.decide(principal, request=asked(principal))
+        mine.decide(principal, request=call(principal))
     mine.close()
     fresh, looks = limiter(redis, policy("org", "500/day"), requests=2), count(1)
-    decision, _ = fresh.decide(f"{principal}'", request=asked(principal))
-    assert left(decision)["org"] == 500 - 2 - next(looks)
+    decision, _ = fresh.decide(f"{principal}'", request=call(principal))
+    assert remaining(decision)["org"] == 500 - 2 - next(looks)
 
 
 def test_a_count_that_was_reported_is_given_back_as_well(redis: Redis, principal: str) -> None:
     mine = limiter(redis, policy("org", "500/day"), requests=1, mode="batched")
     mine.start()
     other = limiter(redis, policy("org", "500/day"), requests=1)
-    assert mine.decide(principal, ("PING",), request=asked(principal))[0].allowed
-    decision, _ = mine.decide(principal, ("PING",), request=asked(principal))  # both went along
+    assert mine.decide(principal, ("PING",), request=call(principal))[0].allowed
+    decision, _ = mine.decide(principal, ("PING",), request=call(principal))  # both went along
     assert not decision.allowed
     eventually(lambda: _counted(redis, mine, principal) == 1)
     mine.close()
-    assert left(other.decide(f"{principal}'", request=asked(principal))[0])["org"] == 498
+    assert remaining(other.decide(f"{principal}'", request=call(principal))[0])["org"] == 498
 
 
 def _counted(redis: Redis, limits: RateLimiter, tenant: str) -> int:
@@ -143,19 +143,19 @@ def test_a_policy_counts_only_what_it_matches(redis: Redis, principal: str) -> N
         policy("org", "10/day"),
     )
     cases = [
-        (asked(principal), {"default", "writes", "org"}),
-        (asked(None, scope="orders:read", action="get"), {"default"}),
-        (asked(None, scope="orders:admin", action="refund"), {"default", "refunds"}),
-        (asked(None, scope=None, action=None), {"default"}),
+        (call(principal), {"default", "writes", "org"}),
+        (call(None, scope="orders:read", action="get"), {"default"}),
+        (call(None, scope="orders:admin", action="refund"), {"default", "refunds"}),
+        (call(None, scope=None, action=None), {"default"}),
     ]
     for request, policies in cases:
-        assert left(mine.decide(principal, request=request)[0]).keys() == policies
+        assert remaining(mine.decide(principal, request=request)[0]).keys() == policies
 
 
 def test_processes_share_the_quota_of_a_policy(redis_url: str, principal: str) -> None:
     processes = [limiter(connect(redis_url), policy("org", "10/day")) for _ in range(2)]
     allowed = [
-        processes[n % 2].decide(f"{principal}-{n}", request=asked(principal))[0].allowed
+        processes[n % 2].decide(f"{principal}-{n}", request=call(principal))[0].allowed
         for n in range(20)
     ]
     assert sum(allowed) == 10
@@ -168,13 +168,13 @@ def test_without_redis_each_process_holds_all_policies(
     mine = limiter(client, policy("org", f"2 per {DAY * 7} seconds"), mode="batched")
     valkey.pause()
     try:
-        decisions = [mine.decide(f"{principal}-{n}", request=asked(principal))[0] for n in range(4)]
+        decisions = [mine.decide(f"{principal}-{n}", request=call(principal))[0] for n in range(4)]
     finally:
         valkey.resume()
     assert [d.allowed for d in decisions] == [True, True, False, False]
     assert decisions[2].policies == ["org"]
     # What `org` refused did not count for the principal.
-    assert left(mine.decide(f"{principal}-2", request=asked(None))[0]) == {"default": 999}
+    assert remaining(mine.decide(f"{principal}-2", request=call(None))[0]) == {"default": 999}
 
 
 def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
@@ -184,5 +184,5 @@ def test_decisions_are_counted_by_policy(redis: Redis, principal: str) -> None:
     mine = limiter(redis, policy("metered", "1/day"))
     before = decided("allowed"), decided("refused")
     for n in range(3):
-        mine.decide(f"{principal}-{n}", request=asked(principal))
+        mine.decide(f"{principal}-{n}", request=call(principal))
     assert (decided("allowed") - before[0], decided("refused") - before[1]) == (1, 2)

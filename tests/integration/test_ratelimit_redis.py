@@ -19,9 +19,9 @@ from orders.telemetry.metrics import RATELIMIT_DECISIONS
 
 
 def connect(url: str, timeout_s: float = 1) -> Redis:
-    made = Redis(CacheSettings(url=url, timeout_s=timeout_s, retry_after_s=0.2))
-    assert made.warm()
-    return made
+    redis = Redis(CacheSettings(url=url, timeout_s=timeout_s, retry_after_s=0.2))
+    assert redis.warm()
+    return redis
 
 
 def limiter(
@@ -34,9 +34,9 @@ def limiter(
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     """Give a connected client."""
-    made = connect(redis_url)
-    yield made
-    made.close()
+    redis = connect(redis_url)
+    yield redis
+    redis.close()
 
 
 def hammer(url: str, principal: str, decisions: "multiprocessing.Queue[int]") -> None:
@@ -59,11 +59,11 @@ def test_four_processes_let_exactly_a_hundred_through(redis_url: str, principal:
 
 def test_what_is_left_counts_down_and_a_refusal_costs_nothing(redis: Redis, principal: str) -> None:
     mine = limiter(redis, requests=3)
-    made = [mine.decide(principal)[0] for _ in range(4)]
-    assert [d.allowed for d in made] == [True, True, True, False]
-    assert [d.remaining for d in made] == [2, 1, 0, 0]
-    assert all(1 <= d.reset_s <= 60 for d in made)
-    assert 50 <= made[3].retry_after_s <= 60
+    decisions = [mine.decide(principal)[0] for _ in range(4)]
+    assert [d.allowed for d in decisions] == [True, True, True, False]
+    assert [d.remaining for d in decisions] == [2, 1, 0, 0]
+    assert all(1 <= d.reset_s <= 60 for d in decisions)
+    assert 50 <= decisions[3].retry_after_s <= 60
     assert mine.decide(f"{principal}0")[0].remaining == 2
 
 
@@ -145,12 +145,12 @@ def test_without_redis_each_process_limits_alone(
     valkey.pause()
     try:
         began_s = machine_time_s()
-        made: list[Decision] = [mine.decide(principal)[0] for _ in range(5)]
+        decisions: list[Decision] = [mine.decide(principal)[0] for _ in range(5)]
         took_s = machine_time_s() - began_s
     finally:
         valkey.resume()
-    assert [d.allowed for d in made] == [True, True, True, False, False]
-    assert made[3].retry_after_s > 1
+    assert [d.allowed for d in decisions] == [True, True, True, False, False]
+    assert decisions[3].retry_after_s > 1
     assert took_s < 0.8  # not five budgets
     assert counted("fallback_allowed") == before[0] + 3
     assert counted("fallback_refused") == before[1] + 2

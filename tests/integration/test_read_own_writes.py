@@ -107,7 +107,7 @@ def until_the_standby_is_read(lister: Api) -> None:
     eventually(read)
 
 
-def missing(taker: Api, lister: Api, customers: int = CUSTOMERS) -> int:
+def count_missing(taker: Api, lister: Api, customers: int = CUSTOMERS) -> int:
     """Return how many customers do not find the order they were just promised."""
     return sum(not found_after_order(taker, lister) for _ in range(customers))
 
@@ -124,7 +124,7 @@ def found_after_order(taker: Api, lister: Api) -> bool:
 def test_a_list_of_another_process_has_the_order(pair: tuple[Api, Api]) -> None:
     taker, lister = pair
     until_the_standby_is_read(lister)
-    assert missing(taker, lister) == 0
+    assert count_missing(taker, lister) == 0
 
 
 def test_it_has_the_order_while_the_process_that_took_it_cannot_reach_redis(
@@ -134,12 +134,12 @@ def test_it_has_the_order_while_the_process_that_took_it_cannot_reach_redis(
     until_the_standby_is_read(lister)
     shut_out(redis)
     try:
-        assert missing(taker, lister) == 0
+        assert count_missing(taker, lister) == 0
         assert reads(lister, "primary", "unmarked_writes") >= CUSTOMERS
     finally:
         let_in(redis)
     until_the_standby_is_read(lister)  # when Redis is back, so is the standby
-    assert missing(taker, lister) == 0
+    assert count_missing(taker, lister) == 0
 
 
 def test_it_has_the_order_though_redis_was_emptied_in_between(

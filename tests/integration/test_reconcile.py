@@ -10,7 +10,7 @@ from integration.shop import TOTAL, Shop
 CLEAN: tuple[int, list[tuple[int, str]]] = (0, [])
 
 
-def found(shop: Shop, *words: str) -> list[tuple[int, str]]:
+def violations(shop: Shop, *words: str) -> list[tuple[int, str]]:
     """Return the violations of a second run: some count only if they are still there."""
     shop.reconcile(*words)
     return shop.reconcile()[1]
@@ -58,7 +58,7 @@ def test_a_second_capture_of_an_order_is_found_and_a_refund_of_it_mends_that(sho
 @pytest.mark.parametrize("status", ["Failed", "Cancelled"])
 def test_a_capture_for_an_order_that_ended_unpaid_is_found(shop: Shop, status: str) -> None:
     order_id = shop.order(status, reservation="none")
-    shop.attempt(order_id, "declined", asked=False)
+    shop.attempt(order_id, "declined", sent=False)
     shop.capture(order_id)
     assert shop.reconcile() == (2, [(order_id, "charged_for_nothing")])
 
@@ -68,14 +68,14 @@ def test_a_capture_whose_order_does_not_get_any_further_is_found(shop: Shop) -> 
     attempt = shop.attempt(order_id, "unknown")
     shop.units(order_id)
     shop.payment.send("GET", f"/payments/{attempt}")
-    assert found(shop) == [], "the capture is younger than the deadline"
+    assert violations(shop) == [], "the capture is younger than the deadline"
     shop.run("UPDATE reconciliation_cases SET seen_at = now() - interval '1 hour'")
     assert shop.reconcile() == CLEAN
 
 
 def test_a_completed_order_without_a_capture_is_found(shop: Shop) -> None:
     order_id = shop.order()
-    shop.attempt(order_id, asked=False)
+    shop.attempt(order_id, sent=False)
     shop.units(order_id, "commit")
     assert shop.reconcile() == (2, [(order_id, "completed_not_captured")])
 
@@ -103,7 +103,7 @@ def test_a_refund_the_ledger_does_not_have_is_found(shop: Shop) -> None:
     order_id = shop.sold()
     assert shop.reconcile() == CLEAN
     shop.run("UPDATE orders SET refund_requested = 5, refunded = 5 WHERE id = %s", order_id)
-    shop.attempt(order_id, kind="refund", amount=Decimal(5), asked=False)
+    shop.attempt(order_id, kind="refund", amount=Decimal(5), sent=False)
     assert shop.reconcile("--full") == (2, [(order_id, "charged_twice")])
 
 
@@ -120,7 +120,7 @@ def test_units_held_for_an_order_that_is_not_sold_are_found(
 ) -> None:
     order_id = shop.order("Failed", reservation="released")
     shop.units(order_id, *ends)
-    assert found(shop) == [(order_id, "stock_held")]
+    assert violations(shop) == [(order_id, "stock_held")]
     if not ends:
         shop.inventory.send("POST", f"/reservations/{order_id}/release")
         assert shop.reconcile() == CLEAN
@@ -128,7 +128,7 @@ def test_units_held_for_an_order_that_is_not_sold_are_found(
 
 def test_a_notification_that_was_not_sent_counts_when_it_is_overdue(shop: Shop) -> None:
     late, young = shop.sold(notified=False), shop.sold(notified=False, age_s=600)
-    assert found(shop) == [(late, "notification_missing")]
+    assert violations(shop) == [(late, "notification_missing")]
     for order_id in (late, young):
         shop.run(
             "INSERT INTO notifications (order_id, template, message_id, claimed_until, sent_at)"
@@ -145,11 +145,11 @@ def test_a_notification_that_is_tried_again_is_not_missing(shop: Shop) -> None:
         " VALUES (%s, 'order.completed.v1', gen_random_uuid(), now())",
         order_id,
     )
-    assert found(shop) == []
+    assert violations(shop) == []
     shop.run("UPDATE notifications SET ended_at = now(), outcome = 'gone'")
-    assert found(shop, "--full") == []
+    assert violations(shop, "--full") == []
     shop.run("UPDATE notifications SET outcome = 'given_up'")
-    assert found(shop, "--full") == [(order_id, "notification_missing")]
+    assert violations(shop, "--full") == [(order_id, "notification_missing")]
 
 
 @pytest.mark.parametrize("status", ["Pending", "Reserved", "Charging"])
@@ -159,10 +159,10 @@ def test_orders_under_way_are_no_violation_and_are_looked_at_when_they_end(
     order_id = shop.order(status, reservation="held", age_s=600)
     shop.units(order_id)
     attempt = shop.attempt(order_id, "unknown") if status == "Charging" else None
-    assert found(shop) == []
+    assert violations(shop) == []
     shop.run("UPDATE orders SET status = 'Cancelled', reservation = 'released'")
     shop.inventory.send("POST", f"/reservations/{order_id}/release")
-    kinds = {kind for _, kind in found(shop)}
+    kinds = {kind for _, kind in violations(shop)}
     assert ("charged_for_nothing" in kinds) is (attempt is not None)
 
 

@@ -18,10 +18,10 @@ from upstreams.process import running
 @pytest.fixture
 def shop(database: Database) -> Iterator[Shop]:
     with running("inventory", free_port()) as stock, running("payment", free_port()) as till:
-        made = Shop(database, stock, till)
-        made.empty()
-        yield made
-        made.close()
+        shop = Shop(database, stock, till)
+        shop.empty()
+        yield shop
+        shop.close()
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def world(database: Database, shop: Shop) -> Iterator[World]:
     environ = {"ORDERS_DATABASE_URL": database.url}
     pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
     pool.open()
-    with empty_world(pool, shop.inventory, shop.payment) as made:
-        yield made
+    with empty_world(pool, shop.inventory, shop.payment) as world:
+        yield world
     pool.close()
 
 

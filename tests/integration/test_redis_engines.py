@@ -166,8 +166,8 @@ def listens_to(process: Process, ports: set[int]) -> bool:
     """Tell whether L1 is trusted, by what these servers tell."""
     assert process.cache._tracker is not None
     connections = process.cache._tracker._connections
-    heard = {connection._socket.getpeername()[1] for connection in connections}
-    return heard == ports and process.cache._local.trusted
+    peers = {connection._socket.getpeername()[1] for connection in connections}
+    return peers == ports and process.cache._local.trusted
 
 
 def works(process: Process) -> bool:
@@ -185,16 +185,16 @@ def test_slots_that_move_are_followed_in_the_middle_of_the_move(
     writer, reader = process(cluster.url), process(cluster.url)
     moved = next(o for o in map(order, ids) if owner(cluster, o) == cluster.primaries[0])
     slot = key_slot(key(moved))
-    here, there = cluster.primaries[:2]
-    names = {port: cluster.command(port, "CLUSTER", "MYID") for port in (here, there)}
+    source, target = cluster.primaries[:2]
+    names = {port: cluster.command(port, "CLUSTER", "MYID") for port in (source, target)}
     writer.cache.put(moved)
-    cluster.command(there, "CLUSTER", "SETSLOT", slot, "IMPORTING", names[here])
-    cluster.command(here, "CLUSTER", "SETSLOT", slot, "MIGRATING", names[there])
+    cluster.command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+    cluster.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
     assert reader.redis.call("GET", key(moved))  # still here
-    cluster.command(here, "MIGRATE", "127.0.0.1", there, key(moved), 0, 5000)
+    cluster.command(source, "MIGRATE", "127.0.0.1", target, key(moved), 0, 5000)
     assert reader.redis.call("GET", key(moved))  # ASK
-    for port in (there, here):
-        cluster.command(port, "CLUSTER", "SETSLOT", slot, "NODE", names[there])
+    for port in (target, source):
+        cluster.command(port, "CLUSTER", "SETSLOT", slot, "NODE", names[target])
     assert reader.redis.call("GET", key(moved))  # MOVED
     eventually(lambda: cached(reader.cache, moved.id) and reader.cache._local.read(moved.id))
     writer.cache.put(order(moved.id, 2))
@@ -222,12 +222,12 @@ def test_a_node_that_joins_is_used_and_listened_to_when_it_gets_slots(
     eventually(lambda: cached(reader.cache, moved.id) == order(moved.id, 2), 1)
 
 
-def key(wanted: CachedOrder) -> bytes:
-    return b"orders:order:%d" % wanted.id
+def key(order: CachedOrder) -> bytes:
+    return b"orders:order:%d" % order.id
 
 
-def owner(cluster: Cluster, wanted: CachedOrder) -> int:
-    return cluster.primaries[key_slot(key(wanted)) * 3 // 16384]
+def owner(cluster: Cluster, order: CachedOrder) -> int:
+    return cluster.primaries[key_slot(key(order)) * 3 // 16384]
 
 
 # -- failovers under requests ---------------------------------------------------------------

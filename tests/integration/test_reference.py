@@ -108,12 +108,12 @@ def reference_running(folder: Path, environ: Mapping[str, str], *argv: str) -> I
         process.wait(60)
 
 
-def told(reply: requests.Response) -> tuple[int, dict[str, str | None]]:
+def head(reply: requests.Response) -> tuple[int, dict[str, str | None]]:
     return reply.status_code, {name: reply.headers.get(name) for name in FIELDS}
 
 
-def without_ids(shown: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in shown.items() if name != "orderId"}
+def without_ids(order: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in order.items() if name != "orderId"}
 
 
 def test_an_accepted_order_is_answered_alike(both: tuple[Api, Api]) -> None:
@@ -126,16 +126,16 @@ def test_an_accepted_order_is_answered_alike(both: tuple[Api, Api]) -> None:
         assert reply.headers["traceparent"].startswith("00-")
         assert reply.headers["X-Correlation-ID"]
         del reply.headers["Location"]
-    assert told(replies[0]) == told(replies[1])
+    assert head(replies[0]) == head(replies[1])
 
 
 def test_an_order_is_shown_alike_whoever_filled_the_cache(both: tuple[Api, Api]) -> None:
     for first, second in (both, both[::-1]):
         number = first.post(user=12).json()["orderId"]
-        shown = [api.get(f"/api/orders/{number}") for api in (first, second, first)]
-        assert len({reply.content for reply in shown}) == 1
-        assert told(shown[0]) == told(shown[1])
-        tag = shown[0].headers["ETag"]
+        replies = [api.get(f"/api/orders/{number}") for api in (first, second, first)]
+        assert len({reply.content for reply in replies}) == 1
+        assert head(replies[0]) == head(replies[1])
+        tag = replies[0].headers["ETag"]
         unchanged = [api.get(f"/api/orders/{number}", If_None_Match=tag) for api in both]
         assert [reply.status_code for reply in unchanged] == [304, 304]
 
@@ -145,9 +145,9 @@ def test_the_first_page_of_a_list_is_shown_alike(both: tuple[Api, Api]) -> None:
     for user in (13, 13, 13, 14):
         service.post(user=user)
     for query in ("", "?pageSize=2", "?pageSize=3"):
-        shown = [api.get(f"/api/orders/user/13{query}") for api in both]
-        assert shown[0].content == shown[1].content
-        assert told(shown[0]) == told(shown[1])
+        replies = [api.get(f"/api/orders/user/13{query}") for api in both]
+        assert replies[0].content == replies[1].content
+        assert head(replies[0]) == head(replies[1])
     assert service.get("/api/orders/user/13?pageSize=2").headers["Link"]
     assert reference.get("/api/orders/user/99").json() == []
 
@@ -161,9 +161,9 @@ def test_what_few_orders_have_is_shown_alike(both: tuple[Api, Api], database: Da
                 b" refund_requested = 1.5, refunded = 1.5 WHERE id = %s",
                 (status, number),
             )
-    shown = [api.get("/api/orders/user/19?pageSize=2") for api in both]
-    assert shown[0].content == shown[1].content
-    assert ["cancelRequested" in row for row in shown[0].json()] == [False, True]
+    replies = [api.get("/api/orders/user/19?pageSize=2") for api in both]
+    assert replies[0].content == replies[1].content
+    assert ["cancelRequested" in row for row in replies[0].json()] == [False, True]
 
 
 @pytest.mark.parametrize("members", REFUSED, ids=str)
@@ -181,8 +181,8 @@ def test_both_limit_at_the_same_request(both: tuple[Api, Api]) -> None:
     for api, user in zip(both, NEW_USERS, strict=False):  # the service remembers whom it refused
         statuses = [api.get(f"/api/orders/user/{user}") for _ in range(LIMIT + 1)]
         assert [reply.status_code for reply in statuses] == [200] * LIMIT + [429]
-        left = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
-        assert left == [f"r={LIMIT - used}" for used in range(1, LIMIT + 1)] + ["r=0"]
+        remaining = [reply.headers["RateLimit"].split(";")[1] for reply in statuses]
+        assert remaining == [f"r={LIMIT - used}" for used in range(1, LIMIT + 1)] + ["r=0"]
         assert int(statuses[-1].headers["Retry-After"]) > 0
         assert statuses[-1].json()["error"] == "Rate limit exceeded. Please retry later."
 

@@ -57,7 +57,7 @@ class Table:
             self.add(order_id)
             self.session.execute("SELECT pg_notify('outbox', '') FROM relay_wakeup WHERE idle")
 
-    def left(self) -> int:
+    def size(self) -> int:
         return self._value("SELECT count(*) FROM outbox")
 
     def idle(self) -> bool:
@@ -138,10 +138,10 @@ def test_a_committed_order_becomes_a_message(
     pool.close()
     with relaying(database, vhost):
         broker.wait_for(PROCESSING, 1)
-        eventually(lambda: table.left() == 0)
-    taken = broker.take(PROCESSING)
-    assert taken is not None
-    properties, body = taken
+        eventually(lambda: table.size() == 0)
+    message = broker.take(PROCESSING)
+    assert message is not None
+    properties, body = message
     jsonschema.validate(msgspec.json.decode(body), schemas.schema(properties.type))
     event = msgspec.json.decode(body)
     assert (event["orderId"], event["userId"]) == (answer.order_id, 7)
@@ -157,13 +157,13 @@ def test_every_row_is_published_once_and_each_orders_rows_in_their_order(
         for order_id in range(20):
             table.add(order_id, version, events.CREATED)
     with relaying(database, vhost, batch=7):
-        eventually(lambda: table.left() == 0)
+        eventually(lambda: table.size() == 0)
     versions: dict[str, list[int]] = {}
     for _, body in broker.take_all(PROCESSING):
         event = msgspec.json.decode(body)
         versions.setdefault(event["orderId"], []).append(event["version"])
     assert len(versions) == 20
-    assert all(seen == list(range(1, 11)) for seen in versions.values())
+    assert all(numbers == list(range(1, 11)) for numbers in versions.values())
 
 
 def test_an_order_does_not_wait_behind_hundreds_of_another_customer(
@@ -180,9 +180,9 @@ def test_an_order_does_not_wait_behind_hundreds_of_another_customer(
     with relaying(database, vhost, batch=1000, workers=lambda: workers):
         eventually(lambda: broker.count(PROCESSING) >= 21)
         workers = 0  # nobody to take turns for: all that wait are published
-        eventually(lambda: table.left() == 0)
-    taken = [msgspec.json.decode(body)["orderId"] for _, body in broker.take_all(PROCESSING)]
-    assert taken == [*range(10), 300, *range(10, 300)]
+        eventually(lambda: table.size() == 0)
+    order_ids = [msgspec.json.decode(body)["orderId"] for _, body in broker.take_all(PROCESSING)]
+    assert order_ids == [*range(10), 300, *range(10, 300)]
 
 
 def test_it_knows_how_many_workers_there_are(vhost: Vhost, broker: Broker) -> None:
@@ -243,9 +243,9 @@ def test_a_full_queue_holds_its_messages_back_and_no_others(
         eventually(lambda: published("nacked") > nacked)
         table.add(9, kind=events.COMPLETED)
         broker.wait_for(NOTIFICATIONS, 1)
-        eventually(lambda: table.left() == 7)  # its row goes once it is confirmed
+        eventually(lambda: table.size() == 7)  # its row goes once it is confirmed
         prepare(vhost)
-        eventually(lambda: table.left() == 0)
+        eventually(lambda: table.size() == 0)
     assert broker.count(PROCESSING) == filled + 7
 
 
@@ -271,10 +271,10 @@ def test_what_no_queue_takes_is_kept_and_holds_nobody_up(
     with relaying(database, vhost):
         eventually(lambda: published("returned") > returned)
         broker.wait_for(PROCESSING, 2)
-        eventually(lambda: table.left() == 1)
+        eventually(lambda: table.size() == 1)
         prepare(vhost)
         broker.wait_for("orders.unrouted", 1)
-        eventually(lambda: table.left() == 0)
+        eventually(lambda: table.size() == 0)
     assert broker.count(PROCESSING) == 2
 
 
@@ -289,7 +289,7 @@ def test_a_row_that_fits_no_message_is_kept_and_holds_only_its_order_up(
     with relaying(database, vhost) as relay:
         broker.wait_for(PROCESSING, 1)
         broker.wait_for(NOTIFICATIONS, 1)
-        eventually(lambda: table.left() == 2)
+        eventually(lambda: table.size() == 2)
         assert relay.problem is None
 
 
@@ -312,12 +312,12 @@ def test_a_row_that_cannot_be_encoded_is_put_aside_and_the_lane_goes_on(
         broker.wait_for(NOTIFICATIONS, 1)
         if "created_at" in fault:
             eventually(lambda: published("unencodable") >= unencodable + 2)
-            assert table.left() == 1
+            assert table.size() == 1
             assert REGISTRY.get_sample_value("outbox_oldest_age_seconds") == math.inf
         else:
-            eventually(lambda: table.left() == 0)
+            eventually(lambda: table.size() == 0)
         table.add(4)
-        eventually(lambda: table.left() == ("created_at" in fault))
+        eventually(lambda: table.size() == ("created_at" in fault))
         assert relay.problem is None
     assert broker.count(PROCESSING) == (2 if "created_at" in fault else 3)
 
@@ -357,20 +357,20 @@ def test_any_number_of_refused_notifications_holds_no_new_order_back(
             table.add(order_id, kind=events.REFUND_DUE)
         broker.wait_for(PROCESSING, 100)
         assert held(events.CREATED) == 0
-        assert table.left() > 10_000  # a queue's limit takes hold some hundred messages late
+        assert table.size() > 10_000  # a queue's limit takes hold some hundred messages late
         assert len(relay._holds.active()) == 0
         started_s = machine_time_s()
         table.announce(99)
         broker.wait_for(PROCESSING, 101)
         assert machine_time_s() - started_s < 5
         lift(vhost)
-        eventually(lambda: table.left() == 0, within_s=60)
+        eventually(lambda: table.size() == 0, within_s=60)
         eventually(lambda: held(events.COMPLETED) == 0)
-    seen: dict[str, list[str]] = {}
+    types: dict[str, list[str]] = {}
     for properties, body in broker.take_all(NOTIFICATIONS):
         if event := msgspec.json.decode(body):
-            seen.setdefault(event["orderId"], []).append(properties.type)
-    assert len(seen) == 10
+            types.setdefault(event["orderId"], []).append(properties.type)
+    assert len(types) == 10
     broker.purge()
 
 
@@ -392,7 +392,7 @@ def test_an_orders_messages_for_a_queue_keep_their_order_while_it_refuses(
 
         eventually(drained, within_s=60)
     lift(vhost)
-    assert all(seen == [1, 2] for seen in versions.values())
+    assert all(numbers == [1, 2] for numbers in versions.values())
 
 
 def held(kind: str) -> float:
@@ -450,4 +450,4 @@ def test_what_waits_is_counted_while_nothing_can_be_published(
     relay.stop()
     thread.join(15)
     assert not thread.is_alive()
-    assert table.left() == 5
+    assert table.size() == 5

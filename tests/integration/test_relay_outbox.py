@@ -22,17 +22,17 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 @pytest.fixture
 def writer(database: Database) -> Iterator[Session]:
-    with psycopg.connect(database.url, autocommit=True) as made:
-        made.execute("TRUNCATE outbox")
-        yield made
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute("TRUNCATE outbox")
+        yield session
 
 
 @pytest.fixture
 def session(database: Database) -> Iterator[Connection]:
     settings = DatabaseSettings(url=database.url)
     patient = SESSION | {"idle_session_timeout": "0"}  # a busy machine writes ROWS rows for long
-    with closing(connection.connect(Server(database.url), settings, "test", patient)) as made:
-        yield made
+    with closing(connection.connect(Server(database.url), settings, "test", patient)) as session:
+        yield session
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 @pytest.fixture
 def session(database: Database) -> Iterator[Session]:
-    with psycopg.connect(database.url, autocommit=True) as made:
-        made.execute("TRUNCATE outbox")
-        yield made
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute("TRUNCATE outbox")
+        yield session
 
 
 def fill(session: Session) -> None:
@@ -39,7 +39,7 @@ def fill(session: Session) -> None:
     )
 
 
-def left(session: Session) -> int:
+def remaining(session: Session) -> int:
     row = session.execute("SELECT count(*) FROM outbox").fetchone()
     assert row is not None
     return int(str(row[0]))
@@ -52,20 +52,20 @@ def test_a_killed_relay_loses_nothing_and_keeps_each_orders_order(
     prepare(vhost)
     fill(session)
     with relay(database, vhost) as first:
-        eventually(lambda: left(session) < ROWS - 300, within_s=120)
+        eventually(lambda: remaining(session) < ROWS - 300, within_s=120)
         first.kill()
-    assert left(session) > 0, "it was killed in the middle"
+    assert remaining(session) > 0, "it was killed in the middle"
     with relay(database, vhost) as second:
-        eventually(lambda: left(session) == 0, within_s=120)
+        eventually(lambda: remaining(session) == 0, within_s=120)
         assert second.terminate() == 0
-    seen: dict[str, tuple[int, int]] = {}
+    messages: dict[str, tuple[int, int]] = {}
     with connected(vhost) as broker:
         for properties, body in broker.take_all(QUEUE):
             event = msgspec.json.decode(body)
-            seen.setdefault(properties.message_id, (event["orderId"], event["version"]))
-    assert len(seen) == ROWS
+            messages.setdefault(properties.message_id, (event["orderId"], event["version"]))
+    assert len(messages) == ROWS
     orders: dict[int, list[int]] = {}
-    for order_id, version in seen.values():
+    for order_id, version in messages.values():
         orders.setdefault(order_id, []).append(version)
     assert all(versions == sorted(versions) for versions in orders.values())
 
@@ -81,7 +81,7 @@ def test_a_standby_is_ready_and_takes_over_when_the_leader_is_killed(
         session.execute(
             "INSERT INTO outbox (aggregateid, type, payload) VALUES ('1', 'order.created.v1', '{}')"
         )
-        eventually(lambda: left(session) == 0, within_s=120)
+        eventually(lambda: remaining(session) == 0, within_s=120)
         assert standby.terminate() == 0
 
 
@@ -99,10 +99,10 @@ def test_a_frozen_leader_is_followed_by_a_standby_and_does_no_harm_when_it_thaws
             frozen_s = machine_time_s()
             fill(session)
             filled = {str(row[0]) for row in session.execute("SELECT id FROM outbox")}
-            eventually(lambda: left(session) < ROWS)
+            eventually(lambda: remaining(session) < ROWS)
             assert machine_time_s() - frozen_s < 20
             leader.running.send_signal(signal.SIGCONT)
-            eventually(lambda: left(session) == 0, within_s=60)
+            eventually(lambda: remaining(session) == 0, within_s=60)
             eventually(lambda: leader.metric("relay_leading") == 0)
             eventually(lambda: leader.ready().status_code == 200)  # it stands by
             assert standby.metric("relay_leading") == 1
@@ -146,9 +146,9 @@ def test_without_a_broker_it_waits_and_says_so(
         eventually(lambda: process.ready().status_code == 503)
         assert "[-]rabbitmq failed" in process.ready().text
         assert "[+]postgres ok" in process.ready().text
-        assert left(session) == ROWS
+        assert remaining(session) == ROWS
         rabbitmq.start()
-        eventually(lambda: left(session) == 0, within_s=120)
+        eventually(lambda: remaining(session) == 0, within_s=120)
         eventually(lambda: process.ready().status_code == 200)
         text = requests.get(f"{process.admin}/metrics", timeout=30).text
         assert f'outbox_published_total{{outcome="confirmed"}} {float(ROWS)}' in text

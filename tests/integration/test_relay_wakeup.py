@@ -36,9 +36,9 @@ class Listener:
     def close(self) -> None:
         self._session.close()
 
-    def heard(self) -> int:
+    def count(self) -> int:
         """Take in what has arrived, and count it."""
-        self.payloads += [one.payload for one in self._session.notifies(timeout=0.01)]
+        self.payloads += [notice.payload for notice in self._session.notifies(timeout=0.01)]
         return len(self.payloads)
 
 
@@ -74,16 +74,16 @@ def test_every_writer_of_a_message_wakes_a_relay_that_sleeps(
     first, second = accept(pool), accept(pool)
     ask_for(pool, idle=True)
     accept(pool)
-    eventually(lambda: listener.heard() == 1)
+    eventually(lambda: listener.count() == 1)
     Cancellations(pool, 60).cancel(Request(first, None, True, None), CONTEXT)
-    eventually(lambda: listener.heard() == 2)
+    eventually(lambda: listener.count() == 2)
     progress = Progress(pool, "worker")
     work = progress.load(second, "5f0c9d0e-5b8f-4c8e-9e0e-0b3a53f1d0aa")
     assert work is not None
     refused = transition(work.order.status, Event.STOCK_REFUSED)
     assert refused is not None
     progress.advance(work, refused, Step(), CONTEXT)
-    eventually(lambda: listener.heard() == 3)
+    eventually(lambda: listener.count() == 3)
 
 
 def test_a_set_in_which_one_order_has_a_message_wakes_a_relay_that_sleeps(
@@ -102,7 +102,7 @@ def test_a_set_in_which_one_order_has_a_message_wakes_a_relay_that_sleeps(
         Advance(second, reserved, Step(), CONTEXT),
     ]
     assert len(progress.advance(advances)) == 2
-    eventually(lambda: listener.heard() == 1)
+    eventually(lambda: listener.count() == 1)
 
 
 def test_a_relay_that_is_awake_is_not_woken(pool: Pool, listener: Listener) -> None:
@@ -111,10 +111,10 @@ def test_a_relay_that_is_awake_is_not_woken(pool: Pool, listener: Listener) -> N
         accept(pool)
     ask_for(pool, idle=True)
     accept(pool)
-    eventually(lambda: listener.heard() > 0)
+    eventually(lambda: listener.count() > 0)
     with pool.connection() as connection:
         connection.execute(b"NOTIFY outbox, 'end'")
-    eventually(lambda: listener.heard() > 1)
+    eventually(lambda: listener.count() > 1)
     assert listener.payloads == ["", "end"]
 
 
@@ -125,7 +125,7 @@ def test_a_relay_that_died_asleep_costs_few_notifications_and_the_last_order_has
     began_s = time.monotonic()
     for _ in range(100):
         accept(pool)
-    before = listener.heard()
+    before = listener.count()
     accept(pool)
-    eventually(lambda: listener.heard() > before)
-    assert listener.heard() <= (time.monotonic() - began_s) / 0.04 + 1
+    eventually(lambda: listener.count() > before)
+    assert listener.count() <= (time.monotonic() - began_s) / 0.04 + 1

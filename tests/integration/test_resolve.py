@@ -20,9 +20,9 @@ def state(shop: Shop, order_id: int) -> tuple[str, str | None]:
     return row[0], row[1]
 
 
-def charging(shop: Shop, *, asked: bool = False, cancelled: bool = False) -> tuple[int, str]:
+def charging(shop: Shop, *, sent: bool = False, cancelled: bool = False) -> tuple[int, str]:
     order_id = shop.order("Charging", reservation="held")
-    attempt = shop.attempt(order_id, "unknown", asked=asked)
+    attempt = shop.attempt(order_id, "unknown", sent=sent)
     if cancelled:
         shop.run("UPDATE orders SET cancel_requested = true, cancelled_by = 'customer'")
     return order_id, attempt
@@ -32,7 +32,7 @@ def refunding(shop: Shop, outcome: str) -> tuple[int, str]:
     """Plant a cancelled order whose refund Payment declined, or of which nothing is known."""
     order_id = shop.order("Refunding")
     shop.attempt(order_id)
-    attempt = shop.attempt(order_id, outcome, kind="refund", asked=False)
+    attempt = shop.attempt(order_id, outcome, kind="refund", sent=False)
     declined = outcome == "declined"
     shop.run(
         "UPDATE orders SET status_reason = %s, refund_requested = %s WHERE id = %s",
@@ -104,7 +104,7 @@ def test_a_refund_that_will_not_be_made_needs_a_person(shop: Shop) -> None:
 
 def test_a_partial_refund_leaves_the_order_completed(shop: Shop) -> None:
     order_id = shop.sold()
-    attempt = shop.attempt(order_id, "unknown", kind="refund", amount=Decimal(5), asked=False)
+    attempt = shop.attempt(order_id, "unknown", kind="refund", amount=Decimal(5), sent=False)
     shop.run("UPDATE orders SET refund_requested = 5")
     assert resolve(shop, attempt, "--refunded", "--yes")[0] == 0
     assert state(shop, order_id)[0] == "Completed"
@@ -114,7 +114,7 @@ def test_a_partial_refund_leaves_the_order_completed(shop: Shop) -> None:
 def partly_declined(shop: Shop) -> tuple[int, str]:
     """Plant a completed order of which support wanted to pay a part back, and Payment declined."""
     order_id = shop.sold()
-    attempt = shop.attempt(order_id, "declined", kind="refund", amount=Decimal(5), asked=False)
+    attempt = shop.attempt(order_id, "declined", kind="refund", amount=Decimal(5), sent=False)
     shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined' WHERE kind = 'refund'")
     return order_id, attempt
 
@@ -156,7 +156,7 @@ def test_a_declined_refund_of_a_cancelled_order_is_settled_by_money_only(shop: S
 
 
 def test_what_payment_contradicts_is_refused_unless_it_is_said(shop: Shop) -> None:
-    order_id, attempt = charging(shop, asked=True)
+    order_id, attempt = charging(shop, sent=True)
     code, out, err = resolve(shop, attempt, "--declined", "--yes")
     assert code == 1
     assert "Payment's ledger: captured 20.00" in out
@@ -216,7 +216,7 @@ def test_a_refund_past_payment_is_no_violation_and_a_second_one_is(
 )
 def test_what_leads_nowhere_is_refused(shop: Shop, outcome: str, word: str, text: str) -> None:
     order_id = shop.order("Charging", reservation="held")
-    attempt = shop.attempt(order_id, outcome, asked=False)
+    attempt = shop.attempt(order_id, outcome, sent=False)
     code, _, err = resolve(shop, attempt, word, "--yes")
     assert code == 1
     assert text in err

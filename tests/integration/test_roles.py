@@ -200,10 +200,10 @@ def logins(database: Database) -> Iterator[Logins]:
             statement = f"CREATE ROLE {login} LOGIN PASSWORD '{PASSWORD}' IN ROLE {role}"
             admin.execute(statement.encode())
             names.append(login)
-        made = Logins(database)
-        made.migrate()
-        yield made
-        made.closing.close()
+        logins = Logins(database)
+        logins.migrate()
+        yield logins
+        logins.closing.close()
         admin.execute(f"DROP OWNED BY {', '.join(names)}".encode())
         admin.execute(f"DROP ROLE {', '.join(names)}".encode())
 
@@ -321,7 +321,7 @@ def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
 def test_a_login_is_replaced_under_load(logins: Logins) -> None:
     """As the page says: another login, new processes with it, then the first one goes."""
     failures: list[OrdersError] = []
-    taken, stop = itertools.count(), threading.Event()
+    orders, stop = itertools.count(), threading.Event()
     with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
         admin.execute(renamed("logins"))
         old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")
@@ -331,7 +331,7 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
             while not stop.is_set():
                 try:
                     ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
-                    next(taken)
+                    next(orders)
                 except OrdersError as error:
                     failures.append(error)
 
@@ -339,15 +339,15 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
         for thread in threads:
             thread.start()
         try:
-            more(taken)
+            more(orders)
             admin.execute(renamed("a second login"))
             new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
-            more(taken)
+            more(orders)
             ledgers.append(Ledger(new, Reads(new, None, None, 1)))
-            more(taken)
+            more(orders)
             old.close()
             admin.execute(renamed("the first login goes"))
-            more(taken)
+            more(orders)
         finally:
             stop.set()
             for thread in threads:
@@ -363,10 +363,10 @@ def renamed(block: str) -> bytes:
     return text.replace("orders_", PREFIX).encode()
 
 
-def more(taken: "itertools.count[int]") -> None:
+def more(orders: "itertools.count[int]") -> None:
     """Wait until more orders were taken."""
-    first = next(taken)
-    eventually(lambda: next(taken) > first + 60)
+    first = next(orders)
+    eventually(lambda: next(orders) > first + 60)
 
 
 @pytest.mark.parametrize("sets", [False, True], ids=["one by one", "in sets"])
@@ -488,8 +488,8 @@ def settle(shop: Shop) -> None:
         ended,
     )
     resent = shop.command("notifications", "resend", "--state", "given_up")
-    shown = [shop.command(*words) for words in (("stuck",), ("trace", str(charging), "--json"))]
-    for code, _, err in (accepted, resolved, resent, *shown, shop.command("after-promotion")):
+    reports = [shop.command(*words) for words in (("stuck",), ("trace", str(charging), "--json"))]
+    for code, _, err in (accepted, resolved, resent, *reports, shop.command("after-promotion")):
         assert code == 0, err
 
 

@@ -135,9 +135,9 @@ def servers(
     before, _ = authorities
     front = Front(int(redis_url.rpartition(":")[2].partition("/")[0]), before.server())
     bundle = tmp_path_factory.mktemp("trusted") / "authorities.pem"
-    made = Servers(database, redis_url, front, bundle, rabbitmq, vhost)
-    yield made
-    made.remove()
+    servers = Servers(database, redis_url, front, bundle, rabbitmq, vhost)
+    yield servers
+    servers.remove()
     front.stop()
 
 
@@ -288,12 +288,12 @@ class Guarded:
 def guarded(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """Start it first: it asks an issuer again when the last answer is five seconds old."""
     issuer = Issuer()
-    made = Guarded(servers, issuer, tmp_path_factory.mktemp("guarded"))
+    guarded = Guarded(servers, issuer, tmp_path_factory.mktemp("guarded"))
     try:
-        made.rollout.change(("api",))
-        yield made
+        guarded.rollout.change(("api",))
+        yield guarded
     finally:
-        made.rollout.kill()
+        guarded.rollout.kill()
         issuer.stop()
 
 

@@ -68,8 +68,8 @@ class SlowPayment:
 
             def do_GET(self) -> None:
                 attempt = self.path.rsplit("/", 1)[1]
-                known = payment.answers.get(attempt)
-                self._answer(*((200, known) if known else (404, b'{"error": "unknown_attempt"}')))
+                answer = payment.answers.get(attempt)
+                self._answer(*((200, answer) if answer else (404, b'{"error": "unknown_attempt"}')))
 
             def do_PUT(self) -> None:
                 sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -77,9 +77,9 @@ class SlowPayment:
                     payment.go_on.wait(30)
                 attempt = self.path.rsplit("/", 1)[1]
                 payment.captures[attempt] += 1
-                known = {"attemptId": attempt, "orderId": sent["orderId"], "status": "captured"}
+                capture = {"attemptId": attempt, "orderId": sent["orderId"], "status": "captured"}
                 amount = {"amount": msgspec.Raw(str(sent["amount"]).encode())}
-                payment.answers[attempt] = msgspec.json.encode(known | amount)
+                payment.answers[attempt] = msgspec.json.encode(capture | amount)
                 self._answer(200, payment.answers[attempt])
 
             def _answer(self, status: int, contents: bytes) -> None:
@@ -186,10 +186,10 @@ class Shop:
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
-    made = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
@@ -198,9 +198,9 @@ def shop(pool: Pool, inventory: Control) -> Iterator[Shop]:
     with pool.connection() as connection:
         connection.execute(f"TRUNCATE {', '.join(EVERYTHING)} CASCADE".encode())
     with contextlib.closing(SlowPayment()) as payment:
-        made = Shop(pool, inventory, payment)
-        yield made
-        for upstream in made.upstreams:
+        shop = Shop(pool, inventory, payment)
+        yield shop
+        for upstream in shop.upstreams:
             upstream.close()
 
 
@@ -222,10 +222,10 @@ def test_orders_share_statements_and_keep_their_own_ids(
         broker.wait_for(QUEUE, 0)
     assert sum(shop.progress.advances) == 3 * 60
     assert len(shop.progress.advances) < 3 * 60
-    told = shop.rows(
+    messages = shop.rows(
         "SELECT aggregateid::bigint, correlation_id FROM outbox WHERE type = 'order.completed.v1'"
     )
-    assert sorted(told) == [(order_id, f"order-{order_id}") for order_id in orders]
+    assert sorted(messages) == [(order_id, f"order-{order_id}") for order_id in orders]
     assert shop.rows("SELECT count(*) FROM processed_messages") == [(60,)]
     assert set(shop.payment.captures.values()) == {1}
     assert len(shop.payment.captures) == 60
@@ -546,7 +546,7 @@ def test_a_set_advances_as_single_orders_do(shop: Shop, pool: Pool) -> None:
         handle(message)
     shop.together([together, beside])
 
-    def left(order_id: int) -> list[list[Row]]:
+    def rows_of(order_id: int) -> list[list[Row]]:
         orders = (
             "SELECT status, status_reason, reservation, reservation_key = nonce::text,"
             " completed_at IS NOT NULL, version, refunded, refund_requested, cancel_requested"
@@ -566,5 +566,5 @@ def test_a_set_advances_as_single_orders_do(shop: Shop, pool: Pool) -> None:
         )
         return [shop.rows(query, order_id) for query in (orders, history, attempts, outbox)]
 
-    assert left(alone) == left(together)
+    assert rows_of(alone) == rows_of(together)
     assert uuid.UUID(str(shop.rows("SELECT message_id FROM processed_messages")[0][0]))

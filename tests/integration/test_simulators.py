@@ -104,8 +104,8 @@ class TestInventory:
         assert first[0] == 200
         assert inventory.send("POST", f"/reservations/1/{end}") == first
         assert inventory.send("POST", f"/reservations/1/{other}")[0] == 409
-        left = 999_999 if end == "commit" else 1_000_000
-        assert inventory.send("GET", "/availability/5")[1]["available"] == left
+        available = 999_999 if end == "commit" else 1_000_000
+        assert inventory.send("GET", "/availability/5")[1]["available"] == available
 
     def test_an_unknown_reservation_cannot_be_committed_or_returned(
         self, inventory: Control
@@ -425,7 +425,7 @@ class TestProcess:
             child.wait()
 
     def test_a_bad_setting_ends_it_at_once_and_is_named(self) -> None:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "upstreams", "webhooks"],
             env={**os.environ, "PYTHONPATH": source_root(), "UPSTREAMS_WEBHOOK_SECRET": ""},
             capture_output=True,
@@ -433,8 +433,8 @@ class TestProcess:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 2
-        assert "webhooks: UPSTREAMS_WEBHOOK_SECRET is wrong" in done.stderr
+        assert process.returncode == 2
+        assert "webhooks: UPSTREAMS_WEBHOOK_SECRET is wrong" in process.stderr
 
 
 def at_once(work: Any, count: int) -> list[int]:

@@ -168,8 +168,8 @@ def test_a_state_folder_is_used_once_at_a_time(start: Start) -> None:
 
 
 def test_a_busy_port_is_named_with_its_holder_and_its_variable(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         stack = start("taken", DUMMY_PORT=str(port))
         assert stack.wait_end() == 2
     assert f"port {port} (database) is taken by" in stack.text
@@ -183,9 +183,9 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     stack.wait_ready()
     assert devstack(stack.state, "stop", "worker").returncode == 0
     assert stack.component("worker")["state"] == "stopped"
-    shown = devstack(stack.state, "status")
-    assert shown.returncode == 1
-    assert shown.stderr == "devstack: not everything is ready: worker is stopped\n"
+    status = devstack(stack.state, "status")
+    assert status.returncode == 1
+    assert status.stderr == "devstack: not everything is ready: worker is stopped\n"
     assert devstack(stack.state, "start", "worker").returncode == 0
     before = stack.component("worker")
     assert before["state"] == "ready"
@@ -203,8 +203,8 @@ def test_a_process_that_somebody_froze_is_not_ready(start: Start) -> None:
     pid = int(stack.component("database")["pid"])
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: stack.component("database")["state"] == "frozen")
-    shown = devstack(stack.state, "status")
-    assert (shown.returncode, "database is frozen" in shown.stderr) == (1, True)
+    status = devstack(stack.state, "status")
+    assert (status.returncode, "database is frozen" in status.stderr) == (1, True)
     os.kill(pid, signal.SIGCONT)
     wait_for(lambda: devstack(stack.state, "status").returncode == 0)
 

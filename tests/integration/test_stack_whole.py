@@ -64,11 +64,11 @@ class Stack:
         return {row[0]: row[1] for row in rows}
 
 
-def make(state: Path, user: tuple[str, ...] = (), *, tls: bool = False, **given: str) -> Stack:
+def make(state: Path, user: tuple[str, ...] = (), *, tls: bool = False, **changes: str) -> Stack:
     """Prepare a stack on free ports."""
     ports = {settings.variable(name): str(free_port()) for name in settings.PORTS}
     mark = {"DEVSTACK_STATE": str(state), "PYTHONPATH": str(SERVICES)}
-    return Stack(state, {**os.environ, **ports, **mark, **given}, user, tls)
+    return Stack(state, {**os.environ, **ports, **mark, **changes}, user, tls)
 
 
 def place(stack: Stack) -> str:
@@ -89,8 +89,8 @@ def place(stack: Stack) -> str:
 
 def started(stack: Stack) -> Stack:
     """Start it, or show why it does not."""
-    done = stack.start()
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = stack.start()
+    assert process.returncode == 0, process.stdout + process.stderr
     return stack
 
 
@@ -141,10 +141,10 @@ def test_a_shell_with_its_variables_runs_the_tools(stacks: list[Stack], number: 
     shell = {k: v for k, v in stack.environment.items() if k not in ports}
     command = f'eval "$({sys.executable} -m devstack environment)" && {sys.executable} -m orders '
     for tool in ("stuck", "topology apply"):
-        done = subprocess.run(
+        process = subprocess.run(
             ["sh", "-c", command + tool], env=shell, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert process.returncode == 0, process.stdout + process.stderr
 
 
 def plain_http(path: str) -> Callable[[Stack, int], bool]:
@@ -243,7 +243,7 @@ def test_each_process_has_a_login_of_its_own_and_none_is_a_superuser(stacks: lis
         f"http://127.0.0.1:{ports['rabbitmq_management']}/api/connections",
         auth=(rabbitmq.USER, secrets["rabbitmq"]), timeout=10,
     ).json()  # fmt: skip
-    assert {one["user"] for one in listed} == {
+    assert {connection["user"] for connection in listed} == {
         f"{rabbitmq.LOGIN_PREFIX}{name}" for name in ("relay", "worker", "notifier")
     }
 
@@ -257,22 +257,22 @@ def test_no_secret_is_on_a_command_line(stacks: list[Stack]) -> None:
 
 
 def test_the_demo_sees_every_order_end(stacks: list[Stack]) -> None:
-    shown = stacks[0].run("demo", "--count", "20", "--rate", "20", "--decline", "0.2")
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "Failed PaymentDeclined" in shown.stdout
-    assert "p99" in shown.stdout
+    demo = stacks[0].run("demo", "--count", "20", "--rate", "20", "--decline", "0.2")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "Failed PaymentDeclined" in demo.stdout
+    assert "p99" in demo.stdout
 
 
 def test_the_demo_fails_when_an_accepted_order_does_not_end(stacks: list[Stack]) -> None:
     stack = stacks[1]
     stack.run("stop", "worker")
     try:
-        shown = stack.run("demo", "--count", "2", "--timeout", "3")
+        demo = stack.run("demo", "--count", "2", "--timeout", "3")
     finally:
         stack.run("start", "worker")
-    assert shown.returncode == 1
-    assert "did not end" in shown.stdout
-    (times,) = re.findall(r"202 to the end(.*)", shown.stdout)
+    assert demo.returncode == 1
+    assert "did not end" in demo.stdout
+    (times,) = re.findall(r"202 to the end(.*)", demo.stdout)
     assert times.count(" - ") == 4, "no order ended, so there is no time"
 
 

@@ -20,10 +20,10 @@ from orders.worker.sweep import Pace, Sweeper
 @pytest.fixture(scope="module")
 def pool(database: Database) -> Iterator[Pool]:
     options = settings.load(DatabaseSettings, {"ORDERS_DATABASE_URL": database.url})
-    made = Pool(options.url, options, "test")
-    made.open()
-    yield made
-    made.close()
+    pool = Pool(options.url, options, "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 def sweeper(pool: Pool, after_s: float | None = None) -> Sweeper:
@@ -150,7 +150,7 @@ def test_a_declined_part_of_a_completed_order_is_counted_by_its_index(
     shop: Shop, pool: Pool
 ) -> None:
     order_id = shop.order("Completed")
-    shop.attempt(order_id, "declined", kind="refund", asked=False)
+    shop.attempt(order_id, "declined", kind="refund", sent=False)
     shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined'")
     assert count_stuck(pool) == {"Completed": 1}
     shop.run("UPDATE orders SET status = 'Refunded'")

@@ -24,12 +24,12 @@ from orderservice_topology import topology
 
 @pytest.fixture
 def management(vhost: Vhost) -> Iterator[Management]:
-    made = Management(vhost.management_url, vhost.name)
-    yield made
-    made.close()
+    management = Management(vhost.management_url, vhost.name)
+    yield management
+    management.close()
 
 
-def wanted(vhost: Vhost) -> topology.Topology:
+def desired(vhost: Vhost) -> topology.Topology:
     return topology.desired(vhost.name)
 
 
@@ -39,12 +39,12 @@ def place(vhost: Vhost, kind: str, name: str) -> str:
 
 
 def test_a_second_run_writes_nothing(vhost: Vhost, management: Management) -> None:
-    assert apply(management, wanted(vhost))
-    assert apply(management, wanted(vhost)) == []
+    assert apply(management, desired(vhost))
+    assert apply(management, desired(vhost)) == []
 
 
 def test_what_people_changed_by_hand_is_repaired(vhost: Vhost, management: Management) -> None:
-    apply(management, wanted(vhost))
+    apply(management, desired(vhost))
     requests.delete(place(vhost, "queues", "order-processing.retry.5s"), timeout=30)
     requests.delete(place(vhost, "policies", "orders:queue:order-processing"), timeout=30)
     stray = f"{vhost.management_url}/api/bindings/{vhost.name}/e/orders/q/order-processing"
@@ -55,7 +55,7 @@ def test_what_people_changed_by_hand_is_repaired(vhost: Vhost, management: Manag
         timeout=10,
     ).raise_for_status()
     changes = {
-        (change.action, change.kind, change.name) for change in apply(management, wanted(vhost))
+        (change.action, change.kind, change.name) for change in apply(management, desired(vhost))
     }
     assert changes == {
         ("created", "queue", "order-processing.retry.5s"),
@@ -63,14 +63,14 @@ def test_what_people_changed_by_hand_is_repaired(vhost: Vhost, management: Manag
         ("updated", "policy", "orders:queue:order-notifications"),
         ("removed", "binding", "orders -order.%23-> order-processing"),
     }
-    assert apply(management, wanted(vhost)) == []
+    assert apply(management, desired(vhost)) == []
 
 
 def test_the_delivery_limit_can_be_changed(vhost: Vhost, management: Management) -> None:
-    apply(management, wanted(vhost))
+    apply(management, desired(vhost))
     changes = apply(management, topology.desired(vhost.name, delivery_limit=7))
     assert {change.kind for change in changes} == {"policy"}
-    apply(management, wanted(vhost))
+    apply(management, desired(vhost))
 
 
 def test_a_queue_with_other_arguments_is_reported_and_nothing_is_written(
@@ -131,7 +131,7 @@ def test_names_are_quoted(rabbitmq: RabbitMQ, vhost: Vhost) -> None:
 def test_wrong_credentials_are_named_and_not_shown(vhost: Vhost) -> None:
     url = vhost.management_url.replace("orders:", "orders:wrong-")
     with pytest.raises(Permanent, match="ORDERS_MANAGEMENT_URL") as caught:
-        apply(Management(url, vhost.name), wanted(vhost))
+        apply(Management(url, vhost.name), desired(vhost))
     assert "wrong-" not in str(caught.value)
 
 

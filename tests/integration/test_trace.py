@@ -35,10 +35,10 @@ def test_the_whole_story_is_told_in_order_with_the_times_between(shop: Shop) -> 
     lines = out.splitlines()
     assert lines[0].startswith(f"order {order_id}: Completed, 2 × product 5, total 20.00, user 7")
     assert "correlation id corr-1" in lines[0]
-    told = ["accepted, by customer", "Pending → Reserved, by worker", "Charging → Completed",
+    phrases = ["accepted, by customer", "Pending → Reserved, by worker", "Charging → Completed",
             f"capture {attempt}: 20.00 asked for", f"capture {attempt}: captured 20.00",
             "committed 2 × product 5", "order.completed.v1: sent, tries: 1"]  # fmt: skip
-    for text in told:
+    for text in phrases:
         assert text in out
     assert out.index("accepted") < out.index("Reserved →") < out.index("→ Completed")
     assert re.search(r"\+[01]\.\d\d\d s +order +Pending → Reserved", out)
@@ -71,7 +71,7 @@ def test_a_ledger_that_cannot_be_asked_is_said_and_the_rest_is_told(shop: Shop) 
 
 def test_what_is_unknown_is_still_to_come(shop: Shop) -> None:
     order_id = shop.order("Charging", reservation="held")
-    attempt = shop.attempt(order_id, "unknown", asked=False)
+    attempt = shop.attempt(order_id, "unknown", sent=False)
     _, out, _ = shop.command("trace", str(order_id))
     assert f"still to come: the outcome of capture {attempt} is not known" in out
     assert "still to come: Inventory holds the stock" in out
@@ -114,7 +114,7 @@ def test_without_the_database_the_ledgers_are_told(shop: Shop) -> None:
 
 def test_a_declined_refund_names_the_command_that_settles_it(shop: Shop) -> None:
     order_id = shop.order("Refunding")
-    attempt = shop.attempt(order_id, "declined", kind="refund", asked=False)
+    attempt = shop.attempt(order_id, "declined", kind="refund", sent=False)
     shop.run("UPDATE payment_attempts SET reason = 'RefundDeclined'")
     out = shop.command("trace", str(order_id))[1]
     assert (

@@ -187,13 +187,13 @@ def test_an_upstream_that_fails_half_of_the_time_is_reached(
     payment: Payment, till: Control, code: int
 ) -> None:
     till.faults(errorRatio=0.3, errorStatus=code)
-    done = 0
+    captures = 0
     for number in range(20):
         with contextlib.suppress(Transient):
-            done += isinstance(payment.capture(f"a{number}", 1, AMOUNT, "tok"), Captured)
-    assert done >= 15  # without retries 14 of 20 on average, with them all but 1 in 120
+            captures += isinstance(payment.capture(f"a{number}", 1, AMOUNT, "tok"), Captured)
+    assert captures >= 15  # without retries 14 of 20 on average, with them all but 1 in 120
     till.faults()
-    assert len(till.ledger()) == done
+    assert len(till.ledger()) == captures
 
 
 def test_refused_credentials_are_no_fault_of_the_order(payment: Payment, till: Control) -> None:

@@ -115,9 +115,9 @@ def connect() -> Iterator[Connect]:
 
         def make(url: str, policy: UpstreamPolicy = DEFAULTS, time: Time | None = None) -> Upstream:
             ticks = {"clock": time.clock, "sleep": time.sleep} if time else {}
-            made = Upstream("scripted", url, policy, jitter=lambda: 0.5, **ticks)  # type: ignore[arg-type]
-            stack.callback(made.close)
-            return made
+            upstream = Upstream("scripted", url, policy, jitter=lambda: 0.5, **ticks)  # type: ignore[arg-type]
+            stack.callback(upstream.close)
+            return upstream
 
         yield make
 
@@ -319,8 +319,8 @@ def test_a_cut_connection_is_retried(serve: Serve, connect: Connect) -> None:
 
 
 def test_nobody_listening_is_transient(reach: Reach) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     upstream = reach(f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
     with pytest.raises(Transient, match="connection_error: NewConnectionError"):
         upstream.call(GET, truth)
@@ -346,11 +346,11 @@ def test_the_time_left_bounds_each_try(serve: Serve, reach: Reach) -> None:
     assert machine_time_s() - started_s < 2.7  # two whole tries would take 2.8
 
 
-def dripping(whole: bytes) -> Script:
+def dripping(response: bytes) -> Script:
     """Send a byte every 20 ms: no single read ever waits long."""
 
     def script(sock: socket.socket, _number: int) -> bool:
-        for byte in whole:
+        for byte in response:
             sock.sendall(bytes([byte]))
             time.sleep(0.02)
         return True
@@ -359,7 +359,7 @@ def dripping(whole: bytes) -> Script:
 
 
 @pytest.mark.parametrize(
-    "whole",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b" " * 1000,
@@ -367,9 +367,9 @@ def dripping(whole: bytes) -> Script:
     ids=["header", "body"],
 )
 def test_the_budget_of_a_user_holds_against_a_dripping_server(
-    serve: Serve, reach: Reach, whole: bytes
+    serve: Serve, reach: Reach, response: bytes
 ) -> None:
-    server = serve(dripping(whole))
+    server = serve(dripping(response))
     upstream = reach(server.url, UpstreamPolicy(concurrency=1).within(0.3))
     started_s = machine_time_s()
     with pytest.raises(Transient, match="timeout"):
@@ -475,8 +475,8 @@ def test_an_open_breaker_ends_the_retries_of_a_call(serve: Serve, connect: Conne
 def test_the_ids_of_the_work_at_hand_go_along(serve: Serve, reach: Reach) -> None:
     server = serve(answering(OK))
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
-    given, _ = context.accept("corr-7", traceparent)
-    with context.using(given):
+    ids, _ = context.accept("corr-7", traceparent)
+    with context.using(ids):
         reach(server.url).call(GET, truth)
     head = server.requests[0].lower()
     assert b"x-correlation-id: corr-7\r\n" in head
@@ -748,14 +748,14 @@ def test_no_wake_is_lost_however_many_come_at_once() -> None:
 
     with parallel(1) as calls, ThreadPoolExecutor(4) as threads:
         arrivals = [threads.submit(arrive, calls) for _ in range(4)]
-        seen, longest_s = 0, 0.0
-        while seen < 4 * 3000:
+        wakes, longest_s = 0, 0.0
+        while wakes < 4 * 3000:
             began_s = time.monotonic()
             calls.wait(None if not arrived else 0)
             longest_s = max(longest_s, time.monotonic() - began_s)
             while arrived:
                 arrived.popleft().set()
-                seen += 1
-        for done in arrivals:
-            done.result()
+                wakes += 1
+        for arrival in arrivals:
+            arrival.result()
     assert longest_s < 15

@@ -65,10 +65,10 @@ def stock() -> Iterator[Control]:
 
 @pytest.fixture
 def place(stock: Control, tmp_path: Path) -> Place:
-    made = Place(stock, tmp_path / "token")
-    made.accept("first")
-    made.write("first\n")
-    return made
+    place = Place(stock, tmp_path / "token")
+    place.accept("first")
+    place.write("first\n")
+    return place
 
 
 def test_a_call_without_the_token_is_refused_and_asked_again_later(place: Place) -> None:

@@ -91,10 +91,10 @@ class Door:
 
 @pytest.fixture(scope="module")
 def door(postgres: Postgres, database: Database, certificates: Certificates) -> Iterator[Door]:
-    made = Door(postgres, database, certificates)
-    program = made.program()
+    door = Door(postgres, database, certificates)
+    program = door.program()
     program.start()
-    yield made
+    yield door
     program.kill()
 
 
@@ -107,9 +107,9 @@ def test_postgresql_is_verified(door: Door, certificates: Certificates) -> None:
     )
     another = door.problem(host="db.example", hostaddr="127.0.0.1")
     assert another == verified.OTHER_HOST
-    missing = door.problem(sslrootcert="/nowhere/authority.pem")
-    assert missing is not None
-    assert missing.startswith("sslmode=verify-full needs an authority: set PGSSLROOTCERT")
+    absent = door.problem(sslrootcert="/nowhere/authority.pem")
+    assert absent is not None
+    assert absent.startswith("sslmode=verify-full needs an authority: set PGSSLROOTCERT")
 
 
 def test_postgresql_demands_tls_and_a_certificate_of_the_client(door: Door) -> None:
@@ -200,7 +200,7 @@ def test_rabbitmq_demands_a_certificate_of_the_client(
     assert problem_of(url) is not None
 
 
-def shown(rabbitmq: RabbitMQ, link: str) -> list[tuple[str, str]]:
+def connections(rabbitmq: RabbitMQ, link: str) -> list[tuple[str, str]]:
     """Return the ports that a link connected from, and the names in its certificates."""
     listed = requests.get(f"{rabbitmq.management_url}/api/connections", timeout=60).json()
     return [
@@ -211,7 +211,7 @@ def shown(rabbitmq: RabbitMQ, link: str) -> list[tuple[str, str]]:
 
 
 def end_connections(rabbitmq: RabbitMQ, link: str) -> None:
-    for name, _ in shown(rabbitmq, link):
+    for name, _ in connections(rabbitmq, link):
         requests.delete(f"{rabbitmq.management_url}/api/connections/{quote(name)}", timeout=60)
 
 
@@ -227,10 +227,10 @@ def test_rabbitmq_is_shown_the_certificate_of_the_moment_and_no_half_of_a_pair(
     publisher.start()
     try:
         eventually(lambda: subjects(rabbitmq, link) == ["CN=first"])
-        [(before, _)] = shown(rabbitmq, link)
+        [(before, _)] = connections(rabbitmq, link)
         shutil.copy(second.certificate, files.certificate)
         end_connections(rabbitmq, link)
-        eventually(lambda: [port for port, _ in shown(rabbitmq, link) if port != before])
+        eventually(lambda: [port for port, _ in connections(rabbitmq, link) if port != before])
         assert set(subjects(rabbitmq, link)) == {"CN=first"}
         shutil.copy(second.key, files.key)
         end_connections(rabbitmq, link)
@@ -240,7 +240,7 @@ def test_rabbitmq_is_shown_the_certificate_of_the_moment_and_no_half_of_a_pair(
 
 
 def subjects(rabbitmq: RabbitMQ, link: str) -> list[str]:
-    return [subject for _, subject in shown(rabbitmq, link)]
+    return [subject for _, subject in connections(rabbitmq, link)]
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -259,15 +259,15 @@ def https(pair: Pair) -> Iterator[int]:
     """Serve with a certificate; give the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*pair)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as made:
-        made.daemon_threads = True
-        made.socket = context.wrap_socket(made.socket, server_side=True)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made.server_port
-        made.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
-def asked(url: str) -> bytes:
+def call(url: str) -> bytes:
     with closing(Upstream("private", url, UpstreamPolicy(retries=0))) as upstream:
         return upstream.call(Request("GET", "/", "/"), lambda reply: reply.body)
 
@@ -280,7 +280,7 @@ def listed(url: str) -> bytes:
 Ask = Callable[[str], bytes]
 
 
-@pytest.mark.parametrize("ask", [asked, listed], ids=["upstreams", "management API"])
+@pytest.mark.parametrize("ask", [call, listed], ids=["upstreams", "management API"])
 def test_https_is_verified(
     ask: Ask, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,8 +186,8 @@ def test_a_certificate_is_asked_for_and_verified_by_name(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
-    asked: list[str | None] = []
-    context.sni_callback = lambda _socket, name, _context: asked.append(name)
+    names: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
     allowed = AllowedAddresses(networks=LOOPBACK, resolve=Names(["127.0.0.1"]))
     with listening(context) as server:
         with calling(f"https://{NAME}:{server.server_port}", allowed) as upstream:
@@ -198,7 +198,7 @@ def test_a_certificate_is_asked_for_and_verified_by_name(
         ):
             post(upstream)
         assert len(server.hosts) == 1
-    assert asked == [NAME, "other.test"]
+    assert names == [NAME, "other.test"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -18,9 +18,9 @@ class InventoryBooks:
         self.stock = stock
 
     def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
-        wanted = NewReservation(product_id, quantity, target.order_id)
+        reservation = NewReservation(product_id, quantity, target.order_id)
         try:
-            return Standing(self.stock.reserve(target.key, wanted)[0].status)
+            return Standing(self.stock.reserve(target.key, reservation)[0].status)
         except Refusal as refusal:
             if refusal.code != "out_of_stock":
                 raise
@@ -49,20 +49,20 @@ class PaymentBooks:
         self.till, self.refuses_refunds = till, refuses_refunds
 
     def find(self, key: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
-        known = self.till.find(key)
-        return None if known is None else _capture(known.status, key, order_id, amount)
+        entry = self.till.find(key)
+        return None if entry is None else _capture(entry.status, key, order_id, amount)
 
     def capture(self, key: str, order_id: int, amount: Decimal, method: str) -> Captured | Declined:
-        asked = Asked(Kind.CAPTURE, order_id, amount, method)
-        answer = self.till.capture(key, asked, decline=method.startswith("decline"))
+        request = Asked(Kind.CAPTURE, order_id, amount, method)
+        answer = self.till.capture(key, request, decline=method.startswith("decline"))
         return _capture(answer.status, key, order_id, amount)
 
     def refund(
         self, key: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
     ) -> Refunded | Declined:
-        asked = Asked(Kind.REFUND, order_id, amount, capture_id)
+        request = Asked(Kind.REFUND, order_id, amount, capture_id)
         try:
-            answer = self.till.refund(key, asked, decline=self.refuses_refunds)
+            answer = self.till.refund(key, request, decline=self.refuses_refunds)
         except Refusal as refusal:
             if refusal.code not in _REFUND_REFUSALS:
                 raise

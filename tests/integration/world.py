@@ -114,8 +114,8 @@ class World:
 
     def cancel(self, order_id: int, **members: Any) -> Cancelled | None:
         """Cancel as the customer does."""
-        asked: dict[str, Any] = {"subject": str(USER), "everyones": False, **members}
-        request = Request(order_id=order_id, principal=f"user:{asked['subject']}", **asked)
+        fields: dict[str, Any] = {"subject": str(USER), "everyones": False, **members}
+        request = Request(order_id=order_id, principal=f"user:{fields['subject']}", **fields)
         return self.cancellations.cancel(request, context.accept("test", None)[0])
 
     def refunds(self, order_id: int) -> list[tuple[Decimal, str]]:
@@ -161,9 +161,9 @@ def empty_world(
     payment.reset()
     with pool.connection() as connection:
         connection.execute(f"TRUNCATE {', '.join(EVERYTHING)} CASCADE".encode())
-    made = World(pool, inventory, payment, sets=sets)
+    world = World(pool, inventory, payment, sets=sets)
     try:
-        yield made
+        yield world
     finally:
-        for upstream in made.upstreams:
+        for upstream in world.upstreams:
             upstream.close()
