@@ -1,12 +1,15 @@
 """What a customer with thousands of waiting orders does to the others.
 
     python -m loadtest.bench.fairness
+    python -m loadtest.bench.fairness --inventory-ms 20 --payment-ms 80
+    python -m loadtest.bench.fairness --before ../older-checkout
 
 Twenty customers place an order a second each, through the api. In turns there is nobody else, or
 one customer more with thousands of waiting orders, with and without turns in the relay. It prints
 how long the orders of the twenty took, from their commit to that of Completed by PostgreSQL's
 clock, while those of the other waited, and how many orders were completed a second in all. Then it
-has 10,000 orders of one customer completed, with nobody else.
+has 10,000 orders of one customer completed, with nobody else. Relay and worker of another checkout
+take part with `--before`.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from loadtest.bench import queues
 from loadtest.bench.data import Database
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.pairs import ratio, spread, turns
-from loadtest.bench.stand import HOST, Plan, Stand, until
+from loadtest.bench.stand import BEFORE, HOST, Plan, Stand, until
 from orderservice_topology.topology import PROCESSING
 
 CUSTOMERS: Final = 20
@@ -39,15 +42,24 @@ FIRST: Final = 101  # their ids follow one another
 HOT: Final = 1
 ALONE: Final = "nobody else"
 AT_ONCE: Final = "no turns"
+INVENTORY, PAYMENT = "inventory-slow", "payment-slow"
 _WAVES: Final = (
-    ("postgres", "valkey", "inventory", "rabbitmq-epmd"),
-    ("rabbitmq", "payment", "migrate"),
+    ("postgres", "valkey", INVENTORY, "rabbitmq-epmd"),
+    ("rabbitmq", PAYMENT, "migrate"),
     ("topology",),
-    ("api", "worker"),
+    ("api",),
 )
 _WARM_S: Final = 2.0
 _ALONE_S: Final = 8.0
 _WITHIN_S: Final = 300.0
+
+
+class Contestant(NamedTuple):
+    """A relay and a worker, and whether the one more customer has orders."""
+
+    relay: str
+    worker: str
+    is_hot: bool
 
 
 class Slice(NamedTuple):
@@ -63,21 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 done."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    relays = {ALONE: "0", AT_ONCE: "0"} | {
-        f"{limit} under way": limit for limit in options.under_way
-    }
-    slices: dict[str, list[Slice]] = {who: [] for who in relays}
-    with _stand() as stand:
-        for who, limit in relays.items():
-            stand.vary("relay", _relay(who), {"ORDERS_RELAY_UNDER_WAY": limit})
+    with _stand(options) as stand:
+        contestants = _contestants(stand, options.under_way)
+        slices: dict[str, list[Slice]] = {who: [] for who in contestants}
         database = Database(stand.database_url)
-        for number, who in turns(list(relays), options.rounds):
-            sample = _slice(stand, database, who, 0 if who == ALONE else options.orders)
+        for number, who in turns(list(contestants), options.rounds):
+            contestant = contestants[who]
+            hot = options.orders if contestant.is_hot else 0
+            sample = _slice(stand, database, contestant, hot)
             slices[who].append(sample)
             load = os.getloadavg()[0]
             print(f"round {number + 1}, load {load:.1f}: {who}: {_words(sample)}", flush=True)
         drains = {
-            who: _drained_s(stand, database, who, options.drain) for who in relays if who != ALONE
+            who: _drained_s(stand, database, contestant, options.drain)
+            for who, contestant in contestants.items()
+            if contestant.is_hot and options.drain
         }
         database.close()
     _show(slices)
@@ -88,12 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _stand() -> Iterator[Stand]:
+def _stand(options: argparse.Namespace) -> Iterator[Stand]:
     folder = Path(tempfile.mkdtemp(prefix="fairness-"))
     folder.chmod(0o755)
     data = folder / "data"
+    plan = Plan(seconds=1, connections=CUSTOMERS, processes=2)
     try:
-        with Stand(data, Plan(seconds=1, connections=CUSTOMERS, processes=2), None) as stand:
+        with Stand(data, plan, options.before) as stand:
+            stand.vary("inventory", INVENTORY, {"LIGHT_LATENCY_MS": str(options.inventory_ms)})
+            stand.vary("payment", PAYMENT, {"LIGHT_LATENCY_MS": str(options.payment_ms)})
             for wave in _WAVES:
                 stand.start(*wave)
                 if "migrate" in wave:
@@ -106,9 +121,25 @@ def _stand() -> Iterator[Stand]:
         folder.rmdir()
 
 
-def _slice(stand: Stand, database: Database, who: str, hot: int) -> Slice:
+def _contestants(stand: Stand, limits: Sequence[str]) -> dict[str, Contestant]:
+    """Name who takes turns: each number of orders under way, in each checkout."""
+    stand.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
+    found = {
+        ALONE: Contestant("relay-0", "worker", is_hot=False),
+        AT_ONCE: Contestant("relay-0", "worker", is_hot=True),
+    }
+    for version in ("", BEFORE) if stand.compares else ("",):
+        for limit in limits:
+            relay = f"relay-{limit}{version}"
+            stand.vary(f"relay{version}", relay, {"ORDERS_RELAY_UNDER_WAY": limit})
+            contestant = Contestant(relay, f"worker{version}", is_hot=True)
+            found[f"{limit} under way{version}"] = contestant
+    return found
+
+
+def _slice(stand: Stand, database: Database, contestant: Contestant, hot: int) -> Slice:
     """Have the twenty place orders while `hot` orders of one more customer wait."""
-    with _relaying(stand, database, who):
+    with _relaying(stand, database, contestant):
         with _placing(stand.port("api")):
             time.sleep(_WARM_S)
             newest = database.newest()
@@ -120,23 +151,23 @@ def _slice(stand: Stand, database: Database, who: str, hot: int) -> Slice:
     return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
 
 
-def _drained_s(stand: Stand, database: Database, who: str, orders: int) -> float:
+def _drained_s(stand: Stand, database: Database, contestant: Contestant, orders: int) -> float:
     """Return how long a customer's orders take with nobody else, in seconds."""
-    with _relaying(stand, database, who):
+    with _relaying(stand, database, contestant):
         return _completed_s(database, orders)
 
 
 @contextlib.contextmanager
-def _relaying(stand: Stand, database: Database, who: str) -> Iterator[None]:
-    relay = _relay(who)
+def _relaying(stand: Stand, database: Database, contestant: Contestant) -> Iterator[None]:
     database.empty_outbox()
     queues.purge(stand.amqp_url)
-    stand.start(relay)
+    stand.start(contestant.worker, contestant.relay)
     try:
         until(partial(_sees_a_worker, stand), _WITHIN_S)
         yield
     finally:
-        stand.stop(relay)
+        stand.stop(contestant.relay)
+        stand.stop(contestant.worker)
 
 
 def _completed_s(database: Database, orders: int) -> float:
@@ -149,10 +180,6 @@ def _completed_s(database: Database, orders: int) -> float:
 def _rested_s() -> float:
     time.sleep(_ALONE_S)
     return _ALONE_S
-
-
-def _relay(who: str) -> str:
-    return "relay-" + who.replace(" ", "-")
 
 
 def _sees_a_worker(stand: Stand) -> bool:
@@ -251,7 +278,17 @@ def _parser() -> argparse.ArgumentParser:
         help="values of ORDERS_RELAY_UNDER_WAY, by comma [80]",
     )  # fmt: skip
     parser.add_argument(
-        "--drain", type=int, default=10_000, help="orders of one customer with nobody else [10000]"
+        "--inventory-ms", type=float, default=0, help="what a call of Inventory takes [0]"
+    )
+    parser.add_argument(
+        "--payment-ms", type=float, default=0, help="what a call of Payment takes [0]"
+    )
+    parser.add_argument("--before", type=Path, help="another checkout, whose services take part")
+    parser.add_argument(
+        "--drain",
+        type=int,
+        default=10_000,
+        help="orders of one customer with nobody else; 0: none [10000]",
     )
     return parser
 

@@ -4,9 +4,12 @@ The simulators take more CPU for a call than the worker that makes it, so that a
 would measure them. They are what faults are tried with; these do what is asked, and log nothing.
 
     python -m loadtest.bench.light PORT
+
+LIGHT_LATENCY_MS is how long each answer takes; without it they come at once.
 """
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -80,8 +83,8 @@ class Books:
 class Connection(asyncio.Protocol):
     """One caller, who waits for each answer before asking again."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, books: Books, latency_s: float) -> None:
+        self._books, self._latency_s = books, latency_s
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,15 +108,21 @@ class Connection(asyncio.Protocol):
         body = msgspec.json.encode(contents)
         head = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n"
         lines = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
-        self._transport.write(lines + body)  # type: ignore[attr-defined] # a Transport
+        write = self._transport.write  # type: ignore[attr-defined] # a Transport
+        if self._latency_s:
+            asyncio.get_running_loop().call_later(self._latency_s, write, lines + body)
+        else:
+            write(lines + body)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, latency_s: float) -> None:
     """Answer on a port until the process ends."""
     books = Books()
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(books), HOST, port)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(books, latency_s), HOST, port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    latency_ms = float(os.environ.get("LIGHT_LATENCY_MS", "0"))
+    uvloop.run(serve(int(sys.argv[1]), latency_ms / 1000))
