@@ -450,7 +450,12 @@ class UpstreamSettings(Group, frozen=True):
         Seconds, Meta(description="How long an open breaker refuses before one probe.")
     ] = 30
     concurrency: Annotated[
-        Count, Meta(description="Calls in flight per upstream and process (bulkhead).")
+        Count,
+        Meta(
+            description="Calls in flight per upstream and process (bulkhead). A worker that takes"
+            " sets has so many for them, and further ones for orders handled one by one"
+            " (ORDERS_WORKER_PREFETCH) and for those with priority (10): 36 in all by default."
+        ),
     ] = 16
 
     def __post_init__(self) -> None:

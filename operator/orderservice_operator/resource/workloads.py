@@ -107,8 +107,12 @@ class QueueAutoscaling(Section, frozen=True):
     min_replicas: Annotated[ScaledReplicas, Meta(description="Fewest pods.")] = 2
     max_replicas: Annotated[ScaledReplicas, Meta(description="Most pods.")] = 20
     queue_length_per_pod: Annotated[
-        Count, Meta(description="Messages, being worked on included, that one pod is to have.")
-    ] = 100
+        Count,
+        Meta(
+            description="Messages, being worked on included, that one pod is to have. Keep it "
+            "below ORDERS_RELAY_UNDER_WAY (80): of a customer with many the relay adds no more."
+        ),
+    ] = 60
     behavior: Annotated[
         Passed | None,
         Meta(description="How fast it scales, as in a HorizontalPodAutoscaler (autoscaling/v2)."),
