@@ -31,5 +31,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in [*stats.get("passed", []), *stats.get("failed", [])]:
         for name, value in report.user_properties:
             if name.startswith(_MARK) and report.when == "call":
-                shown = f"{value:.3g}" if isinstance(value, int | float) else value
-                terminalreporter.write_line(f"{name}: {shown}")
+                text = f"{value:.3g}" if isinstance(value, int | float) else value
+                terminalreporter.write_line(f"{name}: {text}")

@@ -11,7 +11,7 @@ from failover import page
 from failover.checker import CHECKS, Record, check
 from failover.evidence import Capture, Evidence, Held
 from failover.history import Entry, Fault, History, around, load
-from failover.made import (
+from failover.sample import (
     ALICE,
     BOB,
     DONE,

@@ -30,10 +30,10 @@ def main(argv: list[str]) -> int:
 def _verdict(case: Case, *, trace: bool) -> bool:
     result = check(case)
     expected = result.violated == case.fails
-    told = "as it has to" if expected else f"WRONG: {case.fails or 'nothing'} has to fail"
+    comment = "as it has to" if expected else f"WRONG: {case.fails or 'nothing'} has to fail"
     verdict = f"{result.violated} fails" if result.violated else "holds"
     seconds = f"{result.seconds:.1f}"
-    sys.stdout.write(_ROW.format(case.name, verdict, result.states, seconds, told))
+    sys.stdout.write(_ROW.format(case.name, verdict, result.states, seconds, comment))
     if trace or not expected:
         _show(result)
     sys.stdout.flush()

@@ -48,14 +48,14 @@ def check(case: Case) -> Result:
         configuration = Path(folder) / "Order.cfg"
         configuration.write_text(case.configuration((FOLDER / "Order.cfg").read_text()))
         options = ["-workers", str(os.cpu_count() or 1), "-deadlock", "-metadir", folder]
-        done = subprocess.run(
+        process = subprocess.run(
             [*_tlc(folder), *options, "-config", str(configuration), "Order.tla"],
             cwd=FOLDER,
             capture_output=True,
             text=True,
             check=False,
         )
-    return _result(case, done.stdout + done.stderr, time.monotonic() - started)
+    return _result(case, process.stdout + process.stderr, time.monotonic() - started)
 
 
 def _tlc(folder: str) -> list[str]:

@@ -9,7 +9,7 @@ from failover import page
 from failover.checker import check
 from failover.evidence import Capture, Evidence, Moved, Notified, PaidBack
 from failover.history import Entry, Fault
-from failover.made import ALICE, BOB, DONE, HISTORY, IDS, A, B, body_of, but, entry, row, was_read
+from failover.sample import ALICE, BOB, DONE, HISTORY, IDS, A, B, body_of, but, entry, row, was_read
 from torture.checks import CHECKS
 from torture.record import Stall, TortureRecord
 
