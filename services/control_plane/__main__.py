@@ -15,7 +15,7 @@ from devstack.bootstrap import SetupFailed
 
 
 def main(words: Sequence[str]) -> int:
-    """Do it; 2 for a wrong verb, 1 when it cannot be done."""
+    """Run a verb; return 2 for an unknown one, 1 if it fails."""
     verbs = {"run": detached.run, "up": detached.up, "down": detached.down}
     verb, *groups = words or [""]
     try:

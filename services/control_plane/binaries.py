@@ -1,8 +1,8 @@
-"""The programs of a Kubernetes cluster, built from their published Go modules and kept in a cache.
+"""The programs of a Kubernetes cluster, built from their published Go modules and cached.
 
-Each folder of `modules` names programs as tools in its `go.mod`, and its `go.sum` pins all they are
-made of; there is no Go code of ours. A folder's programs are kept under the hash of both files, so
-a change of one folder builds nothing else anew.
+Each folder of `modules` names programs as tools in its `go.mod`, and its `go.sum` pins all their
+modules; we have no Go code of our own here. A folder's programs are cached under the hash of both
+files, so a change of one folder rebuilds no other.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ _KUBERNETES_VERSION: Final = "k8s.io/component-base/version"
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One program: what it is for, and where it comes from."""
+    """One program: its purpose and its source."""
 
     name: str
     group: str
@@ -36,7 +36,7 @@ class Program(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> Path:
-        """Where its build is kept."""
+        """Return the path of the cached build."""
         return _cache(self.module) / self.name
 
 
@@ -101,9 +101,9 @@ def program(name: str) -> Path:
 
 
 def build(*groups: str) -> list[Path]:
-    """Build what the cache lacks of some groups; a build that is broken off leaves nothing.
+    """Build the programs of some groups that the cache lacks; a broken-off build leaves nothing.
 
-    Two at once do not build the same: the second waits and finds it done. Raises Missing.
+    Two runs do not build the same program: the second waits for the first. Raises Missing.
     """
     programs = [entry for entry in PROGRAMS if entry.group in (groups or GROUPS)]
     for number, entry in enumerate(programs, 1):
@@ -114,7 +114,7 @@ def build(*groups: str) -> list[Path]:
 
 
 def group_of(name: str) -> str:
-    """Return what has to be built for a program."""
+    """Return the group that has to be built for a program."""
     return _named(name).group
 
 
@@ -157,7 +157,7 @@ def _build(entry: Program, title: str) -> None:
 
 
 def _run(command: list[str], module: Path, title: str) -> None:
-    """Run a compiler that names each package it has done, and tell how far it is."""
+    """Run a compiler, and report progress by the packages that it prints."""
     began_at = told_at = time.monotonic()
     last: list[str] = []
     with subprocess.Popen(
@@ -188,7 +188,7 @@ def _link_flags(entry: Program) -> str:
 
 
 def _values(entry: Program) -> dict[str, str]:
-    """Return the variables by which a program knows its version."""
+    """Return the linker's variables that give a program its version."""
     if entry.name == "helm":
         version = _version_of(entry, "helm.sh/helm/v4")
         return {"helm.sh/helm/v4/internal/version.version": version}
@@ -206,7 +206,7 @@ def _values(entry: Program) -> dict[str, str]:
 
 
 def _values_of_helm3(entry: Program) -> dict[str, str]:
-    """Return its version, and the Kubernetes that it renders for when there is no cluster."""
+    """Return Helm's version, and the Kubernetes version for which it renders without a cluster."""
     minor = _version_of(entry, "k8s.io/client-go").split(".")[1]
     values = {"helm.sh/helm/v3/internal/version.version": _version_of(entry, "helm.sh/helm/v3")}
     for package in ("chartutil", "lint/rules"):

@@ -1,4 +1,4 @@
-"""Certificates for one control plane: a CA, and what is signed by it."""
+"""The certificates of one control plane: a CA and the certificates that it signs."""
 
 import datetime as dt
 import ipaddress
@@ -13,7 +13,7 @@ _DAYS = 30
 
 
 class Authority:
-    """A certificate authority that keeps what it signs in a folder."""
+    """A certificate authority that keeps its certificates in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder

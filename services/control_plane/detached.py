@@ -1,7 +1,7 @@
-"""A control plane for people, that stays until it is told to go: `make cluster-up`, `cluster-down`.
+"""A control plane in the background for people: `make cluster-up`, `cluster-down`.
 
-Whoever runs it holds a lock on a file of its folder: a lock ends with its holder, however that
-ends, so nobody is taken for a cluster that is not there.
+Its process holds a lock on a file of its folder. The lock ends with the process, however it ends,
+so a dead cluster is never taken for a running one.
 """
 
 import fcntl
@@ -27,12 +27,14 @@ _POLL_S: Final = 0.1
 
 
 def folder() -> Path:
-    """Return where the cluster of this checkout lives."""
+    """Return the folder of this checkout's cluster."""
     return Path(os.environ.get("CLUSTER_STATE") or REPOSITORY / ".cluster")
 
 
 def up() -> None:
-    """Start one and return when it is ready. Raises Broken, and Missing without binaries."""
+    """Start a control plane and return when it is ready. Raises Broken, or Missing without
+    binaries.
+    """
     find()
     if _runner() is not None:
         raise Broken(f"already up: export KUBECONFIG={_kubeconfig()}, or `make cluster-down`")
@@ -56,7 +58,7 @@ def up() -> None:
 
 
 def down() -> None:
-    """End the one that runs, if any, and leave nothing. Raises Broken."""
+    """Stop the running control plane, if any, and delete its folder. Raises Broken."""
     if (runner := _runner()) is not None:
         os.kill(runner, signal.SIGTERM)
     end = time.monotonic() + _DOWN_WITHIN_S
@@ -69,7 +71,7 @@ def down() -> None:
 
 
 def run() -> None:
-    """Run one until a signal comes. Raises Broken."""
+    """Run a control plane until a signal comes. Raises Broken."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

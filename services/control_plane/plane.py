@@ -37,13 +37,13 @@ AUTOSCALERS: Final = {
 
 
 class Broken(Exception):
-    """Read the end of the log in the message: a part did not start."""
+    """Read the end of the log in the message: a part of the control plane did not start."""
 
 
 class ControlPlane:
-    """One control plane with its data in a folder of its own.
+    """One control plane with a separate data folder.
 
-    It listens on one address, and gives Services theirs from a range.
+    It listens on one address, and gives Services addresses from a range.
     """
 
     def __init__(
@@ -65,21 +65,21 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        """The URL of the API server."""
+        """Return the URL of the API server."""
         return f"https://{self.address}:{self.port}"
 
     @property
     def authority(self) -> Path:
-        """The certificate that the API server's is signed with."""
+        """Return the authority of the API server's certificate."""
         return self._authority.certificate
 
     @property
     def audit_log(self) -> Path:
-        """What the operator's accounts asked the API server for, a JSON object a line."""
+        """Return the log of requests by the operator's accounts, one JSON object a line."""
         return self.folder / "audit.log"
 
     def start(self) -> None:
-        """Start everything; return when the default ServiceAccount exists."""
+        """Start all parts; return when the default ServiceAccount exists."""
         self._start_etcd()
         self._start_api_server()
         self._wait("/readyz", "kube-apiserver")
@@ -87,7 +87,7 @@ class ControlPlane:
         self._wait("/api/v1/namespaces/default/serviceaccounts/default", "kube-controller-manager")
 
     def stop(self) -> None:
-        """End what was started, youngest first, and remove the folder."""
+        """Stop all parts, the latest first, and delete the folder."""
         for process in reversed(self._processes.values()):
             process.kill()  # asked to end, the API server waits for every watch; its data go anyway
             process.wait()
@@ -95,11 +95,11 @@ class ControlPlane:
 
     @property
     def processes(self) -> list[int]:
-        """The ids of what was started."""
+        """Return the ids of the started processes."""
         return [process.pid for process in self._processes.values()]
 
     def kubeconfig_of(self, user: str, groups: tuple[str, ...] = ()) -> Path:
-        """Write a kubeconfig for a user, whose certificate is signed now."""
+        """Write a kubeconfig for a user with a newly signed certificate."""
         file = self.folder / f"{user.replace(':', '-')}.kubeconfig"
         certificate, key = self._authority.issue(file.stem, user, groups)
         cluster = {"server": self.url, "certificate-authority": str(self.authority)}
@@ -129,15 +129,15 @@ class ControlPlane:
         return session
 
     def front_proxy_certificate(self, name: str = "front-proxy-client") -> tuple[str, str]:
-        """Sign a certificate as the API server shows to the servers behind its aggregation layer.
+        """Sign a certificate as the API server presents it to servers behind its aggregation layer.
 
-        Only the name it has by default is one that those servers are told to let in.
+        Those servers accept only the default name.
         """
         certificate, key = self._front_proxy.issue(name, name)
         return str(certificate), str(key)
 
     def _aggregation(self) -> tuple[str, ...]:
-        """Return the flags by which the API server passes requests on, and on whose behalf."""
+        """Return the flags with which the API server passes requests on, and for whom."""
         certificate, key = self.front_proxy_certificate()
         return (
             f"--proxy-client-cert-file={certificate}",
@@ -150,7 +150,7 @@ class ControlPlane:
         )
 
     def _kubelets(self) -> tuple[str, ...]:
-        """Return the flags by which the API server knows kubelets, and they know it."""
+        """Return the flags by which the API server and kubelets authenticate each other."""
         certificate, key = self._authority.issue("kubelets", "kubelets", ("system:masters",))
         return (
             f"--kubelet-client-certificate={certificate}",
@@ -219,7 +219,7 @@ class ControlPlane:
         )
 
     def start_scheduler(self) -> None:
-        """Let pods be given to nodes, where there is one."""
+        """Start the scheduler, which assigns pods to nodes."""
         kubeconfig = self.kubeconfig_of("system:kube-scheduler", ("system:masters",))
         self._run(
             "kube-scheduler",
@@ -267,7 +267,7 @@ class ControlPlane:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; none is given out twice, however late it is used."""
+    """Return ports that nobody listens on; each is returned once, however late it is used."""
     return [free_port() for _ in range(count)]
 
 
@@ -277,7 +277,7 @@ def tail(log: Path) -> str:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, and kill it if it does not end in time."""
+    """Terminate a process, and kill it if it does not end in time."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_END_S)

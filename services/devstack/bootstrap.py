@@ -33,7 +33,7 @@ class SetupFailed(Exception):
 
 
 def main() -> int:
-    """Bring the environment up to date; an expected failure is told and gives 1."""
+    """Bring the environment up to date; print an expected failure and return 1."""
     output = Report()
     try:
         refuse_other_machines()
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def refuse_other_machines() -> None:
-    """Name what is supported. Raises: SetupFailed."""
+    """Raise SetupFailed, naming what is supported, on any other machine."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         message = (
             "the local platform runs on x86-64 Linux only "
@@ -62,7 +62,7 @@ def refuse_other_machines() -> None:
 
 
 def use_supported_python() -> None:
-    """Go on in a Python we support, if another one was called. Raises: SetupFailed."""
+    """Replace this process by a supported Python if it runs another one. Raises: SetupFailed."""
     if sys.version_info[:2] in PYTHONS:
         return
     for major, minor in reversed(PYTHONS):
@@ -77,7 +77,7 @@ def use_supported_python() -> None:
 
 
 def fingerprint() -> str:
-    """Tell this environment from any other: the locks, our packages, the Python, the place."""
+    """Return a hash of what the environment depends on: locks, our packages, Python, folder."""
     import tomllib  # not in the older Pythons that find a newer one here
 
     digest = hashlib.sha256()
@@ -91,7 +91,7 @@ def fingerprint() -> str:
 
 
 def set_up(output: Report) -> None:
-    """Make the environment anew."""
+    """Delete the environment and create it again."""
     began = time.monotonic()
     version = ".".join(map(str, sys.version_info[:3]))
     output.event("environment", "making", None, f".venv with Python {version}")
@@ -113,7 +113,7 @@ def make_environment() -> None:
 
 
 def install_tools() -> None:
-    """Install uv and the build backend with pip, by hash, from files kept for other clones."""
+    """Install uv and the build backend with pip, by hash, from files cached for all clones."""
     pip = [program("python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--require-hashes", "-r", str(LOCKS[1])]
 
@@ -125,7 +125,7 @@ def install_tools() -> None:
 
 
 def install_packages(output: Report) -> None:
-    """Install the lock: meinheld as we compiled it, all else from uv's cache or the index."""
+    """Install the lock: meinheld from our own wheel, the rest from uv's cache or the index."""
     rest = lock_without_meinheld()
     install = ["--no-deps", "--require-hashes", "-r", str(rest)]
     if not succeeds(uv("--offline", *install)):
@@ -135,7 +135,7 @@ def install_packages(output: Report) -> None:
 
 
 def lock_without_meinheld() -> Path:
-    """Write the lock's entries, but for the one that we compile, to a file of their own."""
+    """Write the lock's entries without meinheld, which we compile, to a separate file."""
     entries = re.split(r"^(?=\w)", LOCKS[0].read_text(), flags=re.MULTILINE)
     path = ENVIRONMENT / "requirements-wheels.txt"
     path.write_text("".join(entry for entry in entries if not entry.startswith("meinheld=")))
@@ -143,10 +143,10 @@ def lock_without_meinheld() -> Path:
 
 
 def compiled(output: Report, *, sanitized: bool = False) -> Path:
-    """Give the folder with meinheld's wheel, compiled once for all clones.
+    """Return the folder with meinheld's wheel, compiled once for all clones.
 
-    Not through uv: its cache neither knows the environment of a build nor forgets the objects of
-    an earlier one, and a meinheld that others compiled with greenlet crashes.
+    uv is not used: its cache ignores a build's environment and keeps the objects of earlier builds.
+    A meinheld that was compiled with greenlet crashes.
     """
     identity = meinheld_wheel.identity(LOCKS[0], sanitized=sanitized)
     name = f"meinheld-{sys.implementation.cache_tag}-{identity}"
@@ -162,22 +162,22 @@ def compiled(output: Report, *, sanitized: bool = False) -> Path:
 
 
 def install_ourselves() -> None:
-    """Put the repository's packages and the command `orders` into the environment."""
+    """Install the repository's packages and the command `orders` into the environment."""
     run(uv("--offline", "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)))
 
 
 def uv(*args: str) -> list[str]:
-    """Give the command for `uv pip install`."""
+    """Return the command for `uv pip install`."""
     return [program("uv"), "pip", "install", "--quiet", "--python", program("python"), *args]
 
 
 def program(name: str) -> str:
-    """Name a program of the environment."""
+    """Return the path of a program of the environment."""
     return str(ENVIRONMENT / "bin" / name)
 
 
 def compiler(output: Report) -> dict[str, str]:
-    """Give the variables with which meinheld compiles, fetching what the machine lacks."""
+    """Return the variables that meinheld's build needs, fetching a missing compiler or headers."""
     flags = os.environ.get("CFLAGS", "")
     environment: dict[str, str] = {}
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
@@ -190,7 +190,7 @@ def compiler(output: Report) -> dict[str, str]:
 
 
 def python_headers(output: Report) -> str:
-    """Fetch this Python's headers privately; give the options that find them."""
+    """Fetch this Python's headers privately; return the compiler options that find them."""
     version = "{}.{}".format(*sys.version_info[:2])
     package = f"libpython{version}-dev"
     name = f"{package}-{debian.system()}"
@@ -206,12 +206,12 @@ def python_headers(output: Report) -> str:
 
 
 def unpack(package: str, folder: Path) -> None:
-    """Fetch one Debian package without what it needs."""
+    """Fetch one Debian package without its dependencies."""
     debian.fetch((package,), folder)
 
 
 def zig(output: Report) -> Path:
-    """Fetch a C compiler from the package index, by hash; give its program."""
+    """Fetch a C compiler from the package index, by hash; return its program."""
     name = f"ziglang-{short_hash(LOCKS[2])}"
     if not cache.kept(name):
         output.event("environment", "fetching", None, "a C compiler (ziglang): no cc here")
@@ -224,12 +224,12 @@ def zig(output: Report) -> Path:
 
 
 def short_hash(lock: Path) -> str:
-    """Name a version of a lock."""
+    """Return a short hash that identifies a version of a lock."""
     return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
 
 
 def run(argv: list[str], *, environment: dict[str, str] | None = None, advice: str = "") -> None:
-    """Run a command to its end. Raises: SetupFailed with its last words."""
+    """Run a command and wait for it. Raises: SetupFailed with the end of its output."""
     process = subprocess.run(
         argv,
         capture_output=True,
@@ -255,7 +255,7 @@ def succeeds(argv: list[str]) -> bool:
 
 
 def variables() -> dict[str, str]:
-    """Give our environment, with pip's settings (mirror, certificates) told to uv as well."""
+    """Return our environment, with pip's settings (mirror, certificates) translated for uv."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for theirs, ours in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_CERT", "SSL_CERT_FILE")):
         if theirs in environment:
@@ -264,27 +264,27 @@ def variables() -> dict[str, str]:
 
 
 class Fetch:
-    """Fetch RabbitMQ's packages while the environment is made; they do not need each other."""
+    """Fetch RabbitMQ's packages on a thread while the environment is made."""
 
     def __init__(self, output: Report) -> None:
-        """Take where to report."""
+        """Report progress with the given function."""
         self.output = output
         self.thread = threading.Thread(target=self.fetch)
         self.needed = not os.environ.get("ORDERS_AMQP_URL") and not rabbitmq.RELEASE.cached()
 
     def __enter__(self) -> None:
-        """Begin, if something is to be fetched."""
+        """Start the thread if something is missing."""
         if self.needed:
             self.output.event("rabbitmq", "fetching", None, "Debian packages, 35 MB, once")
             self.thread.start()
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the end."""
+        """Wait for the thread to end."""
         if self.needed:
             self.thread.join()
 
     def fetch(self) -> None:
-        """Fetch; a failure is told here and decided on by those who need a broker."""
+        """Fetch the packages. A failure is only reported: not every command needs a broker."""
         began = time.monotonic()
         try:
             rabbitmq.RELEASE.fetch()

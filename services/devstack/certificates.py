@@ -1,4 +1,4 @@
-"""An authority of the local stack's own, with a certificate for its servers and one for clients."""
+"""The local stack's own authority, with a certificate for each server and one for clients."""
 
 import datetime as dt
 import ipaddress
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 
 class Tls(NamedTuple):
-    """What both sides of a connection have: whom they trust, and who they are."""
+    """One side's part in TLS: the authorities that it trusts and its own certificate."""
 
     authority: Path
     server: Pair
@@ -35,21 +35,21 @@ class Tls(NamedTuple):
 
 
 class ServerTls(NamedTuple):
-    """What one server shows, and the authority by which its clients verify it."""
+    """A server's certificate, and the authority by which its clients verify it."""
 
     authority: Path
     server: Pair
 
     def context(self) -> ssl.SSLContext:
-        """Give what a client verifies the server with."""
+        """Return the context with which a client verifies the server."""
         return ssl.create_default_context(cafile=self.authority)
 
 
 class Authority:
-    """Signs certificates; made in a folder on first use, kept there, renewed near its end."""
+    """An authority that signs certificates; made in a folder on first use, renewed in time."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
-        """Read the authority, or make it."""
+        """Read the authority, or create it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.files = Pair(folder / f"{name}.pem", folder / f"{name}.key")
@@ -63,22 +63,22 @@ class Authority:
 
     @property
     def bundle(self) -> Path:
-        """Give the file that others trust."""
+        """Return the file with the authority's certificate, for those that trust it."""
         return self.files.certificate
 
     def server(
         self, name: str = "server", hosts: tuple[str, ...] = HOSTS, *, days: int = _DAYS
     ) -> Pair:
-        """Give the certificate of a server for some hosts; `days` of -2: it has expired.
+        """Return the certificate of a server for some hosts; with `days` of -2 it has expired.
 
-        One that is there is kept, unless it is near its end, for other hosts or of an authority of
-        before.
+        An existing one is kept unless it is about to expire, is for other hosts, or was signed by a
+        former authority.
         """
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         return self._pair(name, ExtendedKeyUsageOID.SERVER_AUTH, names, days)
 
     def client(self, name: str, *, days: int = _DAYS) -> Pair:
-        """Give the certificate of a client whose common name is `name`; `days` as for a server."""
+        """Return the certificate of a client with this common name; `days` as for a server."""
         return self._pair(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, days)
 
     def _pair(
@@ -119,7 +119,7 @@ def _certificate(files: Pair) -> x509.Certificate:
 
 
 def _lasts(files: Pair) -> bool:
-    """Tell whether a pair is there, whole, and not near its end."""
+    """Return whether a pair exists, is complete and is not about to expire."""
     if not (files.certificate.exists() and files.key.exists()):
         return False
     certificate = _certificate(files)
@@ -129,7 +129,7 @@ def _lasts(files: Pair) -> bool:
 
 
 def _names(files: Pair) -> x509.SubjectAlternativeName | None:
-    """Return the hosts that a certificate is for; None: it is a client's."""
+    """Return the hosts of a certificate; None for a client's."""
     try:
         extension = _certificate(files).extensions.get_extension_for_class(
             x509.SubjectAlternativeName
@@ -180,7 +180,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _write(path: Path, contents: bytes, mode: int = 0o644) -> None:
-    """Put the file there in one step: a server may read it meanwhile."""
+    """Replace a file in one step, because a server may read it at the same time."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

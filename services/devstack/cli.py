@@ -18,7 +18,7 @@ NOT_RUNNING = 3
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out one verb; an expected error is told in a line and gives 2."""
+    """Run one verb; print an expected error in one line and return 2."""
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args, settings.load())
@@ -105,13 +105,13 @@ def start_or_stop(args: argparse.Namespace, loaded: Settings) -> int:
 
 
 def one(args: argparse.Namespace, loaded: Settings) -> int:
-    """Do something to one component of the running stack."""
+    """Send an action for one component to the running stack."""
     control.ask(loaded.state, verb=args.verb, component=args.component)
     return 0
 
 
 def status(_: argparse.Namespace, loaded: Settings) -> int:
-    """Show the table; 0 when everything is ready, 1 when something is not, 3 when nothing runs."""
+    """Print the table; return 0 if all are ready, 1 if one is not, 3 if no stack runs."""
     try:
         answered = control.ask(loaded.state, verb="status")
     except control.NotRunning as error:
@@ -126,12 +126,12 @@ def status(_: argparse.Namespace, loaded: Settings) -> int:
 
 
 def show_logs(args: argparse.Namespace, loaded: Settings) -> int:
-    """Show the ends of the logs."""
+    """Print the end of each log."""
     return logs.show(loaded.state / "logs", args.component, args.lines, follow=args.follow)
 
 
 def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
-    """Run the demo; 1 when an order was refused or did not end."""
+    """Run the demo; return 1 if an order was refused or did not end."""
     from rich.console import Console
 
     from devstack import demo
@@ -151,9 +151,9 @@ def show_demo(args: argparse.Namespace, loaded: Settings) -> int:
 
 
 def gateway_of_running(loaded: Settings) -> tuple[str, Path | None]:
-    """Give the address of the running stack's gateway, and the authority to verify it with.
+    """Return the address of the running stack's gateway, and the authority to verify it with.
 
-    The stack says whether it speaks TLS: it may have been started from another shell.
+    The stack itself reports whether it uses TLS: it may have been started from another shell.
     """
     variables = control.ask(loaded.state, verb="environment")["environment"]
     running = replace(loaded, tls=variables.get("DEVSTACK_TLS") == "1")
@@ -177,7 +177,7 @@ def share(text: str) -> float:
 
 
 def observe(_: argparse.Namespace, loaded: Settings) -> int:
-    """Fetch what observes if need be, start it in the running stack, and say where it is."""
+    """Start Prometheus and Alertmanager in the running stack, fetching them if needed."""
     from devstack.packages import prometheus
     from devstack.servers.prometheus import OPERATOR_ABSENT
 
@@ -202,9 +202,9 @@ def clean_state(_: argparse.Namespace, loaded: Settings) -> int:
 
 
 def environment(_: argparse.Namespace, loaded: Settings) -> int:
-    """Print `export` lines with which a service or tool can be run by hand against the stack.
+    """Print `export` lines with which you can run a service or tool against the stack.
 
-    The running stack says what it has; its ports need not be those of this environment.
+    The running stack provides them, because its ports may differ from those of this environment.
     """
     try:
         variables = control.ask(loaded.state, verb="environment")["environment"]

@@ -1,4 +1,4 @@
-"""What the stack is made of: one process each, as data."""
+"""The components of the stack as data, one process each."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from signal import SIGTERM, Signals
 
 
 class Stage(IntEnum):
-    """Order of the stop, from the highest down: whoever asks ends before who answers."""
+    """Stages of the stop, from the highest down: clients end before their servers."""
 
     SERVER = 0
     SIMULATOR = 1
@@ -23,18 +23,18 @@ def nothing() -> None:
 
 
 def always_ready() -> bool:
-    """Say ready at once."""
+    """Return True; for components without a readiness check."""
     return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """Describe one process: how to start it, when it is ready, how to end it.
+    """One process: how to start it, when it is ready, how to end it.
 
     `prepare` runs before every start and is idempotent. `ready` is polled; False or an `OSError`
-    means not yet. `step` marks a command that must end with 0 before others may start. `as_user`
-    is the command that drops root's rights, put in front. What is `optional` is not started with
-    the rest but by name, and its failure is nobody else's.
+    means not yet. A `step` is a command that must exit with 0 before others start. `as_user` is a
+    command prefix that drops root's rights. An `optional` component starts only by name, and its
+    failure does not fail the stack.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Component:
 
 
 def log_file(state: Path, name: str) -> Path:
-    """Name the log of a component, below the state folder."""
+    """Return the path of a component's log, below the state folder."""
     return state / "logs" / f"{name}.log"
 
 
 def server_environment(state: Path) -> dict[str, str]:
-    """Give a server nothing of ours but the path, and the mark by which leftovers are found."""
+    """Return a server's environment: only the path, and the mark that identifies leftovers."""
     path = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     return {"PATH": f"{path}:/usr/sbin:/sbin", "LANG": "C.UTF-8", "DEVSTACK_STATE": str(state)}

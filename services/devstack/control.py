@@ -1,4 +1,4 @@
-"""Talk to a running stack: one JSON line to its socket, one back."""
+"""Requests to a running stack: one JSON line to its socket, one line back."""
 
 import os
 import socket
@@ -40,7 +40,7 @@ def serving(state: Path, handle: Handle) -> Iterator[None]:
 
 
 def handler(handle: Handle) -> type[socketserver.StreamRequestHandler]:
-    """Make the class that socketserver wants."""
+    """Return the handler class for socketserver."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -54,7 +54,7 @@ def handler(handle: Handle) -> type[socketserver.StreamRequestHandler]:
 
 
 def ask(state: Path, **request: str) -> dict[str, Any]:
-    """Send a request and give the answer. Raises: NotRunning, Refused."""
+    """Send a request and return the answer. Raises: NotRunning, Refused."""
     with short_path(state) as folder, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(60)
         try:
@@ -71,7 +71,7 @@ def ask(state: Path, **request: str) -> dict[str, Any]:
 
 @contextmanager
 def short_path(folder: Path) -> Iterator[str]:
-    """Give a short name for a folder: a socket's path may not be longer than 107 characters."""
+    """Yield a short name for a folder: a socket's path may not be longer than 107 characters."""
     if not folder.is_dir():
         message = f"no stack runs in {folder}: there is no such folder"
         raise NotRunning(message)

@@ -1,4 +1,4 @@
-"""Place a stream of orders through the gateway and watch each to its end."""
+"""The demo: places a stream of orders through the gateway and follows each to its end."""
 
 import random
 import threading
@@ -30,7 +30,7 @@ TIMEOUT = urllib3.Timeout(connect=3, read=15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Say what to place: how many orders, how many a second, and which part is to fail."""
+    """What to place: how many orders, how many a second, and which share is to fail."""
 
     url: str
     count: int
@@ -41,7 +41,7 @@ class Plan:
 
 
 class View(msgspec.Struct, rename="camel"):
-    """Read an order as the API shows it."""
+    """An order as the API shows it."""
 
     id: int | str
     status: str
@@ -52,7 +52,7 @@ class View(msgspec.Struct, rename="camel"):
 
 @dataclass(slots=True)
 class Order:
-    """Follow one order from the POST on; times in seconds."""
+    """One order from its POST on; times in seconds."""
 
     user_id: int
     payment_method: str
@@ -67,18 +67,18 @@ class Order:
 
     @property
     def accepted(self) -> bool:
-        """Tell whether the API answered 202."""
+        """Return whether the API answered 202."""
         return self.order_id != ""
 
     @property
     def ended(self) -> bool:
-        """Tell whether nothing more is to come."""
+        """Return whether the order has reached its end."""
         return self.status in TERMINAL or self.status == "refused"
 
 
 @dataclass(slots=True)
 class Demo:
-    """Hold the orders of one run."""
+    """The orders of one run."""
 
     plan: Plan
     orders: list[Order]
@@ -91,7 +91,7 @@ class Demo:
         self.http = urllib3.PoolManager(maxsize=POSTERS + 4, retries=False, ca_certs=authority)
 
     def place(self, order: Order) -> None:
-        """POST one order; what is not accepted is kept as refused with what was said."""
+        """POST one order; if it is not accepted, keep the answer."""
         body = (
             f'{{"userId":{order.user_id},"productId":{101 + order.user_id % 50},"quantity":1,'
             f'"total":{order.total_cents / 100:.2f},"paymentMethod":"{order.payment_method}"}}'
@@ -112,7 +112,7 @@ class Demo:
             order.status, order.reason = "refused", f"{answer.status} {result.get('error', '')}"
 
     def look(self, order: Order) -> None:
-        """Ask how far an order is; an answer that is not a list changes nothing."""
+        """Query one order; an answer that is not a list changes nothing."""
         url = f"{self.plan.url}/api/orders/user/{order.user_id}"
         order.polls += 1
         try:
@@ -136,7 +136,7 @@ class Demo:
                 posters.submit(self.place, order)
 
     def follow(self) -> Iterator[None]:
-        """Poll what has not ended until everything has or its time is over; yield every round."""
+        """Poll all open orders until they have ended or run out of time; yield after each round."""
         with ThreadPoolExecutor(POSTERS) as lookers:
             while not all(order.ended for order in self.orders) and not self.overdue():
                 yield
@@ -146,7 +146,7 @@ class Demo:
         yield
 
     def overdue(self) -> bool:
-        """Tell whether an order that was placed has taken longer than allowed."""
+        """Return whether an order has taken longer than allowed."""
         now = time.monotonic()
         return any(
             order.placed_at and not order.ended and now - order.placed_at > self.plan.timeout_s
@@ -155,7 +155,7 @@ class Demo:
 
 
 def note(order: Order, view: View) -> None:
-    """Take over what the API says; the time to the end is by the service's own clock."""
+    """Copy the API's answer; the time to the end is by the service's clock."""
     order.status, order.reason = view.status, view.status_reason
     if order.ended:
         order.completion_s = (
@@ -164,7 +164,7 @@ def note(order: Order, view: View) -> None:
 
 
 def due(order: Order) -> bool:
-    """Spread the polls an order may have: often at first, then ever slower."""
+    """Return whether to poll an order now: often at first, then more slowly."""
     age_s = time.monotonic() - order.placed_at
     allowed = min(POLLS_PER_ORDER, 1 + int(age_s / POLL_S / (1 + age_s / 20)))
     return order.accepted and not order.ended and order.polls < allowed
@@ -185,7 +185,7 @@ def run(plan: Plan, console: Console) -> int:
 
 
 def show(demo: Demo, console: Console) -> None:
-    """Follow the orders, drawing them if anybody can see it."""
+    """Follow the orders, drawing a picture if the output is a terminal."""
     if not console.is_terminal:
         list(demo.follow())
         return
@@ -195,7 +195,7 @@ def show(demo: Demo, console: Console) -> None:
 
 
 def make_orders(plan: Plan) -> list[Order]:
-    """Invent the orders; users are numbers that no other run is likely to use."""
+    """Return random orders; their users are numbers that other runs hardly use."""
     first = random.randrange(10**9, 10**12)  # noqa: S311 - not a secret
     declined = round(plan.count * plan.decline_ratio)
     methods = ["decline-demo"] * declined + ["card-demo"] * (plan.count - declined)
@@ -207,7 +207,7 @@ def make_orders(plan: Plan) -> list[Order]:
 
 
 def picture(orders: list[Order]) -> Group:
-    """Draw how many orders are in each status, and the latest of them."""
+    """Return a picture of how many orders are in each status, with the latest ones."""
     counts = Counter(order.status for order in orders)
     totals = Table("status", "orders", box=None)
     for status in ("waiting", *STATUSES, "refused"):
@@ -221,7 +221,7 @@ def picture(orders: list[Order]) -> Group:
 
 
 def summary(orders: list[Order], console: Console) -> int:
-    """Print totals and latencies; give the exit code."""
+    """Print totals and latencies; return the exit code."""
     accepted = [order for order in orders if order.accepted]
     counts = Counter(f"{o.status} {o.reason}".strip() for o in orders if o.status != "waiting")
     totals = Table("outcome", "orders", title="orders", title_justify="left")
@@ -240,7 +240,7 @@ def summary(orders: list[Order], console: Console) -> int:
 
 
 def latencies(accepted: list[Order]) -> Table:
-    """Lay out the percentiles of the POST and of the time from the 202 to the end."""
+    """Return rows with percentiles of the POST and of the time from the 202 to the end."""
     table = Table("", "p50", "p95", "p99", "max", title="latency", title_justify="left")
     ended = [order.completion_s for order in accepted if order.ended]
     for name, values in (("POST", [o.post_s for o in accepted]), ("202 to the end", ended)):
@@ -250,6 +250,6 @@ def latencies(accepted: list[Order]) -> Table:
 
 
 def at(values: list[float], percent: int) -> float:
-    """Give the value at a percentile (nearest rank); 0 when there is none."""
+    """Return the value at a percentile (nearest rank); 0 when there is none."""
     ranked = sorted(values)
     return ranked[max(0, -(-len(ranked) * percent // 100) - 1)] if ranked else 0.0

@@ -1,4 +1,4 @@
-"""Start and stop the stack without staying: `make start`, `make stop`."""
+"""Start and stop the stack in the background: `make start`, `make stop`."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ POLL_S = 0.05
 
 
 def start(loaded: Settings) -> int:
-    """Start the stack, show its progress, return when it is ready or has failed."""
+    """Start the stack, print its progress, and return when it is ready or has failed."""
     if state.is_locked(loaded.state):
         print(f"already running in {loaded.state}")
         return 0
@@ -33,7 +33,7 @@ def start(loaded: Settings) -> int:
 
 
 def follow(running: "subprocess.Popen[bytes]", log: Path) -> int:
-    """Copy the progress of a start until it is ready or has failed."""
+    """Print the progress of a start until the stack is ready or has failed."""
     with log.open() as lines:
         while True:
             alive = running.poll() is None
@@ -63,7 +63,7 @@ def stop(loaded: Settings) -> int:
 
 
 def is_there(pid: int) -> bool:
-    """Tell whether a process still runs; one that nobody has waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

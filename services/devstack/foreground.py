@@ -21,7 +21,7 @@ FAILED = 2
 
 
 def up(loaded: Settings) -> int:
-    """Run the whole platform; 0 when it was asked to end."""
+    """Run the whole platform; return 0 when it was asked to stop."""
     output = Report()
     return guardian.guarded(
         lambda: run(
@@ -41,9 +41,10 @@ def run(
     ready: Callable[[float], str],
     environment: Callable[[], Mapping[str, str]] = dict,
 ) -> int:
-    """Run components over a state folder: start, stay, stop. 1 or 2 when that failed.
+    """Start components over a state folder, wait, and stop them; return 1 or 2 if that failed.
 
-    `compose` is called once the folder is ours; `environment` whenever somebody asks for it.
+    `compose` is called once this process has locked the folder; `environment` whenever somebody
+    asks for it.
     """
     try:
         with state.locked(folder):
@@ -57,7 +58,7 @@ def run(
 
 
 def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) -> int:
-    """Start, stay, stop; 1 when the start failed."""
+    """Start, wait and stop; return 1 if the start failed."""
     began = time.monotonic()
     if supervisor.start():
         output.line(ready(time.monotonic() - began))
@@ -70,7 +71,7 @@ def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) 
 
 
 def composed(loaded: Settings, output: Report) -> list[Component]:
-    """Give the components; fetch first what they need and is not there, and make certificates."""
+    """Return the components, after fetching their missing programs and making certificates."""
     if not loaded.given("rabbitmq") and not rabbitmq.RELEASE.cached():
         fetch("rabbitmq", "35 MB", rabbitmq.RELEASE, output)
     own = [name for name in ("postgres", "valkey") if not loaded.given(name)]
@@ -81,7 +82,7 @@ def composed(loaded: Settings, output: Report) -> list[Component]:
 
 
 def fetch(name: str, size: str, release: Release, output: Report) -> None:
-    """Fetch a release of Debian packages and say so."""
+    """Fetch a release of Debian packages and report it."""
     began = time.monotonic()
     output.event(name, "fetching", None, f"Debian packages, {size}, once")
     release.fetch()
@@ -89,7 +90,7 @@ def fetch(name: str, size: str, release: Release, output: Report) -> None:
 
 
 def leave_on_signals(supervisor: Supervisor) -> None:
-    """Let Ctrl-C, SIGTERM and a closed terminal end the stack in order."""
+    """Stop the stack in order on Ctrl-C, SIGTERM and a closed terminal."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.leave())
 
@@ -99,7 +100,7 @@ def answer(
     request: dict[str, str],
     environment: Callable[[], Mapping[str, str]],
 ) -> dict[str, Any]:
-    """Serve a request that came through the control socket."""
+    """Carry out a request from the control socket and return its answer."""
     verb = request["verb"]
     if verb == "environment":
         return {"environment": environment()}
@@ -112,7 +113,7 @@ def answer(
 
 
 def ready_text(loaded: Settings, took_s: float) -> str:
-    """Say where everything is and how to place an order."""
+    """Return the addresses of the stack and a command that places an order."""
     gateway = loaded.gateway_url
     trust = f"--cacert {tls.authority_file(loaded)} " if loaded.tls else ""
     order = (

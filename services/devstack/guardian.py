@@ -1,8 +1,7 @@
-"""See to it that nothing outlives the stack, even when its supervisor is killed.
+"""A parent process that leaves nothing running, even if the supervisor is killed.
 
-The guardian is the parent of the supervisor and the nearest subreaper above it: what loses its
-parent is handed to the guardian, which ends it. Should the guardian be killed, the kernel tells
-the supervisor to stop.
+The guardian is the supervisor's parent and nearest subreaper: it inherits processes whose parent
+died, and ends them. If the guardian itself is killed, the kernel signals the supervisor to stop.
 """
 
 import ctypes
@@ -20,7 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run `main` in a child process and give its exit code, leaving no process behind.
+    """Run `main` in a child process, end all processes that it left, and return its exit code.
 
     Call it before any thread is started.
     """
@@ -37,7 +36,7 @@ def guarded(main: Callable[[], int]) -> int:
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run `main` as a program would be run: an error is printed and gives 1."""
+    """Run `main` as a program would run; print an error and return 1."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         return main()
@@ -51,14 +50,14 @@ def exit_code(main: Callable[[], int]) -> int:
 
 
 def forward_signals(child: int) -> None:
-    """Hand the signals that ask for an end to the supervisor; Ctrl-C reaches it by itself."""
+    """Pass the signals that ask for a stop to the supervisor; Ctrl-C reaches it directly."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: os.kill(child, received))
 
 
 def wait_for(child: int) -> int:
-    """Wait for the supervisor's end; reap whatever else ends meanwhile."""
+    """Wait for the supervisor to end; reap other processes that end before."""
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -67,7 +66,7 @@ def wait_for(child: int) -> int:
 
 
 def end_descendants() -> None:
-    """Kill everything that is left below us, until nothing is."""
+    """Kill all descendants of this process until none is left."""
     while descendants := psutil.Process().children(recursive=True):
         for process in descendants:
             with suppress(psutil.NoSuchProcess):

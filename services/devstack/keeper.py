@@ -1,4 +1,4 @@
-"""Keep one component running: start it when what it needs is ready, restart it when it crashes."""
+"""Keepers: each starts one component after its dependencies, and restarts it after a crash."""
 
 import threading
 import time
@@ -17,9 +17,9 @@ SWITCH_WITHIN_S = 45.0
 
 
 class Keeper:
-    """Own the thread that starts, watches and restarts one component.
+    """The thread that starts, watches and restarts one component.
 
-    The thread lives as long as the stack: the kernel signals a program when the thread that began
+    The thread lives as long as the stack: the kernel signals a program when the thread that started
     it ends.
     """
 
@@ -30,7 +30,7 @@ class Keeper:
         report: Report,
         failed: Callable[[], None],
     ) -> None:
-        """Take the keepers of what it needs, and what to call when the first start fails."""
+        """Take the keepers of its dependencies, and a function to call if the first start fails."""
         self.component = component
         self.program = Program(component)
         self.needs = needs
@@ -47,7 +47,7 @@ class Keeper:
         self.thread = threading.Thread(target=self.run, name=component.name, daemon=True)
 
     def run(self) -> None:
-        """Live: wait for what is needed, then run the component again and again."""
+        """Wait for the dependencies, then run the component again and again."""
         for need in self.needs:
             need.ready.wait()
         backoff_s = BACKOFF_S
@@ -64,7 +64,7 @@ class Keeper:
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
     def await_wanted(self) -> bool:
-        """Block while the component is switched off; False when the stack is leaving."""
+        """Block while the component is switched off; return False when the stack stops."""
         with self.changed:
             if not self.wanted:
                 self.enter("stopped")
@@ -73,12 +73,12 @@ class Keeper:
             return not self.leaving
 
     def rest(self, seconds: float) -> None:
-        """Wait before the next start, unless there is to be none."""
+        """Wait before the next start, unless there will be none."""
         with self.changed:
             self.changed.wait_for(lambda: not self.wanted or self.leaving, seconds)
 
     def start(self) -> bool:
-        """Start once and report; False when it did not become ready."""
+        """Start once and report the result; return False if it did not become ready."""
         began = time.monotonic()
         try:
             self.begin()
@@ -97,7 +97,7 @@ class Keeper:
         return True
 
     def begin(self) -> None:
-        """Prepare, spawn unless switched off meanwhile, and wait until ready."""
+        """Prepare, spawn unless it was switched off, and wait until it is ready."""
         self.enter("starting")
         self.component.prepare()
         with self.changed:
@@ -107,7 +107,7 @@ class Keeper:
         self.program.await_ready()
 
     def tell_failure(self, error: Exception) -> None:
-        """Report why a start failed; the first failure of all is the stack's."""
+        """Report why a start failed; the first failure of all fails the stack."""
         self.program.kill()
         if not self.wanted or self.leaving:
             return
@@ -117,7 +117,7 @@ class Keeper:
             self.failed()
 
     def watch(self) -> None:
-        """Wait for the end of the program and report it unless it was asked for."""
+        """Wait for the end of the program, and report it unless it was requested."""
         code = self.program.wait(None)
         self.ready.clear()
         self.program.kill()
@@ -134,14 +134,14 @@ class Keeper:
         self.since = time.monotonic()
 
     def switch_on(self) -> None:
-        """Want the component; wait until it is ready, within limits."""
+        """Start the component and wait until it is ready, up to a limit."""
         with self.changed:
             self.wanted = True
             self.changed.notify_all()
         self.ready.wait(SWITCH_WITHIN_S)
 
     def switch_off(self) -> None:
-        """Stop wanting the component and end it."""
+        """Stop the component and keep it stopped."""
         with self.changed:
             self.wanted = False
             self.changed.notify_all()
@@ -166,7 +166,7 @@ class Keeper:
         self.program.kill()
 
     def leave(self, until: float) -> None:
-        """End the component for good, by the given time of the monotonic clock."""
+        """Stop the component for good, before a time of the monotonic clock."""
         began, was_running = time.monotonic(), self.program.running()
         with self.changed:
             self.leaving = True

@@ -57,13 +57,13 @@ def main() -> int:
 
 
 def write_images() -> None:
-    """Write what each image installs: a part of the lock, the same versions."""
+    """Write the lock of each image: a part of the whole lock with the same versions."""
     for image, extras in IMAGES.items():
         write_image(image, extras)
 
 
 def write_image(image: str, extras: tuple[str, ...]) -> None:
-    """Write what one image installs."""
+    """Write the lock of one image."""
     chosen = [f"--extra={extra}" for extra in extras]
     with overriding(OVERRIDES) as overrides:
         exact = ["pyproject.toml", "-c", "requirements.lock"]
@@ -72,7 +72,7 @@ def write_image(image: str, extras: tuple[str, ...]) -> None:
 
 @contextmanager
 def overriding(text: str) -> Iterator[list[str]]:
-    """Give the options that override what packages ask for."""
+    """Yield the options that override the requirements of packages."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(text)
         file.flush()

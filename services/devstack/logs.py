@@ -10,7 +10,7 @@ POLL_S = 0.2
 
 
 def show(folder: Path, names: list[str], lines: int, *, follow: bool) -> int:
-    """Print the last lines of the named logs (all, if none is named); go on if asked to."""
+    """Print the last lines of the named logs (all, if none is named); `follow` continues."""
     files = {path.stem: path for path in sorted(folder.glob("*.log"))}
     absent = [name for name in names if name not in files]
     if absent or not files:
@@ -32,7 +32,7 @@ def show(folder: Path, names: list[str], lines: int, *, follow: bool) -> int:
 
 
 def write_new(name: str, path: Path, place: int) -> int:
-    """Print what was added after `place`; give the new end."""
+    """Print what was added after the position `place`; return the new end."""
     with path.open("rb") as file:
         file.seek(min(place, path.stat().st_size))
         added = file.read()

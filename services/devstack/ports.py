@@ -1,4 +1,4 @@
-"""Find free ports, and say who holds a busy one."""
+"""Free ports, and the holders of busy ones."""
 
 import fcntl
 import functools
@@ -18,9 +18,9 @@ _reserved: set[int] = set()
 
 
 def free_port() -> int:
-    """Choose a port that nobody listens on, and reserve it for as long as this process runs.
+    """Return a port that nobody listens on, and reserve it as long as this process runs.
 
-    A server may bind it late, or leave it for a restart: no other process chooses it meanwhile.
+    No other process chooses it, even if its server binds it late or releases it for a restart.
     """
     while True:
         port = random.choice(CHOICE)  # noqa: S311 - not a secret
@@ -45,7 +45,7 @@ def _reservations() -> int:
 
 
 def busy(port: int) -> bool:
-    """Tell whether a server could not bind the port."""
+    """Return whether a server could not bind the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -56,7 +56,7 @@ def busy(port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """Name what keeps a server from a port: a server, a connection, or one that was closed."""
+    """Return what blocks a port: a server, a connection, or a connection that was closed."""
     connections = [c for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port]
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN:
@@ -70,7 +70,7 @@ def holder(port: int) -> str:
 
 
 def describe(pid: int | None) -> str:
-    """Name a process by its command and number."""
+    """Return a process's command and number."""
     if pid is None:
         return "a process of another user"
     try:

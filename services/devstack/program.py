@@ -1,4 +1,4 @@
-"""One running component: start, wait until ready, stop, kill, pause."""
+"""The process of one component: start, wait until ready, stop, kill, pause."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ class StartFailed(Exception):
     """Read the log it names: the component ended or was not ready in time."""
 
     def __init__(self, component: Component, reason: str) -> None:
-        """Keep what a person needs to see: the reason, the log and its last lines."""
+        """Take the reason, the log and its last lines for the message."""
         self.reason = reason
         self.log = component.log
         self.lines = [shortened(line) for line in tail(component.log)]
@@ -34,25 +34,25 @@ class StartFailed(Exception):
 
 
 class Program:
-    """Hold the process of one component. Not safe to start from two threads at once."""
+    """The process of one component. Do not start it from two threads at once."""
 
     def __init__(self, component: Component) -> None:
-        """Take the description; nothing is started."""
+        """Take the description; start nothing."""
         self.component = component
         self.process: subprocess.Popen[bytes] | None = None
         self.children: list[psutil.Process] = []
 
     @property
     def pid(self) -> int | None:
-        """Give the process id while the process is there."""
+        """Return the process id while the process exists."""
         return self.process.pid if self.running() and self.process else None
 
     def running(self) -> bool:
-        """Tell whether the process is there, ready or not."""
+        """Return whether the process exists, ready or not."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Prepare, spawn and wait until ready (a step: until it has ended with 0).
+        """Prepare, spawn and wait until ready (a step: until it has exited with 0).
 
         Raises: StartFailed, with nothing left running.
         """
@@ -98,7 +98,7 @@ class Program:
         raise StartFailed(self.component, ended(code))
 
     def stop(self, within_s: float | None = None) -> None:
-        """End the process in its own way; kill what is left after the grace period."""
+        """Stop the process by its own signal; kill what is left after the grace period."""
         if not self.running():
             return
         grace_s = self.component.stop_within_s if within_s is None else within_s
@@ -119,7 +119,7 @@ class Program:
         self.children = []
 
     def end_group(self) -> None:
-        """Kill what is left of the process group: workers whose master is dead."""
+        """Kill the rest of the process group: workers whose master is dead."""
         if self.process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -130,13 +130,13 @@ class Program:
             freeze(psutil.Process(self.pid))
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Continue a paused process."""
         for process in self.family():
             with suppress(psutil.NoSuchProcess):  # a child may end while its parent wakes
                 process.resume()
 
     def frozen(self) -> bool:
-        """Tell whether somebody stopped the process with a signal; it answers nothing then."""
+        """Return whether somebody stopped the process with a signal, so that it does not answer."""
         with suppress(psutil.NoSuchProcess):
             return bool(self.pid and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
         return False
@@ -147,7 +147,7 @@ class Program:
             self.process.send_signal(number)
 
     def wait(self, timeout_s: float | None) -> int | None:
-        """Wait for the end; None when it has not come in time (or never started)."""
+        """Wait for the end; return None if it has not come in time, or if nothing was started."""
         if self.process is None:
             return None
         try:
@@ -156,11 +156,11 @@ class Program:
             return None
 
     def family(self) -> list[psutil.Process]:
-        """List the process and its descendants; empty when it is not running."""
+        """Return the process and its descendants; nothing if it does not run."""
         return [psutil.Process(self.pid), *self.descendants()] if self.pid else []
 
     def descendants(self) -> list[psutil.Process]:
-        """List the children of the process and theirs."""
+        """Return the children of the process and theirs."""
         try:
             return psutil.Process(self.pid).children(recursive=True) if self.pid else []
         except psutil.NoSuchProcess:
@@ -168,9 +168,9 @@ class Program:
 
 
 def freeze(process: psutil.Process) -> None:
-    """Stop a process, then its children: one that is stopped makes no more of them.
+    """Stop a process, then its children, so that it creates no more of them.
 
-    A stop takes effect a moment later, and a child that is made meanwhile would go on alone.
+    A stop takes effect a moment later, and a child that was created in between would keep running.
     """
     with suppress(psutil.NoSuchProcess):
         process.suspend()
@@ -182,13 +182,13 @@ def freeze(process: psutil.Process) -> None:
 
 
 def tied_to_us(component: Component) -> tuple[str, ...]:
-    """Put the parent-death signal on the program, after any change of user (which clears it)."""
+    """Set the parent-death signal in the program, after a change of user, which clears it."""
     tie = ("setpriv", "--pdeathsig", component.stop_signal.name.removeprefix("SIG"), "--")
     return (*component.as_user, *tie, *component.argv)
 
 
 def answers(component: Component) -> bool:
-    """Ask the readiness check; a refused or broken connection means not yet."""
+    """Call the readiness check; a refused or broken connection means not yet."""
     try:
         return component.ready()
     except OSError:
@@ -196,7 +196,7 @@ def answers(component: Component) -> bool:
 
 
 def end_all(processes: list[psutil.Process]) -> None:
-    """Wait for processes to end by themselves, then kill the rest."""
+    """Wait for processes to end, then kill the rest."""
     _, survivors = psutil.wait_procs(processes, timeout=ORPHANS_WITHIN_S)
     for process in survivors:
         try:
@@ -206,19 +206,19 @@ def end_all(processes: list[psutil.Process]) -> None:
 
 
 def ended(code: int) -> str:
-    """Say in words how a process ended."""
+    """Return in words how a process ended."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
 
 
 def shortened(line: str) -> str:
-    """Cut a line for a terminal; the log has the whole one."""
+    """Return a line cut to the terminal's width; the log has the whole line."""
     return line if len(line) <= TAIL_COLUMNS else f"{line[:TAIL_COLUMNS]} ..."
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
-    """Give the last lines of a log; none when there is no log."""
+    """Return the last lines of a log; none when there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16_384))

@@ -1,4 +1,4 @@
-"""What a person reads while the stack runs: a line per event, a table on demand."""
+"""The output for people: a line for each event, and the table of `status`."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,10 +11,10 @@ COLUMNS = ("component", "state", "pid", "uptime", "restarts", "address")
 
 
 class Report:
-    """Write lines to a stream; a stream that has gone away is no reason to stop."""
+    """Writes lines to a stream; a closed stream does not stop the stack."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
-        """Take the stream; words are coloured on a terminal."""
+        """Take the stream; on a terminal, words have colours."""
         self.out = out
         self.coloured = out.isatty()
 
@@ -37,7 +37,7 @@ class Report:
 
 
 def observed(ports: Mapping[str, int], rules: Path, left_out: str = "") -> str:
-    """Say where Prometheus and Alertmanager are, and which alert is left out of the rules."""
+    """Return the addresses of Prometheus and Alertmanager, and the alert that is left out."""
     prometheus = f"http://127.0.0.1:{ports['prometheus']}"
     without = f", without {left_out}: no operator is here" if left_out else ""
     lines = [
@@ -59,7 +59,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Say a duration in the two largest units."""
+    """Return a duration in its two largest units."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

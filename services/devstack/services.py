@@ -1,4 +1,4 @@
-"""The platform's own processes as components: known by command, environment and ports only."""
+"""The platform's own processes as components, known only by command, environment and ports."""
 
 import http.client
 import ssl
@@ -33,9 +33,9 @@ def components(
     urls: Mapping[str, str],
     logins: Mapping[str, Mapping[str, str]] = NO_LOGINS,
 ) -> list[Component]:
-    """Describe simulators, one-shot steps and services, given the addresses of the servers.
+    """Describe simulators, one-shot steps and services, with the addresses of the servers.
 
-    `logins` has the variables of processes that differ from those of all others.
+    `logins` has the variables of single processes that differ from those of all.
     """
     environment = {**settings.environment, **LOCAL, **settings.environment, **urls}
     environment |= {"PYTHONPATH": str(SOURCE), "DEVSTACK_STATE": str(settings.state)}
@@ -61,12 +61,12 @@ def components(
 
 
 def own(settings: Settings, *names: str) -> tuple[str, ...]:
-    """Keep the names of what this stack starts itself."""
+    """Return the names of the components that this stack starts itself."""
     return tuple(name for name in names if not settings.given(name.removesuffix("-replica")))
 
 
 def simulator_urls(settings: Settings) -> dict[str, str]:
-    """Give the addresses of the simulators that are started here."""
+    """Return the addresses of the simulators that are started here."""
     paths = {"webhooks": "/webhooks"}
     return {
         GIVEN[name]: f"{settings.scheme}://{HOST}:{settings.ports[name]}{paths.get(name, '')}"
@@ -76,10 +76,10 @@ def simulator_urls(settings: Settings) -> dict[str, str]:
 
 
 class Builder:
-    """Make the component of one process out of what they all share."""
+    """Builds the component of one process from the values that all share."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], name: str) -> None:
-        """Take the settings, the environment of every process, and the name of this one."""
+        """Take the settings, the environment of every process, and this process's name."""
         self.settings = settings
         self.environment = environment
         self.name = name
@@ -124,7 +124,7 @@ class Builder:
         )
 
     def service(self, stage: Stage, *needs: str) -> Component:
-        """Describe a process of the `orders` package; ready when its admin port says so."""
+        """Describe a process of the `orders` package; ready when its admin port answers so."""
         admin = self.settings.ports[f"{self.name}_admin"]
         ports = {variable(f"{self.name}_admin"): admin}
         address, environment = f"{HOST}:{admin}", {"ORDERS_ADMIN_PORT": str(admin)}
@@ -149,12 +149,12 @@ class Builder:
         )
 
     def make_folder(self) -> None:
-        """Give the process a working folder of its own, which also marks it as ours."""
+        """Make a separate working folder for the process, which also identifies it as ours."""
         Path(self.folder).mkdir(parents=True, exist_ok=True)
 
 
 def certificate(secured: ServerTls | None) -> dict[str, str]:
-    """Give a simulator's variables of its certificate; none without TLS."""
+    """Return the variables of a simulator's certificate; none without TLS."""
     if secured is None:
         return {}
     return {
@@ -164,7 +164,7 @@ def certificate(secured: ServerTls | None) -> dict[str, str]:
 
 
 def answers(port: int, path: str, verified_by: ssl.SSLContext | None = None) -> bool:
-    """Tell whether a server of HTTP, or of HTTPS with a context, answers a path with 200."""
+    """Return whether a path on an HTTP server, or HTTPS with a context, is answered with 200."""
     connection = (
         http.client.HTTPConnection(HOST, port, timeout=2)
         if verified_by is None

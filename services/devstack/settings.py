@@ -1,4 +1,4 @@
-"""Settings of the local stack: where its state lives, its ports and the servers it is given."""
+"""Settings of the local stack: its state folder, its ports, and the user's own servers."""
 
 import os
 import sys
@@ -77,7 +77,7 @@ class SettingError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Hold what was read from the environment."""
+    """The settings from the environment."""
 
     state: Path
     ports: Mapping[str, int]
@@ -89,21 +89,21 @@ class Settings:
 
     @property
     def scheme(self) -> str:
-        """Give the scheme of the gateway, the simulators and RabbitMQ's management API."""
+        """Return the scheme of the gateway, the simulators and RabbitMQ's management API."""
         return "https" if self.tls else "http"
 
     @property
     def gateway_url(self) -> str:
-        """Give the public address of the stack."""
+        """Return the public address of the stack."""
         return f"{self.scheme}://{self.gateway_host}:{self.ports['gateway']}"
 
     def given(self, server: str) -> bool:
-        """Tell whether a server of the user's own is to be used instead of ours."""
+        """Return whether the user's own server is used instead of ours."""
         return bool(self.environment.get(GIVEN[server]))
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read DEVSTACK_* and look at ORDERS_*. Raises: SettingError naming the variable."""
+    """Read DEVSTACK_* and ORDERS_*. Raises: SettingError naming the variable."""
     for name, other in NEEDED_WITH.items():
         if environ.get(name) and not environ.get(other):
             message = f"{name} is set but {other} is not: set both, or neither"
@@ -124,7 +124,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def refuse_unverified(environ: Mapping[str, str]) -> None:
-    """Find a server of the user's own that is not verified. Raises: SettingError."""
+    """Raise SettingError for a server of the user's own that is not verified."""
     for name, expected in VERIFIED.items():
         urls = environ.get(name, "").lower()
         if urls.count("://") > urls.count(expected):
@@ -133,7 +133,7 @@ def refuse_unverified(environ: Mapping[str, str]) -> None:
 
 
 def read_ports(environ: Mapping[str, str]) -> dict[str, int]:
-    """Give every port. Raises: SettingError for a wrong or doubled one."""
+    """Return every port. Raises: SettingError for an invalid or repeated one."""
     offset = integer(environ, "DEVSTACK_PORT_OFFSET", 0)
     ports = {
         name: integer(environ, variable(name), default + offset) for name, default in PORTS.items()
@@ -147,7 +147,7 @@ def read_ports(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def refuse_doubles(ports: Mapping[str, int]) -> None:
-    """Find two names for one port. Raises: SettingError."""
+    """Raise SettingError if two names have the same port."""
     names: dict[int, str] = {}
     for name, port in ports.items():
         if port in names:
@@ -176,12 +176,12 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
 
 
 def variable(port: str) -> str:
-    """Name the environment variable of a port."""
+    """Return the environment variable of a port."""
     return f"DEVSTACK_{port.upper()}_PORT"
 
 
 def describe() -> str:
-    """List the variables, for --help."""
+    """Return a list of the variables, for --help."""
     lines = [
         "  DEVSTACK_STATE                       state folder [.devstack in the repository]",
         "  DEVSTACK_PORT_OFFSET                 added to every port below left at its default [0]",

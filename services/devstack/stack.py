@@ -1,4 +1,4 @@
-"""Put the stack together: from settings and secrets to components."""
+"""The stack's components, built from settings and secrets."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ GATEWAY_MEMORY_MIB = 512
 
 
 def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component]:
-    """List every process of the stack, in the order in which it reads best."""
+    """Return every process of the stack, in the order of `status`."""
     cluster, broker = database(settings, secrets), message_broker(settings, secrets)
     servers: list[Component] = []
     if not settings.given("postgres"):
@@ -55,7 +55,7 @@ def components(settings: Settings, secrets: Mapping[str, str]) -> list[Component
 
 
 def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Give the ORDERS_* variables with the addresses and secrets of what is started here."""
+    """Return the ORDERS_* variables with addresses and secrets of the servers started here."""
     cluster, broker = database(settings, secrets), message_broker(settings, secrets)
     urls = services.simulator_urls(settings)
     if not settings.given("postgres"):
@@ -78,13 +78,13 @@ def addresses(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment(settings: Settings, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Give every ORDERS_* variable with which a service or tool fits this stack."""
+    """Return every ORDERS_* variable that a service or tool needs to use this stack."""
     variables = {k: v for k, v in settings.environment.items() if k.startswith("ORDERS_")}
     return variables | addresses(settings, secrets) | tls.of_shell(settings)
 
 
 def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Give each process the addresses with its own login, and nothing of what it does not use."""
+    """Return the addresses for each process, with its own login, and no others."""
     own = {process: dict.fromkeys(SECRETS - used, "") for process, used in USES.items()}
     if not settings.given("postgres"):
         cluster, standby = database(settings, secrets), settings.ports["postgres_replica"]
@@ -108,7 +108,7 @@ def logins(settings: Settings, secrets: Mapping[str, str]) -> dict[str, dict[str
 def prepared(
     component: Component, settings: Settings, cluster: postgres.Cluster, broker: rabbitmq.Broker
 ) -> Component:
-    """Have the logins made before the steps that give them something to use."""
+    """Return a component whose preparation also creates the logins."""
     if component.name == "migrate" and not settings.given("postgres"):
         make = partial(postgres.prepare_logins, cluster)
     elif component.name == "topology" and not settings.given("rabbitmq"):
@@ -124,20 +124,20 @@ def prepared(
 
 
 def cache_access(settings: Settings, secrets: Mapping[str, str]) -> valkey.Access:
-    """Name the users of this stack's Valkey."""
+    """Return the users of this stack's Valkey."""
     prefix = settings.environment.get("ORDERS_REDIS_PREFIX", "orders:")
     return valkey.Access(secrets["valkey"], prefix)
 
 
 def database(settings: Settings, secrets: Mapping[str, str]) -> postgres.Cluster:
-    """Name the PostgreSQL cluster of this stack."""
+    """Return the PostgreSQL cluster of this stack."""
     port, password = settings.ports["postgres"], secrets["postgres"]
     secured = tls.served(settings, "postgres")
     return postgres.Cluster(state=settings.state, port=port, password=password, tls=secured)
 
 
 def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.Broker:
-    """Name the RabbitMQ node of this stack."""
+    """Return the RabbitMQ node of this stack."""
     return rabbitmq.Broker(
         state=settings.state,
         password=secrets["rabbitmq"],
@@ -150,7 +150,7 @@ def message_broker(settings: Settings, secrets: Mapping[str, str]) -> rabbitmq.B
 
 
 def gateway(settings: Settings) -> tuple[Component, Component]:
-    """Describe the gateway in front of the api, and what counts its answers."""
+    """Describe the gateway in front of the api, and the process that counts its answers."""
     site = nginx.Site(
         state=settings.state,
         listen=f"{settings.gateway_host}:{settings.ports['gateway']}",

@@ -23,7 +23,7 @@ class StateError(Exception):
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process. Raises: StateError when another run has it."""
+    """Hold the state folder for this process. Raises: StateError if another run holds it."""
     make(state)
     with (state / "lock").open("a+") as lock:
         take(lock, state)
@@ -34,7 +34,7 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def make(state: Path) -> None:
-    """Make the folder and keep git out of it. Raises: StateError if it is not ours."""
+    """Make the folder and exclude it from git. Raises: StateError if it is not a state folder."""
     try:
         (state / "logs").mkdir(parents=True, exist_ok=True)
         (state / ".gitignore").write_text("*\n")
@@ -48,7 +48,7 @@ another user; set DEVSTACK_STATE to a folder of your own"
 
 
 def take(lock: IO[str], state: Path) -> None:
-    """Lock the file or say who has it; `is_locked` of another process may hold it for a moment."""
+    """Lock the file or raise StateError; another process's `is_locked` may hold it for a moment."""
     for _ in range(LOCK_TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,12 +62,12 @@ def take(lock: IO[str], state: Path) -> None:
 
 
 def owner(state: Path) -> str:
-    """Give the process id that the lock file names."""
+    """Return the process id that the lock file names."""
     return (state / "lock").read_text().strip() or "unknown"
 
 
 def is_locked(state: Path) -> bool:
-    """Tell whether a stack runs in the folder."""
+    """Return whether a stack runs in the folder."""
     if not (state / "lock").exists():
         return False
     with (state / "lock").open("a+") as lock:
@@ -79,7 +79,7 @@ def is_locked(state: Path) -> bool:
 
 
 def load_secrets(state: Path) -> dict[str, str]:
-    """Give the generated secrets, made on the first run and readable by us alone."""
+    """Return the secrets, generated on the first run and readable only by their owner."""
     file = state / "secrets.json"
     stored = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
     values = {

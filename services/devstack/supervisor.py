@@ -1,4 +1,4 @@
-"""Run the stack: start in dependency order, restart what crashes, stop in stages."""
+"""The supervisor: starts in dependency order, restarts what crashes, stops in stages."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ VERBS = ("start", "stop", "restart", "kill", "pause", "resume")
 
 
 class PortsTaken(Exception):
-    """Free the ports it lists, or set the variables it names to others."""
+    """Free the listed ports, or set the variables in the message to others."""
 
 
 class UnknownComponent(Exception):
@@ -32,10 +32,10 @@ class UnknownComponent(Exception):
 
 
 class Supervisor:
-    """Hold the keepers of all components."""
+    """The keepers of all components."""
 
     def __init__(self, components: list[Component], output: Report) -> None:
-        """Take the components; each must come after those it needs."""
+        """Take the components; each must come after its dependencies."""
         self.report = output
         self.leaving = threading.Event()
         self.asked = False
@@ -45,7 +45,7 @@ class Supervisor:
             self.keepers[component.name] = Keeper(component, needs, output, self.leaving.set)
 
     def start(self) -> bool:
-        """Start everything, as much at once as its needs allow; False when something failed.
+        """Start all components, in parallel where dependencies allow; return False if one failed.
 
         Raises: PortsTaken before anything is started.
         """
@@ -55,24 +55,24 @@ class Supervisor:
         return all(self.came_up(keeper) for keeper in self.keepers.values() if keeper.wanted)
 
     def came_up(self, keeper: Keeper) -> bool:
-        """Wait until a component is ready; False when the stack is leaving instead."""
+        """Wait until a component is ready; return False if the stack stops before."""
         while not keeper.ready.wait(0.1):
             if self.leaving.is_set():
                 return False
         return True
 
     def run(self) -> None:
-        """Stay until told to leave; collect the processes that lost their parent."""
+        """Wait until `leave` is called; reap the processes that lost their parent."""
         while not self.leaving.wait(REAP_S):
             reap_adopted(self.known())
 
     def leave(self) -> None:
-        """Ask for the end; the one who runs the supervisor carries it out."""
+        """Request the stop, which the thread in `run` then begins."""
         self.asked = True
         self.leaving.set()
 
     def known(self) -> set[int]:
-        """Give the process ids that the keepers wait for."""
+        """Return the process ids that the keepers wait for."""
         programs = [keeper.program.process for keeper in self.keepers.values()]
         return {process.pid for process in programs if process is not None}
 
@@ -106,30 +106,30 @@ class Supervisor:
             action()
 
     def unready(self) -> dict[str, str]:
-        """Give the state of what is not ready (a step: done), of the optional ones if wanted."""
+        """Return the wanted components that are neither ready nor done, with their states."""
         needed = [k for k in self.keepers.values() if k.wanted or not k.component.optional]
         states = {keeper.component.name: shown(keeper) for keeper in needed}
         return {name: state for name, state in states.items() if state not in ("ready", "done")}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Give the table that `status` shows."""
+        """Return the table that `status` shows."""
         return [row(keeper) for keeper in self.keepers.values()]
 
 
 def row(keeper: Keeper) -> tuple[str, ...]:
-    """Give a component's line of the table."""
+    """Return a component's line of the table."""
     up = report.duration(time.monotonic() - keeper.since)
     pid, address = str(keeper.program.pid or "-"), keeper.component.address or "-"
     return (keeper.component.name, shown(keeper), pid, up, str(keeper.restarts), address)
 
 
 def shown(keeper: Keeper) -> str:
-    """Name the state; a process that somebody else stopped is not ready, whatever it was."""
+    """Return the state; a process that somebody stopped with a signal is not ready."""
     return "frozen" if keeper.state == "ready" and keeper.program.frozen() else keeper.state
 
 
 def refuse_taken_ports(components: Iterable[Component]) -> None:
-    """Look at every port before anything starts. Raises: PortsTaken naming all that are busy."""
+    """Check every port before anything starts. Raises: PortsTaken naming all busy ones."""
     lines = [
         f"port {port} ({component.name}) is taken by {ports.holder(port)}: set {name} to another"
         for component in components
@@ -142,7 +142,7 @@ def refuse_taken_ports(components: Iterable[Component]) -> None:
 
 
 def in_parallel(actions: list[Callable[[], None]]) -> None:
-    """Run actions in threads and wait for all."""
+    """Run actions in threads and wait for all of them."""
     threads = [threading.Thread(target=action) for action in actions]
     for thread in threads:
         thread.start()
@@ -151,7 +151,7 @@ def in_parallel(actions: list[Callable[[], None]]) -> None:
 
 
 def reap_adopted(own_pids: set[int]) -> None:
-    """Collect ended processes whose own parent had died: they were handed to us."""
+    """Reap ended processes that we inherited when their parent died."""
     session = os.getsid(0)
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):

@@ -1,8 +1,8 @@
-"""What the images are made of, by their locks: a bill of materials, licences, known faults.
+"""Contents of the images by their locks: a bill of materials, licences, known vulnerabilities.
 
-`bill` writes a CycloneDX document for each image and lists the licences. `audit` holds every lock
-against a folder of advisories in the OSV format, as the PyPA's advisory database is; it asks
-nobody else, so it works without a network.
+`bill` writes a CycloneDX document for each image and lists the licences. `audit` compares every
+lock with a folder of advisories in the OSV format, such as the PyPA's advisory database. It uses no
+network.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Pin(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """An advisory that is about a package of a lock."""
+    """An advisory about a package of a lock."""
 
     lock: str
     pin: Pin
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pins(lock: Path) -> list[Pin]:
-    """Return what a lock holds."""
+    """Return the packages of a lock."""
     return [Pin(_normal(name), version) for name, version in _PIN.findall(lock.read_text())]
 
 
@@ -82,7 +82,7 @@ def bill() -> int:
 
 
 def _tool() -> Path:
-    """Install the tool from its lock, once, beside what it writes."""
+    """Install the tool from its lock, once, next to its output."""
     environment = FOLDER / "tool"
     program = environment / "bin" / "cyclonedx-py"
     if not program.exists():
@@ -97,7 +97,7 @@ def _tool() -> Path:
 
 
 def licence(name: str) -> str:
-    """Return the licence that an installed package names; "unknown" for none."""
+    """Return the licence that an installed package names, or "unknown"."""
     try:
         about = metadata.metadata(name)
     except metadata.PackageNotFoundError:
@@ -127,7 +127,7 @@ def report(advisories: Path) -> int:
 
 
 def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
-    """Give every advisory about a version of a lock."""
+    """Yield every advisory about a version of a lock."""
     by_package: dict[str, list[dict[str, Any]]] = {}
     locked = {pin.name for lock in locks for pin in pins(lock)}
     for folder in advisories.iterdir():
@@ -143,7 +143,7 @@ def audit(locks: Sequence[Path], advisories: Path) -> Iterator[Finding]:
 
 
 def concerns(advisory: dict[str, Any], pin: Pin) -> bool:
-    """Tell whether an advisory is about this version; one that was withdrawn is about none."""
+    """Return whether an advisory is about this version; a withdrawn one never is."""
     return not advisory.get("withdrawn") and any(
         _normal(affected["package"]["name"]) == pin.name
         and (

@@ -1,4 +1,4 @@
-"""What the fixtures of the integration tests hand out: running servers and places on them."""
+"""Handles for the fixtures of the integration tests: running servers and places on them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,51 +9,51 @@ from devstack.servers import postgres, rabbitmq
 
 @dataclass(frozen=True)
 class Server:
-    """Control one server; `url` stays the same over restarts."""
+    """A handle of one server; `url` stays the same over restarts."""
 
     url: str
     program: Program
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the server and wait until it is ready."""
         self.program.start()
 
     def stop(self) -> None:
-        """End it in its own way and wait."""
+        """Stop the server by its own signal and wait."""
         self.program.stop()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the server, as a crash would end it."""
         self.program.kill()
 
     def pause(self) -> None:
-        """Freeze it: connections open, nothing answers."""
+        """Freeze the server: its connections stay open and nothing answers."""
         self.program.pause()
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the frozen server."""
         self.program.resume()
 
 
 @dataclass(frozen=True)
 class Postgres(Server):
-    """Control the primary; `url` is the migrated template (do not connect to it: copy it)."""
+    """A handle of the primary; `url` is the migrated template: copy it, do not connect to it."""
 
     cluster: postgres.Cluster
     replica: Server
 
     def url_of(self, database: str) -> str:
-        """Give the owner's URL of a database on the primary."""
+        """Return the owner's URL of a database on the primary."""
         return self.cluster.url(database)
 
     def admin_url(self, database: str = "postgres") -> str:
-        """Give the superuser's URL."""
+        """Return the superuser's URL."""
         return self.cluster.url(database, postgres.ADMIN)
 
 
 @dataclass(frozen=True)
 class RabbitMQ(Server):
-    """Control the node; `url` is the default virtual host."""
+    """A handle of the node; `url` is the default virtual host."""
 
     management_url: str
     broker: rabbitmq.Broker
@@ -61,7 +61,7 @@ class RabbitMQ(Server):
 
 @dataclass(frozen=True)
 class Database:
-    """Name a migrated, empty database of one test module, on the primary and on the standby."""
+    """A migrated, empty database of one test module, on the primary and on the standby."""
 
     name: str
     url: str
@@ -71,7 +71,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Vhost:
-    """Name an empty virtual host of one test module."""
+    """An empty virtual host of one test module."""
 
     name: str
     url: str
@@ -79,7 +79,7 @@ class Vhost:
 
 
 def leftovers(state: Path) -> list[str]:
-    """List the processes that belong to a state folder, by their mark or working folder."""
+    """Return the processes of a state folder, by their mark or working folder."""
     mark = f"DEVSTACK_STATE={state}\0".encode()
     return [
         f"process {process.parent.name}"
@@ -89,7 +89,7 @@ def leftovers(state: Path) -> list[str]:
 
 
 def belongs(process: Path, state: Path, mark: bytes) -> bool:
-    """Tell whether a process carries the mark or works in the folder; a zombie does neither."""
+    """Return whether a process has the mark or works in the folder; a zombie does neither."""
     try:
         folder = (process / "cwd").readlink()
         return folder.is_relative_to(state) or mark in (process / "environ").read_bytes() + b"\0"

@@ -1,4 +1,4 @@
-"""TLS throughout the stack, with DEVSTACK_TLS=1: its authority, and a certificate for each server.
+"""TLS in the whole stack, with DEVSTACK_TLS=1: its authority, and each server's certificate.
 
 The authority, the certificates and their keys are in the state folder.
 """
@@ -20,17 +20,17 @@ UNVERIFIED: Final = "ORDERS_TLS_UNVERIFIED"
 
 
 def authority_file(settings: Settings) -> Path:
-    """Name the certificate of the stack's authority."""
+    """Return the certificate of the stack's authority."""
     return settings.state / FOLDER / "authority.pem"
 
 
 def trusted_file(settings: Settings) -> Path:
-    """Name the file with the stack's authority and those that the user trusts."""
+    """Return the file with the stack's authority and those that the user trusts."""
     return settings.state / FOLDER / "trusted.pem"
 
 
 def served(settings: Settings, name: str) -> ServerTls | None:
-    """Name the files of one of SERVERS, made or not; None without TLS."""
+    """Return the certificate files of one of SERVERS, made or not; None without TLS."""
     if not settings.tls:
         return None
     folder = settings.state / FOLDER
@@ -38,10 +38,11 @@ def served(settings: Settings, name: str) -> ServerTls | None:
 
 
 def variables(settings: Settings) -> dict[str, str]:
-    """Give what tells the processes whom to trust; nothing without TLS.
+    """Return the variables that name the authorities that processes trust; none without TLS.
 
-    The stack's authority alone, as long as no server is the user's own: Python reads the whole file
-    for a process's first connection to Redis, which has 50 ms, and Debian's 140 authorities 20.
+    It is the stack's authority alone unless a server is the user's own. Python reads the whole file
+    for a process's first connection to Redis, which may take 50 ms, and Debian's 140 authorities
+    take 20.
     """
     if not settings.tls:
         return {}
@@ -52,12 +53,12 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 def of_shell(settings: Settings) -> dict[str, str]:
-    """Give what differs in a person's shell, which asks others as well; nothing without TLS."""
+    """Return the variables that differ in a person's shell, which also calls other servers."""
     return dict.fromkeys(TRUSTING, str(trusted_file(settings))) if settings.tls else {}
 
 
 def prepare(settings: Settings) -> None:
-    """Make what is missing, near its end or for other hosts; nothing without TLS."""
+    """Make certificates that are missing, about to expire or for other hosts; none without TLS."""
     if not settings.tls:
         return
     authority = Authority(settings.state / FOLDER)
@@ -69,7 +70,7 @@ def prepare(settings: Settings) -> None:
 
 
 def hosts_of(settings: Settings, name: str) -> tuple[str, ...]:
-    """Give the names and addresses under which clients ask a server; the gateway's may be wider."""
+    """Return the hosts by which clients reach a server; the gateway has further ones."""
     if name != "gateway":
         return HOSTS
     everywhere = settings.gateway_host in {"0.0.0.0", "::"}  # noqa: S104 compared, not bound
@@ -78,7 +79,7 @@ def hosts_of(settings: Settings, name: str) -> tuple[str, ...]:
 
 
 def also_trusted(settings: Settings) -> list[Path]:
-    """List the files of authorities that the user's variables name, else Debian's."""
+    """Return the files of authorities that the user's variables name, else Debian's."""
     named = [Path(settings.environment.get(name, "")) for name in TRUSTING]
     generated = {Path(), authority_file(settings), trusted_file(settings)}
     own = [file for file in named if file not in generated]

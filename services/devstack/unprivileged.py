@@ -1,4 +1,4 @@
-"""Run as an ordinary user what refuses to run as root (PostgreSQL), or should not (nginx)."""
+"""Run servers as an ordinary user: PostgreSQL refuses to run as root, and nginx should not."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ REACHABLE = Path("/var/tmp")  # noqa: S108 - a private folder is made below it, 
 
 @functools.cache
 def prefix() -> tuple[str, ...]:
-    """Name the command that drops root's rights; empty for an ordinary user."""
+    """Return the command that drops root's rights; empty for an ordinary user."""
     if os.geteuid() != 0:
         return ()
     return IN_USER_NAMESPACE if succeeds((*IN_USER_NAMESPACE, "true")) else AS_NOBODY
@@ -26,8 +26,8 @@ def prefix() -> tuple[str, ...]:
 def folder(state: Path, name: str) -> Path:
     """Make the folder `name` of the state so that an unprivileged server can own it.
 
-    Where the state folder itself is closed to others (root's home), the data lives below
-    /var/tmp and the state folder has a link to it.
+    If others cannot enter the state folder (root's home), the data is below /var/tmp, and the state
+    folder has a link to it.
     """
     path = state / name
     if prefix() != AS_NOBODY:
@@ -40,7 +40,7 @@ def folder(state: Path, name: str) -> Path:
 
 
 def program_tree(tree: Path, state: Path) -> Path:
-    """Give a copy of `tree` that the unprivileged user can read; `tree` itself if it can."""
+    """Return a copy of `tree` that the unprivileged user can read; `tree` itself if it can."""
     if prefix() != AS_NOBODY or reachable(tree):
         return tree
     copy = outside(state / "programs") / tree.name
@@ -52,7 +52,7 @@ def program_tree(tree: Path, state: Path) -> Path:
 
 
 def outside(link: Path, below: Path = REACHABLE) -> Path:
-    """Make `link` lead to a folder of its own in a folder that everybody reaches."""
+    """Make `link` lead to a separate folder in a place that everybody can reach."""
     key = hashlib.sha256(str(link).encode()).hexdigest()[:16]
     real = below / f"orderservice-devstack-{key}"
     real.mkdir(exist_ok=True, mode=0o700)
@@ -68,23 +68,23 @@ def outside(link: Path, below: Path = REACHABLE) -> Path:
 
 
 def own(path: Path) -> None:
-    """Hand a file that root wrote to the unprivileged user."""
+    """Give a file that root wrote to the unprivileged user."""
     if prefix() == AS_NOBODY:
         shutil.chown(path, NOBODY, NOBODY)
 
 
 def open_to_all(path: Path) -> None:
-    """Let everybody read and enter a folder that holds programs only."""
+    """Let everybody read and enter a folder that contains only programs."""
     path.chmod(0o755)
 
 
 def reachable(path: Path) -> bool:
-    """Tell whether the unprivileged user can enter or run `path`."""
+    """Return whether the unprivileged user can enter or run `path`."""
     return succeeds((*AS_NOBODY, "test", "-x", str(path)))
 
 
 def first_existing(path: Path) -> Path:
-    """Name `path` or its nearest parent that exists."""
+    """Return `path` or its nearest parent that exists."""
     return path if path.exists() else first_existing(path.parent)
 
 

@@ -1,5 +1,5 @@
-"""RabbitMQ's topology: what has to exist, and what a broker lacks of it. Pure, without I/O.
+"""RabbitMQ's topology, and what a broker lacks of it. Pure, without I/O.
 
-Also what each process may do in RabbitMQ and in Redis. The order service (`orders topology apply`),
-the operator and the local stack import it; it imports none of them.
+The package also has the rights of each process in RabbitMQ and in Redis. The order service (`orders
+topology apply`), the operator and the local stack import it; it imports none of them.
 """

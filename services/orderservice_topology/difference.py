@@ -1,8 +1,8 @@
-"""What has to be written to a broker, and what only a person can mend there.
+"""What to write to a broker, and what only a person can correct there.
 
-No exchange or queue is ever deleted: only people know what its messages are worth. A binding of our
-exchanges to our queues that the topology does not list is removed: it brings messages that the
-queue's consumer has to refuse.
+No exchange or queue is ever deleted, because only people know what its messages are worth. A
+binding of our exchanges to our queues that the topology does not list is removed: it delivers
+messages that the queue's consumer has to refuse.
 """
 
 import re
@@ -36,7 +36,7 @@ _OWN_SETTINGS: Final = {
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """A binding of a queue as it is listed; `properties_key` names it in paths."""
+    """A binding of a queue as the broker lists it; `properties_key` names it in paths."""
 
     source: str
     destination: str
@@ -45,7 +45,7 @@ class Bound(msgspec.Struct, frozen=True):
 
 
 class _ListedPlace(msgspec.Struct, frozen=True):
-    """What is compared of an exchange or a queue."""
+    """The compared members of an exchange or a queue."""
 
     name: str
     policy: str | None = None
@@ -53,7 +53,7 @@ class _ListedPlace(msgspec.Struct, frozen=True):
 
 
 class _ListedPolicy(msgspec.Struct, frozen=True):
-    """What is compared of a policy."""
+    """The compared members of a policy."""
 
     name: str
     priority: int | None = None
@@ -63,13 +63,13 @@ class _ListedPolicy(msgspec.Struct, frozen=True):
 
 
 class _ListedBinding(Bound, frozen=True, kw_only=True):
-    """What is compared of a binding."""
+    """The compared members of a binding."""
 
     destination_type: str
 
 
 class Broker(msgspec.Struct, frozen=True):
-    """What a broker lists for one virtual host, by name."""
+    """The objects that a broker lists for one virtual host, by name."""
 
     policies: Mapping[str, Listed]
     exchanges: Mapping[str, Listed]
@@ -78,12 +78,12 @@ class Broker(msgspec.Struct, frozen=True):
     operator_policies: tuple[_ListedPolicy, ...] = ()
 
     def messages(self, queue: str) -> int:
-        """Return how many messages a queue holds, those being worked on included."""
+        """Return how many messages a queue has, unacknowledged ones included."""
         return int(self.queues.get(queue, {}).get("messages", 0))
 
 
 class Change(msgspec.Struct, frozen=True):
-    """Something that was written, or would be."""
+    """An object that was written, or would be."""
 
     action: str
     kind: str
@@ -91,18 +91,18 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """What an operator policy makes stricter; `loses`: messages go that ours would keep."""
+    """An operator policy's stricter value; with `loses`, messages are lost that ours would keep."""
 
     text: str
     loses: bool
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What is missing or different, and for people: what only they can mend.
+    """The missing and different objects, and what only people can correct.
 
     `replaced` names the policies that exist with other contents. `mismatches` cannot be changed in
-    place, `shadows` are policies of others that keep ours from taking effect, `limits` operator
-    policies (an administrator's, which rank above all others) that ask for less than ours.
+    place. `shadows` are other policies that keep ours from taking effect. `limits` are operator
+    policies (an administrator's, which rank above all others) with stricter values than ours.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -122,7 +122,7 @@ class Changes(msgspec.Struct, frozen=True):
         return ", ".join(names + [f"no binding {item.routing_key}" for item in self.strays])
 
     def steps(self) -> list[Change]:
-        """Return what writing does, in the order in which it has to be written.
+        """Return the changes in the order in which they must be written.
 
         Policies come first and bindings last: a queue has its rules before it gets a message.
         """
@@ -152,7 +152,7 @@ def broker(
     bindings: Iterable[Listed],
     operator_policies: Iterable[Listed] = (),
 ) -> Broker:
-    """Return a broker from its listings. Raises KeyError for what RabbitMQ does not list so."""
+    """Return a broker from its listings. Raises KeyError for a listing in another shape."""
     try:
         return Broker(
             policies=_by_name(policies, _ListedPolicy),
@@ -172,7 +172,7 @@ def broker(
 def _by_name(
     listing: Iterable[Listed], kind: "type[_ListedPolicy | _ListedPlace]"
 ) -> dict[str, Listed]:
-    """Return a listing by name, once the members that are compared are of their types."""
+    """Return a listing by name, after a check of the compared members' types."""
     return {msgspec.convert(item, kind).name: item for item in listing}
 
 
@@ -200,9 +200,9 @@ def changes(desired: Topology, broker: Broker) -> Changes:
 
 
 def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
-    """Yield policies that win over ours: a broker applies one to each, the one that ranks first.
+    """Yield policies that win over ours: a broker applies only the one with the highest rank.
 
-    One that is listed and ranks behind ours is obeyed only until ours is there.
+    A policy that ranks below ours applies only until ours exists.
     """
     ours = {policy.name for policy in desired.policies}
     for policy in desired.policies:
@@ -220,10 +220,10 @@ def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
 
 
 def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
-    """Yield what operator policies make stricter than ours.
+    """Yield the values of operator policies that are stricter than ours.
 
-    A broker applies one to a queue beside its policy, and of both values the smaller one.
-    Source: https://www.rabbitmq.com/docs/policies#operator-policies
+    A broker applies one operator policy to a queue besides its policy, and uses the smaller of both
+    values. Source: https://www.rabbitmq.com/docs/policies#operator-policies
     """
     for policy in topology.policies:
         if policy.apply_to != "queues":  # operator policies are about queues only
@@ -242,13 +242,13 @@ def _kind_of(policy: Policy) -> str:
 
 
 def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
-    """Yield the exchanges or queues of a broker that one of our policies is for."""
+    """Return the broker's exchanges or queues to which one of our policies applies."""
     listed = broker.exchanges if policy.apply_to == "exchanges" else broker.queues
     return (item for name, item in listed.items() if re.search(policy.pattern, name))
 
 
 def _ruling(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | None:
-    """Return the operator policy that a broker applies to a queue: the one that ranks first."""
+    """Return the operator policy with the highest rank, which the broker applies to a queue."""
     matching = (
         policy
         for policy in policies
@@ -258,7 +258,7 @@ def _ruling(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | No
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern takes in a name; one that only Erlang understands may."""
+    """Return whether a pattern matches a name; true for a pattern that only Erlang can read."""
     try:
         return re.search(pattern, name) is not None
     except (re.error, OverflowError, RecursionError):
@@ -266,7 +266,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _is_stricter(rule: str, value: Any, ours: Mapping[str, str | int]) -> bool:
-    """Return whether a rule refuses or takes away messages that ours would keep."""
+    """Return whether a rule refuses or removes messages that ours would keep."""
     if rule in {"expires", "overflow"}:  # overflow: anything but to refuse loses messages
         return bool(value != ours.get(rule))
     if not isinstance(value, int | float):
@@ -292,7 +292,7 @@ def _limit(queue: str, name: str, rule: str, value: Any, policy: Policy) -> Limi
 
 
 def _loses(rule: str, policy: Policy) -> bool:
-    """Return whether messages are gone by a rule, not only refused or dead-lettered."""
+    """Return whether a rule loses messages, rather than refuse or dead-letter them."""
     dead_letters = "dead-letter-exchange" in policy.definition
     return rule in {"expires", "overflow"} or (
         rule in {"message-ttl", "delivery-limit"} and not dead_letters
@@ -300,7 +300,7 @@ def _loses(rule: str, policy: Policy) -> bool:
 
 
 def _can_be_lowered(rule: str, policy: Policy) -> bool:
-    """Return whether the resource has a setting by which it can agree to the limit."""
+    """Return whether a setting of the resource can adopt the limit."""
     if rule == "max-length-bytes":
         return True
     return policy.definition.get(rule) not in {None, UNLIMITED} and rule in _OWN_SETTINGS
@@ -338,7 +338,7 @@ def _mismatches(desired: Topology, broker: Broker) -> Iterator[str]:
 
 
 def _differing(kind: str, item: Exchange | Queue, listed: Mapping[str, Listed]) -> Iterator[str]:
-    """Yield what an exchange or a queue was made with otherwise, and keeps."""
+    """Yield the differences of an exchange or a queue that it keeps for its lifetime."""
     existing = listed.get(item.name)
     if existing is None:
         return

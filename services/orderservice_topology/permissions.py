@@ -1,4 +1,4 @@
-"""What each process may do in RabbitMQ: a user of its own for each of them.
+"""The rights of each process's own user in RabbitMQ.
 
 Copies of messages (retries, dead letters) go through the default exchange, whose name in
 permissions is `amq.default`. Source: https://www.rabbitmq.com/docs/access-control
@@ -45,5 +45,5 @@ def permissions() -> Mapping[str, Permissions]:
 
 
 def _any(*names: str) -> str:
-    """Return what matches these names; a dash means nothing special there."""
+    """Return a regular expression that matches these names; a dash is no operator there."""
     return f"^({'|'.join(name.replace('.', chr(92) + '.') for name in names)})$"

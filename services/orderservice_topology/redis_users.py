@@ -20,7 +20,7 @@ _FORGET: Final = frozenset({"scan", "unlink", "set"})  # after a promotion of Po
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What one user may do: beginnings of keys, and commands."""
+    """The rights of one user: key prefixes and commands."""
 
     keys: tuple[str, ...]
     commands: frozenset[str]

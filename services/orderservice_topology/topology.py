@@ -1,8 +1,8 @@
-"""What has to exist in RabbitMQ, as one piece of data in the shape of RabbitMQ's definitions file.
+"""The objects that must exist in RabbitMQ, as data in the shape of its definitions file.
 
-The only queue argument is the queue type: everything else is a policy, because a policy can be
-changed on a queue that holds messages. RabbitMQ applies one policy a queue, so each has its own.
-Source: https://www.rabbitmq.com/docs/definitions
+The only queue argument is the queue type; everything else is a policy, because a policy can be
+changed on a queue that holds messages. RabbitMQ applies one policy to a queue, so each queue has
+its own. Source: https://www.rabbitmq.com/docs/definitions
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,8 @@ Rules = dict[str, str | int]
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """A retry queue's name suffix, and how long a message waits in it (a policy: may change)."""
+    """A retry queue's name suffix, and how long a message waits in it: a policy, so it can change.
+    """
 
     name: str
     delay_s: float
@@ -98,7 +99,7 @@ class Policy(msgspec.Struct, frozen=True, rename={"apply_to": "apply-to"}):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """Everything that has to exist in one virtual host, in the order it has to be made."""
+    """The objects that must exist in one virtual host, in the order in which to create them."""
 
     policies: tuple[Policy, ...]
     exchanges: tuple[Exchange, ...]
@@ -107,12 +108,12 @@ class Topology(msgspec.Struct, frozen=True):
 
 
 def retry_queue(queue: str, tier: Tier) -> str:
-    """Name the queue in which messages of `queue` wait out a tier."""
+    """Return the name of the queue in which messages of `queue` wait out a tier."""
     return f"{queue}.retry.{tier.name}"
 
 
 def dead_queue(queue: str) -> str:
-    """Name the queue in which messages of `queue` wait for a person."""
+    """Return the name of the queue in which messages of `queue` wait for a person."""
     return f"{queue}.dead"
 
 
@@ -123,7 +124,7 @@ def desired(
     tiers: tuple[Tier, ...] = RETRY_TIERS,
     max_length: int = MAX_LENGTH,
 ) -> Topology:
-    """Return what has to exist in `vhost`.
+    """Return the topology of `vhost`.
 
     The names of `tiers` are part of the contract between processes; their delays may differ.
     """
@@ -143,7 +144,7 @@ def desired(
 def _queue_rules(
     delivery_limit: int, tiers: tuple[Tier, ...], max_length: int
 ) -> Iterator[tuple[str, Rules]]:
-    """Yield each queue with its rules, those that are dead-lettered to before those that do."""
+    """Yield each queue with its rules; a target of dead letters comes before its sources."""
     bounds: Rules = {"max-length": max_length, "overflow": "reject-publish"}
     yield UNROUTED, bounds | {"delivery-limit": UNLIMITED}
     for queue in ACCEPTS:
@@ -156,7 +157,7 @@ def _queue_rules(
 
 
 def _dead_lettered_to(queue: str) -> Rules:
-    """Dead-letter through the default exchange, which always exists, and never by halves."""
+    """Return rules that dead-letter at least once, through the default exchange."""
     return {
         "dead-letter-exchange": "",
         "dead-letter-routing-key": queue,

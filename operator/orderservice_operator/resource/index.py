@@ -28,7 +28,7 @@ class ResourceIndex:
         return list(self._known)
 
     def services(self) -> Iterator[OrderService]:
-        """Yield all that can be read."""
+        """Return all that can be read."""
         return (service for service in self._known.values() if isinstance(service, OrderService))
 
     def has_dashboards_first(self, service: OrderService) -> bool:

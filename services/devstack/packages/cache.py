@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Name the cache folder: XDG_CACHE_HOME, or .cache in the home folder."""
+    """Return the cache folder: XDG_CACHE_HOME, or .cache in the home folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     return Path(base) / "orderservice-devstack"
 
 
 def kept(name: str) -> bool:
-    """Tell whether the folder `name` is there already."""
+    """Return whether the folder `name` is in the cache."""
     return (root() / name).exists()
 
 
 def keep(name: str, make: Callable[[Path], None]) -> Path:
-    """Give the cached folder `name`, made by `make` if it is not there.
+    """Return the cached folder `name`; call `make` if it does not exist.
 
-    Two runs at once both make it and the first to finish wins: nothing is ever seen half made.
+    If two runs make it at once, the first to finish wins. A partly made folder is never visible.
     """
     folder = root() / name
     if folder.exists():
@@ -38,7 +38,7 @@ def keep(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def move(part: Path, folder: Path) -> None:
-    """Rename into place, unless another run was quicker."""
+    """Rename into place, unless another run did so before."""
     try:
         part.rename(folder)
     except OSError:

@@ -26,7 +26,7 @@ class FetchFailed(Exception):
 
 
 def system() -> str:
-    """Name the distribution and the machine, for which packages are fetched."""
+    """Return the distribution and the architecture for which packages are fetched."""
     release = platform.freedesktop_os_release()
     return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}-{platform.machine()}"
 
@@ -34,11 +34,10 @@ def system() -> str:
 def fetch(
     roots: tuple[str, ...], folder: Path, pattern: str | None = None, absent: str = NOTHING
 ) -> list[str]:
-    """Unpack `roots` and what they need into `folder`; give the names of the package files.
+    """Unpack `roots` and their dependencies into `folder`; return the names of the package files.
 
-    Of the packages they need, those whose name matches `pattern` are taken; without a pattern
-    exactly the roots are. Packages whose name matches `absent` are fetched even where the system
-    has them, all others only where it has not. Raises: FetchFailed.
+    `pattern` selects dependencies by name; without it only the roots are taken. A package is
+    fetched only if the system lacks it, or if its name matches `absent`. Raises: FetchFailed.
     """
     if not all(map(shutil.which, ("apt-get", "apt-config", "dpkg-deb"))):
         message = "apt is not on this machine"
@@ -54,7 +53,7 @@ def fetch(
 
 
 def unpack(apt: Callable[..., str], names: Iterable[str], scratch: Path, folder: Path) -> list[str]:
-    """Download packages and unpack them; give the names of their files."""
+    """Download packages and unpack them; return the names of their files."""
     apt("download", *names)
     files = sorted(scratch.joinpath("packages").glob("*.deb"))
     for file in files:
@@ -63,7 +62,7 @@ def unpack(apt: Callable[..., str], names: Iterable[str], scratch: Path, folder:
 
 
 def private_apt(scratch: Path, absent: str) -> Callable[..., str]:
-    """Make an apt whose lists, cache and idea of what is installed live in `scratch`."""
+    """Return an apt command whose lists, cache and list of installed packages are in `scratch`."""
     for name in ("state/lists/partial", "cache/archives/partial", "packages"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").write_text(status_without(absent))
@@ -98,14 +97,14 @@ def configuration(scratch: Path, settings: str) -> str:
 
 
 def status_without(absent: str, status: Path = STATUS) -> str:
-    """Give the list of installed packages less those whose name matches `absent`."""
+    """Return the list of installed packages without those whose name matches `absent`."""
     stanzas = status.read_text(errors="replace").split("\n\n") if status.exists() else []
     name = re.compile(rf"Package: (?:{absent})$", re.MULTILINE)
     return "\n\n".join(stanza for stanza in stanzas if not name.search(stanza))
 
 
 def closure(apt: Callable[..., str], roots: tuple[str, ...]) -> list[str]:
-    """List what apt would install for `roots`, by package name."""
+    """Return the packages that apt would install for `roots`, by name."""
     plan = apt("install", "--simulate", "--yes", *roots)
     return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
@@ -113,7 +112,7 @@ def closure(apt: Callable[..., str], roots: tuple[str, ...]) -> list[str]:
 def command(
     argv: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None
 ) -> str:
-    """Run a command to its end. Raises: FetchFailed with its last words."""
+    """Run a command and wait for it. Raises: FetchFailed with the end of its output."""
     process = subprocess.run(
         argv, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=300
     )

@@ -11,7 +11,7 @@ PACKAGES = ("openjdk-17-jre-headless", "zlib1g")
 
 
 def command() -> tuple[str, ...]:
-    """Return how to call Java 11 or later, fetching it where there is none.
+    """Return how to call Java 11 or later, fetching it if there is none.
 
     Raises: debian.FetchFailed when there is none and it cannot be fetched.
     """
@@ -25,7 +25,7 @@ def command() -> tuple[str, ...]:
 
 
 def lead_inside(folder: Path) -> None:
-    """Make links to absolute paths (the configuration in /etc) lead to the unpacked files."""
+    """Change links to absolute paths (the configuration in /etc) to the unpacked files."""
     for link in filter(Path.is_symlink, folder.rglob("*")):
         target = link.readlink()
         inside = folder / target.relative_to("/") if target.is_absolute() else None

@@ -30,22 +30,22 @@ OUR_TEMPLATES = b"./sr/share/prometheus/alertmanager"
 
 
 def program(of: str) -> Path:
-    """Name a program of the release, fetched or not."""
+    """Return a program of the release, fetched or not."""
     return usr() / "bin" / of
 
 
 def pages() -> Path:
-    """Name the folder of Prometheus' own pages."""
+    """Return the folder of Prometheus' web pages."""
     return usr() / "share" / "prometheus" / "web"
 
 
 def usr() -> Path:
-    """Name the folder of everything but configuration."""
+    """Return the folder of everything but configuration."""
     return RELEASE.folder() / "usr"
 
 
 def finish(folder: Path) -> None:
-    """Let Alertmanager find its templates where it is not installed; remove what nobody reads."""
+    """Put Alertmanager's templates where it finds them; delete files that are not used."""
     shutil.rmtree(folder / SOURCES, ignore_errors=True)
     alertmanager = folder / "usr" / "bin" / "prometheus-alertmanager"
     alertmanager.write_bytes(alertmanager.read_bytes().replace(TEMPLATES, OUR_TEMPLATES))

@@ -25,7 +25,7 @@ def link_plugins(folder: Path) -> None:
 
 
 def needed(plugins: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
-    """Follow the `applications` of each plugin to all it needs."""
+    """Return the plugins and all that their `applications` name."""
     names: set[str] = set()
     waiting = [name for name in roots if name in plugins]
     while waiting:
@@ -40,7 +40,7 @@ def needed(plugins: dict[str, Path], roots: tuple[str, ...]) -> set[str]:
 
 
 def applications(app: Path) -> list[str]:
-    """Read the applications an Erlang application file names."""
+    """Return the applications that an Erlang application file names."""
     listed = re.search(r"\{applications,\s*\[(.*?)\]", app.read_text(), re.DOTALL)
     return re.findall(r"\w+", listed[1]) if listed else []
 

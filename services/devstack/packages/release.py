@@ -25,22 +25,22 @@ class Release:
     advice: str = ""
 
     def folder(self) -> Path:
-        """Name the folder, fetched or not, after the distribution, the machine and the recipe."""
+        """Return the folder, named after the distribution, the architecture and the recipe."""
         return cache.root() / f"{self.name}-{debian.system()}-{self.recipe}"
 
     def cached(self) -> bool:
-        """Tell whether nothing need be fetched."""
+        """Return whether the folder is complete."""
         return self.folder().exists()
 
     def fetch(self) -> Path:
-        """Give the folder, fetching the packages once.
+        """Return the folder, fetching the packages once.
 
         Raises: debian.FetchFailed when they are not cached and cannot be fetched.
         """
         return cache.keep(self.folder().name, self.unpack)
 
     def unpack(self, folder: Path) -> None:
-        """Fetch and unpack; list the packages beside it. Raises: debian.FetchFailed."""
+        """Fetch and unpack the packages, and write a list of them. Raises: debian.FetchFailed."""
         try:
             files = debian.fetch(self.roots, folder, self.pattern, self.absent)
         except debian.FetchFailed as error:

@@ -11,7 +11,7 @@ RELEASE = Release("secured", 1, ("postgresql", "redis-server"), f"{OURS}|{LIBRAR
 
 
 def postgresql() -> Path:
-    """Name the folder `bin` of the newest PostgreSQL in the release."""
+    """Return the folder `bin` of the newest PostgreSQL in the release."""
     folders = RELEASE.fetch().glob("usr/lib/postgresql/*/bin")
     return max(folders, key=lambda path: int(path.parent.name))
 
@@ -22,6 +22,6 @@ def redis_server() -> Path:
 
 
 def libraries(release: Path) -> str:
-    """Give LD_LIBRARY_PATH of a release, or of a copy of it."""
+    """Return LD_LIBRARY_PATH of a release, or of a copy of it."""
     folders = (release / "usr" / "lib", release / "lib")
     return ":".join(str(path) for folder in folders for path in folder.glob("*-linux-gnu"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def installed(package: str) -> Path:
-    """Find the folder of an installed package without importing it. Raises: FileNotFoundError."""
+    """Return the folder of an installed package without importing it. Raises: FileNotFoundError."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         message = f"the package {package} is not installed: run `make up`, which installs the lock"

@@ -13,7 +13,7 @@ CONFIGURATION = REPOSITORY / "observability" / "alertmanager" / "alertmanager.ya
 
 
 def component(settings: Settings) -> Component:
-    """Describe Alertmanager, alone and without peers; started by name."""
+    """Describe Alertmanager, without peers; it starts only by name."""
     folder, port = settings.state / "alertmanager", settings.ports["alertmanager"]
     return Component(
         name="alertmanager",
@@ -36,7 +36,7 @@ def component(settings: Settings) -> Component:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder it runs in, with the way to its templates."""
+    """Make its working folder with a link to its templates."""
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "sr"
     link.unlink(missing_ok=True)

