@@ -44,8 +44,7 @@ Rules = dict[str, str | int]
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """A retry queue's name suffix, and how long a message waits in it: a policy, so it can change.
-    """
+    """A retry queue's name suffix, and how long a message waits in it (a policy: it can change)."""
 
     name: str
     delay_s: float
