@@ -1,112 +1,38 @@
 """Orders that come while another waits for its commit share the next one, under meinheld."""
 
-import contextlib
 import os
 import re
 import signal
 import socket
 import struct
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psycopg
 import pytest
-import requests
 
 from devstack.testing import Database
-from integration.api_process import Api, api_running, new_user, order
+from integration.api_process import Api, new_user, order
+from integration.crowd import REFUSED, Crowd, crowded, install_triggers, one_process, stored
 from integration.serving import eventually, read_all, read_answer, request
 
-REFUSED = 666  # PostgreSQL refuses orders of this product
 UNKNOWN = "urn:orders:problem:outcome-unknown"
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Iterator[Api]:
-    with psycopg.connect(database.url) as connection:
-        connection.execute(
-            f"""
-            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-            $$BEGIN RAISE EXCEPTION 'not this one'; END$$;
-            CREATE TRIGGER refusal BEFORE INSERT ON orders FOR EACH ROW
-            WHEN (new.product_id = {REFUSED}) EXECUTE FUNCTION refuse();
-            """.encode()
-        )
+    install_triggers(database)
     with one_process(tmp_path_factory.mktemp("together"), database) as running_api:
         yield running_api
-
-
-def one_process(folder: Path, database: Database) -> contextlib.AbstractContextManager[Api]:
-    return api_running(
-        folder,
-        API_WORKERS="1",
-        DATABASE_URL=database.url,
-        DATABASE_LOCK_TIMEOUT_S="60",
-        DATABASE_STATEMENT_TIMEOUT_S="60",
-        ORDER_STOCK_CHECK="off",
-    )
-
-
-class Crowd:
-    """Orders that are sent while a lock keeps the first of them waiting in PostgreSQL."""
-
-    def __init__(
-        self, api: Api, database: Database, lock: psycopg.Connection[Any], pool: ThreadPoolExecutor
-    ) -> None:
-        self._api, self._pool, self.lock = api, pool, lock
-        self.database = database
-        self.first = self.post(new_user())
-        eventually(lambda: self.waiting_sessions() == 1)
-
-    def waiting_sessions(self) -> int:
-        """Return how many sessions of PostgreSQL wait for the lock."""
-        query = b"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
-        [(count,)] = self.lock.execute(query).fetchall()
-        return int(count)
-
-    def post(self, user: int, key: str | None = None, **members: Any) -> Future[requests.Response]:
-        """Send an order, over a connection of its own."""
-        return self._pool.submit(
-            requests.post, f"{self._api.url}/api/orders", json=order(user, **members), timeout=90,
-            headers={} if key is None else {"Idempotency-Key": key},
-        )  # fmt: skip
-
-    def arrive(self, *answers: Future[requests.Response]) -> None:
-        """Wait until the api has taken in what was sent: it reads in the order of arrival."""
-        eventually(lambda: established(self._api) >= len(answers))
-        for _ in range(2):
-            assert requests.get(f"{self._api.url}/openapi.json", timeout=20).ok
-
-
-def established(api: Api) -> int:
-    """Return how many connections of clients the kernel has for the api."""
-    port = f":{api.port:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    entries = [line.split() for line in lines]
-    return sum(entry[1].endswith(port) and entry[3] == "01" for entry in entries)
 
 
 @pytest.fixture
 def crowd(api: Api, database: Database) -> Iterator[Crowd]:
     with crowded(api, database) as waiting:
         yield waiting
-
-
-@contextlib.contextmanager
-def crowded(api: Api, database: Database) -> Iterator[Crowd]:
-    with ThreadPoolExecutor(64) as pool, psycopg.connect(database.url) as lock:
-        lock.execute(b"LOCK TABLE orders IN EXCLUSIVE MODE")
-        yield Crowd(api, database, lock, pool)
-        lock.rollback()
-
-
-def stored(database: Database, users: list[int]) -> list[tuple[Any, ...]]:
-    with psycopg.connect(database.url) as connection:
-        query = b"SELECT user_id, xmin::text, id FROM orders WHERE user_id = ANY(%s) ORDER BY id"
-        return connection.execute(query, (users,)).fetchall()
 
 
 def test_who_waits_meanwhile_shares_one_commit_and_the_api_serves_on(crowd: Crowd) -> None:

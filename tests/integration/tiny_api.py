@@ -15,11 +15,14 @@ from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import msgspec
+from greenlet import getcurrent
+from meinheld import server
 
 from orders.api.problems import BodyIncomplete, BodyTooLarge
 from orders.api.requests import read_body
 from orders.api.server.connections import peer_address
 from orders.api.server.metrics_folder import metrics_folder
+from orders.database.connection import waiting
 from orders.probes import Check
 from orders.settings import AdminSettings, ApiSettings
 
@@ -68,6 +71,7 @@ def make_app(count_one: Callable[[], None]) -> WSGIApplication:
         count_one()
         return str(os.getpid()).encode()
 
+    together = Together()
     pages: dict[str, Callable[[WSGIEnvironment], bytes]] = {
         "/body": body,
         "/sleep": sleep,
@@ -76,6 +80,8 @@ def make_app(count_one: Callable[[], None]) -> WSGIApplication:
         "/peer": lambda environ: peer_address(environ).encode(),
         "/big": lambda environ: b"x" * int(_query(environ)["n"]),
         "/ticks": lambda _: str(ticks[0]).encode(),
+        "/together": together.ask,
+        "/together/go": together.let_go,
     }
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -90,6 +96,41 @@ def make_app(count_one: Callable[[], None]) -> WSGIApplication:
         return [answer]
 
     return app
+
+
+class Together:
+    """Requests that wait in `overlap`: the first until /together/go, the others for it.
+
+    Of these, /together?lost forgets its client, and /together?watched waits for what is watched.
+    """
+
+    def __init__(self) -> None:
+        from orders.api.server.overlap import Shared
+
+        self._reader, self._writer = os.pipe()
+        self._ask = Shared(60)(self._answer, lambda asked: [b"%d" % len(asked)] * len(asked), _none)
+
+    def ask(self, environ: WSGIEnvironment) -> bytes:
+        query = environ["QUERY_STRING"]
+        if query == "lost":
+            getcurrent().client = None
+        return self._ask(query)
+
+    def _answer(self, query: str) -> bytes:
+        if query == "watched":
+            self.let_go({})
+            server.watch(self._reader, 60, _none)
+        if (wait := waiting.get()) is None or not wait(self._reader, 60):
+            raise TimeoutError
+        return os.read(self._reader, 1)
+
+    def let_go(self, _environ: WSGIEnvironment) -> bytes:
+        os.write(self._writer, b"1")
+        return b""
+
+
+def _none(_: object) -> None:
+    return None
 
 
 def _query(environ: WSGIEnvironment) -> dict[str, str]:

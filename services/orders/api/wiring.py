@@ -150,9 +150,9 @@ def _share(settings: Settings) -> Share:
     """
     if settings.api.worker_class != "meinheld" or settings.database.pool_size == 1:
         return alone
-    from orders.api.server.overlap import shared
+    from orders.api.server.overlap import Shared
 
-    return shared
+    return Shared(settings.database.statement_timeout_s)
 
 
 def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[Pool]]:

@@ -135,7 +135,7 @@ class Ledger:
 
     def __init__(self, primary: Pool, reads: Reads, share: Share = alone) -> None:
         self._primary, self._reads = primary, reads
-        self._take = share(self._take_one, self._take_set, _Acceptance.use)
+        self._take = share(self._take_one, self._take_set, _Question.use)
 
     def accept(self, order: NewOrder, context: Context, principal: str, key: str | None) -> Answer:
         """Take an order, once per principal and idempotency key.
@@ -146,7 +146,7 @@ class Ledger:
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)
             with busy_if_locked(use):
-                rows = self._take(_acceptance(order, context, use))
+                rows = self._take(_question(order, context, use))
         if rows:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
@@ -160,13 +160,14 @@ class Ledger:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
         return answer
 
-    def _take_one(self, acceptance: "_Acceptance") -> list[Row]:
-        arguments = _ANSWER | msgspec.structs.asdict(acceptance)
+    def _take_one(self, question: "_Question") -> list[Row]:
+        arguments = _ANSWER | msgspec.structs.asdict(question.acceptance)
         return self._primary.execute("accept_order", arguments)
 
-    def _take_set(self, acceptances: "Sequence[_Acceptance]") -> list[list[Row]]:
-        arguments = _ANSWER | {"orders": msgspec.json.encode(acceptances).decode()}
-        taken: list[list[Row]] = [[] for _ in acceptances]
+    def _take_set(self, questions: "Sequence[_Question]") -> list[list[Row]]:
+        encoded = msgspec.json.encode([question.encoded for question in questions])
+        arguments = _ANSWER | {"orders": encoded.decode()}
+        taken: list[list[Row]] = [[] for _ in questions]
         for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
             taken[place - 1].append((order_id, relay_sleeps))
         return taken
@@ -221,13 +222,21 @@ class _Acceptance(msgspec.Struct, frozen=True):
     traceparent: str
     trace_id: str
 
+
+class _Question(msgspec.Struct, frozen=True):
+    """An order to take, encoded by its own request: what cannot be encoded fails no set."""
+
+    acceptance: _Acceptance
+    encoded: msgspec.Raw
+
     def use(self) -> tuple[str, str] | None:
         """Return what no other order of a set may use; None without a key."""
-        return None if self.key is None else (self.principal, self.key)
+        key = self.acceptance.key
+        return None if key is None else (self.acceptance.principal, key)
 
 
-def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:
-    return _Acceptance(
+def _question(order: NewOrder, context: Context, use: Use) -> _Question:
+    acceptance = _Acceptance(
         principal=use.principal,
         key=use.key,
         fingerprint=use.fingerprint,
@@ -240,6 +249,7 @@ def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:
         traceparent=context.traceparent,
         trace_id=context.trace_id,
     )
+    return _Question(acceptance, msgspec.Raw(msgspec.json.encode(acceptance)))
 
 
 def _use(order: NewOrder, principal: str, key: str | None) -> Use:

@@ -4,7 +4,7 @@ A request runs in a greenlet. To wait, it goes back to the server's loop, which 
 waiting, and is called again when its answer is there. Code between two waits runs alone, as ever.
 """
 
-import math
+import select
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
@@ -26,8 +26,10 @@ R = TypeVar("R")
 MOST_IN_SET: Final = 50
 # Beyond these a request is refused: it would wait for four sets, and each holds some 40 KiB.
 MOST_WAITING: Final = 4 * MOST_IN_SET
-# A set that fell apart asks for each by itself for so long.
+# A set that fell apart asks for each by itself for so long; the rest come again in the next set.
 _APART_S: Final = 1.0
+# How often a wait looks who has waited too long. meinheld counts in seconds.
+_LOOK_S: Final = 1
 _log = structlog.get_logger()
 
 
@@ -50,13 +52,24 @@ def call(
     return answer
 
 
-def shared(
-    single: Callable[[Q], R],
-    several: Callable[[Sequence[Q]], Sequence[R]],
-    subject: Callable[[Q], Hashable],
-) -> Callable[[Q], R]:
-    """Return a function that asks for all requests at once that wait meanwhile."""
-    return SetStatement(single, several, subject).ask
+class Shared:
+    """Makes functions that ask for all requests at once that wait meanwhile.
+
+    Nobody waits for longer than `patience_s` before its question is sent.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+
+    def __call__(
+        self,
+        single: Callable[[Q], R],
+        several: Callable[[Sequence[Q]], Sequence[R]],
+        subject: Callable[[Q], Hashable],
+        /,
+    ) -> Callable[[Q], R]:
+        """Return a function that answers one question."""
+        return SetStatement(single, several, subject, self._patience_s).ask
 
 
 class _Member(Generic[Q, R]):
@@ -77,7 +90,8 @@ class SetStatement(Generic[Q, R]):
     As `notifications.SharedStatement` does for threads: a request that comes while no
     statement runs is answered by a statement of its own, at once; those that come meanwhile wait
     for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
-    never share a statement. `several` answers in the order of the questions.
+    never share a statement. `several` answers in the order of the questions. A question that was
+    not sent within `patience_s` is refused.
 
     When the server refuses a set, nothing of it was done, and each is asked for by itself. When
     the server is away, or nobody knows what it did, all are told so: asking again could do it
@@ -89,15 +103,19 @@ class SetStatement(Generic[Q, R]):
         single: Callable[[Q], R],
         several: Callable[[Sequence[Q]], Sequence[R]],
         subject: Callable[[Q], Hashable],
+        patience_s: float,
     ) -> None:
         self._single, self._several, self._subject = single, several, subject
+        self._patience_s = patience_s
         self._waiting: list[_Member[Q, R]] = []
-        self._answered: list[_Member[Q, R]] = []
-        self._busy = False
-        self._statements: greenlet | None = None  # runs them, and waits for PostgreSQL
+        self._settled: list[_Member[Q, R]] = []
+        self._statements: greenlet | None = None  # runs them while there are any
 
     def ask(self, question: Q) -> R:
-        """Return the answer. Raises what `single` raises, and Unwell when too many wait."""
+        """Return the answer.
+
+        Raises what `single` raises, and Unwell when too many wait, or this one waited too long.
+        """
         request = getcurrent()
         if not isinstance(request, _Request):  # another thread: it may block
             return self._single(question)
@@ -105,18 +123,14 @@ class SetStatement(Generic[Q, R]):
             raise Unwell("too many orders wait for PostgreSQL", retry_after_s=1)
         member: _Member[Q, R] = _Member(question, request)
         self._waiting.append(member)
-        if not self._busy:
-            self._busy = True
+        if self._statements is None:
+            self._statements = greenlet(self._run, request.parent)  # the server's loop
             # After the requests that have come already: they are of the same set.
-            server.schedule_call(0, self._start)
+            server.schedule_call(0, self._go_on)
         request.parent.switch(server.LATER)
         if member.error is not None:
             raise member.error
         return member.answer
-
-    def _start(self) -> None:
-        self._statements = greenlet(self._run)  # its parent is the loop, which calls this
-        self._go_on()
 
     def _go_on(self, *timed_out: bool) -> None:
         """Run statements until one waits for its answer, then the requests that have theirs.
@@ -124,34 +138,54 @@ class SetStatement(Generic[Q, R]):
         The server's loop calls this. PostgreSQL works on the next set while the requests of the
         last one are finished.
         """
-        if self._statements is not None:
-            self._statements.switch(*timed_out)
-        answered, self._answered = self._answered, []
+        try:
+            if self._statements is not None:
+                self._statements.switch(*timed_out)
+        finally:
+            self._resume_settled()
+
+    def _resume_settled(self) -> None:
+        settled, self._settled = self._settled, []
         now_s = time.monotonic()
-        WAITING_SECONDS.inc(sum(now_s - member.since_s for member in answered))
-        for member in answered:
-            server.resume(member.request.client, member.request.switch)
+        WAITING_SECONDS.inc(sum(now_s - member.since_s for member in settled))
+        for member in settled:
+            try:
+                server.resume(member.request.client, member.request.switch)
+            except Exception:  # noqa: BLE001 the others are to be answered all the same
+                _log.exception("request.not_resumed")
 
     def _run(self) -> None:
         waiting.set(self._wait)
         try:
             while members := self._next_set():
                 self._answer(members)
-                self._answered += members
         finally:
-            self._busy, self._statements = False, None
+            self._statements = None
 
     def _wait(self, descriptor: int, timeout_s: float) -> bool:
         until_s = time.monotonic() + timeout_s
         while (left_s := until_s - time.monotonic()) > 0:
-            # meinheld counts in seconds, and to about two minutes.
-            server.watch(descriptor, math.ceil(left_s), self._go_on)
+            try:
+                server.watch(descriptor, _LOOK_S, self._go_on)
+            except (OSError, ValueError):  # a bug: this statement holds up the process
+                _log.exception("descriptor.not_watched")
+                return _can_be_read(descriptor, left_s)
             timed_out: bool = getcurrent().parent.switch()
             if not timed_out:
                 return True
+            self._refuse_late()
         return False
 
+    def _refuse_late(self) -> None:
+        """Settle who waited too long. Nothing was sent for them."""
+        since_s = time.monotonic() - self._patience_s
+        late = [member for member in self._waiting if member.since_s < since_s]
+        if late:
+            self._waiting = [member for member in self._waiting if member.since_s >= since_s]
+            self._fail(late, Unwell("the order waited too long for its turn", retry_after_s=1))
+
     def _next_set(self) -> list[_Member[Q, R]]:
+        self._refuse_late()
         members: list[_Member[Q, R]] = []
         later: list[_Member[Q, R]] = []
         subjects: set[Hashable] = set()
@@ -174,6 +208,7 @@ class SetStatement(Generic[Q, R]):
             answers = self._several([member.question for member in members])
             for member, answer in zip(members, answers, strict=True):
                 member.answer = answer
+            self._settled += members
         except ServerAway as error:
             self._fail(members, error)
         except OrdersError as error:
@@ -183,13 +218,16 @@ class SetStatement(Generic[Q, R]):
             self._fail(members, error)
 
     def _ask_singly(self, members: Sequence[_Member[Q, R]]) -> None:
-        """Ask for each, those without a subject first: no lock of another request holds them up."""
+        """Ask for each, those without a subject first: no lock of another request holds them up.
+
+        Each is answered at once. Who is not asked for in time waits for the next set, which is
+        without those that held this one up.
+        """
         until_s = time.monotonic() + _APART_S
-        for member in sorted(members, key=self._has_subject):
-            if time.monotonic() < until_s:
-                self._ask_single(member)
-            else:
-                member.error = Unwell("PostgreSQL refused the set in time", retry_after_s=1)
+        left = sorted(members, key=self._has_subject)
+        while left and time.monotonic() < until_s:
+            self._ask_single(left.pop(0))
+        self._waiting[:0] = left
 
     def _has_subject(self, member: _Member[Q, R]) -> bool:
         return self._subject(member.question) is not None
@@ -199,7 +237,15 @@ class SetStatement(Generic[Q, R]):
             member.answer = self._single(member.question)
         except Exception as error:  # noqa: BLE001 the request is to raise it
             member.error = error
+        self._settled.append(member)
 
     def _fail(self, members: Sequence[_Member[Q, R]], error: Exception) -> None:
         for member in members:
             member.error = error
+        self._settled += members
+
+
+def _can_be_read(descriptor: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
