@@ -18,11 +18,8 @@ import msgspec
 from greenlet import getcurrent
 from meinheld import server
 
-from orders.api.problems import BodyIncomplete, BodyTooLarge
-from orders.api.requests import read_body
 from orders.api.server.connections import peer_address
 from orders.api.server.metrics_folder import metrics_folder
-from orders.database.connection import waiting
 from orders.probes import Check
 from orders.settings import AdminSettings, ApiSettings
 
@@ -51,6 +48,10 @@ def make_checks() -> list[Check]:
 
 
 def make_app(count_one: Callable[[], None]) -> WSGIApplication:
+    # They bring metrics, which must come after metrics_folder().
+    from orders.api.problems import BodyIncomplete, BodyTooLarge
+    from orders.api.requests import read_body
+
     ticks = [0]
 
     def tick() -> None:
@@ -106,12 +107,14 @@ class Together:
 
     def __init__(self) -> None:
         from orders.api.server.overlap import Shared
+        from orders.database.connection import waiting
 
+        self._how_to_wait = waiting
         self._reader, self._writer = os.pipe()
         self._ask = Shared(60)(self._answer, lambda asked: [b"%d" % len(asked)] * len(asked), _none)
 
     def ask(self, environ: WSGIEnvironment) -> bytes:
-        query = environ["QUERY_STRING"]
+        query = environ.get("QUERY_STRING", "")
         if query == "lost":
             getcurrent().client = None
         return self._ask(query)
@@ -120,7 +123,7 @@ class Together:
         if query == "watched":
             self.let_go({})
             server.watch(self._reader, 60, _none)
-        if (wait := waiting.get()) is None or not wait(self._reader, 60):
+        if (wait := self._how_to_wait.get()) is None or not wait(self._reader, 60):
             raise TimeoutError
         return os.read(self._reader, 1)
 

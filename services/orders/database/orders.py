@@ -146,7 +146,7 @@ class Ledger:
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)
             with busy_if_locked(use):
-                rows = self._take(_question(order, context, use))
+                rows = self._take(_question(_acceptance(order, context, use)))
         if rows:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
@@ -235,8 +235,12 @@ class _Question(msgspec.Struct, frozen=True):
         return None if key is None else (self.acceptance.principal, key)
 
 
-def _question(order: NewOrder, context: Context, use: Use) -> _Question:
-    acceptance = _Acceptance(
+def _question(acceptance: _Acceptance) -> _Question:
+    return _Question(acceptance, msgspec.Raw(msgspec.json.encode(acceptance)))
+
+
+def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:
+    return _Acceptance(
         principal=use.principal,
         key=use.key,
         fingerprint=use.fingerprint,
@@ -249,7 +253,6 @@ def _question(order: NewOrder, context: Context, use: Use) -> _Question:
         traceparent=context.traceparent,
         trace_id=context.trace_id,
     )
-    return _Question(acceptance, msgspec.Raw(msgspec.json.encode(acceptance)))
 
 
 def _use(order: NewOrder, principal: str, key: str | None) -> Use:
