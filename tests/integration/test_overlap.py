@@ -17,7 +17,7 @@ from orders.settings import DatabaseSettings
 from orders.telemetry import context
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("overlap"), worker_class="meinheld") as served:
         yield served

@@ -121,6 +121,7 @@ class Together:
 
     def _answer(self, query: str) -> bytes:
         if query == "watched":
+            self._reader, self._writer = os.pipe()
             self.let_go({})
             server.watch(self._reader, 60, _none)
         if (wait := self._how_to_wait.get()) is None or not wait(self._reader, 60):
