@@ -1,8 +1,8 @@
 """Every secret of the processes is replaced while clients place and read orders: none is refused.
 
 `docs/rotation.md` has the steps, which are those of `Steps` here: each yields settings that a
-changed Secret rolls out, and between two of them is done what has to be done elsewhere. Redis is
-asked over TLS, by authorities that are read from a file.
+changed Secret rolls out, and between two of them is done what has to be done elsewhere. Every
+server is asked over TLS, by authorities that are read from a file.
 """
 
 import time
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import jwt
 import psycopg
@@ -50,10 +51,10 @@ class Servers(NamedTuple):
 
     database: Database
     redis_url: str
-    front: Front
-    bundle: Path
     rabbitmq: RabbitMQ
     vhost: Vhost
+    fronts: dict[str, Front]
+    bundle: Path
 
     @property
     def prefix(self) -> str:
@@ -66,9 +67,13 @@ class Servers(NamedTuple):
 
     def database_login(self, number: int) -> str:
         """Make a login of the database's role, and return its URL."""
-        name, place = f"{self.prefix}_{number}", self.database.url.rpartition("@")[2]
+        name, place = f"{self.prefix}_{number}", f"{self.place('postgresql')}/{self.database.name}"
         self.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE orders")
-        return f"postgresql://{name}:{PASSWORD}@{place}"
+        return f"postgresql://{name}:{PASSWORD}@{place}?sslmode=verify-full"
+
+    def place(self, server: str) -> str:
+        """Return the host of the certificates and the port of a server's front."""
+        return f"localhost:{self.fronts[server].port}"
 
     def acl(self, *rules: str) -> None:
         """Change the user of the installation."""
@@ -76,25 +81,43 @@ class Servers(NamedTuple):
             admin.execute_command("ACL", "SETUSER", self.prefix, *rules)
 
     def redis_login(self, password: str) -> str:
-        place = f"localhost:{self.front.port}/0?ssl_ca_certs={self.bundle}"
-        return f"rediss://{self.prefix}:{password}@{place}"
+        return (
+            f"rediss://{self.prefix}:{password}@{self.place('redis')}/0?ssl_ca_certs={self.bundle}"
+        )
 
     def trust(self, *authorities: Authority) -> None:
-        """Replace the bundle, as a kubelet does, and have those who ask Redis connect anew.
-
-        Redis ends their connections, which they may have used for a command that it never read.
-        """
+        """Replace the bundle, as a kubelet does."""
         fresh = self.bundle.with_suffix(".new")
         fresh.write_bytes(b"".join(authority.bundle.read_bytes() for authority in authorities))
         fresh.replace(self.bundle)
-        accepted = self.front.accepted
+
+    def present(self, authority: Authority) -> None:
+        """Give every server a certificate of another authority."""
+        for front in self.fronts.values():
+            front.present(authority.server())
+
+    def reconnect(self) -> None:
+        """Have running processes connect anew where they can without a request that fails.
+
+        Redis ends their connections itself, which they may have used for a command that it never
+        read. A request needs its connection to PostgreSQL: only new processes make new ones.
+        """
+        before = {name: front.accepted for name, front in self.fronts.items()}
+        ended = {name: self.fronts[name].drop() for name in ("rabbitmq", "inventory", "payment")}
         with redis.Redis.from_url(self.redis_url, driver_info=None) as admin:
-            ended = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
-        eventually(lambda: not ended or self.front.accepted > accepted)
+            ended["redis"] = admin.execute_command("CLIENT", "KILL", "USER", self.prefix)
+        eventually(
+            lambda: all(
+                self.fronts[name].accepted > before[name]
+                for name, number in ended.items()
+                if number
+            ),
+            120,
+        )
 
     def broker_login(self, number: int) -> str:
         """Make a user that may do what relay and worker do, and return its URL."""
-        name, place = f"{self.prefix}_{number}", self.vhost.url.rpartition("@")[2]
+        name, place = f"{self.prefix}_{number}", f"{self.place('rabbitmq')}/{self.vhost.name}"
         both = [permissions()[process] for process in ("relay", "worker")]
         rights = {
             kind: "|".join(getattr(each, kind) for each in both)
@@ -103,7 +126,7 @@ class Servers(NamedTuple):
         broker = self.rabbitmq.broker
         rabbitmq_server.put(broker, f"users/{name}", {"password": PASSWORD, "tags": ""})
         rabbitmq_server.put(broker, f"permissions/{self.vhost.name}/{name}", rights)
-        return f"amqp://{name}:{PASSWORD}@{place}"
+        return f"amqps://{name}:{PASSWORD}@{place}"
 
     def remove_broker_login(self, number: int) -> None:
         url = f"{self.rabbitmq.management_url}/api/users/{self.prefix}_{number}"
@@ -128,17 +151,29 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> list[Authority]:
 
 @pytest.fixture(scope="module")
 def servers(
-    database: Database, redis_url: str, rabbitmq: RabbitMQ, vhost: Vhost,
-    authorities: list[Authority], tmp_path_factory: pytest.TempPathFactory,
+    database: Database, redis_url: str, rabbitmq: RabbitMQ, vhost: Vhost, inventory: Control,
+    payment: Control, authorities: list[Authority], tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Servers]:  # fmt: skip
     prepare(vhost)
-    before, _ = authorities
-    front = Front(int(redis_url.rpartition(":")[2].partition("/")[0]), before.server())
     bundle = tmp_path_factory.mktemp("trusted") / "authorities.pem"
-    servers = Servers(database, redis_url, front, bundle, rabbitmq, vhost)
-    yield servers
+    pair = authorities[0].server()
+    urls = {
+        "postgresql": database.url, "redis": redis_url, "rabbitmq": vhost.url,
+        "inventory": inventory.url, "payment": payment.url,
+    }  # fmt: skip
+    fronts = {
+        name: Front(int(str(urlsplit(url).port)), pair, asked=name == "postgresql")
+        for name, url in urls.items()
+    }
+    servers = Servers(database, redis_url, rabbitmq, vhost, fronts, bundle)
+    servers.trust(authorities[0])
+    with pytest.MonkeyPatch.context() as environ:
+        for variable in ("PGSSLROOTCERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            environ.setenv(variable, str(bundle))
+        yield servers
     servers.remove()
-    front.stop()
+    for front in fronts.values():
+        front.stop()
 
 
 class Installation:
@@ -157,21 +192,17 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def installation(
-    servers: Servers,
-    authorities: list[Authority],
-    inventory: Control,
-    payment: Control,
-    tmp_path_factory: pytest.TempPathFactory,
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     servers.acl("reset", "on", f">{OLD}", "~*", "&*", "+@all")
-    servers.trust(authorities[0])
     settings = {
         "DATABASE_URL": servers.database_login(1),
         "REDIS_URL": servers.redis_login(OLD), "REDIS_PREFIX": f"{servers.prefix}:",
         "REDIS_TIMEOUT_S": "5",  # a busy machine is no reason to do without it
         "AMQP_URL": servers.broker_login(1),
-        "INVENTORY_URL": inventory.url, "PAYMENT_URL": payment.url,
-        "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_MODE": "exact", "ORDER_STOCK_CHECK": "off",
+        "INVENTORY_URL": f"https://{servers.place('inventory')}",
+        "PAYMENT_URL": f"https://{servers.place('payment')}",
+        "RATE_LIMIT_REQUESTS": "1000000", "RATE_LIMIT_MODE": "exact",
         "CURSOR_SECRET": CURSOR_SECRET, "AUTH_ALGORITHMS": "HS256", "AUTH_KEY": OLD, **TOKENS,
     }  # fmt: skip
     entrance = Entrance()
@@ -195,18 +226,23 @@ def database_login(servers: Servers, *_: object) -> Steps:
     servers.sql(f"DROP ROLE {servers.prefix}_1")
 
 
-def redis_password_and_authority(
+def redis_password_and_authorities(
     servers: Servers, _: Clients, authorities: list[Authority]
 ) -> Steps:
     """Change the bundle without a roll-out: running processes read it, too."""
     before, new = authorities
     servers.acl(f">{NEW}")
     servers.trust(before, new)
-    servers.front.present(new.server())
-    servers.trust(before, new)  # connections to the new certificate
+    servers.reconnect()
+    servers.present(new)
+    servers.reconnect()
     yield {"REDIS_URL": servers.redis_login(NEW)}
     servers.acl(f"<{OLD}")
     servers.trust(new)
+    servers.reconnect()
+    accepted = {name: front.accepted for name, front in servers.fronts.items()}
+    yield {}
+    assert all(front.accepted > accepted[name] for name, front in servers.fronts.items())
 
 
 def broker_user(servers: Servers, *_: object) -> Steps:
@@ -226,11 +262,11 @@ def keys_of_cursors_and_tokens(_: Servers, clients: Clients, __: object) -> Step
     ("steps", "processes"),
     [
         (database_login, ("api", "relay", "worker")),
-        (redis_password_and_authority, ("api", "worker")),
+        (redis_password_and_authorities, ("api", "relay", "worker")),
         (broker_user, ("relay", "worker")),
         (keys_of_cursors_and_tokens, ("api",)),
     ],
-    ids=["PostgreSQL", "Redis and its authority", "RabbitMQ", "keys of cursors and tokens"],
+    ids=["PostgreSQL", "Redis and all authorities", "RabbitMQ", "keys of cursors and tokens"],
 )
 def test_a_secret_is_replaced_without_a_request_that_fails(
     installation: Installation,
