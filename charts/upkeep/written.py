@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from orders.database import roles
 from orderservice_topology import redis_users
 from upkeep import schema, table
 
@@ -31,6 +32,7 @@ def files() -> dict[Path, str]:
         ENVIRONMENT / "values.schema.json": _json(schema.environment(_definition())),
     }
     made[ENVIRONMENT / "files" / "redis-users.yaml"] = _redis_users()
+    made[ENVIRONMENT / "files" / "database-roles.yaml"] = _database_roles()
     return made | _copies()
 
 
@@ -47,6 +49,12 @@ def _redis_users() -> str:
     everybody = {"orders": redis_users.installation(), **redis_users.users()}
     lines = (f"{user}: {rules.acl(_PREFIX)}\n" for user, rules in everybody.items())
     return "".join(("# Written by `make charts`: see services/orderservice_topology.\n", *lines))
+
+
+def _database_roles() -> str:
+    """Return the processes that have a role in PostgreSQL."""
+    head = "# Written by `make charts`: see services/orders/database/roles.py.\n"
+    return f"{head}processes: [{', '.join(roles.PROCESSES)}]\n"
 
 
 def _readme(chart: Path) -> str:

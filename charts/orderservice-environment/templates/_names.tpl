@@ -55,10 +55,16 @@ seccompProfile:
 {{- end }}
 
 {{/* What a part's pods read of its Secret: they are replaced when it changes, as the operator's are. The
-URLs are for others. Pass (dict "root" $ "part" "database"). */}}
+other entries are for others. Pass (dict "root" $ "part" "database"). */}}
 {{- define "environment.checksum" -}}
 {{- $entries := get (include "environment.secrets" .root | fromYaml) .part -}}
-checksum/secret: {{ omit $entries "url" "replicaUrl" "apiUrl" "workerUrl" "supportUrl" | toJson | sha256sum }}
+{{- $read := pick $entries "superuserPassword" "replicationPassword" "password" "cookie" "valkey.conf" "users.acl" "secret" -}}
+checksum/secret: {{ $read | toJson | sha256sum }}
+{{- end }}
+
+{{/* The processes that have a role in PostgreSQL, by commas. */}}
+{{- define "environment.processes" -}}
+{{ join "," (.Files.Get "files/database-roles.yaml" | fromYaml).processes }}
 {{- end }}
 
 {{- define "environment.pullSecrets" -}}
