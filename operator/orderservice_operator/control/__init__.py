@@ -1,1 +1,1 @@
-"""How the operator runs: start and stop, the queue, the reconcile, the finalizer, probes."""
+"""The running operator: start and stop, queue, reconciliation, finalizer, probes."""

@@ -17,12 +17,12 @@ _BEYOND_HOPE: Final = 5
 
 
 def problems(informers: Iterable[Informer], silence_s: float) -> list[str]:
-    """Return what keeps the operator from seeing the cluster: watches by their age."""
+    """Return why the operator does not see the cluster: the silent watches with their age."""
     return [problem for informer in informers if (problem := _problem(informer, silence_s))]
 
 
 def hopeless(informers: Iterable[Informer], silence_s: float) -> list[str]:
-    """Return the watches that have been dead for so long that a restart is worth trying."""
+    """Return the watches that have been silent for so long that a restart may help."""
     return problems(
         (informer for informer in informers if informer.synced.is_set()), silence_s * _BEYOND_HOPE
     )
@@ -44,9 +44,10 @@ def application(
     refresh: Callable[[], None],
     unready: Callable[[], list[str]],
 ) -> web.Application:
-    """Return /livez, /readyz and /metrics; `refresh` brings gauges up to date.
+    """Return /livez, /readyz and /metrics; `refresh` updates gauges.
 
-    `unready`: what else keeps this replica from its work, but is no reason for a restart.
+    `unready` returns further reasons why this replica is not ready; they are no reason for a
+    restart.
     """
 
     async def livez(_request: web.Request) -> web.Response:

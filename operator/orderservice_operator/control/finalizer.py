@@ -1,7 +1,7 @@
-"""Delete the queues of a deleted resource; its children are the garbage collector's.
+"""The finalizer deletes the queues of a deleted resource; Kubernetes deletes its children.
 
-The finalizer is there only while the resource wants its queues deleted, and never holds up a
-deletion for longer than its bound, whatever the broker, the API server and the spec do.
+The finalizer is set only while the resource wants its queues deleted. It never delays a deletion
+beyond its bound, whatever the broker, the API server and the spec do.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Finalizer:
-    """Keeps the promise of `deletionPolicy: DeleteIfEmpty`."""
+    """Implements `deletionPolicy: DeleteIfEmpty`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Finalizer:
     async def set_or_remove(self, service: OrderService) -> None:
         """Set the finalizer if the resource needs it, remove it if not.
 
-        Raises Vanished when the resource is gone, Conflict when it is not what was looked at.
+        Raises Vanished if the resource is gone, Conflict if it has changed since it was read.
         """
         needs_finalizer = service.spec.messaging.deletion_policy == "DeleteIfEmpty"
         active = service.spec.mode == "Manage" and not service.spec.paused
@@ -70,7 +70,7 @@ class Finalizer:
     async def finalize(self, service: OrderService | Invalid) -> float | None:
         """Clean up for a resource that is being deleted; return the seconds until the next try.
 
-        Raises Vanished when it is gone, Transient when the finalizer cannot be taken away now.
+        Raises Vanished if it is gone, Transient if the finalizer cannot be removed now.
         """
         if FINALIZER not in service.metadata.finalizers:
             return None
@@ -84,7 +84,7 @@ class Finalizer:
         return again_s
 
     async def _clean_up(self, service: OrderService) -> float | None:
-        """Do what can be done now; return in how many s to go on, None when that is all."""
+        """Do what is possible now; return the seconds until the next step, or None at the end."""
         if why := _left_alone(service):
             await self._warn(service, why)
             return None
@@ -98,7 +98,7 @@ class Finalizer:
         return None
 
     def _age_s(self, service: OrderService) -> float:
-        """Return for how long the resource has been waiting to go, by the API server's clock."""
+        """Return the seconds since the deletion was requested, by the API server's clock."""
         since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
         return (self._client.now() - since).total_seconds()
 
@@ -112,7 +112,7 @@ class Finalizer:
         self._problems.pop(service.metadata.uid, None)
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
-        """Return whether nothing is left to do; why not is kept for an event."""
+        """Return whether the clean-up is complete; keep the reason why not for an event."""
         until = asyncio.get_running_loop().time() + within_s
         try:
             async with asyncio.timeout_at(until):
@@ -132,7 +132,10 @@ class Finalizer:
             return False
 
     async def _pods_remain(self, service: OrderService) -> bool:
-        """Delete the Deployments first: nobody may publish to a queue that is being deleted."""
+        """Delete Deployments and their autoscalers; return whether there were any.
+
+        They go first, so that nobody publishes to a queue that is being deleted.
+        """
         key = Key(service.metadata.namespace, service.metadata.name)
         remaining = False
         for child in self._store.children(key):
@@ -171,7 +174,7 @@ class Finalizer:
         topology: Topology,
         broker: Broker,
     ) -> bool:
-        """Delete each queue that is empty right before; the policies go with the last one."""
+        """Delete each queue that is empty just before; the last one takes the policies with it."""
         full: list[str] = []
         for queue in (queue.name for queue in topology.queues if queue.name in broker.queues):
             if await management.holds_messages(queue):
@@ -191,12 +194,12 @@ class Finalizer:
 
     @staticmethod
     def _lasted(since: dict[str, float], service: OrderService, for_s: float) -> bool:
-        """Return whether it has been so for a while, by when it was first noted."""
+        """Return whether a state has lasted for a while since it was first recorded."""
         first = since.setdefault(service.metadata.uid, time.monotonic())
         return time.monotonic() - first >= for_s
 
     async def _set_finalizer(self, service: OrderService | Invalid, *, present: bool) -> None:
-        """Change ours and keep the others', whoever set ours: a backup may have brought it back."""
+        """Add or remove our finalizer, whoever set it (perhaps a backup); keep others."""
         metadata = service.metadata
         finalizers = [name for name in metadata.finalizers if name != FINALIZER]
         finalizers += [FINALIZER] if present else []
@@ -210,11 +213,11 @@ class Finalizer:
 
 
 def _left_alone(service: OrderService) -> str:
-    """Return why queues are not to be deleted, or nothing if they are.
+    """Return why queues must not be deleted, or nothing if they may be.
 
-    What counts is the spec as it is now, not as it was when the finalizer was set. A paused
-    resource goes, but a pause says that nothing is written in RabbitMQ either: queues that stay can
-    be deleted by hand, those that are deleted never come back.
+    The present spec counts, not the one for which the finalizer was set. A paused resource is
+    deleted, but nothing is written in RabbitMQ. A person can delete the remaining queues by hand,
+    but cannot restore deleted ones.
     """
     if service.spec.messaging.deletion_policy != "DeleteIfEmpty":
         return "deletionPolicy is Retain"

@@ -1,6 +1,6 @@
-"""What pods may be waiting for: Secrets that are missing, or a quota that refuses the migration's.
+"""Reasons why pods wait: missing Secrets, or a quota that refuses the migration's pods.
 
-Neither is watched, so while a resource waits both are read: at once, and then at growing intervals.
+Neither is watched. While a resource waits, both are read: at once, and then at growing intervals.
 """
 
 import time
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Wait(msgspec.Struct):
-    """Since when a resource waits for the same, and what its Events said last."""
+    """The time since which a resource has waited for the same, and the last text of its Events."""
 
     cause: tuple[int, str, tuple[str, ...]]
     began_at: float
@@ -33,7 +33,7 @@ class _Wait(msgspec.Struct):
 
 
 class Hints:
-    """Remembers for each resource what it waits for."""
+    """The reasons why each resource waits."""
 
     def __init__(
         self,
@@ -45,21 +45,21 @@ class Hints:
         self._waits: dict[Key, _Wait] = {}
 
     def forget(self, key: Key) -> None:
-        """Forget a resource that is gone or waits for nothing."""
+        """Remove a resource that is gone or no longer waits."""
         self._waits.pop(key, None)
 
     def is_waiting(self, key: Key) -> bool:
-        """Tell whether a resource waited for something when it was looked at last."""
+        """Return whether a resource waited for something at its last reconciliation."""
         return key in self._waits
 
     def next_look_s(self, key: Key) -> float:
-        """Return in how many seconds to look again: as long as it has been waiting, in bounds."""
+        """Return the seconds until the next look: as long as it has waited, within bounds."""
         wait = self._waits.get(key)
         waited_s = self._clock() - wait.began_at if wait else 0
         return min(LONGEST_S, max(FIRST_S, waited_s))
 
     async def of(self, key: Key, snapshot: Snapshot) -> tuple[str, ...]:
-        """Return what a resource waits for, for people."""
+        """Return the reasons why a resource waits, for people."""
         absent = () if snapshot.done else self._fingerprints.missing(snapshot.service)
         uid = "" if snapshot.migrated else snapshot.job.uid
         if not (absent or uid):
@@ -84,7 +84,7 @@ class Hints:
         return self._clock() - wait.read_at >= min(LONGEST_S, max(FIRST_S, before_s))
 
     async def _refusal(self, namespace: str, uid: str) -> str:
-        """Return why an object gets no pods: only Events say so of a Job."""
+        """Return why an object gets no pods; for a Job only Events tell."""
         selector = f"involvedObject.uid={uid},reason=FailedCreate"
         path = f"/api/v1/namespaces/{namespace}/events"
         try:

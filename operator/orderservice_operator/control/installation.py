@@ -1,9 +1,9 @@
-"""Which of several installations of the operator works on a resource.
+"""Which of several installations of the operator manages a resource.
 
-Where their scopes overlap, one would write what the other corrects, for ever. So each marks a
-resource as its own before it writes anything (`status.operator`), and leaves alone what another one
-has marked, as long as that one lives: as long as its Lease is renewed and its scope has the
-resource. Without a Lease an installation has no name; it marks nothing and always gives way.
+If their scopes overlap, each would revert what the other writes, for ever. So each marks a resource
+as its own before it writes anything (`status.operator`). It leaves alone what another one has
+marked as long as that one is alive: its Lease is renewed and its scope contains the resource. An
+installation without a Lease has no name; it marks nothing and always gives way.
 """
 
 import time
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Seen(msgspec.Struct):
-    """A Lease as it was read last; `renewal` is None where there is none."""
+    """A Lease as last read; `renewal` is None if there is none."""
 
     renewal: tuple[str, str] | None
     changed_at: float
@@ -35,7 +35,7 @@ class _Seen(msgspec.Struct):
 
 
 class Installation:
-    """An installation, by the name of its Lease (`namespace/name`), and what it knows of others.
+    """An installation, by the name of its Lease (`namespace/name`), and its view of others.
 
     `clock` counts seconds.
     """
@@ -47,14 +47,14 @@ class Installation:
         self._seen: dict[str, _Seen] = {}
 
     async def other(self, service: OrderService | Invalid) -> str:
-        """Return the name of the installation that a resource belongs to, if it is not this one."""
+        """Return the name of the installation that owns a resource, if it is not this one."""
         holder = service.status.operator
         if holder in {"", self.name} or not await self._works(holder, service):
             return ""
         return holder
 
     async def is_contended(self, service: OrderService | Invalid) -> bool:
-        """Tell whether the one that said it gives way still works on this resource's namespace."""
+        """Return whether the installation that gave way still has this namespace in its scope."""
         contender = service.status.contender
         return contender not in {"", self.name} and await self._works(contender, service)
 
@@ -67,7 +67,7 @@ class Installation:
         return covers(lease.scope, service.metadata.namespace)
 
     async def _read(self, name: str, before: _Seen | None) -> _Seen:
-        """Read a Lease; by our own clock, as those of nodes differ."""
+        """Read a Lease, and measure its age by our own clock: those of nodes differ."""
         now = self._clock()
         try:
             lease = await self._client.get(path_of(name))

@@ -18,7 +18,7 @@ _PROCESSORS: Final[tuple[structlog.types.Processor, ...]] = (
 
 
 def configure(level: str) -> None:
-    """Set up both ways of logging, to standard output; libraries are heard from warnings on."""
+    """Set up structlog and logging to standard output; libraries log warnings and above."""
     least = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*_PROCESSORS, structlog.processors.JSONRenderer()],

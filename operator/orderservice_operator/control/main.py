@@ -1,4 +1,4 @@
-"""Where the operator begins: kopf owns the watch of OrderServices and the life of the process."""
+"""The entry point: kopf watches OrderServices and owns the process's life."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
-    """Return kopf's settings: none of its defaults that lets it go blind, or write."""
+    """Return kopf's settings, without the defaults that would make it blind or let it write."""
     configuration = kopf.OperatorSettings()
     configuration.watching.server_timeout = 300
     configuration.watching.client_timeout = 330
@@ -65,9 +65,10 @@ def kopf_settings(silence_s: float) -> kopf.OperatorSettings:
 
 
 def registry(settings_: Settings, stop_process: Callable[[], None]) -> kopf.OperatorRegistry:
-    """Return the handlers: `on.event` alone, which writes nothing on resources.
+    """Return the handlers: only `on.event`, which writes nothing to resources.
 
-    Source: https://github.com/nolar/kopf/issues/844 for what it does not do: the queue does it.
+    The queue does the rest; see https://github.com/nolar/kopf/issues/844 for what `on.event` does
+    not do.
     """
     configuration = kopf.OperatorRegistry()
     operators: list[Operator] = []

@@ -77,6 +77,6 @@ class Metrics:
             self.reconciles.labels(result)  # shown as 0 before the first
 
     def refresh(self, silences_s: Mapping[str, float]) -> None:
-        """Bring up to date what is looked up when it is asked for."""
+        """Update the gauges that are computed for each scrape."""
         for kind, silence_s in silences_s.items():
             self.watch_age.labels(kind).set(silence_s)

@@ -1,4 +1,4 @@
-"""The life of the operator: everything is put together here, started and stopped."""
+"""The operator's life: all parts are created, started and stopped here."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ class Operator:
         self._unstarted = ["not started: the cluster is not read yet"]
 
     async def start(self) -> None:
-        """Begin to follow the cluster; work begins once it is known, and as the leader."""
+        """Start to follow the cluster; work begins once it is read and this replica leads."""
         await self._serve()
         await self._wait_for_definition()
         await self._owner.refresh()
@@ -105,7 +105,7 @@ class Operator:
                 return
 
     async def stop(self) -> None:
-        """End everything, and hand the lease on."""
+        """Stop all parts and release the lease."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,7 +117,7 @@ class Operator:
             await self._runner.cleanup()
 
     def on_event(self, event: str | None, body: Mapping[str, Any]) -> None:
-        """Take over an event of kopf's watch of OrderServices."""
+        """Store an event of kopf's watch of OrderServices."""
         metadata = body["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         if event == "DELETED":
@@ -129,7 +129,7 @@ class Operator:
             self.resources.put(body)
 
     def _look_at(self, key: Key) -> None:
-        """Look at a resource and its broker soon: it asks for something new."""
+        """Queue a resource whose desired state changed, and its broker."""
         self._queue.add(key)
         self._topology_queue.add(key)
         if isinstance(service := self.resources.get(key), OrderService):
@@ -210,7 +210,7 @@ class Operator:
         _log.info("work.ended")
 
     async def _refresh_external_metrics(self) -> None:
-        """See what the leader before us did; if that fails now, their own task looks again."""
+        """Read what the previous leader registered; if that fails, a task tries again."""
         try:
             await self._external.refresh()
         except OperatorError as error:
@@ -244,7 +244,7 @@ class Operator:
             self._watches[kind].append(task)
 
     def _stop_watch(self, kind: Kind) -> None:
-        """Forget a kind that this cluster has no more: its watch would fail for ever."""
+        """Remove a kind that this cluster no longer has: its watch would fail for ever."""
         for task in self._watches.pop(kind):
             task.cancel()
         for informer in [each for each in self._informers if each.kind == kind]:
@@ -254,7 +254,7 @@ class Operator:
         _log.info("watch.left", kind=kind.name)
 
     def _queue_those_with_dashboards(self) -> None:
-        """Let the next oldest make them."""
+        """Queue the resources with dashboards, so that the next oldest writes them."""
         for service in self.resources.services():
             if service.spec.observability.dashboards:
                 self._queue.add(Key(service.metadata.namespace, service.metadata.name))
@@ -270,7 +270,7 @@ class Operator:
         return task
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
-        """Stop the process when a part of it ends by a fault: half an operator is worse."""
+        """Stop the process when a part of it fails: half an operator is worse than none."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("operator.broken", part=task.get_name(), exc_info=error)

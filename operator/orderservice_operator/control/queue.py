@@ -1,4 +1,4 @@
-"""A queue of resources to look at: each once, however often it is asked for, one at a time."""
+"""A queue of resources to reconcile: each once, however often it is added, one at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,9 +17,9 @@ Handle = Callable[[Key], Awaitable[float | None]]
 
 
 class Queue:
-    """Resources that wait, those that are being worked on, and those that have to be tried again.
+    """Resources that wait, those in reconciliation, and those to try again later.
 
-    A resource that is asked for while it is worked on is worked on once more afterwards.
+    A resource that is added during its reconciliation is reconciled once more afterwards.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,11 +33,11 @@ class Queue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is worked on."""
+        """Return whether nothing waits and nothing is in reconciliation."""
         return not self._waiting and not self._working
 
     def add(self, key: Key) -> None:
-        """Ask for a resource now."""
+        """Queue a resource now."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
@@ -45,19 +45,19 @@ class Queue:
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, wait_s: float) -> None:
-        """Ask for a resource later; of several times the last said stands."""
+        """Queue a resource after a delay; a later call replaces the delay of an earlier one."""
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(wait_s, self._due, key)
 
     def forget(self, key: Key) -> None:
-        """Ask no more for a resource that is gone."""
+        """Remove a resource that is gone."""
         self._failures.pop(key, None)
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
 
     async def run(self, handle: Handle) -> None:
-        """Work for ever; `handle` says after how many seconds it wants to look again."""
+        """Work for ever; `handle` returns the seconds after which to reconcile again."""
         while True:
             key = await self._ready.get()
             self._waiting.discard(key)

@@ -1,7 +1,7 @@
-"""One pass over one resource: compare what is desired with what is live, write, report.
+"""One pass over one resource: compare the desired with the live state, write, report.
 
-New resources, changed ones, children that somebody edited and restarts of the operator all take
-this path. Nothing is remembered between two passes except what is in the cluster.
+New resources, changed ones, edited children and restarts of the operator all take this path.
+Nothing is remembered between two passes except what is in the cluster.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a reconcile works with."""
+    """The collaborators of a reconciliation."""
 
     client: Client
     store: Store
@@ -65,7 +65,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """Makes the cluster what resources say."""
+    """Brings the cluster to the state that resources describe."""
 
     def __init__(self, parts: Parts, resync_s: float) -> None:
         self._parts, self._resync_s = parts, resync_s
@@ -95,7 +95,9 @@ class Reconciler:
             return 0
 
     async def _give_way(self, service: OrderService | Invalid, other: str) -> float:
-        """Leave a resource to another installation, and say so on it: once, and in Events."""
+        """Leave a resource to another installation, and report it on the resource and once in
+        Events.
+        """
         name = self._parts.installation.name
         text = f"{name or 'an operator without a Lease'} leaves this resource to operator {other}"
         await self._parts.recorder.record(service, "Warning", "ManagedElsewhere", text)
@@ -104,9 +106,10 @@ class Reconciler:
         return min(self._resync_s, _GIVEN_WAY_S)
 
     async def _claimed(self, key: Key, service: OrderService | Invalid) -> OrderService | Invalid:
-        """Return a resource that is marked as this installation's. Raises Conflict, Vanished.
+        """Return the resource, marked as this installation's. Raises Conflict, Vanished.
 
-        Of two that mark it at once only the first succeeds: the version is the one that both saw.
+        If two installations mark it at once, only the first succeeds: both send the version that
+        they read.
         """
         installation, resources = self._parts.installation, self._parts.resources
         if service.status.contender and not await installation.is_contended(service):
@@ -127,7 +130,7 @@ class Reconciler:
         return resources.get(key) or service
 
     async def _write_contender(self, service: OrderService | Invalid, status: Manifest) -> None:
-        """Write what is not the owner's to write: that somebody gives way, or (empty) nobody."""
+        """Write the one status field that is not its owner's: who gives way; empty: nobody."""
         await self._apply_status(service, status, CONTENDER)
 
     async def _reconcile_existing(self, key: Key, service: OrderService | Invalid) -> float | None:
@@ -194,11 +197,12 @@ class Reconciler:
         return 0 if at_once else self._next_pass_s(key, summary, contended=contended)
 
     async def _require_existence(self, service: OrderService) -> None:
-        """Ask whether a resource still exists, before children are repaired. Raises Vanished.
+        """Check that a resource still exists before children are repaired. Raises Vanished.
 
-        Asked only when something is to be written though nobody changed the spec: children that
-        go may be the only sign that their owner went. By its name in a list, as the role has no
-        `get`; a write would tell too, but an operator killed after each write would get no further.
+        This is asked only before a write without a change of the spec: deleted children may be the
+        only sign that their owner is gone. The resource is listed by name, because the role has no
+        `get`. A write would also tell, but an operator that is killed after each write would make
+        no progress.
         """
         metadata = service.metadata
         named = {"fieldSelector": f"metadata.name={metadata.name}"}
@@ -269,7 +273,7 @@ class Reconciler:
         await self._parts.recorder.record(service, kind, conditions.ROLLED_BACK, text)
 
     async def _record_progress(self, service: OrderService, status: Status) -> None:
-        """Record what a healthy resource did: migrated, rolled out, scaled."""
+        """Record the progress of a healthy resource: migrated, rolled out, scaled."""
         old, record = service.status, self._parts.recorder.record
         if status.migration != old.migration:
             text = f"the schema fits {status.migrated_image}"
@@ -285,12 +289,12 @@ class Reconciler:
                 await record(service, "Normal", "Scaled", text)
 
     async def _record_refusals(self, service: OrderService, summary: StatusInput) -> None:
-        """Record what refuses pods. Called when the conditions change: a restart repeats none."""
+        """Record why pods are refused. Called when conditions change: a restart repeats nothing."""
         for refusal in summary.refusals:
             await self._parts.recorder.record(service, "Warning", refusal.reason, refusal.message)
 
     async def _report_invalid(self, invalid: Invalid) -> bool:
-        """Report what is wrong with an unreadable resource, and leave its children alone."""
+        """Report the fault of an unreadable resource, and leave its children alone."""
         return await self._report(invalid, conditions.unreadable(invalid, _now()))
 
     async def _report(self, service: OrderService | Invalid, status: Status) -> bool:

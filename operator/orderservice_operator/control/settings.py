@@ -15,7 +15,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read once, in `main`. A field `x` is read from `OPERATOR_X`."""
+    """The settings, read once in `main`. A field `x` is read from `OPERATOR_X`."""
 
     namespace: Annotated[
         str,
@@ -119,12 +119,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def namespaces(settings: Settings) -> tuple[str, ...]:
-    """Return the namespaces to look at; none: all."""
+    """Return the namespaces in scope; none means all."""
     return tuple(dict.fromkeys(filter(None, settings.namespace.split(","))))
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Read the settings. Raises OperatorError that names what is wrong."""
+    """Read the settings. Raises OperatorError naming what is wrong."""
     values = {
         field: value
         for field in Settings.__struct_fields__

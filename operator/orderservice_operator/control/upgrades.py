@@ -1,8 +1,8 @@
-"""Whose pods are replaced next when a newer operator makes other ones: a few resources at a time.
+"""Turns of resources whose pods a newer operator replaces: a few resources at a time.
 
-A resource keeps its turn until all its pods are replaced and ready. One whose new pods never are
-keeps it for good: what is wrong with them is wrong with everybody's, and the others run on. Who
-changes the spec does not wait.
+A resource keeps its turn until all its pods are replaced and ready. If its new pods never become
+ready, it keeps the turn for good: the same would happen to all others, whose pods still run. A
+resource whose spec changes does not wait.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from orderservice_operator.state.snapshot import Snapshot
 class Upgrades:
     """Turns of resources, `at_once` at a time; `look_at` is called for the next one.
 
-    The status of each resource says whether it has its turn, so a restart gives no new ones.
+    The status of each resource records whether it has its turn, so a restart grants no new ones.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Upgrades:
         self._waiting: dict[Key, None] = {}  # in the order in which they came
 
     def judge(self, key: Key, snapshot: Snapshot) -> Upgrade | None:
-        """Return how far a resource's upgrade is; None: it has none."""
+        """Return the state of a resource's upgrade, or None without one."""
         if not snapshot.is_upgrade or (snapshot.has_begun and snapshot.done):
             self.forget(key)
             return None
@@ -44,7 +44,7 @@ class Upgrades:
         return state
 
     def forget(self, key: Key) -> None:
-        """Give the turn of a resource to the next one."""
+        """Pass the turn of a resource on to the next one."""
         self._under_way.discard(key)
         self._waiting.pop(key, None)
         if self._waiting and len(self._under_way) < self._at_once:

@@ -1,1 +1,1 @@
-"""external.metrics.k8s.io, served by the operator itself: how deep a queue is, for autoscalers."""
+"""The API external.metrics.k8s.io, served by the operator: queue lengths for autoscalers."""

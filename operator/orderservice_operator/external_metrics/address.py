@@ -1,4 +1,4 @@
-"""Where the API server finds this operator."""
+"""The address at which the API server finds this operator."""
 
 from typing import Final
 
@@ -19,12 +19,12 @@ class ServiceAddress(msgspec.Struct, frozen=True):
 
     @property
     def server_names(self) -> tuple[str, ...]:
-        """The names that the API server may call it by."""
+        """Return the names under which the API server may connect."""
         return (f"{self.name}.{self.namespace}.svc", f"{self.name}.{self.namespace}")
 
     @property
     def secret(self) -> str:
-        """The path of the Secret with its certificate."""
+        """Return the path of the Secret with the certificate."""
         return f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-tls"
 
 

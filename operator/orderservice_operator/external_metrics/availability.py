@@ -1,4 +1,4 @@
-"""Whether those who serve external metrics have the one of a resource."""
+"""Whether the server of external metrics has the metric of a resource."""
 
 import asyncio
 from typing import Final
@@ -22,7 +22,7 @@ _ASK_S: Final = 5.0
 async def with_availability(
     client: Client, state: MetricsApi, service: OrderService, live: LiveObjects
 ) -> MetricsApi:
-    """Return the state with whether another's server has the metric of this resource."""
+    """Return the state, with whether a foreign server has the metric of this resource."""
     autoscaling = service.spec.worker.autoscaling
     if (
         state.held_by != "other"

@@ -1,7 +1,7 @@
 """The server's certificate and the authority that signed it, renewed together and early.
 
-The authority's key is thrown away as soon as it has signed: there is nothing to steal. The one
-before stays in the bundle, so that a replica which still shows the older certificate is trusted.
+The authority's key is discarded after it has signed, so it cannot be stolen. The previous authority
+stays in the bundle, so that a replica with the older certificate is still trusted.
 """
 
 import datetime as dt
@@ -25,7 +25,7 @@ _KEY_USES: Final = (
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """PEM: a certificate, its key, and the authorities to trust it by, newest first."""
+    """A certificate, its key, and the authorities to trust (newest first), all in PEM."""
 
     certificate: str
     key: str
@@ -41,7 +41,7 @@ def issue(
     previous: Pair | None = None,
     lifetime: dt.timedelta = LIFETIME,
 ) -> Pair:
-    """Make an authority and a certificate for a server of these names."""
+    """Create an authority and a certificate for a server with these names."""
     window = (now - _CLOCKS_DIFFER, now + lifetime)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     # A name of its own: the bundle has two of them.
@@ -56,13 +56,13 @@ def issue(
 
 
 def is_due(pair: Pair, names: tuple[str, ...], now: dt.datetime) -> bool:
-    """Tell whether it is time for a new one: it ends soon, or is for another server."""
+    """Return whether to issue a new one: it expires soon, or is for other names."""
     certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
     return certificate.not_valid_after_utc - now < _RENEW_BEFORE or names != _names(certificate)
 
 
 def is_sound(pair: Pair) -> bool:
-    """Tell whether a pair can be used: somebody may have edited the Secret."""
+    """Return whether a pair is usable: somebody may have edited the Secret."""
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
         key = serialization.load_pem_private_key(pair.key.encode(), None)

@@ -1,4 +1,4 @@
-"""How deep a resource's queue is now, asked of its broker whenever an autoscaler asks us."""
+"""The length of a resource's queue, read from its broker when an autoscaler asks."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -21,9 +21,9 @@ _KEPT_S: Final = 1.0
 
 
 async def ask_broker(topologies: TopologyReconciler, service: OrderService) -> int:
-    """Return how many messages the queue holds, those being worked on included.
+    """Return how many messages the queue holds, unacknowledged ones included.
 
-    Raises OperatorError, never later than the budget: what is not known is not 0.
+    Raises OperatorError within the budget: an unknown length is not 0.
     """
     management = await topologies.management(service)
     try:
@@ -38,21 +38,21 @@ async def ask_broker(topologies: TopologyReconciler, service: OrderService) -> i
 
 
 class Depths:
-    """Asks for depths. All who ask for one within a second share an answer, or an error."""
+    """Reads lengths of queues. All requests within a second share an answer, or an error."""
 
     def __init__(self, ask: Callable[[OrderService], Awaitable[int]]) -> None:
         self._ask = ask
         self._reads: dict[Key, asyncio.Task[Series]] = {}
 
     async def close(self) -> None:
-        """End what is being asked."""
+        """Cancel the queries under way."""
         reads = list(self._reads.values())
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
 
     async def series(self, services: Iterable[OrderService]) -> list[Series]:
-        """Return the depth of each. Raises OperatorError if one of them is not known."""
+        """Return the length of each queue. Raises OperatorError if one is unknown."""
         return list(await asyncio.gather(*(self._shared(service) for service in services)))
 
     async def _shared(self, service: OrderService) -> Series:

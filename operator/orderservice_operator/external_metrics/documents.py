@@ -1,4 +1,4 @@
-"""What the API answers: discovery, values, and errors as Kubernetes writes them. Pure.
+"""The API's answers: discovery, values, and errors in Kubernetes' format. Pure.
 
 Source: https://github.com/kubernetes/metrics/tree/master/pkg/apis/external_metrics
 """
@@ -24,7 +24,7 @@ _REASONS: Final = {
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One value of the metric: whose it is, how much, and when that was so."""
+    """One value of the metric with its labels and its time."""
 
     labels: dict[str, str]
     value: int
@@ -32,7 +32,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 def group() -> Manifest:
-    """Return the API group."""
+    """Return the description of the API group."""
     version = {"groupVersion": GROUP_VERSION, "version": METRICS_VERSION}
     return {
         "kind": "APIGroup",
@@ -44,7 +44,7 @@ def group() -> Manifest:
 
 
 def resources() -> Manifest:
-    """Return what the group has: one metric, in namespaces."""
+    """Return the resources of the group: one namespaced metric."""
     metric = {
         "name": QUEUE_METRIC,
         "singularName": "",
@@ -61,7 +61,7 @@ def resources() -> Manifest:
 
 
 def values(series_list: Iterable[Series]) -> Manifest:
-    """Return values of the metric."""
+    """Return a list of metric values."""
     return {
         "kind": "ExternalMetricValueList",
         "apiVersion": GROUP_VERSION,
@@ -71,7 +71,7 @@ def values(series_list: Iterable[Series]) -> Manifest:
 
 
 def failure(code: int, message: str) -> Manifest:
-    """Return a Kubernetes `Status` that says why a request failed."""
+    """Return a Kubernetes `Status` with the reason of a failed request."""
     return {
         "kind": "Status",
         "apiVersion": "v1",

@@ -1,8 +1,8 @@
-"""Who may call: the API server's aggregation layer, known by its certificate.
+"""Which callers are admitted: only the API server's aggregation layer, by its certificate.
 
-It has authenticated and authorised the caller before it passes a request on, for the very same
-path and verb, so nothing is asked again; and nobody else gets as far as a request.
-Source: https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
+The aggregation layer has authenticated and authorised the caller for the same path and verb before
+it passes a request on, so we do not ask again. Source:
+https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 """
 
 import ssl
@@ -18,9 +18,9 @@ CONFIG_MAP: Final = "/api/v1/namespaces/kube-system/configmaps/extension-apiserv
 
 
 class FrontProxy(msgspec.Struct, frozen=True):
-    """The authority that signs the aggregation layer's certificates, and the names it may have.
+    """The authority of the aggregation layer's certificates, and their allowed names.
 
-    No names: every name will do, as long as the authority signed it.
+    Without names, every certificate of the authority is accepted.
     """
 
     authority_pem: str
@@ -37,7 +37,7 @@ def read(data: Mapping[str, str]) -> FrontProxy:
 
 
 def refusal(certificate: Mapping[str, Any] | None, proxy: FrontProxy) -> str | None:
-    """Say why a caller with this verified certificate may not call, or None if it may."""
+    """Return why a caller with this verified certificate is refused, or None."""
     if not certificate:
         return "only the API server's aggregation layer may call: no client certificate"
     name = _common_name(certificate)
@@ -47,9 +47,9 @@ def refusal(certificate: Mapping[str, Any] | None, proxy: FrontProxy) -> str | N
 
 
 def tls(proxy: FrontProxy, chain_file: str) -> ssl.SSLContext:
-    """Return how to serve: the chain and key of a file, callers checked if they say who they are.
+    """Return the TLS context: a chain and key from a file, and optional client certificates.
 
-    One without a certificate is let in as far as a readable refusal.
+    A caller without a certificate may connect, so that it gets a readable refusal.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=proxy.authority_pem)
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -59,6 +59,6 @@ def tls(proxy: FrontProxy, chain_file: str) -> ssl.SSLContext:
 
 
 def _common_name(certificate: Mapping[str, Any]) -> str:
-    """Return the common name of a certificate in the form of `ssl`."""
+    """Return the common name of a certificate as `ssl` describes it."""
     fields = [field for part in certificate.get("subject", ()) for field in part]
     return next((value for name, value in fields if name == "commonName"), "")

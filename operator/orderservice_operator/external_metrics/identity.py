@@ -1,4 +1,4 @@
-"""The server's certificate in its Secret: all replicas read it, the one that leads renews it."""
+"""The server's certificate in its Secret: all replicas read it, the leader renews it."""
 
 import base64
 import datetime as dt
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Identity:
-    """The pair in use, and the one in the Secret."""
+    """The pair in use and the one in the Secret."""
 
     def __init__(self, client: Client, address: ServiceAddress, owner: Owner) -> None:
         self._client, self._address, self._owner = client, address, owner
@@ -29,7 +29,7 @@ class Identity:
         self.pair: Pair | None = None
 
     async def read(self) -> None:
-        """Take over what the Secret has, unless that is of no use."""
+        """Use the pair in the Secret, if it is sound."""
         try:
             secret = await self._client.get(self._address.secret)
         except NotFound:
@@ -41,14 +41,14 @@ class Identity:
         self.pair = self._stored or self.pair
 
     def successor(self) -> Pair | None:
-        """Return the pair that has to come next, if it is time for one."""
+        """Return a new pair if the present one has to be replaced."""
         now, names = dt.datetime.now(dt.UTC), self._address.server_names
         if self._stored is None or certificates.is_due(self._stored, names, now):
             return certificates.issue(names, now, previous=self.pair)
         return None
 
     async def write(self, pair: Pair) -> None:
-        """Put a pair into the Secret. Raises Conflict when that is not as it was read."""
+        """Write a pair into the Secret. Raises Conflict if that has changed since it was read."""
         metadata = self._owner.owning({"name": self._address.secret.rpartition("/")[2]})
         metadata["labels"] = {"app.kubernetes.io/managed-by": "orderservice-operator"}
         if self._version is not None:
@@ -67,7 +67,7 @@ class Identity:
 
 
 def pair_of(data: Mapping[str, str]) -> Pair:
-    """Read the entries of the Secret; what is not there or not text is empty."""
+    """Read the entries of the Secret; missing or unreadable ones are empty."""
     return Pair(*(_decoded(data.get(entry, "")) for entry in _ENTRIES))
 
 

@@ -1,4 +1,4 @@
-"""The port of the API: its certificate can be replaced while it listens."""
+"""The API's port, whose certificate can be replaced without closing it."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ _JUST_ACCEPTED_S: Final = 0.2
 
 
 class Listener:
-    """Listens once it is told what with. Connections that are open stay as they are.
+    """Listens once it has a certificate. Open connections keep the old one.
 
-    The socket stays bound: there is no moment in which nobody listens.
+    The socket stays bound, so there is no moment without a listener.
     """
 
     def __init__(self, application: web.Application, host: str, port: int) -> None:
@@ -31,11 +31,12 @@ class Listener:
 
     @property
     def listens(self) -> bool:
-        """Whether the server accepts connections."""
+        """Return whether the server accepts connections."""
         return self._accepting is not None
 
     async def show(self, pair: Pair, proxy: FrontProxy) -> bool:
-        """Use a certificate and an authority of callers from now on; tell whether they are new."""
+        """Use a certificate and an authority of callers from now on; return whether either is new.
+        """
         if self._shown == (pair, proxy):
             return False
         if self._socket is None:
@@ -51,21 +52,21 @@ class Listener:
         return True
 
     async def close(self) -> None:
-        """Answer what has begun, then end."""
+        """Answer the requests under way, then end."""
         await self._runner.cleanup()
         if self._socket is not None:
             self._socket.close()
 
 
 async def _end(site: web.SockSite, accepting: socket.socket) -> None:
-    """Stop accepting, and only then close: a server that is closed drops what it just accepted."""
+    """Stop accepting, then close: closing at once would drop connections just accepted."""
     asyncio.get_running_loop().remove_reader(accepting.fileno())
     await asyncio.sleep(_JUST_ACCEPTED_S)
     await site.stop()
 
 
 def _context(pair: Pair, proxy: FrontProxy) -> ssl.SSLContext:
-    """Hand the key over in a file that never is on a disk: OpenSSL reads only files."""
+    """Pass the key to OpenSSL, which reads only files, in a file that is never on a disk."""
     descriptor = os.memfd_create("key")
     try:
         os.write(descriptor, (pair.certificate + pair.key).encode())

@@ -1,7 +1,7 @@
-"""The APIService: what tells the API server that external metrics are here.
+"""The APIService that registers external metrics at the API server.
 
-There is one per cluster. One that somebody else holds is left alone, and ours is there only while
-a resource needs it: so nobody who would rather have another server has to take ours away.
+A cluster has one. One that somebody else holds is left alone, and ours exists only while a resource
+needs it, so nobody has to remove ours to use another server.
 """
 
 import base64
@@ -34,13 +34,14 @@ class Registration:
 
     @property
     def state(self) -> MetricsApi:
-        """Who holds it, as of the last look."""
+        """Return who held it when it was last read."""
         return holder(self._live, self._address)
 
     async def refresh(self) -> bool:
         """Read it; return whether another server holds it than before.
 
-        Who may not look (a role for one namespace has no such right) takes it as nobody's.
+        An operator without the right to read it (a role for one namespace) assumes that nobody
+        holds it.
         """
         before = self.state
         try:
@@ -55,7 +56,7 @@ class Registration:
         return self.state != before
 
     async def hold(self, authorities: str) -> None:
-        """Make it ours if it is nobody's, and keep it as it has to be if it is ours."""
+        """Register ours if nobody holds it, and repair it if we do."""
         if self._address is None or self.state.held_by == "other":
             return
         manifest = api_service(self._address, authorities)
@@ -75,10 +76,9 @@ class Registration:
         _log.info("external_metrics.registered", server=str(self._address))
 
     async def leave_if_switched_off(self) -> bool:
-        """Take away what was registered before this was switched off; return whether it was there.
+        """Delete our APIService after external metrics were disabled; return whether there was one.
 
-        Nobody serves it any more, and an APIService without a server keeps every namespace of the
-        cluster from being deleted.
+        An APIService without a server keeps every namespace of the cluster from being deleted.
         """
         if self._address is not None or self._live is None or not self._owner.owns(self._live):
             return False
@@ -86,7 +86,7 @@ class Registration:
         return True
 
     async def leave(self) -> None:
-        """Take away what is ours."""
+        """Delete our APIService."""
         if self._live is not None and self.state.held_by == "operator":
             await self._remove(self._live)
 
@@ -97,7 +97,7 @@ class Registration:
 
 
 def holder(live: Manifest | None, address: ServiceAddress | None) -> MetricsApi:
-    """Tell who serves external metrics, from the APIService."""
+    """Return who serves external metrics, from the APIService."""
     can_serve = address is not None
     if live is None:
         return MetricsApi(can_serve=can_serve)

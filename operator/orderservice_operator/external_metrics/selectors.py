@@ -1,4 +1,4 @@
-"""Label selectors as they stand in a query: `queue=order-processing,tier notin (a,b)`. Pure.
+"""Label selectors in a query, such as `queue=order-processing,tier notin (a,b)`. Pure.
 
 Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api
 """
@@ -24,12 +24,12 @@ _LONGEST: Final = 1024  # a guess: an autoscaler asks with two labels
 
 
 def matches(selector: str, labels: Labels) -> bool:
-    """Tell whether labels are selected; an empty selector selects all. Raises Permanent."""
+    """Return whether labels match; an empty selector matches all. Raises Permanent."""
     return all(requirement(labels) for requirement in requirements(selector))
 
 
 def requirements(selector: str) -> list[Requirement]:
-    """Read a selector. Raises Permanent when it is none."""
+    """Parse a selector. Raises Permanent if it is malformed."""
     if len(selector) > _LONGEST:
         raise Permanent(f"a label selector must not be longer than {_LONGEST} characters")
     if not selector.strip():
@@ -49,7 +49,7 @@ def _requirement(text: str) -> Requirement:
 
 
 def _one_of(key: str, values: set[str], *, expected: bool) -> Requirement:
-    """Return whether the label has one of the values: one that is absent has none of them."""
+    """Return whether the label has one of the values; a missing label has none."""
     return lambda labels: (key in labels and labels[key] in values) is expected
 
 

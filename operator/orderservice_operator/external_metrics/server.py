@@ -38,7 +38,7 @@ def application(
     refusal: Refusal,
     count: Callable[[int], None],
 ) -> web.Application:
-    """Return the API. `refusal` judges a certificate, `count` hears the status of each answer."""
+    """Return the API. `refusal` judges a certificate; `count` gets the status of each answer."""
 
     async def value(request: web.Request) -> web.Response:
         selected = _selected(services(), request)

@@ -1,6 +1,6 @@
-"""One replica's part in serving external metrics: certificate, port, registration, kept for ever.
+"""One replica's part in external metrics: certificate, port and registration.
 
-Every replica serves. The one that leads also renews the certificate and keeps the APIService.
+Every replica serves. The leader also renews the certificate and maintains the APIService.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Collaborators(msgspec.Struct, frozen=True):
-    """What external metrics are served with.
+    """The collaborators of ExternalMetrics.
 
-    `discovery_s`: how often to look for another server. `namespaces`: the only ones that are
-    watched, if any. `leads`: whether this replica is the one that writes. `count` is called with
-    the status of each answer, `changed` when another server holds the API than before.
+    `discovery_s` is the interval at which another server is looked for. `namespaces` are the only
+    ones in scope, if any. `leads` returns whether this replica writes. `count` is called with the
+    status of each answer, `changed` when another server holds the API than before.
     """
 
     client: Client
@@ -58,7 +58,7 @@ class Collaborators(msgspec.Struct, frozen=True):
 
 
 class ExternalMetrics:
-    """Serves, if there is a `place` to be found at; knows in any case who does."""
+    """Serves the API if it has an address (`place`); always knows which server holds it."""
 
     def __init__(
         self, collaborators: Collaborators, address: ServiceAddress | None, host: str, port: int
@@ -77,16 +77,16 @@ class ExternalMetrics:
 
     @property
     def problems(self) -> list[str]:
-        """What keeps this replica from serving."""
+        """Return the reasons why this replica does not serve."""
         serves = self._address is None or self._listener.listens
         return [] if serves else [f"external metrics: {self._problem}"]
 
     async def refresh(self) -> None:
-        """Read who serves external metrics."""
+        """Read which server holds the API."""
         await self._registration.refresh()
 
     async def run(self) -> None:
-        """Serve until it is cancelled."""
+        """Serve until the task is cancelled."""
         while True:
             self._soon.clear()
             wait_s = self._refresh_s
@@ -110,7 +110,7 @@ class ExternalMetrics:
             self._soon.set()
 
     async def metrics_api(self, service: OrderService, live: LiveObjects) -> MetricsApi:
-        """Tell who serves external metrics, and whether they have the one of this resource."""
+        """Return which server holds the API, and whether it has the metric of this resource."""
         state = self._registration.state
         return await with_availability(self._collaborators.client, state, service, live)
 
@@ -159,7 +159,7 @@ class ExternalMetrics:
         return (True for service in services if needs_operator(service, kinds))
 
     async def _anybody_needs(self) -> bool:
-        """Ask the API server before anything is taken away: we may not have heard of all yet."""
+        """Ask the API server before a removal: our watch may not know all resources yet."""
         resources = ResourceIndex()
         for namespace in self._collaborators.namespaces or ("",):
             async for page in self._collaborators.client.pages(path_of(namespace)):

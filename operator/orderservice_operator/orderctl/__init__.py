@@ -1,1 +1,1 @@
-"""`orderctl`, also `kubectl orderservice`: what people do with OrderServices beside `apply`."""
+"""`orderctl`, also `kubectl orderservice`: everyday commands for OrderServices besides `apply`."""

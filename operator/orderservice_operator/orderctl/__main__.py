@@ -1,4 +1,4 @@
-"""`python -m orderservice_operator.orderctl` is `orderctl`."""
+"""The command line `python -m orderservice_operator.orderctl`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What `orderctl` writes: it pauses and resumes, always one field and one annotation."""
+"""Writes of `orderctl`: it pauses and resumes with one field and one annotation."""
 
 from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.orderctl.cluster import MANAGER, Cluster
@@ -7,14 +7,14 @@ from orderservice_operator.resource.spec import path_of
 
 
 async def pause(cluster: Cluster, name: str, reason: str) -> str:
-    """Pause a resource; say what happened."""
+    """Pause a resource; return a sentence about the result."""
     await cluster.service(name)
     await _change(cluster, name, paused=True, reason=reason or None)
     return f"{cluster.namespace}/{name} is paused: the operator leaves it and its children alone"
 
 
 async def resume(cluster: Cluster, name: str) -> str:
-    """Let the operator work again; say what happened."""
+    """Resume a paused resource; return a sentence about the result."""
     body = await cluster.service(name)
     if not body["spec"].get("paused"):
         return f"{cluster.namespace}/{name} is not paused"

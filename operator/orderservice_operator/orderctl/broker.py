@@ -15,7 +15,7 @@ _GROUPS: Final = ("policies", "exchanges", "queues", "bindings")
 
 
 def in_broker(before: OrderService | None, after: OrderService) -> Iterator[Change]:
-    """Compare what both want there; what was changed there by hand only the operator sees."""
+    """Return what two specs change in RabbitMQ; only the operator sees manual changes there."""
     old, new = _objects(before), _objects(after)
     for place, fields in new.items():
         if place not in old:

@@ -1,4 +1,4 @@
-"""One person's view of a cluster: a namespace, the OrderServices in it and their children."""
+"""The cluster as a person sees it: a namespace, its OrderServices and their children."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ _PATIENCE_S: Final = 30.0
 
 
 class Location(msgspec.Struct, frozen=True):
-    """What the options say about where to look; what is empty is taken from the kubeconfig."""
+    """The options that select a cluster and namespace; empty ones come from the kubeconfig."""
 
     kubeconfig: str = ""
     context: str = ""
@@ -29,7 +29,7 @@ class Location(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """A session; every error is an OperatorError whose message says what to do."""
+    """A session with the API server; each error is an OperatorError with advice."""
 
     def __init__(self, client: Client, namespace: str) -> None:
         self.client, self.namespace = client, namespace
@@ -42,7 +42,7 @@ class Cluster:
             raise OperatorError(await self._whats_there(name)) from error
 
     async def children(self, name: str, kinds: frozenset[str]) -> dict[Reference, Manifest]:
-        """Return the children of an OrderService; `kinds` are the optional ones that exist."""
+        """Return the children of an OrderService; `kinds` are the optional kinds of the cluster."""
         children: dict[Reference, Manifest] = {}
         for kind in (*ALWAYS, *(kind for kind in OPTIONAL if kind.name in kinds)):
             for item in await self._of_kind(kind, name):
@@ -62,7 +62,7 @@ class Cluster:
         return [item | head async for page in pages for item in page.items]
 
     async def _whats_there(self, name: str) -> str:
-        """Say what there is instead of a missing OrderService."""
+        """Return a hint with the OrderServices that exist, in place of a missing one."""
         try:
             listed = await self.client.get(path_of(self.namespace))
         except NotFound:
@@ -76,7 +76,7 @@ class Cluster:
 
 @asynccontextmanager
 async def connected(place: Location) -> AsyncIterator[Cluster]:
-    """Connect as kubectl would, or as a pod's account where there is no kubeconfig."""
+    """Connect like kubectl, or with a pod's account if there is no kubeconfig."""
     login = Kubeconfig(place.kubeconfig, place.context)
     credentials = Credentials(kopf.OperatorSettings(), (login, kopf.login_with_service_account))
     client = Client(credentials, lambda _: None, patience_s=_PATIENCE_S)

@@ -1,4 +1,4 @@
-"""An object that would be written, and the difference as a unified diff of YAML for people."""
+"""An object to be written, and its difference as a unified diff of YAML."""
 
 import copy
 import difflib
@@ -27,7 +27,7 @@ Action = Literal["create", "change", "delete"]
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`diff` is a unified diff of YAML; `refused` is why the API server would not have it."""
+    """A write that would happen: `diff` is a unified diff of YAML, `refused` why it would fail."""
 
     action: Action
     kind: str
@@ -37,13 +37,13 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def difference(before: Manifest | None, after: Manifest | None) -> list[str]:
-    """Return the lines of a unified diff; none when nothing that matters to people differs."""
+    """Return the lines of a unified diff; none if only details for machines differ."""
     lines = difflib.unified_diff(_lines(before), _lines(after), lineterm="", n=2)
     return list(lines)[2:]  # the two names of files say nothing here
 
 
 def coloured(lines: list[str], style: Style) -> str:
-    """Return the lines as text, each in the colour of its first character."""
+    """Return the lines as text, each coloured by its first character."""
     return "\n".join(style(line, *_colour(line.lstrip())) for line in lines)
 
 

@@ -16,7 +16,7 @@ Forecasts = Sequence[Forecast]
 
 
 def diff(forecasts: Forecasts, style: Style) -> str:
-    """Return every change with what differs."""
+    """Return every change with its diff."""
     return _text(forecasts, style, with_diff=True)
 
 
@@ -26,7 +26,7 @@ def summary(forecasts: Forecasts, style: Style) -> str:
 
 
 def as_json(forecasts: Forecasts, _style: Style) -> str:
-    """Return the forecasts for programs."""
+    """Return the forecasts as JSON."""
     return msgspec.json.format(msgspec.json.encode(forecasts), indent=2).decode() + "\n"
 
 

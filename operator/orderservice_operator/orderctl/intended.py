@@ -1,6 +1,6 @@
-"""What an OrderService would be after `kubectl apply` of a file, asked of the API server itself.
+"""The OrderService that `kubectl apply` of a file would make, as the API server answers.
 
-The server fills in defaults and checks every rule, and nothing is kept.
+The server fills in defaults and checks every rule, in a dry run that stores nothing.
 """
 
 from typing import Any, Final
@@ -17,7 +17,7 @@ _KUBECTL: Final = "kubectl"
 
 
 class Intended(msgspec.Struct, frozen=True):
-    """An OrderService as it is (None: not there) and as it would be."""
+    """An OrderService before (None if it does not exist) and after the apply."""
 
     before: Manifest | None
     after: Manifest
@@ -43,7 +43,7 @@ async def intended(cluster: Cluster, manifest: Manifest) -> Intended:
 async def _after(
     cluster: Cluster, path: str, manifest: Manifest, before: Manifest | None
 ) -> Manifest:
-    """Do as the one who applied it before: kubectl on this side, or the API server."""
+    """Apply in the way of the last apply: on the client's side, or on the server's."""
     annotations = (before or {"metadata": {}})["metadata"].get("annotations") or {}
     if before is not None and LAST_APPLIED in annotations:
         last = last_applied(annotations[LAST_APPLIED])
@@ -53,7 +53,7 @@ async def _after(
 
 
 def last_applied(text: str) -> Manifest:
-    """Read what kubectl noted at its last apply. Raises OperatorError."""
+    """Return kubectl's annotation of its last apply. Raises OperatorError."""
     try:
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -64,7 +64,7 @@ def last_applied(text: str) -> Manifest:
 
 
 def author(before: Manifest | None) -> str:
-    """Return who applies the resource server-side: kubectl, unless another one did so."""
+    """Return the field manager that applies the resource: kubectl, unless another one did."""
     for entry in (before or {"metadata": {}})["metadata"].get("managedFields") or []:
         fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
         if entry.get("operation") == "Apply" and "f:image" in fields:
@@ -73,7 +73,7 @@ def author(before: Manifest | None) -> str:
 
 
 def removed(last: Any, manifest: Manifest) -> Manifest:
-    """Return `manifest` as a merge patch that also removes what was applied last and is gone."""
+    """Return `manifest` as a merge patch that also removes what only the last apply had."""
     patch: Manifest = {key: None for key in last if key not in manifest} | manifest
     for key, value in manifest.items():
         if isinstance(value, dict) and isinstance(last.get(key), dict):

@@ -1,7 +1,7 @@
-"""Logs in as kubectl does: a context of the kubeconfig, with its files, tokens and exec plug-ins.
+"""Log in like kubectl: a context of the kubeconfig, with its files, tokens and exec plug-ins.
 
-kopf reads kubeconfigs too, but only their current context, and runs no exec plug-ins.
-Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+kopf reads kubeconfigs too, but only their current context, and runs no exec plug-ins. Source:
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
 import base64
@@ -92,7 +92,7 @@ class _File(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class _Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The part of an ExecCredential's status that is read."""
+    """The members of an ExecCredential's status that are read."""
 
     token: str | None = None
     client_certificate_data: str | None = None
@@ -109,7 +109,7 @@ S = TypeVar("S", _Cluster, _User)
 
 
 class Kubeconfig:
-    """One context of one or several files; of two entries of the same name the first counts."""
+    """One context of one or more files; of two entries with the same name the first counts."""
 
     def __init__(self, paths: str = "", context: str = "") -> None:
         self._paths, self._context = paths or os.environ.get("KUBECONFIG", ""), context
@@ -137,7 +137,7 @@ class Kubeconfig:
         return connection
 
     def _existing(self) -> Iterator[Path]:
-        """Yield the files that are there; one that was named has to be."""
+        """Yield the files that exist. Raises OperatorError for a missing file that was named."""
         for text in filter(None, self._paths.split(os.pathsep)):
             path = Path(text).expanduser()
             if not path.exists():
@@ -187,7 +187,7 @@ def _read(path: Path) -> _File:
 
 
 def _placed(entry: S, path: Path) -> S:
-    """Return an entry whose files are named from the working folder; refuse what is no base64."""
+    """Return an entry with paths relative to the working folder; refuse data that is not base64."""
     for name in _BASE64:
         if not _is_base64(getattr(entry, name, None) or ""):
             raise OperatorError(f"kubeconfig {path}: {name.replace('_', '-')} is not base64")
@@ -251,7 +251,7 @@ def _token(file: str | None) -> str | None:
 
 
 def _ask(plugin: _Plugin, user: _User, cluster: _Cluster) -> _User:
-    """Run an exec plug-in; return the user with what it says."""
+    """Run an exec plug-in; return the user with its credentials."""
     command = [plugin.command, *(plugin.args or [])]
     variables = {variable.name: variable.value for variable in plugin.env or []}
     info = {"apiVersion": plugin.api_version, "kind": "ExecCredential"}
@@ -279,7 +279,7 @@ def _as_user(user: _User, status: _Status) -> _User:
 
 
 def _encoded(pem: str | None) -> str | None:
-    """Plug-ins give PEM as it is; kubeconfigs and kopf have it in base64."""
+    """Return PEM as base64: plug-ins return it plain, kubeconfigs and kopf encode it."""
     return base64.b64encode(pem.encode()).decode() if pem else None
 
 

@@ -1,4 +1,4 @@
-"""The command line: options, what is printed, and the exit code."""
+"""The command line of `orderctl`: options, output, exit code."""
 
 import argparse
 import os
@@ -36,7 +36,7 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends a wrong call with 1: 2 means that something would change."""
+    """A parser that exits with 1 for wrong usage, because 2 means that something would change."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; errors are one line on standard error."""
+    """Run one verb; print an error as one line on standard error."""
     options = _parser().parse_args(arguments)
     try:
         exit_code = _run(options)

@@ -11,7 +11,7 @@ from orderservice_operator.resource.spec import KIND
 
 
 def read(text: str) -> tuple[list[Manifest], int]:
-    """Return the OrderServices in a file, and how many other objects it has beside them."""
+    """Return the OrderServices in a file, and the number of its other objects."""
     manifests = [manifest for manifest in documents(text) if manifest is not None]
     if not all(isinstance(manifest, dict) for manifest in manifests):
         raise OperatorError("no manifest: every document has to be an object")
@@ -48,7 +48,7 @@ def _listed(manifest: Manifest) -> list[Any]:
 
 
 def documents(text: str) -> list[Any]:
-    """Return the documents of a YAML text, which can be written as JSON. Raises OperatorError."""
+    """Return the documents of a YAML text that JSON can express. Raises OperatorError."""
     try:
         read = list(yaml.safe_load_all(text))
         msgspec.json.encode(read)

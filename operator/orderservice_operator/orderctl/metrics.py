@@ -1,4 +1,4 @@
-"""Who serves external metrics, as far as one can see from outside the operator."""
+"""Which server serves external metrics, as seen from outside the operator."""
 
 from typing import Final
 
@@ -20,9 +20,9 @@ _SUFFIX: Final = "-external-metrics"
 
 
 async def external_metrics(client: Client, service: OrderService, live: LiveObjects) -> MetricsApi:
-    """Return what the operator would see; nothing is asked where no worker is to be scaled.
+    """Return what the operator would see; without a worker to scale, nothing is read.
 
-    Who may not look into the whole cluster gets what the autoscaler that is there says.
+    For a person without cluster-wide rights, the existing autoscaler is the evidence.
     """
     if service.spec.worker.autoscaling is None:
         return MetricsApi()
@@ -50,7 +50,7 @@ async def _place(client: Client) -> ServiceAddress | None:
 
 
 def _by_autoscaler(service: OrderService, live: LiveObjects) -> MetricsApi:
-    """Take what is in use as what will be; the operator's chart has it serve by default."""
+    """Assume that the present source of metrics stays; the chart serves them by default."""
     if live_objects.provider_of(name_of(service, WORKER), live) == "External":
         return MetricsApi("other", server="another server", answers=True)
     return MetricsApi(can_serve=True)

@@ -1,7 +1,7 @@
 """`orderctl plan`: what would change in a cluster if a file were applied, children included.
 
-The operator's own function plans the children. What the API server would make of them it says
-itself, by a server-side dry run. Nothing is written.
+The operator's own function plans the children. A server-side dry run shows what the API server
+would make of them. Nothing is written.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,7 +26,7 @@ from orderservice_operator.state.snapshot import take_snapshot
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """Everything that applying one file would change; `notes` are for people."""
+    """The changes that applying one file would make; `notes` are for people."""
 
     resource: str
     changes: list[Change]
@@ -35,12 +35,12 @@ class Forecast(msgspec.Struct, frozen=True):
 
     @property
     def refused(self) -> bool:
-        """Whether the API server would refuse a part of it."""
+        """Return whether the API server would refuse a part of it."""
         return any(change.refused for change in self.changes)
 
 
 async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
-    """Ask what would change. Raises OperatorError when the resource itself is refused."""
+    """Return what would change. Raises OperatorError if the resource itself is refused."""
     states = await intended(cluster, manifest)
     service = _decoded(states.after)
     kinds = await cluster.kinds()
@@ -103,7 +103,9 @@ async def _tried(cluster: Cluster, write: Write, before: Manifest | None) -> Cha
 
 
 def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
-    """Keep the number that a scaler owns: the operator hands it over before it lets go of it."""
+    """Keep the number of pods that a scaler owns: the operator writes it before it releases the
+    field.
+    """
     if manifest["kind"] != "Deployment" or before is None or "replicas" in manifest["spec"]:
         return manifest
     replicas = before["spec"].get("replicas", 1)

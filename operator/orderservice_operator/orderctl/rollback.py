@@ -1,7 +1,7 @@
-"""`orderctl rollback`: asks the operator to run a revision that was good instead of the spec.
+"""`orderctl rollback`: request a good revision instead of the spec.
 
-The request is an annotation (`state.rollback` says what it means), never the spec:
-who applies the spec from elsewhere finds it as it was.
+The request is an annotation (see `state.rollback`), never a change of the spec: programs that apply
+the spec, such as Argo CD, find it unchanged.
 """
 
 from orderservice_operator.errors import OperatorError
@@ -15,7 +15,7 @@ from orderservice_operator.state.snapshot import take_snapshot
 
 
 async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
-    """Ask for a revision (None: the last good one that is not run now); say what happened."""
+    """Request a revision (None: the last good one that does not run now); return a sentence."""
     service = decode(await cluster.service(name))
     if not isinstance(service, OrderService):
         raise OperatorError(f"the resource cannot be read: {service.problem}")
@@ -32,7 +32,7 @@ async def go_back(cluster: Cluster, name: str, number: int | None) -> str:
 
 
 async def undo(cluster: Cluster, name: str) -> str:
-    """Take the request back; say what happened."""
+    """Withdraw the request; return a sentence about the result."""
     body = await cluster.service(name)
     if ROLLBACK_ANNOTATION not in (body["metadata"].get("annotations") or {}):
         return f"no rollback of {cluster.namespace}/{name} was asked for"
@@ -41,7 +41,7 @@ async def undo(cluster: Cluster, name: str) -> str:
 
 
 def chosen(history: History, running: str, number: int | None) -> Revision:
-    """Return the revision to go back to. Raises OperatorError that says what there is."""
+    """Return the revision to run. Raises OperatorError with the existing ones."""
     fits = [
         revision
         for revision in history

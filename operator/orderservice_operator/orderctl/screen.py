@@ -109,7 +109,7 @@ def _queues(service: OrderService) -> Iterator[Sequence[Cell]]:
 
 
 def _revisions(view: View, service: OrderService) -> Iterator[Sequence[Cell]]:
-    """Yield what can be gone back to, newest first."""
+    """Yield the revisions that can be requested, newest first."""
     for revision in revisions.history(view.children):
         runs = revision.name == service.status.revision
         yield (
@@ -130,7 +130,7 @@ def _children(view: View) -> Iterator[Sequence[Cell]]:
 
 
 def _state(child: Reference, body: Manifest) -> Cell:
-    """Say how a child is, where its kind has something to say."""
+    """Return the state of a child, if its kind has one."""
     status, spec = body.get("status") or {}, body.get("spec") or {}
     if child.kind == "Deployment":
         ready, desired = status.get("readyReplicas", 0), spec.get("replicas", 1)
@@ -183,7 +183,7 @@ def _line(row: Sequence[Cell], widths: Sequence[int], style: Style) -> str:
 
 
 def _age(since: str, now: datetime) -> str:
-    """Return for how long something has been so, in its largest unit."""
+    """Return how long something has lasted, in its largest unit."""
     if not since:
         return ""
     seconds = int((now - datetime.fromisoformat(since).astimezone(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""How text looks on a terminal, and that it is plain everywhere else."""
+"""Colours of text on a terminal; everywhere else it stays plain."""
 
 import os
 from typing import Final, TextIO
@@ -22,7 +22,7 @@ class Style(msgspec.Struct, frozen=True):
 
 
 def style(when: str, stream: TextIO) -> Style:
-    """Decide for a stream; `when` is auto, always or never.
+    """Return the style for a stream; `when` is auto, always or never.
 
     Source: https://no-color.org
     """

@@ -1,4 +1,4 @@
-"""What each verb of the command line does: reads, asks, prints, and returns the exit code."""
+"""The verbs of the command line: each reads, asks, prints and returns the exit code."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ _HOME_AND_CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 def plan(options: Namespace) -> int:
-    """Print what would change: 0 nothing, 2 something, 1 the API server would refuse a part."""
+    """Print what would change; return 0: nothing, 2: something, 1: a part would be refused."""
     services, others = manifests.read(_read(options.filename))
     if not services:
         raise OperatorError(f"{options.filename} has no OrderService")
@@ -49,17 +49,17 @@ def status(options: Namespace) -> int:
 
 
 def pause(options: Namespace) -> int:
-    """Have the operator leave a resource and its children alone."""
+    """Pause the operator's work on a resource and its children."""
     return _said(options, lambda cluster: actions.pause(cluster, options.name, options.reason))
 
 
 def resume(options: Namespace) -> int:
-    """Have the operator work on a paused resource again."""
+    """Resume the operator's work on a paused resource."""
     return _said(options, lambda cluster: actions.resume(cluster, options.name))
 
 
 def rollback(options: Namespace) -> int:
-    """Go back to a revision, or take that back."""
+    """Request a revision, or withdraw the request."""
     if options.undo:
         return _said(options, lambda cluster: going_back.undo(cluster, options.name))
     return _said(
@@ -84,7 +84,7 @@ VERBS: Final[Mapping[str, Callable[[Namespace], int]]] = {
 
 
 def _place(options: Namespace, namespace: str = "") -> Location:
-    """Say where to look; a file and an option may not name different namespaces."""
+    """Return the location; a file and an option must not name different namespaces."""
     if namespace and options.namespace and namespace != options.namespace:
         raise OperatorError(
             f"the file says namespace {namespace}, --namespace says {options.namespace}"
@@ -113,7 +113,7 @@ async def _show(options: Namespace) -> None:
 
 
 async def _watch(options: Namespace) -> None:
-    """Show it anew every few seconds; where there is no terminal, only when it has changed."""
+    """Print the screen every few seconds; without a terminal, only if it has changed."""
     last = ""
     async with connected(_place(options)) as cluster:
         while True:

@@ -1,4 +1,4 @@
-"""What `orderctl status` shows, gathered from the cluster in one go."""
+"""The data of `orderctl status`, read from the cluster in one go."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ class View(msgspec.Struct, frozen=True):
 
 
 async def view(cluster: Cluster, name: str) -> View:
-    """Look. Raises OperatorError when there is no such OrderService."""
+    """Read the view. Raises OperatorError if there is no such OrderService."""
     body, kinds = await asyncio.gather(cluster.service(name), cluster.kinds())
     children, events = await asyncio.gather(cluster.children(name, kinds), _events(cluster, body))
     return View(decode(body), body["metadata"]["creationTimestamp"], children, tuple(events))
 
 
 async def _events(cluster: Cluster, body: Manifest) -> list[Manifest]:
-    """Return the last events about the resource; none where they may not be read."""
+    """Return the last events of the resource; none without the right to read them."""
     selector = f"involvedObject.kind={KIND},involvedObject.uid={body['metadata']['uid']}"
     path = f"/api/v1/namespaces/{cluster.namespace}/events"
     try:

@@ -1,1 +1,1 @@
-"""The custom resource as types: the one source of the CRD, of its defaults and of what is read."""
+"""The custom resource as types, the one source of its definition, defaults and decoding."""

@@ -10,7 +10,7 @@ from orderservice_operator.resource.status import Status
 
 
 class Invalid(msgspec.Struct, frozen=True):
-    """A resource that cannot be read: stored before a rule was made, say."""
+    """A resource that cannot be read, for example one stored before a rule existed."""
 
     metadata: Metadata
     problem: str
@@ -23,7 +23,7 @@ class _Shell(msgspec.Struct, frozen=True):
 
 
 def decode(body: Mapping[str, Any]) -> OrderService | Invalid:
-    """Read a resource as the API server hands it over."""
+    """Decode a resource as the API server sends it."""
     try:
         return msgspec.convert(body, OrderService)
     except msgspec.ValidationError as error:

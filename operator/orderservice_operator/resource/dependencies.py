@@ -1,4 +1,4 @@
-"""The sections of the resource about what the processes talk to."""
+"""The sections of the resource about servers and services that the processes use."""
 
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -62,7 +62,7 @@ class Database(Section, frozen=True):
 
 
 class Credentials(Section, frozen=True):
-    """URLs with a user of the process's own, instead of those in spec.database."""
+    """URLs with a separate user for the process, instead of those in spec.database."""
 
     primary_secret_ref: Annotated[SecretKey, Meta(description="libpq URL of the primary.")]
     session_secret_ref: Annotated[
@@ -74,7 +74,7 @@ class Credentials(Section, frozen=True):
 
 
 class ReaderCredentials(Credentials, frozen=True):
-    """URLs with a user of the process's own, of a process that knows the replica."""
+    """The URLs with a separate user for a process that also reads from the replica."""
 
     replica_secret_ref: Annotated[
         SecretKey | None,
@@ -83,13 +83,13 @@ class ReaderCredentials(Credentials, frozen=True):
 
 
 class BrokerCredentials(Section, frozen=True):
-    """A URL with a user of the process's own, instead of the one in spec.messaging."""
+    """A URL with a separate user for the process, instead of the one in spec.messaging."""
 
     secret_ref: Annotated[SecretKey, Meta(description="amqp:// URL.")]
 
 
 class CacheCredentials(Section, frozen=True):
-    """A URL with a user of the process's own, instead of the one in spec.cache."""
+    """A URL with a separate user for the process, instead of the one in spec.cache."""
 
     secret_ref: Annotated[SecretKey, Meta(description="redis:// URL.")]
 
@@ -104,7 +104,7 @@ class Cache(Section, frozen=True):
 
 
 class Messaging(Section, frozen=True):
-    """RabbitMQ: what the processes connect to, and what the operator makes in it."""
+    """RabbitMQ: how the processes connect, and what the operator creates in it."""
 
     rules: ClassVar = (
         Rule(
@@ -194,7 +194,7 @@ LIMIT: Final = (
 
 
 class RateLimitPolicy(Section, frozen=True):
-    """A limit beside that per principal."""
+    """A further limit, besides the one per principal."""
 
     rules: ClassVar = (
         Rule(
@@ -272,7 +272,7 @@ class Payment(Section, frozen=True):
 
 
 class Upstreams(Section, frozen=True):
-    """The services that are called."""
+    """The external services that the api and the worker call."""
 
     inventory: Annotated[Inventory, Meta(description="Stock.")] = Inventory()
     payment: Annotated[Payment, Meta(description="Payments.")] = Payment()

@@ -11,8 +11,8 @@ from orderservice_operator.resource.spec import OrderService
 class ResourceIndex:
     """The last known state of every OrderService.
 
-    `request` is called for each resource that asks for anything new, whether the watch or the
-    answer to a write of ours is the first to say so.
+    `request` is called for each resource whose desired state changed, whether the watch or the
+    answer to one of our writes reports it first.
     """
 
     def __init__(self, request: Callable[[Key], None] = lambda _: None) -> None:
@@ -28,11 +28,11 @@ class ResourceIndex:
         return list(self._known)
 
     def services(self) -> Iterator[OrderService]:
-        """Return all that can be read."""
+        """Return all readable resources."""
         return (service for service in self._known.values() if isinstance(service, OrderService))
 
     def has_dashboards_first(self, service: OrderService) -> bool:
-        """Tell whether no older resource makes the dashboards, which are the same for all."""
+        """Return whether this is the oldest resource that wants the shared dashboards."""
         return not any(
             _age(other) < _age(service)
             for other in self.services()
@@ -42,7 +42,7 @@ class ResourceIndex:
         )
 
     def put(self, body: Mapping[str, Any]) -> bool:
-        """Take over a state; tell whether it asks for anything new (a status does not)."""
+        """Store a state; return whether the desired state changed (a new status does not count)."""
         new = decode(body)
         key = Key(new.metadata.namespace, new.metadata.name)
         old = self._known.get(key)
@@ -55,23 +55,25 @@ class ResourceIndex:
         return is_new
 
     def wrote(self, body: Mapping[str, Any]) -> bool:
-        """Take over the answer to a write, unless the resource is gone or another by now.
+        """Store the answer to a write, unless the resource is gone or has been replaced.
 
-        Tell whether it asks for anything new: somebody else may have changed it just before, and
-        what the watch says of that comes too late to be new.
+        Return whether the desired state changed: somebody else may have changed it just before, and
+        the watch reports that too late to count as new.
         """
         metadata = body["metadata"]
         old = self._known.get(Key(metadata["namespace"], metadata["name"]))
         return old is not None and old.metadata.uid == metadata["uid"] and self.put(body)
 
     def drop(self, key: Key, uid: str = "") -> None:
-        """Forget a resource that is gone (that one, if `uid` is given)."""
+        """Remove a deleted resource; with `uid`, only that one."""
         old = self._known.get(key)
         if old is not None and uid in {"", old.metadata.uid}:
             del self._known[key]
 
     def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield every condition: namespace, name, type, status, reason; of unreadable ones, too."""
+        """Yield each condition as namespace, name, type, status, reason; of unreadable resources,
+        too.
+        """
         for service in self._known.values():
             place = service.metadata
             for condition in service.status.conditions:
@@ -93,9 +95,9 @@ def _version(service: OrderService | Invalid) -> int:
 
 
 def _wish(service: OrderService | Invalid) -> tuple[object, ...]:
-    """Return what is worth a look when it changes.
+    """Return the parts of a resource whose change needs a reconciliation.
 
-    All annotations are: two of them are read, and by any other a person asks for a look.
+    All annotations are among them: two have a meaning, and any other lets a person request a pass.
     """
     metadata = service.metadata
     return (

@@ -1,4 +1,4 @@
-"""The sections of the resource about running: telemetry, roll-out, network, pods."""
+"""The sections of the resource about operation: telemetry, roll-out, network, pods."""
 
 # ruff: noqa: RUF012  msgspec gives every instance its own copy of an empty default
 
@@ -63,7 +63,7 @@ class Observability(Section, frozen=True):
 
 
 class Slo(Section, frozen=True):
-    """What the alerts of the PrometheusRule hold the service to."""
+    """The objectives behind the alerts of the PrometheusRule."""
 
     availability: Annotated[
         Annotated[float, Meta(ge=50, lt=100)], Meta(description="Percentage of requests not 5xx.")
@@ -77,7 +77,7 @@ class Slo(Section, frozen=True):
 
 
 class Migrations(Section, frozen=True):
-    """The Job that brings the schema up to date before pods of a new image start."""
+    """The Job that migrates the schema before pods of a new image start."""
 
     database: Annotated[
         Credentials | None,
@@ -100,7 +100,7 @@ class Migrations(Section, frozen=True):
 
 
 class Cancellation(Section, frozen=True):
-    """What customers may cancel."""
+    """Which orders customers may cancel."""
 
     window_seconds: Annotated[
         Annotated[int, Meta(ge=0, le=31_536_000)],
@@ -167,7 +167,7 @@ class IpBlock(Section, frozen=True):
 
 
 class Peer(Section, frozen=True):
-    """Pods: of namespaces with these labels, with these labels themselves. Or a network."""
+    """Pods, selected by their labels and those of their namespaces; or a network."""
 
     rules: ClassVar = (
         Rule(
@@ -195,7 +195,7 @@ class Peer(Section, frozen=True):
 
 
 class Network(Section, frozen=True):
-    """NetworkPolicies: nothing in or out but the flows the processes need."""
+    """NetworkPolicies that allow only the connections that the processes need."""
 
     enabled: Annotated[bool, Meta(description="Make NetworkPolicies.")] = True
     api_from: Annotated[

@@ -1,4 +1,4 @@
-"""What a resource adds to its pods: fields of Kubernetes, with its names and shapes.
+"""Fields that a resource adds to its pods, with the names and shapes of Kubernetes.
 
 Types that Kubernetes changes with every version (volumes, containers, affinity) are passed on as
 they are. The API server checks them when the Deployment is applied, and its answer is a condition.
@@ -30,7 +30,7 @@ Passed = dict[str, Any]
 
 
 def _keyed(key: str, *, own: tuple[str, ...] = (), reserved: str = "") -> dict[str, Any]:
-    """Return the schema of a list whose items have a key; `own` are keys of the operator."""
+    """Return the schema of a list whose items have a key; `own` are the operator's keys."""
     schema: dict[str, Any] = {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": [key],
@@ -104,7 +104,7 @@ class FieldSource(Section, frozen=True):
 
 
 class ResourceSource(Section, frozen=True):
-    """An amount that the container asks for or may use."""
+    """An amount of a resource that the container requests or is limited to."""
 
     resource: Annotated[
         Annotated[str, Meta(min_length=1, max_length=64)], Meta(description="`limits.memory`, say.")
@@ -180,7 +180,7 @@ class VolumeMount(Section, frozen=True):
 
 
 class Toleration(Section, frozen=True):
-    """A taint the pods tolerate."""
+    """A taint that the pods tolerate."""
 
     rules: ClassVar = (
         Rule(
@@ -219,7 +219,7 @@ class Toleration(Section, frozen=True):
 
 
 class PodTemplate(Section, frozen=True):
-    """What is added to pods; a process's own template is merged over spec.podTemplate."""
+    """Fields added to pods; a process's own template is merged over spec.podTemplate."""
 
     rules: ClassVar = (
         Rule(

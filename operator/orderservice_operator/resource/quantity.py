@@ -20,6 +20,6 @@ _SCALE: Final = {
 
 
 def amount(text: str) -> Decimal | None:
-    """Read one; None if it is none. The server writes 1000m as 1, and 1024Mi as 1Gi."""
+    """Read an amount; None if it is invalid. The server writes 1000m as 1, and 1024Mi as 1Gi."""
     match = _QUANTITY.match(text)
     return Decimal(match[1]) * _SCALE[match[2] or ""] if match else None

@@ -1,4 +1,4 @@
-"""What the structs of the custom resource are made of: rules, and scalars with their bounds."""
+"""Building blocks of the custom resource's structs: rules, and scalars with bounds."""
 
 from typing import Annotated, ClassVar
 
@@ -7,9 +7,9 @@ from msgspec import Meta
 
 
 class Rule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A CEL rule: checked by the API server, so that a bad resource never gets in.
+    """A CEL rule that the API server checks, so that it refuses an invalid resource.
 
-    `field_path` is the field that is wrong, below the object that has the rule.
+    `field_path` is the invalid field, below the object that has the rule.
     """
 
     rule: str
@@ -18,13 +18,13 @@ class Rule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Section(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
-    """An object of the resource. Fields unknown to this version are left to a newer one."""
+    """An object of the resource. It ignores unknown fields: they belong to a newer version."""
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
 
 def _checked(rule: str, message: str) -> dict[str, object]:
-    """Return the schema of a scalar or map that a CEL rule looks at."""
+    """Return the schema of a scalar or map that a CEL rule checks."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
 
 
@@ -116,7 +116,7 @@ class Metadata(Section, frozen=True):
 
 
 class Amounts(Section, frozen=True):
-    """Amounts of what a container uses."""
+    """Amounts of CPU and memory."""
 
     cpu: Annotated[Quantity | None, Meta(description="CPUs, such as 500m.")] = None
     memory: Annotated[Quantity | None, Meta(description="Memory, such as 256Mi.")] = None
@@ -137,7 +137,7 @@ def _at_most(unit: str) -> Rule:
 
 
 class Resources(Section, frozen=True):
-    """What a container asks for and what it may use; unset: the operator's default."""
+    """What a container requests and its limits; unset: the operator's default."""
 
     rules: ClassVar = (_at_most("cpu"), _at_most("memory"), _at_most("ephemeral-storage"))
 

@@ -40,7 +40,7 @@ _WITH_DATABASE: Final = ("api", "relay", "worker", "notifier", "migrations", "re
 
 
 def path_of(namespace: str = "", name: str = "") -> str:
-    """Return where the API server has an OrderService, all of a namespace, or all there are."""
+    """Return the API server's path of an OrderService, of a namespace's, or of all."""
     inside = f"/namespaces/{namespace}" if namespace else ""
     return f"/apis/{GROUP}/{VERSION}{inside}/{PLURAL}" + (f"/{name}" if name else "")
 
@@ -55,14 +55,14 @@ def _same_secrets(process: str, field: str) -> Rule:
 
 
 class Authorities(Section, frozen=True):
-    """The entry of a Secret with certificates."""
+    """The entry of a Secret with certificates of authorities."""
 
     name: Annotated[Name, Meta(description="Name of the Secret.")]
     key: Annotated[SecretEntry, Meta(description="Entry: certificates as PEM.")] = "ca.crt"
 
 
 class ServiceAccountTemplate(Section, frozen=True):
-    """The ServiceAccount that the operator makes."""
+    """Metadata of the ServiceAccount that the operator creates."""
 
     metadata: Annotated[
         schema_types.Metadata, Meta(description="What a cloud knows the pods' identity by, say.")
@@ -144,7 +144,7 @@ class Spec(Section, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
-    """The part of an object's metadata that is read."""
+    """The members of an object's metadata that the operator reads."""
 
     name: str
     namespace: str = ""

@@ -46,14 +46,14 @@ class Count(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Queue(msgspec.Struct, frozen=True, rename="camel"):
-    """Messages in a queue, as last seen."""
+    """Messages in a queue, as last measured."""
 
     messages: Annotated[int, Meta(description="All, being worked on included.")] = 0
     dead: Annotated[int, Meta(description="In its dead-letter queue.")] = 0
 
 
 class Rollback(msgspec.Struct, frozen=True, rename="camel"):
-    """Instead of what the spec wants, what ran before is run; until the spec changes."""
+    """The revision that runs instead of the spec, until the spec changes."""
 
     generation: Annotated[int, Meta(description="Generation of the spec that is not run.")]
     image: Annotated[str, Meta(description="Image that is not run.")]

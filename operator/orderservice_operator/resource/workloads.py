@@ -39,7 +39,7 @@ _RANGE = Rule(
 
 
 class DisruptionBudget(Section, frozen=True):
-    """How many pods may be taken away at once; made only for more than one replica."""
+    """How many pods may be evicted at once; exists only for more than one replica."""
 
     rules: ClassVar = (
         Rule(
@@ -293,7 +293,7 @@ class Worker(Section, frozen=True):
 
 
 class Relay(Section, frozen=True):
-    """Outbox to RabbitMQ: one pod works, the others stand by."""
+    """The publisher of the outbox: one pod works, the others stand by."""
 
     replicas: Annotated[Replicas, Meta(description="Pods.")] = 2
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
@@ -310,7 +310,7 @@ class Relay(Section, frozen=True):
 
 
 class Notifier(Section, frozen=True):
-    """The consumer of order-notifications: signed webhooks."""
+    """The consumer of order-notifications, which sends signed webhooks."""
 
     secret_ref: Annotated[
         SecretName,
