@@ -35,8 +35,7 @@ class Listener:
         return self._accepting is not None
 
     async def show(self, pair: Pair, proxy: FrontProxy) -> bool:
-        """Use a certificate and an authority of callers from now on; return whether either is new.
-        """
+        """Use a certificate and an authority of callers from now on; return True if one is new."""
         if self._shown == (pair, proxy):
             return False
         if self._socket is None:
