@@ -1,1 +1,1 @@
-"""Commands that compare the orders with the ledgers of others, and settle what is unclear."""
+"""Commands that compare the orders with the ledgers of others, and settle open cases."""

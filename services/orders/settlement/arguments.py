@@ -1,4 +1,4 @@
-"""The arguments of the commands; what they run is imported when it runs."""
+"""The arguments of the commands, whose modules are imported when they run."""
 
 import argparse
 import contextlib
@@ -110,7 +110,7 @@ def _trace(chosen: argparse.Namespace) -> int:
 
 
 def moment(text: str) -> dt.datetime:
-    """Read a moment, or a time ago such as 90s, 2h or 3d."""
+    """Read a time, or a duration before now such as 90s, 2h or 3d."""
     with contextlib.suppress(ValueError, OverflowError):  # before the year 1
         if ago := re.fullmatch(r"(\d{1,9})([smhd])", text):
             return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
@@ -128,7 +128,7 @@ def order_id(text: str) -> int:
 
 
 def reason(text: str) -> str:
-    """Read a reason, as long as an audit row takes."""
+    """Read a reason, up to the length that an audit row takes."""
     if not 0 < len(text) <= _LONGEST_REASON:
         raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
     return text

@@ -1,4 +1,4 @@
-"""What reconciliation reads and writes in PostgreSQL; counts the time its statements take."""
+"""Reconciliation's reads and writes in PostgreSQL, with the time that statements take."""
 
 import datetime as dt
 import time
@@ -18,7 +18,7 @@ LISTED: Final = 1000  # violations in a report; the number of all is told as wel
 
 
 class Watermark(msgspec.Struct, frozen=True):
-    """How far the ledgers (by the clocks of their owners) and the orders (by id) were compared."""
+    """How far the ledgers (by their owners' clocks) and the orders (by id) have been compared."""
 
     payments_at: dt.datetime | None
     stock_at: dt.datetime | None
@@ -26,7 +26,7 @@ class Watermark(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True, array_like=True):
-    """An order that a page of a ledger does not agree with."""
+    """An order that differs from a page of a ledger."""
 
     order_id: int
     suspect: bool
@@ -34,7 +34,7 @@ class Difference(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Glance(msgspec.Struct, frozen=True, array_like=True):
-    """An order as far as the database alone can tell; `captured_by` must be in the ledger."""
+    """An order as the database alone shows it; `captured_by` must be in the ledger."""
 
     order_id: int
     under_way: bool
@@ -44,7 +44,7 @@ class Glance(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Violation(msgspec.Struct, frozen=True, rename="camel"):
-    """A breach that is open."""
+    """An open violation."""
 
     order_id: int
     kind: str
@@ -61,21 +61,21 @@ class Book:
         self.statements = 0
 
     def begin(self) -> dt.datetime:
-        """Note the start of a run and return the database's time."""
+        """Record the start of a run and return the database's time."""
         [(now,)] = self._run("begin_reconciliation", {})
         return now  # type: ignore[no-any-return] # rows have no types
 
     def watermark(self) -> Watermark:
-        """Return how far the last runs got."""
+        """Return how far the previous runs got."""
         [row] = self._run("find_watermark", {})
         return Watermark(*row)
 
     def move(self, to: Watermark, *, finished: bool) -> None:
-        """Note how far this run got, and whether it is over."""
+        """Record how far this run got, and whether it has finished."""
         self._run("move_watermark", {**msgspec.structs.asdict(to), "done": finished})
 
     def compare_payments(self, page: Sequence[PaymentEntry]) -> list[Difference]:
-        """Hold a page of Payment's ledger against orders and attempts."""
+        """Return the differences of a page of Payment's ledger to orders and attempts."""
         rows = self._run(
             "reconcile_payments",
             {
@@ -89,7 +89,7 @@ class Book:
         return [Difference(*row) for row in rows]
 
     def compare_stock(self, page: Sequence[StockEntry]) -> list[Difference]:
-        """Hold a page of Inventory's ledger against the orders."""
+        """Return the differences of a page of Inventory's ledger to the orders."""
         rows = self._run(
             "reconcile_stock",
             {
@@ -102,57 +102,59 @@ class Book:
         return [Difference(*row) for row in rows]
 
     def next_orders(self, after: int, limit: int) -> list[tuple[int, dt.datetime]]:
-        """Return the next orders by id, and when they were taken."""
+        """Return the next orders by id, and when they were accepted."""
         rows = self._run("next_orders", {"after": after, "limit": limit})
         return [(row[0], row[1]) for row in rows]
 
     def glance(self, orders: list[int], under_way_s: float) -> list[Glance]:
-        """Look at orders; those in Charging or Refunding for `under_way_s` are suspects."""
+        """Return what the database has of orders; those in Charging or Refunding for long are
+        suspects.
+        """
         arguments = {"orders": orders, "under_way_s": under_way_s}
         return [Glance(*row) for row in self._run("reconcile_orders", arguments)]
 
     def note_under_way(self, orders: Iterable[int]) -> None:
-        """Have orders looked at when they have ended."""
+        """Record orders to check once they have ended."""
         self._with(orders, "note_under_way")
 
     def forget_under_way(self, orders: Iterable[int]) -> None:
-        """Look no more at orders that have ended."""
+        """Remove orders that have ended from those to check."""
         self._with(orders, "forget_under_way")
 
     def missing(self, orders: set[int]) -> set[int]:
-        """Return those orders that do not exist."""
+        """Return the ids for which no order exists."""
         if not orders:
             return set()
         rows = self._run("list_existing", {"orders": sorted(orders)})
         return orders - {row[0] for row in rows}
 
     def note_unnotified(self, orders: Iterable[int]) -> None:
-        """Have the notification of ended orders waited for."""
+        """Record ended orders whose notification is not sent yet."""
         self._with(orders, "note_unnotified")
 
     def refresh_unnotified(self, settings: ReconcileSettings) -> None:
-        """Forget notifications that were sent meanwhile; count those that are overdue."""
+        """Remove notifications that have been sent; record those that are overdue."""
         within = {
             "within_s": settings.notified_within_s, "second_look_s": settings.second_look_s,
         }  # fmt: skip
         self._run("refresh_unnotified", within)
 
     def under_way(self, after: int, limit: int) -> list[int]:
-        """Return orders that had not ended, by id."""
+        """Return recorded orders that had not ended, by id."""
         return [row[0] for row in self._run("list_under_way", {"after": after, "limit": limit})]
 
     def note_suspects(self, orders: Iterable[int]) -> None:
-        """Leave orders to the next run."""
+        """Record orders that the next run must judge."""
         self._with(orders, "note_suspects")
 
     def cases(self, limit: int) -> list[int]:
-        """Return orders that were odd before."""
+        """Return orders that were suspects before."""
         return [row[0] for row in self._run("list_cases", {"limit": limit})]
 
     def record(
         self, order_id: int, findings: Sequence[Finding], second_look_s: float
     ) -> list[Finding]:
-        """Replace what was found about an order; return what nobody has accepted."""
+        """Replace the findings about an order; return those that nobody has accepted."""
         rows = self._run(
             "record_case",
             {
@@ -167,12 +169,12 @@ class Book:
         return [finding for finding in findings if finding.kind.value not in accepted]
 
     def young(self, after: int) -> int:
-        """Return how many orders cannot be judged yet; those after `after` were not read."""
+        """Return how many orders are too young to judge; those after `after` were not read."""
         [(count,)] = self._run("count_young", {"after": after})
         return int(count)
 
     def violations(self) -> list[Violation]:
-        """Return the oldest open breaches."""
+        """Return the oldest open violations."""
         return [Violation(*row) for row in self._run("list_violations", {"limit": LISTED})]
 
     def _with(self, orders: Iterable[int], name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the commands connect to."""
+"""The connections of the commands to PostgreSQL and the ledgers."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -31,9 +31,9 @@ def database() -> Iterator[Pool]:
 
 @contextlib.contextmanager
 def transaction() -> Iterator[Primary]:
-    """Open a session for statements that commit together, or not at all.
+    """Open a session for statements that commit together or not at all.
 
-    Past a pooler, if there is one: there each statement is a transaction of its own.
+    It bypasses a pooler, where each statement is a transaction of its own.
     """
     mine = settings.load(DatabaseSettings)
     with (

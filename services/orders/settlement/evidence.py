@@ -1,4 +1,4 @@
-"""What is known of one order: by the database, by Payment and by Inventory."""
+"""The evidence about one order from the database, Payment and Inventory."""
 
 import datetime as dt
 import uuid
@@ -16,7 +16,7 @@ _READS: Final = 3  # an order that changes more often than that while it is look
 
 
 class OrderFacts(msgspec.Struct, frozen=True, rename="camel"):
-    """An order, as far as money and stock depend on it."""
+    """The members of an order on which money and stock depend."""
 
     id: int
     status: Status
@@ -32,9 +32,9 @@ class OrderFacts(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):
-    """A payment attempt, as the database has it.
+    """A payment attempt in the database.
 
-    `elsewhere` is how much of a refund was paid back past Payment, as a person said.
+    `elsewhere` is the part of a refund that was paid back outside Payment, as a person recorded.
     """
 
     id: uuid.UUID
@@ -45,7 +45,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """The database's side. `order` is None when no such order exists."""
+    """The database's evidence. `order` is None if no such order exists."""
 
     order: OrderFacts | None
     attempts: list[AttemptFacts]
@@ -54,7 +54,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """All three sides, which belong together: the order did not change while they were read."""
+    """The evidence of all three sides; the order did not change while it was read."""
 
     order_id: int
     known: Known
@@ -63,7 +63,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Witnesses(msgspec.Struct, frozen=True):
-    """Who is asked about an order."""
+    """The three sources of evidence."""
 
     pool: Pool
     payments: Ledger[PaymentEntry]
@@ -71,7 +71,7 @@ class Witnesses(msgspec.Struct, frozen=True):
 
 
 def known(pool: Pool, order_id: int) -> Known:
-    """Return what the database knows. Raises Transient when it is not to be had."""
+    """Return the database's evidence. Raises Transient if the database is not available."""
     [(text,)] = pool.execute("find_evidence", {"id": order_id})
     return msgspec.json.decode(text, type=Known)
 
@@ -90,7 +90,7 @@ def gather(witnesses: Witnesses, order_id: int) -> Evidence | None:
 
 
 def attempt_uuid(text: str) -> uuid.UUID | None:
-    """Return the id of an attempt of ours; None for one that cannot be ours."""
+    """Return the id of one of our attempts; None if it cannot be ours."""
     try:
         return uuid.UUID(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is wrong with an order, if anything: the rules of integrity. Pure."""
+"""The rules of integrity: what is wrong with an order. Pure."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -19,9 +19,10 @@ _HOLDING: Final = frozenset({StockStatus.RESERVED, StockStatus.COMMITTED})
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong.
+    """One violation of an order.
 
-    `due_at` is None for what no further work of ours can mend. Anything else counts from then on.
+    It counts from `due_at`, until which the service may still repair it; with None it counts at
+    once.
     """
 
     kind: Breach
@@ -30,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Money(msgspec.Struct, frozen=True):
-    """What Payment did for an order, and what was paid back past it."""
+    """What Payment captured and refunded for an order, and what was refunded outside it."""
 
     captured: Decimal
     refunded: Decimal
@@ -38,12 +39,12 @@ class Money(msgspec.Struct, frozen=True):
 
     @property
     def kept(self) -> Decimal:
-        """What the customer is short of."""
+        """Return the amount that the customer has paid and not got back."""
         return self.captured - self.refunded
 
 
 def judge(evidence: Evidence) -> list[Finding]:
-    """Return what is wrong with an order's money and stock, overdue or not yet."""
+    """Return the findings about an order's money and stock, overdue or not."""
     money, order = _money(evidence), evidence.known.order
     if order is None:
         return list(_lost(evidence, money))
@@ -98,7 +99,7 @@ def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iter
 
 
 def _stray_captures(evidence: Evidence) -> list[str]:
-    """Return captures under an order's id that are not its own, as after a failover."""
+    """Return captures under the order's id that another order caused, as after a failover."""
     ours = {attempt.id for attempt in evidence.known.attempts}
     return [
         entry.attempt_id
@@ -112,7 +113,7 @@ def _named(stray: list[str]) -> str:
 
 
 def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
-    """Return the least and the most that Payment may have kept for an order, as it stands."""
+    """Return the lowest and highest amount that Payment may keep for an order in its status."""
     if order.status is Status.COMPLETED:
         return order.total - order.refund_requested, order.total - order.refunded
     if order.status in ACTIVE:
@@ -121,7 +122,7 @@ def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
 
 
 def _overdue_at(evidence: Evidence, order: OrderFacts) -> dt.datetime:
-    """Return until when the status of an order may be explained by work that is under way."""
+    """Return the time until which work under way may explain the order's status."""
     touched = [entry.at for entry in evidence.payments if entry.kind is Kind.CAPTURE]
     return max([order.updated_at, *touched]) + _grace(order)
 

@@ -1,8 +1,8 @@
-"""Holds the orders against the ledgers of Payment and Inventory, page by page.
+"""Compares the orders with the ledgers of Payment and Inventory, page by page.
 
 Two passes find suspects by comparing whole pages in SQL: from the ledgers to the orders, and from
-the orders to the ledgers. Each suspect is then judged by itself on all evidence about it. Both
-passes go through time in steps, so that an order's entries have been read when its turn comes.
+the orders to the ledgers. Each suspect is then judged alone, on all evidence about it. Both passes
+go through time in steps, so an order's entries have been read before its turn comes.
 """
 
 import datetime as dt
@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 
 class Report(msgspec.Struct, rename="camel"):
-    """What a run did and what is wrong now."""
+    """The result of a run, and the violations that are open."""
 
     result: Literal["clean", "violations"] = "clean"
     payments: int = 0  # entries read
@@ -54,7 +54,7 @@ class Report(msgspec.Struct, rename="camel"):
 
 
 class Reader(Generic[E]):
-    """A ledger read forward in time, as far as is asked for."""
+    """A ledger that is read forward in time on demand."""
 
     def __init__(self, pages: Iterator[list[E]], from_: dt.datetime | None) -> None:
         self._pages: Iterator[list[E]] = pages
@@ -63,7 +63,7 @@ class Reader(Generic[E]):
         self._ended = False
 
     def next_at(self) -> dt.datetime | None:
-        """Return when the next entry reached its status; None at the end."""
+        """Return when the next entry reached its status, or None at the end."""
         while not self._rest and not self._ended:
             page = next(self._pages, None)
             self._rest, self._ended = page or [], page is None
@@ -79,14 +79,14 @@ class Reader(Generic[E]):
 
 
 class Memory(Generic[T]):
-    """The latest things noted, as many as fit."""
+    """The latest entries, up to a limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._things: dict[T, None] = {}
 
     def note(self, things: Iterable[T]) -> None:
-        """Remember things; the oldest are forgotten."""
+        """Add entries, and drop the oldest beyond the limit."""
         for thing in things:
             self._things[thing] = None
         while len(self._things) > self._limit:
@@ -97,7 +97,7 @@ class Memory(Generic[T]):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where a run begins; None: at the very beginning."""
+    """Where a run starts; None: at the very beginning."""
 
     payments_at: dt.datetime | None
     stock_at: dt.datetime | None
@@ -125,9 +125,9 @@ class Reconciliation:
     def run(self, start: Start | None = None) -> Report:
         """Compare from `start`, or from where the last run ended, to now.
 
-        A run from somewhere in between leaves the place of the last run as it is. Raises Transient
-        when the database or a ledger cannot be read, Permanent when an upstream refuses; the next
-        run goes on from what was done.
+        A run with a `start` does not change where the next one begins. Raises Transient if the
+        database or a ledger cannot be read, Permanent if an upstream refuses; the next run
+        continues from there.
         """
         now, begun = self._book.begin(), start or self._resumed()
         self._keeps_place = start is None or start == BEGINNING
@@ -157,7 +157,7 @@ class Reconciliation:
         return self._closed()
 
     def _compare(self, sources: "Sources", upto: dt.datetime) -> None:
-        """Take one step through time."""
+        """Compare one step of time."""
         for captures in sources.payments.until(upto):
             self._hold_payments(captures)
         for units in sources.stock.until(upto):
@@ -169,7 +169,7 @@ class Reconciliation:
         self._move(sources, finished=False)
 
     def _resumed(self) -> Start:
-        """Return the place of the last run, less a little."""
+        """Return where the last run ended, less a margin."""
         mark, overlap = self._book.watermark(), _seconds(self._settings.overlap_s)
         return Start(
             mark.payments_at and mark.payments_at - overlap,
@@ -201,7 +201,7 @@ class Reconciliation:
         self._book.note_under_way(each.order_id for each in differences if each.under_way)
 
     def _glance(self, orders: list[int]) -> set[int]:
-        """Look at orders whose entries in the ledgers were read; return those under way."""
+        """Check orders whose ledger entries have been read; return those under way."""
         glances = self._book.glance(orders, DEADLINES[Status.CHARGING].after_s)
         under_way = {each.order_id for each in glances if each.under_way}
         self._book.note_under_way(under_way)
@@ -211,7 +211,7 @@ class Reconciliation:
         return under_way
 
     def _lacks_entries(self, order: Glance) -> bool:
-        """Tell whether a completed order's entries were not among those read lately."""
+        """Return whether a completed order's entries are not among those read recently."""
         if order.order_id <= self._begun.order_id and order.order_id not in self._awaited:
             return False  # it was looked at before, and its entries are not read again
         return order.captured_by is not None and not (
@@ -219,7 +219,7 @@ class Reconciliation:
         )
 
     def _look_again(self) -> None:
-        """Look at orders that were under way, or not notified of, before."""
+        """Check orders that were under way or without notification before."""
         after = 0
         while orders := self._book.under_way(after, PAGE):
             after = orders[-1]
@@ -265,7 +265,7 @@ class Reconciliation:
 
 
 class Orders:
-    """The orders read forward by id, which is nearly the order of time."""
+    """The orders by id, which is nearly the order of time."""
 
     def __init__(self, book: Book, after: int, not_after: dt.datetime, page: int = PAGE) -> None:
         self._book, self.reached, self._not_after = book, after, not_after
@@ -275,7 +275,7 @@ class Orders:
         self._ended = False
 
     def next_at(self) -> dt.datetime | None:
-        """Return when the next order was taken; None when it is too young, or there is none."""
+        """Return when the next order was accepted; None if it is too young or there is none."""
         if not self._rest and not self._ended:
             self._rest = self._book.next_orders(self._read, self._page)
             self._ended = len(self._rest) < self._page
@@ -285,7 +285,7 @@ class Orders:
         return self._rest[0][1]
 
     def until(self, moment: dt.datetime) -> Iterator[list[int]]:
-        """Yield the ids of the orders taken before a moment, page by page."""
+        """Yield the ids of the orders accepted before a moment, page by page."""
         limit = min(moment, self._not_after)
         while (first := self.next_at()) is not None and first < limit:
             page: list[int] = []
@@ -296,28 +296,28 @@ class Orders:
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """The three things that are read side by side."""
+    """The three sources that are read in step."""
 
     payments: Reader[PaymentEntry]
     stock: Reader[StockEntry]
     orders: Orders
 
     def next_step(self) -> dt.datetime:
-        """Return the moment up to which to go next; the end of time when nothing is left."""
+        """Return the end of the next step; the end of time if nothing is left."""
         sources = (self.payments, self.stock, self.orders)
         times = [at for source in sources if (at := source.next_at()) is not None]
         return min(times) + STEP if times else _EVER
 
     def reached(self) -> Watermark:
-        """Return how far each was read."""
+        """Return how far each source has been read."""
         return Watermark(self.payments.reached, self.stock.reached, self.orders.reached)
 
 
 def _earlier(since: dt.datetime | None, first_order_at: dt.datetime | None) -> dt.datetime | None:
-    """Return where to begin to read: where it was left, or where the first order's entries are.
+    """Return where to start to read: where the last run ended, or the first order's entries.
 
-    Orders are looked at some time after they were taken; what was compared before is read again,
-    but only to be remembered.
+    Orders are compared some time after they were accepted. Entries that were compared before are
+    read again, but only to be remembered.
     """
     if since is None or first_order_at is None:
         return since
@@ -325,7 +325,7 @@ def _earlier(since: dt.datetime | None, first_order_at: dt.datetime | None) -> d
 
 
 def _since(moment: dt.datetime | None, page: list[E]) -> list[E]:
-    """Return the entries of a page that were not compared before."""
+    """Return the entries of a page that have not been compared before."""
     return [entry for entry in page if moment is None or entry.at >= moment]
 
 
@@ -334,7 +334,7 @@ def _seconds(seconds: float) -> dt.timedelta:
 
 
 def first_since(book: Book, moment: dt.datetime) -> int:
-    """Return the id before the first order taken at `moment` or later, by bisection."""
+    """Return the id before the first order accepted at `moment` or later, by bisection."""
     below, above = 0, _last_id(book)
     while below < above:
         middle = (below + above) // 2
@@ -347,7 +347,7 @@ def first_since(book: Book, moment: dt.datetime) -> int:
 
 
 def _last_id(book: Book) -> int:
-    """Return an id that no order has reached."""
+    """Return an id higher than that of any order."""
     above = 1
     while book.next_orders(above, 1):
         above *= 2

@@ -1,4 +1,4 @@
-"""`orders reconcile`: its wiring and its report."""
+"""`orders reconcile`: sets up a run and prints its report."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ _PATIENCE_S: Final = 2.0
 
 
 def reconcile(chosen: argparse.Namespace) -> int:
-    """Run once; 0: nothing is wrong, 2: violations. Raises OrdersError when it cannot run."""
+    """Run once; return 0 without and 2 with violations. Raises OrdersError if it cannot run."""
     if chosen.accept is not None:
         return _accept(chosen)
     report = _run(chosen)
@@ -47,7 +47,7 @@ def _run(chosen: argparse.Namespace) -> Report:
 
 
 def _wait_for(leadership: Leadership) -> None:
-    """Be the only one; the lock of a run that has just ended is free a moment later."""
+    """Take the lock of the only run; one that has just ended frees it a moment later."""
     until_s = time.monotonic() + _PATIENCE_S
     while not leadership.held():
         if time.monotonic() > until_s:
@@ -56,7 +56,7 @@ def _wait_for(leadership: Leadership) -> None:
 
 
 def _accept(chosen: argparse.Namespace) -> int:
-    """Count the violations of one order no more, and write down who said so."""
+    """Accept the violations of one order, so that they no longer count; record who did so."""
     if chosen.because is None:
         raise OrdersError("say --because: how the violations were settled")
     with transaction() as statements:

@@ -1,4 +1,4 @@
-"""What a person's word about a payment attempt means for its order. Pure."""
+"""The effect of a person's statement about a payment attempt on its order. Pure."""
 
 import enum
 import uuid
@@ -15,7 +15,7 @@ from orders.upstream.ledgers import PaymentStatus
 
 
 class Word(enum.StrEnum):
-    """What the person learned."""
+    """The outcome of an attempt, as a person learned it."""
 
     CAPTURED = "captured"
     DECLINED = "declined"
@@ -23,7 +23,7 @@ class Word(enum.StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """The attempt that is settled."""
+    """The attempt to settle."""
 
     id: uuid.UUID
     kind: AttemptKind
@@ -32,7 +32,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """What is to be committed."""
+    """The changes to commit."""
 
     change: Transition
     step: Step
@@ -46,7 +46,7 @@ _SAYS: Final = {
 
 
 def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
-    """Return what a word about an attempt leads to. Raises OrdersError when it leads nowhere."""
+    """Return the changes that follow from a statement. Raises OrdersError if there are none."""
     if attempt.kind is AttemptKind.CAPTURE:
         event, step = _of_capture(work, attempt, word)
     else:
@@ -59,7 +59,7 @@ def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
 
 
 def contradicts(word: Word, ledger: PaymentStatus) -> bool:
-    """Tell whether Payment's ledger says something else than the person."""
+    """Return whether Payment's ledger contradicts the person."""
     return _SAYS[word] is not ledger
 
 

@@ -1,4 +1,4 @@
-"""`orders payments resolve`: settle a payment attempt by the word of a person."""
+"""`orders payments resolve`: settle a payment attempt as a person states it."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ _NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message asked for this
 
 
 class Case(msgspec.Struct, frozen=True):
-    """An attempt, its order, and the ids that the order's messages carry."""
+    """An attempt, its order, and the ids for the order's messages."""
 
     attempt: Attempt
     work: Work
@@ -38,14 +38,14 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What Payment's ledger has of an attempt; `failure` says why it could not be asked."""
+    """Payment's entry of an attempt; `failure` is the reason if Payment did not answer."""
 
     entry: PaymentEntry | None = None
     failure: str | None = None
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Show what would be done, or do it with --yes; 1 if it cannot be. Raises OrdersError."""
+    """Print the changes, or commit them with --yes; return 1 if impossible. Raises OrdersError."""
     word, actor = Word(chosen.word), operator(chosen.name)
     with database() as pool:
         case = _find(pool, Progress(pool, actor), chosen.attempt)
@@ -65,9 +65,9 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _compare(word: Word, attempt: Attempt, answer: Answer, *, commits: bool) -> None:
-    """Raise OrdersError where Payment's ledger says something else than the person.
+    """Raise OrdersError if Payment's ledger contradicts the person.
 
-    Also where it cannot be asked, if the command `commits`.
+    If the command `commits`, also raise it if Payment does not answer.
     """
     if answer.failure is not None and commits:
         raise OrdersError(f"nothing was changed: {_UNCHECKED}")
@@ -96,7 +96,7 @@ def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
 
 
 def _ask(case: Case) -> Answer:
-    """Ask Payment's ledger, and say what it says; a person may know what it does not."""
+    """Query Payment's ledger and print its entry; a person may know what it does not."""
     print("asking Payment ...", file=sys.stderr)
     try:
         with payment_ledger() as ledger:
@@ -143,7 +143,7 @@ def _row(chosen: argparse.Namespace, case: Case, actor: str, answer: Answer) -> 
 
 
 def _past_payment(attempt: Attempt, entry: PaymentEntry | None) -> Decimal:
-    """Return how much of a refund Payment did not pay back, for reconciliation to count."""
+    """Return the part of a refund paid outside Payment, which reconciliation adds."""
     if entry is None or entry.status is not PaymentStatus.REFUNDED:
         return attempt.amount
     return attempt.amount - entry.amount
@@ -161,7 +161,7 @@ def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:
 
 
 def _tell_cache(order: Order) -> None:
-    """Have readers see the change at once; without Redis they see it within seconds."""
+    """Write the order to the cache; without Redis readers see the change within seconds."""
     caching = settings.load(CacheSettings)
     if caching.url is not None:
         cache = OrderCache(Redis(caching), caching)

@@ -13,7 +13,7 @@ _ROW: Final = "{:>12}  {:10}  {:16}  {:20}  {:>9}  {:9}  {}"
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """List them. Raises OrdersError when PostgreSQL is not to be had."""
+    """Print the orders. Raises OrdersError if PostgreSQL is not available."""
     with database() as pool:
         orders = list_stuck(pool, chosen.limit)
     if chosen.json:

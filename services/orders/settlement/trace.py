@@ -1,6 +1,6 @@
-"""`orders trace`: the story of one order on a terminal.
+"""`orders trace`: the history of one order on a terminal.
 
-It is put together from what is stored and from what the ledgers say.
+It combines the stored rows with the ledgers of Payment and Inventory.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Facts = dict[str, Any]
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What the database has: rows as they are."""
+    """The rows of the database about an order."""
 
     order: Facts | None = None
     history: list[Facts] = []
@@ -40,7 +40,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One thing that happened. `source` is whose clock `at` is by."""
+    """One event. `source` names the clock of `at`."""
 
     at: dt.datetime
     source: str
@@ -48,9 +48,9 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True, rename="camel"):
-    """All of it; `unknown` says which parts could not be asked for, and why.
+    """The whole history; `unknown` names the sources that could not be read, and why.
 
-    `exists` is None when the database could not be asked, `needs` is what a person has to do.
+    `exists` is None if the database could not be read. `needs` is what a person has to do.
     """
 
     order_id: int
@@ -63,7 +63,7 @@ class Story(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Tell it; 0: the order exists, 1: it does not, 3: the database cannot be asked."""
+    """Print the history; return 0: the order exists, 1: it does not, 3: no database."""
     with database() as pool:
         story = tell(pool, chosen.order, _announce)
     if chosen.json:
@@ -108,14 +108,14 @@ def _headline(story: Story) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text that people or others gave, fit for a terminal."""
+    """Return text from other people without control characters of a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> Story:
-    """Put the story of an order together, as far as it can be had. Never raises OrdersError.
+    """Return the history of an order, as far as it can be read. Never raises OrdersError.
 
-    `announce` is told who is asked before the answer, which may take its time.
+    `announce` is called with the name of each source before it is read, which may take a while.
     """
     unknown: list[str] = []
     stored = _stored(pool, order_id, unknown)
@@ -220,7 +220,7 @@ def _held(entry: StockEntry) -> Event:
 
 
 def _waiting(stored: Stored) -> Iterator[str]:
-    """Say what is still to happen."""
+    """Yield what is still to happen."""
     for row in stored.outbox:
         yield f"{row['type']} waits in the outbox since {row['created_at']}"
     for row in stored.attempts:
@@ -235,7 +235,7 @@ def _waiting(stored: Stored) -> Iterator[str]:
 
 
 def _needs(stored: Stored) -> Iterator[str]:
-    """Say what only a person can do: a refund that Payment declined is not asked for again."""
+    """Yield what only a person can do: settle declined refunds, which are not tried again."""
     for row in stored.attempts:
         if row["kind"] == "refund" and row.get("reason") == Reason.REFUND_DECLINED:
             yield (

@@ -1,1 +1,1 @@
-"""What the processes say about themselves: logs, metrics, traces, and the ids that join them."""
+"""Logs, metrics and traces of the processes, and the ids that join them."""

@@ -1,4 +1,4 @@
-"""The bounds of the histograms, in a file that declares no metric."""
+"""The bounds of the histograms, in a module that declares no metric."""
 
 from typing import Final
 

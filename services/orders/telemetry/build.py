@@ -1,4 +1,4 @@
-"""Which build of the code a process runs, as a metric beside its others."""
+"""The build that a process runs, as a metric among its others."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ NAME: Final = "orders_build_info"
 
 
 class Identified(Collector):
-    """The metrics of a process, and its build as a constant 1 with version and revision."""
+    """The metrics of a process, preceded by its build as a constant 1 with version and revision."""
 
     def __init__(self, metrics: Collector, build: BuildSettings) -> None:
         self._metrics = metrics
@@ -22,6 +22,6 @@ class Identified(Collector):
         self._build.add_metric([build.version, build.revision], 1)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the build first."""
+        """Yield the build, then the other metrics."""
         yield self._build
         yield from self._metrics.collect()

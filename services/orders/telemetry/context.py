@@ -1,4 +1,4 @@
-"""The two ids that follow an order through every process: correlation id and W3C trace context.
+"""The ids that follow an order through all processes: correlation id and W3C trace context.
 
 Source: W3C Trace Context, https://www.w3.org/TR/trace-context/ (version 00).
 """
@@ -18,7 +18,7 @@ _TRACEPARENT: Final = re.compile(
 
 
 class Context(msgspec.Struct, frozen=True):
-    """The ids of the work at hand. `trace_id` is 32 and `span_id` 16 lower-case hex digits."""
+    """The ids of the current work. `trace_id` is 32 and `span_id` 16 lower-case hex digits."""
 
     correlation_id: str
     trace_id: str
@@ -27,7 +27,7 @@ class Context(msgspec.Struct, frozen=True):
 
     @property
     def traceparent(self) -> str:
-        """The W3C header that makes the receiver a child of this span."""
+        """Return the W3C header that makes the receiver's span a child of this span."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
@@ -35,14 +35,14 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("conte
 
 
 def current() -> Context | None:
-    """Return the ids of the work at hand; None outside of any."""
+    """Return the ids of the current work, or None outside of any."""
     return _current.get()
 
 
 def accept(correlation_id: str | None, traceparent: str | None) -> tuple[Context, bool]:
-    """Take over the ids a peer sent, replacing what is missing or malformed by new ones.
+    """Return the ids that a peer sent, with new ones in place of missing or malformed ones.
 
-    The second value tells whether the trace was the peer's.
+    The second value is whether the trace is the peer's.
     """
     fresh = os.urandom(40).hex()  # one call to the kernel for all three ids
     well_formed = correlation_id is not None and _CORRELATION_ID.match(correlation_id)
@@ -60,7 +60,7 @@ def enter(context: Context) -> contextvars.Token[Context | None]:
 
 
 def leave(token: contextvars.Token[Context | None]) -> None:
-    """Restore what was current before `enter`."""
+    """Restore the context from before `enter`."""
     _current.reset(token)
 
 

@@ -1,7 +1,7 @@
-"""Exemplars of a service with several processes: the trace that a bucket of a histogram leads to.
+"""Exemplars for a service with several processes: the trace behind a histogram's bucket.
 
-The client library keeps exemplars only where one process exports its own metrics. Here each process
-keeps its newest ones in a file of its own beside its metrics; whoever sums the metrics adds them.
+The client library keeps exemplars only if one process exports its own metrics. Here each process
+keeps its newest ones in a file beside its metrics, and the process that sums the metrics adds them.
 """
 
 import bisect
@@ -30,7 +30,7 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 
 
 class Line(msgspec.Struct, frozen=True):
-    """An exemplar as it stands in the file; `bucket` is the bound as Prometheus writes it."""
+    """An exemplar in the file; `bucket` is the bound as Prometheus writes it."""
 
     metric: str
     labels: Labels
@@ -41,12 +41,12 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """Return the sample it belongs to."""
+        """Return the key of its sample."""
         return f"{self.metric}_bucket", frozenset((*self.labels, ("le", self.bucket)))
 
 
 class Exemplars:
-    """Write this process's exemplars. One line stands for each bucket, the newest."""
+    """Writes this process's exemplars: one line for each bucket, the newest."""
 
     def __init__(self, folder: Path, pid: int) -> None:
         with (folder / f"{_PREFIX}{pid}").open("w+b") as file:
@@ -59,7 +59,7 @@ class Exemplars:
     def note(
         self, metric: str, labels: Labels, bounds: Sequence[float], value: float, trace_id: str
     ) -> None:
-        """Remember the trace of an observation. Costs microseconds, for sampled requests only."""
+        """Record the trace of an observation; costs microseconds, for sampled requests only."""
         at, place = time.time(), bisect.bisect_left(bounds, value)
         bound = bounds[place] if place < len(bounds) else float("inf")
         bucket: str = floatToGoString(bound)  # type: ignore[no-untyped-call] # no types
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Iterable[Line]:
 
 
 def attach(metric: Metric, exemplars: dict[Key, Line]) -> None:
-    """Give the samples of a metric their exemplars."""
+    """Add exemplars to the samples of a metric."""
     if metric.type != "histogram":
         return
     for number, sample in enumerate(metric.samples):
@@ -105,5 +105,5 @@ def attach(metric: Metric, exemplars: dict[Key, Line]) -> None:
 
 
 def forget(folder: Path, pid: int) -> None:
-    """Remove the exemplars of a process that has ended."""
+    """Delete the exemplars of a process that has ended."""
     (folder / f"{_PREFIX}{pid}").unlink(missing_ok=True)

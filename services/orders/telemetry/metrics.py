@@ -1,7 +1,7 @@
-"""Every metric that more than one process may export, by the names the dashboards use.
+"""Every metric that several processes may export, by the names that the dashboards use.
 
-A metric without labels lives with its only owner instead (outbox: relay, orders in state: worker),
-because Prometheus shows it as 0 wherever it is declared. No ids in labels.
+A metric without labels is declared by its only owner instead (outbox: relay, orders in state:
+worker), because Prometheus shows it as 0 wherever it is declared. Labels contain no ids.
 """
 
 from typing import Final
@@ -79,10 +79,10 @@ ORDER_COMPLETION: Final = Histogram(
 
 
 def exemplar() -> dict[str, str] | None:
-    """Name the trace an observation belongs to; None where it is not sampled.
+    """Return the trace of an observation as an exemplar; None if it is not sampled.
 
-    The client library keeps exemplars only where one process exports its own metrics: in relay,
-    worker and notifier. The api's are kept by `orders.telemetry.exemplars`.
+    The client library keeps exemplars only if one process exports its own metrics: in relay, worker
+    and notifier. The api's are kept by `orders.telemetry.exemplars`.
     """
     now = context.current()
     return {"trace_id": now.trace_id} if now is not None and now.sampled else None

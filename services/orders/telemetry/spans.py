@@ -1,9 +1,9 @@
 """Spans at a fraction of the SDK's cost, exported as the same bytes.
 
 The SDK gives each span locks, bounded collections and a sampling decision, and each `with` four
-nested generators. Here a span is its fields, written by whoever does the work; at its end it
-becomes the SDK's own `ReadableSpan` and goes the SDK's own way out. Not kept are the SDK's limits
-on the number and length of attributes (`OTEL_*_LIMIT`): ours are few and short.
+nested generators. Here a span is its fields, which its owner sets. At its end it becomes the SDK's
+own `ReadableSpan` and is exported by the SDK. The SDK's limits on the number and length of
+attributes (`OTEL_*_LIMIT`) do not apply: our attributes are few and short.
 """
 
 import time
@@ -35,19 +35,19 @@ _UNSET: Final = Status(StatusCode.UNSET)
 
 
 class HashedOnce(Resource):
-    """A resource whose hash is kept: the exporter wants it for each span, and it hashes a JSON."""
+    """A resource that computes its hash once: the exporter needs it for each span."""
 
     def __init__(self, of: Resource) -> None:
         super().__init__(of.attributes, of.schema_url)
         self._hash = super().__hash__()
 
     def __hash__(self) -> int:
-        """Return what the SDK would."""
+        """Return the hash that the SDK would compute."""
         return self._hash
 
 
 class Recorder:
-    """Makes spans in the name of an SDK's tracer, and hands the ended ones to its processors."""
+    """Makes spans in the name of an SDK's tracer, and passes ended ones to its processors."""
 
     def __init__(self, tracer: Tracer, name: str) -> None:
         self.resource = HashedOnce(tracer.resource)
@@ -58,7 +58,7 @@ class Recorder:
     def first(
         self, context: Context, name: str, kind: SpanKind, attributes: Attributes
     ) -> "RecordedSpan":
-        """Begin a trace: the ids that the context brought are those of its first span."""
+        """Start the first span of a trace, whose ids are those of the context."""
         identity = Context(context.correlation_id, context.trace_id, context.span_id, True)
         return RecordedSpan(self, identity, None, (name, kind, attributes))
 
@@ -71,14 +71,14 @@ class Recorder:
         *,
         remote: bool,
     ) -> "RecordedSpan":
-        """Go on with the trace of a context, whose span may be another process's."""
+        """Start a span below that of a context, which may be another process's."""
         identity = Context(context.correlation_id, context.trace_id, f"{self._new_id():016x}", True)
         parent = _span_context(context, remote=remote)
         return RecordedSpan(self, identity, parent, (name, kind, attributes))
 
 
 class RecordedSpan(Span):
-    """A sampled span. As a block, it is current inside, and an exception marks it as failed."""
+    """A sampled span. Its block makes it current; an exception marks it as failed."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class RecordedSpan(Span):
         self._start_ns = time.time_ns()
 
     def __enter__(self) -> Self:
-        """Make it current, for this package and for everybody who asks OpenTelemetry."""
+        """Make the span current, for this package and for users of OpenTelemetry."""
         self._otel_token = attach(set_span_in_context(self))
         self._ids_token = ids.enter(self._ids)
         return self
@@ -109,7 +109,7 @@ class RecordedSpan(Span):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Restore what was current, and end. GeneratorExit and the like are no failures."""
+        """Restore the previous span, and end. GeneratorExit and the like are no failures."""
         ids.leave(self._ids_token)
         detach(self._otel_token)
         if isinstance(exc_val, Exception):
@@ -122,15 +122,15 @@ class RecordedSpan(Span):
         return self._context
 
     def is_recording(self) -> bool:
-        """Tell whether it goes on."""
+        """Return whether the span has not ended."""
         return self._end_ns is None
 
     def update_name(self, name: str) -> None:
-        """Name it by what has become known since."""
+        """Replace the span's name."""
         self._name = name
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Add an attribute, or replace it; nothing once it has ended."""
+        """Add or replace an attribute; ignored after the end."""
         if self._end_ns is None:
             self._attributes[key] = value
 
@@ -142,17 +142,17 @@ class RecordedSpan(Span):
     def add_event(
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
     ) -> None:
-        """Add what happened, now or at a time in nanoseconds."""
+        """Add an event, now or at a time in nanoseconds."""
         if self._end_ns is None:
             self._events.append(Event(name, attributes, timestamp))
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        """Name a span of another trace that this one has to do with."""
+        """Link a span of another trace."""
         if self._end_ns is None:
             self._links.append(Link(context, attributes))
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Say how it went; OK is final, and unset says nothing."""
+        """Set the status. OK is final; an unset status changes nothing."""
         new = status if isinstance(status, Status) else Status(status, description)
         if not (self._status.status_code is StatusCode.OK or new.is_unset):
             self._status = new
@@ -175,7 +175,7 @@ class RecordedSpan(Span):
         self.add_event("exception", described | dict(attributes or {}), timestamp)
 
     def end(self, end_time: int | None = None) -> None:
-        """End it and give it to the exporter; once is enough."""
+        """End the span and pass it to the exporter; a second call does nothing."""
         if self._end_ns is not None:
             return
         self._end_ns = end_time or time.time_ns()

@@ -1,10 +1,10 @@
-"""Spans, through OpenTelemetry's SDK, and only for sampled work.
+"""Spans through OpenTelemetry's SDK, only for sampled work.
 
 Tracing is on when an OTLP endpoint is set (`OTEL_EXPORTER_OTLP_ENDPOINT` or its traces variant);
 all other `OTEL_*` variables are OpenTelemetry's own. The sampling decision of a new trace is made
-here, before any span object exists: an unsampled request then costs nothing but its ids, where the
-SDK's own instrumentation costs 30 to 60 µs of a request that takes 200. A sampled one pays for the
-light spans of `spans.py`.
+here, before any span exists. So an unsampled request costs nothing but its ids, while the SDK's own
+instrumentation costs 30 to 60 µs of a request that takes 200. A sampled request pays for the light
+spans of `spans.py`.
 """
 
 import contextlib
@@ -66,9 +66,9 @@ def configure(process: str) -> None:
 
 
 def _sampled_share(environ: Mapping[str, str]) -> float:
-    """Return which part of new traces is recorded, by OpenTelemetry's variables.
+    """Return the share of new traces to record, from OpenTelemetry's variables.
 
-    A sampler that is not one of its three counts as unset, as OpenTelemetry demands.
+    Any sampler besides its three counts as unset, as OpenTelemetry demands.
     """
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
     fixed = _WHOLE_SHARES.get(sampler.removeprefix("parentbased_"))
@@ -82,7 +82,7 @@ def _sampled_share(environ: Mapping[str, str]) -> float:
 
 
 def shutdown() -> None:
-    """Send what is still buffered."""
+    """Export the buffered spans and stop the exporter."""
     provider = trace.get_tracer_provider()
     stop = getattr(provider, "shutdown", None)
     if _recorder is not None and stop is not None:
@@ -97,10 +97,10 @@ def root(
     *,
     remote: bool,
 ) -> AbstractContextManager[Span | None]:
-    """Do a unit of work that came in from outside: a request or a message.
+    """Run a block as a unit of work from outside: a request or a message.
 
-    `context` and `remote` are what `context.accept` returned. Inside the block the context is
-    current, and its span is the new one where the trace is sampled (None otherwise).
+    `context` and `remote` are the result of `context.accept`. Inside the block the context is
+    current, and its span is the new one if the trace is sampled (None otherwise).
     """
     if _recorder is None:
         return using(context)  # ids and no span
@@ -113,7 +113,7 @@ def root(
 
 
 def decide(context: Context) -> Context:
-    """Return the context with our own decision to sample: a stranger's flag is not believed."""
+    """Return the context with our own sampling decision: we ignore a stranger's flag."""
     sampled = _recorder is not None and random.random() < _ratio  # noqa: S311 no secret
     if sampled is context.sampled:
         return context
@@ -123,7 +123,7 @@ def decide(context: Context) -> Context:
 def span(
     name: str, attributes: Attributes = None, kind: SpanKind = INTERNAL
 ) -> AbstractContextManager[Span | None]:
-    """Do a part of the current work in a span of its own; None where the trace is not sampled."""
+    """Run a block as a part of the current work with its own span; None if not sampled."""
     context = ids.current()
     if _recorder is None or context is None or not context.sampled:
         return _NOTHING
