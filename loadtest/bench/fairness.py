@@ -124,7 +124,7 @@ def _stand(options: argparse.Namespace) -> Iterator[Stand]:
 def _contestants(stand: Stand, limits: Sequence[str]) -> dict[str, Contestant]:
     """Name who takes turns: each number of orders under way, in each checkout."""
     stand.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
-    found = {
+    contestants = {
         ALONE: Contestant("relay-0", "worker", is_hot=False),
         AT_ONCE: Contestant("relay-0", "worker", is_hot=True),
     }
@@ -133,8 +133,8 @@ def _contestants(stand: Stand, limits: Sequence[str]) -> dict[str, Contestant]:
             relay = f"relay-{limit}{version}"
             stand.vary(f"relay{version}", relay, {"ORDERS_RELAY_UNDER_WAY": limit})
             contestant = Contestant(relay, f"worker{version}", is_hot=True)
-            found[f"{limit} under way{version}"] = contestant
-    return found
+            contestants[f"{limit} under way{version}"] = contestant
+    return contestants
 
 
 def _slice(stand: Stand, database: Database, contestant: Contestant, hot: int) -> Slice:
