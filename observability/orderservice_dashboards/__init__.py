@@ -1,1 +1,1 @@
-"""Draws the dashboards with Grafana's own library; only needed where they are changed."""
+"""Generates the dashboards with Grafana's own library; only needed to change them."""

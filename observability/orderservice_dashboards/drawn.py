@@ -1,4 +1,4 @@
-"""Dashboards as Grafana's JSON."""
+"""Generates a dashboard's JSON for Grafana."""
 
 import json
 from collections.abc import Iterator
@@ -39,13 +39,13 @@ _BUILDERS: Final[dict[str, Any]] = {
 
 
 def written(dashboard: Dashboard) -> str:
-    """Return the JSON as it is committed."""
+    """Return the JSON text as it is committed."""
     encode = json.dumps  # noqa: TID251 the encoder that Grafana's library brings is of this kind
     return encode(drawn(dashboard), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
 
 
 def drawn(dashboard: Dashboard) -> models.Dashboard:
-    """Build a dashboard: choices, links to the others and to the runbook, rows of panels."""
+    """Return a dashboard: variables, links to the others and to the runbook, rows of panels."""
     made = (
         build.Dashboard(dashboard.title)
         .uid(dashboard.uid)
@@ -84,7 +84,7 @@ def _variable(variable: Variable) -> build.QueryVariable:
 
 
 def _runbooks() -> build.TextBoxVariable:
-    """Ask where the runbook is published: the JSON cannot know."""
+    """Return the variable for the runbook's address, which the JSON cannot know."""
     return (
         build.TextBoxVariable("runbooks")
         .label("Runbooks")
@@ -112,7 +112,7 @@ def _links() -> Iterator[build.DashboardLink]:
 
 
 def _alerts() -> build.AnnotationQuery:
-    """Mark on every panel since when an alert fires."""
+    """Return annotations that mark on every panel when an alert began to fire."""
     return (
         build.AnnotationQuery()
         .name("Alerts")
@@ -124,7 +124,7 @@ def _alerts() -> build.AnnotationQuery:
 
 
 def _deploys() -> build.AnnotationQuery:
-    """Mark when a version was first seen: a roll-out began."""
+    """Return annotations that mark when a version first appeared: a roll-out began."""
     seen = f"count by (version, revision) ({select('orders_build_info', *SERVICE_SERIES)}"
     return (
         build.AnnotationQuery()
@@ -137,7 +137,7 @@ def _deploys() -> build.AnnotationQuery:
 
 
 def _load_tests() -> build.AnnotationQuery:
-    """Show what the load tests told Grafana (`LOADTEST_GRAFANA_URL`)."""
+    """Return the annotations that load tests send to Grafana (`LOADTEST_GRAFANA_URL`)."""
     return (
         build.AnnotationQuery()
         .name("Load tests")
@@ -151,7 +151,7 @@ def _load_tests() -> build.AnnotationQuery:
 
 
 def _placed(made: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
-    """Lay panels out from left to right, a row of the grid after the other."""
+    """Place panels from left to right, in one row of the grid after the other."""
     top, number = 0, 1
     for row in dashboard.rows:
         made.with_row(build.Row(row.title).grid_pos(models.GridPos(1, COLUMNS, 0, top)))
@@ -254,7 +254,7 @@ def _bars_style(made: bargauge.Panel, _panel: Panel) -> bargauge.Panel:
 
 
 def _table_style(made: table.Panel, _panel: Panel) -> table.Panel:
-    """Show the labels; the value of each row is 1."""
+    """Show the labels as columns; the value of each row is 1 and hidden."""
     hidden = {"Time": True, "Value": True}
     made.show_header(True)
     return made.with_transformation(

@@ -1,4 +1,4 @@
-"""Life cycle: how far orders get, how fast, and which of them are stuck."""
+"""Life cycle: how far and how fast orders get, and which of them are stuck."""
 
 from typing import Final
 

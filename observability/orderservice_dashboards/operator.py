@@ -1,4 +1,4 @@
-"""Operator: what it did, whether it sees the cluster, and what it says of each OrderService."""
+"""Operator: its writes, its view of the cluster, and the conditions of each OrderService."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Overview: is every promise kept, how much of each error budget is left, what is firing."""
+"""Overview: whether objectives are met, the error budgets that are left, the firing alerts."""
 
 from typing import Final
 

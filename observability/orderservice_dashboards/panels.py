@@ -1,4 +1,4 @@
-"""What a dashboard is made of, as data: queries, what they mean, and when they are bad."""
+"""The parts of a dashboard as data: queries with their meaning and thresholds."""
 
 from typing import Final, Literal
 
@@ -21,7 +21,7 @@ SERVICE_SERIES: Final = ('namespace=~"$namespace"', 'service=~"$service"')
 
 
 class Query(msgspec.Struct, frozen=True):
-    """An expression and how its series are called; `{{label}}` is filled in by Grafana."""
+    """An expression and the legend of its series; Grafana fills in `{{label}}`."""
 
     expr: str
     legend: str
@@ -29,7 +29,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Panel(msgspec.Struct, frozen=True):
-    """One panel. `steps`: from which value on it has which colour; below the first it is green."""
+    """One panel. `steps` are the values from which it has another colour; below it is green."""
 
     title: str
     description: str
@@ -51,7 +51,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A choice at the top of a dashboard; `query` says what there is to choose from."""
+    """A variable at the top of a dashboard; `query` returns its possible values."""
 
     name: str
     label: str
@@ -70,7 +70,7 @@ class Dashboard(msgspec.Struct, frozen=True):
 
     @property
     def uid(self) -> str:
-        """The name that links use."""
+        """Return the uid, which links use."""
         return f"orders-{self.name}"
 
 
@@ -88,32 +88,32 @@ CHOICES: Final = (
 
 
 def of(metric: str, *matchers: str) -> str:
-    """Select a metric of the chosen service and instances."""
+    """Return a selector for a metric of the chosen service and instances."""
     return select(metric, *SERVICE_SERIES, 'instance=~"$instance"', *matchers)
 
 
 def recorded(metric: str, *matchers: str) -> str:
-    """Select what a rule recorded: it is about the service, not an instance."""
+    """Return a selector for a rule's result, which has no instances."""
     return select(metric, *SERVICE_SERIES, *matchers)
 
 
 def rate(metric: str, by: str, *matchers: str) -> str:
-    """Give events per second."""
+    """Return an expression for events per second."""
     return f"sum by ({by}) (rate({of(metric, *matchers)}[$__rate_interval]))"
 
 
 def share(metric: str, by: str, every: tuple[str, ...], some: str) -> str:
-    """Give the share of the events that match `some`; 0 where none does."""
+    """Return an expression for the share of events that match `some`; 0 if none does."""
     total = rate(metric, by, *every)
     return f"({rate(metric, by, *every, some)} or {total} * 0) / {total}"
 
 
 def quantile(q: float, metric: str, by: str = "", *matchers: str) -> str:
-    """Give a quantile of a histogram."""
+    """Return an expression for a quantile of a histogram."""
     labels = ", ".join(filter(None, ("le", by)))
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', labels, *matchers)})"
 
 
 def quantile_name(q: float) -> str:
-    """Return what a quantile is called: p50, p99, p99.9."""
+    """Return the name of a quantile: p50, p99, p99.9."""
     return f"p{100 * q:g}"

@@ -1,8 +1,8 @@
-"""Draw the dashboards with real data, where there is no Grafana.
+"""Draw the dashboards with real data, without Grafana.
 
-`python -m orderservice_dashboards.preview PROMETHEUS_URL FOLDER MINUTES` writes a PNG for each. It
-is a preview: layout, titles, queries, units, thresholds and data are those of the dashboards; the
-looks are not Grafana's.
+`python -m orderservice_dashboards.preview PROMETHEUS_URL FOLDER MINUTES` writes a PNG for each.
+Layout, titles, queries, units, thresholds and data are those of the dashboards; the looks are not
+Grafana's.
 """
 
 import datetime as dt
@@ -54,7 +54,7 @@ Box = tuple[float, float, float, float]
 
 
 class Source:
-    """A Prometheus, and the time that is looked at."""
+    """A Prometheus server and the period to show."""
 
     def __init__(self, url: str, minutes: float) -> None:
         self._session = requests.Session()
@@ -63,12 +63,12 @@ class Source:
         self.since = self.until - minutes * 60
 
     def series(self, expression: str) -> list[Json]:
-        """Return lines."""
+        """Return the series of an expression over the period."""
         step = max(1.0, (self.until - self.since) / 240)
         return self._ask("query_range", expression, start=self.since, end=self.until, step=step)
 
     def now(self, expression: str) -> list[Json]:
-        """Return numbers."""
+        """Return the present values of an expression."""
         return self._ask("query", expression, time=self.until)
 
     def _ask(self, what: str, expression: str, **more: float) -> list[Json]:
@@ -84,7 +84,7 @@ class Source:
 
 
 def main(url: str, folder: Path, minutes: float) -> None:
-    """Draw all."""
+    """Write a PNG of each dashboard."""
     source = Source(url, minutes)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in dashboards.texts().items():
@@ -97,7 +97,7 @@ def main(url: str, folder: Path, minutes: float) -> None:
 
 
 def drawn(board: Json, source: Source) -> Figure:
-    """Draw one dashboard."""
+    """Draw one dashboard as a figure."""
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) + 2
     figure = plt.figure(figsize=(24 * COLUMN_IN, rows * ROW_IN))
     figure.text(0.01, 1 - 0.9 / rows, board["title"], size=15, weight="bold", color=INK)
@@ -283,7 +283,7 @@ def _worded(value: float, defaults: Json) -> str:
 
 
 def _written(value: float, unit: str) -> str:
-    """Write a number as Grafana would, about."""
+    """Return a number about as Grafana shows it."""
     if value != value:  # noqa: PLR0124 NaN
         return "no data"
     if unit == "s":

@@ -1,4 +1,4 @@
-"""Prometheus rules from a service's objectives, and its dashboards: pure data, no other part known.
+"""Prometheus rules from a service's objectives, and its dashboards. Pure; imports no other part.
 
-The plain files of `observability/` and the operator's children are both made here.
+Both the plain files of `observability/` and the operator's children come from here.
 """

@@ -1,4 +1,4 @@
-"""What a service is held to, and for which series."""
+"""The objectives of a service, and the series that they are about."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ COMPLETION_BUCKETS: Final = (
 
 
 class Objectives(msgspec.Struct, frozen=True):
-    """The `slo` of an OrderService. `*_share` are percentages that keep the limit beside them."""
+    """The `slo` of an OrderService. `*_share` is the percentage that keeps the limit next to it."""
 
     availability: float = 99.9
     latency_ms: int = 300
@@ -25,10 +25,10 @@ class Objectives(msgspec.Struct, frozen=True):
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Which series are meant: those of one order service, in one namespace or in any.
+    """The series of one order service, in one namespace or in any.
 
-    `name` is that of the OrderService. A ServiceMonitor's `service` label names the Service that
-    the metrics come through.
+    `name` is that of the OrderService. A ServiceMonitor's label `service` names the Service through
+    which metrics are scraped.
     """
 
     name: str
@@ -36,15 +36,17 @@ class Scope(msgspec.Struct, frozen=True):
 
     @property
     def service(self) -> str:
-        """The value of the label `service`."""
+        """Return the value of the label `service`."""
         return f"{self.name}-admin"
 
     def of(self, metric: str, *matchers: str) -> str:
-        """Select a metric of this service."""
+        """Return a selector for a metric of this service."""
         return select(metric, *self._namespace(), f'service="{self.service}"', *matchers)
 
     def of_cluster(self, metric: str, *matchers: str) -> str:
-        """Select a metric that kube-state-metrics exports, by names of objects of this service."""
+        """Return a selector for a metric of kube-state-metrics, by the names of this service's
+        objects.
+        """
         return select(metric, *self._namespace(), *matchers)
 
     def _namespace(self) -> tuple[str, ...]:
@@ -52,10 +54,10 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 def select(metric: str, *matchers: str) -> str:
-    """Write a selector; it has braces always, by which the tests find every one of them."""
+    """Return a selector. It always has braces, by which the tests find each one."""
     return f"{metric}{{{','.join(matchers)}}}"
 
 
 def bucket(buckets: tuple[float, ...], limit_s: float) -> float:
-    """Choose the largest bucket that is not above the limit; the smallest if all are."""
+    """Return the largest bucket that is not above the limit; the smallest if all are."""
     return max((bound for bound in buckets if bound <= limit_s), default=buckets[0])

@@ -1,4 +1,4 @@
-"""The rules as files: plain for a Prometheus, as PrometheusRules for its operator."""
+"""The rules as files: plain ones for Prometheus, PrometheusRules for its operator."""
 
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ def files(
 
 
 def manifests(scope: Scope, objectives: Objectives, links: Links = NO_LINKS) -> str:
-    """Return both as PrometheusRules, for those who do not have them made by the operator."""
+    """Return both as PrometheusRules, for users without our operator."""
     groups = {
         "orders": service_rules(scope, objectives, links=links),
         "platform": platform_rules(links=links),

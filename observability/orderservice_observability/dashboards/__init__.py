@@ -1,4 +1,4 @@
-"""The dashboards as Grafana reads them, a JSON file each; `orderservice_dashboards` draws them."""
+"""The dashboards for Grafana, one JSON file each; `orderservice_dashboards` generates them."""
 
 from importlib import resources
 

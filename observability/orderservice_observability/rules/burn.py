@@ -1,4 +1,4 @@
-"""Objectives as alerts: how fast the error budget burns, over a long and a short window at once.
+"""Alerts on objectives: how fast the error budget burns, in a long and a short window at once.
 
 Source: https://sre.google/workbook/alerting-on-slos/
 """
@@ -24,7 +24,7 @@ FEWEST_BAD: Final = 10
 
 
 class Window(msgspec.Struct, frozen=True):
-    """Two windows, and how many times too fast the budget must burn in both of them."""
+    """Two windows, and the factor of the allowed burn rate that both must exceed."""
 
     long: str
     short: str
@@ -42,7 +42,7 @@ WINDOWS: Final = (
 
 
 class Sli(msgspec.Struct, frozen=True):
-    """Events that count and those of them that are bad, per second; and what is promised of them.
+    """The events of an objective, and the bad ones among them, per second.
 
     `budget` is the share that may be bad.
     """
@@ -57,7 +57,7 @@ class Sli(msgspec.Struct, frozen=True):
 
 
 def indicators(scope: Scope, objectives: Objectives) -> tuple[Sli, ...]:
-    """Return what the service is held to."""
+    """Return the indicators of the service's objectives."""
     return (
         _availability(scope, objectives),
         _create_latency(scope, objectives),
@@ -67,10 +67,10 @@ def indicators(scope: Scope, objectives: Objectives) -> tuple[Sli, ...]:
 
 
 def records(scope: Scope, objectives: Objectives, every_s: int) -> Iterator[Record]:
-    """Yield events per second, the share of bad ones by window, and the number of bad ones.
+    """Yield rules for events per second, the share of bad ones by window, and their number.
 
-    Long windows are sums over what was recorded for five minutes: three days of raw series every
-    half minute would cost more than everything else together.
+    Long windows are sums over results of five minutes: three days of raw series every half minute
+    would cost more than all other rules together.
     """
     windows = sorted({w for pair in WINDOWS for w in (pair.long, pair.short)} - {"5m"})
     for sli in indicators(scope, objectives):
@@ -122,7 +122,7 @@ def _recorded(scope: Scope, sli: Sli, what: str) -> str:
 
 
 def _availability(scope: Scope, objectives: Objectives) -> Sli:
-    """Count at the gateway: what an api that is gone did not answer is bad, too."""
+    """Return the indicator of availability, counted at the gateway: it sees an api that is down."""
     metric, requests = "gateway_requests_total", 'scope="api"'
     total = _rate(scope, metric, requests)
     failed = _rate(scope, metric, requests, 'http_response_status_code=~"5.."')
@@ -170,12 +170,13 @@ def _read_latency(scope: Scope, objectives: Objectives) -> Sli:
 
 
 def _completion(scope: Scope, objectives: Objectives) -> Sli:
-    """Hold orders accepted a while ago against those that ended in time: what never ends is bad.
+    """Return the indicator of completion: orders accepted a while ago less those that ended in
+    time.
 
-    A refund ends an order a second time and does not count. Good ones are counted sooner than they
-    are expected: a burst is below 0 at its beginning and as much above at its end. Only sums over
-    a window are right, and may be clamped; they need the good ones of the first minute, too, when
-    nothing is expected yet.
+    A refund ends an order a second time and does not count. Good orders are counted before they are
+    expected, so a burst is below 0 at its beginning and as much above at its end. Only sums over a
+    window are right and may be clamped. They include the good orders of the first minute, in which
+    none is expected yet.
     """
     bound = bucket(COMPLETION_BUCKETS, objectives.completion_seconds)
     accepted = scope.of("order_create_duration_seconds_count")

@@ -1,4 +1,4 @@
-"""What only Kubernetes itself can tell, through kube-state-metrics."""
+"""Alerts on what only Kubernetes knows, from kube-state-metrics."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -25,7 +25,7 @@ KUBE_ONLY: Final = {
 
 
 def alerts(scope: Scope) -> Iterator[Alert]:
-    """Yield alerts on autoscalers and pods of this service, known by their names."""
+    """Yield alerts on autoscalers and pods of this service, selected by their names."""
     # KEDA names the autoscaler it makes after its own object.
     scaler = f'horizontalpodautoscaler=~"(keda-hpa-)?{scope.name}-(api|worker)"'
     by = "by (namespace, horizontalpodautoscaler)"

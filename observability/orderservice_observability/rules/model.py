@@ -1,4 +1,4 @@
-"""Rules as data, and how they are written down."""
+"""Rules as data, and their format for Prometheus."""
 
 from typing import Any, Final
 
@@ -10,21 +10,21 @@ NONE: Final = "none"  # nobody: a machine checks that it fires
 
 
 class Links(msgspec.Struct, frozen=True):
-    """Where runbook and dashboards are published, as URLs; empty: alerts carry paths only.
+    """The published URLs of runbook and dashboards; if empty, alerts carry only paths.
 
-    Paths are completed by Alertmanager's template (observability/alertmanager/links.tmpl).
+    Alertmanager's template completes paths (observability/alertmanager/links.tmpl).
     """
 
     runbook_base_url: str = ""
     dashboard_base_url: str = ""
 
     def runbook(self, alert: str) -> str:
-        """Return the address of an alert's section in the runbook."""
+        """Return the URL of an alert's section in the runbook."""
         page = f"runbook.md#{alert.lower()}"
         return f"{self.runbook_base_url.rstrip('/')}/{page}" if self.runbook_base_url else page
 
     def dashboard(self, path: str) -> str:
-        """Return the address of a dashboard; `path` begins with a slash."""
+        """Return the URL of a dashboard; `path` begins with a slash."""
         return f"{self.dashboard_base_url.rstrip('/')}{path}"
 
 
@@ -37,13 +37,13 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """An alerting rule. `dashboard` is the uid of the one to look at first.
+    """An alerting rule. `dashboard` is the uid of the dashboard to open first.
 
-    `kept` says for how long the expression must hold. `labels` tells rules of one name apart.
-    `keep_firing` outlives a series that goes with its process or with PostgreSQL for a while.
-    `about` are the labels that the dashboard's choices namespace and service take; none where the
-    alert is about no service. `shows` is how far back the dashboard has to look, as Grafana writes
-    it (`12h`), where that is more than its own three hours.
+    `kept` is how long the expression must hold. `labels` distinguish rules of the same name.
+    `keep_firing` outlives a series that disappears with its process or with PostgreSQL for a while.
+    `about` are the labels for the dashboard's variables namespace and service; none if the alert is
+    about no service. `shows` is the period for the dashboard, as Grafana writes it (`12h`), if it
+    is longer than the usual three hours.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Alert(msgspec.Struct, frozen=True):
     shows: str = ""
 
     def rule(self, links: Links) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it."""
+        """Return the rule in Prometheus' format."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -96,7 +96,7 @@ class Group(msgspec.Struct, frozen=True):
     every_s: int
 
     def written(self, links: Links) -> dict[str, Any]:
-        """Return the group as Prometheus reads it."""
+        """Return the group in Prometheus' format."""
         rules = [
             rule.rule(links) if isinstance(rule, Alert) else msgspec.to_builtins(rule)
             for rule in self.rules

@@ -1,4 +1,4 @@
-"""Alerts on the operator, on every OrderService it keeps, and the watchdog. Once per cluster."""
+"""Alerts on the operator, on all its OrderServices, and the watchdog. Once per cluster."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,7 +15,7 @@ _WHICH: Final = (
 
 
 def alerts() -> Iterator[Alert]:
-    """Yield all of them."""
+    """Yield the alerts of the platform."""
     yield from _resources()
     yield from _operator()
     yield Alert(
@@ -73,9 +73,9 @@ def _resources() -> Iterator[Alert]:
 
 
 def _condition(kind: str, matcher: str) -> str:
-    """Ask for a condition; both replicas of the operator export it, so it is said once.
+    """Return an expression for a condition, once although both replicas of the operator export it.
 
-    Not by its reason: another reason would be another alert, and begin to wait anew.
+    It ignores the reason: with another reason the alert would be a new one and wait again.
     """
     series = select("orderservice_condition", f'type="{kind}"', matcher)
     return f"max by (resource_namespace, resource) ({series}) == 1"

@@ -1,4 +1,4 @@
-"""What hurts an order service, beside its objectives: each alert is a symptom or announces one."""
+"""Alerts besides the objectives: each is a symptom of an order service or announces one."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -46,7 +46,7 @@ RUNTIME: Final = "orders-runtime"
 
 
 def alerts(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
-    """Yield all of them."""
+    """Yield the alerts on symptoms."""
     yield from _orders(scope, objectives)
     yield from _integrity(scope)
     yield from _messages(scope, objectives)
@@ -95,7 +95,7 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
 
 
 def _integrity(scope: Scope) -> Iterator[Alert]:
-    """Hold the fifth objective: no budget, no patience."""
+    """Yield the alert on the fifth objective, which has no budget and does not wait."""
     yield Alert(
         "OrderIntegrityViolated",
         f"max by ({BY}, kind) ({scope.of('orders_integrity_violations')}) > 0",
