@@ -1,7 +1,9 @@
 """The bounds that `make bench` measures against, each for a moment, on real servers."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -94,6 +96,25 @@ def test_light_upstreams_answer_as_the_contracts_say() -> None:
         assert payment.find("a", 7, total) is None
         assert isinstance(payment.capture("a", 7, total, "card"), Captured)
         assert isinstance(payment.find("a", 7, total), Captured)
+    finally:
+        upstream.close()
+        child.kill()
+        child.wait()
+
+
+def test_light_upstreams_take_as_long_as_they_are_told() -> None:
+    port = free_port()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "loadtest.bench.light", str(port)],
+        cwd=Path(light.__file__).parents[2],
+        env=os.environ | {"LIGHT_LATENCY_MS": "300"},
+    )
+    upstream = Upstream("light", f"http://127.0.0.1:{port}", UpstreamPolicy(retries=0))
+    try:
+        eventually(lambda: answers(port, "/livez"))
+        began_s = time.monotonic()
+        assert Inventory(upstream).availability(1, 2).sufficient
+        assert time.monotonic() - began_s >= 0.3
     finally:
         upstream.close()
         child.kill()
