@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,7 @@ import psutil
 
 from devstack import settings
 from devstack.ports import free_port
+from loadtest.repeating import Repeating
 from loadtest.story import ENDED
 
 SERVICES = Path(__file__).parents[2] / "services"
@@ -201,32 +203,22 @@ class Traffic:
 
     def __init__(self, stack: Stack, customers: int = 4, product: int = 101) -> None:
         self._stack, self._product = stack, product
-        self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._shop, args=(10_000 + number,))
-            for number in range(customers)
-        ]
+        shopping = [partial(self._buy, 10_000 + number) for number in range(customers)]
+        self._customers = Repeating(*shopping, pause_s=0.02)
         self.accepted: dict[str, int] = {}
         self.statuses: dict[int | str, int] = {}
         self.disagreements: list[str] = []
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._customers.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._customers.stop()
 
-    def _shop(self, user: int) -> None:
-        while not self._stop.is_set():
-            self._buy(user, uuid.uuid4().hex)
-            time.sleep(0.02)
-
-    def _buy(self, user: int, key: str) -> None:
+    def _buy(self, user: int) -> None:
+        key = uuid.uuid4().hex
         for _ in range(60):
             answer = self._try(user, key)
             if answer is not None and answer.status in (202, 400, 422):

@@ -1,7 +1,6 @@
 """Customers who buy while a block runs, and the books they are held against afterwards."""
 
 import itertools
-import threading
 import time
 import uuid
 from collections import Counter
@@ -11,6 +10,7 @@ import requests
 
 from loadtest.invariants import Finding
 from loadtest.purchase import Purchase
+from loadtest.repeating import Repeating
 from loadtest.settle import settle
 from loadtest.target.orders import InDatabase
 from loadtest.target.place import Place
@@ -28,23 +28,19 @@ class Customers:
     """
 
     def __init__(self, place: Place, count: int = 4, pause_s: float = 0.1) -> None:
-        self._place, self._pause_s = place, pause_s
+        self._place = place
         self._run = uuid.uuid4().hex[:8]
         self._users = itertools.count(1_000_000)
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._shop) for _ in range(count)]
+        self._threads = Repeating(*[self.buy] * count, pause_s=pause_s)
         self.purchases: list[Purchase] = []
         self.answers: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._threads.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+        self._threads.stop()
 
     @property
     def accepted(self) -> int:
@@ -72,11 +68,6 @@ class Customers:
                     return wish
                 time.sleep(_AGAIN_S)
         return wish
-
-    def _shop(self) -> None:
-        while not self._over.is_set():
-            self.buy()
-            time.sleep(self._pause_s)
 
     def _answered(self, session: requests.Session, wish: Purchase) -> bool:
         headers = {"Content-Type": "application/json", "Idempotency-Key": wish.key}

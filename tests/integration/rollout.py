@@ -12,13 +12,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import requests
 
 from devstack.ports import free_port
 from integration.api_process import new_user, order
 from integration.serving import SERVICES, eventually
+from loadtest.repeating import Repeating
 
 STARTS_WITHIN_S = 180.0
 _PAUSE_S = 0.02  # of a client between two visits: the worker is to keep up
@@ -95,42 +98,31 @@ Login = Callable[[int], dict[str, str]]  # the fields that say who a user is
 
 
 class Clients:
-    """Users who place orders and read them, until they are told to stop."""
+    """Users who place orders and read them; a refused request ends the block with its answer."""
 
     def __init__(self, entrance: Entrance, login: Login = lambda _: {}, number: int = 3) -> None:
         self.login = login
-        self.failures: list[str] = []
-        self._answers, self._lock = 0, threading.Lock()
-        self._entrance, self._stopping = entrance, threading.Event()
-        self._threads = [threading.Thread(target=self._shop) for _ in range(number)]
+        self._entrance = entrance
+        visits = [partial(self._visit, new_user()) for _ in range(number)]
+        self._users = Repeating(*visits, pause_s=_PAUSE_S)
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> Self:
+        self._users.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        self._users.stop()
 
-    def go_on(self, answers: int = 30) -> None:
-        """Wait until they got some more answers."""
-        target = self._answers + answers
-        eventually(lambda: self.failures or self._answers > target, 120)
-        assert self.failures == []
-
-    def _shop(self) -> None:
-        user = new_user()
-        while not self._stopping.wait(_PAUSE_S):
-            try:
-                self._visit(user)
-            except requests.RequestException as error:
-                self.failures.append(repr(error))
+    def go_on(self) -> None:
+        """Wait until they were served some more."""
+        self._users.go_on(10)
 
     def _visit(self, user: int) -> None:
         placed = self._ask("POST", "/api/orders", user, order(user))
-        if placed.ok:
-            self._ask("GET", placed.headers["Location"], user)
+        self._ask("GET", placed.headers["Location"], user)
         page = self._ask("GET", f"/api/orders/user/{user}?pageSize=1", user)
         if (following := page.links.get("next")) is not None:
             self._ask("GET", following["url"], user)
@@ -142,10 +134,7 @@ class Clients:
             answer = requests.request(
                 method, api.url + path, json=content, headers=self.login(user), timeout=120
             )
-        with self._lock:
-            self._answers += 1
-        if not answer.ok:
-            self.failures.append(f"{method} {path}: {answer.status_code} {answer.text}")
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
 
 

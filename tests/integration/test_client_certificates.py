@@ -22,6 +22,7 @@ from devstack.ports import free_port
 from devstack.program import Program
 from devstack.servers import nginx
 from integration.serving import eventually
+from loadtest.repeating import Repeating
 from orders import verified
 from orders.errors import SettingError, Unavailable
 from orders.settings import NotificationSettings, UpstreamSettings, load
@@ -260,32 +261,18 @@ def files(certificates: Certificates, tmp_path: Path) -> Pair:
 def test_a_certificate_is_replaced_under_load_without_a_failed_call(
     server: Demanding, certificates: Certificates, files: Pair
 ) -> None:
-    failures: list[Exception] = []
-    stop = threading.Event()
     server.names.clear()
 
     def in_use(name: str) -> bool:
-        return server.names.count(name) >= 8 or bool(failures)
-
-    def ask(upstream: Upstream) -> None:
-        while not stop.is_set():
-            try:
-                upstream.call(ASK, lambda reply: reply.body)
-            except Exception as error:  # noqa: BLE001 every failure counts
-                failures.append(error)
+        return server.names.count(name) >= 8
 
     credential = of_payment(server.url, files)
     with closing(Upstream("payment", server.url, POLICY, credential=credential)) as upstream:
-        threads = [threading.Thread(target=ask, args=(upstream,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for name in ("first", "second", "third"):
-            replace(files, certificates.ours.client(name))
-            eventually(partial(in_use, name))
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+        ask = partial(upstream.call, ASK, lambda reply: reply.body)
+        with Repeating(ask, ask, ask, ask):
+            for name in ("first", "second", "third"):
+                replace(files, certificates.ours.client(name))
+                eventually(partial(in_use, name))
 
 
 def test_half_a_pair_is_not_taken_over(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from gateway.capacity import capacity
 from gateway.settings import SettingError, load
 from integration.serving import eventually
 from integration.test_gateway_process import SERVICES, WITHIN_S, Api
+from loadtest.repeating import Repeating
 
 
 @pytest.fixture(scope="module")
@@ -146,50 +148,32 @@ def test_a_renewal_under_load_fails_no_request_and_half_a_pair_is_not_taken(
     gateway: Gateway,
 ) -> None:
     """Clients keep their connections; each that is told to close opens another one."""
-    failures: list[str] = []
-    answers = 0
-    stop = threading.Event()
-
-    def ask() -> None:
-        nonlocal answers
-        connection = http.client.HTTPSConnection(
+    connections = [
+        http.client.HTTPSConnection(
             "localhost", gateway.port, timeout=WITHIN_S, context=gateway.trusting()
         )
-        while not stop.is_set():
-            try:
-                connection.request("GET", "/x")
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status != 200:
-                    failures.append(str(answer.status))
-            except (OSError, http.client.HTTPException) as error:
-                failures.append(repr(error))
-                connection.close()
-            answers += 1
-        connection.close()
+        for _ in range(4)
+    ]
 
-    def answered(number: int) -> bool:
-        return answers >= number
+    def ask(connection: http.client.HTTPSConnection) -> None:
+        connection.request("GET", "/x")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with ExitStack() as stack:
+        for connection in connections:
+            stack.callback(connection.close)
+        clients = stack.enter_context(Repeating(*[partial(ask, each) for each in connections]))
         for name in ("second", "third"):
             gateway.replace(gateway.authority.server(name))
             eventually(partial(shows, gateway, name))
-            target = answers + 40
-            eventually(partial(answered, target))
+            clients.go_on(40)
         shutil.copy(gateway.authority.server("fourth").certificate, gateway.files.certificate)
         eventually(lambda: "certificate of before stays" in gateway.log.read_text())
         assert gateway.common_name() == "third"
         gateway.replace(gateway.authority.server("fourth"))
         eventually(partial(shows, gateway, "fourth"))
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
 
 
 def shows(gateway: Gateway, name: str) -> bool:

@@ -1,12 +1,9 @@
 """Redis behind Sentinels and as a cluster: cache, limit and marks work; a failover costs no 5xx."""
 
 import itertools
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 from redis.crc import key_slot
@@ -16,6 +13,7 @@ from integration.api_process import Api, api_running, new_user
 from integration.cached import cached
 from integration.serving import eventually
 from integration.valkey_sets import Cluster, Sentinels, Set
+from loadtest.repeating import Repeating
 from machine_time import machine_time_s
 from orders.api.ratelimit import RateLimiter
 from orders.cache.client import Redis, RedisDown
@@ -233,35 +231,6 @@ def owner(cluster: Cluster, order: CachedOrder) -> int:
 # -- failovers under requests ---------------------------------------------------------------
 
 
-class Traffic:
-    """Customers who order, look and list, one after the other, in two threads."""
-
-    def __init__(self, api: Api) -> None:
-        self.api = api
-        self.statuses: Counter[int] = Counter()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            user = new_user()
-            accepted = self.api.post(user)
-            self.statuses[accepted.status_code] += 1
-            for path in (accepted.headers["Location"], f"/api/orders/user/{user}"):
-                self.statuses[self.api.get(path).status_code] += 1
-            time.sleep(0.02)
-
-
 def api_with(redis: Set, folder: Path, database: Database) -> "Iterator[Api]":
     with api_running(
         folder, DATABASE_URL=database.url, DATABASE_REPLICA_URL=database.replica_url,
@@ -293,14 +262,22 @@ def uses_redis(api: Api) -> bool:
 
 
 def check_failover(api: Api, fail: Callable[[], None], failed_over: Callable[[], bool]) -> None:
+    statuses: set[int] = set()
+
+    def order_look_and_list() -> None:
+        user = new_user()
+        accepted = api.post(user)
+        statuses.add(accepted.status_code)
+        for path in (accepted.headers["Location"], f"/api/orders/user/{user}"):
+            statuses.add(api.get(path).status_code)
+
     eventually(lambda: uses_redis(api))
-    with Traffic(api) as traffic:
+    with Repeating(order_look_and_list, order_look_and_list, pause_s=0.02) as customers:
         fail()
         eventually(failed_over)
-        before = traffic.statuses.total()
-        eventually(lambda: traffic.statuses.total() > before + 20)
+        customers.go_on(7)
     eventually(lambda: uses_redis(api))
-    assert set(traffic.statuses) == {200, 202}
+    assert statuses == {200, 202}
 
 
 def test_a_killed_primary_behind_sentinels_costs_no_request(

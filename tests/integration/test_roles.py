@@ -1,8 +1,6 @@
 """Least privilege in PostgreSQL: what each process may do, and that it can do all of its work."""
 
-import itertools
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -19,6 +17,7 @@ from devstack.testing import Database
 from integration.serving import eventually
 from integration.shop import Shop
 from integration.world import World
+from loadtest.repeating import Repeating
 from orders.database import connection, promotion, roles
 from orders.database.cancellations import Cancellations
 from orders.database.leadership import HOUSEKEEPING, Leadership
@@ -34,7 +33,7 @@ from orders.database.unmarked import UnmarkedWrites
 from orders.domain import events
 from orders.domain.lifecycle import Status
 from orders.domain.order import NewOrder
-from orders.errors import OrdersError, Permanent
+from orders.errors import Permanent
 from orders.relay.outbox import Outbox, Selection
 from orders.settings import DatabaseSettings, WorkerSettings
 from orders.telemetry import context
@@ -320,53 +319,34 @@ def test_the_api_takes_finds_lists_and_cancels(services: Services) -> None:
 
 def test_a_login_is_replaced_under_load(logins: Logins) -> None:
     """As the page says: another login, new processes with it, then the first one goes."""
-    failures: list[OrdersError] = []
-    orders, stop = itertools.count(), threading.Event()
     with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
         admin.execute(renamed("logins"))
         old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")
         ledgers = [Ledger(old, Reads(old, None, None, 1))]
 
         def order() -> None:
-            while not stop.is_set():
-                try:
-                    ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
-                    next(orders)
-                except OrdersError as error:
-                    failures.append(error)
+            ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
 
-        threads = [threading.Thread(target=order) for _ in range(3)]
-        for thread in threads:
-            thread.start()
         try:
-            more(orders)
-            admin.execute(renamed("a second login"))
-            new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
-            more(orders)
-            ledgers.append(Ledger(new, Reads(new, None, None, 1)))
-            more(orders)
-            old.close()
-            admin.execute(renamed("the first login goes"))
-            more(orders)
+            with Repeating(order, order, order) as customers:
+                customers.go_on(60)
+                admin.execute(renamed("a second login"))
+                new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
+                customers.go_on(60)
+                ledgers.append(Ledger(new, Reads(new, None, None, 1)))
+                customers.go_on(60)
+                old.close()
+                admin.execute(renamed("the first login goes"))
+                customers.go_on(60)
         finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
             new.close()
             admin.execute(f"DROP ROLE {PREFIX}shop_api_2".encode())
-    assert failures == []
 
 
 def renamed(block: str) -> bytes:
     """Return a block of the page for the roles of this test."""
     text = documented(block).replace("shop_api", f"{PREFIX}shop_api")
     return text.replace("orders_", PREFIX).encode()
-
-
-def more(orders: "itertools.count[int]") -> None:
-    """Wait until more orders were taken."""
-    first = next(orders)
-    eventually(lambda: next(orders) > first + 60)
 
 
 @pytest.mark.parametrize("sets", [False, True], ids=["one by one", "in sets"])

@@ -210,10 +210,9 @@ def installation(
     clients = Clients(entrance, partial(signed, OLD))
     try:
         rollout.change(("api", "relay", "worker"))
-        clients.start()
-        yield Installation(servers, clients, rollout)
+        with clients:
+            yield Installation(servers, clients, rollout)
     finally:
-        clients.stop()
         rollout.kill()
 
 
@@ -287,7 +286,6 @@ def test_no_process_was_refused_by_redis_or_refused_it_and_every_order_came_to_i
 ) -> None:
     """The service does without Redis where it must, and orders wait for RabbitMQ."""
     installation.clients.stop()
-    assert installation.clients.failures == []
     with redis.Redis.from_url(installation.servers.redis_url, driver_info=None) as admin:
         log = admin.execute_command("ACL", "LOG")
     assert [entry for entry in log if installation.servers.prefix in str(entry)] == []
@@ -336,9 +334,7 @@ def guarded(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_an_issuer_replaces_its_key_without_a_request_that_fails(guarded: Guarded) -> None:
     """It publishes the new key, signs with it once the apis know it, and removes the old one."""
     issuer = guarded.issuer
-    clients = Clients(guarded.entrance, partial(guarded.login, "r1"))
-    clients.start()
-    try:
+    with Clients(guarded.entrance, partial(guarded.login, "r1")) as clients:
         clients.go_on()
         issuer.jwks = [guarded.old, guarded.new]
         eventually(lambda: guarded.accepts("e1"))
@@ -347,6 +343,3 @@ def test_an_issuer_replaces_its_key_without_a_request_that_fails(guarded: Guarde
         clients.go_on()
         issuer.jwks = [guarded.new]
         clients.go_on()
-    finally:
-        clients.stop()
-    assert clients.failures == []

@@ -1,15 +1,15 @@
 """Bearer tokens for Inventory and Payment: sent with every call, and replaced without a failure."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from devstack.ports import free_port
+from loadtest.repeating import Repeating
 from orders.errors import SettingError, Unavailable
 from orders.settings import UpstreamSettings, load
 from orders.telemetry import context
@@ -83,36 +83,16 @@ def test_a_call_without_the_token_is_refused_and_asked_again_later(place: Place)
 
 def test_a_rotation_under_load_fails_no_call(place: Place) -> None:
     """The order of a rotation: accept both, replace the file, accept the new one only."""
-    failures: list[Exception] = []
-    calls = 0
-    stop = threading.Event()
-
-    def ask(inventory: Inventory) -> None:
-        nonlocal calls
-        while not stop.is_set():
-            try:
-                inventory.availability(1, 1)
-            except Exception as error:  # noqa: BLE001 every failure counts
-                failures.append(error)
-            calls += 1
-
     with closing(place.upstream()) as upstream:
-        threads = [threading.Thread(target=ask, args=(Inventory(upstream),)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for token in ("second", "third"):
-            before = calls
-            old = place.file.read_text().strip()
-            place.accept(old, token)
-            place.write(token)
-            until(lambda before=before: calls > before + 40)
-            place.accept(token)
-            before = calls
-            until(lambda before=before: calls > before + 40)
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+        ask = partial(Inventory(upstream).availability, 1, 1)
+        with Repeating(ask, ask, ask, ask) as calls:
+            for token in ("second", "third"):
+                old = place.file.read_text().strip()
+                place.accept(old, token)
+                place.write(token)
+                calls.go_on(40)
+                place.accept(token)
+                calls.go_on(40)
 
 
 def test_calls_of_sets_of_orders_carry_the_token_of_the_moment(place: Place) -> None:
@@ -160,10 +140,3 @@ def test_a_url_with_a_user_and_a_token_are_too_much(place: Place) -> None:
     }
     with pytest.raises(SettingError, match="ORDERS_INVENTORY_URL has a user: set one"):
         load(UpstreamSettings, environ)
-
-
-def until(holds: object, within_s: float = 60) -> None:
-    end_s = time.monotonic() + within_s
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < end_s, "not within the time"
-        time.sleep(0.005)

@@ -2,7 +2,6 @@
 
 import http.client
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from loadtest.drill.operator_metrics import Served
 from loadtest.drill.prometheus import Prometheus
 from loadtest.drill.stack import Stack, Traffic, eventually
 from loadtest.drill.traces import Receiver
+from loadtest.repeating import Repeating
 from orderservice_observability.rules.cluster import KUBE_ONLY
 from system import queries
 from system.queries import Query
@@ -50,21 +50,14 @@ def busy(stack: Stack, observed: Prometheus) -> Iterator[Prometheus]:
 def readers(stack: Stack) -> Iterator[None]:
     """Let somebody look at an order, at a list and at nothing, again and again."""
     order_id = stack.order(user=73).body["orderId"]
-    stop = threading.Event()
 
     def read() -> None:
-        while not stop.wait(0.3):
-            for path in (str(order_id), "user/73", "999999999"):
-                with suppress(OSError, http.client.HTTPException):
-                    stack.request("GET", f"/api/orders/{path}")
+        for path in (str(order_id), "user/73", "999999999"):
+            with suppress(OSError, http.client.HTTPException):
+                stack.request("GET", f"/api/orders/{path}")
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
+    with Repeating(read, pause_s=0.3):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def exercise(stack: Stack) -> None:
