@@ -32,6 +32,9 @@ def main() -> int:
     with metrics_folder():
         from prometheus_client import Counter
 
+        # Imported before the fork: a worker has a second to start in some tests.
+        from orders.api import requests  # noqa: F401
+        from orders.api.server import overlap  # noqa: F401
         from orders.api.server.application import serve
 
         handled = Counter("handled_total", "Requests handled.")
