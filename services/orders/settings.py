@@ -177,7 +177,7 @@ class CacheSettings(Group, frozen=True):
 
 
 class MessagingSettings(Group, frozen=True):
-    """Connection to RabbitMQ."""
+    """How the processes connect to RabbitMQ."""
 
     url: Annotated[
         Url,
@@ -680,7 +680,7 @@ class BuildSettings(Group, frozen=True):
 
 
 class LogSettings(Group, frozen=True):
-    """What is logged."""
+    """Level, format and file of the logs."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Finalizer:
-    """Implements `deletionPolicy: DeleteIfEmpty`."""
+    """Carries out the policy `deletionPolicy: DeleteIfEmpty`."""
 
     def __init__(
         self,

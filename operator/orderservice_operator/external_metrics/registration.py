@@ -86,7 +86,7 @@ class Registration:
         return True
 
     async def leave(self) -> None:
-        """Delete our APIService."""
+        """Delete our APIService, and no other's."""
         if self._live is not None and self.state.held_by == "operator":
             await self._remove(self._live)
 

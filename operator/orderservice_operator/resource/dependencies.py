@@ -17,7 +17,7 @@ from orderservice_operator.resource.schema_types import (
 
 
 class Database(Section, frozen=True):
-    """Connection to PostgreSQL."""
+    """How the processes connect to PostgreSQL."""
 
     rules: ClassVar = (
         Rule(

@@ -44,7 +44,7 @@ class Glance(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Violation(msgspec.Struct, frozen=True, rename="camel"):
-    """An open violation."""
+    """A violation that is still open."""
 
     order_id: int
     kind: str
