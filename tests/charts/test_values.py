@@ -159,6 +159,7 @@ def test_postgresql_stays_when_its_replica_goes(helm4: Helm) -> None:
     [
         ("rabbitmq.yaml", "log.file = false", "log.file = true", {"orders-rabbitmq"}),
         ("secrets.yaml", "maxmemory 64mb", "maxmemory 32mb", {"orders-valkey"}),
+        ("postgresql.yaml", "ALTER ROLE migrator SET", "ALTER ROLE reader SET", set()),
         ("../Chart.yaml", "\nappVersion: ", "-next\nappVersion: ", set()),
     ],
 )
@@ -172,6 +173,36 @@ def test_a_server_is_replaced_when_its_configuration_changes_and_only_then(
     changed.write_text(text.replace(old, new))
     before, after = (helm4.template(source, *values_of("dev")) for source in (ENVIRONMENT, chart))
     assert replaced(before, after) == names
+
+
+def job_of_roles(manifests: list[dict[str, Any]]) -> str:
+    """Return the name of the Job that makes the roles in PostgreSQL."""
+    jobs = [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Job"]
+    [name] = [job for job in jobs if job.startswith("orders-roles-")]
+    return str(name)
+
+
+def test_another_job_makes_the_roles_when_something_in_it_changes(helm4: Helm) -> None:
+    options = (
+        "image.tag=another",
+        "developmentPassword=another",
+        "postgresql.image=localhost/another:1",
+        "tls.secretName=servers",
+    )
+    first, pinned, *others = (
+        job_of_roles(helm4.template(ENVIRONMENT, *values_of("dev"), *more))
+        for more in ((), *((f"--set={option}",) for option in options))
+    )
+    assert pinned == first
+    assert len({first, *others}) == len(options)
+
+
+def test_the_prefix_of_the_roles_stays_beside_variables_of_the_migrations_own(helm4: Helm) -> None:
+    first = "spec.migrations.podTemplate.env[0]"
+    own = f"--set={first}.name=LANG,{first}.value=C"
+    spec = only(helm4.template(ENVIRONMENT, *values_of("dev"), own), "OrderService")["spec"]
+    variables = {each["name"]: each["value"] for each in spec["migrations"]["podTemplate"]["env"]}
+    assert variables == {"LANG": "C", "ORDERS_DATABASE_ROLE_PREFIX": "orders_"}
 
 
 def names_too_long(manifests: list[dict[str, Any]]) -> list[str]:
