@@ -31,6 +31,7 @@ from devstack.servers import valkey as valkey_server
 from devstack.state import remove
 from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
 from integration.broker import Broker, connected, prepare
+from integration.serving import eventually
 from integration.shop import Shop
 from upstreams.process import Control, running
 
@@ -165,7 +166,7 @@ def database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Dat
         postgres.cluster.url(name, port=int(replica_port)),
         postgres.admin_url(name),
     )
-    wait_for(lambda: postgres_server.answers(database.replica_url), within_s=60)
+    eventually(lambda: postgres_server.answers(database.replica_url), within_s=60)
     yield database
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
@@ -199,14 +200,6 @@ def vhost(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[Vhost]
 def unique(request: pytest.FixtureRequest) -> str:
     """Name something after the module that asks for it."""
     return f"{request.module.__name__.rpartition('.')[2]}_{time.monotonic_ns() % 10**9}"
-
-
-def wait_for(holds: Any, within_s: float = 60) -> None:
-    """Poll until a condition holds."""
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from devstack.testing import Database, Postgres
+from integration.serving import eventually
 from machine_time import machine_time_s
 from orders import settings
 from orders.database.connection import SESSION, Server, connect
@@ -68,13 +69,6 @@ def count(pool: Pool, table: str) -> int:
 
 def routed(target: str, reason: str) -> float:
     return float(DB_ROUTE.labels(target, reason)._value.get())
-
-
-def wait_for(holds: Callable[[], object], within_s: float = 60) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.02)
 
 
 def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Ledger) -> None:
@@ -217,7 +211,7 @@ def test_a_restart_of_the_server_costs_no_request_after_it(
     accept(ledger)
     postgres.stop()
     postgres.start()
-    wait_for(lambda: not _fails(ledger))
+    eventually(lambda: not _fails(ledger))
     for _ in range(20):
         accept(ledger)
 
@@ -246,7 +240,7 @@ def test_an_outage_is_told_fast_and_ends_with_it(
         time.sleep(4)  # longer than the pool keeps trying one connection
     finally:
         postgres.start()
-    wait_for(lambda: not _fails(ledger))
+    eventually(lambda: not _fails(ledger))
 
 
 def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
@@ -259,7 +253,7 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     lag.start()
     ledger = Ledger(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
     try:
-        wait_for(lambda: lag.lag_s() < options.replica_max_lag_s)
+        eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
         fresh = routed("replica", "fresh")
         order_id = accept(ledger).order_id or 0
         order = ledger.find(order_id)
@@ -270,13 +264,13 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
             try:
                 unseen = accept(ledger).order_id or 0
                 assert ledger.find(unseen) is not None, "what the replica lacks is on the primary"
-                wait_for(lambda: lag.lag_s() > options.replica_max_lag_s)
+                eventually(lambda: lag.lag_s() > options.replica_max_lag_s)
                 before = routed("primary", "no_replica")
                 assert ledger.find(unseen) is not None
                 assert routed("primary", "no_replica") == before + 1
             finally:
                 admin.execute(b"SELECT pg_wal_replay_resume()")
-        wait_for(lambda: lag.lag_s() < options.replica_max_lag_s)
+        eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
     finally:
         lag.stop()
         replica.close()
@@ -305,8 +299,8 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
         lag.start()
     pools[2].open()
     try:
-        wait_for(lambda: max(lag.lag_s() for lag in lags[:2]) < options.replica_max_lag_s)
-        wait_for(lambda: _rows_of(database.replica_url, order_id))
+        eventually(lambda: max(lag.lag_s() for lag in lags[:2]) < options.replica_max_lag_s)
+        eventually(lambda: _rows_of(database.replica_url, order_id))
         before = routed("replica", "fresh")
         for _ in range(10):
             assert ledger.find(order_id) is not None
@@ -336,7 +330,7 @@ def test_leadership_is_one_processes_and_passes_on(options: settings.DatabaseSet
     assert not second.held()
     assert first.held()
     first.close()
-    wait_for(second.held)
+    eventually(second.held)
     second.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from devstack.testing import Vhost
-from integration.broker import Broker, body, new_properties, prepare, settings_of
+from integration.broker import Broker, body, connected, new_properties, prepare, settings_of
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging import dead_letters
 from orders.messaging.envelope import Delivery
@@ -109,17 +109,21 @@ def test_a_letter_that_cannot_be_sent_stays(vhost: Vhost, broker: Broker) -> Non
     prepare(vhost)
 
 
-def test_an_interruption_between_copy_and_removal_loses_nothing(
-    vhost: Vhost, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(broker)
+class Interrupted(Box):
+    """A box whose user presses Ctrl-C between copy and removal."""
 
-    def interrupted(_box: Box, _letter: Delivery) -> None:
+    def remove(self, letter: Delivery) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Box, "remove", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(vhost, "replay", QUEUE, "--all")
+
+def test_an_interruption_between_copy_and_removal_loses_nothing(
+    vhost: Vhost, broker: Broker
+) -> None:
+    bury(broker)
+    with connected(vhost) as other:
+        box = Interrupted(other.channel, DEAD)
+        with pytest.raises(KeyboardInterrupt):
+            box.replay(next(box.letters()))
     broker.wait_for(QUEUE, 1)
     broker.wait_for(DEAD, 1)
 

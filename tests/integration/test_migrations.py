@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from devstack.testing import Postgres
 from integration.first_release import INSERT_ORDER, first_release
+from integration.serving import eventually
 from orders.database.migrate import migrate, pending
 from orders.errors import Transient
 
@@ -30,13 +31,6 @@ def url(postgres: Postgres) -> Iterator[str]:
         yield url
 
 
-def wait_for(holds: Callable[[], object], within_s: float = 60) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.02)
-
-
 def ask(url: str, query: bytes) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(query).fetchall()
@@ -46,7 +40,7 @@ def test_an_index_is_built_however_long_another_transaction_lasts(url: str) -> N
     with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
         reader.execute(OLD_SNAPSHOT)
         migrating = threads.submit(migrate, url)
-        wait_for(lambda: ask(url, BUILDING))
+        eventually(lambda: ask(url, BUILDING))
         threading.Event().wait(1.5)  # longer than lock_timeout, which used to end the wait
         assert not migrating.done()
         reader.rollback()
@@ -61,7 +55,7 @@ def test_a_build_that_is_ended_leaves_no_invalid_index_and_the_next_run_complete
     with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
         reader.execute(OLD_SNAPSHOT)
         migrating = threads.submit(migrate, url)
-        wait_for(lambda: ask(url, BUILDING))
+        eventually(lambda: ask(url, BUILDING))
         assert ask(url, b"SELECT pg_cancel_backend(pid) " + OF_BUILDS) == [(True,)]
         with pytest.raises(Transient):
             migrating.result(timeout=60)
@@ -74,7 +68,7 @@ def test_a_killed_build_is_done_again_and_its_invalid_index_replaced(url: str) -
     with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as threads:
         reader.execute(OLD_SNAPSHOT)
         migrating = threads.submit(migrate, url)
-        wait_for(lambda: ask(url, BUILDING))
+        eventually(lambda: ask(url, BUILDING))
         assert ask(url, b"SELECT pg_terminate_backend(pid) " + OF_BUILDS) == [(True,)]
         with pytest.raises(Transient):
             migrating.result(timeout=60)

@@ -14,6 +14,7 @@ import pytest
 
 from devstack import control
 from devstack.testing import leftovers
+from integration.serving import eventually
 
 SCRIPT = Path(__file__).with_name("dummy_stack.py")
 SERVICES = SCRIPT.parents[2] / "services"
@@ -40,7 +41,7 @@ class Running:
         return self.output.read_text()
 
     def wait_ready(self) -> None:
-        wait_for(lambda: "ready in" in self.text or self.process.poll() is not None)
+        eventually(lambda: "ready in" in self.text or self.process.poll() is not None)
         assert "ready in" in self.text, self.text
 
     def wait_end(self) -> int:
@@ -84,13 +85,6 @@ def devstack(state: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def wait_for(holds: Callable[[], object], within_s: float = 60) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.05)
-
-
 def test_ctrl_c_ends_everything_in_order(start: Start) -> None:
     stack = start("plain")
     stack.wait_ready()
@@ -115,7 +109,7 @@ def test_nothing_outlives_a_killed_runner(start: Start, victim: str) -> None:
     assert len(leftovers(stack.state)) >= 6
     target = stack.supervisor() if victim == "supervisor" else psutil.Process(stack.process.pid)
     target.kill()
-    wait_for(lambda: leftovers(stack.state) == [])
+    eventually(lambda: leftovers(stack.state) == [])
 
 
 def test_a_paused_component_does_not_survive_either(start: Start) -> None:
@@ -124,7 +118,7 @@ def test_a_paused_component_does_not_survive_either(start: Start) -> None:
     assert devstack(stack.state, "pause", "api").returncode == 0
     assert stack.component("api")["state"] == "paused"
     stack.supervisor().kill()
-    wait_for(lambda: leftovers(stack.state) == [])
+    eventually(lambda: leftovers(stack.state) == [])
 
 
 def test_a_component_that_ignores_the_signal_is_killed(start: Start) -> None:
@@ -139,8 +133,8 @@ def test_a_crash_is_reported_and_repaired(start: Start) -> None:
     stack = start("plain")
     stack.wait_ready()
     os.kill(int(stack.component("api")["pid"]), signal.SIGKILL)
-    wait_for(lambda: stack.component("api")["restarts"] == "1")
-    wait_for(lambda: stack.component("api")["state"] == "ready")
+    eventually(lambda: stack.component("api")["restarts"] == "1")
+    eventually(lambda: stack.component("api")["state"] == "ready")
     assert "crashed" in stack.text
     assert "ended by SIGKILL" in stack.text
     assert str(stack.state / "logs" / "api.log") in stack.text
@@ -194,7 +188,7 @@ def test_components_can_be_controlled_one_by_one(start: Start) -> None:
     assert devstack(stack.state, "pause", "worker").returncode == 0
     assert psutil.Process(int(stack.component("worker")["pid"])).status() == "stopped"
     assert devstack(stack.state, "resume", "worker").returncode == 0
-    wait_for(lambda: devstack(stack.state, "status").returncode == 0)
+    eventually(lambda: devstack(stack.state, "status").returncode == 0)
 
 
 def test_a_process_that_somebody_froze_is_not_ready(start: Start) -> None:
@@ -202,11 +196,11 @@ def test_a_process_that_somebody_froze_is_not_ready(start: Start) -> None:
     stack.wait_ready()
     pid = int(stack.component("database")["pid"])
     os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: stack.component("database")["state"] == "frozen")
+    eventually(lambda: stack.component("database")["state"] == "frozen")
     status = devstack(stack.state, "status")
     assert (status.returncode, "database is frozen" in status.stderr) == (1, True)
     os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: devstack(stack.state, "status").returncode == 0)
+    eventually(lambda: devstack(stack.state, "status").returncode == 0)
 
 
 def test_a_component_with_short_lived_children_can_be_paused_and_resumed(start: Start) -> None:
@@ -242,7 +236,7 @@ def test_a_long_state_path_can_still_be_controlled(tmp_path: Path) -> None:
     """A socket's path may have 107 characters at most."""
     stack = Running(tmp_path / ("long" * 20) / ("path" * 20), "plain")
     try:
-        wait_for((stack.state / "control").exists)
+        eventually((stack.state / "control").exists)
         stack.wait_ready()
         assert stack.component("api")["state"] == "ready"
     finally:
