@@ -101,8 +101,8 @@ def outbox_waits(stack: Stack) -> None:
 def database_gone(stack: Stack) -> None:
     """Request orders without a database, over many scrapes.
 
-    A counter that Prometheus first sees at 20 has not risen for it, and ten bad events in the long
-    window are a sum of five-minute rates: 20 failures would take 150 s to get there.
+    For Prometheus, a counter that it first sees at 20 has not risen. Ten bad events in the long
+    window are a sum of five-minute rates, so 20 failures would take 150 s to reach it.
     """
     stack.do("stop", "postgres")
     for _ in range(15):

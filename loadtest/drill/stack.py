@@ -197,8 +197,8 @@ class Stack:
 class Traffic:
     """Customers that place orders while the block runs, as a good client does.
 
-    Each order carries an idempotency key and is sent again until it is accepted or refused, so
-    that `accepted` maps every key to the one order id that all answers agreed on.
+    Each order carries an idempotency key and is sent again until it is accepted or refused. So
+    `accepted` maps every key to the one order id on which all answers agreed.
     """
 
     def __init__(self, stack: Stack, customers: int = 4, product: int = 101) -> None:

@@ -55,8 +55,8 @@ def orders_json(orders: Iterable[Order]) -> bytes:
 def snapshot(order: Order) -> CachedOrder:
     """Return an order as the cache keeps it: the finished answer.
 
-    With a refund pending it does not count as ended: it will change, and the worker that pays it
-    back may die before the cache has heard of that, so an entry must not live long.
+    With a refund pending it does not count as ended, because it will change. The worker that
+    refunds it may die before it updates the cache, so an entry must not live long.
     """
     terminal = order.status in TERMINAL and not order.refund_pending
     return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))

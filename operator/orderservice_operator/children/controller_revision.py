@@ -55,8 +55,8 @@ _STAYS: Final[Mapping[str, frozenset[str]]] = {
 def revision_name(service: OrderService) -> str:
     """Return the name of the spec's revision: the same pods have the same name.
 
-    It is of the pod templates (settings are in them by the names of their ConfigMaps), not of the
-    spec: a newer operator that knows more fields makes no other revision of it.
+    The hash is of the pod templates, which name the ConfigMaps of the settings, and not of the
+    spec. So a newer operator that knows more fields makes no other revision.
     """
     templates = [pod_template(service, process) for process in processes.ALL]
     return f"{service.metadata.name}-{digest(templates)}"

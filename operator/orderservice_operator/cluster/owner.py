@@ -1,8 +1,8 @@
 """The owner of the operator's own objects: its Lease, its certificate, its APIService.
 
-No resource owns these, and no release has them in its manifests. Owned by the operator's
-ClusterRole they are collected when that is uninstalled: an APIService without a server behind it
-would break the discovery of all APIs, and with it the deletion of every namespace.
+No resource owns these, and no release has them in its manifests. The operator's ClusterRole owns
+them, so they are deleted with it. An APIService without a server would break the discovery of all
+APIs, and with it the deletion of every namespace.
 """
 
 import structlog

@@ -54,8 +54,8 @@ class Writer:
 
         Deployments go last, so that their pods find the settings they are for; scalers that are to
         go go first, because KEDA refuses to scale what another one does. `passed_on`: their pods
-        have parts that only the API server can check, so it is asked first; if it refuses one of
-        them, none is rolled out, and nothing goes that the pods of before may still name.
+        have parts that only the API server can check, so it is asked first. If it refuses one, none
+        is rolled out, and nothing is deleted that the present pods may still name.
         """
         outcome = Outcome()
         scalers = [child for child in plan.deletions if child.kind in _SCALERS]

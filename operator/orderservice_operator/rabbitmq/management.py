@@ -106,8 +106,8 @@ class Management:
     async def messages(self, queue: str) -> int:
         """Return how many messages a queue holds, those being worked on included.
 
-        As of the last tick of the queue, five seconds at most: `/queues/{vhost}/{name}` is twice as
-        late, and a passive declare over AMQP does not count what is being worked on.
+        The number is from the queue's last tick, five seconds ago at most. `/queues/{vhost}/{name}`
+        is twice as late, and a passive declare over AMQP does not count unacknowledged messages.
         Raises Unknown when the broker does not know: that is not none.
         """
         named = {"name": f"^{re.escape(queue)}$", "use_regex": "true", "page": "1"}

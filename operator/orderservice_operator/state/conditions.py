@@ -41,13 +41,13 @@ Verdict = tuple[ConditionStatus, str, str]
 class StatusInput(msgspec.Struct, frozen=True, dict=True):
     """Everything the status is made of.
 
-    `faults` are children that could not be written, `missing` kinds that are wanted and that this
-    cluster does not have, `pending` what Observe mode would write, `autoscalers` what the
-    HorizontalPodAutoscalers say, by process. `rollback` is why something else than the spec is run,
-    `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of ours that
-    others had written. `hints` are what pods may be waiting for: a Secret that does not exist, say.
-    `refused` are Deployments that the API server does not take; they are among the faults.
-    `upgrade` is how far a newer operator is with replacing the pods.
+    `faults` are children that could not be written, and `missing` are wanted kinds that this
+    cluster does not have. `pending` is what Observe mode would write. `autoscalers` are the
+    statuses of the HorizontalPodAutoscalers, by process. `rollback` is why something else than the
+    spec is run, `no_way_back` why it cannot be, `revision` what is run. `conflicts` are fields of
+    ours that others had written. `hints` are what pods may be waiting for: a Secret that does not
+    exist, say. `refused` are Deployments that the API server does not take; they are among the
+    faults. `upgrade` is how far a newer operator is with replacing the pods.
     """
 
     rollouts: Mapping[str, Rollout]

@@ -1,7 +1,7 @@
 """The issuer's public keys (JWKS): fetched in the background, kept while the issuer is away.
 
-No request fetches. One that needs a key nobody knows asks for a fetch and waits briefly, but only
-if the last one is long enough ago: invented key ids cause no storm, at the issuer or here.
+No request fetches. A request that needs an unknown key asks for a fetch and waits briefly, but only
+if the last fetch is long enough ago. So invented key ids cause no storm, at the issuer or here.
 """
 
 import threading

@@ -1,8 +1,8 @@
 """Connections to Redis servers, of one thread: hiredis reads, the time is bounded.
 
 A `Connection` leads to one server; a `Link` has those to all primaries, and knows where each key
-lives. redis-py's reading is replaced by a loop of our own, because its timeout holds for each piece
-of a reply and not for the whole, and because it costs 1.3 times as much.
+lives. Our own loop reads replies instead of redis-py's. That one's timeout holds for each piece of
+a reply and not for the whole, and it costs 1.3 times as much.
 """
 
 import contextlib

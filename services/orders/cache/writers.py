@@ -5,8 +5,8 @@ A mark is a key in Redis. "No mark" means "no recent write" only while no mark c
 - A mark that could not be set is announced (`announce`) before the write is committed: all
   processes then read all lists on the primary for a while.
 - Beside the marks stands a key that says since when they are kept. A flush takes both.
-- A server that this process meets for the first time, or again after a restart or a failover, may
-  have lost the last marks of the one before it: for `keep_s` nothing is concluded from it.
+- A server may have lost the last marks of its predecessor if this process meets it for the first
+  time, or again after a restart or a failover. For `keep_s` nothing is concluded from it.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 Threads that claim at the same time, or end their claims, share a statement and its commit. Whoever
 asks while no statement runs is answered at once, by a statement of its own: a lone caller waits for
-nobody. Whoever asks meanwhile waits for the next statement, which is for all who wait then; but not
-for long: a statement may wait for a lock that is no matter to others.
+nobody. A caller that comes meanwhile waits for the next statement, which is for all who wait then.
+It does not wait for long, because a statement may wait for a lock that does not concern others.
 """
 
 import datetime as dt

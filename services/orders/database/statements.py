@@ -1,8 +1,8 @@
 """The named SQL statements, each in a file of its own under `sql/`, and how a connection runs them.
 
-They are prepared and run without psycopg's cursor. A cursor learns anew how to adapt each parameter
-and column, and asks each time whether its statement is prepared: more than a third of a page's CPU
-on this side. Sending, waiting, reading and errors are psycopg's own.
+They are prepared and run without psycopg's cursor. A cursor looks up again how to adapt each
+parameter and column, and checks each time whether its statement is prepared. That is more than a
+third of a page's CPU on this side. Sending, waiting, reading and errors are psycopg's own.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """An order, as asked for and as stored, and the keys that Payment and Inventory know its work by.
 
 The keys derive from the order's nonce, which is written when the order is accepted. Work that a
-failover lost is done again under the same keys; and an order that gets a lost order's id has
-another nonce, so it never meets the lost one's reservation or payment.
+failover lost is done again under the same keys. An order that gets a lost order's id has another
+nonce, so it never meets the lost one's reservation or payment.
 """
 
 import datetime as dt

@@ -21,10 +21,10 @@ _RETRY_S: Final = 1.0
 def apply(management: Management, desired: Topology) -> list[Change]:
     """Write what differs and return it; a second call writes nothing.
 
-    Raises Permanent, before anything is written, when something exists with other arguments; and
-    when a stronger policy of somebody else keeps one of ours from taking effect, or an operator
-    policy loses messages; one that only asks for less is a warning. Transient when the broker
-    cannot be had: call again.
+    Raises Permanent, before anything is written, if an object exists with other arguments. Also
+    raises it if a stronger foreign policy keeps one of ours from taking effect, or an operator
+    policy loses messages. An operator policy that only has lower limits is a warning. Transient
+    when the broker cannot be had: call again.
     """
     changes = difference.changes(desired, _broker(management))
     if changes.mismatches:

@@ -1,8 +1,8 @@
 """Messages of one queue that are worked on side by side, by one thread.
 
-Whoever works on them takes what has arrived and says of each message that it is done with, or
-gives it back to be handled by itself: there everything is decided that is not the usual end. While
-one set is under way the next fills, and a message that arrives alone is a set of one.
+The worker takes the messages that have arrived. It settles each one, or gives it back to be handled
+by itself, where everything but the usual end is decided. While one set is under way the next fills,
+and a message that arrives alone is a set of one.
 """
 
 import collections

@@ -1,8 +1,8 @@
 """The relay's one connection to PostgreSQL: it holds the lock, listens, reads and deletes.
 
-One connection for all of it is what makes one relay at a time safe: a relay that lost the lock
-lost the connection, and with it the means to delete. It is a session, so a pooler in transaction
-mode must not stand in between.
+One connection for all of it guarantees that only one relay works. A relay that lost the lock has
+lost the connection, and can no longer delete. It is a session, so a pooler in transaction mode must
+not stand in between.
 """
 
 import collections
@@ -124,8 +124,9 @@ UNKNOWN: Final = Backlog(float("nan"), float("nan"))
 class Floor:
     """Below which `seq` most looks do not look; a look at everything comes now and then.
 
-    Numbers are not given out in the order of commits, so the floor trails what was taken by longer
-    than a statement may take, and what commits later still is found by the look at everything.
+    Ids are not committed in the order in which they are issued. So the floor trails the last row by
+    longer than a statement may take, and a look at the whole table finds rows that commit later
+    still.
     """
 
     def __init__(self, trail_s: float = _TRAIL_S, step_s: float = 1.0) -> None:

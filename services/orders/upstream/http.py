@@ -301,9 +301,9 @@ class CircuitOpen(Exception):
 class Breaker:
     """Guard the calls to one upstream: `enter` before, `leave` after, whatever happens.
 
-    Any thread may use it. pybreaker decides (counts, states); this class decides when to ask it,
-    because its own `call` holds a lock for as long as the guarded call takes: all calls to an
-    upstream would go one after another.
+    Any thread may use it. pybreaker counts and keeps the state; this class decides when to ask it.
+    pybreaker's own `call` holds a lock as long as the guarded call takes, so all calls to an
+    upstream would run one after another.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """One HTTP exchange with an upstream that ends when its time is over, whatever the server does.
 
 The timeouts of urllib3 hold for each socket operation, so a server that sends a byte now and then
-keeps a caller for ever, and resolving a name has none at all. Therefore the exchange runs on a
-thread of its own, and the caller waits for it no longer than it may; then it shuts the socket
-down, which ends the thread too.
+keeps a caller for ever. Resolving a name has no timeout at all. Therefore the exchange runs on a
+separate thread, and the caller waits for it until the deadline. Then it shuts the socket down,
+which ends the thread, too.
 """
 
 import contextlib
