@@ -198,7 +198,9 @@ def installation(
     settings = {
         "DATABASE_URL": servers.database_login(1),
         "REDIS_URL": servers.redis_login(OLD), "REDIS_PREFIX": f"{servers.prefix}:",
-        "REDIS_TIMEOUT_S": "5",  # a busy machine is no reason to do without it
+        # A busy machine is no reason to do without a server.
+        "REDIS_TIMEOUT_S": "5", "DATABASE_CONNECT_TIMEOUT_S": "30",
+        "DATABASE_STATEMENT_TIMEOUT_S": "30",
         "AMQP_URL": servers.broker_login(1),
         "INVENTORY_URL": f"https://{servers.place('inventory')}",
         "PAYMENT_URL": f"https://{servers.place('payment')}",
