@@ -45,17 +45,14 @@ def install_triggers(database: Database) -> None:
 def one_process(
     folder: Path, database: Database, **settings: str
 ) -> contextlib.AbstractContextManager[Api]:
-    return api_running(
-        folder,
-        API_WORKERS="1",
-        ORDER_STOCK_CHECK="off",
-        **{
-            "DATABASE_URL": database.url,
-            "DATABASE_LOCK_TIMEOUT_S": "60",
-            "DATABASE_STATEMENT_TIMEOUT_S": "60",
-        }
-        | settings,
-    )
+    usual = {
+        "API_WORKERS": "1",
+        "DATABASE_URL": database.url,
+        "DATABASE_LOCK_TIMEOUT_S": "60",
+        "DATABASE_STATEMENT_TIMEOUT_S": "60",
+        "ORDER_STOCK_CHECK": "off",
+    }
+    return api_running(folder, **usual | settings)
 
 
 class Crowd:

@@ -130,6 +130,17 @@ def test_a_client_that_goes_away_disturbs_nobody(api: Api, crowd: Crowd) -> None
     assert api.post(new_user()).status_code == 202
 
 
+def test_a_client_that_ends_sending_while_it_waits_gets_its_answer(api: Api, crowd: Crowd) -> None:
+    with socket.create_connection(("127.0.0.1", api.port)) as connection:
+        connection.settimeout(60)
+        connection.sendall(posted(order(new_user())))
+        crowd.arrive(crowd.first, crowd.first)
+        connection.shutdown(socket.SHUT_WR)
+        crowd.arrive(crowd.first)
+        crowd.lock.rollback()
+        assert read_answer(connection)[0] == 202
+
+
 def posted(body: dict[str, Any]) -> bytes:
     content = msgspec.json.encode(body)
     fields = ("Content-Type: application/json", f"Content-Length: {len(content)}")
