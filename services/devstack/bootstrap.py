@@ -41,6 +41,7 @@ def main() -> int:
         identity = fingerprint()
         if STAMP.exists() and STAMP.read_text() == identity:
             return 0
+        refuse_link(ENVIRONMENT)
         with Fetch(output):
             set_up(output)
         STAMP.write_text(identity)
@@ -59,6 +60,18 @@ def refuse_other_machines() -> None:
             "use a Debian 12 container or virtual machine"
         )
         raise SetupFailed(message)
+
+
+def refuse_link(environment: Path) -> None:
+    """Keep what a symbolic link leads to: making an environment begins with emptying its folder.
+
+    Raises: SetupFailed.
+    """
+    if environment.is_symlink():
+        raise SetupFailed(
+            f"{environment} is a symbolic link to {environment.resolve()}, "
+            "which would be emptied: remove the link, then run this again"
+        )
 
 
 def use_supported_python() -> None:
