@@ -33,6 +33,8 @@ from devstack.testing import Database, Postgres, RabbitMQ, Server, Vhost
 from integration.broker import Broker, connected, prepare
 from integration.serving import eventually
 from integration.shop import Shop
+from orders.database.pool import Pool
+from orders.settings import DatabaseSettings
 from upstreams.process import Control, running
 
 PASSWORD = "only-for-tests"
@@ -170,6 +172,15 @@ def database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[Dat
     yield database
     with psycopg.connect(postgres.admin_url(), autocommit=True) as admin:
         admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="module")
+def pool(database: Database) -> Iterator[Pool]:
+    """Give sessions for twenty threads."""
+    pool = Pool(database.url, DatabaseSettings(url=database.url, pool_size=20), "test")
+    pool.open()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from devstack.testing import Database
 from integration.world import World, empty_world
-from orders import settings
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
 from orders.database.orders import KeyReused
 from orders.database.pool import Pool
@@ -30,15 +28,6 @@ from orders.worker.sweep import Sweeper
 from upstreams.process import Control
 
 TOTAL = Decimal("19.90")
-
-
-@pytest.fixture(scope="module")
-def pool(database: Database) -> Iterator[Pool]:
-    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
-    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    pool.open()
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(params=["one by one", "as a set"])

@@ -1,6 +1,5 @@
 """Messages with strange properties cost nobody else anything."""
 
-import argparse
 import threading
 
 import pytest
@@ -10,8 +9,8 @@ from devstack.testing import Vhost
 from integration.broker import SHORT_TIERS, Broker, body, settings_of
 from integration.foreign_bytes import STRANGE, UNREADABLE, raw
 from integration.serving import eventually
+from integration.test_dead_letters import run
 from orders.errors import Permanent
-from orders.messaging import dead_letters
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.letter_box import describe_letter, opened
@@ -67,12 +66,6 @@ def letters(vhost: Vhost) -> dict[str, str]:
     with opened(settings_of(vhost), DEAD) as box:
         described = [describe_letter(letter) for letter in box.letters()]
     return {letter.id: letter.reason for letter in described}
-
-
-def run(vhost: Vhost, *words: str) -> int:
-    parser = argparse.ArgumentParser()
-    dead_letters.add_arguments(parser)
-    return dead_letters.run(parser.parse_args(words), settings_of(vhost))
 
 
 def test_dead_letters_get_past_strange_ones(

@@ -13,7 +13,6 @@ import pytest
 from devstack.ports import free_port
 from devstack.testing import Database
 from integration.world import World, empty_world
-from orders import settings
 from orders.database.failures import ServerAway
 from orders.database.pool import Pool
 from orders.domain import events
@@ -40,15 +39,6 @@ def payment() -> Iterator[Control]:
     port = free_port()
     with running("payment", port) as control:
         yield control
-
-
-@pytest.fixture(scope="module")
-def pool(database: Database) -> Iterator[Pool]:
-    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "20"}
-    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    pool.open()
-    yield pool
-    pool.close()
 
 
 @pytest.fixture(params=["one by one", "as a set"])

@@ -64,15 +64,6 @@ def receiver() -> Iterator[Control]:
         yield control
 
 
-@pytest.fixture(scope="module")
-def pool(database: Database) -> Iterator[Pool]:
-    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
-    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    pool.open()
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
 def notifications(pool: Pool) -> Notifications:
     run(pool, "DELETE FROM notifications")

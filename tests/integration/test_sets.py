@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from devstack.testing import Database, Vhost
+from devstack.testing import Vhost
 from integration.broker import (
     SHORT_TIERS,
     Broker,
@@ -26,7 +26,6 @@ from integration.broker import (
 from integration.serving import eventually
 from integration.together import DirectAsking, Messages, work_on
 from integration.world import EVERYTHING, message_of
-from orders import settings
 from orders.database.orders import Ledger
 from orders.database.pool import Pool, Row
 from orders.database.progress import Advance, Progress, ProgressSets
@@ -181,15 +180,6 @@ class Shop:
             " AND status = 'Completed' AND version = 4 AND reservation = 'committed'"
         )
         return int(self.rows(query, list(orders))[0][0])
-
-
-@pytest.fixture(scope="module")
-def pool(database: Database) -> Iterator[Pool]:
-    environ = {"ORDERS_DATABASE_URL": database.url, "ORDERS_DATABASE_POOL_SIZE": "12"}
-    pool = Pool(database.url, settings.load(settings.DatabaseSettings, environ), "test")
-    pool.open()
-    yield pool
-    pool.close()
 
 
 @pytest.fixture

@@ -1,29 +1,15 @@
 """Orders that stand still: emitted again more and more seldom, counted, listed."""
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
-from devstack.testing import Database
 from integration.shop import Shop
 from machine_time import machine_time_s
-from orders import settings
 from orders.database.pool import Pool
 from orders.database.stuck import count_stuck
 from orders.domain.deadlines import DEADLINES, deadlines
 from orders.domain.lifecycle import Status
-from orders.settings import DatabaseSettings
 from orders.worker.sweep import Pace, Sweeper
-
-
-@pytest.fixture(scope="module")
-def pool(database: Database) -> Iterator[Pool]:
-    options = settings.load(DatabaseSettings, {"ORDERS_DATABASE_URL": database.url})
-    pool = Pool(options.url, options, "test")
-    pool.open()
-    yield pool
-    pool.close()
 
 
 def sweeper(pool: Pool, after_s: float | None = None) -> Sweeper:
