@@ -39,12 +39,12 @@ class Repeating:
     def go_on(self, calls: int, within_s: float = 120) -> None:
         """Wait until so many more calls have returned. Raises the first exception, TimeoutError."""
         with self._changed:
-            wanted = self._calls + calls
-            self._changed.wait_for(lambda: self._errors or self._calls >= wanted, within_s)
+            target = self._calls + calls
+            self._changed.wait_for(lambda: self._errors or self._calls >= target, within_s)
             if self._errors:
                 raise self._errors[0]
-            if self._calls < wanted:
-                message = f"{wanted - self._calls} of {calls} calls not within {within_s:g} s"
+            if self._calls < target:
+                message = f"{target - self._calls} of {calls} calls not within {within_s:g} s"
                 raise TimeoutError(message)
 
     def _repeat(self, function: Callable[[], object]) -> None:

@@ -51,7 +51,9 @@ def service(manifests: list[Manifest]) -> OrderService:
 @pytest.fixture(scope="module")
 def secrets(manifests: list[Manifest]) -> Secrets:
     return {
-        one["metadata"]["name"]: one["stringData"] for one in manifests if one["kind"] == "Secret"
+        manifest["metadata"]["name"]: manifest["stringData"]
+        for manifest in manifests
+        if manifest["kind"] == "Secret"
     }
 
 
@@ -69,8 +71,10 @@ class Logins:
         [self._prefix] = service.spec.migrations.pod_template.env
 
     def url(self, process: str, variable: str = "ORDERS_DATABASE_URL") -> str:
-        [entry] = [one for one in self._variables[process] if one["name"] == variable]
-        reference = entry["valueFrom"]["secretKeyRef"]
+        [variable_entry] = [
+            entry for entry in self._variables[process] if entry["name"] == variable
+        ]
+        reference = variable_entry["valueFrom"]["secretKeyRef"]
         return self.here(self._secrets[reference["name"]][reference["key"]])
 
     def here(self, url: str) -> str:
@@ -85,15 +89,15 @@ class Logins:
 @pytest.fixture(scope="module")
 def logins(service: OrderService, secrets: Secrets, database: Database) -> Iterator[Logins]:
     """Make the roles twice in a database that has none, as an upgrade from before would."""
-    made = Logins(service, secrets, database)
+    new = Logins(service, secrets, database)
     with pytest.raises(Transient):
-        made.migrate()  # it waits for the Job
+        new.migrate()  # it waits for the Job
     names = [*roles.PROCESSES, "migrator", *(f"orders_{each}" for each in roles.PROCESSES)]
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         for _ in range(2):
             admin.execute(secrets["orders-database"]["roles.sql"].encode())
-        made.migrate()
-        yield made
+        new.migrate()
+        yield new
         admin.execute(f"DROP OWNED BY {', '.join(names)}".encode())
         admin.execute(f"DROP ROLE {', '.join(names)}".encode())
 
@@ -163,12 +167,12 @@ class Cluster:
         self._manifests = manifests
 
     async def get(self, path: str) -> Manifest:
-        found = only(self._manifests, "Secret", path.rpartition("/")[2])
+        secret = only(self._manifests, "Secret", path.rpartition("/")[2])
         data = {
             key: base64.b64encode(value.encode()).decode()
-            for key, value in found["stringData"].items()
+            for key, value in secret["stringData"].items()
         }
-        return {"data": data, "type": found["type"], "metadata": found["metadata"]}
+        return {"data": data, "type": secret["type"], "metadata": secret["metadata"]}
 
 
 Connect = Callable[[str], "closing[pika.BlockingConnection]"]

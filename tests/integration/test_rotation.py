@@ -162,7 +162,7 @@ def servers(
         "inventory": inventory.url, "payment": payment.url,
     }  # fmt: skip
     fronts = {
-        name: Front(int(str(urlsplit(url).port)), pair, asked=name == "postgresql")
+        name: Front(int(str(urlsplit(url).port)), pair, on_request=name == "postgresql")
         for name, url in urls.items()
     }
     servers = Servers(database, redis_url, rabbitmq, vhost, fronts, bundle)

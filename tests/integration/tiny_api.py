@@ -114,7 +114,9 @@ class Together:
 
         self._how_to_wait = waiting
         self._reader, self._writer = os.pipe()
-        self._ask = Shared(60)(self._answer, lambda asked: [b"%d" % len(asked)] * len(asked), _none)
+        self._ask = Shared(60)(
+            self._answer, lambda questions: [b"%d" % len(questions)] * len(questions), _none
+        )
 
     def ask(self, environ: WSGIEnvironment) -> bytes:
         query = environ.get("QUERY_STRING", "")

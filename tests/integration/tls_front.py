@@ -22,10 +22,10 @@ _YES = b"S"
 class Front:
     """Passes what comes over TLS on to a port of this machine.
 
-    `asked`: TLS begins when the client has asked for it, as PostgreSQL's does.
+    `on_request`: TLS begins when the client has asked for it, as PostgreSQL's does.
     """
 
-    def __init__(self, port: int, pair: Pair, *, asked: bool = False) -> None:
+    def __init__(self, port: int, pair: Pair, *, on_request: bool = False) -> None:
         self.accepted = 0  # connections whose client took the certificate
         self._back = port
         self._open: set[asyncio.StreamWriter] = set()
@@ -36,7 +36,7 @@ class Front:
         self._thread.start()
         self._server = self._do(
             asyncio.start_server(self._answer, "127.0.0.1", 0)
-            if asked
+            if on_request
             else asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=self._context)
         )
         self.port: int = self._server.sockets[0].getsockname()[1]

@@ -442,13 +442,13 @@ class Connection(psycopg.Connection[Row]):
 def _driven(steps: PQGen[RV], descriptor: int, wait: Wait, timeout_s: float) -> RV:
     """Take the steps of a statement; `wait` waits for the server between them."""
     try:
-        wanted = next(steps)
+        readiness = next(steps)
         while True:
             # It asks for room only if the send buffer is full, which one statement does not fill.
-            room = bool(wanted & Ready.W)
+            room = bool(readiness & Ready.W)
             if not (_has_room(descriptor, timeout_s) if room else wait(descriptor, timeout_s)):
                 raise errors._WaitTimeout  # noqa: SLF001 as psycopg's own `wait` does
-            wanted = steps.send(Ready.W if room else Ready.R)
+            readiness = steps.send(Ready.W if room else Ready.R)
     except StopIteration as end:
         result: RV = end.value
         return result

@@ -167,10 +167,10 @@ class Ledger:
     def _take_set(self, questions: "Sequence[_Question]") -> list[list[Row]]:
         encoded = msgspec.json.encode([question.encoded for question in questions])
         arguments = _ANSWER | {"orders": encoded.decode()}
-        taken: list[list[Row]] = [[] for _ in questions]
+        rows: list[list[Row]] = [[] for _ in questions]
         for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
-            taken[place - 1].append((order_id, relay_sleeps))
-        return taken
+            rows[place - 1].append((order_id, relay_sleeps))
+        return rows
 
     def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
         """Return the stored answer of a key, if it was used. Raises KeyReused."""

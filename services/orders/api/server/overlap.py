@@ -224,10 +224,10 @@ class SetStatement(Generic[Q, R]):
         without those that held this one up.
         """
         until_s = time.monotonic() + _APART_S
-        left = sorted(members, key=self._has_subject)
-        while left and time.monotonic() < until_s:
-            self._ask_single(left.pop(0))
-        self._waiting[:0] = left
+        unasked = sorted(members, key=self._has_subject)
+        while unasked and time.monotonic() < until_s:
+            self._ask_single(unasked.pop(0))
+        self._waiting[:0] = unasked
 
     def _has_subject(self, member: _Member[Q, R]) -> bool:
         return self._subject(member.question) is not None
