@@ -21,7 +21,6 @@ NONE: Final = "none"
 # OpenSSL's codes of what is wrong with a certificate (x509_vfy.h).
 _EXPIRED: Final = frozenset({9, 10})
 _OTHER_HOST: Final = frozenset({62, 64})
-_UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
 
 EXPIRED: Final = "the server's certificate has expired or is not valid yet: renew it"
 OTHER_HOST: Final = "the server's certificate is for another host: name the host that it is for"
