@@ -20,7 +20,11 @@ ROOT: Final = Path(__file__).parents[2]
 RUNBOOK: Final = (ROOT / "observability" / "runbook.md").read_text()
 PROSE: Final = " ".join(RUNBOOK.split())  # panels' names and commands in sentences are wrapped
 SQL: Final = re.findall(r"SELECT [^`;]+", PROSE)
-ORDERS: Final = re.findall(r"(?:in_worker|orders) ((?:dead-letters|topology)[^`\n]+)", RUNBOOK)
+_COMMAND: Final = r"(?:in_worker|orders) ((?:dead-letters|topology)[^`\n]+)"
+ORDERS: Final = [
+    *re.findall(rf"^    {_COMMAND}$", RUNBOOK, re.MULTILINE),
+    *re.findall(rf"`{_COMMAND}`", PROSE),
+]
 PYTHON: Final = re.findall(r"python -c (\".+\")", RUNBOOK)
 # What lines of logs are searched for: events of ours.
 EVENTS: Final = re.findall(r"(?<=[`' ])((?:order|work|watch)\.[a-z_]+)(?=[`' ])", PROSE)
