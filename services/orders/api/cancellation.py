@@ -11,7 +11,7 @@ from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Answer, Arguments, Exchange, Operation, Ports, exchange_of
+from orders.api.resource import Arguments, Exchange, Operation, Ports, ResponseDoc, exchange_of
 from orders.database.cancellations import Cancelled, NotCancellable, TooLate
 from orders.database.cancellations import Request as Cancel
 from orders.domain.lifecycle import Status
@@ -55,13 +55,13 @@ class Cancellation:
             body=CancellationRequest,
             body_required=False,
             answers={
-                202: Answer(
+                202: ResponseDoc(
                     description="Cancelled at once before the payment; while it is under way its "
                     "outcome decides; afterwards the money goes back.",
                     body=CancellationAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
                 ),
-                200: Answer(
+                200: ResponseDoc(
                     description="The order was cancelled before.",
                     body=CancellationAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),

@@ -12,7 +12,7 @@ from orders.api.changes import RefundRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Answer, Arguments, Operation, Ports, exchange_of
+from orders.api.resource import Arguments, Operation, Ports, ResponseDoc, exchange_of
 from orders.database.refund_requests import NotRefundable, Unrefundable
 from orders.database.refund_requests import Request as Refund
 from orders.domain.lifecycle import Status
@@ -56,7 +56,7 @@ class Refunds:
             parameters=(ORDER_ID, IDEMPOTENCY_KEY),
             body=RefundRequest,
             answers={
-                202: Answer(
+                202: ResponseDoc(
                     description="The refund is on its way; `refunded` of the order tells when it "
                     "was made. An order whose money all went back is Refunded.",
                     body=RefundAnswer,

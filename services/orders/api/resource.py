@@ -38,7 +38,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     description: str
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseDoc(msgspec.Struct, frozen=True, kw_only=True):
     """One way a request may succeed; `body` is a msgspec type, None for no body."""
 
     description: str
@@ -69,7 +69,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
     body_required: bool = True
-    answers: dict[int, Answer]
+    answers: dict[int, ResponseDoc]
     refusals: dict[int, str] = {}
     token_refusals: dict[int, str] = {}
 

@@ -8,7 +8,7 @@ import msgspec
 
 from orders.database.orders import (
     ORDER_COLUMNS,
-    Answer,
+    StoredAnswer,
     Use,
     busy_if_locked,
     find_answer,
@@ -74,7 +74,7 @@ class Request(msgspec.Struct, frozen=True):
 class Cancelled(msgspec.Struct, frozen=True):
     """The answer to a cancellation, and the order afterwards; None on replay."""
 
-    answer: Answer
+    answer: StoredAnswer
     order: Order | None = None
 
 
@@ -108,7 +108,9 @@ class Cancellations:
                 raise Transient("the idempotency key expired this very moment", retry_after_s=1)
             return replayed
         order = order_of(rows[0][:ORDER_COLUMNS])
-        answer = Answer(code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version))
+        answer = StoredAnswer(
+            code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version)
+        )
         return Cancelled(answer, order)
 
     def _replayed(self, request: Request, row: Row) -> Cancelled | None:

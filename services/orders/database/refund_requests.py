@@ -10,7 +10,7 @@ import msgspec
 
 from orders.database.orders import (
     ORDER_COLUMNS,
-    Answer,
+    StoredAnswer,
     Use,
     busy_if_locked,
     find_answer,
@@ -64,7 +64,7 @@ class Request(msgspec.Struct, frozen=True):
 class Requested(msgspec.Struct, frozen=True):
     """The answer to the request, and the order afterwards; None on replay."""
 
-    answer: Answer
+    answer: StoredAnswer
     order: Order | None = None
 
 
@@ -159,9 +159,9 @@ def _check(account: _Account, request: Request) -> None:
         raise NotRefundable(Unrefundable.EXCEEDS_CAPTURE)
 
 
-def _answer(order: Order, amount: Decimal) -> Answer:
+def _answer(order: Order, amount: Decimal) -> StoredAnswer:
     body = (
         f'{{"orderId":{order.id},"status":"{order.status}","amount":{amount:.2f},'
         f'"message":"{_MESSAGE}"}}'
     )
-    return Answer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))
+    return StoredAnswer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))
