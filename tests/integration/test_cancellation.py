@@ -12,7 +12,7 @@ from integration.world import World, empty_world
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
 from orders.database.orders import KeyReused
 from orders.database.pool import Pool
-from orders.database.progress import Outcome, Progress
+from orders.database.progress import AttemptOutcome, Progress
 from orders.database.refund_requests import RefundRequests
 from orders.database.refund_requests import Request as Refund
 from orders.domain import events
@@ -462,7 +462,7 @@ def call_declined(world: World, order_id: int) -> str:
     work = world.progress.load(order_id, str(uuid.uuid4()))
     assert work is not None
     assert work.attempt_id is not None
-    attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, Outcome.UNKNOWN)
+    attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, AttemptOutcome.UNKNOWN)
     decided = resolution(work, attempt, Word.DECLINED)
     progress = Progress(world.pool, "operator:ada")
     progress.advance(work, decided.change, decided.step, context.accept("test", None)[0])

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from orders.database.progress import Outcome
+from orders.database.progress import AttemptOutcome
 from orders.domain.deadlines import DEADLINES, deadlines
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, TERMINAL, Status
@@ -42,7 +42,7 @@ def units(status: StockStatus, quantity: int = QUANTITY) -> StockEntry:
 def findings(
     facts: OrderFacts | None, payments: list[PaymentEntry], stock: list[StockEntry]
 ) -> list[Finding]:
-    attempts = [AttemptFacts(OURS, Kind.CAPTURE, TOTAL, Outcome.APPROVED)]
+    attempts = [AttemptFacts(OURS, Kind.CAPTURE, TOTAL, AttemptOutcome.APPROVED)]
     return judge(Evidence(1, Known(facts, attempts, [], NOW), payments, stock))
 
 

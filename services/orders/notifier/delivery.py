@@ -17,7 +17,12 @@ from typing import Final
 import msgspec
 import structlog
 
-from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.database.notifications import (
+    Notification,
+    NotificationOutcome,
+    Notifications,
+    Settlement,
+)
 from orders.domain.events import OrderEvent
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging.envelope import Message
@@ -115,7 +120,7 @@ class Sending:
         try:
             self._post(notification)
         except Permanent as error:
-            return Settlement(outcome=Outcome.GONE, error=str(error))
+            return Settlement(outcome=NotificationOutcome.GONE, error=str(error))
         except NotAsked as error:
             wait_s = error.retry_after_s or 1.0
             self._rest_until_s = time.monotonic() + wait_s
@@ -131,7 +136,7 @@ class Sending:
         wait_s = self._patience.next_s(
             notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
         )
-        outcome = Outcome.GIVEN_UP if wait_s is None else None
+        outcome = NotificationOutcome.GIVEN_UP if wait_s is None else None
         return Settlement(outcome=outcome, again_in_s=wait_s, error=str(error))
 
     def _post(self, notification: Notification) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from orders.database.pool import Pool
-from orders.database.progress import Outcome
+from orders.database.progress import AttemptOutcome
 from orders.domain.lifecycle import Status
 from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, StockEntry
 
@@ -40,7 +40,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     id: uuid.UUID
     kind: Kind
     amount: Decimal
-    outcome: Outcome
+    outcome: AttemptOutcome
     elsewhere: Decimal = Decimal(0)
 
 

@@ -13,7 +13,7 @@ from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.audit import operator
 from orders.database.pool import Pool
-from orders.database.progress import Outcome, Progress, Work
+from orders.database.progress import AttemptOutcome, Progress, Work
 from orders.domain.order import AttemptKind, Order
 from orders.errors import OrdersError, Permanent
 from orders.settings import CacheSettings
@@ -91,7 +91,7 @@ def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
     work = progress.load(order_id, _NO_MESSAGE)
     if work is None:
         raise Permanent(f"there is no order {order_id}", reason="unknown_order")
-    attempt = Attempt(attempt_id, AttemptKind(kind), amount, Outcome(outcome))
+    attempt = Attempt(attempt_id, AttemptKind(kind), amount, AttemptOutcome(outcome))
     return Case(attempt, work, context.accept(correlation_id, traceparent)[0])
 
 

@@ -25,7 +25,7 @@ from orders.telemetry.metrics import CIRCUIT_BREAKER_STATE, UPSTREAM_DURATION, e
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.credential import ANONYMOUS, Credential
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
+from orders.upstream.transport import Call, CallOutcome, Line, Reply, Request, Transport, TryFailed
 
 # The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
 # in between (a proxy, a wrong route, a gateway) and says nothing of the order.
@@ -50,22 +50,27 @@ CODES: Final = frozenset(
 T = TypeVar("T")
 
 _RETRIED: Final = frozenset(
-    {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED}
+    {
+        CallOutcome.TIMEOUT,
+        CallOutcome.CONNECTION_ERROR,
+        CallOutcome.SERVER_ERROR,
+        CallOutcome.THROTTLED,
+    }
 )
 # 429 is the word of a healthy upstream, and a full bulkhead says nothing about it. A route or a
 # credential that is wrong is an outage as any other.
 _BREAKING: Final = frozenset(
     {
-        Outcome.TIMEOUT,
-        Outcome.CONNECTION_ERROR,
-        Outcome.SERVER_ERROR,
-        Outcome.INVALID_ANSWER,
-        Outcome.DENIED,
-        Outcome.ADDRESS_REFUSED,
+        CallOutcome.TIMEOUT,
+        CallOutcome.CONNECTION_ERROR,
+        CallOutcome.SERVER_ERROR,
+        CallOutcome.INVALID_ANSWER,
+        CallOutcome.DENIED,
+        CallOutcome.ADDRESS_REFUSED,
     }
 )
 # Whatever else calls this upstream now would end alike.
-_PAUSING: Final = frozenset({Outcome.CIRCUIT_OPEN, Outcome.THROTTLED})
+_PAUSING: Final = frozenset({CallOutcome.CIRCUIT_OPEN, CallOutcome.THROTTLED})
 _SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -145,10 +150,10 @@ class Upstream:
         Transient when this process is too busy to ask, and Permanent.
         """
         started_s = self._clock()
-        outcome = Outcome.REFUSED  # what remains when `read` raises
+        outcome = CallOutcome.REFUSED  # what remains when `read` raises
         try:
             result = self._call(Call(request, read), started_s + self.policy.deadline_s)
-            outcome = Outcome.SUCCESS
+            outcome = CallOutcome.SUCCESS
         except _GaveUp as error:
             outcome = error.outcome
             raise _unavailable(self.name, error) from error.__cause__
@@ -157,7 +162,7 @@ class Upstream:
         finally:
             self.observe(outcome, self._clock() - started_s)
 
-    def observe(self, outcome: Outcome, took_s: float) -> None:
+    def observe(self, outcome: CallOutcome, took_s: float) -> None:
         """Count a call that ended."""
         UPSTREAM_DURATION.labels(self.name, outcome).observe(took_s, exemplar())
 
@@ -227,12 +232,12 @@ class Upstream:
         """
         # The permit first: a probe of the breaker must not be spent on a full bulkhead.
         if not self._permits.acquire(blocking=False):
-            raise TryFailed(Outcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
+            raise TryFailed(CallOutcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
         try:
             return self._breaker.enter()
         except CircuitOpen as error:
             self._permits.release()
-            raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
+            raise TryFailed(CallOutcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
 
     def leave(self, admission: object, *, failed: bool) -> None:
         """Tell the breaker how an admitted try ended."""
@@ -252,7 +257,7 @@ class Upstream:
         try:
             return call.read(reply)
         except InvalidAnswer as error:
-            raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
+            raise TryFailed(CallOutcome.INVALID_ANSWER, str(error)) from error
 
     def given_up(self, request: Request, tries: int, error: TryFailed) -> Transient:
         """Return the caller's error after the last try."""
@@ -416,9 +421,9 @@ class NotAsked(Unavailable):
 
 
 def _unavailable(upstream: str, error: _GaveUp) -> Transient:
-    if error.outcome is Outcome.BULKHEAD_FULL:
+    if error.outcome is CallOutcome.BULKHEAD_FULL:
         return Transient(str(error), retry_after_s=error.retry_after_s)
-    kind = NotAsked if error.outcome is Outcome.CIRCUIT_OPEN else Unavailable
+    kind = NotAsked if error.outcome is CallOutcome.CIRCUIT_OPEN else Unavailable
     return kind(
         str(error),
         dependency=upstream,
@@ -432,14 +437,14 @@ def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
     status = reply.status
     if 200 <= status < 300:
         return
-    outcome, detail = _STATUSES.get(status, Outcome.SERVER_ERROR), f"status {status}"
+    outcome, detail = _STATUSES.get(status, CallOutcome.SERVER_ERROR), f"status {status}"
     if status < 400:  # a redirect: followed, it would send the order's data elsewhere
-        outcome = Outcome.INVALID_ANSWER
+        outcome = CallOutcome.INVALID_ANSWER
         detail += ": redirects are not followed"
     elif status < 500 and status not in _STATUSES:
         if definite(reply):
             return
-        outcome = Outcome.DENIED
+        outcome = CallOutcome.DENIED
         if (advice := verified.advice_of_nginx(reply.body)) is not None:
             detail = f"{detail}: {advice}"
     raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
@@ -448,9 +453,9 @@ def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
 # A rotated credential or a wrong route says nothing about the order that met it, code or no code.
 _ACCESS: Final = (401, 403, 405, 407, 421, 423, 425)
 _STATUSES: Final = {
-    408: Outcome.TIMEOUT,
-    429: Outcome.THROTTLED,
-    **dict.fromkeys(_ACCESS, Outcome.DENIED),
+    408: CallOutcome.TIMEOUT,
+    429: CallOutcome.THROTTLED,
+    **dict.fromkeys(_ACCESS, CallOutcome.DENIED),
 }
 
 

@@ -32,7 +32,7 @@ T_co = TypeVar("T_co", covariant=True)
 RETRY_AFTER_LIMIT_S: Final = 3600.0  # beyond every deadline and retry tier
 
 
-class Outcome(enum.StrEnum):
+class CallOutcome(enum.StrEnum):
     """How a call ended: the label of its metric."""
 
     SUCCESS = "success"
@@ -52,7 +52,7 @@ class TryFailed(Exception):
     """Try again if it pays: no answer to rely on came; `outcome` says why."""
 
     def __init__(
-        self, outcome: Outcome, detail: str = "", *, retry_after_s: float | None = None
+        self, outcome: CallOutcome, detail: str = "", *, retry_after_s: float | None = None
     ) -> None:
         super().__init__(f"{outcome}: {detail}" if detail else outcome)
         self.outcome, self.retry_after_s = outcome, retry_after_s
@@ -133,10 +133,10 @@ class Transport:
         try:
             connection.connect()
         except AddressRefused as error:
-            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
+            raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             connection.close()
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
         usual = connection.port == connection.default_port
         field = host if usual else f"{host}:{connection.port}"
@@ -166,7 +166,7 @@ class Transport:
             return self._threads.submit(run).result(timeout_s)
         except TimeoutError:
             exchange.abort()
-            raise TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
+            raise TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
         except KeyboardInterrupt:
             exchange.abort()  # the process ends no sooner than its threads
             raise
@@ -187,13 +187,13 @@ class Transport:
             )
             return self._read(response)
         except AddressRefused as error:
-            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
+            raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused; to urllib3 a timeout
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise TryFailed(Outcome.TIMEOUT, word(error)) from error
+            raise TryFailed(CallOutcome.TIMEOUT, word(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> Reply:
         try:
@@ -211,7 +211,7 @@ class Transport:
         for chunk in response.stream(self._limit_bytes + 1, decode_content=False):
             body += chunk
             if len(body) > self._limit_bytes:
-                raise TryFailed(Outcome.INVALID_ANSWER, f"more than {self._limit_bytes} bytes")
+                raise TryFailed(CallOutcome.INVALID_ANSWER, f"more than {self._limit_bytes} bytes")
         return bytes(body)
 
 
