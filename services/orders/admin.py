@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from orders import probes
-from orders.probes import Checks, Report, State
+from orders.probes import Checks, ProbeReport, State
 
 # A request and its answer are small; whoever takes longer than this is cut off.
 REQUEST_S: Final = 5.0
@@ -70,7 +70,7 @@ class Admin:
         return AdminResponse(200, content_type, encode(self._metrics))
 
 
-def _probe(report: Report, query: dict[str, list[str]]) -> AdminResponse:
+def _probe(report: ProbeReport, query: dict[str, list[str]]) -> AdminResponse:
     """Answer like Kubernetes' own probes: `ok`, or every line on `?verbose` and on failure."""
     everything = "verbose" in query or report.status != HTTPStatus.OK
     text = "\n".join(report.lines) if everything else "ok"

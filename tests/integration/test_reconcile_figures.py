@@ -22,7 +22,7 @@ from orders.database.pool import Pool
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.book import Book
 from orders.settlement.evidence import Witnesses
-from orders.settlement.reconcile import BEGINNING, Reconciliation, Report
+from orders.settlement.reconcile import BEGINNING, Reconciliation, ReconciliationReport
 from orders.upstream.ledgers import PAGE, Kind, PaymentEntry, PaymentStatus, StockEntry, StockStatus
 
 pytestmark = pytest.mark.figures
@@ -102,7 +102,7 @@ def test_reconciliation_costs_little_beside_many_orders(
             pool, cast("Any", Ledgers(end, PaymentEntry)), cast("Any", Ledgers(end, StockEntry))
         )
 
-        def measured(name: str, full: bool) -> Report:  # noqa: FBT001
+        def measured(name: str, full: bool) -> ReconciliationReport:  # noqa: FBT001
             before_s, began_s = active_s(admin), time.monotonic()
             run = Reconciliation(Book(pool), witnesses, ReconcileSettings(settle_s=120))
             report = run.run(BEGINNING if full else None)
