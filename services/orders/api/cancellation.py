@@ -11,7 +11,7 @@ from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Arguments, Exchange, Operation, Ports, ResponseDoc, exchange_of
+from orders.api.resource import Arguments, HttpExchange, Operation, Ports, ResponseDoc, exchange_of
 from orders.database.cancellations import Cancelled, NotCancellable, TooLate
 from orders.database.cancellations import Request as Cancel
 from orders.domain.lifecycle import Status
@@ -107,7 +107,7 @@ class Cancellation:
         exchange.replayed = cancelled.answer.replayed
         show_answer(resp, cancelled.answer)
 
-    def _cancel(self, exchange: Exchange, request: Cancel) -> Cancelled:
+    def _cancel(self, exchange: HttpExchange, request: Cancel) -> Cancelled:
         try:
             cancelled = self._cancellations.cancel(request, exchange.context)
         except NotCancellable as error:

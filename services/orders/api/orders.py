@@ -21,7 +21,7 @@ from orders.api.requests import (
 )
 from orders.api.resource import (
     Arguments,
-    Exchange,
+    HttpExchange,
     Operation,
     Parameter,
     Ports,
@@ -104,7 +104,7 @@ class Orders:
         exchange.order_id = int(accepted.location.rpartition("/")[2])
         self._cache.saw(exchange.order_id)
 
-    def _accept(self, exchange: Exchange, order: NewOrder, key: str | None) -> StoredAnswer:
+    def _accept(self, exchange: HttpExchange, order: NewOrder, key: str | None) -> StoredAnswer:
         principal = user_principal(exchange.caller.subject or order.user_id)
         refusal = self._stock_refusal(order)
         if refusal is None:
