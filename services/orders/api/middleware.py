@@ -38,7 +38,7 @@ _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _log = structlog.get_logger()
 
 
-class Observed:
+class TelemetryMiddleware:
     """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never).
 
     A request below /api/ that waited for longer than `max_wait_s` since the gateway passed it on is
