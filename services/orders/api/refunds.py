@@ -13,8 +13,7 @@ from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import Arguments, Operation, Ports, ResponseDoc, exchange_of
-from orders.database.refund_requests import NotRefundable, Unrefundable
-from orders.database.refund_requests import Request as Refund
+from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
 from orders.views import snapshot
@@ -86,7 +85,7 @@ class Refunds:
         """Request a refund, once per key."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
-        refund = Refund(
+        refund = RefundCommand(
             order_id=order_id,
             amount=amount,
             principal=principal(exchange.caller),

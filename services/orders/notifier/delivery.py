@@ -30,7 +30,7 @@ from orders.notifier import metrics
 from orders.notifier.metrics import NOTIFICATIONS, Try
 from orders.telemetry import context, tracing
 from orders.upstream.http import NotAsked, Upstream
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import HttpRequest, HttpResponse
 from orders.watch import Watch
 
 _PREFIX: Final = "whsec_"
@@ -146,7 +146,7 @@ class Sending:
         body = msgspec.json.encode(Webhook(kind, sent_at, notification.event))
         receiver = self._receiver
         headers = signed_headers(notification.webhook_id, now_s, body, receiver.secrets)
-        request = Request("POST", receiver.path, "/", body, headers)
+        request = HttpRequest("POST", receiver.path, "/", body, headers)
         receiver.upstream.call(request, _accepted)
 
 
@@ -262,12 +262,12 @@ class Sweep:
         self._count_at_s = time.monotonic() + _COUNT_EVERY_S
 
 
-def gone(reply: Reply) -> bool:
+def gone(reply: HttpResponse) -> bool:
     """Tell whether a receiver's 4xx is final: only 410 is, after Standard Webhooks."""
     return reply.status == 410
 
 
-def _accepted(reply: Reply) -> None:
+def _accepted(reply: HttpResponse) -> None:
     if reply.status >= 400:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 

@@ -25,7 +25,15 @@ from orders.telemetry.metrics import CIRCUIT_BREAKER_STATE, UPSTREAM_DURATION, e
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.credential import ANONYMOUS, Credential
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, CallOutcome, Line, Reply, Request, Transport, TryFailed
+from orders.upstream.transport import (
+    Call,
+    CallOutcome,
+    HttpRequest,
+    HttpResponse,
+    Line,
+    Transport,
+    TryFailed,
+)
 
 # The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
 # in between (a proxy, a wrong route, a gateway) and says nothing of the order.
@@ -85,7 +93,7 @@ class _Problem(msgspec.Struct):
     error: str = ""
 
 
-def error_code(reply: Reply) -> str:
+def error_code(reply: HttpResponse) -> str:
     """Return the machine-readable code of a 4xx answer; empty if it has none."""
     try:
         return msgspec.json.decode(reply.body, type=_Problem).error
@@ -93,7 +101,7 @@ def error_code(reply: Reply) -> str:
         return ""
 
 
-def has_code(reply: Reply) -> bool:
+def has_code(reply: HttpResponse) -> bool:
     """Tell whether a 4xx answer is one of the contract."""
     return error_code(reply) in CODES
 
@@ -113,7 +121,7 @@ class Upstream:
         url: str,
         policy: UpstreamPolicy,
         *,
-        definite: Callable[[Reply], bool] = has_code,
+        definite: Callable[[HttpResponse], bool] = has_code,
         addresses: AllowedAddresses | None = None,
         credential: Credential = ANONYMOUS,
         clock: Callable[[], float] = time.monotonic,
@@ -142,7 +150,7 @@ class Upstream:
         """Close the idle connections to the upstream."""
         self._transport.close()
 
-    def call(self, request: Request, read: Callable[[Reply], T]) -> T:
+    def call(self, request: HttpRequest, read: Callable[[HttpResponse], T]) -> T:
         """Send a request until `read` can make something of the answer, 2xx or a definite 4xx.
 
         `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
@@ -181,7 +189,7 @@ class Upstream:
             self._sleep(wait_s)
 
     def again_in_s(
-        self, request: Request, error: TryFailed, tries: int, deadline_s: float
+        self, request: HttpRequest, error: TryFailed, tries: int, deadline_s: float
     ) -> float | None:
         """Return how long to wait before the next try, in seconds; None if there is to be none."""
         wait_s = self._wait_s(error, tries, deadline_s)
@@ -251,7 +259,7 @@ class Upstream:
         """Give up the place of a try."""
         self._permits.release()
 
-    def understand(self, reply: Reply, call: Call[T]) -> T:
+    def understand(self, reply: HttpResponse, call: Call[T]) -> T:
         """Make something of an answer. Raises TryFailed, and Permanent for a definite no."""
         _check_status(reply, self._definite)
         try:
@@ -259,7 +267,7 @@ class Upstream:
         except InvalidAnswer as error:
             raise TryFailed(CallOutcome.INVALID_ANSWER, str(error)) from error
 
-    def given_up(self, request: Request, tries: int, error: TryFailed) -> Transient:
+    def given_up(self, request: HttpRequest, tries: int, error: TryFailed) -> Transient:
         """Return the caller's error after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
@@ -267,7 +275,7 @@ class Upstream:
         """Begin to open a connection that only the caller uses; TryFailed when it fails."""
         return self._transport.connect(self.policy.try_timeout_s)
 
-    def span(self, request: Request, tries: int) -> AbstractContextManager[Span | None]:
+    def span(self, request: HttpRequest, tries: int) -> AbstractContextManager[Span | None]:
         """Return the span of a try."""
         attributes = {
             **self._address,
@@ -277,12 +285,12 @@ class Upstream:
         }
         return tracing.span(f"{request.method} {request.template}", attributes, tracing.CLIENT)
 
-    def fields(self, request: Request) -> dict[str, str]:
+    def fields(self, request: HttpRequest) -> dict[str, str]:
         """Return the header fields of a request, the ids of the work at hand among them."""
         all_fields = {**_HEADERS, **request.headers, **outgoing_headers()}
         return all_fields if self._token is None else {**all_fields, **self._token.fields}
 
-    def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
+    def _exchange(self, request: HttpRequest, timeout_s: float, tries: int) -> HttpResponse:
         with self.span(request, tries) as span:
             headers = self.fields(request)  # in the span: it is the parent of the peer's
             try:
@@ -408,7 +416,7 @@ class InvalidAnswer(Exception):
 class _GaveUp(Exception):
     """No further try is worth it."""
 
-    def __init__(self, upstream: str, request: Request, tries: int, last: TryFailed) -> None:
+    def __init__(self, upstream: str, request: HttpRequest, tries: int, last: TryFailed) -> None:
         plural = "tries" if tries > 1 else "try"
         super().__init__(
             f"{upstream}: {request.method} {request.template} failed after {tries} {plural}: {last}"
@@ -432,7 +440,7 @@ def _unavailable(upstream: str, error: _GaveUp) -> Transient:
     )
 
 
-def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
+def _check_status(reply: HttpResponse, definite: Callable[[HttpResponse], bool]) -> None:
     """Let only 2xx and definite 4xx pass."""
     status = reply.status
     if 200 <= status < 300:
@@ -459,7 +467,7 @@ _STATUSES: Final = {
 }
 
 
-def decode(reply: Reply, kind: type[T]) -> T:
+def decode(reply: HttpResponse, kind: type[T]) -> T:
     """Decode a 2xx answer. Raises InvalidAnswer, and Permanent for any 4xx."""
     if reply.status >= 400:
         raise refusal(reply)
@@ -469,7 +477,7 @@ def decode(reply: Reply, kind: type[T]) -> T:
         raise InvalidAnswer(f"status {reply.status}, {error}") from error
 
 
-def refusal(reply: Reply) -> Permanent:
+def refusal(reply: HttpResponse) -> Permanent:
     """Return the error for a definite no that the contract does not foresee."""
     code = error_code(reply)
     shown_code = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"

@@ -29,9 +29,9 @@ from orders.upstream.http import Upstream, breaks
 from orders.upstream.transport import (
     Call,
     CallOutcome,
+    HttpRequest,
+    HttpResponse,
     Line,
-    Reply,
-    Request,
     TryFailed,
     retry_after_s,
     word,
@@ -104,7 +104,7 @@ class _Connection(Generic[Token]):
             return True
         return True
 
-    def request(self, request: Request, headers: dict[str, str]) -> bytes:
+    def request(self, request: HttpRequest, headers: dict[str, str]) -> bytes:
         """Return a request as it goes over the wire."""
         body = request.body or b""
         length = f"Content-Length: {len(body)}\r\n" if request.body is not None else ""
@@ -364,11 +364,12 @@ class ParallelCalls(Generic[Token]):
         if pending.span is not None:
             pending.span.set_attribute("http.response.status_code", complete.status)
         self._understand(
-            pending, Reply(complete.status, complete.body, retry_after_s(complete.retry_after))
+            pending,
+            HttpResponse(complete.status, complete.body, retry_after_s(complete.retry_after)),
         )
         self._serve(connection.lane)
 
-    def _understand(self, pending: _Pending[Token], reply: Reply) -> None:
+    def _understand(self, pending: _Pending[Token], reply: HttpResponse) -> None:
         upstream = pending.lane.upstream
         try:
             result = upstream.understand(reply, pending.call)

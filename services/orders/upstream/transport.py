@@ -58,7 +58,7 @@ class TryFailed(Exception):
         self.outcome, self.retry_after_s = outcome, retry_after_s
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """What to send. `template` is the path without its ids, for names of spans and log lines."""
 
     method: str
@@ -68,7 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}  # beyond the ones every request has
 
 
-class Reply(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """What came back, whole."""
 
     status: int
@@ -82,8 +82,8 @@ class Call(NamedTuple, Generic[T_co]):
     `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
     """
 
-    request: Request
-    read: Callable[[Reply], T_co]
+    request: HttpRequest
+    read: Callable[[HttpResponse], T_co]
 
 
 class Line(NamedTuple):
@@ -144,18 +144,18 @@ class Transport:
 
     def send(
         self,
-        request: Request,
+        request: HttpRequest,
         headers: Mapping[str, str],
         timeout_s: float,
         ended: Callable[[], None],
-    ) -> Reply:
+    ) -> HttpResponse:
         """Exchange once, within the time. Raises TryFailed.
 
         `ended` is called when the exchange is really over, which may be after this returned.
         """
         exchange = _Exchange()
 
-        def run() -> Reply:
+        def run() -> HttpResponse:
             try:
                 _thread.exchange = exchange
                 return self._exchange(request, headers, timeout_s)
@@ -171,7 +171,9 @@ class Transport:
             exchange.abort()  # the process ends no sooner than its threads
             raise
 
-    def _exchange(self, request: Request, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    def _exchange(
+        self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
+    ) -> HttpResponse:
         try:
             response = self._pool.urlopen(
                 request.method,
@@ -195,7 +197,7 @@ class Transport:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> Reply:
+    def _read(self, response: urllib3.BaseHTTPResponse) -> HttpResponse:
         try:
             body = self._body(response)
         except BaseException:
@@ -203,7 +205,9 @@ class Transport:
             raise
         finally:
             response.release_conn()
-        return Reply(response.status, body, retry_after_s(response.headers.get("Retry-After", "")))
+        return HttpResponse(
+            response.status, body, retry_after_s(response.headers.get("Retry-After", ""))
+        )
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         body = bytearray()
