@@ -10,7 +10,7 @@ import msgspec
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome
 from orders.domain.lifecycle import Status
-from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, StockEntry
+from orders.upstream.ledgers import Ledger, PaymentEntry, PaymentKind, StockEntry
 
 _READS: Final = 3  # an order that changes more often than that while it is looked at is under way
 
@@ -38,7 +38,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     """
 
     id: uuid.UUID
-    kind: Kind
+    kind: PaymentKind
     amount: Decimal
     outcome: AttemptOutcome
     elsewhere: Decimal = Decimal(0)

@@ -22,7 +22,7 @@ PAGE: Final = 500  # entries; about 100 KB
 _ANSWER_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
 
-class Kind(enum.StrEnum):
+class PaymentKind(enum.StrEnum):
     """What a payment attempt did with the money."""
 
     CAPTURE = "capture"
@@ -51,7 +51,7 @@ class PaymentEntry(msgspec.Struct, rename="camel", frozen=True):
 
     attempt_id: str
     order_id: int
-    kind: Kind
+    kind: PaymentKind
     amount: Decimal
     status: PaymentStatus
     at: dt.datetime
