@@ -45,7 +45,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observations:
     """The observations while the load ran."""
 
     reports: list[Report]
@@ -115,7 +115,7 @@ def prepare(scenario: Scenario, place: Place) -> None:
         seeding.plant(place.database, scenario.seed)
 
 
-def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observed:
+def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observations:
     """Drive the load and return the observations. Raises SetupFailed, Unreachable, StackFailed."""
     sampler, probe = Sampler(place.stack), Probe()
     timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
@@ -145,7 +145,7 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
     reports = timeline.read(out / "timeline.jsonl")
     if cut_off := unfinished(reports):
         raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
-    return Observed(
+    return Observations(
         reports, purchases(out / "purchases.jsonl"),
         timetable.events + (warden.events if warden else []), sampler.readings,
         probe.figures(),
@@ -177,7 +177,7 @@ def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: i
     return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name), after)
 
 
-def figures(scenario: Scenario, observed: Observed) -> dict[str, float]:
+def figures(scenario: Scenario, observed: Observations) -> dict[str, float]:
     """Give everything that was measured while the load ran."""
     values = timeline.figures(observed.reports, scenario) | observed.lateness
     values |= memory.figures(observed.readings) | memory.figures(memory.of_locust(observed.reports))

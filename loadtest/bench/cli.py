@@ -19,7 +19,7 @@ from devstack.state import StateError
 from loadtest.bench import sizing, table
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
-from loadtest.bench.results import Report
+from loadtest.bench.results import BenchReport
 from loadtest.bench.run import SUBJECTS, Say, Scope, run
 from loadtest.bench.stand import Plan
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _document(report: Report) -> None:
+def _document(report: BenchReport) -> None:
     DOCUMENT.write_text(table.inserted(DOCUMENT.read_text(), report))
     measured = {subject.name for subject in report.subjects}
     if absent := sizing.NEEDED - measured:
@@ -63,22 +63,22 @@ def _document(report: Report) -> None:
     SIZES.write_text(table.inserted(SIZES.read_text(), report, sizing.sheets(report)))
 
 
-def _run(options: argparse.Namespace, say: Say) -> Report:
+def _run(options: argparse.Namespace, say: Say) -> BenchReport:
     rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
     plan = Plan(seconds, options.connections, options.processes)
     scope = Scope(options.only, plan, rounds, options.before, go=not options.without_go)
     return run(options.results.absolute(), scope, say)
 
 
-def _last(folder: Path) -> Report | None:
+def _last(folder: Path) -> BenchReport | None:
     """Return the last saved run that can be read."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         with contextlib.suppress(msgspec.DecodeError):
-            return msgspec.json.decode(path.read_bytes(), type=Report)
+            return msgspec.json.decode(path.read_bytes(), type=BenchReport)
     return None
 
 
-def _save(report: Report, folder: Path) -> Path:
+def _save(report: BenchReport, folder: Path) -> Path:
     path = folder / f"{report.at:%Y%m%dT%H%M%S}-{report.commit}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     return path

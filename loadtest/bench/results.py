@@ -72,7 +72,7 @@ class Memory(msgspec.Struct, frozen=True):
     largest_mib: float
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """The results of all subjects of a run."""
 
     at: dt.datetime

@@ -16,7 +16,7 @@ from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench
 from loadtest.bench.pairs import turns
-from loadtest.bench.results import Memory, Report, Sample, Subject
+from loadtest.bench.results import BenchReport, Memory, Sample, Subject
 from loadtest.bench.slow_commits import SlowCommits
 from loadtest.bench.stand import Plan, Stand
 
@@ -44,7 +44,7 @@ class Scope(NamedTuple):
     go: bool = True
 
 
-def run(folder: Path, scope: Scope, say: Say) -> Report:
+def run(folder: Path, scope: Scope, say: Say) -> BenchReport:
     """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
     at, (commit, changed), hardware = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
     go, without_go = _peer(scope, say)
@@ -58,7 +58,7 @@ def run(folder: Path, scope: Scope, say: Say) -> Report:
         names = [name for name in scope.subjects if name not in without]
         subjects, memory = _measured(bed, scope._replace(subjects=names), say)
         bed.database.close()
-    return Report(
+    return BenchReport(
         at=at,
         commit=commit,
         changed=changed,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from loadtest.bench.results import Report
+from loadtest.bench.results import BenchReport
 from loadtest.bench.table import Sheet
 
 # A run without one of them says nothing of sizes.
@@ -65,7 +65,7 @@ class Costs(NamedTuple):
         return self.api + self.worker + self.relay + servers
 
 
-def costs(report: Report) -> Costs:
+def costs(report: BenchReport) -> Costs:
     """Take the costs from a run. Raises KeyError if it lacks a subject."""
     subjects = {subject.name: subject for subject in report.subjects}
     order_path = subjects["whole"].cpu_us("straight")
@@ -89,7 +89,7 @@ def costs(report: Report) -> Costs:
     )
 
 
-def sheets(report: Report) -> list[Sheet]:
+def sheets(report: BenchReport) -> list[Sheet]:
     """Return the tables of docs/scaling.md. Raises KeyError if the run lacks a subject."""
     measured = costs(report)
     return [

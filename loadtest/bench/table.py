@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bench.pairs import Spread
-from loadtest.bench.results import Report, Subject
+from loadtest.bench.results import BenchReport, Subject
 
 BEGIN: Final = "<!-- begin: written by make bench -->"
 END: Final = "<!-- end -->"
@@ -22,12 +22,12 @@ class Sheet(NamedTuple):
     names: int = 2
 
 
-def sheets(report: Report) -> list[Sheet]:
+def sheets(report: BenchReport) -> list[Sheet]:
     """Return all tables of a run."""
     return [_rates(report), _ratios(report), _cpu(report), _memory(report)]
 
 
-def against(report: Report, last: Report) -> Sheet:
+def against(report: BenchReport, last: BenchReport) -> Sheet:
     """Compare a run's ratios with those of an earlier one, as far as both have them."""
     earlier = {
         (subject.name, pair): subject.ratio(*pair).median
@@ -50,7 +50,7 @@ def against(report: Report, last: Report) -> Sheet:
     return Sheet(title, ("subject", "ratio", "now", "then", "change"), rows)
 
 
-def show(report: Report, console: Console, last: Report | None = None) -> None:
+def show(report: BenchReport, console: Console, last: BenchReport | None = None) -> None:
     """Print a run, and how it compares with an earlier one."""
     for sheet in [*sheets(report), *([against(report, last)] if last else [])]:
         table = Table(title=sheet.title, title_justify="left")
@@ -62,7 +62,7 @@ def show(report: Report, console: Console, last: Report | None = None) -> None:
         console.print(table)
 
 
-def markdown(report: Report, tables: Sequence[Sheet] | None = None) -> str:
+def markdown(report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
     """Return a run for the documentation, with its own tables or with those made of it."""
     lines = [_circumstances(report)]
     for sheet in sheets(report) if tables is None else tables:
@@ -72,7 +72,7 @@ def markdown(report: Report, tables: Sequence[Sheet] | None = None) -> str:
     return "\n".join([*lines, "", f"Versions: {versions}."])
 
 
-def _circumstances(report: Report) -> str:
+def _circumstances(report: BenchReport) -> str:
     machine, changed = report.machine, " and changes" if report.changed else ""
     circumstances = "; ".join(
         (
@@ -86,7 +86,7 @@ def _circumstances(report: Report) -> str:
     return f"{circumstances}. Settings: {numbers}.{left_out}"
 
 
-def inserted(document: str, report: Report, tables: Sequence[Sheet] | None = None) -> str:
+def inserted(document: str, report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
     """Return a document with the run in place of the last one. Raises ValueError without marks."""
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -103,7 +103,7 @@ def _rule(sheet: Sheet) -> list[str]:
     return ["---" if place < sheet.names else "---:" for place in range(len(sheet.head))]
 
 
-def _rates(report: Report) -> Sheet:
+def _rates(report: BenchReport) -> Sheet:
     head = ("subject", "who", "per second", "lowest to highest", "p50 ms", "p99 ms", "foreign CPU")
     rows = [
         (
@@ -131,7 +131,7 @@ def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _ratios(report: Report) -> Sheet:
+def _ratios(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = []
     for subject in report.subjects:
         for ours, theirs in subject.compared:
@@ -147,7 +147,7 @@ def _range(ratio: Spread) -> str:
     return f"{ratio.low:.2f} to {ratio.high:.2f}"
 
 
-def _cpu(report: Report) -> Sheet:
+def _cpu(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = []
     for subject, who in _contestants(report):
         used = subject.cpu_us(who)
@@ -157,7 +157,7 @@ def _cpu(report: Report) -> Sheet:
     return Sheet("CPU", head, rows)
 
 
-def _memory(report: Report) -> Sheet:
+def _memory(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = [
         (role, str(held.processes), f"{held.total_mib:,.0f}", f"{held.largest_mib:,.0f}")
         for role, held in report.memory.items()
@@ -165,7 +165,7 @@ def _memory(report: Report) -> Sheet:
     return Sheet("Memory", ("role", "processes", "PSS in MiB", "largest process"), rows)
 
 
-def _contestants(report: Report) -> Iterator[tuple[Subject, str]]:
+def _contestants(report: BenchReport) -> Iterator[tuple[Subject, str]]:
     for subject in report.subjects:
         for who in subject.samples:
             yield subject, who

@@ -97,7 +97,7 @@ def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
 
     logs.configure(LogSettings(level=level, format="json"), "overhead")
     middleware._log = structlog.get_logger()
-    application, base = middleware.Observed(spanned), cost(bare, sampled=False)
+    application, base = middleware.TelemetryMiddleware(spanned), cost(bare, sampled=False)
     both = [cost(application, sampled=sampled) for sampled in (False, True)]
     unsampled, sampled = (
         result._replace(answering=result.answering - base.answering) for result in both

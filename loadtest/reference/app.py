@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from loadtest.reference import database, settings
 from loadtest.reference.door import Door, TooMany
-from loadtest.reference.observed import Observed
+from loadtest.reference.observed import TelemetryMiddleware
 from loadtest.reference.orders import MAX_ID, NewOrder, accepted, cursor, encoded, view
 from loadtest.reference.stock import Stock
 from orders.domain.lifecycle import TERMINAL
@@ -41,7 +41,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
 
 
 api: Final = FastAPI(lifespan=_running, docs_url=None, redoc_url=None, openapi_url=None)
-app: Final = Observed(api)
+app: Final = TelemetryMiddleware(api)
 
 
 @api.post("/api/orders")

@@ -34,7 +34,7 @@ class Ids(msgspec.Struct):
         return f"00-{self.trace_id}-{self.span_id}-00"
 
 
-class Observed:
+class TelemetryMiddleware:
     """Wrap an ASGI application."""
 
     def __init__(self, app: Any) -> None:

@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from orders import probes
-from orders.probes import Checks, Report, State
+from orders.probes import Checks, ProbeReport, State
 
 # A request and its answer are small; whoever takes longer than this is cut off.
 REQUEST_S: Final = 5.0
@@ -26,7 +26,7 @@ CONNECTIONS: Final = 32
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AdminResponse(msgspec.Struct, frozen=True):
     """Status, media type and body of an HTTP answer."""
 
     status: int
@@ -39,7 +39,7 @@ class Admin:
 
     def __init__(self, checks: Checks, state: State, metrics: Collector = REGISTRY) -> None:
         self._checks, self._state, self._metrics = checks, state, metrics
-        self._pages: dict[str, Callable[[dict[str, list[str]], str], Answer]] = {
+        self._pages: dict[str, Callable[[dict[str, list[str]], str], AdminResponse]] = {
             "/livez": lambda query, _: _probe(probes.livez(state), query),
             "/readyz": lambda query, _: _probe(probes.readyz(state, checks), query),
             "/startupz": lambda query, _: _probe(probes.startupz(state), query),
@@ -47,34 +47,34 @@ class Admin:
             "/metrics": lambda _query, accept: self._scrape(accept),
         }
 
-    def answer(self, target: str, accept: str = "") -> Answer:
+    def answer(self, target: str, accept: str = "") -> AdminResponse:
         """Answer a GET of `target` (path and query)."""
         try:
             parts = urlsplit(target)
         except ValueError:  # what begins with // is read as a host
-            return Answer(404, _TEXT, b"There is no such page.\n")
+            return AdminResponse(404, _TEXT, b"There is no such page.\n")
         page = self._pages.get(parts.path)
         if page is None:
-            return Answer(404, _TEXT, f"Try {', '.join(self._pages)}.\n".encode())
+            return AdminResponse(404, _TEXT, f"Try {', '.join(self._pages)}.\n".encode())
         return page(parse_qs(parts.query, keep_blank_values=True), accept)
 
-    def _health(self) -> Answer:
+    def _health(self) -> AdminResponse:
         status, body = probes.health(self._checks)
-        return Answer(status, "application/json", msgspec.json.encode(body))
+        return AdminResponse(status, "application/json", msgspec.json.encode(body))
 
-    def _scrape(self, accept: str) -> Answer:
+    def _scrape(self, accept: str) -> AdminResponse:
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that it cannot compare
             encode, content_type = choose_encoder("")
-        return Answer(200, content_type, encode(self._metrics))
+        return AdminResponse(200, content_type, encode(self._metrics))
 
 
-def _probe(report: Report, query: dict[str, list[str]]) -> Answer:
+def _probe(report: ProbeReport, query: dict[str, list[str]]) -> AdminResponse:
     """Answer like Kubernetes' own probes: `ok`, or every line on `?verbose` and on failure."""
     everything = "verbose" in query or report.status != HTTPStatus.OK
     text = "\n".join(report.lines) if everything else "ok"
-    return Answer(report.status, _TEXT, f"{text}\n".encode())
+    return AdminResponse(report.status, _TEXT, f"{text}\n".encode())
 
 
 def listen(host: str, port: int) -> socket.socket:

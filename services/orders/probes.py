@@ -206,24 +206,24 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-class Report(msgspec.Struct, frozen=True):
+class ProbeReport(msgspec.Struct, frozen=True):
     """An answer: an HTTP status and a line for each thing looked at."""
 
     status: int
     lines: Sequence[str]
 
 
-def livez(state: State) -> Report:
+def livez(state: State) -> ProbeReport:
     """Fail when only a restart helps: no dependency can make it fail."""
     return _report("livez", [_progress(state)])
 
 
-def startupz(state: State) -> Report:
+def startupz(state: State) -> ProbeReport:
     """Pass once the start is done."""
     return _report("startupz", [_condition("started", "not yet", holds=state.started)])
 
 
-def readyz(state: State, checks: Checks) -> Report:
+def readyz(state: State, checks: Checks) -> ProbeReport:
     """Pass when work can be sent here. A draining process says so without looking further."""
     if state.draining:
         return _report("readyz", [_condition("serving", "shutting down", holds=False)])
@@ -260,11 +260,11 @@ def _condition(name: str, otherwise: str, *, holds: bool) -> Result:
     return Result(name, critical=True, reason="" if holds else otherwise)
 
 
-def _report(probe: str, results: Sequence[Result]) -> Report:
+def _report(probe: str, results: Sequence[Result]) -> ProbeReport:
     passed = all(result.passed or result.forgiven or not result.critical for result in results)
     lines = [_line(result) for result in results]
     lines.append(f"{probe} check {'passed' if passed else 'failed'}")
-    return Report(200 if passed else 503, lines)
+    return ProbeReport(200 if passed else 503, lines)
 
 
 def _line(result: Result) -> str:

@@ -23,7 +23,7 @@ from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory, Standing, Target
 from orders.upstream.payment import Captured, Payment
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Request
+from orders.upstream.transport import HttpRequest
 
 ONCE = ("-c", "2", "-t", "5")
 
@@ -91,7 +91,7 @@ def test_light_upstreams_answer_as_the_contracts_say() -> None:
         assert inventory.commit(target) is Standing.UNKNOWN
         assert inventory.reserve(target, 1, 2) is Standing.RESERVED
         assert inventory.commit(target) is Standing.COMMITTED
-        first_contract = Request("PUT", "/reservations/9", "/", b'{"productId":1,"quantity":2}')
+        first_contract = HttpRequest("PUT", "/reservations/9", "/", b'{"productId":1,"quantity":2}')
         assert upstream.call(first_contract, lambda reply: b'"orderId":9' in reply.body)
         assert payment.find("a", 7, total) is None
         assert isinstance(payment.capture("a", 7, total, "card"), Captured)

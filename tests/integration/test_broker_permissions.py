@@ -20,7 +20,7 @@ from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.letter_box import opened
 from orders.messaging.management import Management
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.relay.metrics import QUEUE_MESSAGES
 from orders.relay.queues import QueueGauges
 from orders.settings import MessagingSettings
@@ -179,9 +179,12 @@ def test_the_relay_publishes_and_measures_the_queues(users: Users) -> None:
     try:
         eventually(lambda: publisher.problem is None)
         properties = pika.BasicProperties(message_id="m", type=CREATED)
-        assert publisher.deliver(Outgoing(EXCHANGE, CREATED, properties, BODY)) is Outcome.CONFIRMED
+        assert (
+            publisher.deliver(Outgoing(EXCHANGE, CREATED, properties, BODY))
+            is PublishOutcome.CONFIRMED
+        )
         unrouted = Outgoing(EXCHANGE, "order.unheard_of.v1", properties, BODY)
-        assert publisher.deliver(unrouted) is Outcome.CONFIRMED  # by the alternate exchange
+        assert publisher.deliver(unrouted) is PublishOutcome.CONFIRMED  # by the alternate exchange
         eventually(lambda: {f"{queue.name}" for queue in desired().queues} == measured())
     finally:
         gauges.close()

@@ -12,9 +12,8 @@ from integration.world import World, empty_world
 from orders.database.cancellations import Cancellations, Cancelled, NotCancellable
 from orders.database.orders import KeyReused
 from orders.database.pool import Pool
-from orders.database.progress import Outcome, Progress
-from orders.database.refund_requests import RefundRequests
-from orders.database.refund_requests import Request as Refund
+from orders.database.progress import AttemptOutcome, Progress
+from orders.database.refund_requests import RefundCommand, RefundRequests
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
@@ -462,7 +461,7 @@ def call_declined(world: World, order_id: int) -> str:
     work = world.progress.load(order_id, str(uuid.uuid4()))
     assert work is not None
     assert work.attempt_id is not None
-    attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, Outcome.UNKNOWN)
+    attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, AttemptOutcome.UNKNOWN)
     decided = resolution(work, attempt, Word.DECLINED)
     progress = Progress(world.pool, "operator:ada")
     progress.advance(work, decided.change, decided.step, context.accept("test", None)[0])
@@ -513,7 +512,7 @@ def test_an_order_of_which_one_refund_is_made_and_one_is_not_still_has_one_pendi
     world.handle(order_id)
     requests = RefundRequests(world.pool)
     for amount in (Decimal(5), Decimal(7)):
-        requests.add(Refund(order_id, amount, "user:1"), context.accept("test", None)[0])
+        requests.add(RefundCommand(order_id, amount, "user:1"), context.accept("test", None)[0])
     assert world.find(order_id).refund_pending
     world.changed.clear()
     world.replace(payment=lambda payment: DecliningParts(payment._upstream))
@@ -539,7 +538,7 @@ def test_a_declined_refund_still_needs_a_person_after_a_later_one_was_made(world
     world.handle(order_id)
     requests = RefundRequests(world.pool)
     for amount in (Decimal(5), Decimal(7)):
-        requests.add(Refund(order_id, amount, "user:1"), context.accept("test", None)[0])
+        requests.add(RefundCommand(order_id, amount, "user:1"), context.accept("test", None)[0])
     world.cancel(order_id)
     world.replace(payment=lambda payment: DecliningParts(payment._upstream))
     world.handle(order_id, kind=events.REFUND_DUE)

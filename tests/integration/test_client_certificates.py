@@ -35,11 +35,11 @@ from orders.upstream.credential import (
 from orders.upstream.http import Upstream
 from orders.upstream.parallel import ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, Request
+from orders.upstream.transport import Call, HttpRequest
 
 # Patient: a busy machine is no reason to call a certificate refused.
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000, deadline_s=60, try_timeout_s=60)
-ASK = Request("GET", "/", "/")
+ASK = HttpRequest("GET", "/", "/")
 
 
 class Certificates(NamedTuple):

@@ -20,7 +20,7 @@ from orders.database.connection import SESSION, Server, connect
 from orders.database.failures import Busy, Locked
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
-from orders.database.orders import Answer, KeyReused, Ledger, Position
+from orders.database.orders import KeyReused, Ledger, Position, StoredAnswer
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.database.statements import Prepared
@@ -57,7 +57,7 @@ def ledger(pool: Pool) -> Ledger:
     return Ledger(pool, Reads(pool, None, None, 1))
 
 
-def accept(ledger: Ledger, key: str | None = None, order: NewOrder = ORDER) -> Answer:
+def accept(ledger: Ledger, key: str | None = None, order: NewOrder = ORDER) -> StoredAnswer:
     return ledger.accept(order, context.accept("test", None)[0], "u:7", key)
 
 

@@ -27,7 +27,7 @@ from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
-from orders.database.progress import Outcome, Progress, Reservation, Step
+from orders.database.progress import AttemptOutcome, Progress, Reservation, Step
 from orders.database.routing import Reads, ReplicaLag
 from orders.domain.lifecycle import Status, Transition
 from orders.domain.order import NewOrder
@@ -172,7 +172,7 @@ def test_the_worker_brings_an_order_to_its_end(pool: Pool) -> None:
     for to, step in (
         (Status.RESERVED, Step(reservation=Reservation.HELD)),
         (Status.CHARGING, Step(new_attempt=attempt)),
-        (Status.COMPLETED, Step(attempt=attempt, outcome=Outcome.APPROVED)),
+        (Status.COMPLETED, Step(attempt=attempt, outcome=AttemptOutcome.APPROVED)),
     ):
         order = progress.advance(work, Transition(to), step, ids)
         assert order is not None

@@ -21,13 +21,11 @@ from devstack.testing import Database
 from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
-from orders.database.cancellations import Cancellations, NotCancellable
-from orders.database.cancellations import Request as Cancel
+from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
-from orders.database.refund_requests import NotRefundable, RefundRequests
-from orders.database.refund_requests import Request as Refund
+from orders.database.refund_requests import NotRefundable, RefundCommand, RefundRequests
 from orders.database.routing import Reads
 from orders.domain import events
 from orders.domain.deadlines import deadlines
@@ -113,7 +111,7 @@ class Case:
     def cancel(self) -> None:
         ids = context.accept("test", None)[0]
         with contextlib.suppress(NotCancellable):
-            request = Cancel(self.id, str(USER), everyones=False, principal="user:7")
+            request = CancellationCommand(self.id, str(USER), everyones=False, principal="user:7")
             assert Cancellations(self.pool, 1800).cancel(request, ids) is not None
             self.cancelled = True
 
@@ -124,7 +122,7 @@ class Case:
     def refund_a_part(self) -> None:
         ids = context.accept("test", None)[0]
         with contextlib.suppress(NotRefundable):
-            RefundRequests(self.pool).add(Refund(self.id, PART, "user:1"), ids)
+            RefundRequests(self.pool).add(RefundCommand(self.id, PART, "user:1"), ids)
 
     def another_worker(self) -> None:
         self.handle()

@@ -10,7 +10,7 @@ import pytest
 from orders.errors import Transient
 from orders.upstream import ledgers
 from orders.upstream.http import Upstream
-from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, PaymentStatus, StockEntry
+from orders.upstream.ledgers import Ledger, PaymentEntry, PaymentKind, PaymentStatus, StockEntry
 from orders.upstream.policy import UpstreamPolicy
 from upstreams.process import Control
 
@@ -43,9 +43,9 @@ def test_captures_declines_and_refunds_are_entries_with_exact_amounts(
     till.send("PUT", "/refunds/r", {"orderId": 1, "amount": 19.9, "captureId": "a"})
     [page] = list(payments.since(None))
     assert [(e.attempt_id, e.order_id, e.kind, e.amount, e.status) for e in page] == [
-        ("a", 1, Kind.CAPTURE, Decimal("19.90"), PaymentStatus.CAPTURED),
-        ("b", 2, Kind.CAPTURE, Decimal("5.00"), PaymentStatus.DECLINED),
-        ("r", 1, Kind.REFUND, Decimal("19.90"), PaymentStatus.REFUNDED),
+        ("a", 1, PaymentKind.CAPTURE, Decimal("19.90"), PaymentStatus.CAPTURED),
+        ("b", 2, PaymentKind.CAPTURE, Decimal("5.00"), PaymentStatus.DECLINED),
+        ("r", 1, PaymentKind.REFUND, Decimal("19.90"), PaymentStatus.REFUNDED),
     ]
 
 

@@ -22,7 +22,12 @@ from devstack.ports import free_port
 from devstack.testing import Database
 from integration.serving import eventually
 from orders import settings
-from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.database.notifications import (
+    Notification,
+    NotificationOutcome,
+    Notifications,
+    Settlement,
+)
 from orders.database.pool import Pool, Row
 from orders.domain import events
 from orders.messaging.envelope import Message
@@ -580,10 +585,10 @@ def test_only_what_one_claim_would_get_is_claimed_in_a_set(
 
 SETTLEMENTS = (
     Settlement(sent=True),
-    Settlement(outcome=Outcome.GONE, error="the receiver answered 410"),
+    Settlement(outcome=NotificationOutcome.GONE, error="the receiver answered 410"),
     Settlement(again_in_s=7200, error="status 503"),
     Settlement(again_in_s=86400.5, error="circuit_open", tried=False),
-    Settlement(outcome=Outcome.GIVEN_UP, error="timeout"),
+    Settlement(outcome=NotificationOutcome.GIVEN_UP, error="timeout"),
 )
 
 

@@ -15,7 +15,7 @@ from integration.broker import connected, prepare, settings_of
 from integration.rabbitmq_cluster import Node
 from integration.relay_process import Process, relay
 from integration.serving import eventually
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orderservice_topology import topology
 
 QUEUE = "order-processing"
@@ -70,13 +70,13 @@ def test_a_publisher_stays_with_a_broker_that_blocks_it(rabbitmq: RabbitMQ, vhos
         eventually(lambda: publisher.problem is None)
         try:
             node.call(*ring)
-            eventually(lambda: publisher.deliver(MESSAGE) is Outcome.LOST)
+            eventually(lambda: publisher.deliver(MESSAGE) is PublishOutcome.LOST)
             for _ in range(3):
-                assert publisher.deliver(MESSAGE) is Outcome.LOST
+                assert publisher.deliver(MESSAGE) is PublishOutcome.LOST
                 assert "blocks publishers" in str(publisher.problem)
         finally:
             node.call(*clear)
-        eventually(lambda: publisher.deliver(MESSAGE) is Outcome.CONFIRMED)
+        eventually(lambda: publisher.deliver(MESSAGE) is PublishOutcome.CONFIRMED)
 
 
 @pytest.mark.parametrize("alarm", ALARMS)

@@ -22,7 +22,7 @@ from orders.domain import events
 from orders.messaging.consumer import Consumer, Limits
 from orders.messaging.envelope import Message
 from orders.messaging.letter_box import opened
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.relay.queues import QueueGauges
 from orders.relay.relay import Relay
 from orders.settings import DatabaseSettings, MessagingSettings, RelaySettings
@@ -261,7 +261,7 @@ def test_tools_and_gauges_find_a_node_that_lives(three: Cluster) -> None:
         publisher.start()
         eventually(lambda: publisher.problem is None, WITHIN_S)
         copy = Outgoing("", "orders.unrouted", new_properties(), b"{}")
-        assert publisher.deliver(copy) is Outcome.CONFIRMED
+        assert publisher.deliver(copy) is PublishOutcome.CONFIRMED
         publisher.close()
         gauges.close()
     finally:

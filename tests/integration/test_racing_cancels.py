@@ -23,8 +23,7 @@ from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from integration.world import message_of
 from orders import settings
-from orders.database.cancellations import Cancellations, NotCancellable
-from orders.database.cancellations import Request as Cancel
+from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
@@ -115,7 +114,7 @@ class Race:
                 client.join()
 
     def cancel(self, order_id: int) -> None:
-        request = Cancel(order_id, "7", everyones=False, principal="user:7")
+        request = CancellationCommand(order_id, "7", everyones=False, principal="user:7")
         try:
             cancelled = self.cancellations.cancel(request, context.accept("race", None)[0])
             assert cancelled is not None

@@ -22,8 +22,15 @@ from orders.database.pool import Pool
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.book import Book
 from orders.settlement.evidence import Witnesses
-from orders.settlement.reconcile import BEGINNING, Reconciliation, Report
-from orders.upstream.ledgers import PAGE, Kind, PaymentEntry, PaymentStatus, StockEntry, StockStatus
+from orders.settlement.reconcile import BEGINNING, Reconciliation, ReconciliationReport
+from orders.upstream.ledgers import (
+    PAGE,
+    PaymentEntry,
+    PaymentKind,
+    PaymentStatus,
+    StockEntry,
+    StockStatus,
+)
 
 pytestmark = pytest.mark.figures
 
@@ -73,7 +80,9 @@ class Ledgers:
         if self._kind is StockEntry:
             return StockEntry(i, 5, 1, StockStatus.COMMITTED, at)
         attempt = uuid.UUID(hashlib.md5(f"capture{i}".encode()).hexdigest())  # noqa: S324 as in SQL
-        return PaymentEntry(str(attempt), i, Kind.CAPTURE, Decimal(20), PaymentStatus.CAPTURED, at)
+        return PaymentEntry(
+            str(attempt), i, PaymentKind.CAPTURE, Decimal(20), PaymentStatus.CAPTURED, at
+        )
 
 
 def active_s(connection: "psycopg.Connection[Any]") -> float:
@@ -102,7 +111,7 @@ def test_reconciliation_costs_little_beside_many_orders(
             pool, cast("Any", Ledgers(end, PaymentEntry)), cast("Any", Ledgers(end, StockEntry))
         )
 
-        def measured(name: str, full: bool) -> Report:  # noqa: FBT001
+        def measured(name: str, full: bool) -> ReconciliationReport:  # noqa: FBT001
             before_s, began_s = active_s(admin), time.monotonic()
             run = Reconciliation(Book(pool), witnesses, ReconcileSettings(settle_s=120))
             report = run.run(BEGINNING if full else None)

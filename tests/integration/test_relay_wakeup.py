@@ -11,7 +11,7 @@ import pytest
 
 from devstack.testing import Database
 from integration.serving import eventually
-from orders.database.cancellations import Cancellations, Request
+from orders.database.cancellations import CancellationCommand, Cancellations
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Advance, Progress, ProgressSets, Step
@@ -75,7 +75,7 @@ def test_every_writer_of_a_message_wakes_a_relay_that_sleeps(
     ask_for(pool, idle=True)
     accept(pool)
     eventually(lambda: listener.count() == 1)
-    Cancellations(pool, 60).cancel(Request(first, None, True, None), CONTEXT)
+    Cancellations(pool, 60).cancel(CancellationCommand(first, None, True, None), CONTEXT)
     eventually(lambda: listener.count() == 2)
     progress = Progress(pool, "worker")
     work = progress.load(second, "5f0c9d0e-5b8f-4c8e-9e0e-0b3a53f1d0aa")

@@ -25,8 +25,7 @@ from orders.database.migrate import migrate
 from orders.database.notifications import Notifications, Settlement
 from orders.database.orders import History, Ledger
 from orders.database.pool import Pool
-from orders.database.refund_requests import RefundRequests
-from orders.database.refund_requests import Request as RefundRequest
+from orders.database.refund_requests import RefundCommand, RefundRequests
 from orders.database.routing import Reads, ReplicaLag
 from orders.database.statements import statement
 from orders.database.unmarked import UnmarkedWrites
@@ -363,7 +362,7 @@ def test_the_worker_completes_declines_cancels_and_pays_back(
     ends = [services.status(order_id) for order_id in (completed, declined, cancelled)]
     assert ends == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
 
-    part = RefundRequest(
+    part = RefundCommand(
         order_id=completed, principal="support", amount=Decimal(5), key=f"part-{completed}"
     )
     assert services.refunds.add(part, IDS) is not None

@@ -11,7 +11,7 @@ from devstack.testing import Vhost
 from failover.proxy import Proxy, proxies
 from integration.broker import prepare
 from integration.serving import eventually
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
@@ -46,8 +46,8 @@ def test_a_publisher_leaves_a_connection_on_which_no_confirm_comes(
 ) -> None:
     prepare(vhost)
     eventually(lambda: publisher.problem is None)
-    assert publisher.deliver(MESSAGE) is Outcome.CONFIRMED
+    assert publisher.deliver(MESSAGE) is PublishOutcome.CONFIRMED
     way.freeze()
     way.point(port_of(vhost))  # connections made from now on are well
-    assert publisher.deliver(MESSAGE) is Outcome.LOST
-    eventually(lambda: publisher.deliver(MESSAGE) is Outcome.CONFIRMED)
+    assert publisher.deliver(MESSAGE) is PublishOutcome.LOST
+    eventually(lambda: publisher.deliver(MESSAGE) is PublishOutcome.CONFIRMED)

@@ -17,7 +17,7 @@ from orders.errors import Unavailable
 from orders.upstream.http import Upstream
 from orders.upstream.parallel import ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, Request
+from orders.upstream.transport import Call, HttpRequest
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def url(authority: Path) -> Iterator[str]:
 def _asked(url: str) -> bytes:
     upstream = Upstream("private", url, UpstreamPolicy(retries=0))
     try:
-        return upstream.call(Request("GET", "/", "/"), lambda reply: reply.body)
+        return upstream.call(HttpRequest("GET", "/", "/"), lambda reply: reply.body)
     finally:
         upstream.close()
 
@@ -128,7 +128,7 @@ def test_calls_of_sets_keep_their_tls_connections(
 
 def _together(calls: "ParallelCalls[int]", upstream: Upstream, number: int) -> list[object]:
     for token in range(number):
-        call = Call(Request("GET", "/", "/"), lambda reply: reply.body)
+        call = Call(HttpRequest("GET", "/", "/"), lambda reply: reply.body)
         calls.begin(token, upstream, call, contextvars.copy_context().run)
     ended: list[object] = []
     until_s = time.monotonic() + 20

@@ -19,9 +19,9 @@ from orders.upstream.answer import NotUnderstood
 from orders.upstream.http import NotAsked, Upstream, decode
 from orders.upstream.parallel import ParallelCalls
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, Reply, Request
+from orders.upstream.transport import Call, HttpRequest, HttpResponse
 
-GET = Request("GET", "/thing/1", "/thing/{id}")
+GET = HttpRequest("GET", "/thing/1", "/thing/{id}")
 DEFAULTS = UpstreamPolicy()
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
 
@@ -133,7 +133,7 @@ class Beside:
     def breaker_state(self) -> str:
         return self._upstream.breaker_state
 
-    def call(self, request: Request, read: Callable[[Reply], bool]) -> bool:
+    def call(self, request: HttpRequest, read: Callable[[HttpResponse], bool]) -> bool:
         run = contextvars.copy_context().run
         self._calls.begin("token", self._upstream, Call(request, read), run)
         while not (ended := self._calls.wait(5)):
@@ -182,7 +182,7 @@ def status(code: int, *headers: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def truth(reply: Reply) -> bool:
+def truth(reply: HttpResponse) -> bool:
     return decode(reply, bool)
 
 

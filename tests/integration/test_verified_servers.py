@@ -33,7 +33,7 @@ from orders.messaging.publisher import Publisher
 from orders.settings import CacheSettings, DatabaseSettings, MessagingSettings
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Request
+from orders.upstream.transport import HttpRequest
 
 
 class Certificates(NamedTuple):
@@ -269,7 +269,7 @@ def https(pair: Pair) -> Iterator[int]:
 
 def call(url: str) -> bytes:
     with closing(Upstream("private", url, UpstreamPolicy(retries=0))) as upstream:
-        return upstream.call(Request("GET", "/", "/"), lambda reply: reply.body)
+        return upstream.call(HttpRequest("GET", "/", "/"), lambda reply: reply.body)
 
 
 def listed(url: str) -> bytes:

@@ -17,7 +17,7 @@ from orders.notifier.delivery import gone
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Request
+from orders.upstream.transport import HttpRequest
 
 POLICY = UpstreamPolicy(retries=0, breaker_failures=1000).within(10)
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
@@ -101,7 +101,7 @@ def calling(url: str, addresses: AllowedAddresses) -> Iterator[Upstream]:
 
 
 def post(upstream: Upstream) -> int:
-    return upstream.call(Request("POST", "/hook", "/", b"{}"), lambda reply: reply.status)
+    return upstream.call(HttpRequest("POST", "/hook", "/", b"{}"), lambda reply: reply.status)
 
 
 @pytest.mark.parametrize(

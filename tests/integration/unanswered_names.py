@@ -19,7 +19,7 @@ from orders.errors import OrdersError
 from orders.settings import CacheSettings, DatabaseSettings
 from orders.upstream.http import Upstream
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Request
+from orders.upstream.transport import HttpRequest
 
 NAME = "somewhere.orders"
 DATABASE = DatabaseSettings(
@@ -44,7 +44,7 @@ def waits() -> dict[str, float]:
     redis = Redis(CacheSettings(url=f"redis://{NAME}:6379"))
     policy = msgspec.structs.replace(UpstreamPolicy(), deadline_s=1, try_timeout_s=1, retries=0)
     upstream = Upstream("inventory", f"http://{NAME}:80", policy)
-    ask = Request("GET", "/stock/1", "/stock/{id}")
+    ask = HttpRequest("GET", "/stock/1", "/stock/{id}")
     try:
         return {
             "session": took_s(lambda: connect(sessions(DATABASE), DATABASE, "test")),

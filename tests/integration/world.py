@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from integration.together import DirectAsking, Messages, handle_by_itself, work_on
-from orders.database.cancellations import Cancellations, Cancelled, Request
+from orders.database.cancellations import CancellationCommand, Cancellations, Cancelled
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets, Work
@@ -115,7 +115,9 @@ class World:
     def cancel(self, order_id: int, **members: Any) -> Cancelled | None:
         """Cancel as the customer does."""
         fields: dict[str, Any] = {"subject": str(USER), "everyones": False, **members}
-        request = Request(order_id=order_id, principal=f"user:{fields['subject']}", **fields)
+        request = CancellationCommand(
+            order_id=order_id, principal=f"user:{fields['subject']}", **fields
+        )
         return self.cancellations.cancel(request, context.accept("test", None)[0])
 
     def refunds(self, order_id: int) -> list[tuple[Decimal, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from loadtest.bench import peer
-from loadtest.bench.results import Report
+from loadtest.bench.results import BenchReport
 from loadtest.drill.stack import SERVICES
 
 SMALLEST = ["--rounds", "1", "--seconds", "1", "--connections", "4", "--processes", "1"]
@@ -29,7 +29,7 @@ def test_the_bench_measures_its_subjects_and_leaves_nothing_but_its_report(tmp_p
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     [saved] = results.glob("*.json")
-    report = msgspec.json.decode(saved.read_bytes(), type=Report)
+    report = msgspec.json.decode(saved.read_bytes(), type=BenchReport)
     assert tuple(subject.name for subject in report.subjects) == SUBJECTS
     for subject in report.subjects:
         for who in subject.samples:

@@ -7,10 +7,10 @@ import psutil
 import pytest
 
 from loadtest.bench import cost, table
-from loadtest.bench.results import Memory, Report, Sample, Subject
+from loadtest.bench.results import BenchReport, Memory, Sample, Subject
 
 
-def report() -> Report:
+def report() -> BenchReport:
     straight = [Sample(rate=rate, cpu_us={"api": rate}, p50_ms=1, p99_ms=9) for rate in (50, 70)]
     pgbench = [Sample(rate=rate, p50_ms=2) for rate in (100, 100)]
     subject = Subject(
@@ -19,7 +19,7 @@ def report() -> Report:
         samples={"straight": straight, "pgbench": pgbench},
         compared=[("straight", "pgbench")],
     )
-    return Report(
+    return BenchReport(
         at=dt.datetime(2026, 1, 31, tzinfo=dt.UTC),
         commit="abc",
         changed=False,
@@ -60,7 +60,7 @@ def test_a_run_is_compared_with_an_earlier_one() -> None:
 
 def test_the_saved_file_reads_back_as_what_it_was() -> None:
     saved = report()
-    assert msgspec.json.decode(msgspec.json.encode(saved), type=Report) == saved
+    assert msgspec.json.decode(msgspec.json.encode(saved), type=BenchReport) == saved
 
 
 def test_a_new_run_takes_the_place_of_the_last_one_in_the_document() -> None:

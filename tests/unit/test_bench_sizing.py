@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.bench import sizing, table
 from loadtest.bench.cli import SIZES
-from loadtest.bench.results import Report, Sample, Subject
+from loadtest.bench.results import BenchReport, Sample, Subject
 
 
 def subject(name: str, **samples: Sample) -> Subject:
@@ -15,7 +15,7 @@ def subject(name: str, **samples: Sample) -> Subject:
     )
 
 
-def report(*left_out: str) -> Report:
+def report(*left_out: str) -> BenchReport:
     requests = {"api": 100.0, "gateway": 50.0, "postgres": 100.0, "valkey": 10.0}
     used = {"api": 250.0, "worker": 600.0, "relay": 60.0, "postgres": 500.0, "rabbitmq": 120.0}
     subjects = [
@@ -27,7 +27,7 @@ def report(*left_out: str) -> Report:
         subject("worker", worker=Sample(rate=1_000)),
         subject("whole", straight=Sample(rate=1, cpu_us=used)),
     ]
-    return Report(
+    return BenchReport(
         at=dt.datetime(2026, 1, 31, tzinfo=dt.UTC),
         commit="abc",
         changed=False,

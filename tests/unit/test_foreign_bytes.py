@@ -22,7 +22,7 @@ from orders.probes import Checks, ProcessState
 from orders.settings import MessagingSettings, TopologySettings, UpstreamSettings, load
 from orders.telemetry import context
 from orders.upstream.http import InvalidAnswer
-from orders.upstream.transport import Reply, retry_after_s
+from orders.upstream.transport import HttpResponse, retry_after_s
 
 ANY = st.text(st.characters(max_codepoint=0xFF), max_size=60)  # as WSGI tunnels octets
 
@@ -152,7 +152,7 @@ KEY: st.SearchStrategy[object] = st.fixed_dictionaries(
 def test_keys_of_an_issuer_are_read_or_no_answer(keys: list[object]) -> None:
     body = json.dumps({"keys": keys}).encode()
     with suppress(InvalidAnswer):
-        issuer._read(Reply(200, body), ("RS256", "ES256", "EdDSA"))
+        issuer._read(HttpResponse(200, body), ("RS256", "ES256", "EdDSA"))
 
 
 @given(

@@ -7,13 +7,19 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from orders.database.progress import Outcome
+from orders.database.progress import AttemptOutcome
 from orders.domain.deadlines import DEADLINES, deadlines
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, TERMINAL, Status
 from orders.settlement.evidence import AttemptFacts, Evidence, Known, OrderFacts
 from orders.settlement.judge import Finding, judge
-from orders.upstream.ledgers import Kind, PaymentEntry, PaymentStatus, StockEntry, StockStatus
+from orders.upstream.ledgers import (
+    PaymentEntry,
+    PaymentKind,
+    PaymentStatus,
+    StockEntry,
+    StockStatus,
+)
 
 NOW = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
 TOTAL, QUANTITY = Decimal("20.00"), 2
@@ -28,11 +34,11 @@ def order(status: Status, refunded: int = 0, requested: int | None = None) -> Or
 
 
 def capture(attempt: uuid.UUID | str = OURS, amount: Decimal = TOTAL) -> PaymentEntry:
-    return PaymentEntry(str(attempt), 1, Kind.CAPTURE, amount, PaymentStatus.CAPTURED, NOW)
+    return PaymentEntry(str(attempt), 1, PaymentKind.CAPTURE, amount, PaymentStatus.CAPTURED, NOW)
 
 
 def refund(amount: Decimal | int = TOTAL) -> PaymentEntry:
-    return PaymentEntry("r", 1, Kind.REFUND, Decimal(amount), PaymentStatus.REFUNDED, NOW)
+    return PaymentEntry("r", 1, PaymentKind.REFUND, Decimal(amount), PaymentStatus.REFUNDED, NOW)
 
 
 def units(status: StockStatus, quantity: int = QUANTITY) -> StockEntry:
@@ -42,7 +48,7 @@ def units(status: StockStatus, quantity: int = QUANTITY) -> StockEntry:
 def findings(
     facts: OrderFacts | None, payments: list[PaymentEntry], stock: list[StockEntry]
 ) -> list[Finding]:
-    attempts = [AttemptFacts(OURS, Kind.CAPTURE, TOTAL, Outcome.APPROVED)]
+    attempts = [AttemptFacts(OURS, PaymentKind.CAPTURE, TOTAL, AttemptOutcome.APPROVED)]
     return judge(Evidence(1, Known(facts, attempts, [], NOW), payments, stock))
 
 

@@ -5,7 +5,7 @@ import threading
 from pika import BasicProperties
 
 from orders.domain import events
-from orders.messaging.publisher import Outcome, Outgoing
+from orders.messaging.publisher import Outgoing, PublishOutcome
 from orders.relay.outbox import Row
 from orders.relay.window import Holds, Window
 
@@ -17,7 +17,7 @@ def row(seq: int, aggregate_id: str, kind: str = events.CREATED) -> Row:
     return Row(seq, f"id-{seq}", aggregate_id, kind, "{}", None, None, 0)
 
 
-def settle(window: Window, outcome: Outcome, *seqs: int) -> None:
+def settle(window: Window, outcome: PublishOutcome, *seqs: int) -> None:
     window.settled(outcome, [Outgoing("", "", BasicProperties(), b"", f"id-{seq}") for seq in seqs])
 
 
@@ -42,7 +42,7 @@ def test_an_aggregate_stays_closed_until_its_row_is_deleted() -> None:
     """Else a confirmed row that is not deleted yet would be read, and published, again."""
     window = Window()
     window.admit([row(1, "a")])
-    settle(window, Outcome.CONFIRMED, 1)
+    settle(window, PublishOutcome.CONFIRMED, 1)
     assert window.in_flight == 0
     assert window.seqs() == [1]
     assert window.admit([row(2, "a")]) == []
@@ -56,12 +56,12 @@ def test_a_lane_without_answers_is_silent_until_one_comes() -> None:
     window = Window(lambda: now)
     window.admit([row(1, "a"), row(2, "b"), row(3, "a", events.FAILED)])
     now = 0.9
-    settle(window, Outcome.CONFIRMED, 1)
+    settle(window, PublishOutcome.CONFIRMED, 1)
     now = 1.5
     assert window.silent_lanes() == {NOTIFICATIONS}
     now = 2.0
     assert window.silent_lanes() == {NOTIFICATIONS, PROCESSING}
-    settle(window, Outcome.LOST, 2, 3)
+    settle(window, PublishOutcome.LOST, 2, 3)
     window.forget(window.ended())
     assert window.silent_lanes() == set()
 
@@ -70,10 +70,10 @@ def test_what_ended_is_reported_until_it_is_forgotten() -> None:
     """The database may go away between reading what ended and deleting it."""
     window = Window()
     window.admit([row(1, "a"), row(2, "b")])
-    settle(window, Outcome.NACKED, 1)
+    settle(window, PublishOutcome.NACKED, 1)
     first = window.ended()
-    assert [(entry.row.seq, entry.outcome) for entry in first] == [(1, Outcome.NACKED)]
-    settle(window, Outcome.CONFIRMED, 2)
+    assert [(entry.row.seq, entry.outcome) for entry in first] == [(1, PublishOutcome.NACKED)]
+    settle(window, PublishOutcome.CONFIRMED, 2)
     assert [entry.row.seq for entry in window.ended()] == [1, 2]
     window.forget(first)
     assert [entry.row.seq for entry in window.ended()] == [2]
@@ -83,7 +83,7 @@ def test_waiting_ends_when_enough_have_ended() -> None:
     window = Window()
     window.admit([row(1, "a"), row(2, "b"), row(3, "c")])
     assert not window.wait(1, 0.01)
-    threading.Timer(0.05, lambda: settle(window, Outcome.CONFIRMED, 1, 3)).start()
+    threading.Timer(0.05, lambda: settle(window, PublishOutcome.CONFIRMED, 1, 3)).start()
     assert window.wait(1, 5)
 
 

@@ -11,7 +11,7 @@ from orders.upstream.http import InvalidAnswer, decode, error_code, refusal
 from orders.upstream.inventory import Availability
 from orders.upstream.payment import _cents
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Reply, retry_after_s
+from orders.upstream.transport import HttpResponse, retry_after_s
 
 
 def test_a_request_of_a_user_gets_one_try_within_its_budget() -> None:
@@ -37,20 +37,20 @@ def test_a_retry_after_nobody_understands_is_ignored(value: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"\xff", b'{"productId":"1"}'])
 def test_an_answer_outside_the_contract_is_invalid(body: bytes) -> None:
     with pytest.raises(InvalidAnswer):
-        decode(Reply(200, body), Availability)
+        decode(HttpResponse(200, body), Availability)
 
 
 def test_a_new_member_of_an_answer_is_fine() -> None:
     body = b'{"productId":1,"available":2,"sufficient":true,"warehouse":"x"}'
-    assert decode(Reply(200, body), Availability) == Availability(1, 2, True)
+    assert decode(HttpResponse(200, body), Availability) == Availability(1, 2, True)
 
 
 def test_a_definite_no_is_permanent_and_quotes_nothing_but_a_code() -> None:
     with pytest.raises(Permanent, match="status 401, no code"):
-        decode(Reply(401, b'{"error":"<script> secret"}'), Availability)
-    conflict = refusal(Reply(409, b'{"error":"conflict"}'))
+        decode(HttpResponse(401, b'{"error":"<script> secret"}'), Availability)
+    conflict = refusal(HttpResponse(409, b'{"error":"conflict"}'))
     assert conflict.reason == "upstream_conflict"
-    assert error_code(Reply(409, b"\xff")) == ""
+    assert error_code(HttpResponse(409, b"\xff")) == ""
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "0.001"])

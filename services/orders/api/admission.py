@@ -15,7 +15,7 @@ from falcon import Request, Response
 from orders.api.auth import Authentication, client_address, user_principal
 from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
 from orders.api.ratelimit import CountedRequest, RateLimiter
-from orders.api.resource import Arguments, Exchange, Operation, Resource, exchange_of
+from orders.api.resource import Arguments, HttpExchange, Operation, Resource, exchange_of
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
 
@@ -63,7 +63,11 @@ class Admission:
         raise falcon.HTTPRouteNotFound
 
     def _admit(
-        self, exchange: Exchange, env: dict[str, Any], operation: Operation, path: dict[str, str]
+        self,
+        exchange: HttpExchange,
+        env: dict[str, Any],
+        operation: Operation,
+        path: dict[str, str],
     ) -> Arguments:
         """Authenticate, count and decode. Raises Refusal; one over the limit hides all others."""
         arguments: Arguments = {}
@@ -84,7 +88,7 @@ class Admission:
         return arguments
 
     def _count(
-        self, exchange: Exchange, env: dict[str, Any], operation: Operation, user_id: int | None
+        self, exchange: HttpExchange, env: dict[str, Any], operation: Operation, user_id: int | None
     ) -> None:
         """Count the request; note or look up the user's recent write in the same round trip."""
         commands = self._commands(operation, user_id)
@@ -114,7 +118,7 @@ class Admission:
 
     def _limit(
         self,
-        exchange: Exchange,
+        exchange: HttpExchange,
         principal: str,
         request: CountedRequest | None,
         commands: Sequence[Command],
@@ -135,14 +139,14 @@ class Admission:
             )
         return replies
 
-    def _principal(self, exchange: Exchange, env: dict[str, Any], user_id: int | None) -> str:
+    def _principal(self, exchange: HttpExchange, env: dict[str, Any], user_id: int | None) -> str:
         named = exchange.caller.subject or user_id
         if named is None:
             return f"address:{client_address(env, self._trusted_proxies)}"
         return user_principal(named)
 
     def _counted(
-        self, exchange: Exchange, env: dict[str, Any], operation: Operation
+        self, exchange: HttpExchange, env: dict[str, Any], operation: Operation
     ) -> CountedRequest | None:
         """Return the input of the further policies; None if there are none."""
         if self._limiter is None or not self._limiter.has_further:
@@ -154,7 +158,7 @@ class Admission:
             action=operation.action,
         )
 
-    def _mark_other_user(self, exchange: Exchange, operation: Operation) -> None:
+    def _mark_other_user(self, exchange: HttpExchange, operation: Operation) -> None:
         """Mark the user for whom an administrator acts, because the token names another subject."""
         exchange.wrote_recently = None
         if self._writers is not None and operation.recent_write == "mark" and exchange.user_id:
@@ -162,7 +166,7 @@ class Admission:
 
 
 def _decode(
-    exchange: Exchange, env: dict[str, Any], operation: Operation, path: dict[str, str]
+    exchange: HttpExchange, env: dict[str, Any], operation: Operation, path: dict[str, str]
 ) -> Arguments:
     """Return the responder's arguments; note the user they name."""
     arguments = operation.decode(env, path)

@@ -13,7 +13,7 @@ from orders.api.cancellation import Cancellation
 from orders.api.docs import Asset, Page
 from orders.api.health import Health
 from orders.api.history import OrderHistory
-from orders.api.middleware import Observed
+from orders.api.middleware import TelemetryMiddleware
 from orders.api.openapi import OpenApi
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, Orders
@@ -32,7 +32,7 @@ def create_app(ports: Ports) -> WSGIApplication:
     app.add_sink(admission.unknown_path, "/")
     app.add_error_handler(Exception, _answer_error)
     app.add_error_handler(falcon.HTTPError, _answer_error)  # else Falcon's own handler comes first
-    return Observed(app, ports.max_in_flight, ports.max_wait_s)
+    return TelemetryMiddleware(app, ports.max_in_flight, ports.max_wait_s)
 
 
 def _routes(ports: Ports) -> dict[str, Resource]:

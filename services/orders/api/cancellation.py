@@ -11,9 +11,8 @@ from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Answer, Arguments, Exchange, Operation, Ports, exchange_of
-from orders.database.cancellations import Cancelled, NotCancellable, TooLate
-from orders.database.cancellations import Request as Cancel
+from orders.api.resource import Arguments, HttpExchange, Operation, Ports, ResponseDoc, exchange_of
+from orders.database.cancellations import CancellationCommand, Cancelled, NotCancellable, TooLate
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
 from orders.views import snapshot
@@ -55,13 +54,13 @@ class Cancellation:
             body=CancellationRequest,
             body_required=False,
             answers={
-                202: Answer(
+                202: ResponseDoc(
                     description="Cancelled at once before the payment; while it is under way its "
                     "outcome decides; afterwards the money goes back.",
                     body=CancellationAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
                 ),
-                200: Answer(
+                200: ResponseDoc(
                     description="The order was cancelled before.",
                     body=CancellationAnswer,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
@@ -90,7 +89,7 @@ class Cancellation:
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
         key = idempotency_key(req.env.get("HTTP_IDEMPOTENCY_KEY"), required=self._key_required)
-        request = Cancel(
+        request = CancellationCommand(
             order_id=order_id,
             subject=exchange.caller.subject,
             everyones=exchange.caller.sees_everything,
@@ -107,7 +106,7 @@ class Cancellation:
         exchange.replayed = cancelled.answer.replayed
         show_answer(resp, cancelled.answer)
 
-    def _cancel(self, exchange: Exchange, request: Cancel) -> Cancelled:
+    def _cancel(self, exchange: HttpExchange, request: CancellationCommand) -> Cancelled:
         try:
             cancelled = self._cancellations.cancel(request, exchange.context)
         except NotCancellable as error:

@@ -10,7 +10,7 @@ from typing import Final
 import falcon
 from falcon import Request, Response
 
-from orders.api.resource import Answer, Operation
+from orders.api.resource import Operation, ResponseDoc
 
 # Swagger UI sets style attributes and draws icons from data: URLs.
 _POLICY: Final = (
@@ -47,7 +47,9 @@ class Page:
 
     operations: Final = {
         "GET": Operation(
-            id="docs", summary="Show this document", answers={200: Answer(description="A page.")}
+            id="docs",
+            summary="Show this document",
+            answers={200: ResponseDoc(description="A page.")},
         )
     }
 
@@ -67,7 +69,7 @@ class Asset:
     operations: Final = {
         "GET": Operation(
             id="docsAsset", summary="A part of the page",
-            answers={200: Answer(description="A script, style sheet or picture.")},
+            answers={200: ResponseDoc(description="A script, style sheet or picture.")},
         )
     }  # fmt: skip
 

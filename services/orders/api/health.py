@@ -7,7 +7,7 @@ from falcon import Request, Response
 from msgspec import UNSET, Meta, UnsetType
 
 from orders import probes
-from orders.api.resource import Answer, Operation
+from orders.api.resource import Operation, ResponseDoc
 from orders.probes import Checks
 
 Word = Literal["Healthy", "Degraded", "Unhealthy"]
@@ -37,8 +37,8 @@ class Health:
             summary="Tell whether orders can be taken",
             description="For people and load balancers; Kubernetes asks the admin port.",
             answers={
-                200: Answer(description="Healthy, or degraded.", body=HealthReport),
-                503: Answer(description="The primary database is out.", body=HealthReport),
+                200: ResponseDoc(description="Healthy, or degraded.", body=HealthReport),
+                503: ResponseDoc(description="The primary database is out.", body=HealthReport),
             },
         )
     }

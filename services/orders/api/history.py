@@ -10,7 +10,7 @@ from msgspec import Meta
 from orders.api.auth import READ
 from orders.api.problems import not_found
 from orders.api.requests import ORDER_ID, decode_order_id
-from orders.api.resource import Answer, Operation, Ports, exchange_of
+from orders.api.resource import Operation, Ports, ResponseDoc, exchange_of
 from orders.domain.lifecycle import Status
 
 
@@ -40,7 +40,7 @@ class OrderHistory:
             decode=decode_order_id,
             recent_write="look up",
             parameters=(ORDER_ID,),
-            answers={200: Answer(description="The transitions.", body=list[TransitionView])},
+            answers={200: ResponseDoc(description="The transitions.", body=list[TransitionView])},
             refusals={
                 400: "The id is not an integer from 1 to 2^53-1.",
                 404: "There is no such order, or it belongs to another user.",

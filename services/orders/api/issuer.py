@@ -17,7 +17,7 @@ import structlog
 from orders.errors import OrdersError, Transient
 from orders.upstream.http import InvalidAnswer, Upstream, decode
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import HttpRequest, HttpResponse
 
 _REFRESH_S: Final = 300.0
 _RETRY_S: Final = 5.0  # after a failure, and between fetches that requests ask for
@@ -149,12 +149,12 @@ def jwks(url: str, algorithms: Iterable[str]) -> Callable[[], KeySet]:
         UpstreamPolicy().within(_FETCH_BUDGET_S), response_limit_bytes=_LIMIT_BYTES
     )
     upstream = Upstream("issuer", f"{parts.scheme}://{parts.netloc}", policy)
-    request = Request("GET", path, "/jwks")
+    request = HttpRequest("GET", path, "/jwks")
     accepted = tuple(algorithms)
     return lambda: upstream.call(request, lambda reply: _read(reply, accepted))
 
 
-def _read(reply: Reply, algorithms: Iterable[str]) -> KeySet:
+def _read(reply: HttpResponse, algorithms: Iterable[str]) -> KeySet:
     keys: KeySet = {}
     for key in decode(reply, _Jwks).keys[:_KEYS_LIMIT]:
         if key.get("kty") == "oct" or key.get("use", "sig") != "sig":

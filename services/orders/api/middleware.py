@@ -16,7 +16,7 @@ from opentelemetry.trace import Span
 from orders.api import problems
 from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, note_trace, order_requests
 from orders.api.problems import SHED, Refusal
-from orders.api.resource import UNMATCHED, Exchange
+from orders.api.resource import UNMATCHED, HttpExchange
 from orders.telemetry import context as ids
 from orders.telemetry import tracing
 from orders.telemetry.context import CORRELATION_HEADER
@@ -38,7 +38,7 @@ _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _log = structlog.get_logger()
 
 
-class Observed:
+class TelemetryMiddleware:
     """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never).
 
     A request below /api/ that waited for longer than `max_wait_s` since the gateway passed it on is
@@ -61,7 +61,7 @@ class Observed:
             context = tracing.decide(context)
         method = env["REQUEST_METHOD"]
         with tracing.root(context, method, tracing.SERVER, remote=remote) as span:
-            exchange = Exchange(ids.current() or context, method, env["PATH_INFO"], span)
+            exchange = HttpExchange(ids.current() or context, method, env["PATH_INFO"], span)
             exchange.attach(env)
             reply = _Reply()
             body = self._within_room(env, exchange, reply)
@@ -74,7 +74,7 @@ class Observed:
             return body
 
     def _within_room(
-        self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply"
+        self, env: WSGIEnvironment, exchange: HttpExchange, reply: "_Reply"
     ) -> Iterable[bytes]:
         if self._waited_too_long(env):
             return reply.refuse(_shed(), exchange)
@@ -95,7 +95,9 @@ class Observed:
             and _waited_s(env.get(_PASSED_ON)) > self._max_wait_s
         )
 
-    def _answer(self, env: WSGIEnvironment, exchange: Exchange, reply: "_Reply") -> Iterable[bytes]:
+    def _answer(
+        self, env: WSGIEnvironment, exchange: HttpExchange, reply: "_Reply"
+    ) -> Iterable[bytes]:
         try:
             return self._application(env, reply)
         except Exception as error:  # noqa: BLE001 what Falcon's own handlers let through
@@ -112,7 +114,7 @@ class _Reply:
     def __call__(self, status: str, headers: Headers, _exc_info: Any = None) -> Any:
         self.status, self.headers = status, headers
 
-    def refuse(self, refused: Refusal, exchange: Exchange) -> list[bytes]:
+    def refuse(self, refused: Refusal, exchange: HttpExchange) -> list[bytes]:
         body = problems.render(refused, exchange.path, exchange.context)
         self.status = problems.status_line(refused.kind.status)
         self.headers = [*problems.headers(refused), ("Content-Length", str(len(body)))]
@@ -136,7 +138,7 @@ def _shed() -> Refusal:
     )
 
 
-def _record(exchange: Exchange, status: int, took_s: float) -> None:
+def _record(exchange: HttpExchange, status: int, took_s: float) -> None:
     http_duration(exchange.method, exchange.route, status).observe(took_s)
     if exchange.action is not None:
         order_requests(exchange.action, _outcome(exchange, status)).inc()
@@ -149,17 +151,17 @@ def _record(exchange: Exchange, status: int, took_s: float) -> None:
     _write_line(exchange, status, took_s)
 
 
-def _makes_order(exchange: Exchange, status: int) -> bool:
+def _makes_order(exchange: HttpExchange, status: int) -> bool:
     return exchange.action == "create" and status == HTTPStatus.ACCEPTED and not exchange.replayed
 
 
-def _outcome(exchange: Exchange, status: int) -> str:
+def _outcome(exchange: HttpExchange, status: int) -> str:
     if status < 400:
         return "replayed" if exchange.replayed else "success"
     return "error" if status >= 500 else _OUTCOMES.get(status, "validation_error")
 
 
-def _describe(span: Span, exchange: Exchange, status: int) -> None:
+def _describe(span: Span, exchange: HttpExchange, status: int) -> None:
     """Name the span after OpenTelemetry's conventions for HTTP; the one of the seed is kept."""
     route = exchange.route
     span.update_name("CreateOrder" if exchange.action == "create" else f"{exchange.method} {route}")
@@ -179,7 +181,7 @@ def _describe(span: Span, exchange: Exchange, status: int) -> None:
         tracing.fail(span, str(status))
 
 
-def _write_line(exchange: Exchange, status: int, took_s: float) -> None:
+def _write_line(exchange: HttpExchange, status: int, took_s: float) -> None:
     line: dict[str, Any] = {
         "method": exchange.method,
         "route": exchange.route,

@@ -12,7 +12,7 @@ from falcon import Request, Response
 from orders.api.admission import API
 from orders.api.problems import MEDIA_TYPE, Problem
 from orders.api.requests import KEY_FIELD
-from orders.api.resource import Answer, Operation, Parameter
+from orders.api.resource import Operation, Parameter, ResponseDoc
 
 API_VERSION: Final = "1.0.0"
 Json = dict[str, Any]
@@ -60,7 +60,7 @@ class OpenApi:
     operations: Final = {
         "GET": Operation(
             id="openApi", summary="This document",
-            answers={200: Answer(description="OpenAPI 3.1.", body=dict[str, Any])},
+            answers={200: ResponseDoc(description="OpenAPI 3.1.", body=dict[str, Any])},
         )
     }  # fmt: skip
 
@@ -163,7 +163,7 @@ def _parameter(parameter: Parameter, schema_of: Schemas) -> Json:
     }
 
 
-def _answer(answer: Answer, schema_of: Schemas, *, limited: bool) -> Json:
+def _answer(answer: ResponseDoc, schema_of: Schemas, *, limited: bool) -> Json:
     result: Json = {
         "description": answer.description,
         "headers": _headers(*answer.headers, *_LIMIT * limited),

@@ -20,7 +20,7 @@ from orders import views
 from orders.api.auth import READ
 from orders.api.problems import INVALID, Refusal
 from orders.api.requests import number
-from orders.api.resource import Answer, Operation, Parameter, Ports, exchange_of
+from orders.api.resource import Operation, Parameter, Ports, ResponseDoc, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order
 
@@ -103,7 +103,7 @@ class UserOrders:
             recent_write="look up",
             parameters=_PARAMETERS,
             answers={
-                200: Answer(
+                200: ResponseDoc(
                     description="One page; `Link` with rel=next leads to the one after it.",
                     body=list[views.OrderView],
                     headers=("Link",),

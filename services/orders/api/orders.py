@@ -20,16 +20,16 @@ from orders.api.requests import (
     read_body,
 )
 from orders.api.resource import (
-    Answer,
     Arguments,
-    Exchange,
+    HttpExchange,
     Operation,
     Parameter,
     Ports,
+    ResponseDoc,
     exchange_of,
 )
 from orders.cache.orders import CachedOrder
-from orders.database.orders import Answer as Accepted
+from orders.database.orders import StoredAnswer
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id, NewOrder, etag
 from orders.errors import Transient
@@ -69,7 +69,7 @@ class Orders:
             parameters=(IDEMPOTENCY_KEY,),
             body=OrderRequest,
             answers={
-                202: Answer(
+                202: ResponseDoc(
                     description="The order is accepted and will be processed.",
                     body=Acceptance,
                     headers=("Location", "ETag", "Idempotency-Replayed"),
@@ -104,7 +104,7 @@ class Orders:
         exchange.order_id = int(accepted.location.rpartition("/")[2])
         self._cache.saw(exchange.order_id)
 
-    def _accept(self, exchange: Exchange, order: NewOrder, key: str | None) -> Accepted:
+    def _accept(self, exchange: HttpExchange, order: NewOrder, key: str | None) -> StoredAnswer:
         principal = user_principal(exchange.caller.subject or order.user_id)
         refusal = self._stock_refusal(order)
         if refusal is None:
@@ -146,8 +146,8 @@ class OneOrder:
                 ),
             ),
             answers={
-                200: Answer(description="The order.", body=OrderView, headers=("ETag",)),
-                304: Answer(description="The caller has this version.", headers=("ETag",)),
+                200: ResponseDoc(description="The order.", body=OrderView, headers=("ETag",)),
+                304: ResponseDoc(description="The caller has this version.", headers=("ETag",)),
             },
             refusals={
                 400: "The id is not an integer from 1 to 2^53-1.",
@@ -181,7 +181,7 @@ class OneOrder:
         return None if order is None else snapshot(order)
 
 
-def show_answer(resp: Response, accepted: Accepted) -> None:
+def show_answer(resp: Response, accepted: StoredAnswer) -> None:
     """Answer with the stored answer, or the one that is stored for replays."""
     resp.status = accepted.status
     resp.data = accepted.body

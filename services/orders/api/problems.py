@@ -49,7 +49,7 @@ class Problem(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_de
     reason: str | UnsetType = UNSET
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ProblemType(msgspec.Struct, frozen=True):
     """A problem type; `about:blank` adds nothing to the status."""
 
     status: int
@@ -57,35 +57,43 @@ class Kind(msgspec.Struct, frozen=True):
     type: str = "about:blank"
 
 
-def _kind(status: HTTPStatus) -> Kind:
-    return Kind(status.value, status.phrase)
+def _kind(status: HTTPStatus) -> ProblemType:
+    return ProblemType(status.value, status.phrase)
 
 
 _URN: Final = "urn:orders:problem:"
 _IANA: Final = "https://iana.org/assignments/http-problem-types#"
 
-MALFORMED_BODY: Final = Kind(400, "The body is not JSON", _URN + "malformed-body")
-INVALID: Final = Kind(400, "The request is not valid", _URN + "invalid-request")
-INSUFFICIENT_INVENTORY: Final = Kind(400, "Insufficient inventory", _URN + "insufficient-inventory")
-INVALID_KEY: Final = Kind(400, "The Idempotency-Key is not valid", _URN + "invalid-idempotency-key")
-MISSING_KEY: Final = Kind(400, "An Idempotency-Key is required", _URN + "missing-idempotency-key")
+MALFORMED_BODY: Final = ProblemType(400, "The body is not JSON", _URN + "malformed-body")
+INVALID: Final = ProblemType(400, "The request is not valid", _URN + "invalid-request")
+INSUFFICIENT_INVENTORY: Final = ProblemType(
+    400, "Insufficient inventory", _URN + "insufficient-inventory"
+)
+INVALID_KEY: Final = ProblemType(
+    400, "The Idempotency-Key is not valid", _URN + "invalid-idempotency-key"
+)
+MISSING_KEY: Final = ProblemType(
+    400, "An Idempotency-Key is required", _URN + "missing-idempotency-key"
+)
 UNAUTHENTICATED: Final = _kind(HTTPStatus.UNAUTHORIZED)
 FORBIDDEN: Final = _kind(HTTPStatus.FORBIDDEN)
 NOT_FOUND: Final = _kind(HTTPStatus.NOT_FOUND)
 METHOD_NOT_ALLOWED: Final = _kind(HTTPStatus.METHOD_NOT_ALLOWED)
-KEY_IN_USE: Final = Kind(409, "The Idempotency-Key is in use", _URN + "idempotency-key-in-use")
-NOT_CANCELLABLE: Final = Kind(409, "The order cannot be cancelled", _URN + "not-cancellable")
-NOT_REFUNDABLE: Final = Kind(409, "The order cannot be refunded so", _URN + "not-refundable")
-TOO_LARGE: Final = Kind(413, "Content Too Large")
+KEY_IN_USE: Final = ProblemType(
+    409, "The Idempotency-Key is in use", _URN + "idempotency-key-in-use"
+)
+NOT_CANCELLABLE: Final = ProblemType(409, "The order cannot be cancelled", _URN + "not-cancellable")
+NOT_REFUNDABLE: Final = ProblemType(409, "The order cannot be refunded so", _URN + "not-refundable")
+TOO_LARGE: Final = ProblemType(413, "Content Too Large")
 UNSUPPORTED_MEDIA: Final = _kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-KEY_REUSED: Final = Kind(
+KEY_REUSED: Final = ProblemType(
     422, "The Idempotency-Key belongs to another request", _URN + "idempotency-key-reused"
 )
-RATE_LIMITED: Final = Kind(429, "Too Many Requests", _IANA + "quota-exceeded")
+RATE_LIMITED: Final = ProblemType(429, "Too Many Requests", _IANA + "quota-exceeded")
 INTERNAL: Final = _kind(HTTPStatus.INTERNAL_SERVER_ERROR)
 UNAVAILABLE: Final = _kind(HTTPStatus.SERVICE_UNAVAILABLE)
-OUTCOME_UNKNOWN: Final = Kind(503, "The outcome is not known", _URN + "outcome-unknown")
-SHED: Final = Kind(503, "Service Unavailable", _IANA + "temporary-reduced-capacity")
+OUTCOME_UNKNOWN: Final = ProblemType(503, "The outcome is not known", _URN + "outcome-unknown")
+SHED: Final = ProblemType(503, "Service Unavailable", _IANA + "temporary-reduced-capacity")
 
 
 class Refusal(Exception):
@@ -93,7 +101,7 @@ class Refusal(Exception):
 
     def __init__(  # noqa: PLR0913 one for each member of a problem
         self,
-        kind: Kind,
+        kind: ProblemType,
         detail: str,
         *,
         faults: Sequence[Fault] = (),

@@ -12,9 +12,8 @@ from orders.api.changes import RefundRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Answer, Arguments, Operation, Ports, exchange_of
-from orders.database.refund_requests import NotRefundable, Unrefundable
-from orders.database.refund_requests import Request as Refund
+from orders.api.resource import Arguments, Operation, Ports, ResponseDoc, exchange_of
+from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
 from orders.views import snapshot
@@ -56,7 +55,7 @@ class Refunds:
             parameters=(ORDER_ID, IDEMPOTENCY_KEY),
             body=RefundRequest,
             answers={
-                202: Answer(
+                202: ResponseDoc(
                     description="The refund is on its way; `refunded` of the order tells when it "
                     "was made. An order whose money all went back is Refunded.",
                     body=RefundAnswer,
@@ -86,7 +85,7 @@ class Refunds:
         """Request a refund, once per key."""
         exchange = exchange_of(req.env)
         exchange.order_id = order_id
-        refund = Refund(
+        refund = RefundCommand(
             order_id=order_id,
             amount=amount,
             principal=principal(exchange.caller),

@@ -1,7 +1,7 @@
 """The types that resources are written with.
 
-An `Operation` describes each method for the OpenAPI document. The `Exchange` holds the state of the
-request being answered. `Ports` are the resources' dependencies.
+An `Operation` describes each method for the OpenAPI document. The `HttpExchange` holds the state of
+the request being answered. `Ports` are the resources' dependencies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     description: str
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseDoc(msgspec.Struct, frozen=True, kw_only=True):
     """One way a request may succeed; `body` is a msgspec type, None for no body."""
 
     description: str
@@ -69,7 +69,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
     body_required: bool = True
-    answers: dict[int, Answer]
+    answers: dict[int, ResponseDoc]
     refusals: dict[int, str] = {}
     token_refusals: dict[int, str] = {}
 
@@ -82,7 +82,7 @@ class Resource(Protocol):
         """Return the documentation of each HTTP method."""
 
 
-class Exchange(msgspec.Struct):
+class HttpExchange(msgspec.Struct):
     """One request and its answer. `route` is a template and safe as a label; a path is not."""
 
     context: Context
@@ -105,9 +105,9 @@ class Exchange(msgspec.Struct):
         env[_KEY] = self
 
 
-def exchange_of(env: dict[str, Any]) -> Exchange:
+def exchange_of(env: dict[str, Any]) -> HttpExchange:
     """Return the exchange that the outermost middleware attached."""
-    exchange: Exchange = env[_KEY]
+    exchange: HttpExchange = env[_KEY]
     return exchange
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from orders.database.orders import (
     ORDER_COLUMNS,
-    Answer,
+    StoredAnswer,
     Use,
     busy_if_locked,
     find_answer,
@@ -51,7 +51,7 @@ class NotCancellable(Exception):
         self.reason = reason
 
 
-class Request(msgspec.Struct, frozen=True):
+class CancellationCommand(msgspec.Struct, frozen=True):
     """A request for a cancellation.
 
     `subject` is who asks, None where nobody has to say; `everyones` lets them cancel for others.
@@ -74,7 +74,7 @@ class Request(msgspec.Struct, frozen=True):
 class Cancelled(msgspec.Struct, frozen=True):
     """The answer to a cancellation, and the order afterwards; None on replay."""
 
-    answer: Answer
+    answer: StoredAnswer
     order: Order | None = None
 
 
@@ -84,7 +84,7 @@ class Cancellations:
     def __init__(self, primary: Pool, window_s: float) -> None:
         self._primary, self._window_s = primary, window_s
 
-    def cancel(self, request: Request, context: Context) -> Cancelled | None:
+    def cancel(self, request: CancellationCommand, context: Context) -> Cancelled | None:
         """Cancel an order, or have it cancelled by the outcome of its charge. Idempotent.
 
         Returns None if the caller has no such order. Raises NotCancellable, KeyReused,
@@ -108,15 +108,17 @@ class Cancellations:
                 raise Transient("the idempotency key expired this very moment", retry_after_s=1)
             return replayed
         order = order_of(rows[0][:ORDER_COLUMNS])
-        answer = Answer(code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version))
+        answer = StoredAnswer(
+            code, (body % order.id).encode(), _LOCATION % order.id, etag(order.version)
+        )
         return Cancelled(answer, order)
 
-    def _replayed(self, request: Request, row: Row) -> Cancelled | None:
+    def _replayed(self, request: CancellationCommand, row: Row) -> Cancelled | None:
         owner_id = order_of(row[:ORDER_COLUMNS]).user_id
         answer = find_answer(self._primary, request.use(owner_id))
         return None if answer is None else Cancelled(answer)
 
-    def _arguments(self, request: Request, context: Context) -> dict[str, object]:
+    def _arguments(self, request: CancellationCommand, context: Context) -> dict[str, object]:
         return {
             **_RULES,
             **request.use().arguments,

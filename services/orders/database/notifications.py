@@ -29,7 +29,7 @@ PATIENCE_S: Final = 0.1
 _log = structlog.get_logger()
 
 
-class Outcome(enum.StrEnum):
+class NotificationOutcome(enum.StrEnum):
     """How a notification ended without having been sent."""
 
     GONE = "gone"  # the receiver wants no more of them
@@ -53,7 +53,7 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 class Unsent(msgspec.Struct, frozen=True):
-    """A notification as people see it; `state` is `waiting` or an Outcome."""
+    """A notification as people see it; `state` is `waiting` or a NotificationOutcome."""
 
     order_id: int
     template: str
@@ -83,7 +83,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How a claim ended: sent, ended, or to be tried again in `again_in_s` seconds."""
 
     sent: bool = False
-    outcome: Outcome | None = None
+    outcome: NotificationOutcome | None = None
     again_in_s: float | None = None
     error: str | None = None
     tried: bool = True  # false: the receiver was not asked
@@ -95,7 +95,7 @@ class _Ended(msgspec.Struct):
     template: str
     message_id: str
     sent: bool
-    outcome: Outcome | None
+    outcome: NotificationOutcome | None
     again_in_s: float | None
     error: str | None
     tried: int
@@ -302,7 +302,7 @@ class Notifications:
         *,
         order_id: int | None = None,
         template: str | None = None,
-        outcome: Outcome | None = None,
+        outcome: NotificationOutcome | None = None,
     ) -> list[tuple[int, str]]:
         """Start notifications afresh, with an audit row; return order id and template of each."""
         subject = f"those that ended as {outcome}" if order_id is None else f"order {order_id}"

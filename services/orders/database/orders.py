@@ -36,7 +36,7 @@ ORDER_COLUMNS: Final = 12  # that `order_of` reads
 _NEWEST: Final = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class StoredAnswer(msgspec.Struct, frozen=True):
     """The answer to a request that changes an order, now or on replay."""
 
     status: int
@@ -70,7 +70,7 @@ class Use(msgspec.Struct, frozen=True):
         return msgspec.structs.asdict(self)
 
 
-def find_answer(pool: Pool, use: Use) -> Answer | None:
+def find_answer(pool: Pool, use: Use) -> StoredAnswer | None:
     """Return the stored answer of a key, if it was used. Raises KeyReused."""
     if use.key is None:
         return None
@@ -80,7 +80,7 @@ def find_answer(pool: Pool, use: Use) -> Answer | None:
     fingerprint, status, body, location, tag = rows[0]
     if bytes(fingerprint) != use.fingerprint:
         raise KeyReused
-    return Answer(status, body.encode(), location, tag, replayed=True)
+    return StoredAnswer(status, body.encode(), location, tag, replayed=True)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,9 @@ class Ledger:
         self._primary, self._reads = primary, reads
         self._take = share(self._take_one, self._take_set, _Question.use)
 
-    def accept(self, order: NewOrder, context: Context, principal: str, key: str | None) -> Answer:
+    def accept(
+        self, order: NewOrder, context: Context, principal: str, key: str | None
+    ) -> StoredAnswer:
         """Take an order, once per principal and idempotency key.
 
         Idempotent with a key. Raises KeyReused, Busy while the first use of the key is running,
@@ -152,7 +154,7 @@ class Ledger:
             if relay_sleeps:
                 self._primary.wake_relay()
             body, location = (_BODY % order_id).encode(), _LOCATION % order_id
-            return Answer(202, body, location, etag(1), order_id=order_id)
+            return StoredAnswer(202, body, location, etag(1), order_id=order_id)
         if key is None:
             raise OutcomeUnknown("PostgreSQL took the order but did not say so")
         answer = find_answer(self._primary, use)
@@ -172,7 +174,7 @@ class Ledger:
             rows[place - 1].append((order_id, relay_sleeps))
         return rows
 
-    def replay(self, order: NewOrder, principal: str, key: str) -> Answer | None:
+    def replay(self, order: NewOrder, principal: str, key: str) -> StoredAnswer | None:
         """Return the stored answer of a key, if it was used. Raises KeyReused."""
         return find_answer(self._primary, _use(order, principal, key))
 

@@ -32,7 +32,7 @@ class Reservation(enum.StrEnum):
     RETURNED = "returned"
 
 
-class Outcome(enum.StrEnum):
+class AttemptOutcome(enum.StrEnum):
     """The state of a payment attempt."""
 
     UNKNOWN = "unknown"
@@ -95,7 +95,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     reservation_key: str | None = None
     new_attempt: uuid.UUID | None = None
     attempt: uuid.UUID | None = None
-    outcome: Outcome | None = None
+    outcome: AttemptOutcome | None = None
     outcome_reason: Reason | None = None
     refunded: Decimal = Decimal(0)
     refund_dropped: Decimal = Decimal(0)
@@ -286,7 +286,7 @@ class _StepRow(msgspec.Struct):
     reservation_key: str | None
     new_attempt: uuid.UUID | None
     attempt: uuid.UUID | None
-    outcome: Outcome | None
+    outcome: AttemptOutcome | None
     correlation_id: str
     traceparent: str
     trace_id: str

@@ -10,7 +10,7 @@ import msgspec
 
 from orders.database.orders import (
     ORDER_COLUMNS,
-    Answer,
+    StoredAnswer,
     Use,
     busy_if_locked,
     find_answer,
@@ -45,7 +45,7 @@ class NotRefundable(Exception):
         self.reason = reason
 
 
-class Request(msgspec.Struct, frozen=True):
+class RefundCommand(msgspec.Struct, frozen=True):
     """A request of support for a refund."""
 
     order_id: int
@@ -64,7 +64,7 @@ class Request(msgspec.Struct, frozen=True):
 class Requested(msgspec.Struct, frozen=True):
     """The answer to the request, and the order afterwards; None on replay."""
 
-    answer: Answer
+    answer: StoredAnswer
     order: Order | None = None
 
 
@@ -83,7 +83,7 @@ class RefundRequests:
     def __init__(self, primary: Pool) -> None:
         self._primary = primary
 
-    def add(self, request: Request, context: Context) -> Requested | None:
+    def add(self, request: RefundCommand, context: Context) -> Requested | None:
         """Write a refund to be made. Idempotent with a key; without, each call is one more.
 
         Returns None when there is no such order. Raises NotRefundable, KeyReused, Busy while the
@@ -111,7 +111,7 @@ class RefundRequests:
         nonce = nonce or legacy_nonce(order.id, order.created_at)
         return _Account(order, nonce, left_over, refunds)
 
-    def _add(self, account: _Account, request: Request, context: Context) -> Requested | None:
+    def _add(self, account: _Account, request: RefundCommand, context: Context) -> Requested | None:
         """Commit key, attempt, history and message together; None if others were faster."""
         order, number = account.order, account.refunds + 1
         use = request.use(order.user_id)
@@ -152,16 +152,16 @@ class RefundRequests:
         return Requested(answer, changed)
 
 
-def _check(account: _Account, request: Request) -> None:
+def _check(account: _Account, request: RefundCommand) -> None:
     if account.order.status is not Status.COMPLETED:
         raise NotRefundable(Unrefundable.NOT_COMPLETED)
     if request.amount > account.left:
         raise NotRefundable(Unrefundable.EXCEEDS_CAPTURE)
 
 
-def _answer(order: Order, amount: Decimal) -> Answer:
+def _answer(order: Order, amount: Decimal) -> StoredAnswer:
     body = (
         f'{{"orderId":{order.id},"status":"{order.status}","amount":{amount:.2f},'
         f'"message":"{_MESSAGE}"}}'
     )
-    return Answer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))
+    return StoredAnswer(202, body.encode(), _LOCATION % order.id, etag(order.version + 1))

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span
 from orders.errors import OrdersError, Permanent, Unavailable
 from orders.messaging import envelope, verdict
 from orders.messaging.envelope import Delivery, Message
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.messaging.verdict import Done, Hold, Retry, RetryPolicy, Verdict
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import (
@@ -155,14 +155,14 @@ class Handling:
     def _kept(self, copy: Outgoing) -> bool:
         """Publish a copy; only when the broker has it may the original be acknowledged."""
         outcome = self._publisher.deliver(copy)
-        if outcome is not Outcome.CONFIRMED:
+        if outcome is not PublishOutcome.CONFIRMED:
             _log.warning(
                 "message.copy_not_kept",
                 queue=copy.routing_key,
                 outcome=outcome,
                 message_id=copy.properties.message_id,
             )
-        return outcome is Outcome.CONFIRMED
+        return outcome is PublishOutcome.CONFIRMED
 
     def _report(self, delivery: Delivery, decided: Verdict, outcome: str, took_s: float) -> None:
         facts = {

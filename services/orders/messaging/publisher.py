@@ -24,7 +24,7 @@ _LOOK_EVERY_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class Outcome(enum.StrEnum):
+class PublishOutcome(enum.StrEnum):
     """How publishing one message ended. Only `CONFIRMED` says that the broker has it."""
 
     CONFIRMED = "confirmed"
@@ -45,7 +45,7 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False):
 
 
 # Called on the publisher's thread; must not block. Each message is in exactly one call.
-Settled = Callable[[Outcome, Sequence[Outgoing]], None]
+Settled = Callable[[PublishOutcome, Sequence[Outgoing]], None]
 
 
 class _Unconfirmed(msgspec.Struct, frozen=True, eq=False):
@@ -86,18 +86,18 @@ class Publisher:
         """Publish, and call `settled` for every message as its outcome is known. Thread-safe."""
         self._link.call(lambda channel: self._send(channel, batch, settled))
 
-    def deliver(self, outgoing: Outgoing) -> Outcome:
+    def deliver(self, outgoing: Outgoing) -> PublishOutcome:
         """Publish one message and wait for its outcome; not on the publisher's own thread."""
         ended = threading.Event()
-        outcomes: list[Outcome] = []
+        outcomes: list[PublishOutcome] = []
 
-        def settled(outcome: Outcome, _batch: Sequence[Outgoing]) -> None:
+        def settled(outcome: PublishOutcome, _batch: Sequence[Outgoing]) -> None:
             outcomes.append(outcome)
             ended.set()
 
         self.publish((outgoing,), settled)
         # The publisher answers on time; the margin is for a machine that is short of it.
-        return outcomes[0] if ended.wait(self._confirm_timeout_s + 5) else Outcome.LOST
+        return outcomes[0] if ended.wait(self._confirm_timeout_s + 5) else PublishOutcome.LOST
 
     # On the link's thread from here on.
 
@@ -111,7 +111,7 @@ class Publisher:
         """Settle what has no confirm: it may or may not have arrived."""
         lost, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
-        self._settle(Outcome.LOST, lost.values())
+        self._settle(PublishOutcome.LOST, lost.values())
 
     def _ready(self, channel: Channel) -> None:
         self._link.serving(channel)
@@ -120,7 +120,7 @@ class Publisher:
     def _send(self, channel: Channel | None, batch: Sequence[Outgoing], settled: Settled) -> None:
         for place, outgoing in enumerate(batch):
             if channel is None or not channel.is_open:
-                settled(Outcome.LOST, batch[place:])
+                settled(PublishOutcome.LOST, batch[place:])
                 return
             try:
                 channel.basic_publish(
@@ -139,7 +139,7 @@ class Publisher:
     def _refuse(
         self, channel: Channel, outgoing: Outgoing, settled: Settled, error: Exception
     ) -> None:
-        outcome = Outcome.UNENCODABLE if channel.is_open else Outcome.LOST
+        outcome = PublishOutcome.UNENCODABLE if channel.is_open else PublishOutcome.LOST
         _log.error(
             "message.not_sent",
             message_id=outgoing.properties.message_id,
@@ -164,19 +164,19 @@ class Publisher:
         popped = [self._unconfirmed.pop(tag, None) for tag in tags]
         settled = [entry for entry in popped if entry is not None]
         if isinstance(frame.method, Basic.Nack):
-            self._settle(Outcome.NACKED, settled)
+            self._settle(PublishOutcome.NACKED, settled)
         elif self._returned:
             for entry in settled:
                 self._settle(self._fate(entry.outgoing), (entry,))
         else:
-            self._settle(Outcome.CONFIRMED, settled)
+            self._settle(PublishOutcome.CONFIRMED, settled)
 
-    def _fate(self, outgoing: Outgoing) -> Outcome:
+    def _fate(self, outgoing: Outgoing) -> PublishOutcome:
         identity = (outgoing.properties.message_id, outgoing.exchange, outgoing.routing_key)
         if identity not in self._returned:
-            return Outcome.CONFIRMED
+            return PublishOutcome.CONFIRMED
         self._returned.discard(identity)
-        return Outcome.RETURNED
+        return PublishOutcome.RETURNED
 
     def _expire(self, channel: Channel) -> None:
         """Give up messages without an answer; later confirms are ignored.
@@ -189,14 +189,14 @@ class Publisher:
             return
         before = time.monotonic() - self._confirm_timeout_s
         expired = [tag for tag, entry in self._unconfirmed.items() if entry.sent_at < before]
-        self._settle(Outcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
+        self._settle(PublishOutcome.LOST, [self._unconfirmed.pop(tag) for tag in expired])
         if expired and self._confirmed_at < before and self._link.problem is None:
             self._link.reset(f"RabbitMQ confirmed nothing for {self._confirm_timeout_s:g} s")
             return
         channel.connection.ioloop.call_later(_LOOK_EVERY_S, lambda: self._expire(channel))
 
     @staticmethod
-    def _settle(outcome: Outcome, entries: Iterable[_Unconfirmed]) -> None:
+    def _settle(outcome: PublishOutcome, entries: Iterable[_Unconfirmed]) -> None:
         groups: dict[Settled, list[Outgoing]] = collections.defaultdict(list)
         for entry in entries:
             groups[entry.settled].append(entry.outgoing)

@@ -17,7 +17,12 @@ from typing import Final
 import msgspec
 import structlog
 
-from orders.database.notifications import Notification, Notifications, Outcome, Settlement
+from orders.database.notifications import (
+    Notification,
+    NotificationOutcome,
+    Notifications,
+    Settlement,
+)
 from orders.domain.events import OrderEvent
 from orders.errors import OrdersError, Permanent, Transient
 from orders.messaging.envelope import Message
@@ -25,7 +30,7 @@ from orders.notifier import metrics
 from orders.notifier.metrics import NOTIFICATIONS, Try
 from orders.telemetry import context, tracing
 from orders.upstream.http import NotAsked, Upstream
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import HttpRequest, HttpResponse
 from orders.watch import Watch
 
 _PREFIX: Final = "whsec_"
@@ -115,7 +120,7 @@ class Sending:
         try:
             self._post(notification)
         except Permanent as error:
-            return Settlement(outcome=Outcome.GONE, error=str(error))
+            return Settlement(outcome=NotificationOutcome.GONE, error=str(error))
         except NotAsked as error:
             wait_s = error.retry_after_s or 1.0
             self._rest_until_s = time.monotonic() + wait_s
@@ -131,7 +136,7 @@ class Sending:
         wait_s = self._patience.next_s(
             notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
         )
-        outcome = Outcome.GIVEN_UP if wait_s is None else None
+        outcome = NotificationOutcome.GIVEN_UP if wait_s is None else None
         return Settlement(outcome=outcome, again_in_s=wait_s, error=str(error))
 
     def _post(self, notification: Notification) -> None:
@@ -141,7 +146,7 @@ class Sending:
         body = msgspec.json.encode(Webhook(kind, sent_at, notification.event))
         receiver = self._receiver
         headers = signed_headers(notification.webhook_id, now_s, body, receiver.secrets)
-        request = Request("POST", receiver.path, "/", body, headers)
+        request = HttpRequest("POST", receiver.path, "/", body, headers)
         receiver.upstream.call(request, _accepted)
 
 
@@ -257,12 +262,12 @@ class Sweep:
         self._count_at_s = time.monotonic() + _COUNT_EVERY_S
 
 
-def gone(reply: Reply) -> bool:
+def gone(reply: HttpResponse) -> bool:
     """Tell whether a receiver's 4xx is final: only 410 is, after Standard Webhooks."""
     return reply.status == 410
 
 
-def _accepted(reply: Reply) -> None:
+def _accepted(reply: HttpResponse) -> None:
     if reply.status >= 400:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 

@@ -4,12 +4,12 @@ import argparse
 from typing import Final
 
 from orders.database.audit import operator
-from orders.database.notifications import WAITING, Notifications, Outcome, Reason
+from orders.database.notifications import WAITING, NotificationOutcome, Notifications, Reason
 from orders.database.pool import opened
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 
-_OUTCOMES: Final = tuple(each.value for each in Outcome)  # as an error shows them
+_OUTCOMES: Final = tuple(each.value for each in NotificationOutcome)  # as an error shows them
 _STATES: Final = (WAITING, *_OUTCOMES)
 _LIMIT: Final = 50
 _LONGEST_REASON: Final = 500  # as much as an audit row takes
@@ -68,7 +68,7 @@ def _list(notifications: Notifications, args: argparse.Namespace) -> int:
 def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
     if args.template is not None and args.order is None:
         raise OrdersError("--template goes with --order")
-    outcome = None if args.state is None else Outcome(args.state)
+    outcome = None if args.state is None else NotificationOutcome(args.state)
     queued = notifications.resend(
         Reason(operator(args.name), args.because),
         order_id=args.order,

@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from orders.messaging.publisher import Outcome
+from orders.messaging.publisher import PublishOutcome
 
 OUTBOX_PENDING: Final = Gauge(
     "outbox_pending", "Rows that wait in the outbox (counted up to 100,000); NaN: not known."
@@ -32,5 +32,5 @@ QUEUE_MESSAGES: Final = Gauge(
 )
 QUEUE_CONSUMERS: Final = Gauge("messaging_queue_consumers", "Consumers of a queue.", ["queue"])
 
-for _outcome in Outcome:
+for _outcome in PublishOutcome:
     OUTBOX_PUBLISHED.labels(_outcome)  # shown as 0 before the first

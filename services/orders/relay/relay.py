@@ -16,7 +16,7 @@ from orders.database.connection import sessions
 from orders.domain import events
 from orders.errors import OrdersError, Transient
 from orders.messaging import envelope
-from orders.messaging.publisher import Outcome, Outgoing, Publisher
+from orders.messaging.publisher import Outgoing, Publisher, PublishOutcome
 from orders.relay import outbox
 from orders.relay.metrics import (
     OUTBOX_OLDEST_AGE,
@@ -50,9 +50,9 @@ _TURNS_S: Final = 1.0
 # Rows that get no answer must not keep new ones waiting.
 _PATIENCE_S: Final = 0.05
 # A queue refused, or was not there, or did not answer: whatever goes there waits.
-_REFUSALS: Final = frozenset({Outcome.NACKED, Outcome.RETURNED, Outcome.LOST})
+_REFUSALS: Final = frozenset({PublishOutcome.NACKED, PublishOutcome.RETURNED, PublishOutcome.LOST})
 # The row itself may be what is wrong: others of its lane are tried before it.
-_DOUBTFUL: Final = frozenset({Outcome.UNENCODABLE, Outcome.LOST})
+_DOUBTFUL: Final = frozenset({PublishOutcome.UNENCODABLE, PublishOutcome.LOST})
 _SAMPLED: Final = "-01"
 _NEW_ORDERS: Final = lane_of(events.CREATED)
 
@@ -214,7 +214,9 @@ class Relay:
         if not ended:
             return
         confirmed = [
-            publication.row for publication in ended if publication.outcome is Outcome.CONFIRMED
+            publication.row
+            for publication in ended
+            if publication.outcome is PublishOutcome.CONFIRMED
         ]
         if confirmed:
             session.delete(confirmed)
@@ -235,7 +237,7 @@ class Relay:
             "correlationId": row.correlation_id,
             "traceId": row.traceparent[3:35] if row.traceparent else None,
         }
-        if outcome is Outcome.CONFIRMED:
+        if outcome is PublishOutcome.CONFIRMED:
             self._holds.succeeded(place_of(row))
             self._lanes.taken(lane_of(row.type))
             _log.info("message.published", **facts)
@@ -243,7 +245,7 @@ class Relay:
             again_in_s = self._hold(row, outcome)
             _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **facts)
 
-    def _hold(self, row: Row, outcome: Outcome) -> float:
+    def _hold(self, row: Row, outcome: PublishOutcome) -> float:
         """Keep back what would fail as this row did; return for how long, in seconds."""
         waits_s = []
         if outcome in _REFUSALS:

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from orders.messaging.publisher import Outcome, Outgoing
+from orders.messaging.publisher import Outgoing, PublishOutcome
 from orders.relay.metrics import OUTBOX_HELD
 from orders.relay.outbox import Floor, Outbox, Row, Selection
 from orders.relay.turns import Turns
@@ -78,7 +78,7 @@ class Ended(msgspec.Struct, frozen=True, eq=False):
     """A row whose publication has ended."""
 
     row: Row
-    outcome: Outcome
+    outcome: PublishOutcome
 
 
 class _Lane(msgspec.Struct):
@@ -170,7 +170,7 @@ class Window:
             self._places |= admitted.keys()
         return list(admitted.values())
 
-    def settled(self, outcome: Outcome, batch: Sequence[Outgoing]) -> None:
+    def settled(self, outcome: PublishOutcome, batch: Sequence[Outgoing]) -> None:
         """Note how publishing ended; `key` is the row's `id`. On the publisher's thread."""
         with self._changed:
             self._end([Ended(self._rows[outgoing.key], outcome) for outgoing in batch])
@@ -178,7 +178,7 @@ class Window:
     def refuse(self, row: Row) -> None:
         """End a row that fits no message, and so was never published."""
         with self._changed:
-            self._end([Ended(row, Outcome.UNENCODABLE)])
+            self._end([Ended(row, PublishOutcome.UNENCODABLE)])
 
     def ended(self) -> list[Ended]:
         """Return what has ended since it was last forgotten."""

@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from orders.database.pool import Pool
-from orders.database.progress import Outcome
+from orders.database.progress import AttemptOutcome
 from orders.domain.lifecycle import Status
-from orders.upstream.ledgers import Kind, Ledger, PaymentEntry, StockEntry
+from orders.upstream.ledgers import Ledger, PaymentEntry, PaymentKind, StockEntry
 
 _READS: Final = 3  # an order that changes more often than that while it is looked at is under way
 
@@ -38,9 +38,9 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     """
 
     id: uuid.UUID
-    kind: Kind
+    kind: PaymentKind
     amount: Decimal
-    outcome: Outcome
+    outcome: AttemptOutcome
     elsewhere: Decimal = Decimal(0)
 
 

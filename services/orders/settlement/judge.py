@@ -12,7 +12,7 @@ from orders.domain.deadlines import DEADLINES
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 from orders.settlement.evidence import Evidence, OrderFacts, attempt_uuid
-from orders.upstream.ledgers import Kind, PaymentStatus, StockStatus
+from orders.upstream.ledgers import PaymentKind, PaymentStatus, StockStatus
 
 _NOTHING: Final = Decimal(0)
 _HOLDING: Final = frozenset({StockStatus.RESERVED, StockStatus.COMMITTED})
@@ -123,7 +123,7 @@ def _due(order: OrderFacts) -> tuple[Decimal, Decimal]:
 
 def _overdue_at(evidence: Evidence, order: OrderFacts) -> dt.datetime:
     """Return the time until which work under way may explain the order's status."""
-    touched = [entry.at for entry in evidence.payments if entry.kind is Kind.CAPTURE]
+    touched = [entry.at for entry in evidence.payments if entry.kind is PaymentKind.CAPTURE]
     return max([order.updated_at, *touched]) + _grace(order)
 
 

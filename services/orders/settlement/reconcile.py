@@ -38,7 +38,7 @@ T = TypeVar("T", uuid.UUID, int)
 _log = structlog.get_logger()
 
 
-class Report(msgspec.Struct, rename="camel"):
+class ReconciliationReport(msgspec.Struct, rename="camel"):
     """The result of a run, and the violations that are open."""
 
     result: Literal["clean", "violations"] = "clean"
@@ -114,7 +114,7 @@ class Reconciliation:
         self._book, self._witnesses, self._settings = book, witnesses, settings
         self._captured: Memory[uuid.UUID] = Memory(REMEMBERED)
         self._committed: Memory[int] = Memory(REMEMBERED)
-        self._report = Report()
+        self._report = ReconciliationReport()
         self._suspects: set[int] = set()
         self._judged: set[int] = set()
         self._left_over: set[int] = set()
@@ -122,7 +122,7 @@ class Reconciliation:
         self._begun = BEGINNING
         self._awaited: set[int] = set()  # were under way when they were looked at
 
-    def run(self, start: Start | None = None) -> Report:
+    def run(self, start: Start | None = None) -> ReconciliationReport:
         """Compare from `start`, or from where the last run ended, to now.
 
         A run with a `start` does not change where the next one begins. Raises Transient if the
@@ -254,7 +254,7 @@ class Reconciliation:
         if self._keeps_place:
             self._book.move(sources.reached(), finished=finished)
 
-    def _closed(self) -> Report:
+    def _closed(self) -> ReconciliationReport:
         report = self._report
         report.left_over = len(self._left_over - self._judged)
         report.violations = self._book.violations()

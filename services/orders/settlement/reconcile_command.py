@@ -15,7 +15,13 @@ from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.book import LISTED, Book
 from orders.settlement.connections import database, transaction, witnesses
-from orders.settlement.reconcile import BEGINNING, Reconciliation, Report, Start, first_since
+from orders.settlement.reconcile import (
+    BEGINNING,
+    Reconciliation,
+    ReconciliationReport,
+    Start,
+    first_since,
+)
 
 CLEAN: Final = 0
 VIOLATIONS: Final = 2
@@ -37,7 +43,7 @@ def reconcile(chosen: argparse.Namespace) -> int:
 _LONGEST_S: Final = 3600
 
 
-def _run(chosen: argparse.Namespace) -> Report:
+def _run(chosen: argparse.Namespace) -> ReconciliationReport:
     primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
     leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
     with database() as pool, witnesses(pool) as sources, contextlib.closing(leadership):
@@ -85,7 +91,7 @@ def _start(chosen: argparse.Namespace, book: Book) -> Start | None:
     return Start(chosen.since, chosen.since, first_since(book, chosen.since))
 
 
-def _print(report: Report, *, as_json: bool) -> None:
+def _print(report: ReconciliationReport, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
         return

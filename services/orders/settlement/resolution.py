@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from orders.database.progress import Outcome, Step, Work
+from orders.database.progress import AttemptOutcome, Step, Work
 from orders.domain.lifecycle import Event, Reason, Status, Transition, transition
 from orders.domain.order import AttemptKind
 from orders.errors import OrdersError
@@ -28,7 +28,7 @@ class Attempt(msgspec.Struct, frozen=True):
     id: uuid.UUID
     kind: AttemptKind
     amount: Decimal
-    outcome: Outcome
+    outcome: AttemptOutcome
 
 
 class Resolution(msgspec.Struct, frozen=True):
@@ -66,31 +66,31 @@ def contradicts(word: Word, ledger: PaymentStatus) -> bool:
 def _of_capture(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
     if word is Word.REFUNDED:
         raise OrdersError("a capture is --captured or --declined")
-    if attempt.outcome is not Outcome.UNKNOWN:
+    if attempt.outcome is not AttemptOutcome.UNKNOWN:
         raise OrdersError(
             f"the capture is known to be {attempt.outcome}, and the order is {work.order.status}"
         )
     captured = word is Word.CAPTURED
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
-    outcome = Outcome.APPROVED if captured else Outcome.DECLINED
+    outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
     return event, Step(attempt=attempt.id, outcome=outcome)
 
 
 def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
     if word is Word.CAPTURED:
         raise OrdersError("a refund is --refunded or --declined")
-    if attempt.outcome is Outcome.APPROVED:
+    if attempt.outcome is AttemptOutcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
     if word is Word.DECLINED:
         return _declined(work, attempt)
     # A declined refund no longer counts as asked for; paid back after all, it does again.
-    again = -attempt.amount if attempt.outcome is Outcome.DECLINED else Decimal(0)
+    again = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)
     if work.refund_requested - again > work.order.total:
         raise OrdersError("more would be paid back than was captured")
     remainder = work.order.total - work.refunded - attempt.amount
     step = Step(
         attempt=attempt.id,
-        outcome=Outcome.APPROVED,
+        outcome=AttemptOutcome.APPROVED,
         refunded=attempt.amount,
         refund_dropped=again,
     )
@@ -98,7 +98,7 @@ def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
 
 
 def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:
-    if attempt.outcome is Outcome.DECLINED:
+    if attempt.outcome is AttemptOutcome.DECLINED:
         if work.order.status is not Status.COMPLETED:
             raise OrdersError(
                 f"the refund is known to be declined, and the order is {work.order.status}: "
@@ -106,11 +106,13 @@ def _declined(work: Work, attempt: Attempt) -> tuple[Event, Step]:
             )
         # It no longer waits for a person; its sum was given free when Payment declined it.
         return Event.REFUND_DROPPED, Step(
-            attempt=attempt.id, outcome=Outcome.DECLINED, outcome_reason=Reason.REFUND_DROPPED
+            attempt=attempt.id,
+            outcome=AttemptOutcome.DECLINED,
+            outcome_reason=Reason.REFUND_DROPPED,
         )
     return Event.REFUND_DECLINED, Step(
         attempt=attempt.id,
-        outcome=Outcome.DECLINED,
+        outcome=AttemptOutcome.DECLINED,
         outcome_reason=Reason.REFUND_DECLINED,
         refund_dropped=attempt.amount,
     )

@@ -13,7 +13,7 @@ from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.audit import operator
 from orders.database.pool import Pool
-from orders.database.progress import Outcome, Progress, Work
+from orders.database.progress import AttemptOutcome, Progress, Work
 from orders.domain.order import AttemptKind, Order
 from orders.errors import OrdersError, Permanent
 from orders.settings import CacheSettings
@@ -37,7 +37,7 @@ class Case(msgspec.Struct, frozen=True):
     ids: Context
 
 
-class Answer(msgspec.Struct, frozen=True):
+class PaymentLookup(msgspec.Struct, frozen=True):
     """Payment's entry of an attempt; `failure` is the reason if Payment did not answer."""
 
     entry: PaymentEntry | None = None
@@ -64,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(word: Word, attempt: Attempt, answer: Answer, *, commits: bool) -> None:
+def _compare(word: Word, attempt: Attempt, answer: PaymentLookup, *, commits: bool) -> None:
     """Raise OrdersError if Payment's ledger contradicts the person.
 
     If the command `commits`, also raise it if Payment does not answer.
@@ -91,11 +91,11 @@ def _find(pool: Pool, progress: Progress, attempt_id: uuid.UUID) -> Case:
     work = progress.load(order_id, _NO_MESSAGE)
     if work is None:
         raise Permanent(f"there is no order {order_id}", reason="unknown_order")
-    attempt = Attempt(attempt_id, AttemptKind(kind), amount, Outcome(outcome))
+    attempt = Attempt(attempt_id, AttemptKind(kind), amount, AttemptOutcome(outcome))
     return Case(attempt, work, context.accept(correlation_id, traceparent)[0])
 
 
-def _ask(case: Case) -> Answer:
+def _ask(case: Case) -> PaymentLookup:
     """Query Payment's ledger and print its entry; a person may know what it does not."""
     print("asking Payment ...", file=sys.stderr)
     try:
@@ -103,14 +103,14 @@ def _ask(case: Case) -> Answer:
             entries = ledger.of_order(case.work.order.id)
     except OrdersError as error:
         print(f"Payment cannot be asked: {error}", file=sys.stderr)
-        return Answer(failure=str(error))
+        return PaymentLookup(failure=str(error))
     for entry in entries:
         ours = attempt_uuid(entry.attempt_id) == case.attempt.id
         if ours and entry.kind.value == case.attempt.kind.value:
             print(f"Payment's ledger: {entry.status} {entry.amount}")
-            return Answer(entry)
+            return PaymentLookup(entry)
     print("Payment's ledger does not know the attempt")
-    return Answer()
+    return PaymentLookup()
 
 
 def _described(case: Case, decided: Resolution) -> str:
@@ -123,7 +123,9 @@ def _described(case: Case, decided: Resolution) -> str:
     )
 
 
-def _row(chosen: argparse.Namespace, case: Case, actor: str, answer: Answer) -> dict[str, object]:
+def _row(
+    chosen: argparse.Namespace, case: Case, actor: str, answer: PaymentLookup
+) -> dict[str, object]:
     """Return the audit row."""
     detail: dict[str, object] = {
         "attempt": str(case.attempt.id),

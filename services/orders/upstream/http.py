@@ -25,7 +25,15 @@ from orders.telemetry.metrics import CIRCUIT_BREAKER_STATE, UPSTREAM_DURATION, e
 from orders.upstream.addresses import AllowedAddresses
 from orders.upstream.credential import ANONYMOUS, Credential
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Call, Line, Outcome, Reply, Request, Transport, TryFailed
+from orders.upstream.transport import (
+    Call,
+    CallOutcome,
+    HttpRequest,
+    HttpResponse,
+    Line,
+    Transport,
+    TryFailed,
+)
 
 # The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
 # in between (a proxy, a wrong route, a gateway) and says nothing of the order.
@@ -50,22 +58,27 @@ CODES: Final = frozenset(
 T = TypeVar("T")
 
 _RETRIED: Final = frozenset(
-    {Outcome.TIMEOUT, Outcome.CONNECTION_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED}
+    {
+        CallOutcome.TIMEOUT,
+        CallOutcome.CONNECTION_ERROR,
+        CallOutcome.SERVER_ERROR,
+        CallOutcome.THROTTLED,
+    }
 )
 # 429 is the word of a healthy upstream, and a full bulkhead says nothing about it. A route or a
 # credential that is wrong is an outage as any other.
 _BREAKING: Final = frozenset(
     {
-        Outcome.TIMEOUT,
-        Outcome.CONNECTION_ERROR,
-        Outcome.SERVER_ERROR,
-        Outcome.INVALID_ANSWER,
-        Outcome.DENIED,
-        Outcome.ADDRESS_REFUSED,
+        CallOutcome.TIMEOUT,
+        CallOutcome.CONNECTION_ERROR,
+        CallOutcome.SERVER_ERROR,
+        CallOutcome.INVALID_ANSWER,
+        CallOutcome.DENIED,
+        CallOutcome.ADDRESS_REFUSED,
     }
 )
 # Whatever else calls this upstream now would end alike.
-_PAUSING: Final = frozenset({Outcome.CIRCUIT_OPEN, Outcome.THROTTLED})
+_PAUSING: Final = frozenset({CallOutcome.CIRCUIT_OPEN, CallOutcome.THROTTLED})
 _SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -80,7 +93,7 @@ class _Problem(msgspec.Struct):
     error: str = ""
 
 
-def error_code(reply: Reply) -> str:
+def error_code(reply: HttpResponse) -> str:
     """Return the machine-readable code of a 4xx answer; empty if it has none."""
     try:
         return msgspec.json.decode(reply.body, type=_Problem).error
@@ -88,7 +101,7 @@ def error_code(reply: Reply) -> str:
         return ""
 
 
-def has_code(reply: Reply) -> bool:
+def has_code(reply: HttpResponse) -> bool:
     """Tell whether a 4xx answer is one of the contract."""
     return error_code(reply) in CODES
 
@@ -108,7 +121,7 @@ class Upstream:
         url: str,
         policy: UpstreamPolicy,
         *,
-        definite: Callable[[Reply], bool] = has_code,
+        definite: Callable[[HttpResponse], bool] = has_code,
         addresses: AllowedAddresses | None = None,
         credential: Credential = ANONYMOUS,
         clock: Callable[[], float] = time.monotonic,
@@ -137,7 +150,7 @@ class Upstream:
         """Close the idle connections to the upstream."""
         self._transport.close()
 
-    def call(self, request: Request, read: Callable[[Reply], T]) -> T:
+    def call(self, request: HttpRequest, read: Callable[[HttpResponse], T]) -> T:
         """Send a request until `read` can make something of the answer, 2xx or a definite 4xx.
 
         `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
@@ -145,10 +158,10 @@ class Upstream:
         Transient when this process is too busy to ask, and Permanent.
         """
         started_s = self._clock()
-        outcome = Outcome.REFUSED  # what remains when `read` raises
+        outcome = CallOutcome.REFUSED  # what remains when `read` raises
         try:
             result = self._call(Call(request, read), started_s + self.policy.deadline_s)
-            outcome = Outcome.SUCCESS
+            outcome = CallOutcome.SUCCESS
         except _GaveUp as error:
             outcome = error.outcome
             raise _unavailable(self.name, error) from error.__cause__
@@ -157,7 +170,7 @@ class Upstream:
         finally:
             self.observe(outcome, self._clock() - started_s)
 
-    def observe(self, outcome: Outcome, took_s: float) -> None:
+    def observe(self, outcome: CallOutcome, took_s: float) -> None:
         """Count a call that ended."""
         UPSTREAM_DURATION.labels(self.name, outcome).observe(took_s, exemplar())
 
@@ -176,7 +189,7 @@ class Upstream:
             self._sleep(wait_s)
 
     def again_in_s(
-        self, request: Request, error: TryFailed, tries: int, deadline_s: float
+        self, request: HttpRequest, error: TryFailed, tries: int, deadline_s: float
     ) -> float | None:
         """Return how long to wait before the next try, in seconds; None if there is to be none."""
         wait_s = self._wait_s(error, tries, deadline_s)
@@ -227,12 +240,12 @@ class Upstream:
         """
         # The permit first: a probe of the breaker must not be spent on a full bulkhead.
         if not self._permits.acquire(blocking=False):
-            raise TryFailed(Outcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
+            raise TryFailed(CallOutcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
         try:
             return self._breaker.enter()
         except CircuitOpen as error:
             self._permits.release()
-            raise TryFailed(Outcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
+            raise TryFailed(CallOutcome.CIRCUIT_OPEN, retry_after_s=error.retry_after_s) from error
 
     def leave(self, admission: object, *, failed: bool) -> None:
         """Tell the breaker how an admitted try ended."""
@@ -246,15 +259,15 @@ class Upstream:
         """Give up the place of a try."""
         self._permits.release()
 
-    def understand(self, reply: Reply, call: Call[T]) -> T:
+    def understand(self, reply: HttpResponse, call: Call[T]) -> T:
         """Make something of an answer. Raises TryFailed, and Permanent for a definite no."""
         _check_status(reply, self._definite)
         try:
             return call.read(reply)
         except InvalidAnswer as error:
-            raise TryFailed(Outcome.INVALID_ANSWER, str(error)) from error
+            raise TryFailed(CallOutcome.INVALID_ANSWER, str(error)) from error
 
-    def given_up(self, request: Request, tries: int, error: TryFailed) -> Transient:
+    def given_up(self, request: HttpRequest, tries: int, error: TryFailed) -> Transient:
         """Return the caller's error after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
@@ -262,7 +275,7 @@ class Upstream:
         """Begin to open a connection that only the caller uses; TryFailed when it fails."""
         return self._transport.connect(self.policy.try_timeout_s)
 
-    def span(self, request: Request, tries: int) -> AbstractContextManager[Span | None]:
+    def span(self, request: HttpRequest, tries: int) -> AbstractContextManager[Span | None]:
         """Return the span of a try."""
         attributes = {
             **self._address,
@@ -272,12 +285,12 @@ class Upstream:
         }
         return tracing.span(f"{request.method} {request.template}", attributes, tracing.CLIENT)
 
-    def fields(self, request: Request) -> dict[str, str]:
+    def fields(self, request: HttpRequest) -> dict[str, str]:
         """Return the header fields of a request, the ids of the work at hand among them."""
         all_fields = {**_HEADERS, **request.headers, **outgoing_headers()}
         return all_fields if self._token is None else {**all_fields, **self._token.fields}
 
-    def _exchange(self, request: Request, timeout_s: float, tries: int) -> Reply:
+    def _exchange(self, request: HttpRequest, timeout_s: float, tries: int) -> HttpResponse:
         with self.span(request, tries) as span:
             headers = self.fields(request)  # in the span: it is the parent of the peer's
             try:
@@ -403,7 +416,7 @@ class InvalidAnswer(Exception):
 class _GaveUp(Exception):
     """No further try is worth it."""
 
-    def __init__(self, upstream: str, request: Request, tries: int, last: TryFailed) -> None:
+    def __init__(self, upstream: str, request: HttpRequest, tries: int, last: TryFailed) -> None:
         plural = "tries" if tries > 1 else "try"
         super().__init__(
             f"{upstream}: {request.method} {request.template} failed after {tries} {plural}: {last}"
@@ -416,9 +429,9 @@ class NotAsked(Unavailable):
 
 
 def _unavailable(upstream: str, error: _GaveUp) -> Transient:
-    if error.outcome is Outcome.BULKHEAD_FULL:
+    if error.outcome is CallOutcome.BULKHEAD_FULL:
         return Transient(str(error), retry_after_s=error.retry_after_s)
-    kind = NotAsked if error.outcome is Outcome.CIRCUIT_OPEN else Unavailable
+    kind = NotAsked if error.outcome is CallOutcome.CIRCUIT_OPEN else Unavailable
     return kind(
         str(error),
         dependency=upstream,
@@ -427,19 +440,19 @@ def _unavailable(upstream: str, error: _GaveUp) -> Transient:
     )
 
 
-def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
+def _check_status(reply: HttpResponse, definite: Callable[[HttpResponse], bool]) -> None:
     """Let only 2xx and definite 4xx pass."""
     status = reply.status
     if 200 <= status < 300:
         return
-    outcome, detail = _STATUSES.get(status, Outcome.SERVER_ERROR), f"status {status}"
+    outcome, detail = _STATUSES.get(status, CallOutcome.SERVER_ERROR), f"status {status}"
     if status < 400:  # a redirect: followed, it would send the order's data elsewhere
-        outcome = Outcome.INVALID_ANSWER
+        outcome = CallOutcome.INVALID_ANSWER
         detail += ": redirects are not followed"
     elif status < 500 and status not in _STATUSES:
         if definite(reply):
             return
-        outcome = Outcome.DENIED
+        outcome = CallOutcome.DENIED
         if (advice := verified.advice_of_nginx(reply.body)) is not None:
             detail = f"{detail}: {advice}"
     raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
@@ -448,13 +461,13 @@ def _check_status(reply: Reply, definite: Callable[[Reply], bool]) -> None:
 # A rotated credential or a wrong route says nothing about the order that met it, code or no code.
 _ACCESS: Final = (401, 403, 405, 407, 421, 423, 425)
 _STATUSES: Final = {
-    408: Outcome.TIMEOUT,
-    429: Outcome.THROTTLED,
-    **dict.fromkeys(_ACCESS, Outcome.DENIED),
+    408: CallOutcome.TIMEOUT,
+    429: CallOutcome.THROTTLED,
+    **dict.fromkeys(_ACCESS, CallOutcome.DENIED),
 }
 
 
-def decode(reply: Reply, kind: type[T]) -> T:
+def decode(reply: HttpResponse, kind: type[T]) -> T:
     """Decode a 2xx answer. Raises InvalidAnswer, and Permanent for any 4xx."""
     if reply.status >= 400:
         raise refusal(reply)
@@ -464,7 +477,7 @@ def decode(reply: Reply, kind: type[T]) -> T:
         raise InvalidAnswer(f"status {reply.status}, {error}") from error
 
 
-def refusal(reply: Reply) -> Permanent:
+def refusal(reply: HttpResponse) -> Permanent:
     """Return the error for a definite no that the contract does not foresee."""
     code = error_code(reply)
     shown_code = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"

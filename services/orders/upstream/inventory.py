@@ -16,7 +16,7 @@ import structlog
 from orders.errors import Permanent, Transient
 from orders.telemetry import tracing
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
-from orders.upstream.transport import Call, Reply, Request
+from orders.upstream.transport import Call, HttpRequest, HttpResponse
 
 _OUT_OF_STOCK: Final = "out_of_stock"
 _UNKNOWN: Final = "unknown_reservation"
@@ -94,7 +94,7 @@ class Inventory:
     def availability(self, product_id: int, quantity: int) -> Availability:
         """Ask whether `quantity` units could be reserved now."""
         path = f"/availability/{product_id}?quantity={quantity}"
-        request = Request("GET", path, "/availability/{productId}")
+        request = HttpRequest("GET", path, "/availability/{productId}")
         return self._upstream.call(request, lambda reply: decode(reply, Availability))
 
     def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
@@ -124,9 +124,9 @@ class Inventory:
 def reserving(target: Target, product_id: int, quantity: int) -> Call[Standing | OutOfStock]:
     """Return the call of `Inventory.reserve`."""
     body = msgspec.json.encode(_NewReservation(product_id, quantity, target.order_id))
-    request = Request("PUT", _path(target), "/reservations/{key}", body)
+    request = HttpRequest("PUT", _path(target), "/reservations/{key}", body)
 
-    def read(reply: Reply) -> Standing | OutOfStock:
+    def read(reply: HttpResponse) -> Standing | OutOfStock:
         if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
             return OutOfStock(target.order_id)
         held = decode(reply, _Reservation)
@@ -152,7 +152,7 @@ def _ending(target: Target, verb: str) -> Call[Standing]:
     path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
     body = msgspec.json.encode(_Ending(target.order_id))
 
-    def read(reply: Reply) -> Standing:
+    def read(reply: HttpResponse) -> Standing:
         code = error_code(reply) if reply.status in (404, 409) else ""
         if reply.status == 404 and code == _UNKNOWN:
             return Standing.UNKNOWN
@@ -163,7 +163,7 @@ def _ending(target: Target, verb: str) -> Call[Standing]:
             raise InvalidAnswer("another order's reservation")
         return _standing(ended.status)
 
-    return Call(Request("POST", path, template, body), read)
+    return Call(HttpRequest("POST", path, template, body), read)
 
 
 def _path(target: Target) -> str:

@@ -16,13 +16,13 @@ import msgspec
 from orders.errors import Transient
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
 from orders.upstream.policy import UpstreamPolicy
-from orders.upstream.transport import Reply, Request
+from orders.upstream.transport import HttpRequest, HttpResponse
 
 PAGE: Final = 500  # entries; about 100 KB
 _ANSWER_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
 
-class Kind(enum.StrEnum):
+class PaymentKind(enum.StrEnum):
     """What a payment attempt did with the money."""
 
     CAPTURE = "capture"
@@ -51,7 +51,7 @@ class PaymentEntry(msgspec.Struct, rename="camel", frozen=True):
 
     attempt_id: str
     order_id: int
-    kind: Kind
+    kind: PaymentKind
     amount: Decimal
     status: PaymentStatus
     at: dt.datetime
@@ -103,10 +103,10 @@ class Ledger(Generic[E]):
         return self._page({"orderId": str(order_id)}).entries
 
     def _page(self, query: dict[str, str]) -> Page[E]:
-        request = Request("GET", f"{self._path}?{urlencode(query)}", self._path)
+        request = HttpRequest("GET", f"{self._path}?{urlencode(query)}", self._path)
         return self._upstream.call(request, self._read)
 
-    def _read(self, reply: Reply) -> Page[E]:
+    def _read(self, reply: HttpResponse) -> Page[E]:
         if reply.status == 400 and error_code(reply) == "invalid_cursor":
             # The ledger was restored or emptied: begin anew at the next run.
             raise Transient(f"{self._upstream.name}: the cursor is not known any more")

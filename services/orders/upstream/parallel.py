@@ -28,10 +28,10 @@ from orders.upstream import answer
 from orders.upstream.http import Upstream, breaks
 from orders.upstream.transport import (
     Call,
+    CallOutcome,
+    HttpRequest,
+    HttpResponse,
     Line,
-    Outcome,
-    Reply,
-    Request,
     TryFailed,
     retry_after_s,
     word,
@@ -104,7 +104,7 @@ class _Connection(Generic[Token]):
             return True
         return True
 
-    def request(self, request: Request, headers: dict[str, str]) -> bytes:
+    def request(self, request: HttpRequest, headers: dict[str, str]) -> bytes:
         """Return a request as it goes over the wire."""
         body = request.body or b""
         length = f"Content-Length: {len(body)}\r\n" if request.body is not None else ""
@@ -266,7 +266,7 @@ class ParallelCalls(Generic[Token]):
     def _cannot_connect(self, lane: _Lane[Token], error: Exception) -> None:
         failure = error
         if not isinstance(failure, TryFailed):
-            failure = TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__)
+            failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
         if lane.waiting:
             pending = lane.waiting.popleft()
             if self._admitted(pending):
@@ -314,12 +314,12 @@ class ParallelCalls(Generic[Token]):
             payload = connection.request(request, pending.run(upstream.fields, request))
             if connection.sock.send(payload) == len(payload):
                 return
-            failure = TryFailed(Outcome.CONNECTION_ERROR, "the request does not fit")
+            failure = TryFailed(CallOutcome.CONNECTION_ERROR, "the request does not fit")
         except OSError as error:
             self._closed_by_server(connection, word(error))
             return
         except ValueError as error:
-            failure = TryFailed(Outcome.CONNECTION_ERROR, type(error).__name__)
+            failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
         self._broken(connection, failure)
 
     def _read(self, connection: _Connection[Token]) -> None:
@@ -344,7 +344,7 @@ class ParallelCalls(Generic[Token]):
         try:
             complete = answer.answer(connection.received, limit_bytes)
         except answer.TooLong:
-            failure = TryFailed(Outcome.INVALID_ANSWER, f"more than {limit_bytes} bytes")
+            failure = TryFailed(CallOutcome.INVALID_ANSWER, f"more than {limit_bytes} bytes")
             self._broken(connection, failure)
             return
         except answer.NotUnderstood as error:
@@ -364,11 +364,12 @@ class ParallelCalls(Generic[Token]):
         if pending.span is not None:
             pending.span.set_attribute("http.response.status_code", complete.status)
         self._understand(
-            pending, Reply(complete.status, complete.body, retry_after_s(complete.retry_after))
+            pending,
+            HttpResponse(complete.status, complete.body, retry_after_s(complete.retry_after)),
         )
         self._serve(connection.lane)
 
-    def _understand(self, pending: _Pending[Token], reply: Reply) -> None:
+    def _understand(self, pending: _Pending[Token], reply: HttpResponse) -> None:
         upstream = pending.lane.upstream
         try:
             result = upstream.understand(reply, pending.call)
@@ -377,7 +378,7 @@ class ParallelCalls(Generic[Token]):
             self._conclude(pending, error)
         except Permanent as error:
             self._left(pending, failed=False)
-            self._observe(pending, Outcome.REFUSED)
+            self._observe(pending, CallOutcome.REFUSED)
             self._end(pending, None, error)
         except Exception as error:  # noqa: BLE001 a bug must end neither the thread nor other calls
             _log.exception("upstream.answer_failed", upstream=upstream.name)
@@ -385,7 +386,7 @@ class ParallelCalls(Generic[Token]):
             self._end(pending, None, error)
         else:
             self._left(pending, failed=False)
-            self._observe(pending, Outcome.SUCCESS)
+            self._observe(pending, CallOutcome.SUCCESS)
             self._end(pending, result, None)
 
     def _broken(self, connection: _Connection[Token], failure: TryFailed) -> None:
@@ -413,13 +414,13 @@ class ParallelCalls(Generic[Token]):
             or pending.resent
             or self._clock() >= pending.deadline_s
         ):
-            self._broken(connection, TryFailed(Outcome.CONNECTION_ERROR, detail))
+            self._broken(connection, TryFailed(CallOutcome.CONNECTION_ERROR, detail))
             return
         lane, connection.pending = connection.lane, None
         self._drop(connection)
         for older in list(lane.idle):  # idle for longer: what closed this one closed them
             self._drop(older)
-        pending.run(tracing.fail, pending.span, Outcome.CONNECTION_ERROR)
+        pending.run(tracing.fail, pending.span, CallOutcome.CONNECTION_ERROR)
         self._without_verdict(pending)
         pending.resent, pending.sent_s = True, 0.0
         self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
@@ -481,7 +482,7 @@ class ParallelCalls(Generic[Token]):
         """End a call that found no connection in time; nothing is known against the upstream."""
         with contextlib.suppress(ValueError):
             pending.lane.waiting.remove(pending)
-            error = TryFailed(Outcome.BULKHEAD_FULL, "no connection in time")
+            error = TryFailed(CallOutcome.BULKHEAD_FULL, "no connection in time")
             self._observe(pending, error.outcome)
             self._end(
                 pending,
@@ -495,9 +496,11 @@ class ParallelCalls(Generic[Token]):
         )
         if held is not None:
             timeout_s = pending.lane.upstream.policy.try_timeout_s
-            self._broken(held, TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s"))
+            self._broken(
+                held, TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s")
+            )
 
-    def _observe(self, pending: _Pending[Token], outcome: Outcome) -> None:
+    def _observe(self, pending: _Pending[Token], outcome: CallOutcome) -> None:
         pending.run(pending.lane.upstream.observe, outcome, self._clock() - pending.started_s)
 
     def _end(self, pending: _Pending[Token], result: Any, error: Exception | None) -> None:

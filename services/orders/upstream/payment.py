@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from orders.upstream.http import InvalidAnswer, Upstream, decode, error_code
-from orders.upstream.transport import Call, Reply, Request
+from orders.upstream.transport import Call, HttpRequest, HttpResponse
 
 _CENT: Final = Decimal("0.01")
 _UNKNOWN_ATTEMPT: Final = "unknown_attempt"
@@ -102,7 +102,7 @@ class Payment:
         body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
         request = _request("PUT", "refunds", attempt_id, body)
 
-        def read(reply: Reply) -> Refunded | Declined:
+        def read(reply: HttpResponse) -> Refunded | Declined:
             if reply.status in (404, 409) and error_code(reply) in _REFUND_REFUSALS:
                 return Declined(attempt_id, order_id, amount)
             attempt = _checked(reply, attempt_id, order_id, amount)
@@ -121,7 +121,7 @@ def capturing(
     body = _encoder.encode(_NewCapture(order_id, _cents(amount), method))
     request = _request("PUT", "payments", attempt_id, body)
 
-    def read(reply: Reply) -> Captured | Declined:
+    def read(reply: HttpResponse) -> Captured | Declined:
         return _captured(_checked(reply, attempt_id, order_id, amount))
 
     return Call(request, read)
@@ -130,7 +130,7 @@ def capturing(
 def finding(attempt_id: str, order_id: int, amount: Decimal) -> Call[Captured | Declined | None]:
     """Return the call of `Payment.find`."""
 
-    def read(reply: Reply) -> Captured | Declined | None:
+    def read(reply: HttpResponse) -> Captured | Declined | None:
         if reply.status == 404 and error_code(reply) == _UNKNOWN_ATTEMPT:
             return None
         return _captured(_checked(reply, attempt_id, order_id, amount))
@@ -138,12 +138,12 @@ def finding(attempt_id: str, order_id: int, amount: Decimal) -> Call[Captured | 
     return Call(_request("GET", "payments", attempt_id), read)
 
 
-def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None) -> Request:
+def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None) -> HttpRequest:
     path = f"/{kind}/{quote(attempt_id, safe='')}"
-    return Request(method, path, f"/{kind}/{{attemptId}}", body)
+    return HttpRequest(method, path, f"/{kind}/{{attemptId}}", body)
 
 
-def _checked(reply: Reply, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
+def _checked(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
     """Decode an answer and make sure that it is about the attempt that was asked for."""
     attempt = decode(reply, _Attempt)
     if (attempt.attempt_id, attempt.order_id, attempt.amount) != (attempt_id, order_id, amount):

@@ -32,7 +32,7 @@ T_co = TypeVar("T_co", covariant=True)
 RETRY_AFTER_LIMIT_S: Final = 3600.0  # beyond every deadline and retry tier
 
 
-class Outcome(enum.StrEnum):
+class CallOutcome(enum.StrEnum):
     """How a call ended: the label of its metric."""
 
     SUCCESS = "success"
@@ -52,13 +52,13 @@ class TryFailed(Exception):
     """Try again if it pays: no answer to rely on came; `outcome` says why."""
 
     def __init__(
-        self, outcome: Outcome, detail: str = "", *, retry_after_s: float | None = None
+        self, outcome: CallOutcome, detail: str = "", *, retry_after_s: float | None = None
     ) -> None:
         super().__init__(f"{outcome}: {detail}" if detail else outcome)
         self.outcome, self.retry_after_s = outcome, retry_after_s
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """What to send. `template` is the path without its ids, for names of spans and log lines."""
 
     method: str
@@ -68,7 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}  # beyond the ones every request has
 
 
-class Reply(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """What came back, whole."""
 
     status: int
@@ -82,8 +82,8 @@ class Call(NamedTuple, Generic[T_co]):
     `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
     """
 
-    request: Request
-    read: Callable[[Reply], T_co]
+    request: HttpRequest
+    read: Callable[[HttpResponse], T_co]
 
 
 class Line(NamedTuple):
@@ -133,10 +133,10 @@ class Transport:
         try:
             connection.connect()
         except AddressRefused as error:
-            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
+            raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             connection.close()
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
         usual = connection.port == connection.default_port
         field = host if usual else f"{host}:{connection.port}"
@@ -144,18 +144,18 @@ class Transport:
 
     def send(
         self,
-        request: Request,
+        request: HttpRequest,
         headers: Mapping[str, str],
         timeout_s: float,
         ended: Callable[[], None],
-    ) -> Reply:
+    ) -> HttpResponse:
         """Exchange once, within the time. Raises TryFailed.
 
         `ended` is called when the exchange is really over, which may be after this returned.
         """
         exchange = _Exchange()
 
-        def run() -> Reply:
+        def run() -> HttpResponse:
             try:
                 _thread.exchange = exchange
                 return self._exchange(request, headers, timeout_s)
@@ -166,12 +166,14 @@ class Transport:
             return self._threads.submit(run).result(timeout_s)
         except TimeoutError:
             exchange.abort()
-            raise TryFailed(Outcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
+            raise TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s") from None
         except KeyboardInterrupt:
             exchange.abort()  # the process ends no sooner than its threads
             raise
 
-    def _exchange(self, request: Request, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    def _exchange(
+        self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
+    ) -> HttpResponse:
         try:
             response = self._pool.urlopen(
                 request.method,
@@ -187,15 +189,15 @@ class Transport:
             )
             return self._read(response)
         except AddressRefused as error:
-            raise TryFailed(Outcome.ADDRESS_REFUSED, str(error)) from error
+            raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused; to urllib3 a timeout
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise TryFailed(Outcome.TIMEOUT, word(error)) from error
+            raise TryFailed(CallOutcome.TIMEOUT, word(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryFailed(Outcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> Reply:
+    def _read(self, response: urllib3.BaseHTTPResponse) -> HttpResponse:
         try:
             body = self._body(response)
         except BaseException:
@@ -203,7 +205,9 @@ class Transport:
             raise
         finally:
             response.release_conn()
-        return Reply(response.status, body, retry_after_s(response.headers.get("Retry-After", "")))
+        return HttpResponse(
+            response.status, body, retry_after_s(response.headers.get("Retry-After", ""))
+        )
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         body = bytearray()
@@ -211,7 +215,7 @@ class Transport:
         for chunk in response.stream(self._limit_bytes + 1, decode_content=False):
             body += chunk
             if len(body) > self._limit_bytes:
-                raise TryFailed(Outcome.INVALID_ANSWER, f"more than {self._limit_bytes} bytes")
+                raise TryFailed(CallOutcome.INVALID_ANSWER, f"more than {self._limit_bytes} bytes")
         return bytes(body)
 
 

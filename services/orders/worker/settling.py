@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from orders.database.progress import Outcome, Progress, Refund, Reservation, Step, Work
+from orders.database.progress import AttemptOutcome, Progress, Refund, Reservation, Step, Work
 from orders.domain.lifecycle import Event, Reason, Status
 from orders.domain.order import AttemptKind, attempt_id
 from orders.errors import Permanent, Transient
@@ -61,19 +61,21 @@ class Refunds:
     def _confirm(self, work: Work, refund: Refund) -> None:
         remainder: Decimal = work.order.total - work.refunded - refund.amount
         event = Event.PART_REFUNDED if remainder > 0 else Event.REFUND_CONFIRMED
-        step = Step(attempt=refund.attempt_id, outcome=Outcome.APPROVED, refunded=refund.amount)
+        step = Step(
+            attempt=refund.attempt_id, outcome=AttemptOutcome.APPROVED, refunded=refund.amount
+        )
         if self._transitions.commit(work, event, step):
-            ORDER_REFUNDS.labels(Outcome.APPROVED).inc()
+            ORDER_REFUNDS.labels(AttemptOutcome.APPROVED).inc()
 
     def _decline(self, work: Work, refund: Refund) -> None:
         step = Step(
             attempt=refund.attempt_id,
-            outcome=Outcome.DECLINED,
+            outcome=AttemptOutcome.DECLINED,
             outcome_reason=Reason.REFUND_DECLINED,
             refund_dropped=refund.amount,
         )
         if self._transitions.commit(work, Event.REFUND_DECLINED, step):
-            ORDER_REFUNDS.labels(Outcome.DECLINED).inc()
+            ORDER_REFUNDS.labels(AttemptOutcome.DECLINED).inc()
             stuck = work.order.status is Status.REFUNDING
             _log.error("refund.declined", orderId=work.order.id, refunding=stuck)
 
@@ -96,7 +98,7 @@ class LostCaptures:
         capture = self._payment.find(str(attempt), work.order.id, work.order.total)
         if not isinstance(capture, Captured):
             return False
-        step = Step(new_attempt=attempt, outcome=Outcome.APPROVED)
+        step = Step(new_attempt=attempt, outcome=AttemptOutcome.APPROVED)
         self._transitions.commit(work, Event.CAPTURE_RECOVERED, step)
         _log.warning("capture.recovered", orderId=work.order.id)
         return True

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from orders.database.progress import Outcome, Progress, Reservation, Step, Work
+from orders.database.progress import AttemptOutcome, Progress, Reservation, Step, Work
 from orders.domain.lifecycle import ON_THE_WAY, TERMINAL, Event, Status, Transition, transition
 from orders.domain.order import AttemptKind, Order, attempt_id
 from orders.errors import Permanent
@@ -60,7 +60,7 @@ def charged(work: Work, answer: Captured | Declined) -> Move:
     """Decide what follows from what became of an attempt."""
     captured = isinstance(answer, Captured)
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
-    outcome = Outcome.APPROVED if captured else Outcome.DECLINED
+    outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
     return Move(event, Step(attempt=work.attempt_id, outcome=outcome))
 
 

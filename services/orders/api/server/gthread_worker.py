@@ -9,7 +9,7 @@ from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
 from orders.api import problems
-from orders.api.problems import Kind, Refusal
+from orders.api.problems import ProblemType, Refusal
 from orders.telemetry import context as ids
 from orders.telemetry.context import CORRELATION_HEADER, Context
 
@@ -48,7 +48,7 @@ class GthreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn ships no typ
 
 def _answer(status: int, detail: str) -> bytes:
     context, _ = ids.accept(None, None)
-    refusal = Refusal(Kind(status, HTTPStatus(status).phrase), detail)
+    refusal = Refusal(ProblemType(status, HTTPStatus(status).phrase), detail)
     body = problems.render(refusal, "/", context)
     fields = [*problems.headers(refusal), *_common(context), ("Content-Length", str(len(body)))]
     lines = [
