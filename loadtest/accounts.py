@@ -49,7 +49,8 @@ def wrongly_charged(story: Story) -> Iterator[str]:
         account = accounts[order.id]
         captures = [order.total] if order.status in PAID else []
         if account.captures != captures:
-            yield f"order {order.id} is {order.status}: charged {_listed(account.captures)}"
+            charged = " and ".join(map(str, account.captures)) or "nothing"
+            yield f"order {order.id} is {order.status}: charged {charged}"
         elif account.refunded != _back(order):
             yield (
                 f"order {order.id} is {order.status}: {_back(order)} should be paid back, "
@@ -116,7 +117,3 @@ def _back(order: Order) -> Decimal:
     if order.status == "Refunded":
         return order.total
     return order.refunded if order.status == "Completed" else Decimal()
-
-
-def _listed(amounts: list[Decimal]) -> str:
-    return " and ".join(map(str, amounts)) or "nothing"

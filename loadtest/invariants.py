@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from loadtest import accounts, reversals
-from loadtest.books import Books, Order
+from loadtest.books import Books
 from loadtest.story import ENDED, Story
 
 # What stock an ended order may have; all others must have none.
@@ -61,7 +61,8 @@ def altered(story: Story) -> Iterator[str]:
     """Find orders whose contents differ from the purchase."""
     for purchase in story.purchases:
         for order in story.orders_of(purchase):
-            if _content(order) != (purchase.user, purchase.product, purchase.quantity):
+            bought = (purchase.user, purchase.product, purchase.quantity)
+            if (order.user_id, order.product_id, order.quantity) != bought:
                 yield f"order {order.id} has another owner or other contents"
             elif order.total != purchase.total:
                 yield f"order {order.id} costs {order.total}, not {purchase.total}"
@@ -193,7 +194,3 @@ def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:
         or (rule in _NEEDS_RESERVATIONS and books.reservations is None)
         or (rule in _NEEDS_ALL_ORDERS and not books.whole)
     )
-
-
-def _content(order: Order) -> tuple[int, int, int]:
-    return order.user_id, order.product_id, order.quantity

@@ -38,7 +38,8 @@ def answered_wrongly(story: Story) -> Iterator[str]:
                 continue  # another invariant's
             for cancellation in purchase.cancellations:
                 if cancellation.status and order.status not in _ends(cancellation):
-                    answer = _answer(cancellation)
+                    text = cancellation.order_status or cancellation.reason or ""
+                    answer = f"{cancellation.status} {text}".strip()
                     yield f"order {order.id} is {order.status}; its cancellation got {answer}"
 
 
@@ -81,10 +82,6 @@ def _ends(cancellation: Cancellation) -> frozenset[str]:
     if cancellation.status == _REFUSED:
         return _REFUSALS.get(cancellation.reason or "", frozenset())
     return ENDED
-
-
-def _answer(cancellation: Cancellation) -> str:
-    return f"{cancellation.status} {cancellation.order_status or cancellation.reason or ''}".strip()
 
 
 def _cents(purchase: Purchase, statuses: set[int]) -> Decimal:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from loadtest.locusts.samples import Report, Sample
-from loadtest.scenario import Phase, Scenario
+from loadtest.scenario import Scenario
 
 ALL: Final = "all"
 WRONG: Final = ": "  # between a request's name and what was wrong with its answer
@@ -72,13 +72,9 @@ def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
         wrong = (sample.failed for name, sample in samples.items() if WRONG in name)
         named["client.wrong"] = float(sum(wrong))
     for phase in scenario.phases:
-        named |= _of_phase(reports, phase)
+        during = window(reports, phase.from_s, phase.until_s)
+        named |= _named(during, phase.until_s - phase.from_s, f"@{phase.name}")
     return named
-
-
-def _of_phase(reports: list[Report], phase: Phase) -> dict[str, float]:
-    seconds = phase.until_s - phase.from_s
-    return _named(window(reports, phase.from_s, phase.until_s), seconds, f"@{phase.name}")
 
 
 def _named(samples: Mapping[str, Sample], seconds: float, suffix: str) -> dict[str, float]:

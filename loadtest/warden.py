@@ -15,13 +15,6 @@ _FEWEST: Final = 100
 _EARLIEST_S: Final = 5.0
 
 
-def _merged(reports: list[Report]) -> list[Report]:
-    """Return what many reports counted as one: an hour of them would not be cheap."""
-    names = timeline.window(reports, 0, float("inf"))
-    names.pop(timeline.ALL, None)
-    return [Report(names=names)]
-
-
 class Warden:
     """Compare the requests so far with the upper limits of a scenario."""
 
@@ -42,7 +35,10 @@ class Warden:
     def look(self) -> None:
         """Make Locust end the load once a limit is breached. Cheap enough for twice a second."""
         new, self._offset = timeline.read_from(self._out / "timeline.jsonl", self._offset)
-        self._reports = _merged(self._reports + new)
+        # One report for all so far: to count an hour of them each time would not be cheap.
+        names = timeline.window(self._reports + new, 0, float("inf"))
+        names.pop(timeline.ALL, None)
+        self._reports = [Report(names=names)]
         if not new or self.events or new[-1].t < _EARLIEST_S:
             return
         figures = timeline.figures(self._reports, self._scenario)

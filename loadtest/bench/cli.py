@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("bench: interrupted, everything it started has ended", file=sys.stderr)
         return 130
     table.show(report, console, _last(options.results))
-    print(f"saved {_save(report, options.results)}")
+    path = options.results / f"{report.at:%Y%m%dT%H%M%S}-{report.commit}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    print(f"saved {path}")
     if options.document:
         _document(report)
     return 0
@@ -76,12 +78,6 @@ def _last(folder: Path) -> BenchReport | None:
         with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(path.read_bytes(), type=BenchReport)
     return None
-
-
-def _save(report: BenchReport, folder: Path) -> Path:
-    path = folder / f"{report.at:%Y%m%dT%H%M%S}-{report.commit}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    return path
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -143,7 +143,11 @@ def _slice(stand: Stand, database: Database, contestant: Contestant, hot: int) -
         with _placing(stand.port("api")):
             time.sleep(_WARM_S)
             newest = database.newest()
-            took_s = _completed_s(database, hot) if hot else _rested_s()
+            if hot:
+                took_s = _completed_s(database, hot)
+            else:
+                took_s = _ALONE_S
+                time.sleep(took_s)
             last = database.newest()
         until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
     times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
@@ -175,11 +179,6 @@ def _completed_s(database: Database, orders: int) -> float:
     began_s = time.monotonic()
     until(partial(database.has_none_waiting, HOT), _WITHIN_S, 0.1)
     return time.monotonic() - began_s
-
-
-def _rested_s() -> float:
-    time.sleep(_ALONE_S)
-    return _ALONE_S
 
 
 def _sees_a_worker(stand: Stand) -> bool:
@@ -256,13 +255,11 @@ def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
         spans = " | ".join(
             f"{each.median:.2f} ({each.low:.2f} to {each.high:.2f})" for each in ratios
         )
-        p50, p95, rate = (spread(column).median for column in _columns(samples))
+        p50, p95, rate = (
+            spread([getattr(sample, name) for sample in samples]).median
+            for name in ("p50_ms", "p95_ms", "rate")
+        )
         print(f"| {who} | {p50:.0f} | {p95:.0f} | {spans} | {rate:.0f} |")
-
-
-def _columns(samples: Sequence[Slice]) -> Iterator[list[float]]:
-    for name in ("p50_ms", "p95_ms", "rate"):
-        yield [getattr(sample, name) for sample in samples]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,9 +24,11 @@ def commit() -> tuple[str, bool]:
 
 def machine() -> dict[str, str]:
     """Describe the machine, without its name."""
+    info = Path("/proc/cpuinfo").read_text()
+    cpu = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "cpu": _cpu(),
+        "cpu": cpu[1] if cpu else platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory_gib:.0f} GiB",
         "kernel": platform.release(),
@@ -36,18 +38,10 @@ def machine() -> dict[str, str]:
 
 def versions(broker: str) -> dict[str, str]:
     """Name what took part."""
-    packages = {name: version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **packages, "rabbitmq": broker, "wrk": _wrk()}
-
-
-def _cpu() -> str:
-    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return match[1] if match else platform.machine()
-
-
-def _wrk() -> str:
     text = _said([tools.program("wrk"), "-v"], tools.environment())
-    return text.split(" ")[1] if text.startswith("wrk ") else "unknown"
+    wrk = text.split(" ")[1] if text.startswith("wrk ") else "unknown"
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages, "rabbitmq": broker, "wrk": wrk}
 
 
 def _git(*args: str) -> str:

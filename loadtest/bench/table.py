@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.bench.pairs import Spread
 from loadtest.bench.results import BenchReport, Subject
 
 BEGIN: Final = "<!-- begin: written by make bench -->"
@@ -66,7 +65,8 @@ def markdown(report: BenchReport, tables: Sequence[Sheet] | None = None) -> str:
     """Return a run for the documentation, with its own tables or with those made of it."""
     lines = [_circumstances(report)]
     for sheet in sheets(report) if tables is None else tables:
-        lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(_rule(sheet))]
+        rule = ["---" if place < sheet.names else "---:" for place in range(len(sheet.head))]
+        lines += ["", f"### {sheet.title}", "", _line(sheet.head), _line(rule)]
         lines += map(_line, sheet.rows)
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return "\n".join([*lines, "", f"Versions: {versions}."])
@@ -97,10 +97,6 @@ def inserted(document: str, report: BenchReport, tables: Sequence[Sheet] | None 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _rule(sheet: Sheet) -> list[str]:
-    return ["---" if place < sheet.names else "---:" for place in range(len(sheet.head))]
 
 
 def _rates(report: BenchReport) -> Sheet:
@@ -138,13 +134,10 @@ def _ratios(report: BenchReport) -> Sheet:
             ratio = subject.ratio(ours, theirs)
             absolute = f"{subject.rate(ours).median:,.0f} / {subject.rate(theirs).median:,.0f}"
             name = f"{ours} / {theirs}"
-            rows.append((subject.name, name, f"{ratio.median:.2f}", _range(ratio), absolute))
+            bounds = f"{ratio.low:.2f} to {ratio.high:.2f}"
+            rows.append((subject.name, name, f"{ratio.median:.2f}", bounds, absolute))
     head = ("subject", "ratio", "median", "lowest to highest", "per second")
     return Sheet("Ratios", head, rows)
-
-
-def _range(ratio: Spread) -> str:
-    return f"{ratio.low:.2f} to {ratio.high:.2f}"
 
 
 def _cpu(report: BenchReport) -> Sheet:

@@ -92,8 +92,7 @@ class Receiver:
 
 
 def _attributes(entries: Iterable[KeyValue]) -> dict[str, object]:
-    return {entry.key: _value(entry.value) for entry in entries}
-
-
-def _value(value: object) -> object:
-    return getattr(value, value.WhichOneof("value"))  # type: ignore[attr-defined]
+    return {
+        entry.key: getattr(entry.value, entry.value.WhichOneof("value"))  # type: ignore[arg-type]
+        for entry in entries
+    }

@@ -5,7 +5,6 @@ from typing import Final
 from gevent.pool import Group
 
 from loadtest.locusts.journey import Journey
-from loadtest.purchase import Purchase
 
 _AT_ONCE: Final = 8
 _REPLAYED: Final = "Idempotency-Replayed"
@@ -20,18 +19,10 @@ def storm(journey: Journey) -> None:
             group.spawn(journey.post, "create", purchase, (202, 409))
         group.join(raise_error=True)
         if journey.buy(purchase) is not None:
-            _replay(journey, purchase)
-            _reuse(journey, purchase)
+            reply = journey.post("replay", purchase, (202,))
+            if reply.status == 202 and reply.headers.get(_REPLAYED) != "true":
+                journey.client.wrong("replay", "not marked")
+            body = purchase.body.replace(b'"quantity":1', b'"quantity":2')
+            journey.post("reuse", purchase, (422,), body)
     finally:
         journey.settle(purchase)
-
-
-def _replay(journey: Journey, purchase: Purchase) -> None:
-    reply = journey.post("replay", purchase, (202,))
-    if reply.status == 202 and reply.headers.get(_REPLAYED) != "true":
-        journey.client.wrong("replay", "not marked")
-
-
-def _reuse(journey: Journey, purchase: Purchase) -> None:
-    body = purchase.body.replace(b'"quantity":1', b'"quantity":2')
-    journey.post("reuse", purchase, (422,), body)

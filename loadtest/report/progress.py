@@ -22,7 +22,9 @@ class Progress:
 
     def look(self) -> None:
         """Print the last seconds when a line is due."""
-        self._read()
+        fresh, self._offset = timeline.read_from(self._file, self._offset)
+        self._fresh += fresh
+        self._users |= {report.worker: report.users for report in fresh}
         now_s = self._fresh[-1].t if self._fresh else 0.0
         if now_s - self._told_s < _EVERY_S:
             return
@@ -34,11 +36,6 @@ class Progress:
             f"  p50 {of.get('p50_ms', 0):5.0f} ms  p99 {of.get('p99_ms', 0):5.0f} ms"
             f"  failed {of.get('failed', 0):.0f}"
         )
-
-    def _read(self) -> None:
-        fresh, self._offset = timeline.read_from(self._file, self._offset)
-        self._fresh += fresh
-        self._users |= {report.worker: report.users for report in fresh}
 
 
 def event(happened: Event) -> None:

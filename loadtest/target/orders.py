@@ -1,6 +1,6 @@
 """Where the orders of a run are read from: the database, or the API where there is none to see."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -89,14 +89,11 @@ class InApi:
             for order_id in purchase.order_ids
             if order_id not in self._ended
         ]
-        orders = self._ended | {order.id: order for order in self._ask(asked_for)}
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            answers = list(threads.map(self._ask_one, asked_for))
+        orders = self._ended | {order.id: order for order in answers if order is not None}
         self._ended = {key: order for key, order in orders.items() if order.status in ENDED}
         return orders
-
-    def _ask(self, orders: Iterable[tuple[int, int]]) -> list[Order]:
-        """Read orders by user and id."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return [order for order in threads.map(self._ask_one, orders) if order is not None]
 
     def _ask_one(self, order: tuple[int, int]) -> Order | None:
         """Read an order; a missing answer does not prove a loss. Raises Unreachable."""

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -108,7 +106,9 @@ def build(*groups: str) -> list[Path]:
     programs = [entry for entry in PROGRAMS if entry.group in (groups or GROUPS)]
     for number, entry in enumerate(programs, 1):
         if not entry.path.is_file():
-            with _alone(entry):
+            entry.path.parent.mkdir(parents=True, exist_ok=True)
+            with entry.path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 _build(entry, f"{number}/{len(programs)} {entry.name}")
     return [entry.path for entry in programs]
 
@@ -130,14 +130,6 @@ def _cache(module: str) -> Path:
     return home / "orderservice-control-plane" / hashlib.sha256(content).hexdigest()[:16]
 
 
-@contextmanager
-def _alone(entry: Program) -> Iterator[None]:
-    entry.path.parent.mkdir(parents=True, exist_ok=True)
-    with entry.path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _build(entry: Program, title: str) -> None:
     if entry.path.is_file():
         return
@@ -147,7 +139,8 @@ def _build(entry: Program, title: str) -> None:
             module = Path(scratch) / "source"
             module.mkdir()
             distribution.write(_MODULES / entry.module, module)
-        flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", _link_flags(entry)]
+        values = (f"-X {name}={value}" for name, value in _values(entry).items())
+        flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", " ".join(["-s", "-w", *values])]
         _run(
             ["nice", "-n", "19", *go.command(), "build", *flags, "-o", str(output), entry.package],
             module,
@@ -181,10 +174,6 @@ def _run(command: list[str], module: Path, title: str) -> None:
 def _tell(text: str) -> None:
     sys.stderr.write(f"  {text}\n")
     sys.stderr.flush()
-
-
-def _link_flags(entry: Program) -> str:
-    return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in _values(entry).items())])
 
 
 def _values(entry: Program) -> dict[str, str]:

@@ -89,7 +89,11 @@ class Authority:
         days: int,
     ) -> Pair:
         files = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        if _lasts(files) and self._signed(files) and _names(files) == names:
+        if (
+            _lasts(files)
+            and _certificate(files).issuer == self._certificate.subject
+            and _names(files) == names
+        ):
             return files
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(name, self._certificate.subject, key.public_key(), days)
@@ -99,9 +103,6 @@ class Authority:
         _write_key(files.key, key)
         _write(files.certificate, _pem(builder.sign(self._key, hashes.SHA256())))
         return files
-
-    def _signed(self, files: Pair) -> bool:
-        return _certificate(files).issuer == self._certificate.subject
 
     def _make(self, name: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -79,7 +79,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         if value := environ.get(PREFIX + field.upper(), "").strip():
             values[field] = value
     for field in ("api_address", "trusted_proxies"):
-        if entries := _entries(environ.get(PREFIX + field.upper(), "")):
+        value = environ.get(PREFIX + field.upper(), "")
+        if entries := tuple(entry.strip() for entry in value.split(",") if entry.strip()):
             values[field] = entries
     try:
         loaded = msgspec.convert(values, Settings, strict=False)
@@ -88,10 +89,6 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {text}") from error
     _check(loaded)
     return loaded
-
-
-def _entries(value: str) -> tuple[str, ...]:
-    return tuple(entry.strip() for entry in value.split(",") if entry.strip())
 
 
 def _check(settings: Settings) -> None:

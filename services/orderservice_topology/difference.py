@@ -127,7 +127,10 @@ class Changes(msgspec.Struct, frozen=True):
         Policies come first and bindings last: a queue has its rules before it gets a message.
         """
         return [
-            *(Change(self._action(item), "policy", item.name) for item in self.policies),
+            *(
+                Change("updated" if item.name in self.replaced else "created", "policy", item.name)
+                for item in self.policies
+            ),
             *(Change("created", "exchange", item.name) for item in self.exchanges),
             *(Change("created", "queue", item.name) for item in self.queues),
             *(
@@ -139,9 +142,6 @@ class Changes(msgspec.Struct, frozen=True):
                 for item in self.strays
             ),
         ]
-
-    def _action(self, policy: Policy) -> str:
-        return "updated" if policy.name in self.replaced else "created"
 
 
 def broker(
@@ -206,8 +206,8 @@ def shadows(desired: Topology, broker: Broker) -> Iterator[str]:
     """
     ours = {policy.name for policy in desired.policies}
     for policy in desired.policies:
-        kind, listed = _kind_of(policy), _listed_for(policy, broker)
-        for item in listed:
+        kind = "exchange" if policy.apply_to == "exchanges" else "queue"
+        for item in _listed_for(policy, broker):
             name = item.get("policy")
             if not name or name in ours:
                 continue
@@ -235,10 +235,6 @@ def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
             for rule, value in ruling.definition.items():
                 if _is_stricter(rule, value, policy.definition):
                     yield _limit(item["name"], ruling.name, rule, value, policy)
-
-
-def _kind_of(policy: Policy) -> str:
-    return "exchange" if policy.apply_to == "exchanges" else "queue"
 
 
 def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
@@ -283,7 +279,10 @@ def _is_stricter(rule: str, value: Any, ours: Mapping[str, str | int]) -> bool:
 def _limit(queue: str, name: str, rule: str, value: Any, policy: Policy) -> Limit:
     own = policy.definition.get(rule)
     instead = "" if own is None else f" instead of {own}"
-    lower = f", or lower {_OWN_SETTINGS[rule]}" if _can_be_lowered(rule, policy) else ""
+    # A setting of the resource can adopt the limit.
+    adoptable = rule in _OWN_SETTINGS and own not in {None, UNLIMITED}
+    can_be_lowered = rule == "max-length-bytes" or adoptable
+    lower = f", or lower {_OWN_SETTINGS[rule]}" if can_be_lowered else ""
     return Limit(
         f"queue {queue} has {rule} {value}{instead} by operator policy {name!r}; "
         f"have RabbitMQ's administrator except the queue{lower}",
@@ -297,13 +296,6 @@ def _loses(rule: str, policy: Policy) -> bool:
     return rule in {"expires", "overflow"} or (
         rule in {"message-ttl", "delivery-limit"} and not dead_letters
     )
-
-
-def _can_be_lowered(rule: str, policy: Policy) -> bool:
-    """Return whether a setting of the resource can adopt the limit."""
-    if rule == "max-length-bytes":
-        return True
-    return policy.definition.get(rule) not in {None, UNLIMITED} and rule in _OWN_SETTINGS
 
 
 def _same(policy: Policy, policies: Mapping[str, Listed]) -> bool:

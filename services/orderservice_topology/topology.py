@@ -136,7 +136,14 @@ def desired(
         ),
         exchanges=(Exchange(UNROUTED, vhost, "fanout"), Exchange(EXCHANGE, vhost, "topic")),
         queues=tuple(Queue(name, vhost) for name in rules),
-        bindings=(Binding(UNROUTED, vhost, UNROUTED, ""), *_bindings(vhost)),
+        bindings=(
+            Binding(UNROUTED, vhost, UNROUTED, ""),
+            *(
+                Binding(EXCHANGE, vhost, queue, routing_key)
+                for queue, types in ACCEPTS.items()
+                for routing_key in types
+            ),
+        ),
     )
 
 
@@ -162,12 +169,6 @@ def _dead_lettered_to(queue: str) -> Rules:
         "dead-letter-routing-key": queue,
         "dead-letter-strategy": "at-least-once",
     }
-
-
-def _bindings(vhost: str) -> Iterator[Binding]:
-    for queue, types in ACCEPTS.items():
-        for routing_key in types:
-            yield Binding(EXCHANGE, vhost, queue, routing_key)
 
 
 def _policy(vhost: str, name: str, definition: Rules, apply_to: str) -> Policy:

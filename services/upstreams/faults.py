@@ -81,7 +81,9 @@ class FaultMiddleware:
         faults = self._script.current
         if is_control(req):
             return
-        self._delay(faults)
+        delay_ms = faults.latency_ms + random.uniform(0, faults.jitter_ms)  # noqa: S311 no secret
+        if delay_ms > 0:
+            self._wait(delay_ms / 1000)
         if _happens(faults.hang_ratio):
             self._hang(req)
         if _happens(faults.error_ratio):
@@ -101,11 +103,6 @@ class FaultMiddleware:
         if _happens(self._script.current.drop_reply_ratio):
             req.context.fault = "drop_reply"
             _disconnect(req)
-
-    def _delay(self, faults: Faults) -> None:
-        delay_ms = faults.latency_ms + random.uniform(0, faults.jitter_ms)  # noqa: S311 no secret
-        if delay_ms > 0:
-            self._wait(delay_ms / 1000)
 
     def _hang(self, req: falcon.Request) -> None:
         req.context.fault = "hang"

@@ -52,16 +52,16 @@ class Journal(Generic[K]):
         self, since: dt.datetime | None, cursor: str | None, limit: int
     ) -> tuple[list[K], str | None]:
         """Return up to `limit` keys, and the cursor of the next page; None at the end."""
-        place = self._start(since) if cursor is None else self._after(cursor)
+        if cursor is not None:
+            place = self._after(cursor)
+        else:
+            place = 0 if since is None else bisect.bisect_left(self._times, since)
         keys: list[K] = []
         while place < len(self._keys) and len(keys) < limit:
             if self._place[self._keys[place]] == place:  # else it changed again: it comes later
                 keys.append(self._keys[place])
             place += 1
         return keys, f"{self._id}.{place}" if place < len(self._keys) else None
-
-    def _start(self, since: dt.datetime | None) -> int:
-        return 0 if since is None else bisect.bisect_left(self._times, since)
 
     def _after(self, cursor: str) -> int:
         name, _, place = cursor.partition(".")

@@ -55,7 +55,9 @@ def load(environ: Mapping[str, str], *, default_port: int) -> Settings:
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingError(_explain(str(error))) from error
+        text, _, place = str(error).partition(" - at `$.")
+        reason = f"{text[:1].lower()}{text[1:]}"
+        raise SettingError(f"{PREFIX}{place.rstrip('`').upper()} is wrong: {reason}") from error
     if bool(settings.certificate_file) != bool(settings.key_file):
         raise SettingError(f"{PREFIX}CERTIFICATE_FILE and {PREFIX}KEY_FILE: set both, or neither")
     return settings
@@ -69,8 +71,3 @@ def describe() -> str:
         text = field.type.extra_json_schema["description"]
         lines.append(f"  {PREFIX}{field.name.upper():<22}{text}{default}")
     return "\n".join(lines)
-
-
-def _explain(message: str) -> str:
-    text, _, place = message.partition(" - at `$.")
-    return f"{PREFIX}{place.rstrip('`').upper()} is wrong: {text[:1].lower()}{text[1:]}"

@@ -3,7 +3,6 @@
 from orderservice_operator.children.manifest import Manifest, child, selector
 from orderservice_operator.children.processes import Process, fewest_replicas, name_of, section
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.resource.workloads import DisruptionBudget
 
 
 def disruption_budget(service: OrderService, process: Process) -> Manifest | None:
@@ -12,6 +11,10 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
     replicas = fewest_replicas(service, process)
     if not budget.enabled or replicas < 2:
         return None
+    if budget.min_available is None:
+        limit = {"maxUnavailable": budget.max_unavailable or 1}
+    else:  # at least one pod may always go, or nodes could never be drained
+        limit = {"minAvailable": min(budget.min_available, replicas - 1)}
     manifest = child(
         service,
         "policy/v1",
@@ -23,13 +26,6 @@ def disruption_budget(service: OrderService, process: Process) -> Manifest | Non
         "selector": {"matchLabels": selector(service, process.name)},
         # A pod that is not ready anyway must not keep a node from being drained.
         "unhealthyPodEvictionPolicy": budget.unhealthy_pod_eviction_policy,
-        **_limit(budget, replicas),
+        **limit,
     }
     return manifest
-
-
-def _limit(budget: DisruptionBudget, replicas: int) -> dict[str, int]:
-    """Return the limit; at least one pod may always go, or nodes could never be drained."""
-    if budget.min_available is None:
-        return {"maxUnavailable": budget.max_unavailable or 1}
-    return {"minAvailable": min(budget.min_available, replicas - 1)}

@@ -72,7 +72,7 @@ def _api(service: OrderService) -> Settings:
         "ORDERS_API_WORKERS": str(spec.api.workers),
         "ORDERS_API_GRACEFUL_TIMEOUT_S": str(API.drain_s),
         "ORDERS_API_MAX_WAIT_MS": str(spec.api.max_wait_milliseconds),
-        "ORDERS_RATE_LIMIT_ENABLED": _flag(on=spec.rate_limit.enabled),
+        "ORDERS_RATE_LIMIT_ENABLED": "true" if spec.rate_limit.enabled else "false",
         "ORDERS_RATE_LIMIT_REQUESTS": str(spec.rate_limit.requests),
         "ORDERS_RATE_LIMIT_WINDOW_S": str(spec.rate_limit.window_seconds),
         "ORDERS_ORDER_STOCK_CHECK": spec.upstreams.inventory.stock_check,
@@ -302,7 +302,3 @@ def url_port(url: str) -> int:
     """Return the port of a URL, given or implied."""
     parts = urlsplit(url)
     return parts.port or _PROTOCOL_PORTS[parts.scheme]
-
-
-def _flag(*, on: bool) -> str:
-    return "true" if on else "false"

@@ -63,7 +63,11 @@ def pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _security_context(options),
-        "volumes": [*map(_empty, empty), *authorities.volumes(service), *options.volumes],
+        "volumes": [
+            *({"name": name, "emptyDir": {"sizeLimit": _TMP_BYTES}} for name in empty),
+            *authorities.volumes(service),
+            *options.volumes,
+        ],
         "containers": [*containers, *options.containers],
     }
     return spec | pod_options.pod_members(service, component)
@@ -95,10 +99,6 @@ def _container(service: OrderService, process: Process) -> Manifest:
     if process.serves:
         base["lifecycle"] = pre_stop(PRE_STOP_S)
     return base
-
-
-def _empty(name: str) -> Manifest:
-    return {"name": name, "emptyDir": {"sizeLimit": _TMP_BYTES}}
 
 
 def _probe(path: str, *, period_s: int, failures: int) -> Manifest:

@@ -40,7 +40,8 @@ class Discovery:
 
     async def refresh(self) -> bool:
         """Check once; tell whether a kind appeared or disappeared."""
-        served = {version: await self._served(version) for version in _versions()}
+        versions = {kind.api_version for kind in OPTIONAL}
+        served = {version: await self._served(version) for version in versions}
         watched = {kind for kind in OPTIONAL if kind.name in served[kind.api_version]}
         for kind in sorted(watched, key=lambda kind: kind.name):
             if kind.name not in self.kinds:
@@ -58,7 +59,3 @@ class Discovery:
         except NotFound:
             return frozenset()
         return frozenset(resource["kind"] for resource in answer["resources"])
-
-
-def _versions() -> set[str]:
-    return {kind.api_version for kind in OPTIONAL}

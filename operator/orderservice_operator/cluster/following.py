@@ -32,11 +32,7 @@ async def follow_for_ever(
             # Only what is listed is known to be fresh: the watch may have been deaf for long.
             begin_anew()
             failures = 1 if time.monotonic() - began_at > _GOOD_WHILE_S else failures + 1
-            wait_s = _wait_s(error, failures)
+            retry_after_s = error.after_s if isinstance(error, Transient) else 0.0
+            wait_s = max(retry_after_s, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))
             _log.warning("watch.failed", kind=kind, error=str(error), wait_s=wait_s)
             await asyncio.sleep(wait_s)
-
-
-def _wait_s(error: OperatorError, failures: int) -> float:
-    retry_after_s = error.after_s if isinstance(error, Transient) else 0.0
-    return max(retry_after_s, min(_LONGEST_WAIT_S, 0.25 * float(2 ** min(failures, 10))))

@@ -124,7 +124,9 @@ class Operator:
             self.resources.drop(key)
             self._queue.forget(key)
             self._queue.add(key)
-            self._queue_those_with_dashboards()
+            for service in self.resources.services():
+                if service.spec.observability.dashboards:  # the next oldest writes them
+                    self._queue.add(Key(service.metadata.namespace, service.metadata.name))
         else:
             self.resources.put(body)
 
@@ -192,12 +194,9 @@ class Operator:
             self._spawn(self._topology_queue.run(self._reconcile_topology), "brokers")
         self._spawn(self._fingerprints.run(self._queue.add), "secrets")
         if self._settings.secrets_watch:
-            self._watch_secrets()
-
-    def _watch_secrets(self) -> None:
-        for namespace in namespaces(self._settings) or (None,):
-            watch = SecretWatch(self._client, self._fingerprints.saw, namespace)
-            self._spawn(watch.run(), "watch of Secret")
+            for namespace in namespaces(self._settings) or (None,):
+                watch = SecretWatch(self._client, self._fingerprints.saw, namespace)
+                self._spawn(watch.run(), "watch of Secret")
 
     async def _keep_lease(self) -> None:
         await self._lease.keep()
@@ -252,12 +251,6 @@ class Operator:
             informer.synced.set()  # whoever waits for all has nothing to wait for here
         self._store.drop_kind((kind.api_version, kind.name))
         _log.info("watch.left", kind=kind.name)
-
-    def _queue_those_with_dashboards(self) -> None:
-        """Queue the resources with dashboards, so that the next oldest writes them."""
-        for service in self.resources.services():
-            if service.spec.observability.dashboards:
-                self._queue.add(Key(service.metadata.namespace, service.metadata.name))
 
     def _queue_all(self) -> None:
         for key in self.resources.known():

@@ -32,7 +32,8 @@ def _sections(path: str, node: Schema) -> Iterator[str]:
     yield f"### `{path}`\n"
     yield _HEAD
     for name, child in properties.items():
-        yield _row(name, child, needed=name in required)
+        default = "**required**" if name in required else _default(child)
+        yield f"| `{name}` | {_type(child)} | {default} | {_plain(child.get('description', ''))} |"
     yield ""
     if rules := [_rule(rule) for rule in node.get("x-kubernetes-validations", [])]:
         yield "\n".join(rules) + "\n"
@@ -47,11 +48,6 @@ def _below(path: str, node: Schema) -> Iterator[str]:
     passed = "x-kubernetes-preserve-unknown-fields" in inner
     if "properties" in inner and not passed and not path.endswith((".limits", ".requests")):
         yield from _sections(path + ("[]" if "items" in node else ""), inner)
-
-
-def _row(name: str, node: Schema, *, needed: bool) -> str:
-    default = "**required**" if needed else _default(node)
-    return f"| `{name}` | {_type(node)} | {default} | {_plain(node.get('description', ''))} |"
 
 
 def _default(node: Schema) -> str:
@@ -74,23 +70,15 @@ def _type(node: Schema) -> str:
         return _plain(" | ".join(f"`{value}`" for value in node["enum"]))
     match node.get("type", "amount"):
         case "integer" | "number":
-            return f"{node['type']}, {_range(node)}"
+            below = "below " if node.get("exclusiveMaximum") else ""
+            return f"{node['type']}, {node['minimum']} to {below}{node['maximum']}"
         case "array":
             return f"list of {_type(node['items'])}{_at_most(node, 'maxItems')}"
         case "object":
-            return _map(node)
+            if "x-kubernetes-preserve-unknown-fields" in node:
+                return "object of Kubernetes"
+            return "object" if "properties" in node else f"map{_at_most(node, 'maxProperties')}"
     return str(node.get("type", "amount")) + _at_most(node, "maxLength")
-
-
-def _map(node: Schema) -> str:
-    if "x-kubernetes-preserve-unknown-fields" in node:
-        return "object of Kubernetes"
-    return "object" if "properties" in node else f"map{_at_most(node, 'maxProperties')}"
-
-
-def _range(node: Schema) -> str:
-    below = "below " if node.get("exclusiveMaximum") else ""
-    return f"{node['minimum']} to {below}{node['maximum']}"
 
 
 def _at_most(node: Schema, bound: str) -> str:

@@ -40,7 +40,9 @@ def refusal(certificate: Mapping[str, Any] | None, proxy: FrontProxy) -> str | N
     """Return why a caller with this verified certificate is refused, or None."""
     if not certificate:
         return "only the API server's aggregation layer may call: no client certificate"
-    name = _common_name(certificate)
+    # As `ssl` describes a certificate: a tuple of pairs for each part of its subject.
+    fields = [field for part in certificate.get("subject", ()) for field in part]
+    name = next((value for member, value in fields if member == "commonName"), "")
     if proxy.names and name not in proxy.names:
         return f"only the API server's aggregation layer may call, not {name!r}"
     return None
@@ -56,9 +58,3 @@ def tls(proxy: FrontProxy, chain_file: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(chain_file)
     return context
-
-
-def _common_name(certificate: Mapping[str, Any]) -> str:
-    """Return the common name of a certificate as `ssl` describes it."""
-    fields = [field for part in certificate.get("subject", ()) for field in part]
-    return next((value for name, value in fields if name == "commonName"), "")

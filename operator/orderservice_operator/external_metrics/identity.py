@@ -68,7 +68,8 @@ class Identity:
 
 def pair_of(data: Mapping[str, str]) -> Pair:
     """Read the entries of the Secret; missing or unreadable ones are empty."""
-    return Pair(*(_decoded(data.get(entry, "")) for entry in _ENTRIES))
+    values = (base64.b64decode(data.get(entry, "")) for entry in _ENTRIES)
+    return Pair(*(value.decode(errors="replace") for value in values))
 
 
 def data_of(pair: Pair) -> dict[str, str]:
@@ -79,7 +80,3 @@ def data_of(pair: Pair) -> dict[str, str]:
 
 
 _ENTRIES: Final = ("tls.crt", "tls.key", "ca.crt")
-
-
-def _decoded(value: str) -> str:
-    return base64.b64decode(value).decode(errors="replace")

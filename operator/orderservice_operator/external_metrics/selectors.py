@@ -44,14 +44,11 @@ def _requirement(text: str) -> Requirement:
         values = {value.strip() for value in match["values"].split(",")}
         return _one_of(match["key"], values, expected=match["operator"] == "in")
     if match := _EXISTENCE.fullmatch(text):
-        return _present(match["key"], expected=not match["absent"])
+        key, expected = match["key"], not match["absent"]
+        return lambda labels: (key in labels) is expected
     raise Permanent(f"unable to parse requirement {text!r} of the label selector")
 
 
 def _one_of(key: str, values: set[str], *, expected: bool) -> Requirement:
     """Return whether the label has one of the values; a missing label has none."""
     return lambda labels: (key in labels and labels[key] in values) is expected
-
-
-def _present(key: str, *, expected: bool) -> Requirement:
-    return lambda labels: (key in labels) is expected

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from orderservice_operator.orderctl.difference import Change, coloured
+from orderservice_operator.orderctl.difference import coloured
 from orderservice_operator.orderctl.plan import Forecast
 from orderservice_operator.orderctl.style import Style
 
@@ -47,7 +47,8 @@ def _text(forecasts: Forecasts, style: Style, *, with_diff: bool) -> str:
 def _lines(forecast: Forecast, style: Style, *, with_diff: bool) -> Iterator[str]:
     yield style(f"OrderService {forecast.resource}", "bold")
     for change in forecast.changes:
-        yield _headline(change, style)
+        sign, colour = _SIGNS[change.action]
+        yield style(f"{sign} {change.action} {change.kind} {change.name}", colour)
         if change.refused:
             yield style(f"    the API server refuses it: {change.refused}", "red")
         if with_diff and change.diff:
@@ -55,11 +56,6 @@ def _lines(forecast: Forecast, style: Style, *, with_diff: bool) -> Iterator[str
     for note in forecast.notes:
         yield style(f"note: {note}", "yellow")
     yield _total(forecast)
-
-
-def _headline(change: Change, style: Style) -> str:
-    sign, colour = _SIGNS[change.action]
-    return style(f"{sign} {change.action} {change.kind} {change.name}", colour)
 
 
 def _total(forecast: Forecast) -> str:

@@ -47,7 +47,9 @@ async def _after(
     annotations = (before or {"metadata": {}})["metadata"].get("annotations") or {}
     if before is not None and LAST_APPLIED in annotations:
         last = last_applied(annotations[LAST_APPLIED])
-        change = removed(last, manifest) | {"metadata": _metadata(manifest)}
+        metadata = manifest["metadata"]
+        members = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
+        change = removed(last, manifest) | {"metadata": members}
         return await cluster.client.merge(path, change, _KUBECTL, dry_run=True)
     return await cluster.client.apply(path, manifest, author(before), dry_run=True)
 
@@ -79,8 +81,3 @@ def removed(last: Any, manifest: Manifest) -> Manifest:
         if isinstance(value, dict) and isinstance(last.get(key), dict):
             patch[key] = removed(last[key], value)
     return patch
-
-
-def _metadata(manifest: Manifest) -> Manifest:
-    metadata = manifest["metadata"]
-    return {key: metadata[key] for key in ("labels", "annotations") if key in metadata}

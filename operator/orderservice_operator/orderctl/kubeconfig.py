@@ -130,7 +130,9 @@ class Kubeconfig:
         clusters = [item for file in files for item in file.clusters or ()]
         named = ((item.name, item.cluster or _Cluster()) for item in clusters)
         cluster = _entry("cluster", named, context.cluster)
-        user = self._user(files, context)
+        users = [item for file in files for item in file.users or ()]
+        of_users = ((item.name, item.user or _User()) for item in users)
+        user = _entry("user", of_users, context.user) if context.user else _User()
         answer = _ask(user.exec, user, cluster) if user.exec else user
         connection = _connection(cluster, answer, context)
         self._from_plugin = connection if user.exec else None
@@ -146,12 +148,6 @@ class Kubeconfig:
         default = Path(_DEFAULT).expanduser()
         if not self._paths and default.exists():
             yield default
-
-    @staticmethod
-    def _user(files: Sequence[_File], context: _Context) -> _User:
-        users = [item for file in files for item in file.users or ()]
-        named = ((item.name, item.user or _User()) for item in users)
-        return _entry("user", named, context.user) if context.user else _User()
 
     def _chosen(self, files: Sequence[_File]) -> _Context:
         name = self._context or next(filter(None, (file.current_context for file in files)), "")

@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; print an error as one line on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        exit_code = _run(options)
+        from orderservice_operator.orderctl import verbs
+
+        exit_code = verbs.VERBS[options.verb](options)
         sys.stdout.flush()
     except OperatorError as error:
         sys.stderr.write(f"orderctl: {error}\n")
@@ -58,12 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return exit_code
-
-
-def _run(options: argparse.Namespace) -> int:
-    from orderservice_operator.orderctl import verbs
-
-    return verbs.VERBS[options.verb](options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,10 @@ async def external_metrics(client: Client, service: OrderService, live: LiveObje
     try:
         state = holder(await _registered(client), await _place(client))
     except OperatorError:
-        return _by_autoscaler(service, live)
+        # Assume that the present source of metrics stays; the chart serves them by default.
+        if live_objects.provider_of(name_of(service, WORKER), live) == "External":
+            return MetricsApi("other", server="another server", answers=True)
+        return MetricsApi(can_serve=True)
     return await with_availability(client, state, service, live)
 
 
@@ -47,10 +50,3 @@ async def _place(client: Client) -> ServiceAddress | None:
             if metadata["name"].endswith(_SUFFIX):
                 return ServiceAddress(metadata["namespace"], metadata["name"])
     return None
-
-
-def _by_autoscaler(service: OrderService, live: LiveObjects) -> MetricsApi:
-    """Assume that the present source of metrics stays; the chart serves them by default."""
-    if live_objects.provider_of(name_of(service, WORKER), live) == "External":
-        return MetricsApi("other", server="another server", answers=True)
-    return MetricsApi(can_serve=True)

@@ -54,8 +54,11 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     changes = [
         *_of_itself(states),
         *[change async for change in _written(cluster, planned.writes, live)],
-        *(_gone(live[child], child) for child in planned.deletions),
-        *in_broker(_service(states.before), service),
+        *(
+            Change("delete", child.kind, child.name, difference(live[child], None))
+            for child in planned.deletions
+        ),
+        *in_broker(None if states.before is None else _decoded(states.before), service),
     ]
     return Forecast(
         resource=f"{cluster.namespace}/{service.metadata.name}",
@@ -70,10 +73,6 @@ def _decoded(body: Manifest) -> OrderService:
         return msgspec.convert(body, OrderService)
     except msgspec.ValidationError as error:
         raise OperatorError(f"this version cannot read the resource: {error}") from error
-
-
-def _service(body: Manifest | None) -> OrderService | None:
-    return None if body is None else _decoded(body)
 
 
 def _of_itself(states: Intended) -> list[Change]:
@@ -110,10 +109,6 @@ def _with_replicas(manifest: Manifest, before: Manifest | None) -> Manifest:
         return manifest
     replicas = before["spec"].get("replicas", 1)
     return manifest | {"spec": manifest["spec"] | {"replicas": replicas}}
-
-
-def _gone(before: Manifest, child: Reference) -> Change:
-    return Change("delete", child.kind, child.name, difference(before, None))
 
 
 def _notes(service: OrderService, context: Context) -> Iterator[str]:

@@ -69,7 +69,8 @@ async def make_users(management: Management, vhost: str, accounts: Iterable[Acco
         await _make_user(management, account)
         rights = rights_of(account.processes)
         permissions = await management.get(f"permissions/{quoted(vhost)}/{quoted(account.name)}")
-        if permissions is None or not _are(rights, permissions):
+        expected = msgspec.to_builtins(rights).items()
+        if permissions is None or any(permissions.get(name) != value for name, value in expected):
             await _grant(management, vhost, account.name, rights)
 
 
@@ -117,8 +118,3 @@ def is_password_of(user: Mapping[str, Any], password: str) -> bool:
 
 def _joined(patterns: Iterable[str]) -> str:
     return "|".join(sorted(set(patterns)))
-
-
-def _are(rights: Rights, permissions: Mapping[str, Any]) -> bool:
-    expected = msgspec.to_builtins(rights)
-    return all(permissions.get(name) == value for name, value in expected.items())

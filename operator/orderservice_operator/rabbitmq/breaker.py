@@ -33,7 +33,8 @@ class Breaker:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Guard a call. Raises CircuitBreakerError when it is not to be made now."""
-        if self._suspect and self._in_flight:
+        suspect = self._breaker.fail_counter > 0 or self._breaker.current_state != STATE_CLOSED
+        if suspect and self._in_flight:
             raise CircuitBreakerError("another request is already probing the broker")
         self._in_flight += 1
         try:
@@ -41,7 +42,3 @@ class Breaker:
                 yield
         finally:
             self._in_flight -= 1
-
-    @property
-    def _suspect(self) -> bool:
-        return self._breaker.fail_counter > 0 or self._breaker.current_state != STATE_CLOSED

@@ -55,7 +55,9 @@ def _of_management(secret: Secret) -> User:
 
 def _of_amqp(secret: Secret, key: str, host: str) -> User:
     parts = _split(secret, key)
-    if not (_is_labelled(secret) or _is_same(parts.hostname or "", host)):
+    name = parts.hostname or ""
+    is_same = name == host or (_is_loopback(name) and _is_loopback(host))
+    if not (_is_labelled(secret) or is_same):
         raise Permanent(
             f"messaging.managementUrl names another host than Secret {secret.name}, whose password "
             f"is not sent there: set managementSecretRef, or give the Secret the label {LABEL}=true"
@@ -76,10 +78,6 @@ def _split(secret: Secret, key: str) -> SplitResult:
 
 def _is_labelled(secret: Secret) -> bool:
     return secret.labels.get(LABEL) == "true"
-
-
-def _is_same(first: str, second: str) -> bool:
-    return first == second or (_is_loopback(first) and _is_loopback(second))
 
 
 def _is_in_cluster(host: str) -> bool:

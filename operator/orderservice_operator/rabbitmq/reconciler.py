@@ -82,7 +82,8 @@ class TopologyReconciler:
 
     def forget_secrets(self, service: OrderService) -> None:
         """Read the user and the authorities anew the next time: they were refused."""
-        for name in _secret_names(service):
+        bundle = service.spec.ca_bundle_secret_ref
+        for name in {_secret_name(service)} | ({bundle.name} if bundle else set()):
             self._secrets.forget(service.metadata.namespace, name)
 
     def _failure(self, key: Key, error: OperatorError) -> TopologyReport:
@@ -226,11 +227,6 @@ class TopologyReconciler:
 def _secret_name(service: OrderService) -> str:
     messaging = service.spec.messaging
     return (messaging.management_secret_ref or messaging.secret_ref).name
-
-
-def _secret_names(service: OrderService) -> set[str]:
-    bundle = service.spec.ca_bundle_secret_ref
-    return {_secret_name(service)} | ({bundle.name} if bundle else set())
 
 
 def _context(bundle: Authorities, text: str) -> ssl.SSLContext:

@@ -33,17 +33,14 @@ def most_connections(service: OrderService) -> Connections:
     primary = sum(
         _most_pods(service, process) * _of_a_pod(service, process) for process in processes.ALL
     )
+    jobs = _MIGRATION if service.spec.migrations.enabled else 0
+    jobs += _RECONCILIATION if service.spec.reconciliation.schedule else 0
     forks = _most_pods(service, processes.API) * service.spec.api.workers
     pool_and_lag = service.spec.database.pool_size + 1
     return Connections(
-        primary=primary + _of_jobs(service),
+        primary=primary + jobs,
         replica=forks * pool_and_lag if service.spec.database.replica_secret_ref else 0,
     )
-
-
-def _of_jobs(service: OrderService) -> int:
-    migration = _MIGRATION if service.spec.migrations.enabled else 0
-    return migration + (_RECONCILIATION if service.spec.reconciliation.schedule else 0)
 
 
 def _most_pods(service: OrderService, process: processes.Process) -> int:

@@ -91,7 +91,7 @@ def _has_more(name: str, desired: Any, live: Any) -> bool:
 
 
 def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
-    key = _key(desired)
+    key = next((key for key in _KEYS if _tells_apart(key, desired)), None)
     if key is None and len(desired) != len(live):
         return path
     for index, value in enumerate(desired):
@@ -99,10 +99,6 @@ def _in_list(desired: list[Any], live: list[Any], path: str) -> str | None:
         if (place := first_difference(value, actual, f"{path}/{index}")) is not None:
             return place
     return None
-
-
-def _key(items: list[Any]) -> str | None:
-    return next((key for key in _KEYS if _tells_apart(key, items)), None)
 
 
 def _tells_apart(key: str, items: list[Any]) -> bool:

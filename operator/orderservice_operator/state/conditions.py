@@ -232,7 +232,9 @@ def contended(service: OrderService | Invalid) -> str:
 
 def _ready(service: OrderService, summary: StatusInput) -> Verdict:
     if service.spec.paused:
-        return "Unknown", "Paused", _paused(service)
+        reason = service.metadata.annotations.get(PAUSE_ANNOTATION, "")
+        text = "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
+        return "Unknown", "Paused", text
     if summary.rollback:
         return "False", ROLLED_BACK, _instead(summary.rollback)
     if not (summary.serving and not summary.faults):
@@ -264,11 +266,6 @@ def _stalled(summary: StatusInput) -> Verdict:
     if stuck := summary.stuck:
         return "True", "Stuck", stuck
     return "False", "AsExpected", ""
-
-
-def _paused(service: OrderService) -> str:
-    reason = service.metadata.annotations.get(PAUSE_ANNOTATION, "")
-    return "nothing is written until spec.paused is unset" + (f": {reason}" if reason else "")
 
 
 def _progressing(service: OrderService, summary: StatusInput) -> Verdict:

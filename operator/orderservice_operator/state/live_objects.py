@@ -109,8 +109,10 @@ def job(name: str, live: LiveObjects) -> Job:
     if body is None:
         return Job()
     status, annotations = body.get("status") or {}, _annotations(body)
+    generation = annotations.get(GENERATION_ANNOTATION, "")
     made_for = Job(
-        generation=_number(annotations.get(GENERATION_ANNOTATION, "")),
+        # 0, which is none, for what is no number.
+        generation=int(generation) if re.fullmatch("[0-9]{1,18}", generation) else 0,
         secrets=annotations.get(SECRETS_ANNOTATION, ""),
     )
     for condition in status.get("conditions") or []:
@@ -121,11 +123,6 @@ def job(name: str, live: LiveObjects) -> Job:
             return msgspec.structs.replace(made_for, failed=failed)
     uid = "" if status.get("active") else body["metadata"].get("uid", "")
     return msgspec.structs.replace(made_for, uid=uid)
-
-
-def _number(text: str) -> int:
-    """Return a generation that an annotation names; 0, which is none, for what is no number."""
-    return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
 
 
 def without_generated_name(message: str) -> str:
