@@ -164,7 +164,9 @@ VARIABLES: Final = tuple(_JUDGES)
 def faults(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield each variable whose connections are not verified, with what to do about it."""
     for variable, judge in _JUDGES.items():
-        for url in _urls(environ.get(variable, "").strip()):
+        # Replicas are parted by comma; a comma within a URL parts its hosts.
+        first, *others = environ.get(variable, "").strip().split(",postgres")
+        for url in (first, *(f"postgres{other}" for other in others)):
             if (fault := _judged(judge, url, environ)) is not None:
                 yield variable, fault
                 break
@@ -175,12 +177,6 @@ def _judged(judge: _Judge, url: str, environ: Mapping[str, str]) -> str | None:
         return judge(url, environ)
     except ValueError:  # whose text repeats the URL, and its password
         return "its host cannot be read: an IPv6 address stands in [ ]"
-
-
-def _urls(text: str) -> list[str]:
-    """Part replicas by comma; a comma within a URL parts its hosts."""
-    parts = text.split(",postgres")
-    return [text] if len(parts) == 1 else [parts[0], *(f"postgres{part}" for part in parts[1:])]
 
 
 def refused(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

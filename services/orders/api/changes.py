@@ -83,7 +83,11 @@ def _decode(body: bytes, kind: type[T]) -> T:
         names = [name for name, _ in _PAIRS.decode(body.decode())]
     except msgspec.ValidationError as error:
         detail, _, place = str(error).partition(" - at `$.")
-        raise _invalid(f"#/{place.rstrip('`')}" if place else "#", _plain(detail)) from None
+        # msgspec's marks are left out; it repeats names of members, never values.
+        plain = detail[:1].lower() + detail[1:].replace("`", "")
+        if "regex" in detail:
+            plain = "expected text without control characters"
+        raise _invalid(f"#/{place.rstrip('`')}" if place else "#", plain) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         detail = "The body is not valid JSON."
         raise Refusal(MALFORMED_BODY, detail, faults=[Fault("#", detail)]) from None
@@ -91,13 +95,6 @@ def _decode(body: bytes, kind: type[T]) -> T:
         if names.count(name) > 1:
             raise _invalid(f"#/{name}", "is given more than once")
     return decoded
-
-
-def _plain(detail: str) -> str:
-    """Say it without msgspec's marks; it repeats names of members, never values."""
-    if "regex" in detail:
-        return "expected text without control characters"
-    return detail[:1].lower() + detail[1:].replace("`", "")
 
 
 def _invalid(pointer: str, detail: str) -> Refusal:

@@ -88,11 +88,9 @@ class Asset:
         if name not in self._files:
             if name not in _PACKAGED:
                 raise falcon.HTTPRouteNotFound
-            self._files[name] = _packaged(name)
+            folder = resources.files("swagger_ui_bundle").joinpath("vendor")
+            release = next(
+                entry for entry in folder.iterdir() if entry.name.startswith("swagger-ui-")
+            )
+            self._files[name] = release.joinpath(name).read_bytes()
         return self._files[name]
-
-
-def _packaged(name: str) -> bytes:
-    folder = resources.files("swagger_ui_bundle").joinpath("vendor")
-    release = next(entry for entry in folder.iterdir() if entry.name.startswith("swagger-ui-"))
-    return release.joinpath(name).read_bytes()

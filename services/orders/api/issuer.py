@@ -112,10 +112,7 @@ class IssuerKeys:
                 self._tried_at, self._ended = time.monotonic(), self._begun
                 self._changed.notify_all()
                 pause_s = _REFRESH_S if self._answered else self._retry_s
-                self._changed.wait_for(self._is_due, pause_s)
-
-    def _is_due(self) -> bool:
-        return self._wanted > self._begun or self._closed
+                self._changed.wait_for(lambda: self._wanted > self._begun or self._closed, pause_s)
 
     def _try_fetch(self) -> None:
         try:

@@ -203,12 +203,14 @@ def refusal(error: Exception, *, repeatable: bool = True) -> Refusal:
 def render(refused: Refusal, path: str, context: Context) -> bytes:
     """Return the body of the answer to a request for `path`."""
     kind, detail = refused.kind, refused.detail
+    # A URI reference without a host, from the path as WSGI tunnels it.
+    octets = path.lstrip("/")[:256].encode("latin-1", "replace")
     problem = Problem(
         type=kind.type,
         title=kind.title,
         status=kind.status,
         detail=detail,
-        instance=_reference(path),
+        instance="/" + quote(octets, safe="/:@!$&'()*+,;=-._~"),
         error=detail,
         correlation_id=context.correlation_id,
         trace_id=context.trace_id,
@@ -232,9 +234,3 @@ def headers(refused: Refusal) -> list[tuple[str, str]]:
         ("Cache-Control", "no-store"),
         *refused.headers,
     ]
-
-
-def _reference(path: str) -> str:
-    """Return a path, as WSGI tunnels it, as a URI reference without a host."""
-    octets = path.lstrip("/")[:256].encode("latin-1", "replace")
-    return "/" + quote(octets, safe="/:@!$&'()*+,;=-._~")

@@ -155,7 +155,10 @@ def decode_order(body: bytes) -> NewOrder:
     except (*_UNREADABLE, InvalidTotal):
         raise _refusal(body) from None
     if body.count(b'"') != _QUOTES:
-        raise _repeated(body)
+        # Names written with escapes are not recognised.
+        repeated = [name for name in _MEMBERS if body.count(b'"%b"' % name.encode()) > 1]
+        faults = [Fault(_pointer(name), "is given more than once") for name in repeated]
+        raise _invalid_order(faults) if faults else _malformed("A member is given more than once.")
     return NewOrder(
         request.user_id, request.product_id, request.quantity, total, request.payment_method
     )
@@ -189,13 +192,6 @@ def _excess(body: bytes) -> str | None:
     if body.count(b"{") + body.count(b"[") > _BRACKETS_LIMIT:
         return "The body is nested too deeply."
     return None
-
-
-def _repeated(body: bytes) -> Refusal:
-    """Name repeated members; names written with escapes are not recognised."""
-    repeated = [name for name in _MEMBERS if body.count(b'"%b"' % name.encode()) > 1]
-    faults = [Fault(_pointer(name), "is given more than once") for name in repeated]
-    return _invalid_order(faults) if faults else _malformed("A member is given more than once.")
 
 
 def _malformed(detail: str) -> Refusal:

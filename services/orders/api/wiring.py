@@ -98,7 +98,9 @@ def build(settings: Settings) -> Service:
         stock=_stock(settings, closing),
         cache=_started(closing, OrderCache(redis, settings.cache)),
         writers=_writers(redis, primary, settings) if replicas else None,
-        limiter=_limiter(redis, settings.rate_limit, closing),
+        limiter=_started(closing, RateLimiter(redis, settings.rate_limit))
+        if settings.rate_limit.enabled
+        else None,
         authentication=_authentication(settings, closing),
         checks=Checks(_checks(primary, redis)),
         cursor_keys=settings.order.cursor_keys,
@@ -178,10 +180,6 @@ def _reads(
         closing.callback(lag.stop)
     candidates = [Replica(pool, lag) for pool, lag in zip(replicas, lags, strict=True)]
     return Reads.among(primary, candidates, settings.replica_max_lag_s)
-
-
-def _limiter(redis: Redis, settings: RateLimitSettings, closing: ExitStack) -> RateLimiter | None:
-    return _started(closing, RateLimiter(redis, settings)) if settings.enabled else None
 
 
 def _writers(redis: Redis, primary: Pool, settings: Settings) -> RecentWriters:

@@ -235,13 +235,13 @@ class Redis:
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
         ]
         if unknown:
-            again = [self._with_text(commands[i]) for i in unknown]
+            again: list[Command] = [
+                (b"EVAL", self._scripts[bytes(commands[i][1])], *commands[i][2:])  # type: ignore[arg-type]
+                for i in unknown
+            ]
             for i, reply in zip(unknown, self._exchange(again, deadline), strict=True):
                 replies[i] = reply
         return replies
-
-    def _with_text(self, command: Command) -> Command:
-        return (b"EVAL", self._scripts[bytes(command[1])], *command[2:])  # type: ignore[arg-type]
 
     def _link(self, deadline: float) -> Link:
         link = self._slot.link

@@ -76,7 +76,10 @@ class Connection:
     def collect(self, replies: int, deadline: float) -> list[Reply]:
         """Return one reply for each command that was sent. Raises as `exchange` does."""
         self._read()  # nearly always the whole answer
-        return [self._next(deadline) for _ in range(replies)]
+        return [
+            reply if (reply := self._reader.gets()) is not _NOTHING else self._rest(deadline)
+            for _ in range(replies)
+        ]
 
     def identify(self, deadline: float) -> None:
         """Ask what names this server's data: it changes when it restarts or is promoted.
@@ -123,10 +126,6 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-
-    def _next(self, deadline: float) -> Reply:
-        reply = self._reader.gets()
-        return reply if reply is not _NOTHING else self._rest(deadline)
 
     def _rest(self, deadline: float) -> Reply:
         """Wait for the rest of an answer that came in pieces."""

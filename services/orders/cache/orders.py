@@ -121,7 +121,8 @@ class OrderCache:
             return order
         if order_id in self._absent:
             return None
-        return self._newest(self._flights.run(order_id, lambda: self._through(order_id, fetch)))
+        order = self._flights.run(order_id, lambda: self._through(order_id, fetch))
+        return None if order is None else self._local.newest(order)
 
     def put(self, order: CachedOrder) -> None:
         """Store a committed version, unless a newer one is stored.
@@ -158,9 +159,6 @@ class OrderCache:
     def saw(self, order_id: int) -> None:
         """Record that this order exists, by the database's answer; never by a client's request."""
         self._absent.saw(order_id)
-
-    def _newest(self, order: CachedOrder | None) -> CachedOrder | None:
-        return None if order is None else self._local.newest(order)
 
     def _from_local(self, order_id: int) -> CachedOrder | None:
         order = self._local.read(order_id)

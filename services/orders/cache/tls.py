@@ -50,7 +50,9 @@ class TlsConnection(SSLConnection):
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         """Wrap as redis-py does. Raises OSError, also where a file or the server is refused."""
-        stamps = self._stamps()
+        trusted = ssl.get_default_verify_paths()  # of SSL_CERT_FILE and SSL_CERT_DIR, if set
+        own = (self.certfile, self.keyfile, self.ca_certs, self.ca_path)
+        stamps = tuple(_stamp(file) for file in (*own, trusted.cafile, trusted.capath))
         context = self._context_cache.of(stamps)
         if context is not None:
             return context.wrap_socket(sock, server_hostname=self.host)
@@ -59,11 +61,6 @@ class TlsConnection(SSLConnection):
         if not (self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled):
             self._context_cache.keep(stamps, wrapped.context)
         return wrapped
-
-    def _stamps(self) -> _Stamps:
-        trusted = ssl.get_default_verify_paths()  # of SSL_CERT_FILE and SSL_CERT_DIR, if set
-        own = (self.certfile, self.keyfile, self.ca_certs, self.ca_path)
-        return tuple(_stamp(file) for file in (*own, trusted.cafile, trusted.capath))
 
 
 def _stamp(file: str | None) -> _Stamp:

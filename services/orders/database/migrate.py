@@ -119,17 +119,13 @@ def _apply(session: Connection) -> list[str]:
         _log.info("migration.started", migration=migration.id)
         migration.load()
         if migration.use_transactions:
-            _apply_whole(backend, migration)
+            # yoyo alone marks it after the commit: who dies in between could never migrate again.
+            with backend.transaction():
+                migration.process_steps(backend, "apply")
+                backend.mark_one(migration)
         else:
             _apply_stepwise(backend, migration)
     return [migration.id for migration in pending]
-
-
-def _apply_whole(backend: "_Backend", migration: yoyo.migrations.Migration) -> None:
-    # yoyo alone marks it after the commit: whoever dies in between could never migrate again.
-    with backend.transaction():
-        migration.process_steps(backend, "apply")
-        backend.mark_one(migration)
 
 
 def _apply_stepwise(backend: "_Backend", migration: yoyo.migrations.Migration) -> None:

@@ -75,7 +75,11 @@ class Names:
                 continue
             resolved.extend((host, port, address) for address in addresses)
         if not resolved:
-            raise _unresolved(failure) from failure
+            if isinstance(failure, TimeoutError) and not isinstance(failure, socket.gaierror):
+                raise errors.ConnectionTimeout(
+                    "the name server did not answer in time"
+                ) from failure
+            raise psycopg.OperationalError("no host has an address") from failure
         return resolved
 
     def _lookup(self, place: Place) -> "Future[Addresses]":
@@ -116,9 +120,3 @@ def _is_name(host: str) -> bool:
     except ValueError:
         return True
     return False
-
-
-def _unresolved(failure: Exception | None) -> psycopg.OperationalError:
-    if isinstance(failure, TimeoutError) and not isinstance(failure, socket.gaierror):
-        return errors.ConnectionTimeout("the name server did not answer in time")
-    return psycopg.OperationalError("no host has an address")

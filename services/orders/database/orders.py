@@ -148,7 +148,9 @@ class Ledger:
         with tracing.span("SaveOrder"):
             use = _use(order, principal, key)
             with busy_if_locked(use):
-                rows = self._take(_question(_acceptance(order, context, use)))
+                acceptance = _acceptance(order, context, use)
+                encoded = msgspec.Raw(msgspec.json.encode(acceptance))
+                rows = self._take(_Question(acceptance, encoded))
         if rows:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
@@ -188,9 +190,11 @@ class Ledger:
     ) -> list[Order]:
         """Return up to `limit` orders of a user, newest first, after a position or an offset."""
         if offset > _SKIPPED:
-            after, offset = self._position(user_id, offset, own_writes=own_writes), 0
-            if after is None:
+            last = {"user_id": user_id, "before": offset - 1}  # of the orders that are skipped
+            positions = self._reads.rows("find_position", last, own_writes=own_writes)
+            if not positions:
                 return []
+            after, offset = Position(*positions[0]), 0
         before_at, before_id = (after.created_at, after.order_id) if after else _NEWEST
         arguments = {
             "user_id": user_id,
@@ -201,12 +205,6 @@ class Ledger:
         }
         rows = self._reads.rows("list_orders", arguments, own_writes=own_writes)
         return [order_of(row) for row in rows]
-
-    def _position(self, user_id: int, count: int, *, own_writes: bool) -> Position | None:
-        """Return the last of the first `count` orders of a user; None if there are fewer."""
-        arguments = {"user_id": user_id, "before": count - 1}
-        rows = self._reads.rows("find_position", arguments, own_writes=own_writes)
-        return Position(*rows[0]) if rows else None
 
 
 class _Acceptance(msgspec.Struct, frozen=True):
@@ -235,10 +233,6 @@ class _Question(msgspec.Struct, frozen=True):
         """Return what no other order of a set may use; None without a key."""
         key = self.acceptance.key
         return None if key is None else (self.acceptance.principal, key)
-
-
-def _question(acceptance: _Acceptance) -> _Question:
-    return _Question(acceptance, msgspec.Raw(msgspec.json.encode(acceptance)))
 
 
 def _acceptance(order: NewOrder, context: Context, use: Use) -> _Acceptance:

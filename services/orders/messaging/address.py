@@ -91,14 +91,9 @@ def _hosts(text: str) -> list[str]:
             scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
         )
         raise _wrong(f"its scheme is {shown_scheme}, not one of {', '.join(_SCHEMES)}")
-    authority, slash, path = _split_path(rest)
-    credentials, at, hosts = authority.rpartition("@")
-    return [f"{scheme}://{credentials}{at}{host}{slash}{path}" for host in hosts.split(",")]
-
-
-def _split_path(rest: str) -> tuple[str, str, str]:
-    end = next((at for at, c in enumerate(rest) if c in "/?#"), len(rest))
-    return rest[:end], rest[end : end + 1], rest[end + 1 :]
+    end = next((place for place, c in enumerate(rest) if c in "/?#"), len(rest))
+    credentials, at, hosts = rest[:end].rpartition("@")
+    return [f"{scheme}://{credentials}{at}{host}{rest[end:]}" for host in hosts.split(",")]
 
 
 def _wrong(fault: str) -> SettingError:

@@ -21,7 +21,6 @@ from orders.messaging import decoding, envelope, verdict
 from orders.messaging.address import shuffled
 from orders.messaging.envelope import Delivery
 from orders.messaging.link import Connection, describe
-from orders.messaging.publisher import Outgoing
 from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
@@ -56,7 +55,10 @@ class Box:
 
     def replay(self, letter: Delivery) -> None:
         """Send a letter to where it came from, as if it had never been tried, and remove it."""
-        copy = _returned(letter)
+        if letter.queue == topology.UNROUTED:
+            copy = verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
+        else:
+            copy = verdict.revive(letter, "", letter.queue.removesuffix(".dead"))
         self._channel.basic_publish(
             copy.exchange, copy.routing_key, copy.body, copy.properties, mandatory=True
         )
@@ -102,7 +104,10 @@ def _translated(queue: str) -> Iterator[None]:
 def describe_letter(letter: Delivery) -> Letter:
     """Describe a letter, even an unreadable one."""
     headers = envelope.headers(letter.properties)
-    death = _death(headers)
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    # The broker's record of the letter's last death; empty if there is none.
+    death = last if isinstance(last, dict) else {}
     attempt = headers.get(envelope.ATTEMPT)
     unmarked = "unrouted" if letter.fault is None else "unreadable"
     return Letter(
@@ -124,19 +129,6 @@ def letter_id(letter: Delivery) -> str:
         if message_id
         else f"sha256:{hashlib.sha256(letter.body).hexdigest()[:16]}"
     )
-
-
-def _returned(letter: Delivery) -> Outgoing:
-    if letter.queue == topology.UNROUTED:
-        return verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
-    return verdict.revive(letter, "", letter.queue.removesuffix(".dead"))
-
-
-def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the broker's record of the letter's last death; empty if there is none."""
-    deaths = headers.get("x-death")
-    last = deaths[0] if isinstance(deaths, list) and deaths else None
-    return last if isinstance(last, dict) else {}
 
 
 def _order_id(body: bytes) -> int | None:

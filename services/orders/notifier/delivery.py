@@ -301,17 +301,13 @@ def signed_headers(
     Source: Standard Webhooks, https://www.standardwebhooks.com (symmetric signatures, `v1`).
     """
     content = b".".join((webhook_id.encode(), str(at_s).encode(), body))
+    keys = [base64.b64decode(secret.removeprefix(_PREFIX)) for secret in secrets]
+    digests = [base64.b64encode(hmac.digest(key, content, hashlib.sha256)) for key in keys]
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(at_s),
-        "webhook-signature": " ".join(_signature(content, secret) for secret in secrets),
+        "webhook-signature": " ".join(f"v1,{digest.decode()}" for digest in digests),
     }
-
-
-def _signature(content: bytes, secret: str) -> str:
-    key = base64.b64decode(secret.removeprefix(_PREFIX))
-    digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
-    return f"v1,{digest}"
 
 
 def _unknown() -> None:

@@ -25,7 +25,9 @@ def run(environ: Mapping[str, str]) -> int:
     messaging = load(MessagingSettings, environ)
 
     pool = Pool(database.url, database, "orders-notifier")
-    origin, path = _split(mine.url)
+    parts = urlsplit(mine.url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     # No retries in place: a notification waits in its row, and does not hold a thread meanwhile.
     # As many again for the sweep.
     policy = UpstreamPolicy(retries=0, concurrency=2 * mine.prefetch).within(mine.timeout_s)
@@ -63,10 +65,3 @@ def run(environ: Mapping[str, str]) -> int:
         drained = consumer.stop()
         swept = sweep.stop(mine.timeout_s + 1)
     return 0 if drained and swept else 1
-
-
-def _split(url: str) -> tuple[str, str]:
-    """Divide the address of the receiver into origin and path."""
-    parts = urlsplit(url)
-    path = parts.path or "/"
-    return f"{parts.scheme}://{parts.netloc}", f"{path}?{parts.query}" if parts.query else path

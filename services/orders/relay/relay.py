@@ -81,7 +81,9 @@ class Relay:
         self.watch = Watch("relay")
         self._gauges = _Gauges()
         self._leading = False
-        RELAY_LEADING.set_function(self._leads)
+        RELAY_LEADING.set_function(
+            lambda: float(self._leading and self.watch.silent_s() < _FRESH_S)
+        )
         self._lulls = 0
         self._idle: bool | None = None  # what writers were told last; None: nobody knows
         self._problem: str | None = "not connected to PostgreSQL yet"
@@ -120,9 +122,6 @@ class Relay:
             self._turns.forget()
             self._gauges.forget()
             self._stopping.wait(_RECONNECT_S)
-
-    def _leads(self) -> float:
-        return float(self._leading and self.watch.silent_s() < _FRESH_S)
 
     def _serve(self, session: Outbox) -> None:
         _log.info("relay.standing_by")

@@ -92,7 +92,7 @@ class Turns:
         now_s = self._monotonic()
         limit = self._limit(now_s)
         self._expire(now_s)
-        everybody = limit == 0 or self._stands_still(now_s)
+        everybody = limit == 0 or now_s - self._moved_s > _STALLED_S
         rows: list[Row] = []
         # Whose turn it is not now has none later in this call: each is asked until then.
         customers = collections.deque(self._parked)
@@ -114,9 +114,6 @@ class Turns:
     def _limit(self, now_s: float) -> int:
         alone = now_s - self._shared_s > _ALONE_AFTER_S
         return self._per_worker * self._workers() * (_ALONE if alone else 1)
-
-    def _stands_still(self, now_s: float) -> bool:
-        return now_s - self._moved_s > _STALLED_S
 
     def _has_turn(self, customer: Customer, limit: int, now_s: float) -> bool:
         return (

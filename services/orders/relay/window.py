@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -165,7 +164,9 @@ class Window:
             for row in rows:
                 if (place := place_of(row)) not in self._places:
                     admitted.setdefault(place, row)
-            self._start_clocks({lane for _, lane in admitted})
+            now_s = self._monotonic()
+            for lane in {lane for _, lane in admitted} - {lane for _, lane in self._places}:
+                self._heard_s[lane] = now_s
             self._rows.update((row.id, row) for row in admitted.values())
             self._places |= admitted.keys()
         return list(admitted.values())
@@ -224,11 +225,6 @@ class Window:
             waiting = {lane for _, lane in self._places}
             return {lane for lane in waiting if self._heard_s[lane] < before_s}
 
-    def _start_clocks(self, lanes: AbstractSet[str]) -> None:
-        now_s = self._monotonic()
-        for lane in lanes - {lane for _, lane in self._places}:
-            self._heard_s[lane] = now_s
-
     def _end(self, ended: Sequence[Ended]) -> None:
         self._ended += ended
         now_s = self._monotonic()
@@ -271,7 +267,10 @@ class Holds:
     def active(self) -> list[Place]:
         """Return the places to leave alone for now."""
         now_s = self._monotonic()
-        self._prune(now_s)
+        # A place that was not published after its hold has lost its row: it is dropped.
+        old_s = now_s - 10 * _LONGEST_HOLD_S
+        for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
+            del self._holds[place]
         return [place for place, hold in self._holds.items() if hold.until_s > now_s]
 
     def next_in_s(self, at_most_s: float) -> float:
@@ -279,12 +278,6 @@ class Holds:
         now_s = self._monotonic()
         ends = (hold.until_s - now_s for hold in self._holds.values() if hold.until_s > now_s)
         return min([at_most_s, *ends])
-
-    def _prune(self, now_s: float) -> None:
-        """Drop places that were not published after their hold, because their row is gone."""
-        old_s = now_s - 10 * _LONGEST_HOLD_S
-        for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
-            del self._holds[place]
 
 
 class Reading:

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import uuid
-from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -134,7 +133,11 @@ def _row(
         "paymentSaid": answer.entry and answer.entry.status,
     }
     if chosen.against_payment and chosen.word == Word.REFUNDED and answer.failure is None:
-        detail["elsewhere"] = _past_payment(case.attempt, answer.entry)
+        # The part of the refund paid outside Payment, which reconciliation adds.
+        elsewhere = case.attempt.amount
+        if answer.entry is not None and answer.entry.status is PaymentStatus.REFUNDED:
+            elsewhere -= answer.entry.amount
+        detail["elsewhere"] = elsewhere
     return {
         "actor": actor,
         "action": f"payments resolve --{chosen.word}",
@@ -142,13 +145,6 @@ def _row(
         "because": chosen.because,
         "detail": msgspec.json.encode(detail).decode(),
     }
-
-
-def _past_payment(attempt: Attempt, entry: PaymentEntry | None) -> Decimal:
-    """Return the part of a refund paid outside Payment, which reconciliation adds."""
-    if entry is None or entry.status is not PaymentStatus.REFUNDED:
-        return attempt.amount
-    return attempt.amount - entry.amount
 
 
 def _commit(case: Case, decided: Resolution, row: dict[str, object]) -> Order:

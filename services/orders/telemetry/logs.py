@@ -47,14 +47,13 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     )
     shared: list[Processor] = [_facts(process)]
     level = _LEVELS[settings.level]
+    logger = logging.getLogger("orders") if console else _Lines(_sinks(settings, descriptor))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
         if console
         else [*shared, _traceback, _render_json],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_stdlib_factory
-        if console
-        else _direct_factory(_sinks(settings, descriptor)),
+        logger_factory=lambda *_args: logger,
         cache_logger_on_first_use=True,
     )
     handlers: list[logging.Handler] = [_terminal(shared, _stream(descriptor))] if console else []
@@ -65,12 +64,10 @@ def _stream(descriptor: int) -> TextIO:
     return sys.stderr if descriptor == STDERR else sys.stdout
 
 
-def _traceback_text(exc_info: Any) -> str:
-    """Render a traceback without the rows that PostgreSQL quotes."""
-    return _ROW.sub("", "".join(traceback.format_exception(*exc_info)).rstrip("\n"))
-
-
-_traceback: Final = structlog.processors.ExceptionRenderer(_traceback_text)
+# Without the rows that PostgreSQL quotes.
+_traceback: Final = structlog.processors.ExceptionRenderer(
+    lambda exc_info: _ROW.sub("", "".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+)
 
 
 def _facts(process: str) -> Processor:
@@ -175,15 +172,6 @@ def _daily_file(path: Path, keep_days: int) -> DailyFile:
     return file
 
 
-def _direct_factory(sinks: list[Any]) -> Any:
-    lines = _Lines(sinks)
-    return lambda *_args: lines
-
-
-def _stdlib_factory(*_args: Any) -> logging.Logger:
-    return logging.getLogger("orders")
-
-
 class _LineHandler(logging.Handler):
     def __init__(self, sinks: list[Any]) -> None:
         super().__init__()
@@ -211,7 +199,7 @@ def _route_stdlib(
     """Give the lines of libraries the same shape, and on a terminal ours the same way out."""
     if sinks:
         lines = _LineHandler(sinks)
-        lines.setFormatter(_formatter(shared, _render_text))
+        lines.setFormatter(_formatter(shared, lambda *line: _render_json(*line)[:-1].decode()))
         handlers.append(lines)
     logging.basicConfig(handlers=handlers, level=_LEVELS[settings.level], force=True)
     for name, level in _QUIET.items():
@@ -227,7 +215,3 @@ def _formatter(shared: list[Processor], renderer: Processor) -> logging.Formatte
             renderer,
         ],
     )
-
-
-def _render_text(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    return _render_json(logger, method, event)[:-1].decode()

@@ -43,7 +43,10 @@ class Collector(PrometheusCollector):
             _Count(self._count_ended, self._lose_ended),
             _Count(self._count_unfinished, self._lose_unfinished),
             _Count(_count_unknown, lambda: [_unknown(NAN), _unknown_age(NAN)]),
-            _Count(_count_stuck, lambda: [_stuck(dict.fromkeys(Status, NAN))]),
+            _Count(
+                lambda pool: [_stuck(dict.fromkeys(map(str, Status), 0) | count_stuck(pool))],
+                lambda: [_stuck(dict.fromkeys(Status, NAN))],
+            ),
             _Count(
                 _count_violations,
                 lambda: [_violations(dict.fromkeys(Breach, NAN)), _reconciled(NAN)],
@@ -141,10 +144,6 @@ def _ended(pool: Pool) -> dict[str, float]:
 def _count_unknown(pool: Pool) -> list[Metric]:
     [(unknown, age_s)] = pool.execute("count_unknown_payments", {})
     return [_unknown(unknown), _unknown_age(age_s)]
-
-
-def _count_stuck(pool: Pool) -> list[Metric]:
-    return [_stuck(dict.fromkeys(map(str, Status), 0) | count_stuck(pool))]
 
 
 def _count_violations(pool: Pool) -> list[Metric]:

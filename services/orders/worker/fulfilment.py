@@ -21,7 +21,7 @@ from orders.errors import OrdersError, Permanent, Transient, Unavailable
 from orders.messaging.envelope import Message
 from orders.telemetry.metrics import exemplar
 from orders.upstream.inventory import Inventory
-from orders.upstream.payment import Captured, Declined, Payment
+from orders.upstream.payment import Payment
 from orders.worker import steps
 from orders.worker.metrics import ORDER_PROCESSING
 from orders.worker.settling import LostCaptures, Refunds, Stock
@@ -87,9 +87,11 @@ class Fulfilment:
         """Take the next step; return the order's new state, None to read it again."""
         match work.order.status:
             case Status.PENDING:
-                return self._reserve(work)
+                order, inventory = work.order, self._ports.inventory
+                answer = inventory.reserve(target(work), order.product_id, order.quantity)
+                return self._commit(work, steps.reserved(work, answer))
             case Status.RESERVED:
-                return self._start_charge(work)
+                return self._commit(work, steps.charge_started(work))
             case Status.CHARGING:
                 return self._charge(work)
             case status if work.refund is not None or status is Status.REFUNDING:
@@ -97,25 +99,14 @@ class Fulfilment:
             case _:
                 return self._stock.settle(work, message_id)
 
-    def _reserve(self, work: Work) -> Work | None:
-        order = work.order
-        answer = self._ports.inventory.reserve(target(work), order.product_id, order.quantity)
-        return self._commit(work, steps.reserved(work, answer))
-
-    def _start_charge(self, work: Work) -> Work | None:
-        return self._commit(work, steps.charge_started(work))
-
     def _charge(self, work: Work) -> Work | None:
         if work.attempt_id is None:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
-        answer = self._capture(work, str(work.attempt_id))
-        return self._commit(work, steps.charged(work, answer))
-
-    def _capture(self, work: Work, key: str) -> Captured | Declined:
-        """Learn what became of an attempt that may have been made before; else make it."""
-        payment, order = self._ports.payment, work.order
+        payment, order, key = self._ports.payment, work.order, str(work.attempt_id)
+        # The attempt may have been made before: learn what became of it.
         earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
-        return earlier or payment.capture(key, order.id, order.total, work.payment_method)
+        answer = earlier or payment.capture(key, order.id, order.total, work.payment_method)
+        return self._commit(work, steps.charged(work, answer))
 
     def _commit(self, work: Work, move: Move) -> Work | None:
         return self._transitions.commit(work, move.event, move.step)

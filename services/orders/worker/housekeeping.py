@@ -176,7 +176,9 @@ class _Purge:
             if deleted < self._limit:
                 return True
             ended_s = time.monotonic()
-            self._adapt(ended_s - began_s)
+            in_time = self._limit * _STATEMENT_S / max(ended_s - began_s, 0.001)
+            # Not more than double: one quick statement promises little for the next.
+            self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))
             if ended_s > until_s:
                 return False
         return False
@@ -187,8 +189,3 @@ class _Purge:
         except OrdersError:
             self._limit = _FEWEST  # so many may be what the server had no time for
             raise
-
-    def _adapt(self, took_s: float) -> None:
-        in_time = self._limit * _STATEMENT_S / max(took_s, 0.001)
-        # Not more than double: one quick statement promises little for the next.
-        self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))

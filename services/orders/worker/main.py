@@ -43,7 +43,11 @@ def run(environ: Mapping[str, str]) -> int:
     if upstreams.payment_url is None:
         raise SettingError("ORDERS_PAYMENT_URL is not set: the worker charges there")
 
-    pool = Pool(database.url, _roomy(database, mine), "orders-worker")
+    # A connection for every handler thread; sets, housekeeping and the probe share one more.
+    # While sets do the work, few of the threads have any.
+    size = max(database.pool_size, mine.prefetch + 1)
+    roomy = msgspec.structs.replace(database, pool_size=size)
+    pool = Pool(database.url, roomy, "orders-worker")
     cache = OrderCache(Redis(caching), caching)
     policy = wide_enough(policy_of(upstreams), mine)
     inventory = Upstream(
@@ -143,12 +147,3 @@ def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolic
     else:
         concurrency = max(policy.concurrency, worker.prefetch)
     return msgspec.structs.replace(policy, concurrency=concurrency)
-
-
-def _roomy(database: DatabaseSettings, worker: WorkerSettings) -> DatabaseSettings:
-    """Give every handler thread a connection; sets, housekeeping and the probe share one more.
-
-    While sets do the work, few of the threads have any.
-    """
-    size = max(database.pool_size, worker.prefetch + 1)
-    return msgspec.structs.replace(database, pool_size=size)

@@ -312,7 +312,15 @@ class SetFulfilment:
 
     def _advance(self, entries: Sequence[tuple[Task, Move]]) -> _Statement:
         part = [task for task, _ in entries]
-        advances = [_advance_of(task, move) for task, move in entries]
+        advances = [
+            Advance(
+                task.work,
+                steps.transition_of(task.work, move.event),
+                move.step,
+                task.member.run(context.current),
+            )
+            for task, move in entries
+        ]
 
         def run() -> dict[int, Order]:
             with contextlib.ExitStack() as spans:
@@ -459,11 +467,6 @@ class SetFulfilment:
 
 def _holds(work: Work) -> bool:
     return work.refund is None and is_open(work) and work.reservation is Reservation.HELD
-
-
-def _advance_of(task: Task, move: Move) -> Advance:
-    ids = task.member.run(context.current)
-    return Advance(task.work, steps.transition_of(task.work, move.event), move.step, ids)
 
 
 def _span(task: Task, advance: Advance) -> Any:
