@@ -355,7 +355,7 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
 def test_what_a_crew_drops_is_handled_by_itself(vhost: Vhost, broker: Broker) -> None:
     messages: list[Message] = []
     crew = Clumsy()
-    limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
+    limits = Limits(prefetch=2, max_attempts=8, drain_s=60, tiers=SHORT_TIERS, set_size=10)
     consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits, crew)
     sent = {broker.send(QUEUE, body()) for _ in range(5)}
     consumer.start()

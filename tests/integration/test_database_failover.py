@@ -293,7 +293,7 @@ def test_a_short_stall_costs_no_connection(postgres: Postgres, pool: Pool) -> No
     with pool.connection() as connection:
         backend = connection.backend_pid
     postgres.pause()
-    time.sleep(2)
+    time.sleep(1)  # a heartbeat waits for three
     postgres.resume()
     eventually(lambda: pool.unwell_s < 1)
     with pool.connection() as connection:

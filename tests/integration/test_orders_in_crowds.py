@@ -100,6 +100,8 @@ def test_a_stop_under_load_keeps_every_order_that_was_answered(
 ) -> None:
     sent: list[int] = []
     answered: dict[int, int] = {}
+    refused: set[int] = set()
+    unknown: set[int] = set()
     stopped = threading.Event()
 
     def customer() -> None:
@@ -110,6 +112,9 @@ def test_a_stop_under_load_keeps_every_order_that_was_answered(
                 answer = requests.post(f"{api.url}/api/orders", json=order(user), timeout=90)
             except requests.ConnectionError:
                 stopped.wait(0.01)
+                continue
+            if answer.status_code == 503:  # a slow machine: it waited too long for its set
+                (refused if "Retry-After" in answer.headers else unknown).add(user)
                 continue
             assert answer.status_code == 202
             answered[user] = answer.json()["orderId"]
@@ -127,8 +132,9 @@ def test_a_stop_under_load_keeps_every_order_that_was_answered(
     orders = {user: order_id for user, _, order_id in stored(database, sent)}
     assert len(orders) == len(stored(database, sent)), "none is stored twice"
     assert {user: orders.get(user) for user in answered} == answered
+    assert orders.keys().isdisjoint(refused)
     if number == signal.SIGTERM:
-        assert orders.keys() == answered.keys(), "what was stored was answered"
+        assert orders.keys() - unknown == answered.keys(), "what was stored was answered"
 
 
 def refuses(api: Api) -> bool:

@@ -161,11 +161,9 @@ class Cluster(Set):
         return port
 
     def knows(self, nodes: int) -> bool:
-        """Tell whether every node that runs knows so many."""
-        return all(
-            self.command(port, "CLUSTER", "NODES").count(b"\n") == nodes
-            for port in (*self.primaries, self.replica)
-        )
+        """Tell whether every node that runs knows so many, and what each of them is."""
+        lists = [self.command(port, "CLUSTER", "NODES") for port in (*self.primaries, self.replica)]
+        return all(known.count(b"\n") == nodes and b"handshake" not in known for known in lists)
 
     def is_whole(self) -> bool:
         """Tell whether all nodes say that the cluster works and the replica is in step."""

@@ -72,7 +72,7 @@ def test_every_accepted_order_ends_although(stack: Stack, fault: str) -> None:
         time.sleep(1)
         FAULTS[fault](stack)
         time.sleep(UNDER_FIRE_S)
-    eventually(stack.whole)
+    eventually(stack.whole, 180)  # all of RabbitMQ's start included
     ended = settle(stack, traffic)
     assert set(ended) == {"Completed"}
     assert_books_balance(stack, traffic)
