@@ -28,15 +28,19 @@ MOST_IN_SET: Final = 50
 MOST_WAITING: Final = 4 * MOST_IN_SET
 # A set that fell apart asks for each by itself for so long; the rest come again in the next set.
 _APART_S: Final = 1.0
+# Who held up the process for so long, by asking Inventory, does not also wait for the requests
+# that have come meanwhile: each may ask Inventory, too. A commit takes less.
+_HELD_UP_S: Final = 0.01
 # How often a wait looks who has waited too long. meinheld counts in seconds.
 _LOOK_S: Final = 1
 _log = structlog.get_logger()
 
 
 class _Request(greenlet):  # type: ignore[misc] # no types
-    """A request that may wait, and meinheld's name for its client."""
+    """A request that may wait, meinheld's name for its client, and when it began."""
 
     client: Any
+    began_s: float
 
 
 def call(
@@ -48,6 +52,7 @@ def call(
     """
     request = _Request(application)
     request.client = environ["meinheld.client"]
+    request.began_s = time.monotonic()
     answer: Iterable[bytes] = request.switch(environ, start_response)
     return answer
 
@@ -91,7 +96,8 @@ class SetStatement(Generic[Q, R]):
     statement runs is answered by a statement of its own, at once; those that come meanwhile wait
     for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
     never share a statement. `several` answers in the order of the questions. A question that was
-    not sent within `patience_s` is refused.
+    not sent within `patience_s` is refused. A request that has blocked the process is asked for
+    before anything else is done.
 
     When the server refuses a set, nothing of it was done, and each is asked for by itself. When
     the server is away, or nobody knows what it did, all are told so: asking again could do it
@@ -118,6 +124,8 @@ class SetStatement(Generic[Q, R]):
         """
         request = getcurrent()
         if not isinstance(request, _Request):  # another thread: it may block
+            return self._single(question)
+        if self._statements is None and time.monotonic() - request.began_s >= _HELD_UP_S:
             return self._single(question)
         if len(self._waiting) >= MOST_WAITING:
             raise Unwell("too many orders wait for PostgreSQL", retry_after_s=1)
