@@ -45,6 +45,19 @@ def test_a_request_that_cannot_go_on_keeps_no_other_from_it(server: Served) -> N
         assert read_answer(again)[2] == b"1"
 
 
+def test_a_request_that_blocked_the_process_does_not_wait_for_the_next_ones(
+    server: Served,
+) -> None:
+    with ExitStack() as connections:
+        ahead = connections.enter_context(server.connect())
+        ahead.sendall(request("GET", "/sleep?s=0.5"))
+        slow = [connections.enter_context(server.connect()) for _ in range(3)]
+        for connection in slow:
+            connection.settimeout(60)
+            connection.sendall(request("POST", "/together?slow", "Content-Length: 0"))
+        assert [read_answer(connection)[2] for connection in slow] == [b"at once"] * 3
+
+
 def test_what_cannot_be_watched_is_waited_for_all_the_same(server: Served) -> None:
     with ExitStack() as connections:
         status, _, body = read_answer(ask(server, connections, "watched"))

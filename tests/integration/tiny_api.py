@@ -105,7 +105,8 @@ def make_app(count_one: Callable[[], None]) -> WSGIApplication:
 class Together:
     """Requests that wait in `overlap`: the first until /together/go, the others for it.
 
-    Of these, /together?lost forgets its client, and /together?watched waits for what is watched.
+    Of these, /together?lost forgets its client, /together?watched waits for what is watched, and
+    /together?slow blocks the process before it asks, and says whether it was asked for alone.
     """
 
     def __init__(self) -> None:
@@ -122,9 +123,13 @@ class Together:
         query = environ.get("QUERY_STRING", "")
         if query == "lost":
             getcurrent().client = None
+        if query == "slow":
+            time.sleep(0.05)
         return self._ask(query)
 
     def _answer(self, query: str) -> bytes:
+        if query == "slow":
+            return b"at once" if self._how_to_wait.get() is None else b"later"
         if query == "watched":
             self._reader, self._writer = os.pipe()
             self.let_go({})
