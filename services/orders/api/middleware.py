@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-import structlog
 from opentelemetry.trace import Span
 
 from orders.api import problems
@@ -18,7 +17,7 @@ from orders.api.metrics import ORDER_CREATE_DURATION, http_duration, note_trace,
 from orders.api.problems import SHED, Refusal
 from orders.api.resource import UNMATCHED, HttpExchange
 from orders.telemetry import context as ids
-from orders.telemetry import tracing
+from orders.telemetry import logs, tracing
 from orders.telemetry.context import CORRELATION_HEADER
 
 Headers = list[tuple[str, str]]
@@ -35,7 +34,6 @@ _PROBES: Final = frozenset({"/health", "/openapi.json"})  # asked all day: not w
 _LIMITED: Final = "/api/"  # as the rate limit has it
 _PASSED_ON: Final = "HTTP_X_REQUEST_START"
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
-_log = structlog.get_logger()
 
 
 class TelemetryMiddleware:
@@ -192,5 +190,5 @@ def _write_line(exchange: HttpExchange, status: int, took_s: float) -> None:
         line["userId"] = exchange.user_id
     if exchange.order_id is not None:
         line["orderId"] = exchange.order_id
-    write = _log.debug if exchange.route in _PROBES and status < 400 else _log.info
-    write("request.completed", **line)
+    quiet = exchange.route in _PROBES and status < 400
+    logs.write("debug" if quiet else "info", "request.completed", **line)

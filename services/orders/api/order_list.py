@@ -88,6 +88,9 @@ class PageQuery(msgspec.Struct, frozen=True):
         return (self.page - 1) * self.page_size
 
 
+_FIRST_PAGE: Final = PageQuery()
+
+
 class UserOrders:
     """Orders of a user at `/api/orders/user/{userId}`."""
 
@@ -157,7 +160,9 @@ class UserOrders:
 
 def page_query(query: str) -> PageQuery:
     """Read the query of a list; members that are not ours are ignored."""
-    members = _once(query) if query else {}
+    if not query:
+        return _FIRST_PAGE
+    members = _once(query)
     if "cursor" in members and "page" in members:
         raise Refusal(INVALID, "Give either page or cursor, not both.")
     page = PageQuery(

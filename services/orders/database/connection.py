@@ -325,6 +325,7 @@ class Connection(psycopg.Connection[Row]):
     line = (0, 0)  # the server's system identifier and timeline; zeros if it does not say them
     waiting_since_s = float("inf")
     _prepared_statements: Prepared | None = None  # None: psycopg's cursors run them
+    _unasked: select.poll  # for what the server says although nothing was asked
 
     @classmethod
     def connect(  # type: ignore[override] # a pool passes what its `kwargs` say
@@ -358,6 +359,8 @@ class Connection(psycopg.Connection[Row]):
     def _begin(self, server: Server, session: Mapping[str, str]) -> None:
         """Look whether the session is as it was asked for; raises SessionRefused, closed."""
         self.backend_pid = self.pgconn.backend_pid
+        self._unasked = select.poll()
+        self._unasked.register(self.fileno(), select.POLLIN)
         if self.prepare_threshold is not None and not server.pooled:
             self._prepared_statements = Prepared(self)
         try:
@@ -406,6 +409,10 @@ class Connection(psycopg.Connection[Row]):
             raise DeadlinePassed(message) from error
         finally:
             self.waiting_since_s = float("inf")
+
+    def is_over(self) -> bool:
+        """Tell whether an idle connection has ended: else the server says nothing to it."""
+        return self.closed or bool(self._unasked.poll(0))
 
     def rows(self, query: bytes, params: Mapping[str, Any]) -> list[Row]:
         """Execute a named statement and return its rows."""

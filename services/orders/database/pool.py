@@ -1,7 +1,6 @@
 """A pool of connections to one PostgreSQL server, set up for short statements."""
 
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -178,15 +177,8 @@ class Pool:
         return self._take(timeout_s)
 
     def _is_over(self, connection: Connection) -> bool:
-        """Tell whether the server closed an idle connection, or was replaced.
-
-        A server says something to an idle connection only when that is over.
-        """
-        if self._server.left_behind(connection):
-            return True
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        """Tell whether the server closed an idle connection, or was replaced."""
+        return self._server.left_behind(connection) or connection.is_over()
 
     def _refuse_if_over(self, connection: Connection) -> None:
         """Notice an idle connection that is of no use any more, without a round trip."""

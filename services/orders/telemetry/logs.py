@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -35,6 +36,10 @@ _ROW: Final = re.compile(
 
 STDOUT: Final = 1
 STDERR: Final = 2
+_Facts = Callable[[WrappedLogger, str, EventDict], EventDict]
+_log = structlog.get_logger()
+# Writes a line without structlog; None before `configure`, and on a terminal.
+_write: Callable[[str, EventDict], None] | None = None
 
 
 def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) -> None:
@@ -45,7 +50,8 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     console = settings.format == "console" or (
         settings.format == "auto" and _stream(descriptor).isatty()
     )
-    shared: list[Processor] = [_facts(process)]
+    facts = _facts(process)
+    shared: list[Processor] = [facts]
     level = _LEVELS[settings.level]
     logger = logging.getLogger("orders") if console else _Lines(_sinks(settings, descriptor))
     structlog.configure(
@@ -58,6 +64,29 @@ def configure(settings: LogSettings, process: str, *, descriptor: int = STDOUT) 
     )
     handlers: list[logging.Handler] = [_terminal(shared, _stream(descriptor))] if console else []
     _route_stdlib(settings, shared, handlers, _sinks(settings, descriptor)[1 if console else 0 :])
+    global _write  # noqa: PLW0603 structlog's own configuration is the process's, too
+    _write = None if console else _writer(facts, level, logger)
+
+
+def _writer(facts: _Facts, level: int, lines: Any) -> Callable[[str, EventDict], None]:
+    def write(method: str, event: EventDict) -> None:
+        if _LEVELS[method] >= level:
+            lines.msg(_render_json(None, method, facts(None, method, event)))
+
+    return write
+
+
+def write(method: str, event: str, /, **fields: Any) -> None:
+    """Write the line that `structlog.get_logger().<method>(event, **fields)` writes.
+
+    For the line of every request: without structlog's bound logger it costs 3 us instead of 10.
+    There is no exception in it.
+    """
+    if _write is None:
+        getattr(_log, method)(event, **fields)
+        return
+    fields["event"] = event
+    _write(method, fields)
 
 
 def _stream(descriptor: int) -> TextIO:
@@ -70,7 +99,7 @@ _traceback: Final = structlog.processors.ExceptionRenderer(
 )
 
 
-def _facts(process: str) -> Processor:
+def _facts(process: str) -> _Facts:
     """Add what every line has. One processor: each takes as long as the whole encoding."""
     host = socket.gethostname()
 
