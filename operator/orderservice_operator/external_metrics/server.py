@@ -20,11 +20,11 @@ _VERSION: Final = f"/apis/{documents.GROUP_VERSION}"
 _log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Read = Callable[[Iterable[OrderService]], Awaitable[list[Series]]]
-Refusal = Callable[[Any], str | None]
+ReadSeries = Callable[[Iterable[OrderService]], Awaitable[list[Series]]]
+CertificateCheck = Callable[[Any], str | None]  # why a certificate is refused
 
 
-class Failure(Exception):
+class HttpError(Exception):
     """Answer with this status."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -34,8 +34,8 @@ class Failure(Exception):
 
 def application(
     services: Callable[[], Iterable[OrderService]],
-    read: Read,
-    refusal: Refusal,
+    read: ReadSeries,
+    refusal: CertificateCheck,
     count: Callable[[int], None],
 ) -> web.Application:
     """Return the API. `refusal` judges a certificate; `count` gets the status of each answer."""
@@ -45,7 +45,7 @@ def application(
         try:
             return _json(documents.values(await read(selected)))
         except OperatorError as error:
-            raise Failure(503, f"unable to read the depth of the queue: {error}") from error
+            raise HttpError(503, f"unable to read the depth of the queue: {error}") from error
 
     app = web.Application(middlewares=[_guarded(refusal, count)])
     app.add_routes(
@@ -58,13 +58,13 @@ def application(
     return app
 
 
-def _guarded(refusal: Refusal, count: Callable[[int], None]) -> Any:
+def _guarded(refusal: CertificateCheck, count: Callable[[int], None]) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             _authenticate(request, refusal)
             answer = await handler(request)
-        except Failure as error:
+        except HttpError as error:
             answer = _failed(error.code, str(error))
         except web.HTTPException as error:
             answer = _failed(error.status, f"{request.method} {request.path}: {error.reason}")
@@ -77,20 +77,20 @@ def _guarded(refusal: Refusal, count: Callable[[int], None]) -> Any:
     return middleware
 
 
-def _authenticate(request: web.Request, refusal: Refusal) -> None:
+def _authenticate(request: web.Request, refusal: CertificateCheck) -> None:
     certificate = request.transport.get_extra_info("peercert") if request.transport else None
     if reason := refusal(certificate):
-        raise Failure(401, reason)
+        raise HttpError(401, reason)
 
 
 def _selected(services: Iterable[OrderService], request: web.Request) -> list[OrderService]:
     namespace, metric = request.match_info["namespace"], request.match_info["metric"]
     if metric != QUEUE_METRIC:
-        raise Failure(404, f"there is no metric {metric}, only {QUEUE_METRIC}")
+        raise HttpError(404, f"there is no metric {metric}, only {QUEUE_METRIC}")
     try:
         requirements = selectors.requirements(request.query.get("labelSelector", ""))
     except Permanent as error:
-        raise Failure(400, str(error)) from error
+        raise HttpError(400, str(error)) from error
     return [
         service
         for service in services

@@ -24,7 +24,7 @@ from orderservice_operator.resource.status import (
 )
 from orderservice_operator.state.capacity import most_connections
 from orderservice_operator.state.live_objects import Job, Rollout
-from orderservice_operator.state.refusals import PRIORITY_CLASS_MISSING, Refusal, refusals
+from orderservice_operator.state.refusals import PRIORITY_CLASS_MISSING, PodRefusal, refusals
 from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
 
@@ -68,7 +68,7 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
     upgrade: Upgrade | None = None
 
     @cached_property
-    def refusals(self) -> tuple[Refusal, ...]:
+    def refusals(self) -> tuple[PodRefusal, ...]:
         """The causes that pods are refused; hints have those of the migration's pods."""
         problems = {name: rollout.problem for name, rollout in self.rollouts.items()}
         return refusals(problems | {"migration": "; ".join(self.hints)})

@@ -24,14 +24,14 @@ _WORDS: Final = (
 )
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class PodRefusal(msgspec.Struct, frozen=True):
     """What refuses pods: a reason for programs, and a text for people that does not alternate."""
 
     reason: str
     message: str
 
 
-def refusals(problems: Mapping[str, str]) -> tuple[Refusal, ...]:
+def refusals(problems: Mapping[str, str]) -> tuple[PodRefusal, ...]:
     """Return what refuses pods, from what keeps each process (by its name) from getting further."""
     processes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for reason, pattern, message in _WORDS:
@@ -39,6 +39,6 @@ def refusals(problems: Mapping[str, str]) -> tuple[Refusal, ...]:
             for name in sorted(set(pattern.findall(problem))):
                 processes[reason, message, name].append(process)
     return tuple(
-        Refusal(reason, message.format(name, ", ".join(refused)))
+        PodRefusal(reason, message.format(name, ", ".join(refused)))
         for (reason, message, name), refused in processes.items()
     )

@@ -42,7 +42,7 @@ class Running(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class Failure(msgspec.Struct, frozen=True):
+class RolloutFailure(msgspec.Struct, frozen=True):
     """The reason why the spec cannot be rolled out."""
 
     reason: Reason
@@ -70,7 +70,7 @@ def _running(service: OrderService, history: History) -> Running:
     return _instead(service, history, decided.revision, decided.reason, decided.message)
 
 
-def decide(service: OrderService, failure: Failure, history: History) -> Rollback | None:
+def decide(service: OrderService, failure: RolloutFailure, history: History) -> Rollback | None:
     """Return to what to go back from a spec that fails, or None."""
     if hindrance(service, history):
         return None

@@ -13,7 +13,7 @@ from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.state import live_objects, revisions, rollback
 from orderservice_operator.state.live_objects import Job, LiveObjects, Rollout
 from orderservice_operator.state.revisions import History
-from orderservice_operator.state.rollback import Failure, Running
+from orderservice_operator.state.rollback import RolloutFailure, Running
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -124,12 +124,12 @@ class Snapshot(msgspec.Struct, frozen=True):
         return self.revision in live_objects.revisions(self.service, self.live)
 
     @property
-    def failure(self) -> Failure | None:
+    def failure(self) -> RolloutFailure | None:
         """The reason why the spec cannot be rolled out, if it is known."""
         if not self.migrated and self.job.failed and not self.job_is_stale:
-            return Failure("MigrationFailed", f"migration: {self.job.failed}")
+            return RolloutFailure("MigrationFailed", f"migration: {self.job.failed}")
         late = (rollout.problem for rollout in self.rollouts.values() if rollout.late)
-        return next((Failure("DeadlineMissed", problem) for problem in late), None)
+        return next((RolloutFailure("DeadlineMissed", problem) for problem in late), None)
 
     @property
     def no_way_back(self) -> str:
