@@ -25,7 +25,7 @@ from orderservice_operator.control import admin
 from orderservice_operator.control.finalizer import Finalizer
 from orderservice_operator.control.installation import Installation
 from orderservice_operator.control.metrics import DONE, FAILED, Metrics
-from orderservice_operator.control.queue import Queue
+from orderservice_operator.control.work_queue import WorkQueue
 from orderservice_operator.control.reconcile import Parts, Reconciler
 from orderservice_operator.control.settings import Settings, namespaces
 from orderservice_operator.control.upgrades import Upgrades
@@ -49,7 +49,7 @@ class Operator:
         self, settings: Settings, credentials: Credentials, stop: Callable[[], None]
     ) -> None:
         self._settings, self._stop = settings, stop
-        self._queue, self._topology_queue = Queue("resources"), Queue("brokers")
+        self._queue, self._topology_queue = WorkQueue("resources"), WorkQueue("brokers")
         self.resources = ResourceIndex(self._look_at)
         self.metrics = Metrics(self.resources.conditions)
         client = Client(

@@ -244,14 +244,14 @@ def _context(bundle: Authorities, text: str) -> ssl.SSLContext:
     raise Permanent(f"Secret {bundle.name}: entry {bundle.key} has no certificates in PEM")
 
 
-def _queues(broker: Broker) -> dict[str, status.Queue]:
+def _queues(broker: Broker) -> dict[str, status.QueueDepth]:
     return {
-        queue: status.Queue(broker.messages(queue), broker.messages(dead_queue(queue)))
+        queue: status.QueueDepth(broker.messages(queue), broker.messages(dead_queue(queue)))
         for queue in (PROCESSING, NOTIFICATIONS)
     }
 
 
-def _limited(limits: Iterable[Limit], queues: Mapping[str, status.Queue]) -> TopologyReport:
+def _limited(limits: Iterable[Limit], queues: Mapping[str, status.QueueDepth]) -> TopologyReport:
     """Report what an administrator's policies ask for: a problem only where messages are lost."""
     losses = [limit.text for limit in limits if limit.loses]
     text = "; ".join(losses or [limit.text for limit in limits])

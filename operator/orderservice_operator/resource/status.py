@@ -45,7 +45,7 @@ class Count(msgspec.Struct, frozen=True, rename="camel"):
     updated: Annotated[int, Meta(description="Of the wanted version.")] = 0
 
 
-class Queue(msgspec.Struct, frozen=True, rename="camel"):
+class QueueDepth(msgspec.Struct, frozen=True, rename="camel"):
     """Messages in a queue, as last measured."""
 
     messages: Annotated[int, Meta(description="All, being worked on included.")] = 0
@@ -121,5 +121,5 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     worker_pods: Annotated[str, Meta(description="Pods of the worker, ready/desired.")] = ""
     worker_replicas: Annotated[int, Meta(description="For the scale subresource.")] = 0
     worker_selector: Annotated[str, Meta(description="For the scale subresource.")] = ""
-    processing: Annotated[Queue | None, Meta(description="Queue order-processing.")] = None
-    notifications: Annotated[Queue | None, Meta(description="Queue order-notifications.")] = None
+    processing: Annotated[QueueDepth | None, Meta(description="Queue order-processing.")] = None
+    notifications: Annotated[QueueDepth | None, Meta(description="Queue order-notifications.")] = None

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.resource.status import ConditionStatus, Queue
+from orderservice_operator.resource.status import ConditionStatus, QueueDepth
 
 # Reasons that only people can mend; one that passes by itself does not degrade a service.
 LOSING: Final = "OperatorPolicyLosesMessages"
@@ -19,7 +19,7 @@ class TopologyReport(msgspec.Struct, frozen=True):
     status: ConditionStatus
     reason: str
     message: str
-    queues: Mapping[str, Queue] = {}
+    queues: Mapping[str, QueueDepth] = {}
 
 
 def remembered(service: OrderService) -> TopologyReport:

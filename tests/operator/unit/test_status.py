@@ -14,7 +14,7 @@ from orderservice_operator.children.manifest import GENERATION_ANNOTATION, Refer
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid
-from orderservice_operator.resource.status import Count, Queue, Status
+from orderservice_operator.resource.status import Count, QueueDepth, Status
 from orderservice_operator.state import conditions
 from orderservice_operator.state.capacity import Connections, most_connections
 from orderservice_operator.state.conditions import StatusInput
@@ -30,7 +30,7 @@ from orderservice_operator.state.topology_report import TopologyReport, remember
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:05:00Z"
 READY = Rollout(Count(2, 2, 2), done=True, serving=True)
-IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": Queue(7, 1)})
+IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": QueueDepth(7, 1)})
 
 
 def _input(**more: Any) -> StatusInput:
@@ -53,7 +53,7 @@ def test_everything_there_is_ready(make: Any) -> None:
     assert status.phase == "Ready"
     assert status.image == status.migrated_image == "registry.example/orders:1.0.0"
     assert (status.api_pods, status.worker_replicas) == ("2/2", 2)
-    assert status.processing == Queue(7, 1)
+    assert status.processing == QueueDepth(7, 1)
     assert _verdicts(status) == {
         "Ready": ("True", "AllReady"),
         "Progressing": ("False", "Complete"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from orderservice_operator.children.manifest import OWNER_LABEL, Reference
 from orderservice_operator.cluster.store import Store
-from orderservice_operator.control.queue import Queue
+from orderservice_operator.control.work_queue import WorkQueue
 from orderservice_operator.errors import Transient
 from orderservice_operator.resource.decoding import Invalid
 from orderservice_operator.resource.index import ResourceIndex
@@ -19,7 +19,7 @@ def _worked(keys: list[Key], handle: Any, *, until: Callable[[], bool], workers:
     """Work until something is true, and until the queue is idle."""
 
     async def main() -> None:
-        queue = Queue("test")
+        queue = WorkQueue("test")
         tasks = [asyncio.create_task(queue.run(handle(queue))) for _ in range(workers)]
         for key in keys:
             queue.add(key)
@@ -36,7 +36,7 @@ def _worked(keys: list[Key], handle: Any, *, until: Callable[[], bool], workers:
 def test_a_resource_asked_for_many_times_is_looked_at_once() -> None:
     handled: list[Key] = []
 
-    def handle(_queue: Queue) -> Any:
+    def handle(_queue: WorkQueue) -> Any:
         async def handle_key(key: Key) -> None:
             handled.append(key)
 
@@ -51,7 +51,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
 ):
     running, most, looks = 0, 0, 0
 
-    def handle(queue: Queue) -> Any:
+    def handle(queue: WorkQueue) -> Any:
         async def handle_key(key: Key) -> None:
             nonlocal running, most, looks
             running, looks = running + 1, looks + 1
@@ -71,7 +71,7 @@ def test_a_resource_asked_for_during_its_work_is_looked_at_once_more_and_never_t
 def test_a_failure_is_tried_again_and_holds_up_nobody() -> None:
     handled: list[Key] = []
 
-    def handle(_queue: Queue) -> Any:
+    def handle(_queue: WorkQueue) -> Any:
         async def handle_key(key: Key) -> None:
             handled.append(key)
             if key == A and handled.count(A) == 1:

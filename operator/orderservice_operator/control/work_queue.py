@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 Handle = Callable[[Key], Awaitable[float | None]]
 
 
-class Queue:
+class WorkQueue:
     """Resources that wait, those in reconciliation, and those to try again later.
 
     A resource that is added during its reconciliation is reconciled once more afterwards.
