@@ -20,17 +20,17 @@ from orderservice_operator.children.processes import (
     Process,
     section,
 )
-from orderservice_operator.resource.dependencies import Credentials, Database
+from orderservice_operator.resource.dependencies import Database, DatabaseCredentials
 from orderservice_operator.resource.operations import Cancellation
 from orderservice_operator.resource.schema_types import SecretKey
 from orderservice_operator.resource.spec import OrderService
 
-Settings = dict[str, str]
+Variables = dict[str, str]
 
 _PROTOCOL_PORTS = {"http": 80, "https": 443}
 
 
-def settings(service: OrderService, process: Process) -> Settings:
+def settings(service: OrderService, process: Process) -> Variables:
     """Return what is no secret; the keys are sorted."""
     variables = _telemetry(service, process) | {
         "ORDERS_ADMIN_PORT": str(process.admin_port),
@@ -51,7 +51,7 @@ def settings(service: OrderService, process: Process) -> Settings:
     return dict(sorted(variables.items()))
 
 
-def _telemetry(service: OrderService, process: Process) -> Settings:
+def _telemetry(service: OrderService, process: Process) -> Variables:
     observed = service.spec.observability
     variables = {"ORDERS_LOG_LEVEL": observed.log_level, "ORDERS_LOG_FORMAT": "json"}
     if observed.otlp_endpoint:
@@ -63,7 +63,7 @@ def _telemetry(service: OrderService, process: Process) -> Settings:
     return variables
 
 
-def _api(service: OrderService) -> Settings:
+def _api(service: OrderService) -> Variables:
     spec = service.spec
     return {
         "ORDERS_API_HOST": "127.0.0.1",
@@ -83,7 +83,7 @@ def _api(service: OrderService) -> Settings:
     }
 
 
-def _policies(service: OrderService) -> Settings:
+def _policies(service: OrderService) -> Variables:
     """Name the policies where there are some: none must replace nobody's pods."""
     policies = [msgspec.structs.asdict(policy) for policy in service.spec.rate_limit.policies]
     if not policies:
@@ -94,7 +94,7 @@ def _policies(service: OrderService) -> Settings:
     return {"ORDERS_RATE_LIMIT_POLICIES": msgspec.json.encode(members).decode()}
 
 
-def _cancellation(service: OrderService) -> Settings:
+def _cancellation(service: OrderService) -> Variables:
     """Name the window only where it differs: its default must replace nobody's pods."""
     cancellation = service.spec.cancellation
     if cancellation == Cancellation():
@@ -102,7 +102,7 @@ def _cancellation(service: OrderService) -> Settings:
     return {"ORDERS_CANCELLATION_WINDOW_S": str(cancellation.window_seconds)}
 
 
-def _auth(service: OrderService) -> Settings:
+def _auth(service: OrderService) -> Variables:
     auth = service.spec.auth
     variables = {
         "ORDERS_AUTH": auth.mode,
@@ -114,7 +114,7 @@ def _auth(service: OrderService) -> Settings:
     return {name: value for name, value in variables.items() if value}
 
 
-def _worker(service: OrderService) -> Settings:
+def _worker(service: OrderService) -> Variables:
     spec = service.spec
     return {
         "ORDERS_WORKER_PREFETCH": str(spec.worker.prefetch),
@@ -127,7 +127,7 @@ def _worker(service: OrderService) -> Settings:
     }
 
 
-def _notifier(service: OrderService) -> Settings:
+def _notifier(service: OrderService) -> Variables:
     # Named only where it differs: the default must replace nobody's pods.
     private = {"ORDERS_NOTIFICATION_ALLOW_PRIVATE": "true"}
     return {
@@ -176,10 +176,10 @@ def _template_entries(
     }
 
 
-def database(service: OrderService, component: str) -> Database | Credentials:
+def database(service: OrderService, component: str) -> Database | DatabaseCredentials:
     """Return where the URLs of a component are: its own section, or spec.database."""
     spec = service.spec
-    own: dict[str, Credentials | None] = {
+    own: dict[str, DatabaseCredentials | None] = {
         "api": spec.api.database,
         "relay": spec.relay.database,
         "worker": spec.worker.database,
@@ -232,7 +232,7 @@ def _secrets(service: OrderService, process: Process) -> Iterator[tuple[str, str
         yield "ORDERS_NOTIFICATION_SECRET", spec.notifier.secret_ref.name, "secret"
 
 
-def _database_urls(urls: Database | Credentials) -> Iterator[tuple[str, str, str]]:
+def _database_urls(urls: Database | DatabaseCredentials) -> Iterator[tuple[str, str, str]]:
     primary, session = urls.primary_secret_ref, urls.session_secret_ref
     yield "ORDERS_DATABASE_URL", primary.name, primary.key
     if session:

@@ -31,7 +31,7 @@ _LACKING_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
-class Read(msgspec.Struct, frozen=True):
+class SecretDigests(msgspec.Struct, frozen=True):
     """Digests of the entries of one Secret in a version, as they were at a moment."""
 
     at: float
@@ -47,7 +47,7 @@ class Fingerprints:
 
     def __init__(self, client: Client, period_s: float) -> None:
         self._client, self._period_s = client, period_s
-        self._read: dict[Key, Read] = {}  # in the order of reading
+        self._read: dict[Key, SecretDigests] = {}  # in the order of reading
         self._uses: dict[Key, frozenset[Key]] = {}
         self._changed: set[Key] = set()  # since they were read
         self._meanwhile: dict[Key, str] = {}  # versions seen while a Secret is read the first time
@@ -140,7 +140,7 @@ class Fingerprints:
         try:
             after = await self._fetched(secret)
         except OperatorError as error:  # its turn comes again; the others' come first
-            after = Read(time.monotonic(), read.entries, read.version)
+            after = SecretDigests(time.monotonic(), read.entries, read.version)
             _log.warning("secret.unread", secret=str(secret), error=str(error))
         del self._read[secret]  # to the end of the turn
         self._read[secret] = after
@@ -161,15 +161,15 @@ class Fingerprints:
             self.saw(secret, version)
         return read.entries
 
-    async def _fetched(self, secret: Key) -> Read:
+    async def _fetched(self, secret: Key) -> SecretDigests:
         path = f"/api/v1/namespaces/{secret.namespace}/secrets/{secret.name}"
         try:
             body = await self._client.get(path)
         except NotFound:
-            return Read(time.monotonic(), _NONE, "")
+            return SecretDigests(time.monotonic(), _NONE, "")
         entries = {key: digest(value) for key, value in (body.get("data") or {}).items()}
         version = body.get("metadata", {}).get("resourceVersion", "")
-        return Read(time.monotonic(), entries, version)
+        return SecretDigests(time.monotonic(), entries, version)
 
 
 def _used(service: OrderService) -> dict[str, list[tuple[str, str]]]:

@@ -7,6 +7,7 @@ from orderservice_operator.children.kinds import Kind
 from orderservice_operator.children.manifest import OWNER_LABEL
 from orderservice_operator.cluster.client import Client
 from orderservice_operator.cluster.following import follow_for_ever
+from orderservice_operator.cluster.packed import GroupVersionKind
 from orderservice_operator.cluster.store import Place, Store
 
 
@@ -40,7 +41,7 @@ class Informer:
             self._version = event["object"]["metadata"]["resourceVersion"]
             self._store.see(kind, event, self._namespace)
 
-    async def _list(self, kind: tuple[str, str]) -> str:
+    async def _list(self, kind: GroupVersionKind) -> str:
         version, places = "0", set[Place]()
         async for page in self._client.pages(self._path, OWNER_LABEL):
             version = page.version

@@ -16,23 +16,23 @@ _WINDOW: Final = -13
 _BUFFERS: Final = 6
 _EFFORT: Final = 6
 
-Kind = tuple[str, str]  # API version and kind
+GroupVersionKind = tuple[str, str]  # `apiVersion` and `kind`, as an object names its kind
 
 
 class Packer:
     """The first object of each kind is the sample that the others are squeezed by."""
 
     def __init__(self) -> None:
-        self._samples: dict[Kind, bytes] = {}
+        self._samples: dict[GroupVersionKind, bytes] = {}
 
-    def pack(self, kind: Kind, item: Manifest) -> bytes:
+    def pack(self, kind: GroupVersionKind, item: Manifest) -> bytes:
         """Return an object as it is kept."""
         encoded = msgspec.json.encode(item)
         sample = self._samples.setdefault(kind, encoded)
         squeezed = zlib.compressobj(_EFFORT, zlib.DEFLATED, _WINDOW, _BUFFERS, zdict=sample)
         return squeezed.compress(encoded) + squeezed.flush()
 
-    def unpack(self, kind: Kind, packed: bytes) -> Manifest:
+    def unpack(self, kind: GroupVersionKind, packed: bytes) -> Manifest:
         """Return the object as it was before it was packed."""
         opened = zlib.decompressobj(_WINDOW, zdict=self._samples[kind])
         item: Manifest = msgspec.json.decode(opened.decompress(packed))

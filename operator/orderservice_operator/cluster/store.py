@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from orderservice_operator.children.manifest import Manifest, Reference, owner_name
-from orderservice_operator.cluster.packed import Packer
+from orderservice_operator.cluster.packed import GroupVersionKind, Packer
 from orderservice_operator.resource.key import Key
 from orderservice_operator.state.ownership import foreign_entries
 
@@ -30,7 +30,7 @@ class Store:
         self._packer = Packer()
         self._children: dict[Key, dict[Reference, _Kept]] = defaultdict(dict)
         # Of each watch: its kind, and its namespace or "" for all.
-        self._seen: dict[tuple[tuple[str, str], str], int] = defaultdict(int)
+        self._seen: dict[tuple[GroupVersionKind, str], int] = defaultdict(int)
 
     def children(self, key: Key) -> dict[Reference, Manifest]:
         """Return the children of a resource."""
@@ -41,7 +41,7 @@ class Store:
             for child, entry in entries.items()
         }
 
-    def take(self, kind: tuple[str, str], objects: Iterable[Manifest]) -> set[Place]:
+    def take(self, kind: GroupVersionKind, objects: Iterable[Manifest]) -> set[Place]:
         """Take over a page of a listing; return where its objects are."""
         places: set[Place] = set()
         for item in objects:
@@ -50,7 +50,7 @@ class Store:
         return places
 
     def keep_only(
-        self, kind: tuple[str, str], version: str, places: set[Place], namespace: str = ""
+        self, kind: GroupVersionKind, version: str, places: set[Place], namespace: str = ""
     ) -> None:
         """Drop objects that a complete list of a kind (in one namespace or all) lacks."""
         self._seen[kind, namespace] = int(version)
@@ -64,13 +64,13 @@ class Store:
             if place not in places:
                 self._drop(*place)
 
-    def drop_kind(self, kind: tuple[str, str]) -> None:
+    def drop_kind(self, kind: GroupVersionKind) -> None:
         """Forget all of a kind that is no more."""
         for key, children in list(self._children.items()):
             for child in [each for each in children if (each.api_version, each.kind) == kind]:
                 self._drop(key, child)
 
-    def see(self, kind: tuple[str, str], event: Manifest, namespace: str = "") -> None:
+    def see(self, kind: GroupVersionKind, event: Manifest, namespace: str = "") -> None:
         """Take over one event of a watch of one namespace, or of all."""
         item = event["object"]
         self._seen[kind, namespace] = max(self._seen[kind, namespace], _version(item))
@@ -115,7 +115,7 @@ class Store:
             self._changed(key)
 
 
-def _place(item: Manifest, kind: tuple[str, str]) -> Place:
+def _place(item: Manifest, kind: GroupVersionKind) -> Place:
     metadata = item["metadata"]
     owner = owner_name(item)
     api_version, name = map(sys.intern, kind)  # twenty thousand of them, of a dozen kinds

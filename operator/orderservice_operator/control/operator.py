@@ -25,10 +25,10 @@ from orderservice_operator.control import admin
 from orderservice_operator.control.finalizer import Finalizer
 from orderservice_operator.control.installation import Installation
 from orderservice_operator.control.metrics import DONE, FAILED, Metrics
-from orderservice_operator.control.work_queue import WorkQueue
 from orderservice_operator.control.reconcile import Parts, Reconciler
 from orderservice_operator.control.settings import Settings, namespaces
 from orderservice_operator.control.upgrades import Upgrades
+from orderservice_operator.control.work_queue import WorkQueue
 from orderservice_operator.errors import NotFound, OperatorError
 from orderservice_operator.external_metrics import address
 from orderservice_operator.external_metrics.service import Collaborators, ExternalMetrics

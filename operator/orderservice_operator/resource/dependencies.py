@@ -61,7 +61,7 @@ class Database(Section, frozen=True):
     port: Annotated[Port, Meta(description="Port, for the NetworkPolicy.")] = 5432
 
 
-class Credentials(Section, frozen=True):
+class DatabaseCredentials(Section, frozen=True):
     """URLs with a separate user for the process, instead of those in spec.database."""
 
     primary_secret_ref: Annotated[SecretKey, Meta(description="libpq URL of the primary.")]
@@ -73,7 +73,7 @@ class Credentials(Section, frozen=True):
     ] = None
 
 
-class ReaderCredentials(Credentials, frozen=True):
+class ReaderCredentials(DatabaseCredentials, frozen=True):
     """The URLs with a separate user for a process that also reads from the replica."""
 
     replica_secret_ref: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from orderservice_operator.resource.dependencies import Credentials
+from orderservice_operator.resource.dependencies import DatabaseCredentials
 from orderservice_operator.resource.pods import PodTemplate
 from orderservice_operator.resource.schema_types import (
     Cidr,
@@ -80,7 +80,7 @@ class Migrations(Section, frozen=True):
     """The Job that migrates the schema before pods of a new image start."""
 
     database: Annotated[
-        Credentials | None,
+        DatabaseCredentials | None,
         Meta(description="A user of its own, who owns the tables; unset: spec.database."),
     ] = None
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
@@ -112,7 +112,7 @@ class Reconciliation(Section, frozen=True):
     """The CronJob that compares the orders with the ledgers of Inventory and Payment."""
 
     database: Annotated[
-        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
     pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (

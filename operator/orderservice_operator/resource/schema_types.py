@@ -108,7 +108,7 @@ class SecretName(Section, frozen=True):
     name: Annotated[Name, Meta(description="Name of the Secret.")]
 
 
-class Metadata(Section, frozen=True):
+class ExtraMetadata(Section, frozen=True):
     """Labels and annotations for an object."""
 
     labels: Annotated[Labels, Meta(description="Labels; the operator's own win.")] = {}

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from orderservice_operator.resource import schema_types
 from orderservice_operator.resource.dependencies import (
     Auth,
     Cache,
@@ -24,7 +23,14 @@ from orderservice_operator.resource.operations import (
     Slo,
 )
 from orderservice_operator.resource.pods import PodTemplate
-from orderservice_operator.resource.schema_types import Image, Name, Rule, SecretEntry, Section
+from orderservice_operator.resource.schema_types import (
+    ExtraMetadata,
+    Image,
+    Name,
+    Rule,
+    SecretEntry,
+    Section,
+)
 from orderservice_operator.resource.status import Status
 from orderservice_operator.resource.workloads import Api, Notifier, Relay, Worker
 
@@ -65,8 +71,8 @@ class ServiceAccountTemplate(Section, frozen=True):
     """Metadata of the ServiceAccount that the operator creates."""
 
     metadata: Annotated[
-        schema_types.Metadata, Meta(description="What a cloud knows the pods' identity by, say.")
-    ] = schema_types.Metadata()
+        ExtraMetadata, Meta(description="What a cloud knows the pods' identity by, say.")
+    ] = ExtraMetadata()
 
 
 class Spec(Section, frozen=True):
@@ -135,9 +141,9 @@ class Spec(Section, frozen=True):
         ),
     ] = None
     inherited_metadata: Annotated[
-        schema_types.Metadata,
+        ExtraMetadata,
         Meta(description="Labels and annotations of every child; of pods: podTemplate."),
-    ] = schema_types.Metadata()
+    ] = ExtraMetadata()
     service_account_template: Annotated[
         ServiceAccountTemplate, Meta(description="The ServiceAccount that the operator makes.")
     ] = ServiceAccountTemplate()

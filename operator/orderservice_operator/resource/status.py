@@ -37,7 +37,7 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
     ] = ""
 
 
-class Count(msgspec.Struct, frozen=True, rename="camel"):
+class PodCounts(msgspec.Struct, frozen=True, rename="camel"):
     """Pods of one process."""
 
     desired: Annotated[int, Meta(description="Wanted.")] = 0
@@ -113,13 +113,15 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     contender: Annotated[
         str, Meta(description="Another installation that has this in its scope and gives way.")
     ] = ""
-    api: Annotated[Count, Meta(description="Pods of the api.")] = Count()
-    worker: Annotated[Count, Meta(description="Pods of the worker.")] = Count()
-    relay: Annotated[Count, Meta(description="Pods of the relay.")] = Count()
-    notifier: Annotated[Count, Meta(description="Pods of the notifier.")] = Count()
+    api: Annotated[PodCounts, Meta(description="Pods of the api.")] = PodCounts()
+    worker: Annotated[PodCounts, Meta(description="Pods of the worker.")] = PodCounts()
+    relay: Annotated[PodCounts, Meta(description="Pods of the relay.")] = PodCounts()
+    notifier: Annotated[PodCounts, Meta(description="Pods of the notifier.")] = PodCounts()
     api_pods: Annotated[str, Meta(description="Pods of the api, ready/desired.")] = ""
     worker_pods: Annotated[str, Meta(description="Pods of the worker, ready/desired.")] = ""
     worker_replicas: Annotated[int, Meta(description="For the scale subresource.")] = 0
     worker_selector: Annotated[str, Meta(description="For the scale subresource.")] = ""
     processing: Annotated[QueueDepth | None, Meta(description="Queue order-processing.")] = None
-    notifications: Annotated[QueueDepth | None, Meta(description="Queue order-notifications.")] = None
+    notifications: Annotated[QueueDepth | None, Meta(description="Queue order-notifications.")] = (
+        None
+    )

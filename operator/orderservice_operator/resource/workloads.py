@@ -10,7 +10,7 @@ from msgspec import Meta
 from orderservice_operator.resource.dependencies import (
     BrokerCredentials,
     CacheCredentials,
-    Credentials,
+    DatabaseCredentials,
     ReaderCredentials,
 )
 from orderservice_operator.resource.pods import Passed, PodTemplate
@@ -304,7 +304,7 @@ class Relay(Section, frozen=True):
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
     database: Annotated[
-        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None
     messaging: _Broker = None
 
@@ -335,6 +335,6 @@ class Notifier(Section, frozen=True):
         DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
     ] = DisruptionBudget()
     database: Annotated[
-        Credentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
     ] = None
     messaging: _Broker = None

@@ -23,7 +23,7 @@ from orderservice_operator.resource.status import (
     Upgrade,
 )
 from orderservice_operator.state.capacity import most_connections
-from orderservice_operator.state.live_objects import Job, Rollout
+from orderservice_operator.state.live_objects import Job, RolloutProgress
 from orderservice_operator.state.refusals import PRIORITY_CLASS_MISSING, PodRefusal, refusals
 from orderservice_operator.state.topology_report import PROBLEMS, TopologyReport
 from orderservice_topology.topology import NOTIFICATIONS, PROCESSING
@@ -50,7 +50,7 @@ class StatusInput(msgspec.Struct, frozen=True, dict=True):
     faults. `upgrade` is how far a newer operator is with replacing the pods.
     """
 
-    rollouts: Mapping[str, Rollout]
+    rollouts: Mapping[str, RolloutProgress]
     migration: Job
     migrated: bool
     report: TopologyReport

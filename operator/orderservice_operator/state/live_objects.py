@@ -23,7 +23,7 @@ from orderservice_operator.children.processes import (
     name_of,
 )
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.resource.status import Count
+from orderservice_operator.resource.status import PodCounts
 
 # The children of a resource as the cluster has them.
 LiveObjects = Mapping[Reference, Manifest]
@@ -38,7 +38,7 @@ _SCALERS: Final = (
 )
 
 
-class Rollout(msgspec.Struct, frozen=True):
+class RolloutProgress(msgspec.Struct, frozen=True):
     """How far a Deployment is with a revision.
 
     `problem` is what keeps it from getting further, for people; `late` that its deadline is missed.
@@ -46,7 +46,7 @@ class Rollout(msgspec.Struct, frozen=True):
     be; an autoscaler may be adding more.
     """
 
-    count: Count
+    count: PodCounts
     done: bool
     problem: str = ""
     late: bool = False
@@ -67,16 +67,18 @@ class Job(msgspec.Struct, frozen=True):
     uid: str = ""
 
 
-def rollout(service: OrderService, process: Process, live: LiveObjects, revision: str) -> Rollout:
+def rollout(
+    service: OrderService, process: Process, live: LiveObjects, revision: str
+) -> RolloutProgress:
     """Return how far the Deployment of a process is with a revision."""
     deployment = live.get(_deployment(service, process))
     if deployment is None:
-        return Rollout(Count(), done=False)
+        return RolloutProgress(PodCounts(), done=False)
     spec, status = deployment["spec"], deployment.get("status") or {}
     observed = _annotations(deployment).get(REVISION_ANNOTATION) == revision and (
         status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     )
-    count = Count(
+    count = PodCounts(
         desired=spec.get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
@@ -86,7 +88,7 @@ def rollout(service: OrderService, process: Process, live: LiveObjects, revision
     complete = of_one_version and count.desired == existing == available
     enough = is_autoscaled(service, process) and available >= fewest_replicas(service, process)
     problem = "" if complete else _problem(process, status)
-    return Rollout(
+    return RolloutProgress(
         count,
         complete,
         problem,

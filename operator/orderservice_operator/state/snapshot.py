@@ -11,7 +11,7 @@ from orderservice_operator.children.migration_job import COMPONENT as MIGRATE
 from orderservice_operator.children.migration_job import job_name
 from orderservice_operator.resource.spec import OrderService
 from orderservice_operator.state import live_objects, revisions, rollback
-from orderservice_operator.state.live_objects import Job, LiveObjects, Rollout
+from orderservice_operator.state.live_objects import Job, LiveObjects, RolloutProgress
 from orderservice_operator.state.revisions import History
 from orderservice_operator.state.rollback import RolloutFailure, Running
 
@@ -83,7 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return bool(self.job.failed) and (changed or self.job.secrets != secrets)
 
     @property
-    def rollouts(self) -> dict[str, Rollout]:
+    def rollouts(self) -> dict[str, RolloutProgress]:
         """How far each process is."""
         return {
             process.name: live_objects.rollout(self.service, process, self.live, self.revision)

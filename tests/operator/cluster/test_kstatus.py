@@ -17,25 +17,27 @@ from orderservice_operator.children.processes import ALL
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid, decode
 from orderservice_operator.resource.spec import OrderService
-from orderservice_operator.resource.status import Count, Rollback, Status
+from orderservice_operator.resource.status import PodCounts, Rollback, Status
 from orderservice_operator.state import conditions
 from orderservice_operator.state.conditions import StatusInput
-from orderservice_operator.state.live_objects import Job, Rollout
+from orderservice_operator.state.live_objects import Job, RolloutProgress
 from orderservice_operator.state.topology_report import TopologyReport
 
 SERVICES: Final = ("orders.platform.dev/v1alpha1", "orderservices")
 NOW: Final = "2026-01-02T03:04:05Z"
-READY: Final = Rollout(Count(2, 2, 2), done=True, serving=True)
-SCALING: Final = Rollout(Count(5, 2, 5), done=False, serving=True)
-STARTING: Final = Rollout(Count(2, 0, 2), done=False)
-REFUSED: Final = Rollout(Count(2, 0, 0), done=False, problem="api: FailedCreate: exceeded quota: q")
-LATE: Final = Rollout(Count(2, 0, 2), done=False, problem="api: too late", late=True)
+READY: Final = RolloutProgress(PodCounts(2, 2, 2), done=True, serving=True)
+SCALING: Final = RolloutProgress(PodCounts(5, 2, 5), done=False, serving=True)
+STARTING: Final = RolloutProgress(PodCounts(2, 0, 2), done=False)
+REFUSED: Final = RolloutProgress(
+    PodCounts(2, 0, 0), done=False, problem="api: FailedCreate: exceeded quota: q"
+)
+LATE: Final = RolloutProgress(PodCounts(2, 0, 2), done=False, problem="api: too late", late=True)
 BACK: Final = Rollback(2, "a:2", "minimal-0", "a:1", "DeadlineMissed", "api: too late")
 HELD: Final = "tests.example/held"
 _NOT_READY: Final = re.compile(r"OrderService/[^/]+/(\S+) not ready\. status: (\w+)")
 
 
-def _status(rollout: Rollout, **more: Any) -> Callable[[OrderService], Status]:
+def _status(rollout: RolloutProgress, **more: Any) -> Callable[[OrderService], Status]:
     """Let the operator make the status of a resource whose Deployments are all in one state."""
     summary = StatusInput(
         rollouts={process.name: rollout for process in ALL},

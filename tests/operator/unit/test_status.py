@@ -14,13 +14,13 @@ from orderservice_operator.children.manifest import GENERATION_ANNOTATION, Refer
 from orderservice_operator.children.processes import ALL, API
 from orderservice_operator.children.scaling import Choice
 from orderservice_operator.resource.decoding import Invalid
-from orderservice_operator.resource.status import Count, QueueDepth, Status
+from orderservice_operator.resource.status import PodCounts, QueueDepth, Status
 from orderservice_operator.state import conditions
 from orderservice_operator.state.capacity import Connections, most_connections
 from orderservice_operator.state.conditions import StatusInput
 from orderservice_operator.state.live_objects import (
     Job,
-    Rollout,
+    RolloutProgress,
     job,
     rollout,
     without_generated_name,
@@ -29,7 +29,7 @@ from orderservice_operator.state.topology_report import TopologyReport, remember
 
 NOW = "2026-01-02T03:04:05Z"
 LATER = "2026-01-02T03:05:00Z"
-READY = Rollout(Count(2, 2, 2), done=True, serving=True)
+READY = RolloutProgress(PodCounts(2, 2, 2), done=True, serving=True)
 IN_PLACE = TopologyReport("True", "InPlace", "fine", {"order-processing": QueueDepth(7, 1)})
 
 
@@ -82,7 +82,7 @@ def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
     observation = _input(
         migrated=False,
         migration=Job(failed="BackoffLimitExceeded: x"),
-        rollouts={process.name: Rollout(Count(2, 2, 0), done=False) for process in ALL},
+        rollouts={process.name: RolloutProgress(PodCounts(2, 2, 0), done=False) for process in ALL},
     )
     status = conditions.status(service, observation, NOW)
     assert status.phase == "Degraded"
@@ -92,7 +92,7 @@ def test_a_failed_migration_degrades_and_keeps_the_old_image(make: Any) -> None:
 
 
 def test_a_running_migration_is_a_phase(make: Any) -> None:
-    waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
+    waiting = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
     status = conditions.status(make(), _input(migrated=False, rollouts=waiting), NOW)
     assert status.phase == "Migrating"
     assert _verdicts(status)["Ready"][0] == "False"
@@ -120,7 +120,7 @@ def test_a_service_whose_queues_cannot_be_made_is_not_ready(make: Any, reason: s
 
 
 def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
-    adding = Rollout(Count(5, 2, 3), done=False, serving=True)
+    adding = RolloutProgress(PodCounts(5, 2, 3), done=False, serving=True)
     summary = _input(rollouts=dict.fromkeys([process.name for process in ALL], adding))
     status = conditions.status(make(), summary, NOW)
     assert (status.phase, _verdicts(status)["Ready"]) == ("Ready", ("True", "AllReady"))
@@ -128,7 +128,7 @@ def test_pods_that_an_autoscaler_adds_make_nothing_unready(make: Any) -> None:
 
 
 def test_what_pods_wait_for_is_told(make: Any) -> None:
-    waiting = {process.name: Rollout(Count(2, 0, 0), done=False) for process in ALL}
+    waiting = {process.name: RolloutProgress(PodCounts(2, 0, 0), done=False) for process in ALL}
     hints = ("Secret orders does not exist",)
     status = conditions.status(make(), _input(rollouts=waiting, hints=hints), NOW)
     messages = {condition.type: condition.message for condition in status.conditions}
@@ -143,7 +143,9 @@ _NO_ROOM = 'pods "minimal-x-*" is forbidden: exceeded quota: full, requested: po
 
 def _refused(problems: dict[str, str], *hints: str) -> Any:
     rollouts = {
-        process.name: Rollout(Count(2, 0, 0), done=False, problem=problems.get(process.name, ""))
+        process.name: RolloutProgress(
+            PodCounts(2, 0, 0), done=False, problem=problems.get(process.name, "")
+        )
         for process in ALL
     }
     return _input(rollouts=rollouts, hints=hints)
@@ -413,7 +415,7 @@ def test_the_reason_of_a_pause_is_shown(make: Any) -> None:
 def test_an_upgrade_of_the_operator_is_told(
     make: Any, upgrade: Any, progressing: tuple[str, str], *, serving: bool
 ) -> None:
-    rollout_ = Rollout(Count(2, 2, 2), done=serving, serving=serving)
+    rollout_ = RolloutProgress(PodCounts(2, 2, 2), done=serving, serving=serving)
     rollouts = {process.name: rollout_ for process in ALL}
     status = conditions.status(make(), _input(rollouts=rollouts, upgrade=upgrade), NOW)
     assert status.upgrade == upgrade
