@@ -16,7 +16,7 @@ _EVERY_S: Final = 2.0
 _WARM_UP: Final = 0.4
 
 
-class Reading(msgspec.Struct):
+class MemoryReading(msgspec.Struct):
     """Resident memory at a time of the run, by component."""
 
     t: float
@@ -28,7 +28,7 @@ class Sampler:
 
     def __init__(self, stack: LocalStack | None) -> None:
         """Take the stack; without one nothing is read."""
-        self.readings: list[Reading] = []
+        self.readings: list[MemoryReading] = []
         self._stack = stack
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
@@ -47,19 +47,19 @@ class Sampler:
         while self._stack is not None and not self._stop.wait(_EVERY_S):
             read = self._stack.memory_bytes()
             mib = {name: round(size / MIB, 1) for name, size in read.items()}
-            self.readings.append(Reading(round(time.monotonic() - began, 1), mib))
+            self.readings.append(MemoryReading(round(time.monotonic() - began, 1), mib))
 
 
-def of_locust(reports: Iterable[Report]) -> list[Reading]:
+def of_locust(reports: Iterable[Report]) -> list[MemoryReading]:
     """Read the memory of the largest Locust worker out of what they reported."""
     most: dict[int, float] = {}
     for report in reports:
         second = int(report.t)
         most[second] = max(most.get(second, 0.0), report.rss_bytes / MIB)
-    return [Reading(float(t), {"locust": round(mib, 1)}) for t, mib in sorted(most.items())]
+    return [MemoryReading(float(t), {"locust": round(mib, 1)}) for t, mib in sorted(most.items())]
 
 
-def figures(readings: Sequence[Reading]) -> dict[str, float]:
+def figures(readings: Sequence[MemoryReading]) -> dict[str, float]:
     """Give `memory.<component>.max_mib` and `.slope_mib_per_min`."""
     values: dict[str, float] = {}
     for name in sorted({name for reading in readings for name in reading.mib}):
@@ -81,7 +81,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def by_name(
-    readings: Iterable[Reading], names: Sequence[str]
+    readings: Iterable[MemoryReading], names: Sequence[str]
 ) -> Mapping[str, list[tuple[float, float]]]:
     """Turn readings into a curve for each of some components."""
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -10,7 +10,7 @@ from loadtest.baseline import Comparison
 from loadtest.faults import Event
 from loadtest.invariants import Finding
 from loadtest.knee import Level
-from loadtest.memory import Reading
+from loadtest.memory import MemoryReading
 from loadtest.scenario import Scenario
 from loadtest.target.local_stack import REPOSITORY
 from loadtest.verdict import Check, ExitCode
@@ -27,7 +27,7 @@ class Machine(msgspec.Struct, frozen=True):
     commit: str
 
 
-class Result(msgspec.Struct, kw_only=True):
+class RunResult(msgspec.Struct, kw_only=True):
     """One run of one scenario."""
 
     scenario: Scenario
@@ -41,7 +41,7 @@ class Result(msgspec.Struct, kw_only=True):
     comparisons: list[Comparison]
     events: list[Event]
     levels: list[Level]
-    memory: list[Reading]
+    memory: list[MemoryReading]
     settled_s: float
     machine: Machine
 

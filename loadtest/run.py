@@ -14,12 +14,12 @@ from loadtest.faults import Event, Timetable
 from loadtest.grafana import Annotation
 from loadtest.locusts.identity import baggage, signing
 from loadtest.locusts.samples import Report
-from loadtest.memory import Reading, Sampler
+from loadtest.memory import MemoryReading, Sampler
 from loadtest.purchase import Purchase
 from loadtest.quiet import Probe
 from loadtest.report import artefacts, progress, summary
 from loadtest.report.progress import Progress
-from loadtest.result import Result, machine
+from loadtest.result import RunResult, machine
 from loadtest.scenario import Scenario, Threshold, Upstream
 from loadtest.settle import settle
 from loadtest.target import broker, seeding, simulators
@@ -51,11 +51,11 @@ class Observations:
     reports: list[Report]
     purchases: list[Purchase]
     events: list[Event]
-    readings: list[Reading]
+    readings: list[MemoryReading]
     lateness: dict[str, float]
 
 
-def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
+def run(scenario: Scenario, place: Place, wishes: Wishes) -> RunResult:
     """Run a scenario and give what came out. Raises SetupFailed, Unreachable, StackFailed."""
     name = wishes.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
     annotation, verdict_text = Annotation(wishes.environ), summary.VERDICTS[ExitCode.SETUP]
@@ -68,7 +68,7 @@ def run(scenario: Scenario, place: Place, wishes: Wishes) -> Result:
         annotation.end(f"{scenario.name}: {verdict_text}")
 
 
-def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Result:
+def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> RunResult:
     """Prepare, drive, settle, decide, write down. Raises as `run` does."""
     began = dt.datetime.now(dt.UTC)
     out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
@@ -89,7 +89,7 @@ def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> Re
     before = baseline.load(baseline_file)
     local = place.stack is not None
     checks = verdict.check(thresholds(scenario, before, wishes), values, local=local)
-    result = Result(
+    result = RunResult(
         scenario=scenario, run=name, host=place.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
         verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=values,
         comparisons=baseline.compare(before, values), events=observed.events,

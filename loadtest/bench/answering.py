@@ -13,7 +13,7 @@ import redis
 from loadtest.bench import statements
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import DEEP_USER, HOT, ORDERS, USERS
-from loadtest.bench.generators import Load, Reading, redis_get, wrk
+from loadtest.bench.generators import Load, Throughput, redis_get, wrk
 from loadtest.bench.stand import BEFORE, WIDE
 
 NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "list-deep")
@@ -79,7 +79,7 @@ def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
     return [*pairs, *((other, "straight") for other in others if other in ours)]
 
 
-def _bound(bed: Bed, name: str) -> Callable[[], Reading]:
+def _bound(bed: Bed, name: str) -> Callable[[], Throughput]:
     if name == "get":
         count, port = _GETS_PER_S * bed.plan.seconds, bed.stand.port("valkey")
         return partial(redis_get, port, "orders:order:1", bed.plan.processes, count)

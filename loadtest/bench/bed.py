@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from loadtest.bench import statements
 from loadtest.bench.data import Database
-from loadtest.bench.generators import PgBench, Reading
+from loadtest.bench.generators import PgBench, Throughput
 from loadtest.bench.stand import BEFORE, Plan, Stand
 
 
@@ -16,7 +16,7 @@ def nothing() -> None:
 class Contestant(NamedTuple):
     """One slice of work. Only `run` is measured."""
 
-    run: Callable[[], Reading]
+    run: Callable[[], Throughput]
     before: Callable[[], None] = nothing
     after: Callable[[], None] = nothing
 
@@ -46,7 +46,7 @@ class Bed(NamedTuple):
         """Return the comparison with the checkout of before, if there is one."""
         return [(process, process + BEFORE)] if self.stand.compares else []
 
-    def stated(self, lines: str, last: int, first: int = 1) -> Reading:
+    def stated(self, lines: str, last: int, first: int = 1) -> Throughput:
         """Have pgbench run statements for ids up to `last`, on as many connections as the api."""
         variables = statements.CONSTANTS | {"first": first, "last": last}
         how = ("-c", str(self.plan.processes), "-j", "2", "-T", str(self.plan.seconds))

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pika import BasicProperties, frame, spec
 
-from loadtest.bench.generators import BenchFailed, Reading
+from loadtest.bench.generators import BenchFailed, Throughput
 
 WINDOW: Final = 1000  # as many as the relay has under way
 _PROTOCOL: Final = b"AMQP\x00\x00\x09\x01"
@@ -52,7 +52,7 @@ class Channel:
         """Drop the connection; the broker keeps what it has confirmed."""
         self._socket.close()
 
-    def publish(self, messages: Sequence[bytes]) -> Reading:
+    def publish(self, messages: Sequence[bytes]) -> Throughput:
         """Publish all, and wait until the broker has them. Raises BenchFailed."""
         began_s = time.perf_counter()
         sent, open_tags = 0, set[int]()
@@ -65,7 +65,7 @@ class Channel:
                 self._socket.sendall(b"".join(messages[sent : sent + room]))
                 sent += room
             self._confirm(open_tags)
-        return Reading(sent, sent / (time.perf_counter() - began_s))
+        return Throughput(sent, sent / (time.perf_counter() - began_s))
 
     def purge(self, queue: str) -> None:
         """Delete the messages of a queue, and wait for the broker's answer."""

@@ -24,8 +24,8 @@ class BenchFailed(Exception):
     """The measurement is invalid: read the program's output."""
 
 
-class Reading(NamedTuple):
-    """The result of a generator: units in all, units a second, and the latency of a unit."""
+class Throughput(NamedTuple):
+    """Units of work in all, units a second, and the latency of a unit."""
 
     done: int
     rate: float
@@ -51,7 +51,7 @@ class Load(NamedTuple):
     connections: int
 
 
-def wrk(url: str, load: Load, seconds: int) -> Reading:
+def wrk(url: str, load: Load, seconds: int) -> Throughput:
     """Send requests for some seconds. Raises BenchFailed if only one was refused or lost."""
     argv = [tools.program("wrk"), "-t1", f"-c{load.connections}", f"-d{seconds}", "-s", str(_LUA)]
     text = _run([*argv, url, "--", load.kind, str(load.first), str(load.last)])
@@ -62,7 +62,7 @@ def wrk(url: str, load: Load, seconds: int) -> Reading:
         )
         raise BenchFailed(message)
     rate = summary.requests / summary.micros * 1e6
-    return Reading(summary.requests, rate, summary.p50 / 1000, summary.p99 / 1000)
+    return Throughput(summary.requests, rate, summary.p50 / 1000, summary.p99 / 1000)
 
 
 class PgBench(NamedTuple):
@@ -72,7 +72,7 @@ class PgBench(NamedTuple):
     url: str
     options: str  # of a session
 
-    def run(self, lines: str, variables: Mapping[str, str | int], *how: str) -> Reading:
+    def run(self, lines: str, variables: Mapping[str, str | int], *how: str) -> Throughput:
         """Run a script. Raises BenchFailed."""
         definitions = [
             word for name, value in variables.items() for word in ("-D", f"{name}={value}")
@@ -82,7 +82,9 @@ class PgBench(NamedTuple):
             text = _run([*argv, *_server(self.url)], self._environment())
         if _FAILED.search(text):
             raise BenchFailed(text)
-        return Reading(int(_number(_DONE, text)), _number(_TPS, text), _number(_LATENCY_MS, text))
+        return Throughput(
+            int(_number(_DONE, text)), _number(_TPS, text), _number(_LATENCY_MS, text)
+        )
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {
@@ -91,13 +93,13 @@ class PgBench(NamedTuple):
         }
 
 
-def redis_get(port: int, key: str, connections: int, count: int) -> Reading:
+def redis_get(port: int, key: str, connections: int, count: int) -> Throughput:
     """Have redis-benchmark GET one key."""
     argv = [tools.program("redis-benchmark"), "-p", str(port), "-c", str(connections)]
     text = _run([*argv, "-n", str(count), "--csv", "GET", key])
     *_, line = text.strip().splitlines()
     _, rate, _, _, p50, _, p99, _ = (word.strip('"') for word in line.split('","'))
-    return Reading(count, float(rate), float(p50), float(p99))
+    return Throughput(count, float(rate), float(p50), float(p99))
 
 
 def _server(url: str) -> Sequence[str]:

@@ -36,8 +36,8 @@ class Request(NamedTuple):
 Answer = tuple[int, object]
 
 
-class Books:
-    """The reservations and captures."""
+class Ledgers:
+    """Inventory's reservations and Payment's captures."""
 
     def __init__(self) -> None:
         self._reservations: dict[str, dict[str, Any]] = {}
@@ -83,8 +83,8 @@ class Books:
 class Connection(asyncio.Protocol):
     """One caller, who waits for each answer before asking again."""
 
-    def __init__(self, books: Books, latency_s: float) -> None:
-        self._books, self._latency_s = books, latency_s
+    def __init__(self, ledgers: Ledgers, latency_s: float) -> None:
+        self._ledgers, self._latency_s = ledgers, latency_s
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         method, target, _ = head.split(b" ", 2)
         parts = target.decode().partition("?")[0].strip("/").split("/")
         body = msgspec.json.decode(rest) if rest else {}
-        self._write(*self._books.answer(Request(method.decode(), parts, body)))
+        self._write(*self._ledgers.answer(Request(method.decode(), parts, body)))
 
     def _write(self, status: int, contents: object) -> None:
         body = msgspec.json.encode(contents)
@@ -117,9 +117,9 @@ class Connection(asyncio.Protocol):
 
 async def serve(port: int, latency_s: float) -> None:
     """Answer on a port until the process ends."""
-    books = Books()
+    ledgers = Ledgers()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(books, latency_s), HOST, port)
+    server = await loop.create_server(lambda: Connection(ledgers, latency_s), HOST, port)
     await server.serve_forever()
 
 

@@ -7,14 +7,14 @@ import msgspec
 
 from loadtest.bench import statements
 from loadtest.bench.broker import Channel, message
-from loadtest.bench.generators import Reading
+from loadtest.bench.generators import Throughput
 from orders.domain import events
 from orders.domain.events import OrderEvent
 from orders.messaging import envelope
 from orderservice_topology import topology
 
 
-def announce(url: str, orders: Iterable[int]) -> Reading:
+def announce(url: str, orders: Iterable[int]) -> Throughput:
     """Publish the relay's messages for new orders, over a bare socket."""
     messages = [_created(order_id) for order_id in orders]
     with Channel(url) as channel:

@@ -7,7 +7,7 @@ from typing import Final
 from loadtest.bench import queues, statements
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import USERS
-from loadtest.bench.generators import Reading
+from loadtest.bench.generators import Throughput
 from loadtest.bench.stand import until
 
 # Slices of about the wanted length on two cores: the rates are found, the count is not.
@@ -46,8 +46,8 @@ def _end(bed: Bed, who: str) -> None:
     queues.purge(bed.stand.amqp_url)
 
 
-def _relayed(bed: Bed, count: int) -> Reading:
+def _relayed(bed: Bed, count: int) -> Throughput:
     bed.database.fill_outbox(count)
     began_s = time.perf_counter()
     until(bed.database.outbox_is_empty, _WITHIN_S)
-    return Reading(count, count / (time.perf_counter() - began_s))
+    return Throughput(count, count / (time.perf_counter() - began_s))

@@ -141,19 +141,19 @@ def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]
     try:
         roles = bed.stand.roles()
         began_s, machine_s, used = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
-        reading = contestant.run()
+        throughput = contestant.run()
         after = cost.cpu_s(roles)
         slice_s = {role: end - used.get(role, 0.0) for role, end in after.items()}
         foreign = cost.foreign(cost.machine_s() - machine_s, slice_s, time.monotonic() - began_s)
-        cpu_us = cost.per_unit_us(used, after, reading.done)
+        cpu_us = cost.per_unit_us(used, after, throughput.done)
         held = cost.memory(roles)
     finally:
         contestant.after()
     sample = Sample(
-        rate=reading.rate,
+        rate=throughput.rate,
         cpu_us=cpu_us,
-        p50_ms=reading.p50_ms,
-        p99_ms=reading.p99_ms,
+        p50_ms=throughput.p50_ms,
+        p99_ms=throughput.p99_ms,
         foreign=foreign,
     )
     return sample, held

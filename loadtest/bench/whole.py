@@ -7,7 +7,7 @@ from typing import Final
 from loadtest.bench import queues
 from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import USERS
-from loadtest.bench.generators import Load, Reading, wrk
+from loadtest.bench.generators import Load, Throughput, wrk
 from loadtest.bench.stand import BEFORE, until
 
 # A slice of POSTs lasts so many times as long as other slices: what waits is worked off after it.
@@ -40,7 +40,7 @@ def _contestant(bed: Bed, version: str) -> Contestant:
     return Contestant(partial(_taken, bed, version, _LONGER * bed.plan.seconds), before, after)
 
 
-def _taken(bed: Bed, version: str, seconds: int) -> Reading:
+def _taken(bed: Bed, version: str, seconds: int) -> Throughput:
     """POST for some seconds, then wait for the last order: both count."""
     newest = bed.database.newest()
     load = Load("post", 1, USERS, bed.plan.connections)
@@ -49,4 +49,6 @@ def _taken(bed: Bed, version: str, seconds: int) -> Reading:
     last = bed.database.newest()
     until(lambda: bed.database.all_settled(newest + 1, last), _WITHIN_S)
     took_s = time.perf_counter() - began_s
-    return Reading(bed.database.since(newest), (last - newest) / took_s, posts.p50_ms, posts.p99_ms)
+    return Throughput(
+        bed.database.since(newest), (last - newest) / took_s, posts.p50_ms, posts.p99_ms
+    )

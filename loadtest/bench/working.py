@@ -6,7 +6,7 @@ from typing import Final
 
 from loadtest.bench import queues, statements
 from loadtest.bench.bed import Bed, Contestant, Work
-from loadtest.bench.generators import Reading
+from loadtest.bench.generators import Throughput
 from loadtest.bench.stand import until
 
 # Sets come in bursts, so a slice has to be long beside one: so many times as long as others.
@@ -26,17 +26,17 @@ class _Share:
         self._seconds = _LONGER * bed.plan.seconds
         self._rate = 0.0
 
-    def number(self, measure: Callable[[int], Reading]) -> int:
+    def number(self, measure: Callable[[int], Throughput]) -> int:
         """Return it; the first time, `measure` some."""
         if not self._rate:
             self._rate = measure(_FIRST).rate
         # A multiple of what pgbench's connections share.
         return max(1, round(self._rate * self._seconds / _CONNECTIONS)) * _CONNECTIONS
 
-    def note(self, reading: Reading) -> Reading:
+    def note(self, throughput: Throughput) -> Throughput:
         """Take in what a slice did, for the next one."""
-        self._rate = reading.rate
-        return reading
+        self._rate = throughput.rate
+        return throughput
 
 
 def work(bed: Bed) -> Work:
@@ -72,11 +72,11 @@ def _waiting(bed: Bed, who: str, count: int) -> range:
     return orders
 
 
-def _drained(bed: Bed, who: str, orders: range) -> Reading:
+def _drained(bed: Bed, who: str, orders: range) -> Throughput:
     began_s = time.perf_counter()
     bed.stand.resume(who)
     until(lambda: bed.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
-    return Reading(len(orders), len(orders) / (time.perf_counter() - began_s))
+    return Throughput(len(orders), len(orders) / (time.perf_counter() - began_s))
 
 
 def _stated(bed: Bed) -> Contestant:
@@ -90,7 +90,7 @@ def _stated(bed: Bed) -> Contestant:
     return Contestant(lambda: share.note(_run(bed, waiting.pop())), before)
 
 
-def _run(bed: Bed, orders: range) -> Reading:
+def _run(bed: Bed, orders: range) -> Throughput:
     turns = {"first": orders[0], "taken": 0, "clients": _CONNECTIONS}
     how = ("-c", str(_CONNECTIONS), "-j", "2", "-t", str(len(orders) // _CONNECTIONS))
     return bed.pgbench.run(statements.bring_to_end(), statements.CONSTANTS | turns, *how)

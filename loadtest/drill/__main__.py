@@ -23,7 +23,7 @@ WITHIN_S: Final = 120.0
 _ROW: Final = "  {:42} {:32} {:8} {:>7}  {}"
 
 
-class Result(NamedTuple):
+class FaultResult(NamedTuple):
     """What one fault did: the alerts that fired before it, and after how many seconds others."""
 
     fault: Fault
@@ -102,7 +102,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | SETTINGS | slow | threads | extra
 
 
-def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> Result:
+def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> FaultResult:
     """Make a fault, watch for its alerts while and after, mend it."""
     before = set(prometheus.firing())
     began_at = broken_at = time.monotonic()
@@ -116,10 +116,10 @@ def tried(stack: Stack, prometheus: Prometheus, fault: Fault) -> Result:
             time.sleep(0.5)
         breaking.result()
     fault.mend(stack)
-    return Result(fault, before, fired_s)
+    return FaultResult(fault, before, fired_s)
 
 
-def summary(results: list[Result]) -> int:
+def summary(results: list[FaultResult]) -> int:
     """Print a row for each alert and the alerts that no drill makes fire; return the exit code."""
     print(_ROW.format("FAULT", "ALERT", "BEFORE", "AFTER", "FIRED"))
     missed = []

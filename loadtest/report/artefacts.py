@@ -6,10 +6,10 @@ import msgspec
 
 from loadtest.locusts.samples import Report
 from loadtest.report import junit, page, summary
-from loadtest.result import Result
+from loadtest.result import RunResult
 
 
-def write(result: Result, reports: list[Report], out: Path) -> None:
+def write(result: RunResult, reports: list[Report], out: Path) -> None:
     """Write `result.json`, `junit.xml`, `report.html` and `summary.txt`."""
     (out / "result.json").write_bytes(msgspec.json.format(encoded(result)) + b"\n")
     (out / "junit.xml").write_bytes(junit.document(result))
@@ -17,6 +17,6 @@ def write(result: Result, reports: list[Report], out: Path) -> None:
     (out / "summary.txt").write_text(summary.text(result) + "\n", encoding="utf-8")
 
 
-def encoded(result: Result) -> bytes:
+def encoded(result: RunResult) -> bytes:
     """Give the result as one line of JSON."""
     return msgspec.json.encode(result)

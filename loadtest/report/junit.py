@@ -2,10 +2,10 @@
 
 from xml.etree import ElementTree as ET
 
-from loadtest.result import Result
+from loadtest.result import RunResult
 
 
-def document(result: Result) -> bytes:
+def document(result: RunResult) -> bytes:
     """Write the suite of one run."""
     suite = ET.Element("testsuite", name=f"loadtest.{result.scenario.name}", timestamp=result.began)
     for check in result.checks:

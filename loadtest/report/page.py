@@ -8,7 +8,7 @@ from loadtest import memory, timeline
 from loadtest.locusts.samples import Report
 from loadtest.report import summary
 from loadtest.report.chart import Band, Chart, Points, svg
-from loadtest.result import Result
+from loadtest.result import RunResult
 
 # Our own processes; the servers are somebody else's.
 _REMEMBERED: Final = ("api", "worker", "relay", "notifier", "gateway")
@@ -30,7 +30,7 @@ svg .band{font-size:10.5px;fill:#7d4e00}
 """
 
 
-def document(result: Result, reports: Sequence[Report]) -> str:
+def document(result: RunResult, reports: Sequence[Report]) -> str:
     """Return the report as one HTML page."""
     scenario = result.scenario
     return "\n".join(
@@ -57,7 +57,7 @@ def document(result: Result, reports: Sequence[Report]) -> str:
     )
 
 
-def _foot(result: Result) -> str:
+def _foot(result: RunResult) -> str:
     machine = result.machine
     return (
         f"<p class=dim>{result.began}, run {result.run}, {escape(result.host)}, commit "
@@ -67,7 +67,7 @@ def _foot(result: Result) -> str:
     )
 
 
-def charts(result: Result, reports: list[Report]) -> list[Chart]:
+def charts(result: RunResult, reports: list[Report]) -> list[Chart]:
     """Give the charts: rates, latencies, failures, users, memory."""
     seconds = max([result.scenario.seconds, *(report.t for report in reports)])
     bands = [Band(phase.name, phase.from_s, phase.until_s) for phase in result.scenario.phases]
@@ -107,7 +107,7 @@ def _users(reports: list[Report]) -> Points:
     return points
 
 
-def _checks(result: Result) -> str:
+def _checks(result: RunResult) -> str:
     rows = [("threshold", "measured", "")]
     rows += [
         (
@@ -120,7 +120,7 @@ def _checks(result: Result) -> str:
     return _rows(rows)
 
 
-def _findings(result: Result) -> str:
+def _findings(result: RunResult) -> str:
     rows = [("invariant", "")]
     for finding in result.findings:
         word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
@@ -129,7 +129,7 @@ def _findings(result: Result) -> str:
     return _rows(rows)
 
 
-def _compared(result: Result) -> str:
+def _compared(result: RunResult) -> str:
     if not result.comparisons:
         return ""
     rows = [

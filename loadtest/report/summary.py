@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from loadtest.quiet import BUSY_MS
-from loadtest.result import Result
+from loadtest.result import RunResult
 from loadtest.verdict import ExitCode
 
 VERDICTS: Final = {
@@ -17,7 +17,7 @@ _COLUMNS: Final = ("requests", "rate", "failed", "p50_ms", "p95_ms", "p99_ms", "
 HEADINGS: Final = ("requests", "/s", "failed", "p50 ms", "p95 ms", "p99 ms", "max ms")
 
 
-def text(result: Result) -> str:
+def text(result: RunResult) -> str:
     """Lay out everything that decided."""
     parts = [
         table([("", *HEADINGS), *requests(result.figures)]),
@@ -42,7 +42,7 @@ def requests(figures: dict[str, float]) -> list[tuple[str, ...]]:
     ]
 
 
-def orders(result: Result) -> str:
+def orders(result: RunResult) -> str:
     """Return a line with the counts of orders by status."""
     counts = {
         key.removeprefix("orders."): f"{value:.0f}"
@@ -57,7 +57,7 @@ def orders(result: Result) -> str:
     )
 
 
-def knee(result: Result) -> str:
+def knee(result: RunResult) -> str:
     """Return a line with the knee; an empty text if the scenario does not search it."""
     if not result.scenario.knee:
         return ""
@@ -99,7 +99,7 @@ def _row(row: Iterable[str], widths: list[int]) -> str:
     return "  ".join(cells).rstrip()
 
 
-def _checks(result: Result) -> list[tuple[str, ...]]:
+def _checks(result: RunResult) -> list[tuple[str, ...]]:
     return [
         (
             check.text,
@@ -110,7 +110,7 @@ def _checks(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
-def _findings(result: Result) -> list[tuple[str, ...]]:
+def _findings(result: RunResult) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for finding in result.findings:
         word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
@@ -119,7 +119,7 @@ def _findings(result: Result) -> list[tuple[str, ...]]:
     return rows
 
 
-def _comparisons(result: Result) -> list[tuple[str, ...]]:
+def _comparisons(result: RunResult) -> list[tuple[str, ...]]:
     overall = [comparison for comparison in result.comparisons if "@" not in comparison.figure]
     rows = [
         (

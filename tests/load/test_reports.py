@@ -10,10 +10,10 @@ from loadtest.baseline import Comparison
 from loadtest.faults import Event
 from loadtest.invariants import Finding
 from loadtest.locusts.samples import Report, Sample
-from loadtest.memory import Reading
+from loadtest.memory import MemoryReading
 from loadtest.report import junit, page, summary
 from loadtest.report.chart import Band, Chart, nice, svg
-from loadtest.result import Result, machine
+from loadtest.result import RunResult, machine
 from loadtest.scenario import at_most
 from loadtest.verdict import ExitCode, check
 
@@ -23,7 +23,7 @@ REPORTS = [
 ]
 
 
-def result(**more: object) -> Result:
+def result(**more: object) -> RunResult:
     defaults = {
         "scenario": catalogue.find("redis-down"), "run": "abc", "host": "http://127.0.0.1:9080",
         "began": "2026-11-22T12:00:00Z", "verdict": ExitCode.INVARIANT,
@@ -40,10 +40,10 @@ def result(**more: object) -> Result:
             for figure in ("requests", "rate", "failed", "p50_ms", "p95_ms", "p99_ms", "max_ms")
         },
         "comparisons": [Comparison("create.p99_ms", 6, 12)], "events": [Event(3, "stop valkey")],
-        "levels": [], "memory": [Reading(2, {"api": 200.0})], "settled_s": 1.5,
+        "levels": [], "memory": [MemoryReading(2, {"api": 200.0})], "settled_s": 1.5,
         "machine": machine(),
     }  # fmt: skip
-    return Result(**(defaults | more))  # type: ignore[arg-type]
+    return RunResult(**(defaults | more))  # type: ignore[arg-type]
 
 
 class Sources(HTMLParser):
@@ -108,4 +108,4 @@ def test_the_knee_is_told_where_one_was_looked_for() -> None:
 
 def test_a_result_survives_being_written_and_read() -> None:
     first = result()
-    assert msgspec.json.decode(msgspec.json.encode(first), type=Result) == first
+    assert msgspec.json.decode(msgspec.json.encode(first), type=RunResult) == first

@@ -9,7 +9,7 @@ from loadtest import catalogue, knee, memory, timeline
 from loadtest.baseline import compare, limits, load, save
 from loadtest.knee import Level
 from loadtest.locusts.samples import Report, Tally, bucket, to_builtins
-from loadtest.memory import Reading
+from loadtest.memory import MemoryReading
 from loadtest.scenario import Moment, Phase, Step, Upstream
 from loadtest.sizing import sized
 
@@ -106,7 +106,7 @@ def test_the_levels_of_a_run_leave_out_the_first_seconds_of_each_step() -> None:
 
 
 def test_memory_that_grows_has_a_slope_and_memory_that_does_not_has_none() -> None:
-    readings = [Reading(float(t), {"api": 100 + t, "worker": 50.0}) for t in range(100)]
+    readings = [MemoryReading(float(t), {"api": 100 + t, "worker": 50.0}) for t in range(100)]
     figures = memory.figures(readings)
     assert figures["memory.api.slope_mib_per_min"] == 60
     assert figures["memory.worker.slope_mib_per_min"] == 0
@@ -115,13 +115,13 @@ def test_memory_that_grows_has_a_slope_and_memory_that_does_not_has_none() -> No
 
 
 def test_what_fills_a_cache_at_the_start_is_no_slope() -> None:
-    readings = [Reading(float(t), {"api": 100.0 + min(t, 30)}) for t in range(100)]
+    readings = [MemoryReading(float(t), {"api": 100.0 + min(t, 30)}) for t in range(100)]
     assert memory.figures(readings)["memory.api.slope_mib_per_min"] == 0
 
 
 def test_the_largest_locust_worker_is_the_one_that_counts() -> None:
     reports = [Report(t=1.1, rss_bytes=50 * 2**20), Report(t=1.2, rss_bytes=70 * 2**20)]
-    assert memory.of_locust(reports) == [Reading(1, {"locust": 70})]
+    assert memory.of_locust(reports) == [MemoryReading(1, {"locust": 70})]
 
 
 def test_a_scenario_stretched_and_scaled_keeps_its_proportions() -> None:

@@ -30,5 +30,5 @@ def test_an_unknown_fault_is_refused_with_the_names(capsys: pytest.CaptureFixtur
 def test_an_alert_that_did_not_fire_fails_the_drill(
     fired_s: dict[str, float], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert drill.summary([drill.Result(drill.named("replica"), set(), fired_s)]) == code
+    assert drill.summary([drill.FaultResult(drill.named("replica"), set(), fired_s)]) == code
     assert f"missed: {'none' if fired_s else 'OrderReplicaLag'}" in capsys.readouterr().out
