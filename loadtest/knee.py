@@ -5,7 +5,7 @@ from itertools import pairwise
 import msgspec
 
 from loadtest import timeline
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 from loadtest.scenario import Scenario
 
 # A step has to bring so much more work for its customers; below, the curve has bent.
@@ -29,9 +29,9 @@ def levels(reports: list[Report], scenario: Scenario) -> list[Level]:
     result, began_s = [], 0.0
     for step in scenario.steps:
         ended_s = began_s + step.seconds
-        sample = timeline.window(reports, began_s + _WARM_UP_S, ended_s).get(timeline.ALL)
-        if sample is not None:
-            figures = timeline.of_sample(sample, step.seconds - _WARM_UP_S)
+        counts = timeline.window(reports, began_s + _WARM_UP_S, ended_s).get(timeline.ALL)
+        if counts is not None:
+            figures = timeline.figures_of(counts, step.seconds - _WARM_UP_S)
             result.append(
                 Level(step.users, figures["rate"], figures["p99_ms"], figures["error_ratio"])
             )

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 from loadtest.target.local_stack import LocalStack
 
 MIB: Final = 2**20

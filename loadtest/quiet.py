@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Final
 
-from loadtest.locusts.samples import Sample
+from loadtest.locusts.counting import RequestCounts
 from loadtest.timeline import percentile
 
 _EVERY_S: Final = 0.05
@@ -18,7 +18,7 @@ class Probe:
 
     def __init__(self) -> None:
         """Be ready to start."""
-        self._late = Sample()
+        self._late = RequestCounts()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 

@@ -12,8 +12,8 @@ from loadtest import baseline, faults, knee, memory, outcome, phases, timeline, 
 from loadtest.drive import Force, command, drive, environment
 from loadtest.faults import Event, Timetable
 from loadtest.grafana import Annotation
+from loadtest.locusts.counting import Report
 from loadtest.locusts.identity import baggage, signing
-from loadtest.locusts.samples import Report
 from loadtest.memory import MemoryReading, Sampler
 from loadtest.purchase import Purchase
 from loadtest.quiet import Probe

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from loadtest.locusts.samples import Report, Sample
+from loadtest.locusts.counting import Report, RequestCounts
 from loadtest.scenario import Scenario
 
 ALL: Final = "all"
@@ -30,18 +30,18 @@ def read_from(file: Path, offset: int) -> tuple[list[Report], int]:
     return reports, offset + len(complete) + len(newline)
 
 
-def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, Sample]:
+def window(reports: Iterable[Report], from_s: float, until_s: float) -> dict[str, RequestCounts]:
     """Sum the reports of a part of the run, by name and as `all`."""
-    totals: dict[str, Sample] = {}
+    totals: dict[str, RequestCounts] = {}
     for report in reports:
         if from_s <= report.t < until_s:
-            for name, sample in report.names.items():
-                _add(totals.setdefault(name, Sample()), sample)
-                _add(totals.setdefault(ALL, Sample()), sample)
+            for name, counts in report.names.items():
+                _add(totals.setdefault(name, RequestCounts()), counts)
+                _add(totals.setdefault(ALL, RequestCounts()), counts)
     return totals
 
 
-def _add(total: Sample, more: Sample) -> None:
+def _add(total: RequestCounts, more: RequestCounts) -> None:
     total.failed += more.failed
     for status, count in more.statuses.items():
         total.statuses[status] = total.statuses.get(status, 0) + count
@@ -49,9 +49,9 @@ def _add(total: Sample, more: Sample) -> None:
         total.ms[took_ms] = total.ms.get(took_ms, 0) + count
 
 
-def requests(sample: Sample) -> int:
-    """Count the requests of a sample."""
-    return sum(sample.ms.values())
+def requests(counts: RequestCounts) -> int:
+    """Return how many requests were counted."""
+    return sum(counts.ms.values())
 
 
 def percentile(ms: Mapping[int, int], percent: float) -> float:
@@ -66,10 +66,10 @@ def percentile(ms: Mapping[int, int], percent: float) -> float:
 
 def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
     """Give `name.figure` over the run, and `name.figure@phase` over each phase."""
-    samples = window(reports, 0, float("inf"))
-    named = _named(samples, scenario.seconds, "")
-    if samples:
-        wrong = (sample.failed for name, sample in samples.items() if WRONG in name)
+    totals = window(reports, 0, float("inf"))
+    named = _named(totals, scenario.seconds, "")
+    if totals:
+        wrong = (counts.failed for name, counts in totals.items() if WRONG in name)
         named["client.wrong"] = float(sum(wrong))
     for phase in scenario.phases:
         during = window(reports, phase.from_s, phase.until_s)
@@ -77,26 +77,26 @@ def figures(reports: list[Report], scenario: Scenario) -> dict[str, float]:
     return named
 
 
-def _named(samples: Mapping[str, Sample], seconds: float, suffix: str) -> dict[str, float]:
+def _named(totals: Mapping[str, RequestCounts], seconds: float, suffix: str) -> dict[str, float]:
     return {
         f"{name}.{figure}{suffix}": value
-        for name, sample in samples.items()
-        for figure, value in of_sample(sample, seconds).items()
+        for name, counts in totals.items()
+        for figure, value in figures_of(counts, seconds).items()
     }
 
 
-def of_sample(sample: Sample, seconds: float) -> dict[str, float]:
-    """Boil a sample down: counts, rate, ratio of failures, percentiles, counts by status."""
-    count = requests(sample)
+def figures_of(counts: RequestCounts, seconds: float) -> dict[str, float]:
+    """Return the figures of requests: number, rate, ratio of failures, percentiles, counts by status."""
+    count = requests(counts)
     return (
         {
             "requests": count,
             "rate": round(count / seconds, 1),
-            "failed": sample.failed,
-            "error_ratio": sample.failed / count if count else 0.0,
-            "max_ms": float(max(sample.ms, default=0)),
+            "failed": counts.failed,
+            "error_ratio": counts.failed / count if count else 0.0,
+            "max_ms": float(max(counts.ms, default=0)),
             "status_429": 0,
         }
-        | {f"p{percent}_ms": percentile(sample.ms, percent) for percent in PERCENTILES}
-        | {f"status_{status}": count for status, count in sample.statuses.items()}
+        | {f"p{percent}_ms": percentile(counts.ms, percent) for percent in PERCENTILES}
+        | {f"status_{status}": count for status, count in counts.statuses.items()}
     )

@@ -5,7 +5,7 @@ from typing import Final
 
 from loadtest import timeline, verdict
 from loadtest.faults import Event
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 from loadtest.scenario import Bound, Scenario, Threshold
 
 # The file that Locust's shape looks for: it lets everybody finish and brings nobody new.

@@ -1,1 +1,1 @@
-"""Code that runs inside Locust: customers, the shape, and the samples of workers."""
+"""Code that runs inside Locust: customers, the shape, and the counts of workers."""

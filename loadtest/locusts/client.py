@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from locust.contrib.fasthttp import FastHttpSession
 
-from loadtest.locusts.samples import Tally
+from loadtest.locusts.counting import Tally
 
 T = TypeVar("T")
 NO_ANSWER = 0

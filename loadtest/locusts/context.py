@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import msgspec
 
 from loadtest.catalogue import find
+from loadtest.locusts.counting import Tally
 from loadtest.locusts.identity import Tokens, baggage, signing
-from loadtest.locusts.samples import Tally
 from loadtest.scenario import Scenario
 from loadtest.sizing import sized
 

@@ -15,8 +15,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest.locusts import context
+from loadtest.locusts.counting import Report, to_builtins
 from loadtest.locusts.customers import made_for
-from loadtest.locusts.samples import Report, to_builtins
 from loadtest.locusts.shape import shape_of
 from loadtest.target.place import SetupFailed, refuse_unless_allowed
 from loadtest.verdict import ExitCode

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 from loadtest.report import junit, page, summary
 from loadtest.result import RunResult
 

@@ -5,7 +5,7 @@ from html import escape
 from typing import Final
 
 from loadtest import memory, timeline
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 from loadtest.report import summary
 from loadtest.report.chart import Band, Chart, Points, svg
 from loadtest.result import RunResult
@@ -92,8 +92,8 @@ def charts(result: RunResult, reports: list[Report]) -> list[Chart]:
 def _curve(reports: list[Report], name: str, figure: str, seconds: float) -> Points:
     points = []
     for second in range(int(seconds) + 1):
-        sample = timeline.window(reports, second, second + 1).get(name)
-        value = timeline.of_sample(sample, 1.0)[figure] if sample else 0.0
+        counts = timeline.window(reports, second, second + 1).get(name)
+        value = timeline.figures_of(counts, 1.0)[figure] if counts else 0.0
         points.append((second + 0.5, value))
     return points
 

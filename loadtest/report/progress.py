@@ -6,7 +6,7 @@ from typing import Final
 
 from loadtest import timeline
 from loadtest.faults import Event
-from loadtest.locusts.samples import Report
+from loadtest.locusts.counting import Report
 
 _EVERY_S: Final = 5.0
 
@@ -28,8 +28,8 @@ class Progress:
         now_s = self._fresh[-1].t if self._fresh else 0.0
         if now_s - self._told_s < _EVERY_S:
             return
-        sample = timeline.window(self._fresh, 0, now_s + 1).get(timeline.ALL)
-        of = timeline.of_sample(sample, now_s - self._told_s) if sample else {}
+        counts = timeline.window(self._fresh, 0, now_s + 1).get(timeline.ALL)
+        of = timeline.figures_of(counts, now_s - self._told_s) if counts else {}
         self._told_s, self._fresh = now_s, []
         say(
             f"  {now_s:4.0f} s  {sum(self._users.values()):4} users  {of.get('rate', 0):6.0f} req/s"

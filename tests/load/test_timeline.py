@@ -8,7 +8,7 @@ import pytest
 from loadtest import catalogue, knee, memory, timeline
 from loadtest.baseline import compare, limits, load, save
 from loadtest.knee import Level
-from loadtest.locusts.samples import Report, Tally, bucket, to_builtins
+from loadtest.locusts.counting import Report, Tally, bucket, to_builtins
 from loadtest.memory import MemoryReading
 from loadtest.scenario import Moment, Phase, Step, Upstream
 from loadtest.sizing import sized

@@ -9,7 +9,7 @@ import pytest
 
 from load.process import ROOT
 from loadtest import catalogue
-from loadtest.locusts.samples import Report, Tally, to_builtins
+from loadtest.locusts.counting import Report, Tally, to_builtins
 from loadtest.scenario import Threshold, at_least, at_most
 from loadtest.warden import ABORT, Warden
 

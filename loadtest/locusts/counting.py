@@ -15,7 +15,7 @@ from loadtest.purchase import Purchase
 _DIGITS = 2
 
 
-class Sample(msgspec.Struct):
+class RequestCounts(msgspec.Struct):
     """Requests of one name since the last report; `ms` and `statuses` count by value."""
 
     failed: int = 0
@@ -38,14 +38,14 @@ class Report(msgspec.Struct):
     busy: int = 0  # journeys under way
     rss_bytes: int = 0
     worker: str = ""
-    names: dict[str, Sample] = {}
+    names: dict[str, RequestCounts] = {}
 
 
 class Tally:
     """Requests and purchases that were not reported yet: emptied each second, never growing."""
 
     def __init__(self) -> None:
-        self._names: dict[str, Sample] = {}
+        self._names: dict[str, RequestCounts] = {}
         self._purchases: list[Purchase] = []
         self.busy = 0
 
@@ -60,14 +60,14 @@ class Tally:
 
     def request(self, name: str, status: int, took_ms: float, *, failed: bool) -> None:
         """Count a request under its name."""
-        self._names.setdefault(name, Sample()).note(status, took_ms, failed=failed)
+        self._names.setdefault(name, RequestCounts()).note(status, took_ms, failed=failed)
 
     def purchase(self, purchase: Purchase) -> None:
         """Keep a purchase that is over."""
         self._purchases.append(purchase)
 
-    def take(self) -> tuple[dict[str, Sample], Iterable[Purchase]]:
-        """Return all samples and clear them."""
+    def take(self) -> tuple[dict[str, RequestCounts], Iterable[Purchase]]:
+        """Return what was counted and clear it."""
         batch = self._names, self._purchases
         self._names, self._purchases = {}, []
         return batch
