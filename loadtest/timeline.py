@@ -86,7 +86,7 @@ def _named(totals: Mapping[str, RequestCounts], seconds: float, suffix: str) -> 
 
 
 def figures_of(counts: RequestCounts, seconds: float) -> dict[str, float]:
-    """Return the figures of requests: number, rate, ratio of failures, percentiles, counts by status."""
+    """Return figures: requests, rate, ratio of failures, percentiles, counts by status."""
     count = requests(counts)
     return (
         {
