@@ -27,12 +27,16 @@ _MARK: Final = "<!-- values -->"
 def files() -> dict[Path, str]:
     """Return every file that is written from another one."""
     made = {chart / "README.md": _readme(chart) for chart in (OPERATOR, ENVIRONMENT)}
+    definition = (_REPOSITORY / _COPIES["orderservices.yaml"]).read_text()
     made |= {
         OPERATOR / "values.schema.json": _json(schema.operator()),
-        ENVIRONMENT / "values.schema.json": _json(schema.environment(_definition())),
+        ENVIRONMENT / "values.schema.json": _json(schema.environment(definition)),
     }
     made[ENVIRONMENT / "files" / "redis-users.yaml"] = _redis_users()
-    made[ENVIRONMENT / "files" / "database-roles.yaml"] = _database_roles()
+    made[ENVIRONMENT / "files" / "database-roles.yaml"] = (
+        "# Written by `make charts`: see services/orders/database/roles.py.\n"
+        f"processes: [{', '.join(roles.PROCESSES)}]\n"
+    )
     return made | _copies()
 
 
@@ -51,19 +55,9 @@ def _redis_users() -> str:
     return "".join(("# Written by `make charts`: see services/orderservice_topology.\n", *lines))
 
 
-def _database_roles() -> str:
-    """Return the processes that have a role in PostgreSQL."""
-    head = "# Written by `make charts`: see services/orders/database/roles.py.\n"
-    return f"{head}processes: [{', '.join(roles.PROCESSES)}]\n"
-
-
 def _readme(chart: Path) -> str:
     template = (chart / "README.md.gotmpl").read_text()
     return template.replace(_MARK, table.markdown((chart / "values.yaml").read_text()))
-
-
-def _definition() -> str:
-    return (_REPOSITORY / _COPIES["orderservices.yaml"]).read_text()
 
 
 def _json(content: object) -> str:
