@@ -287,17 +287,13 @@ def _written(value: float, unit: str) -> str:
     if value != value:  # noqa: PLR0124 NaN
         return "no data"
     if unit == "s":
-        return _duration(value)
+        if 0 < abs(value) < 1:
+            return f"{value * 1000:.3g} ms"
+        return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
     if unit == "short":
         return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
     scale, end = {"percentunit": (100, " %"), "bytes": (2**-20, " MiB"), "ops": (1, "/s")}[unit]
     return f"{value * scale:.3g}{end}"
-
-
-def _duration(seconds: float) -> str:
-    if 0 < abs(seconds) < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
 if __name__ == "__main__":
