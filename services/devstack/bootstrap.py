@@ -112,7 +112,8 @@ def set_up(output: Report) -> None:
     install_tools()
     output.event("environment", "installing", time.monotonic() - began, "requirements.lock")
     install_packages(output)
-    install_ourselves()
+    # The repository's packages and the command `orders`.
+    run(uv("--offline", "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)))
     output.event("environment", "ready", time.monotonic() - began)
 
 
@@ -172,11 +173,6 @@ def compiled(output: Report, *, sanitized: bool = False) -> Path:
         run(argv, environment=compiler(output) | sources)
 
     return cache.keep(name, build)
-
-
-def install_ourselves() -> None:
-    """Install the repository's packages and the command `orders` into the environment."""
-    run(uv("--offline", "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)))
 
 
 def uv(*args: str) -> list[str]:

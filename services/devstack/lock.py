@@ -52,18 +52,13 @@ def main() -> int:
     write("requirements-sbom.lock", ["-", "--upgrade"], SBOM)
     write("requirements-model.lock", ["-", "--upgrade", "--no-deps"], MODEL)
     write("services/devloop/requirements.lock", ["-", "-c", "requirements.lock"], DEVLOOP)
-    write_images()
+    for image, extras in IMAGES.items():
+        write_image(image, extras)
     return 0
 
 
-def write_images() -> None:
-    """Write the lock of each image: a part of the whole lock with the same versions."""
-    for image, extras in IMAGES.items():
-        write_image(image, extras)
-
-
 def write_image(image: str, extras: tuple[str, ...]) -> None:
-    """Write the lock of one image."""
+    """Write the lock of an image: a part of the whole lock with the same versions."""
     chosen = [f"--extra={extra}" for extra in extras]
     with overriding(OVERRIDES) as overrides:
         exact = ["pyproject.toml", "-c", "requirements.lock"]

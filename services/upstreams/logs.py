@@ -35,16 +35,12 @@ def configure(level: str, simulator: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             name,
             structlog.processors.format_exc_info,
-            _render,
+            lambda _logger, _method, event: msgspec.json.encode(event, enc_hook=repr) + b"\n",
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _Stdout(),
         cache_logger_on_first_use=True,
     )
-
-
-def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    return msgspec.json.encode(event, enc_hook=repr) + b"\n"
 
 
 def ids(req: falcon.Request) -> dict[str, str]:

@@ -213,7 +213,8 @@ def listeners(broker: Broker) -> dict[str, object]:
 
 def environment(broker: Broker) -> dict[str, str]:
     """Return the variables that lead Erlang to the unpacked release and the node to its folder."""
-    root, home, folder = erts().parents[1], server_home(), broker.folder
+    root, folder = erts().parents[1], broker.folder
+    home = next(rabbitmq.RELEASE.fetch().glob(rabbitmq.SERVER))
     plugins = str(rabbitmq.RELEASE.fetch() / "plugins")
     libraries = rabbitmq.RELEASE.fetch() / "usr/lib" / f"{os.uname().machine}-linux-gnu"
     return server_environment(broker.state) | {
@@ -246,11 +247,6 @@ def environment(broker: Broker) -> dict[str, str]:
 def erts() -> Path:
     """Return the folder with Erlang's programs."""
     return next(rabbitmq.RELEASE.fetch().glob("usr/lib/erlang/erts-*/bin"))
-
-
-def server_home() -> Path:
-    """Return RabbitMQ's own folder."""
-    return next(rabbitmq.RELEASE.fetch().glob(rabbitmq.SERVER))
 
 
 def ready(broker: Broker) -> bool:
