@@ -45,12 +45,12 @@ def per_unit_us(
 
 def memory(roles: Mapping[str, int]) -> dict[str, Memory]:
     """Return what each role's processes hold; shared pages count for each by their share."""
-    return {role: _summed([_pss(process) for process in _tree(pid)]) for role, pid in roles.items()}
-
-
-def _summed(sizes: list[int]) -> Memory:
-    mib = [round(size / _MIB, 1) for size in sizes if size]
-    return Memory(len(mib), round(sum(mib), 1), max(mib, default=0.0))
+    held = {}
+    for role, pid in roles.items():
+        sizes = [_pss(process) for process in _tree(pid)]
+        mib = [round(size / _MIB, 1) for size in sizes if size]
+        held[role] = Memory(len(mib), round(sum(mib), 1), max(mib, default=0.0))
+    return held
 
 
 def _tree(pid: int) -> list[psutil.Process]:
