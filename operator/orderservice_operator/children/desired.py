@@ -77,8 +77,9 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
         by_others = process.name in scaled(service, choice)
         yield config_map(service, process)
         workload = deployment(service, process, context, scaled=by_others, revision=revision)
-        if process is WORKER and (replicas := _kept_workers(service, context, scaled=by_others)):
-            workload["spec"]["replicas"] = replicas
+        waits = process is WORKER and service.spec.worker.autoscaling is not None and not by_others
+        if waits and context.workers:  # its scaler does not exist yet: keep what the load needed
+            workload["spec"]["replicas"] = context.workers
         yield workload
         yield disruption_budget(service, process)
     yield reconciliation(service, context)
@@ -90,15 +91,6 @@ def _children(service: OrderService, context: Context) -> Iterator[Manifest | No
     yield service_monitor(service, context)
     yield prometheus_rule(service, context)
     yield from dashboard_maps(service, context)
-
-
-def _kept_workers(service: OrderService, context: Context, *, scaled: bool) -> int | None:
-    """Return how many workers there are, if a scaler is configured and does not exist yet.
-
-    They were as many as the load needed, and a scaler that is gone for a while changes nothing.
-    """
-    waits = service.spec.worker.autoscaling is not None and not scaled
-    return context.workers if waits else None
 
 
 def _network(service: OrderService, context: Context) -> Iterator[Manifest]:

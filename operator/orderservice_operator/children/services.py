@@ -37,14 +37,10 @@ def _families(service: OrderService) -> Manifest:
     return {name: value for name, value in families.items() if value}
 
 
-def admin_service_name(service: OrderService) -> str:
-    """Return the name of the Service for scrapers."""
-    return f"{service.metadata.name}-admin"
-
-
 def admin_service(service: OrderService) -> Manifest:
     """Return the headless Service by which scrapers find every pod, ready or not."""
-    manifest = child(service, "v1", "Service", name=admin_service_name(service), component="admin")
+    name = f"{service.metadata.name}-admin"
+    manifest = child(service, "v1", "Service", name=name, component="admin")
     manifest["spec"] = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,

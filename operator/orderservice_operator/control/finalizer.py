@@ -80,7 +80,10 @@ class Finalizer:
         else:
             again_s = await self._clean_up(service)
         if again_s is None:
-            await self._release(service)
+            await self._set_finalizer(service, present=False)
+            for times in (self._empty_since, self._unrouted_since):
+                times.pop(service.metadata.uid, None)
+            self._problems.pop(service.metadata.uid, None)
         return again_s
 
     async def _clean_up(self, service: OrderService) -> float | None:
@@ -104,12 +107,6 @@ class Finalizer:
 
     async def _warn(self, service: OrderService | Invalid, why: str) -> None:
         await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {why}")
-
-    async def _release(self, service: OrderService | Invalid) -> None:
-        await self._set_finalizer(service, present=False)
-        for times in (self._empty_since, self._unrouted_since):
-            times.pop(service.metadata.uid, None)
-        self._problems.pop(service.metadata.uid, None)
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
         """Return whether the clean-up is complete; keep the reason why not for an event."""

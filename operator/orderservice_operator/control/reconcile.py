@@ -141,7 +141,8 @@ class Reconciler:
         if isinstance(service, OrderService):
             service = self._without_our_rights(service)
         if isinstance(service, Invalid):
-            return 0 if await self._report_invalid(service) else self._resync_s
+            changed = await self._report(service, conditions.unreadable(service, _now()))
+            return 0 if changed else self._resync_s  # its children are left alone
         await self._parts.finalizer.set_or_remove(service)
         return await self._manage(key, service)
 
@@ -293,15 +294,10 @@ class Reconciler:
         for refusal in summary.refusals:
             await self._parts.recorder.record(service, "Warning", refusal.reason, refusal.message)
 
-    async def _report_invalid(self, invalid: Invalid) -> bool:
-        """Report the fault of an unreadable resource, and leave its children alone."""
-        return await self._report(invalid, conditions.unreadable(invalid, _now()))
-
     async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
         """Write the status if it changed; return whether the answer has another spec."""
-        return status != service.status and await self._write_status(service, status)
-
-    async def _write_status(self, service: OrderService | Invalid, status: Status) -> bool:
+        if status == service.status:
+            return False
         own_status = msgspec.structs.replace(status, contender="")
         return await self._apply_status(service, msgspec.to_builtins(own_status), STATUS)
 

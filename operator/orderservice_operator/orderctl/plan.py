@@ -4,13 +4,13 @@ The operator's own function plans the children. A server-side dry run shows what
 would make of them. Nothing is written.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 
 from orderservice_operator.children.context import Context
 from orderservice_operator.children.kinds import kind_of
-from orderservice_operator.children.manifest import Manifest, Reference
+from orderservice_operator.children.manifest import Manifest
 from orderservice_operator.children.scaling import choose
 from orderservice_operator.errors import OperatorError
 from orderservice_operator.orderctl.broker import in_broker
@@ -53,7 +53,7 @@ async def forecast(cluster: Cluster, manifest: Manifest) -> Forecast:
     count = len(planning.manifests(snapshot, to_the_end=True))
     changes = [
         *_of_itself(states),
-        *[change async for change in _written(cluster, planned.writes, live)],
+        *[await _tried(cluster, write, live.get(write.reference)) for write in planned.writes],
         *(
             Change("delete", child.kind, child.name, difference(live[child], None))
             for child in planned.deletions
@@ -79,13 +79,6 @@ def _of_itself(states: Intended) -> list[Change]:
     lines = difference(states.before, states.after)
     action: Action = "create" if states.before is None else "change"
     return [Change(action, KIND, states.after["metadata"]["name"], lines)] if lines else []
-
-
-async def _written(
-    cluster: Cluster, writes: tuple[Write, ...], live: Mapping[Reference, Manifest]
-) -> AsyncIterator[Change]:
-    for write in writes:
-        yield await _tried(cluster, write, live.get(write.reference))
 
 
 async def _tried(cluster: Cluster, write: Write, before: Manifest | None) -> Change:

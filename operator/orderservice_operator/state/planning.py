@@ -22,10 +22,8 @@ def plan(snapshot: Snapshot, *, to_the_end: bool = False) -> Plan:
         snapshot.live,
         staying=_kept(snapshot, to_the_end=to_the_end),
     )
-    return _without_deployments(planned) if snapshot.held and not to_the_end else planned
-
-
-def _without_deployments(planned: Plan) -> Plan:
+    if to_the_end or not snapshot.held:
+        return planned
     others = (write for write in planned.writes if write.manifest["kind"] != "Deployment")
     return msgspec.structs.replace(planned, writes=tuple(others))
 
