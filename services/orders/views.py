@@ -42,11 +42,6 @@ class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
     ] = UNSET
 
 
-def order_json(order: Order) -> bytes:
-    """Return the JSON of an order as the API shows it."""
-    return _encoder.encode(_view(order))
-
-
 def orders_json(orders: Iterable[Order]) -> bytes:
     """Return a bare array of orders."""
     return _encoder.encode([_view(order) for order in orders])
@@ -59,7 +54,8 @@ def snapshot(order: Order) -> CachedOrder:
     refunds it may die before it updates the cache, so an entry must not live long.
     """
     terminal = order.status in TERMINAL and not order.refund_pending
-    return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))
+    body = _encoder.encode(_view(order))
+    return CachedOrder(order.id, order.user_id, order.version, terminal, body)
 
 
 def _view(order: Order) -> OrderView:

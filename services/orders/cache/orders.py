@@ -30,7 +30,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 import structlog
-from prometheus_client import Counter
 
 from orders.cache.client import Command, Redis, RedisBypassed, RedisDown, Reply
 from orders.cache.local import AbsentIds, CachedOrder, LocalOrders, Tracker
@@ -175,7 +174,8 @@ class OrderCache:
         try:
             order = self._shared.get(order_id)
         except RedisDown as error:
-            self._count.shared_failure(error).inc()
+            bypassed = isinstance(error, RedisBypassed)
+            (self._count.shared_bypass if bypassed else self._count.shared_error).inc()
             return None
         if order is None:
             self._count.shared_miss.inc()
@@ -219,9 +219,6 @@ class _Counts:
         self.shared_miss = CACHE_REQUESTS.labels("l2", "miss")
         self.shared_error = CACHE_REQUESTS.labels("l2", "error")
         self.shared_bypass = CACHE_REQUESTS.labels("l2", "bypass")
-
-    def shared_failure(self, error: RedisDown) -> Counter:
-        return self.shared_bypass if isinstance(error, RedisBypassed) else self.shared_error
 
 
 def encode(order: CachedOrder) -> bytes:

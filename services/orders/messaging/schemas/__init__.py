@@ -18,7 +18,10 @@ FOLDER = Path(__file__).parent
 
 def generate() -> dict[str, bytes]:
     """Return the text of each file by its name."""
-    return {f"{name}.json": _text(schema(name)) for name in BODIES}
+    return {
+        f"{name}.json": msgspec.json.format(msgspec.json.encode(schema(name)), indent=2) + b"\n"
+        for name in BODIES
+    }
 
 
 def schema(message_type: str) -> dict[str, Any]:
@@ -38,7 +41,3 @@ def write() -> None:
     """Write the JSON Schema of every message type beside this module."""
     for name, text in generate().items():
         (FOLDER / name).write_bytes(text)
-
-
-def _text(document: dict[str, Any]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
