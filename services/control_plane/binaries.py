@@ -8,6 +8,7 @@ files, so a change of one folder rebuilds no other.
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,11 @@ from typing import Final
 
 import msgspec
 
-from control_plane import distribution, go
+from control_plane import go
 
 _MODULES: Final = Path(__file__).parent / "modules"
+# The parts of an OpenTelemetry collector, for its own builder.
+_COLLECTOR: Final = "builder.yaml"
 _REPORT_EVERY_S: Final = 15.0
 _KUBERNETES_VERSION: Final = "k8s.io/component-base/version"
 
@@ -123,7 +126,7 @@ def _named(name: str) -> Program:
 
 
 def _cache(module: str) -> Path:
-    named = ("go.mod", "go.sum", distribution.LIST)
+    named = ("go.mod", "go.sum", _COLLECTOR)
     paths = [_MODULES / module / name for name in named]
     content = b"".join(path.read_bytes() for path in paths if path.is_file())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -138,7 +141,7 @@ def _build(entry: Program, title: str) -> None:
         if entry.package == ".":
             module = Path(scratch) / "source"
             module.mkdir()
-            distribution.write(_MODULES / entry.module, module)
+            _write_collector(_MODULES / entry.module, module)
         values = (f"-X {name}={value}" for name, value in _values(entry).items())
         flags = ["-trimpath", "-mod=readonly", "-v", "-ldflags", " ".join(["-s", "-w", *values])]
         _run(
@@ -147,6 +150,17 @@ def _build(entry: Program, title: str) -> None:
             title,
         )
         output.rename(entry.path)
+
+
+def _write_collector(module: Path, folder: Path) -> None:
+    """Generate the main package of the collector that `module` lists, with pinned versions."""
+    for name in ("go.mod", "go.sum", _COLLECTOR):
+        shutil.copy(module / name, folder)
+    options = ["--skip-compilation", "--skip-get-modules", "--config", _COLLECTOR]
+    subprocess.run(
+        ["nice", "-n", "19", *go.command(), "tool", "builder", *options],
+        cwd=folder, env=go.environment(), capture_output=True, check=True,
+    )  # fmt: skip
 
 
 def _run(command: list[str], module: Path, title: str) -> None:
