@@ -6,10 +6,11 @@ import socket
 from devstack import unprivileged
 from devstack.certificates import Tls
 from devstack.component import Component, log_file, server_environment
-from devstack.packages import pgbouncer
+from devstack.packages.release import Release
 from devstack.servers import postgres
 
 HOST = postgres.HOST
+RELEASE = Release("pgbouncer", 1, ("pgbouncer",), r"lib.*", "pgbouncer")
 # As it is installed: nothing of what our sessions ask for is let through or ignored.
 SETTINGS = """\
 [databases]
@@ -51,7 +52,7 @@ def component(  # noqa: PLR0913 a server's settings
     """
     state = cluster.state
     folder = unprivileged.folder(state, name)
-    tree = unprivileged.program_tree(pgbouncer.RELEASE.fetch(), state)
+    tree = unprivileged.program_tree(RELEASE.fetch(), state)
 
     def prepare() -> None:
         users = postgres.write(folder / "users.txt", f'"{postgres.OWNER}" "{cluster.password}"\n')
