@@ -14,6 +14,7 @@ from attack.targets import Target
 CLEAN, FELL, COULD_NOT_RUN = 0, 1, 2
 GROWTH_LIMIT = 5 * MIB
 DEAR_MS, WAIT_LIMIT_MS, CLIENTS = 10.0, 2000.0, 300
+_ERRORS_SHOWN = 10  # the apis log nothing but errors
 
 Say = Callable[[str], None]
 
@@ -81,6 +82,9 @@ def _loaded(
     finally:  # whoever stops it wants to see what there is, too
         for line in page(load):
             say(line)
+        for target in attacked:
+            for line in target.api.log.read_text(errors="replace").splitlines()[-_ERRORS_SHOWN:]:
+                say(f"  {target.name} logged: {line}")
     return verdict(load)
 
 
