@@ -110,10 +110,10 @@ class Together:
     """
 
     def __init__(self) -> None:
-        from orders.api.server.overlap import Shared
+        from orders.api.server.overlap import Shared, blocking
         from orders.database.connection import waiting
 
-        self._how_to_wait = waiting
+        self._how_to_wait, self._block = waiting, blocking(time.sleep)
         self._reader, self._writer = os.pipe()
         self._ask = Shared(60)(
             self._answer, lambda questions: [b"%d" % len(questions)] * len(questions), _none
@@ -124,7 +124,7 @@ class Together:
         if query == "lost":
             getcurrent().client = None
         if query == "slow":
-            time.sleep(0.05)
+            self._block(0.05)
         return self._ask(query)
 
     def _answer(self, query: str) -> bytes:

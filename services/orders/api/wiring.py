@@ -150,11 +150,15 @@ def _share(settings: Settings) -> Share:
 
     The set that waits for PostgreSQL keeps a connection; another is left for reads.
     """
-    if settings.api.worker_class != "meinheld" or settings.database.pool_size == 1:
+    if not _commits_are_shared(settings):
         return alone
     from orders.api.server.overlap import Shared
 
     return Shared(settings.database.statement_timeout_s)
+
+
+def _commits_are_shared(settings: Settings) -> bool:
+    return settings.api.worker_class == "meinheld" and settings.database.pool_size > 1
 
 
 def _pools(settings: DatabaseSettings, closing: ExitStack) -> tuple[Pool, list[Pool]]:
@@ -195,9 +199,13 @@ def _stock(settings: Settings, closing: ExitStack) -> AdmissionCheck:
     inventory = Upstream(
         "inventory", settings.upstream.inventory_url, policy, credential=credential
     )
-    upstream = _closed_by(closing, inventory)
+    ask = Inventory(_closed_by(closing, inventory)).availability
+    if _commits_are_shared(settings):
+        from orders.api.server.overlap import blocking
+
+        ask = blocking(ask)
     return AdmissionCheck(
-        Inventory(upstream).availability,
+        ask,
         order.stock_check,
         ttl_s=order.stock_check_ttl_s,
         budget_s=order.stock_check_budget_s,

@@ -7,7 +7,7 @@ waiting, and is called again when its answer is there. Code between two waits ru
 import select
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
@@ -21,6 +21,7 @@ from orders.errors import OrdersError
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 # Larger sets gain nothing more, and one that falls apart asks for each by itself.
 MOST_IN_SET: Final = 50
@@ -28,19 +29,19 @@ MOST_IN_SET: Final = 50
 MOST_WAITING: Final = 4 * MOST_IN_SET
 # A set that fell apart asks for each by itself for so long; the rest come again in the next set.
 _APART_S: Final = 1.0
-# Who held up the process for so long, by asking Inventory, does not also wait for the requests
-# that have come meanwhile: each may ask Inventory, too. A commit takes less.
-_HELD_UP_S: Final = 0.01
+# A request that blocked the process for so long, by asking Inventory, does not also wait for the
+# requests that have come meanwhile: each may ask Inventory, too. A commit takes less.
+_LONG_S: Final = 0.01
 # How often a wait looks who has waited too long. meinheld counts in seconds.
 _LOOK_S: Final = 1
 _log = structlog.get_logger()
 
 
 class _Request(greenlet):  # type: ignore[misc] # no types
-    """A request that may wait, meinheld's name for its client, and when it began."""
+    """A request that may wait, and meinheld's name for its client."""
 
     client: Any
-    began_s: float
+    has_blocked = False
 
 
 def call(
@@ -52,9 +53,23 @@ def call(
     """
     request = _Request(application)
     request.client = environ["meinheld.client"]
-    request.began_s = time.monotonic()
     answer: Iterable[bytes] = request.switch(environ, start_response)
     return answer
+
+
+def blocking(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function for requests: who blocks the process for long by it commits at once."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        began_s = time.monotonic()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            request = getcurrent()
+            if isinstance(request, _Request) and time.monotonic() - began_s >= _LONG_S:
+                request.has_blocked = True
+
+    return call
 
 
 class Shared:
@@ -125,7 +140,7 @@ class SetStatement(Generic[Q, R]):
         request = getcurrent()
         if not isinstance(request, _Request):  # another thread: it may block
             return self._single(question)
-        if self._statements is None and time.monotonic() - request.began_s >= _HELD_UP_S:
+        if request.has_blocked and self._statements is None:
             return self._single(question)
         if len(self._waiting) >= MOST_WAITING:
             raise Unwell("too many orders wait for PostgreSQL", retry_after_s=1)
