@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from orders.argument_types import positive, reason
 from orders.errors import OrdersError
 from orders.messaging import envelope
 from orders.messaging.envelope import Delivery
@@ -22,7 +23,6 @@ _LONGEST_BODY_BYTES: Final = 65_536
 # Letters replayed a second: a guess that leaves the workers room for new orders.
 _RATE: Final = 50.0
 _BATCH: Final = 500  # letters looked up in one statement
-_LONGEST_REASON: Final = 500  # as much as an audit row takes
 _NONE_SETTLED: Final = "no letter was settled otherwise"
 _CHANGING: Final = ("replay", "drop", "tidy")
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "list the letters, oldest first")
-    listing.add_argument("--limit", type=_positive, default=_LIMIT, help="at most so many")
+    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most so many")
     show = _action(actions, "show", "show one letter with its body, as JSON")
     show.add_argument("--id", dest="ids", action="append", required=True, metavar="MESSAGE_ID")
     replay = _action(actions, "replay", "send letters again, as if never tried")
@@ -160,18 +160,12 @@ def _settled(box: Box, queue: str, records: Records) -> Iterator[Delivery]:
 
 def _reasons(action: argparse.ArgumentParser) -> None:
     action.add_argument(
-        "--because", type=_reason, default="not given", help="the reason, for the audit row"
+        "--because", type=reason, default="not given", help="the reason, for the audit row"
     )
     action.add_argument("--as", dest="name", help="who you are, if not the login")
     action.add_argument(
         "--no-audit", action="store_true", help="without a row in the database, if it is out"
     )
-
-
-def _reason(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_REASON:
-        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
-    return text
 
 
 def _rate(text: str) -> float:
@@ -195,7 +189,7 @@ def _chosen_letters(action: argparse.ArgumentParser) -> None:
     which = action.add_mutually_exclusive_group(required=True)
     which.add_argument("--id", dest="ids", action="append", metavar="MESSAGE_ID", help="this one")
     which.add_argument("--all", action="store_true", help="every one that is there now")
-    action.add_argument("--limit", type=_positive, help="with --all: at most so many, oldest first")
+    action.add_argument("--limit", type=positive, help="with --all: at most so many, oldest first")
 
 
 def _queue(text: str) -> str:
@@ -203,13 +197,6 @@ def _queue(text: str) -> str:
     if name not in _QUEUES:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(_QUEUES)}")
     return name
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
 
 
 def _list(box: Box, limit: int) -> int:

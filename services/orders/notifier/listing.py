@@ -3,6 +3,7 @@
 import argparse
 from typing import Final
 
+from orders.argument_types import positive, reason
 from orders.database.audit import operator
 from orders.database.notifications import WAITING, NotificationOutcome, Notifications, Reason
 from orders.database.pool import opened
@@ -12,7 +13,6 @@ from orders.settings import DatabaseSettings
 _OUTCOMES: Final = tuple(each.value for each in NotificationOutcome)  # as an error shows them
 _STATES: Final = (WAITING, *_OUTCOMES)
 _LIMIT: Final = 50
-_LONGEST_REASON: Final = 500  # as much as an audit row takes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "list notifications that were not sent, oldest first"
     listing = actions.add_parser("list", help=text, description=text)
     listing.add_argument("--state", choices=_STATES, help="only these (default: all)")
-    listing.add_argument("--limit", type=_positive, default=_LIMIT, help="at most so many")
+    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most so many")
     text = "send notifications again, as if never tried"
     resend = actions.add_parser("resend", help=text, description=text)
     which = resend.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--order", type=_positive, metavar="ID", help="those of this order that were not sent"
+        "--order", type=positive, metavar="ID", help="those of this order that were not sent"
     )
     which.add_argument("--state", choices=_OUTCOMES, help="all that ended so")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
     resend.add_argument(
-        "--because", type=_reason, default="not given", help="the reason, for the audit row"
+        "--because", type=reason, default="not given", help="the reason, for the audit row"
     )
     resend.add_argument("--as", dest="name", help="who you are, if not the login")
 
@@ -80,16 +80,3 @@ def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
     if not queued:
         print("there is no such notification")
     return 0 if queued else 1
-
-
-def _reason(text: str) -> str:
-    if not 0 < len(text) <= _LONGEST_REASON:
-        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
-    return text
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number

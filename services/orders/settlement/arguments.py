@@ -7,11 +7,12 @@ import re
 import uuid
 from typing import Final
 
+from orders.argument_types import positive, reason
+
 COULD_NOT_RUN: Final = 1  # of `orders reconcile`, whose 2 means violations
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _STUCK: Final = 100
-_LONGEST_REASON: Final = 500
 
 
 def add_reconcile(verb: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def add_stuck(verb: argparse.ArgumentParser) -> None:
     """Declare the options of `orders stuck`."""
     verb.add_argument("--json", action="store_true", help="print them as JSON")
     verb.add_argument(
-        "--limit", type=_positive, default=_STUCK, help="at most so many, oldest first"
+        "--limit", type=positive, default=_STUCK, help="at most so many, oldest first"
     )
     verb.set_defaults(run=_stuck)
 
@@ -124,17 +125,4 @@ def order_id(text: str) -> int:
     """Read the id of an order."""
     if not text.isdecimal() or not 0 < int(text) < 2**53:
         raise argparse.ArgumentTypeError("expected the id of an order, a number above 0")
-    return int(text)
-
-
-def reason(text: str) -> str:
-    """Read a reason, up to the length that an audit row takes."""
-    if not 0 < len(text) <= _LONGEST_REASON:
-        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_REASON} characters")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError("expected a number above 0")
     return int(text)
