@@ -1,4 +1,4 @@
-"""Puts the relay together: the one place that knows all of its parts."""
+"""Builds the relay from its parts and runs it."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,10 @@ from orderservice_topology.topology import PROCESSING
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """Move the outbox to RabbitMQ until a signal comes; 0 if all in flight ended in time."""
+    """Publish the outbox to RabbitMQ until a signal comes; return the exit code.
+
+    It is 0 if every message in flight was confirmed or refused in time.
+    """
     messaging = load(MessagingSettings, environ)
     publisher = Publisher(messaging, "orders-relay")
     gauges = QueueGauges(messaging)
@@ -29,7 +32,7 @@ def run(environ: Mapping[str, str]) -> int:
         problem_check("rabbitmq", lambda: publisher.problem),
     )
     with running("relay", environ, checks) as life, ExitStack() as closing:
-        # What starts first is needed longest: it is closed last.
+        # Parts close in reverse order: the relay needs the publisher until its last message.
         publisher.start()
         closing.callback(publisher.close)
         gauges.start()

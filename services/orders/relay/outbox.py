@@ -1,8 +1,8 @@
 """The relay's one connection to PostgreSQL: it holds the lock, listens, reads and deletes.
 
-One connection for all of it guarantees that only one relay works. A relay that lost the lock has
-lost the connection, and can no longer delete. It is a session, so a pooler in transaction mode must
-not stand in between.
+A single connection guarantees that only one relay works: a relay that lost the lock has lost the
+connection, and can no longer delete. The lock belongs to the session, so do not put a pooler in
+transaction mode in between.
 """
 
 import collections
@@ -23,21 +23,22 @@ from orders.settings import DatabaseSettings
 from orders.watch import step
 
 # Deletes need not be durable: a row that reappears after a crash is published again under the same
-# message id, which consumers take for the duplicate it is.
+# message id, and consumers skip the duplicate.
 _SESSION: Final = {**connection.SESSION, "synchronous_commit": "off"}
 
-# A relay that did not speak for so long may have lost its session, and leads no more.
+# A relay that sent no statement for this long may have lost its session, and stops leading.
 _SPEAK_S: Final = 2.0
 _SURE_FOR_S: Final = connection.SILENCE_S - _SPEAK_S
-# Longer than any statement of a writer takes.
+# Longer than any statement of a writer.
 _TRAIL_S: Final = 10.0
-# Looks at the whole table take up to a twentieth of the time, but are never further apart.
+# Queries of the whole table take at most a twentieth of the time, unless that would leave more than
+# _WHOLE_EVERY_S between two of them.
 _WHOLE_SHARE: Final = 20
 _WHOLE_EVERY_S: Final = 5.0
 
-_LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to read some thousand
+_LONGEST_ID: Final = 19  # digits of a bigint; Python refuses to parse thousands of digits
 
-# NOT IN (SELECT …) is hashed once; the primary key gives the order without a sort.
+# PostgreSQL hashes NOT IN (SELECT …) once; the primary key gives the order without a sort.
 _TAKE: Final = """
     SELECT
         seq, id::text, aggregateid, type, payload::text, correlation_id, traceparent,
@@ -55,7 +56,8 @@ _TAKE: Final = """
     LIMIT %(limit)s
 """
 _LAST: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
-# By id: a failover may issue a number again. The number finds the row.
+# The number finds the row by its index. The id is compared because a failover may issue a number
+# again.
 _DELETE: Final = "DELETE FROM outbox WHERE seq = ANY(%s) AND id = ANY(%s::uuid[])"
 _SET_IDLE: Final = "UPDATE relay_wakeup SET idle = %s WHERE idle <> %s"
 _BACKLOG: Final = """
@@ -89,7 +91,7 @@ class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def order_id(self) -> int | str:
-        """The aggregate as logs and spans name it elsewhere: an order's id is a number."""
+        """The aggregate id as logs and spans show it elsewhere: a number for an order."""
         number = self.aggregate_id.isdecimal() and len(self.aggregate_id) <= _LONGEST_ID
         return int(self.aggregate_id) if number else self.aggregate_id
 
@@ -100,8 +102,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     after: int = 0  # only those with a larger `seq`
     under_way: Sequence[int] = ()  # not these
     only: Sequence[str] | None = None  # message types; None: all
-    but: Sequence[str] = ()  # not of these message types
-    # Not those of an aggregate with a type: place by place in both lists.
+    but: Sequence[str] = ()  # none of these message types
+    # Pairs to leave out: `held[i]` is an aggregate's id, `held_types[i]` a message type.
     held: Sequence[str] = ()
     held_types: Sequence[str] = ()
 
@@ -112,7 +114,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """How much waits in the outbox."""
+    """Number of rows in the outbox, and the age of the oldest."""
 
     pending: float
     oldest_age_s: float
@@ -122,22 +124,22 @@ UNKNOWN: Final = Backlog(float("nan"), float("nan"))
 
 
 class Floor:
-    """Below which `seq` most looks do not look; a look at everything comes now and then.
+    """The `seq` at which most queries begin; now and then one begins at 0.
 
-    Ids are not committed in the order in which they are issued. So the floor trails the last row by
-    longer than a statement may take, and a look at the whole table finds rows that commit later
+    Numbers are not committed in the order in which they are issued. So the floor trails the last
+    row by longer than a statement may take. Queries of the whole table find rows that commit later
     still.
     """
 
     def __init__(self, trail_s: float = _TRAIL_S, step_s: float = 1.0) -> None:
-        """Take how long it trails what was taken, and how often it moves."""
+        """Take how far the floor trails the rows already read, and how often it moves."""
         self._trail_s, self._step_s = trail_s, step_s
         self._whole_at_s = 0.0
         self._passed: collections.deque[tuple[float, int]] = collections.deque()
         self._floor = 0
 
     def at(self, now_s: float) -> int:
-        """Return the floor of a look that begins now."""
+        """Return the floor for a query that begins now."""
         while self._passed and now_s - self._passed[0][0] > self._trail_s:
             self._floor = self._passed.popleft()[1]
         return 0 if now_s >= self._whole_at_s else self._floor
@@ -152,7 +154,7 @@ class Floor:
 
 
 class Outbox:
-    """The outbox, as the relay uses it. Every method raises Transient when the session is gone."""
+    """The relay's access to the outbox. Every method raises Transient when the session is gone."""
 
     def __init__(self, session: Connection) -> None:
         self._session = session
@@ -163,7 +165,7 @@ class Outbox:
         session.add_notify_handler(self._note)
 
     def lead(self) -> bool:
-        """Try to become the one relay that publishes, and listen; holds until the session ends."""
+        """Try to become the one relay that publishes, until the session ends. If so, listen."""
         with self._speaking():
             leading = lead(self._session, RELAY)
             if leading:
@@ -172,7 +174,7 @@ class Outbox:
 
     @property
     def may_be_lost(self) -> bool:
-        """Whether this process stood still for so long that another relay may lead by now."""
+        """Whether this process was stopped for so long that another relay may lead by now."""
         return time.monotonic() - self._spoke_at_s > _SURE_FOR_S
 
     def keep(self) -> None:
@@ -183,8 +185,8 @@ class Outbox:
     def take(self, limit: int, selection: Selection) -> list[Row]:
         """Return the oldest rows of a selection, in order.
 
-        Most looks at everything begin above what was deleted long since: rows that the server
-        cannot clean up yet would all be stepped over. What became visible below is found soon.
+        Most queries begin above the rows deleted long ago. PostgreSQL may not be able to vacuum
+        those yet, and would read past all of them. `Floor` says when to begin at 0 again.
         """
         began_s = time.monotonic()
         floor = self._floor.at(began_s) if selection.whole else selection.after
@@ -212,7 +214,7 @@ class Outbox:
         self._run(_DELETE, ([row.seq for row in rows], [row.id for row in rows]))
 
     def set_idle(self, *, idle: bool) -> None:
-        """Ask writers to notify (the relay sleeps), or not to: notifying locks every commit."""
+        """Ask writers to notify (idle) or not to: NOTIFY makes commits wait for each other."""
         self._run(_SET_IDLE, (idle, idle))
 
     def wait(self, timeout_s: float) -> None:
@@ -253,7 +255,7 @@ class Outbox:
 
 @contextlib.contextmanager
 def connect(server: Server, settings: DatabaseSettings) -> Iterator[Outbox]:
-    """Open the session. Raises Transient when PostgreSQL is not to be had."""
+    """Open the session. Raises Transient when PostgreSQL cannot be reached."""
     session = connection.connect(server, settings, "orders-relay", _SESSION)
     with contextlib.closing(session):
         yield Outbox(session)

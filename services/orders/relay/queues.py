@@ -1,7 +1,6 @@
 """The broker's queue lengths and consumers: for alerts and dashboards.
 
-Asked by the relay because it lives where the consumers do not: a queue that nobody consumes is told
-of by a process other than the one that is missing.
+The relay asks, not the consumers: a missing consumer cannot report that its queue has none.
 """
 
 import threading
@@ -23,12 +22,12 @@ QUEUES: Final = tuple(queue.name for queue in topology.desired().queues)
 
 
 class QueueGauges:
-    """Keeps the gauges up to date; empty, not zero, while the broker cannot be asked."""
+    """Keeps the gauges up to date; they have no values while the broker cannot be asked."""
 
     def __init__(self, settings: MessagingSettings, every_s: float = EVERY_S) -> None:
         self._link = Link(settings, "orders-relay-queues", self)
         self._every_s = every_s
-        self._consumers: dict[str, int] = {}  # what is known now
+        self._consumers: dict[str, int] = {}  # by queue; only current values
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue-gauges", daemon=True)
 
@@ -47,7 +46,7 @@ class QueueGauges:
         return self._consumers.get(queue, 0)
 
     def opened(self, channel: Channel) -> None:
-        """Ask at once over a new channel."""
+        """Ask for all queues at once over a new channel."""
         self._link.serving(channel)
         self._ask(channel)
 
@@ -62,7 +61,7 @@ class QueueGauges:
             self._link.call(self._ask)
 
     def _ask(self, channel: Channel | None) -> None:
-        """Declare every queue passively: one that is missing ends the channel; the log says so."""
+        """Declare every queue passively. A missing queue closes the channel, and is logged."""
         if channel is None:
             return
         for queue in QUEUES:

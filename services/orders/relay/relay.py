@@ -1,7 +1,7 @@
 """The relay's loop: read a batch, publish it, delete the confirmed rows.
 
-A crash between confirm and delete publishes a row twice, under the same message id; consumers
-deduplicate by it. Nothing is ever deleted that was not confirmed.
+Only confirmed rows are deleted. A crash between confirm and delete publishes a row twice, under the
+same message id, by which consumers deduplicate.
 """
 
 import threading
@@ -35,23 +35,22 @@ from orderservice_topology import topology
 
 _RECONNECT_S: Final = 1.0
 _DRAIN_S: Final = 10.0
-# No turn takes this long: every statement has its timeout.
+# No pass of the loop takes this long: every statement has a timeout.
 _STALLED_S: Final = 30.0
-# How often a relay that stands by asks for the lock, at least.
+# A relay on standby asks for the lock at least this often.
 _STANDBY_S: Final = 1.0
-# A figure that is due for so long is not known any more.
+# A gauge that is overdue by this much is shown as NaN.
 _FRESH_S: Final = 10.0
-# A short look again and again costs less than a notification for every commit, but only for a
-# moment after there was work.
+# Shortly after there was work, polling costs less than a notification for every commit.
 _LULL_S: Final = 0.005
 _LULLS: Final = 10
-# How often parked rows are looked at, at least: one that waited long enough is not announced.
+# Parked rows are looked at least this often: nothing announces that one has waited long enough.
 _TURNS_S: Final = 1.0
 # Rows that get no answer must not keep new ones waiting.
 _PATIENCE_S: Final = 0.05
-# A queue refused, or was not there, or did not answer: whatever goes there waits.
+# The queue refused, is missing, or did not answer: all messages to it wait.
 _REFUSALS: Final = frozenset({PublishOutcome.NACKED, PublishOutcome.RETURNED, PublishOutcome.LOST})
-# The row itself may be what is wrong: others of its lane are tried before it.
+# The row itself may be at fault: other rows of its lane go first.
 _DOUBTFUL: Final = frozenset({PublishOutcome.UNENCODABLE, PublishOutcome.LOST})
 _SAMPLED: Final = "-01"
 _NEW_ORDERS: Final = lane_of(events.CREATED)
@@ -69,10 +68,10 @@ class Relay:
         settings: RelaySettings,
         workers: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take the known number of workers: without any, there are no turns."""
+        """Take what returns the number of workers; at 0 there are no turns."""
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
-        # Kept over a lost session: what was confirmed meanwhile is deleted by the next one.
+        # Outlives a session: the next one deletes the rows that were confirmed meanwhile.
         self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
         self._turns = Turns(settings.under_way, workers)
         OUTBOX_PARKED.set_function(lambda: self._turns.parked)
@@ -85,21 +84,21 @@ class Relay:
             lambda: float(self._leading and self.watch.silent_s() < _FRESH_S)
         )
         self._lulls = 0
-        self._idle: bool | None = None  # what writers were told last; None: nobody knows
+        self._idle: bool | None = None  # what writers were told last; None: unknown
         self._problem: str | None = "not connected to PostgreSQL yet"
 
     def stop(self) -> None:
-        """Let `run` finish the batch in flight and return; for any thread or signal handler."""
+        """Make `run` finish the batch in flight and return. Safe in threads and signal handlers."""
         self._stopping.set()
 
     @property
     def problem(self) -> str | None:
-        """Why the outbox cannot be read now; None if it can, also while standing by."""
+        """Why the outbox cannot be read now; None if it can, or on standby."""
         silent_s = self.watch.silent_s()
         return f"no progress for {silent_s:.0f} s" if silent_s > _STALLED_S else self._problem
 
     def run(self) -> bool:
-        """Relay until told to stop, through every outage; true if all in flight ended in time."""
+        """Relay until `stop`, through every outage; return whether all in flight ended in time."""
         with self.watch.in_hand():
             self._run()
         return self._window.in_flight == 0
@@ -111,10 +110,10 @@ class Relay:
                 with outbox.connect(self._server, self._database) as session:
                     self._problem = None
                     self._serve(session)
-            except OrdersError as error:  # Permanent too: a schema not migrated yet will be
+            except OrdersError as error:  # Permanent, too: the schema may be migrated soon
                 self._problem = str(error)
                 _log.warning("relay.database_lost", reason=str(error))
-            except Exception as error:  # noqa: BLE001 a bug in one turn must not end the relay
+            except Exception as error:  # noqa: BLE001 a bug in one pass must not end the relay
                 self._problem = type(error).__name__
                 _log.exception("relay.failed")
             self._idle = None
@@ -156,7 +155,7 @@ class Relay:
             self._rest(session)
 
     def _advance(self, session: Outbox) -> tuple[int, int]:
-        """Publish the next rows; return how many were found, and how many of them were sent."""
+        """Publish the next rows; return how many were read, and how many of them were published."""
         rows = self._reading.next(session, self._settings.batch)
         if session.may_be_lost:
             raise Transient("stood still for too long: another relay may lead")
@@ -169,8 +168,9 @@ class Relay:
         return len(rows), len(admitted)
 
     def _in_turn(self, rows: Sequence[Row]) -> list[Row]:
-        """Return what may be published now: of the rows that were read, and of those parked."""
-        # While their queue refuses new orders, those that were read are to try it.
+        """Return the rows to publish now, from those just read and those parked."""
+        # While their queue refuses new orders, the rows read are those that try it again, so park
+        # none of them.
         is_open = self._reading.is_open(_NEW_ORDERS)
         unparked = self._turns.take(rows, park=is_open)
         if is_open:
@@ -178,19 +178,19 @@ class Relay:
         return unparked
 
     def _publish(self, rows: Sequence[Row]) -> None:
-        """Publish rows; one that fits no message ends at once, so that it is put off by itself."""
+        """Publish rows. One that cannot be made a message is refused at once and waits alone."""
         messages = []
         for row in rows:
             try:
                 messages.append(_message(row))
-            except Exception as error:  # noqa: BLE001 whatever it is, it is about this row alone
+            except Exception as error:  # noqa: BLE001 whatever failed concerns only this row
                 _log.warning("message.unencodable", message_id=row.id, error=type(error).__name__)
                 self._window.refuse(row)
         if messages:
             self._publisher.publish(messages, self._window.settled)
 
     def _rest(self, session: Outbox) -> None:
-        """Wait for work: first a moment, then, having looked once more, for a notification."""
+        """Wait for work: first by polling; then check once more and wait for a notification."""
         if self._lulls < _LULLS:
             self._lulls += 1
             self._stopping.wait(_LULL_S)
@@ -224,7 +224,7 @@ class Relay:
         try:
             for publication in ended:
                 self._report(publication)
-        finally:  # a row that is still under way in our books would never be read again
+        finally:  # a row that stays under way here would never be read again
             self._window.forget(ended)
 
     def _report(self, ended: Ended) -> None:
@@ -245,7 +245,7 @@ class Relay:
             _log.warning("message.not_published", outcome=outcome, again_in_s=again_in_s, **facts)
 
     def _hold(self, row: Row, outcome: PublishOutcome) -> float:
-        """Keep back what would fail as this row did; return for how long, in seconds."""
+        """Hold the rows that would fail as this one did; return for how many seconds."""
         waits_s = []
         if outcome in _REFUSALS:
             waits_s.append(self._lanes.refused(lane_of(row.type)))
@@ -256,14 +256,14 @@ class Relay:
     def _drain(self, session: Outbox) -> None:
         drained = self._window.wait(0, _DRAIN_S)
         self._settle(session)
-        self._tell_writers(session, idle=False)  # nobody listens until another relay leads
+        self._tell_writers(session, idle=False)  # no relay listens until another one leads
         _log.info("relay.stopped", drained=drained)
 
 
 class _Gauges:
-    """What waits in the outbox, counted at most once a second, and less often when that is slow.
+    """Gauges of the outbox: rows are counted at most once a second, less often if that is slow.
 
-    What could not be counted when it was due is NaN, also while a count is waited for.
+    They are NaN when a count is overdue.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
 """Whose order is published next, while one customer has many.
 
-A queue is worked on in the order of its messages, so all that a customer places at once would go
-before everything that others place a moment later. The relay reads from the outbox both that an
-order was placed and that it ended, so it knows how many of a customer's orders are under way. A few
-are published at once. What a customer has beyond that stays in the outbox and is published in turns
-of customers, as long as no more orders are under way than keep the workers busy.
+Workers take a queue's messages in order, so a customer who places many orders at once would delay
+all others. The outbox tells the relay when an order was placed and when it ended, so the
+relay knows how many of a customer's orders are under way. A few are published at once. The others
+are parked: they stay in the outbox, and customers take turns. A turn comes when fewer orders are
+under way than keep the workers busy.
 
 Nothing here has to survive a restart: forgotten orders are read again and published.
 """
@@ -22,17 +22,17 @@ from orders.domain import events
 from orders.messaging.envelope import FEW, Customer, customer_of
 from orders.relay.outbox import Row
 
-# While only one customer has orders, so many times as many are under way: a worker never waits for
-# the relay, and whoever comes next waits once behind a fraction of a second's work.
+# While only one customer has orders, this many times as many may be under way. Then no worker waits
+# for the relay, and the next customer waits only for a fraction of a second's work.
 _ALONE: Final = 2
 _ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
-# An order that is under way for longer is somewhere else: put off, or lost.
+# An order under way for longer no longer keeps a worker busy: its message was put off or lost.
 _FORGET_S: Final = 10.0
-# Where nothing ends (no worker, a slow Payment), turns help nobody.
+# If no order ends for this long (no worker, a slow Payment), turns help nobody.
 _STALLED_S: Final = 5.0
-# Turns delay whoever has many orders, but by no more than this.
+# Longest time that an order may be parked.
 _LONGEST_S: Final = 30.0
-# Rows in memory, about 1 KB each. What comes beyond them is published at once.
+# Parked rows in memory, about 1 KB each. Further ones are published at once.
 _MOST: Final = 20_000
 
 _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
@@ -44,7 +44,7 @@ class _Parked(NamedTuple):
 
 
 class Turns:
-    """The orders under way, and those that wait for their turn. Of the relay's thread alone."""
+    """The orders under way, and those that wait for their turn. Not thread-safe."""
 
     def __init__(
         self,
@@ -52,18 +52,21 @@ class Turns:
         workers: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take how many orders keep a worker busy, and how many workers there are; 0: no turns."""
+        """Take how many orders keep a worker busy, and what counts the workers; 0: no turns."""
         self._per_worker, self._workers, self._monotonic = per_worker, workers, monotonic
-        # By the order's id: its customer, and since when. The oldest first.
+        # By the order's id: its customer, and when it was published. Oldest first.
         self._under_way: dict[str, tuple[Customer, float]] = {}
         self._counts: Counter[Customer] = Counter()
-        # The customer whose turn it is comes first.
+        # The customer whose turn is next comes first.
         self._parked: dict[Customer, collections.deque[_Parked]] = {}
-        self._seqs: list[int] = []  # of all parked rows, sorted
-        self._moved_s = 0.0  # when an order ended last, or the first one was parked
-        self._last_end = 0  # the largest `seq` of the rows that told of one
-        self._latest: Customer | None = None  # whose order was published last
-        self._shared_s = -math.inf  # when that was another customer's than the one before
+        self._seqs: list[int] = []  # the parked rows, sorted
+        # When the last order ended, or the first one was parked.
+        self._moved_s = 0.0
+        # The largest `seq` of a row that reported an order's end.
+        self._last_end = 0
+        # The customer of the order published last, and when that customer changed last.
+        self._latest: Customer | None = None
+        self._shared_s = -math.inf
 
     @property
     def parked(self) -> int:
@@ -71,7 +74,7 @@ class Turns:
         return len(self._seqs)
 
     def seqs(self, after: int) -> list[int]:
-        """Return the parked rows with a larger `seq`: they must not be read again."""
+        """Return the numbers of parked rows above `after`: they must not be read again."""
         return self._seqs[bisect.bisect_right(self._seqs, after) :]
 
     def take(self, rows: Sequence[Row], *, park: bool = True) -> list[Row]:
@@ -94,7 +97,7 @@ class Turns:
         self._expire(now_s)
         everybody = limit == 0 or now_s - self._moved_s > _STALLED_S
         rows: list[Row] = []
-        # Whose turn it is not now has none later in this call: each is asked until then.
+        # A customer whose turn has not come gets none later in this call: ask each only once.
         customers = collections.deque(self._parked)
         while customers and len(rows) < most:
             customer = customers.popleft()
@@ -155,20 +158,19 @@ class Turns:
             self._shared_s = now_s
         self._latest = customer
         if order_id in self._under_way:
-            return  # a second row of an order, which nobody of ours writes
+            return  # a second row for one order, which our services never write
         self._under_way[order_id] = customer, now_s
         self._counts[customer] += 1
 
     def _end(self, row: Row, now_s: float) -> None:
-        if row.seq > self._last_end:  # a row that its queue refuses is read again and again
+        if row.seq > self._last_end:  # a row whose queue refuses it is read again and again
             self._last_end, self._moved_s = row.seq, now_s
         begun = self._under_way.pop(row.aggregate_id, None)
         if begun is not None:
             self._discount(begun[0])
 
     def _expire(self, now_s: float) -> None:
-        # One pass: a dict that is asked again and again for its first key steps over all that
-        # were deleted before it.
+        # In one pass: asking a dict for its first key steps over every entry deleted before it.
         expired = [
             (order_id, customer)
             for order_id, (customer, _) in itertools.takewhile(

@@ -1,12 +1,12 @@
 """Which rows are read next, which are under way until they are deleted, and what must wait.
 
-Messages that go to the same queues make a lane. A full queue refuses every message of its lane and
-none of another, so a lane that is refused waits by itself, and a single message then tries whether
-it is taken again.
+Message types that go to the same queues form a lane. A full queue refuses every message of its lane
+and none of another. So a refused lane is held by itself. Then a single message tries whether the
+queue accepts messages again.
 
-At most one row of an order is under way in a lane, so an order's messages reach the queues of a
-lane in their order even when one of them is refused and published again. Consumers rely on that
-order (completed before refunded) within a lane, never across lanes.
+At most one row of an order is under way in a lane. So an order's messages reach a lane's queues in
+order, even if one of them is refused and published again. Consumers rely on that order (completed
+before refunded) within a lane, never across lanes.
 """
 
 import threading
@@ -25,19 +25,20 @@ from orderservice_topology import topology
 
 _FIRST_HOLD_S: Final = 0.5
 _LONGEST_HOLD_S: Final = 30.0
-_LONGEST_LANE_HOLD_S: Final = 5.0  # a try is one message: often enough costs nothing
+_LONGEST_LANE_HOLD_S: Final = 5.0  # each try is a single message, so frequent tries are cheap
 # A confirm takes milliseconds. A queue without a majority of its replicas gives none.
 _SILENT_S: Final = 1.0
-# The list goes with every query. Beyond it the oldest is forgotten: its row is tried early.
+# Every query carries the list of holds. When it is full, the oldest is forgotten, and its row is
+# tried early.
 _MOST_HELD: Final = 1000
 
-# The rows of a refused lane can be millions, and reading past them takes 0.2 s a million. So most
-# looks begin where the last one ended; what that misses (rows that committed late, rows that were
-# held) is found by looking from the start, for a twentieth of the time.
+# A refused lane can have millions of rows, and reading past a million takes 0.2 s. So most queries
+# begin where the last one ended. That misses rows that committed late and rows that were held.
+# Queries from the start find those; they take a twentieth of the time.
 _FROM_START_SHARE: Final = 20
 _FROM_START_S: Final = 5.0
-# Parked rows are many, and each look names those it must not return. So most looks begin above what
-# was read this long ago: longer than a commit usually takes.
+# Each query lists the parked rows that it must not return, which are many. So most queries begin
+# above the rows read this long ago, which is longer than a commit usually takes.
 _BESIDE_PARKED_S: Final = 0.5
 
 Types = tuple[str, ...]
@@ -45,7 +46,7 @@ Place = tuple[str, str]  # aggregate id, lane
 
 
 def _known() -> dict[str, str]:
-    """Name the lane of every message type that has a queue: by its queues."""
+    """Map every message type that has queues to its lane, which is named after them."""
     types = sorted({name for accepted in topology.ACCEPTS.values() for name in accepted})
     return {
         name: "+".join(queue for queue, accepted in topology.ACCEPTS.items() if name in accepted)
@@ -69,7 +70,7 @@ def types_of(lane: str) -> Types:
 
 
 def place_of(row: Row) -> Place:
-    """Return what must keep its order."""
+    """Return the order and lane of a row: rows with the same ones must keep their order."""
     return row.aggregate_id, lane_of(row.type)
 
 
@@ -87,14 +88,14 @@ class _Lane(msgspec.Struct):
 
 
 class Lanes:
-    """The lanes that were refused; every other lane is open. Of the relay's thread alone."""
+    """The lanes that were refused; every other lane is open. Not thread-safe."""
 
     def __init__(self, width: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._width, self._monotonic = width, monotonic
         self._refused: dict[str, _Lane] = {}
 
     def refused(self, lane: str) -> float:
-        """Close a lane and return for how long, in seconds; one that is closed stays as it is."""
+        """Close a lane, unless it is closed already; return for how many seconds."""
         state = self._refused.setdefault(lane, _Lane(self._width))
         now_s = self._monotonic()
         if state.until_s <= now_s:
@@ -104,10 +105,10 @@ class Lanes:
         return state.until_s - now_s
 
     def taken(self, lane: str) -> None:
-        """Widen a lane that takes messages again, up to its full width."""
+        """Double the width of a lane that accepts messages again, up to the full width."""
         state = self._refused.get(lane)
         if state is None or state.until_s > self._monotonic():
-            return  # a confirm from before it was refused says nothing
+            return  # this message was published before the refusal
         state.width *= 2
         if state.width >= self._width:
             self.open(lane)
@@ -128,7 +129,7 @@ class Lanes:
         return [(lane, number) for lane, number in free.items() if number > 0]
 
     def closed(self, under_way: Mapping[str, int]) -> set[str]:
-        """Return the lanes to leave out: refused ones, and those that get no answers."""
+        """Return the lanes to leave out: refused ones, and those with too many rows under way."""
         slow = {lane for lane, number in under_way.items() if number > self._width}
         return slow | self._refused.keys()
 
@@ -140,25 +141,25 @@ class Lanes:
 
     @staticmethod
     def _show(lane: str, *, held: bool) -> None:
-        if lane in _LANES.values():  # a name of a stranger's is no label
+        if lane in _LANES.values():  # an unknown message type must not become a label
             for name in types_of(lane):
                 OUTBOX_HELD.labels(name).set(held)
 
 
 class Window:
-    """The rows under way. The publisher reports from its thread, the relay does all else."""
+    """The rows under way. `settled` runs on the publisher's thread, all else on the relay's."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
-        self._rows: dict[object, Row] = {}  # until they are forgotten: deleted, or put off
+        self._rows: dict[object, Row] = {}  # until `forget`: they were deleted, or put off
         self._places: set[Place] = set()
         self._ended: list[Ended] = []
-        self._heard_s: dict[str, float] = {}  # by lane: an answer came, or none was due
+        self._heard_s: dict[str, float] = {}  # by lane: when an answer came, or none was due
         self._wanted = -1
 
     def admit(self, rows: Sequence[Row]) -> list[Row]:
-        """Take the first row of each place without one under way, in order; return those taken."""
+        """Take the first row of each place that has none under way, in order; return those."""
         admitted: dict[Place, Row] = {}
         with self._changed:
             for row in rows:
@@ -172,22 +173,22 @@ class Window:
         return list(admitted.values())
 
     def settled(self, outcome: PublishOutcome, batch: Sequence[Outgoing]) -> None:
-        """Note how publishing ended; `key` is the row's `id`. On the publisher's thread."""
+        """Record how publishing ended; `key` is the row's `id`. Runs on the publisher's thread."""
         with self._changed:
             self._end([Ended(self._rows[outgoing.key], outcome) for outgoing in batch])
 
     def refuse(self, row: Row) -> None:
-        """End a row that fits no message, and so was never published."""
+        """End a row that cannot be made a message, and so was never published."""
         with self._changed:
             self._end([Ended(row, PublishOutcome.UNENCODABLE)])
 
     def ended(self) -> list[Ended]:
-        """Return what has ended since it was last forgotten."""
+        """Return the rows that have ended and are not forgotten yet."""
         with self._changed:
             return list(self._ended)
 
     def forget(self, ended: Sequence[Ended]) -> None:
-        """Let go of the first rows that `ended` returned: they are deleted or put off."""
+        """Remove the first rows that `ended` returned: they are deleted or put off."""
         with self._changed:
             del self._ended[: len(ended)]
             for publication in ended:
@@ -195,7 +196,7 @@ class Window:
                 self._places.discard(place_of(publication.row))
 
     def wait(self, at_most: int, timeout_s: float) -> bool:
-        """Wait until no more than `at_most` rows have no outcome yet; false if the time is up."""
+        """Wait until at most `at_most` rows have no outcome yet; return False on timeout."""
         with self._changed:
             self._wanted = at_most
             in_time = self._changed.wait_for(lambda: self._in_flight() <= at_most, timeout_s)
@@ -209,7 +210,7 @@ class Window:
             return self._in_flight()
 
     def seqs(self) -> list[int]:
-        """Return the rows under way."""
+        """Return the numbers of the rows under way."""
         with self._changed:
             return [row.seq for row in self._rows.values()]
 
@@ -242,7 +243,7 @@ class _Hold(msgspec.Struct):
 
 
 class Holds:
-    """The places whose own row failed, each waiting longer with every failure."""
+    """The places whose row failed. Each failure makes the next hold longer."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -265,9 +266,9 @@ class Holds:
             self._holds.pop(place, None)
 
     def active(self) -> list[Place]:
-        """Return the places to leave alone for now."""
+        """Return the places that are on hold now."""
         now_s = self._monotonic()
-        # A place that was not published after its hold has lost its row: it is dropped.
+        # A place not published long after its hold has lost its row: drop it.
         old_s = now_s - 10 * _LONGEST_HOLD_S
         for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
             del self._holds[place]
@@ -295,7 +296,7 @@ class Reading:
         self._monotonic = monotonic
         self._floor: Floor | None = None  # while rows are parked
         self._closed: set[str] = set()
-        self._passed = 0  # every row up to this one was looked at
+        self._passed = 0  # every row up to this one was read
         self._from_start_at_s = 0.0
 
     def next(self, outbox: Outbox, limit: int) -> list[Row]:
@@ -314,7 +315,7 @@ class Reading:
             tried = outbox.take(number, self._selection(only=types_of(lane)))
             rows += tried
             if not tried and not self._window.by_lane()[lane]:
-                self._lanes.open(lane)  # nothing is left that could be refused
+                self._lanes.open(lane)  # no row is left that could be refused
         return rows
 
     def _open(self, outbox: Outbox, limit: int, closed: list[str]) -> list[Row]:

@@ -2,6 +2,6 @@
 
 from orders.imports import without
 
-# State is kept in the process, redis-py would only be imported.
+# pybreaker keeps its state in the process, so do not let it import redis-py.
 with without("redis"):
-    import pybreaker  # noqa: F401 imported to be there
+    import pybreaker  # noqa: F401 so that later imports find it loaded

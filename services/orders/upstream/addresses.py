@@ -1,6 +1,6 @@
 """Which addresses a receiver of webhooks may have.
 
-Whoever may name a receiver must not reach servers that only this machine or its network can reach.
+A person who names a receiver must not reach servers inside our network through it.
 """
 
 import ipaddress
@@ -20,16 +20,16 @@ _PRIVATE: Final = _networks(
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
     "::1/128", "fc00::/7",
 )  # fmt: skip
-# Where clouds hand out a machine's credentials: AWS, Azure, Google Cloud and others on the
-# link-local address; Alibaba, Azure's host, Oracle, and IPv6 of AWS and Google Cloud.
+# Here clouds hand out a machine's credentials: link-local addresses (AWS, Azure, Google Cloud and
+# others); Alibaba, Azure's host, Oracle; AWS and Google Cloud over IPv6.
 _METADATA: Final = _networks(
     "169.254.0.0/16", "fe80::/10",
     "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
     "fd00:ec2::254/128", "fd20:ce::254/128",
 )  # fmt: skip
-# Of IANA's registries of special addresses, what `is_global` of Python 3.11 lets pass.
+# Special addresses in IANA's registries that `is_global` of Python 3.11 takes for public ones.
 _SPECIAL: Final = _networks("192.0.0.0/24", "192.88.99.0/24", "2002::/16")
-_UNICAST_V6: Final = ipaddress.IPv6Network("2000::/3")  # all that has been allotted
+_UNICAST_V6: Final = ipaddress.IPv6Network("2000::/3")  # all that IANA has allocated
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are IPv4
 
 
@@ -38,7 +38,7 @@ class AddressRefused(Exception):
 
 
 class AllowedAddresses:
-    """Public addresses, and those that are allowed by name."""
+    """Public addresses, and further ones that the settings allow."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class AllowedAddresses:
         self._private, self._networks, self._resolve = private, tuple(networks), resolve
 
     def look_up(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a host. Raises AddressRefused if any is not allowed, OSError."""
+        """Return a host's addresses. Raises AddressRefused if any is not allowed, and OSError."""
         answers = self._resolve(host.strip("[]"), port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
         for address in addresses:

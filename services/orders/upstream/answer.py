@@ -1,8 +1,8 @@
-"""An HTTP answer that arrives in pieces: whether it is complete, and its content.
+"""Parses an HTTP answer that arrives in pieces: whether it is complete, and its content.
 
-Only what a server of today sends to a plain request: HTTP/1.1 with a length or in chunks. Whatever
-else comes is left to urllib3 on a connection of its own, so anything that another reader could take
-otherwise is refused here.
+It understands only what today's servers send to a plain request: HTTP/1.1 with a length or in
+chunks. It refuses everything else, also what other parsers might read differently. The caller then
+repeats the request with urllib3 on a separate connection.
 """
 
 import re
@@ -12,28 +12,28 @@ _HEAD_LIMIT_BYTES: Final = 16 * 1024
 _LINE: Final = b"\r\n"
 _END: Final = b"\r\n\r\n"
 _NO_BODY: Final = (204, 304)
-# What decides where an answer ends; each of them once at most.
+# The headers that decide where an answer ends; each may occur once.
 _LENGTH, _CODING, _CONNECTION = b"content-length", b"transfer-encoding", b"connection"
 _RETRY: Final = b"retry-after"
 _READ: Final = frozenset({_LENGTH, _CODING, _CONNECTION, _RETRY})
 _MOST_DIGITS: Final = 8
-# RFC 9110 §5.6.2: a name with anything else in it is read differently by different readers.
+# RFC 9110 §5.6.2. Parsers disagree about names with other characters.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-# A bare CR or LF ends a line for some readers; NUL ends the text for others.
+# A bare CR or LF ends a line for some parsers; NUL ends the text for others.
 _CONTROL: Final = re.compile(rb"[\r\n\x00]")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n\x00]*)?\Z" % _MOST_DIGITS)
 
 
 class NotUnderstood(Exception):
-    """Ask again with a full client; what else comes over this connection means nothing."""
+    """Ask again with a full client, and close this connection: its next bytes mean nothing."""
 
 
 class TooLong(Exception):
-    """Refuse the answer: it is longer than any of the contract."""
+    """Refuse the answer: it is longer than any that the contract allows."""
 
 
 class Answer(NamedTuple):
-    """A whole answer; after one that is not `kept` the server closes the connection."""
+    """A complete answer. Unless `kept`, the server closes the connection after it."""
 
     status: int
     body: bytes
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 def answer(received: bytes, limit_bytes: int) -> Answer | None:
-    """Return the answer that `received` is, or None while a part is missing.
+    """Return the answer in `received`, or None while it is incomplete.
 
     Raises NotUnderstood, and TooLong for a body of more than `limit_bytes` or one without an end.
     """
@@ -53,7 +53,7 @@ def answer(received: bytes, limit_bytes: int) -> Answer | None:
 
 
 def longest(limit_bytes: int) -> int:
-    """Return how many bytes may come before an answer is whole: chunks are longer than a body."""
+    """Return the most bytes that a complete answer may take; chunks take more than the body."""
     return 2 * (_HEAD_LIMIT_BYTES + limit_bytes)
 
 
@@ -119,7 +119,7 @@ def _exactly(rest: bytes, length: int) -> bytes | None:
 
 
 def _joined(rest: bytes, limit_bytes: int) -> bytes | None:
-    """Join chunks up to the last one; trailers are not understood."""
+    """Join the chunks; None while one is missing. Trailers are refused."""
     body, at = b"", 0
     while True:
         end = rest.find(_LINE, at)

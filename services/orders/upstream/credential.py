@@ -1,4 +1,4 @@
-"""What upstreams know us by, a bearer token and a certificate: in files that may be replaced."""
+"""Our credentials for upstreams: a bearer token and a certificate, in files that may change."""
 
 import os
 import re
@@ -24,8 +24,8 @@ _log = structlog.get_logger()
 class BearerToken:
     """The token in a file, read again by the first request after the file changed. Thread-safe.
 
-    What cannot be read or is no token, perhaps half written, is not taken over: the token of before
-    goes on.
+    If the new file cannot be read or holds no token (it may be half written), the previous token
+    stays in use.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -40,7 +40,7 @@ class BearerToken:
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """The header fields that carry the token of this moment."""
+        """The header fields with the current token."""
         try:
             version = self._look()
         except OSError as error:
@@ -51,7 +51,7 @@ class BearerToken:
         return self._fields
 
     def _look(self) -> _Version:
-        """Return what changes with the file; Kubernetes replaces a link to its folder."""
+        """Return what identifies the version of the file, also behind Kubernetes' symlinks."""
         status = os.stat(self._path)  # noqa: PTH116 half the time of Path.stat, for every request
         return status.st_mtime_ns, status.st_ino, status.st_size
 
@@ -82,8 +82,8 @@ class BearerToken:
 class ClientCertificate:
     """A certificate and its key, read again for each new connection. Thread-safe.
 
-    What cannot be read, or is no pair because only one of the files was replaced yet, is not taken
-    over: the pair of before goes on.
+    If the new files cannot be read, or do not fit together because only one was replaced yet, the
+    previous pair stays in use.
     """
 
     def __init__(self, certificate: str, key: str, name: str) -> None:
@@ -96,7 +96,7 @@ class ClientCertificate:
             raise SettingError(f"{name} is wrong: {_reason_of_pair(error)}") from error
 
     def context(self) -> ssl.SSLContext:
-        """Return what a new connection begins its handshake with; whom it trusts is not set."""
+        """Return a context with the certificate, for a new connection. The caller sets the CAs."""
         try:
             self._context, self._refused = self._read(), False
         except OSError as error:
@@ -117,7 +117,7 @@ class ClientCertificate:
 
 
 class Credential(NamedTuple):
-    """What goes with every request to an upstream, and with every connection."""
+    """The token sent with every request to an upstream, and the certificate of every connection."""
 
     token: BearerToken | None = None
     certificate: ClientCertificate | None = None
@@ -129,7 +129,7 @@ ANONYMOUS: Final = Credential()
 def credential_of(
     settings: UpstreamSettings, upstream: Literal["inventory", "payment"]
 ) -> Credential:
-    """Return what an upstream knows us by. Raises SettingError for files that cannot be used."""
+    """Return our credential for an upstream. Raises SettingError for files that cannot be used."""
     field = f"{upstream}_token_file"
     path: str | None = getattr(settings, field)
     token = None if path is None else BearerToken(path, variable(UpstreamSettings, field))

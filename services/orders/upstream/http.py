@@ -36,7 +36,7 @@ from orders.upstream.transport import (
 )
 
 # The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
-# in between (a proxy, a wrong route, a gateway) and says nothing of the order.
+# in between (a proxy, a wrong route, a gateway) and says nothing about the order.
 CODES: Final = frozenset(
     {
         "invalid",
@@ -65,8 +65,8 @@ _RETRIED: Final = frozenset(
         CallOutcome.THROTTLED,
     }
 )
-# 429 is the word of a healthy upstream, and a full bulkhead says nothing about it. A route or a
-# credential that is wrong is an outage as any other.
+# A healthy upstream sends 429, and our full bulkhead says nothing about the upstream, so neither
+# counts. A wrong route or credential counts like any outage.
 _BREAKING: Final = frozenset(
     {
         CallOutcome.TIMEOUT,
@@ -77,7 +77,7 @@ _BREAKING: Final = frozenset(
         CallOutcome.ADDRESS_REFUSED,
     }
 )
-# Whatever else calls this upstream now would end alike.
+# Any other call to this upstream would fail in the same way now.
 _PAUSING: Final = frozenset({CallOutcome.CIRCUIT_OPEN, CallOutcome.THROTTLED})
 _SHORTEST_TRY_S: Final = 0.001  # a sleep may end a little late; the timeout must stay above 0
 _HEADERS: Final = {
@@ -110,9 +110,9 @@ class Upstream:
     """Call one upstream under its policy. Make it after fork; any thread may use it.
 
     `name` is the label of its metrics. `definite` tells whether a 4xx is an answer about the
-    request; all others are failures of the way there. `addresses` are those that the upstream may
-    have; none: any. `credential` is what it knows us by. `clock`, `sleep` and `jitter` (0 to 1) are
-    for tests.
+    request; any other 4xx is a failure in between. `addresses` are those that the upstream may
+    have; none: any. `credential` identifies us. `clock`, `sleep` and `jitter` (0 to 1) are for
+    tests.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -143,7 +143,7 @@ class Upstream:
 
     @property
     def breaker_state(self) -> str:
-        """`closed`, `half-open` or `open`."""
+        """State of the circuit breaker: `closed`, `half-open` or `open`."""
         return self._breaker.state
 
     def close(self) -> None:
@@ -151,11 +151,12 @@ class Upstream:
         self._transport.close()
 
     def call(self, request: HttpRequest, read: Callable[[HttpResponse], T]) -> T:
-        """Send a request until `read` can make something of the answer, 2xx or a definite 4xx.
+        """Send a request until a usable answer comes, and return what `read` makes of it.
 
-        `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
-        Raises Unavailable when no answer to rely on came in time (NotAsked: nothing was sent),
-        Transient when this process is too busy to ask, and Permanent.
+        `read` gets 2xx and definite 4xx answers. It raises InvalidAnswer for what it cannot
+        understand and Permanent for a definite no. `call` raises Unavailable if no reliable answer
+        came in time (NotAsked: nothing was sent), Transient if this process is too busy to ask, and
+        Permanent.
         """
         started_s = self._clock()
         outcome = CallOutcome.REFUSED  # what remains when `read` raises
@@ -191,7 +192,7 @@ class Upstream:
     def again_in_s(
         self, request: HttpRequest, error: TryFailed, tries: int, deadline_s: float
     ) -> float | None:
-        """Return how long to wait before the next try, in seconds; None if there is to be none."""
+        """Return the seconds to wait before the next try; None if there is no further try."""
         wait_s = self._wait_s(error, tries, deadline_s)
         if wait_s is not None:
             _log.warning(
@@ -234,11 +235,11 @@ class Upstream:
             self.leave(admission, failed=failed)
 
     def admit(self) -> object:
-        """Take one of the places for a try; give the breaker back what this returns, to `leave`.
+        """Take a place in the bulkhead for a try; return the admission that `leave` needs.
 
-        The place is given up by `release`, when the try is really over. Raises TryFailed.
+        Call `release` when the try has really ended. Raises TryFailed.
         """
-        # The permit first: a probe of the breaker must not be spent on a full bulkhead.
+        # The bulkhead first: a full one must not use up the probe of the breaker.
         if not self._permits.acquire(blocking=False):
             raise TryFailed(CallOutcome.BULKHEAD_FULL, f"{self.policy.concurrency} in flight")
         try:
@@ -252,15 +253,15 @@ class Upstream:
         self._breaker.leave(admission, failed=failed)
 
     def give_back(self, admission: object) -> None:
-        """Tell the breaker that an admitted try ended and says nothing of the upstream."""
+        """Tell the breaker that an admitted try ended and says nothing about the upstream."""
         self._breaker.give_back(admission)
 
     def release(self) -> None:
-        """Give up the place of a try."""
+        """Give back the place of a try in the bulkhead."""
         self._permits.release()
 
     def understand(self, reply: HttpResponse, call: Call[T]) -> T:
-        """Make something of an answer. Raises TryFailed, and Permanent for a definite no."""
+        """Return what `read` makes of an answer. Raises TryFailed, Permanent for a definite no."""
         _check_status(reply, self._definite)
         try:
             return call.read(reply)
@@ -286,13 +287,13 @@ class Upstream:
         return tracing.span(f"{request.method} {request.template}", attributes, tracing.CLIENT)
 
     def fields(self, request: HttpRequest) -> dict[str, str]:
-        """Return the header fields of a request, the ids of the work at hand among them."""
+        """Return the header fields of a request, including the correlation and trace ids."""
         all_fields = {**_HEADERS, **request.headers, **outgoing_headers()}
         return all_fields if self._token is None else {**all_fields, **self._token.fields}
 
     def _exchange(self, request: HttpRequest, timeout_s: float, tries: int) -> HttpResponse:
         with self.span(request, tries) as span:
-            headers = self.fields(request)  # in the span: it is the parent of the peer's
+            headers = self.fields(request)  # inside the span, which is the parent of the upstream's
             try:
                 reply = self._transport.send(request, headers, timeout_s, self.release)
             except TryFailed as error:
@@ -314,9 +315,9 @@ class CircuitOpen(Exception):
 class Breaker:
     """Guard the calls to one upstream: `enter` before, `leave` after, whatever happens.
 
-    Any thread may use it. pybreaker counts and keeps the state; this class decides when to ask it.
-    pybreaker's own `call` holds a lock as long as the guarded call takes, so all calls to an
-    upstream would run one after another.
+    Any thread may use it. pybreaker counts failures and keeps the state; this class decides when to
+    ask it. pybreaker's own `call` holds a lock during the guarded call, so all calls to an upstream
+    would run one after another.
     """
 
     def __init__(
@@ -342,8 +343,8 @@ class Breaker:
     def enter(self) -> object:
         """Return the admission that `leave` needs.
 
-        Once the reset time is over, the first caller is the probe; others are refused until it
-        has left. Raises CircuitOpen.
+        Once the reset time is over, the first caller is the probe. Others are refused until the
+        probe has left. Raises CircuitOpen.
         """
         with self._lock:
             if self.state == pybreaker.STATE_OPEN:
@@ -356,9 +357,9 @@ class Breaker:
             return self._breaker.state
 
     def leave(self, admission: object, *, failed: bool) -> None:
-        """Count how a call ended, unless the state it was admitted in is over.
+        """Count how a call ended, unless the breaker's state has changed since its admission.
 
-        A late failure of a call from before must not re-open, nor a late success close.
+        A late failure must not open the breaker again, and a late success must not close it.
         """
         with self._lock:
             if self._breaker.state is not admission:
@@ -370,7 +371,7 @@ class Breaker:
                     self._opened_at_s = self._clock()
 
     def give_back(self, admission: object) -> None:
-        """End a call without a result for the breaker: after a probe, the next call probes."""
+        """End a call without a result for the breaker. If it was a probe, the next call probes."""
         with self._lock:
             probe = self.state == pybreaker.STATE_HALF_OPEN
             if probe and self._breaker.state is admission:
@@ -379,7 +380,7 @@ class Breaker:
 
 
 class _FailedCall(Exception):
-    """The failure that pybreaker counts."""
+    """Makes pybreaker count a failure."""
 
 
 def _outcome(failed: bool) -> None:  # noqa: FBT001 pybreaker passes it on
@@ -410,11 +411,11 @@ def breaks(error: TryFailed) -> bool:
 
 
 class InvalidAnswer(Exception):
-    """The upstream answered something that is not its contract; ask again later."""
+    """Ask again later: the answer does not follow the contract."""
 
 
 class _GaveUp(Exception):
-    """No further try is worth it."""
+    """The call ends here: no further try is made."""
 
     def __init__(self, upstream: str, request: HttpRequest, tries: int, last: TryFailed) -> None:
         plural = "tries" if tries > 1 else "try"
@@ -441,12 +442,12 @@ def _unavailable(upstream: str, error: _GaveUp) -> Transient:
 
 
 def _check_status(reply: HttpResponse, definite: Callable[[HttpResponse], bool]) -> None:
-    """Let only 2xx and definite 4xx pass."""
+    """Raise TryFailed unless the status is 2xx or a definite 4xx."""
     status = reply.status
     if 200 <= status < 300:
         return
     outcome, detail = _STATUSES.get(status, CallOutcome.SERVER_ERROR), f"status {status}"
-    if status < 400:  # a redirect: followed, it would send the order's data elsewhere
+    if status < 400:  # following a redirect would send the order's data elsewhere
         outcome = CallOutcome.INVALID_ANSWER
         detail += ": redirects are not followed"
     elif status < 500 and status not in _STATUSES:
@@ -458,7 +459,7 @@ def _check_status(reply: HttpResponse, definite: Callable[[HttpResponse], bool])
     raise TryFailed(outcome, detail, retry_after_s=reply.retry_after_s)
 
 
-# A rotated credential or a wrong route says nothing about the order that met it, code or no code.
+# These concern our credential or route, not the order, whatever error code comes with them.
 _ACCESS: Final = (401, 403, 405, 407, 421, 423, 425)
 _STATUSES: Final = {
     408: CallOutcome.TIMEOUT,
@@ -478,7 +479,7 @@ def decode(reply: HttpResponse, kind: type[T]) -> T:
 
 
 def refusal(reply: HttpResponse) -> Permanent:
-    """Return the error for a definite no that the contract does not foresee."""
+    """Return the error for a definite no that the contract does not describe."""
     code = error_code(reply)
     shown_code = code if code.isascii() and code.isidentifier() and len(code) <= 40 else "no code"
     reason = "upstream_conflict" if reply.status == 409 else "upstream_refused"

@@ -1,6 +1,6 @@
 """Inventory: availability, and reservations, each under a key that the caller chooses.
 
-`AdmissionCheck` is what a POST asks before the order is accepted; most is answered from memory.
+A POST asks `AdmissionCheck` before it accepts the order. Most answers come from memory.
 """
 
 import enum
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class Availability(msgspec.Struct, rename="camel", frozen=True):
-    """How many units could be reserved now; `sufficient` is about the quantity asked for."""
+    """How many units could be reserved now, and whether they suffice for the quantity asked for."""
 
     product_id: int
     available: int
@@ -50,7 +50,7 @@ class OutOfStock(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The reservation that is meant, and the order that it belongs to."""
+    """A reservation's key, and the order that it belongs to."""
 
     key: str
     order_id: int
@@ -73,7 +73,7 @@ class _Reservation(msgspec.Struct, rename="camel", frozen=True):
     status: str
 
 
-# What a 409 says about a reservation that is not where the call wants it.
+# Error codes of a 409: the reservation is in a state that rules the call out.
 _CONFLICTS: Final = {
     "not_committed": Standing.RESERVED,
     "already_committed": Standing.COMMITTED,
@@ -85,7 +85,7 @@ _CONFLICTS: Final = {
 class Inventory:
     """The inventory service. Every method may be repeated: it takes effect once per key.
 
-    Every method raises Transient when no answer to rely on came, Permanent for a definite no.
+    Every method raises Transient when no reliable answer came, and Permanent for a definite no.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -98,26 +98,26 @@ class Inventory:
         return self._upstream.call(request, lambda reply: decode(reply, Availability))
 
     def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
-        """Hold units for an order, and return how its reservation stands then.
+        """Reserve units for an order, and return the state of the reservation.
 
-        Anything but RESERVED and COMMITTED means that no units are held: the reservation was
-        released or returned before, perhaps ahead of this very call.
+        Any state except RESERVED and COMMITTED means that no units are held. The reservation was
+        released or returned before; the release may even have overtaken this call.
         """
         return self._upstream.call(*reserving(target, product_id, quantity))
 
     def commit(self, target: Target) -> Standing:
-        """Make a reservation final, and return how it stands then: COMMITTED, unless it ended."""
+        """Make a reservation final, and return its state: COMMITTED, unless it ended before."""
         return self._upstream.call(*committing(target))
 
     def release(self, target: Target) -> Standing:
-        """Give a reservation's units back, and return how it stands then.
+        """Release a reservation, and return its state.
 
-        It is remembered: a reservation that comes later under this key takes no units.
+        Inventory remembers the release: a later reservation under this key takes no units.
         """
         return self._upstream.call(*releasing(target))
 
     def give_back(self, target: Target) -> Standing:
-        """Return the units of a committed reservation, and return how it stands then."""
+        """Return the units of a committed reservation to the stock, and return its state."""
         return self._upstream.call(*_ending(target, "return"))
 
 
@@ -191,10 +191,10 @@ class StockAnswer(enum.StrEnum):
 class AdmissionCheck:
     """Ask for a product at most once per `ttl_s` and process, however many orders want it.
 
-    The units are remembered, not the verdict, so that one answer serves every quantity. A failure
-    is remembered as well: a slow Inventory costs one budget per product and TTL, not one per order.
-    `ask` is `Inventory.availability` of an upstream whose policy is `within(budget_s)`, which is
-    also how long one thread waits for the answer another one is asking for.
+    It remembers the units, not the verdict, so that one answer serves every quantity. It remembers
+    failures as well: a slow Inventory costs one budget per product and TTL, not one per order.
+    `ask` is `Inventory.availability` of an upstream whose policy is `within(budget_s)`. A thread
+    waits as long for an answer that another thread has asked for.
     """
 
     def __init__(  # noqa: PLR0913 the last ones are for tests
@@ -232,7 +232,7 @@ class AdmissionCheck:
         question, mine = self._question(product_id)
         if mine:
             self._ask(question, product_id, quantity)
-        elif not question.answered.is_set():  # asked first: waiting takes a lock even if it is
+        elif not question.answered.is_set():  # checked first: `wait` takes a lock even if it is set
             question.answered.wait(self._budget_s)
         if question.available is None:
             return StockAnswer.UNKNOWN
@@ -245,7 +245,7 @@ class AdmissionCheck:
             question = self._questions.get(product_id)
             if question is not None and self._clock() < question.expires_s:
                 return question, False
-            self._questions.pop(product_id, None)  # so that the new one becomes the youngest
+            self._questions.pop(product_id, None)  # so that the new one becomes the last
             new_question = self._questions[product_id] = _Question()
             if len(self._questions) > self._limit:
                 del self._questions[next(iter(self._questions))]
@@ -264,7 +264,7 @@ class AdmissionCheck:
 
 
 class _Question:
-    """A question to Inventory: being asked until `answered`, then good until `expires_s`."""
+    """A question to Inventory: under way until `answered`, then valid until `expires_s`."""
 
     __slots__ = ("answered", "available", "expires_s")
 

@@ -1,7 +1,7 @@
-"""What Inventory and Payment really did, as they say it themselves: read for reconciliation.
+"""The ledgers of Inventory and Payment, read for reconciliation: what they did for each order.
 
-A page is oldest change first. An entry that changes while the pages are read comes again, at its
-new place; none is skipped.
+A page begins with the oldest change. An entry that changes while the pages are read comes again at
+its new place; none is skipped.
 """
 
 import datetime as dt
@@ -38,7 +38,7 @@ class PaymentStatus(enum.StrEnum):
 
 
 class StockStatus(enum.StrEnum):
-    """Where a reservation stands."""
+    """State of a reservation."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"
@@ -85,7 +85,7 @@ class Ledger(Generic[E]):
         self._answer = Page[kind]  # type: ignore[valid-type] # msgspec wants it at run time
 
     def since(self, moment: dt.datetime | None) -> Iterator[list[E]]:
-        """Yield page after page of what changed at `moment` or later, or ever."""
+        """Yield the entries that changed at `moment` or later, page by page; None: all entries."""
         since = {} if moment is None else {"since": moment.astimezone(dt.UTC).isoformat()}
         cursor: str | None = None
         while True:
@@ -99,7 +99,7 @@ class Ledger(Generic[E]):
             cursor = page.next
 
     def of_order(self, order_id: int) -> list[E]:
-        """Return all entries of one order; of several if an id came again after a failover."""
+        """Return all entries of an order id: those of two orders if a failover reissued the id."""
         return self._page({"orderId": str(order_id)}).entries
 
     def _page(self, query: dict[str, str]) -> Page[E]:
@@ -108,7 +108,7 @@ class Ledger(Generic[E]):
 
     def _read(self, reply: HttpResponse) -> Page[E]:
         if reply.status == 400 and error_code(reply) == "invalid_cursor":
-            # The ledger was restored or emptied: begin anew at the next run.
+            # The ledger was restored or emptied: the next run begins anew.
             raise Transient(f"{self._upstream.name}: the cursor is not known any more")
         page: Page[E] = decode(reply, self._answer)
         if any(entry.at.tzinfo is None for entry in page.entries):
@@ -127,7 +127,7 @@ def reservations(upstream: Upstream) -> Ledger[StockEntry]:
 
 
 def for_pages(policy: UpstreamPolicy) -> UpstreamPolicy:
-    """Return a policy for answers that are pages: larger, and with more time to be put together."""
+    """Return a policy for pages: they are larger, and the upstream takes longer to make them."""
     return msgspec.structs.replace(
         policy,
         response_limit_bytes=_ANSWER_LIMIT_BYTES,

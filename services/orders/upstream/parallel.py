@@ -1,9 +1,9 @@
-"""Many calls at once on one thread: the way of `Upstream.call`, without a thread for each try.
+"""Makes many calls at once on one thread; `Upstream.call` takes a thread for each try.
 
 Each call has the tries, waits, deadlines, breaker, bulkhead, spans and metrics of `Upstream.call`.
-No call has a thread that waits for it: one thread sends on kept connections and reads whatever
-has arrived. Connections are opened on the upstream's own threads, because a
-name server or a handshake may take any time.
+One thread sends on kept connections and reads whatever has arrived, so no thread waits for a single
+call. The upstream's threads open the connections, because a name server or a handshake may take any
+time.
 """
 
 import collections
@@ -38,7 +38,7 @@ from orders.upstream.transport import (
 )
 
 Token = TypeVar("Token")
-Run = Callable[..., Any]  # runs a function within the context of the work that asks
+Run = Callable[..., Any]  # runs a function in the context of the message that it works for
 
 _READ_BYTES: Final = 65_536
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ _log = structlog.get_logger()
 class Answered(NamedTuple, Generic[Token]):
     """How a call ended: with what its `read` returned, or with the error `Upstream.call` raises.
 
-    Any other error says nothing of the call: make it again by itself.
+    Any other error says nothing about the call: repeat it with `Upstream.call`.
     """
 
     token: Token
@@ -56,7 +56,7 @@ class Answered(NamedTuple, Generic[Token]):
 
 
 class _Pending(Generic[Token]):
-    """A call that was not answered yet."""
+    """A call without an answer so far."""
 
     __slots__ = (
         "admission", "again_s", "block", "call", "deadline_s", "due", "lane", "resent", "run",
@@ -70,7 +70,7 @@ class _Pending(Generic[Token]):
         self.block: Any = None
         self.span: Any = None
         self.started_s = self.deadline_s = 0.0
-        # When this try was sent, 0 while it waits for a connection; or when the next one is due.
+        # When this try was sent, 0 while it waits for a connection; and when the next one is due.
         self.sent_s = 0.0
         self.again_s: float | None = None
         self.due = self.turn = 0
@@ -78,9 +78,9 @@ class _Pending(Generic[Token]):
 
 
 class _Connection(Generic[Token]):
-    """A connection of ours, and the call whose answer it waits for.
+    """A connection, and the call whose answer it waits for.
 
-    One that is `kept` was idle before this call: the server may have closed it since.
+    `kept`: the connection was idle before this call, so the server may have closed it.
     """
 
     __slots__ = ("begin", "kept", "lane", "line", "pending", "received", "sock")
@@ -95,17 +95,17 @@ class _Connection(Generic[Token]):
         self.begin = "".join(f"{name}: {value}\r\n" for name, value in line.headers.items())
 
     def is_dead(self) -> bool:
-        """Tell whether the server closed an idle connection, or sent what nobody asked for."""
+        """Tell whether the server closed an idle connection, or sent data without a request."""
         try:
             self.sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False  # of TLS there may have been something that is no data
+            return False  # TLS may have received a record without data
         except OSError:
             return True
         return True
 
     def request(self, request: HttpRequest, headers: dict[str, str]) -> bytes:
-        """Return a request as it goes over the wire."""
+        """Return the bytes of a request."""
         body = request.body or b""
         length = f"Content-Length: {len(body)}\r\n" if request.body is not None else ""
         named = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
@@ -126,7 +126,7 @@ class _Lane(Generic[Token]):
 
 
 class ParallelCalls(Generic[Token]):
-    """Calls under way. One thread uses it; any may `wake` it.
+    """Calls under way. One thread uses it; any thread may `wake` it.
 
     `width` is how many calls to one upstream are in flight; others wait their turn.
     """
@@ -149,7 +149,7 @@ class ParallelCalls(Generic[Token]):
         self._turn = self.fresh = 0
 
     def begin(self, token: Token, upstream: Upstream, call: Call[Any], run: Run) -> None:
-        """Begin a call; `wait` returns its end, under `token`."""
+        """Begin a call; `wait` returns its result with `token`."""
         lane = self._lanes.get(upstream.name)
         if lane is None:
             lane = self._lanes[upstream.name] = _Lane(upstream, self._width)
@@ -161,7 +161,7 @@ class ParallelCalls(Generic[Token]):
         self._queue(pending)
 
     def wait(self, timeout_s: float | None) -> list[Answered[Token]]:
-        """Return the calls that ended; wait for one, or a `wake`, for `timeout_s` (None: any)."""
+        """Wait for a call to end or a `wake`, at most `timeout_s`; return the calls that ended."""
         if self._ended:
             timeout_s = 0
         elif self._due:
@@ -170,7 +170,7 @@ class ParallelCalls(Generic[Token]):
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 self._hear()
-            elif key.data in self._connections:  # not dropped since it became readable
+            elif key.data in self._connections:  # not dropped after it became readable
                 self._read(key.data)
         while self._made:
             self._connected(*self._made.popleft())
@@ -186,12 +186,12 @@ class ParallelCalls(Generic[Token]):
                 self._rope.send(b"\0")
 
     def new_turn(self) -> None:
-        """Count the calls that begin from now on in `fresh`, which falls as they end."""
+        """From now on `fresh` counts only calls that begin after this and have not ended."""
         self._turn += 1
         self.fresh = 0
 
     def close(self) -> None:
-        """Close every connection, under the calls that wait for an answer."""
+        """Close every connection, also those whose calls wait for an answer."""
         with self._lock:
             self._closed = True
         for connection in list(self._connections):
@@ -209,8 +209,8 @@ class ParallelCalls(Generic[Token]):
         with contextlib.suppress(BlockingIOError):
             while self._bell.recv(_READ_BYTES):
                 pass
-        # After the bytes are gone: one that is read here must not keep others from ringing. Who did
-        # not ring until now is seen by whoever looks after this wait.
+        # Reset only after the bytes are read: otherwise a byte read here could stop the next `wake`
+        # from writing one. Work of an earlier `wake` is found after this wait.
         self._rung = False
 
     # -- connections ----------------------------------------------------------------------
@@ -223,7 +223,7 @@ class ParallelCalls(Generic[Token]):
         self._serve(lane)
 
     def _serve(self, lane: _Lane[Token]) -> None:
-        """Give connections to the calls that wait, and have more opened if they are too few."""
+        """Give connections to the calls that wait, and open more if there are too few."""
         while lane.waiting and lane.idle:
             connection = lane.idle.pop()
             if connection.kept and connection.is_dead():
@@ -249,7 +249,7 @@ class ParallelCalls(Generic[Token]):
         lane.connecting -= 1
         try:
             connection = _Connection(future.result(), lane)
-        except Exception as error:  # noqa: BLE001 each way of failing is one
+        except Exception as error:  # noqa: BLE001 whatever failed, there is no connection
             self._cannot_connect(lane, error)
             return
         if self._closed:
@@ -260,7 +260,7 @@ class ParallelCalls(Generic[Token]):
         self._selector.register(connection.sock, selectors.EVENT_READ, connection)
         lane.idle.append(connection)
         self._serve(lane)
-        # Only now: a server that closes what it has just accepted would be connected to endlessly.
+        # Only now: else we would reconnect for ever to a server that closes each new connection.
         connection.kept = connection.pending is None
 
     def _cannot_connect(self, lane: _Lane[Token], error: Exception) -> None:
@@ -333,7 +333,7 @@ class ParallelCalls(Generic[Token]):
             self._closed_by_server(connection, word(error))
             return
         if not received or connection.pending is None:
-            # Closed by the server; or it speaks without having been asked.
+            # The server closed the connection, or sent data without a request.
             self._closed_by_server(connection, "closed by the server")
             return
         connection.received += received
@@ -348,7 +348,7 @@ class ParallelCalls(Generic[Token]):
             self._broken(connection, failure)
             return
         except answer.NotUnderstood as error:
-            # The caller asks again with a full client, which tells the breaker what it thinks.
+            # The caller asks again with `Upstream.call`, which tells the breaker how that ends.
             self._drop(connection)
             self._without_verdict(pending)
             self._end(pending, None, error)
@@ -380,7 +380,7 @@ class ParallelCalls(Generic[Token]):
             self._left(pending, failed=False)
             self._observe(pending, CallOutcome.REFUSED)
             self._end(pending, None, error)
-        except Exception as error:  # noqa: BLE001 a bug must end neither the thread nor other calls
+        except Exception as error:  # noqa: BLE001 a bug must not end the thread or other calls
             _log.exception("upstream.answer_failed", upstream=upstream.name)
             self._left(pending, failed=True)
             self._end(pending, None, error)
@@ -390,7 +390,7 @@ class ParallelCalls(Generic[Token]):
             self._end(pending, result, None)
 
     def _broken(self, connection: _Connection[Token], failure: TryFailed) -> None:
-        """Close a connection that is of no use any more, whoever waits for its answer."""
+        """Close a connection that failed, and fail the call that waits for its answer."""
         pending = connection.pending
         self._drop(connection)
         if pending is not None:
@@ -401,10 +401,10 @@ class ParallelCalls(Generic[Token]):
         self._serve(connection.lane)
 
     def _closed_by_server(self, connection: _Connection[Token], detail: str) -> None:
-        """Close a connection that ended; a call that it may never have carried is made again.
+        """Close a connection that the server closed; send its call again on another one.
 
-        A server closes idle connections as it likes. Where a request crosses with that, its failure
-        says nothing of the upstream. The call carries a key, so that a second one does no harm.
+        Servers close idle connections at any time. If one does so while a request is on its way,
+        that says nothing about the upstream. The call carries a key, so it may be sent twice.
         """
         pending = connection.pending
         if (
@@ -418,7 +418,7 @@ class ParallelCalls(Generic[Token]):
             return
         lane, connection.pending = connection.lane, None
         self._drop(connection)
-        for older in list(lane.idle):  # idle for longer: what closed this one closed them
+        for older in list(lane.idle):  # idle for longer, so the server has closed them, too
             self._drop(older)
         pending.run(tracing.fail, pending.span, CallOutcome.CONNECTION_ERROR)
         self._without_verdict(pending)
@@ -428,12 +428,12 @@ class ParallelCalls(Generic[Token]):
         self._serve(lane)
 
     def _without_verdict(self, pending: _Pending[Token]) -> None:
-        """End a try that says nothing of the upstream."""
+        """End a try that says nothing about the upstream."""
         self._left(pending, failed=None)
         pending.lane.upstream.give_back(pending.admission)
 
     def _left(self, pending: _Pending[Token], *, failed: bool | None) -> None:
-        """End a try that was sent; None: what it says of the upstream is told later."""
+        """End a try that was sent. None: the caller tells the breaker."""
         pending.lane.upstream.release()
         if pending.block is not None:
             pending.run(pending.block.__exit__, None, None, None)
@@ -462,7 +462,7 @@ class ParallelCalls(Generic[Token]):
         self._expect(pending, pending.again_s)
 
     def _expect(self, pending: _Pending[Token], at_s: float) -> None:
-        pending.due = next(self._number)  # what the clock had of it before is void
+        pending.due = next(self._number)  # cancels the earlier entry in `_due`
         heapq.heappush(self._due, (at_s, pending.due, pending))
 
     def _look_at_clock(self) -> None:
@@ -479,7 +479,7 @@ class ParallelCalls(Generic[Token]):
                 self._too_late(pending)
 
     def _not_sent(self, pending: _Pending[Token]) -> None:
-        """End a call that found no connection in time; nothing is known against the upstream."""
+        """End a call that found no connection in time, which says nothing about the upstream."""
         with contextlib.suppress(ValueError):
             pending.lane.waiting.remove(pending)
             error = TryFailed(CallOutcome.BULKHEAD_FULL, "no connection in time")
@@ -505,7 +505,7 @@ class ParallelCalls(Generic[Token]):
 
     def _end(self, pending: _Pending[Token], result: Any, error: Exception | None) -> None:
         self._stale(pending)
-        pending.due = 0  # what the clock still has of it is void
+        pending.due = 0  # cancels its entry in `_due`
         self._ended.append(Answered(pending.token, result, error))
 
     def _stale(self, pending: _Pending[Token]) -> None:

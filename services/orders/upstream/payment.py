@@ -12,7 +12,8 @@ from orders.upstream.transport import Call, HttpRequest, HttpResponse
 
 _CENT: Final = Decimal("0.01")
 _UNKNOWN_ATTEMPT: Final = "unknown_attempt"
-# The id was used for another refund, in work that a failover lost; or nothing is left to give back.
+# Answers that only a person can settle: the id was used for another refund, which a failover lost,
+# or nothing is left to refund.
 _REFUND_REFUSALS: Final = frozenset(
     {"conflict", "unknown_capture", "not_captured", "exceeds_capture"}
 )
@@ -28,7 +29,7 @@ class Captured(msgspec.Struct, frozen=True):
 
 
 class Declined(msgspec.Struct, frozen=True):
-    """The attempt is over; no money moved and none will."""
+    """The attempt is over: no money moved, and none will."""
 
     attempt_id: str
     order_id: int
@@ -71,9 +72,9 @@ class _NewRefund(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True
 class Payment:
     """The payment service. Every method may be repeated: it takes effect once per attempt id.
 
-    Every method raises Transient when no answer to rely on came: the outcome is then *unknown*,
-    and only asking again under the same attempt id may settle it. Permanent is a definite no to
-    the request itself (malformed, or the attempt id was used for something else).
+    Every method raises Transient when no reliable answer came. The outcome is then *unknown*: only
+    asking again under the same attempt id can settle it. Permanent is a definite no to the request
+    itself: it is malformed, or the attempt id was used for something else.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -86,7 +87,7 @@ class Payment:
         return self._upstream.call(*capturing(attempt_id, order_id, amount, method))
 
     def find(self, attempt_id: str, order_id: int, amount: Decimal) -> Captured | Declined | None:
-        """Return what became of a capture; None if Payment does not know it so far.
+        """Return the outcome of a capture; None if Payment does not know it so far.
 
         None does not mean "never": a capture may still be on its way. Ask again under the same id.
         """
@@ -95,9 +96,9 @@ class Payment:
     def refund(
         self, attempt_id: str, order_id: int, amount: Decimal, *, capture_id: str | None = None
     ) -> Refunded | Declined:
-        """Give money back; with `capture_id`, at most what was taken under it.
+        """Refund money; with `capture_id`, at most what was captured under it.
 
-        Declined also when Payment refuses it for what it knows: only a person can settle that.
+        Declined also for the error codes that only a person can settle.
         """
         body = _encoder.encode(_NewRefund(order_id, _cents(amount), capture_id))
         request = _request("PUT", "refunds", attempt_id, body)
@@ -144,7 +145,7 @@ def _request(method: str, kind: str, attempt_id: str, body: bytes | None = None)
 
 
 def _checked(reply: HttpResponse, attempt_id: str, order_id: int, amount: Decimal) -> _Attempt:
-    """Decode an answer and make sure that it is about the attempt that was asked for."""
+    """Decode an answer. Raises InvalidAnswer unless it is about the attempt asked for."""
     attempt = decode(reply, _Attempt)
     if (attempt.attempt_id, attempt.order_id, attempt.amount) != (attempt_id, order_id, amount):
         raise InvalidAnswer("another attempt than the one asked for")

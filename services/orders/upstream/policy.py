@@ -1,4 +1,4 @@
-"""How patient, how insistent and how wide the calls to one upstream are."""
+"""Limits of the calls to one upstream: time, retries, concurrency."""
 
 from typing import Any, Final, Self
 
@@ -12,17 +12,17 @@ _DEFAULT: Final[dict[str, Any]] = {
 
 
 class UpstreamPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The defaults are the settings', for a consumer, which has time; `within` is for a request."""
+    """Limits of calls. The defaults suit the worker; `within` makes them fit a request."""
 
-    deadline_s: float = _DEFAULT["timeout_s"]  # one call, all its tries and waits together
+    deadline_s: float = _DEFAULT["timeout_s"]  # one call, with all its tries and waits
     try_timeout_s: float = _DEFAULT["try_timeout_s"]  # leaves room for more within the deadline
     retries: int = _DEFAULT["retries"]
     backoff_base_s: float = _DEFAULT["backoff_base_s"]
-    # Callers that failed together do not come back together.
+    # Random, so that callers that failed together do not retry together.
     backoff_jitter_s: float = _DEFAULT["backoff_jitter_s"]
     breaker_failures: int = _DEFAULT["breaker_failures"]
     breaker_reset_s: float = _DEFAULT["breaker_reset_s"]
-    concurrency: int = _DEFAULT["concurrency"]  # in flight, those given up but not yet ended too
+    concurrency: int = _DEFAULT["concurrency"]  # in flight, also those given up but not ended
     response_limit_bytes: int = 64 * 1024  # every answer of the contract is below 1 KiB
 
     def within(self, budget_s: float) -> Self:

@@ -1,9 +1,9 @@
-"""One HTTP exchange with an upstream that ends when its time is over, whatever the server does.
+"""One HTTP exchange with an upstream, which ends at its deadline whatever the server does.
 
 The timeouts of urllib3 hold for each socket operation, so a server that sends a byte now and then
 keeps a caller for ever. Resolving a name has no timeout at all. Therefore the exchange runs on a
-separate thread, and the caller waits for it until the deadline. Then it shuts the socket down,
-which ends the thread, too.
+separate thread, and the caller waits for it until the deadline. Then the caller shuts the socket
+down, which ends the thread, too.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ class CallOutcome(enum.StrEnum):
 
     SUCCESS = "success"
     REFUSED = "refused"  # a definite no (4xx)
-    DENIED = "denied"  # about our access or route, not about this order: mended while it waits
+    DENIED = "denied"  # about our access or route, not the order, which waits for the repair
     TIMEOUT = "timeout"
     CONNECTION_ERROR = "connection_error"
     SERVER_ERROR = "server_error"
     THROTTLED = "throttled"
     INVALID_ANSWER = "invalid_answer"
-    ADDRESS_REFUSED = "address_refused"  # not one that a receiver of webhooks may have
+    ADDRESS_REFUSED = "address_refused"  # a receiver of webhooks may not have this address
     CIRCUIT_OPEN = "circuit_open"
     BULKHEAD_FULL = "bulkhead_full"
 
 
 class TryFailed(Exception):
-    """Try again if it pays: no answer to rely on came; `outcome` says why."""
+    """Try again if the outcome allows it: no reliable answer came; `outcome` says why."""
 
     def __init__(
         self, outcome: CallOutcome, detail: str = "", *, retry_after_s: float | None = None
@@ -59,7 +59,7 @@ class TryFailed(Exception):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What to send. `template` is the path without its ids, for names of spans and log lines."""
+    """A request to send. `template` is the path without ids, for spans and log lines."""
 
     method: str
     path: str
@@ -69,7 +69,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """What came back, whole."""
+    """A complete response."""
 
     status: int
     body: bytes
@@ -77,7 +77,7 @@ class HttpResponse(msgspec.Struct, frozen=True):
 
 
 class Call(NamedTuple, Generic[T_co]):
-    """What to send, and how to understand the answer.
+    """A request, and the function that reads its answer.
 
     `read` raises InvalidAnswer for what it cannot understand and Permanent for a definite no.
     """
@@ -87,10 +87,10 @@ class Call(NamedTuple, Generic[T_co]):
 
 
 class Line(NamedTuple):
-    """A connection of one's own, and what every request begins with or has among its fields."""
+    """A connection for one caller, with the path prefix and header fields of every request."""
 
     connection: HTTPConnection
-    base: str  # what stands before the path
+    base: str  # prefix of every path
     headers: Mapping[str, str]
 
 
@@ -124,7 +124,7 @@ class Transport:
         self._adapter.close()
 
     def connect(self, timeout_s: float) -> "Future[Line]":
-        """Begin to open a connection that only the caller uses; TryFailed when it fails."""
+        """Begin to open a connection for one caller; the future raises TryFailed."""
         return self._threads.submit(self._connected, timeout_s)
 
     def _connected(self, timeout_s: float) -> Line:
@@ -151,7 +151,7 @@ class Transport:
     ) -> HttpResponse:
         """Exchange once, within the time. Raises TryFailed.
 
-        `ended` is called when the exchange is really over, which may be after this returned.
+        `ended` is called when the exchange has really ended, perhaps after this has returned.
         """
         exchange = _Exchange()
 
@@ -190,7 +190,7 @@ class Transport:
             return self._read(response)
         except AddressRefused as error:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
-        except urllib3.exceptions.NewConnectionError as error:  # refused; to urllib3 a timeout
+        except urllib3.exceptions.NewConnectionError as error:  # refused: a timeout to urllib3
             raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
         except urllib3.exceptions.TimeoutError as error:
             raise TryFailed(CallOutcome.TIMEOUT, word(error)) from error
@@ -201,7 +201,7 @@ class Transport:
         try:
             body = self._body(response)
         except BaseException:
-            response.close()  # what is left of this answer would be the next one's beginning
+            response.close()  # else the rest of this answer would become the start of the next one
             raise
         finally:
             response.release_conn()
@@ -211,7 +211,7 @@ class Transport:
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         body = bytearray()
-        # Not one `read` of the limit: that one returns a body cut short as if it were whole.
+        # Not `read(limit)`: it returns a body that was cut short as if it were complete.
         for chunk in response.stream(self._limit_bytes + 1, decode_content=False):
             body += chunk
             if len(body) > self._limit_bytes:
@@ -233,7 +233,7 @@ def retry_after_s(field: str) -> float | None:
 
 
 def word(error: Exception) -> str:
-    """Name an error by its class, or say what to do: texts of urllib3 carry addresses."""
+    """Return an error's class, or advice if there is any. urllib3's texts contain addresses."""
     if (advice := verified.advice(error, verified.OF_REQUESTS)) is not None:
         return advice
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
@@ -241,7 +241,7 @@ def word(error: Exception) -> str:
 
 
 class _Exchange:
-    """The socket of an exchange, known from the moment its answer is waited for."""
+    """The socket of an exchange, known once the thread waits for the answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -264,7 +264,7 @@ class _Exchange:
 
 
 def _shut_down(sock: socket.socket) -> None:
-    # The plain socket's method: SSLSocket's own also drops TLS state another thread is using.
+    # The plain socket's method: SSLSocket's also drops TLS state that another thread is using.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -289,9 +289,9 @@ class _HTTPConnection(HTTPConnection):
         return super().getresponse()
 
     def _new_conn(self) -> socket.socket:
-        """Connect to an address that was checked: a second look-up could answer another one.
+        """Connect to an address that was checked: a second look-up could return another one.
 
-        The name stays what Host, SNI and the certificate are about.
+        Host, SNI and the check of the certificate still use the name.
         """
         if self._addresses is None:
             return super()._new_conn()
@@ -328,7 +328,7 @@ class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
         self._certificate = certificate
 
     def connect(self) -> None:
-        """Connect with the certificate of this moment; urllib3 uses one object again and again."""
+        """Connect with the current certificate: urllib3 reconnects with the same object."""
         if self._certificate is not None:
             self.ssl_context = self._certificate.context()
         super().connect()
@@ -343,12 +343,12 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """urllib3's pool with connections that tell which socket they use."""
+    """urllib3's pool, with connections that report their socket to `_Exchange`."""
 
     def pool(self, base: requests.PreparedRequest) -> urllib3.HTTPConnectionPool:
         """Return the pool of a server, set up to verify its certificate.
 
-        By the authorities that requests itself would take: those of REQUESTS_CA_BUNDLE, if set.
+        The CAs are those that requests would use: REQUESTS_CA_BUNDLE, if set.
         """
         authorities = os.environ.get("REQUESTS_CA_BUNDLE") or True
         connections = self.get_connection_with_tls_context(base, verify=authorities)
