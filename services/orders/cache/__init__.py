@@ -1,10 +1,11 @@
-"""Orders kept close to their readers: in the process (L1) and in Redis (L2), never older again.
+"""Caches orders in the process (L1) and in Redis (L2); no reader gets an older version later.
 
-Also the Redis client, and the marks of who wrote a moment ago. All of it works without Redis.
+It also has the Redis client, and the marks of users who wrote a moment ago. All of it works without
+Redis.
 """
 
 from orders.imports import without
 
-# The meters of redis-py stay off, their SDK would only be imported.
+# We do not use redis-py's metrics, so do not let it import their SDK.
 with without("opentelemetry.sdk.metrics"):
-    import redis  # noqa: F401 imported to be there
+    import redis  # noqa: F401 so that later imports find it loaded

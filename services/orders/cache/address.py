@@ -1,7 +1,7 @@
 """Where Redis is, by the scheme of its URL: a server, a service behind Sentinels, or a cluster.
 
-redis-py does what is easy to get wrong: the URL, TLS, AUTH, SELECT, HELLO, and finding the primary
-of a service and the nodes of a cluster.
+redis-py does the parts that are easy to get wrong: the URL, TLS, AUTH, SELECT, HELLO, and finding
+the primary of a service and the nodes of a cluster.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from orders.cache.connection import Connected, Connection
 from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
 
-HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. Not within a caller's wait.
-# Guess: longest wait for the answer of one Sentinel, or of one node about the cluster. A frozen one
-# holds up a reconnection by as much.
+HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. No caller waits for it.
+# Guess: longest wait for one Sentinel, or for one node's answer about the cluster. A frozen one
+# delays each reconnection by this time.
 _ASK_S: Final = 0.5
-_IDENTIFY_S: Final = 1.0  # a frozen server accepts connections
-_WATCH_S: Final = 1.0  # as long as a reader may take to see a change
-_REUSE_S: Final = 0.2  # threads that connect together ask the cluster once
+_IDENTIFY_S: Final = 1.0  # bounded, because a frozen server still accepts connections
+_WATCH_S: Final = 1.0  # every reader must see a change within this time
+_REUSE_S: Final = 0.2  # threads that connect within this time ask the cluster once
 _SCHEMES: Final = (
     "redis", "rediss", "unix",
     "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
@@ -40,20 +40,20 @@ _PORT: Final = 6379
 
 
 class _WrongUrl(ValueError):
-    """The fault of a URL, in words that repeat no part of it."""
+    """Correct the URL. The text repeats no part of it: it may contain a password."""
 
 
 class Place(Protocol):
     """The target of a URL."""
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
-        """Find the primaries and connect to all; their waits end after `timeout_s`.
+        """Find the primaries and connect to all of them; `timeout_s` bounds each wait for a reply.
 
         Raises OSError, redis.RedisError and hiredis.HiredisError.
         """
 
     def primaries(self) -> frozenset[str]:
-        """Return the addresses of the primaries, as far as they are known by now; may ask."""
+        """Return the known addresses of the primaries; may ask a Sentinel."""
 
 
 def place_of(url: str) -> Place:
@@ -63,7 +63,7 @@ def place_of(url: str) -> Place:
     except _WrongUrl as error:
         raise SettingError(f"ORDERS_REDIS_URL is wrong: {error}") from None
     except (ValueError, TypeError, RedisError):
-        # Not in the words of who could not read it: they repeat the URL, and its password.
+        # Without the text of the original error, which repeats the URL and its password.
         raise SettingError(
             "ORDERS_REDIS_URL is wrong: a host, a port or a parameter cannot be read "
             "(an IPv6 address stands in [ ])"
@@ -81,7 +81,7 @@ def _place(url: str) -> Place:
 
 
 class Login:
-    """How to connect and get in, wherever the server is."""
+    """How to connect and authenticate to a server, without its address."""
 
     def __init__(self, url: str) -> None:
         """Read a URL of one server; its address is the default."""
@@ -91,11 +91,11 @@ class Login:
         self.kind: Callable[..., AbstractConnection] = (
             functools.partial(TlsConnection, context_cache=KeptContext()) if self._tls else kind
         )
-        self._link({}, protocol=2)  # refuses what it does not know
+        self._link({}, protocol=2)  # raises for unknown parameters
 
     @property
     def address(self) -> str:
-        """Return host and port of the server, for messages to people."""
+        """Return host and port of the server, for error messages."""
         return self.arguments.get("path") or f"{self.host}:{self.port}"
 
     @property
@@ -109,7 +109,7 @@ class Login:
         return int(self.arguments.get("port", _PORT))
 
     def others(self) -> dict[str, Any]:
-        """Return the arguments for clients of redis-py's that connect elsewhere."""
+        """Return the arguments for redis-py's clients that connect to other servers."""
         own = ("host", "port", "path", "db")
         arguments = {name: value for name, value in self.arguments.items() if name not in own}
         limits = {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S}
@@ -156,7 +156,7 @@ class Sentinels:
         self._asked_at = float("-inf")
 
     def primaries(self) -> frozenset[str]:
-        """Ask the Sentinels once a second: a primary that was replaced may go on for 10 s."""
+        """Ask the Sentinels once a second: a replaced primary may go on serving for 10 s."""
         if time.monotonic() - self._asked_at > _WATCH_S:
             self._asked_at = time.monotonic()
             with contextlib.suppress(RedisError):  # without Sentinels the primary still serves
@@ -173,7 +173,7 @@ class Sentinels:
         try:
             host, port = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
         except MasterNotFoundError as error:
-            if "SSL" in str(error):  # the text is all that redis-py keeps of why
+            if "SSL" in str(error):  # redis-py keeps only the text of the cause
                 raise error from self._refusal()
             raise
         self._asked_at = time.monotonic()
@@ -181,7 +181,7 @@ class Sentinels:
         return host, port
 
     def _refusal(self) -> RedisError | None:
-        """Ask once more for why a Sentinel's certificate, or ours, was refused."""
+        """Ask once more, to return the error that says why a certificate was refused."""
         for sentinel in self._sentinel.sentinels:
             try:
                 sentinel.sentinel_masters()

@@ -1,8 +1,8 @@
-"""Connections to Redis servers, of one thread: hiredis reads, the time is bounded.
+"""One thread's connections to Redis servers, with a time limit for each exchange.
 
-A `Connection` leads to one server; a `Link` has those to all primaries, and knows where each key
-lives. Our own loop reads replies instead of redis-py's. That one's timeout holds for each piece of
-a reply and not for the whole, and it costs 1.3 times as much.
+A `Connection` leads to one server. A `Link` has the connections to all primaries, and knows which
+one has each key. We read replies in our own loop, with hiredis. redis-py's timeout holds for each
+piece of a reply and not for the whole, and its loop takes 1.3 times as much CPU.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from redis.crc import key_slot
 
 Argument = bytes | str | float
 Command = tuple[Argument, ...]
-Reply = Any  # what RESP can carry: bytes, int, None, list, hiredis.ReplyError
+Reply = Any  # bytes, int, None, list, hiredis.ReplyError
 
 _READ_BYTES: Final = 65_536
 _NOTHING: Final = object()
-_SCRIPTS: Final = frozenset({b"EVALSHA", b"EVAL"})  # their key comes after text and number
+_SCRIPTS: Final = frozenset({b"EVALSHA", b"EVAL"})  # arguments: text or SHA-1, number of keys, key
 
 
 def pack(command: Command) -> bytes:
-    """Return a command as it goes over the wire."""
+    """Return the bytes of a command."""
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says 1-tuple
     return packed
 
@@ -37,19 +37,19 @@ _ASKING: Final = pack((b"ASKING",))
 
 
 class Closed(ConnectionError):
-    """Open another connection: the server has ended this one, before the reply."""
+    """Open another connection: the server closed this one before the reply."""
 
 
 class NotPrimary(ConnectionError):
-    """Find the primary: this server follows another one."""
+    """Find the primary: this server is a replica."""
 
 
 class Connection:
-    """A connected socket and the parser of what arrives on it."""
+    """A connected socket, and the parser of its replies."""
 
     def __init__(self, link: AbstractConnection, timeout_s: float) -> None:
-        self._link = link  # owns the socket: closes it when collected
-        self._socket = cast("socket.socket", link._sock)  # noqa: SLF001 there is no public way
+        self._link = link  # owns the socket, and closes it when garbage-collected
+        self._socket = cast("socket.socket", link._sock)  # noqa: SLF001 no public attribute
         self._tls = isinstance(self._socket, ssl.SSLSocket)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(_READ_BYTES)
@@ -61,11 +61,11 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether this process made it: two processes on one socket read each other's replies."""
+        """Whether this process opened it. After a fork both would read each other's replies."""
         return self._pid == os.getpid()
 
     def exchange(self, payload: bytes, replies: int, deadline: float) -> list[Reply]:
-        """Send packed commands and return one reply for each; errors of the server are values.
+        """Send packed commands and return a reply for each; the server's errors are returned.
 
         After any exception the connection is useless: a late reply would answer the next command.
         Raises OSError (TimeoutError past `deadline`, Closed) and hiredis.ProtocolError.
@@ -75,22 +75,22 @@ class Connection:
 
     def collect(self, replies: int, deadline: float) -> list[Reply]:
         """Return one reply for each command that was sent. Raises as `exchange` does."""
-        self._read()  # nearly always the whole answer
+        self._read()  # nearly always reads the whole reply
         return [
             reply if (reply := self._reader.gets()) is not _NOTHING else self._rest(deadline)
             for _ in range(replies)
         ]
 
     def identify(self, deadline: float) -> None:
-        """Ask what names this server's data: it changes when it restarts or is promoted.
+        """Read the server's replication id, which changes when it restarts or is promoted.
 
-        Waits until `deadline`, whatever the connection's own limit. Raises NotPrimary, and as
-        `exchange` does.
+        Waits until `deadline`, whatever the connection's own limit. Raises NotPrimary, and what
+        `exchange` raises.
         """
         self._socket.sendall(pack((b"INFO", b"replication")))
         reply = self._rest(deadline)
         if not isinstance(reply, bytes):
-            return  # it may not be asked
+            return  # this user may not run the command
         fields = dict(line.partition(b":")[::2] for line in reply.splitlines())
         if fields.get(b"role", b"master") != b"master":
             raise NotPrimary("the server is a replica")
@@ -110,7 +110,7 @@ class Connection:
         return reply
 
     def arrived(self) -> list[Reply]:
-        """Wait for data, and return the replies and push messages that are whole by then."""
+        """Wait for data; return the complete replies and push messages."""
         self._read()
         replies = []
         while (reply := self._reader.gets()) is not _NOTHING:
@@ -122,13 +122,13 @@ class Connection:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the socket, also under the feet of a thread that reads from it."""
+        """Close the socket, even while a thread reads from it."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _rest(self, deadline: float) -> Reply:
-        """Wait for the rest of an answer that came in pieces."""
+        """Wait for the rest of a reply that came in pieces."""
         try:
             while (reply := self._reader.gets()) is _NOTHING:
                 self._limit(deadline - time.monotonic())
@@ -147,7 +147,7 @@ class Connection:
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer will do
 
     def _limit(self, seconds: float) -> None:
-        """End each wait after `seconds`; by the kernel: Python's own way adds a poll()."""
+        """End each wait after `seconds`, by a socket option: `settimeout` would add a poll()."""
         if seconds <= 0:
             raise TimeoutError("no reply in time")
         if self._tls:
@@ -159,14 +159,14 @@ class Connection:
 
 
 class Connected(NamedTuple):
-    """Connections to all primaries, by address; in a cluster also the address of every slot."""
+    """Connections to all primaries by address; in a cluster, also the address of every slot."""
 
     connections: Mapping[str, Connection]
     slots: Sequence[str] | None
 
 
 class Link:
-    """Connections that are used, and given up, together."""
+    """One thread's connections to all primaries, which are used and dropped together."""
 
     def __init__(self, connected: Connected, generation: int) -> None:
         self._connections = connected.connections
@@ -176,12 +176,12 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """Whether this process made it."""
+        """Whether this process opened it."""
         return self._first.usable
 
     @property
     def servers(self) -> frozenset[bytes] | None:
-        """What names the data of all servers together; None when one does not say it."""
+        """The replication ids of all servers; None if one of them is unknown."""
         ids = {connection.replication_id for connection in self._connections.values()}
         return None if None in ids else frozenset(ids)  # type: ignore[arg-type]
 
@@ -191,7 +191,7 @@ class Link:
             connection.close()
 
     def exchange(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        """Send the commands and return a reply for each; errors of the server are values.
+        """Send the commands and return a reply for each; the server's errors are returned.
 
         After any exception the link is useless. Raises as `Connection.exchange` does.
         """
@@ -204,7 +204,7 @@ class Link:
         return replies
 
     def _scattered(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
-        """Send to all nodes first, then wait for all: one round trip."""
+        """Send to all nodes first and then wait for all, which takes a single round trip."""
         by_node: dict[Connection, list[int]] = {}
         for index, command in enumerate(commands):
             by_node.setdefault(self._node_of(command), []).append(index)
@@ -224,13 +224,13 @@ class Link:
         return self._connections[self._slots[key_slot(key)]]
 
     def _redirected(self, command: Command, refusal: hiredis.ReplyError, deadline: float) -> Reply:
-        """Follow a slot that moves or has moved; other refusals stay what they are."""
+        """Repeat a command whose slot moves or has moved; return any other refusal as it is."""
         word, _, rest = str(refusal).partition(" ")
         if word not in {"MOVED", "ASK"} or self._slots is None:
             return refusal
         slot, _, address = rest.partition(" ")
         connection = self._connections.get(address)
-        if connection is None:  # a node that was not there: connect anew, to all there are
+        if connection is None:  # a new node: connect anew, to all nodes
             raise Closed(f"{word.lower()} to another node")
         if word == "MOVED":
             self._slots[int(slot)] = address
@@ -239,7 +239,7 @@ class Link:
 
 
 def _key(command: Command) -> bytes | None:
-    """Return the key that chooses the node: the first one; None for a command without keys."""
+    """Return a command's first key, which determines the node; None if it has no keys."""
     place = 3 if command[0] in _SCRIPTS else 1
     if len(command) <= place:
         return None

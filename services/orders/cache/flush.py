@@ -1,4 +1,4 @@
-"""Forgets every cached order: after a promotion some of them never happened."""
+"""Deletes every cached order: after a promotion, some versions may be of lost commits."""
 
 import contextlib
 import time
@@ -15,16 +15,15 @@ from orders.cache.connection import Connection, pack
 from orders.cache.local import KNOWN_S, MARKER
 from orders.settings import CacheSettings
 
-_SCAN: Final = 1000  # keys looked at in one step: a millisecond of the server
+_SCAN: Final = 1000  # keys in one step, which takes the server a millisecond
 _STEP_S: Final = 5.0
-_MARKED_S: Final = int(2 * KNOWN_S)  # later nobody knows an older version any more
+_MARKED_S: Final = int(2 * KNOWN_S)  # by then every L1 has forgotten the older versions
 
 
 def flush(settings: CacheSettings) -> int:
     """Delete all cached orders of this installation and return how many there were.
 
-    Local caches follow by themselves: they watch these keys, and forget at the marker what versions
-    they know. Raises RedisDown.
+    Every L1 watches these keys, and forgets its versions when it sees the marker. Raises RedisDown.
     """
     if settings.url is None:
         return 0
@@ -38,14 +37,14 @@ def flush(settings: CacheSettings) -> int:
                 closing.callback(connection.close)
             connections = links.connections.values()
             deleted = sum(_flush(link, pattern, marker) for link in connections)
-            _mark(connections, marker)  # when nobody can take a lost version from Redis any more
+            _mark(connections, marker)  # last: from now on no L1 can read a lost version from Redis
             return deleted
     except (OSError, RedisError, hiredis.HiredisError) as error:
         raise RedisDown(f"Redis does not answer: {type(error).__name__}") from error
 
 
 def _mark(connections: Collection[Connection], marker: bytes) -> None:
-    """Set the marker on the server that has its slot. Raises a server's refusal if all refuse."""
+    """Set the marker on the server that has its slot. Raises an error if all servers refuse."""
     command = pack((b"SET", marker, uuid.uuid4().hex, b"EX", _MARKED_S))
     refusals = []
     for connection in connections:
@@ -64,7 +63,7 @@ def _flush(connection: Connection, pattern: str, marker: bytes) -> int:
         if isinstance(reply, Exception):
             raise reply
         cursor, keys = reply[0], [key for key in reply[1] if key != marker]
-        if keys:  # one command a key: in a cluster they need not share a slot
+        if keys:  # a command for each key: in a cluster their slots differ
             payload = b"".join(pack((b"UNLINK", key)) for key in keys)
             replies = connection.exchange(payload, len(keys), time.monotonic() + _STEP_S)
             deleted += replies.count(1)

@@ -1,15 +1,17 @@
 """L1: orders in this process, trusted only while Redis reports every change.
 
-An entry outlives its trust: as the newest version this process knows, it keeps a late answer of a
-lagging source from taking a reader back in time. `AbsentIds` are the ids that nobody ever had.
+An entry that is no longer trusted still records the newest known version. So a late answer of a
+lagging replica cannot take a reader back in time. `AbsentIds` are ids that no order has or will
+get.
 
-The `Tracker` hears from Redis which orders changed, and proves again and again that it still hears:
-client-side caching as Redis offers it, RESP3 and `CLIENT TRACKING ON BCAST PREFIX …order:`, on
-every primary. A connection that died without a word would leave L1 stale for ever, so a HELLO goes
-out every BEAT_S; the answer to one proves that all changes before the *previous* one have been
-heard (the invalidations of one round of the server's event loop may come behind an answer of the
-same round). It also says whether the server is still a primary: a demoted one would tell of
-changes only when it has copied them.
+The `Tracker` uses Redis's client-side caching: on every primary it sends `CLIENT TRACKING ON BCAST
+PREFIX …order:` over RESP3, and Redis reports each change. If a connection died unnoticed, L1 would
+be stale for ever. So the tracker sends a HELLO every BEAT_S.
+
+An answer to HELLO proves that all changes before the *previous* HELLO have been reported. It cannot
+prove more: in one round of its event loop, the server may send invalidations after the answer. The
+answer also says whether the server is still a primary. A demoted server would report a change only
+after it has copied it.
 """
 
 import selectors
@@ -27,23 +29,23 @@ from redis.exceptions import RedisError
 from orders.cache.address import Place
 from orders.cache.connection import Connection, NotPrimary, pack
 
-# Seconds after the last proof for which an L1 is trusted. With the 50 ms that a writer may take to
-# reach Redis it stays below the 1 s in which every reader must see a change.
+# L1 is trusted for this many seconds after the last proof. A writer may take another 50 ms to reach
+# Redis. Together that is less than the 1 s in which every reader must see a change.
 TRUST_S: Final = 0.8
-# Seconds for which a known version outweighs an older answer. Longer than any replica lags; not
-# for ever, since a database restored from a backup is right to answer with older versions.
-# After a promotion `flush` has them forgotten at once.
+# Seconds for which a known version is preferred to an older answer: longer than any replica lags.
+# It must end, because a database restored from a backup has older versions that are right. After a
+# promotion, `flush` makes L1 forget the versions at once.
 KNOWN_S: Final = 300.0
 _STRIPES: Final = 4096  # a change drops the pending fills of 1/4096 of all orders
 SETTLED_S: Final = 10.0  # twice the longest statement
 ABSENT_S: Final = 1.0
 _SAMPLE_S: Final = 0.5
 _ABSENT_LIMIT: Final = 10_000
-BEAT_S: Final = 0.2  # two beats and a round trip must fit into TRUST_S with room for a busy CPU
+BEAT_S: Final = 0.2  # two beats and a round trip fit into TRUST_S, also on a busy CPU
 _DEAF_S: Final = 1.0  # no answer for longer: reconnect
 _HELLO: Final = pack((b"HELLO", b"3"))
-# What a flush leaves, below the prefix that L1 watches, so that nobody needs to ask for it. Each
-# time the value is another one: who was not connected compares it with the last that it saw.
+# The key that a flush sets. It has the prefix that L1 watches, so Redis reports it. Each flush sets
+# a new value: a process that was not connected compares it with the last value that it saw.
 MARKER: Final = b"flushed"
 _log = structlog.get_logger()
 
@@ -51,7 +53,7 @@ _log = structlog.get_logger()
 class CachedOrder(msgspec.Struct, frozen=True, gc=False):
     """One version of an order; `body` is the JSON answer, ready to send.
 
-    `terminal` says that no transition is expected any more: it is kept longer.
+    `terminal`: no further transition is expected, so it is kept longer.
     """
 
     id: int
@@ -62,7 +64,7 @@ class CachedOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lease(NamedTuple):
-    """The right to fill, good until the order changes or the connection to Redis is lost."""
+    """The right to fill L1; it ends when the order changes or the connection to Redis is lost."""
 
     epoch: int
     changes: int
@@ -79,7 +81,7 @@ class _Entry:
 
 
 class LocalOrders:
-    """A bounded LRU of snapshots; `invalidate` and its kin come from one tracking thread."""
+    """A bounded LRU cache of snapshots. The tracking thread invalidates them."""
 
     def __init__(self, entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = entries
@@ -90,11 +92,11 @@ class LocalOrders:
         self._trusted_until = 0.0
         self._lock = threading.Lock()
 
-    # What readers call.
+    # For readers.
 
     @property
     def trusted(self) -> bool:
-        """Whether all changes until a moment ago are known to have been heard of."""
+        """Whether Redis is known to have reported all changes until TRUST_S ago."""
         return self._clock() < self._trusted_until
 
     def read(self, order_id: int) -> CachedOrder | None:
@@ -107,16 +109,16 @@ class LocalOrders:
             return None
         try:
             self._entries.move_to_end(order_id)
-        except KeyError:  # another thread's fill has just pushed it out
+        except KeyError:  # another thread's fill has just evicted it
             return None
         return entry.order
 
     def lease(self, order_id: int) -> Lease:
-        """Take the right to fill before reading what to fill with."""
+        """Return the right to fill. Take it before you read the value to fill with."""
         return Lease(self._epoch, self._changes[order_id % _STRIPES])
 
     def fill(self, order: CachedOrder, lease: Lease, ttl_s: float) -> None:
-        """Make a snapshot read from Redis current for `ttl_s`, unless the lease ended."""
+        """Store a snapshot read from Redis as current for `ttl_s`, unless the lease ended."""
         with self._lock:
             entry = self._newest(order)
             if entry is not None and entry.order is order and self.lease(order.id) == lease:
@@ -124,13 +126,13 @@ class LocalOrders:
                 entry.fresh_until = self._clock() + ttl_s
 
     def newest(self, order: CachedOrder) -> CachedOrder:
-        """Remember a snapshot and return the newest known: `order`, or one that outdates it."""
+        """Remember a snapshot; return the newest known version of it, which may be another one."""
         with self._lock:
             entry = self._newest(order)
         return order if entry is None else entry.order
 
     def _newest(self, order: CachedOrder) -> _Entry | None:
-        """Return the entry of the order's newest version; None when nothing is kept at all."""
+        """Return the entry of the order's newest version; None if L1 has no room at all."""
         now = self._clock()
         entry = self._entries.get(order.id)
         if entry is not None and entry.order.version > order.version and now < entry.known_until:
@@ -149,14 +151,14 @@ class LocalOrders:
             self._entries.popitem(last=False)
         return entry
 
-    # What the tracking thread calls.
+    # For the tracking thread.
 
     def prove(self, heard_until: float) -> None:
-        """Note that every change made before `heard_until` (clock) has been invalidated here."""
+        """Record that every change before `heard_until` (by the clock) has been invalidated."""
         self._trusted_until = heard_until + TRUST_S
 
     def invalidate(self, order_id: int) -> None:
-        """Stop serving an order: it changed. Its version stays known."""
+        """Stop serving an order that changed. Its version stays known."""
         with self._lock:
             self._changes[order_id % _STRIPES] += 1
             entry = self._entries.get(order_id)
@@ -164,38 +166,38 @@ class LocalOrders:
                 entry.fresh_until = 0.0
 
     def forget(self) -> None:
-        """Drop everything, known versions too: some of them never happened."""
+        """Drop everything, also known versions: some may be of lost commits."""
         with self._lock:
             self._epoch += 1
             self._entries.clear()
 
     def invalidate_all(self) -> None:
-        """Stop serving everything: changes may have been missed. Versions stay known."""
+        """Stop serving all orders: changes may have been missed. Versions stay known."""
         with self._lock:
             self._epoch += 1
             self._trusted_until = 0.0
 
 
 class AbsentIds:
-    """A bounded set of ids that are missing for good, each believed for ABSENT_S.
+    """A bounded set of ids that no order has or will get, each kept for ABSENT_S.
 
-    Remembering a missing id is dangerous: ids are handed out in order, and an id probed a moment
-    before its order is created must be found right after. Safe are only ids below one that exists
-    since SETTLED_S: an id is drawn by the statement that inserts it, which ends within
-    `statement_timeout` (5 s), so a lower one that is still missing will never appear. This needs an
-    identity column without CACHE, and a "missing" that comes from the primary.
+    Remembering a missing id is dangerous. A client may ask for an id a moment before its order is
+    created, and must find the order right afterwards. So remember only ids below one that has
+    existed for SETTLED_S. The statement that draws an id also inserts the order, and ends within
+    `statement_timeout` (5 s). So a lower id that is still missing will never appear. This needs an
+    identity column without CACHE, and only the primary may report an id as missing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._highest = 0
         self._settled = 0  # highest id seen at least SETTLED_S ago
-        self._samples: deque[tuple[float, int]] = deque()  # (when, highest id then)
+        self._samples: deque[tuple[float, int]] = deque()  # (time, highest id at that time)
         self._until: OrderedDict[int, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def saw(self, order_id: int) -> None:
-        """Note that this order exists (committed). Never feed it what a client sent."""
+        """Record that this order exists (committed). Never pass an id from a client."""
         if order_id > self._highest:
             with self._lock:
                 self._highest = max(self._highest, order_id)
@@ -207,12 +209,12 @@ class AbsentIds:
             self._until.pop(order_id, None)
 
     def __contains__(self, order_id: int) -> bool:
-        """Whether the order was found missing a moment ago, and that cannot have changed."""
+        """Whether the order was missing a moment ago, and cannot exist now."""
         until = self._until.get(order_id)
         return until is not None and self._clock() < until
 
     def add(self, order_id: int) -> None:
-        """Remember that the primary has no such order, if that is safe to remember."""
+        """Remember that the primary has no such order, if that is safe."""
         now = self._clock()
         with self._lock:
             self._settle(now)
@@ -229,15 +231,15 @@ class AbsentIds:
 
 
 class Refused(ConnectionError):
-    """Use Redis 6 or newer and allow CLIENT TRACKING, or live without the in-process cache."""
+    """Use Redis 6 or newer and allow CLIENT TRACKING, or do without the in-process cache."""
 
 
 class Moved(ConnectionError):
-    """Connect anew: other servers are primaries by now."""
+    """Connect anew: other servers are primaries now."""
 
 
 class Tracker:
-    """A thread that keeps LocalOrders coherent; without it nothing there is ever trusted."""
+    """A thread that keeps LocalOrders coherent; without it, L1 serves nothing."""
 
     def __init__(
         self,
@@ -257,7 +259,7 @@ class Tracker:
         self._stopping = threading.Event()
         self._connections: Sequence[Connection] = ()
         self._thread: threading.Thread | None = None
-        self._marker: bytes | None = None  # of the last flush that is known of
+        self._marker: bytes | None = None  # of the last known flush
 
     def start(self) -> None:
         """Start the thread; call it after fork."""
@@ -290,7 +292,7 @@ class Tracker:
             self._stopping.wait(self._retry_after_s)
 
     def _follow(self) -> None:
-        """Connect and listen until a connection fails; ValueError is a socket closed by us."""
+        """Connect and listen until a connection fails; ValueError: `close` closed the socket."""
         connected = self._place.connect(BEAT_S, protocol=3).connections
         connections = list(connected.values())
         try:
@@ -301,9 +303,9 @@ class Tracker:
                 listener.subscribe()
                 marker = listener.marker()
                 if marker is not None and marker != self._marker:
-                    self._marker = marker  # orders were flushed while nobody listened
+                    self._marker = marker  # there was a flush while this process did not listen
                     self._local.forget()
-            self._local.invalidate_all()  # what is read from here on is watched
+            self._local.invalidate_all()  # Redis reports changes of all orders read from now on
             self._connections = connections
             _log.info("cache.tracking_started")
             with selectors.DefaultSelector() as selector:
@@ -318,7 +320,7 @@ class Tracker:
                 connection.close()
 
     def _listen(self, selector: selectors.BaseSelector, listeners: Sequence["_Listener"]) -> None:
-        """Handle what arrives within a beat. Raises TimeoutError when a server is silent."""
+        """Handle messages for one beat. Raises TimeoutError when a server is silent."""
         for listener in listeners:
             listener.beat()
         for key, _ in selector.select(BEAT_S):
@@ -337,16 +339,16 @@ class _Listener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connection = connection
-        self.heard_until = float("-inf")  # all changes before this (clock) have been heard
+        self.heard_until = float("-inf")  # all changes before this (by the clock) were reported
         self._local = local
         self._key_prefix = key_prefix
         self._clock = clock
-        self._answered = float("-inf")  # when the last HELLO that was answered was sent
-        self._waiting: float | None = None  # when the HELLO now under way was sent
+        self._answered = float("-inf")  # when we sent the last HELLO that was answered
+        self._waiting: float | None = None  # when we sent the HELLO without an answer so far
         self._next_beat = 0.0
 
     def subscribe(self) -> None:
-        """Ask for all changes below the prefix. Raises Refused."""
+        """Ask for changes of all keys with the prefix. Raises Refused."""
         command = (b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", self._key_prefix)
         self.connection.send(pack(command))
         reply = self.connection.receive()
@@ -354,14 +356,14 @@ class _Listener:
             raise Refused(f"Redis refuses CLIENT TRACKING: {reply}")
 
     def marker(self) -> bytes | None:
-        """Return what the last flush left; None where there is nothing, or on another server."""
+        """Return the marker of the last flush; None if there is none, or another server has it."""
         self.connection.send(pack((b"GET", self._key_prefix + MARKER)))
         while isinstance(reply := self.connection.receive(), hiredis.PushNotification):
             self._handle(reply)
         return reply if isinstance(reply, bytes) else None
 
     def beat(self) -> None:
-        """Send a HELLO if one is due. Raises TimeoutError when the last was not answered."""
+        """Send a HELLO if one is due. Raises TimeoutError if the last one was not answered."""
         now = self._clock()
         if self._waiting is None:
             if now >= self._next_beat:
@@ -371,7 +373,7 @@ class _Listener:
             raise TimeoutError("no answer on the tracking connection")
 
     def hear(self) -> None:
-        """Handle what has arrived. Raises Refused, NotPrimary, and as Connection does."""
+        """Handle what has arrived. Raises Refused, NotPrimary, and what Connection raises."""
         for message in self.connection.arrived():
             self._handle(message)
 

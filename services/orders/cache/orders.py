@@ -1,25 +1,25 @@
-"""The order cache: L1, then L2, then the database, once for all who ask at the same time.
+"""The order cache: L1, then L2, then the database, once for all threads that ask together.
 
-What holds, and for whom:
+It guarantees:
 
-- A version that reached Redis (`put` returned with Redis up) is what every reader gets within 1 s:
-  L2 at once, L1 because it is told, or is not trusted when it cannot be told.
-- Within a process no reader gets an older version after a newer one, as long as L1 has room to
-  know the order (`local_entries`) and for `local.KNOWN_S`. Across processes this holds after 1 s.
-- A writer that cannot reach Redis leaves the old version to readers that can: at most
-  1.6 × `live_ttl_s` for a live order; for an ended one until its `Backlog` gets through, and if
-  the writer dies before that, 1.6 × `terminal_ttl_s`.
+- Once `put` has returned with Redis up, every reader gets that version, or a newer one, within 1 s.
+  L2 has it at once. L1 is told of the change; while it cannot be told, it is not trusted.
+- Within a process no reader gets an older version after a newer one. This holds for
+  `local.KNOWN_S`, while L1 has room for the order (`local_entries`). Across processes it holds
+  after 1 s.
+- If a writer cannot reach Redis, readers that can may get the old version. That lasts at most
+  1.6 × `live_ttl_s` for a live order. For an ended order it lasts until the writer's `Backlog` is
+  written; if the writer dies before, at most 1.6 × `terminal_ttl_s`.
 - After a failover of PostgreSQL that lost commits, `flush` makes L2 and every L1 forget all
   versions. What was being read at that moment may come back, for at most `local.KNOWN_S`.
-- Redis restarted empty: nothing stale can come back, except from a reader that read the database
-  before a change and fills after it, within FILL_S; that entry lives for its TTL. Redis restarted
-  from an old snapshot, or failed over to a lagging replica: entries may be old for their TTL.
-  So run it without persistence; nothing in it is needed.
+- If Redis restarts empty, it has no old versions. Only a reader that read the database before a
+  change may fill in the old version after it, within FILL_S. That entry lives for its TTL.
+- If Redis restarts from an old snapshot, or fails over to a lagging replica, its entries may be old
+  until their TTL ends. So run it without persistence: it contains nothing that has to survive.
 
-L2 (`SharedOrders`) is Redis, where an older version never takes the place of a newer one. What
-could not be written waits in the `Backlog` until Redis is back. Without it the entry of an order
-that was refunded while Redis was away would go on saying Completed for the rest of its five
-minutes.
+In L2 (`SharedOrders`, in Redis) an older version never replaces a newer one. Versions that could
+not be written wait in the `Backlog` until Redis is back. Without it, an order refunded while Redis
+was down would be shown as Completed for the rest of its five minutes.
 """
 
 import random
@@ -41,15 +41,15 @@ __all__ = ["CachedOrder", "OrderCache"]
 T = TypeVar("T")
 Fetch = Callable[[], CachedOrder | None]
 
-# A fill must come while the newer version that it might be behind is still in Redis to refuse it:
-# a live one stays 0.9 × `live_ttl_s`; a replica may lag by half a second on top.
+# A fill may be older than the version in Redis, which then refuses it. So it must come while that
+# version is still there: a live one stays for 0.9 × `live_ttl_s`, and a replica may lag by 0.5 s.
 _FILL_SHARE: Final = 0.5
-# L1 keeps an entry for this share of its life in L2: the bound when no change is heard of.
+# L1 keeps an entry for this share of its TTL in L2, in case that no change is reported.
 _LOCAL_SHARE: Final = 0.5
-JOIN_S: Final = 0.3  # an older flight may carry what changed since: it is not joined
-WAIT_S: Final = 5.0  # `statement_timeout`: whoever takes longer is not waited for
-# Returns the stored value when it is newer than the offered one, else nil.
-# An equal version is left alone: writing it again would only wake every L1.
+JOIN_S: Final = 0.3  # do not join an older flight: the order may have changed since
+WAIT_S: Final = 5.0  # `statement_timeout`: no look-up takes longer
+# Returns the stored value when it is newer than the offered one, else nil. It does not write an
+# equal version again: that would only notify every L1.
 _SET_IF_NEWER: Final = b"""
 local stored = redis.call('GET', KEYS[1])
 if stored then
@@ -61,17 +61,17 @@ end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return false
 """
-_JITTER: Final = 0.1  # share; so that what was filled together does not expire together
-# ~5 MB. Beyond it the oldest go; their entries in Redis end by their TTL.
+_JITTER: Final = 0.1  # share of the TTL, so that entries filled together do not expire together
+# About 5 MB. When it is full, the oldest are dropped; their entries in Redis end by their TTL.
 _BACKLOG_LIMIT: Final = 10_000
-_BATCH: Final = 100  # ~50 kB a round trip, well within the budget of one call
+_BATCH: Final = 100  # about 50 kB a round trip, well within the budget of a call
 _log = structlog.get_logger()
 
 
 class OrderCache:
     """Cache-aside for readers (`load`), write-through for writers (`put`); never raises for Redis.
 
-    `start` begins the background work and belongs after fork; without it L1 is bypassed.
+    Call `start` after fork; it begins the background work. Without it L1 is bypassed.
     """
 
     def __init__(self, redis: Redis, settings: CacheSettings) -> None:
@@ -98,22 +98,22 @@ class OrderCache:
         self._count = _Counts()
 
     def start(self) -> None:
-        """Connect, and start the threads that hear of changes and write what could not be."""
+        """Connect, and start the threads of the tracker and the backlog."""
         self._redis.warm()
         if self._tracker:
             self._tracker.start()
         self._backlog.start()
 
     def close(self) -> None:
-        """Stop the threads; write once more what waits."""
+        """Stop the threads; try once more to write the backlog."""
         if self._tracker:
             self._tracker.close()
         self._backlog.close()
 
     def load(self, order_id: int, fetch: Fetch) -> CachedOrder | None:
-        """Return the snapshot, from `fetch` if need be: once for all threads that ask together.
+        """Return the snapshot, from `fetch` if needed: once for all threads that ask together.
 
-        A None from `fetch` must be the primary's word. Raises what `fetch` raises.
+        `fetch` may return None only if the primary has no such order. Raises what `fetch` raises.
         """
         order = self._from_local(order_id)
         if order is not None:
@@ -126,7 +126,7 @@ class OrderCache:
     def put(self, order: CachedOrder) -> None:
         """Store a committed version, unless a newer one is stored.
 
-        With Redis away it follows later.
+        While Redis is down, the backlog keeps it.
         """
         self._absent.saw(order.id)
         self._local.newest(order)
@@ -156,7 +156,7 @@ class OrderCache:
             self._local.newest(order)
 
     def saw(self, order_id: int) -> None:
-        """Record that this order exists, by the database's answer; never by a client's request."""
+        """Record that the database has this order. Never pass an id from a client."""
         self._absent.saw(order_id)
 
     def _from_local(self, order_id: int) -> CachedOrder | None:
@@ -201,7 +201,7 @@ class OrderCache:
         return newest
 
     def _fill(self, order: CachedOrder) -> CachedOrder:
-        """Store what was fetched in L2 (L1 takes it from there: it is told of this very write)."""
+        """Store a fetched version in L2. L1 is told of this write, so it reads it from there."""
         try:
             return self._shared.put(order) or order
         except RedisDown:
@@ -209,7 +209,7 @@ class OrderCache:
 
 
 class _Counts:
-    """The counters of look-ups, found once: `labels()` costs more than the look-up in L1."""
+    """The counters of look-ups, kept because `labels()` costs more than a look-up in L1."""
 
     def __init__(self) -> None:
         self.local_hit = CACHE_REQUESTS.labels("l1", "hit")
@@ -222,12 +222,12 @@ class _Counts:
 
 
 def encode(order: CachedOrder) -> bytes:
-    """Return what Redis stores: `version owner terminal body`; the Lua script reads the version."""
+    """Return the value for Redis: `version owner terminal body`. Lua reads the version."""
     return b"%d %d %d %b" % (order.version, order.owner_id, order.terminal, order.body)
 
 
 def decode(order_id: int, stored: bytes) -> CachedOrder | None:
-    """Return the snapshot, or None when the value is not one: it counts as a miss."""
+    """Return the snapshot, or None for a malformed value, which counts as a miss."""
     try:
         version, owner_id, terminal, body = stored.split(b" ", 3)
         return CachedOrder(order_id, int(owner_id), int(version), terminal == b"1", body)
@@ -251,17 +251,17 @@ class SharedOrders:
         return None if stored is None else decode(order_id, stored)
 
     def put(self, order: CachedOrder) -> CachedOrder | None:
-        """Store a snapshot unless a newer one is there; then return that one."""
+        """Store a snapshot, unless Redis has a newer one: then return that one."""
         return _newer(order.id, self._redis.call(*self.putting(order)))
 
     def put_all(self, orders: Sequence[CachedOrder]) -> list[CachedOrder]:
-        """Store snapshots in one round trip, each unless a newer one is there; return those."""
+        """Store snapshots in one round trip; return the newer ones that Redis has instead."""
         replies = self._redis.run(*map(self.putting, orders))
         answers = (_newer(order.id, reply) for order, reply in zip(orders, replies, strict=True))
         return [order for order in answers if order is not None]
 
     def putting(self, order: CachedOrder) -> Command:
-        """Return the command of `put`."""
+        """Return the Redis command of `put`."""
         key = f"{self.key_prefix}{order.id}"
         spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 not a secret
         ttl_ms = max(1, round(self.ttl_s(order) * spread * 1000))
@@ -270,17 +270,17 @@ class SharedOrders:
         )  # fmt: skip
 
     def ttl_s(self, order: CachedOrder) -> float:
-        """Return how long a snapshot is worth keeping, in seconds."""
+        """Return the TTL of a snapshot in seconds."""
         return self._terminal_ttl_s if order.terminal else self._live_ttl_s
 
 
 def _newer(order_id: int, reply: Reply) -> CachedOrder | None:
-    """Read the reply of the script: the newer snapshot that refused the write."""
+    """Return the newer snapshot from the script's reply; None if it stored ours."""
     return None if reply is None else decode(order_id, reply)
 
 
 class Backlog:
-    """The newest unwritten snapshot of each order, and the thread that writes them."""
+    """The newest unwritten snapshot of each order, and the thread that writes it."""
 
     def __init__(
         self, shared: SharedOrders, *, retry_after_s: float, entries: int = _BACKLOG_LIMIT
@@ -298,7 +298,7 @@ class Backlog:
         return len(self._orders)
 
     def add(self, order: CachedOrder) -> None:
-        """Keep a snapshot until it is written, unless a newer one of the order waits already."""
+        """Keep a snapshot until it is written, unless a newer one of the order waits."""
         with self._lock:
             waiting = self._orders.get(order.id)
             if waiting is not None and waiting.version >= order.version:
@@ -309,7 +309,7 @@ class Backlog:
         self._wake.set()
 
     def written(self, order: CachedOrder) -> None:
-        """Forget what this snapshot makes needless."""
+        """Forget the order's snapshot, unless it is newer than this one."""
         if not self._orders:
             return
         with self._lock:
@@ -334,7 +334,7 @@ class Backlog:
             _log.warning("cache.writes_lost", orders=unwritten)
 
     def flush(self) -> int:
-        """Write all that waits, until Redis fails; return how many were written."""
+        """Write the waiting snapshots until Redis fails; return how many were written."""
         written = 0
         while batch := self._batch():
             try:
@@ -364,13 +364,13 @@ class _Flight(Generic[T]):
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.landed: threading.Event | None = None  # made by the first who waits: few flights
+        self.landed: threading.Event | None = None  # made by the first thread that waits
         self.result: T | None = None
         self.error: Exception | None = None
 
 
 class Flights(Generic[T]):
-    """One look-up at a time per order: who comes while it is under way shares its answer."""
+    """One look-up at a time per order; callers that come meanwhile share its result."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -380,8 +380,8 @@ class Flights(Generic[T]):
     def run(self, key: int, work: Callable[[], T | None]) -> T | None:
         """Return the result of `work`, which one thread does for all that wait.
 
-        A None of a flight that started before the caller came is not believed: what the caller
-        asks for may have been created in between. Raises what `work` raised.
+        A flight that started before the call may return None for an order created since. So such a
+        None is not used. Raises what `work` raised.
         """
         arrived = self._clock()
         while True:
@@ -396,7 +396,7 @@ class Flights(Generic[T]):
                 return flight.result
 
     def _board(self, key: int) -> tuple[_Flight[T], threading.Event | None]:
-        """Return the flight under way and what to wait for; None: it is the caller's to fly."""
+        """Return a flight, and the event to wait for; None: the caller does the work."""
         with self._lock:
             now = self._clock()
             flight = self._flights.get(key)

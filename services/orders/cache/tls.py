@@ -1,7 +1,7 @@
-"""TLS to Redis with one context for all connections, until a file that it was made of changes.
+"""TLS to Redis with one context for all connections, until one of its files changes.
 
-redis-py makes a context for each connection, and reads all authorities for it: 20 ms for those of a
-system, of the 50 ms that a call has.
+redis-py makes a context for each connection, and reads all CAs for it. For the system's CAs that
+takes 20 ms of the 50 ms that a call has.
 """
 
 import os
@@ -13,7 +13,7 @@ from redis.connection import SSLConnection
 
 
 class _Stamp(NamedTuple):
-    """What changes with a file or folder, also behind a link; zeros where there is none."""
+    """Version of a file or folder, also behind a symbolic link; zeros if it does not exist."""
 
     modified_ns: int
     inode: int
@@ -31,33 +31,33 @@ class KeptContext:
         self._kept: tuple[_Stamps, ssl.SSLContext] | None = None
 
     def of(self, stamps: _Stamps) -> ssl.SSLContext | None:
-        """Return the context if the files are those that it was made of."""
+        """Return the context if its files have not changed."""
         stored = self._kept
         return stored[1] if stored is not None and stored[0] == stamps else None
 
     def keep(self, stamps: _Stamps, context: ssl.SSLContext) -> None:
-        """Keep a context; `stamps` are of the files as they were before it was made."""
+        """Keep a context; `stamps` were taken from its files before it was made."""
         self._kept = stamps, context
 
 
 class TlsConnection(SSLConnection):
-    """A connection of redis-py's that shares its context with others of the same settings."""
+    """redis-py's TLS connection; all with the same settings share a context."""
 
     def __init__(self, *, context_cache: KeptContext, **arguments: Any) -> None:
-        """Take what redis-py takes, and the context of the same settings."""
+        """Take redis-py's arguments, and the shared context."""
         super().__init__(**arguments)
         self._context_cache = context_cache
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
-        """Wrap as redis-py does. Raises OSError, also where a file or the server is refused."""
-        trusted = ssl.get_default_verify_paths()  # of SSL_CERT_FILE and SSL_CERT_DIR, if set
+        """Wrap as redis-py does. Raises OSError, also if a file or the certificate is refused."""
+        trusted = ssl.get_default_verify_paths()  # uses SSL_CERT_FILE and SSL_CERT_DIR, if set
         own = (self.certfile, self.keyfile, self.ca_certs, self.ca_path)
         stamps = tuple(_stamp(file) for file in (*own, trusted.cafile, trusted.capath))
         context = self._context_cache.of(stamps)
         if context is not None:
             return context.wrap_socket(sock, server_hostname=self.host)
         wrapped: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
-        # OCSP is asked by redis-py, behind the context.
+        # redis-py checks OCSP itself, outside the context.
         if not (self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled):
             self._context_cache.keep(stamps, wrapped.context)
         return wrapped

@@ -1,12 +1,12 @@
-"""Who wrote a moment ago: they read their lists from the primary, whatever process serves them.
+"""Marks of users who wrote a moment ago: every process reads their lists from the primary.
 
-A mark is a key in Redis. "No mark" means "no recent write" only while no mark can have been lost:
+A mark is a key in Redis. "No mark" means "no recent write" only if no mark can have been lost:
 
-- A mark that could not be set is announced (`announce`) before the write is committed: all
-  processes then read all lists on the primary for a while.
-- Beside the marks stands a key that says since when they are kept. A flush takes both.
-- A server may have lost the last marks of its predecessor if this process meets it for the first
-  time, or again after a restart or a failover. For `keep_s` nothing is concluded from it.
+- If a mark cannot be set, the writer announces that (`announce`) before it commits. All processes
+  then read all lists from the primary for a while.
+- Another key says since when marks are kept. A flush of Redis deletes it together with the marks.
+- A new, restarted or promoted server may have lost the last marks. So after a process connects to
+  one, it does not rely on missing marks for `keep_s`.
 """
 
 import math
@@ -19,11 +19,11 @@ from typing import Final
 from orders.cache.client import Command, Redis, RedisDown, Reply
 
 _ENTRIES: Final = 10_000
-# Groups of users whose marks share a hash tag, and with it a node of a cluster, with the key that
-# says since when they are kept. Guess: enough to spread the marks over the nodes.
+# Number of groups of users. The marks of a group share a hash tag, and so a node of a cluster, with
+# the key that says since when marks are kept. Guess: enough to spread the marks over the nodes.
 _GROUPS: Final = 64
-_SINCE_MS: Final = 30 * 86_400_000  # life of that key; its age is what has gone of this
-# Returns 1: marked, 0: not marked, -1: not marked, but marks are kept for less than ARGV[2] ms.
+_SINCE_MS: Final = 30 * 86_400_000  # TTL of that key; what has passed of it is its age
+# Returns 1: marked; 0: not marked; -1: not marked, but marks exist for less than ARGV[2] ms.
 _LOOK_UP: Final = b"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 local life, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -37,7 +37,7 @@ return life - left < keep and -1 or 0
 
 
 class RecentWriters:
-    """Marks in Redis, and in this process for its own writes; Redis failures are never raised."""
+    """Marks in Redis, and in this process for its own writes. Never raises for Redis."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class RecentWriters:
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what to call for a write that could not be marked: it returns when all know."""
+        """Take what to call if a write could not be marked; it returns when all processes know."""
         self._redis = redis
         self._keep_s = keep_s
         self._announce = announce
@@ -60,8 +60,8 @@ class RecentWriters:
     def mark(self, user_id: int) -> None:
         """Make every process read the user's lists on the primary for `keep_s` from now.
 
-        Call it before the commit, at the latest before the answer. One round trip; without Redis it
-        announces instead, and raises what that raises.
+        Call it before the commit, or at the latest before the answer. It takes one round trip. If
+        Redis fails, it announces the write, and raises what `announce` raises.
         """
         try:
             self._redis.run(self.marking(user_id))
@@ -69,7 +69,7 @@ class RecentWriters:
             self._announce()
 
     def marking(self, user_id: int) -> Command:
-        """Record it in this process, and return the command that marks it for the others.
+        """Mark the user in this process; return the command that does so for the others.
 
         When the command cannot be sent, or fails, call `mark`.
         """
@@ -81,7 +81,7 @@ class RecentWriters:
         return (b"SET", self._key(user_id), 1, b"EX", math.ceil(self._keep_s))
 
     def wrote_recently(self, user_id: int) -> bool | None:
-        """Whether the user wrote in the last `keep_s`; None: unknown, so read the primary."""
+        """Whether the user wrote in the last `keep_s`; None: unknown, so read from the primary."""
         if self.wrote_here(user_id):
             return True
         try:
@@ -90,18 +90,18 @@ class RecentWriters:
             return None
 
     def wrote_here(self, user_id: int) -> bool:
-        """Whether the user wrote through this process, which needs no Redis to know."""
+        """Whether the user wrote through this process; asks no Redis."""
         until = self._own.get(user_id)
         return until is not None and self._clock() < until
 
     def asking(self, user_id: int) -> Command:
-        """Return the command whose reply `answer` reads; for a round trip shared with others."""
+        """Return the command whose reply `answer` reads, to send it together with others."""
         since = f"{self._key_prefix}{{{user_id % _GROUPS}}}:since"
         keep_ms = round(self._keep_s * 1000)
         return (b"EVALSHA", self._look_up, 2, self._key(user_id), since, _SINCE_MS, keep_ms)
 
     def answer(self, replies: list[Reply]) -> bool | None:
-        """Read the reply of `asking`; an absent mark means nothing where marks may be lost."""
+        """Read the reply of `asking`; None for a missing mark if marks may have been lost."""
         if replies[0] == 1:
             return True
         return None if replies[0] or self._redis.may_have_lost_within(self._keep_s) else False
