@@ -1,7 +1,7 @@
-"""Where RabbitMQ is: one URL, several, or one with several hosts.
+"""Addresses of RabbitMQ: one URL, several, or one with several hosts.
 
-`amqp://user:password@a:5672,b:5672,c:5672/vhost` means the same as three URLs with a comma between
-them. Each connection tries the hosts in an order of its own.
+`amqp://user:password@a:5672,b:5672,c:5672/vhost` means the same as three URLs separated by commas.
+Each connection tries the hosts in random order.
 """
 
 import random
@@ -15,17 +15,17 @@ from pika import URLParameters
 from orders.errors import SettingError
 from orders.settings import MessagingSettings
 
-# A broker short of memory or disk stops reading; after this we look for one that does not.
+# A broker short of memory or disk stops reading. After this time we try another host.
 _BLOCKED_S: Final = 60.0
 _EXPECTED: Final = "expected amqp://user:password@host:port/vhost, several hosts by commas"
 _SCHEMES: Final = ("amqp", "amqps")
-# A comma is allowed in a password, so whole URLs are parted only where another one begins.
+# A password may contain a comma, so split only where another URL begins.
 _BETWEEN_URLS: Final = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _log = structlog.get_logger()
 
 
 class Address(URLParameters):  # type: ignore[misc] # pika has no types
-    """What pika connects with: one host. Raises as `addresses` does."""
+    """pika's parameters of a connection to one host. Raises as `addresses` does."""
 
     def __init__(self, url: str, settings: MessagingSettings, name: str) -> None:
         try:
@@ -49,8 +49,8 @@ class Address(URLParameters):  # type: ignore[misc] # pika has no types
     def renew(self) -> None:
         """Read certificates and authorities again, for the next connection.
 
-        What cannot be used, perhaps because only one file of a pair was replaced yet, is not taken
-        over: those of before go on.
+        If they cannot be used (perhaps only one file of a pair was replaced so far), the previous
+        ones stay in use.
         """
         if self.ssl_options is None:  # type: ignore[has-type] # as above
             return
@@ -62,17 +62,17 @@ class Address(URLParameters):  # type: ignore[misc] # pika has no types
 
 
 def addresses(settings: MessagingSettings, name: str) -> list[Address]:
-    """Return what pika connects with, a host each, in the order of the setting.
+    """Return the parameters of a connection to each host, in the order of the setting.
 
-    `name` is what the broker shows a connection as. Raises SettingError, which names what is wrong
-    and repeats neither user nor password.
+    `name` is the connection's name in the broker. Raises SettingError, which says what is wrong
+    without the user and the password.
     """
     urls = [url for text in _BETWEEN_URLS.split(settings.url) for url in _hosts(text)]
     return [Address(url, settings, name) for url in urls]
 
 
 def shuffled(settings: MessagingSettings, name: str) -> list[Address]:
-    """Return the addresses in any order, so that not all connections lead to the first host."""
+    """Return the addresses in random order, to spread connections over the hosts."""
     candidates = addresses(settings, name)
     random.shuffle(candidates)
     return candidates
@@ -84,7 +84,7 @@ def place(address: URLParameters) -> str:
 
 
 def _hosts(text: str) -> list[str]:
-    """Part one URL into one for each of its hosts."""
+    """Split a URL into one for each of its hosts."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
         shown_scheme = (

@@ -22,9 +22,9 @@ def apply(management: Management, desired: Topology) -> list[Change]:
     """Write what differs and return it; a second call writes nothing.
 
     Raises Permanent, before anything is written, if an object exists with other arguments. Also
-    raises it if a stronger foreign policy keeps one of ours from taking effect, or an operator
-    policy loses messages. An operator policy that only has lower limits is a warning. Transient
-    when the broker cannot be had: call again.
+    raises it if a foreign policy overrides one of ours, or an operator policy would lose messages.
+    Prints a warning for an operator policy that only has lower limits. Raises Transient when the
+    broker cannot be reached: call again.
     """
     changes = difference.changes(desired, _broker(management))
     if changes.mismatches:
@@ -73,7 +73,7 @@ def _write(management: Management, changes: Changes) -> None:
 
 def main_show(environ: Mapping[str, str]) -> int:
     """Print the topology as JSON, in the format of RabbitMQ's definitions files."""
-    # Needs no broker, so it needs no address of one.
+    # This needs no broker, so the setting with its address may be missing.
     loaded = settings.load(TopologySettings, {"ORDERS_MANAGEMENT_URL": "http://unused", **environ})
     desired = topology.desired(loaded.vhost, delivery_limit=loaded.delivery_limit)
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(desired), indent=2).decode() + "\n")
@@ -83,7 +83,7 @@ def main_show(environ: Mapping[str, str]) -> int:
 def main_apply(chosen: TopologySettings, wait_s: float = 120.0) -> int:
     """Apply the topology, waiting for the broker; print each change.
 
-    Raises Permanent, and Transient when the broker cannot be had within `wait_s`.
+    Raises Permanent, and Transient when the broker cannot be reached within `wait_s`.
     """
     desired = topology.desired(chosen.vhost, delivery_limit=chosen.delivery_limit)
     management = Management(chosen.management_url, chosen.vhost)

@@ -1,7 +1,7 @@
-"""The runtime of a consumer process: one queue, a number of handler threads, no message lost.
+"""The runtime of a consumer process: one queue, several handler threads, no message lost.
 
-The handler commits, then the message is acknowledged, on the channel that delivered it. A crash in
-between delivers it again, so handlers deduplicate by `message_id`.
+The handler commits. Then the consumer acknowledges the message on the channel that delivered it. A
+crash in between delivers it again, so handlers deduplicate by `message_id`.
 """
 
 import functools
@@ -29,36 +29,37 @@ from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 from orderservice_topology.topology import RETRY_TIERS, Tier
 
-# A message held for longer makes room for others, which may not need what it needs.
+# A message held for longer is put off, because others may not need what it lacks.
 _MAKE_ROOM_S: Final = 60.0
 # The broker closes the channel of a consumer that keeps a message for 30 minutes.
 _LONGEST_HOLD_S: Final = 600.0
-# Closing takes milliseconds; a broker that does not answer must not use up the time to stop in.
+# Closing takes milliseconds. A broker that does not answer must not use up the time to stop.
 _CLOSE_S: Final = 3.0
 # Shorter than the publisher's own default: a handler thread waits for it.
 _CONFIRM_S: Final = 10.0
-# Messages that have priority at a time. Of more, each waits less behind others than for its kind.
+# At most this many messages have priority at a time: more would delay each other.
 PRIORITY: Final = 10
 
 _log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much at once, how often, and for how long at the end."""
+    """Limits of a consumer: messages at once, attempts, and time to stop."""
 
-    prefetch: int  # messages handled one by one at once, each on a thread of its own
+    prefetch: int  # messages handled at once outside of sets, each on its own thread
     max_attempts: int
     drain_s: float
     tiers: tuple[Tier, ...] = RETRY_TIERS
-    give_up_after_s: float = 86_400  # what outages of others may keep a message from its end
-    set_size: int = 1  # messages worked on together, where there is a crew for it
-    # How long a message waits that can be neither handled nor put aside. It does not go back to its
-    # queue: that counts deliveries, and dead-letters what exceeds its limit.
+    give_up_after_s: float = 86_400  # dead-letter a message that outages delay for longer
+    set_size: int = 1  # messages worked on together, if there is a crew
+
+    # How long to wait before trying a message again that could be neither handled nor copied. It is
+    # not requeued: the queue counts deliveries, and dead-letters messages with too many.
     copy_retry_s: float = 5.0
 
     @property
     def in_hand(self) -> int:
-        """How many unacknowledged messages the broker gives: two sets, and the single."""
+        """How many unacknowledged messages to take: two sets, and those handled singly."""
         return self.prefetch + (2 * self.set_size if self.set_size > 1 else 0)
 
 
@@ -68,11 +69,11 @@ class _Work(msgspec.Struct, eq=False):
     arrived_s: float
     customer: Customer | None
     priority: bool
-    failure: OrdersError | None = None  # how its first try ended, which was made in a set
+    failure: OrdersError | None = None  # how its first try, in a set, ended
 
 
 class _Unsettled:
-    """The deliveries of one channel that the broker waits for, oldest first."""
+    """The unacknowledged deliveries of one channel, oldest first."""
 
     def __init__(self) -> None:
         self._tags: dict[int, None] = {}
@@ -81,9 +82,10 @@ class _Unsettled:
         self._tags[tag] = None
 
     def settled(self, tags: Iterable[int]) -> tuple[int | None, list[int]]:
-        """Take tags out: up to which all are settled now, and those to acknowledge by themselves.
+        """Remove tags; return how to acknowledge them with the fewest frames.
 
-        Everything up to the first was settled in this call; None where that is nothing.
+        The first result acknowledges all deliveries up to this tag; None if there are none. The
+        second one has the tags to acknowledge singly.
         """
         unmatched = set(tags)
         last = None
@@ -97,10 +99,10 @@ class _Unsettled:
 
 
 class InHand:
-    """The customers of the messages that a process holds. Not thread-safe.
+    """Counts a process's unacknowledged messages by customer. Not thread-safe.
 
-    Customers with few orders must not wait for one with many: while one has many, messages of those
-    with few have priority, at most `most` at a time.
+    While one customer has many messages, those of customers with few have priority. At most `most`
+    have it at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -121,7 +123,7 @@ class InHand:
         return priority
 
     def remove(self, customer: Customer | None, *, priority: bool) -> None:
-        """Count a message no longer; `priority` is what `add` returned for it."""
+        """Remove a message from the counts; `priority` is what `add` returned for it."""
         if customer is None:
             return
         self._with_priority -= priority
@@ -142,9 +144,9 @@ class Consumer:
         limits: Limits,
         *crews: Crew,
     ) -> None:
-        """Take what handles one message, and the crews that work on sets of them, if any do.
+        """Take the handler of single messages, and the crews that work on sets, if any.
 
-        The second one works on the messages that have priority.
+        The second crew works on the messages that have priority.
         """
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
@@ -164,13 +166,13 @@ class Consumer:
         self._stopping = threading.Event()
         self._idle = threading.Condition()
         self._under_way = 0  # guarded by _idle
-        self._in_hand = InHand(PRIORITY if len(self._sets) > 1 else 0)  # as well
+        self._in_hand = InHand(PRIORITY if len(self._sets) > 1 else 0)  # guarded by _idle
 
     def start(self) -> None:
         """Begin to connect and consume; returns at once."""
         self._publisher.start()
         for number in range(self._limits.prefetch):
-            # Daemons: a handler that never returns must not keep the process from ending.
+            # Daemon threads: a handler that never returns must not keep the process alive.
             name = f"{self._queue}-{number}"
             threading.Thread(target=self._handle_all, name=name, daemon=True).start()
         for sets in self._sets:
@@ -178,15 +180,15 @@ class Consumer:
         self._link.start()
 
     def stop(self) -> bool:
-        """Stop taking messages, let those in flight end, close; true if all ended in time.
+        """Stop taking messages, wait for those in flight, close; return whether all ended in time.
 
-        What did not end is given back to the queue by closing.
+        Closing returns the other messages to the queue.
         """
         self._stopping.set()
-        self._pause.close()  # what is held goes back to the queue
+        self._pause.close()  # held messages go back to the queue
         self._link.call(self._cancel)
         for sets in self._sets:
-            sets.wake()  # what is not begun goes back as well
+            sets.wake()  # messages not begun go back as well
         with self._idle:
             drained = self._idle.wait_for(lambda: self._under_way == 0, self._limits.drain_s)
             under_way = self._under_way
@@ -201,12 +203,12 @@ class Consumer:
 
     @property
     def problem(self) -> str | None:
-        """Why no messages can be worked on now, for readiness; None if they can."""
+        """Why no messages can be handled now, for readiness; None if they can."""
         return self._link.problem or self._publisher.problem
 
     @property
     def paused(self) -> str | None:
-        """Why messages are held and not worked on; None if they are worked on."""
+        """Why messages are held instead of handled; None if they are not."""
         return self._pause.problem
 
     # On the link's thread.
@@ -234,7 +236,7 @@ class Consumer:
     ) -> None:
         self._unsettled.add(method.delivery_tag)
         if self._stopping.is_set():
-            return  # closing gives it back
+            return  # closing returns it to the queue
         customer = customer_of(body) if self._sets else None
         delivery = envelope.delivered(self._queue, method, properties, body)
         with self._idle:
@@ -255,7 +257,7 @@ class Consumer:
         self._link.reset(f"RabbitMQ cancelled the consumer: was queue {self._queue} deleted?")
 
     def _settle(self, works: Sequence[_Work], handled: bool, channel: Channel | None) -> None:  # noqa: FBT001
-        # What a connection delivered that is gone is not ours to settle any more.
+        # Its connection is gone, so the broker delivers the message again.
         tags = [work.delivery.tag for work in works if work.channel is channel]
         if channel is None or not tags:
             return
@@ -282,7 +284,7 @@ class Consumer:
         self.let_go(works)
 
     def single(self, works: Sequence[_Work], error: OrdersError | None) -> None:
-        """Handle messages one by one; `error` is how their try in a set ended, if it is known."""
+        """Handle messages one by one; `error` is how their try in a set ended, if known."""
         for work in works:
             work.failure = error
             self._work.put(work)
@@ -306,13 +308,13 @@ class Consumer:
 
     def _handle(self, work: _Work) -> None:
         if self._stopping.is_set() and self._sets:
-            return  # it left its set and waited: closing gives it back
+            return  # it left its set and waited: closing returns it to the queue
         handled = self._handle_held(work)
         if handled is not None:
             self._link.call(functools.partial(self._settle, [work], handled))
 
     def _handle_held(self, work: _Work) -> bool | None:
-        """Try until a message is done with; None if it goes back with its channel."""
+        """Try until a message is settled; None if it went back to the queue with its channel."""
         began_s = work.arrived_s
         if work.failure is not None:
             carried_out = self._carry_out(work, work.failure)
@@ -320,7 +322,7 @@ class Consumer:
             if carried_out is None or carried_out:
                 return carried_out
         while True:
-            # With its channel the message has already gone back to the queue.
+            # The message went back to the queue when its channel closed.
             admission = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
             if admission is None:
                 return None
@@ -333,14 +335,13 @@ class Consumer:
             if held_s > _LONGEST_HOLD_S:
                 return False
             if handled.lacks is None or not handled.lacks.pause:
-                # Its copy could not be kept, or it failed oddly.
+                # Its copy could not be published, or an unexpected error came.
                 self._stopping.wait(self._limits.copy_retry_s)
 
     def _carry_out(self, work: _Work, failure: OrdersError) -> bool | None:
-        """Do with a message what its try in a set asks for; false if it has to be tried again.
+        """Settle a message by how its try in a set ended; false if it has to be tried again.
 
-        A pause is not asked, and not told how it ends: nothing is tried here, and it may be long
-        ago that it was.
+        It does not enter the pause and reports nothing to it: the try may be long ago.
         """
         if not work.channel.is_open:
             return None

@@ -28,14 +28,14 @@ _CHANGING: Final = ("replay", "drop", "tidy")
 
 
 class Note(Protocol):
-    """Where the letters that a command handled are counted."""
+    """Counts the letters that a command handled."""
 
     def note(self, letter_id: str) -> None:
         """Count a letter in the record of this command."""
 
 
 class Records(Protocol):
-    """The audit log, and the database's view of the orders of letters."""
+    """The audit log, and what the database knows of the letters' orders."""
 
     def recording(self, action: str, subject: str) -> AbstractContextManager[Note]:
         """Write a row before the block, and its result after the block."""
@@ -72,7 +72,7 @@ def run(
 ) -> int:
     """Run the command; 0 if all of it succeeded. Raises OrdersError.
 
-    Without `records` nothing is written down, and there is no `tidy`.
+    Without `records` it writes no audit row, and `tidy` is not possible.
     """
     queue = args.queue if args.queue == topology.UNROUTED else topology.dead_queue(args.queue)
     if args.action == "drop" and not args.yes:
@@ -127,7 +127,7 @@ def _paced(act: Callable[[Delivery], None], rate: float) -> Callable[[Delivery],
 
 
 def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | None) -> int:
-    """List or drop letters whose order was settled otherwise; what cannot be read stays."""
+    """List or drop letters that need no action any more. Keep unreadable ones."""
     if records is None:
         raise OrdersError("tidy asks the database about the orders: set ORDERS_DATABASE_URL")
     if queue == topology.UNROUTED:
@@ -220,7 +220,7 @@ def _list(box: Box, limit: int) -> int:
 
 
 def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -> int:
-    """Do something with each chosen letter; 1 if one that was named is not there."""
+    """Apply `act` to each chosen letter; return 1 if a named letter is missing."""
     if args.ids is None:
         for letter in box.letters(args.limit):
             act(letter)

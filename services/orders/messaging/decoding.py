@@ -1,8 +1,8 @@
-"""Reads the properties of a message, whatever bytes its publisher put there, without raising.
+"""Reads the properties of a message without raising, whatever bytes its publisher put there.
 
-RabbitMQ passes properties on as they came. pika decodes them in the loop of the connection, where
-an error (a timestamp in milliseconds is one) ends the connection and every delivery under way on
-it. Connections of ours read header frames with this module instead.
+RabbitMQ passes properties on as they came. pika decodes them in the connection's loop, where an
+error (a timestamp in milliseconds, for example) ends the connection and all its deliveries. So our
+connections read header frames with this module.
 """
 
 import datetime as dt
@@ -14,13 +14,13 @@ from typing import Any, Final
 import pika.frame
 from pika import BasicProperties, exceptions, spec
 
-# Raw bytes of a header table that could not be read, kept for a person to look at.
+# Raw bytes of a header table that could not be read, kept for a person.
 UNREADABLE: Final = "x-unreadable-headers"
 _KEPT_BYTES: Final = 4096
-# Deeper tables are refused: what reads, copies and prints them recurses.
+# Deeper tables are refused, because the code that reads, copies and prints them recurses.
 _DEEPEST: Final = 16
 _SHORT_STRING_BYTES: Final = 255
-LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last that Python knows
+LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last one in Python
 
 _FRAME: Final = struct.Struct(">BHL")
 _CONTENT: Final = struct.Struct(">HHQ")
@@ -35,13 +35,13 @@ class Received(BasicProperties):  # type: ignore[misc] # pika has no types
 
 
 class _Unreadable(Exception):
-    """The bytes are not what AMQP 0-9-1 allows, or more than anybody reads."""
+    """Do not read on: AMQP 0-9-1 does not allow these bytes, or they exceed our limits."""
 
 
 def read_frame(buffer: bytes) -> Frame:
     """Return the length and the first frame of `buffer`; (0, None) while it is incomplete.
 
-    Raises pika's InvalidFrameError for what is no frame.
+    Raises pika's InvalidFrameError for bytes that are no frame.
     """
     if buffer[:1] != bytes((spec.FRAME_HEADER,)):
         decoded: Frame = pika.frame.decode_frame(buffer)
@@ -79,7 +79,7 @@ def _fill(received: Received, reader: "_Reader") -> None:
 
 
 def _read_headers(received: Received, raw: bytes) -> None:
-    """Decode the table last of all: what else is known of the message survives a broken one."""
+    """Decode the header table last: if it is broken, the other properties are known."""
     try:
         received.headers = _table(_Reader(raw), 0)
     except _Unreadable as error:
@@ -167,7 +167,7 @@ def _decimal(reader: _Reader) -> Decimal:
 
 
 def _moment(reader: _Reader) -> dt.datetime | int:
-    """Take seconds since 1970; what cannot be such (milliseconds, say) stays a number."""
+    """Read seconds since 1970; a value out of range (in milliseconds, say) stays a number."""
     number: int = reader.number("Q")
     return dt.datetime.fromtimestamp(number, dt.UTC) if number <= LAST_SECOND else number
 

@@ -24,10 +24,10 @@ PERSISTENT: Final = 2
 
 TRACEPARENT: Final = "traceparent"
 ATTEMPT: Final = "x-attempt"
-MAX_ATTEMPT: Final = 1_000_000  # only to refuse nonsense
+MAX_ATTEMPT: Final = 1_000_000  # refuses only nonsense
 
 Customer = int
-# So many orders of a customer are few: many more than people place at once.
+# A customer with at most this many orders has few: people place far fewer at once.
 FEW: Final = 10
 
 # The body of each message type; a type that needs more has its own.
@@ -108,7 +108,7 @@ def delivered(
     properties: BasicProperties,
     body: bytes,
 ) -> Delivery:
-    """Return the delivery, with names as text for any bytes."""
+    """Return a delivery; exchange and routing key become text, whatever their bytes."""
     fault = properties.fault if isinstance(properties, Received) else None
     exchange, routing_key = _text(method.exchange), _text(method.routing_key)
     return Delivery(queue, exchange, routing_key, properties, body, method.delivery_tag, fault)
@@ -119,7 +119,7 @@ def _text(name: str | bytes) -> str:
 
 
 def ids(delivery: Delivery) -> tuple[Context, bool]:
-    """Return the ids a message came with, readable or not, as `context.accept` does."""
+    """Return the ids of a message, even an unreadable one, as `context.accept` does."""
     correlation_id = delivery.properties.correlation_id
     traceparent = headers(delivery.properties).get(TRACEPARENT)
     return context.accept(
@@ -129,7 +129,7 @@ def ids(delivery: Delivery) -> tuple[Context, bool]:
 
 
 def headers(of: BasicProperties) -> Mapping[str, Any]:
-    """Return a message's headers; none is an empty mapping."""
+    """Return a message's headers, or an empty mapping."""
     return of.headers or {}
 
 
@@ -191,14 +191,14 @@ def _body(decoder: msgspec.json.Decoder[OrderEvent], body: bytes) -> OrderEvent:
 
 
 def customer_of(body: str | bytes) -> Customer | None:
-    """Return the customer that a message names; None too for a body that cannot be read."""
+    """Return the customer in a message; None if there is none, or the body is unreadable."""
     try:
         return _named.decode(body).user_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nested too deeply
-        return None  # whoever works on the message tells of it
+        return None  # the handler of the message reports it
 
 
-# The convention for names of span attributes is still in development, so they stand in one place:
+# The conventions for these span attributes may still change, so only this module has them:
 # https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
 
 

@@ -1,6 +1,6 @@
-"""Works on one message, on the caller's thread: decode, hand over, carry the verdict out.
+"""Handles one message on the caller's thread: decodes it, calls the handler, applies the verdict.
 
-`Pause` stops the work of one queue while something that all of it needs is away.
+`Pause` stops the work of one queue while a dependency of all its messages is unavailable.
 """
 
 import datetime as dt
@@ -29,7 +29,7 @@ from orders.telemetry.metrics import (
     exemplar,
 )
 
-# Commits, then returns what to call it in the metric (`processed` when it says nothing).
+# Commits, then returns the outcome for the metric; None: `processed`.
 # Raises Transient to be called again later, Permanent to put the message aside.
 Handler = Callable[[Message], str | None]
 
@@ -38,10 +38,10 @@ RETRIED: Final = "retried"
 DEAD: Final = "dead"
 HELD: Final = "held"
 
-POSTGRES: Final = "postgres"  # what every consumer needs
+POSTGRES: Final = "postgres"  # every consumer depends on it
 _SHORTEST_PAUSE_S: Final = 0.2
 _DEFAULT_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0  # whatever a Retry-After asks for: people wait for orders
+_LONGEST_PAUSE_S: Final = 60.0  # even if Retry-After asks for more: people wait for orders
 
 _log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ _log = structlog.get_logger()
 class Handled(msgspec.Struct, frozen=True):
     """How a try ended: acknowledge the message, or hold it and try again.
 
-    `lacks` is what was not to be had, also where the message was put off for it.
+    `lacks` is the unavailable dependency, also if the message was put off because of it.
     """
 
     held: bool
@@ -70,10 +70,10 @@ class Handling:
     def handle(
         self, delivery: Delivery, *, may_hold: bool = True, failure: OrdersError | None = None
     ) -> Handled:
-        """Work on a message; one that may not be held any more is put off instead.
+        """Handle a message; one that may not be held any longer is put off instead.
 
-        `failure` is how its first try ended, which was made elsewhere. Never raises for what the
-        handler or the message does.
+        `failure` is how its first try, made elsewhere, ended. Never raises because of the handler
+        or the message.
         """
         started = time.perf_counter()
         with self.root(delivery) as span:
@@ -85,26 +85,26 @@ class Handling:
         return Handled(outcome == HELD, lacks)
 
     def root(self, delivery: Delivery) -> AbstractContextManager[Span | None]:
-        """Return the block in which a message is worked on: its ids, and its span."""
+        """Return the context in which a message is handled: its ids, and its span."""
         ids, remote = envelope.ids(delivery)
         name, attributes = f"{self._queue} process", envelope.processing_attributes(delivery)
         return tracing.root(ids, name, tracing.CONSUMER, attributes, remote=remote)
 
     def read(self, delivery: Delivery, span: Span | None) -> Message:
-        """Read a message, inside of its block. Raises Permanent."""
+        """Decode a message, inside its context. Raises Permanent."""
         message = envelope.decode(delivery, context.current() or envelope.ids(delivery)[0])
         if span is not None:
             span.set_attribute("order.id", message.body.order_id)
         return message
 
     def finished(self, delivery: Delivery, started: float) -> None:
-        """Note, inside of its block, that a message was done with elsewhere."""
+        """Record, inside its context, that a message was handled elsewhere."""
         took_s = time.perf_counter() - started
         self._processed.observe(took_s, exemplar())
         self._report(delivery, Done(PROCESSED), PROCESSED, took_s)
 
     def put_off(self, delivery: Delivery) -> bool:
-        """Put a message off that was held for too long; true if it was kept."""
+        """Put off a message that was held for too long; true if its copy was published."""
         now = dt.datetime.now(dt.UTC)
         tier = self._policy.outage_tier(verdict.failing_for_s(delivery, now))
         waits = Retry(tier, verdict.UNAVAILABLE, "held for too long", spent=False)
@@ -153,7 +153,7 @@ class Handling:
         return DEAD
 
     def _kept(self, copy: Outgoing) -> bool:
-        """Publish a copy; only when the broker has it may the original be acknowledged."""
+        """Publish a copy; true if the broker has it, so that the original may be acknowledged."""
         outcome = self._publisher.deliver(copy)
         if outcome is not PublishOutcome.CONFIRMED:
             _log.warning(
@@ -186,7 +186,7 @@ class Handling:
 
 
 def _attempt(delivery: Delivery) -> int:
-    """Return which try this is; an unreadable count is the first try of a message that will die."""
+    """Return which try this is; 1 if the count is unreadable, which dead-letters the message."""
     try:
         return envelope.attempt(delivery.properties)
     except Permanent:
@@ -204,8 +204,9 @@ class Admission(enum.Enum):
 class Pause:
     """The gate in front of a queue's handler: `enter` before each try, `leave` after it.
 
-    Deliveries stay unacknowledged with the threads that hold them, so an outage uses up no attempts
-    and the broker sends no more. One delivery at a time tries whether the dependency is back.
+    During a pause, threads hold their deliveries unacknowledged. So an outage uses up no attempts,
+    and the broker sends no more messages. One delivery at a time tries whether the dependency is
+    back.
     """
 
     def __init__(self, queue: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -228,7 +229,7 @@ class Pause:
     def enter(self, until_s: float, held: Callable[[], bool]) -> Admission | None:
         """Wait until work may go on, at most until `until_s` (monotonic).
 
-        None: let go of the delivery, because the process ends or `held` says that it is not ours.
+        None: drop the delivery, because the process ends or `held` returned false.
         """
         with self._changed:
             while not self._closed and held():
@@ -245,7 +246,7 @@ class Pause:
         return None
 
     def leave(self, admission: Admission, unavailable: Unavailable | None) -> None:
-        """Say how a try ended: `unavailable` is what it lacked, None if it lacked nothing."""
+        """Report how a try ended: `unavailable` is the error for a dependency, if there was one."""
         with self._changed:
             probe = admission is Admission.PROBE
             if probe:
@@ -258,12 +259,12 @@ class Pause:
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let every thread that waits ask again whether its delivery is still held."""
+        """Make every waiting thread check again whether its delivery is still held."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let every thread that waits end."""
+        """Release every waiting thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

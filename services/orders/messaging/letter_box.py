@@ -1,8 +1,8 @@
 """The dead letters of one queue, opened for a person.
 
-Messages are taken without acknowledging them, so whatever interrupts the work puts them back. A
-replayed message is acknowledged only after the broker has confirmed its copy: interrupted in
-between it is there twice, under the same id, which consumers deduplicate by.
+Messages stay unacknowledged until they are removed, so an interruption returns them to the queue. A
+replayed message is acknowledged only after the broker has confirmed its copy. An interruption in
+between leaves both, with the same id, by which consumers deduplicate.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from orderservice_topology import topology
 
 
 class Letter(msgspec.Struct, frozen=True, rename="camel"):
-    """The description of a dead letter for people."""
+    """A dead letter as the command prints it."""
 
     id: str
     type: str
@@ -38,7 +38,7 @@ class Letter(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Box:
-    """An open queue of dead letters: what is taken goes back on closing, unless it was removed."""
+    """An open dead-letter queue. Closing returns all letters that were not removed."""
 
     def __init__(self, channel: BlockingChannel, queue: str) -> None:
         self._channel, self.queue = channel, queue
@@ -54,7 +54,7 @@ class Box:
             yield envelope.delivered(self.queue, method, properties, body)
 
     def replay(self, letter: Delivery) -> None:
-        """Send a letter to where it came from, as if it had never been tried, and remove it."""
+        """Publish a letter to its origin, as if it had never been tried, and remove it."""
         if letter.queue == topology.UNROUTED:
             copy = verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
         else:
@@ -122,7 +122,7 @@ def describe_letter(letter: Delivery) -> Letter:
 
 
 def letter_id(letter: Delivery) -> str:
-    """Return the message id, or for a letter without one a name made of its contents."""
+    """Return the message id, or a hash of the contents for a letter without one."""
     message_id = letter.properties.message_id
     return (
         printable(message_id)
@@ -142,7 +142,7 @@ def _order_id(body: bytes) -> int | None:
 
 
 def _moment(death: Mapping[str, Any], letter: Delivery) -> str:
-    """When the broker dead-lettered it, or at least when it was sent."""
+    """Return when the broker dead-lettered it, or else when it was sent."""
     moment = death.get("time")
     if isinstance(moment, dt.datetime):
         return moment.replace(tzinfo=dt.UTC).isoformat(timespec="seconds")
@@ -153,5 +153,5 @@ def _moment(death: Mapping[str, Any], letter: Delivery) -> str:
 
 
 def printable(value: object) -> str:
-    """Return a stranger's text fit for a terminal."""
+    """Return text from a message, made safe for a terminal."""
     return "".join(c if c.isprintable() else "?" for c in str(value))[:300]

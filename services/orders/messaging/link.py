@@ -1,7 +1,8 @@
 """One AMQP channel, kept open on a separate thread through all outages.
 
-pika's connections belong to one thread. This one runs pika's event loop, so heartbeats go on while
-others work, and reconnects with back-off; others reach the channel through `Link.call`.
+A pika connection may be used by one thread only. The link's thread runs pika's event loop, so
+heartbeats continue while other threads work. It reconnects with back-off. Other threads use the
+channel through `Link.call`.
 """
 
 import collections
@@ -24,9 +25,9 @@ from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0
-# A link that served for less begins its next life with a longer delay, not with the first one.
+# After a connection that served for less, the delay grows instead of starting anew.
 _SETTLED_S: Final = 5.0
-# A broker answers the end of a connection at once; one that is silent never does.
+# A broker confirms the close of a connection at once; a frozen one never does.
 _CLOSE_S: Final = 5.0
 
 _log = structlog.get_logger()
@@ -36,7 +37,7 @@ Call = Callable[[Channel | None], None]
 
 
 class User(Protocol):
-    """What publishes or consumes through a link. Called on the link's thread only."""
+    """Publishes or consumes through a link. The link calls it on the link's thread only."""
 
     def opened(self, channel: Channel) -> None:
         """Set the new channel up, then call `Link.serving`."""
@@ -46,20 +47,21 @@ class User(Protocol):
 
 
 class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
-    """pika's connection with two of its inner methods replaced.
+    """pika's connection with two internal methods replaced.
 
-    Should a pika of the future no longer call one of them, it merely does what pika does.
+    If a later pika no longer calls one of them, pika's own behaviour returns, which is only slower
+    or less tolerant.
     """
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         """Send the three frames of a message at once.
 
-        In a packet each, as pika sends them, they halve the rate at which the broker confirms.
+        pika sends each in its own packet, which halves the rate at which the broker confirms.
         """
         super()._output_marshaled_frames([b"".join(marshaled_frames)])
 
     def _read_frame(self) -> decoding.Frame:
-        """Decode the properties of messages without ending the connection over a strange one."""
+        """Decode the properties of messages; a malformed one does not end the connection."""
         return decoding.read_frame(self._frame_buffer)
 
 
@@ -83,13 +85,13 @@ class Hosts:
         return self._tried
 
     def lost(self) -> None:
-        """Begin a round without the host tried last: it served and was lost, others may serve."""
+        """Begin a new round without the host tried last, which was lost while it served."""
         self._left = [address for address in self._addresses if address is not self._tried]
         random.shuffle(self._left)
 
 
 class Link:
-    """A channel with supervision. `problem` says why it does not serve, None if it does."""
+    """A supervised channel. `problem` says why it does not serve; None if it does."""
 
     def __init__(self, settings: MessagingSettings, name: str, user: User) -> None:
         self._hosts = Hosts(shuffled(settings, name))
@@ -101,7 +103,7 @@ class Link:
         self._channel: Channel | None = None
         self._calls: collections.deque[Call] = collections.deque()
         self.problem: str | None = "not connected to RabbitMQ yet"
-        self._reason: str | None = None  # why this connection ended: the first cause stands
+        self._reason: str | None = None  # why this connection ended; the first cause is kept
         self._connection: SelectConnection | None = None
         self._serving_since: float | None = None
 
@@ -131,7 +133,7 @@ class Link:
     # On the link's thread from here on.
 
     def serving(self, channel: Channel) -> None:
-        """Let calls reach the channel: the user has set it up."""
+        """Let calls use the channel, which the user has set up."""
         with self._lock:
             self._channel = channel
         self.problem = None
@@ -176,8 +178,8 @@ class Link:
             )
             if not self._stopping.is_set():
                 loop.start()
-        except Exception as error:  # noqa: BLE001 whatever it is, connect again
-            # A frame or header pika cannot read ends its loop; the supervisor must outlive that.
+        except Exception as error:  # noqa: BLE001 whatever failed, connect again
+            # A frame that pika cannot read ends its loop, but must not end this thread.
             _log.exception("amqp.failed", link=self._name)
             self._reason = describe(error)
         finally:

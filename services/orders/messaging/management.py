@@ -1,4 +1,4 @@
-"""The few requests to RabbitMQ's management API that making a topology takes.
+"""The requests to RabbitMQ's management API that apply a topology.
 
 Source: https://www.rabbitmq.com/docs/http-api-reference
 """
@@ -12,7 +12,7 @@ import requests
 from orders import verified
 from orders.errors import Permanent, SettingError, Transient
 
-_TIMEOUT_S: Final = (3.0, 15.0)  # connect; read: a busy broker answers a listing late
+_TIMEOUT_S: Final = (3.0, 15.0)  # to connect; to read, because a busy broker answers a listing late
 _REFUSED: Final = frozenset({401, 403})
 
 
@@ -35,7 +35,7 @@ class Management:
 
     def list(self, kind: str) -> list[dict[str, Any]]:
         """Return everything of a kind (`queues`, `policies`, …) in the virtual host."""
-        # Statistics of thousands of queues are what makes this listing slow.
+        # Without statistics: those of thousands of queues make the listing slow.
         query = "?disable_stats=true&enable_queue_totals=true" if kind == "queues" else ""
         answer = self._request("GET", f"/{kind}/{_quote(self.vhost)}{query}")
         try:
@@ -64,7 +64,7 @@ class Management:
     def _request(
         self, method: str, place: str, body: object = None, *, absent: bool = False
     ) -> requests.Response:
-        """Make a request; with `absent`, a 404 is as good as success."""
+        """Make a request; with `absent`, a 404 counts as success."""
         try:
             answer = self._session.request(
                 method,
@@ -74,7 +74,7 @@ class Management:
                 timeout=_TIMEOUT_S,
             )
         except requests.RequestException as error:
-            # The text of requests' errors holds the address, ours does not need it.
+            # The text of requests' errors contains the address, so leave it out.
             why = verified.advice(error, verified.OF_REQUESTS) or type(error).__name__
             raise Transient(f"RabbitMQ's management API: {why}") from error
         if absent and answer.status_code == requests.codes.not_found:
@@ -105,7 +105,7 @@ class Management:
 
 
 def foreign(request: str) -> Permanent:
-    """Return the error for an answer that is not RabbitMQ's."""
+    """Return the error for an answer that is not from RabbitMQ."""
     return Permanent(
         f"{request}: ORDERS_MANAGEMENT_URL is not a RabbitMQ management API", reason="not_found"
     )

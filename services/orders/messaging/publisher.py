@@ -1,4 +1,4 @@
-"""Publishing with confirms, pipelined: many messages under way, each with its own outcome."""
+"""Publishes with confirms: many messages are under way, each with its own outcome."""
 
 import collections
 import enum
@@ -17,7 +17,7 @@ from pika.spec import Basic
 from orders.messaging.link import Link
 from orders.settings import MessagingSettings
 
-# A confirm takes milliseconds; a queue without a majority of its replicas gives none at all.
+# A confirm takes milliseconds. A queue without a majority of its replicas sends none.
 CONFIRM_TIMEOUT_S: Final = 30.0
 _LOOK_EVERY_S: Final = 1.0
 
@@ -28,14 +28,14 @@ class PublishOutcome(enum.StrEnum):
     """How publishing one message ended. Only `CONFIRMED` says that the broker has it."""
 
     CONFIRMED = "confirmed"
-    NACKED = "nacked"  # a queue it is for is full or broken
+    NACKED = "nacked"  # one of its queues is full or failed
     RETURNED = "returned"  # no queue is bound for it, not even through an alternate exchange
-    LOST = "lost"  # nobody knows: no connection, or no answer in time
+    LOST = "lost"  # unknown: no connection, or no answer in time
     UNENCODABLE = "unencodable"  # its properties do not fit AMQP's frames
 
 
 class Outgoing(msgspec.Struct, frozen=True, eq=False):
-    """A message to publish. `key` is the caller's own, to know it again by."""
+    """A message to publish. `key` is for the caller, to recognize it by."""
 
     exchange: str
     routing_key: str
@@ -44,7 +44,7 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False):
     key: object = None
 
 
-# Called on the publisher's thread; must not block. Each message is in exactly one call.
+# Called on the publisher's thread, so it must not block. Each message is in one call.
 Settled = Callable[[PublishOutcome, Sequence[Outgoing]], None]
 
 
@@ -62,7 +62,7 @@ class Publisher:
     ) -> None:
         self._link = Link(settings, name, self)
         self._confirm_timeout_s = confirm_timeout_s
-        # Of the link's thread alone. Multiple and single confirms interleave: hence a set of tags.
+        # For the link's thread only. A dict, because single and multiple confirms interleave.
         self._unconfirmed: dict[int, _Unconfirmed] = {}
         self._returned: set[tuple[str | None, str, str]] = set()
         self._last_tag = 0
@@ -74,7 +74,7 @@ class Publisher:
         self._link.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Close; what has no confirm yet is settled as lost."""
+        """Close; messages without a confirm are settled as lost."""
         self._link.close(timeout_s)
 
     @property
@@ -83,11 +83,11 @@ class Publisher:
         return self._link.problem
 
     def publish(self, batch: Sequence[Outgoing], settled: Settled) -> None:
-        """Publish, and call `settled` for every message as its outcome is known. Thread-safe."""
+        """Publish; call `settled` with messages when their outcome is known. Thread-safe."""
         self._link.call(lambda channel: self._send(channel, batch, settled))
 
     def deliver(self, outgoing: Outgoing) -> PublishOutcome:
-        """Publish one message and wait for its outcome; not on the publisher's own thread."""
+        """Publish one message and wait for its outcome. Not for the publisher's thread."""
         ended = threading.Event()
         outcomes: list[PublishOutcome] = []
 
@@ -96,7 +96,7 @@ class Publisher:
             ended.set()
 
         self.publish((outgoing,), settled)
-        # The publisher answers on time; the margin is for a machine that is short of it.
+        # The publisher itself answers in time; the margin is for an overloaded machine.
         return outcomes[0] if ended.wait(self._confirm_timeout_s + 5) else PublishOutcome.LOST
 
     # On the link's thread from here on.
@@ -108,7 +108,7 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, lambda _frame: self._ready(channel))
 
     def lost(self) -> None:
-        """Settle what has no confirm: it may or may not have arrived."""
+        """Settle messages without a confirm as lost: they may or may not have arrived."""
         lost, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
         self._settle(PublishOutcome.LOST, lost.values())
@@ -181,9 +181,9 @@ class Publisher:
     def _expire(self, channel: Channel) -> None:
         """Give up messages without an answer; later confirms are ignored.
 
-        Where no confirm at all came for so long, the fault may be this connection's or its host's:
-        others may serve. A broker that says that it blocks publishers is not left: one that has
-        reached a new connection of ours would take more from it.
+        If no confirm at all came for so long, this connection or its host may be at fault: connect
+        to another one. But stay if the broker says that it blocks publishers: it would take more
+        messages from a new connection than it can store.
         """
         if not channel.is_open:
             return

@@ -1,8 +1,8 @@
-"""Messages of one queue that are worked on side by side, by one thread.
+"""Sets of messages of one queue that one thread, the crew's, works on together.
 
-The worker takes the messages that have arrived. It settles each one, or gives it back to be handled
-by itself, where everything but the usual end is decided. While one set is under way the next fills,
-and a message that arrives alone is a set of one.
+The crew takes the messages that have arrived. It settles each one, or gives it back to be handled
+singly, which decides all unusual cases. While one set is under way the next one fills. A message
+that arrives alone is a set of one.
 """
 
 import collections
@@ -22,7 +22,7 @@ from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
 
-# After a fault of ours the work goes on one by one; a moment later sets are tried again.
+# After a bug made a set fail, messages are handled singly for this time.
 _REST_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -40,7 +40,7 @@ W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
 
 
 class Member:
-    """A message of a set. `run` calls a function with the message's ids, in its span."""
+    """A message of a set. `run` calls a function in the message's context: its ids and span."""
 
     __slots__ = ("block", "message", "run", "span", "started_s", "work")
 
@@ -51,25 +51,25 @@ class Member:
         self.started_s = 0.0
 
     def close(self) -> None:
-        """End the message's span, with the message's ids in place."""
+        """End the message's span, in its context."""
         self.run(self.block.__exit__, None, None, None)
 
 
 class Ways(Protocol[W_contra]):
-    """What becomes of works that left their set."""
+    """Where works go when they leave their set."""
 
     def finish(self, works: Sequence[W_contra]) -> None:
         """Acknowledge the messages of orders that are done."""
 
     def single(self, works: Sequence[W_contra], error: OrdersError | None) -> None:
-        """Handle them one by one; `error` is how their first try ended, if it is known."""
+        """Handle them one by one; `error` is how their first try ended, if known."""
 
     def let_go(self, works: Sequence[W_contra]) -> None:
-        """Leave them to the broker, which redelivers them to another consumer."""
+        """Drop them; the broker redelivers them to another consumer."""
 
     @property
     def paused(self) -> str | None:
-        """Why nothing can be worked on now; None if it can."""
+        """Why messages are held instead of handled; None if they are not."""
 
     @property
     def stopping(self) -> bool:
@@ -108,7 +108,7 @@ class Crew(Protocol):
 
 
 class Sets(Generic[W]):
-    """The messages that arrived and are not begun, and those in the hands of the crew."""
+    """The messages that arrived and are not begun, and those that the crew works on."""
 
     def __init__(self, handling: Handling, ways: Ways[W], crew: Crew, name: str) -> None:
         self._handling, self._ways, self._crew = handling, ways, crew
@@ -122,7 +122,7 @@ class Sets(Generic[W]):
         self._thread.start()
 
     def close(self) -> None:
-        """Let the crew end, after the turn at hand."""
+        """Let the crew end after its current turn."""
         self._closed.set()
         self._crew.wake()
 
@@ -131,7 +131,7 @@ class Sets(Generic[W]):
         self._crew.wake()
 
     def add(self, work: W) -> None:
-        """Take in what arrived. Thread-safe."""
+        """Add a message that arrived. Thread-safe."""
         self._arrived.append(work)
         self._crew.wake()
 
@@ -148,7 +148,7 @@ class Sets(Generic[W]):
         return bool(self._arrived)
 
     def take(self, limit: int) -> list[Member]:
-        """Begin up to `limit` messages; what cannot be begun here goes its own way."""
+        """Begin up to `limit` messages; those that cannot begin here are handled singly."""
         if self._arrived and self._ways.stopping:
             self._ways.let_go(self._taken(len(self._arrived)))
         elif self._arrived and self._ways.paused is not None:
@@ -159,7 +159,7 @@ class Sets(Generic[W]):
         return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
 
     def _begun(self, work: W) -> list[Member]:
-        if not work.channel.is_open:  # with its channel it has gone back to the queue
+        if not work.channel.is_open:  # it went back to the queue when its channel closed
             self._ways.let_go([work])
             return []
         started_s = time.perf_counter()
@@ -169,7 +169,7 @@ class Sets(Generic[W]):
             block = self._handling.root(work.delivery)
             span = run(block.__enter__)
             message = run(self._handling.read, work.delivery, span)
-        except Exception:  # noqa: BLE001 it is found, and told of, where it is handled by itself
+        except Exception:  # noqa: BLE001 found again, and logged, when it is handled singly
             run(block.__exit__, None, None, None)
             self._ways.single([work], None)
             return []
@@ -185,7 +185,7 @@ class Sets(Generic[W]):
             for member in members:
                 member.run(self._handling.finished, member.work.delivery, member.started_s)
                 member.close()
-        finally:  # whatever telling of them does
+        finally:  # even if logging or metrics fail
             self._ways.finish([member.work for member in members])
 
     def leave(self, member: Member, error: OrdersError | None) -> None:

@@ -1,7 +1,7 @@
-"""What becomes of a message that was worked on: the one table from error to acknowledgement.
+"""Decides from an error what happens to its message. Only this module does.
 
-Transient, or an error nobody foresaw → try again after a while, up to a number of attempts.
-Permanent, or attempts used up        → put aside for a person.
+Transient, or an unexpected error → try again later, up to a number of attempts.
+Permanent, or no attempts left    → dead-letter it for a person.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ UNAVAILABLE: Final = "unavailable"
 UNEXPECTED: Final = "unexpected_error"
 
 _OURS: Final = frozenset({envelope.ATTEMPT, FIRST_FAILED_AT, REASON, ERROR, DIED_AT})
-# What the broker writes about a message's past, and what would route a copy elsewhere: a copied
-# x-death makes the broker see a cycle and drop the message.
+# Headers in which the broker records a message's past. With a copied x-death the broker sees a
+# cycle and drops the message. The _ROUTING ones would route a copy elsewhere.
 _NOT_COPIED: Final = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 _ROUTING: Final = frozenset({"CC", "BCC"})
 _LONGEST_TEXT: Final = 300
 
 
-# Outages are waited out in the shortest tier first, then in the next: not longer, because work
-# should go on soon after their end.
+# During an outage, messages wait in the shortest tier first, then in the next one. They do not wait
+# in longer ones, so that work continues soon after the outage.
 _SOON_S: Final = 60.0
-# A header frame cannot be split: one larger than the broker's frames (128 KiB by default) ends the
-# connection of whoever publishes it. Our own headers need less than 1 KiB.
+# A header frame cannot be split. One larger than the broker's frames (128 KiB by default) ends the
+# publisher's connection. Our own headers need less than 1 KiB.
 LARGEST_HEADERS_BYTES: Final = 16_384
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
     """How often, and after which waits, a message is tried again.
 
-    `give_up_after_s` bounds what outages of others may take, which use up no attempts.
+    `give_up_after_s` bounds the wait for dependencies that are unavailable: that uses no attempts.
     """
 
     max_attempts: int
@@ -56,8 +56,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def tier(self, attempt: int, at_least_s: float = 0) -> Tier:
         """Choose the wait after attempt number `attempt` (from 1).
 
-        The attempts are spread evenly over the tiers, shortest first; a longer tier is taken when
-        the error asks for `at_least_s`.
+        The attempts are spread evenly over the tiers, shortest first. If the error asks for
+        `at_least_s`, a longer tier may be chosen.
         """
         retries = max(1, self.max_attempts - 1)
         due = min((attempt - 1) * len(self.tiers) // retries, len(self.tiers) - 1)
@@ -65,12 +65,12 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         return self.tiers[max(due, next(long_enough, len(self.tiers) - 1))]
 
     def outage_tier(self, failing_for_s: float) -> Tier:
-        """Choose the wait of a message that an outage keeps from its end."""
+        """Choose the wait of a message whose dependency is unavailable."""
         return self.tiers[0 if failing_for_s < _SOON_S else min(1, len(self.tiers) - 1)]
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Acknowledge it. `outcome` is what the metric and the log call it."""
+    """Acknowledge it. `outcome` is for the metric and the log."""
 
     outcome: str
 
@@ -85,7 +85,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Keep it unacknowledged and try again here when its dependency may be back."""
+    """Keep it unacknowledged; try again when its dependency may be back."""
 
     lacks: Unavailable
 
@@ -103,7 +103,7 @@ Verdict = Done | Retry | Dead | Hold
 def judge(
     error: Exception, attempt: int, policy: RetryPolicy, failing_for_s: float = 0.0
 ) -> Retry | Dead:
-    """Decide what becomes of a message whose handling raised `error`.
+    """Decide what to do with a message whose handling raised `error`.
 
     `failing_for_s` is how long ago it failed first.
     """
@@ -123,7 +123,7 @@ def judge(
 
 
 def describe(error: Exception) -> str:
-    """Return an error's class, and its text only where the text is known to hold no payload."""
+    """Return an error's class, and its text if that cannot contain payload."""
     name = type(error).__name__
     if not isinstance(error, OrdersError):
         return name
@@ -154,7 +154,7 @@ def bury(delivery: Delivery, verdict: Dead, attempt: int, now: dt.datetime) -> O
 
 
 def revive(delivery: Delivery, exchange: str, routing_key: str) -> Outgoing:
-    """Return the copy that starts afresh, as if it had never been tried."""
+    """Return a copy without any trace of earlier tries."""
     properties = _copied(delivery.properties, {})
     return Outgoing(exchange, routing_key, properties, delivery.body)
 
@@ -164,9 +164,9 @@ def _copy(delivery: Delivery, queue: str, marks: dict[str, Any]) -> Outgoing:
 
 
 def _copied(properties: BasicProperties, marks: dict[str, Any]) -> BasicProperties:
-    """Copy what describes the message, not what its last publisher asked of the broker.
+    """Copy the properties that describe the message, not those that instruct the broker.
 
-    An `expiration` would let it vanish, a foreign `user_id` makes the broker close the channel.
+    An `expiration` would delete it, and a foreign `user_id` makes the broker close the channel.
     """
     others = {
         name: value
@@ -191,7 +191,7 @@ def failing_for_s(delivery: Delivery, now: dt.datetime) -> float:
     try:
         first = dt.datetime.fromisoformat(_first_failed_at(delivery, now))
         return max(0.0, (now - first).total_seconds())
-    except (ValueError, TypeError):  # a stranger's text, or a moment without its offset
+    except (ValueError, TypeError):  # malformed, or a time without its offset
         return 0.0
 
 
@@ -203,7 +203,7 @@ def _first_failed_at(delivery: Delivery, now: dt.datetime) -> str:
 
 
 def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers as AMQP can carry them, the small ones first if not all fit.
+    """Return the headers in types that AMQP has; if not all fit, the smallest ones.
 
     A value that cannot be encoded (a float, say) becomes text.
     """

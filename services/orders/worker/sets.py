@@ -1,10 +1,12 @@
-"""Brings many orders to their ends at once: the steps of `Fulfilment`, a set in each statement.
+"""Carries out the steps of `Fulfilment` for many orders at once, with one statement for a set.
 
-Only what usually comes is done here. An order that needs anything else (a refund, an answer nobody
-expects, an error) leaves, and is handled by itself, from how it stands then: it never holds up the
-others. One thread decides everything. Orders that wait for the same statement share it, and it runs
-beside that thread, which begins calls to Inventory and Payment and takes their answers meanwhile; a
-call that takes long is not waited for. So two sets are in hand: one has the statement, the other
+Only the usual steps are done here. An order that needs anything else (a refund, an unexpected
+answer, an error) leaves its set. It is then handled singly from its current status, so it never
+delays the others.
+
+One thread decides everything. Orders that wait for the same statement share it. The statement runs
+on a second thread. Meanwhile the first one begins calls to Inventory and Payment and takes their
+answers. It does not wait for slow calls. So two sets are in hand: one has the statement, the other
 waits for its calls.
 """
 
@@ -37,12 +39,12 @@ from orders.worker.fulfilment import quiet
 from orders.worker.metrics import ORDER_PROCESSING
 from orders.worker.steps import Move, is_open, report
 
-# How long a statement waits for calls that began with its turn, so that their orders share it. A
-# call that takes longer finds a later statement.
+# How long a statement waits for the calls that began in its turn, so that their orders share it.
+# Orders of slower calls take a later statement.
 _GATHER_S: Final = 0.01
-# One waits for its calls, the other has the statements. A third would only wait.
+# One set waits for its calls, the other one has the statement. A third would only wait.
 _SETS: Final = 2
-# As in Fulfilment: others keep moving an order that needs more.
+# As in Fulfilment: an order that needs more is being moved by other processes.
 _ROUNDS: Final = 20
 _log = structlog.get_logger()
 
@@ -69,7 +71,7 @@ class Calls(Protocol):
 
 
 class Asking(Protocol):
-    """Begins the calls of an order; its work has their contents."""
+    """Begins the calls of an order, with the contents of its `work`."""
 
     def reserve(self, task: "Task") -> None:
         """Ask Inventory for the order's units."""
@@ -78,7 +80,7 @@ class Asking(Protocol):
         """Have Payment take the money."""
 
     def find(self, task: "Task") -> None:
-        """Ask Payment what became of the attempt."""
+        """Ask Payment for the outcome of the attempt."""
 
     def commit(self, task: "Task") -> None:
         """Make the reservation final."""
@@ -88,7 +90,7 @@ class Asking(Protocol):
 
 
 class SetPorts(msgspec.Struct, frozen=True):
-    """The dependencies of sets; `changed` updates the cache with new versions."""
+    """The dependencies of `SetFulfilment`; `changed` updates the cache with new versions."""
 
     progress: ProgressSets
     calls: Calls
@@ -105,7 +107,7 @@ class Task:
         self.member = member
         self.work: Work = None  # type: ignore[assignment] # loaded before anybody looks
         self.rounds = 0
-        self.left_at = 0  # the version at which a statement left it out
+        self.left_at = 0  # its version when a statement left it out
         self.began_s = time.monotonic()
 
     @property
@@ -115,7 +117,7 @@ class Task:
 
 
 class _Statement(NamedTuple):
-    """A statement about some orders. It runs beside the crew's thread, which then concludes."""
+    """A statement about some orders: `run` on the second thread, `conclude` on the crew's."""
 
     part: Sequence[Task]
     run: Callable[[], Any]
@@ -124,9 +126,9 @@ class _Statement(NamedTuple):
 
 
 class _Beside:
-    """A thread that runs functions one after another, and keeps no process from ending.
+    """A daemon thread that runs functions one after another.
 
-    It stays: to start one for each statement costs 0.1 ms, and 14 ms on a machine that is full.
+    It is kept: starting a thread for each statement takes 0.1 ms, and 14 ms on a busy machine.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -143,20 +145,20 @@ class _Beside:
         return future
 
     def close(self) -> None:
-        """Let the thread end, after the function at hand."""
+        """Let the thread end after its current function."""
         self._asked.put(None)
 
     def _run(self) -> None:
         for function, future in iter(self._asked.get, None):
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 the thread that waits raises it
+            except BaseException as error:  # noqa: BLE001 raised in the thread that waits
                 future.set_exception(error)
             self._wake()
 
 
 class SetFulfilment:
-    """The crew of order-processing. A set has at most `size` orders, and so has a statement."""
+    """The crew of order-processing. A set, or a statement, has at most `size` orders."""
 
     def __init__(self, ports: SetPorts, size: int, watch: Watch) -> None:
         self._ports, self._size, self._watch = ports, size, watch
@@ -164,8 +166,8 @@ class SetFulfilment:
 
     def _forget(self) -> None:
         self._in_hand: dict[int, Task] = {}
-        self._later: list[Member] = []  # about an order that is in hand
-        # Who waits for which statement.
+        self._later: list[Member] = []  # messages about an order that is in hand already
+        # The orders that wait for each statement.
         self._loads: list[tuple[Task, None]] = []
         self._moves: list[tuple[Task, Move]] = []
         self._settlements: list[tuple[Task, Reservation]] = []
@@ -197,7 +199,7 @@ class SetFulfilment:
                 return
 
     def _turn(self) -> None:
-        """Take what arrived, run the statement that is waited for, and take answers meanwhile."""
+        """Take new messages, begin a statement if it is worth it, and take answers."""
         later, self._later = self._later, []
         for member in later:
             self._take(member)
@@ -210,13 +212,13 @@ class SetFulfilment:
             self._end(*self._running)
 
     def _is_worth_a_statement(self) -> bool:
-        """Tell whether half a set waits for the same statement, or any order has waited enough."""
+        """Tell whether half a set waits for one statement, or an order has waited long enough."""
         most = max(map(len, self._queues()))
         enough = self._ports.calls.fresh <= 0 or time.monotonic() >= self._gather_until_s
         return 2 * most >= self._size or (most > 0 and enough)
 
     def _patience_s(self) -> float | None:
-        """Return how long to wait for answers, or for the end of a statement; None: any time."""
+        """Return how long to wait for answers or the end of a statement; None: without limit."""
         if self._running is not None:
             return None
         if any(self._queues()):
@@ -229,8 +231,9 @@ class SetFulfilment:
     def _room(self) -> int:
         """Return how many more orders may be taken.
 
-        No more than a set wait for calls, or will when they are loaded: with slow upstreams more
-        would find no connection in time. So the second set comes in as the first one is answered.
+        At most a set of orders may wait for calls, including those that are being loaded. With slow
+        upstreams more would find no connection in time. So the second set is taken while the first
+        one gets its answers.
         """
         in_hand = len(self._in_hand)
         answered = len(self._moves) + len(self._settlements)
@@ -256,7 +259,7 @@ class SetFulfilment:
     # -- statements -----------------------------------------------------------------------
 
     def _statement(self) -> _Statement | None:
-        """Return the statement that most orders wait for, about up to a set of them."""
+        """Return the statement that most orders wait for, for at most a set of them."""
         kinds: tuple[Callable[[Any], _Statement], ...] = (self._load, self._advance, self._settle)
         kind, waiting = max(zip(kinds, self._queues(), strict=True), key=lambda pair: len(pair[1]))
         entries, waiting[: self._size] = waiting[: self._size], []
@@ -269,14 +272,14 @@ class SetFulfilment:
         if statement is None:
             return
         self._ports.calls.new_turn()
-        if len(self._in_hand) == 1:  # nobody else would gain by a thread of its own
+        if len(self._in_hand) == 1:  # with a single order, a second thread gains nothing
             with self._falling_apart(statement.part):
                 statement.conclude(statement.run())
             return
         self._running = statement, self._beside.run(statement.run)
 
     def _end(self, statement: _Statement, future: "Future[Any]") -> None:
-        """Go on with the orders of a statement, if it has ended."""
+        """Conclude a statement if it has ended."""
         if not future.done():
             return
         self._running = None
@@ -291,7 +294,7 @@ class SetFulfilment:
 
         def run() -> dict[int, Work]:
             works = self._ports.progress.load(messages)
-            # Somebody may have died between a commit and the cache.
+            # Another process may have died between its commit and its write to the cache.
             changed = [work.order for work in works.values() if work.order.version > 1]
             if changed:
                 self._ports.changed(changed)
@@ -302,7 +305,7 @@ class SetFulfilment:
     def _loaded(self, part: Sequence[Task], works: dict[int, Work]) -> None:
         for task in part:
             work = works.get(task.order_id)
-            # Where nobody moved it, somebody locks it: that is waited for elsewhere.
+            # Nobody moved it, so another session locks it: single handling waits for that.
             if work is None or (work.order.version == task.left_at and not work.processed):
                 self._leave(task)
             else:
@@ -365,10 +368,10 @@ class SetFulfilment:
 
     @contextlib.contextmanager
     def _falling_apart(self, part: Iterable[Task]) -> Iterator[None]:
-        """Have the orders of a part handled one by one if anything fails for all of them."""
+        """If anything fails for all orders of a part, have them handled singly."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 each order finds by itself what is wrong
+        except Exception as error:  # noqa: BLE001 single handling finds what is wrong
             if isinstance(error, OrdersError):
                 _log.warning("set.fell_apart", error=str(error))
             else:
@@ -412,14 +415,14 @@ class SetFulfilment:
                     self._conclude(task, result)
 
     def _conclude(self, task: Task, result: object) -> None:
-        """Note what follows from an answer; the next statement commits it."""
+        """Queue what follows from an answer; the next statement commits it."""
         work = task.work
         match work.order.status, result:
             case Status.PENDING, Standing() | OutOfStock():
                 self._moves.append((task, steps.reserved(work, result)))
             case Status.CHARGING, Captured() | Declined():
                 self._moves.append((task, steps.charged(work, result)))
-            case Status.CHARGING, None:  # never arrived, so far
+            case Status.CHARGING, None:  # Payment has not received it so far
                 task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
                 self._decide(task)
             case Status.COMPLETED, Standing.COMMITTED:
@@ -432,7 +435,7 @@ class SetFulfilment:
     # -- the end --------------------------------------------------------------------------
 
     def _again(self, task: Task) -> None:
-        """Look at an order again that others moved, or lock."""
+        """Load an order again that another process moved or locks."""
         task.rounds, task.left_at = task.rounds + 1, task.work.order.version
         if task.rounds < _ROUNDS:
             self._loads.append((task, None))
@@ -448,12 +451,13 @@ class SetFulfilment:
         self._source.done([task.member for task in part])
 
     def _failed(self, task: Task, error: Exception) -> None:
-        # Any other error says nothing of the order: it may only have lacked a connection here.
+        # Other errors say nothing about the order: perhaps it only found no connection.
         about_it = isinstance(error, Permanent)
         if about_it and task.member.run(quiet, task.member.message, error):
             self._done([task])
             return
-        # What would pause everybody is found again by the message itself: it may be over by then.
+        # An outage that would pause the queue may end before the message is handled singly. So that
+        # handling has to find it itself.
         pauses = isinstance(error, Unavailable) and error.pause
         expected = isinstance(error, Unavailable | Permanent) and not pauses
         self._leave(task, error if expected and isinstance(error, OrdersError) else None)
@@ -470,7 +474,7 @@ def _holds(work: Work) -> bool:
 
 
 def _span(task: Task, advance: Advance) -> Any:
-    """Open an order's span of a statement; return what ends it."""
+    """Begin an order's span for a statement; return the function that ends it."""
     attributes = {"order.id": task.order_id, "order.status": advance.transition.to}
     block = task.member.run(tracing.span, "AdvanceOrder", attributes)
     task.member.run(block.__enter__)

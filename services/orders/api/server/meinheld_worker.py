@@ -1,13 +1,17 @@
 """A gunicorn worker class over meinheld's C server.
 
-meinheld's own glue is broken with today's gunicorn: it replaces methods of gunicorn's `Logger` (the
-master dies with a killed worker), sends a heartbeat gunicorn no longer reads (a hung handler is
-never killed) and ignores `max_requests`. This class uses `meinheld.server` alone.
+meinheld has its own worker class, which does not work with today's gunicorn:
 
-meinheld built without greenlet cuts an answer off, silently, as soon as the socket's send buffer is
-full. Measured with a client that waits before it reads: 3.9 MB on the loopback device, 203 KB with
-1460-byte segments, 47 KB with a small receive window besides. So large bodies are sent in slices,
-at the speed of the client.
+- It replaces methods of gunicorn's `Logger`, so the master dies with a killed worker.
+- It sends a heartbeat that gunicorn no longer reads, so a hung handler is never killed.
+- It ignores `max_requests`.
+
+Therefore this class uses only `meinheld.server`.
+
+Without greenlet, meinheld silently cuts an answer off when the socket's send buffer is full. We
+measured that with a client that waits before it reads. The limit was 3.9 MB on the loopback device,
+203 KB with 1460-byte segments, and 47 KB with a small receive window as well. So large bodies are
+sent in slices, at the speed of the client.
 
 Source: meinheld 1.0.2 `meinheld/server/*.c`, gunicorn 27 `workers/base.py`, `arbiter.py`.
 """
@@ -32,10 +36,10 @@ from prometheus_client import Counter
 from orders.api.server import overlap
 from orders.api.server.connections import idle_for, open_connections, shut_for_reading
 
-# Above this meinheld answers 413 itself, as HTML; below, the application does, as problem+json.
-# Bodies stay in memory up to here: a spilled one would go through an unchecked tmpfile().
+# Above this size meinheld answers 413 as HTML. Below it, the application answers as problem+json.
+# Smaller bodies stay in memory. meinheld would write larger ones to a tmpfile() without checks.
 MAX_BODY_BYTES = 1024 * 1024
-# meinheld keeps 24 bytes per possible descriptor, and stops serving when it runs out of them.
+# meinheld reserves 24 bytes for each possible descriptor, and stops serving without a free one.
 MAX_DESCRIPTORS = 65_536
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _hang_up = select.poll()
@@ -46,21 +50,21 @@ _abandoned = Counter(
 # A stopping worker keeps idle connections this long, for a request already on its way.
 # gunicorn's own gthread waits as long.
 LINGER_S = 2.0
-# What an empty send buffer takes in the worst case measured, with room for the headers.
+# An empty send buffer took this much in the worst case measured, with room for the headers.
 WHOLE_BYTES = 32 * 1024
 # poll() calls a socket writable when a third of its buffer is free.
 SLICE_BYTES = 8 * 1024
-# How long a client may make the whole process wait for it, all in all, before it is cut off.
+# Longest time in total that a slow client may make the process wait before it is cut off.
 PATIENCE_S = 3.0
 
 
 class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
-    """Serve requests from meinheld's event loop: one at a time, but for those that wait."""
+    """Serve requests from meinheld's event loop, one at a time; only POSTs may overlap."""
 
     alive: bool
 
     def run(self) -> None:
-        """Serve until told to stop, by a signal, by `max_requests` or by the master's death."""
+        """Serve until a signal, `max_requests` or the master's death ends it."""
         self._drain_from = 0.0
         _limit_descriptors()
         server.set_access_logger(None)
@@ -70,11 +74,11 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         server.set_client_body_buffer_size(MAX_BODY_BYTES)
         server.set_watchdog(self.beat)
         server.set_listen_socket([listener.fileno() for listener in self.sockets])
-        # run() installs C signal handlers that stop without grace; ours go over them from inside.
+        # run() installs C signal handlers that stop at once. The loop then replaces them by ours.
         server.schedule_call(0, self.init_signals)
         server.run(self._application(), silent=True)
         for listener in self.sockets:
-            listener.detach()  # closed by run(): its number may be another file's by now
+            listener.detach()  # run() has closed it, and another file may have its number
 
     def _application(self) -> Any:
         wsgi = self.wsgi
@@ -91,7 +95,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
                     "Worker %s served %d requests: making room for a new one.", self.pid, self.nr
                 )
                 self.drain()
-            # Only what changes something waits for commits; the rest is not worth a greenlet.
+            # Only POSTs wait for commits, so only they need a greenlet.
             if environ["REQUEST_METHOD"] == "POST":
                 return overlap.call(answer, environ, start_response)
             return answer(environ, start_response)
@@ -99,7 +103,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
         return call
 
     def beat(self) -> None:
-        """Tell the master that the loop turns; called once a second, between requests."""
+        """Tell the master that the loop is alive; called once a second, between requests."""
         self.notify()
         if self.ppid != os.getppid():
             self.drain()
@@ -107,9 +111,9 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
             self._close_idle(LINGER_S)
 
     def drain(self) -> None:
-        """Accept no more, answer what is under way with `Connection: close`, then end."""
+        """Accept no more connections, answer the open requests with `Connection: close`, end."""
         if not self.alive:
-            return  # a second server.stop() would miscount the open connections
+            return  # a second server.stop() would count the open connections wrongly
         self.alive = False
         self._drain_from = time.monotonic()
         server.set_keepalive(0)
@@ -128,7 +132,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
     def handle_quit(self, _sig: int, _frame: FrameType | None) -> None:
         """SIGINT, SIGQUIT: finish at most the request being handled.
 
-        An exception is no way out: raised in a handler it becomes a 500 and the loop goes on.
+        Raising an exception would not end the process: in a handler it becomes a 500.
         """
         self.cfg.worker_int(self)
         if self.alive:
@@ -137,7 +141,7 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
             self._close_idle(0)
 
     def handle_abort(self, _sig: int, frame: FrameType | None) -> None:
-        """SIGABRT, from the master after `timeout` without a beat: say where it hangs and die."""
+        """SIGABRT, from the master after `timeout` without a beat: log where it hangs, and exit."""
         self.cfg.worker_abort(self)
         self.log.critical(
             "Worker %s hangs at:\n%s", self.pid, "".join(traceback.format_stack(frame))
@@ -147,10 +151,10 @@ class MeinheldWorker(Worker):  # type: ignore[misc] # gunicorn ships no types
 
 
 def _is_gone(client: Any) -> bool:
-    """Tell whether the client is gone, and then close without an answer.
+    """Tell whether the client has gone; if so, close its connection without an answer.
 
     A request may have waited in the kernel behind others. The gateway closes its connection when
-    its client does; one that only ends sending is not told apart, and no proxy does that.
+    its client does. A client that only ends sending counts as gone, too; no proxy does that.
     """
     descriptor = client.get_fd()
     _hang_up.register(descriptor, _GONE)
@@ -163,7 +167,7 @@ def _is_gone(client: Any) -> bool:
 
 
 class _ErrorLog:
-    """What meinheld calls with an exception that left the application."""
+    """Logs exceptions that left the application; meinheld calls it."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
@@ -175,7 +179,7 @@ class _ErrorLog:
 
 
 def _limit_descriptors() -> None:
-    """Make the process's limit and meinheld's table agree: beyond the table is beyond memory."""
+    """Set the process's limit and meinheld's table alike: it writes beyond a smaller table."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != allowed:
@@ -184,7 +188,7 @@ def _limit_descriptors() -> None:
 
 
 def paced(body: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
-    """Return the body, in slices that wait for room when it is large or of unknown size."""
+    """Return the body; one that is large or of unknown size in slices that wait for room."""
     if type(body) is list and sum(map(len, body)) <= WHOLE_BYTES:
         return body
     return _Slices(body, environ["meinheld.client"].get_fd())
@@ -217,7 +221,7 @@ class _Slices:
             self._cut_off()
 
     def _cut_off(self) -> None:
-        """Break the connection: meinheld would keep it and send the next answer into this body."""
+        """Shut the connection down: meinheld would send the next answer into this body."""
         with suppress(OSError), socket.socket(fileno=self._descriptor) as connection:
             try:
                 connection.shutdown(socket.SHUT_RDWR)

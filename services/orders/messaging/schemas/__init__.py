@@ -1,9 +1,9 @@
-"""The JSON Schema of every message type, made from the structs the code decodes into.
+"""The JSON Schema of every message type, generated from the structs that the code decodes into.
 
-The files beside this one are committed for readers outside this code base; a test holds them to
-the structs. Additive only: a member may be added as optional; none may change, go, or become
-required. What cannot be added is a new type, `order.created.v2`, sent beside the old one.
-Write them anew with `python -m orders.messaging.schemas`.
+The files beside this one are committed for other code bases. A test compares them with the structs.
+Only add optional members: none may change, disappear or become required. For any other change send
+a new type (`order.created.v2`) beside the old one. `python -m orders.messaging.schemas` writes the
+files again.
 """
 
 from pathlib import Path
