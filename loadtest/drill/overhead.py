@@ -89,14 +89,11 @@ def receive(pipe: Connection) -> None:
 
 def measured(level: Literal["error", "info"]) -> tuple[Cost, Cost]:
     """Return the cost of a request at a log level: not sampled, and sampled."""
-    import structlog
-
     from orders.api import middleware
     from orders.settings import LogSettings
     from orders.telemetry import logs
 
     logs.configure(LogSettings(level=level, format="json"), "overhead")
-    middleware._log = structlog.get_logger()
     application, base = middleware.TelemetryMiddleware(spanned), cost(bare, sampled=False)
     both = [cost(application, sampled=sampled) for sampled in (False, True)]
     unsampled, sampled = (
