@@ -23,7 +23,7 @@ FRESH_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class Unwell(OrdersError):
+class LivenessFailed(OrdersError):
     """Restart the process: it makes no progress."""
 
 
@@ -39,7 +39,7 @@ class State(Protocol):
         """Whether the process is on its way out."""
 
     def check_progress(self) -> None:
-        """Raise Unwell if the process hangs."""
+        """Raise LivenessFailed if the process hangs."""
 
 
 class ProcessState:
@@ -70,13 +70,13 @@ class ProcessState:
         self._watched.append((progress, stalled_after_s))
 
     def check_progress(self) -> None:
-        """Raise Unwell if the last beat is too old, or the work in hand does not get on."""
+        """Raise LivenessFailed if the last beat is too old, or the work in hand does not get on."""
         silent_s = time.monotonic() - self._beat_at
         if silent_s > self._stalled_after_s:
-            raise Unwell(f"no progress for {silent_s:.0f} s")
+            raise LivenessFailed(f"no progress for {silent_s:.0f} s")
         for progress, stalled_after_s in self._watched:
             if (silent_s := progress.silent_s()) > stalled_after_s:
-                raise Unwell(f"no progress of {progress.name} for {silent_s:.0f} s")
+                raise LivenessFailed(f"no progress of {progress.name} for {silent_s:.0f} s")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ def _health_part(result: Result) -> dict[str, Any]:
 def _progress(state: State) -> Result:
     try:
         state.check_progress()
-    except Unwell as error:
+    except LivenessFailed as error:
         return Result("progress", critical=True, reason=str(error))
     return Result("progress", critical=True)
 

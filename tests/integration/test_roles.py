@@ -22,7 +22,7 @@ from orders.database import connection, promotion, roles
 from orders.database.cancellations import Cancellations
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
-from orders.database.notifications import Notifications, Settlement
+from orders.database.notifications import ClaimResult, Notifications
 from orders.database.orders import History, Ledger
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundCommand, RefundRequests
@@ -428,7 +428,7 @@ def test_the_notifier_claims_and_settles(services: Services) -> None:
     notifications = Notifications(services.logins.pool("notifier"), 5)
     claimed = notifications.claim(order_id)
     assert claimed is not None
-    assert notifications.settle(claimed, Settlement(sent=True)) is False
+    assert notifications.settle(claimed, ClaimResult(sent=True)) is False
     services.run("UPDATE notifications SET next_at = now(), claimed_until = '-infinity'")
     notifications.claim_due(10)
     assert notifications.count().given_up == 0

@@ -42,7 +42,7 @@ POINTS: Final[dict[str, Point]] = {
     # relay
     "outbox.read": Point("orders.relay.outbox:Outbox.take", AFTER, ("relay",)),
     "published": Point("orders.messaging.publisher:Publisher.publish", AFTER, ("relay",)),
-    "confirmed": Point("orders.relay.window:Window.settled", AFTER, ("relay",)),
+    "confirmed": Point("orders.relay.window:RowsUnderWay.settled", AFTER, ("relay",)),
     "undeleted": Point("orders.relay.outbox:Outbox.delete", BEFORE, ("relay",)),
     "deleted": Point("orders.relay.outbox:Outbox.delete", AFTER, ("relay",)),
     # worker

@@ -8,7 +8,7 @@ import pytest
 
 from orders.api.server.master_state import REPAIR_S, MasterState
 from orders.api.server.metrics_folder import metrics_folder
-from orders.probes import Unwell
+from orders.probes import LivenessFailed
 
 MINUTE_S = 60
 
@@ -28,7 +28,7 @@ def test_workers_busy_for_less_than_the_timeout_are_alive() -> None:
 def test_no_beat_of_any_worker_for_long_asks_for_a_restart() -> None:
     state = MasterState(timeout_s=30)
     state.beat([time.monotonic() - 30 - REPAIR_S - 1])
-    with pytest.raises(Unwell, match="no worker made progress for 46 s"):
+    with pytest.raises(LivenessFailed, match="no worker made progress for 46 s"):
         state.check_progress()
 
 
@@ -36,7 +36,7 @@ def test_a_worker_yet_to_beat_hides_nothing() -> None:
     """Its heartbeat file shows the time of day, far ahead of the monotonic clock."""
     state = MasterState(timeout_s=30)
     state.beat([time.monotonic() - MINUTE_S, time.time()])
-    with pytest.raises(Unwell):
+    with pytest.raises(LivenessFailed):
         state.check_progress()
 
 

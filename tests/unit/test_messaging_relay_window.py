@@ -7,7 +7,7 @@ from pika import BasicProperties
 from orders.domain import events
 from orders.messaging.publisher import Outgoing, PublishOutcome
 from orders.relay.outbox import Row
-from orders.relay.window import Holds, Window
+from orders.relay.window import Holds, RowsUnderWay
 
 A = ("a", "order-processing")
 PROCESSING, NOTIFICATIONS = "order-processing", "order-notifications"
@@ -17,12 +17,12 @@ def row(seq: int, aggregate_id: str, kind: str = events.CREATED) -> Row:
     return Row(seq, f"id-{seq}", aggregate_id, kind, "{}", None, None, 0)
 
 
-def settle(window: Window, outcome: PublishOutcome, *seqs: int) -> None:
+def settle(window: RowsUnderWay, outcome: PublishOutcome, *seqs: int) -> None:
     window.settled(outcome, [Outgoing("", "", BasicProperties(), b"", f"id-{seq}") for seq in seqs])
 
 
 def test_one_row_of_an_aggregate_is_under_way_at_a_time() -> None:
-    window = Window()
+    window = RowsUnderWay()
     admitted = window.admit([row(1, "a"), row(2, "b"), row(3, "a")])
     assert [entry.seq for entry in admitted] == [1, 2]
     assert window.seqs() == [1, 2]
@@ -30,7 +30,7 @@ def test_one_row_of_an_aggregate_is_under_way_at_a_time() -> None:
 
 
 def test_an_order_has_one_row_under_way_in_each_lane() -> None:
-    window = Window()
+    window = RowsUnderWay()
     rows = [
         row(1, "a", events.COMPLETED), row(2, "a", events.REFUNDED), row(3, "a", events.REFUND_DUE),
     ]  # fmt: skip
@@ -40,7 +40,7 @@ def test_an_order_has_one_row_under_way_in_each_lane() -> None:
 
 def test_an_aggregate_stays_closed_until_its_row_is_deleted() -> None:
     """Else a confirmed row that is not deleted yet would be read, and published, again."""
-    window = Window()
+    window = RowsUnderWay()
     window.admit([row(1, "a")])
     settle(window, PublishOutcome.CONFIRMED, 1)
     assert window.in_flight == 0
@@ -53,7 +53,7 @@ def test_an_aggregate_stays_closed_until_its_row_is_deleted() -> None:
 
 def test_a_lane_without_answers_is_silent_until_one_comes() -> None:
     now = 0.0
-    window = Window(lambda: now)
+    window = RowsUnderWay(lambda: now)
     window.admit([row(1, "a"), row(2, "b"), row(3, "a", events.FAILED)])
     now = 0.9
     settle(window, PublishOutcome.CONFIRMED, 1)
@@ -68,7 +68,7 @@ def test_a_lane_without_answers_is_silent_until_one_comes() -> None:
 
 def test_what_ended_is_reported_until_it_is_forgotten() -> None:
     """The database may go away between reading what ended and deleting it."""
-    window = Window()
+    window = RowsUnderWay()
     window.admit([row(1, "a"), row(2, "b")])
     settle(window, PublishOutcome.NACKED, 1)
     first = window.ended()
@@ -80,7 +80,7 @@ def test_what_ended_is_reported_until_it_is_forgotten() -> None:
 
 
 def test_waiting_ends_when_enough_have_ended() -> None:
-    window = Window()
+    window = RowsUnderWay()
     window.admit([row(1, "a"), row(2, "b"), row(3, "c")])
     assert not window.wait(1, 0.01)
     threading.Timer(0.05, lambda: settle(window, PublishOutcome.CONFIRMED, 1, 3)).start()

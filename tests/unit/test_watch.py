@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from orders.probes import ProcessState, Unwell
+from orders.probes import LivenessFailed, ProcessState
 from orders.watch import Watch, step
 
 
@@ -41,7 +41,7 @@ def gets_on(state: ProcessState) -> bool:
     """Tell whether a step is noticed, unless it was too long ago when it was looked for."""
     for _ in range(1000):
         step()
-        with suppress(Unwell):
+        with suppress(LivenessFailed):
             state.check_progress()
             return True
     return False
@@ -53,6 +53,6 @@ def test_livez_fails_for_work_that_hangs_and_names_it() -> None:
     state.check_progress()
     with watch.in_hand():
         time.sleep(0.05)
-        with pytest.raises(Unwell, match="message handling"):
+        with pytest.raises(LivenessFailed, match="message handling"):
             state.check_progress()
         assert gets_on(state)

@@ -10,7 +10,7 @@ from falcon import Request, Response
 from orders.api import openapi, problems
 from orders.api.admission import Admission
 from orders.api.cancellation import Cancellation
-from orders.api.docs import Asset, Page
+from orders.api.docs import Asset, DocsPage
 from orders.api.health import Health
 from orders.api.history import OrderHistory
 from orders.api.middleware import TelemetryMiddleware
@@ -49,7 +49,7 @@ def _routes(ports: Ports) -> dict[str, Resource]:
     document = openapi.document(operations, tokens=ports.tokens, key_required=ports.key_required)
     documented["/openapi.json"] = OpenApi(msgspec.json.encode(document))
     if ports.docs:
-        documented |= {"/docs": Page(), "/docs/{name}": Asset()}
+        documented |= {"/docs": DocsPage(), "/docs/{name}": Asset()}
     return documented
 
 

@@ -42,7 +42,7 @@ _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".png": "image/pn
 _PACKAGED: Final = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
 
-class Page:
+class DocsPage:
     """Swagger UI at `/docs`."""
 
     operations: Final = {

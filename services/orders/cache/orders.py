@@ -8,8 +8,8 @@ It guarantees:
   `local.KNOWN_S`, while L1 has room for the order (`local_entries`). Across processes it holds
   after 1 s.
 - If a writer cannot reach Redis, readers that can may get the old version. That lasts at most
-  1.6 × `live_ttl_s` for a live order. For an ended order it lasts until the writer's `Backlog` is
-  written; if the writer dies before, at most 1.6 × `terminal_ttl_s`.
+  1.6 × `live_ttl_s` for a live order. For an ended order it lasts until the writer's
+  `WriteBacklog` is written; if the writer dies before, at most 1.6 × `terminal_ttl_s`.
 - After a failover of PostgreSQL that lost commits, `flush` makes L2 and every L1 forget all
   versions. What was being read at that moment may come back, for at most `local.KNOWN_S`.
 - If Redis restarts empty, it has no old versions. Only a reader that read the database before a
@@ -18,8 +18,8 @@ It guarantees:
   until their TTL ends. So run it without persistence: it contains nothing that has to survive.
 
 In L2 (`SharedOrders`, in Redis) an older version never replaces a newer one. Versions that could
-not be written wait in the `Backlog` until Redis is back. Without it, an order refunded while Redis
-was down would be shown as Completed for the rest of its five minutes.
+not be written wait in the `WriteBacklog` until Redis is back. Without it, an order refunded while
+Redis was down would be shown as Completed for the rest of its five minutes.
 """
 
 import random
@@ -83,7 +83,7 @@ class OrderCache:
         self._local = LocalOrders(settings.local_entries)
         self._absent = AbsentIds()
         self._flights: Flights[CachedOrder] = Flights()
-        self._backlog = Backlog(self._shared, retry_after_s=settings.retry_after_s)
+        self._backlog = WriteBacklog(self._shared, retry_after_s=settings.retry_after_s)
         self._tracker = (
             Tracker(
                 redis.place,
@@ -279,7 +279,7 @@ def _newer(order_id: int, reply: Reply) -> CachedOrder | None:
     return None if reply is None else decode(order_id, reply)
 
 
-class Backlog:
+class WriteBacklog:
     """The newest unwritten snapshot of each order, and the thread that writes it."""
 
     def __init__(

@@ -12,7 +12,7 @@ from orders.database.pool import Pool
 _IDS = 100  # messages named in a row; all are counted
 
 
-class Deed(msgspec.Struct):
+class AuditedLetters(msgspec.Struct):
     """The actions of a command so far; recorded however it ends."""
 
     letters: int = 0
@@ -32,11 +32,11 @@ class Audit:
         self._pool, self._actor, self._because = pool, actor, because
 
     @contextlib.contextmanager
-    def recording(self, action: str, subject: str) -> Iterator[Deed]:
+    def recording(self, action: str, subject: str) -> Iterator[AuditedLetters]:
         """Write a row before the block, and its result after the block."""
         row = {"actor": self._actor, "action": action, "subject": subject}
         [(row_id,)] = self._pool.execute("begin_action", {**row, "because": self._because})
-        deed = Deed()
+        deed = AuditedLetters()
         try:
             yield deed
         finally:

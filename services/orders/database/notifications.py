@@ -64,7 +64,7 @@ class Unsent(msgspec.Struct, frozen=True):
     last_error: str | None
 
 
-class Reason(msgspec.Struct, frozen=True):
+class AuditDetails(msgspec.Struct, frozen=True):
     """The actor and the reason, for the audit row."""
 
     actor: str
@@ -79,7 +79,7 @@ class Counts(msgspec.Struct, frozen=True):
     given_up: int
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a claim ended: sent, ended, or to be tried again in `again_in_s` seconds."""
 
     sent: bool = False
@@ -212,8 +212,8 @@ class Notifications:
         self._claims: SharedStatement[int, Notification | None] = SharedStatement(
             self._claim_one, self._claim_several, patience_s
         )
-        self._settlements: SharedStatement[tuple[Notification, Settlement], bool] = SharedStatement(
-            self._settle_one, self._settle_several, patience_s
+        self._settlements: SharedStatement[tuple[Notification, ClaimResult], bool] = (
+            SharedStatement(self._settle_one, self._settle_several, patience_s)
         )
 
     def claim(self, order_id: int) -> Notification | None:
@@ -261,11 +261,11 @@ class Notifications:
         )
         return bool(rows)
 
-    def settle(self, notification: Notification, settlement: Settlement) -> bool:
+    def settle(self, notification: Notification, settlement: ClaimResult) -> bool:
         """End a claim; true if the order has another notification that was not sent."""
         return self._settlements.ask((notification, settlement))
 
-    def _settle_one(self, ended: tuple[Notification, Settlement]) -> bool:
+    def _settle_one(self, ended: tuple[Notification, ClaimResult]) -> bool:
         notification, settlement = ended
         rows = self._primary.execute(
             "settle_notification",
@@ -282,7 +282,7 @@ class Notifications:
         )
         return bool(rows[0][0])
 
-    def _settle_several(self, ended: Sequence[tuple[Notification, Settlement]]) -> dict[int, bool]:
+    def _settle_several(self, ended: Sequence[tuple[Notification, ClaimResult]]) -> dict[int, bool]:
         """Return whether there is another one, by the places of the claims that were ended."""
         rows = self._primary.execute("settle_notifications", {"ended": _json(ended)})
         return dict(rows)
@@ -298,7 +298,7 @@ class Notifications:
 
     def resend(
         self,
-        reason: Reason,
+        details: AuditDetails,
         *,
         order_id: int | None = None,
         template: str | None = None,
@@ -310,15 +310,15 @@ class Notifications:
             "order_id": order_id,
             "template": template,
             "outcome": outcome,
-            "actor": reason.actor,
-            "because": reason.because,
+            "actor": details.actor,
+            "because": details.because,
             "subject": subject if template is None else f"{subject}, {template}",
         }
         rows = self._primary.execute("resend_notifications", arguments)
         return [(int(str(row[0])), str(row[1])) for row in rows]
 
 
-def _json(ended: Sequence[tuple[Notification, Settlement]]) -> str:
+def _json(ended: Sequence[tuple[Notification, ClaimResult]]) -> str:
     """Return claims that end as a statement takes them: arrays cost psycopg many times as much."""
     rows = [
         _Ended(

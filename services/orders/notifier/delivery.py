@@ -18,10 +18,10 @@ import msgspec
 import structlog
 
 from orders.database.notifications import (
+    ClaimResult,
     Notification,
     NotificationOutcome,
     Notifications,
-    Settlement,
 )
 from orders.domain.events import OrderEvent
 from orders.errors import OrdersError, Permanent, Transient
@@ -116,28 +116,28 @@ class Sending:
         _report(notification, settlement)
         return another and settlement.sent
 
-    def _try(self, notification: Notification) -> Settlement:
+    def _try(self, notification: Notification) -> ClaimResult:
         try:
             self._post(notification)
         except Permanent as error:
-            return Settlement(outcome=NotificationOutcome.GONE, error=str(error))
+            return ClaimResult(outcome=NotificationOutcome.GONE, error=str(error))
         except NotAsked as error:
             wait_s = error.retry_after_s or 1.0
             self._rest_until_s = time.monotonic() + wait_s
-            return Settlement(again_in_s=wait_s, error=str(error), tried=False)
+            return ClaimResult(again_in_s=wait_s, error=str(error), tried=False)
         except Transient as error:
             return self._put_off(notification, error)
         except Exception as error:  # noqa: BLE001 an error of ours must not keep the claim
             _log.exception("notification.failed", orderId=notification.order_id)
             return self._put_off(notification, Transient(type(error).__name__))
-        return Settlement(sent=True)
+        return ClaimResult(sent=True)
 
-    def _put_off(self, notification: Notification, error: Transient) -> Settlement:
+    def _put_off(self, notification: Notification, error: Transient) -> ClaimResult:
         wait_s = self._patience.next_s(
             notification.tries + 1, notification.age_s, error.retry_after_s or 0.0
         )
         outcome = NotificationOutcome.GIVEN_UP if wait_s is None else None
-        return Settlement(outcome=outcome, again_in_s=wait_s, error=str(error))
+        return ClaimResult(outcome=outcome, again_in_s=wait_s, error=str(error))
 
     def _post(self, notification: Notification) -> None:
         now_s = int(self._wall_clock())
@@ -272,7 +272,7 @@ def _accepted(reply: HttpResponse) -> None:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 
 
-def _report(notification: Notification, settlement: Settlement) -> None:
+def _report(notification: Notification, settlement: ClaimResult) -> None:
     facts = {
         "orderId": notification.order_id,
         "template": notification.template,

@@ -5,7 +5,7 @@ from typing import Final
 
 from orders.argument_types import positive, reason
 from orders.database.audit import operator
-from orders.database.notifications import WAITING, NotificationOutcome, Notifications, Reason
+from orders.database.notifications import WAITING, AuditDetails, NotificationOutcome, Notifications
 from orders.database.pool import opened
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
@@ -70,7 +70,7 @@ def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
         raise OrdersError("--template goes with --order")
     outcome = None if args.state is None else NotificationOutcome(args.state)
     queued = notifications.resend(
-        Reason(operator(args.name), args.because),
+        AuditDetails(operator(args.name), args.because),
         order_id=args.order,
         template=args.template,
         outcome=outcome,

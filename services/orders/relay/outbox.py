@@ -113,14 +113,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return self.after == 0 and self.only is None and not self.but
 
 
-class Backlog(msgspec.Struct, frozen=True):
+class OutboxBacklog(msgspec.Struct, frozen=True):
     """Number of rows in the outbox, and the age of the oldest."""
 
     pending: float
     oldest_age_s: float
 
 
-UNKNOWN: Final = Backlog(float("nan"), float("nan"))
+UNKNOWN: Final = OutboxBacklog(float("nan"), float("nan"))
 
 
 class Floor:
@@ -226,10 +226,10 @@ class Outbox:
             self.keep()
         self._notified = False
 
-    def backlog(self) -> Backlog:
+    def backlog(self) -> OutboxBacklog:
         """Count the waiting rows."""
         pending, oldest_age_s = self._rows(_BACKLOG, ())[0]
-        return Backlog(pending, oldest_age_s)
+        return OutboxBacklog(pending, oldest_age_s)
 
     def _rows(
         self, query: "psycopg.abc.QueryNoTemplate", values: "psycopg.abc.Params"

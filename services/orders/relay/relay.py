@@ -25,9 +25,9 @@ from orders.relay.metrics import (
     OUTBOX_PUBLISHED,
     RELAY_LEADING,
 )
-from orders.relay.outbox import UNKNOWN, Backlog, Outbox, Row
+from orders.relay.outbox import UNKNOWN, Outbox, OutboxBacklog, Row
 from orders.relay.turns import Turns
-from orders.relay.window import Ended, Holds, Lanes, Reading, Window, lane_of, place_of
+from orders.relay.window import Ended, Holds, Lanes, Reading, RowsUnderWay, lane_of, place_of
 from orders.settings import DatabaseSettings, RelaySettings
 from orders.telemetry import context, tracing
 from orders.watch import Watch
@@ -72,7 +72,7 @@ class Relay:
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
         # Outlives a session: the next one deletes the rows that were confirmed meanwhile.
-        self._window, self._holds, self._lanes = Window(), Holds(), Lanes(settings.batch)
+        self._window, self._holds, self._lanes = RowsUnderWay(), Holds(), Lanes(settings.batch)
         self._turns = Turns(settings.under_way, workers)
         OUTBOX_PARKED.set_function(lambda: self._turns.parked)
         self._reading = Reading(self._window, self._holds, self._lanes, self._turns)
@@ -268,7 +268,7 @@ class _Gauges:
 
     def __init__(self) -> None:
         self._next_at_s = 0.0
-        self._backlog: Backlog | None = None
+        self._backlog: OutboxBacklog | None = None
         OUTBOX_PENDING.set_function(lambda: self._known().pending)
         OUTBOX_OLDEST_AGE.set_function(lambda: self._known().oldest_age_s)
 
@@ -284,7 +284,7 @@ class _Gauges:
         self._backlog = None
         self._next_at_s = 0.0
 
-    def _known(self) -> Backlog:
+    def _known(self) -> OutboxBacklog:
         late_s = time.monotonic() - self._next_at_s
         return UNKNOWN if self._backlog is None or late_s > _FRESH_S else self._backlog
 

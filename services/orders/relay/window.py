@@ -146,7 +146,7 @@ class Lanes:
                 OUTBOX_HELD.labels(name).set(held)
 
 
-class Window:
+class RowsUnderWay:
     """The rows under way. `settled` runs on the publisher's thread, all else on the relay's."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -286,7 +286,7 @@ class Reading:
 
     def __init__(
         self,
-        window: Window,
+        window: RowsUnderWay,
         holds: Holds,
         lanes: Lanes,
         turns: Turns,

@@ -33,7 +33,7 @@ class Difference(msgspec.Struct, frozen=True, array_like=True):
     under_way: bool
 
 
-class Glance(msgspec.Struct, frozen=True, array_like=True):
+class OrderBalance(msgspec.Struct, frozen=True, array_like=True):
     """An order as the database alone shows it; `captured_by` must be in the ledger."""
 
     order_id: int
@@ -106,12 +106,12 @@ class Book:
         rows = self._run("next_orders", {"after": after, "limit": limit})
         return [(row[0], row[1]) for row in rows]
 
-    def glance(self, orders: list[int], under_way_s: float) -> list[Glance]:
+    def glance(self, orders: list[int], under_way_s: float) -> list[OrderBalance]:
         """Return what the database has of orders; those in Charging or Refunding for long are
         suspects.
         """
         arguments = {"orders": orders, "under_way_s": under_way_s}
-        return [Glance(*row) for row in self._run("reconcile_orders", arguments)]
+        return [OrderBalance(*row) for row in self._run("reconcile_orders", arguments)]
 
     def note_under_way(self, orders: Iterable[int]) -> None:
         """Record orders to check once they have ended."""

@@ -16,7 +16,7 @@ import structlog
 from orders.domain.deadlines import DEADLINES
 from orders.domain.lifecycle import Status
 from orders.settings import ReconcileSettings
-from orders.settlement.book import Book, Difference, Glance, Violation, Watermark
+from orders.settlement.book import Book, Difference, OrderBalance, Violation, Watermark
 from orders.settlement.evidence import Witnesses, attempt_uuid, gather
 from orders.settlement.judge import judge
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus, StockEntry, StockStatus
@@ -210,7 +210,7 @@ class Reconciliation:
         self._suspects |= {each.order_id for each in glances if self._lacks_entries(each)}
         return under_way
 
-    def _lacks_entries(self, order: Glance) -> bool:
+    def _lacks_entries(self, order: OrderBalance) -> bool:
         """Return whether a completed order's entries are not among those read recently."""
         if order.order_id <= self._begun.order_id and order.order_id not in self._awaited:
             return False  # it was looked at before, and its entries are not read again

@@ -39,7 +39,7 @@ class Stored(msgspec.Struct, frozen=True):
     actions: list[Facts] = []
 
 
-class Event(msgspec.Struct, frozen=True):
+class TraceEvent(msgspec.Struct, frozen=True):
     """One event. `source` names the clock of `at`."""
 
     at: dt.datetime
@@ -47,7 +47,7 @@ class Event(msgspec.Struct, frozen=True):
     what: str
 
 
-class Story(msgspec.Struct, frozen=True, rename="camel"):
+class OrderTrace(msgspec.Struct, frozen=True, rename="camel"):
     """The whole history; `unknown` names the sources that could not be read, and why.
 
     `exists` is None if the database could not be read. `needs` is what a person has to do.
@@ -56,7 +56,7 @@ class Story(msgspec.Struct, frozen=True, rename="camel"):
     order_id: int
     exists: bool | None
     order: Facts | None
-    events: list[Event]
+    events: list[TraceEvent]
     waiting: list[str]
     needs: list[str]
     unknown: list[str]
@@ -77,7 +77,7 @@ def _announce(name: str) -> None:
     print(f"asking {name} ...", file=sys.stderr)
 
 
-def _lines(story: Story) -> Iterator[str]:
+def _lines(story: OrderTrace) -> Iterator[str]:
     yield _headline(story)
     if story.events:
         yield _ROW.format("AT", "AFTER", "BY", "WHAT")
@@ -93,7 +93,7 @@ def _lines(story: Story) -> Iterator[str]:
     yield from (f"not known: {_printable(text)}" for text in story.unknown)
 
 
-def _headline(story: Story) -> str:
+def _headline(story: OrderTrace) -> str:
     order = story.order
     if story.exists is None:
         return f"order {story.order_id}: not known whether it exists"
@@ -112,7 +112,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> Story:
+def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> OrderTrace:
     """Return the history of an order, as far as it can be read. Never raises OrdersError.
 
     `announce` is called with the name of each source before it is read, which may take a while.
@@ -133,7 +133,7 @@ def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> Story:
         *(_held(entry) for entry in stock),
     ]
     events.sort(key=lambda event: event.at)
-    return Story(
+    return OrderTrace(
         order_id,
         exists,
         stored.order,
@@ -167,56 +167,56 @@ def _entries(
         return []
 
 
-def _transitions(stored: Stored) -> Iterator[Event]:
+def _transitions(stored: Stored) -> Iterator[TraceEvent]:
     for row in stored.history:
         change = f"{row['from_status']} → {row['to_status']}" if row["from_status"] else "accepted"
         reason = f" {row['reason']}" if row["reason"] else ""
         note = f" “{row['note']}”" if row.get("note") else ""
-        yield Event(_at(row["at"]), "order", f"{change}{reason}, by {row['actor']}{note}")
+        yield TraceEvent(_at(row["at"]), "order", f"{change}{reason}, by {row['actor']}{note}")
 
 
-def _attempts(stored: Stored) -> Iterator[Event]:
+def _attempts(stored: Stored) -> Iterator[TraceEvent]:
     for row in stored.attempts:
         subject = f"{row['kind']} {row['id']}"
-        yield Event(
+        yield TraceEvent(
             _at(row["created_at"]), "attempt", f"{subject}: {_money(row['amount'])} asked for"
         )
         if row["outcome"] != "unknown":
-            yield Event(_at(row["updated_at"]), "attempt", f"{subject}: {row['outcome']}")
+            yield TraceEvent(_at(row["updated_at"]), "attempt", f"{subject}: {row['outcome']}")
 
 
-def _notifications(stored: Stored) -> Iterator[Event]:
+def _notifications(stored: Stored) -> Iterator[TraceEvent]:
     for row in stored.notifications:
         subject = row["template"]
-        yield Event(_at(row["created_at"]), "notification", f"{subject}: to be sent")
+        yield TraceEvent(_at(row["created_at"]), "notification", f"{subject}: to be sent")
         if row["sent_at"]:
-            yield Event(
+            yield TraceEvent(
                 _at(row["sent_at"]), "notification", f"{subject}: sent, tries: {row['tries']}"
             )
         elif row.get("ended_at"):
             ended = f"{subject}: {row['outcome']}, tries: {row['tries']}"
-            yield Event(_at(row["ended_at"]), "notification", ended)
+            yield TraceEvent(_at(row["ended_at"]), "notification", ended)
 
 
-def _others(stored: Stored) -> Iterator[Event]:
+def _others(stored: Stored) -> Iterator[TraceEvent]:
     if stored.stalled:
         times = f"{stored.stalled['stalls']} times without an effect"
-        yield Event(_at(stored.stalled["last_at"]), "sweeper", f"emitted again, {times}")
+        yield TraceEvent(_at(stored.stalled["last_at"]), "sweeper", f"emitted again, {times}")
     for row in stored.cases:
         word = "violation" if row["violation"] else "doubt"
-        yield Event(_at(row["seen_at"]), "reconcile", f"{word} {row['kind']}: {row['detail']}")
+        yield TraceEvent(_at(row["seen_at"]), "reconcile", f"{word} {row['kind']}: {row['detail']}")
     for row in stored.actions:
-        yield Event(_at(row["at"]), row["actor"], f"{row['action']}: “{row['because']}”")
+        yield TraceEvent(_at(row["at"]), row["actor"], f"{row['action']}: “{row['because']}”")
 
 
-def _paid(entry: PaymentEntry) -> Event:
+def _paid(entry: PaymentEntry) -> TraceEvent:
     text = f"{entry.kind} {entry.attempt_id}: {entry.status} {entry.amount}"
-    return Event(entry.at, "Payment", text)
+    return TraceEvent(entry.at, "Payment", text)
 
 
-def _held(entry: StockEntry) -> Event:
+def _held(entry: StockEntry) -> TraceEvent:
     text = f"{entry.status} {entry.quantity} × product {entry.product_id}"
-    return Event(entry.at, "Inventory", text)
+    return TraceEvent(entry.at, "Inventory", text)
 
 
 def _waiting(stored: Stored) -> Iterator[str]:

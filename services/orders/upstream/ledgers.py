@@ -70,7 +70,7 @@ class StockEntry(msgspec.Struct, rename="camel", frozen=True):
 E = TypeVar("E", bound=PaymentEntry | StockEntry)
 
 
-class Page(msgspec.Struct, Generic[E], frozen=True):
+class LedgerPage(msgspec.Struct, Generic[E], frozen=True):
     """Some entries; `next` is the cursor of the page after them, None at the end."""
 
     entries: list[E]
@@ -82,7 +82,7 @@ class Ledger(Generic[E]):
 
     def __init__(self, upstream: Upstream, path: str, kind: type[E]) -> None:
         self._upstream, self._path = upstream, path
-        self._answer = Page[kind]  # type: ignore[valid-type] # msgspec wants it at run time
+        self._answer = LedgerPage[kind]  # type: ignore[valid-type] # msgspec wants it at run time
 
     def since(self, moment: dt.datetime | None) -> Iterator[list[E]]:
         """Yield the entries that changed at `moment` or later, page by page; None: all entries."""
@@ -102,15 +102,15 @@ class Ledger(Generic[E]):
         """Return all entries of an order id: those of two orders if a failover reissued the id."""
         return self._page({"orderId": str(order_id)}).entries
 
-    def _page(self, query: dict[str, str]) -> Page[E]:
+    def _page(self, query: dict[str, str]) -> LedgerPage[E]:
         request = HttpRequest("GET", f"{self._path}?{urlencode(query)}", self._path)
         return self._upstream.call(request, self._read)
 
-    def _read(self, reply: HttpResponse) -> Page[E]:
+    def _read(self, reply: HttpResponse) -> LedgerPage[E]:
         if reply.status == 400 and error_code(reply) == "invalid_cursor":
             # The ledger was restored or emptied: the next run begins anew.
             raise Transient(f"{self._upstream.name}: the cursor is not known any more")
-        page: Page[E] = decode(reply, self._answer)
+        page: LedgerPage[E] = decode(reply, self._answer)
         if any(entry.at.tzinfo is None for entry in page.entries):
             raise InvalidAnswer("a moment without an offset")
         return page

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from orders.probes import Unwell
+from orders.probes import LivenessFailed
 
 # The master's loop turns once a second, and it beats between two workers that it starts. With three
 # failures of the probe 10 s apart, a frozen one is started again within 30 s.
@@ -63,12 +63,12 @@ class MasterState:
         return bool(self._cells[_DRAINING])
 
     def check_progress(self) -> None:
-        """Raise Unwell when gunicorn no longer repairs itself: then only a restart helps."""
+        """Raise LivenessFailed when gunicorn no longer repairs itself: only a restart helps."""
         if self.draining:
             return  # the master waits for its workers and beats no more
         now = time.monotonic()
         if now - self._cells[_MASTER_BEAT] > MASTER_SILENT_S:
-            raise Unwell("gunicorn's master hangs")
+            raise LivenessFailed("gunicorn's master hangs")
         silent_s = now - self._cells[_WORKER_BEAT]
         if silent_s > self._worker_silent_s:
-            raise Unwell(f"no worker made progress for {silent_s:.0f} s")
+            raise LivenessFailed(f"no worker made progress for {silent_s:.0f} s")
