@@ -19,7 +19,7 @@ from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.domain.order import AttemptKind
 from orders.errors import Transient
-from orders.settlement.resolution import Attempt, Word, resolution
+from orders.settlement.resolution import Attempt, LearnedOutcome, resolution
 from orders.telemetry import context
 from orders.upstream.inventory import Inventory, OutOfStock, Standing
 from orders.upstream.payment import Declined, Payment, Refunded
@@ -462,7 +462,7 @@ def call_declined(world: World, order_id: int) -> str:
     assert work is not None
     assert work.attempt_id is not None
     attempt = Attempt(work.attempt_id, AttemptKind.CAPTURE, TOTAL, AttemptOutcome.UNKNOWN)
-    decided = resolution(work, attempt, Word.DECLINED)
+    decided = resolution(work, attempt, LearnedOutcome.DECLINED)
     progress = Progress(world.pool, "operator:ada")
     progress.advance(work, decided.change, decided.step, context.accept("test", None)[0])
     return str(attempt.id)

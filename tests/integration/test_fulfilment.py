@@ -19,7 +19,7 @@ from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status
 from orders.errors import Permanent, Transient, Unavailable
-from orders.messaging.handling import Admission, Pause
+from orders.messaging.handling import NextAction, Pause
 from orders.messaging.verdict import Retry, RetryPolicy, judge
 from orders.upstream.inventory import Inventory
 from orders.worker.steps import target
@@ -227,8 +227,8 @@ def test_a_lock_that_outlasts_its_timeout_costs_the_message_time_and_no_attempt(
 ) -> None:
     """Such a lock is that of a commit whose synchronous standby does not come."""
     order_id, pause = world.order(), Pause("order-processing")
-    pause.leave(Admission.WORK, ServerAway("away", retry_after_s=0.01))
-    assert pause.enter(time.monotonic() + 10, lambda: True) is Admission.PROBE
+    pause.leave(NextAction.WORK, ServerAway("away", retry_after_s=0.01))
+    assert pause.enter(time.monotonic() + 10, lambda: True) is NextAction.PROBE
     with psycopg.connect(database.url) as committing:
         committing.execute(b"SELECT FROM orders WHERE id = %s FOR UPDATE", (order_id,))
         with pytest.raises(Unavailable) as raised:
@@ -236,5 +236,5 @@ def test_a_lock_that_outlasts_its_timeout_costs_the_message_time_and_no_attempt(
     decided = judge(raised.value, 8, RetryPolicy(8))
     assert isinstance(decided, Retry)
     assert not decided.spent
-    pause.leave(Admission.PROBE, raised.value)
+    pause.leave(NextAction.PROBE, raised.value)
     assert pause.problem is not None

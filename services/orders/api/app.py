@@ -17,7 +17,7 @@ from orders.api.middleware import TelemetryMiddleware
 from orders.api.openapi import OpenApi
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, Orders
-from orders.api.refunds import Refunds
+from orders.api.refunds import OrderRefunds
 from orders.api.resource import Ports, Resource, exchange_of
 
 CANCELLATION: Final = "/api/orders/{id}/cancellation"
@@ -40,7 +40,7 @@ def _routes(ports: Ports) -> dict[str, Resource]:
         "/api/orders": Orders(ports),
         "/api/orders/{id}": OneOrder(ports),
         CANCELLATION: Cancellation(ports),
-        "/api/orders/{id}/refunds": Refunds(ports),
+        "/api/orders/{id}/refunds": OrderRefunds(ports),
         "/api/orders/{id}/history": OrderHistory(ports),
         "/api/orders/user/{userId}": UserOrders(ports),
         "/health": Health(ports.checks),

@@ -10,13 +10,13 @@ from orders import probes
 from orders.api.resource import Operation, ResponseDoc
 from orders.probes import Checks
 
-Word = Literal["Healthy", "Degraded", "Unhealthy"]
+StatusWord = Literal["Healthy", "Degraded", "Unhealthy"]
 
 
 class DependencyHealth(msgspec.Struct, rename="camel", frozen=True):
     """How one dependency does."""
 
-    status: Word
+    status: StatusWord
     duration_ms: float
     error: str | UnsetType = UNSET
 
@@ -24,7 +24,7 @@ class DependencyHealth(msgspec.Struct, rename="camel", frozen=True):
 class HealthReport(msgspec.Struct, frozen=True):
     """Unhealthy only without the primary database: nothing else stops an order."""
 
-    status: Word
+    status: StatusWord
     checks: Annotated[dict[str, DependencyHealth], Meta(description="By dependency.")]
 
 

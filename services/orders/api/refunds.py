@@ -39,7 +39,7 @@ def _decode(env: dict[str, Any], path: dict[str, str]) -> Arguments:
     return {"order_id": number("id", path["id"]), "amount": amount, "reason": reason}
 
 
-class Refunds:
+class OrderRefunds:
     """Partial refunds of an order at `/api/orders/{id}/refunds`."""
 
     operations: Final = {

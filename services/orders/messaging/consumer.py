@@ -21,7 +21,7 @@ from pika.spec import Basic
 from orders.errors import OrdersError
 from orders.messaging import envelope
 from orders.messaging.envelope import FEW, Customer, Delivery, customer_of
-from orders.messaging.handling import Admission, Handled, Handler, Handling, Pause
+from orders.messaging.handling import Handled, Handler, Handling, NextAction, Pause
 from orders.messaging.link import Link
 from orders.messaging.publisher import Publisher
 from orders.messaging.sets import Crew, Sets
@@ -323,13 +323,13 @@ class Consumer:
                 return carried_out
         while True:
             # The message went back to the queue when its channel closed.
-            admission = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
-            if admission is None:
+            action = self._pause.enter(began_s + _LONGEST_HOLD_S, lambda: work.channel.is_open)
+            if action is None:
                 return None
-            if admission is Admission.EXPIRED:
+            if action is NextAction.EXPIRED:
                 return self._handling.put_off(work.delivery)
             held_s = time.monotonic() - began_s
-            handled = self._try(work, admission, may_hold=held_s < _MAKE_ROOM_S)
+            handled = self._try(work, action, may_hold=held_s < _MAKE_ROOM_S)
             if not handled.held:
                 return True
             if held_s > _LONGEST_HOLD_S:
@@ -353,12 +353,12 @@ class Consumer:
         self._stopping.wait(self._limits.copy_retry_s)
         return False
 
-    def _try(self, work: _Work, admission: Admission, *, may_hold: bool) -> Handled:
+    def _try(self, work: _Work, action: NextAction, *, may_hold: bool) -> Handled:
         handled = Handled(held=True)
         try:
             handled = self._handling.handle(work.delivery, may_hold=may_hold)
         except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
             _log.exception("message.thread_failed", queue=self._queue)
         finally:
-            self._pause.leave(admission, handled.lacks)
+            self._pause.leave(action, handled.lacks)
         return handled

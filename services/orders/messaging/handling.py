@@ -193,7 +193,7 @@ def _attempt(delivery: Delivery) -> int:
         return 1
 
 
-class Admission(enum.Enum):
+class NextAction(enum.Enum):
     """A thread's next action: work, probe, or put the delivery off."""
 
     WORK = enum.auto()
@@ -226,7 +226,7 @@ class Pause:
             paused_s = self._monotonic() - self._since_s
             return f"paused for {paused_s:.0f} s: {self._away.dependency} is away"
 
-    def enter(self, until_s: float, held: Callable[[], bool]) -> Admission | None:
+    def enter(self, until_s: float, held: Callable[[], bool]) -> NextAction | None:
         """Wait until work may go on, at most until `until_s` (monotonic).
 
         None: drop the delivery, because the process ends or `held` returned false.
@@ -234,21 +234,21 @@ class Pause:
         with self._changed:
             while not self._closed and held():
                 if self._away is None:
-                    return Admission.WORK
+                    return NextAction.WORK
                 now_s = self._monotonic()
                 if not self._probing and now_s >= self._probe_at_s:
                     self._probing = True
-                    return Admission.PROBE
+                    return NextAction.PROBE
                 if now_s >= until_s:
-                    return Admission.EXPIRED
+                    return NextAction.EXPIRED
                 wake_s = until_s if self._probing else min(until_s, self._probe_at_s)
                 self._changed.wait(max(0.0, wake_s - now_s))
         return None
 
-    def leave(self, admission: Admission, unavailable: Unavailable | None) -> None:
+    def leave(self, action: NextAction, unavailable: Unavailable | None) -> None:
         """Report how a try ended: `unavailable` is the error for a dependency, if there was one."""
         with self._changed:
-            probe = admission is Admission.PROBE
+            probe = action is NextAction.PROBE
             if probe:
                 self._probing = False
             if unavailable is None:

@@ -133,9 +133,9 @@ class Reconciliation:
         self._keeps_place = start is None or start == BEGINNING
         self._begun = begun
         not_after = now - _seconds(self._settings.settle_s)
-        first_at = Orders(self._book, begun.order_id, not_after, 1).next_at()
+        first_at = OrdersById(self._book, begun.order_id, not_after, 1).next_at()
         again = _IDS_AGAIN if start is None else 0
-        orders = Orders(self._book, max(0, begun.order_id - again), not_after)
+        orders = OrdersById(self._book, max(0, begun.order_id - again), not_after)
         payments = Reader(
             self._witnesses.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
         )
@@ -264,7 +264,7 @@ class Reconciliation:
         return report
 
 
-class Orders:
+class OrdersById:
     """The orders by id, which is nearly the order of time."""
 
     def __init__(self, book: Book, after: int, not_after: dt.datetime, page: int = PAGE) -> None:
@@ -300,7 +300,7 @@ class Sources(msgspec.Struct, frozen=True):
 
     payments: Reader[PaymentEntry]
     stock: Reader[StockEntry]
-    orders: Orders
+    orders: OrdersById
 
     def next_step(self) -> dt.datetime:
         """Return the end of the next step; the end of time if nothing is left."""

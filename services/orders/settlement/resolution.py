@@ -14,7 +14,7 @@ from orders.errors import OrdersError
 from orders.upstream.ledgers import PaymentStatus
 
 
-class Word(enum.StrEnum):
+class LearnedOutcome(enum.StrEnum):
     """The outcome of an attempt, as a person learned it."""
 
     CAPTURED = "captured"
@@ -39,13 +39,13 @@ class Resolution(msgspec.Struct, frozen=True):
 
 
 _SAYS: Final = {
-    Word.CAPTURED: PaymentStatus.CAPTURED,
-    Word.DECLINED: PaymentStatus.DECLINED,
-    Word.REFUNDED: PaymentStatus.REFUNDED,
+    LearnedOutcome.CAPTURED: PaymentStatus.CAPTURED,
+    LearnedOutcome.DECLINED: PaymentStatus.DECLINED,
+    LearnedOutcome.REFUNDED: PaymentStatus.REFUNDED,
 }
 
 
-def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
+def resolution(work: Work, attempt: Attempt, word: LearnedOutcome) -> Resolution:
     """Return the changes that follow from a statement. Raises OrdersError if there are none."""
     if attempt.kind is AttemptKind.CAPTURE:
         event, step = _of_capture(work, attempt, word)
@@ -58,30 +58,30 @@ def resolution(work: Work, attempt: Attempt, word: Word) -> Resolution:
     return Resolution(change, step)
 
 
-def contradicts(word: Word, ledger: PaymentStatus) -> bool:
+def contradicts(word: LearnedOutcome, ledger: PaymentStatus) -> bool:
     """Return whether Payment's ledger contradicts the person."""
     return _SAYS[word] is not ledger
 
 
-def _of_capture(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
-    if word is Word.REFUNDED:
+def _of_capture(work: Work, attempt: Attempt, word: LearnedOutcome) -> tuple[Event, Step]:
+    if word is LearnedOutcome.REFUNDED:
         raise OrdersError("a capture is --captured or --declined")
     if attempt.outcome is not AttemptOutcome.UNKNOWN:
         raise OrdersError(
             f"the capture is known to be {attempt.outcome}, and the order is {work.order.status}"
         )
-    captured = word is Word.CAPTURED
+    captured = word is LearnedOutcome.CAPTURED
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
     outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
     return event, Step(attempt=attempt.id, outcome=outcome)
 
 
-def _of_refund(work: Work, attempt: Attempt, word: Word) -> tuple[Event, Step]:
-    if word is Word.CAPTURED:
+def _of_refund(work: Work, attempt: Attempt, word: LearnedOutcome) -> tuple[Event, Step]:
+    if word is LearnedOutcome.CAPTURED:
         raise OrdersError("a refund is --refunded or --declined")
     if attempt.outcome is AttemptOutcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
-    if word is Word.DECLINED:
+    if word is LearnedOutcome.DECLINED:
         return _declined(work, attempt)
     # A declined refund no longer counts as asked for; paid back after all, it does again.
     again = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)

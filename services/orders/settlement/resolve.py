@@ -18,7 +18,13 @@ from orders.errors import OrdersError, Permanent
 from orders.settings import CacheSettings
 from orders.settlement.connections import database, payment_ledger, transaction
 from orders.settlement.evidence import attempt_uuid
-from orders.settlement.resolution import Attempt, Resolution, Word, contradicts, resolution
+from orders.settlement.resolution import (
+    Attempt,
+    LearnedOutcome,
+    Resolution,
+    contradicts,
+    resolution,
+)
 from orders.telemetry import context
 from orders.telemetry.context import Context
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus
@@ -45,7 +51,7 @@ class PaymentLookup(msgspec.Struct, frozen=True):
 
 def run(chosen: argparse.Namespace) -> int:
     """Print the changes, or commit them with --yes; return 1 if impossible. Raises OrdersError."""
-    word, actor = Word(chosen.word), operator(chosen.name)
+    word, actor = LearnedOutcome(chosen.word), operator(chosen.name)
     with database() as pool:
         case = _find(pool, Progress(pool, actor), chosen.attempt)
         answer = _ask(case)
@@ -63,7 +69,9 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(word: Word, attempt: Attempt, answer: PaymentLookup, *, commits: bool) -> None:
+def _compare(
+    word: LearnedOutcome, attempt: Attempt, answer: PaymentLookup, *, commits: bool
+) -> None:
     """Raise OrdersError if Payment's ledger contradicts the person.
 
     If the command `commits`, also raise it if Payment does not answer.
@@ -132,7 +140,7 @@ def _row(
         "orderVersion": case.work.order.version,
         "paymentSaid": answer.entry and answer.entry.status,
     }
-    if chosen.against_payment and chosen.word == Word.REFUNDED and answer.failure is None:
+    if chosen.against_payment and chosen.word == LearnedOutcome.REFUNDED and answer.failure is None:
         # The part of the refund paid outside Payment, which reconciliation adds.
         elsewhere = case.attempt.amount
         if answer.entry is not None and answer.entry.status is PaymentStatus.REFUNDED:

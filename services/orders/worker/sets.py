@@ -125,7 +125,7 @@ class _Statement(NamedTuple):
     loads: bool = False  # its orders ask Inventory next, or Payment
 
 
-class _Beside:
+class _SecondThread:
     """A daemon thread that runs functions one after another.
 
     It is kept: starting a thread for each statement takes 0.1 ms, and 14 ms on a busy machine.
@@ -182,7 +182,7 @@ class SetFulfilment:
         """Work on what arrives until the source is closed."""
         self._forget()
         self._source = source
-        with contextlib.closing(_Beside(self._ports.calls.wake)) as self._beside:
+        with contextlib.closing(_SecondThread(self._ports.calls.wake)) as self._beside:
             while not source.closed:
                 self._answered(self._ports.calls.wait(None if not source.waiting else 0))
                 if source.waiting:
