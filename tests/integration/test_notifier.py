@@ -34,7 +34,7 @@ from orders.messaging.envelope import Message
 from orders.notifier import listing
 from orders.notifier.delivery import (
     DEFERRED,
-    Delivery,
+    NotificationSender,
     Patience,
     Receiver,
     Sending,
@@ -94,8 +94,8 @@ def sender(notifications: Notifications, receiver: Control) -> Sending:
 
 
 @pytest.fixture
-def delivery(notifications: Notifications, sender: Sending) -> Delivery:
-    return Delivery(notifications, sender)
+def delivery(notifications: Notifications, sender: Sending) -> NotificationSender:
+    return NotificationSender(notifications, sender)
 
 
 def sweep(notifications: Notifications, sender: Sending) -> Sweep:
@@ -155,7 +155,7 @@ def tried(outcome: str) -> float:
 
 
 def test_a_signed_webhook_says_what_happened(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     sent = announced(pool)
     with context.using(sent.context):
@@ -171,7 +171,7 @@ def test_a_signed_webhook_says_what_happened(
 
 
 def test_the_same_message_again_is_not_sent_again(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     sent = announced(pool)
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_only_events_that_customers_hear_of_get_a_row(
 
 
 def test_a_message_from_before_there_were_rows_is_sent(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     order_id = new_order(pool)
     run(pool, "UPDATE orders SET version = 4 WHERE id = %s", order_id)
@@ -210,7 +210,7 @@ def test_a_message_from_before_there_were_rows_is_sent(
 
 
 def test_an_event_that_a_failover_lost_is_told_to_nobody(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     order_id = new_order(pool)
     run(pool, "UPDATE orders SET version = 3 WHERE id = %s", order_id)
@@ -221,7 +221,7 @@ def test_an_event_that_a_failover_lost_is_told_to_nobody(
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 429, 500, 503])
 def test_whatever_a_receiver_answers_it_is_tried_again_under_the_same_id(
-    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending,
+    pool: Pool, notifications: Notifications, delivery: NotificationSender, sender: Sending,
     receiver: Control, status: int,
 ) -> None:  # fmt: skip
     sent = announced(pool)
@@ -236,7 +236,11 @@ def test_whatever_a_receiver_answers_it_is_tried_again_under_the_same_id(
 
 
 def test_a_lost_answer_sends_again_and_the_receiver_can_tell(
-    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+    pool: Pool,
+    notifications: Notifications,
+    delivery: NotificationSender,
+    sender: Sending,
+    receiver: Control,
 ) -> None:
     receiver.faults(dropReplyRatio=1)
     delivery.handle(announced(pool))
@@ -247,7 +251,11 @@ def test_a_lost_answer_sends_again_and_the_receiver_can_tell(
 
 
 def test_a_receiver_that_is_gone_is_not_asked_again(
-    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+    pool: Pool,
+    notifications: Notifications,
+    delivery: NotificationSender,
+    sender: Sending,
+    receiver: Control,
 ) -> None:
     before = tried("gone")
     receiver.faults(errorRatio=1, errorStatus=410)
@@ -296,7 +304,7 @@ def test_after_the_last_try_it_is_counted_listed_and_can_be_sent_again(
 
 
 def test_what_was_sent_is_sent_again_only_by_name(
-    pool: Pool, delivery: Delivery, receiver: Control, database: Database
+    pool: Pool, delivery: NotificationSender, receiver: Control, database: Database
 ) -> None:
     sent = announced(pool)
     delivery.handle(sent)
@@ -323,7 +331,11 @@ def command(database: Database, *words: str) -> int:
 
 
 def test_an_order_that_was_paid_back_hears_first_that_it_was_paid(
-    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+    pool: Pool,
+    notifications: Notifications,
+    delivery: NotificationSender,
+    sender: Sending,
+    receiver: Control,
 ) -> None:
     receiver.faults(errorRatio=1)
     first = announced(pool)
@@ -343,7 +355,7 @@ def test_an_order_that_was_paid_back_hears_first_that_it_was_paid(
 
 
 def test_one_message_sends_all_that_its_order_has_to_tell(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     first = announced(pool)
     announced(pool, events.REFUNDED, first.body.order_id, version=6)
@@ -353,7 +365,7 @@ def test_one_message_sends_all_that_its_order_has_to_tell(
 
 
 def test_a_later_event_of_a_kind_takes_the_row_over(
-    pool: Pool, delivery: Delivery, receiver: Control
+    pool: Pool, delivery: NotificationSender, receiver: Control
 ) -> None:
     first = announced(pool, events.REFUNDED, version=5)
     delivery.handle(first)
@@ -365,7 +377,11 @@ def test_a_later_event_of_a_kind_takes_the_row_over(
 
 
 def test_two_senders_at_once_send_once(
-    pool: Pool, notifications: Notifications, delivery: Delivery, sender: Sending, receiver: Control
+    pool: Pool,
+    notifications: Notifications,
+    delivery: NotificationSender,
+    sender: Sending,
+    receiver: Control,
 ) -> None:
     sent = announced(pool)
     due_now(pool)
@@ -391,7 +407,7 @@ def test_a_long_outage_costs_no_tries_and_all_is_sent_after_it(
     """With the breaker open nothing is sent, so nothing is counted; one probe at a time."""
     receiver.reset()
     sender = sending(notifications, receiver, BREAKING)
-    delivery, sweeping = Delivery(notifications, sender), sweep(notifications, sender)
+    delivery, sweeping = NotificationSender(notifications, sender), sweep(notifications, sender)
     receiver.faults(errorRatio=1, errorStatus=503)
     sweeping.start()
     failed = tried("failed")
@@ -414,7 +430,7 @@ def test_a_signature_the_receiver_does_not_know_yet_is_for_later(
     receiver.reset()
     rotated = new_secret()
     sender = sending(notifications, receiver, secrets=(rotated,))
-    Delivery(notifications, sender).handle(announced(pool))
+    NotificationSender(notifications, sender).handle(announced(pool))
     assert states(pool) == [(1, "waiting")]
 
 
@@ -423,7 +439,7 @@ def test_a_receiver_with_a_private_address_is_refused_and_the_notification_waits
 ) -> None:
     receiver.reset()
     sender = sending(notifications, receiver, BREAKING, addresses=AllowedAddresses())
-    delivery = Delivery(notifications, sender)
+    delivery = NotificationSender(notifications, sender)
     for _ in range(BREAKING.breaker_failures + 1):
         delivery.handle(announced(pool))
     assert receiver.deliveries() == []
@@ -439,21 +455,23 @@ def test_a_secret_is_rotated_without_a_webhook_that_is_not_believed(
     """The notifier signs with both secrets while the receiver changes its own."""
     receiver.reset()
     rotated = new_secret()
-    before = Delivery(notifications, sending(notifications, receiver))
-    both = Delivery(notifications, sending(notifications, receiver, secrets=(rotated, SECRET)))
-    after = Delivery(notifications, sending(notifications, receiver, secrets=(rotated,)))
+    before = NotificationSender(notifications, sending(notifications, receiver))
+    both = NotificationSender(
+        notifications, sending(notifications, receiver, secrets=(rotated, SECRET))
+    )
+    after = NotificationSender(notifications, sending(notifications, receiver, secrets=(rotated,)))
     for delivery in (before, both):
         delivery.handle(announced(pool))
     assert len(receiver.deliveries()) == 2
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=rotated) as changed:
         sender = sending(notifications, changed, secrets=(rotated, SECRET))
-        Delivery(notifications, sender).handle(announced(pool))
+        NotificationSender(notifications, sender).handle(announced(pool))
         assert len(changed.deliveries()) == 1
     accepting = f"{rotated} {SECRET}"
     with running("webhooks", free_port(), UPSTREAMS_WEBHOOK_SECRET=accepting) as accepts_both:
         for secrets in ((SECRET,), (rotated,), (SECRET, rotated)):
             sender = sending(notifications, accepts_both, secrets=secrets)
-            Delivery(notifications, sender).handle(announced(pool))
+            NotificationSender(notifications, sender).handle(announced(pool))
         assert len(accepts_both.deliveries()) == 3
     after.handle(announced(pool))
     assert len(receiver.deliveries()) == 2, "the old secret alone believes no more"
@@ -551,7 +569,7 @@ def test_notifications_that_come_at_once_are_claimed_by_one_statement_and_sent_o
     pool: Pool, held: Held, together: Notifications, receiver: Control
 ) -> None:
     receiver.reset()
-    delivery = Delivery(together, sending(together, receiver))
+    delivery = NotificationSender(together, sending(together, receiver))
     calls = [partial(delivery.handle, announced(pool)) for _ in range(8)]
     ended = held.at_once(together._claims, calls)
     assert [future.result() for future in ended] == [None] * 8

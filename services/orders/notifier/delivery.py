@@ -1,7 +1,7 @@
 """Sends notifications as signed webhooks, and notes how each try ended.
 
-`Delivery` sends what a message of order-notifications says, `Sweep` what no message brings: those
-that failed before, and those left behind.
+`NotificationSender` sends the notifications of an order whose message arrived. `Sweep` sends those
+without a message: earlier failures, and notifications left behind.
 """
 
 import base64
@@ -150,7 +150,7 @@ class Sending:
         receiver.upstream.call(request, _accepted)
 
 
-class Delivery:
+class NotificationSender:
     """Sends the due notifications for the order of a message.
 
     The truth is the notification's row, not the message: what cannot be sent now stays there.

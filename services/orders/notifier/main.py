@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from orders.database.notifications import Notifications
 from orders.database.pool import Pool
 from orders.messaging.consumer import Consumer, Limits
-from orders.notifier.delivery import Delivery, Patience, Receiver, Sending, Sweep, gone
+from orders.notifier.delivery import NotificationSender, Patience, Receiver, Sending, Sweep, gone
 from orders.probes import Check
 from orders.process import STALLED_AFTER_S, problem_check, running
 from orders.settings import DatabaseSettings, MessagingSettings, NotificationSettings, load
@@ -40,7 +40,7 @@ def run(environ: Mapping[str, str]) -> int:
     patience = Patience(mine.first_retry_s, mine.longest_retry_s, mine.give_up_after_s)
     sending = Sending(notifications, Receiver(receiver, path, mine.secrets), patience)
     sweep = Sweep(notifications, sending, width=mine.prefetch, every_s=mine.sweep_s)
-    delivery = Delivery(notifications, sending)
+    delivery = NotificationSender(notifications, sending)
     limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
     handling = Watch("message handling")
     handle = handling.watching(delivery.handle)

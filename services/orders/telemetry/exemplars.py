@@ -29,7 +29,7 @@ Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, frozenset[tuple[str, str]]]
 
 
-class Line(msgspec.Struct, frozen=True):
+class ExemplarLine(msgspec.Struct, frozen=True):
     """An exemplar in the file; `bucket` is the bound as Prometheus writes it."""
 
     metric: str
@@ -68,15 +68,15 @@ class Exemplars:
             if slot >= _SLOTS or at - self._written_at.get(slot, 0.0) < _EVERY_S:
                 return
             self._written_at[slot] = at
-            line = msgspec.json.encode(Line(metric, labels, bucket, value, trace_id, at))
+            line = msgspec.json.encode(ExemplarLine(metric, labels, bucket, value, trace_id, at))
             if len(line) <= _SLOT_BYTES:
                 begin = slot * _SLOT_BYTES
                 self._map[begin : begin + _SLOT_BYTES] = line.ljust(_SLOT_BYTES)
 
 
-def read(folder: Path) -> dict[Key, Line]:
+def read(folder: Path) -> dict[Key, ExemplarLine]:
     """Return the newest exemplar of each bucket over all processes."""
-    newest: dict[Key, Line] = {}
+    newest: dict[Key, ExemplarLine] = {}
     for path in folder.glob(f"{_PREFIX}*"):
         for line in _lines(path):
             earlier = newest.get(line.key)
@@ -85,15 +85,15 @@ def read(folder: Path) -> dict[Key, Line]:
     return newest
 
 
-def _lines(path: Path) -> Iterable[Line]:
+def _lines(path: Path) -> Iterable[ExemplarLine]:
     with suppress(FileNotFoundError):  # of a process that ended a moment ago
         raw = path.read_bytes()
         for begin in range(0, len(raw), _SLOT_BYTES):
             with suppress(msgspec.MsgspecError):  # empty, or just being written
-                yield msgspec.json.decode(raw[begin : begin + _SLOT_BYTES], type=Line)
+                yield msgspec.json.decode(raw[begin : begin + _SLOT_BYTES], type=ExemplarLine)
 
 
-def attach(metric: Metric, exemplars: dict[Key, Line]) -> None:
+def attach(metric: Metric, exemplars: dict[Key, ExemplarLine]) -> None:
     """Add exemplars to the samples of a metric."""
     if metric.type != "histogram":
         return
