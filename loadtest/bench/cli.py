@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import msgspec
@@ -32,7 +31,7 @@ SECONDS: Final = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and save; 0 done, 2 could not measure, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began_s = time.monotonic()
     console = Console()
 
@@ -115,7 +114,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("expected a number from 1")
     return int(text)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

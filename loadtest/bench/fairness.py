@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -74,7 +73,7 @@ class Slice(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 done."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stand(options) as stand:
         contestants = _contestants(stand, options.under_way)
         slices: dict[str, list[Slice]] = {who: [] for who in contestants}
@@ -227,10 +226,6 @@ def _place(port: int, number: int, ending: threading.Event, failures: list[str])
             return
         due_s += 1
     connection.close()
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _words(sample: Slice) -> str:
