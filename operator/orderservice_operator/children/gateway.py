@@ -44,8 +44,11 @@ def gateway(service: OrderService) -> Manifest:
     """
     resources = resources_over(_RESOURCES, service.spec.api.gateway.resources)
     base = container(service, NAME, _COMMAND, resources, component=API.name)
+    volumes = mounts(service, API.name, TMP)
+    if service.spec.api.gateway.tls_secret_ref is not None:
+        volumes = [*volumes, {"name": TLS, "mountPath": TLS_FOLDER, "readOnly": True}]
     return base | {
-        "volumeMounts": [*mounts(service, API.name, TMP), *_tls_mounts(service)],
+        "volumeMounts": volumes,
         "env": variables(service, _settings(service), component=API.name),
         "ports": [
             {"name": scheme(service), "containerPort": port(service), "protocol": "TCP"},
@@ -99,12 +102,6 @@ def tls_volumes(service: OrderService) -> list[Manifest]:
         return []
     items = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
     return [{"name": TLS, "secret": {"secretName": secret.name, "items": items}}]
-
-
-def _tls_mounts(service: OrderService) -> list[Manifest]:
-    if service.spec.api.gateway.tls_secret_ref is None:
-        return []
-    return [{"name": TLS, "mountPath": TLS_FOLDER, "readOnly": True}]
 
 
 def _in_flight(service: OrderService) -> int:

@@ -186,8 +186,10 @@ class Reconciler:
         status = conditions.status(before.service, summary, _now())
         if service.spec.mode == "Manage":
             await self._record_progress(service, status)
-            if status.conditions != service.status.conditions:
-                await self._record_refusals(service, summary)
+            if status.conditions != service.status.conditions:  # a restart repeats nothing
+                record = self._parts.recorder.record
+                for refusal in summary.refusals:
+                    await record(service, "Warning", refusal.reason, refusal.message)
         changed = await self._report(service, status)
         if outcome.again is not None:
             raise Transient(str(outcome.again), getattr(outcome.again, "after_s", 0))
@@ -288,11 +290,6 @@ class Reconciler:
             if old.revision and before != after:
                 text = f"{process.name}: from {before} to {after} pods"
                 await record(service, "Normal", "Scaled", text)
-
-    async def _record_refusals(self, service: OrderService, summary: StatusInput) -> None:
-        """Record why pods are refused. Called when conditions change: a restart repeats nothing."""
-        for refusal in summary.refusals:
-            await self._parts.recorder.record(service, "Warning", refusal.reason, refusal.message)
 
     async def _report(self, service: OrderService | Invalid, status: Status) -> bool:
         """Write the status if it changed; return whether the answer has another spec."""

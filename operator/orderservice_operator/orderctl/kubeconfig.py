@@ -121,8 +121,9 @@ class Kubeconfig:
         settings: kopf.OperatorSettings,  # noqa: ARG002 the form of all of kopf's logins
     ) -> kopf.ConnectionInfo | None:
         """Return how to connect, or None where there is no kubeconfig. Raises OperatorError."""
-        if self._from_plugin is not None and not _over(self._from_plugin):
-            return self._from_plugin
+        login = self._from_plugin
+        if login and (login.expiration is None or login.expiration > datetime.now(UTC)):
+            return login
         files = [_read(path) for path in self._existing()]
         if not files:
             return None
@@ -294,7 +295,3 @@ def _output(command: list[str], environ: Mapping[str, str], hint: str) -> bytes:
     if ended.returncode != 0:
         raise OperatorError(f"{command[0]} failed with {ended.returncode}: {advice}")
     return ended.stdout
-
-
-def _over(connection: kopf.ConnectionInfo) -> bool:
-    return connection.expiration is not None and connection.expiration <= datetime.now(UTC)
