@@ -49,7 +49,9 @@ def run(
     try:
         with state.locked(folder):
             supervisor = Supervisor(compose(), output)
-            leave_on_signals(supervisor)
+            # Ctrl-C, SIGTERM and a closed terminal stop the stack in order.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, lambda *_: supervisor.leave())
             with control.serving(folder, lambda request: answer(supervisor, request, environment)):
                 return live(supervisor, output, ready)
     except FAILURES as error:
@@ -87,12 +89,6 @@ def fetch(name: str, size: str, release: Release, output: Report) -> None:
     output.event(name, "fetching", None, f"Debian packages, {size}, once")
     release.fetch()
     output.event(name, "fetched", time.monotonic() - began)
-
-
-def leave_on_signals(supervisor: Supervisor) -> None:
-    """Stop the stack in order on Ctrl-C, SIGTERM and a closed terminal."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.leave())
 
 
 def answer(

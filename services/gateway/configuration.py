@@ -48,7 +48,9 @@ class Site:
 
 def render(site: Site) -> str:
     """Give the template with its @NAMES@ filled in."""
-    limit = open_files()
+    # As many files as we want, or as the machine allows without root.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
     room = capacity(site.memory_mib, tls=site.tls is not None)
     ssl = " ssl" if site.tls else ""
     upstream = site.api_in_flight * len(site.api) + KEPT
@@ -76,12 +78,6 @@ def render(site: Site) -> str:
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
-
-
-def open_files() -> int:
-    """Give as many files as we want, or as the machine allows without root."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
 
 
 def _real_ip(proxies: Sequence[str]) -> list[str]:
