@@ -10,7 +10,7 @@ from psycopg import errors
 from orders.cache.address import place_of
 from orders.cache.flush import flush
 from orders.database import promotion
-from orders.database.failures import Unwell
+from orders.database.failures import DatabaseUnavailable
 from orders.settings import CacheSettings, DatabaseSettings, load
 
 # A server of another make, or a right that is missing. Anything else may go by: a statement that
@@ -59,7 +59,7 @@ class FollowUp:
         """
         try:
             result = promotion.follow_up(self._database)
-        except Unwell as error:
+        except DatabaseUnavailable as error:
             if not isinstance(error.__cause__, _CANNOT_TELL):
                 raise
             _log.warning("promotion.unknown", error=str(error))

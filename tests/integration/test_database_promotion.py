@@ -20,7 +20,7 @@ from integration.serving import SERVICES, eventually
 from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
-from orders.database.failures import OutcomeUnknown, Unwell
+from orders.database.failures import DatabaseUnavailable, OutcomeUnknown
 from orders.database.orders import Ledger
 from orders.database.pool import Pool
 from orders.database.promotion import SKIP, follow_up
@@ -114,7 +114,7 @@ def test_a_follow_up_that_fails_is_tried_again_until_all_of_it_is_done(
     out = msgspec.structs.replace(caching, url="redis://localhost:1/0")
     with psycopg.connect(servers.admin_url(servers.standby), autocommit=True) as admin:
         admin.execute(b"ALTER TABLE promotions RENAME TO being_migrated")
-        with pytest.raises(Unwell):
+        with pytest.raises(DatabaseUnavailable):
             FollowUp(DatabaseSettings(url=url), caching)()
         admin.execute(b"ALTER TABLE being_migrated RENAME TO promotions")
     redis = Redis(caching)

@@ -22,7 +22,7 @@ class ServerAway(Unavailable):
         super().__init__(message, dependency="postgres", pause=True, retry_after_s=retry_after_s)
 
 
-class Unwell(Unavailable):
+class DatabaseUnavailable(Unavailable):
     """Repeat it later: the statement was refused for a reason that is not in its arguments."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -77,9 +77,9 @@ def translated() -> Iterator[None]:
 def translation(error: psycopg.Error) -> OrdersError:
     """Return our own error for one of psycopg's.
 
-    Whatever the server refused by an error of its own was rolled back: Locked, ReadOnly, Unwell or
-    Permanent. A connection that broke, or a deadline that passed, after
-    the statement was sent: OutcomeUnknown.
+    What the server refused by an error of its own was rolled back: Locked, ReadOnly,
+    DatabaseUnavailable or Permanent. A connection that broke, or a deadline that passed, after the
+    statement was sent: OutcomeUnknown.
     """
     match error:
         case errors.LockNotAvailable():
@@ -88,7 +88,7 @@ def translation(error: psycopg.Error) -> OrdersError:
             return ServerAway("no connection to PostgreSQL", retry_after_s=1)
         case psycopg.OperationalError() | psycopg.InterfaceError():
             # Also statement_timeout and a deadlock, which the server rolled back.
-            kind = OutcomeUnknown if outcome_unknown(error) else Unwell
+            kind = OutcomeUnknown if outcome_unknown(error) else DatabaseUnavailable
             late = isinstance(error, DeadlinePassed)
             detail = "no answer in time" if late else type(error).__name__
             return kind(f"PostgreSQL: {detail}", retry_after_s=1)
@@ -99,7 +99,7 @@ def translation(error: psycopg.Error) -> OrdersError:
         case _:
             # A table or right that is missing, a lost prepared statement: nothing is wrong with
             # the work itself, and a migration or a person may mend it.
-            return Unwell(f"PostgreSQL: {type(error).__name__}", retry_after_s=1)
+            return DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}", retry_after_s=1)
 
 
 def outcome_unknown(error: psycopg.Error) -> bool:

@@ -16,7 +16,7 @@ from meinheld import server
 
 from orders.api.metrics import WAITING_SECONDS
 from orders.database.connection import waiting
-from orders.database.failures import ServerAway, Unwell
+from orders.database.failures import DatabaseUnavailable, ServerAway
 from orders.errors import OrdersError
 
 Q = TypeVar("Q")
@@ -135,7 +135,8 @@ class SetStatement(Generic[Q, R]):
     def ask(self, question: Q) -> R:
         """Return the answer.
 
-        Raises what `single` raises, and Unwell when too many wait, or this one waited too long.
+        Raises what `single` raises, and DatabaseUnavailable when too many wait, or this one
+        waited too long.
         """
         request = getcurrent()
         if not isinstance(request, _Request):  # another thread: it may block
@@ -143,7 +144,7 @@ class SetStatement(Generic[Q, R]):
         if request.has_blocked and self._statements is None:
             return self._single(question)
         if len(self._waiting) >= MOST_WAITING:
-            raise Unwell("too many orders wait for PostgreSQL", retry_after_s=1)
+            raise DatabaseUnavailable("too many orders wait for PostgreSQL", retry_after_s=1)
         member: _Member[Q, R] = _Member(question, request)
         self._waiting.append(member)
         if self._statements is None:
@@ -205,7 +206,9 @@ class SetStatement(Generic[Q, R]):
         late = [member for member in self._waiting if member.since_s < since_s]
         if late:
             self._waiting = [member for member in self._waiting if member.since_s >= since_s]
-            self._fail(late, Unwell("the order waited too long for its turn", retry_after_s=1))
+            self._fail(
+                late, DatabaseUnavailable("the order waited too long for its turn", retry_after_s=1)
+            )
 
     def _next_set(self) -> list[_Member[Q, R]]:
         self._refuse_late()
