@@ -11,7 +11,7 @@ from msgspec import Meta
 
 DEFAULT: Final = "default"  # the name of the limit per principal over all of /api/
 MOST: Final = 32  # each is a counter of every request that it matches, and a member of a header
-# All of it is within 10,000,000 requests and 30 days; what `limits` reads beyond that is refused.
+# At most 10,000,000 requests and 30 days. `limits` would read more.
 PATTERN: Final = (
     r"^([1-9]\d{0,6}|10000000) ?(/|per) ?"
     r"(([1-9]\d{0,5} ?)?seconds?|([1-9]\d{0,3} ?)?minutes?|([1-9]\d? ?)?hours?"

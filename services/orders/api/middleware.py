@@ -40,8 +40,8 @@ class TelemetryMiddleware:
     """Wrap a WSGI application; shed requests beyond `max_in_flight` (0: never).
 
     A request below /api/ that waited for longer than `max_wait_s` since the gateway passed it on is
-    shed, too (0: never): with a bound in numbers alone the wait would grow with the time a request
-    takes.
+    shed, too (0: never). With a limit on their number alone, requests would wait the longer, the
+    longer each takes.
     """
 
     def __init__(

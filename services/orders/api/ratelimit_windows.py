@@ -1,16 +1,16 @@
 """Sliding windows: the arithmetic, the counters in Redis, and counting behind the answer.
 
-A window is weighted: of the former one counts what still lies within the last `window`. Redis
-counts, by `sliding_window.lua`. Time is the Redis server's, so hosts whose clocks differ count
-alike. `limits` brings a Redis storage of its own; it asks twice for a decision with headers, and
-over a client that costs three times as much.
+A window is weighted: the part of the previous window counts that lies within the last `window`.
+Redis counts, by `sliding_window.lua`, and by its own clock: hosts may have different ones. The
+Redis storage of `limits` asks twice for a decision with headers, by a client that costs three times
+as much.
 
-Batches admit requests by what is known of a principal, and tell Redis behind the request. Only
-while the limit is far: below 80 % of it, as Redis said last; who is not known here has asked for
+Batches admit a request by what the process knows of its principal, and tell Redis afterwards. They
+do so below 80 % of the limit, as Redis said last. A principal that is not known here has asked for
 nothing yet. A process has at most `share` requests of a principal that Redis has not heard of.
-After those it knows what all processes have counted, and near the limit Redis decides. So within a
-window all processes together let through `processes × share` more than the limit at most, and that
-only if they are hit at once: what is owed is sent after FLUSH_S.
+Then it asks, and so learns what all processes have counted. Near the limit Redis decides. So within
+a window all processes together admit at most `processes × share` requests beyond the limit, and
+only if all of them are asked at once: what is owed is sent after FLUSH_S.
 """
 
 import contextlib

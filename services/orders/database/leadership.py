@@ -14,9 +14,9 @@ RECONCILIATION: Final = 0x7265636F  # "reco"
 _log = structlog.get_logger()
 
 
-# `query_start` and `state_change` are of the server's clock, and a process may end the sessions of
-# its own role. idle_session_timeout is quicker; this is for a session that is not idle: one whose
-# client does not read its answer.
+# `query_start` and `state_change` are times of the server's clock. A process may end the sessions of
+# its own role. This is for sessions that idle_session_timeout does not end, because they are not
+# idle: their clients do not read their answers.
 _LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
 _END_SILENT: Final = """
     SELECT pg_terminate_backend(pid)

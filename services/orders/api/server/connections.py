@@ -49,8 +49,8 @@ def shut_for_reading(connection: socket.socket) -> None:
 def peer_address(environ: dict[str, Any]) -> str:
     """Return who is at the other end of the request's connection.
 
-    meinheld's own REMOTE_ADDR is the address of the connection accepted *last*: all of them share
-    the static buffer of inet_ntoa(), and a Unix or IPv6 peer's is what was on the stack.
+    meinheld's own REMOTE_ADDR is the address of the connection accepted *last*, because all of them
+    share the static buffer of inet_ntoa(). For a Unix or IPv6 peer it is what was on the stack.
     """
     client = environ.get("meinheld.client")
     if client is None:

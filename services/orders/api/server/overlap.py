@@ -107,12 +107,12 @@ class _Member(Generic[Q, R]):
 class SetStatement(Generic[Q, R]):
     """Asks for many requests at once what each would ask for itself.
 
-    As `notifications.SharedStatement` does for threads: a request that comes while no
-    statement runs is answered by a statement of its own, at once; those that come meanwhile wait
+    `notifications.SharedStatement` does the same for threads. A request that comes while no
+    statement runs is answered by a statement of its own, at once. Those that come meanwhile wait
     for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
     never share a statement. `several` answers in the order of the questions. A question that was
-    not sent within `patience_s` is refused. A request that has blocked the process is asked for
-    before anything else is done.
+    not sent within `patience_s` is refused. A request that has blocked the process does not wait
+    for the others either: it sends a statement of its own.
 
     When the server refuses a set, nothing of it was done, and each is asked for by itself. When
     the server is away, or nobody knows what it did, all are told so: asking again could do it
