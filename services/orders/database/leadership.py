@@ -14,8 +14,8 @@ RECONCILIATION: Final = 0x7265636F  # "reco"
 _log = structlog.get_logger()
 
 
-# `query_start` and `state_change` are times of the server's clock. A process may end the sessions of
-# its own role. This is for sessions that idle_session_timeout does not end, because they are not
+# `query_start` and `state_change` are times of the server's clock. A process may end the sessions
+# of its own role. This is for sessions that idle_session_timeout does not end, because they are not
 # idle: their clients do not read their answers.
 _LEAD: Final = "SELECT pg_try_advisory_lock(%s)"
 _END_SILENT: Final = """
