@@ -1,6 +1,10 @@
 """The rate limit without Redis: its arithmetic, its headers, its local stand-in."""
 
+import contextlib
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,6 +64,27 @@ def test_without_redis_this_process_limits_alone_and_counts_it() -> None:
     assert here.decide("somebody else")[0].allowed
     after = decisions("fallback_allowed"), decisions("fallback_refused")
     assert (after[0] - before[0], after[1] - before[1]) == (6, 2)
+
+
+def test_threads_do_not_count_here_at_once() -> None:
+    """Else one of them starts a timer of `limits` that another has started, and is answered 500."""
+    here = limiter()
+    both, met = threading.Barrier(2), []
+
+    class Timer:
+        def is_alive(self) -> bool:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+                met.append(True)
+            return True
+
+    storage: Any = here._default._local.storage
+    storage.timer.join()
+    storage.timer = Timer()
+    with ThreadPoolExecutor(2) as threads:
+        decided = list(threads.map(here.decide, ["somebody", "somebody else"]))
+    assert [decision.allowed for decision, _ in decided] == [True, True]
+    assert not met
 
 
 def test_every_answer_says_the_policy_and_what_is_left() -> None:

@@ -65,6 +65,8 @@ class Counter:
         self._window_ms = self._window_s * 1000
         self.windows = RedisWindows(redis, requests, self._window_s, wake)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
+        # The storage makes a timer and starts it: two threads at once would start one timer twice.
+        self._local_lock = threading.Lock()
         self._refused = _Refused(clock)
         self.header = f'"{name}";q={requests};w={self._window_s}'
         self._decided = {
@@ -108,7 +110,9 @@ class Counter:
 
     def count_here(self, key: str) -> Verdict:
         """Count a request in this process alone."""
-        if self._local.hit(self._item, key):
+        with self._local_lock:
+            allowed = self._local.hit(self._item, key)
+        if allowed:
             return self._done("fallback_allowed", self._allowance(self._window_here(key)))
         return self.refuse_here(key)
 
