@@ -3,8 +3,8 @@
 from loadtest.phases import KNEE, OVERLOAD
 from loadtest.scenario import Crowd, Moment, Phase, Scenario, Step, Upstream, at_least, at_most
 
-# Each POST asks Inventory, which takes 40 ms here, and the api has two processes: they are the
-# bottleneck at about 45 orders/s, which leaves even a slow machine idle for the most part.
+# Each POST asks Inventory, which takes 40 ms here, and the api has one process. It is the
+# bottleneck at about 20 orders/s, which leaves even a slow machine partly idle.
 _SLOW = {"latencyMs": 40}
 _SETTINGS = {
     "ORDERS_API_WORKERS": "1",

@@ -15,10 +15,6 @@ def reason(text: str) -> str:
 
 def positive(text: str) -> int:
     """Read a number above 0."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
+    return int(text)

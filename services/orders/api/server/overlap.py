@@ -111,8 +111,8 @@ class SetStatement(Generic[Q, R]):
     statement runs is answered by a statement of its own, at once. Those that come meanwhile wait
     for the next one, which is for all of them. Two questions with one `subject` (None: it has none)
     never share a statement. `several` answers in the order of the questions. A question that was
-    not sent within `patience_s` is refused. A request that has blocked the process does not wait
-    for the others either: it sends a statement of its own.
+    not sent within `patience_s` is refused. A request that has blocked the process sends its own
+    statement before others are worked on, unless one waits for its answer.
 
     When the server refuses a set, nothing of it was done, and each is asked for by itself. When
     the server is away, or nobody knows what it did, all are told so: asking again could do it
