@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from loadtest.books import Books, Order, Payment
-from loadtest.story import ENDED, Story
+from loadtest.evidence import ENDED, Evidence
 
 PAID: Final = frozenset({"Completed", "Refunded"})
 _MOVED: Final = frozenset({"captured", "refunded"})
@@ -37,13 +37,13 @@ class Account(msgspec.Struct):
         entries.append(payment.amount)
 
 
-def wrongly_charged(story: Story) -> Iterator[str]:
+def wrongly_charged(evidence: Evidence) -> Iterator[str]:
     """Find orders charged twice, for nothing, not at all, or with another amount than they cost.
 
     A completed order may have been paid back in part, a refunded one was in whole.
     """
-    accounts = _accounts(story)
-    for order in story.books.orders.values():
+    accounts = _accounts(evidence)
+    for order in evidence.books.orders.values():
         if order.status not in ENDED:
             continue
         account = accounts[order.id]
@@ -56,39 +56,39 @@ def wrongly_charged(story: Story) -> Iterator[str]:
                 f"order {order.id} is {order.status}: {_back(order)} should be paid back, "
                 f"{account.refunded} is"
             )
-    for order_id in strangers(accounts, story.books):
+    for order_id in strangers(accounts, evidence.books):
         yield f"order {order_id} was charged but is not among the orders"
 
 
-def overpaid(story: Story) -> Iterator[str]:
+def overpaid(evidence: Evidence) -> Iterator[str]:
     """Find orders of which more was paid back than was charged, whatever their status."""
-    for order_id, account in _accounts(story).items():
-        if story.is_known(order_id) and account.refunded > account.captured:
+    for order_id, account in _accounts(evidence).items():
+        if evidence.is_known(order_id) and account.refunded > account.captured:
             yield f"order {order_id}: {account.refunded} of {account.captured} is paid back"
 
 
-def unbalanced_money(story: Story) -> Iterator[str]:
+def unbalanced_money(evidence: Evidence) -> Iterator[str]:
     """Find whether the whole run took another sum than its completed orders cost."""
-    accounts = _accounts(story)
+    accounts = _accounts(evidence)
     moved = sum(
         (
             account.captured - account.refunded
             for order_id, account in accounts.items()
-            if story.is_known(order_id)
+            if evidence.is_known(order_id)
         ),
         Decimal(),
     )
-    completed = (order for order in story.books.orders.values() if order.status == "Completed")
+    completed = (order for order in evidence.books.orders.values() if order.status == "Completed")
     cost = sum((order.total - order.refunded for order in completed), Decimal())
     if moved != cost:
         yield f"captures less refunds are {moved}, completed orders cost {cost}"
 
 
-def unbalanced_stock(story: Story) -> Iterator[str]:
+def unbalanced_stock(evidence: Evidence) -> Iterator[str]:
     """Find whether units are left that were reserved and neither committed nor given back."""
     units: Counter[str] = Counter()
-    for reservation in story.books.reservations or ():
-        if story.is_known(reservation.order_id):
+    for reservation in evidence.books.reservations or ():
+        if evidence.is_known(reservation.order_id):
             units[reservation.status] += reservation.quantity
     reserved = units.total() - sum(units[status] for status in _SETTLED)
     if reserved:
@@ -104,9 +104,9 @@ def strangers(ids: Iterable[int], books: Books) -> list[int]:
     )
 
 
-def _accounts(story: Story) -> defaultdict[int, Account]:
+def _accounts(evidence: Evidence) -> defaultdict[int, Account]:
     accounts: defaultdict[int, Account] = defaultdict(Account)
-    for payment in story.books.payments or ():
+    for payment in evidence.books.payments or ():
         if payment.status in _MOVED:
             accounts[payment.order_id].add(payment)
     return accounts

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Final
 
 from loadtest import catalogue, verdict
-from loadtest.drive import MASTER_PORT, Force, environment, worker_command
+from loadtest.drive import MASTER_PORT, Generators, environment, worker_command
 from loadtest.report import artefacts, progress
-from loadtest.run import Wishes, run
+from loadtest.run import RunOptions, run
 from loadtest.scenario import Scenario, threshold
 from loadtest.sizing import sized
-from loadtest.target.http import Unreachable
-from loadtest.target.local_stack import REPOSITORY, TOKEN_PARTY, LocalStack, StackFailed
-from loadtest.target.place import (
-    Place,
+from loadtest.target.addresses import (
     SetupFailed,
-    given,
-    own,
+    Target,
     refuse_unless_named,
     refuse_unless_there,
     refuse_what_cannot_be_done,
+    target_from_environment,
+    target_of_stack,
 )
+from loadtest.target.http import Unreachable
+from loadtest.target.local_stack import REPOSITORY, TOKEN_PARTY, LocalStack, StackFailed
 from loadtest.verdict import ExitCode
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}
@@ -129,47 +129,47 @@ def work(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def run_all(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Run the scenarios one after the other on one place; the worst verdict counts."""
+    """Run the scenarios one after the other on one target; the worst verdict counts."""
     names = list(catalogue.NAMES) if args.scenario == ["all"] else args.scenario
     scenarios = [
         sized(catalogue.find(name), seconds=args.duration, scale=args.scale, rate=args.rate)
         for name in names
     ]
     folder = Path(environ.get("LOADTEST_FOLDER") or REPOSITORY / ".loadtest").absolute()
-    with placed(args, environ, LocalStack(folder / "state"), scenarios[0].settings) as place:
-        refuse_unless_there(place, args.wait)
+    with placed(args, environ, LocalStack(folder / "state"), scenarios[0].settings) as target:
+        refuse_unless_there(target, args.wait)
         for scenario in scenarios:
-            refuse_what_cannot_be_done(scenario, place, by_hand=args.by_hand)
-        refuse_unless_named(environ.get("LOADTEST_RUN", ""), place, workers=args.workers)
-        decide = partial(run_one, place=place, wishes=wishes(args, environ, folder, place))
-        return verdict.worst(run_each(scenarios, place, decide))
+            refuse_what_cannot_be_done(scenario, target, by_hand=args.by_hand)
+        refuse_unless_named(environ.get("LOADTEST_RUN", ""), target, workers=args.workers)
+        decide = partial(run_one, target=target, options=options(args, environ, folder, target))
+        return verdict.worst(run_each(scenarios, target, decide))
 
 
 def run_each(
-    scenarios: list[Scenario], place: Place, decide: Callable[[Scenario], ExitCode]
+    scenarios: list[Scenario], target: Target, decide: Callable[[Scenario], ExitCode]
 ) -> Iterator[ExitCode]:
     """Run one after the other; one that cannot be run leaves the others their verdicts."""
     restart = False
     for scenario in scenarios:
         try:
-            if restart and place.stack is not None:  # broken off with who knows what stopped
-                place.stack.stop()
-                place.stack.clear()
-                place.stack.start()
+            if restart and target.stack is not None:  # broken off with who knows what stopped
+                target.stack.stop()
+                target.stack.clear()
+                target.stack.start()
             restart = False
-            if place.stack is not None:
-                place.stack.adopt(scenario.settings)
+            if target.stack is not None:
+                target.stack.adopt(scenario.settings)
             yield decide(scenario)
         except Exception as error:  # noqa: BLE001 whatever it is, this one was not decided
             restart = True
             yield could_not_run(error)
 
 
-def run_one(scenario: Scenario, place: Place, wishes: Wishes) -> ExitCode:
+def run_one(scenario: Scenario, target: Target, options: RunOptions) -> ExitCode:
     """Run one, and leave the result as the last line for those who only have the output."""
-    progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {place.host})")
-    result = run(scenario, place, wishes)
-    if place.stack is None:
+    progress.say(f"{scenario.name}: {scenario.proves} ({scenario.seconds:.0f} s, {target.host})")
+    result = run(scenario, target, options)
+    if target.stack is None:
         progress.say(artefacts.encoded(result).decode())
     return result.verdict
 
@@ -180,34 +180,34 @@ def placed(
     environ: Mapping[str, str],
     stack: LocalStack,
     settings: Mapping[str, str] = NO_SETTINGS,
-) -> Iterator[Place]:
+) -> Iterator[Target]:
     """Give the service to be put under load: the one named, or our own stack for the block.
 
     Our own begins with the settings of the first scenario.
     """
     if args.host:
-        yield given(args.host, environ)
+        yield target_from_environment(args.host, environ)
         return
     stack.adopt(settings)
     progress.say("starting a stack")
     stack.clear()  # outside the block: what another run holds is not ours to stop
     try:
         stack.start()
-        yield own(stack)
+        yield target_of_stack(stack)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C leaves nothing running
             signal.signal(number, signal.SIG_IGN)
         stack.stop()
 
 
-def wishes(
-    args: argparse.Namespace, environ: Mapping[str, str], folder: Path, place: Place
-) -> Wishes:
+def options(
+    args: argparse.Namespace, environ: Mapping[str, str], folder: Path, target: Target
+) -> RunOptions:
     """Gather what holds for every scenario of this call."""
     variables = {name: value for name, value in environ.items() if name.startswith("LOADTEST_")}
-    if place.stack is not None:
+    if target.stack is not None:
         variables |= {
-            "LOADTEST_JWT_KEY": place.stack.key,
+            "LOADTEST_JWT_KEY": target.stack.key,
             "LOADTEST_JWT_ALGORITHM": "HS256",
             "LOADTEST_JWT_ISSUER": TOKEN_PARTY,
             "LOADTEST_JWT_AUDIENCE": TOKEN_PARTY,
@@ -216,10 +216,10 @@ def wishes(
         variables["LOADTEST_DURATION"] = str(args.duration)
     if args.rate:
         variables["LOADTEST_RATE"] = str(args.rate)
-    return Wishes(
+    return RunOptions(
         folder=folder,
         environ=variables | {"LOADTEST_SCALE": str(args.scale)},
-        force=Force(
+        generators=Generators(
             processes=args.processes, workers=args.workers, port=args.master_port, web=args.ui
         ),
         regression=args.regression,

@@ -1,4 +1,4 @@
-"""Run Locust over a place and follow it to its end."""
+"""Run Locust against a target and follow it to its end."""
 
 import os
 import random
@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from loadtest.target.addresses import SetupFailed
 from loadtest.target.local_stack import REPOSITORY
-from loadtest.target.place import SetupFailed
 
 LOCUSTFILE: Final = Path(__file__).parent / "locusts" / "locustfile.py"
 MASTER_PORT: Final = 5557
@@ -26,7 +26,7 @@ _WORKERS_WITHIN_S: Final = 600
 _LOOK_EVERY_S: Final = 0.5
 
 
-class Force(msgspec.Struct, frozen=True):
+class Generators(msgspec.Struct, frozen=True):
     """How many processes send: forked here, or workers of their own that connect from elsewhere."""
 
     processes: int = 2
@@ -35,20 +35,21 @@ class Force(msgspec.Struct, frozen=True):
     web: bool = False
 
 
-def command(force: Force, host: str, out: Path) -> list[str]:
+def command(generators: Generators, host: str, out: Path) -> list[str]:
     """Give the command line of the master."""
-    if force.workers:
-        reach = ["--master", "--expect-workers", str(force.workers)]
-        reach += ["--master-bind-port", str(force.port)]
-        reach += ["--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
+    if generators.workers:
+        connections = ["--master", "--expect-workers", str(generators.workers)]
+        connections += ["--master-bind-port", str(generators.port)]
+        connections += ["--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
     else:
         port = str(free_port())
-        reach = ["--processes", str(force.processes), "--master-bind-host", "127.0.0.1"]
-        reach += ["--master-bind-port", port, "--master-port", port]
+        connections = ["--processes", str(generators.processes), "--master-bind-host", "127.0.0.1"]
+        connections += ["--master-bind-port", port, "--master-port", port]
     page = ["--autostart", "--autoquit", "3", "--web-host", "127.0.0.1"]
-    face = page if force.web else ["--headless"]
+    interface = page if generators.web else ["--headless"]
     return [
-        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", host, *reach, *face,
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", host,
+        *connections, *interface,
         "--stop-timeout", str(_STOP_TIMEOUT_S), "--only-summary", "--exit-code-on-error", "0",
         "--html", str(out / "locust.html"),
     ]  # fmt: skip
@@ -82,7 +83,7 @@ def drive(
     environ: Mapping[str, str],
     out: Path,
     begin: Callable[[], None],
-    *looks: Callable[[], None],
+    *polls: Callable[[], None],
 ) -> None:
     """Start Locust, call `begin` when the load begins and `looks` in turn until it has ended.
 
@@ -97,8 +98,8 @@ def drive(
             begin()
             while running.poll() is None:
                 time.sleep(_LOOK_EVERY_S)
-                for look in looks:
-                    look()
+                for poll in polls:
+                    poll()
         finally:
             _end(running)
     if running.returncode != 0:

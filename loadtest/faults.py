@@ -8,9 +8,9 @@ import msgspec
 
 from loadtest.scenario import Act, Component, Moment, Poison, Upstream
 from loadtest.target import broker, simulators
+from loadtest.target.addresses import Target
 from loadtest.target.http import Unreachable
 from loadtest.target.local_stack import StackFailed
-from loadtest.target.place import Place
 
 
 class Event(msgspec.Struct):
@@ -21,19 +21,19 @@ class Event(msgspec.Struct):
     took_s: float = 0.0
 
 
-Doer = Callable[[Act], None]  # raises Unreachable, StackFailed
+Executor = Callable[[Act], None]  # raises Unreachable, StackFailed
 
 
 class Timetable:
     """A thread that performs each act at its time, or once the act before it has ended."""
 
     def __init__(
-        self, moments: tuple[Moment, ...], do: Doer, tell: Callable[[Event], None]
+        self, moments: tuple[Moment, ...], do: Executor, report: Callable[[Event], None]
     ) -> None:
         """Take the acts, the functions that carry them out, and the one that reports them."""
         self.events: list[Event] = []
         self.failure: Exception | None = None
-        self._moments, self._do, self._tell = moments, do, tell
+        self._moments, self._do, self._report = moments, do, report
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
         self._began_s = 0.0
@@ -65,22 +65,22 @@ class Timetable:
         began = time.monotonic()
         event = Event(round(began - self._began_s, 1), describe(moment.act))
         self.events.append(event)
-        self._tell(event)
+        self._report(event)
         self._do(moment.act)
         event.took_s = round(time.monotonic() - began, 1)
 
 
-def doer(place: Place, ask: Callable[[str], None]) -> Doer:
+def executor(target: Target, ask: Callable[[str], None]) -> Executor:
     """Return the functions that carry out acts; `ask` prompts a person if the run cannot do it."""
 
     def do(act: Act) -> None:
         match act:
             case Upstream(name=name, faults=faults):
-                simulators.set_faults(str(getattr(place, name)), faults)
+                simulators.set_faults(str(getattr(target, name)), faults)
             case Poison(count=count, queue=queue):
-                broker.poison(str(place.management), queue, count)
-            case Component(verb=verb, name=name) if place.stack is not None:
-                place.stack.do(verb, name)
+                broker.poison(str(target.management), queue, count)
+            case Component(verb=verb, name=name) if target.stack is not None:
+                target.stack.do(verb, name)
             case Component(verb=verb, name=name):
                 ask(f"please {verb} {name} now")
 

@@ -8,7 +8,7 @@ import msgspec
 
 from loadtest import accounts, reversals
 from loadtest.books import Books
-from loadtest.story import ENDED, Story
+from loadtest.evidence import ENDED, Evidence
 
 # What stock an ended order may have; all others must have none.
 _STOCK: Final = {"Completed": ("committed",), "Refunded": ("released", "returned")}
@@ -29,27 +29,27 @@ class Finding(msgspec.Struct, frozen=True):
         return self.broken == 0
 
 
-def lost(story: Story) -> Iterator[str]:
+def lost(evidence: Evidence) -> Iterator[str]:
     """Find orders that a customer was promised and the service does not know."""
-    for purchase in story.purchases:
+    for purchase in evidence.purchases:
         for order_id in purchase.order_ids:
-            if order_id not in story.books.orders:
+            if order_id not in evidence.books.orders:
                 yield f"order {order_id} was accepted and is not there"
 
 
-def unended(story: Story) -> Iterator[str]:
+def unended(evidence: Evidence) -> Iterator[str]:
     """Find orders that never came to an end."""
-    for order in story.books.orders.values():
+    for order in evidence.books.orders.values():
         if order.status not in ENDED:
             yield f"order {order.id} is still {order.status}"
 
 
-def doubled(story: Story) -> Iterator[str]:
+def doubled(evidence: Evidence) -> Iterator[str]:
     """Find purchases that became several orders."""
     ids_of: dict[str, set[int]] = defaultdict(set)
-    for purchase in story.purchases:
+    for purchase in evidence.purchases:
         ids_of[purchase.token] |= set(purchase.order_ids)
-    for order in story.books.orders.values():
+    for order in evidence.books.orders.values():
         if order.payment_method:
             ids_of[order.payment_method].add(order.id)
     for token, ids in ids_of.items():
@@ -57,10 +57,10 @@ def doubled(story: Story) -> Iterator[str]:
             yield f"purchase {token} became the orders {sorted(ids)}"
 
 
-def altered(story: Story) -> Iterator[str]:
+def altered(evidence: Evidence) -> Iterator[str]:
     """Find orders whose contents differ from the purchase."""
-    for purchase in story.purchases:
-        for order in story.orders_of(purchase):
+    for purchase in evidence.purchases:
+        for order in evidence.orders_of(purchase):
             bought = (purchase.user, purchase.product, purchase.quantity)
             if (order.user_id, order.product_id, order.quantity) != bought:
                 yield f"order {order.id} has another owner or other contents"
@@ -68,10 +68,10 @@ def altered(story: Story) -> Iterator[str]:
                 yield f"order {order.id} costs {order.total}, not {purchase.total}"
 
 
-def uninvited(story: Story) -> Iterator[str]:
+def uninvited(evidence: Evidence) -> Iterator[str]:
     """Find orders that no customer placed, or whose purchase was refused."""
-    placed = {purchase.token: purchase for purchase in story.purchases}
-    for order in story.books.orders.values():
+    placed = {purchase.token: purchase for purchase in evidence.purchases}
+    for order in evidence.books.orders.values():
         if order.payment_method is None:
             continue
         purchase = placed.get(order.payment_method)
@@ -81,29 +81,29 @@ def uninvited(story: Story) -> Iterator[str]:
             yield f"order {order.id} was refused with {purchase.refused}"
 
 
-def changed_after_the_end(story: Story) -> Iterator[str]:
+def changed_after_the_end(evidence: Evidence) -> Iterator[str]:
     """Find orders that a customer saw ended and that are something else now.
 
     A completed order may still be cancelled or refunded, by somebody who asks for it.
     """
-    for purchase in story.purchases:
+    for purchase in evidence.purchases:
         if purchase.ended not in ENDED:
             continue
         later = reversals.after_completion(purchase) if purchase.ended == "Completed" else ()
-        for order in story.orders_of(purchase):
+        for order in evidence.orders_of(purchase):
             if order.status not in (purchase.ended, *later):
                 yield f"order {order.id} was seen {purchase.ended} and is {order.status}"
 
 
-def wrongly_stocked(story: Story) -> Iterator[str]:
+def wrongly_stocked(evidence: Evidence) -> Iterator[str]:
     """Find ended orders whose stock is not taken, or is, or is still held."""
     # Without those that were released before they were made.
     reservations = {
         reservation.order_id: reservation
-        for reservation in story.books.reservations or ()
+        for reservation in evidence.books.reservations or ()
         if reservation.quantity
     }
-    for order in story.books.orders.values():
+    for order in evidence.books.orders.values():
         reservation = reservations.get(order.id)
         status = reservation.status if reservation else "none"
         allowed = _STOCK.get(order.status, ("none", "released"))
@@ -115,37 +115,37 @@ def wrongly_stocked(story: Story) -> Iterator[str]:
         ):
             stock = f"{reservation.quantity} of product {reservation.product_id}"
             yield f"order {order.id} holds {stock}"
-    for order_id in accounts.strangers(reservations, story.books):
+    for order_id in accounts.strangers(reservations, evidence.books):
         yield f"order {order_id} has stock but is not among the orders"
 
 
-def completed_though_declined(story: Story) -> Iterator[str]:
+def completed_though_declined(evidence: Evidence) -> Iterator[str]:
     """Find orders that Payment declined and that are Completed, or were."""
-    declined = [purchase for purchase in story.purchases if purchase.declined]
+    declined = [purchase for purchase in evidence.purchases if purchase.declined]
     tokens = {purchase.token for purchase in declined}
     ids = {order_id for purchase in declined for order_id in purchase.order_ids}
-    for order in story.books.orders.values():
+    for order in evidence.books.orders.values():
         was_declined = order.id in ids or order.payment_method in tokens
         if was_declined and order.status in accounts.PAID:
             yield f"order {order.id} was declined and is {order.status}"
 
 
-def oversold(story: Story) -> Iterator[str]:
+def oversold(evidence: Evidence) -> Iterator[str]:
     """Find products of which more was promised than there was."""
     reserved: Counter[int] = Counter()
-    for reservation in story.books.reservations or ():
+    for reservation in evidence.books.reservations or ():
         if reservation.status not in ("released", "returned"):
             reserved[reservation.product_id] += reservation.quantity
     completed: Counter[int] = Counter()
-    for order in story.books.orders.values():
+    for order in evidence.books.orders.values():
         if order.status == "Completed":
             completed[order.product_id] += order.quantity
-    for product, units in story.stock.items():
+    for product, units in evidence.stock.items():
         if max(reserved[product], completed[product]) > units:
             yield f"product {product}: {max(reserved[product], completed[product])} of {units} sold"
 
 
-INVARIANTS: Final[dict[str, Callable[[Story], Iterator[str]]]] = {
+INVARIANTS: Final[dict[str, Callable[[Evidence], Iterator[str]]]] = {
     "no accepted order is lost": lost,
     "every order has ended": unended,
     "no purchase became two orders": doubled,
@@ -176,19 +176,19 @@ IN_LEDGERS: Final = frozenset(
 )
 
 
-def check(story: Story) -> list[Finding]:
-    """Hold every invariant against a story."""
-    return [_finding(name, rule, story) for name, rule in INVARIANTS.items()]
+def check(evidence: Evidence) -> list[Finding]:
+    """Check every invariant."""
+    return [_finding(name, rule, evidence) for name, rule in INVARIANTS.items()]
 
 
-def _finding(name: str, rule: Callable[[Story], Iterator[str]], story: Story) -> Finding:
-    if not _checkable(rule, story.books):
+def _finding(name: str, rule: Callable[[Evidence], Iterator[str]], evidence: Evidence) -> Finding:
+    if not _checkable(rule, evidence.books):
         return Finding(name, 0, checked=False)
-    examples = list(rule(story))
+    examples = list(rule(evidence))
     return Finding(name, len(examples), tuple(examples[:_SHOWN]))
 
 
-def _checkable(rule: Callable[[Story], Iterator[str]], books: Books) -> bool:
+def _checkable(rule: Callable[[Evidence], Iterator[str]], books: Books) -> bool:
     return not (
         (rule in _NEEDS_PAYMENTS | _NEEDS_SIMULATOR and books.payments is None)
         or (rule in _NEEDS_RESERVATIONS and books.reservations is None)

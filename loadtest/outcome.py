@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Final
 
 from loadtest.books import Books
+from loadtest.evidence import ENDED
 from loadtest.purchase import Purchase
-from loadtest.story import ENDED
 
 _FIRST: Final = frozenset({"Completed", "Failed"})
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
+from loadtest.evidence import ENDED, Evidence
 from loadtest.purchase import Cancellation, Purchase
-from loadtest.story import ENDED, Story
 
 ACCEPTED: Final = frozenset({200, 202})
 _REFUSED: Final = 409
@@ -30,10 +30,10 @@ def after_completion(purchase: Purchase) -> frozenset[str]:
     return frozenset({"Refunding", "Refunded"}) if requests else frozenset()
 
 
-def answered_wrongly(story: Story) -> Iterator[str]:
+def answered_wrongly(evidence: Evidence) -> Iterator[str]:
     """Find cancellations whose answer was not true at the end."""
-    for purchase in story.purchases:
-        for order in story.orders_of(purchase):
+    for purchase in evidence.purchases:
+        for order in evidence.orders_of(purchase):
             if order.status not in ENDED:
                 continue  # another invariant's
             for cancellation in purchase.cancellations:
@@ -43,35 +43,35 @@ def answered_wrongly(story: Story) -> Iterator[str]:
                     yield f"order {order.id} is {order.status}; its cancellation got {answer}"
 
 
-def wrongly_refunded(story: Story) -> Iterator[str]:
+def wrongly_refunded(evidence: Evidence) -> Iterator[str]:
     """Find orders of which another sum was paid back than support was promised.
 
     A request that nobody saw answered may have been carried out or not.
     """
-    for purchase in story.purchases:
+    for purchase in evidence.purchases:
         promised = _cents(purchase, {202})
         possible = _cents(purchase, {0, 202})
-        for order in story.orders_of(purchase):
+        for order in evidence.orders_of(purchase):
             if order.status == "Completed" and not promised <= order.refunded <= possible:
                 yield f"order {order.id}: {order.refunded} is paid back, {promised} was promised"
             elif promised > order.total:
                 yield f"order {order.id} costs {order.total}, {promised} was promised back"
 
 
-def uncalled_for(story: Story) -> Iterator[str]:
+def uncalled_for(evidence: Evidence) -> Iterator[str]:
     """Find orders that were cancelled, or paid back, without a request."""
-    for purchase in story.purchases:
+    for purchase in evidence.purchases:
         if purchase.cancellations or purchase.refunds:
             continue
-        for order in story.orders_of(purchase):
+        for order in evidence.orders_of(purchase):
             if order.status in _CANCELLED or order.refunded:
                 yield f"order {order.id} is {order.status}, nobody asked for it"
 
 
-def unmade(story: Story) -> Iterator[str]:
+def unmade(evidence: Evidence) -> Iterator[str]:
     """Find refunds that were accepted and are not made yet: waiting may mend it."""
-    for purchase in story.purchases:
-        for order in story.orders_of(purchase):
+    for purchase in evidence.purchases:
+        for order in evidence.orders_of(purchase):
             if order.status == "Completed" and order.refunded < _cents(purchase, {202}):
                 yield f"order {order.id} is not paid back yet"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from loadtest import baseline, faults, knee, memory, outcome, phases, timeline, verdict
-from loadtest.drive import Force, command, drive, environment
+from loadtest.drive import Generators, command, drive, environment
 from loadtest.faults import Event, Timetable
 from loadtest.grafana import Annotation
 from loadtest.locusts.counting import Report
@@ -23,13 +23,13 @@ from loadtest.result import RunResult, machine
 from loadtest.scenario import Scenario, Threshold, Upstream
 from loadtest.settle import settle
 from loadtest.target import broker, seeding, simulators
+from loadtest.target.addresses import SetupFailed, Target
 from loadtest.target.orders import InApi, InDatabase, Orders, last_order
-from loadtest.target.place import Place, SetupFailed
 from loadtest.verdict import ExitCode
-from loadtest.warden import Warden
+from loadtest.watchdog import AbortWatchdog
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's options, the same for every scenario of a call.
 
     `environ` goes to Locust's processes and names the run, the key and Grafana.
@@ -37,7 +37,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: Path
     environ: Mapping[str, str]
-    force: Force = Force()
+    generators: Generators = Generators()
     regression: float | None = None
     thresholds: tuple[Threshold, ...] = ()
     abort: bool = False
@@ -55,72 +55,74 @@ class Observations:
     lateness: dict[str, float]
 
 
-def run(scenario: Scenario, place: Place, wishes: Wishes) -> RunResult:
+def run(scenario: Scenario, target: Target, options: RunOptions) -> RunResult:
     """Run a scenario and give what came out. Raises SetupFailed, Unreachable, StackFailed."""
-    name = wishes.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
-    annotation, verdict_text = Annotation(wishes.environ), summary.VERDICTS[ExitCode.SETUP]
+    name = options.environ.get("LOADTEST_RUN") or uuid.uuid4().hex[:8]
+    annotation, verdict_text = Annotation(options.environ), summary.VERDICTS[ExitCode.SETUP]
     annotation.begin(scenario.name, name)
     try:
-        result = carry_out(scenario, place, wishes, name)
+        result = carry_out(scenario, target, options, name)
         verdict_text = summary.VERDICTS[result.verdict]
         return result
     finally:
         annotation.end(f"{scenario.name}: {verdict_text}")
 
 
-def carry_out(scenario: Scenario, place: Place, wishes: Wishes, name: str) -> RunResult:
+def carry_out(scenario: Scenario, target: Target, options: RunOptions, name: str) -> RunResult:
     """Prepare, drive, settle, decide, write down. Raises as `run` does."""
     began = dt.datetime.now(dt.UTC)
-    out = wishes.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
+    out = options.folder / "results" / f"{scenario.name}-{began:%Y%m%dT%H%M%S}-{name}"
     out.mkdir(parents=True)
-    prepare(scenario, place)
-    dead_before, after = dead_letters(place), last_order(place)
-    observed = observe(scenario, place, wishes, name, out)
+    prepare(scenario, target)
+    dead_before, after = dead_letters(target), last_order(target)
+    observed = observe(scenario, target, options, name, out)
     books, findings, settled_s = settle(
-        place, orders(scenario, place, wishes, name, after), observed.purchases, scenario.stock,
+        target, orders(scenario, target, options, name, after), observed.purchases, scenario.stock,
         scenario.settle_s,
     )  # fmt: skip
     values = figures(scenario, observed) | outcome.figures(
         observed.purchases, books, scenario.stock
     )
     if dead_before is not None:
-        values["dead_letters"] = float((dead_letters(place) or 0) - dead_before)
-    baseline_file = wishes.folder / "baselines" / f"{scenario.name}.json"
+        values["dead_letters"] = float((dead_letters(target) or 0) - dead_before)
+    baseline_file = options.folder / "baselines" / f"{scenario.name}.json"
     before = baseline.load(baseline_file)
-    local = place.stack is not None
-    checks = verdict.check(thresholds(scenario, before, wishes), values, local=local)
+    local = target.stack is not None
+    checks = verdict.check(thresholds(scenario, before, options), values, local=local)
     result = RunResult(
-        scenario=scenario, run=name, host=place.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        scenario=scenario, run=name, host=target.host, began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
         verdict=verdict.decide(checks, findings), checks=checks, findings=findings, figures=values,
         comparisons=baseline.compare(before, values), events=observed.events,
         levels=knee.levels(observed.reports, scenario) if scenario.knee else [],
         memory=observed.readings, settled_s=settled_s, machine=machine(),
     )  # fmt: skip
-    if result.passed and (wishes.save_baseline or not before):
+    if result.passed and (options.save_baseline or not before):
         baseline.save(baseline_file, values)
     artefacts.write(result, observed.reports, out)
     progress.say(f"\n{summary.text(result)}\n  {out}/report.html\n")
     return result
 
 
-def prepare(scenario: Scenario, place: Place) -> None:
-    """Bring the place into the state that the scenario begins with."""
-    for simulator in (place.inventory, place.payment):
+def prepare(scenario: Scenario, target: Target) -> None:
+    """Bring the target into the state that the scenario begins with."""
+    for simulator in (target.inventory, target.payment):
         if simulator:
             simulators.set_faults(simulator, {})
-    if place.inventory:
-        simulators.set_stock(place.inventory, scenario.stock)
-    if scenario.seed and place.database:
-        progress.say(f"  planting {scenario.seed.orders:,} orders")
-        seeding.plant(place.database, scenario.seed)
+    if target.inventory:
+        simulators.set_stock(target.inventory, scenario.stock)
+    if scenario.seed and target.database:
+        progress.say(f"  inserting {scenario.seed.orders:,} orders")
+        seeding.insert(target.database, scenario.seed)
 
 
-def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Path) -> Observations:
+def observe(
+    scenario: Scenario, target: Target, options: RunOptions, name: str, out: Path
+) -> Observations:
     """Drive the load and return the observations. Raises SetupFailed, Unreachable, StackFailed."""
-    sampler, probe = Sampler(place.stack), Probe()
-    timetable = Timetable(scenario.moments, faults.doer(place, progress.say), progress.event)
-    teller = Progress(out / "timeline.jsonl")
-    warden = Warden(scenario, wishes.thresholds, out) if wishes.abort else None
+    sampler, probe = Sampler(target.stack), Probe()
+    timetable = Timetable(scenario.moments, faults.executor(target, progress.say), progress.event)
+    reporter = Progress(out / "timeline.jsonl")
+    watchdog = AbortWatchdog(scenario, options.thresholds, out) if options.abort else None
 
     def begin() -> None:
         timetable.start()
@@ -128,18 +130,18 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
         probe.start()
 
     environ = environment(
-        dict(wishes.environ)
+        dict(options.environ)
         | {"LOADTEST_SCENARIO": scenario.name, "LOADTEST_RUN": name, "LOADTEST_OUT": str(out)}
     )
     try:
-        looks = [teller.look, warden.look] if warden else [teller.look]
-        drive(command(wishes.force, place.host, out), environ, out, begin, *looks)
+        polls = [reporter.poll, watchdog.poll] if watchdog else [reporter.poll]
+        drive(command(options.generators, target.host, out), environ, out, begin, *polls)
         timetable.finish()
     finally:
         timetable.abandon()
         sampler.finish()
         probe.finish()
-        heal(scenario, place)
+        reset_faults(scenario, target)
     if timetable.failure is not None:
         raise SetupFailed(f"a fault could not be carried out: {timetable.failure}")
     reports = timeline.read(out / "timeline.jsonl")
@@ -147,7 +149,7 @@ def observe(scenario: Scenario, place: Place, wishes: Wishes, name: str, out: Pa
         raise SetupFailed(f"{cut_off} customers were cut off: what they bought is not known")
     return Observations(
         reports, purchases(out / "purchases.jsonl"),
-        timetable.events + (warden.events if warden else []), sampler.readings,
+        timetable.events + (watchdog.events if watchdog else []), sampler.readings,
         probe.figures(),
     )  # fmt: skip
 
@@ -157,10 +159,10 @@ def unfinished(reports: list[Report]) -> int:
     return sum({report.worker: report.busy for report in reports}.values())
 
 
-def heal(scenario: Scenario, place: Place) -> None:
+def reset_faults(scenario: Scenario, target: Target) -> None:
     """Leave the simulators well, also when the run was broken off."""
     for moment in scenario.moments:
-        if isinstance(moment.act, Upstream) and (address := getattr(place, moment.act.name)):
+        if isinstance(moment.act, Upstream) and (address := getattr(target, moment.act.name)):
             simulators.set_faults(address, {})
 
 
@@ -170,19 +172,21 @@ def purchases(file: Path) -> list[Purchase]:
     return [msgspec.json.decode(line, type=Purchase) for line in lines]
 
 
-def orders(scenario: Scenario, place: Place, wishes: Wishes, name: str, after: int) -> Orders:
+def orders(
+    scenario: Scenario, target: Target, options: RunOptions, name: str, after: int
+) -> Orders:
     """Choose where to look orders up."""
-    if place.database:
-        return InDatabase(place.database, name, after)
-    return InApi(place.host, signing(wishes.environ), baggage(scenario.name, name), after)
+    if target.database:
+        return InDatabase(target.database, name, after)
+    return InApi(target.host, signing(options.environ), baggage(scenario.name, name), after)
 
 
 def figures(scenario: Scenario, observed: Observations) -> dict[str, float]:
     """Give everything that was measured while the load ran."""
     values = timeline.figures(observed.reports, scenario) | observed.lateness
     values |= memory.figures(observed.readings) | memory.figures(memory.of_locust(observed.reports))
-    if scenario.knee and (bend := knee.knee(knee.levels(observed.reports, scenario))):
-        values |= {"knee.users": bend.users, "knee.rate": bend.rate, "knee.p99_ms": bend.p99_ms}
+    if scenario.knee and (level := knee.knee(knee.levels(observed.reports, scenario))):
+        values |= {"knee.users": level.users, "knee.rate": level.rate, "knee.p99_ms": level.p99_ms}
     values |= phases.overload(values)
     if "deep-page.p50_ms" in values:
         values["deep-page.p50_of_first"] = values["deep-page.p50_ms"] / values["first-page.p50_ms"]
@@ -190,15 +194,15 @@ def figures(scenario: Scenario, observed: Observations) -> dict[str, float]:
 
 
 def thresholds(
-    scenario: Scenario, before: Mapping[str, float], wishes: Wishes
+    scenario: Scenario, before: Mapping[str, float], options: RunOptions
 ) -> tuple[Threshold, ...]:
-    """Give the scenario's own, and those that the last baseline sets if wished for."""
-    every = scenario.thresholds + wishes.thresholds
-    if wishes.regression is None:
-        return every
-    return every + tuple(baseline.limits(before, wishes.regression))
+    """Return the scenario's own, and those that the last baseline sets if the caller wants them."""
+    all_thresholds = scenario.thresholds + options.thresholds
+    if options.regression is None:
+        return all_thresholds
+    return all_thresholds + tuple(baseline.limits(before, options.regression))
 
 
-def dead_letters(place: Place) -> int | None:
+def dead_letters(target: Target) -> int | None:
     """Count dead letters; None if they cannot be counted."""
-    return broker.dead_letters(place.management) if place.management else None
+    return broker.dead_letters(target.management) if target.management else None

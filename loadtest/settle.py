@@ -6,12 +6,12 @@ from typing import Final, TypeVar
 
 from loadtest import reversals
 from loadtest.books import Books, Payment, Reservation
+from loadtest.evidence import Evidence
 from loadtest.invariants import IN_LEDGERS, Finding, check, unended
 from loadtest.purchase import Purchase
-from loadtest.story import Story
 from loadtest.target import simulators
+from loadtest.target.addresses import Target
 from loadtest.target.orders import Orders
-from loadtest.target.place import Place
 
 Entry = TypeVar("Entry", Payment, Reservation)
 _LOOK_EVERY_S: Final = 1.0
@@ -20,7 +20,7 @@ _BOOKED_WITHIN_S: Final = 30.0
 
 
 def settle(
-    place: Place,
+    target: Target,
     orders: Orders,
     purchases: Sequence[Purchase],
     stock: Mapping[int, int],
@@ -32,8 +32,8 @@ def settle(
     took_s = time.monotonic() - began
     until = time.monotonic() + _BOOKED_WITHIN_S
     while True:
-        books = read(place, orders, purchases)
-        findings = check(Story(purchases, books, stock))
+        books = read(target, orders, purchases)
+        findings = check(Evidence(purchases, books, stock))
         if not any(map(mendable, findings)) or time.monotonic() > until:
             return books, findings, round(took_s, 1)
         time.sleep(_LOOK_EVERY_S)
@@ -47,8 +47,8 @@ def mendable(finding: Finding) -> bool:
 def _await_ends(orders: Orders, purchases: Sequence[Purchase], until: float) -> None:
     while time.monotonic() < until:
         books = Books(orders.read(purchases), orders.whole, None, None)
-        story = Story(purchases, books)
-        if not any(unended(story)) and not any(reversals.unmade(story)):
+        evidence = Evidence(purchases, books)
+        if not any(unended(evidence)) and not any(reversals.unmade(evidence)):
             return
         time.sleep(_LOOK_EVERY_S)
 
@@ -58,15 +58,15 @@ def _since(order_id: int, entries: list[Entry] | None) -> list[Entry] | None:
     return None if entries is None else [entry for entry in entries if entry.order_id > order_id]
 
 
-def read(place: Place, orders: Orders, purchases: Sequence[Purchase]) -> Books:
+def read(target: Target, orders: Orders, purchases: Sequence[Purchase]) -> Books:
     """Read all books: the ledgers after the orders, so that no charge is missed."""
     found_orders = orders.read(purchases)
-    payments = simulators.payments(place.payment) if place.payment else None
-    reservations = simulators.reservations(place.inventory) if place.inventory else None
+    payments = simulators.payments(target.payment) if target.payment else None
+    reservations = simulators.reservations(target.inventory) if target.inventory else None
     return Books(
         found_orders,
         orders.whole,
         _since(orders.after, payments),
         _since(orders.after, reservations),
-        alone=place.stack is not None,
+        alone=target.stack is not None,
     )

@@ -18,8 +18,8 @@ import psutil
 
 from devstack import settings
 from devstack.ports import free_port
+from loadtest.evidence import ENDED
 from loadtest.repeating import Repeating
-from loadtest.story import ENDED
 
 SERVICES = Path(__file__).parents[2] / "services"
 SETTINGS = {

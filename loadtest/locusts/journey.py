@@ -11,12 +11,12 @@ from typing import Any, Final
 import gevent
 import msgspec
 
+from loadtest.evidence import ENDED
 from loadtest.locusts.client import Client, Reply
 from loadtest.locusts.context import Context
 from loadtest.locusts.identity import headers
 from loadtest.purchase import Purchase
 from loadtest.scenario import Crowd
-from loadtest.story import ENDED
 
 PRODUCTS: Final = range(101, 151)
 JSON: Final = {"Content-Type": "application/json"}

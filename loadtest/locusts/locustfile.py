@@ -18,9 +18,9 @@ from loadtest.locusts import context
 from loadtest.locusts.counting import Report, to_builtins
 from loadtest.locusts.customers import made_for
 from loadtest.locusts.shape import shape_of
-from loadtest.target.place import SetupFailed, refuse_unless_allowed
+from loadtest.target.addresses import SetupFailed, refuse_unless_allowed
 from loadtest.verdict import ExitCode
-from loadtest.warden import ABORT
+from loadtest.watchdog import ABORT
 
 RUN = context.load()
 REPORT_EVERY_S = 1.0

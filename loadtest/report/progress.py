@@ -16,21 +16,21 @@ class Progress:
 
     def __init__(self, file: Path) -> None:
         """Take the file that Locust's master writes."""
-        self._file, self._offset, self._told_s = file, 0, 0.0
-        self._fresh: list[Report] = []
+        self._file, self._offset, self._printed_s = file, 0, 0.0
+        self._reports: list[Report] = []
         self._users: dict[str, int] = {}
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Print the last seconds when a line is due."""
-        fresh, self._offset = timeline.read_from(self._file, self._offset)
-        self._fresh += fresh
-        self._users |= {report.worker: report.users for report in fresh}
-        now_s = self._fresh[-1].t if self._fresh else 0.0
-        if now_s - self._told_s < _EVERY_S:
+        new, self._offset = timeline.read_from(self._file, self._offset)
+        self._reports += new
+        self._users |= {report.worker: report.users for report in new}
+        now_s = self._reports[-1].t if self._reports else 0.0
+        if now_s - self._printed_s < _EVERY_S:
             return
-        counts = timeline.window(self._fresh, 0, now_s + 1).get(timeline.ALL)
-        of = timeline.figures_of(counts, now_s - self._told_s) if counts else {}
-        self._told_s, self._fresh = now_s, []
+        counts = timeline.window(self._reports, 0, now_s + 1).get(timeline.ALL)
+        of = timeline.figures_of(counts, now_s - self._printed_s) if counts else {}
+        self._printed_s, self._reports = now_s, []
         say(
             f"  {now_s:4.0f} s  {sum(self._users.values()):4} users  {of.get('rate', 0):6.0f} req/s"
             f"  p50 {of.get('p50_ms', 0):5.0f} ms  p99 {of.get('p99_ms', 0):5.0f} ms"

@@ -8,11 +8,11 @@ import psycopg
 from psycopg.rows import class_row
 
 from loadtest.books import Order
+from loadtest.evidence import ENDED
 from loadtest.locusts.identity import Tokens, headers
 from loadtest.purchase import Purchase
-from loadtest.story import ENDED
 from loadtest.target import http, simulators
-from loadtest.target.place import Place
+from loadtest.target.addresses import Target
 
 _AT_ONCE: Final = 8
 # Only what marks this run: the database of an own stack may hold a million seeded orders.
@@ -58,16 +58,16 @@ class InDatabase:
             return {order.id: order for order in cursor.execute(_OF_RUN, marks)}
 
 
-def last_order(place: Place) -> int:
+def last_order(target: Target) -> int:
     """Give the highest id of an order so far, where it can be seen: the run's own lie above it."""
     ids = [0]
-    if place.database:
-        with psycopg.connect(place.database) as connection:
+    if target.database:
+        with psycopg.connect(target.database) as connection:
             ids += [int(row[0]) for row in connection.execute(_LAST)]
-    if place.payment:
-        ids += [payment.order_id for payment in simulators.payments(place.payment)]
-    if place.inventory:
-        ids += [entry.order_id for entry in simulators.reservations(place.inventory)]
+    if target.payment:
+        ids += [payment.order_id for payment in simulators.payments(target.payment)]
+    if target.inventory:
+        ids += [entry.order_id for entry in simulators.reservations(target.inventory)]
     return max(ids)
 
 

@@ -17,7 +17,7 @@ FROM generate_series(1, %(orders)s) AS n,
 _SETTLE = "VACUUM (ANALYZE) orders"
 
 
-def plant(database: str, seed: Seed) -> None:
+def insert(database: str, seed: Seed) -> None:
     """Insert the orders and bring the planner up to date."""
     values = {
         "orders": seed.orders,

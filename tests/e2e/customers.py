@@ -12,8 +12,8 @@ from loadtest.invariants import Finding
 from loadtest.purchase import Purchase
 from loadtest.repeating import Repeating
 from loadtest.settle import settle
+from loadtest.target.addresses import Target
 from loadtest.target.orders import InDatabase
-from loadtest.target.place import Place
 
 _ATTEMPTS: Final = 120
 _AGAIN_S: Final = 0.5
@@ -27,8 +27,8 @@ class Customers:
     `answers` counts what they met, a refused connection by its kind.
     """
 
-    def __init__(self, place: Place, count: int = 4, pause_s: float = 0.1) -> None:
-        self._place = place
+    def __init__(self, target: Target, count: int = 4, pause_s: float = 0.1) -> None:
+        self._target = target
         self._run = uuid.uuid4().hex[:8]
         self._users = itertools.count(1_000_000)
         self._threads = Repeating(*[self.buy] * count, pause_s=pause_s)
@@ -49,9 +49,9 @@ class Customers:
 
     def books(self) -> list[Finding]:
         """Wait until every order has ended; return what speaks against the service."""
-        assert self._place.database is not None
-        orders = InDatabase(self._place.database, self._run)
-        _, findings, _ = settle(self._place, orders, self.purchases, {}, _SETTLE_S)
+        assert self._target.database is not None
+        orders = InDatabase(self._target.database, self._run)
+        _, findings, _ = settle(self._target, orders, self.purchases, {}, _SETTLE_S)
         assert all(finding.checked for finding in findings), findings
         return [finding for finding in findings if not finding.holds]
 
@@ -71,7 +71,7 @@ class Customers:
 
     def _answered(self, session: requests.Session, wish: Purchase) -> bool:
         headers = {"Content-Type": "application/json", "Idempotency-Key": wish.key}
-        url = f"{self._place.host}/api/orders"
+        url = f"{self._target.host}/api/orders"
         try:
             answer = session.post(url, data=wish.body, headers=headers, timeout=15)
         except requests.RequestException as error:

@@ -10,7 +10,7 @@ import requests
 
 from e2e.terminal import say
 from kube.api import Api, Object, Refused
-from loadtest.target.place import Place
+from loadtest.target.addresses import Target
 
 NAMESPACE: Final = "shop"
 SYSTEM: Final = "orders-system"
@@ -185,10 +185,10 @@ class Shop:
         requests.put(url, json=faults, timeout=30).raise_for_status()
 
     @property
-    def place_under_load(self) -> Place:
+    def target_of_load(self) -> Target:
         """Say where everything is that a load test asks."""
         database = f"postgresql://orders:{PASSWORD}@{self.address('postgresql')}/orders"
-        return Place(
+        return Target(
             host=self.url("api"),
             inventory=self.url("inventory"),
             payment=self.url("payment"),

@@ -123,7 +123,7 @@ def test_a_rolling_update_under_load_loses_nothing(
     shop: Shop, install_environment: Install, figure: Figure
 ) -> None:
     before = shop.pod_names(*PROCESSES)
-    with Customers(shop.place_under_load) as customers:
+    with Customers(shop.target_of_load) as customers:
         shop.wait("customers are buying", lambda: customers.accepted > 10)
         install_environment("spec.observability.logLevel=warning")
         took_s = shop.wait(
@@ -134,7 +134,7 @@ def test_a_rolling_update_under_load_loses_nothing(
 
 
 def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
-    with Customers(shop.place_under_load) as customers:
+    with Customers(shop.target_of_load) as customers:
         for process in PROCESSES:
             (victim, *_) = shop.pod_names(process)
             shop.kill(victim)
@@ -144,7 +144,7 @@ def test_killed_pods_lose_nothing(shop: Shop, figure: Figure) -> None:
 
 def test_a_drained_node_loses_nothing(shop: Shop, kubectl: Kubectl, figure: Figure) -> None:
     home, other = shop.schedulable()
-    with Customers(shop.place_under_load) as customers:
+    with Customers(shop.target_of_load) as customers:
         kubectl("cordon", home)
         for process in PROCESSES:
             for victim in shop.pod_names(process):
@@ -161,7 +161,7 @@ def test_a_drained_node_loses_nothing(shop: Shop, kubectl: Kubectl, figure: Figu
 
 
 def test_a_busy_api_gets_more_pods_and_an_idle_one_fewer(shop: Shop, figure: Figure) -> None:
-    with Customers(shop.place_under_load, count=24, pause_s=0) as customers:
+    with Customers(shop.target_of_load, count=24, pause_s=0) as customers:
         up_s = shop.wait("there are more api pods", lambda: shop.replicas("api") > 1)
     sold(customers)
     down_s = shop.wait("there is one api pod again", lambda: shop.replicas("api") == 1)
@@ -172,7 +172,7 @@ def test_a_busy_api_gets_more_pods_and_an_idle_one_fewer(shop: Shop, figure: Fig
 def test_a_long_queue_gets_more_workers_and_an_empty_one_fewer(shop: Shop, figure: Figure) -> None:
     shop.faults("payment", latencyMs=4000)
     try:
-        with Customers(shop.place_under_load, count=16, pause_s=0) as customers:
+        with Customers(shop.target_of_load, count=16, pause_s=0) as customers:
             up_s = shop.wait("there are more workers", lambda: shop.replicas("worker") > 1)
     finally:
         shop.faults("payment")

@@ -9,8 +9,8 @@ import pytest
 from loadtest import catalogue, cli
 from loadtest.scenario import Scenario, at_least, at_most
 from loadtest.sizing import sized
+from loadtest.target.addresses import SetupFailed, Target
 from loadtest.target.local_stack import LocalStack, StackFailed
-from loadtest.target.place import Place, SetupFailed
 from loadtest.verdict import ExitCode
 
 
@@ -77,9 +77,9 @@ def test_a_scenario_that_cannot_be_run_leaves_the_others_their_verdicts(tmp_path
 
     stack = Stack(tmp_path)
     stack.start()
-    place = Place(host="http://localhost", stack=stack)
+    target = Target(host="http://localhost", stack=stack)
     smoke = catalogue.find("smoke")
-    assert list(cli.run_each([smoke] * 3, place, decide)) == [2, 3, 0]
+    assert list(cli.run_each([smoke] * 3, target, decide)) == [2, 3, 0]
     assert stack.verbs == ["start", "stop", "clean-state", "start"]
 
 

@@ -1,6 +1,6 @@
 """What the books say of a run as figures, and which of them every scenario bounds."""
 
-from load.stories import books, order, purchase
+from load.evidence import books, order, purchase
 from loadtest import catalogue
 from loadtest.outcome import figures
 

@@ -15,11 +15,11 @@ import pytest
 from load.pretender import Pretender
 from load.process import ROOT, environment, loadtest
 from loadtest import catalogue
-from loadtest.drive import Force, command, free_port
+from loadtest.drive import Generators, command, free_port
 from loadtest.grafana import Annotation
-from loadtest.run import Wishes, run
+from loadtest.run import RunOptions, run
+from loadtest.target.addresses import Target
 from loadtest.target.http import Unreachable
-from loadtest.target.place import Place
 
 
 def test_a_master_drives_a_worker_that_connects_from_elsewhere(tmp_path: Path) -> None:
@@ -90,10 +90,12 @@ def test_grafana_is_told_of_the_start_and_the_end_as_one_region() -> None:
 
 def test_grafana_is_told_the_end_of_a_run_that_could_not_be_run(tmp_path: Path) -> None:
     with grafana() as (url, calls):
-        place = Place(host="http://127.0.0.1:9", inventory="http://127.0.0.1:9")
-        wished = Wishes(folder=tmp_path, environ={"LOADTEST_GRAFANA_URL": url, "LOADTEST_RUN": "r"})
+        target = Target(host="http://127.0.0.1:9", inventory="http://127.0.0.1:9")
+        options = RunOptions(
+            folder=tmp_path, environ={"LOADTEST_GRAFANA_URL": url, "LOADTEST_RUN": "r"}
+        )
         with pytest.raises(Unreachable):
-            run(catalogue.find("smoke"), place, wished)
+            run(catalogue.find("smoke"), target, options)
     assert [call[0] for call in calls] == ["POST", "PATCH"]
     assert calls[1][3]["text"] == "smoke: could not be run"
 
@@ -136,8 +138,8 @@ def test_locust_started_by_hand_does_not_load_a_host_that_is_not_allowed(
 
 
 def test_the_web_page_is_for_this_machine_alone(tmp_path: Path) -> None:
-    for force in (Force(web=True), Force(web=True, workers=2)):
-        argv = command(force, "http://localhost", tmp_path)
+    for generators in (Generators(web=True), Generators(web=True, workers=2)):
+        argv = command(generators, "http://localhost", tmp_path)
         assert argv[argv.index("--web-host") + 1] == "127.0.0.1"
 
 

@@ -4,12 +4,12 @@ from decimal import Decimal
 
 import pytest
 
-from load.stories import CHARGED, MONEY, OVERPAID, STOCKED, UNITS, books, broken, order, purchase
+from load.evidence import CHARGED, MONEY, OVERPAID, STOCKED, UNITS, books, broken, order, purchase
 from loadtest.books import Payment, Reservation
+from loadtest.evidence import Evidence
 from loadtest.outcome import figures
 from loadtest.purchase import Cancellation, Refund
 from loadtest.reversals import unmade
-from loadtest.story import Story
 
 FINAL = "an end that a customer saw is final"
 TRUTH = "a cancellation was answered truly"
@@ -25,32 +25,34 @@ def paid_back(amount: str = "19.90") -> Payment:
     return Payment(1, "refund", Decimal(amount), "refunded")
 
 
-def cancelled(**more: object) -> Story:
+def cancelled(**more: object) -> Evidence:
     """Return a completed order that its customer cancelled, told so and paid back."""
     answer = Cancellation(**({"status": 202, "order_status": "Refunding"} | more))  # type: ignore[arg-type]
-    story = Story(
+    evidence = Evidence(
         [purchase(1, cancellations=[answer])],
         books(order(1, status="Refunded", refunded=Decimal("19.90"))),
     )
-    story.books.payments = [captured(), paid_back()]
-    story.books.reservations = [Reservation(1, 101, 1, "returned")]
-    return story
+    evidence.books.payments = [captured(), paid_back()]
+    evidence.books.reservations = [Reservation(1, 101, 1, "returned")]
+    return evidence
 
 
-def partly(*refunds: Refund, refunded: str, paid: tuple[str, ...]) -> Story:
+def partly(*refunds: Refund, refunded: str, paid: tuple[str, ...]) -> Evidence:
     """Return a completed order of which support paid parts back."""
-    story = Story([purchase(1, refunds=list(refunds))], books(order(1, refunded=Decimal(refunded))))
-    story.books.payments = [captured(), *map(paid_back, paid)]
-    return story
+    evidence = Evidence(
+        [purchase(1, refunds=list(refunds))], books(order(1, refunded=Decimal(refunded)))
+    )
+    evidence.books.payments = [captured(), *map(paid_back, paid)]
+    return evidence
 
 
 def refund(key: str, cents: int, status: int = 202) -> Refund:
     return Refund(key=key, cents=cents, status=status)
 
 
-def ended(status: str, cancellation: Cancellation) -> Story:
+def ended(status: str, cancellation: Cancellation) -> Evidence:
     """Return an order that ended without a payment, and how its cancellation was answered."""
-    return Story(
+    return Evidence(
         [purchase(1, ended=status, cancellations=[cancellation])], books(order(1, status=status))
     )
 
@@ -60,38 +62,40 @@ def test_a_completed_order_may_be_cancelled_by_who_asks_and_is_paid_back_once() 
 
 
 def test_a_cancelled_order_that_was_completed_before_is_one_whose_end_changed() -> None:
-    story = Story([purchase(1, ended="Cancelled", cancellations=[Cancellation()])], books(order(1)))
-    assert broken(story) == {FINAL}
+    evidence = Evidence(
+        [purchase(1, ended="Cancelled", cancellations=[Cancellation()])], books(order(1))
+    )
+    assert broken(evidence) == {FINAL}
 
 
 def test_a_refunded_order_that_nobody_cancelled_is_found() -> None:
-    story = cancelled()
-    story.purchases[0].cancellations.clear()
-    assert broken(story) == {UNASKED, FINAL}
+    evidence = cancelled()
+    evidence.purchases[0].cancellations.clear()
+    assert broken(evidence) == {UNASKED, FINAL}
 
 
 def test_money_of_a_refunded_order_that_did_not_go_back_is_found() -> None:
-    story = cancelled()
-    story.books.payments = [captured()]
-    assert broken(story) == {CHARGED, MONEY}
+    evidence = cancelled()
+    evidence.books.payments = [captured()]
+    assert broken(evidence) == {CHARGED, MONEY}
 
 
 def test_a_second_refund_of_the_same_money_is_found() -> None:
-    story = cancelled()
-    story.books.payments = [captured(), paid_back(), paid_back()]
-    assert broken(story) == {CHARGED, MONEY, OVERPAID}
+    evidence = cancelled()
+    evidence.books.payments = [captured(), paid_back(), paid_back()]
+    assert broken(evidence) == {CHARGED, MONEY, OVERPAID}
 
 
 def test_stock_of_a_refunded_order_that_stays_taken_is_found() -> None:
-    story = cancelled()
-    story.books.reservations = [Reservation(1, 101, 1, "committed")]
-    assert broken(story) == {STOCKED}
+    evidence = cancelled()
+    evidence.books.reservations = [Reservation(1, 101, 1, "committed")]
+    assert broken(evidence) == {STOCKED}
 
 
 def test_a_reservation_that_is_left_of_a_cancelled_order_is_found() -> None:
-    story = ended("Cancelled", Cancellation(status=202, order_status="Cancelled"))
-    story.books.reservations = [Reservation(1, 101, 1, "reserved")]
-    assert broken(story) == {STOCKED, UNITS}
+    evidence = ended("Cancelled", Cancellation(status=202, order_status="Cancelled"))
+    evidence.books.reservations = [Reservation(1, 101, 1, "reserved")]
+    assert broken(evidence) == {STOCKED, UNITS}
 
 
 @pytest.mark.parametrize(
@@ -129,15 +133,15 @@ def test_an_answer_to_a_cancellation_that_was_true_or_did_not_come_is_no_fault(
 
 def test_a_cancellation_that_was_accepted_and_forgotten_is_found() -> None:
     answer = Cancellation(status=202, order_status="Charging")
-    story = Story([purchase(1, cancellations=[answer])], books(order(1)))
-    assert broken(story) == {TRUTH}
+    evidence = Evidence([purchase(1, cancellations=[answer])], books(order(1)))
+    assert broken(evidence) == {TRUTH}
 
 
 def test_refunds_in_parts_leave_an_order_completed_and_balance() -> None:
     refunds = refund("a", 500), refund("a", 500), refund("b", 290), refund("c", 1500, 409)
-    story = partly(*refunds, refunded="7.90", paid=("5.00", "2.90"))
-    assert broken(story) == set()
-    counts = figures(story.purchases, story.books)
+    evidence = partly(*refunds, refunded="7.90", paid=("5.00", "2.90"))
+    assert broken(evidence) == set()
+    counts = figures(evidence.purchases, evidence.books)
     assert counts["orders.partly_refunded"] == 1
     assert "completion.p99_s" not in counts, "its last change was not its first end"
 
@@ -149,27 +153,29 @@ def test_a_refund_that_nobody_saw_answered_may_have_been_made_or_not() -> None:
 
 
 def test_a_refund_that_was_accepted_and_never_made_is_found_and_waited_for() -> None:
-    story = partly(refund("a", 500), refunded="0", paid=())
-    assert broken(story) == {PROMISED}
-    assert list(unmade(story)) == ["order 1 is not paid back yet"]
+    evidence = partly(refund("a", 500), refunded="0", paid=())
+    assert broken(evidence) == {PROMISED}
+    assert list(unmade(evidence)) == ["order 1 is not paid back yet"]
 
 
 def test_a_refund_made_twice_is_found() -> None:
-    story = partly(refund("a", 500), refunded="5.00", paid=("5.00", "5.00"))
-    assert broken(story) == {CHARGED, MONEY}
+    evidence = partly(refund("a", 500), refunded="5.00", paid=("5.00", "5.00"))
+    assert broken(evidence) == {CHARGED, MONEY}
 
 
 def test_a_refund_that_support_was_refused_and_that_was_made_is_found() -> None:
-    story = partly(refund("a", 500, 409), refunded="5.00", paid=("5.00",))
-    assert broken(story) == {PROMISED}
+    evidence = partly(refund("a", 500, 409), refunded="5.00", paid=("5.00",))
+    assert broken(evidence) == {PROMISED}
 
 
 def test_refunds_beyond_the_capture_are_found() -> None:
-    story = partly(refund("a", 1500), refund("b", 1500), refunded="30.00", paid=("15.00", "15.00"))
-    assert broken(story) == {OVERPAID, PROMISED}
+    evidence = partly(
+        refund("a", 1500), refund("b", 1500), refunded="30.00", paid=("15.00", "15.00")
+    )
+    assert broken(evidence) == {OVERPAID, PROMISED}
 
 
 def test_a_refund_of_an_order_that_was_never_charged_is_found() -> None:
-    story = ended("Cancelled", Cancellation(status=202, order_status="Cancelled"))
-    story.books.payments = [paid_back("1.00")]
-    assert broken(story) == {CHARGED, MONEY, OVERPAID}
+    evidence = ended("Cancelled", Cancellation(status=202, order_status="Cancelled"))
+    evidence.books.payments = [paid_back("1.00")]
+    assert broken(evidence) == {CHARGED, MONEY, OVERPAID}

@@ -7,12 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 import pytest
 
-from load.stories import books, order, purchase
+from load.evidence import books, order, purchase
 from loadtest import settle
 from loadtest.books import Order
 from loadtest.purchase import Purchase
 from loadtest.target import orders
-from loadtest.target.place import Place
+from loadtest.target.addresses import Target
 
 
 class Known:
@@ -26,7 +26,7 @@ class Known:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def target() -> Iterator[Target]:
     """Serve the ledgers: two orders of an earlier run, and the one of this run."""
     ledgers = books(order(1), order(2), order(3))
     entries = {"inventory": ledgers.reservations, "payment": ledgers.payments}
@@ -45,17 +45,17 @@ def place() -> Iterator[Place]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Ledgers) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        yield Place(host=url, inventory=f"{url}/inventory", payment=f"{url}/payment")
+        yield Target(host=url, inventory=f"{url}/inventory", payment=f"{url}/payment")
         server.shutdown()
 
 
-def test_what_an_earlier_run_sold_is_not_counted_again(place: Place) -> None:
-    read, findings, _ = settle.settle(place, Known(), [purchase(3)], {101: 1}, 5)
+def test_what_an_earlier_run_sold_is_not_counted_again(target: Target) -> None:
+    read, findings, _ = settle.settle(target, Known(), [purchase(3)], {101: 1}, 5)
     assert [finding for finding in findings if not finding.holds] == []
     assert read.reservations is not None
     assert [reservation.order_id for reservation in read.reservations] == [3]
 
 
-def test_the_last_order_before_a_run_is_found_in_the_ledgers(place: Place) -> None:
-    assert orders.last_order(place) == 3
-    assert orders.last_order(Place(host="http://localhost")) == 0
+def test_the_last_order_before_a_run_is_found_in_the_ledgers(target: Target) -> None:
+    assert orders.last_order(target) == 3
+    assert orders.last_order(Target(host="http://localhost")) == 0

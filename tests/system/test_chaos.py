@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from loadtest.drill.stack import Stack, Traffic, eventually
-from loadtest.story import ENDED
+from loadtest.evidence import ENDED
 
 UNDER_FIRE_S = 3.0
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack import demo
-from loadtest import story
+from loadtest import evidence
 from orders.domain.lifecycle import TERMINAL, Event, Reason, Status, transition
 
 EVENTS = st.lists(st.tuples(st.sampled_from(Event), st.booleans()), max_size=12)
@@ -50,7 +50,7 @@ def test_a_cancel_during_the_charge_decides_what_its_outcome_leads_to() -> None:
 
 
 def test_clients_that_cannot_import_the_service_know_the_same_ended_statuses() -> None:
-    assert story.ENDED == demo.TERMINAL == TERMINAL
+    assert evidence.ENDED == demo.TERMINAL == TERMINAL
 
 
 @given(EVENTS)

@@ -8,18 +8,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from loadtest import catalogue
-from loadtest.target.http import Unreachable
-from loadtest.target.place import (
-    Place,
+from loadtest.target.addresses import (
     SetupFailed,
-    given,
+    Target,
     refuse_unless_allowed,
     refuse_unless_named,
     refuse_unless_there,
     refuse_what_cannot_be_done,
+    target_from_environment,
 )
+from loadtest.target.http import Unreachable
 
-BARE = Place(host="https://orders.example.com")
+BARE = Target(host="https://orders.example.com")
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_what_needs_nothing_special_runs_anywhere() -> None:
         refuse_what_cannot_be_done(catalogue.find(name), BARE, by_hand=False)
 
 
-def test_a_place_is_described_by_the_environment() -> None:
-    place = given(
+def test_a_target_is_described_by_the_environment() -> None:
+    target = target_from_environment(
         "http://localhost:8080/",
         {"LOADTEST_PAYMENT_URL": "http://payment", "LOADTEST_DATABASE_URL": ""},
     )
-    assert (place.host, place.payment) == ("http://localhost:8080", "http://payment")
-    assert place.database is None
+    assert (target.host, target.payment) == ("http://localhost:8080", "http://payment")
+    assert target.database is None
 
 
 @contextmanager
@@ -111,22 +111,22 @@ def unwell(times: int) -> Iterator[str]:
 
 def test_a_host_that_is_not_there_yet_is_waited_for() -> None:
     with unwell(times=2) as host:
-        refuse_unless_there(Place(host=host), wait_s=60)
+        refuse_unless_there(Target(host=host), wait_s=60)
 
 
 def test_a_host_that_is_not_there_is_refused_at_once_unless_told_to_wait() -> None:
     with unwell(times=1) as host:
         with pytest.raises(Unreachable, match="503"):
-            refuse_unless_there(Place(host=host))
-        refuse_unless_there(Place(host=host))
+            refuse_unless_there(Target(host=host))
+        refuse_unless_there(Target(host=host))
 
 
 def test_remote_workers_must_know_the_run_that_the_database_is_asked_for() -> None:
-    place = Place(host="http://localhost", database="postgresql://localhost/orders")
+    target = Target(host="http://localhost", database="postgresql://localhost/orders")
     with pytest.raises(SetupFailed, match="LOADTEST_RUN"):
-        refuse_unless_named("", place, workers=2)
-    refuse_unless_named("r1", place, workers=2)
-    refuse_unless_named("", place, workers=0)
+        refuse_unless_named("", target, workers=2)
+    refuse_unless_named("r1", target, workers=2)
+    refuse_unless_named("", target, workers=0)
     refuse_unless_named("", BARE, workers=2)
 
 

@@ -11,7 +11,7 @@ from loadtest.purchase import Purchase
 ENDED: Final = frozenset({"Completed", "Failed", "Cancelled", "Refunded"})
 
 
-class Story(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True):
     """The answers to customers, the books, and the initial stock."""
 
     purchases: Sequence[Purchase]

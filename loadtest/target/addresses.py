@@ -1,4 +1,4 @@
-"""Where the service under load is, and everything else that a run may ask or steer."""
+"""The addresses of the service under load, and of all that a run queries or controls."""
 
 import re
 import time
@@ -21,8 +21,8 @@ class SetupFailed(Exception):
     """Correct the fault in the message, then run again; there is no verdict."""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses; None is what this place does not let us see. `stack` is set for our own."""
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses; None if the run cannot reach it. `stack` is set for a stack of our own."""
 
     host: str
     inventory: str | None = None
@@ -32,10 +32,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     stack: LocalStack | None = None
 
 
-def given(host: str, environ: Mapping[str, str]) -> Place:
+def target_from_environment(host: str, environ: Mapping[str, str]) -> Target:
     """Describe a service that runs already, by `LOADTEST_*`. Raises SetupFailed if not allowed."""
     refuse_unless_allowed(host, environ.get("LOADTEST_ALLOWED_HOSTS", ""))
-    return Place(
+    return Target(
         host=host.rstrip("/"),
         inventory=environ.get("LOADTEST_INVENTORY_URL") or None,
         payment=environ.get("LOADTEST_PAYMENT_URL") or None,
@@ -57,23 +57,23 @@ def refuse_unless_allowed(host: str, allowed: str) -> None:
         )
 
 
-def refuse_unless_named(run: str, place: Place, *, workers: int) -> None:
+def refuse_unless_named(run: str, target: Target, *, workers: int) -> None:
     """Find a name that payment tokens cannot carry or workers do not know. Raises SetupFailed."""
     if run and not _RUN.fullmatch(run):
         raise SetupFailed(f"LOADTEST_RUN={run!r}: expected 1 to 35 of A-Z a-z 0-9 _ . : -")
-    if workers and place.database and not run:
+    if workers and target.database and not run:
         raise SetupFailed(
             "--workers with LOADTEST_DATABASE_URL needs LOADTEST_RUN, the same for master and "
             "workers: the run's orders are found by it"
         )
 
 
-def refuse_unless_there(place: Place, wait_s: float = 0) -> None:
+def refuse_unless_there(target: Target, wait_s: float = 0) -> None:
     """Request `/health` before any load: a wrong address is not a verdict. Raises Unreachable."""
     until = time.monotonic() + wait_s
     while True:
         try:
-            http.send("GET", f"{place.host}/health")
+            http.send("GET", f"{target.host}/health")
         except http.Unreachable:
             if time.monotonic() >= until:
                 raise
@@ -82,10 +82,10 @@ def refuse_unless_there(place: Place, wait_s: float = 0) -> None:
             return
 
 
-def own(stack: LocalStack) -> Place:
+def target_of_stack(stack: LocalStack) -> Target:
     """Describe our own stack, which must have been started."""
     addresses = stack.addresses()
-    return Place(
+    return Target(
         host=stack.gateway_url,
         inventory=addresses["ORDERS_INVENTORY_URL"],
         payment=addresses["ORDERS_PAYMENT_URL"],
@@ -95,17 +95,17 @@ def own(stack: LocalStack) -> Place:
     )
 
 
-def refuse_what_cannot_be_done(scenario: Scenario, place: Place, *, by_hand: bool) -> None:
+def refuse_what_cannot_be_done(scenario: Scenario, target: Target, *, by_hand: bool) -> None:
     """Return the needs of a scenario that this target does not meet. Raises SetupFailed."""
     acts = [moment.act for moment in scenario.moments]
     lacks = {
-        "LOADTEST_INVENTORY_URL": place.inventory is None
+        "LOADTEST_INVENTORY_URL": target.inventory is None
         and (scenario.stock or _steers(acts, "inventory")),
-        "LOADTEST_PAYMENT_URL": place.payment is None and _steers(acts, "payment"),
-        "LOADTEST_MANAGEMENT_URL": place.management is None
+        "LOADTEST_PAYMENT_URL": target.payment is None and _steers(acts, "payment"),
+        "LOADTEST_MANAGEMENT_URL": target.management is None
         and any(isinstance(act, Poison) for act in acts),
-        "LOADTEST_DATABASE_URL": place.database is None and scenario.seed,
-        "--by-hand (somebody stops and starts components when told)": place.stack is None
+        "LOADTEST_DATABASE_URL": target.database is None and scenario.seed,
+        "--by-hand (somebody stops and starts components when told)": target.stack is None
         and not by_hand
         and any(isinstance(act, Component) for act in acts),
     }

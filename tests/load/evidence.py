@@ -4,9 +4,9 @@ import datetime as dt
 from decimal import Decimal
 
 from loadtest.books import Books, Order, Payment, Reservation
+from loadtest.evidence import Evidence
 from loadtest.invariants import check
 from loadtest.purchase import Purchase
-from loadtest.story import Story
 
 CHARGED = "each completed order is charged once, no other at all"
 MONEY = "captures less refunds are what completed orders cost"
@@ -49,6 +49,6 @@ def books(*orders: Order) -> Books:
     )
 
 
-def broken(story: Story) -> set[str]:
-    """Return the invariants that a story breaks."""
-    return {finding.invariant for finding in check(story) if not finding.holds}
+def broken(evidence: Evidence) -> set[str]:
+    """Return the invariants that the evidence breaks."""
+    return {finding.invariant for finding in check(evidence) if not finding.holds}

@@ -15,7 +15,7 @@ _FEWEST: Final = 100
 _EARLIEST_S: Final = 5.0
 
 
-class Warden:
+class AbortWatchdog:
     """Compare the requests so far with the upper limits of a scenario."""
 
     def __init__(self, scenario: Scenario, more: tuple[Threshold, ...], out: Path) -> None:
@@ -32,7 +32,7 @@ class Warden:
         self._reports: list[Report] = []
         self._offset = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Make Locust end the load once a limit is breached. Cheap enough for twice a second."""
         new, self._offset = timeline.read_from(self._out / "timeline.jsonl", self._offset)
         # One report for all so far: to count an hour of them each time would not be cheap.

@@ -11,7 +11,7 @@ from load.process import ROOT
 from loadtest import catalogue
 from loadtest.locusts.counting import Report, Tally, to_builtins
 from loadtest.scenario import Threshold, at_least, at_most
-from loadtest.warden import ABORT, Warden
+from loadtest.watchdog import ABORT, AbortWatchdog
 
 SMOKE = msgspec.structs.replace(catalogue.find("smoke"), thresholds=())
 
@@ -26,22 +26,22 @@ def report(folder: Path, t: float, *took_ms: float, failed: int = 0) -> None:
 
 
 def ends(folder: Path, *limits: Threshold) -> bool:
-    warden = Warden(SMOKE, limits, folder)
-    warden.look()
-    warden.look()
+    watchdog = AbortWatchdog(SMOKE, limits, folder)
+    watchdog.poll()
+    watchdog.poll()
     return (folder / ABORT).exists()
 
 
 def test_a_breached_limit_ends_the_load_and_is_noted(tmp_path: Path) -> None:
     report(tmp_path, 6, *[10.0] * 200)
-    warden = Warden(SMOKE, (at_most("create.p99_ms", 50),), tmp_path)
-    warden.look()
+    watchdog = AbortWatchdog(SMOKE, (at_most("create.p99_ms", 50),), tmp_path)
+    watchdog.poll()
     assert not (tmp_path / ABORT).exists()
     report(tmp_path, 7, *[90.0] * 20)
-    warden.look()
+    watchdog.poll()
     assert (tmp_path / ABORT).exists()
-    warden.look()
-    [event] = warden.events
+    watchdog.poll()
+    [event] = watchdog.events
     assert event.text == "aborted: create.p99_ms at most 50, was 90"
 
 
