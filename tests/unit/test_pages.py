@@ -57,7 +57,7 @@ def test_the_readme_names_the_first_file_of_each_hop() -> None:
     assert re.findall(r"^\d+\. (\w+): `([^`]+)`", readme, re.MULTILINE) == first
 
 
-def test_tests_that_pages_name_exist() -> None:
+def test_test_files_that_pages_name_exist() -> None:
     tests = {path.name for path in TESTS.rglob("test_*.py")}
     named = {
         (page.name, name)
@@ -66,6 +66,22 @@ def test_tests_that_pages_name_exist() -> None:
     }
     assert len(named) > 50
     assert [name for name in named if name[1] not in tests] == []
+
+
+def test_tests_that_pages_name_exist() -> None:
+    """A page may give the beginning of a name, followed by `…`."""
+    files = list(TESTS.rglob("test_*.py"))
+    source = "\n".join(path.read_text() for path in files)
+    tests = {*re.findall(r"\bdef (test_\w+)", source), *(path.stem for path in files)}
+    beginnings = {test[:end] + "…" for test in tests for end in range(len("test_"), len(test))}
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"\b(test_\w+(?!\w|\.py\b)…?)", page.read_text())
+    }
+    assert len(named) > 50
+    known = tests | beginnings
+    assert [name for name in named if name[1] not in known] == []
 
 
 def test_contributing_lists_every_folder_of_tests() -> None:
