@@ -1,5 +1,8 @@
 """The alerts drill, without a stack: what it covers and how faults are chosen."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from loadtest.drill import __main__ as drill
@@ -14,6 +17,20 @@ def test_a_fault_or_a_reason_stands_for_every_alert() -> None:
     made_to_fire = {alert for fault in FAULTS for alert in fault.alerts}
     assert made_to_fire | set(ELSEWHERE) == alerts
     assert not made_to_fire & set(ELSEWHERE)
+
+
+def test_the_page_has_a_row_for_every_alert_and_for_no_other() -> None:
+    page = Path(__file__).parents[2] / "docs" / "observability.md"
+    section = page.read_text().split("## Alerts drill")[1].split("\n## ")[0]
+    [_, *rows] = re.findall(r"^\| (.*?) ?\| (\w+) \| (.+) \|$", section, re.MULTILINE)
+    listed = [(title, alert) for title, alert, _ in rows]
+    made_to_fire = [
+        (fault.title if alert == fault.alerts[0] else "", alert)
+        for fault in FAULTS
+        for alert in fault.alerts
+    ]
+    assert listed[: len(made_to_fire)] == made_to_fire
+    assert {alert: reason for _, alert, reason in rows[len(made_to_fire) :]} == ELSEWHERE
 
 
 def test_every_fault_can_be_chosen_by_its_name() -> None:
