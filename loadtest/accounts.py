@@ -56,7 +56,7 @@ def wrongly_charged(evidence: Evidence) -> Iterator[str]:
                 f"order {order.id} is {order.status}: {_back(order)} should be paid back, "
                 f"{account.refunded} is"
             )
-    for order_id in strangers(accounts, evidence.books):
+    for order_id in unknown_orders(accounts, evidence.books):
         yield f"order {order_id} was charged but is not among the orders"
 
 
@@ -95,7 +95,7 @@ def unbalanced_stock(evidence: Evidence) -> Iterator[str]:
         yield f"{units.total()} units were reserved, {reserved} of them still are: {dict(units)}"
 
 
-def strangers(ids: Iterable[int], books: Books) -> list[int]:
+def unknown_orders(ids: Iterable[int], books: Books) -> list[int]:
     """Return those that are no orders of the run, where all in the ledgers must be."""
     return (
         [order_id for order_id in ids if order_id not in books.orders]

@@ -115,7 +115,7 @@ def wrongly_stocked(evidence: Evidence) -> Iterator[str]:
         ):
             stock = f"{reservation.quantity} of product {reservation.product_id}"
             yield f"order {order.id} holds {stock}"
-    for order_id in accounts.strangers(reservations, evidence.books):
+    for order_id in accounts.unknown_orders(reservations, evidence.books):
         yield f"order {order_id} has stock but is not among the orders"
 
 

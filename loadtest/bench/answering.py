@@ -11,10 +11,10 @@ from typing import Final
 import redis
 
 from loadtest.bench import statements
-from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import DEEP_USER, HOT, ORDERS, USERS
 from loadtest.bench.generators import Load, Throughput, redis_get, wrk
 from loadtest.bench.stand import BEFORE, WIDE
+from loadtest.bench.subject import Bench, Benchmark, Contestant
 
 NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "list-deep")
 # The ids of a subject's requests: of users, or of orders.
@@ -26,65 +26,70 @@ _GETS_PER_S: Final = 30_000
 _WARM_S: Final = 1
 
 
-def work(bed: Bed, name: str) -> Work:
+def benchmark(bench: Bench, name: str) -> Benchmark:
     """Return one of the requests as a subject."""
     components = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
-    if bed.stand.compares:
+    if bench.stand.compares:
         components["before"] = "api" + BEFORE
     if name != "post-key":  # it has no keys
         components["reference"] = "reference"
-    if bed.stand.has_peer and name in BESIDE_GO:
+    if bench.stand.has_peer and name in BESIDE_GO:
         components["go"] = "go"
     if name == "post-slow":
-        components |= {f"{who}{WIDE}": f"{who}{WIDE}" for who in _OTHERS if who in components}
+        components |= {
+            f"{label}{WIDE}": f"{label}{WIDE}" for label in _OTHERS if label in components
+        }
         components["twice as many"] = "api-twice"
     first, last = _IDS.get(name, (1, USERS))
-    load = Load(name.removesuffix("-slow"), first, last, bed.plan.connections)
-    urls = {who: bed.stand.url(component) for who, component in components.items()}
+    load = Load(name.removesuffix("-slow"), first, last, bench.plan.connections)
+    urls = {label: bench.stand.url(component) for label, component in components.items()}
     for url in urls.values():  # connections, prepared statements, filled caches
         wrk(url, load, _WARM_S)
     contestants = {
-        who: Contestant(partial(wrk, url, load, bed.plan.seconds)) for who, url in urls.items()
+        label: Contestant(partial(wrk, url, load, bench.plan.seconds))
+        for label, url in urls.items()
     }
     bound = "valkey" if name == "get" else "pgbench"
-    contestants[bound] = Contestant(_bound(bed, name))
+    contestants[bound] = Contestant(_bound(bench, name))
     if name == "post-slow":
-        contestants = {who: _slowed(bed, contestant) for who, contestant in contestants.items()}
-    if name == "get-cold":
-        cold = partial(_forget, bed)
         contestants = {
-            who: contestant._replace(before=cold) for who, contestant in contestants.items()
+            label: _slowed(bench, contestant) for label, contestant in contestants.items()
         }
-    return Work(name, "request", contestants, _compared(list(components), bound))
+    if name == "get-cold":
+        cold = partial(_forget, bench)
+        contestants = {
+            label: contestant._replace(before=cold) for label, contestant in contestants.items()
+        }
+    return Benchmark(name, "request", contestants, _compared(list(components), bound))
 
 
-def _slowed(bed: Bed, contestant: Contestant) -> Contestant:
-    slow = bed.stand.slow_commits
+def _slowed(bench: Bench, contestant: Contestant) -> Contestant:
+    slow = bench.stand.slow_commits
     return contestant._replace(
         before=partial(slow.turn, on=True), after=partial(slow.turn, on=False)
     )
 
 
-def _forget(bed: Bed) -> None:
+def _forget(bench: Bench) -> None:
     """Empty the shared cache, which also empties the caches of the processes."""
-    with redis.Redis(port=bed.stand.port("valkey")) as client:
+    with redis.Redis(port=bench.stand.port("valkey")) as client:
         client.flushall()
 
 
 def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
-    pairs = [(who, bound) for who in ours]
-    versus = (*_OTHERS, *(f"{who}{WIDE}" for who in _OTHERS), "before")
+    pairs = [(label, bound) for label in ours]
+    versus = (*_OTHERS, *(f"{label}{WIDE}" for label in _OTHERS), "before")
     pairs += [("straight", other) for other in versus if other in ours]
     others = ("gateway", "gthread", "twice as many")
     return [*pairs, *((other, "straight") for other in others if other in ours)]
 
 
-def _bound(bed: Bed, name: str) -> Callable[[], Throughput]:
+def _bound(bench: Bench, name: str) -> Callable[[], Throughput]:
     if name == "get":
-        count, port = _GETS_PER_S * bed.plan.seconds, bed.stand.port("valkey")
-        return partial(redis_get, port, "orders:order:1", bed.plan.processes, count)
+        count, port = _GETS_PER_S * bench.plan.seconds, bench.stand.port("valkey")
+        return partial(redis_get, port, "orders:order:1", bench.plan.processes, count)
     if name == "post-slow":  # as many at once as there are HTTP connections: they share each flush
-        bed = bed._replace(plan=bed.plan._replace(processes=bed.plan.connections))
+        bench = bench._replace(plan=bench.plan._replace(processes=bench.plan.connections))
     lines: dict[str, Callable[[], str]] = {
         "post": statements.accept_order,
         "post-slow": statements.accept_order,
@@ -94,4 +99,4 @@ def _bound(bed: Bed, name: str) -> Callable[[], Throughput]:
         "get-cold": statements.find_order,
     }
     first, last = _IDS.get(name, (1, USERS))
-    return partial(bed.stated, lines[name](), last, first)
+    return partial(bench.stated, lines[name](), last, first)

@@ -19,7 +19,7 @@ from loadtest.bench import sizing, table
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
 from loadtest.bench.results import BenchReport
-from loadtest.bench.run import SUBJECTS, Say, Scope, run
+from loadtest.bench.run import SUBJECTS, Log, Scope, run
 from loadtest.bench.stand import Plan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began_s = time.monotonic()
     console = Console()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         print(f"{time.monotonic() - began_s:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        report = _run(options, say)
+        report = _run(options, log)
     except (BenchFailed, StartFailed, FetchFailed, StateError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -64,11 +64,11 @@ def _document(report: BenchReport) -> None:
     SIZES.write_text(table.inserted(SIZES.read_text(), report, sizing.sheets(report)))
 
 
-def _run(options: argparse.Namespace, say: Say) -> BenchReport:
+def _run(options: argparse.Namespace, log: Log) -> BenchReport:
     rounds, seconds = (2, 1) if options.quick else (options.rounds, options.seconds)
     plan = Plan(seconds, options.connections, options.processes)
     scope = Scope(options.only, plan, rounds, options.before, go=not options.without_go)
-    return run(options.results.absolute(), scope, say)
+    return run(options.results.absolute(), scope, log)
 
 
 def _last(folder: Path) -> BenchReport | None:

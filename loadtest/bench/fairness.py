@@ -53,7 +53,7 @@ _ALONE_S: Final = 8.0
 _WITHIN_S: Final = 300.0
 
 
-class Contestant(NamedTuple):
+class Variant(NamedTuple):
     """A relay and a worker, and whether the one more customer has orders."""
 
     relay: str
@@ -75,26 +75,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stand(options) as stand:
-        contestants = _contestants(stand, options.under_way)
-        slices: dict[str, list[Slice]] = {who: [] for who in contestants}
+        variants = _variants(stand, options.under_way)
+        slices: dict[str, list[Slice]] = {label: [] for label in variants}
         database = Database(stand.database_url)
-        for number, who in turns(list(contestants), options.rounds):
-            contestant = contestants[who]
-            hot = options.orders if contestant.is_hot else 0
-            sample = _slice(stand, database, contestant, hot)
-            slices[who].append(sample)
+        for number, label in turns(list(variants), options.rounds):
+            variant = variants[label]
+            hot = options.orders if variant.is_hot else 0
+            sample = _slice(stand, database, variant, hot)
+            slices[label].append(sample)
             load = os.getloadavg()[0]
-            print(f"round {number + 1}, load {load:.1f}: {who}: {_words(sample)}", flush=True)
+            print(f"round {number + 1}, load {load:.1f}: {label}: {_words(sample)}", flush=True)
         drains = {
-            who: _drained_s(stand, database, contestant, options.drain)
-            for who, contestant in contestants.items()
-            if contestant.is_hot and options.drain
+            label: _drained_s(stand, database, variant, options.drain)
+            for label, variant in variants.items()
+            if variant.is_hot and options.drain
         }
         database.close()
     _show(slices)
-    for who, took_s in drains.items():
+    for label, took_s in drains.items():
         rate = options.drain / took_s
-        print(f"{who}: {options.drain} orders in {took_s:.1f} s, {rate:.0f} a second")
+        print(f"{label}: {options.drain} orders in {took_s:.1f} s, {rate:.0f} a second")
     return 0
 
 
@@ -120,25 +120,25 @@ def _stand(options: argparse.Namespace) -> Iterator[Stand]:
         folder.rmdir()
 
 
-def _contestants(stand: Stand, limits: Sequence[str]) -> dict[str, Contestant]:
+def _variants(stand: Stand, limits: Sequence[str]) -> dict[str, Variant]:
     """Name who takes turns: each number of orders under way, in each checkout."""
     stand.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
-    contestants = {
-        ALONE: Contestant("relay-0", "worker", is_hot=False),
-        AT_ONCE: Contestant("relay-0", "worker", is_hot=True),
+    variants = {
+        ALONE: Variant("relay-0", "worker", is_hot=False),
+        AT_ONCE: Variant("relay-0", "worker", is_hot=True),
     }
     for version in ("", BEFORE) if stand.compares else ("",):
         for limit in limits:
             relay = f"relay-{limit}{version}"
             stand.vary(f"relay{version}", relay, {"ORDERS_RELAY_UNDER_WAY": limit})
-            contestant = Contestant(relay, f"worker{version}", is_hot=True)
-            contestants[f"{limit} under way{version}"] = contestant
-    return contestants
+            variant = Variant(relay, f"worker{version}", is_hot=True)
+            variants[f"{limit} under way{version}"] = variant
+    return variants
 
 
-def _slice(stand: Stand, database: Database, contestant: Contestant, hot: int) -> Slice:
+def _slice(stand: Stand, database: Database, variant: Variant, hot: int) -> Slice:
     """Have the twenty place orders while `hot` orders of one more customer wait."""
-    with _relaying(stand, database, contestant):
+    with _relaying(stand, database, variant):
         with _placing(stand.port("api")):
             time.sleep(_WARM_S)
             newest = database.newest()
@@ -154,23 +154,23 @@ def _slice(stand: Stand, database: Database, contestant: Contestant, hot: int) -
     return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
 
 
-def _drained_s(stand: Stand, database: Database, contestant: Contestant, orders: int) -> float:
+def _drained_s(stand: Stand, database: Database, variant: Variant, orders: int) -> float:
     """Return how long a customer's orders take with nobody else, in seconds."""
-    with _relaying(stand, database, contestant):
+    with _relaying(stand, database, variant):
         return _completed_s(database, orders)
 
 
 @contextlib.contextmanager
-def _relaying(stand: Stand, database: Database, contestant: Contestant) -> Iterator[None]:
+def _relaying(stand: Stand, database: Database, variant: Variant) -> Iterator[None]:
     database.empty_outbox()
     queues.purge(stand.amqp_url)
-    stand.start(contestant.worker, contestant.relay)
+    stand.start(variant.worker, variant.relay)
     try:
         until(partial(_sees_a_worker, stand), _WITHIN_S)
         yield
     finally:
-        stand.stop(contestant.relay)
-        stand.stop(contestant.worker)
+        stand.stop(variant.relay)
+        stand.stop(variant.worker)
 
 
 def _completed_s(database: Database, orders: int) -> float:
@@ -239,7 +239,7 @@ def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
     alone = slices[ALONE]
     print("\n| | p50 ms | p95 ms | p50 / nobody else | p95 / nobody else | orders a second |")
     print("|---|---:|---:|---:|---:|---:|")
-    for who, samples in slices.items():
+    for label, samples in slices.items():
         ratios = [
             ratio(
                 [getattr(sample, name) for sample in samples],
@@ -254,7 +254,7 @@ def _show(slices: Mapping[str, Sequence[Slice]]) -> None:
             spread([getattr(sample, name) for sample in samples]).median
             for name in ("p50_ms", "p95_ms", "rate")
         )
-        print(f"| {who} | {p50:.0f} | {p95:.0f} | {spans} | {rate:.0f} |")
+        print(f"| {label} | {p50:.0f} | {p95:.0f} | {spans} | {rate:.0f} |")
 
 
 def _parser() -> argparse.ArgumentParser:

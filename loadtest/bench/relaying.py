@@ -5,10 +5,10 @@ from functools import partial
 from typing import Final
 
 from loadtest.bench import queues, statements
-from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import USERS
 from loadtest.bench.generators import Throughput
 from loadtest.bench.stand import until
+from loadtest.bench.subject import Bench, Benchmark, Contestant
 
 # Slices of about the wanted length on two cores: the rates are found, the count is not.
 _PER_S: Final = 4_000
@@ -16,38 +16,42 @@ _WARM: Final = 50
 _WITHIN_S: Final = 120.0
 
 
-def work(bed: Bed) -> Work:
+def benchmark(bench: Bench) -> Benchmark:
     """Return the relay as a subject."""
-    count = _PER_S * bed.plan.seconds
+    count = _PER_S * bench.plan.seconds
     contestants = {
-        who: Contestant(
-            partial(_relayed, bed, count), partial(_start, bed, who), partial(_end, bed, who)
+        component: Contestant(
+            partial(_relayed, bench, count),
+            partial(_start, bench, component),
+            partial(_end, bench, component),
         )
-        for who in bed.ours("relay")
+        for component in bench.ours("relay")
     }
-    posts = partial(bed.stated, statements.accept_order(), USERS)
-    contestants["pgbench POST"] = Contestant(posts, after=bed.database.empty_outbox)
+    posts = partial(bench.stated, statements.accept_order(), USERS)
+    contestants["pgbench POST"] = Contestant(posts, after=bench.database.empty_outbox)
     contestants["broker"] = Contestant(
-        partial(queues.announce, bed.stand.amqp_url, [1] * count),
-        after=partial(queues.purge, bed.stand.amqp_url),
+        partial(queues.announce, bench.stand.amqp_url, [1] * count),
+        after=partial(queues.purge, bench.stand.amqp_url),
     )
-    compared = [(who, "broker") for who in bed.ours("relay")] + [("relay", "pgbench POST")]
-    return Work("relay", "message", contestants, [*compared, *bed.pairs("relay")])
+    compared = [(component, "broker") for component in bench.ours("relay")] + [
+        ("relay", "pgbench POST")
+    ]
+    return Benchmark("relay", "message", contestants, [*compared, *bench.pairs("relay")])
 
 
-def _start(bed: Bed, who: str) -> None:
-    bed.database.empty_outbox()
-    bed.stand.start(who)
-    _relayed(bed, _WARM)
+def _start(bench: Bench, component: str) -> None:
+    bench.database.empty_outbox()
+    bench.stand.start(component)
+    _relayed(bench, _WARM)
 
 
-def _end(bed: Bed, who: str) -> None:
-    bed.stand.stop(who)
-    queues.purge(bed.stand.amqp_url)
+def _end(bench: Bench, component: str) -> None:
+    bench.stand.stop(component)
+    queues.purge(bench.stand.amqp_url)
 
 
-def _relayed(bed: Bed, count: int) -> Throughput:
-    bed.database.fill_outbox(count)
+def _relayed(bench: Bench, count: int) -> Throughput:
+    bench.database.fill_outbox(count)
     began_s = time.perf_counter()
-    until(bed.database.outbox_is_empty, _WITHIN_S)
+    until(bench.database.outbox_is_empty, _WITHIN_S)
     return Throughput(count, count / (time.perf_counter() - began_s))

@@ -12,23 +12,23 @@ from devstack.packages import rabbitmq
 from devstack.servers import postgres
 from devstack.state import locked, remove
 from loadtest.bench import answering, cost, machine, peer, relaying, stand, whole, working
-from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench
 from loadtest.bench.pairs import turns
 from loadtest.bench.results import BenchReport, Memory, Sample, Subject
 from loadtest.bench.slow_commits import SlowCommits
 from loadtest.bench.stand import Plan, Stand
+from loadtest.bench.subject import Bench, Benchmark, Contestant
 
-_WORKS: Final[Mapping[str, Callable[[Bed], Work]]] = {
-    **{name: partial(answering.work, name=name) for name in answering.NAMES},
-    "relay": relaying.work,
-    "worker": working.work,
-    "whole": whole.work,
+_BENCHMARKS: Final[Mapping[str, Callable[[Bench], Benchmark]]] = {
+    **{name: partial(answering.benchmark, name=name) for name in answering.NAMES},
+    "relay": relaying.benchmark,
+    "worker": working.benchmark,
+    "whole": whole.benchmark,
 }
-SUBJECTS: Final = tuple(_WORKS)
+SUBJECTS: Final = tuple(_BENCHMARKS)
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Scope(NamedTuple):
@@ -44,20 +44,20 @@ class Scope(NamedTuple):
     go: bool = True
 
 
-def run(folder: Path, scope: Scope, say: Say) -> BenchReport:
+def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
     """Measure. The servers' data is kept below `folder` meanwhile; one run at a time uses it."""
     at, (commit, changed), hardware = dt.datetime.now(dt.UTC), machine.commit(), machine.machine()
-    go, without_go = _peer(scope, say)
+    go, without_go = _peer(scope, log)
     with (
         locked(folder),
         _emptied(folder) as data,
         Stand(data, scope.plan, scope.before, go) as ours,
     ):
-        bed = _prepared(ours, scope, say)
-        without = left_out(ours.slow_commits, scope.subjects, say)
+        bench = _prepared(ours, scope, log)
+        without = left_out(ours.slow_commits, scope.subjects, log)
         names = [name for name in scope.subjects if name not in without]
-        subjects, memory = _measured(bed, scope._replace(subjects=names), say)
-        bed.database.close()
+        subjects, memory = _measured(bench, scope._replace(subjects=names), log)
+        bench.database.close()
     return BenchReport(
         at=at,
         commit=commit,
@@ -71,20 +71,20 @@ def run(folder: Path, scope: Scope, say: Say) -> BenchReport:
     )
 
 
-def _peer(scope: Scope, say: Say) -> tuple[Path | None, dict[str, str]]:
+def _peer(scope: Scope, log: Log) -> tuple[Path | None, dict[str, str]]:
     """Return the program of the service in Go; None, and why, where it does not take part."""
     if not answering.BESIDE_GO & set(scope.subjects):
         return None, {}
-    why = "--without-go"
+    reason = "--without-go"
     if scope.go:
         if peer.built() is None:
-            say("building the service in Go, once: it takes minutes")
+            log("building the service in Go, once: it takes minutes")
         try:
             return peer.program(), {}
         except peer.Missing as error:
-            why = str(error)
-    say(f"go is left out: {why}")
-    return None, {"go": why}
+            reason = str(error)
+    log(f"go is left out: {reason}")
+    return None, {"go": reason}
 
 
 @contextlib.contextmanager
@@ -100,46 +100,48 @@ def _emptied(folder: Path) -> Iterator[Path]:
         remove(data)
 
 
-def _prepared(ours: Stand, scope: Scope, say: Say) -> Bed:
+def _prepared(ours: Stand, scope: Scope, log: Log) -> Bench:
     for wave in stand.wanted(scope.subjects, scope.before, go=ours.has_peer):
-        say(f"starting {', '.join(wave)}")
+        log(f"starting {', '.join(wave)}")
         ours.start(*wave)
         if "migrate" in wave:
             database = Database(ours.database_url)
             database.seed()
     program = postgres.programs(ours.settings.state) / "pgbench"
-    return Bed(
+    return Bench(
         ours, database, PgBench(program, ours.database_url, ours.session_options), scope.plan
     )
 
 
-def left_out(slow: SlowCommits, subjects: Sequence[str], say: Say) -> dict[str, str]:
+def left_out(slow: SlowCommits, subjects: Sequence[str], log: Log) -> dict[str, str]:
     """Report subjects that cannot be measured here, with the reason; the run continues."""
     if "post-slow" not in subjects or slow.missing is None:
         return {}
-    say(f"post-slow is left out: {slow.missing}")
+    log(f"post-slow is left out: {slow.missing}")
     return {"post-slow": slow.missing}
 
 
-def _measured(bed: Bed, scope: Scope, say: Say) -> tuple[list[Subject], dict[str, Memory]]:
+def _measured(bench: Bench, scope: Scope, log: Log) -> tuple[list[Subject], dict[str, Memory]]:
     subjects: list[Subject] = []
     memory: dict[str, Memory] = {}
     for name in scope.subjects:
-        work = _WORKS[name](bed)
-        samples: dict[str, list[Sample]] = {who: [] for who in work.contestants}
-        for number, who in turns(list(work.contestants), scope.rounds):
-            sample, held = _slice(bed, work.contestants[who])
-            samples[who].append(sample)
+        benchmark = _BENCHMARKS[name](bench)
+        samples: dict[str, list[Sample]] = {label: [] for label in benchmark.contestants}
+        for number, label in turns(list(benchmark.contestants), scope.rounds):
+            sample, held = _slice(bench, benchmark.contestants[label])
+            samples[label].append(sample)
             memory |= held
-            say(f"{name}, round {number + 1} of {scope.rounds}: {who} {sample.rate:,.0f}/s")
-        subjects.append(Subject(name=name, unit=work.unit, samples=samples, compared=work.compared))
+            log(f"{name}, round {number + 1} of {scope.rounds}: {label} {sample.rate:,.0f}/s")
+        subjects.append(
+            Subject(name=name, unit=benchmark.unit, samples=samples, compared=benchmark.compared)
+        )
     return subjects, memory
 
 
-def _slice(bed: Bed, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]:
+def _slice(bench: Bench, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]:
     contestant.before()
     try:
-        roles = bed.stand.roles()
+        roles = bench.stand.roles()
         began_s, machine_s, used = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
         throughput = contestant.run()
         after = cost.cpu_s(roles)

@@ -104,21 +104,21 @@ def _rates(report: BenchReport) -> Sheet:
     rows = [
         (
             subject.name,
-            who,
+            label,
             f"{rate.median:,.0f}",
             f"{rate.low:,.0f} to {rate.high:,.0f}",
             *times,
-            f"{subject.foreign(who):.0%}",
+            f"{subject.foreign(label):.0%}",
         )
-        for subject, who in _contestants(report)
-        for rate in (subject.rate(who),)
-        for times in (_latency(subject, who),)
+        for subject, label in _contestants(report)
+        for rate in (subject.rate(label),)
+        for times in (_latency(subject, label),)
     ]
     return Sheet("Rates", head, list(rows))
 
 
-def _latency(subject: Subject, who: str) -> tuple[str, str]:
-    samples = subject.samples[who]
+def _latency(subject: Subject, label: str) -> tuple[str, str]:
+    samples = subject.samples[label]
     middle = sorted(samples, key=lambda sample: sample.rate)[len(samples) // 2]
     return _ms(middle.p50_ms), _ms(middle.p99_ms)
 
@@ -142,10 +142,10 @@ def _ratios(report: BenchReport) -> Sheet:
 
 def _cpu(report: BenchReport) -> Sheet:
     rows: list[Sequence[str]] = []
-    for subject, who in _contestants(report):
-        used = subject.cpu_us(who)
+    for subject, label in _contestants(report):
+        used = subject.cpu_us(label)
         parts = ", ".join(f"{role} {us:,.0f}" for role, us in used.items())
-        rows.append((subject.name, who, subject.unit, f"{sum(used.values()):,.0f}", parts))
+        rows.append((subject.name, label, subject.unit, f"{sum(used.values()):,.0f}", parts))
     head = ("subject", "who", "per", "CPU in µs", "of which")
     return Sheet("CPU", head, rows)
 
@@ -160,5 +160,5 @@ def _memory(report: BenchReport) -> Sheet:
 
 def _contestants(report: BenchReport) -> Iterator[tuple[Subject, str]]:
     for subject in report.subjects:
-        for who in subject.samples:
-            yield subject, who
+        for label in subject.samples:
+            yield subject, label

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Final
 
 from loadtest.bench import queues, statements
-from loadtest.bench.bed import Bed, Contestant, Work
 from loadtest.bench.generators import Throughput
 from loadtest.bench.stand import until
+from loadtest.bench.subject import Bench, Benchmark, Contestant
 
 # Sets come in bursts, so a slice has to be long beside one: so many times as long as others.
 _LONGER: Final = 3
@@ -22,8 +22,8 @@ _EVERY_S: Final = 0.05
 class _Share:
     """How many orders one contestant gets for a slice: as many as it did a second, times that."""
 
-    def __init__(self, bed: Bed) -> None:
-        self._seconds = _LONGER * bed.plan.seconds
+    def __init__(self, bench: Bench) -> None:
+        self._seconds = _LONGER * bench.plan.seconds
         self._rate = 0.0
 
     def number(self, measure: Callable[[int], Throughput]) -> int:
@@ -39,58 +39,60 @@ class _Share:
         return throughput
 
 
-def work(bed: Bed) -> Work:
+def benchmark(bench: Bench) -> Benchmark:
     """Return the worker as a subject."""
-    contestants = {who: _worked(bed, who) for who in bed.ours("worker")}
-    contestants["pgbench"] = _stated(bed)
-    compared = [(who, "pgbench") for who in bed.ours("worker")]
-    return Work("worker", "order", contestants, [*compared, *bed.pairs("worker")])
+    contestants = {component: _worked(bench, component) for component in bench.ours("worker")}
+    contestants["pgbench"] = _stated(bench)
+    compared = [(component, "pgbench") for component in bench.ours("worker")]
+    return Benchmark("worker", "order", contestants, [*compared, *bench.pairs("worker")])
 
 
-def _worked(bed: Bed, who: str) -> Contestant:
+def _worked(bench: Bench, component: str) -> Contestant:
     """Let all messages wait, then have the worker bring their orders to the very end."""
-    share, waiting = _Share(bed), list[range]()
+    share, waiting = _Share(bench), list[range]()
 
     def before() -> None:
-        bed.stand.start(who)
-        _drained(bed, who, _waiting(bed, who, _WARM))
-        number = share.number(lambda count: _drained(bed, who, _waiting(bed, who, count)))
-        waiting.append(_waiting(bed, who, number))
+        bench.stand.start(component)
+        _drained(bench, component, _waiting(bench, component, _WARM))
+        number = share.number(
+            lambda count: _drained(bench, component, _waiting(bench, component, count))
+        )
+        waiting.append(_waiting(bench, component, number))
 
     def after() -> None:
-        bed.stand.stop(who)
-        queues.purge(bed.stand.amqp_url)
+        bench.stand.stop(component)
+        queues.purge(bench.stand.amqp_url)
 
-    return Contestant(lambda: share.note(_drained(bed, who, waiting.pop())), before, after)
+    return Contestant(lambda: share.note(_drained(bench, component, waiting.pop())), before, after)
 
 
-def _waiting(bed: Bed, who: str, count: int) -> range:
+def _waiting(bench: Bench, component: str, count: int) -> range:
     """Add orders and their messages while the worker is frozen; return the orders' ids."""
-    bed.stand.pause(who)
-    orders = bed.database.add_pending(count)
-    queues.announce(bed.stand.amqp_url, orders)
+    bench.stand.pause(component)
+    orders = bench.database.add_pending(count)
+    queues.announce(bench.stand.amqp_url, orders)
     return orders
 
 
-def _drained(bed: Bed, who: str, orders: range) -> Throughput:
+def _drained(bench: Bench, component: str, orders: range) -> Throughput:
     began_s = time.perf_counter()
-    bed.stand.resume(who)
-    until(lambda: bed.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
+    bench.stand.resume(component)
+    until(lambda: bench.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
     return Throughput(len(orders), len(orders) / (time.perf_counter() - began_s))
 
 
-def _stated(bed: Bed) -> Contestant:
+def _stated(bench: Bench) -> Contestant:
     """Do the same to the orders with statements alone."""
-    share, waiting = _Share(bed), list[range]()
+    share, waiting = _Share(bench), list[range]()
 
     def before() -> None:
-        number = share.number(lambda count: _run(bed, bed.database.add_pending(count)))
-        waiting.append(bed.database.add_pending(number))
+        number = share.number(lambda count: _run(bench, bench.database.add_pending(count)))
+        waiting.append(bench.database.add_pending(number))
 
-    return Contestant(lambda: share.note(_run(bed, waiting.pop())), before)
+    return Contestant(lambda: share.note(_run(bench, waiting.pop())), before)
 
 
-def _run(bed: Bed, orders: range) -> Throughput:
+def _run(bench: Bench, orders: range) -> Throughput:
     turns = {"first": orders[0], "taken": 0, "clients": _CONNECTIONS}
     how = ("-c", str(_CONNECTIONS), "-j", "2", "-t", str(len(orders) // _CONNECTIONS))
-    return bed.pgbench.run(statements.bring_to_end(), statements.CONSTANTS | turns, *how)
+    return bench.pgbench.run(statements.bring_to_end(), statements.CONSTANTS | turns, *how)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from loadtest.drill.faults import ELSEWHERE, FAULTS, Fault, peace
+from loadtest.drill.faults import ELSEWHERE, FAULTS, Fault, all_quiet
 from loadtest.drill.prometheus import Prometheus
 from loadtest.drill.stack import SERVICES, SETTINGS, Stack
 from orderservice_observability.objectives import Objectives, Scope
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("starting a stack with Prometheus and Alertmanager")
             stack.do("start")
             stack.do("observe")
-            peace(stack)
+            all_quiet(stack)
             results = []
             for number, fault in enumerate(faults, start=1):
                 say(f"{number}/{len(faults)} {fault.name}: {fault.title}")

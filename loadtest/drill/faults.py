@@ -225,7 +225,7 @@ def started_at(stack: Stack) -> float:
         return 0.0
 
 
-def peace(stack: Stack) -> None:
+def all_quiet(stack: Stack) -> None:
     """Let customers shop, so that there is something to lose."""
     with Traffic(stack, customers=1):
         time.sleep(10)

@@ -24,7 +24,7 @@ KINDS: Final[dict[str, Callable[[Journey], None]]] = {
     "canceller": reversing.cancel,
     "refunder": reversing.refund,
     "overloader": overloading.overload,
-    "hot": reading.hammer,
+    "hot": reading.read_one_order,
     "deep-reader": reading.first_and_deep,
 }
 _log: Final = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ class Signing(msgspec.Struct, frozen=True):
 
     def token(self, subject: str, scope: str) -> str:
         """Make the token of a customer."""
-        parties = {"iss": self.issuer, "aud": self.audience}
+        registered = {"iss": self.issuer, "aud": self.audience}
         claims = {"sub": subject, "scope": scope, "exp": int(time.time()) + TOKEN_LIFE_S}
-        claims |= {name: value for name, value in parties.items() if value}
+        claims |= {name: value for name, value in registered.items() if value}
         named = {"kid": self.key_id} if self.key_id else None
         return jwt.encode(claims, self.key, self.algorithm, headers=named)
 

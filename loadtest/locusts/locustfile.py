@@ -67,14 +67,14 @@ def leave_unless_allowed(environment: Environment, **_: Any) -> None:
 
 def report_from(environment: Environment) -> None:
     """Send with Locust's report of each second what happened since the one before."""
-    me = psutil.Process()
+    process = psutil.Process()
 
     def add(client_id: str, data: dict[str, Any]) -> None:
         names, purchases = RUN.tally.take()
         report = Report(
             users=environment.runner.user_count if environment.runner else 0,
             busy=RUN.tally.busy,
-            rss_bytes=me.memory_info().rss,
+            rss_bytes=process.memory_info().rss,
             worker=client_id,
             names=names,
         )

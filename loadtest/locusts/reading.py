@@ -17,7 +17,7 @@ _deep: dict[int, str] = {}
 _walking = BoundedSemaphore()
 
 
-def hammer(journey: Journey) -> None:
+def read_one_order(journey: Journey) -> None:
     """Request one customer's list as fast as the pace allows; refusals are expected."""
     journey.known_as(HOT_CUSTOMER)
     reply = journey.get("hot", f"/api/orders/user/{HOT_CUSTOMER}", (200, 429))

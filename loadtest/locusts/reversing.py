@@ -52,12 +52,12 @@ def _cancel_at_once(journey: Journey, purchase: Purchase, order_id: int) -> None
     Then once more under the key that was used twice: it is answered as before.
     """
     key_of_two, customer = f"{purchase.key}-twice", journey.headers
-    askers = (
+    callers = (
         (customer, key_of_two), (customer, key_of_two), (customer, f"{purchase.key}-other"),
         (customer, None), (journey.as_staff(), f"{purchase.key}-staff"),
     )  # fmt: skip
     group = Group()
-    for headers, key in askers:
+    for headers, key in callers:
         group.spawn(_ask_to_cancel, journey, purchase, order_id, headers, key)
     group.join(raise_error=True)
     _ask_to_cancel(journey, purchase, order_id, customer, key_of_two)

@@ -32,12 +32,12 @@ class Door:
 
     async def enter(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:
         """Count a request; return the headers, and the value of the key `read`. Raises TooMany."""
-        trip = self._redis.pipeline(transaction=False)
+        pipeline = self._redis.pipeline(transaction=False)
         key = f"reference:limit:{principal}"
-        trip.evalsha(self._sha, 1, key, self._limit, self._window_s * 1000, 1)
+        pipeline.evalsha(self._sha, 1, key, self._limit, self._window_s * 1000, 1)
         if read is not None:
-            trip.get(read)
-        (allowed, *counts), *read_values = await trip.execute()
+            pipeline.get(read)
+        (allowed, *counts), *read_values = await pipeline.execute()
         fields = self._fields(Window(*counts), allowed=bool(allowed))
         if not allowed:
             raise TooMany(fields)

@@ -49,7 +49,7 @@ class TelemetryMiddleware:
         ids = scope.setdefault("state", {})["ids"] = _ids(dict(scope["headers"]))
         status = 500
 
-        async def told(message: Any) -> None:
+        async def send_response(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -60,7 +60,7 @@ class TelemetryMiddleware:
                 )
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_response)
         _record(scope, ids, status, time.perf_counter() - started_s)
 
 

@@ -123,8 +123,8 @@ def _checks(result: RunResult) -> str:
 def _findings(result: RunResult) -> str:
     rows = [("invariant", "")]
     for finding in result.findings:
-        word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
-        rows.append((finding.invariant, word if finding.checked else "not checked here"))
+        verdict = "ok" if finding.holds else f"BROKEN {finding.broken} times"
+        rows.append((finding.invariant, verdict if finding.checked else "not checked here"))
         rows += [(f"  {example}", "") for example in finding.examples]
     return _rows(rows)
 

@@ -113,8 +113,8 @@ def _checks(result: RunResult) -> list[tuple[str, ...]]:
 def _findings(result: RunResult) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for finding in result.findings:
-        word = "ok" if finding.holds else f"BROKEN {finding.broken} times"
-        rows.append((finding.invariant, word if finding.checked else "not checked"))
+        verdict = "ok" if finding.holds else f"BROKEN {finding.broken} times"
+        rows.append((finding.invariant, verdict if finding.checked else "not checked"))
         rows += [(f"    {example}", "") for example in finding.examples]
     return rows
 

@@ -69,7 +69,7 @@ def live(supervisor: Supervisor, output: Report, ready: Callable[[float], str]) 
     output.line("stopping ...")
     supervisor.stop()
     output.line(f"stopped in {time.monotonic() - began:.1f} s")
-    return 0 if supervisor.asked else 1
+    return 0 if supervisor.stop_requested else 1
 
 
 def composed(loaded: Settings, output: Report) -> list[Component]:

@@ -89,9 +89,9 @@ class Keeper:
             return False
         self.enter("done" if self.component.step else "ready")
         self.once_ready = True
-        word = "restarted" if self.restarts else self.state
+        state = "restarted" if self.restarts else self.state
         self.report.event(
-            self.component.name, word, time.monotonic() - began, self.component.address
+            self.component.name, state, time.monotonic() - began, self.component.address
         )
         self.ready.set()
         return True

@@ -197,8 +197,8 @@ def answers(component: Component) -> bool:
 
 def end_all(processes: list[psutil.Process]) -> None:
     """Wait for processes to end, then kill the rest."""
-    _, survivors = psutil.wait_procs(processes, timeout=ORPHANS_WITHIN_S)
-    for process in survivors:
+    _, alive = psutil.wait_procs(processes, timeout=ORPHANS_WITHIN_S)
+    for process in alive:
         try:
             process.kill()
         except psutil.NoSuchProcess:

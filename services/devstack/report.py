@@ -23,10 +23,10 @@ class Report:
         took = "" if took_s is None else f"{took_s:5.1f} s"
         self.line(f"  {name:<18}{self.paint(event, 10)}{took:>8}  {more}".rstrip())
 
-    def paint(self, word: str, width: int) -> str:
-        """Pad a word and colour it."""
-        colour = COLOURS.get(word)
-        padded = f"{word:<{width}}"
+    def paint(self, text: str, width: int) -> str:
+        """Pad a text and colour it."""
+        colour = COLOURS.get(text)
+        padded = f"{text:<{width}}"
         return f"\x1b[{colour}m{padded}\x1b[0m" if self.coloured and colour else padded
 
     def line(self, text: str = "") -> None:

@@ -38,7 +38,7 @@ class Supervisor:
         """Take the components; each must come after its dependencies."""
         self.report = output
         self.leaving = threading.Event()
-        self.asked = False
+        self.stop_requested = False
         self.keepers: dict[str, Keeper] = {}
         for component in components:
             needs = [self.keepers[name] for name in component.needs]
@@ -68,7 +68,7 @@ class Supervisor:
 
     def leave(self) -> None:
         """Request the stop, which the thread in `run` then begins."""
-        self.asked = True
+        self.stop_requested = True
         self.leaving.set()
 
     def known(self) -> set[int]:

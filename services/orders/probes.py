@@ -236,9 +236,9 @@ def health(checks: Checks) -> tuple[int, dict[str, Any]]:
     results = [result for result in checks.results() if not result.only_readiness]
     failed = [result for result in results if not result.passed]
     unhealthy = any(result.critical for result in failed)
-    word = "Unhealthy" if unhealthy else "Degraded" if failed else "Healthy"
+    health = "Unhealthy" if unhealthy else "Degraded" if failed else "Healthy"
     parts = {result.name: _health_part(result) for result in results}
-    return 503 if unhealthy else 200, {"status": word, "checks": parts}
+    return 503 if unhealthy else 200, {"status": health, "checks": parts}
 
 
 def _health_part(result: Result) -> dict[str, Any]:

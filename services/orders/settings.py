@@ -393,8 +393,8 @@ def _check_pair(name: str, url: str, certificate: str | None, key: str | None) -
     """Refuse a client's certificate without its key, and for a server that would never ask."""
     of_both = f"ORDERS_{name}_CERTIFICATE_FILE", f"ORDERS_{name}_KEY_FILE"
     if (certificate is None) != (key is None):
-        have, want = of_both if key is None else reversed(of_both)
-        raise ValueError(f"{have} is set, and {want} is not: set both")
+        first, second = of_both if key is None else reversed(of_both)
+        raise ValueError(f"{first} is set, and {second} is not: set both")
     if certificate is not None and url.startswith("http://"):
         raise ValueError(f"{of_both[0]} is set, and ORDERS_{name}_URL is not https: make it so")
 

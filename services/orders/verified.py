@@ -84,9 +84,9 @@ def _redis(url: str, _environ: Mapping[str, str]) -> str | None:
     if (fault := _scheme(url, "rediss", "redis://")) is not None:
         return fault
     query = parse_qs(urlsplit(url).query)
-    careless = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
-    anybody = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
-    if (careless or anybody) and not _all_local(url):
+    unverified = query.get("ssl_cert_reqs", [""])[0] in {"none", "optional"}
+    any_host = query.get("ssl_check_hostname", [""])[0].lower() in {"false", "0", "no"}
+    if (unverified or any_host) and not _all_local(url):
         return "ssl_cert_reqs or ssl_check_hostname switch verification off: leave them out"
     return None
 

@@ -659,7 +659,7 @@ def test_one_row_that_cannot_be_written_holds_up_nobody_in_its_set(
         partial(together.settle, claim, ClaimResult(sent=True, error=error))
         for claim, error in zip(claims, errors, strict=True)
     ]
-    ended = held.at_once(together._settlements, calls)
+    ended = held.at_once(together._results, calls)
     assert [future.exception() is None for future in ended] == [True, True, False, True]
     assert sorted(states(pool)) == [(0, "waiting"), *[(1, "sent")] * 3]
 

@@ -49,7 +49,7 @@ class Slow:
 def await_company(flights: Flights[str]) -> None:
     """Return once somebody waits for the flight under way."""
     until = time.monotonic() + 60
-    while flights._flights[1].landed is None:
+    while flights._flights[1].finished is None:
         assert time.monotonic() < until
         time.sleep(0.001)
 

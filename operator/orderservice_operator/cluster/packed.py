@@ -29,8 +29,8 @@ class Packer:
         """Return an object as it is kept."""
         encoded = msgspec.json.encode(item)
         sample = self._samples.setdefault(kind, encoded)
-        squeezed = zlib.compressobj(_EFFORT, zlib.DEFLATED, _WINDOW, _BUFFERS, zdict=sample)
-        return squeezed.compress(encoded) + squeezed.flush()
+        compressor = zlib.compressobj(_EFFORT, zlib.DEFLATED, _WINDOW, _BUFFERS, zdict=sample)
+        return compressor.compress(encoded) + compressor.flush()
 
     def unpack(self, kind: GroupVersionKind, packed: bytes) -> Manifest:
         """Return the object as it was before it was packed."""

@@ -21,7 +21,7 @@ def problems(informers: Iterable[Informer], silence_s: float) -> list[str]:
     return [problem for informer in informers if (problem := _problem(informer, silence_s))]
 
 
-def hopeless(informers: Iterable[Informer], silence_s: float) -> list[str]:
+def silent_watches(informers: Iterable[Informer], silence_s: float) -> list[str]:
     """Return the watches that have been silent for so long that a restart may help."""
     return problems(
         (informer for informer in informers if informer.synced.is_set()), silence_s * _BEYOND_HOPE
@@ -51,7 +51,7 @@ def application(
     """
 
     async def livez(_request: web.Request) -> web.Response:
-        return _probe(hopeless(informers, silence_s))
+        return _probe(silent_watches(informers, silence_s))
 
     async def readyz(_request: web.Request) -> web.Response:
         return _probe(problems(informers, silence_s) + unready())

@@ -88,8 +88,8 @@ class Finalizer:
 
     async def _clean_up(self, service: OrderService) -> float | None:
         """Do what is possible now; return the seconds until the next step, or None at the end."""
-        if why := _left_alone(service):
-            await self._warn(service, why)
+        if reason := _left_alone(service):
+            await self._warn(service, reason)
             return None
         left_s = self._bound_s - self._age_s(service)
         if left_s > 0 and await self._cleaned(service, max(_SHORTEST_S, left_s)):
@@ -105,8 +105,8 @@ class Finalizer:
         since = datetime.fromisoformat(service.metadata.deletion_timestamp or "")
         return (self._client.now() - since).total_seconds()
 
-    async def _warn(self, service: OrderService | Invalid, why: str) -> None:
-        await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {why}")
+    async def _warn(self, service: OrderService | Invalid, reason: str) -> None:
+        await self._recorder.record(service, "Warning", "QueuesLeft", f"queues stay, {reason}")
 
     async def _cleaned(self, service: OrderService, within_s: float) -> bool:
         """Return whether the clean-up is complete; keep the reason why not for an event."""

@@ -169,8 +169,8 @@ class Reconciler:
             outcome = await self._writer.carry_out(
                 plan, key, before.live, passed_on=pod_options.are_passed_on(before.service)
             )
-            hindrances = (missing_kind(before.service, before.context), before.running.problem)
-            outcome.faults += filter(None, hindrances)
+            faults = (missing_kind(before.service, before.context), before.running.problem)
+            outcome.faults += filter(None, faults)
             await self._record_writes(service, plan, outcome)
             after = msgspec.structs.replace(before, live=self._parts.store.children(key))
         summary = msgspec.structs.replace(

@@ -42,10 +42,10 @@ class Listener:
             await self._runner.setup()
             self._socket = socket.create_server(self._place, backlog=_BACKLOG)
         old = self._accepting
-        twin = self._socket.dup()
-        site = web.SockSite(self._runner, twin, ssl_context=_context(pair, proxy))
+        duplicate = self._socket.dup()
+        site = web.SockSite(self._runner, duplicate, ssl_context=_context(pair, proxy))
         await site.start()
-        self._accepting, self._shown = (site, twin), (pair, proxy)
+        self._accepting, self._shown = (site, duplicate), (pair, proxy)
         if old is not None:
             await _end(*old)
         return True

@@ -59,12 +59,12 @@ def _lines(manifest: Manifest | None) -> list[str]:
 
 
 def _essence(manifest: Manifest) -> Manifest:
-    essence: Manifest = {key: value for key, value in manifest.items() if key != "status"}
-    if "metadata" not in essence:
-        return essence
-    metadata: dict[str, Any] = copy.deepcopy(essence["metadata"])
+    reduced: Manifest = {key: value for key, value in manifest.items() if key != "status"}
+    if "metadata" not in reduced:
+        return reduced
+    metadata: dict[str, Any] = copy.deepcopy(reduced["metadata"])
     for name in _METADATA:
         metadata.pop(name, None)
     annotations = metadata.pop("annotations", {})
     own = {name: value for name, value in annotations.items() if name not in _ANNOTATIONS}
-    return essence | {"metadata": metadata | ({"annotations": own} if own else {})}
+    return reduced | {"metadata": metadata | ({"annotations": own} if own else {})}

@@ -51,7 +51,7 @@ async def _after(
         members = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
         change = removed(last, manifest) | {"metadata": members}
         return await cluster.client.merge(path, change, _KUBECTL, dry_run=True)
-    return await cluster.client.apply(path, manifest, author(before), dry_run=True)
+    return await cluster.client.apply(path, manifest, field_manager(before), dry_run=True)
 
 
 def last_applied(text: str) -> Manifest:
@@ -65,7 +65,7 @@ def last_applied(text: str) -> Manifest:
         ) from error
 
 
-def author(before: Manifest | None) -> str:
+def field_manager(before: Manifest | None) -> str:
     """Return the field manager that applies the resource: kubectl, unless another one did."""
     for entry in (before or {"metadata": {}})["metadata"].get("managedFields") or []:
         fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}

@@ -57,13 +57,13 @@ def extras(desired: Manifest, live: Manifest) -> Manifest | None:
 
 def _desired_only(desired: list[Manifest], live: list[Manifest]) -> list[Manifest]:
     """Return live containers or variables that are desired, and of the former their variables."""
-    twins = {item["name"]: item for item in desired}
+    desired_by_name = {item["name"]: item for item in desired}
     return [
-        item | {"env": _desired_only(twins[item["name"]].get("env", []), item["env"])}
+        item | {"env": _desired_only(desired_by_name[item["name"]].get("env", []), item["env"])}
         if "env" in item
         else item
         for item in live
-        if item["name"] in twins
+        if item["name"] in desired_by_name
     ]
 
 

@@ -160,9 +160,9 @@ def named_by_pods(live: LiveObjects) -> frozenset[Reference]:
 
 def scaling(name: str, live: LiveObjects) -> tuple[str, str, str] | None:
     """Return the status of the scaler of that name, if there is one."""
-    for api_version, kind, telling in _SCALERS:
+    for api_version, kind, condition_type in _SCALERS:
         if (scaler := live.get(_reference(api_version, kind, name))) is not None:
-            return _said(scaler, telling)
+            return _condition(scaler, condition_type)
     return None
 
 
@@ -179,9 +179,9 @@ def replicas(name: str, live: LiveObjects) -> int | None:
     return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
 
-def _said(scaler: Manifest, telling: str) -> tuple[str, str, str]:
+def _condition(scaler: Manifest, condition_type: str) -> tuple[str, str, str]:
     for condition in (scaler.get("status") or {}).get("conditions") or []:
-        if condition["type"] == telling:
+        if condition["type"] == condition_type:
             return condition["status"], condition.get("reason", ""), condition.get("message", "")
     return "Unknown", "NotLooked", "the autoscaler has not looked yet"
 

@@ -98,8 +98,8 @@ def _still_holds(service: OrderService) -> bool:
         return False
     if decided.generation == service.metadata.generation:
         return True
-    wants = service.spec.rollout.auto_rollback or decided.reason == "Requested"
-    return wants and decided.attempt == attempt(service)
+    enabled = service.spec.rollout.auto_rollback or decided.reason == "Requested"
+    return enabled and decided.attempt == attempt(service)
 
 
 def _malformed(service: OrderService) -> str:

@@ -225,14 +225,14 @@ class Link:
 
     def _redirected(self, command: Command, refusal: hiredis.ReplyError, deadline: float) -> Reply:
         """Repeat a command whose slot moves or has moved; return any other refusal as it is."""
-        word, _, rest = str(refusal).partition(" ")
-        if word not in {"MOVED", "ASK"} or self._slots is None:
+        code, _, rest = str(refusal).partition(" ")
+        if code not in {"MOVED", "ASK"} or self._slots is None:
             return refusal
         slot, _, address = rest.partition(" ")
         connection = self._connections.get(address)
         if connection is None:  # a new node: connect anew, to all nodes
-            raise Closed(f"{word.lower()} to another node")
-        if word == "MOVED":
+            raise Closed(f"{code.lower()} to another node")
+        if code == "MOVED":
             self._slots[int(slot)] = address
             return connection.exchange(pack(command), 1, deadline)[0]
         return connection.exchange(_ASKING + pack(command), 2, deadline)[1]

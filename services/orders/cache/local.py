@@ -324,7 +324,7 @@ class Tracker:
         for listener in listeners:
             listener.beat()
         for key, _ in selector.select(BEAT_S):
-            key.data.hear()
+            key.data.receive()
         self._local.prove(min(listener.heard_until for listener in listeners))
 
 
@@ -372,7 +372,7 @@ class _Listener:
         elif now - self._waiting > _DEAF_S:
             raise TimeoutError("no answer on the tracking connection")
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Handle what has arrived. Raises Refused, NotPrimary, and what Connection raises."""
         for message in self.connection.arrived():
             self._handle(message)

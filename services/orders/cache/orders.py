@@ -360,11 +360,11 @@ class WriteBacklog:
 
 
 class _Flight(Generic[T]):
-    __slots__ = ("error", "landed", "result", "started")
+    __slots__ = ("error", "finished", "result", "started")
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.landed: threading.Event | None = None  # made by the first thread that waits
+        self.finished: threading.Event | None = None  # made by the first thread that waits
         self.result: T | None = None
         self.error: Exception | None = None
 
@@ -385,17 +385,17 @@ class Flights(Generic[T]):
         """
         arrived = self._clock()
         while True:
-            flight, landed = self._board(key)
-            if landed is None:
+            flight, finished = self._join(key)
+            if finished is None:
                 return self._lead(key, flight, work)
-            if not landed.wait(WAIT_S):
+            if not finished.wait(WAIT_S):
                 return work()
             if flight.error is not None:
                 raise flight.error
             if flight.result is not None or flight.started > arrived:
                 return flight.result
 
-    def _board(self, key: int) -> tuple[_Flight[T], threading.Event | None]:
+    def _join(self, key: int) -> tuple[_Flight[T], threading.Event | None]:
         """Return a flight, and the event to wait for; None: the caller does the work."""
         with self._lock:
             now = self._clock()
@@ -403,9 +403,9 @@ class Flights(Generic[T]):
             if flight is None or now - flight.started > JOIN_S:
                 flight = self._flights[key] = _Flight(now)
                 return flight, None
-            if flight.landed is None:
-                flight.landed = threading.Event()
-            return flight, flight.landed
+            if flight.finished is None:
+                flight.finished = threading.Event()
+            return flight, flight.finished
 
     def _lead(self, key: int, flight: _Flight[T], work: Callable[[], T | None]) -> T | None:
         try:
@@ -414,13 +414,13 @@ class Flights(Generic[T]):
             flight.error = error
             raise
         finally:
-            self._land(key, flight)
+            self._finish(key, flight)
         return flight.result
 
-    def _land(self, key: int, flight: _Flight[T]) -> None:
+    def _finish(self, key: int, flight: _Flight[T]) -> None:
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-            landed = flight.landed
-        if landed is not None:
-            landed.set()
+            finished = flight.finished
+        if finished is not None:
+            finished.set()

@@ -36,11 +36,11 @@ class Audit:
         """Write a row before the block, and its result after the block."""
         row = {"actor": self._actor, "action": action, "subject": subject}
         [(row_id,)] = self._pool.execute("begin_action", {**row, "because": self._because})
-        deed = AuditedLetters()
+        record = AuditedLetters()
         try:
-            yield deed
+            yield record
         finally:
-            detail = msgspec.json.encode(deed).decode()
+            detail = msgspec.json.encode(record).decode()
             self._pool.execute("describe_action", {"id": row_id, "detail": detail})
 
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:

@@ -212,8 +212,8 @@ class Notifications:
         self._claims: SharedStatement[int, Notification | None] = SharedStatement(
             self._claim_one, self._claim_several, patience_s
         )
-        self._settlements: SharedStatement[tuple[Notification, ClaimResult], bool] = (
-            SharedStatement(self._settle_one, self._settle_several, patience_s)
+        self._results: SharedStatement[tuple[Notification, ClaimResult], bool] = SharedStatement(
+            self._settle_one, self._settle_several, patience_s
         )
 
     def claim(self, order_id: int) -> Notification | None:
@@ -261,30 +261,32 @@ class Notifications:
         )
         return bool(rows)
 
-    def settle(self, notification: Notification, settlement: ClaimResult) -> bool:
+    def settle(self, notification: Notification, result: ClaimResult) -> bool:
         """End a claim; true if the order has another notification that was not sent."""
-        return self._settlements.ask((notification, settlement))
+        return self._results.ask((notification, result))
 
-    def _settle_one(self, ended: tuple[Notification, ClaimResult]) -> bool:
-        notification, settlement = ended
+    def _settle_one(self, claims: tuple[Notification, ClaimResult]) -> bool:
+        notification, result = claims
         rows = self._primary.execute(
             "settle_notification",
             {
                 "order_id": notification.order_id,
                 "template": notification.template,
                 "message_id": uuid.UUID(notification.webhook_id),
-                "sent": settlement.sent,
-                "outcome": settlement.outcome,
-                "again_in_s": settlement.again_in_s,
-                "error": settlement.error,
-                "tried": int(settlement.tried),
+                "sent": result.sent,
+                "outcome": result.outcome,
+                "again_in_s": result.again_in_s,
+                "error": result.error,
+                "tried": int(result.tried),
             },
         )
         return bool(rows[0][0])
 
-    def _settle_several(self, ended: Sequence[tuple[Notification, ClaimResult]]) -> dict[int, bool]:
+    def _settle_several(
+        self, claims: Sequence[tuple[Notification, ClaimResult]]
+    ) -> dict[int, bool]:
         """Return whether there is another one, by the places of the claims that were ended."""
-        rows = self._primary.execute("settle_notifications", {"ended": _json(ended)})
+        rows = self._primary.execute("settle_notifications", {"ended": _json(claims)})
         return dict(rows)
 
     def count(self) -> Counts:
@@ -318,7 +320,7 @@ class Notifications:
         return [(int(str(row[0])), str(row[1])) for row in rows]
 
 
-def _json(ended: Sequence[tuple[Notification, ClaimResult]]) -> str:
+def _json(claims: Sequence[tuple[Notification, ClaimResult]]) -> str:
     """Return claims that end as a statement takes them: arrays cost psycopg many times as much."""
     rows = [
         _Ended(
@@ -326,13 +328,13 @@ def _json(ended: Sequence[tuple[Notification, ClaimResult]]) -> str:
             order_id=notification.order_id,
             template=notification.template,
             message_id=notification.webhook_id,
-            sent=settlement.sent,
-            outcome=settlement.outcome,
-            again_in_s=settlement.again_in_s,
-            error=settlement.error,
-            tried=int(settlement.tried),
+            sent=result.sent,
+            outcome=result.outcome,
+            again_in_s=result.again_in_s,
+            error=result.error,
+            tried=int(result.tried),
         )
-        for place, (notification, settlement) in enumerate(ended)
+        for place, (notification, result) in enumerate(claims)
     ]
     return msgspec.json.encode(rows).decode()
 

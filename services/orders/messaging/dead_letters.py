@@ -27,17 +27,17 @@ _NONE_SETTLED: Final = "no letter was settled otherwise"
 _CHANGING: Final = ("replay", "drop", "tidy")
 
 
-class Note(Protocol):
-    """Counts the letters that a command handled."""
+class AuditRecord(Protocol):
+    """The record of the letters that a command handled."""
 
     def note(self, letter_id: str) -> None:
-        """Count a letter in the record of this command."""
+        """Add a letter."""
 
 
 class Records(Protocol):
     """The audit log, and what the database knows of the letters' orders."""
 
-    def recording(self, action: str, subject: str) -> AbstractContextManager[Note]:
+    def recording(self, action: str, subject: str) -> AbstractContextManager[AuditRecord]:
         """Write a row before the block, and its result after the block."""
 
     def settled(self, letters: Sequence[tuple[int | None, str]], *, notify: bool) -> set[int]:
@@ -87,10 +87,10 @@ def run(
         if args.ids is None and box.number == 0:
             print(f"{queue} has no letters")
             return 0
-        with _recording(args, queue, records) as deed:
+        with _recording(args, queue, records) as record:
             if args.action == "drop":
-                return _each(box, args, _announced(box.remove, "dropped", deed))
-            return _each(box, args, _announced(_paced(box.replay, args.rate), "replayed", deed))
+                return _each(box, args, _announced(box.remove, "dropped", record))
+            return _each(box, args, _announced(_paced(box.replay, args.rate), "replayed", record))
 
 
 def wants_records(args: argparse.Namespace) -> bool:
@@ -100,16 +100,16 @@ def wants_records(args: argparse.Namespace) -> bool:
     return args.action in _CHANGING and not args.no_audit
 
 
-class _Nowhere:
+class _NoAudit:
     def note(self, letter_id: str) -> None:
         """Keep no record: the command runs with `--no-audit`."""
 
 
 def _recording(
     args: argparse.Namespace, queue: str, records: Records | None
-) -> AbstractContextManager[Note]:
+) -> AbstractContextManager[AuditRecord]:
     if records is None:
-        return nullcontext(_Nowhere())
+        return nullcontext(_NoAudit())
     return records.recording(f"dead-letters {args.action}", f"queue {queue}")
 
 
@@ -134,13 +134,13 @@ def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | Non
         raise OrdersError(
             "letters of orders.unrouted are events that reached no queue: replay or drop them"
         )
-    recording = _recording(args, queue, records) if args.yes else nullcontext(_Nowhere())
+    recording = _recording(args, queue, records) if args.yes else nullcontext(_NoAudit())
     number = 0
-    with recording as deed:
+    with recording as record:
         for letter in _settled(box, queue, records):
             if args.yes:
                 box.remove(letter)
-            deed.note(letter_id(letter))
+            record.note(letter_id(letter))
             number += 1
             print(f"{'dropped' if args.yes else 'settled'} {letter_id(letter)}", flush=True)
     if not args.yes:
@@ -236,11 +236,11 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
 
 
 def _announced(
-    act: Callable[[Delivery], None], word: str, deed: Note
+    act: Callable[[Delivery], None], word: str, record: AuditRecord
 ) -> Callable[[Delivery], None]:
     def announced(letter: Delivery) -> None:
         act(letter)
-        deed.note(letter_id(letter))
+        record.note(letter_id(letter))
         print(f"{word} {letter_id(letter)}", flush=True)
 
     return announced

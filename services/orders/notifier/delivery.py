@@ -111,10 +111,10 @@ class Sending:
         webhook id, by which Standard Webhooks lets the receiver recognise it.
         Raises Transient when PostgreSQL is not to be had.
         """
-        settlement = self._try(notification)
-        another = self._notifications.settle(notification, settlement)
-        _report(notification, settlement)
-        return another and settlement.sent
+        result = self._try(notification)
+        another = self._notifications.settle(notification, result)
+        _report(notification, result)
+        return another and result.sent
 
     def _try(self, notification: Notification) -> ClaimResult:
         try:
@@ -272,24 +272,22 @@ def _accepted(reply: HttpResponse) -> None:
         raise Permanent(f"the receiver answered {reply.status}", reason="gone")
 
 
-def _report(notification: Notification, settlement: ClaimResult) -> None:
+def _report(notification: Notification, result: ClaimResult) -> None:
     facts = {
         "orderId": notification.order_id,
         "template": notification.template,
-        "tries": notification.tries + settlement.tried,
+        "tries": notification.tries + result.tried,
     }
-    if settlement.sent:
+    if result.sent:
         NOTIFICATIONS.labels(Try.SENT).inc()
         _log.info("notification.sent", **facts)
-    elif settlement.outcome is not None:
-        NOTIFICATIONS.labels(Try(settlement.outcome)).inc()
-        _log.error(
-            "notification.ended", outcome=settlement.outcome, error=settlement.error, **facts
-        )
-    elif settlement.tried:
+    elif result.outcome is not None:
+        NOTIFICATIONS.labels(Try(result.outcome)).inc()
+        _log.error("notification.ended", outcome=result.outcome, error=result.error, **facts)
+    elif result.tried:
         NOTIFICATIONS.labels(Try.FAILED).inc()
-        again_in_s = round(settlement.again_in_s or 0.0, 1)
-        _log.warning("notification.put_off", again_in_s=again_in_s, error=settlement.error, **facts)
+        again_in_s = round(result.again_in_s or 0.0, 1)
+        _log.warning("notification.put_off", again_in_s=again_in_s, error=result.error, **facts)
 
 
 def signed_headers(

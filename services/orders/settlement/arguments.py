@@ -60,13 +60,15 @@ def add_payments(verb: argparse.ArgumentParser) -> None:
     text = "settle a payment attempt whose outcome a person knows; without --yes only shows it"
     resolve = actions.add_parser("resolve", help=text, description=text)
     resolve.add_argument("attempt", type=attempt_id, metavar="ATTEMPT", help="its id")
-    words = resolve.add_mutually_exclusive_group(required=True)
-    for word, meaning in (
+    outcomes = resolve.add_mutually_exclusive_group(required=True)
+    for outcome, meaning in (
         ("captured", "the money was taken"),
         ("declined", "no money moved, and none will"),
         ("refunded", "the money was given back, by Payment or otherwise"),
     ):
-        words.add_argument(f"--{word}", dest="word", action="store_const", const=word, help=meaning)
+        outcomes.add_argument(
+            f"--{outcome}", dest="learned", action="store_const", const=outcome, help=meaning
+        )
     resolve.add_argument(
         "--because", type=reason, required=True, help="how you know, for the audit row"
     )

@@ -106,7 +106,7 @@ class Book:
         rows = self._run("next_orders", {"after": after, "limit": limit})
         return [(row[0], row[1]) for row in rows]
 
-    def glance(self, orders: list[int], under_way_s: float) -> list[OrderBalance]:
+    def balances(self, orders: list[int], under_way_s: float) -> list[OrderBalance]:
         """Return what the database has of orders; those in Charging or Refunding for long are
         suspects.
         """
@@ -134,10 +134,10 @@ class Book:
 
     def refresh_unnotified(self, settings: ReconcileSettings) -> None:
         """Remove notifications that have been sent; record those that are overdue."""
-        within = {
+        arguments = {
             "within_s": settings.notified_within_s, "second_look_s": settings.second_look_s,
         }  # fmt: skip
-        self._run("refresh_unnotified", within)
+        self._run("refresh_unnotified", arguments)
 
     def under_way(self, after: int, limit: int) -> list[int]:
         """Return recorded orders that had not ended, by id."""
@@ -168,7 +168,7 @@ class Book:
         accepted = {kind for kind, is_accepted in rows if is_accepted}
         return [finding for finding in findings if finding.kind.value not in accepted]
 
-    def young(self, after: int) -> int:
+    def count_too_young(self, after: int) -> int:
         """Return how many orders are too young to judge; those after `after` were not read."""
         [(count,)] = self._run("count_young", {"after": after})
         return int(count)
@@ -178,8 +178,8 @@ class Book:
         return [Violation(*row) for row in self._run("list_violations", {"limit": LISTED})]
 
     def _with(self, orders: Iterable[int], name: str) -> None:
-        if some := sorted(set(orders)):
-            self._run(name, {"orders": some})
+        if ids := sorted(set(orders)):
+            self._run(name, {"orders": ids})
 
     def _run(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         began_s = time.perf_counter()

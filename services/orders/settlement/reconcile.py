@@ -83,17 +83,17 @@ class Memory(Generic[T]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._things: dict[T, None] = {}
+        self._entries: dict[T, None] = {}
 
-    def note(self, things: Iterable[T]) -> None:
+    def note(self, entries: Iterable[T]) -> None:
         """Add entries, and drop the oldest beyond the limit."""
-        for thing in things:
-            self._things[thing] = None
-        while len(self._things) > self._limit:
-            del self._things[next(iter(self._things))]
+        for entry in entries:
+            self._entries[entry] = None
+        while len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]
 
-    def __contains__(self, thing: T) -> bool:
-        return thing in self._things
+    def __contains__(self, entry: T) -> bool:
+        return entry in self._entries
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ class Reconciliation:
         self._suspects: set[int] = set()
         self._judged: set[int] = set()
         self._left_over: set[int] = set()
-        self._keeps_place = True
+        self._moves_watermark = True
         self._begun = BEGINNING
         self._awaited: set[int] = set()  # were under way when they were looked at
 
@@ -130,12 +130,12 @@ class Reconciliation:
         continues from there.
         """
         now, begun = self._book.begin(), start or self._resumed()
-        self._keeps_place = start is None or start == BEGINNING
+        self._moves_watermark = start is None or start == BEGINNING
         self._begun = begun
         not_after = now - _seconds(self._settings.settle_s)
         first_at = OrdersById(self._book, begun.order_id, not_after, 1).next_at()
-        again = _IDS_AGAIN if start is None else 0
-        orders = OrdersById(self._book, max(0, begun.order_id - again), not_after)
+        overlap = _IDS_AGAIN if start is None else 0
+        orders = OrdersById(self._book, max(0, begun.order_id - overlap), not_after)
         payments = Reader(
             self._witnesses.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
         )
@@ -148,25 +148,25 @@ class Reconciliation:
         self._judge_suspects()
         last = False
         while not last:
-            upto = sources.next_step()
-            last = upto >= now
-            self._compare(sources, _EVER if last else upto)
-        self._look_again()
-        self._move(sources, finished=True)
-        self._report.too_young = self._book.young(orders.reached)
+            end = sources.next_step()
+            last = end >= now
+            self._compare(sources, _EVER if last else end)
+        self._recheck()
+        self._move_watermark(sources, finished=True)
+        self._report.too_young = self._book.count_too_young(orders.reached)
         return self._closed()
 
-    def _compare(self, sources: "Sources", upto: dt.datetime) -> None:
+    def _compare(self, sources: "Sources", end: dt.datetime) -> None:
         """Compare one step of time."""
-        for captures in sources.payments.until(upto):
-            self._hold_payments(captures)
-        for units in sources.stock.until(upto):
-            self._hold_stock(units)
-        for page in sources.orders.until(upto - _BEHIND):
+        for captures in sources.payments.until(end):
+            self._compare_payments(captures)
+        for units in sources.stock.until(end):
+            self._compare_stock(units)
+        for page in sources.orders.until(end - _BEHIND):
             self._report.orders += len(page)
-            self._glance(page)
+            self._check_orders(page)
         self._judge_suspects()
-        self._move(sources, finished=False)
+        self._move_watermark(sources, finished=False)
 
     def _resumed(self) -> Start:
         """Return where the last run ended, less a margin."""
@@ -177,7 +177,7 @@ class Reconciliation:
             mark.order_id,
         )
 
-    def _hold_payments(self, page: list[PaymentEntry]) -> None:
+    def _compare_payments(self, page: list[PaymentEntry]) -> None:
         self._report.payments += len(page)
         captured = (
             attempt_uuid(entry.attempt_id)
@@ -185,29 +185,29 @@ class Reconciliation:
             if entry.status is PaymentStatus.CAPTURED
         )
         self._captured.note(attempt for attempt in captured if attempt is not None)
-        if fresh := _since(self._begun.payments_at, page):
-            self._note(self._book.compare_payments(fresh))
+        if new := _since(self._begun.payments_at, page):
+            self._note(self._book.compare_payments(new))
 
-    def _hold_stock(self, page: list[StockEntry]) -> None:
+    def _compare_stock(self, page: list[StockEntry]) -> None:
         self._report.reservations += len(page)
         self._committed.note(
             entry.order_id for entry in page if entry.status is StockStatus.COMMITTED
         )
-        if fresh := _since(self._begun.stock_at, page):
-            self._note(self._book.compare_stock(fresh))
+        if new := _since(self._begun.stock_at, page):
+            self._note(self._book.compare_stock(new))
 
     def _note(self, differences: list[Difference]) -> None:
         self._suspects |= {each.order_id for each in differences if each.suspect}
         self._book.note_under_way(each.order_id for each in differences if each.under_way)
 
-    def _glance(self, orders: list[int]) -> set[int]:
+    def _check_orders(self, orders: list[int]) -> set[int]:
         """Check orders whose ledger entries have been read; return those under way."""
-        glances = self._book.glance(orders, DEADLINES[Status.CHARGING].after_s)
-        under_way = {each.order_id for each in glances if each.under_way}
+        balances = self._book.balances(orders, DEADLINES[Status.CHARGING].after_s)
+        under_way = {each.order_id for each in balances if each.under_way}
         self._book.note_under_way(under_way)
-        self._book.note_unnotified(each.order_id for each in glances if each.unnotified)
-        self._suspects |= {each.order_id for each in glances if each.suspect}
-        self._suspects |= {each.order_id for each in glances if self._lacks_entries(each)}
+        self._book.note_unnotified(each.order_id for each in balances if each.unnotified)
+        self._suspects |= {each.order_id for each in balances if each.suspect}
+        self._suspects |= {each.order_id for each in balances if self._lacks_entries(each)}
         return under_way
 
     def _lacks_entries(self, order: OrderBalance) -> bool:
@@ -218,13 +218,13 @@ class Reconciliation:
             order.captured_by in self._captured and order.order_id in self._committed
         )
 
-    def _look_again(self) -> None:
+    def _recheck(self) -> None:
         """Check orders that were under way or without notification before."""
         after = 0
         while orders := self._book.under_way(after, PAGE):
             after = orders[-1]
             self._awaited = set(orders)
-            ended = set(orders) - self._glance(orders)
+            ended = set(orders) - self._check_orders(orders)
             self._suspects |= self._book.missing(ended)
             self._judge_suspects()
             self._book.forget_under_way(ended)
@@ -250,8 +250,8 @@ class Reconciliation:
         for finding in self._book.record(order_id, findings, self._settings.second_look_s):
             _log.info("integrity.doubted", orderId=order_id, kind=finding.kind, due=finding.due_at)
 
-    def _move(self, sources: "Sources", *, finished: bool) -> None:
-        if self._keeps_place:
+    def _move_watermark(self, sources: "Sources", *, finished: bool) -> None:
+        if self._moves_watermark:
             self._book.move(sources.reached(), finished=finished)
 
     def _closed(self) -> ReconciliationReport:

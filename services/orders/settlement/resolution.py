@@ -45,12 +45,12 @@ _SAYS: Final = {
 }
 
 
-def resolution(work: Work, attempt: Attempt, word: LearnedOutcome) -> Resolution:
+def resolution(work: Work, attempt: Attempt, learned: LearnedOutcome) -> Resolution:
     """Return the changes that follow from a statement. Raises OrdersError if there are none."""
     if attempt.kind is AttemptKind.CAPTURE:
-        event, step = _of_capture(work, attempt, word)
+        event, step = _of_capture(work, attempt, learned)
     else:
-        event, step = _of_refund(work, attempt, word)
+        event, step = _of_refund(work, attempt, learned)
     order = work.order
     change = transition(order.status, event, cancel_requested=order.cancel_requested)
     if change is None:
@@ -58,30 +58,30 @@ def resolution(work: Work, attempt: Attempt, word: LearnedOutcome) -> Resolution
     return Resolution(change, step)
 
 
-def contradicts(word: LearnedOutcome, ledger: PaymentStatus) -> bool:
+def contradicts(learned: LearnedOutcome, ledger: PaymentStatus) -> bool:
     """Return whether Payment's ledger contradicts the person."""
-    return _SAYS[word] is not ledger
+    return _SAYS[learned] is not ledger
 
 
-def _of_capture(work: Work, attempt: Attempt, word: LearnedOutcome) -> tuple[Event, Step]:
-    if word is LearnedOutcome.REFUNDED:
+def _of_capture(work: Work, attempt: Attempt, learned: LearnedOutcome) -> tuple[Event, Step]:
+    if learned is LearnedOutcome.REFUNDED:
         raise OrdersError("a capture is --captured or --declined")
     if attempt.outcome is not AttemptOutcome.UNKNOWN:
         raise OrdersError(
             f"the capture is known to be {attempt.outcome}, and the order is {work.order.status}"
         )
-    captured = word is LearnedOutcome.CAPTURED
+    captured = learned is LearnedOutcome.CAPTURED
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
     outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
     return event, Step(attempt=attempt.id, outcome=outcome)
 
 
-def _of_refund(work: Work, attempt: Attempt, word: LearnedOutcome) -> tuple[Event, Step]:
-    if word is LearnedOutcome.CAPTURED:
+def _of_refund(work: Work, attempt: Attempt, learned: LearnedOutcome) -> tuple[Event, Step]:
+    if learned is LearnedOutcome.CAPTURED:
         raise OrdersError("a refund is --refunded or --declined")
     if attempt.outcome is AttemptOutcome.APPROVED:
         raise OrdersError("the refund is known to be approved")
-    if word is LearnedOutcome.DECLINED:
+    if learned is LearnedOutcome.DECLINED:
         return _declined(work, attempt)
     # A declined refund no longer counts as asked for; paid back after all, it does again.
     again = -attempt.amount if attempt.outcome is AttemptOutcome.DECLINED else Decimal(0)

@@ -51,13 +51,13 @@ class PaymentLookup(msgspec.Struct, frozen=True):
 
 def run(chosen: argparse.Namespace) -> int:
     """Print the changes, or commit them with --yes; return 1 if impossible. Raises OrdersError."""
-    word, actor = LearnedOutcome(chosen.word), operator(chosen.name)
+    learned, actor = LearnedOutcome(chosen.learned), operator(chosen.name)
     with database() as pool:
         case = _find(pool, Progress(pool, actor), chosen.attempt)
         answer = _ask(case)
         if not chosen.against_payment:
-            _compare(word, case.attempt, answer, commits=chosen.yes)
-        decided = resolution(case.work, case.attempt, word)
+            _compare(learned, case.attempt, answer, commits=chosen.yes)
+        decided = resolution(case.work, case.attempt, learned)
         print(_described(case, decided))
         if not chosen.yes:
             unchecked = answer.failure is not None and not chosen.against_payment
@@ -70,7 +70,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _compare(
-    word: LearnedOutcome, attempt: Attempt, answer: PaymentLookup, *, commits: bool
+    learned: LearnedOutcome, attempt: Attempt, answer: PaymentLookup, *, commits: bool
 ) -> None:
     """Raise OrdersError if Payment's ledger contradicts the person.
 
@@ -81,12 +81,13 @@ def _compare(
     entry = answer.entry
     if entry is None:
         return
-    says, means = str(entry.status), str(word)
-    if says == means and entry.amount != attempt.amount:
-        says, means = f"{says} {entry.amount}", f"{means} {attempt.amount}"
-    if contradicts(word, entry.status) or says != means:
+    ledger_status, claimed = str(entry.status), str(learned)
+    if ledger_status == claimed and entry.amount != attempt.amount:
+        ledger_status, claimed = f"{ledger_status} {entry.amount}", f"{claimed} {attempt.amount}"
+    if contradicts(learned, entry.status) or ledger_status != claimed:
         raise OrdersError(
-            f"Payment's ledger says {says}, not {means}: --against-payment if you know better"
+            f"Payment's ledger says {ledger_status}, not {claimed}: "
+            "--against-payment if you know better"
         )
 
 
@@ -140,7 +141,11 @@ def _row(
         "orderVersion": case.work.order.version,
         "paymentSaid": answer.entry and answer.entry.status,
     }
-    if chosen.against_payment and chosen.word == LearnedOutcome.REFUNDED and answer.failure is None:
+    if (
+        chosen.against_payment
+        and chosen.learned == LearnedOutcome.REFUNDED
+        and answer.failure is None
+    ):
         # The part of the refund paid outside Payment, which reconciliation adds.
         elsewhere = case.attempt.amount
         if answer.entry is not None and answer.entry.status is PaymentStatus.REFUNDED:
@@ -148,7 +153,7 @@ def _row(
         detail["elsewhere"] = elsewhere
     return {
         "actor": actor,
-        "action": f"payments resolve --{chosen.word}",
+        "action": f"payments resolve --{chosen.learned}",
         "subject": f"order {case.work.order.id}",
         "because": chosen.because,
         "detail": msgspec.json.encode(detail).decode(),

@@ -65,43 +65,43 @@ class OrderTrace(msgspec.Struct, frozen=True, rename="camel"):
 def run(chosen: argparse.Namespace) -> int:
     """Print the history; return 0: the order exists, 1: it does not, 3: no database."""
     with database() as pool:
-        story = tell(pool, chosen.order, _announce)
+        trace = trace_order(pool, chosen.order, _announce)
     if chosen.json:
-        print(msgspec.json.format(msgspec.json.encode(story), indent=2).decode())
+        print(msgspec.json.format(msgspec.json.encode(trace), indent=2).decode())
     else:
-        print("\n".join(_lines(story)))
-    return NOT_ASKED if story.exists is None else int(not story.exists)
+        print("\n".join(_lines(trace)))
+    return NOT_ASKED if trace.exists is None else int(not trace.exists)
 
 
 def _announce(name: str) -> None:
     print(f"asking {name} ...", file=sys.stderr)
 
 
-def _lines(story: OrderTrace) -> Iterator[str]:
-    yield _headline(story)
-    if story.events:
+def _lines(trace: OrderTrace) -> Iterator[str]:
+    yield _headline(trace)
+    if trace.events:
         yield _ROW.format("AT", "AFTER", "BY", "WHAT")
     before: dt.datetime | None = None
-    for event in story.events:
+    for event in trace.events:
         at = event.at.astimezone(dt.UTC)
         after = f"+{(at - before).total_seconds():.3f} s" if before else ""
         before = at
         moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         yield _ROW.format(moment, after, event.source, _printable(event.what))
-    yield from (f"still to come: {_printable(text)}" for text in story.waiting)
-    yield from (f"needs {_printable(text)}" for text in story.needs)
-    yield from (f"not known: {_printable(text)}" for text in story.unknown)
+    yield from (f"still to come: {_printable(text)}" for text in trace.waiting)
+    yield from (f"needs {_printable(text)}" for text in trace.needs)
+    yield from (f"not known: {_printable(text)}" for text in trace.unknown)
 
 
-def _headline(story: OrderTrace) -> str:
-    order = story.order
-    if story.exists is None:
-        return f"order {story.order_id}: not known whether it exists"
+def _headline(trace: OrderTrace) -> str:
+    order = trace.order
+    if trace.exists is None:
+        return f"order {trace.order_id}: not known whether it exists"
     if order is None:
-        return f"order {story.order_id}: the database has no such order"
+        return f"order {trace.order_id}: the database has no such order"
     reason = f" ({order['status_reason']})" if order["status_reason"] else ""
     return (
-        f"order {story.order_id}: {order['status']}{reason}, {order['quantity']} × product "
+        f"order {trace.order_id}: {order['status']}{reason}, {order['quantity']} × product "
         f"{order['product_id']}, total {order['total']:.2f}, user {order['user_id']}, "
         f"correlation id {_printable(order['correlation_id'])}"
     )
@@ -112,7 +112,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def tell(pool: Pool, order_id: int, announce: Callable[[str], None]) -> OrderTrace:
+def trace_order(pool: Pool, order_id: int, announce: Callable[[str], None]) -> OrderTrace:
     """Return the history of an order, as far as it can be read. Never raises OrdersError.
 
     `announce` is called with the name of each source before it is read, which may take a while.

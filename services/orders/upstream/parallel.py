@@ -33,8 +33,8 @@ from orders.upstream.transport import (
     HttpResponse,
     Line,
     TryFailed,
+    error_text,
     retry_after_s,
-    word,
 )
 
 Token = TypeVar("Token")
@@ -316,7 +316,7 @@ class ParallelCalls(Generic[Token]):
                 return
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, "the request does not fit")
         except OSError as error:
-            self._closed_by_server(connection, word(error))
+            self._closed_by_server(connection, error_text(error))
             return
         except ValueError as error:
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
@@ -330,7 +330,7 @@ class ParallelCalls(Generic[Token]):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
-            self._closed_by_server(connection, word(error))
+            self._closed_by_server(connection, error_text(error))
             return
         if not received or connection.pending is None:
             # The server closed the connection, or sent data without a request.

@@ -136,7 +136,7 @@ class Transport:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             connection.close()
-            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
         usual = connection.port == connection.default_port
         field = host if usual else f"{host}:{connection.port}"
@@ -191,11 +191,11 @@ class Transport:
         except AddressRefused as error:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused: a timeout to urllib3
-            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise TryFailed(CallOutcome.TIMEOUT, word(error)) from error
+            raise TryFailed(CallOutcome.TIMEOUT, error_text(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryFailed(CallOutcome.CONNECTION_ERROR, word(error)) from error
+            raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> HttpResponse:
         try:
@@ -232,7 +232,7 @@ def retry_after_s(field: str) -> float | None:
     return min(max(wait.total_seconds(), 0.0), RETRY_AFTER_LIMIT_S)
 
 
-def word(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return an error's class, or advice if there is any. urllib3's texts contain addresses."""
     if (advice := verified.advice(error, verified.OF_REQUESTS)) is not None:
         return advice

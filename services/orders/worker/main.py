@@ -46,8 +46,8 @@ def run(environ: Mapping[str, str]) -> int:
     # A connection for every handler thread; sets, housekeeping and the probe share one more.
     # While sets do the work, few of the threads have any.
     size = max(database.pool_size, mine.prefetch + 1)
-    roomy = msgspec.structs.replace(database, pool_size=size)
-    pool = Pool(database.url, roomy, "orders-worker")
+    pool_settings = msgspec.structs.replace(database, pool_size=size)
+    pool = Pool(database.url, pool_settings, "orders-worker")
     cache = OrderCache(Redis(caching), caching)
     policy = wide_enough(policy_of(upstreams), mine)
     inventory = Upstream(

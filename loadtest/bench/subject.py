@@ -21,8 +21,8 @@ class Contestant(NamedTuple):
     after: Callable[[], None] = nothing
 
 
-class Work(NamedTuple):
-    """A subject: who does it, in which unit, and whose rates are compared."""
+class Benchmark(NamedTuple):
+    """A subject: its contestants, its unit, and the pairs whose rates are compared."""
 
     name: str
     unit: str
@@ -30,8 +30,8 @@ class Work(NamedTuple):
     compared: list[tuple[str, str]]
 
 
-class Bed(NamedTuple):
-    """What every subject works on."""
+class Bench(NamedTuple):
+    """The servers and tools that every benchmark uses."""
 
     stand: Stand
     database: Database
