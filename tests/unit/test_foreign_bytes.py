@@ -1,6 +1,7 @@
 """Parsers of what strangers write: whatever it is, it is an answer or a refusal of ours."""
 
 import json
+import uuid
 from contextlib import suppress
 
 import pytest
@@ -15,7 +16,9 @@ from orders.api.order_list import InvalidCursor, unseal
 from orders.api.problems import Refusal
 from orders.api.requests import check_media_type, is_known
 from orders.cache.address import place_of
-from orders.errors import SettingError
+from orders.cache.orders import decode as decode_entry
+from orders.errors import Permanent, SettingError
+from orders.messaging import envelope
 from orders.messaging.address import addresses
 from orders.messaging.management import Management
 from orders.probes import Checks, ProcessState
@@ -166,6 +169,47 @@ def test_keys_of_an_issuer_are_read_or_no_answer(keys: list[object]) -> None:
 def test_retry_after_is_a_wait_or_nothing(field: str) -> None:
     wait_s = retry_after_s(field)
     assert wait_s is None or 0 <= wait_s < float("inf")
+
+
+# -- bodies of messages, entries of the cache ----------------------------------------------------
+
+BODY = st.fixed_dictionaries(
+    {},
+    optional={
+        "orderId": st.integers() | JSON, "version": st.integers() | JSON,
+        "status": st.text(max_size=8) | JSON, "reason": JSON, "userId": st.integers() | JSON,
+    },
+)  # fmt: skip
+
+
+@given(
+    message_type=st.sampled_from(sorted(envelope.BODIES)),
+    body=(BODY | JSON).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
+    cut=st.integers(0, 200),
+)
+@example(message_type="order.created.v1", body=b"[" * 100_000, cut=100_000)
+def test_a_body_of_a_message_is_an_event_or_malformed(
+    message_type: str, body: bytes, cut: int
+) -> None:
+    properties = envelope.properties(
+        str(uuid.uuid4()), message_type, correlation_id=None, traceparent=None, created_at_s=1
+    )
+    delivery = envelope.Delivery("other", "orders", message_type, properties, body[:cut])
+    try:
+        message = envelope.decode(delivery, envelope.ids(delivery)[0])
+    except Permanent as refusal:
+        assert refusal.reason == "malformed"  # noqa: PT017 either is right
+    else:
+        assert message.body.order_id >= 1
+    customer = envelope.customer_of(delivery.body)
+    assert customer is None or type(customer) is int
+
+
+@given(stored=st.binary(max_size=60) | joined("7", " ", "-1", "1", "{}").map(str.encode))
+@example(stored=b"9" * 5_000 + b" 7 1 {}")
+def test_an_entry_of_the_cache_is_an_order_or_counts_as_missing(stored: bytes) -> None:
+    entry = decode_entry(3, stored)
+    assert entry is None or stored.endswith(entry.body)
 
 
 # -- addresses in settings -----------------------------------------------------------------------
