@@ -12,10 +12,11 @@ FOR_TRACES = {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}
 FOR_MIGRATIONS = {"yoyo", "sqlparse", "jinja2"}
 FOR_TOKENS = {"jwt", "cryptography.x509", "cryptography.hazmat"}
 FOR_HTTP = {"falcon", "gunicorn", "meinheld", "limits"}
-NOBODYS = FOR_TERMINALS | FOR_TRACES | FOR_MIGRATIONS
+FOR_TOOLS = {"requests", "charset_normalizer"}
+NOBODYS = FOR_TERMINALS | FOR_TRACES | FOR_MIGRATIONS | FOR_TOOLS
 ABSENT = {
     "api": NOBODYS | FOR_TOKENS | {"pika"},
-    "relay": NOBODYS | FOR_TOKENS | FOR_HTTP | {"redis", "requests", "pybreaker"},
+    "relay": NOBODYS | FOR_TOKENS | FOR_HTTP | {"redis", "urllib3", "pybreaker"},
     "worker": NOBODYS | FOR_TOKENS | FOR_HTTP,
     "notifier": NOBODYS | FOR_TOKENS | FOR_HTTP | {"redis"},
 }

@@ -6,21 +6,24 @@ separate thread, and the caller waits for it until the deadline. Then the caller
 down, which ends the thread, too.
 """
 
+import base64
 import contextlib
 import datetime as dt
 import email.utils
 import enum
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from urllib.parse import unquote
 
+import certifi
 import msgspec
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from orders import verified
@@ -106,13 +109,10 @@ class Transport:
         certificate: ClientCertificate | None = None,
     ) -> None:
         self._limit_bytes = response_limit_bytes
-        # requests understands the URL, its credentials and TLS, once. The exchanges go straight to
-        # its urllib3 pool: through requests each would cost twice the CPU.
-        base = requests.Request("GET", url.rstrip("/")).prepare()
-        self._base = base.path_url.rstrip("/")
-        self._headers = dict(base.headers)  # Authorization, if the URL has one
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=concurrency)
-        self._pool = self._adapter.pool(base)
+        base = urllib3.util.parse_url(url.rstrip("/"))
+        self._base = base.request_uri.rstrip("/")
+        self._headers = _authorization(base.auth)
+        self._pool = _pool(base, concurrency)
         self._pool.conn_kw["addresses"] = addresses
         if certificate is not None:
             self._pool.conn_kw["certificate"] = certificate
@@ -121,7 +121,7 @@ class Transport:
     def close(self) -> None:
         """Close idle connections and let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._adapter.close()
+        self._pool.close()
 
     def connect(self, timeout_s: float) -> "Future[Line]":
         """Begin to open a connection for one caller; the future raises TryFailed."""
@@ -342,19 +342,28 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-class _Adapter(HTTPAdapter):
-    """urllib3's pool, with connections that report their socket to `_Exchange`."""
+def _pool(base: urllib3.util.Url, concurrency: int) -> urllib3.HTTPConnectionPool:
+    """Return the pool of a server, whose connections report their socket to `_Exchange`.
 
-    def pool(self, base: requests.PreparedRequest) -> urllib3.HTTPConnectionPool:
-        """Return the pool of a server, set up to verify its certificate.
+    REQUESTS_CA_BUNDLE names the CAs, as for requests: a file or a folder. Raises OSError.
+    """
+    if base.scheme != "https":
+        return _HTTPPool(base.host or "", base.port or 80, maxsize=concurrency)
+    authorities = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    folder = stat.S_ISDIR(Path(authorities).stat().st_mode)  # raises if there is none
+    return _HTTPSPool(
+        base.host or "",
+        base.port or 443,
+        maxsize=concurrency,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=None if folder else authorities,
+        ca_cert_dir=authorities if folder else None,
+    )
 
-        The CAs are those that requests would use: REQUESTS_CA_BUNDLE, if set.
-        """
-        authorities = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        connections = self.get_connection_with_tls_context(base, verify=authorities)
-        self.cert_verify(connections, base.url, authorities, None)  # type: ignore[no-untyped-call] # no types
-        return cast("urllib3.HTTPConnectionPool", connections)
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+def _authorization(credentials: str | None) -> dict[str, str]:
+    """Return the header field for `user:password` of a URL; none for a user alone."""
+    if credentials is None or ":" not in credentials:
+        return {}
+    encoded = base64.b64encode(unquote(credentials).encode("latin-1")).decode()
+    return {"Authorization": f"Basic {encoded}"}
