@@ -9,10 +9,11 @@ import pytest
 from opentelemetry.trace import Span
 from pika import BasicProperties
 
+from integration.serving import eventually
 from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
-from orders.messaging.sets import Sets, Source
+from orders.messaging.sets import Crew, Sets, Source
 from orders.telemetry import context, tracing
 
 
@@ -54,6 +55,7 @@ class Book:
     def __init__(self) -> None:
         self.finished: list[Parcel] = []
         self.singled: list[Parcel] = []
+        self.returned: list[Parcel] = []
 
     def finish(self, works: Sequence[Parcel]) -> None:
         self.finished += works
@@ -62,18 +64,25 @@ class Book:
         self.singled += works
 
     def let_go(self, works: Sequence[Parcel]) -> None:
-        raise AssertionError(works)
+        self.returned += works
 
 
 class Nobody:
-    def work(self, sets: Source) -> None: ...
+    """A crew that takes nothing; with `error`, it fails instead."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def work(self, _sets: Source) -> None:
+        if self._error is not None:
+            raise self._error
 
     def wake(self) -> None: ...
 
 
-def filled(step: str) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
+def filled(step: str, crew: Crew | None = None) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
     book = Book()
-    sets: Sets[Parcel] = Sets(Failing(step), book, Nobody(), "test")
+    sets: Sets[Parcel] = Sets(Failing(step), book, crew or Nobody(), "test")
     parcels = [Parcel() for _ in range(3)]
     for parcel in parcels:
         sets.add(parcel)
@@ -93,3 +102,22 @@ def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
     with pytest.raises(ValueError, match="finished"):
         sets.done(members)
     assert (book.finished, book.singled) == (parcels, [])
+
+
+def test_what_arrived_before_a_crew_failed_is_handled_by_itself() -> None:
+    book, sets, parcels = filled("nothing", Nobody(ValueError("a bug")))
+    sets.start()
+    try:
+        eventually(lambda: book.singled == parcels)
+    finally:
+        sets.close()
+
+
+def test_what_a_crew_leaves_goes_back_when_the_consumer_stops() -> None:
+    book, sets, parcels = filled("nothing")
+    book.stopping = True
+    sets.start()
+    try:
+        eventually(lambda: book.returned == parcels)
+    finally:
+        sets.close()

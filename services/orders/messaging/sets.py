@@ -22,7 +22,7 @@ from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
 
-# After a bug made a set fail, messages are handled singly for this time.
+# The crew begins again so long after a bug made it fail: a bug that stays must not fill the log.
 _REST_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -207,4 +207,9 @@ class Sets(Generic[W]):
                 _log.exception("set.failed")
                 for member in list(self._in_hand):
                     self.leave(member, None)
+                # Also what arrived meanwhile: a crew that always fails would never take it.
+                self._ways.single(self._taken(len(self._arrived)), None)
                 self._closed.wait(_REST_S)
+            # The stop waits for these messages, so it must not depend on the crew to take them.
+            if self._ways.stopping:
+                self._ways.let_go(self._taken(len(self._arrived)))
