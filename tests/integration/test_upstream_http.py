@@ -643,6 +643,26 @@ def test_connections_that_the_server_closed_unnoticed_fail_no_call(
     assert upstream.breaker_state == "closed"
 
 
+def answers_the_first(*, then: bool) -> Script:
+    """Answer no other request; `then`: whether their connections stay open."""
+
+    def script(sock: socket.socket, number: int) -> bool:
+        if number > 1:
+            return then
+        sock.sendall(OK)
+        return True
+
+    return script
+
+
+def leaves_the_second(sock: socket.socket, number: int) -> bool:
+    """Answer each request but the second, and end the connection of that one."""
+    if number == 2:
+        return False
+    sock.sendall(OK)
+    return True
+
+
 @pytest.mark.parametrize("state", ["closed", "half-open"])
 def test_a_kept_connection_that_ends_without_an_answer_costs_no_try(
     serve: Serve, connect: Connect, state: str
@@ -685,6 +705,42 @@ def test_a_call_that_ends_its_connections_fails(serve: Serve, connect: Connect) 
         [error] = all_of(calls, 1).values()
     assert isinstance(error, Unavailable)
     assert (len(server.requests), upstream.breaker_state) == (3, "open")
+
+
+@pytest.mark.parametrize("request_", [GET, HttpRequest("PUT", "/thing/1", "/thing/{id}", b"{}")])
+def test_a_request_that_crosses_with_the_end_of_its_connection_costs_no_try(
+    serve: Serve, connect: Connect, request_: HttpRequest
+) -> None:
+    """As above, on a thread: a user's request has a single try."""
+    server = serve(leaves_the_second)
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1).within(30))
+    assert upstream.call(request_, truth)
+    assert upstream.call(request_, truth)
+    assert (server.connections, len(server.requests)) == (2, 3)
+    assert upstream.breaker_state == "closed"
+
+
+def test_a_request_that_ends_its_connections_is_sent_twice_and_fails(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(answers_the_first(then=False))
+    upstream = connect(server.url, UpstreamPolicy(breaker_failures=1).within(30))
+    assert upstream.call(GET, truth)
+    with pytest.raises(Unavailable, match="connection_error"):
+        upstream.call(GET, truth)
+    assert (len(server.requests), upstream.breaker_state) == (3, "open")
+
+
+def test_a_request_whose_time_is_over_is_not_sent_again(serve: Serve, connect: Connect) -> None:
+    server = serve(answers_the_first(then=True))
+    upstream = connect(server.url, UpstreamPolicy().within(0.5))
+    assert upstream.call(GET, truth)
+    with pytest.raises(Unavailable, match="timeout"):
+        upstream.call(GET, truth)
+    upstream.close()
+    for thread in upstream._transport._threads._threads:
+        thread.join(60)
+    assert len(server.requests) == 2
 
 
 OLD = b"HTTP/1.0 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

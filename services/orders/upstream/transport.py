@@ -12,6 +12,7 @@ import datetime as dt
 import email.utils
 import enum
 import os
+import queue
 import socket
 import stat
 import threading
@@ -158,7 +159,7 @@ class Transport:
         def run() -> HttpResponse:
             try:
                 _thread.exchange = exchange
-                return self._exchange(request, headers, timeout_s)
+                return self._exchange(exchange, request, headers, timeout_s)
             finally:
                 ended()
 
@@ -172,22 +173,20 @@ class Transport:
             raise
 
     def _exchange(
-        self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
+        self,
+        exchange: "_Exchange",
+        request: HttpRequest,
+        headers: Mapping[str, str],
+        timeout_s: float,
     ) -> HttpResponse:
         try:
-            response = self._pool.urlopen(
-                request.method,
-                self._base + request.path,
-                request.body,
-                {**self._headers, **headers},
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=timeout_s,
-                preload_content=False,
-                decode_content=False,
-            )
-            return self._read(response)
+            try:
+                return self._read(self._sent(request, headers, timeout_s))
+            except _ClosedUnused:
+                if exchange.aborted:
+                    raise
+            self._close_idle()  # idle for as long, so the server has closed them, too
+            return self._read(self._sent(request, headers, timeout_s))
         except AddressRefused as error:
             raise TryFailed(CallOutcome.ADDRESS_REFUSED, str(error)) from error
         except urllib3.exceptions.NewConnectionError as error:  # refused: a timeout to urllib3
@@ -196,6 +195,29 @@ class Transport:
             raise TryFailed(CallOutcome.TIMEOUT, error_text(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise TryFailed(CallOutcome.CONNECTION_ERROR, error_text(error)) from error
+
+    def _sent(
+        self, request: HttpRequest, headers: Mapping[str, str], timeout_s: float
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pool.urlopen(
+            request.method,
+            self._base + request.path,
+            request.body,
+            {**self._headers, **headers},
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout_s,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _close_idle(self) -> None:
+        idle = self._pool.pool
+        with contextlib.suppress(queue.Empty):
+            while idle is not None:
+                if (connection := idle.get(block=False)) is not None:
+                    connection.close()
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> HttpResponse:
         try:
@@ -240,25 +262,32 @@ def error_text(error: Exception) -> str:
     return type(getattr(cause, "reason", None) or cause).__name__
 
 
+class _ClosedUnused(urllib3.exceptions.ProtocolError):
+    """Send it again: the server closed a kept connection while the request was on its way.
+
+    That says nothing about the upstream, and each call is idempotent.
+    """
+
+
 class _Exchange:
     """The socket of an exchange, known once the thread waits for the answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._aborted = False
+        self.aborted = False
         self._socket: socket.socket | None = None
 
     def uses(self, sock: socket.socket) -> None:
         """Remember the socket; shut it down at once if the time is over already."""
         with self._lock:
             self._socket = sock
-            if self._aborted:
+            if self.aborted:
                 _shut_down(sock)
 
     def abort(self) -> None:
         """Make the thread's next read fail."""
         with self._lock:
-            self._aborted = True
+            self.aborted = True
             if self._socket is not None:
                 _shut_down(self._socket)
 
@@ -277,16 +306,29 @@ _thread: Final = _Thread()
 
 
 class _HTTPConnection(HTTPConnection):
+    _kept = False  # whether it has brought an answer before
+
     def __init__(
         self, *args: Any, addresses: AllowedAddresses | None = None, **options: Any
     ) -> None:
         super().__init__(*args, **options)
         self._addresses = addresses
 
+    def connect(self) -> None:
+        self._kept = False
+        super().connect()
+
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3 itself
         if _thread.exchange is not None and self.sock is not None:
             _thread.exchange.uses(self.sock)
-        return super().getresponse()
+        try:
+            response = super().getresponse()
+        except ConnectionError as error:
+            if self._kept:
+                raise _ClosedUnused(error) from error
+            raise
+        self._kept = True
+        return response
 
     def _new_conn(self) -> socket.socket:
         """Connect to an address that was checked: a second look-up could return another one.
