@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -16,8 +16,8 @@ from devstack.testing import Database, Postgres
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders import settings
-from orders.database.connection import SESSION, Server, connect
-from orders.database.failures import Busy, Locked
+from orders.database.connection import SESSION, Connection, Server, connect
+from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import KeyReused, Ledger, Position, StoredAnswer
@@ -222,6 +222,65 @@ def _fails(ledger: Ledger) -> bool:
     except Transient:
         return True
     return False
+
+
+class Unlucky(Pool):
+    """A pool whose connections end between the look at them and the statement."""
+
+    def __init__(self, database: Database, options: settings.DatabaseSettings) -> None:
+        super().__init__(database.url, options, "unlucky")
+        self._admin_url, self._thread = database.admin_url, threading.get_ident()
+        self.breaks = 0  # how many connections are still to end, in the thread of the test
+        self.statements = 0
+
+    def _take(self, timeout_s: float) -> Connection:
+        connection = super()._take(timeout_s)
+        if self.breaks and threading.get_ident() == self._thread:
+            self.breaks -= 1
+            with psycopg.connect(self._admin_url, autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s)", (connection.backend_pid,))
+            eventually(connection.is_over)
+        return connection
+
+    def execute(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        self.statements += 1
+        return super().execute(name, arguments)
+
+
+@pytest.fixture
+def unlucky(database: Database, options: settings.DatabaseSettings) -> Iterator[Unlucky]:
+    pool = Unlucky(database, options)
+    pool.open()
+    pool.wait()
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("name", ["page", "find", "replay"])
+def test_a_read_whose_connection_broke_is_tried_once_more(unlucky: Unlucky, name: str) -> None:
+    ledger = Ledger(unlucky, Reads(unlucky, None, None, 0))
+    stored = accept(ledger, key := str(uuid.uuid4()))
+    reads: dict[str, Callable[[], object]] = {
+        "page": lambda: ledger.page(ORDER.user_id, 1, None, 0, own_writes=True),
+        "find": lambda: ledger.find(stored.order_id or 0),
+        "replay": lambda: ledger.replay(ORDER, "u:7", key),
+    }
+    unlucky.breaks, unlucky.statements = 1, 0
+    assert reads[name]()
+    assert unlucky.statements == 2
+    unlucky.breaks, unlucky.statements = 3, 0
+    with pytest.raises(OutcomeUnknown):
+        reads[name]()
+    assert unlucky.statements == 2
+
+
+def test_a_write_whose_connection_broke_is_not_tried_again(unlucky: Unlucky) -> None:
+    ledger = Ledger(unlucky, Reads(unlucky, None, None, 0))
+    accept(ledger)
+    unlucky.breaks, unlucky.statements = 1, 0
+    with pytest.raises(OutcomeUnknown):
+        accept(ledger)
+    assert unlucky.statements == 1
 
 
 def test_an_outage_is_told_fast_and_ends_with_it(

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -64,15 +64,20 @@ def servers(state: Path) -> Iterator[Pair]:
         yield servers
 
 
+def read(pool: Pool) -> object:
+    return Ledger(pool, Reads(pool, None, None, 1)).page(7, 1, None, 0, own_writes=True)
+
+
+@pytest.mark.parametrize("ask", [accept, read])
 def test_a_frozen_server_costs_one_deadline_and_the_outcome_is_unknown(
-    postgres: Postgres, pool: Pool
+    postgres: Postgres, pool: Pool, ask: Callable[[Pool], object]
 ) -> None:
     accept(pool)
     postgres.pause()
     try:
         began_s, started_s = time.monotonic(), machine_time_s()
         with pytest.raises(OutcomeUnknown):
-            accept(pool)
+            ask(pool)
         assert time.monotonic() - began_s > DEADLINE_S * 0.9
         assert machine_time_s() - started_s < DEADLINE_S + 2
         with pytest.raises(Transient) as refused:

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,9 @@ def api(tmp_path_factory: pytest.TempPathFactory, database: Database, way: Proxy
 
 @contextlib.contextmanager
 def locked(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """Make every insert of an order wait, until the block ends."""
+    """Make every statement about orders wait, until the block ends."""
     with psycopg.connect(database.url) as connection:
-        connection.execute(b"LOCK TABLE orders IN EXCLUSIVE MODE")
+        connection.execute(b"LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         yield connection
 
 
@@ -56,8 +56,15 @@ def cut_under_a_statement(
     api: Api, database: Database, way: Proxy, user: int, key: str | None
 ) -> requests.Response:
     """Send an order, and cut the connection while PostgreSQL works on it."""
+    return cut_under(lambda: api.post(user, key), database, way)
+
+
+def cut_under(
+    ask: Callable[[], requests.Response], database: Database, way: Proxy
+) -> requests.Response:
+    """Send a request, and cut its connection to PostgreSQL while that works on it."""
     with ThreadPoolExecutor(1) as pool, locked(database) as connection:
-        answer = pool.submit(api.post, user, key)
+        answer = pool.submit(ask)
         waiting = (
             b"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
         )
@@ -86,6 +93,17 @@ def test_with_a_key_the_client_may_repeat(api: Api, database: Database, way: Pro
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     eventually(lambda: api.post(user, "k1").status_code == 202)
     assert len(api.get(f"/api/orders/user/{user}").json()) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/orders/{id}", "/api/orders/user/{user}?pageSize=1"])
+def test_a_read_is_answered_though_its_connection_was_cut(
+    api: Api, database: Database, way: Proxy, path: str
+) -> None:
+    user = new_user()
+    placed = api.post(user)
+    address = path.format(id=placed.headers["Location"].rpartition("/")[2], user=user)
+    answer = cut_under(lambda: api.get(address), database, way)
+    assert answer.status_code == 200, answer.text
 
 
 def test_what_was_not_sent_may_be_repeated(api: Api, way: Proxy) -> None:

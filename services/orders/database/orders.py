@@ -74,7 +74,7 @@ def find_answer(pool: Pool, use: Use) -> StoredAnswer | None:
     """Return the stored answer of a key, if it was used. Raises KeyReused."""
     if use.key is None:
         return None
-    rows = pool.execute("find_answer", use.arguments)
+    rows = pool.read("find_answer", use.arguments)
     if not rows:
         return None
     fingerprint, status, body, location, tag = rows[0]

@@ -31,6 +31,7 @@ from orders.database.connection import (
 from orders.database.failures import (
     DeadlinePassed,
     NoStandby,
+    OutcomeUnknown,
     ReadOnly,
     ServerAway,
     translation,
@@ -164,6 +165,8 @@ class Pool:
             self._distrust(connection)
         elif isinstance(error, errors.ReadOnlySqlTransaction | ReadOnly | NoStandby):
             self._distrust(connection)  # another attempt to connect tells soon how the server does
+        elif connection.closed:
+            self._distrust(connection)  # what ended it may be about to end the others
 
     def _take(self, timeout_s: float) -> Connection:
         connection = self._kept.take()
@@ -237,6 +240,19 @@ class Pool:
         """Run `sql/<name>.sql` and return its rows."""
         with self.connection() as connection:
             return connection.rows(statement(name), arguments)
+
+    def read(self, name: str, arguments: Mapping[str, Any]) -> list[Row]:
+        """Run a statement that only reads; once more, on a new connection, if its own one broke.
+
+        The server may close a connection just after we looked at it. A deadline that passed is not
+        tried again: the caller has waited long enough.
+        """
+        try:
+            return self.execute(name, arguments)
+        except OutcomeUnknown as error:
+            if isinstance(error.__cause__, DeadlinePassed):
+                raise
+        return self.execute(name, arguments)
 
     def count(self, name: str, arguments: Mapping[str, Any]) -> int:
         """Run `sql/<name>.sql` and return how many rows it touched."""

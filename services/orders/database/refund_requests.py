@@ -103,7 +103,7 @@ class RefundRequests:
         raise Transient("the order is being changed by others", retry_after_s=1)
 
     def _account(self, order_id: int) -> _Account | None:
-        rows = self._primary.execute("find_account", {"id": order_id})
+        rows = self._primary.read("find_account", {"id": order_id})
         if not rows:
             return None
         order = order_of(rows[0][:ORDER_COLUMNS])

@@ -180,7 +180,7 @@ class Reads:
 
     def _on_primary(self, name: str, arguments: Mapping[str, Any], reason: str) -> list[Row]:
         _routed("primary", reason).inc()
-        return self._primary.execute(name, arguments)
+        return self._primary.read(name, arguments)
 
     def _on_replica(self, replica: Pool, name: str, arguments: Mapping[str, Any]) -> list[Row]:
         rows = replica.execute(name, arguments)
