@@ -251,6 +251,18 @@ def test_a_process_has_the_privileges_of_the_matrix_and_no_others(
     assert held == MAY[process]
 
 
+def test_the_page_has_the_matrix() -> None:
+    header, *rows = re.findall(r"^\| (table|`\w+`) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    processes = header[1].split(" | ")
+    assert processes == list(MAY)
+    listed: dict[str, dict[str, str]] = {process: {} for process in processes}
+    for table, rights in rows:
+        for process, right in zip(processes, rights.split("|"), strict=True):
+            if right.strip():
+                listed[process][table.strip("`")] = right.replace(" ", "")
+    assert listed == MAY
+
+
 @pytest.mark.parametrize("process", roles.PROCESSES)
 def test_a_process_is_refused_whatever_else_it_tries(process: str, connect: Connect) -> None:
     session = connect(process)
