@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from psycopg import errors
 
-from orders.cache.address import place_of
+from orders.cache.address import target_of
 from orders.cache.flush import flush
 from orders.database import promotion
 from orders.database.failures import DatabaseUnavailable
@@ -35,7 +35,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Do what is left to do and say so; a second run changes nothing. Raises OrdersError."""
     database, cache = load(DatabaseSettings), load(CacheSettings)
     if cache.url:
-        place_of(cache.url)  # a wrong one is refused before anything is done
+        target_of(cache.url)  # a wrong one is refused before anything is done
     result = promotion.follow_up(database, chosen.skip)
     lines = [f"sequence {name}: set to {value}" for name, value in result.sequences.items()]
     if not result.new:

@@ -19,7 +19,7 @@ _PUT: Final = frozenset({"eval", "evalsha", "get", "set"})
 _FORGET: Final = frozenset({"scan", "unlink", "set"})  # after a promotion of PostgreSQL
 
 
-class Rules(msgspec.Struct, frozen=True):
+class AclRules(msgspec.Struct, frozen=True):
     """The rights of one user: key prefixes and commands."""
 
     keys: tuple[str, ...]
@@ -32,17 +32,17 @@ class Rules(msgspec.Struct, frozen=True):
         return " ".join(("resetkeys", "resetchannels", *keys, "-@all", *commands))
 
 
-def users() -> Mapping[str, Rules]:
+def users() -> Mapping[str, AclRules]:
     """Return the rules of each process that uses Redis."""
     limit_and_mark = {"ping", "time", "exists", "pttl"}  # what their scripts call, too
     return {
-        "api": Rules((ORDERS, LIMITS, WRITERS), _CONNECT | _TRACK | _PUT | limit_and_mark),
-        "worker": Rules((ORDERS,), _CONNECT | _TRACK | _PUT | _FORGET),
-        "support": Rules((ORDERS,), _CONNECT | _PUT | _FORGET),
+        "api": AclRules((ORDERS, LIMITS, WRITERS), _CONNECT | _TRACK | _PUT | limit_and_mark),
+        "worker": AclRules((ORDERS,), _CONNECT | _TRACK | _PUT | _FORGET),
+        "support": AclRules((ORDERS,), _CONNECT | _PUT | _FORGET),
     }
 
 
-def installation() -> Rules:
+def installation() -> AclRules:
     """Return the rules of a single user for all processes."""
     commands = (rules.commands for rules in users().values())
-    return Rules(("",), frozenset().union(*commands))
+    return AclRules(("",), frozenset().union(*commands))

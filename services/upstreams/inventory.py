@@ -31,7 +31,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,15}\Z")
 
 
-class Status(enum.StrEnum):
+class ReservationStatus(enum.StrEnum):
     """The status of a reservation."""
 
     RESERVED = "reserved"
@@ -64,7 +64,7 @@ class Reservation(msgspec.Struct, rename="camel", frozen=True):
     reservation_key: str
     product_id: int
     quantity: int
-    status: Status
+    status: ReservationStatus
     at: dt.datetime
 
 
@@ -120,13 +120,15 @@ class Stock:
                 raise Refusal(409, "out_of_stock", f"{remaining + order.quantity} units available")
             self._available[order.product_id] = remaining
             at = self._journal.note(key, order_id)
-            new = Reservation(order_id, key, order.product_id, order.quantity, Status.RESERVED, at)
+            new = Reservation(
+                order_id, key, order.product_id, order.quantity, ReservationStatus.RESERVED, at
+            )
             self._reservations[key] = new
             return new, True
 
     def commit(self, key: str, order_id: int | None) -> Reservation:
         """Make a reservation final."""
-        return self._end(key, order_id, Status.RESERVED, Status.COMMITTED)
+        return self._end(key, order_id, ReservationStatus.RESERVED, ReservationStatus.COMMITTED)
 
     def release(self, key: str, order_id: int | None) -> Reservation:
         """Give the units of a reservation back; one that comes later under this key takes none."""
@@ -134,12 +136,14 @@ class Stock:
             if key not in self._reservations:
                 resolved_id = _order_id(key, order_id)
                 at = self._journal.note(key, resolved_id)
-                self._reservations[key] = Reservation(resolved_id, key, 0, 0, Status.RELEASED, at)
-        return self._end(key, order_id, Status.RESERVED, Status.RELEASED)
+                self._reservations[key] = Reservation(
+                    resolved_id, key, 0, 0, ReservationStatus.RELEASED, at
+                )
+        return self._end(key, order_id, ReservationStatus.RESERVED, ReservationStatus.RELEASED)
 
     def give_back(self, key: str, order_id: int | None) -> Reservation:
         """Take the units of a committed reservation back."""
-        return self._end(key, order_id, Status.COMMITTED, Status.RETURNED)
+        return self._end(key, order_id, ReservationStatus.COMMITTED, ReservationStatus.RETURNED)
 
     def ledger(self) -> list[Reservation]:
         """Return every reservation, in the order they were made."""
@@ -158,7 +162,9 @@ class Stock:
             keys = self._journal.of_order(order_id)
             return Entries([self._reservations[key] for key in keys], None)
 
-    def _end(self, key: str, order_id: int | None, before: Status, status: Status) -> Reservation:
+    def _end(
+        self, key: str, order_id: int | None, before: ReservationStatus, status: ReservationStatus
+    ) -> Reservation:
         with self._lock:
             reservation = self._reservations.get(key)
             if reservation is None:
@@ -168,9 +174,9 @@ class Stock:
             if reservation.status is status:
                 return reservation
             if reservation.status is not before:
-                reserved = reservation.status is Status.RESERVED
+                reserved = reservation.status is ReservationStatus.RESERVED
                 raise Refusal(409, "not_committed" if reserved else f"already_{reservation.status}")
-            if status is not Status.COMMITTED:
+            if status is not ReservationStatus.COMMITTED:
                 self._available[reservation.product_id] += reservation.quantity
             at = self._journal.note(key, reservation.order_id)
             ended = msgspec.structs.replace(reservation, status=status, at=at)

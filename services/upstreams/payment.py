@@ -31,7 +31,7 @@ class Kind(enum.StrEnum):
     REFUND = "refund"
 
 
-class Status(enum.StrEnum):
+class PaymentStatus(enum.StrEnum):
     """How an attempt ended."""
 
     CAPTURED = "captured"
@@ -71,7 +71,7 @@ class Attempt(msgspec.Struct, rename="camel"):
     order_id: int
     kind: Kind
     amount: Decimal
-    status: Status
+    status: PaymentStatus
     calls: int
     at: dt.datetime
 
@@ -81,7 +81,7 @@ class Answer(msgspec.Struct, rename="camel", frozen=True):
 
     attempt_id: str
     order_id: int
-    status: Status
+    status: PaymentStatus
     amount: Decimal
 
 
@@ -92,7 +92,7 @@ class Entry(msgspec.Struct, rename="camel", frozen=True):
     order_id: int
     kind: Kind
     amount: Decimal
-    status: Status
+    status: PaymentStatus
     at: dt.datetime
 
 
@@ -115,7 +115,7 @@ class Till:
     def capture(self, attempt_id: str, request: Asked, *, decline: bool) -> Answer:
         """Charge, or decline if the faults require it and the attempt is new."""
         with self._lock:
-            status = Status.DECLINED if decline else Status.CAPTURED
+            status = PaymentStatus.DECLINED if decline else PaymentStatus.CAPTURED
             return self._once(attempt_id, request, status)
 
     def refund(self, attempt_id: str, request: Asked, *, decline: bool = False) -> Answer:
@@ -126,7 +126,9 @@ class Till:
                 total = self._total_refund(capture_id, request)
                 if not decline:
                     self._refunded[capture_id] = total
-            return self._once(attempt_id, request, Status.DECLINED if decline else Status.REFUNDED)
+            return self._once(
+                attempt_id, request, PaymentStatus.DECLINED if decline else PaymentStatus.REFUNDED
+            )
 
     def find(self, attempt_id: str) -> Answer | None:
         """Return what became of a capture; None if it never came here."""
@@ -151,7 +153,7 @@ class Till:
             keys = self._journal.of_order(order_id)
             return Entries([_entry(self._attempts[key][1]) for key in keys], None)
 
-    def _once(self, attempt_id: str, request: Asked, status: Status) -> Answer:
+    def _once(self, attempt_id: str, request: Asked, status: PaymentStatus) -> Answer:
         key = (request.kind, attempt_id)
         if key not in self._attempts:
             at = self._journal.note(key, request.order_id)
@@ -168,7 +170,7 @@ class Till:
         if entry is None:
             raise Refusal(404, "unknown_capture")
         _, capture = entry
-        if capture.status is not Status.CAPTURED or capture.order_id != request.order_id:
+        if capture.status is not PaymentStatus.CAPTURED or capture.order_id != request.order_id:
             raise Refusal(409, "not_captured", "no money of this order was taken under this id")
         total = self._refunded.get(capture_id, Decimal(0)) + request.amount
         if total > capture.amount:

@@ -8,11 +8,11 @@ import msgspec
 from orders.api.app import create_app
 from orders.api.auth import NoAuthentication
 from orders.api.ratelimit import RateLimiter
-from orders.api.resource import Ports
+from orders.api.resource import ApiPorts
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.cancellations import Cancellations
-from orders.database.orders import History, Ledger
+from orders.database.orders import History, Orders
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads
@@ -24,13 +24,13 @@ CURSOR_KEY = b"a key of some length"
 ORDER = {"userId": 7, "productId": 3, "quantity": 2, "total": 19.9, "paymentMethod": "visa"}
 
 
-def ports(requests: int = 1000, **changes: Any) -> Ports:
+def ports(requests: int = 1000, **changes: Any) -> ApiPorts:
     """Give ports of which nothing is connected: Redis is away, PostgreSQL too."""
     database = DatabaseSettings(url="postgresql://nobody@127.0.0.1:1/none")
     pool = Pool(database.url, database, "contract")
     redis = Redis(CacheSettings())
-    disconnected = Ports(
-        ledger=Ledger(pool, Reads(pool, None, None, 1)),
+    disconnected = ApiPorts(
+        orders=Orders(pool, Reads(pool, None, None, 1)),
         cancellations=Cancellations(pool, 1800),
         refund_requests=RefundRequests(pool),
         history=History(Reads(pool, None, None, 1)),

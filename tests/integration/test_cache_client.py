@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from devstack.testing import Server
 from machine_time import machine_time_s
-from orders.cache.address import Place
+from orders.cache.address import RedisTarget
 from orders.cache.client import Redis, RedisBypassed, RedisDown
 from orders.cache.connection import Connected
 from orders.settings import CacheSettings
@@ -191,7 +191,7 @@ def test_a_server_that_speaks_another_protocol_is_bypassed() -> None:
 class SlowlyNamed(NamedTuple):
     """A server whose name is looked up for a second."""
 
-    server: Place
+    server: RedisTarget
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
         time.sleep(1)
@@ -205,8 +205,8 @@ def test_a_slow_name_service_is_within_the_budget_and_serves_the_next_call(
     redis_url: str,
 ) -> None:
     redis = client(redis_url)
-    assert redis.place is not None
-    redis.place = SlowlyNamed(redis.place)
+    assert redis.target is not None
+    redis.target = SlowlyNamed(redis.target)
     assert took_s(lambda: fails(lambda: redis.call("PING"))) < LATE_S
     wait_until(lambda: serves(redis))
 

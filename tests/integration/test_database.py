@@ -20,7 +20,7 @@ from orders.database.connection import SESSION, Connection, Server, connect
 from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
-from orders.database.orders import KeyReused, Ledger, Position, StoredAnswer
+from orders.database.orders import KeyReused, Orders, Position, StoredAnswer
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads, Replica, ReplicaLag
 from orders.database.statements import Prepared
@@ -53,11 +53,11 @@ def pool(options: settings.DatabaseSettings) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def ledger(pool: Pool) -> Ledger:
-    return Ledger(pool, Reads(pool, None, None, 1))
+def ledger(pool: Pool) -> Orders:
+    return Orders(pool, Reads(pool, None, None, 1))
 
 
-def accept(ledger: Ledger, key: str | None = None, order: NewOrder = ORDER) -> StoredAnswer:
+def accept(ledger: Orders, key: str | None = None, order: NewOrder = ORDER) -> StoredAnswer:
     return ledger.accept(order, context.accept("test", None)[0], "u:7", key)
 
 
@@ -71,14 +71,14 @@ def routed(target: str, reason: str) -> float:
     return float(DB_ROUTE.labels(target, reason)._value.get())
 
 
-def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Ledger) -> None:
+def test_key_order_history_and_outbox_commit_together(pool: Pool, ledger: Orders) -> None:
     tables = ("orders", "order_history", "outbox", "idempotency_keys")
     before = [count(pool, table) for table in tables]
     accept(ledger, str(uuid.uuid4()))
     assert [count(pool, table) for table in tables] == [number + 1 for number in before]
 
 
-def test_the_same_key_gives_the_stored_answer(ledger: Ledger) -> None:
+def test_the_same_key_gives_the_stored_answer(ledger: Orders) -> None:
     key = str(uuid.uuid4())
     first, second = accept(ledger, key), accept(ledger, key)
     assert second.replayed
@@ -87,14 +87,14 @@ def test_the_same_key_gives_the_stored_answer(ledger: Ledger) -> None:
     )  # fmt: skip
 
 
-def test_the_same_key_with_another_order_is_refused(ledger: Ledger) -> None:
+def test_the_same_key_with_another_order_is_refused(ledger: Orders) -> None:
     key = str(uuid.uuid4())
     accept(ledger, key)
     with pytest.raises(KeyReused):
         accept(ledger, key, NewOrder(7, 1, 3, Decimal("19.90"), "card"))
 
 
-def test_an_expired_key_is_free_again(pool: Pool, ledger: Ledger) -> None:
+def test_an_expired_key_is_free_again(pool: Pool, ledger: Orders) -> None:
     key = str(uuid.uuid4())
     first = accept(ledger, key)
     with pool.connection() as connection:
@@ -104,7 +104,7 @@ def test_an_expired_key_is_free_again(pool: Pool, ledger: Ledger) -> None:
     assert second.order_id != first.order_id
 
 
-def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Ledger) -> None:
+def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Orders) -> None:
     key, before = str(uuid.uuid4()), count(pool, "orders")
     gate = threading.Barrier(20)
 
@@ -119,7 +119,7 @@ def test_fifty_equal_requests_at_once_make_one_order(pool: Pool, ledger: Ledger)
 
 
 def test_the_loser_of_a_race_waits_a_second_and_is_told_that_the_winner_is_busy(
-    database: Database, ledger: Ledger
+    database: Database, ledger: Orders
 ) -> None:
     key = str(uuid.uuid4())
     with psycopg.connect(database.url) as winner:
@@ -139,7 +139,7 @@ def test_the_loser_of_a_race_waits_a_second_and_is_told_that_the_winner_is_busy(
 
 
 def test_a_locked_table_is_no_answer_about_somebody_elses_key(
-    database: Database, ledger: Ledger
+    database: Database, ledger: Orders
 ) -> None:
     with psycopg.connect(database.url) as migration:
         migration.execute(b"LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
@@ -166,7 +166,7 @@ def test_a_statement_that_failed_runs_again_on_its_connection(
     pool = Pool(options.url, msgspec.structs.replace(options, pool_size=1), "test")
     pool.open()
     try:
-        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        ledger = Orders(pool, Reads(pool, None, None, 1))
         for key in (None, f"first-{uuid.uuid4()}", None, f"second-{uuid.uuid4()}"):
             with pytest.raises(Permanent):
                 accept(ledger, key, NewOrder(7, 1, 0, Decimal("19.90"), "card"))
@@ -191,7 +191,7 @@ def test_a_connection_keeps_a_bounded_number_of_prepared_statements(pool: Pool) 
     assert statements == 2
 
 
-def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> None:
+def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Orders) -> None:
     user = 4711
     mine = [
         accept(ledger, None, NewOrder(user, 1, 1, Decimal(1), "card")).order_id for _ in range(25)
@@ -206,7 +206,7 @@ def test_pages_are_a_walk_without_gaps_while_orders_come_in(ledger: Ledger) -> N
 
 
 def test_a_restart_of_the_server_costs_no_request_after_it(
-    postgres: Postgres, pool: Pool, ledger: Ledger
+    postgres: Postgres, pool: Pool, ledger: Orders
 ) -> None:
     accept(ledger)
     postgres.stop()
@@ -216,7 +216,7 @@ def test_a_restart_of_the_server_costs_no_request_after_it(
         accept(ledger)
 
 
-def _fails(ledger: Ledger) -> bool:
+def _fails(ledger: Orders) -> bool:
     try:
         accept(ledger)
     except Transient:
@@ -258,7 +258,7 @@ def unlucky(database: Database, options: settings.DatabaseSettings) -> Iterator[
 
 @pytest.mark.parametrize("name", ["page", "find", "replay"])
 def test_a_read_whose_connection_broke_is_tried_once_more(unlucky: Unlucky, name: str) -> None:
-    ledger = Ledger(unlucky, Reads(unlucky, None, None, 0))
+    ledger = Orders(unlucky, Reads(unlucky, None, None, 0))
     stored = accept(ledger, key := str(uuid.uuid4()))
     reads: dict[str, Callable[[], object]] = {
         "page": lambda: ledger.page(ORDER.user_id, 1, None, 0, own_writes=True),
@@ -275,7 +275,7 @@ def test_a_read_whose_connection_broke_is_tried_once_more(unlucky: Unlucky, name
 
 
 def test_a_write_whose_connection_broke_is_not_tried_again(unlucky: Unlucky) -> None:
-    ledger = Ledger(unlucky, Reads(unlucky, None, None, 0))
+    ledger = Orders(unlucky, Reads(unlucky, None, None, 0))
     accept(ledger)
     unlucky.breaks, unlucky.statements = 1, 0
     with pytest.raises(OutcomeUnknown):
@@ -284,7 +284,7 @@ def test_a_write_whose_connection_broke_is_not_tried_again(unlucky: Unlucky) -> 
 
 
 def test_an_outage_is_told_fast_and_ends_with_it(
-    postgres: Postgres, pool: Pool, ledger: Ledger
+    postgres: Postgres, pool: Pool, ledger: Orders
 ) -> None:
     accept(ledger)
     postgres.stop()
@@ -310,7 +310,7 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_misses_to_the_primary(
     lag = ReplicaLag(options)
     replica.open()
     lag.start()
-    ledger = Ledger(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
+    ledger = Orders(pool, Reads(pool, replica, lag, options.replica_max_lag_s))
     try:
         eventually(lambda: lag.lag_s() < options.replica_max_lag_s)
         fresh = routed("replica", "fresh")
@@ -351,7 +351,7 @@ def test_reads_go_in_turn_to_the_replicas_that_keep_up(
     pools = [Counted(database.replica_url, options, f"r{n}", writes=False) for n in range(3)]
     lags = [ReplicaLag(options, database.replica_url) for _ in pools]
     reads = Reads.among(pool, list(map(Replica, pools, lags)), options.replica_max_lag_s)
-    ledger = Ledger(pool, reads)
+    ledger = Orders(pool, reads)
     order_id = accept(ledger).order_id or 0
     for replica, lag in zip(pools[:2], lags[:2], strict=True):  # the third one is never heard of
         replica.open()

@@ -21,7 +21,7 @@ from orders.database.connection import REPLACED, connect, sessions
 from orders.database.failures import OutcomeUnknown, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import Watchdog
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads
 from orders.domain.order import NewOrder
@@ -39,7 +39,7 @@ def settings_of(url: str) -> DatabaseSettings:
 
 
 def accept(pool: Pool) -> int:
-    ledger = Ledger(pool, Reads(pool, None, None, 1))
+    ledger = Orders(pool, Reads(pool, None, None, 1))
     return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", None).order_id or 0
 
 
@@ -65,7 +65,7 @@ def servers(state: Path) -> Iterator[Pair]:
 
 
 def read(pool: Pool) -> object:
-    return Ledger(pool, Reads(pool, None, None, 1)).page(7, 1, None, 0, own_writes=True)
+    return Orders(pool, Reads(pool, None, None, 1)).page(7, 1, None, 0, own_writes=True)
 
 
 @pytest.mark.parametrize("ask", [accept, read])

@@ -25,7 +25,7 @@ from orders.database import connection
 from orders.database.failures import Busy, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome, Progress, Reservation, Step
 from orders.database.routing import Reads, ReplicaLag
@@ -101,8 +101,8 @@ def pool(options: DatabaseSettings) -> Iterator[Pool]:
     pool.close()
 
 
-def ledger_of(pool: Pool) -> Ledger:
-    return Ledger(pool, Reads(pool, None, None, 1))
+def ledger_of(pool: Pool) -> Orders:
+    return Orders(pool, Reads(pool, None, None, 1))
 
 
 def accept(pool: Pool, key: str | None = None) -> int:

@@ -21,7 +21,7 @@ from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
 from orders.database.failures import DatabaseUnavailable, OutcomeUnknown
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.promotion import SKIP, follow_up
 from orders.database.routing import Reads
@@ -41,7 +41,7 @@ def servers(state: Path) -> Iterator[Pair]:
 
 
 def accept(pool: Pool, key: str | None = None) -> int:
-    ledger = Ledger(pool, Reads(pool, None, None, 1))
+    ledger = Orders(pool, Reads(pool, None, None, 1))
     return ledger.accept(ORDER, context.accept("test", None)[0], "u:7", key).order_id or 0
 
 
@@ -195,7 +195,7 @@ def test_a_commit_that_no_standby_confirms_has_an_unknown_outcome_within_the_dea
         assert waiting(postgres) <= 3, "two, and the one that found out"
         postgres.replica.resume()
         eventually(lambda: refused(pool) is None, within_s=30)
-        replayed = Ledger(pool, Reads(pool, None, None, 1)).replay(ORDER, "u:7", "waits")
+        replayed = Orders(pool, Reads(pool, None, None, 1)).replay(ORDER, "u:7", "waits")
         assert replayed is not None
 
 

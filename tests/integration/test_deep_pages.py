@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from devstack.testing import Database
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads
 from orders.database.statements import statement
@@ -19,7 +19,7 @@ PAGE = 20
 
 
 @pytest.fixture(scope="module")
-def ledger(database: Database) -> Iterator[Ledger]:
+def ledger(database: Database) -> Iterator[Orders]:
     """Give the orders of a user with a long list, between those of another."""
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute(
@@ -35,16 +35,16 @@ def ledger(database: Database) -> Iterator[Ledger]:
     settings = DatabaseSettings(url=database.url)
     pool = Pool(database.url, settings, "test")
     pool.open()
-    yield Ledger(pool, Reads(pool, None, None, 1))
+    yield Orders(pool, Reads(pool, None, None, 1))
     pool.close()
 
 
-def page(ledger: Ledger, number: int) -> list[int]:
+def page(ledger: Orders, number: int) -> list[int]:
     orders = ledger.page(USER, PAGE, None, (number - 1) * PAGE, own_writes=False)
     return [order.id for order in orders]
 
 
-def test_every_page_is_where_the_whole_list_has_it(ledger: Ledger, database: Database) -> None:
+def test_every_page_is_where_the_whole_list_has_it(ledger: Orders, database: Database) -> None:
     with psycopg.connect(database.url) as connection:
         newest_first = "SELECT id FROM orders WHERE user_id = 1 ORDER BY created_at DESC, id DESC"
         ids = [row[0] for row in connection.execute(newest_first.encode())]
@@ -53,7 +53,7 @@ def test_every_page_is_where_the_whole_list_has_it(ledger: Ledger, database: Dat
     assert page(ledger, 504) == []
 
 
-def test_page_500_reads_a_tenth_of_what_it_skips(ledger: Ledger, database: Database) -> None:
+def test_page_500_reads_a_tenth_of_what_it_skips(ledger: Orders, database: Database) -> None:
     newest = (dt.datetime(9999, 12, 31, tzinfo=dt.UTC), MAX_ID)
     first = {
         "user_id": USER, "before_at": newest[0], "before_id": newest[1],

@@ -22,7 +22,7 @@ from integration.together import DirectAsking, handle_by_itself, work_on
 from integration.upstream_books import InventoryBooks, PaymentBooks
 from orders import settings
 from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
 from orders.database.refund_requests import NotRefundable, RefundCommand, RefundRequests
@@ -33,7 +33,7 @@ from orders.domain.lifecycle import Status
 from orders.domain.order import NewOrder
 from orders.messaging.envelope import Message
 from orders.telemetry import context
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sweep import Sweeper
 from upstreams.inventory import Stock
 from upstreams.payment import Till
@@ -103,7 +103,7 @@ class Case:
         self.path = path
         new = NewOrder(USER, PRODUCT, QUANTITY, TOTAL, "decline" if path == "declined" else "card")
         ids = context.accept("test", None)[0]
-        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        ledger = Orders(pool, Reads(pool, None, None, 1))
         self.id = ledger.accept(new, ids, "user:7", None).order_id or 0
 
     # -- what may happen ------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Case:
         watch: Callable[[Any], Any] = instants.watch if instants else lambda port: port
         cache = watch(Cache())
         inventory, payment = watch(self.inventory), watch(self.payment)
-        ports = Ports(watch(self.progress), inventory, payment, cache.changed)
+        ports = WorkerPorts(watch(self.progress), inventory, payment, cache.changed)
         ids = context.accept("test", None)[0]
         body = events.OrderEvent(self.id, 1, "Pending")
         message = Message(str(uuid.uuid4()), events.CREATED, body, ids, "order-processing", 1)

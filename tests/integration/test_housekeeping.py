@@ -15,7 +15,7 @@ from devstack.testing import Database
 from integration.serving import eventually
 from orders import settings
 from orders.database.leadership import HOUSEKEEPING, Leadership
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads
 from orders.domain.order import NewOrder
@@ -82,7 +82,7 @@ def locked(database: Database, *tables: str) -> Iterator[None]:
 
 def accept(pool: Pool, key: str | None = None) -> None:
     order = NewOrder(1, 1, 1, Decimal(1), "card")
-    Ledger(pool, Reads(pool, None, None, 1)).accept(order, context.accept("", None)[0], "u:1", key)
+    Orders(pool, Reads(pool, None, None, 1)).accept(order, context.accept("", None)[0], "u:1", key)
 
 
 def values(collector: Collector) -> dict[str, float]:

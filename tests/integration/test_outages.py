@@ -19,7 +19,7 @@ from integration.broker import (
 )
 from integration.serving import eventually
 from machine_time import machine_time_s
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import Reads
@@ -35,7 +35,7 @@ from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orders.worker.asking import Upstreams, crew
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from upstreams.process import Control
 
 QUEUE, DEAD = "order-processing", "order-processing.dead"
@@ -63,7 +63,7 @@ def working(vhost: Vhost, pool: Pool, inventory: Control, payment: Control) -> I
     upstreams = (
         Upstream("inventory", inventory.url, POLICY), Upstream("payment", payment.url, POLICY),
     )  # fmt: skip
-    ports = Ports(
+    ports = WorkerPorts(
         Progress(pool, "worker"), Inventory(upstreams[0]), Payment(upstreams[1]), lambda _: None
     )
     sets = crew(
@@ -86,7 +86,7 @@ def order(pool: Pool, broker: Broker, kind: str = events.CREATED) -> int:
     """Accept an order and send the message of it."""
     ids, _ = context.accept("test", None)
     new = NewOrder(7, 1, 1, Decimal("19.90"), "card")
-    answer = Ledger(pool, Reads(pool, None, None, 1)).accept(new, ids, "u:7", None)
+    answer = Orders(pool, Reads(pool, None, None, 1)).accept(new, ids, "u:7", None)
     assert answer.order_id is not None
     broker.send(QUEUE, body(answer.order_id), new_properties(kind))
     return answer.order_id

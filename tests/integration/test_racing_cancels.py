@@ -24,7 +24,7 @@ from integration.upstream_books import InventoryBooks, PaymentBooks
 from integration.world import message_of
 from orders import settings
 from orders.database.cancellations import CancellationCommand, Cancellations, NotCancellable
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
 from orders.database.routing import Reads
@@ -33,7 +33,7 @@ from orders.domain.order import NewOrder
 from orders.errors import OrdersError, Transient
 from orders.messaging.envelope import Message
 from orders.telemetry import context
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sweep import Sweeper
 from upstreams.inventory import Stock
 from upstreams.payment import Till
@@ -92,7 +92,7 @@ class Race:
         self.cancelled: set[int] = set()
         self.work: queue.Queue[int] = queue.Queue()
         self.cancellations = Cancellations(pool, 1800)
-        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.ledger = Orders(pool, Reads(pool, None, None, 1))
         self.done = threading.Event()
 
     def place(self, number: int) -> None:
@@ -149,7 +149,9 @@ class Race:
 
         inventory = faulty(InventoryBooks(self.stock))
         payment = faulty(PaymentBooks(self.till, refuses_refunds=False))
-        ports = Ports(faulty(Progress(self.pool, "worker")), inventory, payment, lambda _: None)
+        ports = WorkerPorts(
+            faulty(Progress(self.pool, "worker")), inventory, payment, lambda _: None
+        )
         refused: Sequence[tuple[Message, OrdersError | None]]
         refused = [(message_of(order_id), None) for order_id in orders]
         if len(orders) > 1:

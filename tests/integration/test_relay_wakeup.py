@@ -12,7 +12,7 @@ import pytest
 from devstack.testing import Database
 from integration.serving import eventually
 from orders.database.cancellations import CancellationCommand, Cancellations
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Advance, Progress, ProgressSets, Step
 from orders.database.routing import Reads
@@ -57,7 +57,7 @@ def pool(database: Database) -> Iterator[Pool]:
 
 
 def accept(pool: Pool) -> int:
-    answer = Ledger(pool, Reads(pool, None, None, 1)).accept(ORDER, CONTEXT, "u:7", None)
+    answer = Orders(pool, Reads(pool, None, None, 1)).accept(ORDER, CONTEXT, "u:7", None)
     assert answer.order_id is not None
     return answer.order_id
 

@@ -23,7 +23,7 @@ from orders.database.cancellations import Cancellations
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate
 from orders.database.notifications import ClaimResult, Notifications
-from orders.database.orders import History, Ledger
+from orders.database.orders import History, Orders
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundCommand, RefundRequests
 from orders.database.routing import Reads, ReplicaLag
@@ -287,7 +287,7 @@ class Services:
     def __init__(self, logins: Logins, world: World) -> None:
         self.logins, self.world = logins, world
         self.api, self.worker = logins.pool("api"), world.pool
-        self.ledger = world.ledger = Ledger(self.api, Reads(self.api, None, None, 1))
+        self.ledger = world.ledger = Orders(self.api, Reads(self.api, None, None, 1))
         world.cancellations = Cancellations(self.api, 1800)
         self.refunds = RefundRequests(self.api)
         self.owner = psycopg.connect(logins.database.url, autocommit=True)
@@ -333,7 +333,7 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
     with psycopg.connect(logins.database.admin_url, autocommit=True) as admin:
         admin.execute(renamed("logins"))
         old = logins.pool("api", f"{PREFIX}shop_api", "choose-one")
-        ledgers = [Ledger(old, Reads(old, None, None, 1))]
+        ledgers = [Orders(old, Reads(old, None, None, 1))]
 
         def order() -> None:
             ledgers[-1].accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
@@ -344,7 +344,7 @@ def test_a_login_is_replaced_under_load(logins: Logins) -> None:
                 admin.execute(renamed("a second login"))
                 new = logins.pool("api", f"{PREFIX}shop_api_2", "choose-another")
                 customers.go_on(60)
-                ledgers.append(Ledger(new, Reads(new, None, None, 1)))
+                ledgers.append(Orders(new, Reads(new, None, None, 1)))
                 customers.go_on(60)
                 old.close()
                 admin.execute(renamed("the first login goes"))
@@ -565,7 +565,7 @@ def test_the_users_of_the_adopting_page_can_migrate_and_take_orders(
     settings = DatabaseSettings(url=as_adopted(database, "app"))
     with closing(Pool(settings.url, settings, "test")) as pool:
         pool.open()
-        ledger = Ledger(pool, Reads(pool, None, None, 1))
+        ledger = Orders(pool, Reads(pool, None, None, 1))
         ledger.accept(NewOrder(7, 1, 1, Decimal(1), "card"), IDS, "u:7", None)
     with psycopg.connect(settings.url) as app:
         held: dict[str, str] = dict(app.execute(PRIVILEGES).fetchall())

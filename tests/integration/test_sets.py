@@ -26,7 +26,7 @@ from integration.broker import (
 from integration.serving import eventually
 from integration.together import DirectAsking, Messages, work_on
 from integration.world import EVERYTHING, message_of
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool, Row
 from orders.database.progress import Advance, Progress, ProgressSets
 from orders.database.routing import Reads
@@ -43,7 +43,7 @@ from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
 from orders.worker.asking import UpstreamAsking, Upstreams, crew
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sets import SetFulfilment, SetPorts, Task
 from upstreams.process import Control
 
@@ -127,11 +127,11 @@ class Shop:
             Upstream("inventory", inventory.url, policy),
             Upstream("payment", payment.url, policy),
         )
-        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.ledger = Orders(pool, Reads(pool, None, None, 1))
 
     def handle(self) -> Fulfilment:
         stock, money = self.upstreams
-        ports = Ports(
+        ports = WorkerPorts(
             Progress(self.pool, "worker"), Inventory(stock), Payment(money), lambda _: None
         )
         return Fulfilment(ports)

@@ -8,7 +8,7 @@ from typing import Any
 
 from integration.together import DirectAsking, Messages, handle_by_itself, work_on
 from orders.database.cancellations import CancellationCommand, Cancellations, Cancelled
-from orders.database.orders import Ledger
+from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets, Work
 from orders.database.routing import Reads
@@ -21,7 +21,7 @@ from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from upstreams.process import Control
 
 POLICY = UpstreamPolicy(try_timeout_s=1, retries=0, breaker_failures=1000)
@@ -40,7 +40,7 @@ class World:
     ) -> None:
         self.sets = sets
         self.pool, self.inventory, self.payment = pool, inventory, payment
-        self.ledger = Ledger(pool, Reads(pool, None, None, 1))
+        self.ledger = Orders(pool, Reads(pool, None, None, 1))
         self.cancellations = Cancellations(pool, 1800)
         self.changed: list[Order] = []
         self.when_completed: Callable[[], None] = lambda: None
@@ -58,7 +58,7 @@ class World:
     ) -> None:
         """Make a new worker, with something of the test's between it and the simulators."""
         stock, money = inventory(Inventory(self.upstreams[0])), payment(Payment(self.upstreams[1]))
-        self.fulfilment = Fulfilment(Ports(self.progress, stock, money, self.note))
+        self.fulfilment = Fulfilment(WorkerPorts(self.progress, stock, money, self.note))
         self.asking = DirectAsking(stock, money)
 
     def handle_loaded(self, work: Work) -> None:

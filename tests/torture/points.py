@@ -31,7 +31,7 @@ class Point(NamedTuple):
 _WRITERS: Final = ("api", "worker")
 POINTS: Final[dict[str, Point]] = {
     # api
-    "accept.committed": Point("orders.database.orders:Ledger.accept", AFTER, ("api",)),
+    "accept.committed": Point("orders.database.orders:Orders.accept", AFTER, ("api",)),
     "cancel.committed": Point(
         "orders.database.cancellations:Cancellations.cancel", AFTER, ("api",)
     ),

@@ -15,7 +15,7 @@ from orders.api.auth import client_address
 from orders.api.order_list import InvalidCursor, unseal
 from orders.api.problems import Refusal
 from orders.api.requests import check_media_type, is_known
-from orders.cache.address import place_of
+from orders.cache.address import target_of
 from orders.cache.orders import decode as decode_entry
 from orders.errors import Permanent, SettingError
 from orders.messaging import envelope
@@ -288,7 +288,7 @@ def test_an_address_of_redis_that_cannot_be_read_is_refused_without_its_password
 ) -> None:
     path = "/service" if "sentinel" in scheme else "/0"
     with pytest.raises(SettingError, match="ORDERS_REDIS_URL") as caught:
-        place_of(f"{scheme}://{host}{path}")
+        target_of(f"{scheme}://{host}{path}")
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -296,7 +296,7 @@ def test_an_address_of_redis_that_cannot_be_read_is_refused_without_its_password
 @given(hosts=HOSTS, scheme=st.sampled_from(["redis", "rediss", "redis+sentinel", "redis+cluster"]))
 def test_an_address_of_redis_is_read_or_refused(hosts: str, scheme: str) -> None:
     with suppress(SettingError):
-        place_of(f"{scheme}://{hosts}/0")
+        target_of(f"{scheme}://{hosts}/0")
 
 
 @given(hosts=HOSTS)

@@ -3,7 +3,7 @@
 import pytest
 
 from orders.errors import SettingError
-from orders.messaging.address import addresses, place
+from orders.messaging.address import addresses, host_and_port
 from orders.messaging.link import Hosts
 from orders.settings import MessagingSettings
 
@@ -11,7 +11,7 @@ from orders.settings import MessagingSettings
 def parsed(url: str) -> list[tuple[str, str, str, str]]:
     return [
         (
-            place(address),
+            host_and_port(address),
             address.credentials.username,
             address.credentials.password,
             address.virtual_host,

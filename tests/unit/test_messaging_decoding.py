@@ -168,7 +168,7 @@ def test_pika_still_calls_the_method_that_is_replaced() -> None:
     """Else strange headers end connections again, without an error anywhere."""
     read: list[Any] = []
 
-    class Probe(link.Connection):
+    class Probe(link.BrokerConnection):
         def __init__(self) -> None:
             self._frame_buffer = b""
 

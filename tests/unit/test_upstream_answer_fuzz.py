@@ -89,7 +89,7 @@ def received(draw: st.DrawFn) -> bytes:
     return head + draw(END) + body + more
 
 
-class Line:
+class UpstreamConnection:
     """A connection on which only these bytes come."""
 
     def __init__(self, contents: bytes) -> None:
@@ -101,7 +101,7 @@ class Line:
 
 def full_client(contents: bytes) -> tuple[int, bytes, str, bool]:
     """Return what http.client makes of an answer: status, body, Retry-After, kept."""
-    response = http.client.HTTPResponse(cast("Any", Line(contents)), method="PUT")
+    response = http.client.HTTPResponse(cast("Any", UpstreamConnection(contents)), method="PUT")
     response.begin()
     body = response.read()
     return response.status, body, response.headers.get("Retry-After", ""), not response.will_close

@@ -10,8 +10,8 @@ from orderservice_operator.cluster.client import SILENCE_S
 from orderservice_operator.errors import OperatorError
 
 PREFIX = "OPERATOR_"
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+ListenPort = Annotated[int, Meta(ge=0, le=65535)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     admin_host: Annotated[
         str, Meta(description="Address of probes, metrics and the external metrics API.")
     ] = "0.0.0.0"  # noqa: S104 probes come from the node
-    admin_port: Annotated[Port, Meta(description="Port of probes and metrics.")] = 8085
+    admin_port: Annotated[ListenPort, Meta(description="Port of probes and metrics.")] = 8085
     external_metrics_service: Annotated[
         str,
         Meta(
@@ -38,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = ""
     external_metrics_port: Annotated[
-        Port, Meta(description="Port of the external metrics API (TLS): what that Service targets.")
+        ListenPort,
+        Meta(description="Port of the external metrics API (TLS): what that Service targets."),
     ] = 8443
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)], Meta(description="Resources looked at at once.")
@@ -51,14 +52,15 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = 1
     resync_s: Annotated[
-        Seconds,
+        PositiveSeconds,
         Meta(description="Look at every resource this often, whatever the watches say."),
     ] = 600
     topology_s: Annotated[
-        Seconds, Meta(description="Look at every broker this often: drift there raises no event.")
+        PositiveSeconds,
+        Meta(description="Look at every broker this often: drift there raises no event."),
     ] = 30
     secrets_s: Annotated[
-        Seconds,
+        PositiveSeconds,
         Meta(
             description="Read the Secrets that pods use this often; when one changes, they are "
             "replaced. More than 20 take as much longer: by default less than one a second is "
@@ -73,21 +75,21 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = False
     discovery_s: Annotated[
-        Seconds,
+        PositiveSeconds,
         Meta(
             description="Look this often for what came or went: KEDA, monitors; and, every 30 s at "
             "the least, who serves external metrics."
         ),
     ] = 120
     watch_silence_s: Annotated[
-        Seconds,
+        PositiveSeconds,
         Meta(
             description="A watch that says nothing for this long is dead (the API server sends a "
             "bookmark each minute): list anew. Until that has worked, the operator is not ready."
         ),
     ] = SILENCE_S
     finalizer_timeout_s: Annotated[
-        Seconds,
+        PositiveSeconds,
         Meta(description="Hold up a deletion no longer than this for a broker that is away."),
     ] = 110
     lease: Annotated[

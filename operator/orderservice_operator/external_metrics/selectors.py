@@ -9,8 +9,8 @@ from typing import Final
 
 from orderservice_operator.errors import Permanent
 
-Labels = Mapping[str, str]
-Requirement = Callable[[Labels], bool]
+LabelSet = Mapping[str, str]
+Requirement = Callable[[LabelSet], bool]
 
 _KEY: Final = r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]*)"
 _VALUE: Final = r"[-A-Za-z0-9_.]*"
@@ -23,7 +23,7 @@ _COMMA: Final = re.compile(r",(?![^(]*\))")  # not one between parentheses
 _LONGEST: Final = 1024  # a guess: an autoscaler asks with two labels
 
 
-def matches(selector: str, labels: Labels) -> bool:
+def matches(selector: str, labels: LabelSet) -> bool:
     """Return whether labels match; an empty selector matches all. Raises Permanent."""
     return all(requirement(labels) for requirement in requirements(selector))
 

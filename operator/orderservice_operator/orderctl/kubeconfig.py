@@ -50,7 +50,7 @@ class _Plugin(msgspec.Struct, frozen=True, rename="camel"):
     install_hint: str | None = None
 
 
-class _User(msgspec.Struct, frozen=True, rename="kebab"):
+class _KubeconfigUser(msgspec.Struct, frozen=True, rename="kebab"):
     token: str | None = None
     token_file: str | None = msgspec.field(name="tokenFile", default=None)
     username: str | None = None
@@ -76,7 +76,7 @@ class _NamedCluster(msgspec.Struct, frozen=True):
 
 class _NamedUser(msgspec.Struct, frozen=True):
     name: str
-    user: _User | None = None
+    user: _KubeconfigUser | None = None
 
 
 class _NamedContext(msgspec.Struct, frozen=True):
@@ -105,7 +105,7 @@ class _Credential(msgspec.Struct, frozen=True):
 
 
 T = TypeVar("T")
-S = TypeVar("S", _Cluster, _User)
+S = TypeVar("S", _Cluster, _KubeconfigUser)
 
 
 class Kubeconfig:
@@ -132,8 +132,8 @@ class Kubeconfig:
         named = ((item.name, item.cluster or _Cluster()) for item in clusters)
         cluster = _entry("cluster", named, context.cluster)
         users = [item for file in files for item in file.users or ()]
-        of_users = ((item.name, item.user or _User()) for item in users)
-        user = _entry("user", of_users, context.user) if context.user else _User()
+        of_users = ((item.name, item.user or _KubeconfigUser()) for item in users)
+        user = _entry("user", of_users, context.user) if context.user else _KubeconfigUser()
         answer = _ask(user.exec, user, cluster) if user.exec else user
         connection = _connection(cluster, answer, context)
         self._from_plugin = connection if user.exec else None
@@ -212,7 +212,7 @@ def _entry(kind: str, named: Iterable[tuple[str, T]], name: str) -> T:
     raise OperatorError(f"the kubeconfig has no {kind} {name!r}; it has: {names}")
 
 
-def _connection(cluster: _Cluster, user: _User, context: _Context) -> kopf.ConnectionInfo:
+def _connection(cluster: _Cluster, user: _KubeconfigUser, context: _Context) -> kopf.ConnectionInfo:
     for name, value in (
         ("proxy-url", cluster.proxy_url), ("tls-server-name", cluster.tls_server_name),
     ):  # fmt: skip
@@ -247,7 +247,7 @@ def _token(file: str | None) -> str | None:
         raise OperatorError(f"the kubeconfig's tokenFile cannot be read: {error}") from error
 
 
-def _ask(plugin: _Plugin, user: _User, cluster: _Cluster) -> _User:
+def _ask(plugin: _Plugin, user: _KubeconfigUser, cluster: _Cluster) -> _KubeconfigUser:
     """Run an exec plug-in; return the user with its credentials."""
     command = [plugin.command, *(plugin.args or [])]
     variables = {variable.name: variable.value for variable in plugin.env or []}
@@ -263,7 +263,7 @@ def _ask(plugin: _Plugin, user: _User, cluster: _Cluster) -> _User:
     return _as_user(user, status)
 
 
-def _as_user(user: _User, status: _Status) -> _User:
+def _as_user(user: _KubeconfigUser, status: _Status) -> _KubeconfigUser:
     members = {
         "token": status.token,
         "client_certificate_data": _encoded(status.client_certificate_data),

@@ -44,7 +44,7 @@ class Rights(msgspec.Struct, frozen=True):
     read: str
 
 
-class _User(msgspec.Struct, frozen=True):
+class _BrokerUser(msgspec.Struct, frozen=True):
     password: str
     tags: str = ""
 
@@ -84,7 +84,7 @@ async def _make_user(management: Management, account: Account) -> None:
             f"messaging.provision: user {account.name} exists with tags and another password; "
             "put the user of a process into the amqp URL"
         )
-    await management.put(place, _User(account.password))
+    await management.put(place, _BrokerUser(account.password))
     _log.info("user.made", user=account.name)
 
 

@@ -18,12 +18,12 @@ from orders.api.openapi import OpenApi
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, Orders
 from orders.api.refunds import OrderRefunds
-from orders.api.resource import Ports, Resource, exchange_of
+from orders.api.resource import ApiPorts, Resource, exchange_of
 
 CANCELLATION: Final = "/api/orders/{id}/cancellation"
 
 
-def create_app(ports: Ports) -> WSGIApplication:
+def create_app(ports: ApiPorts) -> WSGIApplication:
     """Return the application. It starts nothing and connects to nothing."""
     admission = Admission(ports.authentication, ports.limiter, ports.writers, ports.trusted_proxies)
     app = falcon.App(media_type="application/json", middleware=[admission])
@@ -35,7 +35,7 @@ def create_app(ports: Ports) -> WSGIApplication:
     return TelemetryMiddleware(app, ports.max_in_flight, ports.max_wait_s)
 
 
-def _routes(ports: Ports) -> dict[str, Resource]:
+def _routes(ports: ApiPorts) -> dict[str, Resource]:
     documented: dict[str, Resource] = {
         "/api/orders": Orders(ports),
         "/api/orders/{id}": OneOrder(ports),

@@ -11,7 +11,14 @@ from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Arguments, HttpExchange, Operation, Ports, ResponseDoc, exchange_of
+from orders.api.resource import (
+    ApiPorts,
+    Arguments,
+    HttpExchange,
+    Operation,
+    ResponseDoc,
+    exchange_of,
+)
 from orders.database.cancellations import CancellationCommand, Cancelled, NotCancellable, TooLate
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
@@ -78,7 +85,7 @@ class Cancellation:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: ApiPorts) -> None:
         self._cancellations, self._cache = ports.cancellations, ports.cache
         self._writers, self._key_required = ports.writers, ports.key_required
 

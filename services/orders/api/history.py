@@ -10,7 +10,7 @@ from msgspec import Meta
 from orders.api.auth import READ
 from orders.api.problems import not_found
 from orders.api.requests import ORDER_ID, decode_order_id
-from orders.api.resource import Operation, Ports, ResponseDoc, exchange_of
+from orders.api.resource import ApiPorts, Operation, ResponseDoc, exchange_of
 from orders.domain.lifecycle import Status
 
 
@@ -48,7 +48,7 @@ class OrderHistory:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: ApiPorts) -> None:
         self._history = ports.history
 
     def on_get(self, req: Request, resp: Response, order_id: int) -> None:

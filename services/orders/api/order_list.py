@@ -20,7 +20,7 @@ from orders import views
 from orders.api.auth import READ
 from orders.api.problems import INVALID, Refusal
 from orders.api.requests import number
-from orders.api.resource import Operation, Parameter, Ports, ResponseDoc, exchange_of
+from orders.api.resource import ApiPorts, Operation, Parameter, ResponseDoc, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order
 
@@ -119,8 +119,8 @@ class UserOrders:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
-        self._ledger, self._cursor_keys = ports.ledger, ports.cursor_keys
+    def __init__(self, ports: ApiPorts) -> None:
+        self._orders, self._cursor_keys = ports.orders, ports.cursor_keys
 
     def on_get(self, req: Request, resp: Response, user_id: int) -> None:
         """Answer with one page of orders and its Link header."""
@@ -128,7 +128,7 @@ class UserOrders:
         exchange.caller.require_sight_of(user_id)
         # Not decoded before: whoever names a user counts for that user, whatever else is wrong.
         query = page_query(req.query_string)
-        orders = self._ledger.page(
+        orders = self._orders.page(
             user_id,
             query.page_size + 1,
             self._position(query, user_id),

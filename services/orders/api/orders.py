@@ -20,11 +20,11 @@ from orders.api.requests import (
     read_body,
 )
 from orders.api.resource import (
+    ApiPorts,
     Arguments,
     HttpExchange,
     Operation,
     Parameter,
-    Ports,
     ResponseDoc,
     exchange_of,
 )
@@ -88,8 +88,8 @@ class Orders:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
-        self._ledger, self._stock, self._cache = ports.ledger, ports.stock, ports.cache
+    def __init__(self, ports: ApiPorts) -> None:
+        self._orders, self._stock, self._cache = ports.orders, ports.stock, ports.cache
         self._key_required = ports.key_required
 
     def on_post(self, req: Request, resp: Response, order: NewOrder) -> None:
@@ -108,9 +108,9 @@ class Orders:
         principal = user_principal(exchange.caller.subject or order.user_id)
         refusal = self._stock_refusal(order)
         if refusal is None:
-            return self._ledger.accept(order, exchange.context, principal, key)
+            return self._orders.accept(order, exchange.context, principal, key)
         # What was answered before is answered again, whatever the stock is by now.
-        replay = self._ledger.replay(order, principal, key) if key is not None else None
+        replay = self._orders.replay(order, principal, key) if key is not None else None
         if replay is None:
             raise refusal
         return replay
@@ -156,8 +156,8 @@ class OneOrder:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
-        self._ledger, self._cache = ports.ledger, ports.cache
+    def __init__(self, ports: ApiPorts) -> None:
+        self._orders, self._cache = ports.orders, ports.cache
 
     def on_get(self, req: Request, resp: Response, order_id: int) -> None:
         """Answer the bytes that the cache keeps."""
@@ -177,7 +177,7 @@ class OneOrder:
     on_head = on_get
 
     def _fetch(self, order_id: int) -> CachedOrder | None:
-        order = self._ledger.find(order_id)
+        order = self._orders.find(order_id)
         return None if order is None else snapshot(order)
 
 

@@ -20,7 +20,14 @@ from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from orders.api.ratelimit_windows import Count, RedisWindows, Reporter, Window, wait_ms, weighted
+from orders.api.ratelimit_windows import (
+    PendingCount,
+    RedisWindows,
+    Reporter,
+    Window,
+    wait_ms,
+    weighted,
+)
 from orders.cache.client import Command, Redis, RedisDown, RedisRefused, Reply
 from orders.limit_policies import DEFAULT, Policy
 from orders.settings import RateLimitSettings
@@ -29,7 +36,7 @@ from orders.telemetry.metrics import RATELIMIT_DECISIONS
 _REFUSED_ENTRIES: Final = 10_000
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class LimitDecision(msgspec.Struct, frozen=True):
     """A policy's decision on a request, and its fields in the answer.
 
     `reset_s`: until the quota grows again. `retry_after_s`: at least 1 when refused, else 0.
@@ -79,28 +86,28 @@ class Counter:
         digest = hashlib.blake2b(principal.encode(), digest_size=16).hexdigest()
         return self._item.key_for(digest)
 
-    def refusal(self, key: str) -> Verdict | None:
+    def refusal(self, key: str) -> LimitDecision | None:
         """Return the refusal of a client that cannot pass yet."""
         wait_s = self._refused.wait_s(key)
         return self._done("refused", self._refusal(wait_s)) if wait_s > 0 else None
 
-    def begin(self, key: str, *, ask: bool) -> Count:
+    def begin(self, key: str, *, ask: bool) -> PendingCount:
         """Begin to count a request; `ask`: by asking Redis in any case."""
         return self.windows.begin(key, self._item.amount, self._window_s, ask=ask)
 
-    def settle(self, count: Count, reply: Reply, began_s: float) -> None:
+    def settle(self, count: PendingCount, reply: Reply, began_s: float) -> None:
         """Note what Redis answered to a question of `began_s`."""
         self.windows.settle(count, reply)
         if not count.allowed:
             self._refused.add(count.key, began_s + self._wait_ms(count.window) / 1000)
 
-    def verdict(self, count: Count) -> Verdict:
+    def verdict(self, count: PendingCount) -> LimitDecision:
         """Return what became of a request that was counted, or refused."""
         if count.allowed:
             return self._done("allowed", self._allowance(count.window))
         return self._done("refused", self._refusal(self._wait_ms(count.window) / 1000))
 
-    def give_back(self, count: Count) -> Command | None:
+    def give_back(self, count: PendingCount) -> Command | None:
         """Subtract a count; return the command that Redis needs at once, if any."""
         return self.windows.give_back(count, self._window_s)
 
@@ -108,7 +115,7 @@ class Counter:
         """Whether this process alone would let a request pass."""
         return self._local.test(self._item, key)
 
-    def count_here(self, key: str) -> Verdict:
+    def count_here(self, key: str) -> LimitDecision:
         """Count a request in this process alone."""
         with self._local_lock:
             allowed = self._local.hit(self._item, key)
@@ -116,7 +123,7 @@ class Counter:
             return self._done("fallback_allowed", self._allowance(self._window_here(key)))
         return self.refuse_here(key)
 
-    def refuse_here(self, key: str) -> Verdict:
+    def refuse_here(self, key: str) -> LimitDecision:
         """Return the refusal of a client over the limit in this process alone."""
         wait_s = self._wait_ms(self._window_here(key)) / 1000
         return self._done("fallback_refused", self._refusal(wait_s))
@@ -128,15 +135,15 @@ class Counter:
         )
         return Window(previous, current, round(ends_s * 1000) - self._window_ms)
 
-    def _allowance(self, window: Window) -> Verdict:
+    def _allowance(self, window: Window) -> LimitDecision:
         limit = self._item.amount
         remaining = max(0, limit - weighted(window, self._window_ms))
         until_ms = window.left_ms if remaining else self._wait_ms(window)
-        return Verdict(self.name, True, limit, remaining, self._seconds(until_ms / 1000), 0)
+        return LimitDecision(self.name, True, limit, remaining, self._seconds(until_ms / 1000), 0)
 
-    def _refusal(self, wait_s: float) -> Verdict:
+    def _refusal(self, wait_s: float) -> LimitDecision:
         seconds = self._seconds(wait_s)
-        return Verdict(self.name, False, self._item.amount, 0, seconds, seconds)
+        return LimitDecision(self.name, False, self._item.amount, 0, seconds, seconds)
 
     def _seconds(self, wait_s: float) -> int:
         """Round up; a wait can be a millisecond longer than the window, which is not worth 1 s."""
@@ -145,7 +152,7 @@ class Counter:
     def _wait_ms(self, window: Window) -> int:
         return wait_ms(window, self._item.amount, self._window_ms)
 
-    def _done(self, decision: str, verdict: Verdict) -> Verdict:
+    def _done(self, decision: str, verdict: LimitDecision) -> LimitDecision:
         self._decided[decision].inc()
         return verdict
 
@@ -191,7 +198,7 @@ class CountedRequest(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """The decision on a request: all policies', or only the refusals."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[LimitDecision, ...]
 
     @property
     def allowed(self) -> bool:
@@ -219,7 +226,7 @@ class Decision(msgspec.Struct, frozen=True):
         return max(verdict.retry_after_s for verdict in self.verdicts)
 
 
-_Entry = tuple[Counter, str]  # a policy's counter, and the key of whom it counts
+_KeyedCounter = tuple[Counter, str]  # a policy's counter, and the key of whom it counts
 
 
 class RateLimiter:
@@ -313,7 +320,7 @@ class RateLimiter:
             fields.append(("Retry-After", str(decision.retry_after_s)))
         return fields
 
-    def _entries(self, principal: str, request: CountedRequest) -> list[_Entry]:
+    def _entries(self, principal: str, request: CountedRequest) -> list[_KeyedCounter]:
         entries = [(self._default, self._default.key(principal))]
         for policy, counter in self._further:
             if policy.counts(request.scope, request.action):
@@ -323,7 +330,7 @@ class RateLimiter:
         return entries
 
     def _ask(
-        self, counts: Sequence[tuple[Counter, Count]], also: Sequence[Command]
+        self, counts: Sequence[tuple[Counter, PendingCount]], also: Sequence[Command]
     ) -> list[Reply] | None:
         """Ask Redis for what cannot be decided here; return the replies to `also`, in order."""
         asking = [(counter, count) for counter, count in counts if count.command]
@@ -336,13 +343,13 @@ class RateLimiter:
             counter.settle(count, reply, began_s)
         return replies[len(commands) :]
 
-    def _decision(self, counts: Sequence[tuple[Counter, Count]]) -> Decision:
+    def _decision(self, counts: Sequence[tuple[Counter, PendingCount]]) -> Decision:
         refusing = [(counter, count) for counter, count in counts if not count.allowed]
         if refusing and len(refusing) < len(counts):
             self._give_back([(counter, count) for counter, count in counts if count.allowed])
         return Decision(tuple([counter.verdict(count) for counter, count in refusing or counts]))
 
-    def _give_back(self, counts: Sequence[tuple[Counter, Count]]) -> None:
+    def _give_back(self, counts: Sequence[tuple[Counter, PendingCount]]) -> None:
         """Subtract the counts of a request that another policy refused.
 
         Behind the request where there are batches. Else in a round trip of its own: a refusal that
@@ -354,7 +361,7 @@ class RateLimiter:
             with contextlib.suppress(RedisDown):
                 self._redis.run(*due)
 
-    def _decide_here(self, entries: Sequence[_Entry]) -> Decision:
+    def _decide_here(self, entries: Sequence[_KeyedCounter]) -> Decision:
         refusing = [entry for entry in entries if not entry[0].passes_here(entry[1])]
         if refusing:
             return Decision(tuple(counter.refuse_here(key) for counter, key in refusing))
@@ -363,7 +370,7 @@ class RateLimiter:
         return Decision(tuple(refused or verdicts))
 
 
-def _undo(counts: Sequence[tuple[Counter, Count]], error: RedisDown) -> None:
+def _undo(counts: Sequence[tuple[Counter, PendingCount]], error: RedisDown) -> None:
     """Leave what is owed as it was before the request: it is decided here.
 
     What a server counted that refused other commands of the round trip is not owed any more.

@@ -90,7 +90,7 @@ class Owed(NamedTuple):
 Report = Callable[[Sequence[Owed]], Sequence[Window | None]]
 
 
-class _Entry:
+class _Principal:
     __slots__ = ("known_at", "owed", "sending", "window")
 
     def __init__(self, window: Window, known_at: float) -> None:
@@ -120,7 +120,7 @@ class Batches:
         self._window_ms = window_ms
         self._report = report
         self._clock = clock
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, _Principal] = OrderedDict()
         self._due: set[str] = set()  # those that owe something, or have something to get back
         self._lock = threading.Lock()
         self._wake = wake
@@ -211,10 +211,10 @@ class Batches:
         entry.sending += requests
         return requests
 
-    def _entry(self, key: str) -> _Entry:
+    def _entry(self, key: str) -> _Principal:
         entry = self._entries.get(key)
         if entry is None:
-            entry = _Entry(Window(0, 0, self._window_ms), self._clock())
+            entry = _Principal(Window(0, 0, self._window_ms), self._clock())
             self._entries[key] = entry
             self._make_room()
         return entry
@@ -268,7 +268,7 @@ class Reporter:
                 self._stop.wait(error.retry_after_s or 1)
 
 
-class Count:
+class PendingCount:
     """A request being counted: admitted by this process, or a command to Redis."""
 
     __slots__ = ("allowed", "command", "key", "owed", "window")
@@ -303,7 +303,7 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         self._key_prefix = f"{redis.prefix}ratelimit:"
         self._acquire = redis.register(script())
 
-    def begin(self, key: str, limit: int, expiry: int, *, ask: bool) -> Count:
+    def begin(self, key: str, limit: int, expiry: int, *, ask: bool) -> PendingCount:
         """Begin to count a request. What comes back with a command has to be settled or put back.
 
         `ask`: ask Redis in any case.
@@ -312,23 +312,23 @@ class RedisWindows(Storage, SlidingWindowCounterSupport):
         if self.batches is not None:
             window = None if ask else self.batches.admit(key)
             if window is not None:
-                return Count(key, None, window)
+                return PendingCount(key, None, window)
             owed = self.batches.take(key)
-        return Count(key, self._command(key, limit, expiry, 1, owed), Window(0, 0, 0), owed)
+        return PendingCount(key, self._command(key, limit, expiry, 1, owed), Window(0, 0, 0), owed)
 
-    def settle(self, count: Count, reply: Reply) -> None:
+    def settle(self, count: PendingCount, reply: Reply) -> None:
         """Note what Redis answered to the command of a count."""
         allowed, *window = reply
         count.allowed, count.window = bool(allowed), Window(*window)
         if self.batches is not None:
             self.batches.learn(count.key, count.window, count.owed)
 
-    def put_back(self, count: Count) -> None:
+    def put_back(self, count: PendingCount) -> None:
         """Restore the counts of a command that Redis did not answer."""
         if self.batches is not None:
             self.batches.put_back(count.key, count.owed)
 
-    def give_back(self, count: Count, expiry: int) -> Command | None:
+    def give_back(self, count: PendingCount, expiry: int) -> Command | None:
         """Subtract a counted request; return the command that Redis needs at once, if any."""
         if self.batches is None:
             return self._command(count.key, 0, expiry, 0, -1)

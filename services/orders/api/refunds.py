@@ -12,7 +12,7 @@ from orders.api.changes import RefundRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import Arguments, Operation, Ports, ResponseDoc, exchange_of
+from orders.api.resource import ApiPorts, Arguments, Operation, ResponseDoc, exchange_of
 from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
@@ -75,7 +75,7 @@ class OrderRefunds:
         )
     }
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: ApiPorts) -> None:
         self._requests, self._cache = ports.refund_requests, ports.cache
         self._writers, self._key_required = ports.writers, ports.key_required
 

@@ -16,7 +16,7 @@ from orders.api.ratelimit import RateLimiter
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database.cancellations import Cancellations
-from orders.database.orders import History, Ledger
+from orders.database.orders import History, Orders
 from orders.database.refund_requests import RefundRequests
 from orders.probes import Checks
 from orders.telemetry.context import Context
@@ -111,13 +111,13 @@ def exchange_of(env: dict[str, Any]) -> HttpExchange:
     return exchange
 
 
-class Ports(msgspec.Struct, frozen=True, kw_only=True):
+class ApiPorts(msgspec.Struct, frozen=True, kw_only=True):
     """The collaborators and the few choices of `create_app`.
 
     `limiter` is None where nothing is limited, `writers` where all reads are on the primary.
     """
 
-    ledger: Ledger
+    orders: Orders
     cancellations: Cancellations
     refund_requests: RefundRequests
     history: History

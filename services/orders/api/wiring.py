@@ -11,13 +11,13 @@ from orders.api.app import create_app
 from orders.api.auth import Authentication, NoAuthentication
 from orders.api.metrics import PoolGauge
 from orders.api.ratelimit import RateLimiter
-from orders.api.resource import Ports
+from orders.api.resource import ApiPorts
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
 from orders.database import connection
 from orders.database.cancellations import Cancellations
-from orders.database.orders import History, Ledger, Share, alone
+from orders.database.orders import History, Orders, Share, alone
 from orders.database.pool import Pool
 from orders.database.refund_requests import RefundRequests
 from orders.database.routing import Reads, Replica, ReplicaLag
@@ -90,8 +90,8 @@ def build(settings: Settings) -> Service:
     redis = _closed_by(closing, Redis(settings.cache))
     primary, replicas = _pools(settings.database, closing)
     reads = _reads(primary, replicas, settings.database, closing)
-    ports = Ports(
-        ledger=Ledger(primary, reads, _share(settings)),
+    ports = ApiPorts(
+        orders=Orders(primary, reads, _share(settings)),
         cancellations=Cancellations(primary, settings.cancellation.window_s),
         refund_requests=RefundRequests(primary),
         history=History(reads),
@@ -136,7 +136,7 @@ def _issuer_checks(settings: AuthSettings) -> Sequence[Check]:
 def _checks(pool: Pool, redis: Redis) -> Sequence[Check]:
     """PostgreSQL decides; without Redis the service is only slower."""
     checks = [Check("postgres", pool.ping, forgiven=lambda: pool.unwell_s < _PROMOTION_S)]
-    if redis.place is not None:
+    if redis.target is not None:
         checks.append(Check("redis", lambda: _ping(redis), critical=False))
     return checks
 

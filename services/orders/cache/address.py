@@ -20,7 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from orders import verified
-from orders.cache.connection import Connected, Connection
+from orders.cache.connection import Connected, RedisConnection
 from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
 
@@ -43,7 +43,7 @@ class _WrongUrl(ValueError):
     """Correct the URL. The text repeats no part of it: it may contain a password."""
 
 
-class Place(Protocol):
+class RedisTarget(Protocol):
     """The target of a URL."""
 
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
@@ -56,10 +56,10 @@ class Place(Protocol):
         """Return the known addresses of the primaries; may ask a Sentinel."""
 
 
-def place_of(url: str) -> Place:
+def target_of(url: str) -> RedisTarget:
     """Read a URL. Raises SettingError when it cannot be used."""
     try:
-        return _place(url)
+        return _target(url)
     except _WrongUrl as error:
         raise SettingError(f"ORDERS_REDIS_URL is wrong: {error}") from None
     except (ValueError, TypeError, RedisError):
@@ -70,14 +70,14 @@ def place_of(url: str) -> Place:
         ) from None
 
 
-def _place(url: str) -> Place:
+def _target(url: str) -> RedisTarget:
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise _WrongUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
     transport, _, kind = scheme.partition("+")
     if kind == "sentinel":
         return _sentinels(transport, url)
-    return _cluster(transport, url) if kind else Server(Login(url))
+    return _cluster(transport, url) if kind else SingleServer(Login(url))
 
 
 class Login:
@@ -115,11 +115,11 @@ class Login:
         limits = {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S}
         return arguments | limits | {"ssl": self._tls}
 
-    def connect(self, timeout_s: float, protocol: int, **address: Any) -> Connection:
+    def connect(self, timeout_s: float, protocol: int, **address: Any) -> RedisConnection:
         """Connect to a primary."""
         link = self._link(address, protocol=protocol)
         link.connect()  # type: ignore[no-untyped-call]
-        connection = Connection(link, timeout_s)
+        connection = RedisConnection(link, timeout_s)
         connection.identify(time.monotonic() + _IDENTIFY_S)
         return connection
 
@@ -132,7 +132,7 @@ class Login:
         return self.kind(**(self.arguments | limits | dict(address)))
 
 
-class Server:
+class SingleServer:
     """One server, at the address in the URL."""
 
     def __init__(self, login: Login) -> None:
@@ -209,7 +209,7 @@ class Cluster:
     def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
         """Ask the nodes for the slots, then connect to all primaries."""
         slots = self._current_slots()
-        connections: dict[str, Connection] = {}
+        connections: dict[str, RedisConnection] = {}
         try:
             for address in set(slots):
                 host, _, port = address.rpartition(":")

@@ -18,8 +18,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from orders import verified
-from orders.cache.address import place_of
-from orders.cache.connection import Argument, Closed, Command, Link, Reply
+from orders.cache.address import target_of
+from orders.cache.connection import Argument, Closed, Command, PrimaryConnections, Reply
 from orders.errors import Transient
 from orders.settings import CacheSettings
 
@@ -134,8 +134,8 @@ class _Unready(ConnectionError):
 class _Slot(threading.local):
     """One thread's link, and the link that is being opened for it."""
 
-    link: Link | None = None
-    opening: "Future[Link] | None" = None
+    link: PrimaryConnections | None = None
+    opening: "Future[PrimaryConnections] | None" = None
 
 
 class Redis:
@@ -146,14 +146,14 @@ class Redis:
 
     def __init__(self, settings: CacheSettings) -> None:
         """Read the URL (none: Redis is always down). Raises SettingError when it is unusable."""
-        self.place = place_of(settings.url) if settings.url else None
+        self.target = target_of(settings.url) if settings.url else None
         self.prefix = settings.prefix
         self.timeout_s = settings.timeout_s
         self.retry_after_s = settings.retry_after_s
-        self.gate = Gate(settings.retry_after_s, exists=self.place is not None)
+        self.gate = Gate(settings.retry_after_s, exists=self.target is not None)
         self._slot = _Slot()
         self._scripts: dict[bytes, bytes] = {}
-        self._open: weakref.WeakSet[Link] = weakref.WeakSet()
+        self._open: weakref.WeakSet[PrimaryConnections] = weakref.WeakSet()
         self._generation = 0  # links of an earlier generation may lead to replaced servers
         self._servers: frozenset[bytes] | None = None  # the servers of the latest link
         self._servers_since = float("-inf")
@@ -166,7 +166,7 @@ class Redis:
 
     def warm(self, within_s: float = WARM_S) -> bool:
         """Connect this thread ahead of its first call; return whether it is connected."""
-        if self.place is not None and self._slot.link is None:
+        if self.target is not None and self._slot.link is None:
             with contextlib.suppress(OSError, RedisError, hiredis.HiredisError):
                 self._slot.link = self._opened(time.monotonic() + within_s)
         return self._slot.link is not None
@@ -246,14 +246,14 @@ class Redis:
                 replies[i] = reply
         return replies
 
-    def _link(self, deadline: float) -> Link:
+    def _link(self, deadline: float) -> PrimaryConnections:
         link = self._slot.link
         if link is None or not link.usable or link.generation != self._generation:
             self._drop()
             link = self._slot.link = self._opened(deadline)
         return link
 
-    def _opened(self, deadline: float) -> Link:
+    def _opened(self, deadline: float) -> PrimaryConnections:
         """Wait for another thread to open a link, so that the budget bounds DNS look-ups, too.
 
         A link that comes too late serves the next call of this thread.
@@ -266,14 +266,14 @@ class Redis:
             if opening.done():
                 self._slot.opening = None
 
-    def _start_opening(self) -> "Future[Link]":
-        future: Future[Link] = Future()
+    def _start_opening(self) -> "Future[PrimaryConnections]":
+        future: Future[PrimaryConnections] = Future()
         threading.Thread(
             target=self._open_into, args=(future,), name="redis-connect", daemon=True
         ).start()
         return future
 
-    def _open_into(self, future: "Future[Link]") -> None:
+    def _open_into(self, future: "Future[PrimaryConnections]") -> None:
         try:
             link = self._connected()
         except Exception as error:  # noqa: BLE001 raised where the link is awaited
@@ -282,11 +282,11 @@ class Redis:
             self._open.add(link)
             future.set_result(link)
 
-    def _connected(self) -> Link:
-        if self.place is None:
+    def _connected(self) -> PrimaryConnections:
+        if self.target is None:
             raise Closed("Redis is not configured")
         generation = self._generation
-        link = Link(self.place.connect(self.timeout_s), generation)
+        link = PrimaryConnections(self.target.connect(self.timeout_s), generation)
         servers = link.servers
         if servers is None or servers != self._servers:
             self._servers_since = time.monotonic()

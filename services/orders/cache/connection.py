@@ -44,7 +44,7 @@ class NotPrimary(ConnectionError):
     """Find the primary: this server is a replica."""
 
 
-class Connection:
+class RedisConnection:
     """A connected socket, and the parser of its replies."""
 
     def __init__(self, link: AbstractConnection, timeout_s: float) -> None:
@@ -161,11 +161,11 @@ class Connection:
 class Connected(NamedTuple):
     """Connections to all primaries by address; in a cluster, also the address of every slot."""
 
-    connections: Mapping[str, Connection]
+    connections: Mapping[str, RedisConnection]
     slots: Sequence[str] | None
 
 
-class Link:
+class PrimaryConnections:
     """One thread's connections to all primaries, which are used and dropped together."""
 
     def __init__(self, connected: Connected, generation: int) -> None:
@@ -205,7 +205,7 @@ class Link:
 
     def _scattered(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
         """Send to all nodes first and then wait for all, which takes a single round trip."""
-        by_node: dict[Connection, list[int]] = {}
+        by_node: dict[RedisConnection, list[int]] = {}
         for index, command in enumerate(commands):
             by_node.setdefault(self._node_of(command), []).append(index)
         for connection, indexes in by_node.items():
@@ -217,7 +217,7 @@ class Link:
                 replies[index] = reply
         return replies
 
-    def _node_of(self, command: Command) -> Connection:
+    def _node_of(self, command: Command) -> RedisConnection:
         key = _key(command)
         if key is None or self._slots is None:
             return self._first

@@ -9,9 +9,9 @@ from typing import Final
 import hiredis
 from redis.exceptions import RedisError
 
-from orders.cache.address import place_of
+from orders.cache.address import target_of
 from orders.cache.client import RedisDown
-from orders.cache.connection import Connection, pack
+from orders.cache.connection import RedisConnection, pack
 from orders.cache.local import KNOWN_S, MARKER
 from orders.settings import CacheSettings
 
@@ -31,7 +31,7 @@ def flush(settings: CacheSettings) -> int:
     pattern = "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in prefix) + "*"
     marker = prefix.encode() + MARKER
     try:
-        links = place_of(settings.url).connect(_STEP_S)
+        links = target_of(settings.url).connect(_STEP_S)
         with contextlib.ExitStack() as closing:
             for connection in links.connections.values():
                 closing.callback(connection.close)
@@ -43,7 +43,7 @@ def flush(settings: CacheSettings) -> int:
         raise RedisDown(f"Redis does not answer: {type(error).__name__}") from error
 
 
-def _mark(connections: Collection[Connection], marker: bytes) -> None:
+def _mark(connections: Collection[RedisConnection], marker: bytes) -> None:
     """Set the marker on the server that has its slot. Raises an error if all servers refuse."""
     command = pack((b"SET", marker, uuid.uuid4().hex, b"EX", _MARKED_S))
     refusals = []
@@ -55,7 +55,7 @@ def _mark(connections: Collection[Connection], marker: bytes) -> None:
         raise refusals[0]
 
 
-def _flush(connection: Connection, pattern: str, marker: bytes) -> int:
+def _flush(connection: RedisConnection, pattern: str, marker: bytes) -> int:
     deleted, cursor = 0, b"0"
     while True:
         scan = pack((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN))

@@ -26,8 +26,8 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from orders.cache.address import Place
-from orders.cache.connection import Connection, NotPrimary, pack
+from orders.cache.address import RedisTarget
+from orders.cache.connection import NotPrimary, RedisConnection, pack
 
 # L1 is trusted for this many seconds after the last proof. A writer may take another 50 ms to reach
 # Redis. Together that is less than the 1 s in which every reader must see a change.
@@ -243,7 +243,7 @@ class Tracker:
 
     def __init__(
         self,
-        place: Place,
+        target: RedisTarget,
         local: LocalOrders,
         *,
         key_prefix: str,
@@ -251,13 +251,13 @@ class Tracker:
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what to call when the servers may have been replaced."""
-        self._place = place
+        self._target = target
         self._local = local
         self._key_prefix = key_prefix.encode()
         self._retry_after_s = retry_after_s
         self._lost = lost
         self._stopping = threading.Event()
-        self._connections: Sequence[Connection] = ()
+        self._connections: Sequence[RedisConnection] = ()
         self._thread: threading.Thread | None = None
         self._marker: bytes | None = None  # of the last known flush
 
@@ -293,7 +293,7 @@ class Tracker:
 
     def _follow(self) -> None:
         """Connect and listen until a connection fails; ValueError: `close` closed the socket."""
-        connected = self._place.connect(BEAT_S, protocol=3).connections
+        connected = self._target.connect(BEAT_S, protocol=3).connections
         connections = list(connected.values())
         try:
             listeners = [
@@ -313,7 +313,7 @@ class Tracker:
                     selector.register(listener.connection, selectors.EVENT_READ, listener)
                 while not self._stopping.is_set():
                     self._listen(selector, listeners)
-                    if self._place.primaries() != connected.keys():
+                    if self._target.primaries() != connected.keys():
                         raise Moved("other servers are primaries by now")
         finally:
             for connection in connections:
@@ -333,7 +333,7 @@ class _Listener:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: RedisConnection,
         local: LocalOrders,
         key_prefix: bytes,
         clock: Callable[[], float] = time.monotonic,

@@ -86,13 +86,13 @@ class OrderCache:
         self._backlog = WriteBacklog(self._shared, retry_after_s=settings.retry_after_s)
         self._tracker = (
             Tracker(
-                redis.place,
+                redis.target,
                 self._local,
                 key_prefix=self._shared.key_prefix,
                 retry_after_s=settings.retry_after_s,
                 lost=redis.distrust,
             )
-            if redis.place and settings.local_entries
+            if redis.target and settings.local_entries
             else None
         )
         self._count = _Counts()

@@ -18,11 +18,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 PORT: Final = "5432"  # what libpq takes for none
 
-Place = tuple[str, str]  # host and port, as the URL has them
+HostPort = tuple[str, str]  # host and port, as the URL has them
 Addresses = Sequence[str]
 
 
-def places(parameters: Mapping[str, Any]) -> list[Place]:
+def places(parameters: Mapping[str, Any]) -> list[HostPort]:
     """Return the hosts of a URL, each with its port; one port alone is that of all hosts."""
     hosts = str(parameters.get("host") or "").split(",")
     ports = [port or PORT for port in str(parameters.get("port") or "").split(",")]
@@ -36,7 +36,7 @@ class Names:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: dict[Place, Future[Addresses]] = {}
+        self._under_way: dict[HostPort, Future[Addresses]] = {}
 
     def resolved(self, conninfo: str, timeout_s: float) -> str:
         """Return a conninfo that has addresses for all names; a name without any is left out.
@@ -59,7 +59,7 @@ class Names:
             },
         )
 
-    def _addresses(self, hosts: Sequence[Place], timeout_s: float) -> list[tuple[str, str, str]]:
+    def _addresses(self, hosts: Sequence[HostPort], timeout_s: float) -> list[tuple[str, str, str]]:
         deadline_s = time.monotonic() + timeout_s
         lookups = [self._lookup(place) if _is_name(place[0]) else None for place in hosts]
         resolved: list[tuple[str, str, str]] = []
@@ -82,7 +82,7 @@ class Names:
             raise psycopg.OperationalError("no host has an address") from failure
         return resolved
 
-    def _lookup(self, place: Place) -> "Future[Addresses]":
+    def _lookup(self, place: HostPort) -> "Future[Addresses]":
         """Return the look-up of a name that is under way, or begin one."""
         with self._lock:
             lookup = self._under_way.get(place)
@@ -93,7 +93,7 @@ class Names:
                 ).start()
             return lookup
 
-    def _look_up(self, place: Place, lookup: "Future[Addresses]") -> None:
+    def _look_up(self, place: HostPort, lookup: "Future[Addresses]") -> None:
         host, port = place
         try:
             records = socket.getaddrinfo(
@@ -106,7 +106,7 @@ class Names:
             self._end(place)
             lookup.set_result([str(record[4][0]) for record in records])
 
-    def _end(self, place: Place) -> None:
+    def _end(self, place: HostPort) -> None:
         with self._lock:
             del self._under_way[place]
 

@@ -101,7 +101,7 @@ class _Ended(msgspec.Struct):
     tried: int
 
 
-class _Request(Generic[A, R]):
+class _Caller(Generic[A, R]):
     """A request of a thread. It waits at the gate until it is answered, or is to ask for others."""
 
     __slots__ = ("answers", "error", "gate", "part", "question")
@@ -110,7 +110,7 @@ class _Request(Generic[A, R]):
         self.question = question
         self.answers: list[R] = []  # one, or none: then the thread asks by itself
         self.error: ServerAway | None = None
-        self.part: list[_Request[A, R]] = []  # for whom this thread asks, itself included
+        self.part: list[_Caller[A, R]] = []  # for whom this thread asks, itself included
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -132,11 +132,11 @@ class SharedStatement(Generic[A, R]):
         self._single, self._several, self._patience_s = single, several, patience_s
         self._lock = threading.Lock()  # guards the next two
         self._running = False
-        self._waiting: list[_Request[A, R]] = []
+        self._waiting: list[_Caller[A, R]] = []
 
     def ask(self, question: A) -> R:
         """Return the answer. Raises what `single` raises."""
-        request: _Request[A, R] = _Request(question)
+        request: _Caller[A, R] = _Caller(question)
         part = self._turn(request)
         if len(part) == 1:
             try:
@@ -149,7 +149,7 @@ class SharedStatement(Generic[A, R]):
             raise request.error
         return request.answers[0] if request.answers else self._single(question)
 
-    def _turn(self, request: _Request[A, R]) -> list[_Request[A, R]]:
+    def _turn(self, request: _Caller[A, R]) -> list[_Caller[A, R]]:
         """Wait; return the requests that the caller has to send.
 
         Nobody if it was asked for already, or has waited enough.
@@ -164,7 +164,7 @@ class SharedStatement(Generic[A, R]):
         part, request.part = request.part, []
         return part
 
-    def _left(self, request: _Request[A, R]) -> bool:
+    def _left(self, request: _Caller[A, R]) -> bool:
         """Withdraw the request; false if another thread already sends it."""
         with self._lock:
             if request not in self._waiting:
@@ -172,7 +172,7 @@ class SharedStatement(Generic[A, R]):
             self._waiting.remove(request)
             return True
 
-    def _answer(self, part: list[_Request[A, R]]) -> None:
+    def _answer(self, part: list[_Caller[A, R]]) -> None:
         try:
             answers = self._several([request.question for request in part])
             for place, answer in answers.items():

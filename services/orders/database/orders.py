@@ -130,12 +130,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     order_id: int
 
 
-class Ledger:
+class Orders:
     """The orders of the API: taking and reading them."""
 
     def __init__(self, primary: Pool, reads: Reads, share: Share = alone) -> None:
         self._primary, self._reads = primary, reads
-        self._take = share(self._take_one, self._take_set, _Question.use)
+        self._take = share(self._take_one, self._take_set, _Submission.use)
 
     def accept(
         self, order: NewOrder, context: Context, principal: str, key: str | None
@@ -150,7 +150,7 @@ class Ledger:
             with busy_if_locked(use):
                 acceptance = _acceptance(order, context, use)
                 encoded = msgspec.Raw(msgspec.json.encode(acceptance))
-                rows = self._take(_Question(acceptance, encoded))
+                rows = self._take(_Submission(acceptance, encoded))
         if rows:
             [(order_id, relay_sleeps)] = rows
             if relay_sleeps:
@@ -164,14 +164,14 @@ class Ledger:
             raise Transient("the idempotency key expired this very moment", retry_after_s=1)
         return answer
 
-    def _take_one(self, question: "_Question") -> list[Row]:
-        arguments = _ANSWER | msgspec.structs.asdict(question.acceptance)
+    def _take_one(self, submission: "_Submission") -> list[Row]:
+        arguments = _ANSWER | msgspec.structs.asdict(submission.acceptance)
         return self._primary.execute("accept_order", arguments)
 
-    def _take_set(self, questions: "Sequence[_Question]") -> list[list[Row]]:
-        encoded = msgspec.json.encode([question.encoded for question in questions])
+    def _take_set(self, submissions: "Sequence[_Submission]") -> list[list[Row]]:
+        encoded = msgspec.json.encode([submission.encoded for submission in submissions])
         arguments = _ANSWER | {"orders": encoded.decode()}
-        rows: list[list[Row]] = [[] for _ in questions]
+        rows: list[list[Row]] = [[] for _ in submissions]
         for place, order_id, relay_sleeps in self._primary.execute("accept_orders", arguments):
             rows[place - 1].append((order_id, relay_sleeps))
         return rows
@@ -223,7 +223,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
     trace_id: str
 
 
-class _Question(msgspec.Struct, frozen=True):
+class _Submission(msgspec.Struct, frozen=True):
     """An order to take, encoded by its own request: what cannot be encoded fails no set."""
 
     acceptance: _Acceptance

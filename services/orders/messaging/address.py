@@ -24,7 +24,7 @@ _BETWEEN_URLS: Final = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _log = structlog.get_logger()
 
 
-class Address(URLParameters):  # type: ignore[misc] # pika has no types
+class BrokerAddress(URLParameters):  # type: ignore[misc] # pika has no types
     """pika's parameters of a connection to one host. Raises as `addresses` does."""
 
     def __init__(self, url: str, settings: MessagingSettings, name: str) -> None:
@@ -55,30 +55,32 @@ class Address(URLParameters):  # type: ignore[misc] # pika has no types
         if self.ssl_options is None:  # type: ignore[has-type] # as above
             return
         try:
-            renewed = Address(self._url, self._settings, self._name)
+            renewed = BrokerAddress(self._url, self._settings, self._name)
             self.ssl_options = renewed.ssl_options  # type: ignore[has-type] # as above
         except SettingError as error:
-            _log.warning("amqp.certificate_not_renewed", host=place(self), reason=str(error))
+            _log.warning(
+                "amqp.certificate_not_renewed", host=host_and_port(self), reason=str(error)
+            )
 
 
-def addresses(settings: MessagingSettings, name: str) -> list[Address]:
+def addresses(settings: MessagingSettings, name: str) -> list[BrokerAddress]:
     """Return the parameters of a connection to each host, in the order of the setting.
 
     `name` is the connection's name in the broker. Raises SettingError, which says what is wrong
     without the user and the password.
     """
     urls = [url for text in _BETWEEN_URLS.split(settings.url) for url in _hosts(text)]
-    return [Address(url, settings, name) for url in urls]
+    return [BrokerAddress(url, settings, name) for url in urls]
 
 
-def shuffled(settings: MessagingSettings, name: str) -> list[Address]:
+def shuffled(settings: MessagingSettings, name: str) -> list[BrokerAddress]:
     """Return the addresses in random order, to spread connections over the hosts."""
     candidates = addresses(settings, name)
     random.shuffle(candidates)
     return candidates
 
 
-def place(address: URLParameters) -> str:
+def host_and_port(address: URLParameters) -> str:
     """Name an address in logs: host and port."""
     return f"{address.host}:{address.port}"
 
@@ -91,7 +93,7 @@ def _hosts(text: str) -> list[str]:
             scheme if re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) and separator else "none"
         )
         raise _wrong(f"its scheme is {shown_scheme}, not one of {', '.join(_SCHEMES)}")
-    end = next((place for place, c in enumerate(rest) if c in "/?#"), len(rest))
+    end = next((index for index, c in enumerate(rest) if c in "/?#"), len(rest))
     credentials, at, hosts = rest[:end].rpartition("@")
     return [f"{scheme}://{credentials}{at}{host}{rest[end:]}" for host in hosts.split(",")]
 

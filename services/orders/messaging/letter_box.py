@@ -20,7 +20,7 @@ from orders.errors import Permanent, Transient
 from orders.messaging import decoding, envelope, verdict
 from orders.messaging.address import shuffled
 from orders.messaging.envelope import Delivery
-from orders.messaging.link import Connection, describe
+from orders.messaging.link import BrokerConnection, describe
 from orders.settings import MessagingSettings
 from orderservice_topology import topology
 
@@ -74,7 +74,7 @@ def opened(settings: MessagingSettings, queue: str) -> Iterator[Box]:
     """Open the dead letters of `queue`; raises Transient and Permanent."""
     with _translated(queue):
         connection = pika.BlockingConnection(
-            shuffled(settings, "orders dead-letters"), _impl_class=Connection
+            shuffled(settings, "orders dead-letters"), _impl_class=BrokerConnection
         )
         try:
             channel = connection.channel()

@@ -20,7 +20,7 @@ from pika.channel import Channel
 
 from orders import verified
 from orders.messaging import decoding
-from orders.messaging.address import Address, place, shuffled
+from orders.messaging.address import BrokerAddress, host_and_port, shuffled
 from orders.settings import MessagingSettings
 
 _FIRST_DELAY_S: Final = 0.2
@@ -33,7 +33,7 @@ _CLOSE_S: Final = 5.0
 _log = structlog.get_logger()
 
 # Runs on the link's thread with the open channel, or anywhere with None if there is none.
-Call = Callable[[Channel | None], None]
+ChannelFunction = Callable[[Channel | None], None]
 
 
 class User(Protocol):
@@ -46,7 +46,7 @@ class User(Protocol):
         """Abandon everything that was under way on the channel."""
 
 
-class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
+class BrokerConnection(SelectConnection):  # type: ignore[misc] # pika has no types
     """pika's connection with two internal methods replaced.
 
     If a later pika no longer calls one of them, pika's own behaviour returns, which is only slower
@@ -68,17 +68,17 @@ class Connection(SelectConnection):  # type: ignore[misc] # pika has no types
 class Hosts:
     """The hosts of a broker, each tried once before any is tried again."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    def __init__(self, addresses: Sequence[BrokerAddress]) -> None:
         self._addresses = list(addresses)
         self._left = list(addresses)
-        self._tried: Address | None = None
+        self._tried: BrokerAddress | None = None
 
     @property
     def untried(self) -> bool:
         """Whether a host is left that was not tried in this round."""
         return bool(self._left)
 
-    def next(self) -> Address:
+    def next(self) -> BrokerAddress:
         """Return the host to try now."""
         self._left = self._left or list(self._addresses)
         self._tried = self._left.pop(0)
@@ -101,7 +101,7 @@ class Link:
         self._lock = threading.Lock()  # guards the four below
         self._loop: IOLoop | None = None
         self._channel: Channel | None = None
-        self._calls: collections.deque[Call] = collections.deque()
+        self._calls: collections.deque[ChannelFunction] = collections.deque()
         self.problem: str | None = "not connected to RabbitMQ yet"
         self._reason: str | None = None  # why this connection ended; the first cause is kept
         self._connection: SelectConnection | None = None
@@ -111,7 +111,7 @@ class Link:
         """Begin to connect; returns at once."""
         self._thread.start()
 
-    def call(self, function: Call) -> None:
+    def call(self, function: ChannelFunction) -> None:
         """Have `function` run exactly once, in order of the calls. Thread-safe."""
         with self._lock:
             if self._channel is not None and self._loop is not None:
@@ -152,7 +152,7 @@ class Link:
             served_s = self._live(address)
             if self._stopping.is_set():
                 break
-            host = place(address)
+            host = host_and_port(address)
             _log.warning("amqp.disconnected", link=self._name, host=host, reason=self.problem)
             if served_s > _SETTLED_S:
                 self._hosts.lost()
@@ -161,7 +161,7 @@ class Link:
                 self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 no secret
                 delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    def _live(self, address: Address) -> float:
+    def _live(self, address: BrokerAddress) -> float:
         """Connect, serve until the connection is gone, and return for how long it served."""
         self._serving_since = self._reason = None
         loop = IOLoop()
@@ -169,7 +169,7 @@ class Link:
             self._loop = loop
         try:
             address.renew()
-            self._connection = Connection(
+            self._connection = BrokerConnection(
                 address,
                 on_open_callback=self._connected,
                 on_open_error_callback=self._gone,

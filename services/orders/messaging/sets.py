@@ -28,15 +28,15 @@ _REST_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class Work(Protocol):
+class OpenDelivery(Protocol):
     """A delivery in hand."""
 
     delivery: Delivery
     channel: Channel
 
 
-W = TypeVar("W", bound=Work)
-W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
+W = TypeVar("W", bound=OpenDelivery)
+W_contra = TypeVar("W_contra", bound=OpenDelivery, contravariant=True)
 
 
 class Member:

@@ -42,7 +42,7 @@ _FROM_START_S: Final = 5.0
 _BESIDE_PARKED_S: Final = 0.5
 
 Types = tuple[str, ...]
-Place = tuple[str, str]  # aggregate id, lane
+AggregateLane = tuple[str, str]  # aggregate id, lane
 
 
 def _known() -> dict[str, str]:
@@ -69,7 +69,7 @@ def types_of(lane: str) -> Types:
     return tuple(name for name, lane_name in _LANES.items() if lane_name == lane) or (lane,)
 
 
-def place_of(row: Row) -> Place:
+def place_of(row: Row) -> AggregateLane:
     """Return the order and lane of a row: rows with the same ones must keep their order."""
     return row.aggregate_id, lane_of(row.type)
 
@@ -153,14 +153,14 @@ class RowsUnderWay:
         self._monotonic = monotonic
         self._changed = threading.Condition()  # guards all below
         self._rows: dict[object, Row] = {}  # until `forget`: they were deleted, or put off
-        self._places: set[Place] = set()
+        self._places: set[AggregateLane] = set()
         self._ended: list[Ended] = []
         self._heard_s: dict[str, float] = {}  # by lane: when an answer came, or none was due
         self._wanted = -1
 
     def admit(self, rows: Sequence[Row]) -> list[Row]:
         """Take the first row of each place that has none under way, in order; return those."""
-        admitted: dict[Place, Row] = {}
+        admitted: dict[AggregateLane, Row] = {}
         with self._changed:
             for row in rows:
                 if (place := place_of(row)) not in self._places:
@@ -247,9 +247,9 @@ class Holds:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._holds: dict[Place, _Hold] = {}
+        self._holds: dict[AggregateLane, _Hold] = {}
 
-    def failed(self, place: Place) -> float:
+    def failed(self, place: AggregateLane) -> float:
         """Hold a place and return for how long, in seconds."""
         hold = self._holds.pop(place, None) or _Hold(0, 0)
         self._holds[place] = hold  # the latest failure last
@@ -260,12 +260,12 @@ class Holds:
         hold.until_s = self._monotonic() + delay_s
         return delay_s
 
-    def succeeded(self, place: Place) -> None:
+    def succeeded(self, place: AggregateLane) -> None:
         """Forget a place's failures."""
         if self._holds:
             self._holds.pop(place, None)
 
-    def active(self) -> list[Place]:
+    def active(self) -> list[AggregateLane]:
         """Return the places that are on hold now."""
         now_s = self._monotonic()
         # A place not published long after its hold has lost its row: drop it.

@@ -30,9 +30,9 @@ from orders.upstream.transport import (
     CallOutcome,
     HttpRequest,
     HttpResponse,
-    Line,
     Transport,
     TryFailed,
+    UpstreamConnection,
 )
 
 # The error codes of the contracts of Inventory and Payment. A 4xx without one comes from something
@@ -272,7 +272,7 @@ class Upstream:
         """Return the caller's error after the last try."""
         return _unavailable(self.name, _GaveUp(self.name, request, tries, error))
 
-    def connect(self) -> "Future[Line]":
+    def connect(self) -> "Future[UpstreamConnection]":
         """Begin to open a connection that only the caller uses; TryFailed when it fails."""
         return self._transport.connect(self.policy.try_timeout_s)
 

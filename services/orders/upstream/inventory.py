@@ -211,7 +211,7 @@ class AdmissionCheck:
         self._ttl_s, self._budget_s, self._limit = ttl_s, budget_s, products_limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._questions: dict[int, _Question] = {}  # oldest first
+        self._questions: dict[int, _StockQuestion] = {}  # oldest first
 
     def check(self, product_id: int, quantity: int) -> StockAnswer:
         """Tell whether an order can be accepted.
@@ -239,19 +239,19 @@ class AdmissionCheck:
         enough = question.available >= quantity
         return StockAnswer.SUFFICIENT if enough else StockAnswer.INSUFFICIENT
 
-    def _question(self, product_id: int) -> tuple["_Question", bool]:
+    def _question(self, product_id: int) -> tuple["_StockQuestion", bool]:
         """Return the question about a product, and whether this thread has to ask it."""
         with self._lock:
             question = self._questions.get(product_id)
             if question is not None and self._clock() < question.expires_s:
                 return question, False
             self._questions.pop(product_id, None)  # so that the new one becomes the last
-            new_question = self._questions[product_id] = _Question()
+            new_question = self._questions[product_id] = _StockQuestion()
             if len(self._questions) > self._limit:
                 del self._questions[next(iter(self._questions))]
             return new_question, True
 
-    def _ask(self, question: "_Question", product_id: int, quantity: int) -> None:
+    def _ask(self, question: "_StockQuestion", product_id: int, quantity: int) -> None:
         try:
             question.available = self._ask_inventory(product_id, quantity).available
         except Transient as error:
@@ -263,7 +263,7 @@ class AdmissionCheck:
             question.answered.set()
 
 
-class _Question:
+class _StockQuestion:
     """A question to Inventory: under way until `answered`, then valid until `expires_s`."""
 
     __slots__ = ("answered", "available", "expires_s")

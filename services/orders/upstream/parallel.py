@@ -31,8 +31,8 @@ from orders.upstream.transport import (
     CallOutcome,
     HttpRequest,
     HttpResponse,
-    Line,
     TryFailed,
+    UpstreamConnection,
     error_text,
     retry_after_s,
 )
@@ -59,12 +59,12 @@ class _Pending(Generic[Token]):
     """A call without an answer so far."""
 
     __slots__ = (
-        "admission", "again_s", "block", "call", "deadline_s", "due", "lane", "resent", "run",
+        "admission", "again_s", "block", "call", "deadline_s", "due", "queue", "resent", "run",
         "sent_s", "span", "started_s", "token", "tries", "turn",
     )  # fmt: skip
 
-    def __init__(self, token: Token, call: Call[Any], run: Run, lane: "_Lane[Token]") -> None:
-        self.token, self.call, self.run, self.lane = token, call, run, lane
+    def __init__(self, token: Token, call: Call[Any], run: Run, queue: "_CallQueue[Token]") -> None:
+        self.token, self.call, self.run, self.queue = token, call, run, queue
         self.tries = 0
         self.admission: object = None
         self.block: Any = None
@@ -83,16 +83,16 @@ class _Connection(Generic[Token]):
     `kept`: the connection was idle before this call, so the server may have closed it.
     """
 
-    __slots__ = ("begin", "kept", "lane", "line", "pending", "received", "sock")
+    __slots__ = ("begin", "kept", "opened", "pending", "queue", "received", "sock")
 
-    def __init__(self, line: Line, lane: "_Lane[Token]") -> None:
-        sock: socket.socket = line.connection.sock
+    def __init__(self, opened: UpstreamConnection, queue: "_CallQueue[Token]") -> None:
+        sock: socket.socket = opened.connection.sock
         sock.setblocking(False)
-        self.line, self.sock, self.lane = line, sock, lane
+        self.opened, self.sock, self.queue = opened, sock, queue
         self.pending: _Pending[Token] | None = None
         self.received = b""
         self.kept = False
-        self.begin = "".join(f"{name}: {value}\r\n" for name, value in line.headers.items())
+        self.begin = "".join(f"{name}: {value}\r\n" for name, value in opened.headers.items())
 
     def is_dead(self) -> bool:
         """Tell whether the server closed an idle connection, or sent data without a request."""
@@ -109,13 +109,13 @@ class _Connection(Generic[Token]):
         body = request.body or b""
         length = f"Content-Length: {len(body)}\r\n" if request.body is not None else ""
         named = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"{request.method} {self.line.base}{request.path} HTTP/1.1\r\n{self.begin}{named}"
+        head = f"{request.method} {self.opened.base}{request.path} HTTP/1.1\r\n{self.begin}{named}"
         if named.count("\n") != len(headers):
             raise ValueError("a header field has a line break")
         return f"{head}Accept-Encoding: identity\r\n{length}\r\n".encode("latin-1") + body
 
 
-class _Lane(Generic[Token]):
+class _CallQueue(Generic[Token]):
     """One upstream: its connections, and the calls that wait for one."""
 
     def __init__(self, upstream: Upstream, width: int) -> None:
@@ -133,13 +133,15 @@ class ParallelCalls(Generic[Token]):
 
     def __init__(self, width: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._width, self._clock = width, clock
-        self._lanes: dict[str, _Lane[Token]] = {}
+        self._queues: dict[str, _CallQueue[Token]] = {}
         self._selector = selectors.DefaultSelector()
-        self._bell, self._rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ, None)
-        self._made: collections.deque[tuple[_Lane[Token], Future[Line]]] = collections.deque()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ, None)
+        self._made: collections.deque[tuple[_CallQueue[Token], Future[UpstreamConnection]]] = (
+            collections.deque()
+        )
         self._due: list[tuple[float, int, _Pending[Token]]] = []
         self._number = itertools.count(1)
         self._ended: list[Answered[Token]] = []
@@ -150,10 +152,10 @@ class ParallelCalls(Generic[Token]):
 
     def begin(self, token: Token, upstream: Upstream, call: Call[Any], run: Run) -> None:
         """Begin a call; `wait` returns its result with `token`."""
-        lane = self._lanes.get(upstream.name)
-        if lane is None:
-            lane = self._lanes[upstream.name] = _Lane(upstream, self._width)
-        pending = _Pending(token, call, run, lane)
+        queue = self._queues.get(upstream.name)
+        if queue is None:
+            queue = self._queues[upstream.name] = _CallQueue(upstream, self._width)
+        pending = _Pending(token, call, run, queue)
         pending.started_s = self._clock()
         pending.deadline_s = pending.started_s + upstream.policy.deadline_s
         pending.turn = self._turn
@@ -169,12 +171,12 @@ class ParallelCalls(Generic[Token]):
             timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
-                self._hear()
+                self._read_wake_ups()
             elif key.data in self._connections:  # not dropped after it became readable
                 self._read(key.data)
         while self._made:
             self._connected(*self._made.popleft())
-        self._look_at_clock()
+        self._run_timers()
         ended, self._ended = self._ended, []
         return ended
 
@@ -183,7 +185,7 @@ class ParallelCalls(Generic[Token]):
         if not self._rung:
             self._rung = True
             with contextlib.suppress(OSError):
-                self._rope.send(b"\0")
+                self._wake_sender.send(b"\0")
 
     def new_turn(self) -> None:
         """From now on `fresh` counts only calls that begin after this and have not ended."""
@@ -202,12 +204,12 @@ class ParallelCalls(Generic[Token]):
         while self._made:
             self._connected(*self._made.popleft())
         self._selector.close()
-        self._bell.close()
-        self._rope.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
 
-    def _hear(self) -> None:
+    def _read_wake_ups(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._bell.recv(_READ_BYTES):
+            while self._wake_receiver.recv(_READ_BYTES):
                 pass
         # Reset only after the bytes are read: otherwise a byte read here could stop the next `wake`
         # from writing one. Work of an earlier `wake` is found after this wait.
@@ -216,81 +218,81 @@ class ParallelCalls(Generic[Token]):
     # -- connections ----------------------------------------------------------------------
 
     def _queue(self, pending: _Pending[Token]) -> None:
-        lane, pending.tries = pending.lane, pending.tries + 1
+        queue, pending.tries = pending.queue, pending.tries + 1
         pending.sent_s, pending.again_s = 0.0, None
-        self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
-        lane.waiting.append(pending)
-        self._serve(lane)
+        self._expect(pending, self._clock() + queue.upstream.policy.try_timeout_s)
+        queue.waiting.append(pending)
+        self._serve(queue)
 
-    def _serve(self, lane: _Lane[Token]) -> None:
+    def _serve(self, queue: _CallQueue[Token]) -> None:
         """Give connections to the calls that wait, and open more if there are too few."""
-        while lane.waiting and lane.idle:
-            connection = lane.idle.pop()
+        while queue.waiting and queue.idle:
+            connection = queue.idle.pop()
             if connection.kept and connection.is_dead():
                 self._drop(connection)
             else:
-                self._send(lane.waiting.popleft(), connection)
-        room = lane.width - lane.open - lane.connecting
-        for _ in range(min(room, len(lane.waiting) - lane.connecting)):
-            lane.connecting += 1
-            future = lane.upstream.connect()
-            future.add_done_callback(functools.partial(self._note, lane))
+                self._send(queue.waiting.popleft(), connection)
+        room = queue.width - queue.open - queue.connecting
+        for _ in range(min(room, len(queue.waiting) - queue.connecting)):
+            queue.connecting += 1
+            future = queue.upstream.connect()
+            future.add_done_callback(functools.partial(self._note, queue))
 
-    def _note(self, lane: _Lane[Token], future: "Future[Line]") -> None:
+    def _note(self, queue: _CallQueue[Token], future: "Future[UpstreamConnection]") -> None:
         with self._lock:
             if not self._closed:
-                self._made.append((lane, future))
+                self._made.append((queue, future))
                 self.wake()
                 return
         with contextlib.suppress(Exception):
             future.result().connection.close()
 
-    def _connected(self, lane: _Lane[Token], future: "Future[Line]") -> None:
-        lane.connecting -= 1
+    def _connected(self, queue: _CallQueue[Token], future: "Future[UpstreamConnection]") -> None:
+        queue.connecting -= 1
         try:
-            connection = _Connection(future.result(), lane)
+            connection = _Connection(future.result(), queue)
         except Exception as error:  # noqa: BLE001 whatever failed, there is no connection
-            self._cannot_connect(lane, error)
+            self._cannot_connect(queue, error)
             return
         if self._closed:
-            connection.line.connection.close()
+            connection.opened.connection.close()
             return
-        lane.open += 1
+        queue.open += 1
         self._connections.add(connection)
         self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-        lane.idle.append(connection)
-        self._serve(lane)
+        queue.idle.append(connection)
+        self._serve(queue)
         # Only now: else we would reconnect for ever to a server that closes each new connection.
         connection.kept = connection.pending is None
 
-    def _cannot_connect(self, lane: _Lane[Token], error: Exception) -> None:
+    def _cannot_connect(self, queue: _CallQueue[Token], error: Exception) -> None:
         failure = error
         if not isinstance(failure, TryFailed):
             failure = TryFailed(CallOutcome.CONNECTION_ERROR, type(error).__name__)
-        if lane.waiting:
-            pending = lane.waiting.popleft()
+        if queue.waiting:
+            pending = queue.waiting.popleft()
             if self._admitted(pending):
-                lane.upstream.release()
+                queue.upstream.release()
                 self._failed(pending, failure)
-        self._serve(lane)
+        self._serve(queue)
 
     def _keep(self, connection: _Connection[Token]) -> None:
         connection.kept = True
-        connection.lane.idle.append(connection)
+        connection.queue.idle.append(connection)
 
     def _drop(self, connection: _Connection[Token]) -> None:
         self._connections.discard(connection)
-        connection.lane.open -= 1
-        if connection.pending is None and connection in connection.lane.idle:
-            connection.lane.idle.remove(connection)
+        connection.queue.open -= 1
+        if connection.pending is None and connection in connection.queue.idle:
+            connection.queue.idle.remove(connection)
         self._selector.unregister(connection.sock)
-        connection.line.connection.close()
+        connection.opened.connection.close()
 
     # -- one try --------------------------------------------------------------------------
 
     def _admitted(self, pending: _Pending[Token]) -> bool:
         try:
-            pending.admission = pending.lane.upstream.admit()
+            pending.admission = pending.queue.upstream.admit()
         except TryFailed as error:
             pending.sent_s = self._clock()
             self._conclude(pending, error)
@@ -299,12 +301,12 @@ class ParallelCalls(Generic[Token]):
         return True
 
     def _send(self, pending: _Pending[Token], connection: _Connection[Token]) -> None:
-        lane, request = pending.lane, pending.call.request
+        queue, request = pending.queue, pending.call.request
         if not self._admitted(pending):
             self._keep(connection)
             return
         connection.pending, connection.received = pending, b""
-        upstream = lane.upstream
+        upstream = queue.upstream
         self._expect(
             pending, min(pending.sent_s + upstream.policy.try_timeout_s, pending.deadline_s)
         )
@@ -340,7 +342,7 @@ class ParallelCalls(Generic[Token]):
         self._take(connection, connection.pending)
 
     def _take(self, connection: _Connection[Token], pending: _Pending[Token]) -> None:
-        limit_bytes = pending.lane.upstream.policy.response_limit_bytes
+        limit_bytes = pending.queue.upstream.policy.response_limit_bytes
         try:
             complete = answer.answer(connection.received, limit_bytes)
         except answer.TooLong:
@@ -352,7 +354,7 @@ class ParallelCalls(Generic[Token]):
             self._drop(connection)
             self._without_verdict(pending)
             self._end(pending, None, error)
-            self._serve(connection.lane)
+            self._serve(connection.queue)
             return
         if complete is None:
             return
@@ -367,10 +369,10 @@ class ParallelCalls(Generic[Token]):
             pending,
             HttpResponse(complete.status, complete.body, retry_after_s(complete.retry_after)),
         )
-        self._serve(connection.lane)
+        self._serve(connection.queue)
 
     def _understand(self, pending: _Pending[Token], reply: HttpResponse) -> None:
-        upstream = pending.lane.upstream
+        upstream = pending.queue.upstream
         try:
             result = upstream.understand(reply, pending.call)
         except TryFailed as error:
@@ -398,7 +400,7 @@ class ParallelCalls(Generic[Token]):
             pending.run(tracing.fail, pending.span, failure.outcome)
             self._left(pending, failed=None)
             self._failed(pending, failure)
-        self._serve(connection.lane)
+        self._serve(connection.queue)
 
     def _closed_by_server(self, connection: _Connection[Token], detail: str) -> None:
         """Close a connection that the server closed; send its call again on another one.
@@ -416,40 +418,40 @@ class ParallelCalls(Generic[Token]):
         ):
             self._broken(connection, TryFailed(CallOutcome.CONNECTION_ERROR, detail))
             return
-        lane, connection.pending = connection.lane, None
+        queue, connection.pending = connection.queue, None
         self._drop(connection)
-        for older in list(lane.idle):  # idle for longer, so the server has closed them, too
+        for older in list(queue.idle):  # idle for longer, so the server has closed them, too
             self._drop(older)
         pending.run(tracing.fail, pending.span, CallOutcome.CONNECTION_ERROR)
         self._without_verdict(pending)
         pending.resent, pending.sent_s = True, 0.0
-        self._expect(pending, self._clock() + lane.upstream.policy.try_timeout_s)
-        lane.waiting.appendleft(pending)
-        self._serve(lane)
+        self._expect(pending, self._clock() + queue.upstream.policy.try_timeout_s)
+        queue.waiting.appendleft(pending)
+        self._serve(queue)
 
     def _without_verdict(self, pending: _Pending[Token]) -> None:
         """End a try that says nothing about the upstream."""
         self._left(pending, failed=None)
-        pending.lane.upstream.give_back(pending.admission)
+        pending.queue.upstream.give_back(pending.admission)
 
     def _left(self, pending: _Pending[Token], *, failed: bool | None) -> None:
         """End a try that was sent. None: the caller tells the breaker."""
-        pending.lane.upstream.release()
+        pending.queue.upstream.release()
         if pending.block is not None:
             pending.run(pending.block.__exit__, None, None, None)
             pending.block = pending.span = None
         if failed is not None:
-            pending.lane.upstream.leave(pending.admission, failed=failed)
+            pending.queue.upstream.leave(pending.admission, failed=failed)
 
     def _failed(self, pending: _Pending[Token], failure: TryFailed) -> None:
-        pending.lane.upstream.leave(pending.admission, failed=breaks(failure))
+        pending.queue.upstream.leave(pending.admission, failed=breaks(failure))
         self._conclude(pending, failure)
 
     # -- the end of a try -----------------------------------------------------------------
 
     def _conclude(self, pending: _Pending[Token], failure: TryFailed) -> None:
         """Try again later, or end the call."""
-        upstream, request = pending.lane.upstream, pending.call.request
+        upstream, request = pending.queue.upstream, pending.call.request
         wait_s = pending.run(
             upstream.again_in_s, request, failure, pending.tries, pending.deadline_s
         )
@@ -465,7 +467,7 @@ class ParallelCalls(Generic[Token]):
         pending.due = next(self._number)  # cancels the earlier entry in `_due`
         heapq.heappush(self._due, (at_s, pending.due, pending))
 
-    def _look_at_clock(self) -> None:
+    def _run_timers(self) -> None:
         now_s = self._clock()
         while self._due and self._due[0][0] <= now_s:
             _, number, pending = heapq.heappop(self._due)
@@ -481,13 +483,13 @@ class ParallelCalls(Generic[Token]):
     def _not_sent(self, pending: _Pending[Token]) -> None:
         """End a call that found no connection in time, which says nothing about the upstream."""
         with contextlib.suppress(ValueError):
-            pending.lane.waiting.remove(pending)
+            pending.queue.waiting.remove(pending)
             error = TryFailed(CallOutcome.BULKHEAD_FULL, "no connection in time")
             self._observe(pending, error.outcome)
             self._end(
                 pending,
                 None,
-                pending.lane.upstream.given_up(pending.call.request, pending.tries, error),
+                pending.queue.upstream.given_up(pending.call.request, pending.tries, error),
             )
 
     def _too_late(self, pending: _Pending[Token]) -> None:
@@ -495,13 +497,13 @@ class ParallelCalls(Generic[Token]):
             (connection for connection in self._connections if connection.pending is pending), None
         )
         if held is not None:
-            timeout_s = pending.lane.upstream.policy.try_timeout_s
+            timeout_s = pending.queue.upstream.policy.try_timeout_s
             self._broken(
                 held, TryFailed(CallOutcome.TIMEOUT, f"no answer within {timeout_s:.3g} s")
             )
 
     def _observe(self, pending: _Pending[Token], outcome: CallOutcome) -> None:
-        pending.run(pending.lane.upstream.observe, outcome, self._clock() - pending.started_s)
+        pending.run(pending.queue.upstream.observe, outcome, self._clock() - pending.started_s)
 
     def _end(self, pending: _Pending[Token], result: Any, error: Exception | None) -> None:
         self._stale(pending)

@@ -90,7 +90,7 @@ class Call(NamedTuple, Generic[T_co]):
     read: Callable[[HttpResponse], T_co]
 
 
-class Line(NamedTuple):
+class UpstreamConnection(NamedTuple):
     """A connection for one caller, with the path prefix and header fields of every request."""
 
     connection: HTTPConnection
@@ -124,11 +124,11 @@ class Transport:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.close()
 
-    def connect(self, timeout_s: float) -> "Future[Line]":
+    def connect(self, timeout_s: float) -> "Future[UpstreamConnection]":
         """Begin to open a connection for one caller; the future raises TryFailed."""
         return self._threads.submit(self._connected, timeout_s)
 
-    def _connected(self, timeout_s: float) -> Line:
+    def _connected(self, timeout_s: float) -> UpstreamConnection:
         connection = cast("HTTPConnection", self._pool._new_conn())  # noqa: SLF001 it knows the TLS
         connection.timeout = timeout_s
         try:
@@ -141,7 +141,7 @@ class Transport:
         host = connection.host if ":" not in connection.host else f"[{connection.host}]"
         usual = connection.port == connection.default_port
         field = host if usual else f"{host}:{connection.port}"
-        return Line(connection, self._base, {"Host": field, **self._headers})
+        return UpstreamConnection(connection, self._base, {"Host": field, **self._headers})
 
     def send(
         self,

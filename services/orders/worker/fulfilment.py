@@ -33,7 +33,7 @@ _ROUNDS: Final = 20
 _log = structlog.get_logger()
 
 
-class Ports(msgspec.Struct, frozen=True):
+class WorkerPorts(msgspec.Struct, frozen=True):
     """The dependencies of fulfilment; `changed` updates the cache with a new version."""
 
     progress: Progress
@@ -45,7 +45,7 @@ class Ports(msgspec.Struct, frozen=True):
 class Fulfilment:
     """Handles the messages of order-processing."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: WorkerPorts) -> None:
         self._ports = ports
         self._transitions = Transitions(ports.progress, ports.changed)
         self._refunds = Refunds(ports.progress, ports.payment, self._transitions)

@@ -27,7 +27,7 @@ from orders.views import snapshot
 from orders.watch import Watch
 from orders.worker.asking import Upstreams, crew
 from orders.worker.collector import Collector
-from orders.worker.fulfilment import Fulfilment, Ports
+from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.housekeeping import Housekeeping
 from orderservice_topology.topology import PROCESSING
 
@@ -60,7 +60,7 @@ def run(environ: Mapping[str, str]) -> int:
         "payment", upstreams.payment_url, policy, credential=credential_of(upstreams, "payment")
     )
     fulfilment = Fulfilment(
-        Ports(
+        WorkerPorts(
             Progress(pool, "worker"),
             Inventory(inventory),
             Payment(payment),
