@@ -4,8 +4,10 @@ It also has the Redis client, and the marks of users who wrote a moment ago. All
 Redis.
 """
 
-from orders.imports import without
+from orders.imports import defer, without
 
+# redis-py's __init__ imports all of its clients, asyncio's too. A connection needs none of them.
+defer("redis")
 # We do not use redis-py's metrics, so do not let it import their SDK.
 with without("opentelemetry.sdk.metrics"):
-    import redis  # noqa: F401 so that later imports find it loaded
+    import redis.connection  # noqa: F401 so that later imports find it loaded

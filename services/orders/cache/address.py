@@ -1,25 +1,18 @@
 """Where Redis is, by the scheme of its URL: a server, a service behind Sentinels, or a cluster.
 
-redis-py does the parts that are easy to get wrong: the URL, TLS, AUTH, SELECT, HELLO, and finding
-the primary of a service and the nodes of a cluster.
+redis-py does the parts that are easy to get wrong: the URL, TLS, AUTH, SELECT and HELLO.
 """
 
-import contextlib
 import functools
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from redis.cluster import ClusterNode, NodesManager
 from redis.connection import AbstractConnection, SSLConnection, parse_url
 from redis.connection import Connection as TcpConnection
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS
-from redis.exceptions import RedisClusterException, RedisError
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.exceptions import RedisError
 
-from orders import verified
 from orders.cache.connection import Connected, RedisConnection
 from orders.cache.tls import KeptContext, TlsConnection
 from orders.errors import SettingError
@@ -29,8 +22,6 @@ HANDSHAKE_S: Final = 3.0  # Guess: TLS and AUTH across zones, with room. No call
 # delays each reconnection by this time.
 _ASK_S: Final = 0.5
 _IDENTIFY_S: Final = 1.0  # bounded, because a frozen server still accepts connections
-_WATCH_S: Final = 1.0  # every reader must see a change within this time
-_REUSE_S: Final = 0.2  # threads that connect within this time ask the cluster once
 _SCHEMES: Final = (
     "redis", "rediss", "unix",
     "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
@@ -147,104 +138,10 @@ class SingleServer:
         return Connected({self._login.address: self._login.connect(timeout_s, protocol)}, None)
 
 
-class Sentinels:
-    """The current primary of a service."""
+def _sentinels(transport: str, url: str) -> RedisTarget:
+    # Imported by scheme: whoever has one server does not need redis-py's clients.
+    from orders.cache.discovery import Sentinels
 
-    def __init__(self, login: Login, sentinel: Sentinel, service: str) -> None:
-        self._login, self._sentinel, self._service = login, sentinel, service
-        self._primaries: frozenset[str] = frozenset()
-        self._asked_at = float("-inf")
-
-    def primaries(self) -> frozenset[str]:
-        """Ask the Sentinels once a second: a replaced primary may go on serving for 10 s."""
-        if time.monotonic() - self._asked_at > _WATCH_S:
-            self._asked_at = time.monotonic()
-            with contextlib.suppress(RedisError):  # without Sentinels the primary still serves
-                self._primary()
-        return self._primaries
-
-    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
-        """Ask the Sentinels one after the other, then connect."""
-        host, port = self._primary()
-        connection = self._login.connect(timeout_s, protocol, host=host, port=port)
-        return Connected({f"{host}:{port}": connection}, None)
-
-    def _primary(self) -> tuple[str, int]:
-        try:
-            host, port = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
-        except MasterNotFoundError as error:
-            if "SSL" in str(error):  # redis-py keeps only the text of the cause
-                raise error from self._refusal()
-            raise
-        self._asked_at = time.monotonic()
-        self._primaries = frozenset({f"{host}:{port}"})
-        return host, port
-
-    def _refusal(self) -> RedisError | None:
-        """Ask once more, to return the error that says why a certificate was refused."""
-        for sentinel in self._sentinel.sentinels:
-            try:
-                sentinel.sentinel_masters()
-            except RedisError as error:
-                if verified.advice(error) is not None:
-                    return error
-        return None
-
-
-class Cluster:
-    """The primaries of a cluster, each with its slots. All of them are needed."""
-
-    def __init__(self, login: Login, seeds: Sequence[tuple[str, int]]) -> None:
-        self._login, self._seeds = login, seeds
-        self._known: set[tuple[str, int]] = set()
-        self._slots: list[str] = []
-        self._asked_at = float("-inf")
-        self._lock = threading.Lock()
-        self._primaries: frozenset[str] = frozenset()
-
-    def primaries(self) -> frozenset[str]:
-        """Return what the last `connect` of any thread found."""
-        return self._primaries
-
-    def connect(self, timeout_s: float, *, protocol: int = 2) -> Connected:
-        """Ask the nodes for the slots, then connect to all primaries."""
-        slots = self._current_slots()
-        connections: dict[str, RedisConnection] = {}
-        try:
-            for address in set(slots):
-                host, _, port = address.rpartition(":")
-                connections[address] = self._login.connect(
-                    timeout_s, protocol, host=host, port=int(port)
-                )
-        except BaseException:
-            for connection in connections.values():
-                connection.close()
-            self._asked_at = float("-inf")
-            raise
-        self._primaries = frozenset(connections)
-        return Connected(connections, slots)
-
-    def _current_slots(self) -> list[str]:
-        with self._lock:
-            if time.monotonic() - self._asked_at > _REUSE_S:
-                self._slots = self._ask()
-                self._asked_at = time.monotonic()
-            return list(self._slots)
-
-    def _ask(self) -> list[str]:
-        """Query the first host that answers: those in the URL, then the previous nodes."""
-        nodes = [ClusterNode(*address) for address in {*self._seeds, *self._known}]  # type: ignore[no-untyped-call]
-        try:
-            manager = NodesManager(nodes, require_full_coverage=True, **self._login.others())
-        except RedisClusterException as error:
-            raise ConnectionError(str(error)) from error
-        self._known = {(node.host, int(node.port)) for node in manager.nodes_cache.values()}
-        slots = [manager.slots_cache[slot][0].name for slot in range(REDIS_CLUSTER_HASH_SLOTS)]
-        manager.close()
-        return slots
-
-
-def _sentinels(transport: str, url: str) -> Sentinels:
     service, _, database = urlsplit(url).path.strip("/").partition("/")
     if not service:
         raise _WrongUrl("the service's name is missing: redis+sentinel://host:port/service/db")
@@ -254,14 +151,13 @@ def _sentinels(transport: str, url: str) -> Sentinels:
     own = {name: query.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     logins = list(_logins(transport, url, f"/{database or 0}", urlencode(query)))
     sentinels = [(login.host, login.arguments.get("port", _SENTINEL_PORT)) for login in logins]
-    return Sentinels(
-        logins[0],
-        Sentinel(sentinels, sentinel_kwargs=logins[0].others() | own | {"retry": None}),  # type: ignore[no-untyped-call]
-        service,
-    )
+    return Sentinels(logins[0], sentinels, own, service)
 
 
-def _cluster(transport: str, url: str) -> Cluster:
+def _cluster(transport: str, url: str) -> RedisTarget:
+    # Imported by scheme, like Sentinels.
+    from orders.cache.discovery import Cluster
+
     if urlsplit(url).path.strip("/") not in {"", "0"}:
         raise _WrongUrl("a cluster has one database, 0: leave the path out")
     logins = list(_logins(transport, url, "", urlsplit(url).query))
