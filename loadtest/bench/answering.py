@@ -1,7 +1,7 @@
 """POST, GET and list page, beside the statement or the look-up that they cannot beat.
 
-POST also with an Idempotency-Key, and with commits as slow as on a cloud's disk; GET of orders that
-are in every cache, or in none; the first list page, or page 500.
+POST also with an Idempotency-Key, and with commits as slow as on a cloud's disk. GET of orders that
+are in every cache, or in none. The first list page, or page 500.
 """
 
 from collections.abc import Callable

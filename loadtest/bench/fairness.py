@@ -6,10 +6,10 @@
 
 Twenty customers place an order a second each, through the api. In turns there is nobody else, or
 one customer more with thousands of waiting orders, with and without turns in the relay. It prints
-how long the orders of the twenty took, from their commit to that of Completed by PostgreSQL's
-clock, while those of the other waited, and how many orders were completed a second in all. Then it
-has 10,000 orders of one customer completed, with nobody else. Relay and worker of another checkout
-take part with `--before`.
+how long the orders of the twenty took while those of the other waited: from their commit to that of
+Completed, by PostgreSQL's clock. It also prints how many orders were completed a second. Then it
+measures 10,000 orders of one customer, with nobody else. Relay and worker of another checkout take
+part with `--before`.
 """
 
 import argparse

@@ -79,7 +79,10 @@ class PgBench(NamedTuple):
         ]
         with script(lines) as path:
             argv = [str(self.program), "-n", "-M", "prepared", "-f", str(path), *definitions, *how]
-            text = _run([*argv, *_server(self.url)], self._environment())
+            server = urlsplit(self.url)
+            argv += ["-h", str(server.hostname), "-p", str(server.port)]
+            argv += ["-U", str(server.username), server.path.lstrip("/")]
+            text = _run(argv, self._environment())
         if _FAILED.search(text):
             raise BenchFailed(text)
         return Throughput(
@@ -100,12 +103,6 @@ def redis_get(port: int, key: str, connections: int, count: int) -> Throughput:
     *_, line = text.strip().splitlines()
     _, rate, _, _, p50, _, p99, _ = (word.strip('"') for word in line.split('","'))
     return Throughput(count, float(rate), float(p50), float(p99))
-
-
-def _server(url: str) -> Sequence[str]:
-    parts = urlsplit(url)
-    host, port, user = parts.hostname, parts.port, parts.username
-    return ["-h", str(host), "-p", str(port), "-U", str(user), parts.path.lstrip("/")]
 
 
 def _number(pattern: "re.Pattern[str]", text: str) -> float:

@@ -1,6 +1,6 @@
 """Three requests of the order path on FastAPI, asyncpg and redis.asyncio, for `make bench`.
 
-Written as the best users of these libraries would, and of equal work: the same SQL statements, the
-same script for the rate limit, the same checks of a request, one log line, one counter and one
-histogram for each. It is a yardstick: no idempotency keys, no cursors, no fallback without Redis.
+It uses these libraries as their documentation recommends. It does the same work for each request:
+the same SQL statements, the same script for the rate limit, the same checks, one log line, one
+counter and one histogram. It lacks idempotency keys, cursors, and a fallback without Redis.
 """

@@ -246,7 +246,9 @@ class ControlPlane:
         end = time.monotonic() + _READY_S
         with self.session() as session:
             while time.monotonic() < end:
-                self._check_alive()
+                for name, process in self._processes.items():
+                    if (code := process.poll()) is not None:
+                        raise Broken(f"{name} ended with {code}:\n{self._log(name)}")
                 try:
                     if session.get(self.url + path, timeout=30).ok:
                         return
@@ -256,11 +258,6 @@ class ControlPlane:
                     pass  # not listening yet, or busy
                 time.sleep(0.1)
         raise Broken(f"{part} is not ready:\n{self._log(part)}")
-
-    def _check_alive(self) -> None:
-        for name, process in self._processes.items():
-            if (code := process.poll()) is not None:
-                raise Broken(f"{name} ended with {code}:\n{self._log(name)}")
 
     def _log(self, name: str) -> str:
         return tail(self.folder / f"{name}.log")

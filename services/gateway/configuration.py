@@ -28,11 +28,10 @@ _BUSY_S: Final = 2
 class Site:
     """The gateway's ports, the api's addresses, trusted proxies and writable folder.
 
-    `listen` are ports or address:port, `api` one or more address:port, `trusted_proxies` networks
-    whose X-Forwarded-For is taken for the client's address, `drain_s` how long a request under way
-    may take once nginx is told to end. `memory_mib` is what nginx and its parent may take,
-    `api_in_flight` the requests that one api has at once before others are answered 503. With `tls`
-    only TLS is spoken.
+    `listen` are ports or address:port, `api` one or more address:port. `trusted_proxies` are the
+    networks whose X-Forwarded-For names the client. `drain_s` is how long a request may take after
+    nginx is told to end. nginx and its parent may use `memory_mib` of memory. If an api has
+    `api_in_flight` requests, further ones are answered 503. With `tls`, plain HTTP is refused.
     """
 
     listen: Sequence[str]

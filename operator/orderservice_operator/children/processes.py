@@ -13,8 +13,8 @@ GATEWAY_PORT: Final = 8080
 GATEWAY_TLS_PORT: Final = 8443
 GATEWAY_ADMIN_PORT: Final = 8086
 API_PORT: Final = 8000
-# Endpoints and load balancers hear of a pod's end while it still gets requests: the gateway goes on
-# for so long and then drains, and the api is there until the gateway has passed on what it had.
+# Endpoints and load balancers learn late that a pod ends, so it still gets requests. The gateway
+# serves for GATEWAY_PRE_STOP_S more and then drains. The api ends after the gateway has drained.
 GATEWAY_PRE_STOP_S: Final = 10
 GATEWAY_DRAIN_S: Final = 10
 PRE_STOP_S: Final = GATEWAY_PRE_STOP_S + GATEWAY_DRAIN_S + 2

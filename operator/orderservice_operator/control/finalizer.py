@@ -32,8 +32,8 @@ MANAGER: Final = "orderservice-operator-finalizer"
 _AGAIN_S: Final = 2.0
 # The management API may be as late as this.
 _STATISTICS_S: Final = 11.0
-# A queue is empty when it is so twice, this far apart: pods outlive their Deployments by their
-# grace period and publish until they end, and to look at them would take a right to list all pods.
+# A queue counts as empty if it is empty twice, this far apart. Pods outlive their Deployments by
+# their grace period and publish until they end. To see them would take the right to list all pods.
 _SETTLED_S: Final = max(process.grace_period_s for process in processes.ALL) + _STATISTICS_S
 _SHORTEST_S: Final = 1.0  # of an attempt: less is not worth beginning
 _EXPECTED: Final = (OperatorError, CircuitBreakerError, TimeoutError)

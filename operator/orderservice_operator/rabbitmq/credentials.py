@@ -1,9 +1,9 @@
 """Which credentials may be sent to which management API. Pure.
 
-A resource names a Secret and a URL, and the operator may read any Secret. Whoever can write a
-resource but read no Secret must not have the operator send him one. So a Secret is sent only if it
-says that it is for this, or to the very host that its own URL names; and never in clear to a host
-beyond the cluster.
+A resource names a Secret and a URL, and the operator may read any Secret. Someone who can write a
+resource but read no Secret must not be able to make the operator send one to them. So a Secret is
+sent only if a label of it allows that, or to the host that its own URL names. It is never sent
+unencrypted to a host outside the cluster.
 """
 
 import ipaddress

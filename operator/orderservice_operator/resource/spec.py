@@ -39,8 +39,8 @@ VERSION: Final = "v1alpha1"
 KIND: Final = "OrderService"
 PLURAL: Final = "orderservices"
 
-# `-migrate-` and ten characters of a hash are the longest suffix; a Job's name is also the value of
-# a label of its pods, so it has to fit into 63.
+# `-migrate-` and ten characters of a hash are the longest suffix. A Job's name is also the value of
+# a label of its pods, so it may have at most 63 characters.
 NAME_LENGTH: Final = 40
 _WITH_DATABASE: Final = ("api", "relay", "worker", "notifier", "migrations", "reconciliation")
 

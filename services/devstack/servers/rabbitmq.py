@@ -42,7 +42,7 @@ KERNEL = (
 )
 
 # A message that has waited for its retry and meets a full queue is tried again after this time, in
-# ms; RabbitMQ's own 180,000 would leave an order alone for up to six minutes.
+# ms. RabbitMQ's default of 180,000 would leave an order alone for up to six minutes.
 ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
 
 

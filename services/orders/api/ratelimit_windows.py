@@ -9,8 +9,8 @@ Batches admit a request by what the process knows of its principal, and tell Red
 do so below 80 % of the limit, as Redis said last. A principal that is not known here has asked for
 nothing yet. A process has at most `share` requests of a principal that Redis has not heard of.
 Then it asks, and so learns what all processes have counted. Near the limit Redis decides. So within
-a window all processes together admit at most `processes × share` requests beyond the limit, and
-only if all of them are asked at once: what is owed is sent after FLUSH_S.
+a window all processes together admit at most `processes × share` requests beyond the limit. That
+happens only if all of them are asked at once, because what is owed is sent after FLUSH_S.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Brings one order to its end: reserve the stock, charge, settle the stock; pay back if cancelled.
 
-What to do next follows from the order's status alone, never from the message that came, so a
-message may arrive twice, late or out of turn. The message is acknowledged when the order needs
-nothing more; until then every step is committed before the next is taken, and every call to the
-outside carries a key that makes its repetition harmless.
+The next step follows from the order's status alone, never from the message. So a message may arrive
+twice, late or out of turn. It is acknowledged when the order needs nothing more. Until then every
+step is committed before the next is taken. Every call to the outside carries a key that makes its
+repetition harmless.
 """
 
 import time

@@ -193,7 +193,9 @@ class SetStatement(Generic[Q, R]):
                 server.watch(descriptor, _LOOK_S, self._go_on)
             except (OSError, ValueError):  # a bug: this statement holds up the process
                 _log.exception("descriptor.not_watched")
-                return _can_be_read(descriptor, left_s)
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                return bool(poll.poll(left_s * 1000))
             timed_out: bool = getcurrent().parent.switch()
             if not timed_out:
                 return True
@@ -250,13 +252,10 @@ class SetStatement(Generic[Q, R]):
         without those that held this one up.
         """
         until_s = time.monotonic() + _APART_S
-        unasked = sorted(members, key=self._has_subject)
+        unasked = sorted(members, key=lambda member: self._subject(member.question) is not None)
         while unasked and time.monotonic() < until_s:
             self._ask_single(unasked.pop(0))
         self._waiting[:0] = unasked
-
-    def _has_subject(self, member: _Member[Q, R]) -> bool:
-        return self._subject(member.question) is not None
 
     def _ask_single(self, member: _Member[Q, R]) -> None:
         try:
@@ -269,9 +268,3 @@ class SetStatement(Generic[Q, R]):
         for member in members:
             member.error = error
         self._settled += members
-
-
-def _can_be_read(descriptor: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
