@@ -31,7 +31,7 @@ class AuditRecord(Protocol):
     """The record of the letters that a command handled."""
 
     def note(self, letter_id: str) -> None:
-        """Add a letter."""
+        """Record that the command handled this letter."""
 
 
 class Records(Protocol):
