@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from redis.asyncio import Redis
 
 from loadtest.reference import database, settings
-from loadtest.reference.door import Door, TooMany
 from loadtest.reference.observed import TelemetryMiddleware
 from loadtest.reference.orders import MAX_ID, NewOrder, accepted, cursor, encoded, view
+from loadtest.reference.ratelimit import RateLimiter, TooMany
 from loadtest.reference.stock import Stock
 from orders.domain.lifecycle import TERMINAL
 
@@ -31,8 +31,8 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     state, loaded = app.state, settings.load()
     state.settings = loaded
     state.redis = Redis.from_url(loaded.redis_url)
-    state.door, state.stock = Door(state.redis, loaded), Stock(loaded.inventory_url)
-    await state.door.open()
+    state.limiter, state.stock = RateLimiter(state.redis, loaded), Stock(loaded.inventory_url)
+    await state.limiter.open()
     state.pool = await database.connect(loaded)
     yield
     await state.pool.close()
@@ -49,7 +49,7 @@ async def create(order: NewOrder, request: Request) -> Response:
     """Accept an order: checks, limit, stock, one commit."""
     state, ids = request.app.state, request.state.ids
     principal = f"user:{order.user_id}"
-    fields, _ = await state.door.enter(principal)
+    fields, _ = await state.limiter.count(principal)
     if await state.stock.insufficient(order.product_id, order.quantity):
         return _problem(request, 400, "Insufficient inventory", fields)
     values = {
@@ -69,7 +69,7 @@ async def show(order_id: PathId, request: Request) -> Response:
     """Show an order, from Redis if it is there."""
     state = request.app.state
     key = f"{_CACHE}{order_id}"
-    fields, stored = await state.door.enter(_address(request), key)
+    fields, stored = await state.limiter.count(_address(request), key)
     if stored is None:
         stored = await _fetched(state, order_id, key)
     if stored is None:
@@ -101,7 +101,7 @@ async def listed(
 ) -> Response:
     """List a user's orders, newest first."""
     state = request.app.state
-    fields, _ = await state.door.enter(f"user:{user_id}")
+    fields, _ = await state.limiter.count(f"user:{user_id}")
     values = {
         "user_id": user_id, "before_at": database.NEWEST_AT, "before_id": MAX_ID,
         "limit": page_size + 1, "offset": (page - 1) * page_size,

@@ -111,7 +111,7 @@ class Demo:
         else:
             order.status, order.reason = "refused", f"{answer.status} {result.get('error', '')}"
 
-    def look(self, order: Order) -> None:
+    def poll(self, order: Order) -> None:
         """Query one order; an answer that is not a list changes nothing."""
         url = f"{self.plan.url}/api/orders/user/{order.user_id}"
         order.polls += 1
@@ -137,11 +137,11 @@ class Demo:
 
     def follow(self) -> Iterator[None]:
         """Poll all open orders until they have ended or run out of time; yield after each round."""
-        with ThreadPoolExecutor(POSTERS) as lookers:
+        with ThreadPoolExecutor(POSTERS) as readers:
             while not all(order.ended for order in self.orders) and not self.overdue():
                 yield
                 time.sleep(POLL_S)
-                list(lookers.map(self.look, [order for order in self.orders if due(order)]))
+                list(readers.map(self.poll, [order for order in self.orders if due(order)]))
         self.giving_up.set()
         yield
 

@@ -229,12 +229,12 @@ def limits(topology: Topology, broker: Broker) -> Iterator[Limit]:
         if policy.apply_to != "queues":  # operator policies are about queues only
             continue
         for item in _listed_for(policy, broker):
-            ruling = _ruling(item["name"], broker.operator_policies)
-            if ruling is None:
+            operator_policy = _operator_policy_of(item["name"], broker.operator_policies)
+            if operator_policy is None:
                 continue
-            for rule, value in ruling.definition.items():
+            for rule, value in operator_policy.definition.items():
                 if _is_stricter(rule, value, policy.definition):
-                    yield _limit(item["name"], ruling.name, rule, value, policy)
+                    yield _limit(item["name"], operator_policy.name, rule, value, policy)
 
 
 def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
@@ -243,7 +243,7 @@ def _listed_for(policy: Policy, broker: Broker) -> Iterator[Listed]:
     return (item for name, item in listed.items() if re.search(policy.pattern, name))
 
 
-def _ruling(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | None:
+def _operator_policy_of(queue: str, policies: Iterable[_ListedPolicy]) -> _ListedPolicy | None:
     """Return the operator policy with the highest rank, which the broker applies to a queue."""
     matching = (
         policy

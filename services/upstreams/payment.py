@@ -96,7 +96,7 @@ class Entry(msgspec.Struct, rename="camel", frozen=True):
     at: dt.datetime
 
 
-class Till:
+class PaymentStore:
     """Every attempt; all changes are under one lock, so none is done twice."""
 
     def __init__(self) -> None:
@@ -189,8 +189,8 @@ def _entry(row: Attempt) -> Entry:
 class PaymentResource:
     """Attempts to capture: `PUT` and `GET /payments/{attemptId}`."""
 
-    def __init__(self, till: Till, script: Script) -> None:
-        self._till, self._script = till, script
+    def __init__(self, store: PaymentStore, script: Script) -> None:
+        self._store, self._script = store, script
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
         """Capture, once per attempt."""
@@ -199,12 +199,12 @@ class PaymentResource:
         request = Asked(Kind.CAPTURE, new.order_id, money(new.amount), new.payment_method)
         chance = random.random() < self._script.current.decline_ratio  # noqa: S311 no secret
         decline = chance or new.payment_method.startswith("decline")
-        answer(resp, self._till.capture(attempt_id, request, decline=decline))
+        answer(resp, self._store.capture(attempt_id, request, decline=decline))
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
         """Answer what became of an attempt."""
         _check(attempt_id)
-        attempt = self._till.find(attempt_id)
+        attempt = self._store.find(attempt_id)
         if attempt is None:
             raise Refusal(404, "unknown_attempt")
         answer(resp, attempt)
@@ -213,8 +213,8 @@ class PaymentResource:
 class RefundResource:
     """Attempts to refund: `PUT /refunds/{attemptId}`."""
 
-    def __init__(self, till: Till, script: Script) -> None:
-        self._till, self._script = till, script
+    def __init__(self, store: PaymentStore, script: Script) -> None:
+        self._store, self._script = store, script
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, attempt_id: str) -> None:
         """Pay back, once per attempt."""
@@ -222,7 +222,7 @@ class RefundResource:
         new = body(req, NewRefund)
         request = Asked(Kind.REFUND, new.order_id, money(new.amount), new.capture_id)
         decline = random.random() < self._script.current.refund_decline_ratio  # noqa: S311 no secret
-        answer(resp, self._till.refund(attempt_id, request, decline=decline))
+        answer(resp, self._store.refund(attempt_id, request, decline=decline))
 
 
 def _check(attempt_id: str) -> None:
@@ -232,12 +232,12 @@ def _check(attempt_id: str) -> None:
 
 def create_app(settings: Settings, stop: Stop) -> falcon.App[falcon.Request, falcon.Response]:
     """Wire the payment simulator."""
-    till, script = Till(), Script()
+    store, script = PaymentStore(), Script()
     access = Access(settings.tokens)
     application = app(access, FaultMiddleware(script, stop, settings.threads))
-    application.add_route("/payments", EntriesResource(till.page, till.of_order))
-    application.add_route("/payments/{attempt_id}", PaymentResource(till, script))
-    application.add_route("/refunds/{attempt_id}", RefundResource(till, script))
-    application.add_route("/control/ledger", RowsResource(till.ledger))
-    control.add(application, script, till.reset, access)
+    application.add_route("/payments", EntriesResource(store.page, store.of_order))
+    application.add_route("/payments/{attempt_id}", PaymentResource(store, script))
+    application.add_route("/refunds/{attempt_id}", RefundResource(store, script))
+    application.add_route("/control/ledger", RowsResource(store.ledger))
+    control.add(application, script, store.reset, access)
     return application

@@ -36,7 +36,7 @@ from orders.telemetry import context
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sweep import Sweeper
 from upstreams.inventory import Stock
-from upstreams.payment import Till
+from upstreams.payment import PaymentStore
 
 TOTAL, PART = Decimal("19.90"), Decimal("5.00")
 UNITS, QUANTITY, PRODUCT, USER = 10, 2, 5, 7
@@ -94,7 +94,7 @@ class Case:
 
     def __init__(self, pool: Pool, path: str, way: str) -> None:
         self.way = way
-        self.pool, self.stock, self.till = pool, Stock(), Till()
+        self.pool, self.stock, self.till = pool, Stock(), PaymentStore()
         self.stock.set_available(PRODUCT, 0 if path == "out of stock" else UNITS)
         self.inventory = InventoryBooks(self.stock)
         self.payment = PaymentBooks(self.till, refuses_refunds=path == "refund declined")

@@ -36,7 +36,7 @@ from orders.telemetry import context
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sweep import Sweeper
 from upstreams.inventory import Stock
-from upstreams.payment import Till
+from upstreams.payment import PaymentStore
 
 pytestmark = pytest.mark.failover
 
@@ -85,7 +85,7 @@ class Race:
     """The orders, the workers that bring them to their end, the clients that cancel them."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.stock, self.till = pool, Stock(), Till()
+        self.pool, self.stock, self.till = pool, Stock(), PaymentStore()
         self.stock.set_available(SCARCE, ORDERS // 20)
         self.faults: collections.Counter[str] = collections.Counter()
         self.answers: collections.Counter[str] = collections.Counter()

@@ -21,7 +21,7 @@ from orders import settings
 from orders.database.pool import Pool
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.book import Book
-from orders.settlement.evidence import Witnesses
+from orders.settlement.evidence import EvidenceSources
 from orders.settlement.reconcile import BEGINNING, Reconciliation, ReconciliationReport
 from orders.upstream.ledgers import (
     PAGE,
@@ -107,13 +107,13 @@ def test_reconciliation_costs_little_beside_many_orders(
         options = settings.load(DatabaseSettings, {"ORDERS_DATABASE_URL": database.url})
         pool = Pool(options.url, options, "test")
         pool.open()
-        witnesses = Witnesses(
+        evidence_sources = EvidenceSources(
             pool, cast("Any", Ledgers(end, PaymentEntry)), cast("Any", Ledgers(end, StockEntry))
         )
 
         def measured(name: str, full: bool) -> ReconciliationReport:  # noqa: FBT001
             before_s, began_s = active_s(admin), time.monotonic()
-            run = Reconciliation(Book(pool), witnesses, ReconcileSettings(settle_s=120))
+            run = Reconciliation(Book(pool), evidence_sources, ReconcileSettings(settle_s=120))
             report = run.run(BEGINNING if full else None)
             took_s = time.monotonic() - began_s
             time.sleep(1.5)  # a backend tells its statistics once a second

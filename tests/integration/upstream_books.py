@@ -7,7 +7,7 @@ from typing import Any
 from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
 from orders.upstream.payment import _REFUND_REFUSALS, Captured, Declined, Refunded
 from upstreams.inventory import NewReservation, Stock
-from upstreams.payment import Asked, Kind, Till
+from upstreams.payment import Asked, Kind, PaymentStore
 from upstreams.web import Refusal
 
 
@@ -45,7 +45,7 @@ class InventoryBooks:
 class PaymentBooks:
     """Payment, without HTTP."""
 
-    def __init__(self, till: Till, *, refuses_refunds: bool) -> None:
+    def __init__(self, till: PaymentStore, *, refuses_refunds: bool) -> None:
         self.till, self.refuses_refunds = till, refuses_refunds
 
     def find(self, key: str, order_id: int, amount: Decimal) -> Captured | Declined | None:

@@ -13,7 +13,7 @@ from orderservice_operator.cluster.informer import Informer
 # Time to find out that a watch is dead and to list anew.
 _RENEWAL_S: Final = 5.0
 # A guess: by then the operator has tried several times to list anew.
-_BEYOND_HOPE: Final = 5
+_LIVENESS_FACTOR: Final = 5
 
 
 def problems(informers: Iterable[Informer], silence_s: float) -> list[str]:
@@ -24,7 +24,8 @@ def problems(informers: Iterable[Informer], silence_s: float) -> list[str]:
 def silent_watches(informers: Iterable[Informer], silence_s: float) -> list[str]:
     """Return the watches that have been silent for so long that a restart may help."""
     return problems(
-        (informer for informer in informers if informer.synced.is_set()), silence_s * _BEYOND_HOPE
+        (informer for informer in informers if informer.synced.is_set()),
+        silence_s * _LIVENESS_FACTOR,
     )
 
 

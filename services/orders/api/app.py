@@ -16,7 +16,7 @@ from orders.api.history import OrderHistory
 from orders.api.middleware import TelemetryMiddleware
 from orders.api.openapi import OpenApi
 from orders.api.order_list import UserOrders
-from orders.api.orders import OneOrder, Orders
+from orders.api.orders import OneOrder, OrderPlacement
 from orders.api.refunds import OrderRefunds
 from orders.api.resource import ApiPorts, Resource, exchange_of
 
@@ -37,7 +37,7 @@ def create_app(ports: ApiPorts) -> WSGIApplication:
 
 def _routes(ports: ApiPorts) -> dict[str, Resource]:
     documented: dict[str, Resource] = {
-        "/api/orders": Orders(ports),
+        "/api/orders": OrderPlacement(ports),
         "/api/orders/{id}": OneOrder(ports),
         CANCELLATION: Cancellation(ports),
         "/api/orders/{id}/refunds": OrderRefunds(ports),

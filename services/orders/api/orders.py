@@ -52,7 +52,7 @@ class Acceptance(msgspec.Struct, rename="camel", frozen=True):
     message: str
 
 
-class Orders:
+class OrderPlacement:
     """`/api/orders`: take an order."""
 
     operations: Final = {

@@ -1,7 +1,7 @@
 """The types that resources are written with.
 
 An `Operation` describes each method for the OpenAPI document. The `HttpExchange` holds the state of
-the request being answered. `Ports` are the resources' dependencies.
+the request being answered. `ApiPorts` are the resources' dependencies.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -21,27 +21,29 @@ from orderservice_topology.topology import NOTIFICATIONS
 
 def run(environ: Mapping[str, str]) -> int:
     """Consume order-notifications until a signal comes; 0 if all in flight ended in time."""
-    mine, database = load(NotificationSettings, environ), load(DatabaseSettings, environ)
+    notifier, database = load(NotificationSettings, environ), load(DatabaseSettings, environ)
     messaging = load(MessagingSettings, environ)
 
     pool = Pool(database.url, database, "orders-notifier")
-    parts = urlsplit(mine.url)
+    parts = urlsplit(notifier.url)
     origin = f"{parts.scheme}://{parts.netloc}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     # No retries in place: a notification waits in its row, and does not hold a thread meanwhile.
     # As many again for the sweep.
-    policy = UpstreamPolicy(retries=0, concurrency=2 * mine.prefetch).within(mine.timeout_s)
-    addresses = AllowedAddresses(private=mine.private_allowed, networks=mine.networks)
-    credential = credential_of_webhooks(mine)
+    policy = UpstreamPolicy(retries=0, concurrency=2 * notifier.prefetch).within(notifier.timeout_s)
+    addresses = AllowedAddresses(private=notifier.private_allowed, networks=notifier.networks)
+    credential = credential_of_webhooks(notifier)
     receiver = Upstream(
         "webhook", origin, policy, definite=gone, addresses=addresses, credential=credential
     )
-    notifications = Notifications(pool, claim_s=mine.timeout_s * 2)
-    patience = Patience(mine.first_retry_s, mine.longest_retry_s, mine.give_up_after_s)
-    sending = Sending(notifications, Receiver(receiver, path, mine.secrets), patience)
-    sweep = Sweep(notifications, sending, width=mine.prefetch, every_s=mine.sweep_s)
+    notifications = Notifications(pool, claim_s=notifier.timeout_s * 2)
+    patience = Patience(notifier.first_retry_s, notifier.longest_retry_s, notifier.give_up_after_s)
+    sending = Sending(notifications, Receiver(receiver, path, notifier.secrets), patience)
+    sweep = Sweep(notifications, sending, width=notifier.prefetch, every_s=notifier.sweep_s)
     delivery = NotificationSender(notifications, sending)
-    limits = Limits(prefetch=mine.prefetch, max_attempts=mine.max_attempts, drain_s=mine.drain_s)
+    limits = Limits(
+        prefetch=notifier.prefetch, max_attempts=notifier.max_attempts, drain_s=notifier.drain_s
+    )
     handling = Watch("message handling")
     handle = handling.watching(delivery.handle)
     consumer = Consumer(messaging, NOTIFICATIONS, handle, limits)
@@ -53,8 +55,8 @@ def run(environ: Mapping[str, str]) -> int:
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
     with running("notifier", environ, checks) as life, ExitStack() as closing:
-        life.watch(handling, STALLED_AFTER_S + mine.timeout_s)
-        life.watch(sweep.watch, STALLED_AFTER_S + mine.timeout_s)
+        life.watch(handling, STALLED_AFTER_S + notifier.timeout_s)
+        life.watch(sweep.watch, STALLED_AFTER_S + notifier.timeout_s)
         # What starts first is needed longest: it is closed last.
         pool.open()
         closing.callback(pool.close)
@@ -63,5 +65,5 @@ def run(environ: Mapping[str, str]) -> int:
         consumer.start()
         life.run_until_signal()
         drained = consumer.stop()
-        swept = sweep.stop(mine.timeout_s + 1)
+        swept = sweep.stop(notifier.timeout_s + 1)
     return 0 if drained and swept else 1

@@ -12,7 +12,7 @@ from orders.database.progress import Primary
 from orders.database.statements import statement
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
-from orders.settlement.evidence import Witnesses
+from orders.settlement.evidence import EvidenceSources
 from orders.upstream import ledgers
 from orders.upstream.credential import credential_of
 from orders.upstream.http import Upstream
@@ -35,9 +35,11 @@ def transaction() -> Iterator[Primary]:
 
     It bypasses a pooler, where each statement is a transaction of its own.
     """
-    mine = settings.load(DatabaseSettings)
+    database_settings = settings.load(DatabaseSettings)
     with (
-        contextlib.closing(connect(sessions(mine), mine, APPLICATION, SESSION)) as session,
+        contextlib.closing(
+            connect(sessions(database_settings), database_settings, APPLICATION, SESSION)
+        ) as session,
         translated(),
         session.transaction(),
     ):
@@ -57,10 +59,10 @@ class _Transaction:
 
 
 @contextlib.contextmanager
-def witnesses(pool: Pool) -> Iterator[Witnesses]:
+def evidence_sources(pool: Pool) -> Iterator[EvidenceSources]:
     """Open both ledgers. Raises SettingError when an address is not set."""
     with payment_ledger() as payments, stock_ledger() as stock:
-        yield Witnesses(pool, payments, stock)
+        yield EvidenceSources(pool, payments, stock)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ class Evidence(msgspec.Struct, frozen=True):
     stock: list[StockEntry]
 
 
-class Witnesses(msgspec.Struct, frozen=True):
+class EvidenceSources(msgspec.Struct, frozen=True):
     """The three sources of evidence."""
 
     pool: Pool
@@ -76,13 +76,13 @@ def known(pool: Pool, order_id: int) -> Known:
     return msgspec.json.decode(text, type=Known)
 
 
-def gather(witnesses: Witnesses, order_id: int) -> Evidence | None:
+def gather(evidence_sources: EvidenceSources, order_id: int) -> Evidence | None:
     """Return the evidence about an order; None if it kept changing. Raises Transient, Permanent."""
-    before = known(witnesses.pool, order_id)
+    before = known(evidence_sources.pool, order_id)
     for _ in range(_READS):
-        payments = witnesses.payments.of_order(order_id)
-        stock = witnesses.stock.of_order(order_id)
-        after = known(witnesses.pool, order_id)
+        payments = evidence_sources.payments.of_order(order_id)
+        stock = evidence_sources.stock.of_order(order_id)
+        after = known(evidence_sources.pool, order_id)
         if msgspec.structs.replace(before, now=after.now) == after:
             return Evidence(order_id, after, payments, stock)
         before = after

@@ -17,7 +17,7 @@ from orders.domain.deadlines import DEADLINES
 from orders.domain.lifecycle import Status
 from orders.settings import ReconcileSettings
 from orders.settlement.book import Book, Difference, OrderBalance, Violation, Watermark
-from orders.settlement.evidence import Witnesses, attempt_uuid, gather
+from orders.settlement.evidence import EvidenceSources, attempt_uuid, gather
 from orders.settlement.judge import judge
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus, StockEntry, StockStatus
 
@@ -110,8 +110,10 @@ BEGINNING: Final = Start(None, None, 0)
 class Reconciliation:
     """One run of reconciliation: reads both ledgers, judges orders, reports."""
 
-    def __init__(self, book: Book, witnesses: Witnesses, settings: ReconcileSettings) -> None:
-        self._book, self._witnesses, self._settings = book, witnesses, settings
+    def __init__(
+        self, book: Book, evidence_sources: EvidenceSources, settings: ReconcileSettings
+    ) -> None:
+        self._book, self._sources, self._settings = book, evidence_sources, settings
         self._captured: Memory[uuid.UUID] = Memory(REMEMBERED)
         self._committed: Memory[int] = Memory(REMEMBERED)
         self._report = ReconciliationReport()
@@ -137,10 +139,10 @@ class Reconciliation:
         overlap = _IDS_AGAIN if start is None else 0
         orders = OrdersById(self._book, max(0, begun.order_id - overlap), not_after)
         payments = Reader(
-            self._witnesses.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
+            self._sources.payments.since(_earlier(begun.payments_at, first_at)), begun.payments_at
         )
         stock = Reader(
-            self._witnesses.stock.since(_earlier(begun.stock_at, first_at)), begun.stock_at
+            self._sources.stock.since(_earlier(begun.stock_at, first_at)), begun.stock_at
         )
         sources = Sources(payments, stock, orders)
         # First, and half of all questions at most: new suspects must not push out the old ones.
@@ -242,7 +244,7 @@ class Reconciliation:
     def _judge(self, order_id: int) -> None:
         self._report.judged += 1
         self._judged.add(order_id)
-        evidence = gather(self._witnesses, order_id)
+        evidence = gather(self._sources, order_id)
         if evidence is None:
             self._book.note_suspects([order_id])
             return

@@ -14,7 +14,7 @@ from orders.database.leadership import RECONCILIATION, Leadership
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings, ReconcileSettings
 from orders.settlement.book import LISTED, Book
-from orders.settlement.connections import database, transaction, witnesses
+from orders.settlement.connections import database, evidence_sources, transaction
 from orders.settlement.reconcile import (
     BEGINNING,
     Reconciliation,
@@ -44,12 +44,12 @@ _LONGEST_S: Final = 3600
 
 
 def _run(chosen: argparse.Namespace) -> ReconciliationReport:
-    primary, mine = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
+    primary, reconcile_settings = settings.load(DatabaseSettings), settings.load(ReconcileSettings)
     leadership = Leadership(primary, RECONCILIATION, "orders-reconcile", silence_s=_LONGEST_S)
-    with database() as pool, witnesses(pool) as sources, contextlib.closing(leadership):
+    with database() as pool, evidence_sources(pool) as sources, contextlib.closing(leadership):
         _wait_for(leadership)
         book = Book(pool)
-        return Reconciliation(book, sources, mine).run(_start(chosen, book))
+        return Reconciliation(book, sources, reconcile_settings).run(_start(chosen, book))
 
 
 def _wait_for(leadership: Leadership) -> None:

@@ -229,8 +229,8 @@ class AdmissionCheck:
         return answer
 
     def _answer(self, product_id: int, quantity: int) -> StockAnswer:
-        question, mine = self._question(product_id)
-        if mine:
+        question, is_new = self._question(product_id)
+        if is_new:
             self._ask(question, product_id, quantity)
         elif not question.answered.is_set():  # checked first: `wait` takes a lock even if it is set
             question.answered.wait(self._budget_s)

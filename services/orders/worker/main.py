@@ -34,7 +34,7 @@ from orderservice_topology.topology import PROCESSING
 
 def run(environ: Mapping[str, str]) -> int:
     """Consume order-processing until a signal comes; 0 if all in flight ended in time."""
-    mine, database = load(WorkerSettings, environ), load(DatabaseSettings, environ)
+    worker, database = load(WorkerSettings, environ), load(DatabaseSettings, environ)
     upstreams, messaging = (
         load(UpstreamSettings, environ),
         load(settings.MessagingSettings, environ),
@@ -45,11 +45,11 @@ def run(environ: Mapping[str, str]) -> int:
 
     # A connection for every handler thread; sets, housekeeping and the probe share one more.
     # While sets do the work, few of the threads have any.
-    size = max(database.pool_size, mine.prefetch + 1)
+    size = max(database.pool_size, worker.prefetch + 1)
     pool_settings = msgspec.structs.replace(database, pool_size=size)
     pool = Pool(database.url, pool_settings, "orders-worker")
     cache = OrderCache(Redis(caching), caching)
-    policy = wide_enough(policy_of(upstreams), mine)
+    policy = wide_enough(policy_of(upstreams), worker)
     inventory = Upstream(
         "inventory",
         upstreams.inventory_url,
@@ -68,11 +68,11 @@ def run(environ: Mapping[str, str]) -> int:
         )
     )
     limits = Limits(
-        prefetch=mine.prefetch,
-        max_attempts=mine.max_attempts,
-        drain_s=mine.drain_s,
-        give_up_after_s=mine.give_up_after_s,
-        set_size=mine.together,
+        prefetch=worker.prefetch,
+        max_attempts=worker.max_attempts,
+        drain_s=worker.drain_s,
+        give_up_after_s=worker.give_up_after_s,
+        set_size=worker.together,
     )
     handling, together = Watch("message handling"), Watch("sets of messages")
     handle = handling.watching(fulfilment.handle)
@@ -86,7 +86,7 @@ def run(environ: Mapping[str, str]) -> int:
             watch=together,
         )
         for size, width in (
-            (mine.together, upstreams.concurrency),
+            (worker.together, upstreams.concurrency),
             (PRIORITY, PRIORITY),
         )
     ]
@@ -96,7 +96,7 @@ def run(environ: Mapping[str, str]) -> int:
     REGISTRY.register(collector)
     leadership = Leadership(database, HOUSEKEEPING, "orders-housekeeping")
     housekeeping = Housekeeping(
-        pool, leadership, collector, mine, on_lead=promotion.FollowUp(database, caching)
+        pool, leadership, collector, worker, on_lead=promotion.FollowUp(database, caching)
     )
 
     checks = (

@@ -18,7 +18,7 @@ class TooMany(Exception):
         self.fields = fields
 
 
-class Door:
+class RateLimiter:
     """Counts requests of principals."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
@@ -30,7 +30,7 @@ class Door:
         """Load the limiter's script into Redis."""
         await self._redis.script_load(script())
 
-    async def enter(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:
+    async def count(self, principal: str, read: str | None = None) -> tuple[dict[str, str], Any]:
         """Count a request; return the headers, and the value of the key `read`. Raises TooMany."""
         pipeline = self._redis.pipeline(transaction=False)
         key = f"reference:limit:{principal}"
