@@ -1,8 +1,8 @@
 """One thread's connections to Redis servers, with a time limit for each exchange.
 
-A `RedisConnection` leads to one server. `PrimaryConnections` has those to all primaries, and knows which
-one has each key. We read replies in our own loop, with hiredis. redis-py's timeout holds for each
-piece of a reply and not for the whole, and its loop takes 1.3 times as much CPU.
+A `RedisConnection` leads to one server. `PrimaryConnections` has those to all primaries, and knows
+which one has each key. We read replies in our own loop, with hiredis. redis-py's timeout holds for
+each piece of a reply and not for the whole, and its loop takes 1.3 times as much CPU.
 """
 
 import contextlib
@@ -193,7 +193,7 @@ class PrimaryConnections:
     def exchange(self, commands: Sequence[Command], deadline: float) -> list[Reply]:
         """Send the commands and return a reply for each; the server's errors are returned.
 
-        After any exception these connections are useless. Raises as `RedisConnection.exchange` does.
+        After any exception these connections are useless. Raises as `RedisConnection.exchange`.
         """
         if self._slots is None:
             return self._first.exchange(b"".join(map(pack, commands)), len(commands), deadline)
