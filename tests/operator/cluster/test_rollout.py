@@ -55,8 +55,10 @@ class View:
         return bool(ready["status"] == "True" and ready["observedGeneration"] == generation)
 
     def is_back(self) -> bool:
-        """Tell whether it went back and all pods are there."""
-        progressing = self.condition("Progressing")
+        """Tell whether it went back and all pods are there, as of its last change."""
+        resource, progressing = self.resource, self.condition("Progressing")
+        if progressing.get("observedGeneration") != resource["metadata"]["generation"]:
+            return False
         return (progressing["status"], progressing["reason"]) == ("False", "RolledBack")
 
     def pods(self) -> list[Object]:
