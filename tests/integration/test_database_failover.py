@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_a_pool_that_nobody_asks_notices_a_frozen_server_and_its_return(
     eventually(lambda: pool._server.problem is None)
     eventually(lambda: pool.unwell_s < 1)
     accept(pool)
+
+
+def test_a_request_waits_for_a_server_that_only_a_heartbeat_found_late(
+    postgres: Postgres, database: Database
+) -> None:
+    """As on a busy machine: whether it is down, the attempt to connect tells."""
+    settings = msgspec.structs.replace(settings_of(database.url), connect_timeout_s=60)
+    pool = Pool(database.url, settings, "test")
+    pool.open()
+    accept(pool)
+    postgres.pause()
+    try:
+        eventually(lambda: pool._distrusted_at_s > 0)
+        with ThreadPoolExecutor(1) as clients:
+            answer = clients.submit(read, pool)
+            eventually(lambda: pool._kept._waiting or answer.done())
+            postgres.resume()
+            assert answer.result()
+    finally:
+        postgres.resume()
+        pool.close()
 
 
 def test_a_frozen_server_ends_leadership_by_the_deadline(

@@ -160,7 +160,9 @@ class Pool:
         if error is None:
             self._answered_at_s = time.monotonic()
         elif isinstance(error, DeadlinePassed):
-            self._server.suspect(error)
+            # A busy machine makes a heartbeat late, too. Then the next attempt to connect tells.
+            if threading.current_thread() is not self._heartbeat:
+                self._server.suspect(error)
             self._server.abandon(connection.backend_pid)
             self._distrust(connection)
         elif isinstance(error, errors.ReadOnlySqlTransaction | ReadOnly | NoStandby):
