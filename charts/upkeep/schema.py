@@ -152,25 +152,25 @@ def spec(definition: str) -> Schema:
     return _closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
 
 
-def _closed(found: Schema, *, element: bool = False) -> Schema:
+def _closed(source: Schema, *, element: bool = False) -> Schema:
     """Return a part of the CRD's schema; `element`: of a list, where the chart fills nothing in."""
-    kept = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "maxItems")
-    made = {key: found[key] for key in kept if key in found}
-    if element and "required" in found:
-        made["required"] = found["required"]
-    if "x-kubernetes-int-or-string" in found:
-        made["type"] = ["integer", "string"]
-    if "x-kubernetes-preserve-unknown-fields" in found:
+    copied = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "maxItems")
+    closed = {key: source[key] for key in copied if key in source}
+    if element and "required" in source:
+        closed["required"] = source["required"]
+    if "x-kubernetes-int-or-string" in source:
+        closed["type"] = ["integer", "string"]
+    if "x-kubernetes-preserve-unknown-fields" in source:
         return {"type": "object"}
-    if "properties" in found:
-        parts = found["properties"].items()
-        made["properties"] = {key: _closed(part, element=element) for key, part in parts}
-        made["additionalProperties"] = False
-    elif isinstance(found.get("additionalProperties"), dict):
-        made["additionalProperties"] = _closed(found["additionalProperties"], element=True)
-    if "items" in found:
-        made["items"] = _closed(found["items"], element=True)
-    return made
+    if "properties" in source:
+        parts = source["properties"].items()
+        closed["properties"] = {key: _closed(part, element=element) for key, part in parts}
+        closed["additionalProperties"] = False
+    elif isinstance(source.get("additionalProperties"), dict):
+        closed["additionalProperties"] = _closed(source["additionalProperties"], element=True)
+    if "items" in source:
+        closed["items"] = _closed(source["items"], element=True)
+    return closed
 
 
 def _root(**properties: Schema) -> Schema:

@@ -36,17 +36,17 @@ def rows(values: str) -> Iterator[Row]:
     comment: list[str] = []
     inside = -1  # the indentation of a commented key: what is below is its default
     for line in values.splitlines():
-        if found := _COMMENT.match(line):
-            comment.append(found[1])
-        elif found := _KEY.match(line):
-            depth = len(found[1]) // 2
+        if match := _COMMENT.match(line):
+            comment.append(match[1])
+        elif match := _KEY.match(line):
+            depth = len(match[1]) // 2
             if 0 <= inside < depth:
                 continue
-            path[depth:] = [found[2]]
+            path[depth:] = [match[2]]
             inside = depth if comment else -1
             if comment:
                 yield Row(".".join(path), _default(loaded, path), " ".join(comment))
-            elif found[3].strip():
+            elif match[3].strip():
                 raise Undocumented(f"{'.'.join(path)} has no comment")
             comment = []
         else:

@@ -26,18 +26,18 @@ _MARK: Final = "<!-- values -->"
 
 def files() -> dict[Path, str]:
     """Return every file that is written from another one."""
-    made = {chart / "README.md": _readme(chart) for chart in (OPERATOR, ENVIRONMENT)}
+    files = {chart / "README.md": _readme(chart) for chart in (OPERATOR, ENVIRONMENT)}
     definition = (_REPOSITORY / _COPIES["orderservices.yaml"]).read_text()
-    made |= {
+    files |= {
         OPERATOR / "values.schema.json": _json(schema.operator()),
         ENVIRONMENT / "values.schema.json": _json(schema.environment(definition)),
     }
-    made[ENVIRONMENT / "files" / "redis-users.yaml"] = _redis_users()
-    made[ENVIRONMENT / "files" / "database-roles.yaml"] = (
+    files[ENVIRONMENT / "files" / "redis-users.yaml"] = _redis_users()
+    files[ENVIRONMENT / "files" / "database-roles.yaml"] = (
         "# Written by `make charts`: see services/orders/database/roles.py.\n"
         f"processes: [{', '.join(roles.PROCESSES)}]\n"
     )
-    return made | _copies()
+    return files | _copies()
 
 
 def _copies() -> dict[Path, str]:
@@ -50,8 +50,8 @@ def _copies() -> dict[Path, str]:
 
 def _redis_users() -> str:
     """Return the rules of each user of Redis, for a prefix that the template knows."""
-    everybody = {"orders": redis_users.installation(), **redis_users.users()}
-    lines = (f"{user}: {rules.acl(_PREFIX)}\n" for user, rules in everybody.items())
+    users = {"orders": redis_users.installation(), **redis_users.users()}
+    lines = (f"{user}: {rules.acl(_PREFIX)}\n" for user, rules in users.items())
     return "".join(("# Written by `make charts`: see services/orderservice_topology.\n", *lines))
 
 

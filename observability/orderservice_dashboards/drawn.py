@@ -46,7 +46,7 @@ def written(dashboard: Dashboard) -> str:
 
 def drawn(dashboard: Dashboard) -> models.Dashboard:
     """Return a dashboard: variables, links to the others and to the runbook, rows of panels."""
-    made = (
+    builder = (
         build.Dashboard(dashboard.title)
         .uid(dashboard.uid)
         .description(dashboard.description)
@@ -62,17 +62,17 @@ def drawn(dashboard: Dashboard) -> models.Dashboard:
         .with_variable(build.DatasourceVariable("logs").label("Logs").type("loki"))
     )
     for variable in dashboard.variables:
-        made.with_variable(_variable(variable))
-    made.with_variable(_runbooks())
+        builder.with_variable(_variable(variable))
+    builder.with_variable(_runbooks())
     for link in _links():
-        made.link(link)
+        builder.link(link)
     for annotation in (_alerts(), _deploys(), _load_tests()):
-        made.annotation(annotation)
-    return _placed(made, dashboard).build()
+        builder.annotation(annotation)
+    return _placed(builder, dashboard).build()
 
 
 def _variable(variable: Variable) -> build.QueryVariable:
-    made = (
+    builder = (
         build.QueryVariable(variable.name)
         .label(variable.label)
         .datasource(SOURCE)
@@ -80,7 +80,7 @@ def _variable(variable: Variable) -> build.QueryVariable:
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
     )
-    return made.multi(True).include_all(True).all_value(".*") if variable.several else made
+    return builder.multi(True).include_all(True).all_value(".*") if variable.several else builder
 
 
 def _runbooks() -> build.TextBoxVariable:
@@ -125,14 +125,14 @@ def _alerts() -> build.AnnotationQuery:
 
 def _deploys() -> build.AnnotationQuery:
     """Return annotations that mark when a version first appeared: a roll-out began."""
-    seen = f"count by (version, revision) ({select('orders_build_info', *SERVICE_SERIES)}"
+    builds = f"count by (version, revision) ({select('orders_build_info', *SERVICE_SERIES)}"
     return (
         build.AnnotationQuery()
         .name("Deployments")
         .datasource(SOURCE)
         .enable(True)
         .icon_color("blue")
-        .expr(f"{seen}) unless {seen} offset 5m)")
+        .expr(f"{builds}) unless {builds} offset 5m)")
     )
 
 
@@ -150,20 +150,20 @@ def _load_tests() -> build.AnnotationQuery:
     )
 
 
-def _placed(made: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
+def _placed(builder: build.Dashboard, dashboard: Dashboard) -> build.Dashboard:
     """Place panels from left to right, in one row of the grid after the other."""
     top, number = 0, 1
     for row in dashboard.rows:
-        made.with_row(build.Row(row.title).grid_pos(models.GridPos(1, COLUMNS, 0, top)))
+        builder.with_row(build.Row(row.title).grid_pos(models.GridPos(1, COLUMNS, 0, top)))
         top += 1
         for line in _lines(row.panels):
             left, height = 0, max(HEIGHT[panel.kind] for panel in line)
             for panel in line:
                 place = models.GridPos(height, panel.width, left, top)
-                made.with_panel(_panel(panel).id(number).grid_pos(place))
+                builder.with_panel(_panel(panel).id(number).grid_pos(place))
                 left, number = left + panel.width, number + 1
             top += height
-    return made
+    return builder
 
 
 def _lines(panels: tuple[Panel, ...]) -> Iterator[list[Panel]]:
@@ -177,7 +177,7 @@ def _lines(panels: tuple[Panel, ...]) -> Iterator[list[Panel]]:
 
 
 def _panel(panel: Panel) -> Any:
-    made = (
+    builder = (
         _BUILDERS[panel.kind]()
         .title(panel.title)
         .description(panel.description)
@@ -186,21 +186,21 @@ def _panel(panel: Panel) -> Any:
         .thresholds(_thresholds(panel))
     )
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
-        made.with_target(_target(panel, query).ref_id(letter))
+        builder.with_target(_target(panel, query).ref_id(letter))
     if panel.words:
-        made.mappings([_words(panel.words)])
-    return _STYLES[panel.kind](made, panel)
+        builder.mappings([_words(panel.words)])
+    return _STYLES[panel.kind](builder, panel)
 
 
 def _target(panel: Panel, query: Query) -> prometheus.Dataquery | loki.Dataquery:
     if panel.kind == "logs":
         return loki.Dataquery().expr(query.expr).legend_format(query.legend).query_type("range")
-    made = prometheus.Dataquery().expr(query.expr).legend_format(query.legend)
+    builder = prometheus.Dataquery().expr(query.expr).legend_format(query.legend)
     if panel.kind == "table":
-        return made.instant().format(PromQueryFormat.TABLE)
+        return builder.instant().format(PromQueryFormat.TABLE)
     if query.exemplars:
-        made.exemplar(True)
-    return made.instant() if panel.kind == "bargauge" else made.range()
+        builder.exemplar(True)
+    return builder.instant() if panel.kind == "bargauge" else builder.range()
 
 
 def _thresholds(panel: Panel) -> build.ThresholdsConfig:
@@ -221,50 +221,50 @@ def _words(words: dict[int, str]) -> models.ValueMap:
     )
 
 
-def _lines_style(made: timeseries.Panel, panel: Panel) -> timeseries.Panel:
-    made.fill_opacity(20 if panel.stacked else 5).line_width(1)
-    made.show_points(kinds.VisibilityMode.NEVER).min(0)
-    made.legend(
+def _lines_style(builder: timeseries.Panel, panel: Panel) -> timeseries.Panel:
+    builder.fill_opacity(20 if panel.stacked else 5).line_width(1)
+    builder.show_points(kinds.VisibilityMode.NEVER).min(0)
+    builder.legend(
         common.VizLegendOptions()
         .show_legend(True)
         .display_mode(kinds.LegendDisplayMode.LIST)
         .placement(kinds.LegendPlacement.BOTTOM)
     )
-    made.tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI))
+    builder.tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI))
     if panel.stacked:
-        made.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+        builder.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
     if panel.steps:
         style = common.GraphThresholdsStyleConfig().mode(kinds.GraphTresholdsStyleMode.DASHED)
-        made.thresholds_style(style)
-    return made
+        builder.thresholds_style(style)
+    return builder
 
 
-def _number_style(made: stat.Panel, panel: Panel) -> stat.Panel:
-    made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    made.color_mode(
+def _number_style(builder: stat.Panel, panel: Panel) -> stat.Panel:
+    builder.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    builder.color_mode(
         kinds.BigValueColorMode.BACKGROUND if panel.steps else kinds.BigValueColorMode.VALUE
     )
-    return made.graph_mode(kinds.BigValueGraphMode.NONE)
+    return builder.graph_mode(kinds.BigValueGraphMode.NONE)
 
 
-def _bars_style(made: bargauge.Panel, _panel: Panel) -> bargauge.Panel:
-    made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    made.orientation(kinds.VizOrientation.HORIZONTAL).min(0)
-    return made.display_mode(kinds.BarGaugeDisplayMode.BASIC)
+def _bars_style(builder: bargauge.Panel, _panel: Panel) -> bargauge.Panel:
+    builder.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    builder.orientation(kinds.VizOrientation.HORIZONTAL).min(0)
+    return builder.display_mode(kinds.BarGaugeDisplayMode.BASIC)
 
 
-def _table_style(made: table.Panel, _panel: Panel) -> table.Panel:
+def _table_style(builder: table.Panel, _panel: Panel) -> table.Panel:
     """Show the labels as columns; the value of each row is 1 and hidden."""
     hidden = {"Time": True, "Value": True}
-    made.show_header(True)
-    return made.with_transformation(
+    builder.show_header(True)
+    return builder.with_transformation(
         models.DataTransformerConfig("organize", options={"excludeByName": hidden})
     )
 
 
-def _logs_style(made: logs.Panel, _panel: Panel) -> logs.Panel:
-    made.show_time(True).wrap_log_message(True).prettify_log_message(False)
-    return made.enable_log_details(True).sort_order(kinds.LogsSortOrder.DESCENDING)
+def _logs_style(builder: logs.Panel, _panel: Panel) -> logs.Panel:
+    builder.show_time(True).wrap_log_message(True).prettify_log_message(False)
+    return builder.enable_log_details(True).sort_order(kinds.LogsSortOrder.DESCENDING)
 
 
 _STYLES: Final[dict[str, Any]] = {

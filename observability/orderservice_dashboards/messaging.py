@@ -23,8 +23,8 @@ HANDLED: Final = "messaging_process_duration_seconds"
 
 
 def _depth(pattern: str) -> Query:
-    found = of("messaging_queue_messages", f'queue=~"{pattern}"')
-    return Query(f"max by (queue) ({found})", "{{queue}}")
+    depth = of("messaging_queue_messages", f'queue=~"{pattern}"')
+    return Query(f"max by (queue) ({depth})", "{{queue}}")
 
 
 _OUTBOX: Final = (

@@ -83,21 +83,21 @@ _RESOURCES: Final = (
 _WORK: Final = (
     Panel(
         "Reconciles",
-        "Looks at resources per second, by result.",
+        "Reconciliations per second, by result.",
         (Query(_rate("orderservice_reconcile_total", "result"), "{{result}}"),),
         PER_SECOND,
         stacked=True,
     ),
     Panel(
         "Failed",
-        "Share of the looks that failed; each is tried again, less and less often.",
+        "Share of reconciliations that failed; each is repeated after a growing delay.",
         (Query(f"{_FAILED} / {_TOTAL}", "failed"),),
         SHARE,
         steps=((0.01, ORANGE), (0.1, RED)),
     ),
     Panel(
         "Duration, p99",
-        "99 of 100 looks at a resource take less.",
+        "99 of 100 reconciliations of a resource take less.",
         (
             Query(
                 "histogram_quantile(0.99, "

@@ -71,16 +71,16 @@ class Source:
         """Return the present values of an expression."""
         return self._ask("query", expression, time=self.until)
 
-    def _ask(self, what: str, expression: str, **more: float) -> list[Json]:
+    def _ask(self, endpoint: str, expression: str, **more: float) -> list[Json]:
         query: dict[str, str | float] = dict(more)
         filled = expression.replace("$__range", self._range)
         for variable, value in CHOSEN.items():
             filled = filled.replace(variable, value)
         query["query"] = filled
-        reply = self._session.get(f"{self._url}/api/v1/{what}", params=query, timeout=30)
+        reply = self._session.get(f"{self._url}/api/v1/{endpoint}", params=query, timeout=30)
         reply.raise_for_status()
-        found: list[Json] = reply.json()["data"]["result"]
-        return found
+        results: list[Json] = reply.json()["data"]["result"]
+        return results
 
 
 def main(url: str, folder: Path, minutes: float) -> None:
@@ -92,8 +92,8 @@ def main(url: str, folder: Path, minutes: float) -> None:
         path = folder / f"{name}.png"
         figure.savefig(path, dpi=DPI, facecolor=BACK, pil_kwargs={"optimize": True})
         plt.close(figure)
-        told = f"{path}  {path.stat().st_size // 1000} kB"
-        sys.stdout.write(told + ("  TOO LARGE\n" if path.stat().st_size > MOST_BYTES else "\n"))
+        line = f"{path}  {path.stat().st_size // 1000} kB"
+        sys.stdout.write(line + ("  TOO LARGE\n" if path.stat().st_size > MOST_BYTES else "\n"))
 
 
 def drawn(board: Json, source: Source) -> Figure:
@@ -101,8 +101,8 @@ def drawn(board: Json, source: Source) -> Figure:
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) + 2
     figure = plt.figure(figsize=(24 * COLUMN_IN, rows * ROW_IN))
     figure.text(0.01, 1 - 0.9 / rows, board["title"], size=15, weight="bold", color=INK)
-    seen = dt.datetime.fromtimestamp(source.until, dt.UTC)
-    label = f"preview, drawn by matplotlib from the data of a run, {seen:%Y-%m-%d %H:%M} UTC"
+    shown_at = dt.datetime.fromtimestamp(source.until, dt.UTC)
+    label = f"preview, drawn by matplotlib from the data of a run, {shown_at:%Y-%m-%d %H:%M} UTC"
     figure.text(0.99, 1 - 0.9 / rows, label, size=9, color="#8a8f98", ha="right", style="italic")
     for panel in board["panels"]:
         place = panel["gridPos"]
@@ -131,13 +131,13 @@ def _panel(figure: Figure, panel: Json, box: Box, source: Source) -> None:
 def _results(panel: Json, ask: Any) -> Iterator[tuple[str, Json]]:
     """Yield each series with its name."""
     for target in panel["targets"]:
-        for one in ask(target["expr"]):
-            yield _named(target["legendFormat"], one["metric"]), one
+        for sample in ask(target["expr"]):
+            yield _named(target["legendFormat"], sample["metric"]), sample
 
 
 def _named(legend: str, labels: Json) -> str:
     return re.sub(
-        r"\{\{\s*(\w+)\s*\}\}", lambda found: str(labels.get(found[1], "")), legend
+        r"\{\{\s*(\w+)\s*\}\}", lambda match: str(labels.get(match[1], "")), legend
     ).strip()
 
 
@@ -147,8 +147,8 @@ def _timeseries(figure: Figure, panel: Json, box: Box, source: Source) -> None:
         (left + width * 0.09, bottom + height * 0.27, width * 0.9, height * 0.68)
     )
     drawn_series = [
-        (name, [(at, float(value)) for at, value in one["values"]])
-        for name, one in _results(panel, source.series)
+        (name, [(at, float(value)) for at, value in sample["values"]])
+        for name, sample in _results(panel, source.series)
     ]
     most = _lines(axes, drawn_series)
     unit = panel["fieldConfig"]["defaults"]["unit"]
@@ -205,8 +205,8 @@ def _times(moments: list[float]) -> list[Any]:
 
 def _stat(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
-    found = [(name, float(one["value"][1])) for name, one in _results(panel, source.now)]
-    shown = found or [("", float("nan"))]
+    results = [(name, float(sample["value"][1])) for name, sample in _results(panel, source.now)]
+    shown = results or [("", float("nan"))]
     defaults = panel["fieldConfig"]["defaults"]
     for number, (name, value) in enumerate(shown):
         share = width / len(shown)
@@ -227,13 +227,15 @@ def _stat(figure: Figure, panel: Json, box: Box, source: Source) -> None:
 def _bars(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     left, bottom, width, height = box
     axes = figure.add_axes((left + width * 0.3, bottom, width * 0.6, height))
-    found = [(name, float(one["value"][1])) for name, one in _results(panel, source.now)][::-1]
-    axes.barh([name[:30] for name, _ in found], [value for _, value in found], color="#56a64b")
+    results = [(name, float(sample["value"][1])) for name, sample in _results(panel, source.now)][
+        ::-1
+    ]
+    axes.barh([name[:30] for name, _ in results], [value for _, value in results], color="#56a64b")
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    if not found:
+    if not results:
         axes.text(0.5, 0.5, "no data here", ha="center", color="#8a8f98", transform=axes.transAxes)
         axes.set_yticks([])
-    for number, (_, value) in enumerate(found):
+    for number, (_, value) in enumerate(results):
         axes.text(value, number, "  " + _written(value, unit), va="center", size=8, color=INK)
     axes.tick_params(labelsize=8, length=0, colors=INK)
     axes.set_xticks([])
@@ -244,9 +246,9 @@ def _bars(figure: Figure, panel: Json, box: Box, source: Source) -> None:
 def _table(figure: Figure, panel: Json, box: Box, source: Source) -> None:
     axes = figure.add_axes(box)
     axes.set_axis_off()
-    found = [one["metric"] for _, one in _results(panel, source.now)]
-    columns = sorted({label for labels in found for label in labels})
-    for number, row in enumerate([dict(zip(columns, columns, strict=True)), *found][:8]):
+    results = [sample["metric"] for _, sample in _results(panel, source.now)]
+    columns = sorted({label for labels in results for label in labels})
+    for number, row in enumerate([dict(zip(columns, columns, strict=True)), *results][:8]):
         for place, label in enumerate(columns):
             at = (place / max(len(columns), 1), 0.95 - number * 0.12)
             weight = "bold" if number == 0 else "normal"

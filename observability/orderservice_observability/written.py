@@ -23,7 +23,7 @@ def files(
         "orders.rules.yaml": service_rules(scope, objectives, every_s, patience, links),
         "platform.rules.yaml": platform_rules(every_s, patience, links),
     }
-    return {name: _HEAD + _yaml({"groups": made}) for name, made in groups.items()}
+    return {name: _HEAD + _yaml({"groups": rules}) for name, rules in groups.items()}
 
 
 def manifests(scope: Scope, objectives: Objectives, links: Links = NO_LINKS) -> str:
@@ -32,7 +32,7 @@ def manifests(scope: Scope, objectives: Objectives, links: Links = NO_LINKS) -> 
         "orders": service_rules(scope, objectives, links=links),
         "platform": platform_rules(links=links),
     }
-    return _HEAD + "---\n".join(_yaml(_rule(name, made)) for name, made in groups.items())
+    return _HEAD + "---\n".join(_yaml(_rule(name, rules)) for name, rules in groups.items())
 
 
 def _rule(name: str, groups: list[dict[str, Any]]) -> dict[str, Any]:

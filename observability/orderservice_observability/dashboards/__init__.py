@@ -5,9 +5,9 @@ from importlib import resources
 
 def texts() -> dict[str, str]:
     """Return the JSON of each dashboard by its name."""
-    found = sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name)
+    entries = sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name)
     return {
         entry.name.removesuffix(".json"): entry.read_text()
-        for entry in found
+        for entry in entries
         if entry.name.endswith(".json")
     }

@@ -45,7 +45,7 @@ def _patient(group: Group, patience: str | None) -> Group:
     if patience is None:
         return group
     changed = (
-        msgspec.structs.replace(rule, kept=patience) if isinstance(rule, Alert) else rule
+        msgspec.structs.replace(rule, held_for=patience) if isinstance(rule, Alert) else rule
         for rule in group.rules
     )
     return msgspec.structs.replace(group, rules=tuple(changed))

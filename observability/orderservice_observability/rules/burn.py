@@ -111,14 +111,14 @@ def _alert(scope: Scope, sli: Sli, window: Window) -> Alert:
         f"{{{{ $value | humanizePercentage }}}} of the last {window.long} was bad, and it goes on. "
         f"Allowed are {sli.budget:.4g} of all ({sli.promise}).",
         sli.dashboard,
-        kept="2m" if window.severity == PAGE else "15m",
+        held_for="2m" if window.severity == PAGE else "15m",
         labels={"slo": sli.name, "window": window.long},
         shows=window.shows,
     )
 
 
-def _recorded(scope: Scope, sli: Sli, what: str) -> str:
-    return scope.of(f"orders:slo_{what}", f'slo="{sli.name}"')
+def _recorded(scope: Scope, sli: Sli, series: str) -> str:
+    return scope.of(f"orders:slo_{series}", f'slo="{sli.name}"')
 
 
 def _availability(scope: Scope, objectives: Objectives) -> Sli:

@@ -41,7 +41,7 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         "{{ $labels.horizontalpodautoscaler }} has been at its maximum of {{ $value }} for 15 "
         "minutes.",
         DASHBOARD,
-        kept="15m",
+        held_for="15m",
         labels={"service": scope.service},
     )
     pods = f'pod=~"{scope.name}-(api|relay|worker|notifier|migrate)-.+"'
@@ -55,6 +55,6 @@ def alerts(scope: Scope) -> Iterator[Alert]:
         "A pod crashes as often as it is started.",
         "{{ $labels.pod }}, container {{ $labels.container }}: CrashLoopBackOff.",
         DASHBOARD,
-        kept="5m",
+        held_for="5m",
         labels={"service": scope.service},
     )

@@ -39,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 class Alert(msgspec.Struct, frozen=True):
     """An alerting rule. `dashboard` is the uid of the dashboard to open first.
 
-    `kept` is how long the expression must hold. `labels` distinguish rules of the same name.
+    `held_for` is how long the expression must hold. `labels` distinguish rules of the same name.
     `keep_firing` outlives a series that disappears with its process or with PostgreSQL for a while.
     `about` are the labels for the dashboard's variables namespace and service; none if the alert is
     about no service. `shows` is the period for the dashboard, as Grafana writes it (`12h`), if it
@@ -52,7 +52,7 @@ class Alert(msgspec.Struct, frozen=True):
     summary: str
     description: str
     dashboard: str
-    kept: str = "0s"
+    held_for: str = "0s"
     keep_firing: str | None = None
     labels: dict[str, str] = {}
     about: tuple[str, ...] = ("namespace", "service")
@@ -63,7 +63,7 @@ class Alert(msgspec.Struct, frozen=True):
         return {
             "alert": self.name,
             "expr": self.expr,
-            "for": self.kept,
+            "for": self.held_for,
             **({"keep_firing_for": self.keep_firing} if self.keep_firing else {}),
             "labels": {"severity": self.severity, **self.labels},
             "annotations": {

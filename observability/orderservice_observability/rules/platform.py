@@ -37,7 +37,7 @@ def _resources() -> Iterator[Alert]:
         "An OrderService is not ready.",
         _WHICH,
         DASHBOARD,
-        kept="10m",
+        held_for="10m",
         about=("resource_namespace", "resource"),
     )
     yield Alert(
@@ -47,7 +47,7 @@ def _resources() -> Iterator[Alert]:
         "An OrderService has a problem that a person must solve.",
         _WHICH,
         DASHBOARD,
-        kept="5m",
+        held_for="5m",
         about=("resource_namespace", "resource"),
     )
     yield Alert(
@@ -57,7 +57,7 @@ def _resources() -> Iterator[Alert]:
         "RabbitMQ's exchanges, queues or policies are not as the OrderService says.",
         _WHICH,
         DASHBOARD,
-        kept="10m",
+        held_for="10m",
         about=("resource_namespace", "resource"),
     )
     yield Alert(
@@ -67,7 +67,7 @@ def _resources() -> Iterator[Alert]:
         "A migration failed: the new version is not rolled out.",
         _WHICH,
         DASHBOARD,
-        kept="1m",
+        held_for="1m",
         about=("resource_namespace", "resource"),
     )
 
@@ -82,17 +82,17 @@ def _condition(kind: str, matcher: str) -> str:
 
 
 def _operator() -> Iterator[Alert]:
-    looks = "orderservice_reconcile_total"
-    failed = "sum(rate(" + select(looks, 'result="failed"') + "[10m]))"
-    every = f"sum(rate({select(looks)}[10m]))"
+    reconciles = "orderservice_reconcile_total"
+    failed = "sum(rate(" + select(reconciles, 'result="failed"') + "[10m]))"
+    total = f"sum(rate({select(reconciles)}[10m]))"
     yield Alert(
         "OperatorReconcileErrors",
-        f"{failed} / {every} > 0.1",
+        f"{failed} / {total} > 0.1",
         TICKET,
         "The operator cannot do what it wants.",
-        "{{ $value | humanizePercentage }} of its looks at resources failed in the last 10 min.",
+        "{{ $value | humanizePercentage }} of its reconciliations failed in the last 10 min.",
         DASHBOARD,
-        kept="10m",
+        held_for="10m",
         about=(),
     )
     yield Alert(
@@ -103,7 +103,7 @@ def _operator() -> Iterator[Alert]:
         "Nothing was heard of {{ $labels.kind }} for {{ $value | humanizeDuration }}; a healthy "
         "watch says something each minute.",
         DASHBOARD,
-        kept="1m",
+        held_for="1m",
         about=(),
     )
     up = select("up", JOB)
@@ -114,7 +114,7 @@ def _operator() -> Iterator[Alert]:
         "The operator does not run.",
         "Prometheus reaches no replica. Services go on; nothing is repaired, scaled or rolled out.",
         DASHBOARD,
-        kept="5m",
+        held_for="5m",
         about=(),
     )
     unavailable = select("aggregator_unavailable_apiservice", f'name="{EXTERNAL_METRICS}"')
@@ -126,6 +126,6 @@ def _operator() -> Iterator[Alert]:
         "Until it answers, no namespace of the whole cluster can be deleted, kubectl api-resources "
         "fails, and workers keep their number.",
         DASHBOARD,
-        kept="5m",
+        held_for="5m",
         about=(),
     )

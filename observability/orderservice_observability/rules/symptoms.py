@@ -66,7 +66,7 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "{{ $value | humanizeDuration }} ago. It is asked for again and again under its own key; "
         "no second charge is made.",
         LIFECYCLE,
-        kept="1m",
+        held_for="1m",
         keep_firing=OUTLIVES,
     )
     declined = scope.of("order_refunds_total", 'outcome="declined"')
@@ -89,7 +89,7 @@ def _orders(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         f"{{{{ $value | humanizeDuration }}}}; orders should end within "
         f"{objectives.completion_seconds} s.",
         LIFECYCLE,
-        kept="5m",
+        held_for="5m",
         keep_firing=OUTLIVES,
     )
 
@@ -116,7 +116,7 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "Reconciliation last came to its end {{ $value | humanizeDuration }} ago: a violation "
         "since then would not be known.",
         LIFECYCLE,
-        kept="5m",
+        held_for="5m",
         keep_firing=OUTLIVES,
     )
     swept = scope.of("orders_sweep_last_success_timestamp_seconds")
@@ -128,7 +128,7 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "No sweep has ended for more than 10 minutes. An order whose message was lost stays where "
         "it is, and old rows may not be deleted.",
         LIFECYCLE,
-        kept="5m",
+        held_for="5m",
         keep_firing=OUTLIVES,
     )
     yield Alert(
@@ -139,7 +139,7 @@ def _integrity(scope: Scope) -> Iterator[Alert]:
         "{{ $value }} orders in {{ $labels.status }} do not get on: they were given to the worker "
         "again and again, or Payment declined to pay back. `orders stuck` lists them.",
         LIFECYCLE,
-        kept="1m",
+        held_for="1m",
         keep_firing=OUTLIVES,
     )
 
@@ -155,7 +155,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "Messages were put aside and wait for a person.",
         "{{ $value }} messages in {{ $labels.queue }}. They stay until replayed or dropped.",
         MESSAGING,
-        kept="1m",
+        held_for="1m",
         keep_firing=OUTLIVES,
     )
     outbox = scope.of("outbox_oldest_age_seconds")
@@ -166,7 +166,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "Orders are taken but their messages do not reach RabbitMQ.",
         "The oldest row of the outbox has waited for {{ $value | humanizeDuration }}.",
         MESSAGING,
-        kept="2m",
+        held_for="2m",
         keep_firing=OUTLIVES,
     )
     # Notifications wait when the customer's own receiver is slow, which is nothing to be woken for.
@@ -183,7 +183,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
             "At the rate of the last five minutes {{ $labels.queue }} takes "
             "{{ $value | humanizeDuration }} to be worked off.",
             MESSAGING,
-            kept="5m",
+            held_for="5m",
             labels={"queue": queue},
         )
     yield Alert(
@@ -193,7 +193,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "Nobody consumes a queue.",
         "RabbitMQ knows no consumer of {{ $labels.queue }}.",
         MESSAGING,
-        kept="2m",
+        held_for="2m",
         keep_firing=OUTLIVES,
     )
     yield Alert(
@@ -203,7 +203,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "Messages were published that no queue is bound for.",
         "{{ $value }} messages in orders.unrouted: a binding is missing, or a type is new.",
         MESSAGING,
-        kept="1m",
+        held_for="1m",
         keep_firing=OUTLIVES,
     )
     yield Alert(
@@ -213,7 +213,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "A consumer holds its messages because something it needs is away.",
         "{{ $labels.queue }} has waited for {{ $labels.reason }}. It goes on by itself.",
         MESSAGING,
-        kept="10m",
+        held_for="10m",
         keep_firing=OUTLIVES,
     )
     yield Alert(
@@ -223,7 +223,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "Notifications were given up after days of tries.",
         "{{ $value }} notifications were not delivered. `orders notifications list` shows them.",
         MESSAGING,
-        kept="1m",
+        held_for="1m",
         keep_firing=OUTLIVES,
     )
     yield Alert(
@@ -233,7 +233,7 @@ def _messages(scope: Scope, objectives: Objectives) -> Iterator[Alert]:
         "No relay publishes.",
         "Relays run, but none holds the lock: the outbox fills.",
         MESSAGING,
-        kept="2m",
+        held_for="2m",
     )
 
 
@@ -250,7 +250,7 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         "The read replica is behind or gone.",
         "Behind by {{ $value }} s (infinite: not reached). All reads go to the primary meanwhile.",
         DEPENDENCIES,
-        kept="5m",
+        held_for="5m",
         keep_firing=OUTLIVES,
     )
     for name, (every, bad, summary) in _FALLBACKS.items():
@@ -262,7 +262,7 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
             summary,
             "{{ $value | humanizePercentage }} of the last five minutes: Redis is slow or gone.",
             DEPENDENCIES,
-            kept="5m",
+            held_for="5m",
         )
     in_use, size = scope.of("db_pool_in_use"), scope.of("db_pool_size")
     yield Alert(
@@ -273,20 +273,20 @@ def _dependencies(scope: Scope) -> Iterator[Alert]:
         "{{ $value | humanizePercentage }} of the api's connections to the {{ $labels.target }} "
         "are in use: requests wait.",
         DEPENDENCIES,
-        kept="5m",
+        held_for="5m",
     )
 
 
-def _breaker(name: str, scope: Scope, matcher: str, severity: str, whom: str) -> Alert:
+def _breaker(name: str, scope: Scope, matcher: str, severity: str, upstream: str) -> Alert:
     state = scope.of("circuit_breaker_state", matcher)
     return Alert(
         name,
         f"max by ({BY}, upstream) (max_over_time({state}[1m])) == 2",
         severity,
-        f"Calls to {whom} are cut off.",
+        f"Calls to {upstream} are cut off.",
         "The circuit breaker of {{ $labels.upstream }} is open: it failed again and again.",
         DEPENDENCIES,
-        kept="2m",
+        held_for="2m",
     )
 
 
@@ -302,7 +302,7 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "There were {{ $value }} requests a second in the hour before; now there are less than 5 % "
         "of them. DNS, the Ingress or the gateway may be broken, where no other alert looks.",
         RUNTIME,
-        kept="5m",
+        held_for="5m",
     )
     requests_s, waits_s = (
         f"sum by ({BY}) (rate({scope.of(f'http_server_{name}')}[5m]))"
@@ -317,7 +317,7 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "The api's processes are busy nearly all the time.",
         "{{ $value | humanizePercentage }} of the time of all processes: requests begin to queue.",
         RUNTIME,
-        kept="10m",
+        held_for="10m",
     )
     yield Alert(
         "OrderProcessRestarting",
@@ -328,8 +328,8 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         RUNTIME,
     )
     starts, exits = (
-        f"sum by ({BY}, pod) (increase({scope.of(f'http_server_worker_{what}_total')}[10m]))"
-        for what in ("starts", "exits")
+        f"sum by ({BY}, pod) (increase({scope.of(f'http_server_worker_{event}_total')}[10m]))"
+        for event in ("starts", "exits")
     )
     began = scope.of("process_start_time_seconds", 'component="api"')
     yield Alert(
@@ -351,7 +351,7 @@ def _processes(scope: Scope) -> Iterator[Alert]:
         "A process does not answer Prometheus.",
         "{{ $labels.component }} {{ $labels.pod }}: its admin port cannot be scraped.",
         RUNTIME,
-        kept="2m",
+        held_for="2m",
     )
     for component in COMPONENTS:
         up = scope.of("up", f'component="{component}"')
@@ -362,6 +362,6 @@ def _processes(scope: Scope) -> Iterator[Alert]:
             f"No {component} runs.",
             f"Prometheus reaches not one {component}.",
             RUNTIME,
-            kept="5m",
+            held_for="5m",
             labels={"component": component},
         )
