@@ -156,16 +156,16 @@ class Stack:
 
     def processes(self, marker: str) -> list[psutil.Process]:
         """Find processes of this stack by a word of their command line."""
-        mine = []
+        children = []
         for process in psutil.process_iter():
             try:
                 if marker in " ".join(process.cmdline()) and (
                     process.environ().get("DEVSTACK_STATE") == str(self.state)
                 ):
-                    mine.append(process)
+                    children.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        return mine
+        return children
 
     def kill_a_gunicorn_worker(self) -> None:
         """Kill one of the api's processes, not the master."""

@@ -43,9 +43,9 @@ IMAGES = {
 
 def main() -> int:
     """Write every requirements lock anew, with the newest allowed versions."""
-    everything = ["pyproject.toml", "--all-extras", "--group=dev", "--upgrade"]
+    arguments = ["pyproject.toml", "--all-extras", "--group=dev", "--upgrade"]
     with overriding(OVERRIDES) as overrides:
-        write("requirements.lock", [*everything, *overrides])
+        write("requirements.lock", [*arguments, *overrides])
     write("requirements-bootstrap.lock", ["-", "--upgrade"], BOOTSTRAP)
     write("requirements-compiler.lock", ["-", "--upgrade"], COMPILER)
     write("requirements-go.lock", ["-", "--upgrade"], GO)

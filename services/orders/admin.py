@@ -72,8 +72,8 @@ class Admin:
 
 def _probe(report: ProbeReport, query: dict[str, list[str]]) -> AdminResponse:
     """Answer like Kubernetes' own probes: `ok`, or every line on `?verbose` and on failure."""
-    everything = "verbose" in query or report.status != HTTPStatus.OK
-    text = "\n".join(report.lines) if everything else "ok"
+    verbose = "verbose" in query or report.status != HTTPStatus.OK
+    text = "\n".join(report.lines) if verbose else "ok"
     return AdminResponse(report.status, _TEXT, f"{text}\n".encode())
 
 

@@ -107,7 +107,10 @@ class WebhooksResource:
         signatures = (req.get_header("webhook-signature") or "").split(" ")
         expected = [sign(key, webhook_id, stamp, raw) for key in self._keys]
         pairs = itertools.product(expected, signatures)
-        if not any(hmac.compare_digest(mine.encode(), theirs.encode()) for mine, theirs in pairs):
+        if not any(
+            hmac.compare_digest(computed.encode(), received.encode())
+            for computed, received in pairs
+        ):
             raise Refusal(401, "bad_signature")
         if abs(time.time() - int(stamp)) > self._tolerance_s:
             raise Refusal(401, "stale_timestamp")

@@ -17,7 +17,7 @@ def clock() -> Clock:
 def absent(clock: Clock) -> AbsentIds:
     """Give a guard that has known of order 100 for long enough."""
     guard = AbsentIds(clock)
-    guard.saw(100)
+    guard.note_existing(100)
     clock.now_s += SETTLED_S
     return guard
 
@@ -39,7 +39,7 @@ def test_an_id_that_may_still_be_created_is_not_remembered(absent: AbsentIds) ->
 def test_an_id_below_one_that_was_seen_just_now_is_not_remembered(
     absent: AbsentIds, clock: Clock
 ) -> None:
-    absent.saw(200)
+    absent.note_existing(200)
     clock.now_s += SETTLED_S - 0.01
     absent.add(150)
     assert 150 not in absent
@@ -56,12 +56,12 @@ def test_nothing_is_remembered_before_anything_was_seen() -> None:
 
 def test_an_id_that_is_seen_is_not_missing(absent: AbsentIds) -> None:
     absent.add(50)
-    absent.saw(50)
+    absent.note_existing(50)
     assert 50 not in absent
 
 
 def test_the_memory_is_bounded(absent: AbsentIds, clock: Clock) -> None:
-    absent.saw(50_000)
+    absent.note_existing(50_000)
     clock.now_s += SETTLED_S
     for order_id in range(1, 20_000):
         absent.add(order_id)
@@ -76,7 +76,7 @@ def test_only_ids_below_one_seen_ten_seconds_ago_are_ever_missing(
     absent = AbsentIds(clock)
     sightings: list[tuple[float, int]] = []
     for saw, wait_s, probe in steps:
-        absent.saw(saw)
+        absent.note_existing(saw)
         sightings.append((clock.now_s, saw))
         clock.now_s += wait_s
         absent.add(probe)

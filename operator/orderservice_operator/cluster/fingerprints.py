@@ -103,7 +103,7 @@ class Fingerprints:
         """Read no more for a resource that is gone."""
         self._uses.pop(resource, None)
 
-    def saw(self, secret: Key, version: str) -> None:
+    def note_version(self, secret: Key, version: str) -> None:
         """Have a Secret read at once if it is not in the version that was read."""
         if secret in self._meanwhile:
             self._meanwhile[secret] = version
@@ -158,7 +158,7 @@ class Fingerprints:
         finally:
             version = self._meanwhile.pop(secret, "")
         if version:
-            self.saw(secret, version)
+            self.note_version(secret, version)
         return read.entries
 
     async def _fetched(self, secret: Key) -> SecretDigests:

@@ -140,11 +140,11 @@ class Lease:
 
     def _renewed(self, spec: Manifest) -> Manifest:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        mine = spec.get("holderIdentity") == self._identity
+        is_holder = spec.get("holderIdentity") == self._identity
         return spec | {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": int(DURATION_S),
             "renewTime": now,
-            "acquireTime": spec.get("acquireTime", now) if mine else now,
-            "leaseTransitions": spec.get("leaseTransitions", 0) + (not mine),
+            "acquireTime": spec.get("acquireTime", now) if is_holder else now,
+            "leaseTransitions": spec.get("leaseTransitions", 0) + (not is_holder),
         }

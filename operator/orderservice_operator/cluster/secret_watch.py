@@ -18,9 +18,9 @@ class SecretWatch:
     """
 
     def __init__(
-        self, client: Client, saw: Callable[[Key, str], None], namespace: str | None = None
+        self, client: Client, on_version: Callable[[Key, str], None], namespace: str | None = None
     ) -> None:
-        self._client, self._saw = client, saw
+        self._client, self._on_version = client, on_version
         self._path = f"/api/v1/namespaces/{namespace}/secrets" if namespace else "/api/v1/secrets"
         self._version = ""
 
@@ -37,4 +37,4 @@ class SecretWatch:
             metadata = event["object"]["metadata"]
             self._version = metadata["resourceVersion"]
             if event["type"] != "BOOKMARK":
-                self._saw(Key(metadata["namespace"], metadata["name"]), self._version)
+                self._on_version(Key(metadata["namespace"], metadata["name"]), self._version)

@@ -195,7 +195,7 @@ class Operator:
         self._spawn(self._fingerprints.run(self._queue.add), "secrets")
         if self._settings.secrets_watch:
             for namespace in namespaces(self._settings) or (None,):
-                watch = SecretWatch(self._client, self._fingerprints.saw, namespace)
+                watch = SecretWatch(self._client, self._fingerprints.note_version, namespace)
                 self._spawn(watch.run(), "watch of Secret")
 
     async def _keep_lease(self) -> None:

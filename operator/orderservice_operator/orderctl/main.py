@@ -84,11 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     pause.add_argument("--reason", default="", help="shown in the status until it is resumed")
     resume = verb("resume", "let the operator work on an OrderService again")
     rollback = verb("rollback", "run a revision that was good instead of the spec")
-    which = rollback.add_mutually_exclusive_group()
-    which.add_argument(
+    selection = rollback.add_mutually_exclusive_group()
+    selection.add_argument(
         "--to-revision", type=int, metavar="N", help="default: the last good one not run now"
     )
-    which.add_argument("--undo", action="store_true", help="run the spec again")
+    selection.add_argument("--undo", action="store_true", help="run the spec again")
     for named in (status, pause, resume, rollback):
         named.add_argument("name", metavar="NAME")
         _add_place(named)

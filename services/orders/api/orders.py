@@ -102,7 +102,7 @@ class OrderPlacement:
         show_answer(resp, accepted)
         exchange.replayed = accepted.replayed
         exchange.order_id = int(accepted.location.rpartition("/")[2])
-        self._cache.saw(exchange.order_id)
+        self._cache.note_existing(exchange.order_id)
 
     def _accept(self, exchange: HttpExchange, order: NewOrder, key: str | None) -> StoredAnswer:
         principal = user_principal(exchange.caller.subject or order.user_id)

@@ -287,11 +287,11 @@ def is_known(tag: str, if_none_match: str | None) -> bool:
     return if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)
 
 
-def number(name: str, text: str, most: int = MAX_ID) -> int:
-    """Read a decimal integer from 1 to `most`; no sign, no leading zero."""
-    if _DIGITS.match(text) and int(text) <= most:
+def number(name: str, text: str, maximum: int = MAX_ID) -> int:
+    """Read a decimal integer from 1 to `maximum`; no sign, no leading zero."""
+    if _DIGITS.match(text) and int(text) <= maximum:
         return int(text)
-    raise Refusal(INVALID, f"{name} must be an integer from 1 to {most}.")
+    raise Refusal(INVALID, f"{name} must be an integer from 1 to {maximum}.")
 
 
 def decode_order_id(_env: dict[str, Any], path: dict[str, str]) -> Arguments:

@@ -196,7 +196,7 @@ class AbsentIds:
         self._until: OrderedDict[int, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def saw(self, order_id: int) -> None:
+    def note_existing(self, order_id: int) -> None:
         """Record that this order exists (committed). Never pass an id from a client."""
         if order_id > self._highest:
             with self._lock:

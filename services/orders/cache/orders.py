@@ -128,7 +128,7 @@ class OrderCache:
 
         While Redis is down, the backlog keeps it.
         """
-        self._absent.saw(order.id)
+        self._absent.note_existing(order.id)
         self._local.newest(order)
         try:
             newer = self._shared.put(order)
@@ -142,7 +142,7 @@ class OrderCache:
     def put_all(self, orders: Sequence[CachedOrder]) -> None:
         """Store committed versions like `put`, in one round trip."""
         for order in orders:
-            self._absent.saw(order.id)
+            self._absent.note_existing(order.id)
             self._local.newest(order)
         try:
             newer = self._shared.put_all(orders)
@@ -155,9 +155,9 @@ class OrderCache:
         for order in newer:
             self._local.newest(order)
 
-    def saw(self, order_id: int) -> None:
+    def note_existing(self, order_id: int) -> None:
         """Record that the database has this order. Never pass an id from a client."""
-        self._absent.saw(order_id)
+        self._absent.note_existing(order_id)
 
     def _from_local(self, order_id: int) -> CachedOrder | None:
         order = self._local.read(order_id)
@@ -181,7 +181,7 @@ class OrderCache:
             self._count.shared_miss.inc()
             return None
         self._count.shared_hit.inc()
-        self._absent.saw(order_id)
+        self._absent.note_existing(order_id)
         self._local.fill(order, lease, self._shared.ttl_s(order) * _LOCAL_SHARE)
         return order
 
@@ -194,7 +194,7 @@ class OrderCache:
         if order is None:
             self._absent.add(order_id)
             return None
-        self._absent.saw(order_id)
+        self._absent.note_existing(order_id)
         newest = self._local.newest(order)
         if newest is order and time.monotonic() - started <= self._fill_s:
             return self._fill(order)

@@ -101,12 +101,12 @@ class _Unsettled:
 class InHand:
     """Counts a process's unacknowledged messages by customer. Not thread-safe.
 
-    While one customer has many messages, those of customers with few have priority. At most `most`
-    have it at a time.
+    While one customer has many messages, those of customers with few have priority, at most
+    `maximum` at a time.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self._most = maximum
         self._with_priority = 0
         self._counts: Counter[Customer] = Counter()
         self._crowds = 0  # customers with more than a few messages

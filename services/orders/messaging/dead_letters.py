@@ -113,14 +113,14 @@ def _recording(
     return records.recording(f"dead-letters {args.action}", f"queue {queue}")
 
 
-def _paced(act: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
+def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
     """Do it at most `rate` times a second."""
     next_s = time.monotonic()
 
     def paced(letter: Delivery) -> None:
         nonlocal next_s
         time.sleep(max(0.0, next_s - time.monotonic()))
-        act(letter)
+        change(letter)
         next_s = max(next_s, time.monotonic() - 1 / rate) + 1 / rate
 
     return paced
@@ -186,9 +186,11 @@ def _action(
 
 
 def _chosen_letters(action: argparse.ArgumentParser) -> None:
-    which = action.add_mutually_exclusive_group(required=True)
-    which.add_argument("--id", dest="ids", action="append", metavar="MESSAGE_ID", help="this one")
-    which.add_argument("--all", action="store_true", help="every one that is there now")
+    selection = action.add_mutually_exclusive_group(required=True)
+    selection.add_argument(
+        "--id", dest="ids", action="append", metavar="MESSAGE_ID", help="this one"
+    )
+    selection.add_argument("--all", action="store_true", help="every one that is there now")
     action.add_argument("--limit", type=positive, help="with --all: at most so many, oldest first")
 
 
@@ -219,16 +221,16 @@ def _list(box: Box, limit: int) -> int:
     return 0
 
 
-def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -> int:
-    """Apply `act` to each chosen letter; return 1 if a named letter is missing."""
+def _each(box: Box, args: argparse.Namespace, change: Callable[[Delivery], None]) -> int:
+    """Apply `change` to each chosen letter; return 1 if a named letter is missing."""
     if args.ids is None:
         for letter in box.letters(args.limit):
-            act(letter)
+            change(letter)
         return 0
     absent = set(args.ids)
     for letter in box.letters():
         if (listed_id := letter_id(letter)) in args.ids:
-            act(letter)
+            change(letter)
             absent.discard(listed_id)
     for message_id in sorted(absent):
         print(f"{box.queue} has no letter {printable(message_id)}")
@@ -236,12 +238,12 @@ def _each(box: Box, args: argparse.Namespace, act: Callable[[Delivery], None]) -
 
 
 def _announced(
-    act: Callable[[Delivery], None], word: str, record: AuditRecord
+    change: Callable[[Delivery], None], verb: str, record: AuditRecord
 ) -> Callable[[Delivery], None]:
     def announced(letter: Delivery) -> None:
-        act(letter)
+        change(letter)
         record.note(letter_id(letter))
-        print(f"{word} {letter_id(letter)}", flush=True)
+        print(f"{verb} {letter_id(letter)}", flush=True)
 
     return announced
 

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most so many")
     text = "send notifications again, as if never tried"
     resend = actions.add_parser("resend", help=text, description=text)
-    which = resend.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    selection = resend.add_mutually_exclusive_group(required=True)
+    selection.add_argument(
         "--order", type=positive, metavar="ID", help="those of this order that were not sent"
     )
-    which.add_argument("--state", choices=_OUTCOMES, help="all that ended so")
+    selection.add_argument("--state", choices=_OUTCOMES, help="all that ended so")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
     resend.add_argument(
         "--because", type=reason, default="not given", help="the reason, for the audit row"

@@ -55,7 +55,7 @@ def _money(evidence: Evidence) -> Money:
     entries = evidence.payments
     captures = [entry for entry in entries if entry.status is PaymentStatus.CAPTURED]
     refunds = [entry.amount for entry in entries if entry.status is PaymentStatus.REFUNDED]
-    elsewhere = [each.elsewhere for each in evidence.known.attempts]
+    elsewhere = [attempt.elsewhere for attempt in evidence.known.attempts]
     return Money(
         sum((entry.amount for entry in captures), _NOTHING),
         sum((*refunds, *elsewhere), _NOTHING),
@@ -75,14 +75,14 @@ def _lost(evidence: Evidence, money: Money) -> Iterator[Finding]:
 
 
 def _money_findings(evidence: Evidence, order: OrderFacts, money: Money) -> Iterator[Finding]:
-    least, most = _due(order)
+    least, maximum = _due(order)
     stray = _stray_captures(evidence)
     if money.refunded > money.captured:
         yield Finding(Breach.REFUNDED_TOO_MUCH, _balance(money))
-    elif money.kept > most:
+    elif money.kept > maximum:
         twice = money.captures > 1 or order.status in {Status.COMPLETED, *ACTIVE}
         kind = Breach.CHARGED_TWICE if twice else Breach.CHARGED_FOR_NOTHING
-        detail = f"{_balance(money)}; due are {most} at most, the order is {order.status}"
+        detail = f"{_balance(money)}; due are {maximum} at most, the order is {order.status}"
         # The worker has still to ask Payment about it, and then pays back what a failover lost.
         asks = order.status is Status.CANCELLED and order.reservation == Reservation.HELD
         due_at = _overdue_at(evidence, order) if asks else None

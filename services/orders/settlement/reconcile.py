@@ -199,17 +199,19 @@ class Reconciliation:
             self._note(self._book.compare_stock(new))
 
     def _note(self, differences: list[Difference]) -> None:
-        self._suspects |= {each.order_id for each in differences if each.suspect}
-        self._book.note_under_way(each.order_id for each in differences if each.under_way)
+        self._suspects |= {difference.order_id for difference in differences if difference.suspect}
+        self._book.note_under_way(
+            difference.order_id for difference in differences if difference.under_way
+        )
 
     def _check_orders(self, orders: list[int]) -> set[int]:
         """Check orders whose ledger entries have been read; return those under way."""
         balances = self._book.balances(orders, DEADLINES[Status.CHARGING].after_s)
-        under_way = {each.order_id for each in balances if each.under_way}
+        under_way = {balance.order_id for balance in balances if balance.under_way}
         self._book.note_under_way(under_way)
-        self._book.note_unnotified(each.order_id for each in balances if each.unnotified)
-        self._suspects |= {each.order_id for each in balances if each.suspect}
-        self._suspects |= {each.order_id for each in balances if self._lacks_entries(each)}
+        self._book.note_unnotified(balance.order_id for balance in balances if balance.unnotified)
+        self._suspects |= {balance.order_id for balance in balances if balance.suspect}
+        self._suspects |= {balance.order_id for balance in balances if self._lacks_entries(balance)}
         return under_way
 
     def _lacks_entries(self, order: OrderBalance) -> bool:

@@ -112,8 +112,8 @@ def _print(report: ReconciliationReport, *, as_json: bool) -> None:
     print(f"{more}{len(report.violations)} {noun}:")
     row = "{:>12}  {:24}  {:20}  {}"
     print(row.format("ORDER", "KIND", "SINCE", "DETAIL"))
-    for each in report.violations[:_SHOWN]:
-        since = each.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(row.format(each.order_id, each.kind, since, each.detail))
+    for violation in report.violations[:_SHOWN]:
+        since = violation.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(row.format(violation.order_id, violation.kind, since, violation.detail))
     if len(report.violations) > _SHOWN:
         print(f"… --json shows the first {LISTED}")

@@ -32,7 +32,9 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _line(order: StuckOrder) -> str:
-    attempts = ", ".join(f"{each.kind} {each.id} {each.outcome}" for each in order.attempts)
+    attempts = ", ".join(
+        f"{attempt.kind} {attempt.id} {attempt.outcome}" for attempt in order.attempts
+    )
     since = order.since.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return _ROW.format(
         order.id, order.status, order.reason or "-", since, order.emissions, order.reservation,

@@ -207,9 +207,9 @@ def test_a_version_that_was_not_read_is_read_at_once_and_only_that(make: Any) ->
         reading = asyncio.create_task(fingerprints.run(notified.put_nowait))
         server.paths.clear()
         server.data["orders-webhook"] = {"url": "dw==", "secret": "bmV3"}
-        fingerprints.saw(Key("shop", "orders"), "7")  # is what was read
-        fingerprints.saw(Key("shop", "not-ours"), "8")
-        fingerprints.saw(Key("shop", "orders-webhook"), "8")
+        fingerprints.note_version(Key("shop", "orders"), "7")  # is what was read
+        fingerprints.note_version(Key("shop", "not-ours"), "8")
+        fingerprints.note_version(Key("shop", "orders-webhook"), "8")
         async with asyncio.timeout(60):
             assert await notified.get() == Key("shop", "minimal")
         reading.cancel()
@@ -229,7 +229,7 @@ def test_a_change_while_a_secret_is_read_first_is_not_overlooked(make: Any) -> N
         if path.endswith(f"/{first.name}"):
             server.get = fetch  # type: ignore[method-assign] # only the first
             server.data[first.name] = {"cursorSecret": "bmV3"}
-            fingerprints.saw(first, "8")
+            fingerprints.note_version(first, "8")
         return content | {"metadata": {"resourceVersion": "7"}}
 
     server.get = overtaken  # type: ignore[method-assign] # as a Secret that changes meanwhile
