@@ -43,6 +43,7 @@ def typed(command: str, filled_in: Mapping[str, str], kubectl: Path, kubeconfig:
     """
     for placeholder, value in filled_in.items():
         command = command.replace(f"<{placeholder}>", value)
+    command = command.replace("4711", filled_in["id"])  # the page's example of an order
     (first,) = _FIRST.findall(_TEXT)
     # `head` that reads on to the end: whoever writes to one that has left fails, now and then.
     head = "head() { sed -n 1,10p; }"
