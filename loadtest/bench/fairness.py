@@ -48,7 +48,7 @@ _WAVES: Final = (
     ("topology",),
     ("api",),
 )
-_WARM_S: Final = 2.0
+_WARM_S: Final = 5.0  # the relay learns what an order takes
 _ALONE_S: Final = 8.0
 _WITHIN_S: Final = 300.0
 

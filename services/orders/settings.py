@@ -482,8 +482,8 @@ class RelaySettings(Group, frozen=True):
     under_way: Annotated[
         Annotated[int, Meta(ge=0, le=100_000)],
         Meta(
-            description="Orders under way for each worker, while customers with more than 10 of"
-            " them wait in turns; 0: nobody waits. A worker that takes sets holds 110."
+            description="Orders at most under way for each worker, while customers with more than"
+            " 10 of them wait in turns; 0: nobody waits. A worker that takes sets holds 110."
         ),
     ] = 80
 

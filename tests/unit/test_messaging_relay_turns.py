@@ -1,6 +1,7 @@
 """Whose order is published next, while one customer has many."""
 
 import itertools
+import statistics
 from collections.abc import Callable
 
 import msgspec
@@ -143,16 +144,16 @@ def test_where_nothing_ends_all_are_published() -> None:
     assert len(turns.due(100)) == 20
 
 
-def test_nobody_waits_for_longer_than_half_a_minute() -> None:
+def test_nobody_waits_for_longer_than_a_minute() -> None:
     clock = Clock()
     turns = shared(10, clock=clock)
     turns.take([row(seq) for seq in range(1000)])
-    for _ in range(7):
+    for _ in range(14):
         clock.now_s += 4
-        turns.take([ended(9_000)])  # somebody's: the worker does not stand still
+        turns.take([row(9_000, 9_000), ended(9_000)])  # the worker does not stand still
         turns.due(1000)
     assert turns.parked > 500
-    clock.now_s += 4
+    clock.now_s += 8
     turns.take([ended(9_000)])
     turns.due(1000)
     assert turns.parked == 0
@@ -168,10 +169,10 @@ def test_those_who_waited_long_enough_have_turns_too() -> None:
     workers = 0
     assert numbers(turns.due(5)) == [10, 1010, 11, 1011, 12]
     workers = 1
-    clock.now_s += 31
+    clock.now_s += 61
     turns.take([ended(9_000)])
     turns.take([row(seq, OTHER) for seq in range(1012, 1032)])
-    clock.now_s += 31
+    clock.now_s += 61
     turns.take([ended(9_000)])
     assert numbers(turns.due(4)) == [13, 1022, 14, 1023]
 
@@ -236,3 +237,100 @@ def test_beyond_what_memory_is_meant_for_rows_are_published() -> None:
     turns.take([row(seq) for seq in range(10 + most)])
     assert turns.parked == most
     assert numbers(turns.take([row(50_000)])) == [50_000]
+
+
+class Shop:
+    """Twenty customers with an order a second each, and one with more than can be worked off.
+
+    An order takes 100 ms, and a share of that more for each order under way.
+    """
+
+    def __init__(self, turns: Turns, clock: Clock) -> None:
+        self._turns, self._clock = turns, clock
+        self._numbers = itertools.count(10_000)
+        self._tick = 0
+        # When an order will end, its number, and whether it is one of the twenty's.
+        self.under_way: list[tuple[float, int, bool]] = []
+        self.slower = 0.0  # by what part of 100 ms for each order under way
+        self.took_s: list[float] = []  # orders of the twenty
+        self.crowd = 0  # orders of the one that ended
+
+    def run(self, seconds: int, *, crowd: bool) -> None:
+        """Go on in steps of 10 ms."""
+        self.took_s.clear()
+        self.crowd = 0
+        for _ in range(seconds * 100):
+            self._clock.now_s += 0.01
+            self._tick += 1
+            done = [end for end in self.under_way if end[0] <= self._clock.now_s]
+            self.under_way = [end for end in self.under_way if end[0] > self._clock.now_s]
+            self._turns.take([ended(number) for _, number, _ in done])
+            self.crowd += sum(not few for _, _, few in done)
+            if self._tick % 5 == 0:
+                customer = 100 + self._tick // 5 % 20
+                self._begin(self._turns.take([row(next(self._numbers), customer)]), few=True)
+            if crowd and self._turns.parked < 40:
+                rows = [row(next(self._numbers), HOT) for _ in range(40)]
+                self._begin(self._turns.take(rows), few=False)
+            self._begin(self._turns.due(100), few=False)
+
+    def _begin(self, rows: list[Row], *, few: bool) -> None:
+        for each in rows:
+            took_s = 0.1 * (1 + self.slower * len(self.under_way))
+            self.under_way.append((self._clock.now_s + took_s, each.seq, few))
+            if few:
+                self.took_s.append(took_s)
+
+
+def test_the_many_leave_room_for_the_orders_of_others() -> None:
+    clock = Clock()
+    turns = Turns(80, lambda: 1, clock)
+    shop = Shop(turns, clock)
+    shop.slower = 0.005  # 40 % with 80 under way
+    shop.run(10, crowd=False)
+    usual_s = statistics.median(shop.took_s)
+    shop.run(10, crowd=True)
+    shop.run(10, crowd=True)
+    assert statistics.median(shop.took_s) <= 1.2 * usual_s
+    assert shop.crowd > 10 * 200  # more than half of what 80 under way would give
+
+
+def test_the_many_have_all_again_when_others_do_not_suffer() -> None:
+    clock = Clock()
+    turns = Turns(80, lambda: 1, clock)
+    shop = Shop(turns, clock)
+    shop.run(10, crowd=False)
+    shop.slower = 0.02
+    shop.run(10, crowd=True)
+    squeezed = shop.crowd
+    shop.slower = 0.0
+    shop.run(15, crowd=True)
+    shop.run(5, crowd=True)
+    assert squeezed < 10 * 300
+    assert shop.crowd > 5 * 700
+
+
+def test_the_many_keep_ten_for_each_worker_however_slow_the_others_are() -> None:
+    clock = Clock()
+    turns = Turns(80, lambda: 3, clock)
+    shop = Shop(turns, clock)
+    shop.run(10, crowd=False)
+    shop.slower = 0.1
+    shop.run(10, crowd=True)
+    assert turns.parked > 0
+    assert 30 <= len(shop.under_way) <= 35
+
+
+def test_after_half_a_minute_the_many_use_all() -> None:
+    clock = Clock()
+    turns = Turns(80, lambda: 1, clock)
+    shop = Shop(turns, clock)
+    shop.run(10, crowd=False)
+    shop.slower = 0.1
+    shop.run(10, crowd=True)
+    turns.take([row(seq) for seq in range(1000)])
+    assert turns.due(100) == []
+    for customer in range(9_000, 9_009):
+        clock.now_s += 4
+        turns.take([row(customer, customer), ended(customer)])
+    assert len(turns.due(100)) == 80

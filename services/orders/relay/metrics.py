@@ -15,6 +15,10 @@ OUTBOX_OLDEST_AGE: Final = Gauge(
 OUTBOX_PARKED: Final = Gauge(
     "outbox_parked", "Rows in the outbox whose customer has many orders and waits for its turn."
 )
+OUTBOX_SHARE: Final = Gauge(
+    "outbox_crowd_share",
+    "Part of ORDERS_RELAY_UNDER_WAY that customers with many orders may use without slowing others.",
+)
 OUTBOX_PUBLISHED: Final = Counter(
     "outbox_published_total",
     "Rows published, by how that ended; all but `confirmed` are tried again.",

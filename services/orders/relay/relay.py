@@ -23,6 +23,7 @@ from orders.relay.metrics import (
     OUTBOX_PARKED,
     OUTBOX_PENDING,
     OUTBOX_PUBLISHED,
+    OUTBOX_SHARE,
     RELAY_LEADING,
 )
 from orders.relay.outbox import UNKNOWN, Outbox, OutboxBacklog, Row
@@ -75,6 +76,7 @@ class Relay:
         self._window, self._holds, self._lanes = RowsUnderWay(), Holds(), Lanes(settings.batch)
         self._turns = Turns(settings.under_way, workers)
         OUTBOX_PARKED.set_function(lambda: self._turns.parked)
+        OUTBOX_SHARE.set_function(lambda: self._turns.share)
         self._reading = Reading(self._window, self._holds, self._lanes, self._turns)
         self._stopping = threading.Event()
         self.watch = Watch("relay")

@@ -4,7 +4,7 @@ Workers take a queue's messages in order, so a customer who places many orders a
 all others. The outbox tells the relay when an order was placed and when it ended, so the
 relay knows how many of a customer's orders are under way. A few are published at once. The others
 are parked: they stay in the outbox, and customers take turns. A turn comes when fewer orders are
-under way than keep the workers busy.
+under way than keep the workers busy, and than make other customers' orders take much longer.
 
 Nothing here has to survive a restart: forgotten orders are read again and published.
 """
@@ -13,6 +13,7 @@ import bisect
 import collections
 import itertools
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,8 +31,19 @@ _ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
 _FORGET_S: Final = 10.0
 # If no order ends for this long (no worker, a slow Payment), turns help nobody.
 _STALLED_S: Final = 5.0
+# An order parked for longer may use the whole limit, whatever that does to others.
+_FULL_AFTER_S: Final = 30.0
 # Longest time that an order may be parked.
-_LONGEST_S: Final = 30.0
+_LONGEST_S: Final = 60.0
+# An order counts for the usual time if nobody had many orders this long before it was published.
+_CALM_AFTER_S: Final = 5.0
+# By how much other customers' orders may take longer than usual while one has many. The time before
+# the relay has read them, which it does not see, is longer then, too: 1.2 times is what we aim at.
+_SLOWER: Final = 0.15
+# So many orders and so many seconds are looked at before the share changes.
+_SAMPLES: Final = 10
+_CHANGED_AFTER_S: Final = 1.0
+_USUAL_SAMPLES: Final = 64
 # Parked rows in memory, about 1 KB each. Further ones are published at once.
 _MOST: Final = 20_000
 
@@ -41,6 +53,59 @@ _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
 class _Parked(NamedTuple):
     row: Row
     since_s: float
+
+
+class _Order(NamedTuple):
+    """An order under way; `is_few`: published at once, because its customer has few."""
+
+    customer: Customer
+    begun_s: float
+    is_few: bool
+
+
+class _Limits(NamedTuple):
+    """How many orders may be under way: with regard to other customers, and without."""
+
+    shared: int
+    full: int
+
+
+class _Share:
+    """The part of the limit that may be used while a customer has many orders.
+
+    Orders of one customer, as many as keep all workers busy, use every core, and each step of
+    other orders waits for one. So the share is what leaves enough of them idle: it falls while
+    orders of customers with few take longer than usual, and rises while they do not.
+    """
+
+    def __init__(self, least: float) -> None:
+        """Take the smallest share."""
+        self.value = 1.0
+        self._least = least
+        # From publication to Completed, in seconds: while nobody had many, and since the change.
+        self._usual_s: collections.deque[float] = collections.deque(maxlen=_USUAL_SAMPLES)
+        self._crowded_s: list[float] = []
+        self._changed_s = -math.inf
+
+    def add_usual(self, took_s: float) -> None:
+        """Take what an order took while nobody had many."""
+        self._usual_s.append(took_s)
+
+    def add_crowded(self, took_s: float, now_s: float) -> None:
+        """Take what an order of a customer with few took while another had many."""
+        if now_s - took_s < self._changed_s:
+            return  # it was under way with orders of the former share
+        self._crowded_s.append(took_s)
+        enough = len(self._crowded_s) >= _SAMPLES and len(self._usual_s) >= _SAMPLES
+        if not enough or now_s - self._changed_s < _CHANGED_AFTER_S:
+            return
+        usual_s = statistics.median(self._usual_s)
+        slower = statistics.median(self._crowded_s) / max(usual_s, 1e-6) - 1
+        # What they are slower by is about in proportion to the orders under way.
+        factor = min(max(_SLOWER / max(slower, 1e-6), 0.5), 1.25)
+        self.value = min(max(self.value * factor, self._least), 1.0)
+        self._crowded_s.clear()
+        self._changed_s = now_s
 
 
 class Turns:
@@ -54,8 +119,8 @@ class Turns:
     ) -> None:
         """Take how many orders keep a worker busy, and what counts the workers; 0: no turns."""
         self._per_worker, self._workers, self._monotonic = per_worker, workers, monotonic
-        # By the order's id: its customer, and when it was published. Oldest first.
-        self._under_way: dict[str, tuple[Customer, float]] = {}
+        # By the order's id. Oldest first.
+        self._under_way: dict[str, _Order] = {}
         self._counts: Counter[Customer] = Counter()
         # The customer whose turn is next comes first.
         self._parked: dict[Customer, collections.deque[_Parked]] = {}
@@ -67,11 +132,19 @@ class Turns:
         # The customer of the order published last, and when that customer changed last.
         self._latest: Customer | None = None
         self._shared_s = -math.inf
+        # When an order was last parked or released.
+        self._crowded_s = -math.inf
+        self._share = _Share(FEW / max(per_worker, FEW))
 
     @property
     def parked(self) -> int:
         """How many rows wait for their turn."""
         return len(self._seqs)
+
+    @property
+    def share(self) -> float:
+        """The part of the limit that customers with many orders may use while others have some."""
+        return self._share.value
 
     def seqs(self, after: int) -> list[int]:
         """Return the numbers of parked rows above `after`: they must not be read again."""
@@ -83,7 +156,7 @@ class Turns:
         Without `park` all are returned.
         """
         now_s = self._monotonic()
-        if self._limit(now_s) == 0:
+        if self._limits(now_s).full == 0:
             return list(rows)
         self._expire(now_s)
         return [row for row in rows if not self._parks(row, now_s, park=park)]
@@ -93,15 +166,15 @@ class Turns:
         if not self._seqs:
             return []
         now_s = self._monotonic()
-        limit = self._limit(now_s)
+        limits = self._limits(now_s)
         self._expire(now_s)
-        everybody = limit == 0 or now_s - self._moved_s > _STALLED_S
+        everybody = limits.full == 0 or now_s - self._moved_s > _STALLED_S
         rows: list[Row] = []
         # A customer whose turn has not come gets none later in this call: ask each only once.
         customers = collections.deque(self._parked)
         while customers and len(rows) < most:
             customer = customers.popleft()
-            if everybody or self._has_turn(customer, limit, now_s):
+            if everybody or self._has_turn(customer, limits, now_s):
                 rows.append(self._released(customer, now_s))
                 if customer in self._parked:
                     self._parked[customer] = self._parked.pop(customer)
@@ -114,16 +187,16 @@ class Turns:
         self._seqs.clear()
         self._last_end = 0  # a failover may issue numbers again
 
-    def _limit(self, now_s: float) -> int:
-        alone = now_s - self._shared_s > _ALONE_AFTER_S
-        return self._per_worker * self._workers() * (_ALONE if alone else 1)
+    def _limits(self, now_s: float) -> _Limits:
+        full = self._per_worker * self._workers()
+        if now_s - self._shared_s > _ALONE_AFTER_S:
+            return _Limits(_ALONE * full, _ALONE * full)
+        return _Limits(math.ceil(full * self._share.value), full)
 
-    def _has_turn(self, customer: Customer, limit: int, now_s: float) -> bool:
-        return (
-            len(self._under_way) < limit
-            or self._counts[customer] < FEW
-            or now_s - self._parked[customer][0].since_s > _LONGEST_S
-        )
+    def _has_turn(self, customer: Customer, limits: _Limits, now_s: float) -> bool:
+        waited_s = now_s - self._parked[customer][0].since_s
+        limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
+        return len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _LONGEST_S
 
     def _parks(self, row: Row, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
@@ -136,10 +209,11 @@ class Turns:
             return False
         few = customer not in self._parked and self._counts[customer] < FEW
         if few or not park or len(self._seqs) >= _MOST:
-            self._begin(order_id, customer, now_s)
+            self._begin(order_id, customer, now_s, is_few=few)
             return False
         if not self._seqs:
             self._moved_s = now_s
+        self._crowded_s = now_s
         self._parked.setdefault(customer, collections.deque()).append(_Parked(row, now_s))
         bisect.insort(self._seqs, row.seq)
         return True
@@ -150,31 +224,40 @@ class Turns:
         if not waiting:
             del self._parked[customer]
         del self._seqs[bisect.bisect_left(self._seqs, row.seq)]
-        self._begin(row.aggregate_id, customer, now_s)
+        self._crowded_s = now_s
+        self._begin(row.aggregate_id, customer, now_s, is_few=False)
         return row
 
-    def _begin(self, order_id: str, customer: Customer, now_s: float) -> None:
+    def _begin(self, order_id: str, customer: Customer, now_s: float, *, is_few: bool) -> None:
         if self._latest not in (None, customer):
             self._shared_s = now_s
         self._latest = customer
         if order_id in self._under_way:
             return  # a second row for one order, which our services never write
-        self._under_way[order_id] = customer, now_s
+        self._under_way[order_id] = _Order(customer, now_s, is_few)
         self._counts[customer] += 1
 
     def _end(self, row: Row, now_s: float) -> None:
         if row.seq > self._last_end:  # a row whose queue refuses it is read again and again
             self._last_end, self._moved_s = row.seq, now_s
-        begun = self._under_way.pop(row.aggregate_id, None)
-        if begun is not None:
-            self._discount(begun[0])
+        order = self._under_way.pop(row.aggregate_id, None)
+        if order is None:
+            return
+        self._discount(order.customer)
+        if not order.is_few or row.type != events.COMPLETED:
+            return
+        took_s = now_s - order.begun_s
+        if self._crowded_s >= order.begun_s:
+            self._share.add_crowded(took_s, now_s)
+        elif order.begun_s - self._crowded_s > _CALM_AFTER_S:
+            self._share.add_usual(took_s)
 
     def _expire(self, now_s: float) -> None:
         # In one pass: asking a dict for its first key steps over every entry deleted before it.
         expired = [
-            (order_id, customer)
-            for order_id, (customer, _) in itertools.takewhile(
-                lambda begun: now_s - begun[1][1] > _FORGET_S, self._under_way.items()
+            (order_id, order.customer)
+            for order_id, order in itertools.takewhile(
+                lambda entry: now_s - entry[1].begun_s > _FORGET_S, self._under_way.items()
             )
         ]
         for order_id, customer in expired:
