@@ -40,6 +40,7 @@ _CALM_AFTER_S: Final = 5.0
 # By how much other customers' orders may take longer than usual while one has many. The time before
 # the relay has read them, which it does not see, is longer then, too: 1.2 times is what we aim at.
 _SLOWER: Final = 0.15
+_LEAST: Final = 4  # orders under way for each worker, however slow the others are
 # So many orders and so many seconds are looked at before the share changes.
 _SAMPLES: Final = 10
 _CHANGED_AFTER_S: Final = 1.0
@@ -134,7 +135,7 @@ class Turns:
         self._shared_s = -math.inf
         # When an order was last parked or released.
         self._crowded_s = -math.inf
-        self._share = _Share(FEW / max(per_worker, FEW))
+        self._share = _Share(_LEAST / max(per_worker, _LEAST))
 
     @property
     def parked(self) -> int:
@@ -196,7 +197,11 @@ class Turns:
     def _has_turn(self, customer: Customer, limits: _Limits, now_s: float) -> bool:
         waited_s = now_s - self._parked[customer][0].since_s
         limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
-        return len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _LONGEST_S
+        return (
+            len(self._under_way) < limit
+            or self._counts[customer] < FEW * self._share.value
+            or waited_s > _LONGEST_S
+        )
 
     def _parks(self, row: Row, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
