@@ -6,7 +6,6 @@ separate thread, and the caller waits for it until the deadline. Then the caller
 down, which ends the thread, too.
 """
 
-import base64
 import contextlib
 import datetime as dt
 import email.utils
@@ -407,5 +406,5 @@ def _authorization(credentials: str | None) -> dict[str, str]:
     """Return the header field for `user:password` of a URL; none for a user alone."""
     if credentials is None or ":" not in credentials:
         return {}
-    encoded = base64.b64encode(unquote(credentials).encode("latin-1")).decode()
-    return {"Authorization": f"Basic {encoded}"}
+    field = urllib3.util.make_headers(basic_auth=unquote(credentials))["authorization"]
+    return {"Authorization": field}  # the name of a credential's, which replaces it
