@@ -17,7 +17,7 @@ OUTBOX_PARKED: Final = Gauge(
 )
 OUTBOX_SHARE: Final = Gauge(
     "outbox_crowd_share",
-    "Part of ORDERS_RELAY_UNDER_WAY that customers with many orders may use without slowing others.",
+    "Part of ORDERS_RELAY_UNDER_WAY that is left to customers with many orders.",
 )
 OUTBOX_PUBLISHED: Final = Counter(
     "outbox_published_total",
