@@ -15,6 +15,7 @@ part with `--before`.
 import argparse
 import contextlib
 import http.client
+import math
 import os
 import signal
 import statistics
@@ -62,12 +63,13 @@ class Variant(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The times of the twenty, in milliseconds, and the rate of all orders."""
+    """The times of the twenty, in milliseconds, the rate of all orders, and the crowd's share."""
 
     p50_ms: float
     p95_ms: float
     orders: int
     rate: float
+    share: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,10 +150,11 @@ def _slice(stand: Stand, database: Database, variant: Variant, hot: int) -> Slic
                 took_s = _ALONE_S
                 time.sleep(took_s)
             last = database.newest()
+            share = _relay_gauge(stand, "outbox_crowd_share")
         until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
     times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
     cuts = statistics.quantiles(times_ms, n=20)
-    return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s)
+    return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s, share)
 
 
 def _drained_s(stand: Stand, database: Database, variant: Variant, orders: int) -> float:
@@ -182,11 +185,17 @@ def _completed_s(database: Database, orders: int) -> float:
 
 def _sees_a_worker(stand: Stand) -> bool:
     """Tell whether the relay knows that somebody consumes, which it asks the broker."""
+    return _relay_gauge(stand, f'messaging_queue_consumers{{queue="{PROCESSING}"}}') == 1
+
+
+def _relay_gauge(stand: Stand, series: str) -> float:
+    """Return the value of one of the relay's metrics; NaN if it has none."""
     connection = http.client.HTTPConnection(HOST, stand.port("relay_admin"), timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    return f'messaging_queue_consumers{{queue="{PROCESSING}"}} 1.0' in text
+        lines = connection.getresponse().read().decode().splitlines()
+    values = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{series} ")]
+    return float(values[0]) if values else math.nan
 
 
 @contextlib.contextmanager
@@ -231,7 +240,7 @@ def _place(port: int, number: int, ending: threading.Event, failures: list[str])
 def _words(sample: Slice) -> str:
     return (
         f"p50 {sample.p50_ms:.0f} ms, p95 {sample.p95_ms:.0f} ms of {sample.orders} orders;"
-        f" {sample.rate:.0f} orders a second in all"
+        f" {sample.rate:.0f} orders a second in all, share {sample.share:.2f} at the end"
     )
 
 

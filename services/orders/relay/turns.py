@@ -37,12 +37,15 @@ _FULL_AFTER_S: Final = 30.0
 _LONGEST_S: Final = 60.0
 # An order counts for the usual time if nobody had many orders this long before it was published.
 _CALM_AFTER_S: Final = 5.0
-# By how much other customers' orders may take longer than usual while one has many. The time before
-# the relay has read them, which it does not see, is longer then, too: 1.2 times is what we aim at.
+# By how much other customers' orders may take longer than usual while one has many. 1.2 times is
+# what we promise, so we aim at a little less. Some milliseconds more are always allowed.
 _SLOWER: Final = 0.15
-_LEAST: Final = 4  # orders under way for each worker, however slow the others are
+_UNNOTICED_S: Final = 0.01
+# Orders under way for each worker, however slow the others are. A worker that holds so many gives
+# priority to the others; fewer would bring them little.
+_LEAST: Final = 2 * FEW
 # So many orders and so many seconds are looked at before the share changes.
-_SAMPLES: Final = 10
+_SAMPLES: Final = 20
 _CHANGED_AFTER_S: Final = 1.0
 _USUAL_SAMPLES: Final = 64
 # Parked rows in memory, about 1 KB each. Further ones are published at once.
@@ -60,7 +63,8 @@ class _Order(NamedTuple):
     """An order under way; `is_few`: published at once, because its customer has few."""
 
     customer: Customer
-    begun_s: float
+    placed_s: float  # by PostgreSQL's clock
+    published_s: float  # by ours
     is_few: bool
 
 
@@ -83,7 +87,7 @@ class _Share:
         """Take the smallest share."""
         self.value = 1.0
         self._least = least
-        # From publication to Completed, in seconds: while nobody had many, and since the change.
+        # From placed to Completed, in seconds: while nobody had many, and since the last change.
         self._usual_s: collections.deque[float] = collections.deque(maxlen=_USUAL_SAMPLES)
         self._crowded_s: list[float] = []
         self._changed_s = -math.inf
@@ -92,18 +96,19 @@ class _Share:
         """Take what an order took while nobody had many."""
         self._usual_s.append(took_s)
 
-    def add_crowded(self, took_s: float, now_s: float) -> None:
+    def add_crowded(self, took_s: float, published_s: float, now_s: float) -> None:
         """Take what an order of a customer with few took while another had many."""
-        if now_s - took_s < self._changed_s:
+        if published_s < self._changed_s:
             return  # it was under way with orders of the former share
         self._crowded_s.append(took_s)
         enough = len(self._crowded_s) >= _SAMPLES and len(self._usual_s) >= _SAMPLES
         if not enough or now_s - self._changed_s < _CHANGED_AFTER_S:
             return
         usual_s = statistics.median(self._usual_s)
-        slower = statistics.median(self._crowded_s) / max(usual_s, 1e-6) - 1
+        slower_s = statistics.median(self._crowded_s) - usual_s
+        allowed_s = max(_SLOWER * usual_s, _UNNOTICED_S)
         # What they are slower by is about in proportion to the orders under way.
-        factor = min(max(_SLOWER / max(slower, 1e-6), 0.5), 1.25)
+        factor = min(max(allowed_s / max(slower_s, 1e-6), 0.7), 1.25)
         self.value = min(max(self.value * factor, self._least), 1.0)
         self._crowded_s.clear()
         self._changed_s = now_s
@@ -197,11 +202,7 @@ class Turns:
     def _has_turn(self, customer: Customer, limits: _Limits, now_s: float) -> bool:
         waited_s = now_s - self._parked[customer][0].since_s
         limit = limits.full if waited_s > _FULL_AFTER_S else limits.shared
-        return (
-            len(self._under_way) < limit
-            or self._counts[customer] < FEW * self._share.value
-            or waited_s > _LONGEST_S
-        )
+        return len(self._under_way) < limit or self._counts[customer] < FEW or waited_s > _LONGEST_S
 
     def _parks(self, row: Row, now_s: float, *, park: bool) -> bool:
         order_id = row.aggregate_id
@@ -214,7 +215,7 @@ class Turns:
             return False
         few = customer not in self._parked and self._counts[customer] < FEW
         if few or not park or len(self._seqs) >= _MOST:
-            self._begin(order_id, customer, now_s, is_few=few)
+            self._begin(row, customer, now_s, is_few=few)
             return False
         if not self._seqs:
             self._moved_s = now_s
@@ -230,16 +231,17 @@ class Turns:
             del self._parked[customer]
         del self._seqs[bisect.bisect_left(self._seqs, row.seq)]
         self._crowded_s = now_s
-        self._begin(row.aggregate_id, customer, now_s, is_few=False)
+        self._begin(row, customer, now_s, is_few=False)
         return row
 
-    def _begin(self, order_id: str, customer: Customer, now_s: float, *, is_few: bool) -> None:
+    def _begin(self, row: Row, customer: Customer, now_s: float, *, is_few: bool) -> None:
         if self._latest not in (None, customer):
             self._shared_s = now_s
         self._latest = customer
-        if order_id in self._under_way:
+        if row.aggregate_id in self._under_way:
             return  # a second row for one order, which our services never write
-        self._under_way[order_id] = _Order(customer, now_s, is_few)
+        order = _Order(customer, row.created_at_s, now_s, is_few)
+        self._under_way[row.aggregate_id] = order
         self._counts[customer] += 1
 
     def _end(self, row: Row, now_s: float) -> None:
@@ -251,10 +253,12 @@ class Turns:
         self._discount(order.customer)
         if not order.is_few or row.type != events.COMPLETED:
             return
-        took_s = now_s - order.begun_s
-        if self._crowded_s >= order.begun_s:
-            self._share.add_crowded(took_s, now_s)
-        elif order.begun_s - self._crowded_s > _CALM_AFTER_S:
+        took_s = row.created_at_s - order.placed_s
+        if not 0 <= took_s < _FORGET_S:
+            return
+        if self._crowded_s >= order.published_s:
+            self._share.add_crowded(took_s, order.published_s, now_s)
+        elif order.published_s - self._crowded_s > _CALM_AFTER_S:
             self._share.add_usual(took_s)
 
     def _expire(self, now_s: float) -> None:
@@ -262,7 +266,7 @@ class Turns:
         expired = [
             (order_id, order.customer)
             for order_id, order in itertools.takewhile(
-                lambda entry: now_s - entry[1].begun_s > _FORGET_S, self._under_way.items()
+                lambda entry: now_s - entry[1].published_s > _FORGET_S, self._under_way.items()
             )
         ]
         for order_id, customer in expired:
