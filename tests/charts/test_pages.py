@@ -184,7 +184,7 @@ def test_what_argo_cd_reads_and_ignores_exists(helm4: Helm) -> None:
 
 def test_kubectl_understands_every_command_of_the_runbook(plane: ControlPlane) -> None:
     """`make e2e` types them where the pods are; here kubectl only finds nothing to do them to."""
-    tool, filled_in = required.tool("kubectl"), {"pod": "none"}
+    tool, filled_in = required.tool("kubectl"), {"pod": "none", "id": "4711"}
 
     def typed_here(command: str) -> str:
         return runbook.typed(command, filled_in, tool, plane.kubeconfig)

@@ -60,7 +60,7 @@ def take_over(stack: Stack, fault: Fault) -> None:
     fault.note = stack.databases.promote().name
     fault.promoted_s = time.time()
     if not stack.databases.synchronous:
-        stack.orders("after-promotion")
+        stack.orders("after-promotion", tries=10)  # a server just promoted may answer late
     stack.databases.move()
     fault.moved_s = time.time()
 

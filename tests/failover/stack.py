@@ -154,16 +154,18 @@ class Stack:
         """Run something that starts a program, on a thread that lives as long as the stack."""
         self._threads.submit(action).result()
 
-    def orders(self, *verb: str) -> str:
+    def orders(self, *verb: str, tries: int = 1) -> str:
         """Run a verb of the `orders` command to its end, past the proxy of PostgreSQL."""
         direct = {"ORDERS_DATABASE_URL": self.databases.direct_url()}
         program = Program(self._component(f"orders-{verb[0]}", verb, direct))
-        program.component.prepare()
-        self.run(program.spawn)
-        code = program.wait(120)
-        text = program.component.log.read_text()
-        assert code == 0, f"orders {' '.join(verb)}: {code}\n{text[-2000:]}"
-        return text
+        for _ in range(tries):
+            program.component.prepare()
+            self.run(program.spawn)
+            code = program.wait(120)
+            text = program.component.log.read_text()
+            if code == 0:
+                return text
+        raise AssertionError(f"orders {' '.join(verb)}: {code}\n{text[-2000:]}")
 
     def _side_by_side(self, *actions: Callable[[], object]) -> None:
         with ThreadPoolExecutor(len(actions)) as threads:

@@ -106,6 +106,8 @@ def test_slow_bodies_are_limited_per_address_and_take_no_more_than_their_share(
     ):
         url = f"http://{program.component.address}"
         assert get(f"{url}/pid")[1].status_code == 200
+        # A worker that has just been forked still takes the memory that it holds idle.
+        eventually(lambda: _are_idle(program))
         before = _resident(program)
         for _ in range(2 * limits.requests_per_address):
             connection = socket.create_connection(
@@ -132,6 +134,12 @@ def _resident(program: Program) -> int:
     for pid in _processes(program):
         total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     return total
+
+
+def _are_idle(program: Program) -> bool:
+    """Tell whether nginx's master and its two workers all wait for something to do."""
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in _processes(program)]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats] == ["S"] * 3
 
 
 def _processes(program: Program) -> list[int]:
