@@ -12,7 +12,7 @@ from attack.wire import NoAnswer, Wire, connect, request
 
 PROBES: Final = 20
 _ADDRESSES: Final = 10  # of attackers: each address has limits of its own
-_EVERY_S: Final = 0.05
+_EVERY_S: Final = 0.05  # a misbehaving client sends more, and a probe follows the last one
 _HOST: Final = b"Host: orders.example\r\n"
 # What a misbehaving client sends at once, and then again and again.
 _MISBEHAVIOUR: Final = {
@@ -49,6 +49,8 @@ def _waited(target: Target, clients: int, opening: bytes, more: bytes) -> Wait:
             began_s = time.monotonic()
             refused += not _served(wire, sent)
             longest_s = max(longest_s, time.monotonic() - began_s)
+            # For a second in all: many requests at once are shed with others, but not for long.
+            time.sleep(_EVERY_S)
     wire.close()
     return Wait(longest_s * 1000, refused)
 
