@@ -37,8 +37,8 @@ _FULL_AFTER_S: Final = 30.0
 _LONGEST_S: Final = 60.0
 # An order counts for the usual time if nobody had many orders this long before it was published.
 _CALM_AFTER_S: Final = 5.0
-# By how much other customers' orders may take longer than usual while one has many. 1.2 times is
-# what we promise, so we aim at a little less. Some milliseconds more are always allowed.
+# By how much other customers' orders may take longer than usual while one has many. The aim is at
+# most 1.2 times, so this is a little less. Some milliseconds more are always allowed.
 _SLOWER: Final = 0.15
 _UNNOTICED_S: Final = 0.01
 # Orders under way for each worker, however slow the others are. A worker that holds so many gives
