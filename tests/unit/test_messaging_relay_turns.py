@@ -247,8 +247,9 @@ class Shop:
     An order takes 100 ms, and a part of that more for each order under way.
     """
 
-    def __init__(self, turns: Turns, clock: Clock) -> None:
-        self._turns, self._clock = turns, clock
+    def __init__(self, workers: int = 1) -> None:
+        self.clock = Clock()
+        self.turns = Turns(80, lambda: workers, self.clock)
         self._numbers = itertools.count(10_000)
         self._tick = 0
         # When an order will end, its number, and whether it is one of the twenty's.
@@ -263,33 +264,31 @@ class Shop:
         self.took_s.clear()
         self.crowd = 0
         for _ in range(seconds * 100):
-            self._clock.now_s += 0.01
+            self.clock.now_s += 0.01
             self._tick += 1
-            done = [end for end in self.under_way if end[0] <= self._clock.now_s]
-            self.under_way = [end for end in self.under_way if end[0] > self._clock.now_s]
-            self._turns.take([ended(number, at_s=end_s) for end_s, number, _ in done])
+            done = [end for end in self.under_way if end[0] <= self.clock.now_s]
+            self.under_way = [end for end in self.under_way if end[0] > self.clock.now_s]
+            self.turns.take([ended(number, at_s=end_s) for end_s, number, _ in done])
             self.crowd += sum(not few for _, _, few in done)
             if self._tick % 5 == 0:
                 customer = 100 + self._tick // 5 % 20
-                placed = row(next(self._numbers), customer, at_s=self._clock.now_s)
-                self._begin(self._turns.take([placed]), few=True)
-            if crowd and self._turns.parked < 40:
+                placed = row(next(self._numbers), customer, at_s=self.clock.now_s)
+                self._begin(self.turns.take([placed]), few=True)
+            if crowd and self.turns.parked < 40:
                 rows = [row(next(self._numbers), HOT) for _ in range(40)]
-                self._begin(self._turns.take(rows), few=False)
-            self._begin(self._turns.due(100), few=False)
+                self._begin(self.turns.take(rows), few=False)
+            self._begin(self.turns.due(100), few=False)
 
     def _begin(self, rows: list[Row], *, few: bool) -> None:
         for each in rows:
             took_s = self.alone_s * (1 + self.slower * len(self.under_way))
-            self.under_way.append((self._clock.now_s + took_s, each.seq, few))
+            self.under_way.append((self.clock.now_s + took_s, each.seq, few))
             if few:
                 self.took_s.append(took_s)
 
 
 def test_the_many_leave_room_for_the_orders_of_others() -> None:
-    clock = Clock()
-    turns = Turns(80, lambda: 1, clock)
-    shop = Shop(turns, clock)
+    shop = Shop()
     shop.slower = 0.005  # 40 % with 80 under way
     shop.run(10, crowd=False)
     usual_s = statistics.median(shop.took_s)
@@ -300,9 +299,7 @@ def test_the_many_leave_room_for_the_orders_of_others() -> None:
 
 
 def test_the_many_have_all_again_when_others_do_not_suffer() -> None:
-    clock = Clock()
-    turns = Turns(80, lambda: 1, clock)
-    shop = Shop(turns, clock)
+    shop = Shop()
     shop.run(10, crowd=False)
     shop.slower = 0.02
     shop.run(10, crowd=True)
@@ -315,37 +312,31 @@ def test_the_many_have_all_again_when_others_do_not_suffer() -> None:
 
 
 def test_the_many_keep_twenty_for_each_worker_however_slow_the_others_are() -> None:
-    clock = Clock()
-    turns = Turns(80, lambda: 3, clock)
-    shop = Shop(turns, clock)
+    shop = Shop(workers=3)
     shop.run(10, crowd=False)
     shop.slower = 0.05
     shop.run(10, crowd=True)
-    assert turns.parked > 0
+    assert shop.turns.parked > 0
     assert 60 <= len(shop.under_way) <= 65
 
 
 def test_a_few_milliseconds_more_are_no_reason_to_make_the_many_wait() -> None:
-    clock = Clock()
-    turns = Turns(80, lambda: 1, clock)
-    shop = Shop(turns, clock)
+    shop = Shop()
     shop.alone_s = 0.01
     shop.run(10, crowd=False)
     shop.slower = 0.01  # 8 ms with 80 under way
     shop.run(10, crowd=True)
-    assert turns.share == 1
+    assert shop.turns.share == 1
 
 
 def test_after_half_a_minute_the_many_use_all() -> None:
-    clock = Clock()
-    turns = Turns(80, lambda: 1, clock)
-    shop = Shop(turns, clock)
+    shop = Shop()
     shop.run(10, crowd=False)
     shop.slower = 0.1
     shop.run(10, crowd=True)
-    turns.take([row(seq) for seq in range(1000)])
-    assert turns.due(100) == []
+    shop.turns.take([row(seq) for seq in range(1000)])
+    assert shop.turns.due(100) == []
     for customer in range(9_000, 9_009):
-        clock.now_s += 4
-        turns.take([row(customer, customer), ended(customer)])
-    assert len(turns.due(100)) == 80
+        shop.clock.now_s += 4
+        shop.turns.take([row(customer, customer), ended(customer)])
+    assert len(shop.turns.due(100)) == 80

@@ -139,7 +139,7 @@ class Turns:
         self._latest: Customer | None = None
         self._shared_s = -math.inf
         # When an order was last parked or released.
-        self._crowded_s = -math.inf
+        self._crowd_seen_s = -math.inf
         self._share = _Share(_LEAST / max(per_worker, _LEAST))
 
     @property
@@ -219,7 +219,7 @@ class Turns:
             return False
         if not self._seqs:
             self._moved_s = now_s
-        self._crowded_s = now_s
+        self._crowd_seen_s = now_s
         self._parked.setdefault(customer, collections.deque()).append(_Parked(row, now_s))
         bisect.insort(self._seqs, row.seq)
         return True
@@ -230,7 +230,7 @@ class Turns:
         if not waiting:
             del self._parked[customer]
         del self._seqs[bisect.bisect_left(self._seqs, row.seq)]
-        self._crowded_s = now_s
+        self._crowd_seen_s = now_s
         self._begin(row, customer, now_s, is_few=False)
         return row
 
@@ -256,9 +256,9 @@ class Turns:
         took_s = row.created_at_s - order.placed_s
         if not 0 <= took_s < _FORGET_S:
             return
-        if self._crowded_s >= order.published_s:
+        if self._crowd_seen_s >= order.published_s:
             self._share.add_crowded(took_s, order.published_s, now_s)
-        elif order.published_s - self._crowded_s > _CALM_AFTER_S:
+        elif order.published_s - self._crowd_seen_s > _CALM_AFTER_S:
             self._share.add_usual(took_s)
 
     def _expire(self, now_s: float) -> None:
