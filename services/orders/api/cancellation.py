@@ -19,10 +19,10 @@ from orders.api.resource import (
     ResponseDoc,
     exchange_of,
 )
+from orders.cache.orders import snapshot
 from orders.database.cancellations import CancellationCommand, Cancelled, NotCancellable, TooLate
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
-from orders.views import snapshot
 
 _DETAILS: Final = {
     TooLate.FAILED: "The order failed; there is nothing to cancel.",

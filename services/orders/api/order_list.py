@@ -16,13 +16,12 @@ import msgspec
 from falcon import Request, Response
 from msgspec import Meta, Raw
 
-from orders import views
 from orders.api.auth import READ
 from orders.api.problems import INVALID, Refusal
 from orders.api.requests import number
 from orders.api.resource import ApiPorts, Operation, Parameter, ResponseDoc, exchange_of
 from orders.database.orders import Position
-from orders.domain.order import Id, Order
+from orders.domain.order import Id, Order, OrderView, orders_json
 
 _VERSION: Final = 1
 _POSITION: Final = struct.Struct(">Bqq")  # version, microseconds since 1970, order id
@@ -108,7 +107,7 @@ class UserOrders:
             answers={
                 200: ResponseDoc(
                     description="One page; `Link` with rel=next leads to the one after it.",
-                    body=list[views.OrderView],
+                    body=list[OrderView],
                     headers=("Link",),
                 )
             },
@@ -135,7 +134,7 @@ class UserOrders:
             query.offset,
             own_writes=exchange.wrote_recently is not False,  # unknown: the primary knows
         )
-        resp.data = views.orders_json(orders[: query.page_size])
+        resp.data = orders_json(orders[: query.page_size])
         resp.set_header("Cache-Control", "private, no-cache")
         if len(orders) > query.page_size:
             resp.set_header("Link", self._next(orders, query, user_id))

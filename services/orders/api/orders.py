@@ -28,13 +28,12 @@ from orders.api.resource import (
     ResponseDoc,
     exchange_of,
 )
-from orders.cache.orders import CachedOrder
+from orders.cache.orders import CachedOrder, snapshot
 from orders.database.orders import StoredAnswer
 from orders.domain.lifecycle import Status
-from orders.domain.order import Id, NewOrder, etag
+from orders.domain.order import Id, NewOrder, OrderView, etag
 from orders.errors import Transient
 from orders.upstream.inventory import StockAnswer
-from orders.views import OrderView, snapshot
 
 
 def decode_new_order(env: dict[str, Any], _path: dict[str, str]) -> Arguments:

@@ -13,10 +13,10 @@ from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import ApiPorts, Arguments, Operation, ResponseDoc, exchange_of
+from orders.cache.orders import snapshot
 from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status
 from orders.domain.order import Id
-from orders.views import snapshot
 
 _DETAILS: Final = {
     Unrefundable.NOT_COMPLETED: "Only a completed order can be refunded.",

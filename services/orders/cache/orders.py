@@ -33,10 +33,12 @@ import structlog
 
 from orders.cache.client import Command, Redis, RedisBypassed, RedisDown, Reply
 from orders.cache.local import AbsentIds, CachedOrder, LocalOrders, Tracker
+from orders.domain.lifecycle import TERMINAL
+from orders.domain.order import Order, order_json
 from orders.settings import CacheSettings
 from orders.telemetry.metrics import CACHE_REQUESTS
 
-__all__ = ["CachedOrder", "OrderCache"]
+__all__ = ["CachedOrder", "OrderCache", "snapshot"]
 
 T = TypeVar("T")
 Fetch = Callable[[], CachedOrder | None]
@@ -66,6 +68,16 @@ _JITTER: Final = 0.1  # share of the TTL, so that entries filled together do not
 _BACKLOG_LIMIT: Final = 10_000
 _BATCH: Final = 100  # about 50 kB a round trip, well within the budget of a call
 _log = structlog.get_logger()
+
+
+def snapshot(order: Order) -> CachedOrder:
+    """Return an order as the cache keeps it: the finished answer.
+
+    With a refund pending it does not count as ended, because it will change. The worker that
+    refunds it may die before it updates the cache, so an entry must not live long.
+    """
+    terminal = order.status in TERMINAL and not order.refund_pending
+    return CachedOrder(order.id, order.user_id, order.version, terminal, order_json(order))
 
 
 class OrderCache:

@@ -1,4 +1,4 @@
-"""An order, as asked for and as stored, and the keys that Payment and Inventory know its work by.
+"""An order as asked for, as stored and as shown, and the keys that upstreams know its work by.
 
 The keys derive from the order's nonce, which is written when the order is accepted. Work that a
 failover lost is done again under the same keys. An order that gets a lost order's id has another
@@ -10,11 +10,12 @@ import enum
 import hashlib
 import re
 import uuid
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from orders.domain.lifecycle import Status
 
@@ -80,6 +81,59 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 def etag(version: int) -> str:
     """Return the entity tag of an order at `version`, quotes included."""
     return f'"v{version}"'
+
+
+class OrderView(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    """An order. `updatedAt` and the ETag change with every transition."""
+
+    id: Id
+    user_id: Id
+    product_id: Id
+    quantity: Quantity
+    total: Annotated[Decimal, Meta(description="Amount, with exactly two decimal places.")]
+    status: Status
+    created_at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
+    updated_at: Annotated[dt.datetime, Meta(tz=True, description="UTC.")]
+    status_reason: Annotated[
+        str | UnsetType, Meta(description="Why an order failed or was cancelled.")
+    ] = UNSET
+    cancel_requested: Annotated[
+        bool | UnsetType,
+        Meta(description="A cancellation waits for the outcome of the charge; absent otherwise."),
+    ] = UNSET
+    refunded: Annotated[
+        Decimal | UnsetType, Meta(description="How much money went back; absent while none did.")
+    ] = UNSET
+
+
+# numeric(10,2) arrives with exactly two decimals, and leaves so.
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+
+
+def order_json(order: Order) -> bytes:
+    """Return the JSON of an `OrderView`."""
+    return _encoder.encode(_view(order))
+
+
+def orders_json(orders: Iterable[Order]) -> bytes:
+    """Return a bare array of orders."""
+    return _encoder.encode([_view(order) for order in orders])
+
+
+def _view(order: Order) -> OrderView:
+    return OrderView(
+        order.id,
+        order.user_id,
+        order.product_id,
+        order.quantity,
+        order.total,
+        order.status,
+        order.created_at,
+        order.updated_at,
+        UNSET if order.status_reason is None else order.status_reason,
+        True if order.cancel_requested and order.status is Status.CHARGING else UNSET,
+        UNSET if order.refunded is None else order.refunded,
+    )
 
 
 class InvalidTotal(ValueError):

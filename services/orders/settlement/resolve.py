@@ -9,7 +9,7 @@ import msgspec
 
 from orders import settings
 from orders.cache.client import Redis
-from orders.cache.orders import OrderCache
+from orders.cache.orders import OrderCache, snapshot
 from orders.database.audit import operator
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome, Progress, Work
@@ -28,7 +28,6 @@ from orders.settlement.resolution import (
 from orders.telemetry import context
 from orders.telemetry.context import Context
 from orders.upstream.ledgers import PaymentEntry, PaymentStatus
-from orders.views import snapshot
 
 _UNCHECKED: Final = "--yes --against-payment does it without Payment's word"
 _NO_MESSAGE: Final = str(uuid.UUID(int=0))  # no message asked for this

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from orders import promotion, settings
 from orders.cache.client import Redis
-from orders.cache.orders import OrderCache
+from orders.cache.orders import OrderCache, snapshot
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.pool import Pool
 from orders.database.progress import Progress, ProgressSets
@@ -23,7 +23,6 @@ from orders.upstream.http import Upstream
 from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy, policy_of
-from orders.views import snapshot
 from orders.watch import Watch
 from orders.worker.asking import Upstreams, crew
 from orders.worker.collector import Collector
