@@ -64,7 +64,7 @@ class Renewal:
         try:
             check(self._pair)
         except Unusable as error:
-            sys.stderr.write(f"gateway: the certificate of before stays: {error}\n")
+            sys.stderr.write(f"gateway: the previous certificate stays in use: {error}\n")
             return
         sys.stderr.write("gateway: the certificate was renewed\n")
         self._reload()

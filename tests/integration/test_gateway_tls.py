@@ -170,7 +170,7 @@ def test_a_renewal_under_load_fails_no_request_and_half_a_pair_is_not_taken(
             eventually(partial(shows, gateway, name))
             clients.go_on(40)
         shutil.copy(gateway.authority.server("fourth").certificate, gateway.files.certificate)
-        eventually(lambda: "certificate of before stays" in gateway.log.read_text())
+        eventually(lambda: "previous certificate stays in use" in gateway.log.read_text())
         assert gateway.common_name() == "third"
         gateway.replace(gateway.authority.server("fourth"))
         eventually(partial(shows, gateway, "fourth"))
