@@ -10,7 +10,7 @@ from psycopg import errors
 from orders.cache.address import target_of
 from orders.cache.flush import flush
 from orders.database import promotion
-from orders.database.failures import DatabaseUnavailable
+from orders.database.statements import DatabaseUnavailable
 from orders.settings import CacheSettings, DatabaseSettings, load
 
 # A server of another make, or a right that is missing. Anything else may go by: a statement that

@@ -17,13 +17,12 @@ from integration.serving import eventually
 from machine_time import machine_time_s
 from orders import settings
 from orders.database.connection import SESSION, Connection, Server, connect
-from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import KeyReused, Orders, Position, StoredAnswer
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads, Replica, ReplicaLag
-from orders.database.statements import Prepared
+from orders.database.statements import Busy, Locked, OutcomeUnknown, Prepared
 from orders.domain.order import NewOrder
 from orders.errors import Permanent, Transient
 from orders.telemetry import context

@@ -19,12 +19,12 @@ from integration.pair import Pair, pair
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database.connection import REPLACED, connect, sessions
-from orders.database.failures import OutcomeUnknown, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import Watchdog
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.routing import Reads
+from orders.database.statements import OutcomeUnknown, ReadOnly
 from orders.domain.order import NewOrder
 from orders.errors import Transient
 from orders.settings import DatabaseSettings

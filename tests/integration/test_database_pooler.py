@@ -22,13 +22,13 @@ from integration.broker import connected, prepare, settings_of
 from integration.serving import eventually
 from machine_time import machine_time_s
 from orders.database import connection
-from orders.database.failures import Busy, ReadOnly
 from orders.database.leadership import HOUSEKEEPING, Leadership
 from orders.database.migrate import migrate, pending
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.progress import AttemptOutcome, Progress, Reservation, Step
 from orders.database.routing import Reads, ReplicaLag
+from orders.database.statements import Busy, ReadOnly
 from orders.domain.lifecycle import Status, Transition
 from orders.domain.order import NewOrder
 from orders.errors import Transient

@@ -20,11 +20,11 @@ from integration.serving import SERVICES, eventually
 from machine_time import machine_time_s
 from orders.cache.client import Redis, RedisDown
 from orders.cache.flush import flush
-from orders.database.failures import DatabaseUnavailable, OutcomeUnknown
 from orders.database.orders import Orders
 from orders.database.pool import Pool
 from orders.database.promotion import SKIP, follow_up
 from orders.database.routing import Reads
+from orders.database.statements import DatabaseUnavailable, OutcomeUnknown
 from orders.domain.order import NewOrder
 from orders.errors import OrdersError, Transient
 from orders.promotion import FollowUp

@@ -13,8 +13,8 @@ import pytest
 from devstack.ports import free_port
 from devstack.testing import Database
 from integration.world import World, empty_world
-from orders.database.failures import ServerAway
 from orders.database.pool import Pool
+from orders.database.statements import ServerAway
 from orders.domain import events
 from orders.domain.deadlines import deadlines
 from orders.domain.lifecycle import Status

@@ -14,8 +14,8 @@ from orders.api.problems import (
     refusal,
     render,
 )
-from orders.database.failures import Busy
 from orders.database.orders import KeyReused
+from orders.database.statements import Busy
 from orders.errors import Permanent, Transient
 from orders.telemetry.context import accept
 

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from orders.database.failures import ServerAway
 from orders.database.notifications import SharedStatement
+from orders.database.statements import ServerAway
 from orders.errors import Permanent
 
 

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 from pika import BasicProperties
 
-from orders.database.failures import Busy
+from orders.database.statements import Busy
 from orders.errors import Permanent, Transient, Unavailable
 from orders.messaging import verdict
 from orders.messaging.envelope import Delivery

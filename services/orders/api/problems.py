@@ -15,8 +15,8 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
-from orders.database.failures import Busy, OutcomeUnknown
 from orders.database.orders import KeyReused
+from orders.database.statements import Busy, OutcomeUnknown
 from orders.errors import OrdersError, Permanent, Transient
 from orders.telemetry.context import Context
 

@@ -28,9 +28,8 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
 from orders import verified
-from orders.database.failures import DeadlinePassed, ReadOnly, ServerAway
 from orders.database.names import Names, places
-from orders.database.statements import Prepared
+from orders.database.statements import DeadlinePassed, Prepared, ReadOnly, ServerAway
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings
 

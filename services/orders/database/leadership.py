@@ -5,7 +5,7 @@ from typing import Final
 import structlog
 
 from orders.database.connection import SESSION, SILENCE_S, Connection, connect, sessions
-from orders.database.failures import translated
+from orders.database.statements import translated
 from orders.settings import DatabaseSettings
 
 RELAY: Final = 0x72656C61  # "rela"

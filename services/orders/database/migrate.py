@@ -18,7 +18,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
 from orders.database import roles
 from orders.database.connection import Connection, Server, connect, sessions
-from orders.database.failures import translated
+from orders.database.statements import translated
 from orders.errors import Permanent, Transient
 from orders.settings import DatabaseSettings
 

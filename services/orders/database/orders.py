@@ -11,9 +11,9 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from orders.database.failures import Busy, Locked, OutcomeUnknown
 from orders.database.pool import Pool, Row
 from orders.database.routing import Reads
+from orders.database.statements import Busy, Locked, OutcomeUnknown
 from orders.domain.lifecycle import Status
 from orders.domain.order import MAX_ID, NewOrder, Order, etag
 from orders.errors import Transient

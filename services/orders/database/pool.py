@@ -28,15 +28,15 @@ from orders.database.connection import (
     primary,
     replica,
 )
-from orders.database.failures import (
+from orders.database.statements import (
     DeadlinePassed,
     NoStandby,
     OutcomeUnknown,
     ReadOnly,
     ServerAway,
+    statement,
     translation,
 )
-from orders.database.statements import statement
 from orders.database.takeover import TakeoverProbe
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings

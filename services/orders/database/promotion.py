@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from orders.database.connection import READ_ONLY, connect, sessions
-from orders.database.failures import translated
+from orders.database.statements import translated
 from orders.errors import OrdersError, Transient
 from orders.settings import DatabaseSettings
 

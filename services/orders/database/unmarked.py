@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from orders.database.failures import OutcomeUnknown
 from orders.database.pool import Pool
+from orders.database.statements import OutcomeUnknown
 from orders.errors import Transient
 
 

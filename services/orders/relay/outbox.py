@@ -17,8 +17,8 @@ import psycopg
 from orders.database import connection
 from orders.database.connection import Connection, Server
 from orders.database.connection import Row as TupleRow
-from orders.database.failures import translated
 from orders.database.leadership import RELAY, lead
+from orders.database.statements import translated
 from orders.settings import DatabaseSettings
 from orders.watch import step
 

@@ -6,10 +6,9 @@ from typing import Any, Final
 
 from orders import settings
 from orders.database.connection import SESSION, Connection, connect, sessions
-from orders.database.failures import translated
 from orders.database.pool import Pool, Row, opened
 from orders.database.progress import Primary
-from orders.database.statements import statement
+from orders.database.statements import statement, translated
 from orders.errors import SettingError
 from orders.settings import DatabaseSettings, UpstreamSettings
 from orders.settlement.evidence import EvidenceSources

@@ -8,8 +8,8 @@ import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
-from orders.database.failures import ServerAway
 from orders.database.pool import Pool
+from orders.database.statements import ServerAway
 from orders.database.stuck import count_stuck
 from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status

@@ -16,7 +16,7 @@ from meinheld import server
 
 from orders.api.metrics import WAITING_SECONDS
 from orders.database.connection import waiting
-from orders.database.failures import DatabaseUnavailable, ServerAway
+from orders.database.statements import DatabaseUnavailable, ServerAway
 from orders.errors import OrdersError
 
 Q = TypeVar("Q")

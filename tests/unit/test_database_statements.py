@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from orders.database.failures import DeadlinePassed, Locked, OutcomeUnknown, ReadOnly, translated
+from orders.database.statements import DeadlinePassed, Locked, OutcomeUnknown, ReadOnly, translated
 from orders.errors import Transient
 
 
