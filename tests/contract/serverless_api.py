@@ -6,9 +6,8 @@ import falcon.testing
 import msgspec
 
 from orders.api.app import create_app
-from orders.api.auth import NoAuthentication
 from orders.api.ratelimit import RateLimiter
-from orders.api.resource import ApiPorts
+from orders.api.resource import ApiPorts, NoAuthentication
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.database.cancellations import Cancellations

@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 
 from contract.serverless_api import ORDER, client, ports
 from orders.api.app import _routes, create_app
-from orders.api.auth import Caller
 from orders.api.issuer import IssuerKeys
 from orders.api.ratelimit import RateLimiter
+from orders.api.resource import Caller
 from orders.api.tokens import ConfiguredKeys, TokenAuthentication
 from orders.cache.client import Redis
 from orders.errors import Permanent

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders.api import wiring
-from orders.api.auth import ADMIN, READ, WRITE, Caller, NoAuthentication
 from orders.api.issuer import FetchedOnce, IssuerKeys, KeySet
 from orders.api.problems import Refusal
+from orders.api.resource import ADMIN, READ, WRITE, Caller, NoAuthentication
 from orders.api.tokens import ConfiguredKeys, TokenAuthentication, accepted_algorithms
 from orders.errors import SettingError, Transient
 from orders.settings import AuthSettings

@@ -6,16 +6,26 @@ says it, the limit is decided before a byte of the body is decoded. Further poli
 token's tenant, the principal or the address by what is asked for (`limit_policies.py`).
 """
 
+import functools
+import ipaddress
 from collections.abc import Sequence
 from typing import Any, Final
 
 import falcon
 from falcon import Request, Response
 
-from orders.api.auth import Authentication, client_address, user_principal
 from orders.api.problems import METHOD_NOT_ALLOWED, RATE_LIMITED, Refusal
 from orders.api.ratelimit import CountedRequest, RateLimiter
-from orders.api.resource import Arguments, HttpExchange, Operation, Resource, exchange_of
+from orders.api.resource import (
+    Arguments,
+    Authentication,
+    HttpExchange,
+    Operation,
+    Resource,
+    exchange_of,
+    user_principal,
+)
+from orders.api.server.connections import peer_address
 from orders.cache.client import Command, Reply
 from orders.cache.writers import RecentWriters
 
@@ -189,3 +199,35 @@ def _answer_method(req: Request, resp: Response, allow: str) -> None:
     resp.status = falcon.HTTP_204
     resp.set_header("Allow", allow)
     resp.complete = True
+
+
+def client_address(env: dict[str, Any], trusted_proxies: int) -> str:
+    """Return who sent the request, given how many proxies of ours appended to X-Forwarded-For.
+
+    It is the address that the nearest trusted proxy saw, never what the client says. A request that
+    did not come through them counts for its peer.
+    """
+    forwarded = env.get("HTTP_X_FORWARDED_FOR")
+    if trusted_proxies and forwarded:
+        hops = forwarded.rsplit(",", trusted_proxies)[-trusted_proxies:]
+        address = _normal(hops[0].strip())
+        if address is not None:
+            return address
+    return _normal(peer_address(env)) or ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _normal(text: str) -> str | None:
+    """Return the one spelling of an IPv4 address or of an IPv6 /64; None for anything else.
+
+    A /64 is what one customer of a provider has: addresses in it are free.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"

@@ -6,12 +6,12 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import changes
-from orders.api.auth import WRITE
 from orders.api.changes import CancellationRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_CANCELLABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
 from orders.api.resource import (
+    WRITE,
     ApiPorts,
     Arguments,
     HttpExchange,

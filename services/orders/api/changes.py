@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from orders.api.auth import Caller, user_principal
 from orders.api.problems import INVALID, MALFORMED_BODY, Fault, Refusal
 from orders.api.requests import check_media_type, read_body
+from orders.api.resource import Caller, user_principal
 from orders.cache.writers import RecentWriters
 from orders.domain.order import MAX_TOTAL, InvalidTotal, parse_total
 from orders.errors import Transient

@@ -7,10 +7,9 @@ import msgspec
 from falcon import Request, Response
 from msgspec import Meta
 
-from orders.api.auth import READ
 from orders.api.problems import not_found
 from orders.api.requests import ORDER_ID, decode_order_id
-from orders.api.resource import ApiPorts, Operation, ResponseDoc, exchange_of
+from orders.api.resource import READ, ApiPorts, Operation, ResponseDoc, exchange_of
 from orders.domain.lifecycle import Status
 
 

@@ -16,10 +16,9 @@ import msgspec
 from falcon import Request, Response
 from msgspec import Meta, Raw
 
-from orders.api.auth import READ
 from orders.api.problems import INVALID, Refusal
 from orders.api.requests import number
-from orders.api.resource import ApiPorts, Operation, Parameter, ResponseDoc, exchange_of
+from orders.api.resource import READ, ApiPorts, Operation, Parameter, ResponseDoc, exchange_of
 from orders.database.orders import Position
 from orders.domain.order import Id, Order, OrderView, orders_json
 

@@ -6,7 +6,6 @@ from typing import Any, Final
 import msgspec
 from falcon import Request, Response
 
-from orders.api.auth import READ, WRITE, user_principal
 from orders.api.problems import INSUFFICIENT_INVENTORY, Refusal, not_found
 from orders.api.requests import (
     IDEMPOTENCY_KEY,
@@ -20,6 +19,8 @@ from orders.api.requests import (
     read_body,
 )
 from orders.api.resource import (
+    READ,
+    WRITE,
     ApiPorts,
     Arguments,
     HttpExchange,
@@ -27,6 +28,7 @@ from orders.api.resource import (
     Parameter,
     ResponseDoc,
     exchange_of,
+    user_principal,
 )
 from orders.cache.orders import CachedOrder, snapshot
 from orders.database.orders import StoredAnswer

@@ -7,12 +7,11 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import changes
-from orders.api.auth import ADMIN
 from orders.api.changes import RefundRequest, mark_owner, principal
 from orders.api.orders import show_answer
 from orders.api.problems import NOT_REFUNDABLE, Refusal, not_found
 from orders.api.requests import IDEMPOTENCY_KEY, ORDER_ID, idempotency_key, number
-from orders.api.resource import ApiPorts, Arguments, Operation, ResponseDoc, exchange_of
+from orders.api.resource import ADMIN, ApiPorts, Arguments, Operation, ResponseDoc, exchange_of
 from orders.cache.orders import snapshot
 from orders.database.refund_requests import NotRefundable, RefundCommand, Unrefundable
 from orders.domain.lifecycle import Status

@@ -1,7 +1,12 @@
 """The types that resources are written with.
 
 An `Operation` describes each method for the OpenAPI document. The `HttpExchange` holds the state of
-the request being answered. `ApiPorts` are the resources' dependencies.
+the request being answered; its `Caller` says who asks and what they may do. `ApiPorts` are the
+resources' dependencies.
+
+With `ORDERS_AUTH=off` every caller has all rights, and a request counts for its user.
+With `jwt` the token's subject is the user: orders of others do not exist for it, unless it has
+the scope `orders:admin`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 from opentelemetry.trace import Span
 
-from orders.api.auth import EVERYBODY, Authentication, Caller
+from orders.api.problems import FORBIDDEN, Refusal, not_found
 from orders.api.ratelimit import RateLimiter
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
@@ -27,6 +32,11 @@ Arguments = Mapping[str, Any]
 Decode = Callable[[dict[str, Any], dict[str, str]], Arguments]
 UNMATCHED: Final = "unmatched"
 _KEY: Final = "orders.exchange"
+# Scopes of tokens.
+READ: Final = "orders:read"
+WRITE: Final = "orders:write"
+ADMIN: Final = "orders:admin"
+CHALLENGE: Final = "WWW-Authenticate"
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +90,76 @@ class Resource(Protocol):
     @property
     def operations(self) -> Mapping[str, Operation]:
         """Return the documentation of each HTTP method."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """An authenticated caller. `subject` is None where nobody has to say who they are.
+
+    `claims` are those of the token that the rate limit's policies name.
+    """
+
+    subject: str | None
+    scopes: frozenset[str]
+    claims: dict[str, str] = {}
+
+    @property
+    def user_id(self) -> int | None:
+        """The user that the subject stands for; None for a subject that is no user's id."""
+        subject = self.subject
+        if subject is not None and subject.isascii() and subject.isdigit() and len(subject) <= 16:
+            return int(subject)
+        return None
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether orders of every user exist for the caller."""
+        return self.subject is None or ADMIN in self.scopes
+
+    def require(self, scope: str) -> None:
+        """Refuse a caller without the scope; admin has them all."""
+        if scope not in self.scopes and ADMIN not in self.scopes:
+            raise Refusal(
+                FORBIDDEN,
+                f"The token lacks the scope {scope}.",
+                headers=[(CHALLENGE, f'Bearer error="insufficient_scope", scope="{scope}"')],
+            )
+
+    def may_see(self, owner_id: int) -> bool:
+        """Whether orders of this user exist for the caller."""
+        return self.sees_everything or self.subject == str(owner_id)
+
+    def require_sight_of(self, owner_id: int) -> None:
+        """Refuse to show another user's order with the same answer as for a missing one."""
+        if not self.may_see(owner_id):
+            raise not_found()
+
+    def require_identity(self, user_id: int) -> None:
+        """Refuse to order for another user."""
+        if not self.may_see(user_id):
+            raise Refusal(FORBIDDEN, "userId must be the subject of the token.")
+
+
+EVERYBODY: Final = Caller(None, frozenset({READ, WRITE, ADMIN}))
+
+
+def user_principal(user: int | str) -> str:
+    """Return the name of a user, or of a token's subject, in limits and idempotency keys."""
+    return f"user:{user}"
+
+
+class Authentication(Protocol):
+    """Identifies the sender of an Authorization header. Raises Refusal if the caller is unknown."""
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Return the caller that the header identifies."""
+
+
+class NoAuthentication:
+    """Trust everybody: for a machine of one's own, or behind something that has checked."""
+
+    def caller(self, _authorization: str | None) -> Caller:
+        """Return the one caller there is."""
+        return EVERYBODY
 
 
 class HttpExchange(msgspec.Struct):

@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 import jwt
 import msgspec
 
-from orders.api.auth import Caller, unauthenticated
+from orders.api.problems import UNAUTHENTICATED, Refusal
+from orders.api.resource import CHALLENGE, Caller
 from orders.errors import SettingError
 from orders.settings import AuthSettings
 
@@ -75,11 +76,11 @@ class TokenAuthentication:
     def caller(self, authorization: str | None) -> Caller:
         """Return who the token speaks for. Raises Refusal, Transient while there are no keys."""
         if authorization is None:
-            raise unauthenticated("Send a bearer token.", token_given=False)
+            raise _unauthenticated("Send a bearer token.", token_given=False)
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
-            raise unauthenticated("Send one bearer token.")
+            raise _unauthenticated("Send one bearer token.")
         caller = self._verified.get(token)
         if caller is None:
             caller, expires_at = self._verify(token)
@@ -99,7 +100,7 @@ class TokenAuthentication:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             expired = isinstance(error, jwt.ExpiredSignatureError)
             detail = "The token has expired." if expired else "The token is not valid."
-            raise unauthenticated(detail) from error
+            raise _unauthenticated(detail) from error
 
     def _decode(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
@@ -128,6 +129,12 @@ class TokenAuthentication:
                 "enforce_minimum_key_length": True,
             },
         )
+
+
+def _unauthenticated(detail: str, *, token_given: bool = True) -> Refusal:
+    """Refuse with the challenge of RFC 6750; no error code for a request without a token."""
+    challenge = 'Bearer error="invalid_token"' if token_given else "Bearer"
+    return Refusal(UNAUTHENTICATED, detail, headers=[(CHALLENGE, challenge)])
 
 
 class _Verified:
@@ -177,7 +184,7 @@ def _check_key(key: str, *, shared: bool) -> None:
 def _subject(claims: dict[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= _SUBJECT_LIMIT:
-        raise unauthenticated("The token names no subject.")
+        raise _unauthenticated("The token names no subject.")
     subject.encode()  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
     return subject
 

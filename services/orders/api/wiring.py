@@ -8,10 +8,9 @@ from wsgiref.types import WSGIApplication
 import msgspec
 
 from orders.api.app import create_app
-from orders.api.auth import Authentication, NoAuthentication
 from orders.api.metrics import PoolGauge
 from orders.api.ratelimit import RateLimiter
-from orders.api.resource import ApiPorts
+from orders.api.resource import ApiPorts, Authentication, NoAuthentication
 from orders.cache.client import Redis
 from orders.cache.orders import OrderCache
 from orders.cache.writers import RecentWriters
