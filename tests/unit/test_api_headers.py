@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.api.admission import client_address
+from orders.api.middleware import client_address
 from orders.api.order_list import page_query
 from orders.api.problems import Refusal
 from orders.api.requests import idempotency_key, is_known, number

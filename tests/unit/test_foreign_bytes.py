@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orders import verified
 from orders.admin import Admin
 from orders.api import issuer, order_list
-from orders.api.admission import client_address
+from orders.api.middleware import client_address
 from orders.api.order_list import InvalidCursor, unseal
 from orders.api.problems import Refusal
 from orders.api.requests import check_media_type, is_known

@@ -8,12 +8,11 @@ import msgspec
 from falcon import Request, Response
 
 from orders.api import openapi, problems
-from orders.api.admission import Admission
 from orders.api.cancellation import Cancellation
 from orders.api.docs import Asset, DocsPage
 from orders.api.health import Health
 from orders.api.history import OrderHistory
-from orders.api.middleware import TelemetryMiddleware
+from orders.api.middleware import Admission, TelemetryMiddleware
 from orders.api.openapi import OpenApi
 from orders.api.order_list import UserOrders
 from orders.api.orders import OneOrder, OrderPlacement

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from falcon import Request, Response
 
-from orders.api.admission import API
+from orders.api.middleware import API
 from orders.api.problems import MEDIA_TYPE, Problem
 from orders.api.requests import KEY_FIELD
 from orders.api.resource import Operation, Parameter, ResponseDoc
