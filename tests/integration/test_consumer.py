@@ -281,7 +281,7 @@ def test_a_wrong_password_is_a_problem_that_does_not_show_it(vhost: Vhost) -> No
 
 
 class Clumsy:
-    """A crew that takes messages and fails, the first time; then it takes no more."""
+    """A handler of sets that takes messages and fails, the first time; then it takes no more."""
 
     def __init__(self) -> None:
         self.failed, self.idle, self.again = (threading.Event() for _ in range(3))
@@ -301,7 +301,7 @@ class Clumsy:
 
 
 class Slow:
-    """A crew that gives one message of two back at once, and the other with an error later."""
+    """A handler of sets that gives one message of two back at once, one with an error later."""
 
     def __init__(self, error: OrdersError) -> None:
         self._error = error
@@ -331,11 +331,11 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
     vhost: Vhost, broker: Broker, error: OrdersError
 ) -> None:
     """Nothing is asked of what is away, so that there is nothing to wait for or to learn."""
-    crew = Slow(error)
+    set_handler = Slow(error)
     attempts: list[int] = []
     handler = raises(lambda: away(pause=True), attempts)
     limits = Limits(prefetch=2, max_attempts=8, drain_s=5, tiers=SHORT_TIERS, set_size=10)
-    consumer = Consumer(settings_of(vhost), QUEUE, handler, limits, crew)
+    consumer = Consumer(settings_of(vhost), QUEUE, handler, limits, set_handler)
     outcome = "dead" if isinstance(error, Permanent) else "retried"
     name = "messaging_process_duration_seconds_count"
     before = metric(name, outcome=outcome)
@@ -344,7 +344,7 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
     consumer.start()
     try:
         eventually(lambda: consumer.paused is not None)
-        crew.later.set()
+        set_handler.later.set()
         eventually(lambda: metric(name, outcome=outcome) == before + 1)
         assert consumer.paused is not None
         assert attempts == [1]
@@ -353,20 +353,20 @@ def test_how_a_try_in_a_set_ended_is_carried_out_and_ends_no_pause(
     broker.purge()
 
 
-def test_what_a_crew_drops_is_handled_by_itself_and_what_it_leaves_goes_back(
+def test_what_a_set_handler_drops_is_handled_by_itself_and_what_it_leaves_goes_back(
     vhost: Vhost, broker: Broker
 ) -> None:
     messages: list[Message] = []
-    crew = Clumsy()
+    set_handler = Clumsy()
     limits = Limits(prefetch=2, max_attempts=8, drain_s=60, tiers=SHORT_TIERS, set_size=10)
-    consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits, crew)
+    consumer = Consumer(settings_of(vhost), QUEUE, remember(messages), limits, set_handler)
     dropped = broker.send(QUEUE, body())
     consumer.start()
     try:
-        eventually(crew.failed.is_set)
+        eventually(set_handler.failed.is_set)
         eventually(lambda: messages)
         assert [message.message_id for message in messages] == [dropped]
-        eventually(crew.idle.is_set)
+        eventually(set_handler.idle.is_set)
         for _ in range(4):
             broker.send(QUEUE, body())
         broker.wait_for(QUEUE, 0)  # the consumer has them

@@ -34,7 +34,7 @@ from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
-from orders.worker.asking import Upstreams, crew
+from orders.worker.asking import Upstreams, set_fulfilment
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from upstreams.process import Control
 
@@ -66,7 +66,7 @@ def working(vhost: Vhost, pool: Pool, inventory: Control, payment: Control) -> I
     ports = WorkerPorts(
         Progress(pool, "worker"), Inventory(upstreams[0]), Payment(upstreams[1]), lambda _: None
     )
-    sets = crew(
+    sets = set_fulfilment(
         ProgressSets(pool, "worker"), Upstreams(*upstreams, 16), lambda _: None, size=20,
         watch=Watch("test"),
     )  # fmt: skip

@@ -42,7 +42,7 @@ from orders.upstream.parallel import ParallelCalls
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.watch import Watch
-from orders.worker.asking import UpstreamAsking, Upstreams, crew
+from orders.worker.asking import UpstreamAsking, Upstreams, set_fulfilment
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.sets import SetFulfilment, SetPorts, Task
 from upstreams.process import Control
@@ -138,8 +138,8 @@ class Shop:
 
     @contextmanager
     def working(self, vhost: Vhost, *, size: int = 50, drain_s: float = 10) -> Iterator[Consumer]:
-        crews = [
-            crew(
+        set_handlers = [
+            set_fulfilment(
                 self.progress, Upstreams(*self.upstreams, width), lambda _: None, size=most,
                 watch=Watch("test"),
             )
@@ -148,7 +148,7 @@ class Shop:
         limits = Limits(
             prefetch=4, max_attempts=8, drain_s=drain_s, tiers=SHORT_TIERS, set_size=size
         )
-        consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, *crews)
+        consumer = Consumer(settings_of(vhost), QUEUE, self.handle().handle, limits, *set_handlers)
         consumer.start()
         try:
             eventually(lambda: consumer.problem is None)
@@ -495,7 +495,7 @@ def test_a_set_in_hand_is_seen_by_liveness(shop: Shop) -> None:
     watch = Watch("sets")
     order_id = shop.order()
     shop.payment.held.add(order_id)
-    sets = crew(
+    sets = set_fulfilment(
         shop.progress, Upstreams(*shop.upstreams, WIDTH), lambda _: None, size=5, watch=watch
     )
     source = Messages([message_of(order_id)])

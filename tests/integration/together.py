@@ -20,7 +20,7 @@ SIZE = 50
 
 
 class Messages:
-    """Some messages, which a crew works on until each is done with or has left."""
+    """Some messages, which a handler of sets works on until each is done with or has left."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._left = [self._member(message) for message in messages]

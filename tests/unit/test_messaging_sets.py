@@ -13,7 +13,7 @@ from integration.serving import eventually
 from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
-from orders.messaging.sets import Crew, Sets, Source
+from orders.messaging.sets import SetHandler, Sets, Source
 from orders.telemetry import context, tracing
 
 
@@ -68,7 +68,7 @@ class Book:
 
 
 class Nobody:
-    """A crew that takes nothing; with `error`, it fails instead."""
+    """A handler of sets that takes nothing; with `error`, it fails instead."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -80,9 +80,11 @@ class Nobody:
     def wake(self) -> None: ...
 
 
-def filled(step: str, crew: Crew | None = None) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
+def filled(
+    step: str, handler: SetHandler | None = None
+) -> tuple[Book, "Sets[Parcel]", list[Parcel]]:
     book = Book()
-    sets: Sets[Parcel] = Sets(Failing(step), book, crew or Nobody(), "test")
+    sets: Sets[Parcel] = Sets(Failing(step), book, handler or Nobody(), "test")
     parcels = [Parcel() for _ in range(3)]
     for parcel in parcels:
         sets.add(parcel)

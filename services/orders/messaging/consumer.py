@@ -24,7 +24,7 @@ from orders.messaging.envelope import FEW, Customer, Delivery, customer_of
 from orders.messaging.handling import Handled, Handler, Handling, NextAction, Pause
 from orders.messaging.link import Link
 from orders.messaging.publisher import Publisher
-from orders.messaging.sets import Crew, Sets
+from orders.messaging.sets import SetHandler, Sets
 from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 from orderservice_topology.topology import RETRY_TIERS, Tier
@@ -51,7 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float
     tiers: tuple[Tier, ...] = RETRY_TIERS
     give_up_after_s: float = 86_400  # dead-letter a message that outages delay for longer
-    set_size: int = 1  # messages worked on together, if there is a crew
+    set_size: int = 1  # messages worked on together, if there is a handler of sets
 
     # How long to wait before trying a message again that could be neither handled nor copied. It is
     # not requeued: the queue counts deliveries, and dead-letters messages with too many.
@@ -142,11 +142,11 @@ class Consumer:
         queue_name: str,
         handler: Handler,
         limits: Limits,
-        *crews: Crew,
+        *set_handlers: SetHandler,
     ) -> None:
-        """Take the handler of single messages, and the crews that work on sets, if any.
+        """Take the handler of single messages, and those of sets, if any.
 
-        The second crew works on the messages that have priority.
+        The second handler of sets works on the messages that have priority.
         """
         self._queue, self._limits = queue_name, limits
         self._publisher = Publisher(settings, f"{queue_name} publisher", _CONFIRM_S)
@@ -159,8 +159,8 @@ class Consumer:
         if limits.set_size > 1:
             names = (f"{queue_name}-sets", f"{queue_name}-priority")
             self._sets = [
-                Sets(self._handling, self, crew, name)
-                for crew, name in zip(crews, names, strict=False)
+                Sets(self._handling, self, set_handler, name)
+                for set_handler, name in zip(set_handlers, names, strict=False)
             ]
         self._unsettled = _Unsettled()  # on the link's thread
         self._stopping = threading.Event()

@@ -1,8 +1,8 @@
-"""Sets of messages of one queue that one thread, the crew's, works on together.
+"""Sets of messages of one queue, which a handler of sets works on together, on a thread of its own.
 
-The crew takes the messages that have arrived. It settles each one, or gives it back to be handled
-singly, which decides all unusual cases. While one set is under way the next one fills. A message
-that arrives alone is a set of one.
+It takes the messages that have arrived. It settles each one, or gives it back to be handled singly,
+which decides all unusual cases. While one set is under way the next one fills. A message that
+arrives alone is a set of one.
 """
 
 import collections
@@ -22,7 +22,7 @@ from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
 
-# The crew begins again so long after a bug made it fail: a bug that stays must not fill the log.
+# The handler begins again so long after a bug made it fail: a bug that stays must not fill the log.
 _REST_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -77,11 +77,11 @@ class Ways(Protocol[W_contra]):
 
 
 class Source(Protocol):
-    """The source of a crew's messages, and the sink of their outcomes."""
+    """The source of a set handler's messages, and the sink of their outcomes."""
 
     @property
     def closed(self) -> bool:
-        """Whether the crew is to end."""
+        """Whether the handler is to end."""
 
     @property
     def waiting(self) -> bool:
@@ -97,8 +97,8 @@ class Source(Protocol):
         """Have a message handled by itself; `error`, if it is known, is how its try ended."""
 
 
-class Crew(Protocol):
-    """Works on the messages of a set."""
+class SetHandler(Protocol):
+    """Works on the messages of sets."""
 
     def work(self, sets: "Source") -> None:
         """Take messages and settle each, until the sets are closed."""
@@ -108,38 +108,38 @@ class Crew(Protocol):
 
 
 class Sets(Generic[W]):
-    """The messages that arrived and are not begun, and those that the crew works on."""
+    """The messages that arrived and are not begun, and those that the handler works on."""
 
-    def __init__(self, handling: Handling, ways: Ways[W], crew: Crew, name: str) -> None:
-        self._handling, self._ways, self._crew = handling, ways, crew
+    def __init__(self, handling: Handling, ways: Ways[W], handler: SetHandler, name: str) -> None:
+        self._handling, self._ways, self._handler = handling, ways, handler
         self._arrived: collections.deque[W] = collections.deque()
         self._in_hand: set[Member] = set()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Let the crew begin."""
+        """Start the handler."""
         self._thread.start()
 
     def close(self) -> None:
-        """Let the crew end after its current turn."""
+        """Let the handler end after its current turn."""
         self._closed.set()
-        self._crew.wake()
+        self._handler.wake()
 
     def wake(self) -> None:
-        """Have the crew look again. Thread-safe."""
-        self._crew.wake()
+        """Have the handler look again. Thread-safe."""
+        self._handler.wake()
 
     def add(self, work: W) -> None:
         """Add a message that arrived. Thread-safe."""
         self._arrived.append(work)
-        self._crew.wake()
+        self._handler.wake()
 
-    # On the crew's thread.
+    # On the handler's thread.
 
     @property
     def closed(self) -> bool:
-        """Whether the crew is to end."""
+        """Whether the handler is to end."""
         return self._closed.is_set()
 
     @property
@@ -202,14 +202,14 @@ class Sets(Generic[W]):
     def _run(self) -> None:
         while not self.closed:
             try:
-                self._crew.work(self)
+                self._handler.work(self)
             except BaseException:  # noqa: BLE001 not even sys.exit may end the thread
                 _log.exception("set.failed")
                 for member in list(self._in_hand):
                     self.leave(member, None)
-                # Also what arrived meanwhile: a crew that always fails would never take it.
+                # Also what arrived meanwhile: a handler that always fails would never take it.
                 self._ways.single(self._taken(len(self._arrived)), None)
                 self._closed.wait(_REST_S)
-            # The stop waits for these messages, so it must not depend on the crew to take them.
+            # The stop waits for these messages, so it must not depend on the handler to take them.
             if self._ways.stopping:
                 self._ways.let_go(self._taken(len(self._arrived)))

@@ -58,7 +58,7 @@ class Upstreams(NamedTuple):
     width: int
 
 
-def crew(
+def set_fulfilment(
     progress: ProgressSets,
     upstreams: Upstreams,
     changed: Callable[[Sequence[Order]], None],
@@ -66,7 +66,7 @@ def crew(
     size: int,
     watch: Watch,
 ) -> SetFulfilment:
-    """Return what works on sets of up to `size` orders."""
+    """Return the handler of sets of up to `size` orders."""
     calls: ParallelCalls[Task] = ParallelCalls(upstreams.width)
     asking = UpstreamAsking(calls, upstreams.stock, upstreams.money)
     return SetFulfilment(SetPorts(progress, calls, asking, changed), size, watch)

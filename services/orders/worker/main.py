@@ -24,7 +24,7 @@ from orders.upstream.inventory import Inventory
 from orders.upstream.payment import Payment
 from orders.upstream.policy import UpstreamPolicy, policy_of
 from orders.watch import Watch
-from orders.worker.asking import Upstreams, crew
+from orders.worker.asking import Upstreams, set_fulfilment
 from orders.worker.collector import Collector
 from orders.worker.fulfilment import Fulfilment, WorkerPorts
 from orders.worker.housekeeping import Housekeeping
@@ -76,8 +76,8 @@ def run(environ: Mapping[str, str]) -> int:
     handling, together = Watch("message handling"), Watch("sets of messages")
     handle = handling.watching(fulfilment.handle)
     # Each order has one call at a time: those with priority never wait for a connection.
-    crews = [
-        crew(
+    set_handlers = [
+        set_fulfilment(
             ProgressSets(pool, "worker"),
             Upstreams(inventory, payment, width),
             lambda orders: cache.put_all([snapshot(order) for order in orders]),
@@ -89,7 +89,7 @@ def run(environ: Mapping[str, str]) -> int:
             (PRIORITY, PRIORITY),
         )
     ]
-    consumer = Consumer(messaging, PROCESSING, handle, limits, *crews)
+    consumer = Consumer(messaging, PROCESSING, handle, limits, *set_handlers)
     lags = [ReplicaLag(database, url) for url in database.replica_urls]
     collector = Collector((lambda: max(lag.lag_s() for lag in lags)) if lags else None)
     REGISTRY.register(collector)

@@ -117,7 +117,7 @@ class Task:
 
 
 class _Statement(NamedTuple):
-    """A statement about some orders: `run` on the second thread, `conclude` on the crew's."""
+    """A statement about some orders: `run` on the second thread, `conclude` on the first."""
 
     part: Sequence[Task]
     run: Callable[[], Any]
@@ -158,7 +158,7 @@ class _SecondThread:
 
 
 class SetFulfilment:
-    """The crew of order-processing. A set, or a statement, has at most `size` orders."""
+    """Handles the sets of order-processing. A set, or a statement, has at most `size` orders."""
 
     def __init__(self, ports: SetPorts, size: int, watch: Watch) -> None:
         self._ports, self._size, self._watch = ports, size, watch
