@@ -13,8 +13,8 @@ import redis
 from loadtest.bench import statements
 from loadtest.bench.data import DEEP_USER, HOT, ORDERS, USERS
 from loadtest.bench.generators import Load, Throughput, redis_get, wrk
-from loadtest.bench.stand import BEFORE, WIDE
 from loadtest.bench.subject import Bench, Benchmark, Contestant
+from loadtest.bench.testbed import BEFORE, WIDE
 
 NAMES: Final = ("post", "post-key", "post-slow", "get", "get-cold", "list", "list-deep")
 # The ids of a subject's requests: of users, or of orders.
@@ -29,11 +29,11 @@ _WARM_S: Final = 1
 def benchmark(bench: Bench, name: str) -> Benchmark:
     """Return one of the requests as a subject."""
     components = {"straight": "api", "gateway": "gateway", "gthread": "gthread"}
-    if bench.stand.compares:
+    if bench.testbed.compares:
         components["before"] = "api" + BEFORE
     if name != "post-key":  # it has no keys
         components["reference"] = "reference"
-    if bench.stand.has_peer and name in BESIDE_GO:
+    if bench.testbed.has_peer and name in BESIDE_GO:
         components["go"] = "go"
     if name == "post-slow":
         components |= {
@@ -42,7 +42,7 @@ def benchmark(bench: Bench, name: str) -> Benchmark:
         components["twice as many"] = "api-twice"
     first, last = _IDS.get(name, (1, USERS))
     load = Load(name.removesuffix("-slow"), first, last, bench.plan.connections)
-    urls = {label: bench.stand.url(component) for label, component in components.items()}
+    urls = {label: bench.testbed.url(component) for label, component in components.items()}
     for url in urls.values():  # connections, prepared statements, filled caches
         wrk(url, load, _WARM_S)
     contestants = {
@@ -64,7 +64,7 @@ def benchmark(bench: Bench, name: str) -> Benchmark:
 
 
 def _slowed(bench: Bench, contestant: Contestant) -> Contestant:
-    slow = bench.stand.slow_commits
+    slow = bench.testbed.slow_commits
     return contestant._replace(
         before=partial(slow.turn, on=True), after=partial(slow.turn, on=False)
     )
@@ -72,7 +72,7 @@ def _slowed(bench: Bench, contestant: Contestant) -> Contestant:
 
 def _forget(bench: Bench) -> None:
     """Empty the shared cache, which also empties the caches of the processes."""
-    with redis.Redis(port=bench.stand.port("valkey")) as client:
+    with redis.Redis(port=bench.testbed.port("valkey")) as client:
         client.flushall()
 
 
@@ -86,7 +86,7 @@ def _compared(ours: list[str], bound: str) -> list[tuple[str, str]]:
 
 def _bound(bench: Bench, name: str) -> Callable[[], Throughput]:
     if name == "get":
-        count, port = _GETS_PER_S * bench.plan.seconds, bench.stand.port("valkey")
+        count, port = _GETS_PER_S * bench.plan.seconds, bench.testbed.port("valkey")
         return partial(redis_get, port, "orders:order:1", bench.plan.processes, count)
     if name == "post-slow":  # as many at once as there are HTTP connections: they share each flush
         bench = bench._replace(plan=bench.plan._replace(processes=bench.plan.connections))

@@ -20,7 +20,7 @@ from loadtest.bench.generators import BenchFailed
 from loadtest.bench.machine import REPOSITORY
 from loadtest.bench.results import BenchReport
 from loadtest.bench.run import SUBJECTS, Log, Scope, run
-from loadtest.bench.stand import Plan
+from loadtest.bench.testbed import Plan
 
 DOCUMENT: Final = REPOSITORY / "docs" / "benchmarks.md"
 SIZES: Final = REPOSITORY / "docs" / "scaling.md"

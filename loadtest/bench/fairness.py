@@ -34,7 +34,7 @@ from loadtest.bench import queues
 from loadtest.bench.data import Database
 from loadtest.bench.generators import BenchFailed
 from loadtest.bench.pairs import ratio, spread, turns
-from loadtest.bench.stand import BEFORE, HOST, Plan, Stand, until
+from loadtest.bench.testbed import BEFORE, HOST, Plan, Testbed, until
 from orderservice_topology.topology import PROCESSING
 
 CUSTOMERS: Final = 20
@@ -76,19 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 done."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _stand(options) as stand:
-        variants = _variants(stand, options.under_way)
+    with _testbed(options) as testbed:
+        variants = _variants(testbed, options.under_way)
         slices: dict[str, list[Slice]] = {label: [] for label in variants}
-        database = Database(stand.database_url)
+        database = Database(testbed.database_url)
         for number, label in turns(list(variants), options.rounds):
             variant = variants[label]
             hot = options.orders if variant.is_hot else 0
-            sample = _slice(stand, database, variant, hot)
+            sample = _slice(testbed, database, variant, hot)
             slices[label].append(sample)
             load = os.getloadavg()[0]
             print(f"round {number + 1}, load {load:.1f}: {label}: {_words(sample)}", flush=True)
         drains = {
-            label: _drained_s(stand, database, variant, options.drain)
+            label: _drained_s(testbed, database, variant, options.drain)
             for label, variant in variants.items()
             if variant.is_hot and options.drain
         }
@@ -101,47 +101,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _stand(options: argparse.Namespace) -> Iterator[Stand]:
+def _testbed(options: argparse.Namespace) -> Iterator[Testbed]:
     folder = Path(tempfile.mkdtemp(prefix="fairness-"))
     folder.chmod(0o755)
     data = folder / "data"
     plan = Plan(seconds=1, connections=CUSTOMERS, processes=2)
     try:
-        with Stand(data, plan, options.before) as stand:
-            stand.vary("inventory", INVENTORY, {"LIGHT_LATENCY_MS": str(options.inventory_ms)})
-            stand.vary("payment", PAYMENT, {"LIGHT_LATENCY_MS": str(options.payment_ms)})
+        with Testbed(data, plan, options.before) as testbed:
+            testbed.vary("inventory", INVENTORY, {"LIGHT_LATENCY_MS": str(options.inventory_ms)})
+            testbed.vary("payment", PAYMENT, {"LIGHT_LATENCY_MS": str(options.payment_ms)})
             for wave in _WAVES:
-                stand.start(*wave)
+                testbed.start(*wave)
                 if "migrate" in wave:
-                    database = Database(stand.database_url)
+                    database = Database(testbed.database_url)
                     database.seed()
                     database.close()
-            yield stand
+            yield testbed
     finally:
         remove(data)
         folder.rmdir()
 
 
-def _variants(stand: Stand, limits: Sequence[str]) -> dict[str, Variant]:
+def _variants(testbed: Testbed, limits: Sequence[str]) -> dict[str, Variant]:
     """Name who takes turns: each number of orders under way, in each checkout."""
-    stand.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
+    testbed.vary("relay", "relay-0", {"ORDERS_RELAY_UNDER_WAY": "0"})
     variants = {
         ALONE: Variant("relay-0", "worker", is_hot=False),
         AT_ONCE: Variant("relay-0", "worker", is_hot=True),
     }
-    for version in ("", BEFORE) if stand.compares else ("",):
+    for version in ("", BEFORE) if testbed.compares else ("",):
         for limit in limits:
             relay = f"relay-{limit}{version}"
-            stand.vary(f"relay{version}", relay, {"ORDERS_RELAY_UNDER_WAY": limit})
+            testbed.vary(f"relay{version}", relay, {"ORDERS_RELAY_UNDER_WAY": limit})
             variant = Variant(relay, f"worker{version}", is_hot=True)
             variants[f"{limit} under way{version}"] = variant
     return variants
 
 
-def _slice(stand: Stand, database: Database, variant: Variant, hot: int) -> Slice:
+def _slice(testbed: Testbed, database: Database, variant: Variant, hot: int) -> Slice:
     """Have the twenty place orders while `hot` orders of one more customer wait."""
-    with _relaying(stand, database, variant):
-        with _placing(stand.port("api")):
+    with _relaying(testbed, database, variant):
+        with _placing(testbed.port("api")):
             time.sleep(_WARM_S)
             newest = database.newest()
             if hot:
@@ -150,30 +150,30 @@ def _slice(stand: Stand, database: Database, variant: Variant, hot: int) -> Slic
                 took_s = _ALONE_S
                 time.sleep(took_s)
             last = database.newest()
-            share = _relay_gauge(stand, "outbox_crowd_share")
+            share = _relay_gauge(testbed, "outbox_crowd_share")
         until(partial(database.all_settled, newest + 1, last), _WITHIN_S, 0.1)
     times_ms = [1000 * time_s for time_s in database.completions_s(newest, last, but=HOT)]
     cuts = statistics.quantiles(times_ms, n=20)
     return Slice(cuts[9], cuts[18], len(times_ms), (len(times_ms) + hot) / took_s, share)
 
 
-def _drained_s(stand: Stand, database: Database, variant: Variant, orders: int) -> float:
+def _drained_s(testbed: Testbed, database: Database, variant: Variant, orders: int) -> float:
     """Return how long a customer's orders take with nobody else, in seconds."""
-    with _relaying(stand, database, variant):
+    with _relaying(testbed, database, variant):
         return _completed_s(database, orders)
 
 
 @contextlib.contextmanager
-def _relaying(stand: Stand, database: Database, variant: Variant) -> Iterator[None]:
+def _relaying(testbed: Testbed, database: Database, variant: Variant) -> Iterator[None]:
     database.empty_outbox()
-    queues.purge(stand.amqp_url)
-    stand.start(variant.worker, variant.relay)
+    queues.purge(testbed.amqp_url)
+    testbed.start(variant.worker, variant.relay)
     try:
-        until(partial(_sees_a_worker, stand), _WITHIN_S)
+        until(partial(_sees_a_worker, testbed), _WITHIN_S)
         yield
     finally:
-        stand.stop(variant.relay)
-        stand.stop(variant.worker)
+        testbed.stop(variant.relay)
+        testbed.stop(variant.worker)
 
 
 def _completed_s(database: Database, orders: int) -> float:
@@ -183,14 +183,14 @@ def _completed_s(database: Database, orders: int) -> float:
     return time.monotonic() - began_s
 
 
-def _sees_a_worker(stand: Stand) -> bool:
+def _sees_a_worker(testbed: Testbed) -> bool:
     """Tell whether the relay knows that somebody consumes, which it asks the broker."""
-    return _relay_gauge(stand, f'messaging_queue_consumers{{queue="{PROCESSING}"}}') == 1
+    return _relay_gauge(testbed, f'messaging_queue_consumers{{queue="{PROCESSING}"}}') == 1
 
 
-def _relay_gauge(stand: Stand, series: str) -> float:
+def _relay_gauge(testbed: Testbed, series: str) -> float:
     """Return the value of one of the relay's metrics; NaN if it has none."""
-    connection = http.client.HTTPConnection(HOST, stand.port("relay_admin"), timeout=10)
+    connection = http.client.HTTPConnection(HOST, testbed.port("relay_admin"), timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode().splitlines()

@@ -7,8 +7,8 @@ from typing import Final
 from loadtest.bench import queues, statements
 from loadtest.bench.data import USERS
 from loadtest.bench.generators import Throughput
-from loadtest.bench.stand import until
 from loadtest.bench.subject import Bench, Benchmark, Contestant
+from loadtest.bench.testbed import until
 
 # Slices of about the wanted length on two cores: the rates are found, the count is not.
 _PER_S: Final = 4_000
@@ -30,8 +30,8 @@ def benchmark(bench: Bench) -> Benchmark:
     posts = partial(bench.stated, statements.accept_order(), USERS)
     contestants["pgbench POST"] = Contestant(posts, after=bench.database.empty_outbox)
     contestants["broker"] = Contestant(
-        partial(queues.announce, bench.stand.amqp_url, [1] * count),
-        after=partial(queues.purge, bench.stand.amqp_url),
+        partial(queues.announce, bench.testbed.amqp_url, [1] * count),
+        after=partial(queues.purge, bench.testbed.amqp_url),
     )
     compared = [(component, "broker") for component in bench.ours("relay")] + [
         ("relay", "pgbench POST")
@@ -41,13 +41,13 @@ def benchmark(bench: Bench) -> Benchmark:
 
 def _start(bench: Bench, component: str) -> None:
     bench.database.empty_outbox()
-    bench.stand.start(component)
+    bench.testbed.start(component)
     _relayed(bench, _WARM)
 
 
 def _end(bench: Bench, component: str) -> None:
-    bench.stand.stop(component)
-    queues.purge(bench.stand.amqp_url)
+    bench.testbed.stop(component)
+    queues.purge(bench.testbed.amqp_url)
 
 
 def _relayed(bench: Bench, count: int) -> Throughput:

@@ -11,14 +11,14 @@ from typing import Final, NamedTuple
 from devstack.packages import rabbitmq
 from devstack.servers import postgres
 from devstack.state import locked, remove
-from loadtest.bench import answering, cost, machine, peer, relaying, stand, whole, working
+from loadtest.bench import answering, cost, machine, peer, relaying, testbed, whole, working
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench
 from loadtest.bench.pairs import turns
 from loadtest.bench.results import BenchReport, Memory, Sample, Subject
 from loadtest.bench.slow_commits import SlowCommits
-from loadtest.bench.stand import Plan, Stand
 from loadtest.bench.subject import Bench, Benchmark, Contestant
+from loadtest.bench.testbed import Plan, Testbed
 
 _BENCHMARKS: Final[Mapping[str, Callable[[Bench], Benchmark]]] = {
     **{name: partial(answering.benchmark, name=name) for name in answering.NAMES},
@@ -51,7 +51,7 @@ def run(folder: Path, scope: Scope, log: Log) -> BenchReport:
     with (
         locked(folder),
         _emptied(folder) as data,
-        Stand(data, scope.plan, scope.before, go) as ours,
+        Testbed(data, scope.plan, scope.before, go) as ours,
     ):
         bench = _prepared(ours, scope, log)
         without = left_out(ours.slow_commits, scope.subjects, log)
@@ -100,8 +100,8 @@ def _emptied(folder: Path) -> Iterator[Path]:
         remove(data)
 
 
-def _prepared(ours: Stand, scope: Scope, log: Log) -> Bench:
-    for wave in stand.wanted(scope.subjects, scope.before, go=ours.has_peer):
+def _prepared(ours: Testbed, scope: Scope, log: Log) -> Bench:
+    for wave in testbed.wanted(scope.subjects, scope.before, go=ours.has_peer):
         log(f"starting {', '.join(wave)}")
         ours.start(*wave)
         if "migrate" in wave:
@@ -141,7 +141,7 @@ def _measured(bench: Bench, scope: Scope, log: Log) -> tuple[list[Subject], dict
 def _slice(bench: Bench, contestant: Contestant) -> tuple[Sample, dict[str, Memory]]:
     contestant.before()
     try:
-        roles = bench.stand.roles()
+        roles = bench.testbed.roles()
         began_s, machine_s, used = time.monotonic(), cost.machine_s(), cost.cpu_s(roles)
         throughput = contestant.run()
         after = cost.cpu_s(roles)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from loadtest.bench import statements
 from loadtest.bench.data import Database
 from loadtest.bench.generators import PgBench, Throughput
-from loadtest.bench.stand import BEFORE, Plan, Stand
+from loadtest.bench.testbed import BEFORE, Plan, Testbed
 
 
 def nothing() -> None:
@@ -33,18 +33,18 @@ class Benchmark(NamedTuple):
 class Bench(NamedTuple):
     """The servers and tools that every benchmark uses."""
 
-    stand: Stand
+    testbed: Testbed
     database: Database
     pgbench: PgBench
     plan: Plan
 
     def ours(self, process: str) -> list[str]:
         """Name the components of a process of ours: this checkout's, and that of before."""
-        return [process, process + BEFORE] if self.stand.compares else [process]
+        return [process, process + BEFORE] if self.testbed.compares else [process]
 
     def pairs(self, process: str) -> list[tuple[str, str]]:
         """Return the comparison with the checkout of before, if there is one."""
-        return [(process, process + BEFORE)] if self.stand.compares else []
+        return [(process, process + BEFORE)] if self.testbed.compares else []
 
     def stated(self, lines: str, last: int, first: int = 1) -> Throughput:
         """Have pgbench run statements for ids up to `last`, on as many connections as the api."""

@@ -7,8 +7,8 @@ from typing import Final
 from loadtest.bench import queues
 from loadtest.bench.data import USERS
 from loadtest.bench.generators import Load, Throughput, wrk
-from loadtest.bench.stand import BEFORE, until
 from loadtest.bench.subject import Bench, Benchmark, Contestant
+from loadtest.bench.testbed import BEFORE, until
 
 # A slice of POSTs lasts so many times as long as other slices: what waits is worked off after it.
 _LONGER: Final = 2
@@ -18,9 +18,9 @@ _WITHIN_S: Final = 300.0
 
 def benchmark(bench: Bench) -> Benchmark:
     """Return the whole path as a subject; it has no bound but the machine."""
-    versions = {"straight": ""} | ({"before": BEFORE} if bench.stand.compares else {})
+    versions = {"straight": ""} | ({"before": BEFORE} if bench.testbed.compares else {})
     contestants = {label: _contestant(bench, version) for label, version in versions.items()}
-    compared = [("straight", "before")] if bench.stand.compares else []
+    compared = [("straight", "before")] if bench.testbed.compares else []
     return Benchmark("whole", "order", contestants, compared)
 
 
@@ -29,13 +29,13 @@ def _contestant(bench: Bench, version: str) -> Contestant:
 
     def before() -> None:
         bench.database.empty_outbox()
-        bench.stand.start(*services)
+        bench.testbed.start(*services)
         _taken(bench, version, _WARM_S)
 
     def after() -> None:
         for name in services:
-            bench.stand.stop(name)
-        queues.purge(bench.stand.amqp_url)
+            bench.testbed.stop(name)
+        queues.purge(bench.testbed.amqp_url)
 
     return Contestant(partial(_taken, bench, version, _LONGER * bench.plan.seconds), before, after)
 
@@ -45,7 +45,7 @@ def _taken(bench: Bench, version: str, seconds: int) -> Throughput:
     newest = bench.database.newest()
     load = Load("post", 1, USERS, bench.plan.connections)
     began_s = time.perf_counter()
-    posts = wrk(bench.stand.url(f"api{version}"), load, seconds)
+    posts = wrk(bench.testbed.url(f"api{version}"), load, seconds)
     last = bench.database.newest()
     until(lambda: bench.database.all_settled(newest + 1, last), _WITHIN_S)
     took_s = time.perf_counter() - began_s

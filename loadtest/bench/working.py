@@ -6,8 +6,8 @@ from typing import Final
 
 from loadtest.bench import queues, statements
 from loadtest.bench.generators import Throughput
-from loadtest.bench.stand import until
 from loadtest.bench.subject import Bench, Benchmark, Contestant
+from loadtest.bench.testbed import until
 
 # Sets come in bursts, so a slice has to be long beside one: so many times as long as others.
 _LONGER: Final = 3
@@ -52,7 +52,7 @@ def _worked(bench: Bench, component: str) -> Contestant:
     share, waiting = _Share(bench), list[range]()
 
     def before() -> None:
-        bench.stand.start(component)
+        bench.testbed.start(component)
         _drained(bench, component, _waiting(bench, component, _WARM))
         number = share.number(
             lambda count: _drained(bench, component, _waiting(bench, component, count))
@@ -60,23 +60,23 @@ def _worked(bench: Bench, component: str) -> Contestant:
         waiting.append(_waiting(bench, component, number))
 
     def after() -> None:
-        bench.stand.stop(component)
-        queues.purge(bench.stand.amqp_url)
+        bench.testbed.stop(component)
+        queues.purge(bench.testbed.amqp_url)
 
     return Contestant(lambda: share.note(_drained(bench, component, waiting.pop())), before, after)
 
 
 def _waiting(bench: Bench, component: str, count: int) -> range:
     """Add orders and their messages while the worker is frozen; return the orders' ids."""
-    bench.stand.pause(component)
+    bench.testbed.pause(component)
     orders = bench.database.add_pending(count)
-    queues.announce(bench.stand.amqp_url, orders)
+    queues.announce(bench.testbed.amqp_url, orders)
     return orders
 
 
 def _drained(bench: Bench, component: str, orders: range) -> Throughput:
     began_s = time.perf_counter()
-    bench.stand.resume(component)
+    bench.testbed.resume(component)
     until(lambda: bench.database.all_settled(orders[0], orders[-1]), _WITHIN_S, _EVERY_S)
     return Throughput(len(orders), len(orders) / (time.perf_counter() - began_s))
 

@@ -22,7 +22,7 @@ from devstack.testing import Database
 from integration.api_process import CURSOR_SECRET, Api, api_running, order
 from integration.serving import SERVICES, eventually
 from loadtest.bench import peer
-from loadtest.bench.stand import PEER_FILES
+from loadtest.bench.testbed import PEER_FILES
 from upstreams.process import running
 
 LIMIT = 8

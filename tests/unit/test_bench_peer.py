@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loadtest.bench import peer
 from loadtest.bench.run import Scope, _peer
-from loadtest.bench.stand import Plan, wanted
+from loadtest.bench.testbed import Plan, wanted
 
 SCOPE = Scope(("post", "worker"), Plan(1, 4, 1), 1, None, go=False)
 
@@ -25,7 +25,7 @@ def test_a_machine_without_go_says_why_there_is_no_peer(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from loadtest.bench import peer\n"
         "from loadtest.bench.run import Scope, _peer\n"
-        "from loadtest.bench.stand import Plan\n"
+        "from loadtest.bench.testbed import Plan\n"
         "peer._USUAL = Path('/nowhere')\n"
         "print(_peer(Scope(('get',), Plan(1, 1, 1), 1, None), print), peer.version())\n"
     )

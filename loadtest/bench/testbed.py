@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     processes: int  # of the api: each uses one connection to PostgreSQL and one to Valkey
 
 
-class Stand:
+class Testbed:
     """Starts the processes that a run needs; all of them end with the block."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Stand:
         self._known = self._components(secrets)
 
     def __enter__(self) -> Self:
-        """Give the stand; nothing runs yet."""
+        """Return the testbed; nothing runs yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
