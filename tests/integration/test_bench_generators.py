@@ -20,7 +20,7 @@ from loadtest.bench.generators import BenchFailed, PgBench, redis_get
 from orders.database.connection import as_options, pinned
 from orders.settings import DatabaseSettings, load
 from orders.upstream.http import Upstream
-from orders.upstream.inventory import Inventory, Standing, Target
+from orders.upstream.inventory import Inventory, ReservationStatus, Target
 from orders.upstream.payment import Captured, Payment
 from orders.upstream.policy import UpstreamPolicy
 from orders.upstream.transport import HttpRequest
@@ -88,9 +88,9 @@ def test_light_upstreams_answer_as_the_contracts_say() -> None:
         inventory, payment = Inventory(upstream), Payment(upstream)
         target, total = Target("key", 7), Decimal("19.90")
         assert inventory.availability(1, 2).sufficient
-        assert inventory.commit(target) is Standing.UNKNOWN
-        assert inventory.reserve(target, 1, 2) is Standing.RESERVED
-        assert inventory.commit(target) is Standing.COMMITTED
+        assert inventory.commit(target) is ReservationStatus.UNKNOWN
+        assert inventory.reserve(target, 1, 2) is ReservationStatus.RESERVED
+        assert inventory.commit(target) is ReservationStatus.COMMITTED
         first_contract = HttpRequest("PUT", "/reservations/9", "/", b'{"productId":1,"quantity":2}')
         assert upstream.call(first_contract, lambda reply: b'"orderId":9' in reply.body)
         assert payment.find("a", 7, total) is None

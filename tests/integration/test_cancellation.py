@@ -21,7 +21,7 @@ from orders.domain.order import AttemptKind
 from orders.errors import Transient
 from orders.settlement.resolution import Attempt, LearnedOutcome, resolution
 from orders.telemetry import context
-from orders.upstream.inventory import Inventory, OutOfStock, Standing
+from orders.upstream.inventory import Inventory, OutOfStock, ReservationStatus
 from orders.upstream.payment import Declined, Payment, Refunded
 from orders.worker.sweep import Sweeper
 from upstreams.process import Control
@@ -230,7 +230,7 @@ class Interposed(Inventory):
         super().__init__(inventory._upstream)
         self.then = then
 
-    def reserve(self, *arguments: Any) -> Standing | OutOfStock:
+    def reserve(self, *arguments: Any) -> ReservationStatus | OutOfStock:
         answer = super().reserve(*arguments)
         self.then()
         return answer

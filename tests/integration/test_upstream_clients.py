@@ -16,7 +16,7 @@ from orders.upstream.inventory import (
     Availability,
     Inventory,
     OutOfStock,
-    Standing,
+    ReservationStatus,
     StockAnswer,
     Target,
 )
@@ -52,12 +52,12 @@ def test_stock_is_asked_for_reserved_committed_released_and_returned(
     inventory: Inventory, stock: Control
 ) -> None:
     assert inventory.availability(5, 2) == Availability(5, 1_000_000, True)
-    assert {inventory.reserve(of(1), 5, 2) for _ in range(2)} == {Standing.RESERVED}
-    assert inventory.reserve(of(2), 5, 2) is Standing.RESERVED
-    assert {inventory.commit(of(1)) for _ in range(2)} == {Standing.COMMITTED}
-    assert {inventory.release(of(2)) for _ in range(2)} == {Standing.RELEASED}
-    assert inventory.reserve(of(1), 5, 2) is Standing.COMMITTED
-    assert {inventory.give_back(of(1)) for _ in range(2)} == {Standing.RETURNED}
+    assert {inventory.reserve(of(1), 5, 2) for _ in range(2)} == {ReservationStatus.RESERVED}
+    assert inventory.reserve(of(2), 5, 2) is ReservationStatus.RESERVED
+    assert {inventory.commit(of(1)) for _ in range(2)} == {ReservationStatus.COMMITTED}
+    assert {inventory.release(of(2)) for _ in range(2)} == {ReservationStatus.RELEASED}
+    assert inventory.reserve(of(1), 5, 2) is ReservationStatus.COMMITTED
+    assert {inventory.give_back(of(1)) for _ in range(2)} == {ReservationStatus.RETURNED}
     assert [row["status"] for row in stock.ledger()] == ["returned", "released"]
     assert inventory.availability(5, 2) == Availability(5, 1_000_000, True)
 
@@ -65,26 +65,26 @@ def test_stock_is_asked_for_reserved_committed_released_and_returned(
 def test_out_of_stock_is_an_answer_and_not_a_failure(inventory: Inventory) -> None:
     for order_id in range(1, 60):
         assert inventory.reserve(of(order_id), 999_999, 1) == OutOfStock(order_id)
-    assert inventory.reserve(of(100), 5, 1) is Standing.RESERVED
+    assert inventory.reserve(of(100), 5, 1) is ReservationStatus.RESERVED
 
 
 def test_a_reservation_that_comes_after_its_release_holds_nothing(
     inventory: Inventory, stock: Control
 ) -> None:
-    assert inventory.release(of(1)) is Standing.RELEASED
-    assert inventory.reserve(of(1), 5, 2) is Standing.RELEASED
+    assert inventory.release(of(1)) is ReservationStatus.RELEASED
+    assert inventory.reserve(of(1), 5, 2) is ReservationStatus.RELEASED
     assert stock.send("GET", "/availability/5")[1]["available"] == 1_000_000
 
 
 def test_how_a_reservation_stands_is_told_by_what_contradicts_it(inventory: Inventory) -> None:
     inventory.reserve(of(1), 5, 2)
-    assert inventory.give_back(of(1)) is Standing.RESERVED
+    assert inventory.give_back(of(1)) is ReservationStatus.RESERVED
     inventory.release(of(1))
-    assert inventory.commit(of(1)) is Standing.RELEASED
+    assert inventory.commit(of(1)) is ReservationStatus.RELEASED
     inventory.reserve(of(2), 5, 2)
     inventory.commit(of(2))
-    assert inventory.release(of(2)) is Standing.COMMITTED
-    assert inventory.commit(of(9)) is Standing.UNKNOWN
+    assert inventory.release(of(2)) is ReservationStatus.COMMITTED
+    assert inventory.commit(of(9)) is ReservationStatus.UNKNOWN
 
 
 def test_another_reservation_under_the_same_key_is_permanent(inventory: Inventory) -> None:
@@ -110,7 +110,7 @@ def test_fifty_reservations_at_once_never_oversell_even_with_lost_replies(
     with ThreadPoolExecutor(50) as threads:
         answers = list(threads.map(reserve, range(1, 51)))
     assert sum(row["quantity"] for row in stock.ledger()) == 10
-    assert answers.count(Standing.RESERVED) <= 10
+    assert answers.count(ReservationStatus.RESERVED) <= 10
 
 
 def test_a_payment_is_captured_found_and_refunded(payment: Payment, till: Control) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from orders.upstream.inventory import _CONFLICTS, OutOfStock, Standing, Target
+from orders.upstream.inventory import _CONFLICTS, OutOfStock, ReservationStatus, Target
 from orders.upstream.payment import _REFUND_REFUSALS, Captured, Declined, Refunded
 from upstreams.inventory import NewReservation, Stock
 from upstreams.payment import Asked, Kind, PaymentStore
@@ -17,27 +17,29 @@ class InventoryBooks:
     def __init__(self, stock: Stock) -> None:
         self.stock = stock
 
-    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
+    def reserve(
+        self, target: Target, product_id: int, quantity: int
+    ) -> ReservationStatus | OutOfStock:
         reservation = NewReservation(product_id, quantity, target.order_id)
         try:
-            return Standing(self.stock.reserve(target.key, reservation)[0].status)
+            return ReservationStatus(self.stock.reserve(target.key, reservation)[0].status)
         except Refusal as refusal:
             if refusal.code != "out_of_stock":
                 raise
             return OutOfStock(target.order_id)
 
-    def commit(self, target: Target) -> Standing:
+    def commit(self, target: Target) -> ReservationStatus:
         return self._end(self.stock.commit, target)
 
-    def release(self, target: Target) -> Standing:
+    def release(self, target: Target) -> ReservationStatus:
         return self._end(self.stock.release, target)
 
-    def give_back(self, target: Target) -> Standing:
+    def give_back(self, target: Target) -> ReservationStatus:
         return self._end(self.stock.give_back, target)
 
-    def _end(self, verb: Callable[[str, int | None], Any], target: Target) -> Standing:
+    def _end(self, verb: Callable[[str, int | None], Any], target: Target) -> ReservationStatus:
         try:
-            return Standing(verb(target.key, target.order_id).status)
+            return ReservationStatus(verb(target.key, target.order_id).status)
         except Refusal as refusal:
             return _CONFLICTS[refusal.code]
 

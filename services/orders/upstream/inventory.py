@@ -33,8 +33,8 @@ class Availability(msgspec.Struct, rename="camel", frozen=True):
     sufficient: bool
 
 
-class Standing(enum.StrEnum):
-    """The state of a reservation."""
+class ReservationStatus(enum.StrEnum):
+    """The status of a reservation, as Inventory has it."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"
@@ -75,10 +75,10 @@ class _Reservation(msgspec.Struct, rename="camel", frozen=True):
 
 # Error codes of a 409: the reservation is in a state that rules the call out.
 _CONFLICTS: Final = {
-    "not_committed": Standing.RESERVED,
-    "already_committed": Standing.COMMITTED,
-    "already_released": Standing.RELEASED,
-    "already_returned": Standing.RETURNED,
+    "not_committed": ReservationStatus.RESERVED,
+    "already_committed": ReservationStatus.COMMITTED,
+    "already_released": ReservationStatus.RELEASED,
+    "already_returned": ReservationStatus.RETURNED,
 }
 
 
@@ -97,7 +97,9 @@ class Inventory:
         request = HttpRequest("GET", path, "/availability/{productId}")
         return self._upstream.call(request, lambda reply: decode(reply, Availability))
 
-    def reserve(self, target: Target, product_id: int, quantity: int) -> Standing | OutOfStock:
+    def reserve(
+        self, target: Target, product_id: int, quantity: int
+    ) -> ReservationStatus | OutOfStock:
         """Reserve units for an order, and return the state of the reservation.
 
         Any state except RESERVED and COMMITTED means that no units are held. The reservation was
@@ -105,63 +107,65 @@ class Inventory:
         """
         return self._upstream.call(*reserving(target, product_id, quantity))
 
-    def commit(self, target: Target) -> Standing:
+    def commit(self, target: Target) -> ReservationStatus:
         """Make a reservation final, and return its state: COMMITTED, unless it ended before."""
         return self._upstream.call(*committing(target))
 
-    def release(self, target: Target) -> Standing:
+    def release(self, target: Target) -> ReservationStatus:
         """Release a reservation, and return its state.
 
         Inventory remembers the release: a later reservation under this key takes no units.
         """
         return self._upstream.call(*releasing(target))
 
-    def give_back(self, target: Target) -> Standing:
+    def give_back(self, target: Target) -> ReservationStatus:
         """Return the units of a committed reservation to the stock, and return its state."""
         return self._upstream.call(*_ending(target, "return"))
 
 
-def reserving(target: Target, product_id: int, quantity: int) -> Call[Standing | OutOfStock]:
+def reserving(
+    target: Target, product_id: int, quantity: int
+) -> Call[ReservationStatus | OutOfStock]:
     """Return the call of `Inventory.reserve`."""
     body = msgspec.json.encode(_NewReservation(product_id, quantity, target.order_id))
     request = HttpRequest("PUT", _path(target), "/reservations/{key}", body)
 
-    def read(reply: HttpResponse) -> Standing | OutOfStock:
+    def read(reply: HttpResponse) -> ReservationStatus | OutOfStock:
         if reply.status == 409 and error_code(reply) == _OUT_OF_STOCK:
             return OutOfStock(target.order_id)
         held = decode(reply, _Reservation)
         content = (target.order_id, product_id, quantity)
         if (held.order_id, held.product_id, held.quantity) != content:
             raise InvalidAnswer("another reservation than the one asked for")
-        return _standing(held.status)
+        return _status_of(held.status)
 
     return Call(request, read)
 
 
-def committing(target: Target) -> Call[Standing]:
+def committing(target: Target) -> Call[ReservationStatus]:
     """Return the call of `Inventory.commit`."""
     return _ending(target, "commit")
 
 
-def releasing(target: Target) -> Call[Standing]:
+def releasing(target: Target) -> Call[ReservationStatus]:
     """Return the call of `Inventory.release`."""
     return _ending(target, "release")
 
 
-def _ending(target: Target, verb: str) -> Call[Standing]:
+def _ending(target: Target, verb: str) -> Call[ReservationStatus]:
     path, template = f"{_path(target)}/{verb}", f"/reservations/{{key}}/{verb}"
     body = msgspec.json.encode(_Ending(target.order_id))
 
-    def read(reply: HttpResponse) -> Standing:
+    def read(reply: HttpResponse) -> ReservationStatus:
         code = error_code(reply) if reply.status in (404, 409) else ""
         if reply.status == 404 and code == _UNKNOWN:
-            return Standing.UNKNOWN
+            return ReservationStatus.UNKNOWN
         if reply.status == 409 and code in _CONFLICTS:
             return _CONFLICTS[code]
         ended = decode(reply, _Reservation)
         if ended.order_id != target.order_id:
             raise InvalidAnswer("another order's reservation")
-        return _standing(ended.status)
+        return _status_of(ended.status)
 
     return Call(HttpRequest("POST", path, template, body), read)
 
@@ -170,9 +174,9 @@ def _path(target: Target) -> str:
     return f"/reservations/{quote(target.key, safe='')}"
 
 
-def _standing(status: str) -> Standing:
+def _status_of(status: str) -> ReservationStatus:
     try:
-        return Standing(status)
+        return ReservationStatus(status)
     except ValueError:
         raise InvalidAnswer("a status that is not in the contract") from None
 

@@ -29,7 +29,7 @@ from orders.errors import OrdersError, Permanent, Unavailable
 from orders.messaging.sets import Member, Source
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import exemplar
-from orders.upstream.inventory import OutOfStock, Standing
+from orders.upstream.inventory import OutOfStock, ReservationStatus
 from orders.upstream.parallel import Answered
 from orders.upstream.payment import Captured, Declined
 from orders.upstream.transport import Call
@@ -418,16 +418,16 @@ class SetFulfilment:
         """Queue what follows from an answer; the next statement commits it."""
         work = task.work
         match work.order.status, result:
-            case Status.PENDING, Standing() | OutOfStock():
+            case Status.PENDING, ReservationStatus() | OutOfStock():
                 self._moves.append((task, steps.reserved(work, result)))
             case Status.CHARGING, Captured() | Declined():
                 self._moves.append((task, steps.charged(work, result)))
             case Status.CHARGING, None:  # Payment has not received it so far
                 task.work = msgspec.structs.replace(work, attempt_may_be_known=False)
                 self._decide(task)
-            case Status.COMPLETED, Standing.COMMITTED:
+            case Status.COMPLETED, ReservationStatus.COMMITTED:
                 self._settlements.append((task, Reservation.COMMITTED))
-            case Status.FAILED, Standing.RELEASED | Standing.UNKNOWN:
+            case Status.FAILED, ReservationStatus.RELEASED | ReservationStatus.UNKNOWN:
                 self._settlements.append((task, Reservation.RELEASED))
             case _:
                 self._leave(task)

@@ -16,7 +16,7 @@ from orders.database.progress import AttemptOutcome, Progress, Refund, Reservati
 from orders.domain.lifecycle import Event, Reason, Status
 from orders.domain.order import AttemptKind, attempt_id
 from orders.errors import Permanent, Transient
-from orders.upstream.inventory import Inventory, Standing
+from orders.upstream.inventory import Inventory, ReservationStatus
 from orders.upstream.payment import Captured, Payment, Refunded
 from orders.worker.metrics import ORDER_REFUNDS
 from orders.worker.steps import Transitions, is_open, target
@@ -132,13 +132,13 @@ class Stock:
         return self._progress.settle_stock(work, reservation, message_id)
 
     def _commit(self, work: Work, message_id: str) -> bool:
-        standing = self._inventory.commit(target(work))
-        if standing is Standing.COMMITTED:
+        status = self._inventory.commit(target(work))
+        if status is ReservationStatus.COMMITTED:
             return self._progress.settle_stock(work, Reservation.COMMITTED, message_id)
         now = self._progress.load(work.order.id, message_id)
         if now is not None and now.order.version == work.order.version:
             raise Permanent(
-                f"inventory has the stock of a paid order as {standing}", reason="stock_lost"
+                f"inventory has the stock of a paid order as {status}", reason="stock_lost"
             )
         return False  # cancelled meanwhile, and its stock given back by another worker
 
@@ -146,15 +146,15 @@ class Stock:
         """Release or return the stock; return its new state for the order."""
         inventory, reservation = self._inventory, target(work)
         committed = work.reservation is Reservation.COMMITTED
-        standing = inventory.give_back(reservation) if committed else inventory.release(reservation)
-        if standing is Standing.COMMITTED:  # by a worker that came before the cancellation
-            standing = inventory.give_back(reservation)
-        elif standing is Standing.RESERVED:
-            standing = inventory.release(reservation)
-        if standing is Standing.RETURNED:
+        status = inventory.give_back(reservation) if committed else inventory.release(reservation)
+        if status is ReservationStatus.COMMITTED:  # by a worker that came before the cancellation
+            status = inventory.give_back(reservation)
+        elif status is ReservationStatus.RESERVED:
+            status = inventory.release(reservation)
+        if status is ReservationStatus.RETURNED:
             return Reservation.RETURNED
-        if standing is Standing.RELEASED or (standing is Standing.UNKNOWN and not committed):
-            return Reservation.RELEASED
-        if standing is Standing.UNKNOWN:
+        if status is ReservationStatus.UNKNOWN and committed:
             raise Permanent("inventory does not know the stock of a paid order", reason="no_stock")
+        if status in (ReservationStatus.RELEASED, ReservationStatus.UNKNOWN):
+            return Reservation.RELEASED
         raise Transient("the reservation is being moved by others", retry_after_s=1)

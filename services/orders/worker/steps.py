@@ -16,7 +16,7 @@ from orders.domain.order import AttemptKind, Order, attempt_id
 from orders.errors import Permanent
 from orders.telemetry import context, tracing
 from orders.telemetry.metrics import ORDER_COMPLETION, exemplar
-from orders.upstream.inventory import OutOfStock, Standing, Target
+from orders.upstream.inventory import OutOfStock, ReservationStatus, Target
 from orders.upstream.payment import Captured, Declined
 from orders.worker.metrics import ORDER_TRANSITIONS
 
@@ -35,7 +35,7 @@ def target(work: Work) -> Target:
     return Target(work.reservation_key, work.order.id)
 
 
-def reserved(work: Work, answer: Standing | OutOfStock) -> Move:
+def reserved(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
     """Decide what follows from the answer to a reservation."""
     key = work.reservation_key
     held = Step(reservation=Reservation.HELD, reservation_key=key)
@@ -43,7 +43,7 @@ def reserved(work: Work, answer: Standing | OutOfStock) -> Move:
         # Held all the same: a call that timed out, or of another worker, may still come through
         # and find stock. The release that follows makes Inventory refuse it.
         return Move(Event.STOCK_REFUSED, held)
-    if answer in (Standing.RESERVED, Standing.COMMITTED):
+    if answer in (ReservationStatus.RESERVED, ReservationStatus.COMMITTED):
         return Move(Event.STOCK_RESERVED, held)
     # Released already: cancelled a moment ago (then this commits nothing), or this order ended
     # before, in work that a failover lost, and nobody was charged.
