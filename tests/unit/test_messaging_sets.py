@@ -106,7 +106,7 @@ def test_what_is_done_is_acknowledged_even_if_it_cannot_be_told_of() -> None:
     assert (book.finished, book.singled) == (parcels, [])
 
 
-def test_what_arrived_before_a_crew_failed_is_handled_by_itself() -> None:
+def test_what_arrived_before_a_set_handler_failed_is_handled_by_itself() -> None:
     book, sets, parcels = filled("nothing", Nobody(ValueError("a bug")))
     sets.start()
     try:
@@ -115,7 +115,7 @@ def test_what_arrived_before_a_crew_failed_is_handled_by_itself() -> None:
         sets.close()
 
 
-def test_what_a_crew_leaves_goes_back_when_the_consumer_stops() -> None:
+def test_what_a_set_handler_leaves_goes_back_when_the_consumer_stops() -> None:
     book, sets, parcels = filled("nothing")
     book.stopping = True
     sets.start()

@@ -84,21 +84,18 @@ class Housekeeping:
 
     def _run(self) -> None:
         with self.watch.in_hand():
-            self._do_rounds()
-
-    def _do_rounds(self) -> None:
-        while not self._stop.wait(_TICK_S):
-            self.watch.step()
-            try:
-                self.round()
-            except OrdersError as error:
-                self._collector.lose()
-                _log.warning("housekeeping.failed", error=str(error))
-                self._stop.wait(1)
-            except Exception:  # noqa: BLE001 a dead thread that holds the lock ends it for everybody
-                self.stop_leading()
-                _log.exception("housekeeping.failed")
-                self._stop.wait(1)
+            while not self._stop.wait(_TICK_S):
+                self.watch.step()
+                try:
+                    self.round()
+                except OrdersError as error:
+                    self._collector.lose()
+                    _log.warning("housekeeping.failed", error=str(error))
+                    self._stop.wait(1)
+                except Exception:  # noqa: BLE001 a dead thread that holds the lock ends it for everybody
+                    self.stop_leading()
+                    _log.exception("housekeeping.failed")
+                    self._stop.wait(1)
 
     def round(self) -> None:
         """Run the due duties if this process leads; a duty that fails stops no other.
