@@ -118,7 +118,7 @@ class Sets(Generic[W]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the handler."""
+        """Start the thread of the handler."""
         self._thread.start()
 
     def close(self) -> None:
