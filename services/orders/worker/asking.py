@@ -34,7 +34,7 @@ class UpstreamAsking:
         self._calls.begin(task, self._money, call, task.member.run)
 
     def find(self, task: Task) -> None:
-        """Ask Payment what became of the attempt."""
+        """Ask Payment for the outcome of the attempt."""
         work = task.work
         call = payment.finding(str(work.attempt_id), work.order.id, work.order.total)
         self._calls.begin(task, self._money, call, task.member.run)
@@ -51,7 +51,7 @@ class UpstreamAsking:
 
 
 class Upstreams(NamedTuple):
-    """Where sets ask; `width` calls to each are in flight at once."""
+    """The upstreams that sets call, each with at most `width` calls at once."""
 
     stock: Upstream
     money: Upstream

@@ -1,4 +1,4 @@
-"""The gauges that are counted in the database; exported by the one worker that counts them."""
+"""Gauges that are counted in the database. Only the elected worker counts and exports them."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,22 +15,22 @@ from orders.domain.integrity import Breach
 from orders.domain.lifecycle import ACTIVE, Status
 from orders.errors import Transient
 
-_COUNTED: Final = 200_000  # orders; a count of a hundred million is no price for a gauge
+_COUNTED: Final = 200_000  # orders; counting a hundred million would cost too much for a gauge
 NAN: Final = float("nan")
-_ENDED_EVERY: Final = 6  # rounds: ended orders are dearer to count and change nothing for an alert
+_ENDED_EVERY: Final = 6  # rounds: ended orders take longer to count, and no alert needs them
 
 _ENDED: Final[list[str]] = [status for status in Status if status not in ACTIVE]
 
 
 class _Count(NamedTuple):
-    """What counts some gauges, and what exports them when they cannot be counted."""
+    """Counts some gauges with `take`; `lose` returns them as NaN if they cannot be counted."""
 
     take: Callable[[Pool], list[Metric]]
     lose: Callable[[], list[Metric]]
 
 
 class Collector(PrometheusCollector):
-    """Holds the latest counts: empty in a process that does not count, NaN in one that cannot."""
+    """Exports the latest counts: none if this process does not count, NaN if counting failed."""
 
     def __init__(self, lag_s: Callable[[], float] | None = None) -> None:
         self._lag_s = lag_s
@@ -38,7 +38,7 @@ class Collector(PrometheusCollector):
         self._rounds = 0
         self._ended: dict[str, float] = dict.fromkeys(_ENDED, NAN)
         self._families: list[Metric] = []
-        # Each by itself: one that takes too long for the server leaves the others what they are.
+        # Separate counts: if one exceeds the server's time limit, the others are still exported.
         self._counts: list[_Count] = [
             _Count(self._count_ended, self._lose_ended),
             _Count(self._count_unfinished, self._lose_unfinished),
@@ -54,10 +54,10 @@ class Collector(PrometheusCollector):
         ]
 
     def collect_from(self, pool: Pool, must_end: Callable[[], bool] = lambda: False) -> None:
-        """Count again until `must_end`, which is checked before each count, is true.
+        """Count everything again. Stop if `must_end`, which is checked before each count, is true.
 
-        What cannot be counted is NaN, and the rest is counted all the same. Raises Transient for
-        the last that failed; at once when PostgreSQL is not to be had.
+        A count that fails gives NaN, and the others go on. Then raises the Transient of the last
+        failure. Raises at once if PostgreSQL is unavailable.
         """
         failure: Transient | None = None
         families: list[Metric] = []
@@ -79,9 +79,9 @@ class Collector(PrometheusCollector):
             raise failure
 
     def lose(self) -> None:
-        """Forget the counts: this process exported them, and they are not known now.
+        """Export NaN for counts that this process exported and that are unknown now.
 
-        NaN, so that no series vanishes with the server whose outage it should show.
+        If the series disappeared instead, they could not show the outage.
         """
         self._rounds = 0
         lost = [family for count in self._counts for family in count.lose()]
@@ -90,7 +90,7 @@ class Collector(PrometheusCollector):
                 self._families = [*lost, self._lag()]
 
     def clear(self) -> None:
-        """Forget the counts: another process exports them now, or they cannot be counted."""
+        """Export no counts: another process exports them now, or this one cannot count."""
         with self._lock:
             self._families, self._rounds = [], 0
 
@@ -106,7 +106,7 @@ class Collector(PrometheusCollector):
     def _count_ended(self, pool: Pool) -> list[Metric]:
         if self._rounds % _ENDED_EVERY == 0:
             self._ended = dict.fromkeys(_ENDED, 0.0) | _ended(pool)
-        return []  # the status is a label: they are in the family of the unfinished
+        return []  # `_count_unfinished` exports them: the status is a label of its metric
 
     def _lose_ended(self) -> list[Metric]:
         self._ended = dict.fromkeys(_ENDED, NAN)
@@ -131,9 +131,10 @@ class Collector(PrometheusCollector):
 
 
 def _ended(pool: Pool) -> dict[str, float]:
-    """Count ended orders; a large table is estimated.
+    """Return the number of ended orders by status; in a large table, an estimate.
 
-    Decided here, not in SQL: PostgreSQL starts parallel workers for a branch that never runs.
+    SQL does not decide this, because PostgreSQL starts parallel workers even for a branch that
+    never runs.
     """
     [(orders,)] = pool.execute("estimate_orders", {})
     if orders < _COUNTED:
@@ -168,7 +169,7 @@ def _in_state(counts: Mapping[str, float]) -> Metric:
 
 
 def _ages(ages: Mapping[str, float]) -> Metric:
-    text = "How long the order longest in this status has been there; 0: none is."
+    text = "Longest time that an order in this status has been in it; 0: no order is."
     return _labelled("orders_oldest_age_seconds", text, "status", ages)
 
 
@@ -178,25 +179,25 @@ def _unknown(count: float | None) -> Metric:
 
 
 def _unknown_age(age_s: float | None) -> Metric:
-    text = "How long the outcome of the oldest of these attempts has been unknown; 0: none is."
+    text = "Longest time that the outcome of such a payment attempt has been unknown; 0: none is."
     return GaugeMetricFamily("payment_unknown_oldest_age_seconds", text, value=age_s)
 
 
 def _stuck(counts: Mapping[str, float]) -> Metric:
-    text = "Orders that need a person, by status: `orders stuck` lists them."
+    text = "Orders that need a person, by status; `orders stuck` lists them."
     return _labelled("orders_stuck", text, "status", counts)
 
 
 def _violations(counts: Mapping[str, float]) -> Metric:
-    text = "Orders that reconciliation found in breach of integrity and that still are."
+    text = "Violations that reconciliation found and that still exist, by kind."
     return _labelled("orders_integrity_violations", text, "kind", counts)
 
 
 def _reconciled(at_s: float | None) -> Metric:
-    text = "When reconciliation last came to its end, in unix time; absent: never."
+    text = "When reconciliation last completed, in unix time; absent: never."
     return GaugeMetricFamily("orders_reconcile_last_success_timestamp_seconds", text, value=at_s)
 
 
 def _replica_lag(lag_s: float | None) -> Metric:
-    text = "How far the last of the read replicas is behind; infinite while it is not known."
+    text = "Lag of the read replica that is furthest behind; infinite while unknown."
     return GaugeMetricFamily("db_replica_lag_seconds", text, value=lag_s)

@@ -1,9 +1,9 @@
 """Brings one order to its end: reserve the stock, charge, settle the stock; pay back if cancelled.
 
 The next step follows from the order's status alone, never from the message. So a message may arrive
-twice, late or out of turn. It is acknowledged when the order needs nothing more. Until then every
-step is committed before the next is taken. Every call to the outside carries a key that makes its
-repetition harmless.
+twice, late or out of order. It is acknowledged when the order needs nothing more. Each step is
+committed before the next begins. Each call to Inventory and Payment carries a key, so that a
+repeated call has no further effect.
 """
 
 import time
@@ -27,8 +27,8 @@ from orders.worker.metrics import ORDER_PROCESSING
 from orders.worker.settling import LostCaptures, Refunds, Stock
 from orders.worker.steps import Move, Transitions, target
 
-# An order takes four steps to its first end and six to pay its money back in two parts; more rounds
-# than that mean that others keep moving it.
+# An order takes four steps to its first end and six to pay its money back in two parts. If it takes
+# many more rounds, other processes keep changing it.
 _ROUNDS: Final = 20
 _log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Fulfilment:
     def handle(self, message: Message) -> None:
         """Bring the order of a message to its end. Idempotent.
 
-        Raises Transient to have the message again later, Permanent to have it put aside.
+        Raises Transient if the message has to be tried again, Permanent to dead-letter it.
         """
         started_s = time.monotonic()
         try:
@@ -68,12 +68,12 @@ class Fulfilment:
 
     def _pursue(self, order_id: int, message_id: str) -> None:
         work = self._load(order_id, message_id)
-        if work.order.version > 1:  # somebody may have died between a commit and the cache
+        if work.order.version > 1:  # a process may have died between its commit and the cache
             self._ports.changed(work.order)
         for _ in range(_ROUNDS):
             if work.processed:
                 return
-            # None: somebody else moved the order meanwhile, so look at it again.
+            # None: another process changed the order meanwhile, so read it again.
             work = self._step(work, message_id) or self._load(order_id, message_id)
         raise Transient(f"order {order_id} is being moved by others", retry_after_s=1)
 
@@ -103,7 +103,7 @@ class Fulfilment:
         if work.attempt_id is None:
             raise Permanent("an order in Charging has no attempt", reason="no_attempt")
         payment, order, key = self._ports.payment, work.order, str(work.attempt_id)
-        # The attempt may have been made before: learn what became of it.
+        # The attempt may have reached Payment before: ask for its outcome first.
         earlier = payment.find(key, order.id, order.total) if work.attempt_may_be_known else None
         answer = earlier or payment.capture(key, order.id, order.total, work.payment_method)
         return self._commit(work, steps.charged(work, answer))
@@ -113,11 +113,11 @@ class Fulfilment:
 
 
 def quiet(message: Message, error: Exception) -> bool:
-    """Tell whether the failure of a message is only logged, and the message settled.
+    """Tell whether to only log the failure of a message, and acknowledge it.
 
-    The sweeper emits a stalled order again: retrying both would multiply the work, and what cannot
-    be mended has put the order's first message aside already. An outage is
-    reported to the consumer, which would take success for the end of a pause.
+    True for messages of the sweeper, which emits a stalled order again anyway: retries would only
+    add work. A Permanent error has dead-lettered the order's first message already. False for an
+    outage: the consumer has to learn of it, or it would end a pause.
     """
     if message.type != events.STALLED or isinstance(error, Unavailable):
         return False

@@ -1,4 +1,4 @@
-"""What one elected worker does besides: stalled orders, old rows, counts for the gauges."""
+"""Duties of the elected worker: emit stalled orders, delete old rows, count for the gauges."""
 
 import functools
 import threading
@@ -19,25 +19,25 @@ from orders.worker.collector import Collector
 from orders.worker.sweep import Sweeper
 
 _PURGES: Final = ("purge_idempotency_keys", "purge_processed_messages", "purge_stalled_orders")
-# Rows deleted in one statement, as many as take about so long: short locks, short transactions.
+# Rows deleted in one statement: as many as take about _STATEMENT_S, to keep locks short.
 _FEWEST, _MOST = 1000, 20_000
 _STATEMENT_S: Final = 0.2
-# How long one table is purged before the other duties are looked at.
+# How long one table is purged before the other duties have their turn.
 _SLICE_S: Final = 1.0
 _TICK_S: Final = 0.5
 
-# How soon a duty that failed is tried again, if it would be due earlier.
+# A duty that failed waits at least this long before it is tried again.
 _RETRY_S: Final = 5.0
 
 SWEPT_AT: Final = Gauge(
     "orders_sweep_last_success_timestamp_seconds",
-    "When a sweep of this process last came to its end, in unix time; 0: none has.",
+    "When a sweep of this process last completed, in unix time; 0: none has.",
 )
 _log = structlog.get_logger()
 
 
 class Housekeeping:
-    """A thread that does its rounds while this process holds the lock for it."""
+    """A thread that carries out the duties while this process holds their lock."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Housekeeping:
         *,
         on_lead: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what is done in every term, again and again until it comes to its end."""
+        """Take `on_lead`, which is called in each term as leader, again until it succeeds."""
         self._pool, self._leadership, self._collector = pool, leadership, collector
         self._on_lead, self._term = on_lead, 0
         self._stop = threading.Event()
@@ -72,13 +72,13 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the statement at hand."""
+        """End after the current statement."""
         self._stop.set()
         self._thread.join(timeout=5)
         self.stop_leading()
 
     def stop_leading(self) -> None:
-        """Leave the rounds to another process."""
+        """Let another process take over the duties."""
         self._collector.clear()
         self._leadership.close()
 
@@ -92,15 +92,15 @@ class Housekeeping:
                     self._collector.lose()
                     _log.warning("housekeeping.failed", error=str(error))
                     self._stop.wait(1)
-                except Exception:  # noqa: BLE001 a dead thread that holds the lock ends it for everybody
+                except Exception:  # noqa: BLE001 a dead thread with the lock would stop the duties everywhere
                     self.stop_leading()
                     _log.exception("housekeeping.failed")
                     self._stop.wait(1)
 
     def round(self) -> None:
-        """Run the due duties if this process leads; a duty that fails stops no other.
+        """Carry out the due duties if this process leads; one that fails does not stop the others.
 
-        Raises Transient when the lock's session is lost. A bug is raised when the round is over.
+        Raises Transient when the lock's session is lost. Raises a bug after the last duty.
         """
         bugs: list[Exception] = []
         for duty in self._duties:
@@ -111,7 +111,7 @@ class Housekeeping:
                 return
             try:
                 duty.do_if_due()
-            except Exception as bug:  # noqa: BLE001 the others are still to be done
+            except Exception as bug:  # noqa: BLE001 the other duties come first
                 bugs.append(bug)
         if bugs:
             raise bugs[0]
@@ -138,15 +138,15 @@ class Housekeeping:
 
 
 class _Duty:
-    """A repeated duty; the next run is counted from the end of the last."""
+    """A repeated duty; its interval begins at the end of the last run."""
 
     def __init__(self, name: str, every_s: float, work: Callable[[], bool]) -> None:
-        """Take the work: false if something is left for the next round."""
+        """Take the work, which returns false if something is left for the next round."""
         self._name, self._every_s, self._work = name, every_s, work
         self._due_at_s = 0.0
 
     def do_if_due(self) -> None:
-        """Do it; a failure is logged, and tried again when it is due. Raises bugs."""
+        """Do the work if it is due. Log an OrdersError and try again later; raise bugs."""
         if time.monotonic() < self._due_at_s:
             return
         pause_s = max(self._every_s, _RETRY_S)
@@ -159,13 +159,13 @@ class _Duty:
 
 
 class _Purge:
-    """Deletes the old rows of one table, as fast as the server lets it."""
+    """Deletes the old rows of one table, with limits that adapt to the server's speed."""
 
     def __init__(self, name: str) -> None:
         self.name, self._limit = name, _FEWEST
 
     def run(self, pool: Pool, stop: threading.Event) -> bool:
-        """Delete for at most _SLICE_S; true if no old row is left."""
+        """Delete for about _SLICE_S; return true if no old row is left."""
         until_s = time.monotonic() + _SLICE_S
         while not stop.is_set():
             began_s = time.monotonic()
@@ -174,7 +174,7 @@ class _Purge:
                 return True
             ended_s = time.monotonic()
             in_time = self._limit * _STATEMENT_S / max(ended_s - began_s, 0.001)
-            # Not more than double: one quick statement promises little for the next.
+            # At most double the limit: the next statement may be slower than this one.
             self._limit = int(min(max(in_time, _FEWEST), 2 * self._limit, _MOST))
             if ended_s > until_s:
                 return False
@@ -184,5 +184,5 @@ class _Purge:
         try:
             return pool.count(self.name, {"limit": self._limit})
         except OrdersError:
-            self._limit = _FEWEST  # so many may be what the server had no time for
+            self._limit = _FEWEST  # the larger limit may have caused a timeout
             raise

@@ -1,4 +1,4 @@
-"""Puts the worker together: the one place that knows all of its parts."""
+"""Builds the worker from its parts and runs it."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ from orderservice_topology.topology import PROCESSING
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """Consume order-processing until a signal comes; 0 if all in flight ended in time."""
+    """Consume order-processing until a signal comes; return 0 if all messages ended in time."""
     worker, database = load(WorkerSettings, environ), load(DatabaseSettings, environ)
     upstreams, messaging = (
         load(UpstreamSettings, environ),
@@ -40,10 +40,10 @@ def run(environ: Mapping[str, str]) -> int:
     )
     caching = load(settings.CacheSettings, environ)
     if upstreams.payment_url is None:
-        raise SettingError("ORDERS_PAYMENT_URL is not set: the worker charges there")
+        raise SettingError("ORDERS_PAYMENT_URL is not set: the worker needs Payment")
 
     # A connection for every handler thread; sets, housekeeping and the probe share one more.
-    # While sets do the work, few of the threads have any.
+    # While sets do the work, few of the threads use theirs.
     size = max(database.pool_size, worker.prefetch + 1)
     pool_settings = msgspec.structs.replace(database, pool_size=size)
     pool = Pool(database.url, pool_settings, "orders-worker")
@@ -101,15 +101,15 @@ def run(environ: Mapping[str, str]) -> int:
     checks = (
         Check("postgres", pool.ping),
         problem_check("rabbitmq", lambda: consumer.problem),
-        # A rollout must not fail because somebody else is away: shown, and not decided by.
+        # Shown, but without effect: a rollout must not fail because Payment is unavailable.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
     with running("worker", environ, checks) as life, ExitStack() as closing:
-        # Between two statements lie at most two calls of upstreams.
+        # Between two statements there are at most two calls to upstreams.
         life.watch(handling, STALLED_AFTER_S + 2 * upstreams.timeout_s)
         life.watch(together, STALLED_AFTER_S + longest_call_s(upstreams))
         life.watch(housekeeping.watch)
-        # What starts first is needed longest: it is closed last.
+        # Parts close in reverse order: the later ones use the earlier ones.
         pool.open()
         closing.callback(pool.close)
         for upstream in (payment, inventory):
@@ -130,16 +130,16 @@ def run(environ: Mapping[str, str]) -> int:
 def longest_call_s(upstreams: UpstreamSettings) -> float:
     """Return how long a set of one order may wait for a call, in seconds.
 
-    All tries and the waits between them; the last may find no connection.
+    This includes all tries and the waits between them; the last try may find no connection.
     """
     return upstreams.timeout_s + upstreams.try_timeout_s
 
 
 def wide_enough(policy: UpstreamPolicy, worker: WorkerSettings) -> UpstreamPolicy:
-    """Let every handler thread call at once: one turned away costs its message a try and 5 s.
+    """Return the policy with a place in the bulkhead for every handler thread.
 
-    Sets have the places that the settings name, and the threads theirs beside, as have the orders
-    with priority.
+    A thread without a place would cost its message a try and 5 s. The setting names the places of
+    sets; those of the threads and of orders with priority are added to it.
     """
     if worker.together > 1:
         concurrency = policy.concurrency + worker.prefetch + PRIORITY

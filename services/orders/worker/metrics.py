@@ -1,4 +1,4 @@
-"""Metrics only the worker exports."""
+"""The metrics that only the worker exports."""
 
 from typing import Final
 
@@ -8,12 +8,12 @@ from orders.telemetry.buckets import HTTP_BUCKETS
 
 ORDER_PROCESSING: Final = Histogram(
     "order_processing_duration_seconds",
-    "Working time of one message of an order, calls to Inventory and Payment included.",
+    "Time to handle one message of an order, including calls to Inventory and Payment.",
     buckets=HTTP_BUCKETS,
 )
 ORDER_TRANSITIONS: Final = Counter(
     "order_transitions_total",
-    "Transitions the worker committed, by the status they led to.",
+    "Transitions that the worker committed, by new status.",
     ["status"],
 )
 ORDER_REFUNDS: Final = Counter(

@@ -6,8 +6,8 @@ delays the others.
 
 One thread decides everything. Orders that wait for the same statement share it. The statement runs
 on a second thread. Meanwhile the first one begins calls to Inventory and Payment and takes their
-answers. It does not wait for slow calls. So two sets are in hand: one has the statement, the other
-waits for its calls.
+answers. It does not wait for slow calls. So two sets are under way: while one has a statement, the
+other waits for its calls.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ from orders.worker.steps import Move, is_open, report
 # How long a statement waits for the calls that began in its turn, so that their orders share it.
 # Orders of slower calls take a later statement.
 _GATHER_S: Final = 0.01
-# One set waits for its calls, the other one has the statement. A third would only wait.
+# One set waits for its calls while the other one has the statement. A third would only wait.
 _SETS: Final = 2
-# As in Fulfilment: an order that needs more is being moved by other processes.
+# As in Fulfilment: if an order needs more, other processes keep changing it.
 _ROUNDS: Final = 20
 _log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class Calls(Protocol):
         """Return the calls that ended."""
 
     def wake(self) -> None:
-        """Make `wait` return at once; for any thread."""
+        """Make `wait` return at once. Thread-safe."""
 
     def new_turn(self) -> None:
         """Count calls from now on in `fresh`."""
@@ -122,13 +122,13 @@ class _Statement(NamedTuple):
     part: Sequence[Task]
     run: Callable[[], Any]
     conclude: Callable[[Any], None]
-    loads: bool = False  # its orders ask Inventory next, or Payment
+    loads: bool = False  # the next step of its orders is a call
 
 
 class _SecondThread:
     """A daemon thread that runs functions one after another.
 
-    It is kept: starting a thread for each statement takes 0.1 ms, and 14 ms on a busy machine.
+    One thread for all: starting one for each statement takes 0.1 ms, and 14 ms on a busy machine.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -435,7 +435,7 @@ class SetFulfilment:
     # -- the end --------------------------------------------------------------------------
 
     def _again(self, task: Task) -> None:
-        """Load an order again that another process moved or locks."""
+        """Load an order again that another process changed or locks."""
         task.rounds, task.left_at = task.rounds + 1, task.work.order.version
         if task.rounds < _ROUNDS:
             self._loads.append((task, None))
@@ -451,7 +451,7 @@ class SetFulfilment:
         self._source.done([task.member for task in part])
 
     def _failed(self, task: Task, error: Exception) -> None:
-        # Other errors say nothing about the order: perhaps it only found no connection.
+        # Other errors say nothing about the order: perhaps the call only found no connection.
         about_it = isinstance(error, Permanent)
         if about_it and task.member.run(quiet, task.member.message, error):
             self._done([task])

@@ -1,9 +1,9 @@
-"""What an order leaves open at its end: its stock, and money that goes back.
+"""Settles the stock of an ended order, and pays money back.
 
-Stock is committed when the order was paid, else given back. Money goes back when the order was
-cancelled, or a part of it when support asked for that. Every refund is an attempt whose id is
-committed before Payment is asked, and asked for again under the same id until the outcome is known.
-One that Payment declines is not tried again: a person has to settle it.
+The stock of a paid order is committed; that of any other is released or returned. Money is paid
+back when the order was cancelled, or in part when support requested it. Every refund is an attempt.
+Its id is committed before Payment is called, and the call is repeated under the same id until the
+outcome is known. A refund that Payment declines is not tried again: a person has to settle it.
 """
 
 from decimal import Decimal
@@ -25,13 +25,13 @@ _log: Final = structlog.get_logger()
 
 
 class Refunds:
-    """Takes the steps of an order whose money goes back."""
+    """Takes the steps of an order whose money is paid back."""
 
     def __init__(self, progress: Progress, payment: Payment, transitions: Transitions) -> None:
         self._progress, self._payment, self._transitions = progress, payment, transitions
 
     def pursue(self, work: Work, message_id: str) -> Work | None:
-        """Take the next step; None: look at the order again."""
+        """Take the next step; return the order's new state, or None to read it again."""
         if work.refund is not None:
             self._ask(work, work.refund)
             return None
@@ -44,7 +44,7 @@ class Refunds:
         return None
 
     def _ask(self, work: Work, refund: Refund) -> None:
-        """Have Payment give the money back, or learn that it did; commit the outcome."""
+        """Have Payment refund the money, or tell that it did before; commit the outcome."""
         if work.attempt_id is None:
             raise Permanent("an order to pay back has no capture", reason="no_attempt")
         answer = self._payment.refund(
@@ -81,16 +81,16 @@ class Refunds:
 
 
 class LostCaptures:
-    """Finds captures that a failover lost: the order was cancelled as if it had not been paid."""
+    """Finds captures whose record a failover lost, so that the order was cancelled as unpaid."""
 
     def __init__(self, payment: Payment, transitions: Transitions) -> None:
         self._payment, self._transitions = payment, transitions
 
     def pay_back(self, work: Work) -> bool:
-        """Have an order that was cancelled before payment paid back if Payment took its money.
+        """Have a cancelled order paid back if Payment captured its money; then return True.
 
-        Costs one question for each cancelled order. Returns True if the order is to be looked at
-        again. The lost attempt had the id that this order's first capture would have now.
+        The caller reads the order again after True. Asks Payment once for each cancelled order, by
+        the id that the order's first capture would have: a lost attempt had the same one.
         """
         if work.order.status is not Status.CANCELLED:
             return False
@@ -105,7 +105,7 @@ class LostCaptures:
 
 
 class Stock:
-    """Settles with Inventory what an ended order leaves open."""
+    """Settles the stock of ended orders with Inventory."""
 
     def __init__(
         self, progress: Progress, inventory: Inventory, lost_captures: LostCaptures
@@ -114,7 +114,7 @@ class Stock:
         self._lost_captures = lost_captures
 
     def settle(self, work: Work, message_id: str) -> Work | None:
-        """Commit, release or return the stock and note it; None: look at the order again."""
+        """Commit, release or return the stock and record that; None: read the order again."""
         if not is_open(work):
             self._progress.mark_processed(message_id)
         elif work.order.status is Status.COMPLETED:
@@ -125,7 +125,7 @@ class Stock:
         return msgspec.structs.replace(work, processed=True)
 
     def _end(self, work: Work, message_id: str) -> bool:
-        """Give the stock back; it stays open in our books until Payment was asked, too."""
+        """Give the stock back. Record that only after Payment was asked for a lost capture."""
         reservation = self._return(work)
         if self._lost_captures.pay_back(work):
             return False
@@ -140,14 +140,14 @@ class Stock:
             raise Permanent(
                 f"inventory has the stock of a paid order as {status}", reason="stock_lost"
             )
-        return False  # cancelled meanwhile, and its stock given back by another worker
+        return False  # it was cancelled meanwhile, and another worker gave its stock back
 
     def _return(self, work: Work) -> Reservation:
         """Release or return the stock; return its new state for the order."""
         inventory, reservation = self._inventory, target(work)
         committed = work.reservation is Reservation.COMMITTED
         status = inventory.give_back(reservation) if committed else inventory.release(reservation)
-        if status is ReservationStatus.COMMITTED:  # by a worker that came before the cancellation
+        if status is ReservationStatus.COMMITTED:  # a worker committed it before the cancellation
             status = inventory.give_back(reservation)
         elif status is ReservationStatus.RESERVED:
             status = inventory.release(reservation)

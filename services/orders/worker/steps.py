@@ -1,7 +1,7 @@
 """The steps of an order, for single orders and for sets: which comes next, and how it is committed.
 
-What comes next is decided by pure functions, from the order's state and the answers of Inventory
-and Payment. `Transitions` commits it, then updates the cache.
+Pure functions decide the next step from the order's state and the answers of Inventory and Payment.
+`Transitions` commits it, then updates the cache.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _log: Final = structlog.get_logger()
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A transition, and what commits with it."""
+    """The event of a transition, and the changes that are committed with it."""
 
     event: Event
     step: Step
@@ -40,24 +40,24 @@ def reserved(work: Work, answer: ReservationStatus | OutOfStock) -> Move:
     key = work.reservation_key
     held = Step(reservation=Reservation.HELD, reservation_key=key)
     if isinstance(answer, OutOfStock):
-        # Held all the same: a call that timed out, or of another worker, may still come through
-        # and find stock. The release that follows makes Inventory refuse it.
+        # Recorded as held: a call that timed out, or one of another worker, may still arrive and
+        # find stock. The release that follows makes Inventory refuse such a call.
         return Move(Event.STOCK_REFUSED, held)
     if answer in (ReservationStatus.RESERVED, ReservationStatus.COMMITTED):
         return Move(Event.STOCK_RESERVED, held)
-    # Released already: cancelled a moment ago (then this commits nothing), or this order ended
-    # before, in work that a failover lost, and nobody was charged.
+    # The reservation was released before. Either the order was cancelled a moment ago, then this
+    # commits nothing. Or it ended in work that a failover lost, and nobody was charged.
     return Move(Event.STOCK_GONE, Step(reservation=Reservation.RELEASED, reservation_key=key))
 
 
 def charge_started(work: Work) -> Move:
-    """Name the attempt, which is committed before the call: its id stops a second charge."""
+    """Return the step that commits the attempt's id; the id prevents a second charge."""
     attempt = attempt_id(work.nonce, AttemptKind.CAPTURE, 1)
     return Move(Event.CHARGE_STARTED, Step(new_attempt=attempt))
 
 
 def charged(work: Work, answer: Captured | Declined) -> Move:
-    """Decide what follows from what became of an attempt."""
+    """Decide what follows from the outcome of an attempt."""
     captured = isinstance(answer, Captured)
     event = Event.PAYMENT_CAPTURED if captured else Event.PAYMENT_DECLINED
     outcome = AttemptOutcome.APPROVED if captured else AttemptOutcome.DECLINED
@@ -74,7 +74,7 @@ def transition_of(work: Work, event: Event) -> Transition:
 
 
 def is_open(work: Work) -> bool:
-    """Tell whether an ended order's stock is still to be settled."""
+    """Tell whether an ended order's stock has yet to be settled."""
     if work.reservation is Reservation.COMMITTED:
         return work.order.status is Status.REFUNDED
     return work.reservation is Reservation.HELD
@@ -87,7 +87,7 @@ class Transitions:
         self._progress, self._changed = progress, changed
 
     def commit(self, work: Work, event: Event, step: Step) -> Work | None:
-        """Commit a transition with all that belongs to it; None if others moved the order."""
+        """Commit a transition and `step` with it; None if another process changed the order."""
         order = work.order
         change, ids = transition_of(work, event), context.current()
         if ids is None:
@@ -106,7 +106,7 @@ def report(before: Status, order: Order) -> None:
     reason = {"reason": order.status_reason} if order.status_reason else {}
     _log.info("order.advanced", orderId=order.id, status=order.status, **reason)
     ORDER_TRANSITIONS.labels(order.status).inc()
-    # A refund long after the end is not the time from the 202 to the end.
+    # Only the first end counts: a refund may come long after it.
     if before in ON_THE_WAY and order.status in TERMINAL:
         seconds = (order.updated_at - order.created_at).total_seconds()
         ORDER_COMPLETION.labels(order.status).observe(seconds, exemplar())

@@ -1,4 +1,4 @@
-"""Finds stalled orders and emits them again, at a rate that adapts to the effect."""
+"""Emits stalled orders again: more of them in each sweep while that helps, else fewer."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,24 +12,24 @@ from orders.domain.lifecycle import Status
 from orders.errors import Transient
 
 _BATCH: Final = 500  # orders in one statement: short locks
-_FEWEST: Final = 500  # orders in one sweep, when emitting them does not help
-_MOST: Final = 16_000  # the relay publishes so many in a few seconds
-_HELPS: Final = 0.5  # share of the last sweep's orders that have moved
+_FEWEST: Final = 500  # orders in one sweep while emitting them does not help
+_MOST: Final = 16_000  # the relay publishes this many in a few seconds
+_HELPS: Final = 0.5  # emitting helps if this share of the last sweep's orders has moved
 
 ORDERS_STALLED: Final = Counter(
-    "orders_stalled_total", "Orders emitted again because they sat in one status for too long."
+    "orders_stalled_total", "Orders emitted again because they were in one status for too long."
 )
 _log = structlog.get_logger()
 
 
 class Pace:
-    """How many orders one sweep may emit: twice as many while the last ones get on, else half."""
+    """How many orders one sweep may emit: twice the last number if those moved, else half."""
 
     def __init__(self) -> None:
         self.limit = _FEWEST
 
     def adapt(self, emitted: int, moved: int) -> None:
-        """Learn what became of the orders of the last sweep."""
+        """Set the limit from the last sweep: how many orders it emitted, and how many moved."""
         if emitted == 0:
             return
         if moved >= emitted * _HELPS:
@@ -39,7 +39,7 @@ class Pace:
 
 
 class Sweeper:
-    """One sweep after the other; `stopping` tells whether to end early."""
+    """Emits stalled orders; `stopping` tells whether to end a sweep early."""
 
     def __init__(
         self, pool: Pool, deadlines: dict[Status, Deadline], stopping: Callable[[], bool]
@@ -83,6 +83,6 @@ class Sweeper:
         arguments = {"orders": [row[0] for row in sample], "versions": [row[1] for row in sample]}
         try:
             [(moved,)] = self._pool.execute("count_moved", arguments)
-        except Transient:  # a count that fails is no reason not to sweep
+        except Transient:  # sweep even if this count fails
             moved = 0
         self._pace.adapt(len(sample), moved)
