@@ -38,7 +38,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         """Refuse a policy that could count nobody."""
         if (self.per == "tenant") != (self.claim is not None):
-            raise ValueError('"claim" belongs to "per": "tenant", and is needed there')
+            raise ValueError('"per": "tenant" needs a "claim", and no other "per" accepts one')
 
     def amounts(self) -> tuple[int, int]:
         """Return the requests of a window and its seconds."""

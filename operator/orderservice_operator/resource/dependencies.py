@@ -24,7 +24,7 @@ class Database(Section, frozen=True):
             "!has(self.replicaSecretRef)"
             " || self.replicaSecretRef.name != self.primarySecretRef.name"
             " || self.replicaSecretRef.key != self.primarySecretRef.key",
-            "replicaSecretRef is the primary itself; leave it out when there is no replica",
+            "replicaSecretRef is that of the primary; leave it out if there is no replica",
             ".replicaSecretRef",
         ),
     )
@@ -36,8 +36,9 @@ class Database(Section, frozen=True):
     session_secret_ref: Annotated[
         SecretKey | None,
         Meta(
-            description="libpq URL of the primary without a pooler in transaction mode, for what "
-            "needs a session (relay, migrations, elections); unset: primarySecretRef."
+            description="libpq URL of the primary without a pooler in transaction mode, for "
+            "relay, migrations and elections, which need a session; unset: "
+            "primarySecretRef."
         ),
     ] = None
     durability: Annotated[
@@ -54,8 +55,8 @@ class Database(Section, frozen=True):
     max_connections: Annotated[
         Count,
         Meta(
-            description="Connections this service may take of the server; DatabaseCapacity tells "
-            "whether all pods together can exceed it."
+            description="Connections to the server that this service may use. The condition "
+            "DatabaseCapacity reports whether all pods together can exceed it."
         ),
     ] = 200
     port: Annotated[Port, Meta(description="Port, for the NetworkPolicy.")] = 5432
@@ -121,7 +122,7 @@ class Messaging(Section, frozen=True):
         Rule(
             "self.provision.size() == 0"
             " || (has(self.managementUrl) && has(self.managementSecretRef))",
-            "provision needs managementUrl and managementSecretRef, of an administrator",
+            "provision needs managementUrl, and managementSecretRef of an administrator",
             ".provision",
         ),
         Rule(
@@ -135,8 +136,9 @@ class Messaging(Section, frozen=True):
     management_url: Annotated[
         HttpUrl | None,
         Meta(
-            description="RabbitMQ's management API, without user and password; unset: the operator "
-            "leaves the broker alone, and `orders topology apply` is yours to run."
+            description="URL of RabbitMQ's management API, without user and password. Unset: "
+            "the operator does not configure the broker, and you run `orders "
+            "topology apply` yourself."
         ),
     ] = None
     management_secret_ref: Annotated[
@@ -163,18 +165,24 @@ class Messaging(Section, frozen=True):
     port: Annotated[Port, Meta(description="AMQP port, for the NetworkPolicy.")] = 5672
     delivery_limit: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)],
-        Meta(description="Deliveries to crashing consumers before a dead letter."),
+        Meta(
+            description="Deliveries of a message to crashing consumers before it is dead-lettered."
+        ),
     ] = 20
     retry_delays_seconds: Annotated[
         tuple[Seconds, Seconds, Seconds],
-        Meta(description="Waits of the retry queues .5s, .30s and .5m; the names stay."),
+        Meta(
+            description="Waiting times of the retry queues .5s, .30s and .5m, whose names do "
+            "not change."
+        ),
     ] = (5, 30, 300)
     max_attempts: Annotated[
-        Annotated[int, Meta(ge=1, le=100)], Meta(description="Tries before a dead letter.")
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(description="Attempts before a message is dead-lettered."),
     ] = 8
     max_length: Annotated[
         Annotated[int, Meta(ge=1000, le=1_000_000_000)],
-        Meta(description="Messages a queue holds; beyond it publishers are refused."),
+        Meta(description="Most messages in a queue. A full queue refuses publishers."),
     ] = 1_000_000
     deletion_policy: Annotated[
         Literal["Retain", "DeleteIfEmpty"],
@@ -199,15 +207,15 @@ class RateLimitPolicy(Section, frozen=True):
     rules: ClassVar = (
         Rule(
             "(self.per == 'tenant') == has(self.claim)",
-            "claim belongs to per: tenant, and is needed there",
+            "per: tenant needs a claim, and no other per accepts one",
             ".claim",
         ),
-        Rule("self.name != 'default'", "default is the limit per principal itself", ".name"),
+        Rule("self.name != 'default'", "default is the name of the limit per principal", ".name"),
     )
 
     name: Annotated[
         Annotated[str, Meta(max_length=32, pattern="^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")],
-        Meta(description="Its name in answers and metrics."),
+        Meta(description="Name of the policy in responses and metrics."),
     ]
     limit: Annotated[
         Annotated[str, Meta(max_length=32, pattern=LIMIT)],
@@ -219,7 +227,8 @@ class RateLimitPolicy(Section, frozen=True):
     claim: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)] | None,
         Meta(
-            description="Claim of the token that names the tenant; tokens without it do not count."
+            description="Claim of the token that names the tenant. Requests whose token lacks "
+            "it are not counted."
         ),
     ] = None
     scope: Annotated[
@@ -235,7 +244,7 @@ class RateLimitPolicy(Section, frozen=True):
 class RateLimit(Section, frozen=True):
     """The limit per principal over all of /api/, and further ones."""
 
-    enabled: Annotated[bool, Meta(description="Limit at all.")] = True
+    enabled: Annotated[bool, Meta(description="Limit requests.")] = True
     requests: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)], Meta(description="Requests per window.")
     ] = 100
@@ -251,7 +260,7 @@ class RateLimit(Section, frozen=True):
                 },
             ),
         ],
-        Meta(description="Further limits; a request passes if each of them lets it pass."),
+        Meta(description="Further limits. A request is accepted if every limit accepts it."),
     ] = ()
 
 
@@ -277,7 +286,7 @@ class Upstreams(Section, frozen=True):
     inventory: Annotated[Inventory, Meta(description="Stock.")] = Inventory()
     payment: Annotated[Payment, Meta(description="Payments.")] = Payment()
     timeout_seconds: Annotated[
-        Seconds, Meta(description="Deadline of a call, all tries together.")
+        Seconds, Meta(description="Deadline of a call, including all tries.")
     ] = 10
     retries: Annotated[
         Annotated[int, Meta(ge=0, le=10)], Meta(description="Further tries after the first.")
@@ -316,11 +325,12 @@ class Auth(Section, frozen=True):
     expose_without_auth: Annotated[
         bool,
         Meta(
-            description="Allow an Ingress, an HTTPRoute or a Service outside of the cluster while "
-            "mode is off: everybody who reaches it may order, read and cancel for every user."
+            description="Allow an Ingress, an HTTPRoute or an external Service while mode is "
+            "off. Everybody who reaches it can then order, read and cancel for "
+            "every user."
         ),
     ] = False
-    jwks_url: Annotated[HttpUrl | None, Meta(description="Where the issuer has its keys.")] = None
+    jwks_url: Annotated[HttpUrl | None, Meta(description="URL of the issuer's keys.")] = None
     key_secret_ref: Annotated[
         SecretKey | None, Meta(description="Public key (PEM) or shared secret.")
     ] = None
@@ -332,5 +342,8 @@ class Auth(Section, frozen=True):
     ] = None
     algorithms: Annotated[
         Annotated[str, Meta(max_length=128)] | None,
-        Meta(description="Accepted algorithms, by comma; RS256,ES256 unless set. HS256: a secret."),
+        Meta(
+            description="Accepted algorithms, separated by commas; RS256,ES256 unless set. "
+            "HS256 needs a shared secret."
+        ),
     ] = None

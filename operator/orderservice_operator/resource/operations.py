@@ -21,7 +21,7 @@ from orderservice_operator.resource.schema_types import (
 )
 
 Presence = Literal["Auto", "Enabled", "Disabled"]
-_PRESENCE = "Auto: when the cluster knows the kind."
+_PRESENCE = "Auto: if the cluster has the kind."
 
 
 class Observability(Section, frozen=True):
@@ -31,34 +31,41 @@ class Observability(Section, frozen=True):
         HttpUrl | None, Meta(description="OTLP/HTTP collector; unset: no traces are sent.")
     ] = None
     sampler_ratio: Annotated[
-        Annotated[float, Meta(ge=0, le=1)], Meta(description="Part of the traces that are sent.")
+        Annotated[float, Meta(ge=0, le=1)],
+        Meta(description="Share of the traces that are recorded."),
     ] = 0.1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
     ] = "info"
     service_monitor: Annotated[
-        Presence, Meta(description=f"Make a ServiceMonitor. {_PRESENCE}")
+        Presence, Meta(description=f"Create a ServiceMonitor. {_PRESENCE}")
     ] = "Auto"
     prometheus_rule: Annotated[
-        Presence, Meta(description=f"Make a PrometheusRule from `slo`. {_PRESENCE}")
+        Presence, Meta(description=f"Create a PrometheusRule from `slo`. {_PRESENCE}")
     ] = "Auto"
     dashboards: Annotated[
-        bool, Meta(description="Make ConfigMaps with dashboards for the sidecar of Grafana.")
+        bool, Meta(description="Create ConfigMaps with dashboards for Grafana's sidecar.")
     ] = False
     labels: Annotated[
         Labels,
         Meta(
-            description="Further labels of ServiceMonitor, PrometheusRule and dashboards, by which "
-            "a Prometheus or Grafana chooses them (`release`, say)."
+            description="Further labels of ServiceMonitor, PrometheusRule and dashboards, by "
+            "which a Prometheus or Grafana selects them, for example `release`."
         ),
     ] = {}
     runbook_base_url: Annotated[
         HttpUrl | None,
-        Meta(description="Where runbook.md is published; alerts link to it. Unset: paths only."),
+        Meta(
+            description="URL of the folder in which runbook.md is published; alerts link to "
+            "it. Unset: links are paths only."
+        ),
     ] = None
     dashboard_base_url: Annotated[
         HttpUrl | None,
-        Meta(description="Where Grafana is; alerts link to its dashboards. Unset: paths only."),
+        Meta(
+            description="URL of Grafana; alerts link to its dashboards. Unset: links are paths "
+            "only."
+        ),
     ] = None
 
 
@@ -66,13 +73,15 @@ class Slo(Section, frozen=True):
     """The objectives behind the alerts of the PrometheusRule."""
 
     availability: Annotated[
-        Annotated[float, Meta(ge=50, lt=100)], Meta(description="Percentage of requests not 5xx.")
+        Annotated[float, Meta(ge=50, lt=100)],
+        Meta(description="Percentage of requests that are not answered with 5xx."),
     ] = 99.9
     latency_ms: Annotated[
-        Annotated[int, Meta(ge=1, le=60_000)], Meta(description="99 % of POSTs are faster.")
+        Annotated[int, Meta(ge=1, le=60_000)],
+        Meta(description="Time in which 99 % of POSTs are answered."),
     ] = 300
     completion_seconds: Annotated[
-        Seconds, Meta(description="99 % of orders end within this time of the 202.")
+        Seconds, Meta(description="Time from the 202 in which 99 % of orders end.")
     ] = 60
 
 
@@ -81,16 +90,22 @@ class Migrations(Section, frozen=True):
 
     database: Annotated[
         DatabaseCredentials | None,
-        Meta(description="A user of its own, who owns the tables; unset: spec.database."),
+        Meta(
+            description="Secrets of a separate user, the owner of the tables; unset: spec.database."
+        ),
     ] = None
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
     pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
         PodTemplate()
     )
 
-    enabled: Annotated[bool, Meta(description="Run it; false: migrate by other means, before.")] = (
-        True
-    )
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Run migrations. If false, migrate by other means before you change "
+            "the image."
+        ),
+    ] = True
     backoff_limit: Annotated[
         Annotated[int, Meta(ge=0, le=100)], Meta(description="Further tries after a failure.")
     ] = 3
@@ -104,7 +119,7 @@ class Cancellation(Section, frozen=True):
 
     window_seconds: Annotated[
         Annotated[int, Meta(ge=0, le=31_536_000)],
-        Meta(description="How long after its payment an order can be cancelled; 0: not at all."),
+        Meta(description="Time after its payment in which an order can be cancelled; 0: none."),
     ] = 1800
 
 
@@ -112,7 +127,8 @@ class Reconciliation(Section, frozen=True):
     """The CronJob that compares the orders with the ledgers of Inventory and Payment."""
 
     database: Annotated[
-        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None,
+        Meta(description="Secrets of a separate user; unset: spec.database."),
     ] = None
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
     pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
@@ -121,10 +137,16 @@ class Reconciliation(Section, frozen=True):
 
     schedule: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9*/,-]+( [0-9A-Za-z*/,-]+){4}$", max_length=100)] | None,
-        Meta(description="When, as in cron: `*/5 * * * *`. Unset: the operator runs nothing."),
+        Meta(
+            description="Schedule in cron's form, such as `*/5 * * * *`. Unset: the operator "
+            "does not run it."
+        ),
     ] = None
     active_deadline_seconds: Annotated[
-        Seconds, Meta(description="A run that takes longer is ended; the next one goes on from it.")
+        Seconds,
+        Meta(
+            description="A run that takes longer is ended, and the next one continues from there."
+        ),
     ] = 1800
 
 
@@ -134,24 +156,24 @@ class Rollout(Section, frozen=True):
     rules: ClassVar = (
         Rule(
             "self.minReadySeconds < self.progressDeadlineSeconds",
-            "minReadySeconds must be less than progressDeadlineSeconds: no pod would ever count",
+            "minReadySeconds must be less than progressDeadlineSeconds: every roll-out would fail",
             ".minReadySeconds",
         ),
     )
 
     progress_deadline_seconds: Annotated[
         Annotated[int, Meta(ge=10, le=86_400)],
-        Meta(description="A roll-out that stands still for longer has failed."),
+        Meta(description="A roll-out without progress for longer has failed."),
     ] = 600
     min_ready_seconds: Annotated[
         Annotated[int, Meta(ge=0, le=3600)],
-        Meta(description="A new pod replaces an old one once it was ready for so long."),
+        Meta(description="A new pod replaces an old one when it has been ready for this time."),
     ] = 5
     auto_rollback: Annotated[
         bool,
         Meta(
-            description="When a roll-out or its migration fails, go back to what ran before, until "
-            "the spec changes; false: only say so."
+            description="If a roll-out or its migration fails, run the previous revision again "
+            "until the spec changes. If false, only report the failure."
         ),
     ] = True
 
@@ -162,7 +184,7 @@ class IpBlock(Section, frozen=True):
     cidr: Annotated[Cidr, Meta(description="Network, such as 10.0.0.0/8.")]
     except_: Annotated[
         Annotated[list[Cidr], Meta(max_length=16)] | None,
-        Meta(description="Parts of it that are not."),
+        Meta(description="Parts of the network that are excluded."),
     ] = msgspec.field(default=None, name="except")
 
 
@@ -173,7 +195,7 @@ class Peer(Section, frozen=True):
         Rule(
             "has(self.ipBlock) || (has(self.namespaceLabels) && size(self.namespaceLabels) > 0)"
             " || (has(self.podLabels) && size(self.podLabels) > 0)",
-            "give namespaceLabels, podLabels or both: an empty peer would be everybody",
+            "give namespaceLabels, podLabels or both: an empty peer would admit everybody",
             ".podLabels",
         ),
         Rule(
@@ -184,37 +206,41 @@ class Peer(Section, frozen=True):
     )
 
     namespace_labels: Annotated[
-        Labels | None, Meta(description="Labels of the namespace; none: the resource's own.")
+        Labels | None, Meta(description="Labels of the namespace; none: that of the resource.")
     ] = None
     pod_labels: Annotated[Labels | None, Meta(description="Labels of the pod; none: all pods.")] = (
         None
     )
     ip_block: Annotated[
-        IpBlock | None, Meta(description="A network: a load balancer's, or of servers outside.")
+        IpBlock | None,
+        Meta(
+            description="Network, for example of a load balancer or of servers outside of the "
+            "cluster."
+        ),
     ] = None
 
 
 class Network(Section, frozen=True):
     """NetworkPolicies that allow only the connections that the processes need."""
 
-    enabled: Annotated[bool, Meta(description="Make NetworkPolicies.")] = True
+    enabled: Annotated[bool, Meta(description="Create NetworkPolicies.")] = True
     api_from: Annotated[
         Annotated[list[Peer], Meta(max_length=16)],
-        Meta(description="Who may call the api, beside all pods of the namespace."),
+        Meta(description="Peers that may call the api, in addition to all pods of the namespace."),
     ] = []
     metrics_from: Annotated[
         Annotated[list[Peer], Meta(max_length=16)],
-        Meta(description="Who may read metrics, beside all pods of the namespace."),
+        Meta(description="Peers that may read metrics, in addition to all pods of the namespace."),
     ] = []
     extra_egress_ports: Annotated[
         Annotated[list[Port], Meta(max_length=16)],
-        Meta(description="Further ports the pods may connect to."),
+        Meta(description="Further ports that pods may connect to."),
     ] = []
     egress_to: Annotated[
         Annotated[list[Peer], Meta(max_length=32)],
         Meta(
-            description="Where the pods may connect to, on the ports that they need; none: "
-            "anywhere. DNS is let through in any case."
+            description="Peers that pods may connect to, on the ports that they need; none: "
+            "anywhere. DNS is always allowed."
         ),
     ] = []
     dns_ports: Annotated[

@@ -79,7 +79,7 @@ Containers = Annotated[
 class LocalReference(Section, frozen=True):
     """An object in the resource's namespace."""
 
-    name: Annotated[Name, Meta(description="Its name.")]
+    name: Annotated[Name, Meta(description="Name of the Secret.")]
 
 
 class EntrySource(Section, frozen=True):
@@ -91,7 +91,8 @@ class EntrySource(Section, frozen=True):
         Meta(description="Entry."),
     ]
     optional: Annotated[
-        bool | None, Meta(description="Start the pod without the variable if there is none.")
+        bool | None,
+        Meta(description="Start the pod without the variable if the entry does not exist."),
     ] = None
 
 
@@ -99,7 +100,8 @@ class FieldSource(Section, frozen=True):
     """A field of the pod."""
 
     field_path: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=256)], Meta(description="`status.podIP`, say.")
+        Annotated[str, Meta(min_length=1, max_length=256)],
+        Meta(description="Path of the field, such as `status.podIP`."),
     ]
 
 
@@ -107,7 +109,8 @@ class ResourceSource(Section, frozen=True):
     """An amount of a resource that the container requests or is limited to."""
 
     resource: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=64)], Meta(description="`limits.memory`, say.")
+        Annotated[str, Meta(min_length=1, max_length=64)],
+        Meta(description="Name of the amount, such as `limits.memory`."),
     ]
 
 
@@ -129,7 +132,7 @@ class VariableSource(Section, frozen=True):
     )
     field_ref: Annotated[FieldSource | None, Meta(description="Field of the pod.")] = None
     resource_field_ref: Annotated[
-        ResourceSource | None, Meta(description="Amount of the container.")
+        ResourceSource | None, Meta(description="Resource amount of the container.")
     ] = None
 
 
@@ -151,7 +154,7 @@ class Variable(Section, frozen=True):
     value: Annotated[
         Annotated[str, Meta(max_length=4096)] | None, Meta(description="Value; it may be empty.")
     ] = None
-    value_from: Annotated[VariableSource | None, Meta(description="Where it comes from.")] = None
+    value_from: Annotated[VariableSource | None, Meta(description="Source of the value.")] = None
 
 
 class VolumeMount(Section, frozen=True):
@@ -163,9 +166,9 @@ class VolumeMount(Section, frozen=True):
     ]
     mount_path: Annotated[
         Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^/[^:]*$")],
-        Meta(description="Where; not /tmp, which is the operator's."),
+        Meta(description="Path in the container; not /tmp, which the operator mounts."),
     ]
-    read_only: Annotated[bool | None, Meta(description="Without the right to write.")] = None
+    read_only: Annotated[bool | None, Meta(description="Mount without write access.")] = None
     sub_path: Annotated[
         Annotated[str, Meta(max_length=512)] | None, Meta(description="Part of the volume.")
     ] = None
@@ -196,7 +199,7 @@ class Toleration(Section, frozen=True):
         ),
     )
 
-    key: Annotated[LabelKey | None, Meta(description="Taint.")] = None
+    key: Annotated[LabelKey | None, Meta(description="Key of the taint.")] = None
     operator: Annotated[
         Literal["Exists", "Equal"] | None,
         Meta(description="Compare the value, or not; unset: Equal if there is a value."),
@@ -206,7 +209,7 @@ class Toleration(Section, frozen=True):
             str, Meta(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
         ]
         | None,
-        Meta(description="Value."),
+        Meta(description="Value of the taint."),
     ] = None
     effect: Annotated[
         Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
@@ -214,7 +217,7 @@ class Toleration(Section, frozen=True):
     ] = None
     toleration_seconds: Annotated[
         Annotated[int, Meta(ge=0, le=86_400)] | None,
-        Meta(description="Stay on a node with the taint for so long; unset: for ever."),
+        Meta(description="Time that a pod stays on a node with the taint; unset: for ever."),
     ] = None
 
 
@@ -226,16 +229,18 @@ class PodTemplate(Section, frozen=True):
             "self.volumeMounts.all(mount, mount.mountPath != '/tmp'"
             f" && !mount.mountPath.startsWith('{CA_FOLDER}')"
             f" && !mount.mountPath.startsWith('{TLS_FOLDER}'))",
-            f"volumeMounts: /tmp, {CA_FOLDER} and {TLS_FOLDER} are the operator's",
+            f"volumeMounts: /tmp, {CA_FOLDER} and {TLS_FOLDER} belong to the operator",
             ".volumeMounts",
         ),
     )
 
-    labels: Annotated[Labels, Meta(description="Further labels; the operator's own win.")] = {}
+    labels: Annotated[
+        Labels, Meta(description="Further labels. The operator's own take precedence.")
+    ] = {}
     annotations: Annotated[Annotations, Meta(description="Further annotations.")] = {}
     node_selector: Annotated[Labels, Meta(description="Labels of nodes to run on.")] = {}
     affinity: Annotated[
-        Passed | None, Meta(description="Affinity as in a PodSpec, passed on as it is.")
+        Passed | None, Meta(description="Affinity as in a PodSpec, passed on unchanged.")
     ] = None
     tolerations: Annotated[
         Annotated[list[Toleration], Meta(max_length=16)], Meta(description="Tolerated taints.")
@@ -243,8 +248,9 @@ class PodTemplate(Section, frozen=True):
     topology_spread_constraints: Annotated[
         Annotated[list[Passed], Meta(max_length=8)],
         Meta(
-            description="Instead of the operator's, which spread over zones and nodes as far as "
-            "that goes; without labelSelector: over the pods of the process."
+            description="Constraints instead of the operator's, which spread pods over zones "
+            "and nodes where possible. Without labelSelector they select the pods "
+            "of the process."
         ),
     ] = []
     priority_class_name: Annotated[Name | None, Meta(description="PriorityClass.")] = None
@@ -252,7 +258,7 @@ class PodTemplate(Section, frozen=True):
     scheduler_name: Annotated[Name | None, Meta(description="Scheduler.")] = None
     image_pull_secrets: Annotated[
         Annotated[list[LocalReference], Meta(max_length=8, extra_json_schema=_keyed("name"))],
-        Meta(description="Secrets to pull the image."),
+        Meta(description="Secrets with which the image is pulled."),
     ] = []
     image_pull_policy: Annotated[
         Literal["IfNotPresent", "Always", "Never"] | None,
@@ -260,45 +266,53 @@ class PodTemplate(Section, frozen=True):
     ] = None
     service_account_name: Annotated[
         Name | None,
-        Meta(description="ServiceAccount that exists; unset: the operator makes one."),
+        Meta(description="Existing ServiceAccount; unset: the operator creates one."),
     ] = None
     automount_service_account_token: Annotated[
         bool | None,
-        Meta(description="Mount the account's token, for a container of yours; unset: no."),
+        Meta(description="Mount the account's token, for a container of yours; unset: false."),
     ] = None
     env: Annotated[
         Annotated[list[Variable], Meta(max_length=64, extra_json_schema=_keyed("name"))],
-        Meta(description="Further environment variables of every container of the operator's."),
+        Meta(
+            description="Further environment variables of every container that the operator "
+            "defines."
+        ),
     ] = []
     volumes: Annotated[Volumes, Meta(description="Volumes as in a PodSpec.")] = []
     volume_mounts: Annotated[
         Annotated[list[VolumeMount], Meta(max_length=32, extra_json_schema=_keyed("mountPath"))],
-        Meta(description="Volumes in every container of the operator's."),
+        Meta(description="Mounts in every container that the operator defines."),
     ] = []
     security_context: Annotated[
         Passed | None,
         Meta(
-            description="Security context of the pod. Given, even as {}, it has no user, group and "
-            "fsGroup but those named here: OpenShift then chooses them. runAsNonRoot and "
-            "seccompProfile stay unless given."
+            description="Security context of the pod. If set, even to {}, only the user, group "
+            "and fsGroup in it apply; OpenShift chooses missing ones. runAsNonRoot "
+            "and seccompProfile keep the operator's values unless set here."
         ),
     ] = None
     container_security_context: Annotated[
         Passed | None,
-        Meta(description="Merged over the security context of every container of the operator's."),
+        Meta(
+            description="Merged over the security context of every container that the operator "
+            "defines."
+        ),
     ] = None
     init_containers: Annotated[
         Containers,
         Meta(
-            description="Init containers as in a PodSpec, of migration and reconciliation, too; "
-            "with restartPolicy Always they run beside the others."
+            description="Init containers as in a PodSpec, also for migration and "
+            "reconciliation. With restartPolicy Always they run beside the other "
+            "containers."
         ),
     ] = []
     containers: Annotated[
         Containers,
         Meta(
-            description="Further containers as in a PodSpec. Pods of the migration and of "
-            "reconciliation have only those of their own template: a Job ends when all have."
+            description="Further containers as in a PodSpec. Pods of migration and "
+            "reconciliation get only those of their own template, because a Job "
+            "ends when all its containers have ended."
         ),
     ] = []
     host_aliases: Annotated[

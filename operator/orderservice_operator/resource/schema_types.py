@@ -111,8 +111,10 @@ class SecretName(Section, frozen=True):
 class ExtraMetadata(Section, frozen=True):
     """Labels and annotations for an object."""
 
-    labels: Annotated[Labels, Meta(description="Labels; the operator's own win.")] = {}
-    annotations: Annotated[Annotations, Meta(description="Annotations; the operator's win.")] = {}
+    labels: Annotated[Labels, Meta(description="Labels. The operator's own take precedence.")] = {}
+    annotations: Annotated[
+        Annotations, Meta(description="Annotations. The operator's own take precedence.")
+    ] = {}
 
 
 class Amounts(Section, frozen=True):
@@ -141,5 +143,7 @@ class Resources(Section, frozen=True):
 
     rules: ClassVar = (_at_most("cpu"), _at_most("memory"), _at_most("ephemeral-storage"))
 
-    requests: Annotated[Amounts, Meta(description="Asked for when scheduled.")] = Amounts()
-    limits: Annotated[Amounts, Meta(description="Never exceeded.")] = Amounts()
+    requests: Annotated[
+        Amounts, Meta(description="Amounts that are reserved when a pod is scheduled.")
+    ] = Amounts()
+    limits: Annotated[Amounts, Meta(description="Most that a container may use.")] = Amounts()

@@ -55,7 +55,7 @@ def _same_secrets(process: str, field: str) -> Rule:
     own = f"self.{process}.database"
     return Rule(
         f"!has({own}) || has({own}.{field}) == has(self.database.{field})",
-        f"{process}.database needs {field} if spec.database has it, and only then",
+        f"{process}.database must have {field} if spec.database has it, and must not otherwise",
         f".{process}.database",
     )
 
@@ -64,14 +64,17 @@ class Authorities(Section, frozen=True):
     """The entry of a Secret with certificates of authorities."""
 
     name: Annotated[Name, Meta(description="Name of the Secret.")]
-    key: Annotated[SecretEntry, Meta(description="Entry: certificates as PEM.")] = "ca.crt"
+    key: Annotated[SecretEntry, Meta(description="Entry with certificates in PEM.")] = "ca.crt"
 
 
 class ServiceAccountTemplate(Section, frozen=True):
     """Metadata of the ServiceAccount that the operator creates."""
 
     metadata: Annotated[
-        ExtraMetadata, Meta(description="What a cloud knows the pods' identity by, say.")
+        ExtraMetadata,
+        Meta(
+            description="Labels and annotations, for example those of a cloud's workload identity."
+        ),
     ] = ExtraMetadata()
 
 
@@ -97,7 +100,7 @@ class Spec(Section, frozen=True):
         ),
         Rule(
             "self.auth.mode == 'jwt' || !self.rateLimit.policies.exists(p, p.per == 'tenant')",
-            "rateLimit.policies count tenants only with auth.mode jwt: tokens name them",
+            "rateLimit.policies per tenant need auth.mode jwt: tokens name the tenant",
             ".rateLimit.policies",
         ),
         *(_same_secrets(process, "sessionSecretRef") for process in _WITH_DATABASE),
@@ -105,47 +108,65 @@ class Spec(Section, frozen=True):
     )
 
     image: Annotated[Image, Meta(description="Image of the order processes, with tag or digest.")]
-    api: Annotated[Api, Meta(description="The HTTP API.")]
-    notifier: Annotated[Notifier, Meta(description="Webhooks.")]
+    api: Annotated[Api, Meta(description="The HTTP API and its gateway.")]
+    notifier: Annotated[Notifier, Meta(description="The notifier, which sends webhooks.")]
     database: Annotated[Database, Meta(description="PostgreSQL.")]
     messaging: Annotated[Messaging, Meta(description="RabbitMQ.")]
     mode: Annotated[
         Literal["Manage", "Observe"],
-        Meta(description="Observe: report what would be written, and write nothing but status."),
+        Meta(
+            description="Observe: the operator reports what it would change, and writes only "
+            "the status."
+        ),
     ] = "Manage"
-    paused: Annotated[bool, Meta(description="Leave everything as it is until unset.")] = False
-    worker: Annotated[Worker, Meta(description="Consumer of order-processing.")] = Worker()
-    relay: Annotated[Relay, Meta(description="Outbox to RabbitMQ.")] = Relay()
+    paused: Annotated[bool, Meta(description="While true, the operator changes nothing.")] = False
+    worker: Annotated[Worker, Meta(description="The worker, which consumes order-processing.")] = (
+        Worker()
+    )
+    relay: Annotated[
+        Relay, Meta(description="The relay, which publishes the outbox to RabbitMQ.")
+    ] = Relay()
     cache: Annotated[Cache, Meta(description="Redis or Valkey.")] = Cache()
-    rate_limit: Annotated[RateLimit, Meta(description="Limits of requests.")] = RateLimit()
-    upstreams: Annotated[Upstreams, Meta(description="Services that are called.")] = Upstreams()
-    auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
-    cancellation: Annotated[Cancellation, Meta(description="Cancelling orders.")] = Cancellation()
+    rate_limit: Annotated[RateLimit, Meta(description="Rate limits.")] = RateLimit()
+    upstreams: Annotated[Upstreams, Meta(description="Inventory and Payment.")] = Upstreams()
+    auth: Annotated[Auth, Meta(description="Authentication of callers.")] = Auth()
+    cancellation: Annotated[Cancellation, Meta(description="Cancellation of orders.")] = (
+        Cancellation()
+    )
     observability: Annotated[Observability, Meta(description="Logs, traces, metrics.")] = (
         Observability()
     )
-    slo: Annotated[Slo, Meta(description="Objectives, for alerts.")] = Slo()
+    slo: Annotated[
+        Slo, Meta(description="Service level objectives, from which alerts are made.")
+    ] = Slo()
     migrations: Annotated[Migrations, Meta(description="Schema migrations.")] = Migrations()
     reconciliation: Annotated[
-        Reconciliation, Meta(description="Orders held against the ledgers of others.")
+        Reconciliation,
+        Meta(description="Comparison of orders with the ledgers of Payment and Inventory."),
     ] = Reconciliation()
-    rollout: Annotated[Rollout, Meta(description="Replacing pods.")] = Rollout()
+    rollout: Annotated[Rollout, Meta(description="How pods are replaced.")] = Rollout()
     network_policy: Annotated[Network, Meta(description="NetworkPolicies.")] = Network()
-    pod_template: Annotated[PodTemplate, Meta(description="Added to all pods.")] = PodTemplate()
+    pod_template: Annotated[PodTemplate, Meta(description="Fields that are added to all pods.")] = (
+        PodTemplate()
+    )
     ca_bundle_secret_ref: Annotated[
         Authorities | None,
         Meta(
-            description="Certificates of the authorities that the processes and the operator trust "
-            "instead of the image's: PostgreSQL, RabbitMQ, Redis, Inventory, Payment, webhooks, "
-            "JWKS and OTLP. Public ones have to be in it where a public server is called."
+            description="Certificates of the authorities that the processes and the operator "
+            "trust instead of the image's: for PostgreSQL, RabbitMQ, Redis, "
+            "Inventory, Payment, webhooks, JWKS and OTLP. Add the public "
+            "authorities if one of these servers has a public certificate."
         ),
     ] = None
     inherited_metadata: Annotated[
         ExtraMetadata,
-        Meta(description="Labels and annotations of every child; of pods: podTemplate."),
+        Meta(
+            description="Labels and annotations of every child. Those of pods are in podTemplate."
+        ),
     ] = ExtraMetadata()
     service_account_template: Annotated[
-        ServiceAccountTemplate, Meta(description="The ServiceAccount that the operator makes.")
+        ServiceAccountTemplate,
+        Meta(description="Metadata of the ServiceAccount that the operator creates."),
     ] = ServiceAccountTemplate()
 
 
@@ -174,7 +195,7 @@ class OrderService(msgspec.Struct, frozen=True, rename="camel"):
         ),
         Rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name must be a DNS label that begins with a letter: Services take it",
+            "metadata.name must be a DNS label that begins with a letter: Services use it",
         ),
         Rule(
             "self.metadata.name != 'default'",

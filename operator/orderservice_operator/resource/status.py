@@ -23,15 +23,17 @@ Upgrade = Literal["Waiting", "UnderWay", "UnderWayUnready"]
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
     """One aspect of the service, in the shape Kubernetes uses everywhere."""
 
-    type: Annotated[str, Meta(max_length=316, description="What it is about.")]
+    type: Annotated[str, Meta(max_length=316, description="Type of the condition.")]
     status: Annotated[ConditionStatus, Meta(description="True, False or Unknown.")]
-    reason: Annotated[str, Meta(max_length=1024, description="Why, for programs.")]
-    message: Annotated[str, Meta(max_length=32768, description="Why, for people.")] = ""
-    observed_generation: Annotated[int, Meta(description="Generation of the spec it is about.")] = 0
+    reason: Annotated[str, Meta(max_length=1024, description="Reason for programs.")]
+    message: Annotated[str, Meta(max_length=32768, description="Explanation for people.")] = ""
+    observed_generation: Annotated[
+        int, Meta(description="Generation of the spec that it describes.")
+    ] = 0
     last_transition_time: Annotated[
         str,
         Meta(
-            description="When `status` changed last.",
+            description="Time of the last change of `status`.",
             extra_json_schema={"format": "date-time"},
         ),
     ] = ""
@@ -40,39 +42,46 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
 class PodCounts(msgspec.Struct, frozen=True, rename="camel"):
     """Pods of one process."""
 
-    desired: Annotated[int, Meta(description="Wanted.")] = 0
-    ready: Annotated[int, Meta(description="Ready.")] = 0
-    updated: Annotated[int, Meta(description="Of the wanted version.")] = 0
+    desired: Annotated[int, Meta(description="Pods that should exist.")] = 0
+    ready: Annotated[int, Meta(description="Pods that are ready.")] = 0
+    updated: Annotated[int, Meta(description="Pods that run the wanted version.")] = 0
 
 
 class QueueDepth(msgspec.Struct, frozen=True, rename="camel"):
     """Messages in a queue, as last measured."""
 
-    messages: Annotated[int, Meta(description="All, being worked on included.")] = 0
-    dead: Annotated[int, Meta(description="In its dead-letter queue.")] = 0
+    messages: Annotated[
+        int, Meta(description="All messages, including those that are being handled.")
+    ] = 0
+    dead: Annotated[int, Meta(description="Messages in its dead-letter queue.")] = 0
 
 
 class Rollback(msgspec.Struct, frozen=True, rename="camel"):
     """The revision that runs instead of the spec, until the spec changes."""
 
-    generation: Annotated[int, Meta(description="Generation of the spec that is not run.")]
-    image: Annotated[str, Meta(description="Image that is not run.")]
-    revision: Annotated[str, Meta(description="ControllerRevision that is run instead.")]
+    generation: Annotated[int, Meta(description="Generation of the spec that does not run.")]
+    image: Annotated[str, Meta(description="Image that does not run.")]
+    revision: Annotated[str, Meta(description="ControllerRevision that runs instead.")]
     revision_image: Annotated[str, Meta(description="Image of that revision.")]
     reason: Annotated[
-        Literal["DeadlineMissed", "MigrationFailed", "Requested"], Meta(description="Why.")
+        Literal["DeadlineMissed", "MigrationFailed", "Requested"], Meta(description="Reason.")
     ]
-    message: Annotated[str, Meta(max_length=4096, description="Why, for people.")] = ""
+    message: Annotated[str, Meta(max_length=4096, description="Explanation for people.")] = ""
     attempt: Annotated[
         str,
-        Meta(description="Digest of the spec that is not run; pausing and scaling keep it."),
+        Meta(
+            description="Digest of the spec that does not run. Pausing and scaling do not "
+            "change it."
+        ),
     ] = ""
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The state of an order service, as the operator observed it."""
 
-    observed_generation: Annotated[int, Meta(description="Generation this is about.")] = 0
+    observed_generation: Annotated[
+        int, Meta(description="Generation of the spec that the status describes.")
+    ] = 0
     phase: Annotated[Phase, Meta(description="Summary in one word.")] = "Pending"
     conditions: Annotated[
         tuple[Condition, ...],
@@ -101,17 +110,20 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         ),
     ] = None
     rollback: Annotated[
-        Rollback | None, Meta(description="Set while the spec is not what is run.")
+        Rollback | None, Meta(description="Set while another revision runs instead of the spec.")
     ] = None
     migrated_image: Annotated[str, Meta(description="Image whose migrations are complete.")] = ""
     migration: Annotated[str, Meta(description="Job of the migrations that are complete.")] = ""
-    operator_version: Annotated[str, Meta(description="Operator that wrote this.")] = ""
+    operator_version: Annotated[
+        str, Meta(description="Version of the operator that wrote the status.")
+    ] = ""
     operator: Annotated[
         str,
-        Meta(description="Installation that works on this: `namespace/name` of its Lease."),
+        Meta(description="Installation that manages this resource: `namespace/name` of its Lease."),
     ] = ""
     contender: Annotated[
-        str, Meta(description="Another installation that has this in its scope and gives way.")
+        str,
+        Meta(description="Another installation that has this resource in its scope and yields."),
     ] = ""
     api: Annotated[PodCounts, Meta(description="Pods of the api.")] = PodCounts()
     worker: Annotated[PodCounts, Meta(description="Pods of the worker.")] = PodCounts()

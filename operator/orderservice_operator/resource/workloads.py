@@ -49,24 +49,26 @@ class DisruptionBudget(Section, frozen=True):
         ),
     )
 
-    enabled: Annotated[bool, Meta(description="Make a PodDisruptionBudget.")] = True
+    enabled: Annotated[bool, Meta(description="Create a PodDisruptionBudget.")] = True
     min_available: Annotated[
-        Replicas | None, Meta(description="Pods that have to stay; below the replica count.")
+        Replicas | None,
+        Meta(description="Pods that must stay available; less than the number of pods."),
     ] = None
     max_unavailable: Annotated[
-        ScaledReplicas | None, Meta(description="Pods that may go at once; 1 if neither is set.")
+        ScaledReplicas | None,
+        Meta(description="Pods that may be unavailable at the same time; 1 if neither is set."),
     ] = None
     unhealthy_pod_eviction_policy: Annotated[
         Literal["AlwaysAllow", "IfHealthyBudget"],
-        Meta(description="AlwaysAllow: a pod that is not ready never keeps a node from its drain."),
+        Meta(description="AlwaysAllow: a pod that is not ready never blocks the drain of a node."),
     ] = "AlwaysAllow"
 
 
 _Broker = Annotated[
-    BrokerCredentials | None, Meta(description="A user of its own; unset: spec.messaging.")
+    BrokerCredentials | None, Meta(description="Secret of a separate user; unset: spec.messaging.")
 ]
 _Cache = Annotated[
-    CacheCredentials | None, Meta(description="A user of its own; unset: spec.cache.")
+    CacheCredentials | None, Meta(description="Secret of a separate user; unset: spec.cache.")
 ]
 
 
@@ -82,7 +84,7 @@ class CpuAutoscaling(Section, frozen=True):
     ] = msgspec.field(default=70, name="targetCPUUtilizationPercentage")
     target_memory_percentage: Annotated[
         Percentage | None,
-        Meta(description="Memory used, as a percentage of memory requested; unset: not looked at."),
+        Meta(description="Memory used, as a percentage of memory requested; unset: ignored."),
     ] = msgspec.field(default=None, name="targetMemoryUtilizationPercentage")
     behavior: Annotated[
         Passed | None,
@@ -109,8 +111,9 @@ class QueueAutoscaling(Section, frozen=True):
     queue_length_per_pod: Annotated[
         Count,
         Meta(
-            description="Messages, being worked on included, that one pod is to have. Keep it "
-            "below ORDERS_RELAY_UNDER_WAY (80): of a customer with many the relay adds no more."
+            description="Messages for each pod, including those that it is handling. Keep it "
+            "below ORDERS_RELAY_UNDER_WAY (80), because the relay puts no more "
+            "orders of one busy customer into the queue."
         ),
     ] = 60
     behavior: Annotated[
@@ -127,7 +130,7 @@ class Ingress(Section, frozen=True):
         Annotated[
             list[Host], Meta(max_length=16, extra_json_schema={"x-kubernetes-list-type": "set"})
         ],
-        Meta(description="Further host names; the certificate has to be for them, too."),
+        Meta(description="Further host names. The certificate must contain them, too."),
     ] = []
     class_name: Annotated[Name | None, Meta(description="IngressClass; unset: the default.")] = None
     tls_secret_ref: Annotated[
@@ -141,9 +144,11 @@ class ParentReference(Section, frozen=True):
 
     name: Annotated[Name, Meta(description="Name of the Gateway.")]
     namespace: Annotated[
-        Name | None, Meta(description="Its namespace; unset: the resource's own.")
+        Name | None, Meta(description="Namespace of the Gateway; unset: that of the resource.")
     ] = None
-    section_name: Annotated[Name | None, Meta(description="Its listener; unset: all.")] = None
+    section_name: Annotated[
+        Name | None, Meta(description="Listener of the Gateway; unset: all.")
+    ] = None
 
 
 class HttpRoute(Section, frozen=True):
@@ -182,23 +187,23 @@ class ApiService(Section, frozen=True):
     annotations: Annotated[Annotations, Meta(description="Annotations of the Service.")] = {}
     load_balancer_class: Annotated[
         Annotated[str, Meta(min_length=1, max_length=253)] | None,
-        Meta(description="Which load balancer; unset: the cluster's default."),
+        Meta(description="Class of the load balancer; unset: the cluster's default."),
     ] = None
     load_balancer_source_ranges: Annotated[
         Annotated[list[Cidr], Meta(max_length=32)],
-        Meta(description="Networks whose requests a load balancer takes; none: all."),
+        Meta(description="Networks whose requests the load balancer accepts; none: all."),
     ] = []
     external_traffic_policy: Annotated[
         Literal["Cluster", "Local"] | None,
-        Meta(description="Local: the client's address stays, and only nodes with a pod answer."),
+        Meta(description="Local: the client's address is kept, and only nodes with a pod answer."),
     ] = None
     ip_family_policy: Annotated[
         Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None,
-        Meta(description="IPv4, IPv6 or both, of both Services; unset: the cluster's default."),
+        Meta(description="IPv4, IPv6 or both, for both Services; unset: the cluster's default."),
     ] = None
     ip_families: Annotated[
         Annotated[list[Literal["IPv4", "IPv6"]], Meta(max_length=2)],
-        Meta(description="Families in their order; none: the cluster's."),
+        Meta(description="IP families in order of preference; none: the cluster's."),
     ] = []
 
 
@@ -209,8 +214,9 @@ class Gateway(Section, frozen=True):
     tls_secret_ref: Annotated[
         SecretName | None,
         Meta(
-            description="Certificate and key (kubernetes.io/tls) of the api itself: it speaks TLS, "
-            "at port 443 of the Service and not at 80. A renewal is followed without a restart."
+            description="Certificate and key (kubernetes.io/tls) of the api's gateway. The "
+            "Service then has port 443 with TLS instead of port 80. A renewed "
+            "certificate is used without a restart."
         ),
     ] = None
 
@@ -228,7 +234,7 @@ class Api(Section, frozen=True):
     secret_ref: Annotated[
         CursorKey, Meta(description="Key that signs list cursors (at least 16 characters).")
     ]
-    replicas: Annotated[Replicas, Meta(description="Pods, unless autoscaled.")] = 2
+    replicas: Annotated[Replicas, Meta(description="Number of pods, unless autoscaled.")] = 2
     worker_class: Annotated[
         Literal["meinheld", "gthread"], Meta(description="gunicorn worker class.")
     ] = "meinheld"
@@ -243,7 +249,7 @@ class Api(Section, frozen=True):
         CpuAutoscaling | None, Meta(description="Scale on CPU; unset: keep `replicas`.")
     ] = None
     pod_disruption_budget: Annotated[
-        DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
+        DisruptionBudget, Meta(description="Limit on voluntary disruptions.")
     ] = DisruptionBudget()
     ingress: Annotated[Ingress | None, Meta(description="Ingress; unset: none.")] = None
     http_route: Annotated[HttpRoute | None, Meta(description="HTTPRoute; unset: none.")] = None
@@ -253,17 +259,18 @@ class Api(Section, frozen=True):
     # those behind it in one process would be refused while other processes are idle.
     max_wait_milliseconds: Annotated[
         Annotated[int, Meta(ge=0, le=30_000)],
-        Meta(description="Longest wait before a request gets 503 instead of work; 0: any."),
+        Meta(description="Longest time that a request may wait before it gets 503; 0: no limit."),
     ] = 1000
     database: Annotated[
-        ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+        ReaderCredentials | None,
+        Meta(description="Secrets of a separate user; unset: spec.database."),
     ] = None
     cache: _Cache = None
     trusted_proxies: Annotated[
         Annotated[list[Cidr], Meta(max_length=16)],
         Meta(
-            description="Networks of the proxies in front (an ingress controller's pods, say): "
-            "only their word about a client's address is taken."
+            description="Networks of the proxies in front, for example of an ingress "
+            "controller's pods. Only from these a client's address is accepted."
         ),
     ] = []
 
@@ -271,9 +278,10 @@ class Api(Section, frozen=True):
 class Worker(Section, frozen=True):
     """The consumer of order-processing."""
 
-    replicas: Annotated[Replicas, Meta(description="Pods, unless autoscaled.")] = 2
+    replicas: Annotated[Replicas, Meta(description="Number of pods, unless autoscaled.")] = 2
     prefetch: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages a pod works on at once.")
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(description="Messages that a pod handles at the same time."),
     ] = 10
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
     pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
@@ -283,10 +291,11 @@ class Worker(Section, frozen=True):
         QueueAutoscaling | None, Meta(description="Scale on queue depth; unset: keep `replicas`.")
     ] = None
     pod_disruption_budget: Annotated[
-        DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
+        DisruptionBudget, Meta(description="Limit on voluntary disruptions.")
     ] = DisruptionBudget()
     database: Annotated[
-        ReaderCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+        ReaderCredentials | None,
+        Meta(description="Secrets of a separate user; unset: spec.database."),
     ] = None
     messaging: _Broker = None
     cache: _Cache = None
@@ -301,10 +310,11 @@ class Relay(Section, frozen=True):
         PodTemplate()
     )
     pod_disruption_budget: Annotated[
-        DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
+        DisruptionBudget, Meta(description="Limit on voluntary disruptions.")
     ] = DisruptionBudget()
     database: Annotated[
-        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None,
+        Meta(description="Secrets of a separate user; unset: spec.database."),
     ] = None
     messaging: _Broker = None
 
@@ -319,22 +329,25 @@ class Notifier(Section, frozen=True):
     allow_private_receiver: Annotated[
         bool,
         Meta(
-            description="Let the receiver have a private address, as a Service of the cluster has."
-            " Link-local addresses and cloud metadata are refused in any case."
+            description="Allow a receiver with a private address, for example a Service of the "
+            "cluster. Link-local addresses and cloud metadata services are always "
+            "refused."
         ),
     ] = False
     replicas: Annotated[Replicas, Meta(description="Pods.")] = 2
     prefetch: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)], Meta(description="Messages a pod works on at once.")
+        Annotated[int, Meta(ge=1, le=1000)],
+        Meta(description="Messages that a pod handles at the same time."),
     ] = 10
     resources: Annotated[Resources, Meta(description="Resources of the container.")] = Resources()
     pod_template: Annotated[PodTemplate, Meta(description="Merged over spec.podTemplate.")] = (
         PodTemplate()
     )
     pod_disruption_budget: Annotated[
-        DisruptionBudget, Meta(description="Limit of voluntary disruptions.")
+        DisruptionBudget, Meta(description="Limit on voluntary disruptions.")
     ] = DisruptionBudget()
     database: Annotated[
-        DatabaseCredentials | None, Meta(description="A user of its own; unset: spec.database.")
+        DatabaseCredentials | None,
+        Meta(description="Secrets of a separate user; unset: spec.database."),
     ] = None
     messaging: _Broker = None

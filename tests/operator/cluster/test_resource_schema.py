@@ -63,7 +63,7 @@ RULES: list[tuple[str, Any, Any, str]] = [
         "database",
         {"replicaSecretRef": {"name": "orders-database", "key": "replica"}},
         {"replicaSecretRef": {"name": "orders-database"}},
-        "is the primary itself",
+        "is that of the primary",
     ),
     (
         "messaging",
@@ -105,10 +105,10 @@ RULES: list[tuple[str, Any, Any, str]] = [
     *(
         ("rateLimit", {"policies": [_POLICY]}, {"policies": [*policies]}, message)
         for policies, message in (
-            ([{**_POLICY, "per": "tenant"}], "claim belongs to per: tenant"),
-            ([{**_POLICY, "claim": "org"}], "claim belongs to per: tenant"),
-            ([{**_POLICY, "per": "tenant", "claim": "org"}], "only with auth.mode jwt"),
-            ([{**_POLICY, "name": "default"}], "default is the limit per principal"),
+            ([{**_POLICY, "per": "tenant"}], "per: tenant needs a claim"),
+            ([{**_POLICY, "claim": "org"}], "per: tenant needs a claim"),
+            ([{**_POLICY, "per": "tenant", "claim": "org"}], "per tenant need auth.mode jwt"),
+            ([{**_POLICY, "name": "default"}], "default is the name of the limit"),
             ([_POLICY, _POLICY], "duplicate entries for key"),
             ([{**_POLICY, "limit": "100 a minute"}], "limit in body should match"),
         )
@@ -117,13 +117,13 @@ RULES: list[tuple[str, Any, Any, str]] = [
         "networkPolicy",
         {"apiFrom": [{"podLabels": {"a": "b"}}]},
         {"apiFrom": [{}]},
-        "would be everybody",
+        "would admit everybody",
     ),
     (
         "rollout",
         {"minReadySeconds": 9, "progressDeadlineSeconds": 10},
         {"minReadySeconds": 10, "progressDeadlineSeconds": 10},
-        "no pod would ever count",
+        "every roll-out would fail",
     ),
     (
         "podTemplate",
@@ -174,7 +174,7 @@ for _process in ("api", "relay", "worker", "notifier", "migrations", "reconcilia
             _process,
             {"database": _OWN},
             {"database": _OWN | _SESSION},
-            f"{_process}.database needs sessionSecretRef if",
+            f"{_process}.database must have sessionSecretRef if",
         ),
     ]
 for _process in ("api", "worker"):
@@ -183,7 +183,7 @@ for _process in ("api", "worker"):
             _process,
             {"database": _OWN},
             {"database": _OWN | _REPLICA},
-            f"{_process}.database needs replicaSecretRef if",
+            f"{_process}.database must have replicaSecretRef if",
         ),
     ]
 # A template is the same type wherever it is; one place shows each of its rules.
@@ -226,7 +226,7 @@ RULES += [
         "podTemplate",
         {"volumeMounts": [{"name": "a", "mountPath": "/a"}]},
         {"volumeMounts": [{"name": "a", "mountPath": "/etc/orders/ca"}]},
-        "are the operator's",
+        "belong to the operator",
     ),
     (
         "podTemplate",
@@ -431,9 +431,9 @@ def test_every_rule_has_a_case_here(api: Api) -> None:
         ("", "must not be default"),
     ]
     cases += [(".spec.messaging", "vhost cannot be changed")]
-    cases += [(".spec", text) for text in (_NEEDS_TOKENS, "only with auth.mode jwt")]
+    cases += [(".spec", text) for text in (_NEEDS_TOKENS, "per tenant need auth.mode jwt")]
     assert len(rules) > 20
-    cases += [(".spec", part) for _, part in cases if ".database needs" in part]
+    cases += [(".spec", part) for _, part in cases if ".database must have" in part]
     parts = {part for _, part in cases if part.startswith(_EVERYWHERE)} | {"requests."}
     assert not [
         (place, text)
