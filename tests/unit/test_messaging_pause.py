@@ -31,7 +31,7 @@ def test_work_goes_on_until_something_is_away_and_then_one_probes() -> None:
     pause = Pause("q", clock)
     assert entered(pause) is NextAction.WORK
     pause.leave(NextAction.WORK, away())
-    assert pause.problem == "paused for 0 s: payment is away"
+    assert pause.problem == "paused for 0 s: payment is unavailable"
     assert paused("payment") == 1
     assert entered(pause) is NextAction.EXPIRED
     clock.now_s = 10

@@ -29,7 +29,7 @@ from orders.messaging.verdict import RetryPolicy
 from orders.settings import MessagingSettings
 from orderservice_topology.topology import RETRY_TIERS, Tier
 
-# A message held for longer is put off, because others may not need what it lacks.
+# A message held for longer is put off: other messages may not need the unavailable dependency.
 _MAKE_ROOM_S: Final = 60.0
 # The broker closes the channel of a consumer that keeps a message for 30 minutes.
 _LONGEST_HOLD_S: Final = 600.0
@@ -53,8 +53,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     give_up_after_s: float = 86_400  # dead-letter a message that outages delay for longer
     set_size: int = 1  # messages worked on together, if there is a handler of sets
 
-    # How long to wait before trying a message again that could be neither handled nor copied. It is
-    # not requeued: the queue counts deliveries, and dead-letters messages with too many.
+    # Wait before a message is tried again that could be neither handled nor copied. It is not
+    # requeued, because the queue counts deliveries and dead-letters messages with too many.
     copy_retry_s: float = 5.0
 
     @property

@@ -20,7 +20,7 @@ from orderservice_topology import topology
 _QUEUES: Final = (*topology.ACCEPTS, topology.UNROUTED)
 _LIMIT: Final = 50
 _LONGEST_BODY_BYTES: Final = 65_536
-# Letters replayed a second: a guess that leaves the workers room for new orders.
+# Letters replayed per second: a guess that leaves the workers room for new orders.
 _RATE: Final = 50.0
 _BATCH: Final = 500  # letters looked up in one statement
 _NONE_SETTLED: Final = "no letter was settled otherwise"
@@ -48,17 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "list the letters, oldest first")
-    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most so many")
+    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most this many")
     show = _action(actions, "show", "show one letter with its body, as JSON")
     show.add_argument("--id", dest="ids", action="append", required=True, metavar="MESSAGE_ID")
-    replay = _action(actions, "replay", "send letters again, as if never tried")
+    replay = _action(actions, "replay", "send letters again, with a new count of tries")
     _chosen_letters(replay)
     replay.add_argument(
-        "--rate", type=_rate, default=_RATE, help=f"letters a second, {_RATE:g} if not given"
+        "--rate", type=_rate, default=_RATE, help=f"letters per second (default: {_RATE:g})"
     )
     drop = _action(actions, "drop", "remove letters for good")
     _chosen_letters(drop)
-    drop.add_argument("--yes", action="store_true", help="really: a dropped message is gone")
+    drop.add_argument(
+        "--yes", action="store_true", help="confirm: a dropped message is lost for good"
+    )
     tidy = _action(
         actions, "tidy", "list the letters whose order was settled otherwise; --yes drops them"
     )
@@ -76,7 +78,7 @@ def run(
     """
     queue = args.queue if args.queue == topology.UNROUTED else topology.dead_queue(args.queue)
     if args.action == "drop" and not args.yes:
-        raise OrdersError("a dropped message is gone for good: say --yes to drop it")
+        raise OrdersError("a dropped message is lost for good: add --yes to drop it")
     with opened(settings, queue) as box:
         if args.action == "list":
             return _list(box, args.limit)
@@ -96,7 +98,7 @@ def run(
 def wants_records(args: argparse.Namespace) -> bool:
     """Tell whether a command makes a change that must be recorded."""
     if args.action == "tidy" and args.no_audit:
-        raise OrdersError("tidy asks the database about the orders: leave --no-audit out")
+        raise OrdersError("tidy needs the database: leave --no-audit out")
     return args.action in _CHANGING and not args.no_audit
 
 
@@ -114,7 +116,7 @@ def _recording(
 
 
 def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Delivery], None]:
-    """Do it at most `rate` times a second."""
+    """Return `change`, limited to `rate` letters per second."""
     next_s = time.monotonic()
 
     def paced(letter: Delivery) -> None:
@@ -129,7 +131,7 @@ def _paced(change: Callable[[Delivery], None], rate: float) -> Callable[[Deliver
 def _tidy(box: Box, args: argparse.Namespace, queue: str, records: Records | None) -> int:
     """List or drop letters that need no action any more. Keep unreadable ones."""
     if records is None:
-        raise OrdersError("tidy asks the database about the orders: set ORDERS_DATABASE_URL")
+        raise OrdersError("tidy needs the database: set ORDERS_DATABASE_URL")
     if queue == topology.UNROUTED:
         raise OrdersError(
             "letters of orders.unrouted are events that reached no queue: replay or drop them"
@@ -164,7 +166,7 @@ def _reasons(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--as", dest="name", help="who you are, if not the login")
     action.add_argument(
-        "--no-audit", action="store_true", help="without a row in the database, if it is out"
+        "--no-audit", action="store_true", help="write no audit row, if the database is unavailable"
     )
 
 
@@ -188,10 +190,12 @@ def _action(
 def _chosen_letters(action: argparse.ArgumentParser) -> None:
     selection = action.add_mutually_exclusive_group(required=True)
     selection.add_argument(
-        "--id", dest="ids", action="append", metavar="MESSAGE_ID", help="this one"
+        "--id", dest="ids", action="append", metavar="MESSAGE_ID", help="only this letter"
     )
-    selection.add_argument("--all", action="store_true", help="every one that is there now")
-    action.add_argument("--limit", type=positive, help="with --all: at most so many, oldest first")
+    selection.add_argument("--all", action="store_true", help="all letters in the queue now")
+    action.add_argument(
+        "--limit", type=positive, help="with --all: at most this many, oldest first"
+    )
 
 
 def _queue(text: str) -> str:

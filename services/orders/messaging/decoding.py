@@ -1,7 +1,7 @@
-"""Reads the properties of a message without raising, whatever bytes its publisher put there.
+"""Reads the properties of a message. Never raises, whatever bytes its publisher sent.
 
-RabbitMQ passes properties on as they came. pika decodes them in the connection's loop, where an
-error (a timestamp in milliseconds, for example) ends the connection and all its deliveries. So our
+RabbitMQ passes properties on unchanged. pika decodes them in the connection's loop, where an error
+(a timestamp in milliseconds, for example) ends the connection and all its deliveries. So our
 connections read header frames with this module.
 """
 

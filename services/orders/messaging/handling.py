@@ -30,7 +30,7 @@ from orders.telemetry.metrics import (
 )
 
 # Commits, then returns the outcome for the metric; None: `processed`.
-# Raises Transient to be called again later, Permanent to put the message aside.
+# Raises Transient to be called again later, Permanent to dead-letter the message.
 Handler = Callable[[Message], str | None]
 
 PROCESSED: Final = "processed"
@@ -224,7 +224,7 @@ class Pause:
             if self._away is None:
                 return None
             paused_s = self._monotonic() - self._since_s
-            return f"paused for {paused_s:.0f} s: {self._away.dependency} is away"
+            return f"paused for {paused_s:.0f} s: {self._away.dependency} is unavailable"
 
     def enter(self, until_s: float, held: Callable[[], bool]) -> NextAction | None:
         """Wait until work may go on, at most until `until_s` (monotonic).

@@ -1,4 +1,4 @@
-"""The dead letters of one queue, opened for a person.
+"""The dead letters of one queue, for a person to list, replay or drop.
 
 Messages stay unacknowledged until they are removed, so an interruption returns them to the queue. A
 replayed message is acknowledged only after the broker has confirmed its copy. An interruption in
@@ -54,7 +54,7 @@ class Box:
             yield envelope.delivered(self.queue, method, properties, body)
 
     def replay(self, letter: Delivery) -> None:
-        """Publish a letter to its origin, as if it had never been tried, and remove it."""
+        """Publish a letter to its queue again, without traces of earlier tries, and remove it."""
         if letter.queue == topology.UNROUTED:
             copy = verdict.revive(letter, topology.EXCHANGE, letter.routing_key)
         else:

@@ -37,20 +37,20 @@ ChannelFunction = Callable[[Channel | None], None]
 
 
 class User(Protocol):
-    """Publishes or consumes through a link. The link calls it on the link's thread only."""
+    """Publishes or consumes through a link, which calls these methods on its own thread."""
 
     def opened(self, channel: Channel) -> None:
         """Set the new channel up, then call `Link.serving`."""
 
     def lost(self) -> None:
-        """Abandon everything that was under way on the channel."""
+        """Abandon all work on the lost channel."""
 
 
 class BrokerConnection(SelectConnection):  # type: ignore[misc] # pika has no types
     """pika's connection with two internal methods replaced.
 
-    If a later pika no longer calls one of them, pika's own behaviour returns, which is only slower
-    or less tolerant.
+    If a later pika no longer calls one of them, its own code runs instead, which is only slower or
+    less tolerant.
     """
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
@@ -133,7 +133,7 @@ class Link:
     # On the link's thread from here on.
 
     def serving(self, channel: Channel) -> None:
-        """Let calls use the channel, which the user has set up."""
+        """Let calls use the channel, now that the user has set it up."""
         with self._lock:
             self._channel = channel
         self.problem = None

@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class PublishOutcome(enum.StrEnum):
-    """How publishing one message ended. Only `CONFIRMED` says that the broker has it."""
+    """How the publication of a message ended. Only after `CONFIRMED` the broker surely has it."""
 
     CONFIRMED = "confirmed"
     NACKED = "nacked"  # one of its queues is full or failed
@@ -55,7 +55,7 @@ class _Unconfirmed(msgspec.Struct, frozen=True, eq=False):
 
 
 class Publisher:
-    """Publishes persistent, mandatory messages on a connection of its own."""
+    """Publishes persistent, mandatory messages on a separate connection."""
 
     def __init__(
         self, settings: MessagingSettings, name: str, confirm_timeout_s: float = CONFIRM_TIMEOUT_S
@@ -181,9 +181,9 @@ class Publisher:
     def _expire(self, channel: Channel) -> None:
         """Give up messages without an answer; later confirms are ignored.
 
-        If no confirm at all came for so long, this connection or its host may be at fault: connect
-        to another one. But stay if the broker says that it blocks publishers: it would take more
-        messages from a new connection than it can store.
+        If no confirm at all came for that long, this connection or its host may be at fault:
+        connect to another one. But stay connected while the broker blocks publishers: it would
+        accept more messages from a new connection than it can store.
         """
         if not channel.is_open:
             return

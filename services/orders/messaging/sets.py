@@ -1,8 +1,8 @@
-"""Sets of messages of one queue, which a handler of sets works on together, on a thread of its own.
+"""Sets of messages of one queue, which a handler of sets works on together, on a separate thread.
 
-It takes the messages that have arrived. It settles each one, or gives it back to be handled singly,
-which decides all unusual cases. While one set is under way the next one fills. A message that
-arrives alone is a set of one.
+The handler takes the messages that have arrived. It acknowledges each one, or gives it back to be
+handled singly, as all unusual cases are. Meanwhile the next set fills. A message that arrives alone
+is a set of one.
 """
 
 import collections
@@ -22,14 +22,14 @@ from orders.errors import OrdersError
 from orders.messaging.envelope import Delivery, Message
 from orders.messaging.handling import Handling
 
-# The handler begins again so long after a bug made it fail: a bug that stays must not fill the log.
+# Wait before the handler begins again after a bug, so that a lasting bug does not fill the log.
 _REST_S: Final = 1.0
 
 _log = structlog.get_logger()
 
 
 class OpenDelivery(Protocol):
-    """A delivery in hand."""
+    """A delivery, and the channel that it came on."""
 
     delivery: Delivery
     channel: Channel
@@ -40,7 +40,7 @@ W_contra = TypeVar("W_contra", bound=OpenDelivery, contravariant=True)
 
 
 class Member:
-    """A message of a set. `run` calls a function in the message's context: its ids and span."""
+    """A message of a set. `run` calls a function in the message's context (its ids and span)."""
 
     __slots__ = ("block", "message", "run", "span", "started_s", "work")
 
@@ -56,7 +56,7 @@ class Member:
 
 
 class Ways(Protocol[W_contra]):
-    """Where works go when they leave their set."""
+    """What happens to messages when they leave their set."""
 
     def finish(self, works: Sequence[W_contra]) -> None:
         """Acknowledge the messages of orders that are done."""

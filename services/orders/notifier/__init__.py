@@ -1,1 +1,1 @@
-"""The consumer of order-notifications: sends webhooks when orders end."""
+"""The consumer of order-notifications: sends a webhook for each event that customers hear of."""

@@ -1,7 +1,7 @@
-"""Sends notifications as signed webhooks, and notes how each try ended.
+"""Sends notifications as signed webhooks, and records how each try ended.
 
 `NotificationSender` sends the notifications of an order whose message arrived. `Sweep` sends those
-without a message: earlier failures, and notifications left behind.
+for which no message will arrive: earlier failures, and those of a notifier that died.
 """
 
 import base64
@@ -35,9 +35,9 @@ from orders.watch import Watch
 
 _PREFIX: Final = "whsec_"
 _FACTOR: Final = 2.0
-_SPREAD: Final = 0.2  # receivers that come back are not met by everybody at once
+_SPREAD: Final = 0.2  # random share of a wait, so that not all tries come at once
 
-DEFERRED: Final = "deferred"  # nothing was due: the sweeper sends it when it is
+DEFERRED: Final = "deferred"  # nothing was due: the sweep sends it later
 _COUNT_EVERY_S: Final = 15.0
 
 _log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Receiver(msgspec.Struct, frozen=True):
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """When a notification that failed is tried again, and when no more.
+    """When a notification that failed is tried again, and when it is given up.
 
     Waits grow from `first_s` to `longest_s`; after `give_up_s` there is no further try.
     """
@@ -77,7 +77,7 @@ class Patience(msgspec.Struct, frozen=True):
             return None
         grown_s = min(self.first_s * _FACTOR ** min(tries - 1, 60), self.longest_s)
         wait_s = max(grown_s * (1 + _SPREAD * (2 * self.jitter() - 1)), at_least_s)
-        return min(wait_s, max(left_s, self.first_s))  # the last try ends the time
+        return min(wait_s, max(left_s, self.first_s))  # the last try comes when the time is over
 
 
 class Sending:
@@ -96,20 +96,20 @@ class Sending:
 
     @property
     def resting(self) -> bool:
-        """Whether the receiver is known to be away: nothing would be sent."""
+        """Whether the receiver is known to be unavailable, so that nothing is sent."""
         return time.monotonic() < self._rest_until_s
 
     @property
     def trying(self) -> bool:
-        """Whether the receiver was away and may be asked once."""
+        """Whether the receiver was unavailable: send one notification to see if it is back."""
         return self._receiver.upstream.breaker_state != "closed"
 
     def send(self, notification: Notification) -> bool:
-        """Send a claimed notification; true if the order's next one may follow at once.
+        """Send a claimed notification; return true if the order's next one may follow at once.
 
-        A crash between the receiver's answer and the note of it sends once more, under the same
-        webhook id, by which Standard Webhooks lets the receiver recognise it.
-        Raises Transient when PostgreSQL is not to be had.
+        After a crash between the receiver's answer and its record, the notification is sent again
+        under the same webhook id, by which the receiver recognizes it (Standard Webhooks).
+        Raises Transient when PostgreSQL is unavailable.
         """
         result = self._try(notification)
         another = self._notifications.settle(notification, result)
@@ -127,7 +127,7 @@ class Sending:
             return ClaimResult(again_in_s=wait_s, error=str(error), tried=False)
         except Transient as error:
             return self._put_off(notification, error)
-        except Exception as error:  # noqa: BLE001 an error of ours must not keep the claim
+        except Exception as error:  # noqa: BLE001 a bug must not keep the claim until it expires
             _log.exception("notification.failed", orderId=notification.order_id)
             return self._put_off(notification, Transient(type(error).__name__))
         return ClaimResult(sent=True)
@@ -153,16 +153,16 @@ class Sending:
 class NotificationSender:
     """Sends the due notifications for the order of a message.
 
-    The truth is the notification's row, not the message: what cannot be sent now stays there.
+    Their rows decide what is sent, not the message. A row stays until its notification is sent.
     """
 
     def __init__(self, notifications: Notifications, sending: Sending) -> None:
         self._notifications, self._sending = notifications, sending
 
     def handle(self, message: Message) -> str | None:
-        """Send an order's notifications in their order, as far as they are due. Idempotent.
+        """Send an order's due notifications, in the order of their events. Idempotent.
 
-        Raises Transient when PostgreSQL is not to be had.
+        Raises Transient when PostgreSQL is unavailable.
         """
         notification = self._next(message)
         if notification is None:
@@ -182,7 +182,7 @@ class NotificationSender:
         return claimed
 
     def _queue(self, message: Message) -> bool:
-        """Write the row of a message that is older than such rows; false if there is one."""
+        """Write the row of a message from before there were such rows; false if it has one."""
         ids = (message.correlation_id, message.traceparent)
         return self._notifications.queue(message.message_id, message.type, message.body, ids)
 
@@ -230,9 +230,9 @@ class Sweep:
                 _log.exception("notification.sweep_failed")
 
     def round(self) -> bool:
-        """Send due notifications, up to a number; true if more may be due.
+        """Send up to `width` due notifications; return true if more may be due.
 
-        Raises Transient when PostgreSQL is not to be had.
+        Raises Transient when PostgreSQL is unavailable.
         """
         if self._sending.resting:
             return False
@@ -263,7 +263,7 @@ class Sweep:
 
 
 def gone(reply: HttpResponse) -> bool:
-    """Tell whether a receiver's 4xx is final: only 410 is, after Standard Webhooks."""
+    """Tell whether a receiver's 4xx is final: only 410 is, as Standard Webhooks specifies."""
     return reply.status == 410
 
 

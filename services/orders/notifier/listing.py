@@ -10,7 +10,7 @@ from orders.database.pool import opened
 from orders.errors import OrdersError
 from orders.settings import DatabaseSettings
 
-_OUTCOMES: Final = tuple(each.value for each in NotificationOutcome)  # as an error shows them
+_OUTCOMES: Final = tuple(each.value for each in NotificationOutcome)  # texts for error messages
 _STATES: Final = (WAITING, *_OUTCOMES)
 _LIMIT: Final = 50
 
@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "list notifications that were not sent, oldest first"
     listing = actions.add_parser("list", help=text, description=text)
     listing.add_argument("--state", choices=_STATES, help="only these (default: all)")
-    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most so many")
-    text = "send notifications again, as if never tried"
+    listing.add_argument("--limit", type=positive, default=_LIMIT, help="at most this many")
+    text = "send notifications again, with a new count of tries"
     resend = actions.add_parser("resend", help=text, description=text)
     selection = resend.add_mutually_exclusive_group(required=True)
     selection.add_argument(
         "--order", type=positive, metavar="ID", help="those of this order that were not sent"
     )
-    selection.add_argument("--state", choices=_OUTCOMES, help="all that ended so")
+    selection.add_argument("--state", choices=_OUTCOMES, help="all that ended like this")
     resend.add_argument("--template", help="with --order: only this one, sent or not")
     resend.add_argument(
         "--because", type=reason, default="not given", help="the reason, for the audit row"
@@ -67,7 +67,7 @@ def _list(notifications: Notifications, args: argparse.Namespace) -> int:
 
 def _resend(notifications: Notifications, args: argparse.Namespace) -> int:
     if args.template is not None and args.order is None:
-        raise OrdersError("--template goes with --order")
+        raise OrdersError("--template needs --order")
     outcome = None if args.state is None else NotificationOutcome(args.state)
     queued = notifications.resend(
         AuditDetails(operator(args.name), args.because),

@@ -1,4 +1,4 @@
-"""Puts the notifier together: the one place that knows all of its parts."""
+"""Builds the notifier from its parts and runs it."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ from orderservice_topology.topology import NOTIFICATIONS
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """Consume order-notifications until a signal comes; 0 if all in flight ended in time."""
+    """Consume order-notifications until a signal comes; return 0 if all messages ended in time."""
     notifier, database = load(NotificationSettings, environ), load(DatabaseSettings, environ)
     messaging = load(MessagingSettings, environ)
 
@@ -28,8 +28,8 @@ def run(environ: Mapping[str, str]) -> int:
     parts = urlsplit(notifier.url)
     origin = f"{parts.scheme}://{parts.netloc}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    # No retries in place: a notification waits in its row, and does not hold a thread meanwhile.
-    # As many again for the sweep.
+    # No retries within a call: a notification waits in its row, so that it needs no thread.
+    # The sweep makes as many calls at once as the handlers of messages.
     policy = UpstreamPolicy(retries=0, concurrency=2 * notifier.prefetch).within(notifier.timeout_s)
     addresses = AllowedAddresses(private=notifier.private_allowed, networks=notifier.networks)
     credential = credential_of_webhooks(notifier)
@@ -51,13 +51,13 @@ def run(environ: Mapping[str, str]) -> int:
     checks = (
         Check("postgres", pool.ping),
         problem_check("rabbitmq", lambda: consumer.problem),
-        # A rollout must not fail because somebody else is away: shown, and not decided by.
+        # Shown, but without effect: a rollout must not fail because PostgreSQL is unavailable.
         problem_check("consumption", lambda: consumer.paused, critical=False),
     )
     with running("notifier", environ, checks) as life, ExitStack() as closing:
         life.watch(handling, STALLED_AFTER_S + notifier.timeout_s)
         life.watch(sweep.watch, STALLED_AFTER_S + notifier.timeout_s)
-        # What starts first is needed longest: it is closed last.
+        # Parts close in reverse order: the later ones use the earlier ones.
         pool.open()
         closing.callback(pool.close)
         closing.callback(receiver.close)

@@ -1,4 +1,4 @@
-"""Metrics only the notifier exports."""
+"""The metrics that only the notifier exports."""
 
 import enum
 from typing import Final
@@ -11,8 +11,8 @@ class Try(enum.StrEnum):
 
     SENT = "sent"
     FAILED = "failed"  # to be tried again
-    GONE = "gone"  # the receiver wants no more of them
-    GIVEN_UP = "given_up"  # the last of days of tries failed
+    GONE = "gone"  # the receiver answered 410: it wants no further try
+    GIVEN_UP = "given_up"  # the last try failed
 
 
 NOTIFICATIONS: Final = Counter(
@@ -20,14 +20,14 @@ NOTIFICATIONS: Final = Counter(
 )
 WAITING: Final = Gauge(
     "notifications_waiting",
-    "Notifications that are not sent yet (counted up to 100,000); NaN: not known.",
+    "Notifications that are not sent yet (counted up to 100,000); NaN: unknown.",
 )
 OLDEST_AGE: Final = Gauge(
     "notifications_oldest_age_seconds",
-    "How long the oldest of them has waited; 0: none does; NaN: not known.",
+    "How long the oldest unsent notification has waited; 0: none waits; NaN: unknown.",
 )
 GIVEN_UP: Final = Gauge(
-    "notifications_given_up", "Notifications given up and not sent again since; NaN: not known."
+    "notifications_given_up", "Notifications given up and not sent again since; NaN: unknown."
 )
 
 for _outcome in Try:
