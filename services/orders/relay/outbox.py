@@ -22,7 +22,7 @@ from orders.database.statements import translated
 from orders.settings import DatabaseSettings
 from orders.watch import step
 
-# Deletes need not be durable: a row that reappears after a crash is published again under the same
+# Deletes need not be durable. A row that reappears after a crash is published again under the same
 # message id, and consumers skip the duplicate.
 _SESSION: Final = {**connection.SESSION, "synchronous_commit": "off"}
 
@@ -91,13 +91,13 @@ class Row(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def order_id(self) -> int | str:
-        """The aggregate id as logs and spans show it elsewhere: a number for an order."""
+        """The aggregate id, as a number if it is an order's: so it is in other logs and spans."""
         number = self.aggregate_id.isdecimal() and len(self.aggregate_id) <= _LONGEST_ID
         return int(self.aggregate_id) if number else self.aggregate_id
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows to read: all of them by default."""
+    """The rows to read: all of them by default."""
 
     after: int = 0  # only those with a larger `seq`
     under_way: Sequence[int] = ()  # not these
@@ -127,8 +127,8 @@ class Floor:
     """The `seq` at which most queries begin; now and then one begins at 0.
 
     Numbers are not committed in the order in which they are issued. So the floor trails the last
-    row by longer than a statement may take. Queries of the whole table find rows that commit later
-    still.
+    row by longer than a statement may take. Queries of the whole table find rows that commit even
+    later.
     """
 
     def __init__(self, trail_s: float = _TRAIL_S, step_s: float = 1.0) -> None:

@@ -45,7 +45,7 @@ _FRESH_S: Final = 10.0
 # Shortly after there was work, polling costs less than a notification for every commit.
 _LULL_S: Final = 0.005
 _LULLS: Final = 10
-# Parked rows are looked at least this often: nothing announces that one has waited long enough.
+# Parked rows are checked at least this often: nothing announces that one has waited long enough.
 _TURNS_S: Final = 1.0
 # Rows that get no answer must not keep new ones waiting.
 _PATIENCE_S: Final = 0.05
@@ -60,7 +60,7 @@ _log = structlog.get_logger()
 
 
 class Relay:
-    """One of several relays; the one that holds the lock publishes, the others stand by."""
+    """One of several relays. The relay that holds the lock publishes; the others stand by."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Relay:
         settings: RelaySettings,
         workers: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take what returns the number of workers; at 0 there are no turns."""
+        """Take a function that returns the number of workers; at 0 there are no turns."""
         self._database, self._publisher, self._settings = database, publisher, settings
         self._server = sessions(database)
         # Outlives a session: the next one deletes the rows that were confirmed meanwhile.
@@ -86,7 +86,7 @@ class Relay:
             lambda: float(self._leading and self.watch.silent_s() < _FRESH_S)
         )
         self._lulls = 0
-        self._idle: bool | None = None  # what writers were told last; None: unknown
+        self._idle: bool | None = None  # the state that writers know; None: unknown
         self._problem: str | None = "not connected to PostgreSQL yet"
 
     def stop(self) -> None:
@@ -160,7 +160,7 @@ class Relay:
         """Publish the next rows; return how many were read, and how many of them were published."""
         rows = self._reading.next(session, self._settings.batch)
         if session.may_be_lost:
-            raise Transient("stood still for too long: another relay may lead")
+            raise Transient("the process was frozen for too long: another relay may lead")
         admitted = self._window.admit(self._in_turn(rows))
         if admitted:
             self._lulls = 0
@@ -263,9 +263,9 @@ class Relay:
 
 
 class _Gauges:
-    """Gauges of the outbox: rows are counted at most once a second, less often if that is slow.
+    """Gauges of the outbox. Rows are counted at most once a second, less often if that is slow.
 
-    They are NaN when a count is overdue.
+    The gauges are NaN when a count is overdue.
     """
 
     def __init__(self) -> None:
@@ -292,7 +292,7 @@ class _Gauges:
 
 
 def _message(row: Row) -> Outgoing:
-    """Turn a row into a message, a child of the request's span where that was sampled."""
+    """Return a row's message. If the request was sampled, a new span continues its trace."""
     if row.traceparent is None or not row.traceparent.endswith(_SAMPLED):
         return _outgoing(row, row.traceparent)
     ids, remote = context.accept(row.correlation_id, row.traceparent)

@@ -1,12 +1,12 @@
-"""Whose order is published next, while one customer has many.
+"""Decides whose order is published next while one customer has many.
 
 Workers take a queue's messages in order, so a customer who places many orders at once would delay
-all others. The outbox tells the relay when an order was placed and when it ended, so the
-relay knows how many of a customer's orders are under way. A few are published at once. The others
-are parked: they stay in the outbox, and customers take turns. A turn comes when fewer orders are
-under way than keep the workers busy, and than make other customers' orders take much longer.
+all others. The relay reads in the outbox when an order was placed and when it ended. So it knows
+how many of a customer's orders are under way. A few are published at once. The others are parked:
+they stay in the outbox, and their customers take turns. A turn comes while the orders under way are
+fewer than keep the workers busy, and do not make other customers' orders take much longer.
 
-Nothing here has to survive a restart: forgotten orders are read again and published.
+Nothing here has to survive a restart: the relay reads parked orders again.
 """
 
 import bisect
@@ -23,32 +23,33 @@ from orders.domain import events
 from orders.messaging.envelope import FEW, Customer, customer_of
 from orders.relay.outbox import Row
 
-# While only one customer has orders, this many times as many may be under way. Then no worker waits
-# for the relay, and the next customer waits only for a fraction of a second's work.
+# While only one customer has orders, the limit is multiplied by this. Then no worker waits for the
+# relay, and another customer who comes waits only for the work of a fraction of a second.
 _ALONE: Final = 2
 _ALONE_AFTER_S: Final = 5.0  # since another customer's order was published
 # An order under way for longer no longer keeps a worker busy: its message was put off or lost.
 _FORGET_S: Final = 10.0
-# If no order ends for this long (no worker, a slow Payment), turns help nobody.
+# If no order ends for this long (no worker, a slow Payment), turns do not help.
 _STALLED_S: Final = 5.0
-# An order parked for longer may use the whole limit, whatever that does to others.
+# An order parked for longer may use the whole limit, even if that delays other customers.
 _FULL_AFTER_S: Final = 30.0
 # Longest time that an order may be parked.
 _LONGEST_S: Final = 60.0
-# An order counts for the usual time if nobody had many orders this long before it was published.
+# An order counts for the usual time if no customer had many orders in this time before it was
+# published.
 _CALM_AFTER_S: Final = 5.0
-# By how much other customers' orders may take longer than usual while one has many. The aim is at
-# most 1.2 times, so this is a little less. Some milliseconds more are always allowed.
+# How much longer than usual other customers' orders may take while one customer has many. The aim
+# is 1.2 times, so this is a little less. A delay of _UNNOTICED_S is always allowed.
 _SLOWER: Final = 0.15
 _UNNOTICED_S: Final = 0.01
-# Orders under way for each worker, however slow the others are. A worker that holds so many gives
-# priority to the others; fewer would bring them little.
+# Orders that may be under way for each worker, however slow the others' orders are. A worker that
+# holds this many gives priority to the others; a lower limit would help them little.
 _LEAST: Final = 2 * FEW
-# So many orders and so many seconds are looked at before the share changes.
+# The share changes after this many orders and this many seconds at the earliest.
 _SAMPLES: Final = 20
 _CHANGED_AFTER_S: Final = 1.0
 _USUAL_SAMPLES: Final = 64
-# Parked rows in memory, about 1 KB each. Further ones are published at once.
+# Parked rows that fit into memory, about 1 KB each. Further ones are published at once.
 _MOST: Final = 20_000
 
 _ENDS: Final = frozenset({events.COMPLETED, events.FAILED, events.CANCELLED})
@@ -60,7 +61,7 @@ class _Parked(NamedTuple):
 
 
 class _Order(NamedTuple):
-    """An order under way; `is_few`: published at once, because its customer has few."""
+    """An order under way; `is_few`: it was published at once, because its customer has few."""
 
     customer: Customer
     placed_s: float  # by PostgreSQL's clock
@@ -69,7 +70,7 @@ class _Order(NamedTuple):
 
 
 class _Limits(NamedTuple):
-    """How many orders may be under way: with regard to other customers, and without."""
+    """How many orders may be under way: `shared` spares other customers, `full` does not."""
 
     shared: int
     full: int
@@ -78,9 +79,9 @@ class _Limits(NamedTuple):
 class _Share:
     """The part of the limit that may be used while a customer has many orders.
 
-    Orders of one customer, as many as keep all workers busy, use every core, and each step of
-    other orders waits for one. So the share is what leaves enough of them idle: it falls while
-    orders of customers with few take longer than usual, and rises while they do not.
+    Orders of one customer that keep all workers busy use every core, and each step of other orders
+    waits for a core. The share keeps enough cores idle: it falls while orders of customers with few
+    take longer than usual, and rises while they do not.
     """
 
     def __init__(self, least: float) -> None:
@@ -93,13 +94,13 @@ class _Share:
         self._changed_s = -math.inf
 
     def add_usual(self, took_s: float) -> None:
-        """Take what an order took while nobody had many."""
+        """Add the time that an order took while no customer had many."""
         self._usual_s.append(took_s)
 
     def add_crowded(self, took_s: float, published_s: float, now_s: float) -> None:
-        """Take what an order of a customer with few took while another had many."""
+        """Add the time of an order whose customer had few while another had many."""
         if published_s < self._changed_s:
-            return  # it was under way with orders of the former share
+            return  # it shared the workers with orders that were published under the previous share
         self._crowded_s.append(took_s)
         enough = len(self._crowded_s) >= _SAMPLES and len(self._usual_s) >= _SAMPLES
         if not enough or now_s - self._changed_s < _CHANGED_AFTER_S:
@@ -107,7 +108,7 @@ class _Share:
         usual_s = statistics.median(self._usual_s)
         slower_s = statistics.median(self._crowded_s) - usual_s
         allowed_s = max(_SLOWER * usual_s, _UNNOTICED_S)
-        # What they are slower by is about in proportion to the orders under way.
+        # The delay is roughly proportional to the orders under way.
         factor = min(max(allowed_s / max(slower_s, 1e-6), 0.7), 1.25)
         self.value = min(max(self.value * factor, self._least), 1.0)
         self._crowded_s.clear()
@@ -123,7 +124,7 @@ class Turns:
         workers: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take how many orders keep a worker busy, and what counts the workers; 0: no turns."""
+        """Take how many orders keep a worker busy (0: no turns), and a function for the workers."""
         self._per_worker, self._workers, self._monotonic = per_worker, workers, monotonic
         # By the order's id. Oldest first.
         self._under_way: dict[str, _Order] = {}
@@ -153,13 +154,13 @@ class Turns:
         return self._share.value
 
     def seqs(self, after: int) -> list[int]:
-        """Return the numbers of parked rows above `after`: they must not be read again."""
+        """Return the `seq` of each parked row above `after`, which must not be read again."""
         return self._seqs[bisect.bisect_right(self._seqs, after) :]
 
     def take(self, rows: Sequence[Row], *, park: bool = True) -> list[Row]:
-        """Take in rows that were read; return those to publish now, and park the others.
+        """Return the rows to publish now, of those just read, and park the others.
 
-        Without `park` all are returned.
+        Without `park`, return all of them.
         """
         now_s = self._monotonic()
         if self._limits(now_s).full == 0:

@@ -1,7 +1,7 @@
-"""Which rows are read next, which are under way until they are deleted, and what must wait.
+"""Decides which outbox rows are read next and which must wait, and keeps the rows under way.
 
 Message types that go to the same queues form a lane. A full queue refuses every message of its lane
-and none of another. So a refused lane is held by itself. Then a single message tries whether the
+and none of another. So only that lane is held. After the hold, a single message shows whether the
 queue accepts messages again.
 
 At most one row of an order is under way in a lane. So an order's messages reach a lane's queues in
@@ -26,15 +26,15 @@ from orderservice_topology import topology
 _FIRST_HOLD_S: Final = 0.5
 _LONGEST_HOLD_S: Final = 30.0
 _LONGEST_LANE_HOLD_S: Final = 5.0  # each try is a single message, so frequent tries are cheap
-# A confirm takes milliseconds. A queue without a majority of its replicas gives none.
+# A confirm takes milliseconds. A queue without a majority of its replicas sends none.
 _SILENT_S: Final = 1.0
 # Every query carries the list of holds. When it is full, the oldest is forgotten, and its row is
 # tried early.
 _MOST_HELD: Final = 1000
 
 # A refused lane can have millions of rows, and reading past a million takes 0.2 s. So most queries
-# begin where the last one ended. That misses rows that committed late and rows that were held.
-# Queries from the start find those; they take a twentieth of the time.
+# begin where the last one ended. They miss rows that committed late and rows that were held.
+# Queries from the start find those rows; they may take a twentieth of the time.
 _FROM_START_SHARE: Final = 20
 _FROM_START_S: Final = 5.0
 # Each query lists the parked rows that it must not return, which are many. So most queries begin
@@ -70,7 +70,7 @@ def types_of(lane: str) -> Types:
 
 
 def place_of(row: Row) -> AggregateLane:
-    """Return the order and lane of a row: rows with the same ones must keep their order."""
+    """Return the order and lane of a row; rows with equal results must keep their sequence."""
     return row.aggregate_id, lane_of(row.type)
 
 
@@ -95,7 +95,7 @@ class Lanes:
         self._refused: dict[str, _Lane] = {}
 
     def refused(self, lane: str) -> float:
-        """Close a lane, unless it is closed already; return for how many seconds."""
+        """Close a lane, unless it is closed already; return the seconds until it is tried."""
         state = self._refused.setdefault(lane, _Lane(self._width))
         now_s = self._monotonic()
         if state.until_s <= now_s:
@@ -147,7 +147,7 @@ class Lanes:
 
 
 class RowsUnderWay:
-    """The rows under way. `settled` runs on the publisher's thread, all else on the relay's."""
+    """The rows under way. `settled` runs on the publisher's thread, the rest on the relay's."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -155,11 +155,11 @@ class RowsUnderWay:
         self._rows: dict[object, Row] = {}  # until `forget`: they were deleted, or put off
         self._places: set[AggregateLane] = set()
         self._ended: list[Ended] = []
-        self._heard_s: dict[str, float] = {}  # by lane: when an answer came, or none was due
+        self._heard_s: dict[str, float] = {}  # by lane: when an answer came or none was expected
         self._wanted = -1
 
     def admit(self, rows: Sequence[Row]) -> list[Row]:
-        """Take the first row of each place that has none under way, in order; return those."""
+        """Add the first row of each place that has none under way; return the added rows."""
         admitted: dict[AggregateLane, Row] = {}
         with self._changed:
             for row in rows:
@@ -220,7 +220,7 @@ class RowsUnderWay:
             return Counter(lane for _, lane in self._places)
 
     def silent_lanes(self) -> set[str]:
-        """Return the lanes that wait for an answer and have had none for a while."""
+        """Return the lanes that wait for an answer and have had none for _SILENT_S."""
         before_s = self._monotonic() - _SILENT_S
         with self._changed:
             waiting = {lane for _, lane in self._places}
@@ -268,7 +268,7 @@ class Holds:
     def active(self) -> list[AggregateLane]:
         """Return the places that are on hold now."""
         now_s = self._monotonic()
-        # A place not published long after its hold has lost its row: drop it.
+        # If a place was not published long after its hold, its row is gone: drop it.
         old_s = now_s - 10 * _LONGEST_HOLD_S
         for place in [key for key, hold in self._holds.items() if hold.until_s < old_s]:
             del self._holds[place]
