@@ -44,8 +44,8 @@ class Database(Section, frozen=True):
     durability: Annotated[
         Literal["Local", "Synchronous"],
         Meta(
-            description="Synchronous: an order is accepted once a standby has it, too; the server "
-            "must have synchronous standbys."
+            description="Synchronous: an order is accepted only when a standby has it, too. "
+            "The server must have synchronous standbys."
         ),
     ] = "Local"
     pool_size: Annotated[
@@ -157,9 +157,10 @@ class Messaging(Section, frozen=True):
             Meta(max_length=2, extra_json_schema={"x-kubernetes-list-type": "set"}),
         ],
         Meta(
-            description="What else the operator makes in RabbitMQ, as an administrator. "
-            "VirtualHost: `vhost`. Users: those of the amqp URLs, with the password there and the "
-            "rights of their processes. Neither is ever deleted."
+            description="What else the operator creates in RabbitMQ, as an administrator. "
+            "VirtualHost: `vhost`. Users: those of the amqp URLs, with the "
+            "password there and the rights of their processes. Neither is ever "
+            "deleted."
         ),
     ] = ()
     port: Annotated[Port, Meta(description="AMQP port, for the NetworkPolicy.")] = 5672
@@ -187,8 +188,8 @@ class Messaging(Section, frozen=True):
     deletion_policy: Annotated[
         Literal["Retain", "DeleteIfEmpty"],
         Meta(
-            description="What becomes of queues and exchanges when the resource is deleted; a "
-            "queue that holds messages is never deleted."
+            description="What happens to queues and exchanges when the resource is deleted. A "
+            "queue with messages is never deleted."
         ),
     ] = "Retain"
 
@@ -222,7 +223,7 @@ class RateLimitPolicy(Section, frozen=True):
         Meta(description="Requests and window, as 1000/minute or 20 per 10 seconds."),
     ]
     per: Annotated[
-        Literal["principal", "tenant", "address"], Meta(description="Who has a quota of their own.")
+        Literal["principal", "tenant", "address"], Meta(description="Whose requests share a quota.")
     ]
     claim: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)] | None,
@@ -270,7 +271,7 @@ class Inventory(Section, frozen=True):
     url: Annotated[HttpUrl, Meta(description="Base URL.")] = "http://inventory:8091"
     stock_check: Annotated[
         Literal["required", "best-effort", "off"],
-        Meta(description="Ask before an order is accepted."),
+        Meta(description="Whether Inventory is asked before an order is accepted."),
     ] = "best-effort"
 
 

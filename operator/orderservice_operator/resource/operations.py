@@ -35,7 +35,8 @@ class Observability(Section, frozen=True):
         Meta(description="Share of the traces that are recorded."),
     ] = 0.1
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least severe level logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Least severe level that is logged."),
     ] = "info"
     service_monitor: Annotated[
         Presence, Meta(description=f"Create a ServiceMonitor. {_PRESENCE}")

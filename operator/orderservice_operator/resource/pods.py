@@ -178,7 +178,7 @@ class VolumeMount(Section, frozen=True):
     ] = None
     mount_propagation: Annotated[
         Literal["None", "HostToContainer", "Bidirectional"] | None,
-        Meta(description="How mounts are passed on."),
+        Meta(description="How mounts are propagated."),
     ] = None
 
 
@@ -202,7 +202,7 @@ class Toleration(Section, frozen=True):
     key: Annotated[LabelKey | None, Meta(description="Key of the taint.")] = None
     operator: Annotated[
         Literal["Exists", "Equal"] | None,
-        Meta(description="Compare the value, or not; unset: Equal if there is a value."),
+        Meta(description="How the value is compared; unset: Equal if there is a value."),
     ] = None
     value: Annotated[
         Annotated[
@@ -213,7 +213,7 @@ class Toleration(Section, frozen=True):
     ] = None
     effect: Annotated[
         Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
-        Meta(description="Effect; unset: all."),
+        Meta(description="Effect of the taint; unset: all effects."),
     ] = None
     toleration_seconds: Annotated[
         Annotated[int, Meta(ge=0, le=86_400)] | None,

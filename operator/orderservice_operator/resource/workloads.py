@@ -100,10 +100,11 @@ class QueueAutoscaling(Section, frozen=True):
     provider: Annotated[
         Literal["Auto", "KEDA", "External", "Builtin"],
         Meta(
-            description="Who measures the queue. KEDA: a ScaledObject. External, Builtin: a "
-            "HorizontalPodAutoscaler that asks the cluster's external metrics API, served by "
-            "another server or by this operator. Auto: the first that is there, in this order; "
-            "without any the worker keeps its replicas, and AutoscalingActive says so."
+            description="Source of the queue's length. KEDA: a ScaledObject. External, "
+            "Builtin: a HorizontalPodAutoscaler that reads the cluster's external "
+            "metrics API, served by another server or by this operator. Auto: the "
+            "first that is available, in this order. Without any, the worker keeps "
+            "its replicas, and AutoscalingActive reports it."
         ),
     ] = "Auto"
     min_replicas: Annotated[ScaledReplicas, Meta(description="Fewest pods.")] = 2
